@@ -1,0 +1,279 @@
+//! The table of stable error codes, and the body of every error answer.
+//!
+//! A code is a promise: programs branch on it, and each has a page in `docs/errors/`.
+//! An agent reads `code`, `retryable` and `hint`; a person reads `message`.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What every error answer carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ErrorBody {
+    /// The stable code; see `docs/errors/<code>.md`.
+    pub code: String,
+    /// What happened, for a person.
+    pub message: String,
+    /// What to do about it.
+    pub hint: String,
+    /// Whether the same request may succeed later.
+    pub retryable: bool,
+    /// Names this request in the server's log.
+    pub request_id: String,
+    /// Which fields were wrong, where that is what happened.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<ErrorDetail>,
+}
+
+/// One field that was wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ErrorDetail {
+    /// Where: `limits.memory_bytes`, `files[2].path`.
+    pub field: String,
+    /// A stable code of its own.
+    pub code: String,
+    /// What is wrong with it, for a person.
+    pub message: String,
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// The code as it is written on the wire and in the name of its page.
+    pub code: &'static str,
+    /// The HTTP status that carries it.
+    pub http_status: u16,
+    /// Whether the same request may succeed later.
+    pub retryable: bool,
+    /// What the command line exits with: 125 (ours) unless the command itself could not be run.
+    pub exit_code: u8,
+    /// What to do, in general.
+    pub hint: &'static str,
+}
+
+/// Declares the enum, the list of all and the row of each from one table, so that none can be
+/// forgotten in one of the three.
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $status:literal, $retryable:literal,
+       $exit:literal, $hint:literal;)*) => {
+        /// A stable error code.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// Its row in the table.
+            #[must_use]
+            pub const fn row(self) -> Row {
+                match self {
+                    $(Self::$name => Row {
+                        code: $code,
+                        http_status: $status,
+                        retryable: $retryable,
+                        exit_code: $exit,
+                        hint: $hint,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    // What was sent is wrong; sending it again does not help.
+    /// The body is not JSON.
+    MalformedJson = "malformed_json", 400, false, 125,
+        "send one JSON object in UTF-8; the message names the line and column";
+    /// The body or query has a field that does not exist.
+    UnknownField = "unknown_field", 400, false, 125,
+        "check the spelling against /openapi.json; unknown fields are never ignored";
+    /// A value is missing, has the wrong type, or breaks a rule.
+    InvalidArgument = "invalid_argument", 400, false, 125,
+        "correct the fields named in details and send the request again";
+    /// A limit is zero.
+    LimitZero = "limit_zero", 400, false, 125,
+        "leave the limit out to get the default, or ask for more than zero";
+    /// A limit is more than the machine has.
+    LimitBeyondMachine = "limit_beyond_machine", 400, false, 125,
+        "ask for less; `cofferdam doctor` shows what the machine has";
+    /// A limit cannot be enforced on this machine.
+    LimitUnenforceable = "limit_unenforceable", 422, false, 125,
+        "leave the limit out, or use a machine that can enforce it; see `cofferdam doctor`";
+    /// There is no such profile.
+    UnknownProfile = "unknown_profile", 400, false, 125,
+        "use a profile that exists, or leave it out to get the default";
+    /// A path leaves the place it must stay in.
+    PathEscapes = "path_escapes", 400, false, 125,
+        "use a path without `..` that stays inside the sandbox's writable places";
+    /// A file that was named does not exist or cannot be read.
+    FileMissing = "file_missing", 400, false, 125,
+        "check the path of the file on the machine where the command is typed";
+    /// A job names bytes that the server does not have.
+    BlobMissing = "blob_missing", 400, false, 125,
+        "send the bytes to POST /v1/blobs first and use the digest it answers";
+    /// The body is larger than the route takes.
+    BodyTooLarge = "body_too_large", 413, false, 125,
+        "send less; files belong in POST /v1/blobs, not in the request";
+    /// The body did not arrive in time.
+    BodyTimeout = "body_timeout", 408, true, 125,
+        "send the whole body without long pauses";
+    /// The request line or headers cannot be used.
+    BadRequest = "bad_request", 400, false, 125,
+        "send a well-formed HTTP/1.1 request";
+
+    // Who asks, and from where.
+    /// No credential, or a wrong one.
+    Unauthenticated = "unauthenticated", 401, false, 125,
+        "send `Authorization: Bearer <token>`; `cofferdam up` keeps the token in its state directory";
+    /// The credential is good, but not for this.
+    Forbidden = "forbidden", 403, false, 125,
+        "use a credential that may do this";
+    /// The Host header names somebody else.
+    ForbiddenHost = "forbidden_host", 403, false, 125,
+        "use 127.0.0.1, [::1], localhost or the listen address as the host";
+    /// A web page of another origin asks.
+    ForbiddenOrigin = "forbidden_origin", 403, false, 125,
+        "requests from web pages of other origins are refused; use the API from a program";
+
+    // What is named.
+    /// There is no such thing, or it is not yours to see.
+    NotFound = "not_found", 404, false, 125,
+        "check the path and the id; `cofferdam job ls` lists what there is";
+    /// The path exists, but not with this method.
+    MethodNotAllowed = "method_not_allowed", 405, false, 125,
+        "use a method named in the Allow header";
+    /// The route needs an upgraded connection.
+    UpgradeRequired = "upgrade_required", 426, false, 125,
+        "send `Connection: Upgrade` and `Upgrade: cofferdam-attach`";
+
+    // What is, contradicts what is asked.
+    /// The state of the thing does not allow this.
+    Conflict = "conflict", 409, false, 125,
+        "read the thing again; its state has changed or never allowed this";
+    /// The same Idempotency-Key was used for another request.
+    IdempotencyMismatch = "idempotency_mismatch", 409, false, 125,
+        "use a new Idempotency-Key for a new request";
+    /// The report belongs to a lease that is no longer in force.
+    StaleEpoch = "stale_epoch", 409, false, 125,
+        "stop the job and report nothing more about it: the lease is somebody else's now";
+    /// The job has no streams to attach to.
+    NotAttachable = "not_attachable", 409, false, 125,
+        "create the job with `attach`, and attach before it ends; its log has what it wrote";
+
+    // Not now.
+    /// Too many jobs wait.
+    QueueFull = "queue_full", 429, true, 125,
+        "wait for jobs to finish, then send the request again";
+    /// A quota or a rate was reached.
+    TooMuch = "too_much", 429, true, 125,
+        "slow down and send the request again later";
+    /// No node can take it now.
+    NoCapacity = "no_capacity", 503, true, 125,
+        "send the request again later, or add a node";
+    /// Something that the server needs does not answer.
+    Unavailable = "unavailable", 503, true, 125,
+        "send the request again in a moment; /readyz says what is missing";
+    /// The disk is full.
+    DiskFull = "disk_full", 507, true, 125,
+        "free space on the file system of the state directory; new work needs 1 GiB";
+    /// A bug of ours.
+    Internal = "internal", 500, true, 125,
+        "this is a bug: report it with the request id, and look for it in the server's log";
+
+    // The command that was asked for.
+    /// The program does not exist in the sandbox.
+    ProgramNotFound = "program_not_found", 422, false, 127,
+        "check the name and PATH inside the sandbox, or bring the program with --file or --root";
+    /// The program exists and cannot be executed.
+    ProgramNotRunnable = "program_not_runnable", 422, false, 126,
+        "check its mode, its interpreter line and its architecture";
+
+    // What the client and the binary itself say.
+    /// Nobody answers at the address.
+    ServerUnreachable = "server_unreachable", 503, true, 125,
+        "start `cofferdam up`, or correct COFFERDAM_URL; unset it to run without a server";
+    /// The server did not answer in time.
+    ServerTimeout = "server_timeout", 504, true, 125,
+        "send the request again with the same Idempotency-Key; it may have been carried out";
+    /// The answer makes no sense.
+    ProtocolMismatch = "protocol_mismatch", 502, false, 125,
+        "check that the address is a cofferdam server and that both ends have the same version";
+    /// Another process uses the state directory.
+    StateLocked = "state_locked", 503, true, 125,
+        "stop the other `cofferdam up`, talk to it instead, or use another --state directory";
+    /// The state directory was written by a newer version.
+    StateTooNew = "state_too_new", 503, false, 125,
+        "use the newer binary, or another --state directory";
+    /// This machine cannot isolate.
+    SandboxUnsupported = "sandbox_unsupported", 422, false, 125,
+        "run `cofferdam doctor`: it says what is missing and what to install";
+    /// Building the sandbox failed.
+    DriverFailed = "driver_failed", 500, true, 125,
+        "run `cofferdam doctor`, and look for the job in the log of the node";
+}
+
+impl Code {
+    /// The code as it is written on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.row().code
+    }
+
+    /// Finds a code by its text; `None` for text that a newer server may have sent.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == text)
+    }
+
+    /// The error body for this code, with the hint of the table.
+    #[must_use]
+    pub fn body(self, message: impl Into<String>, request_id: impl Into<String>) -> ErrorBody {
+        let row = self.row();
+        ErrorBody {
+            code: row.code.to_owned(),
+            message: message.into(),
+            hint: row.hint.to_owned(),
+            retryable: row.retryable,
+            request_id: request_id.into(),
+            details: Vec::new(),
+        }
+    }
+}
+
+impl std::fmt::Display for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_come_back_from_their_text() {
+        for code in Code::ALL {
+            assert_eq!(Code::parse(code.as_str()), Some(*code));
+        }
+        assert_eq!(Code::parse("no_such_code"), None);
+    }
+
+    #[test]
+    fn every_row_is_usable() {
+        for code in Code::ALL {
+            let row = code.row();
+            assert!((400..600).contains(&row.http_status), "{code}");
+            assert!((125..=127).contains(&row.exit_code), "{code}");
+            assert!(!row.hint.is_empty() && !row.hint.ends_with('.'), "{code}");
+            assert!(
+                row.code
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b == b'_'),
+                "{code}"
+            );
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What the outside sees: the wire types of every route, the table of stable error codes, the
+//! framing of an attached job, and the typed client.
+//!
+//! Enters: JSON that a stranger wrote. Leaves: typed values, or an error with a stable code.
+//! Everybody who speaks to a server reads this room and nothing else: the command line, the node
+//! agent and the tests all go through [`Client`], so that there is no private door.
+//!
+//! Inputs refuse unknown fields: a misspelt limit must not become "no limit".
+//! Answers are read leniently, so that an old client can talk to a newer server;
+//! the one exception is a lease, because a node that ignores a clause it does not know
+//! would run something weaker than what was asked.
+//!
+//! This room must never know the database, the state machines or the kernel. It imports no other
+//! room. It never blocks, and it never reads more from a peer than a named constant allows.
+//!
+//! Reading order: [`routes`], [`job`], [`log`], [`artifact`], [`blob`], [`event`], [`node`],
+//! [`health`], [`error`], [`attach`], then [`client`].
+
+pub mod artifact;
+pub mod attach;
+pub mod blob;
+pub mod client;
+pub mod encoding;
+pub mod error;
+pub mod event;
+pub mod health;
+pub mod job;
+pub mod log;
+pub mod node;
+pub mod routes;
+
+pub use client::{Client, ClientError, Endpoint};
+pub use error::{Code, ErrorBody};

@@ -1,0 +1,361 @@
+//! The node protocol: a node dials in, says what it has, takes leases and reports.
+//!
+//! The node's id is never in a body; it comes from the credential of the connection, so that one
+//! node cannot speak for another. Every report carries the epoch of its lease: the same report
+//! again is a `duplicate`, a different one is 409 `conflict`, an old epoch is 409 `stale_epoch`.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::encoding::{self, BadData, Encoding};
+use crate::job::{Enforced, FileInput, LimitsAsked, RetryAsked, StateName, StreamReport, Usage};
+use crate::log::StreamName;
+
+/// A node says that it is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeRegister {
+    /// Its name, for people.
+    pub name: String,
+    /// Made anew at each start of the agent, so that a restart is seen.
+    pub incarnation: String,
+    /// The version of its binary.
+    pub version: String,
+    /// How many jobs it runs at one time.
+    pub slots: u32,
+    /// The drivers that work on it.
+    #[serde(default)]
+    pub drivers: Vec<String>,
+    /// What it can enforce, for people: `cgroup` is `v1`, `landlock` is `7`, ...
+    #[serde(default)]
+    pub facts: BTreeMap<String, String>,
+}
+
+/// The server knows the node now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeRegistered {
+    /// The id that the credential stands for.
+    pub node_id: String,
+    /// How long a lease holds without a heartbeat.
+    pub lease_ms: u64,
+    /// How often to send one.
+    pub heartbeat_ms: u64,
+    /// What the server believes that this node holds. A node kills what it has and is not here,
+    /// and reports the end of what is here and it does not have.
+    pub held: Vec<HeldLease>,
+}
+
+/// A lease that the server believes a node holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HeldLease {
+    /// The job.
+    pub job_id: String,
+    /// Which try.
+    pub attempt: u32,
+    /// The epoch of the lease.
+    pub epoch: u64,
+    /// Where the job is in its life.
+    pub state: StateName,
+    /// Somebody asked it to stop.
+    pub cancel_requested: bool,
+}
+
+/// A job at one epoch.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JobRef {
+    /// The job.
+    pub job_id: String,
+    /// The epoch of the lease.
+    pub epoch: u64,
+}
+
+/// A node renews its leases.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeHeartbeat {
+    /// The incarnation it registered with.
+    pub incarnation: String,
+    /// What it has at the moment.
+    #[serde(default)]
+    pub running: Vec<JobRef>,
+}
+
+/// The leases are renewed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeHeartbeatAnswer {
+    /// How long they hold from the moment at which the heartbeat was sent.
+    pub lease_ms: u64,
+    /// Jobs to be stopped.
+    pub cancel: Vec<JobRef>,
+    /// Leases that are no longer this node's: kill, and report nothing.
+    pub stale: Vec<JobRef>,
+}
+
+/// A node asks for work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodePoll {
+    /// The incarnation it registered with.
+    pub incarnation: String,
+    /// How many jobs it can take now.
+    pub free_slots: u32,
+    /// How long to wait for the first one; cut to one minute.
+    pub wait_ms: u64,
+}
+
+/// What there is to do; empty when there was nothing in time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodePollAnswer {
+    /// Jobs that are now this node's.
+    pub leases: Vec<Lease>,
+    /// Jobs to be stopped. A hint: heartbeats say it too.
+    #[serde(default)]
+    pub cancel: Vec<JobRef>,
+}
+
+/// A node's time-limited right to a job. Unknown fields are refused although this is an answer:
+/// a clause that a node does not know must not be ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Lease {
+    /// The job.
+    pub job_id: String,
+    /// Who owns it.
+    pub tenant: String,
+    /// Which try, from 1.
+    pub attempt: u32,
+    /// The epoch, to be carried by every report.
+    pub epoch: u64,
+    /// What to run.
+    pub spec: LeaseSpec,
+}
+
+/// What a node is to run, with every default filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseSpec {
+    /// The recipe for the sandbox.
+    pub profile: String,
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Variables added to the clean environment.
+    pub env: BTreeMap<String, String>,
+    /// The directory to start in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// The root that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
+    /// How long the command may run.
+    pub timeout_ms: u64,
+    /// The limits that were named.
+    pub limits: LimitsAsked,
+    /// The files to be placed.
+    pub files: Vec<FileInput>,
+    /// The paths to be kept.
+    pub outputs: Vec<String>,
+    /// The standard streams are attached to.
+    pub attach: bool,
+    /// How often it may be started.
+    pub retry: RetryAsked,
+    /// How long it may wait for a node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_timeout_ms: Option<u64>,
+    /// The one node that may run it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+/// A sandbox is ready; the command is let go when this is acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JobStarted {
+    /// The epoch of the lease.
+    pub epoch: u64,
+    /// Which try.
+    pub attempt: u32,
+    /// The driver that isolates it.
+    pub driver: String,
+    /// The sandbox, `sbx_...`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox_id: Option<String>,
+    /// What is in force around it.
+    pub enforcement: Vec<Enforced>,
+}
+
+/// What a job wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JobOutput {
+    /// The epoch of the lease.
+    pub epoch: u64,
+    /// Which try.
+    pub attempt: u32,
+    /// The pieces. Acknowledged means stored.
+    pub segments: Vec<OutputSegment>,
+}
+
+/// A piece of one stream, at most 256 KiB.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OutputSegment {
+    /// The stream.
+    pub stream: StreamName,
+    /// Where it starts in that stream.
+    pub offset_bytes: u64,
+    /// How `data` is written.
+    pub encoding: Encoding,
+    /// The bytes.
+    pub data: String,
+}
+
+impl OutputSegment {
+    /// Wraps a piece of a stream.
+    #[must_use]
+    pub fn new(stream: StreamName, offset_bytes: u64, bytes: &[u8]) -> Self {
+        let (encoding, data) = encoding::encode(bytes);
+        Self {
+            stream,
+            offset_bytes,
+            encoding,
+            data,
+        }
+    }
+
+    /// The bytes themselves.
+    ///
+    /// # Errors
+    /// [`BadData`] when `data` does not decode.
+    pub fn into_bytes(self) -> Result<Bytes, BadData> {
+        encoding::decode(self.encoding, self.data)
+    }
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JobFinished {
+    /// The epoch of the lease.
+    pub epoch: u64,
+    /// Which try.
+    pub attempt: u32,
+    /// The end.
+    pub outcome: OutcomeReport,
+    /// What it used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// What was in force, when that changed since the start or there was no start; else absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforcement: Option<Vec<Enforced>>,
+    /// What became of standard output.
+    #[serde(default)]
+    pub stdout: StreamReport,
+    /// What became of standard error.
+    #[serde(default)]
+    pub stderr: StreamReport,
+    /// More about the end, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// The last pieces of output, so that a short job needs no report of its own for them.
+    /// They are stored before the outcome is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<OutputSegment>,
+}
+
+/// How a job ended, as its node saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum OutcomeReport {
+    /// Exit code 0.
+    Succeeded,
+    /// Another exit code, 1 to 255.
+    Failed {
+        /// 128+N for a signal, 126 and 127 for a command that cannot be run.
+        exit_code: i32,
+    },
+    /// Killed at its time limit.
+    TimedOut,
+    /// Stopped because somebody asked.
+    Canceled,
+    /// The sandbox was lost (the node restarted, its supervisor died).
+    Lost {
+        /// How.
+        why: String,
+    },
+    /// It was not run because something that was asked for cannot be had here.
+    Refused {
+        /// What.
+        why: String,
+    },
+}
+
+/// A node gives a job back before it started, at no cost in attempts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JobRelease {
+    /// The epoch of the lease.
+    pub epoch: u64,
+    /// Why, for the record.
+    pub why: String,
+}
+
+/// A report was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReportAnswer {
+    /// Whether it was new.
+    pub result: ReportResult,
+    /// Somebody asked the job to stop: after `started`, do not let the command go.
+    #[serde(default)]
+    pub cancel: bool,
+}
+
+/// Whether a report was new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReportResult {
+    /// It was, and is stored.
+    Accepted,
+    /// The same was stored before.
+    Duplicate,
+}
+
+/// What `PUT /node/v1/jobs/{id}/artifacts` takes in the query; the body is the bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ArtifactPutQuery {
+    /// The epoch of the lease.
+    pub epoch: u64,
+    /// Which try.
+    pub attempt: u32,
+    /// Where the file was, inside the sandbox.
+    pub path: String,
+    /// Its permission bits.
+    pub mode: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_with_a_clause_that_we_do_not_know_is_refused() {
+        let text = r#"{"job_id":"job_1","tenant":"ten_local","attempt":1,"epoch":1,"egress":"none",
+            "spec":{}}"#;
+        let error = serde_json::from_str::<Lease>(text).unwrap_err().to_string();
+        assert!(error.starts_with("unknown field `egress`"), "{error}");
+    }
+
+    #[test]
+    fn outcomes_are_tagged_by_kind() {
+        let text = serde_json::to_string(&OutcomeReport::Failed { exit_code: 3 }).unwrap();
+        assert_eq!(text, r#"{"kind":"failed","exit_code":3}"#);
+        let read: OutcomeReport = serde_json::from_str(r#"{"kind":"timed_out"}"#).unwrap();
+        assert_eq!(read, OutcomeReport::TimedOut);
+        assert!(serde_json::from_str::<OutcomeReport>(r#"{"kind":"failed"}"#).is_err());
+    }
+}

@@ -1,0 +1,135 @@
+//! The paths of every route, once, for the server that mounts them and the client that calls them.
+
+/// `POST` creates a job, `GET` lists jobs.
+pub const JOBS: &str = "/v1/jobs";
+/// `GET` answers one job, with `?wait=` as soon as it has ended.
+pub const JOB: &str = "/v1/jobs/{id}";
+/// `POST` asks a job to stop.
+pub const JOB_CANCEL: &str = "/v1/jobs/{id}/cancel";
+/// `GET` reads what a job wrote: a page, a live stream, or raw bytes.
+pub const JOB_LOGS: &str = "/v1/jobs/{id}/logs";
+/// `GET` reads what happened to a job.
+pub const JOB_EVENTS: &str = "/v1/jobs/{id}/events";
+/// `GET` lists the files that were kept from a job.
+pub const JOB_ARTIFACTS: &str = "/v1/jobs/{id}/artifacts";
+/// `GET` answers the bytes of one kept file.
+pub const JOB_ARTIFACT: &str = "/v1/jobs/{id}/artifacts/{artifact_id}";
+/// `GET` with an upgrade connects to the standard streams of a job.
+pub const JOB_ATTACH: &str = "/v1/jobs/{id}/attach";
+/// `POST` takes bytes and answers their digest, to be named by a job's `files`.
+pub const BLOBS: &str = "/v1/blobs";
+
+/// `POST`: a node says that it is there.
+pub const NODE_REGISTER: &str = "/node/v1/register";
+/// `POST`: a node renews its leases.
+pub const NODE_HEARTBEAT: &str = "/node/v1/heartbeat";
+/// `POST`: a node asks for work and waits for it.
+pub const NODE_POLL: &str = "/node/v1/poll";
+/// `POST`: a node has provisioned a sandbox and asks to let the command go.
+pub const NODE_JOB_STARTED: &str = "/node/v1/jobs/{id}/started";
+/// `POST`: a node delivers what a job wrote.
+pub const NODE_JOB_OUTPUT: &str = "/node/v1/jobs/{id}/output";
+/// `POST`: a node says how a job ended.
+pub const NODE_JOB_FINISHED: &str = "/node/v1/jobs/{id}/finished";
+/// `POST`: a node gives a job back before it started.
+pub const NODE_JOB_RELEASE: &str = "/node/v1/jobs/{id}/release";
+/// `PUT`: a node delivers one file that is to be kept.
+pub const NODE_JOB_ARTIFACTS: &str = "/node/v1/jobs/{id}/artifacts";
+/// `GET`: a node fetches an input file.
+pub const NODE_BLOB: &str = "/node/v1/blobs/{digest}";
+
+/// `GET`: the process answers. Needs no credential.
+pub const HEALTHZ: &str = "/healthz";
+/// `GET`: the process can do work.
+pub const READYZ: &str = "/readyz";
+/// `GET`: Prometheus text.
+pub const METRICS: &str = "/metrics";
+/// `GET`: this interface as an OpenAPI document.
+pub const OPENAPI: &str = "/openapi.json";
+
+/// The header that makes a create safe to repeat.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// The header that names a request in the server's log; taken from the client or made.
+pub const REQUEST_ID: &str = "x-request-id";
+
+/// Fills the `{...}` places of a route, in order, with percent-encoded segments.
+///
+/// Ids come from people's keyboards: without the encoding, `job get ../blobs` would silently
+/// become a request to another route.
+#[must_use]
+pub fn fill(template: &str, segments: &[&str]) -> String {
+    let mut path = String::with_capacity(template.len() + 64);
+    let mut rest = template;
+    for segment in segments {
+        let Some((before, after)) = rest.split_once('{') else {
+            break;
+        };
+        path.push_str(before);
+        percent_encode_into(&mut path, segment);
+        rest = after.split_once('}').map_or("", |(_, after)| after);
+    }
+    path.push_str(rest);
+    path
+}
+
+/// Writes `?key=value&...` for the pairs that have a value; nothing when none has.
+#[must_use]
+pub fn query(pairs: &[(&str, Option<String>)]) -> String {
+    let mut text = String::new();
+    for (key, value) in pairs {
+        if let Some(value) = value {
+            text.push(if text.is_empty() { '?' } else { '&' });
+            text.push_str(key);
+            text.push('=');
+            percent_encode_into(&mut text, value);
+        }
+    }
+    text
+}
+
+/// Keeps the unreserved characters of RFC 3986 and encodes every other byte. A lone `.` or `..`
+/// is encoded too, because servers and proxies normalise them even where they are data.
+fn percent_encode_into(out: &mut String, text: &str) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let dots = matches!(text, "." | "..");
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'_' | b'~')
+            || (byte == b'.' && !dots)
+        {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push(char::from(HEX[usize::from(byte >> 4)]));
+            out.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_cannot_leave_its_segment() {
+        assert_eq!(fill(JOB, &["../blobs?x=1"]), "/v1/jobs/..%2Fblobs%3Fx%3D1");
+        assert_eq!(fill(JOB_CANCEL, &[".."]), "/v1/jobs/%2E%2E/cancel");
+        assert_eq!(
+            fill(JOB_ARTIFACT, &["job_1", "art_2"]),
+            "/v1/jobs/job_1/artifacts/art_2"
+        );
+    }
+
+    #[test]
+    fn a_query_has_only_the_pairs_with_a_value() {
+        assert_eq!(query(&[("a", None)]), "");
+        assert_eq!(
+            query(&[
+                ("a", Some("1".into())),
+                ("b", None),
+                ("path", Some("out/a b".into()))
+            ]),
+            "?a=1&path=out%2Fa%20b"
+        );
+    }
+}

@@ -1,0 +1,42 @@
+//! Builds the launcher and the guest as static programs, so that the driver can carry both inside.
+//!
+//! Cargo cannot yet depend on another package's binary for another profile, so this calls cargo. The
+//! programs share one target directory of their own, whatever profile the driver is built in: they
+//! are always built for release.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn main() {
+    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../..");
+    for watched in ["crates/jail", "crates/guest", "Cargo.lock"] {
+        println!("cargo::rerun-if-changed={}", root.join(watched).display());
+    }
+    let target = std::env::var("TARGET").unwrap();
+    let directory = target_directory().join("programs");
+    build(&root, &target, &directory);
+    for (program, variable) in [("jail", "JAIL_PROGRAM"), ("guest", "GUEST_PROGRAM")] {
+        let path = directory.join(&target).join("program").join(program);
+        println!("cargo::rustc-env={variable}={}", path.display());
+    }
+}
+
+/// The target directory: the build script's own output is four levels below it.
+fn target_directory() -> PathBuf {
+    let out = PathBuf::from(std::env::var("OUT_DIR").unwrap());
+    out.ancestors().nth(4).map_or(out.clone(), Path::to_path_buf)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a build script's child wants the build's environment")]
+fn build(root: &Path, target: &str, directory: &Path) {
+    let status = Command::new(std::env::var("CARGO").unwrap())
+        .current_dir(root)
+        .args(["build", "--quiet", "--locked", "--profile", "program", "-p", "jail", "-p", "guest"])
+        .args(["--bins", "--target", target, "--target-dir"])
+        .arg(directory)
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        // Set by `cargo clippy`, it would lint these instead of building them.
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .status();
+    assert!(status.is_ok_and(|status| status.success()), "jail and guest do not build");
+}

@@ -1,0 +1,308 @@
+//! What this machine can enforce, read once. The probe only looks; plans are made from what it found.
+
+use rustix::fs::{AtFlags, CWD};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Something in a directory of a root file system, as the tree of a sandbox shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// A directory.
+    Directory,
+    /// A file.
+    File,
+    /// A link, and what it says.
+    Link(String),
+}
+
+/// Where control groups are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cgroups {
+    /// One hierarchy for each controller: the directory below which each sandbox gets a group.
+    V1 {
+        /// By controller: `memory`, `pids`, `cpu`.
+        controllers: BTreeMap<String, PathBuf>,
+    },
+    /// The unified hierarchy.
+    V2 {
+        /// The directory below which each sandbox gets a group.
+        base: PathBuf,
+        /// Controllers that may be used there.
+        controllers: Vec<String>,
+    },
+    /// None that we may write, and why.
+    None {
+        /// For a person.
+        why: String,
+    },
+}
+
+/// How this process may map ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ids {
+    /// It is root and maps any.
+    Root,
+    /// It is an ordinary user with a range of subordinate ids and the tools to use them.
+    Subordinate {
+        /// First user id of the range.
+        uid: u32,
+        /// First group id of the range.
+        gid: u32,
+        /// How many of both.
+        count: u32,
+    },
+    /// It is an ordinary user and maps only itself.
+    Single,
+}
+
+/// The machine as a plan sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// The effective user id of this process.
+    pub uid: u32,
+    /// The effective group id of this process.
+    pub gid: u32,
+    /// How ids are mapped.
+    pub ids: Ids,
+    /// Where limits on memory, processes and processor time are set.
+    pub cgroups: Cgroups,
+    /// Landlock's ABI, 0 where there is none.
+    pub landlock_abi: u32,
+    /// Why user namespaces cannot be made, where they cannot.
+    pub no_user_namespaces: Option<String>,
+    /// Memory of the machine in bytes.
+    pub memory_bytes: u64,
+    /// Processors that this process may use.
+    pub cpus: u32,
+    /// Hard limit of open files, which nobody here can raise.
+    pub open_files_max: u64,
+    /// The host's own file system, of which a sandbox may see the programs.
+    pub root: Root,
+    /// Which device files exist, see [`DEVICES`].
+    pub devices: Vec<String>,
+}
+
+/// A root file system, as far as a plan needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    /// The directory on the host.
+    pub path: PathBuf,
+    /// It is the host's own, of which only what is listed is shown.
+    pub is_host: bool,
+    /// What is at its top, of what a sandbox sees.
+    pub top: BTreeMap<String, Entry>,
+    /// What is below its `/etc`, of what a sandbox sees.
+    pub etc: BTreeMap<String, Entry>,
+}
+
+/// The most entries of a directory that are looked at; a root with more at its top is none.
+const ENTRIES_MAX: usize = 1024;
+
+/// What a sandbox brings itself, so it is not taken from a root.
+const OWN: [&str; 9] = ["dev", "etc", "home", "proc", "root", "run", "sys", "tmp", "var"];
+
+impl Root {
+    /// The host's own.
+    pub fn host() -> Root {
+        let path = PathBuf::from("/");
+        let top = pick(&path, &TOP);
+        let etc = pick(Path::new("/etc"), &ETC);
+        Root { path, is_host: true, top, etc }
+    }
+
+    /// One in a directory.
+    ///
+    /// # Errors
+    /// Those of reading the directory; `InvalidData` for one with too many entries.
+    pub fn read(path: &Path) -> std::io::Result<Root> {
+        let path = std::fs::canonicalize(path)?;
+        let mut top = entries(&path)?;
+        top.retain(|name, _| !OWN.contains(&name.as_str()));
+        let etc = path.join("etc");
+        let etc = if etc.is_dir() { entries(&etc)? } else { BTreeMap::new() };
+        Ok(Root { path, is_host: false, top, etc })
+    }
+}
+
+fn pick(directory: &Path, names: &[&str]) -> BTreeMap<String, Entry> {
+    let found = |name: &&str| Some(((*name).to_owned(), entry(&directory.join(name))?));
+    names.iter().filter_map(found).collect()
+}
+
+fn entries(directory: &Path) -> std::io::Result<BTreeMap<String, Entry>> {
+    let mut found = BTreeMap::new();
+    for each in std::fs::read_dir(directory)? {
+        let each = each?;
+        // A name that is no text, or starts with a dot, is nothing that a program looks for here.
+        let Ok(name) = each.file_name().into_string() else { continue };
+        if let (false, Some(entry)) = (name.starts_with('.'), entry(&each.path())) {
+            found.insert(name, entry);
+        }
+        if found.len() > ENTRIES_MAX {
+            return Err(std::io::Error::from(std::io::ErrorKind::InvalidData));
+        }
+    }
+    Ok(found)
+}
+
+/// Directories at the top that hold programs, libraries and their data, and no person's files.
+pub const TOP: [&str; 9] =
+    ["bin", "lib", "lib32", "lib64", "libx32", "opt", "sbin", "usr", "nix"];
+
+/// Files and directories below `/etc` without which programs do not start or do not find their parts.
+/// None of them holds a secret: keys below `ssl/private` keep their owner, whom no sandbox maps.
+pub const ETC: [&str; 15] = [
+    "alternatives",
+    "ca-certificates",
+    "ca-certificates.conf",
+    "fonts",
+    "java",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "locale.alias",
+    "mime.types",
+    "perl",
+    "python3",
+    "python3.11",
+    "ssl",
+];
+
+/// Device files that a sandbox has. None of them leads to hardware.
+pub const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
+
+impl Host {
+    /// Looks at the machine. Never fails: what cannot be read is not there.
+    pub fn probe() -> Host {
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        Host {
+            uid,
+            gid,
+            ids: ids(uid),
+            cgroups: crate::cgroup::find(uid),
+            landlock_abi: landlock_abi(),
+            no_user_namespaces: no_user_namespaces(uid),
+            memory_bytes: memory_bytes(),
+            cpus: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)),
+            open_files_max: rustix::process::getrlimit(rustix::process::Resource::Nofile)
+                .maximum
+                .unwrap_or(1 << 20),
+            root: Root::host(),
+            devices: existing("/dev", &DEVICES),
+        }
+    }
+}
+
+/// What is at `path`, links not followed.
+fn entry(path: &Path) -> Option<Entry> {
+    let meta = std::fs::symlink_metadata(path).ok()?;
+    if meta.is_symlink() {
+        let to = std::fs::read_link(path).ok()?;
+        return to.into_os_string().into_string().ok().map(Entry::Link);
+    }
+    let file = meta.is_file().then_some(Entry::File);
+    if meta.is_dir() { Some(Entry::Directory) } else { file }
+}
+
+fn existing(directory: &str, names: &[&str]) -> Vec<String> {
+    let there = |name: &&&str| {
+        rustix::fs::statat(CWD, format!("{directory}/{name}"), AtFlags::empty()).is_ok()
+    };
+    names.iter().filter(there).map(|name| (*name).to_owned()).collect()
+}
+
+fn memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    u64::from(info.mem_unit) * info.totalram
+}
+
+fn landlock_abi() -> u32 {
+    crate::sys::landlock_abi()
+}
+
+/// Root needs no permission; others are refused by the settings that distributions have for it.
+fn no_user_namespaces(uid: u32) -> Option<String> {
+    let read = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+    if read("/proc/sys/user/max_user_namespaces").as_deref() == Some("0") {
+        return Some("the sysctl user.max_user_namespaces is 0".to_owned());
+    }
+    if uid == 0 {
+        return None;
+    }
+    if read("/proc/sys/kernel/unprivileged_userns_clone").as_deref() == Some("0") {
+        return Some("the sysctl kernel.unprivileged_userns_clone is 0".to_owned());
+    }
+    let restricted = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns";
+    if read(restricted).as_deref() == Some("1") {
+        let why = "AppArmor restricts user namespaces of ordinary users (the sysctl \
+                   kernel.apparmor_restrict_unprivileged_userns is 1)";
+        return Some(why.to_owned());
+    }
+    None
+}
+
+fn ids(uid: u32) -> Ids {
+    if uid == 0 {
+        return Ids::Root;
+    }
+    let tools = ["newuidmap", "newgidmap"].iter().all(|tool| find_program(tool).is_some());
+    let name = user_name(uid).unwrap_or_default();
+    let range = |file: &str| subordinate(&std::fs::read_to_string(file).ok()?, &name, uid);
+    match (tools, range("/etc/subuid"), range("/etc/subgid")) {
+        (true, Some((first_uid, n)), Some((first_gid, m))) if n.min(m) >= IDS_NEEDED => {
+            Ids::Subordinate { uid: first_uid, gid: first_gid, count: n.min(m) }
+        }
+        _ => Ids::Single,
+    }
+}
+
+/// Root and the user of a sandbox, and everything below, so that archives unpack as they were.
+pub const IDS_NEEDED: u32 = 65536;
+
+/// The first range of a user in the text of `/etc/subuid` or `/etc/subgid` (see `subuid(5)`).
+fn subordinate(text: &str, name: &str, uid: u32) -> Option<(u32, u32)> {
+    text.lines().find_map(|line| {
+        let mut parts = line.trim().split(':');
+        let owner = parts.next()?;
+        let ours = (owner == name && !name.is_empty()) || owner.parse() == Ok(uid);
+        let range = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        ours.then_some(range)
+    })
+}
+
+fn user_name(uid: u32) -> Option<String> {
+    let text = std::fs::read_to_string("/etc/passwd").ok()?;
+    text.lines().find_map(|line| {
+        let mut parts = line.split(':');
+        let name = parts.next()?;
+        (parts.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })
+}
+
+/// A program of the system, wherever distributions put those that are not for everyday use.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let dirs = ["/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin"];
+    dirs.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subordinate_range_is_found_by_name_and_by_number() {
+        let text = "alice:100000:65536\n1001:200000:65536\nbroken\n";
+        assert_eq!(subordinate(text, "alice", 1000), Some((100_000, 65536)));
+        assert_eq!(subordinate(text, "bob", 1001), Some((200_000, 65536)));
+        assert_eq!(subordinate(text, "", 7), None);
+    }
+
+    #[test]
+    fn the_probe_sees_this_machine() {
+        let host = Host::probe();
+        assert!(host.cpus > 0 && host.memory_bytes > 1 << 20);
+        assert!(host.root.top.contains_key("usr"));
+        assert!(host.devices.contains(&"null".to_owned()));
+    }
+}

@@ -1,0 +1,169 @@
+//! What a sandbox sees: the tree, its writable places, and what of proc is covered. Pure.
+
+use crate::host::{Entry, Root};
+use jail::plan::{Data, Op, Place, Tree};
+use std::path::Path;
+
+/// The workload's user and group inside.
+pub const USER: u32 = 1000;
+
+/// The directory that a command starts in.
+pub const HOME: &str = "/home/user";
+
+/// Where the writable storage is mounted; what is not below it is shown from it.
+const DATA: &str = "/home";
+
+/// Files and directories for each MiB of storage, as ext4 does by default.
+const INODES_PER_MIB: u64 = 64;
+/// A small quota still holds a source tree.
+const INODES_MIN: u64 = 4096;
+
+/// Parts of proc that tell about the machine, or change it where a kernel has a hole. Most are root's
+/// alone; they are covered all the same.
+pub const MASKED: [&str; 18] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/bus",
+    "/proc/cmdline",
+    "/proc/config.gz",
+    "/proc/fs",
+    "/proc/interrupts",
+    "/proc/irq",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/modules",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/sysrq-trigger",
+    "/proc/sysvipc",
+    "/proc/timer_list",
+];
+
+/// Parts of proc that may be read and not written.
+pub const READ_ONLY: [&str; 1] = ["/proc/sys"];
+
+/// Who there is inside. The numbers of `nobody` are those that the kernel shows for ids it cannot map.
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
+    user:x:1000:1000:user:/home/user:/bin/sh\n\
+    nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n";
+const GROUP: &str = "root:x:0:\nuser:x:1000:\nnogroup:x:65534:\n";
+const HOSTS: &str = "127.0.0.1 localhost sandbox\n::1 localhost\n";
+const NSSWITCH: &str = "passwd: files\ngroup: files\nhosts: files dns\n";
+
+/// Where the files are made that stand in for a root's own.
+const OURS: &str = "/.etc";
+
+/// The tree that shows this root's programs.
+pub fn tree(root: &Root, devices: &[String], staging: &Path) -> Tree {
+    let mut ops = skeleton();
+    for (name, entry) in &root.top {
+        ops.push(show(&root.path, "", name, entry));
+    }
+    ops.extend(etc(root));
+    for name in devices {
+        let path = format!("/dev/{name}");
+        ops.push(Op::Device { source: path.clone(), target: path });
+    }
+    for (name, to) in [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
+        ops.push(Op::Link { path: format!("/dev/{name}"), to: format!("/proc/self/{to}") });
+    }
+    ops.push(Op::HostProc { target: "/proc".to_owned() });
+    Tree { staging: staging.to_path_buf(), ops }
+}
+
+fn show(root: &Path, below: &str, name: &str, entry: &Entry) -> Op {
+    let target = format!("{below}/{name}");
+    match entry {
+        Entry::Link(to) => Op::Link { path: target, to: to.clone() },
+        Entry::Directory | Entry::File => {
+            let source = root.join(target.trim_start_matches('/'));
+            Op::Bind { source, target }
+        }
+    }
+}
+
+/// Directories that must be there before anything is mounted on them; the tree is read-only then.
+fn skeleton() -> Vec<Op> {
+    let dir = |path: &str, mode: u32| Op::Dir { path: path.to_owned(), mode };
+    vec![
+        dir("/dev", 0o755),
+        dir("/dev/shm", 0o1777),
+        dir("/etc", 0o755),
+        dir("/home", 0o755),
+        dir("/proc", 0o555),
+        dir("/root", 0o700),
+        dir("/run", 0o755),
+        dir("/sys", 0o555),
+        dir("/tmp", 0o1777),
+        dir("/var/tmp", 0o1777),
+    ]
+}
+
+/// Who and what there is inside is ours, whatever the root says. Of the host's `/etc` only the listed
+/// entries are shown; a root file system's own is shown whole, with ours over it.
+fn etc(root: &Root) -> Vec<Op> {
+    let synthetic = [
+        ("group", GROUP),
+        ("hostname", "sandbox\n"),
+        ("hosts", HOSTS),
+        ("nsswitch.conf", NSSWITCH),
+        ("passwd", PASSWD),
+        ("resolv.conf", ""),
+    ];
+    let file = |path: String, content: &str| Op::File {
+        path,
+        mode: 0o444,
+        content: content.as_bytes().to_vec(),
+    };
+    let mut ops = Vec::new();
+    for (name, content) in synthetic {
+        ops.push(file(format!("{OURS}/{name}"), content));
+    }
+    for (name, entry) in &root.etc {
+        if !synthetic.iter().any(|(ours, _)| ours == name) {
+            ops.push(show(&root.path, "/etc", name, entry));
+        }
+    }
+    for (name, _) in synthetic {
+        ops.push(Op::Link { path: format!("/etc/{name}"), to: format!("{OURS}/{name}") });
+    }
+    ops
+}
+
+/// Everything that a sandbox can write: one tmpfs of `bytes`, shown in several places.
+pub fn data(bytes: u64) -> Data {
+    let place = |name: &str, target: Option<&str>, mode: u32| Place {
+        name: name.to_owned(),
+        target: target.map(str::to_owned),
+        mode,
+        of_user: false,
+    };
+    let inodes = (bytes >> 20).saturating_mul(INODES_PER_MIB).max(INODES_MIN);
+    Data {
+        target: DATA.to_owned(),
+        bytes,
+        inodes,
+        places: vec![
+            Place { of_user: true, ..place("user", None, 0o755) },
+            // Not to be reached by this name, only by the places where they are shown.
+            place(".d", None, 0o700),
+            place(".d/tmp", Some("/tmp"), 0o1777),
+            place(".d/vartmp", Some("/var/tmp"), 0o1777),
+            place(".d/shm", Some("/dev/shm"), 0o1777),
+        ],
+    }
+}
+
+/// What Landlock leaves open, over and above the tree.
+pub fn landlock(root: &Root) -> guest::message::Landlock {
+    let strings = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
+    let mut read: Vec<String> = root.top.keys().map(|name| format!("/{name}")).collect();
+    read.extend(["/etc", OURS, "/proc", "/dev", "/home", "/var"].map(str::to_owned));
+    guest::message::Landlock {
+        read,
+        write: strings(&[HOME, "/tmp", "/var/tmp", "/dev/shm"]),
+        devices: strings(&["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"]),
+    }
+}

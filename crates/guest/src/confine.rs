@@ -1,0 +1,242 @@
+//! The last lines of defence, applied by a process of the workload to itself between `fork` and
+//! `exec`. The order matters and is the whole story; see [`apply`].
+
+use guest::message::{Confine, Landlock};
+use landlock::{
+    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetCreatedAttr, Scope,
+};
+use rustix::io::Errno;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+/// The line that failed, and why.
+pub(crate) type Failed = (&'static str, i32);
+
+/// The newest Landlock ABI whose rights are asked for. What an older kernel does not know is left
+/// out, and the node records the ABI that was in force.
+const LANDLOCK: ABI = ABI::V6;
+
+/// Builds the Landlock rules ahead of the fork: twelve system calls that the start of a command need
+/// not wait for. Paths that the sandbox does not have are skipped: they cannot be reached either.
+pub(crate) fn landlock_rules(rules: &Landlock) -> Result<RulesetCreated, landlock::RulesetError> {
+    let read = AccessFs::from_read(LANDLOCK);
+    let write = AccessFs::from_all(LANDLOCK);
+    let device = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
+    let mut ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(LANDLOCK))?
+        .scope(Scope::AbstractUnixSocket)?
+        .scope(Scope::Signal)?
+        .create()?;
+    for (paths, access) in [
+        (&rules.read, read),
+        (&rules.write, write),
+        (&rules.devices, device),
+    ] {
+        for path in paths {
+            if let Ok(fd) = PathFd::new(path) {
+                ruleset = ruleset.add_rule(PathBeneath::new(fd, access))?;
+            }
+        }
+    }
+    Ok(ruleset)
+}
+
+/// Confines the calling process for good. Nothing here can be undone by what it will exec.
+///
+/// Resource limits come the user changes, because raising a hard limit needs a capability that is gone
+/// afterwards; `no_new_privs` before Landlock and seccomp, which ask for it; capabilities before
+/// seccomp, whose list refuses the calls that drop them.
+pub(crate) fn apply(confine: &Confine, landlock: Option<RulesetCreated>) -> Result<(), Failed> {
+    for (resource, limit) in &confine.rlimits {
+        set_limit(*resource, *limit)?;
+    }
+    rustix::thread::set_no_new_privs(true).map_err(step("no_new_privs"))?;
+    if let Some(rules) = landlock {
+        rules
+            .restrict_self()
+            .map_err(|_| ("landlock", libc::EPERM))?;
+    }
+    drop_bounding_set()?;
+    become_user(confine.uid, confine.gid)?;
+    drop_capabilities()?;
+    install_seccomp(&confine.seccomp)
+}
+
+/// Puts the five ends of the pipes at 0 to 4: standard streams, the start and the status.
+pub(crate) fn apply_fds(ends: [&OwnedFd; 5]) -> Result<(), Failed> {
+    for (at, end) in (0..).zip(ends) {
+        put_at(end.as_raw_fd(), at)?;
+    }
+    for fd in [3, 4] {
+        set_cloexec(fd)?;
+    }
+    Ok(())
+}
+
+/// Makes descriptor `to` a copy of `from`. The guest's own descriptors below 5 are the listening
+/// socket, a control group and three times `/dev/null`, none of which the child needs by that number.
+#[expect(unsafe_code, reason = "placing descriptors by number")]
+pub(crate) fn put_at(from: RawFd, to: RawFd) -> Result<(), Failed> {
+    // SAFETY: integers only; the owner of `to` in this process is never dropped, because the process
+    // execs or exits.
+    match unsafe { libc::dup2(from, to) } {
+        -1 => Err(("dup", errno())),
+        _ => Ok(()),
+    }
+}
+
+#[expect(unsafe_code, reason = "a descriptor known by number")]
+fn set_cloexec(fd: RawFd) -> Result<(), Failed> {
+    // SAFETY: integers only.
+    match unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } {
+        -1 => Err(("cloexec", errno())),
+        _ => Ok(()),
+    }
+}
+
+fn step(name: &'static str) -> impl Fn(Errno) -> Failed {
+    move |errno| (name, errno.raw_os_error())
+}
+
+/// Moves the calling process into the workload's control groups, first of all, so that nothing it does
+/// is counted elsewhere. Writes "0", which means "me": the kernel then need not stop every fork on the machine, as it must
+/// when one process moves another.
+pub(crate) fn join_cgroups(cgroups: &[OwnedFd]) -> Result<(), Failed> {
+    for group in cgroups {
+        rustix::io::write(group, b"0").map_err(step("cgroup"))?;
+    }
+    Ok(())
+}
+
+/// The highest capability number any kernel has had is 40; asking for more ends at `EINVAL`.
+const CAPABILITY_LAST: u64 = 63;
+
+#[expect(unsafe_code, reason = "system calls without a safe wrapper")]
+fn drop_bounding_set() -> Result<(), Failed> {
+    // SAFETY: `prctl` with integer arguments touches no memory of ours.
+    // JUSTIFICATION: rustix takes a capability set per call and would refuse numbers it does not know.
+    let prctl = |op: i32, arg: u64| unsafe { libc::prctl(op, arg, 0, 0, 0) };
+    if prctl(
+        libc::PR_CAP_AMBIENT,
+        u64::from(libc::PR_CAP_AMBIENT_CLEAR_ALL.unsigned_abs()),
+    ) != 0
+    {
+        return Err(("ambient", errno()));
+    }
+    for capability in 0..=CAPABILITY_LAST {
+        if prctl(libc::PR_CAPBSET_DROP, capability) != 0 {
+            return match errno() {
+                libc::EINVAL => Ok(()),
+                other => Err(("bounding", other)),
+            };
+        }
+    }
+    Ok(())
+}
+
+fn become_user(uid: u32, gid: u32) -> Result<(), Failed> {
+    if crate::process::own_uid() == uid {
+        return Ok(()); // A map with one id: there is nobody else to become.
+    }
+    set_ids(uid, gid).map_err(|errno| ("setuid", errno))?;
+    // `setresuid` on the wrong side of a map has failed silently before (CVE-2014-0476 is one of many):
+    // read back what we are.
+    if crate::process::own_uid() == uid && crate::process::own_gid() == gid {
+        Ok(())
+    } else {
+        Err(("setuid", libc::EPERM))
+    }
+}
+
+#[expect(unsafe_code, reason = "system calls without a safe wrapper")]
+fn set_ids(uid: u32, gid: u32) -> Result<(), i32> {
+    // SAFETY: a null list of length 0 is what setgroups(2) documents for "none".
+    // JUSTIFICATION: raw calls change this thread only, and it is the only one.
+    if unsafe { libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()) } != 0 {
+        return Err(errno());
+    }
+    // SAFETY: integers only.
+    if unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) } != 0 {
+        return Err(errno());
+    }
+    // SAFETY: integers only.
+    if unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) } != 0 {
+        return Err(errno());
+    }
+    Ok(())
+}
+
+/// Empties the permitted, effective and inheritable sets, and reads them back.
+fn drop_capabilities() -> Result<(), Failed> {
+    let none = rustix::thread::CapabilitySets {
+        effective: rustix::thread::CapabilitySet::empty(),
+        permitted: rustix::thread::CapabilitySet::empty(),
+        inheritable: rustix::thread::CapabilitySet::empty(),
+    };
+    rustix::thread::set_capabilities(None, none).map_err(step("capset"))?;
+    match rustix::thread::capabilities(None) {
+        Ok(now) if now == none => Ok(()),
+        _ => Err(("capset", libc::EPERM)),
+    }
+}
+
+#[expect(unsafe_code, reason = "system calls without a safe wrapper")]
+fn set_limit(resource: u32, limit: u64) -> Result<(), Failed> {
+    let both = libc::rlimit64 {
+        rlim_cur: limit,
+        rlim_max: limit,
+    };
+    // SAFETY: `both` outlives the call, and the kernel only reads it; the old value is not asked for.
+    // JUSTIFICATION: the resource is a number from the plan, which no typed wrapper takes.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            resource,
+            &raw const both,
+            std::ptr::null::<u8>(),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(("rlimit", errno()))
+    }
+}
+
+#[expect(unsafe_code, reason = "system calls without a safe wrapper")]
+fn install_seccomp(filter: &[u8]) -> Result<(), Failed> {
+    const INSTRUCTION: usize = size_of::<libc::sock_filter>();
+    if filter.is_empty() || !filter.len().is_multiple_of(INSTRUCTION) {
+        return Err(("seccomp", libc::EINVAL));
+    }
+    let Ok(len) = u16::try_from(filter.len() / INSTRUCTION) else {
+        return Err(("seccomp", libc::E2BIG));
+    };
+    // The kernel copies the program byte by byte, so the alignment of `filter` does not matter to it.
+    let program = libc::sock_fprog {
+        len,
+        filter: filter.as_ptr().cast_mut().cast(),
+    };
+    // SAFETY: `program` points at `len` instructions that outlive the call; the kernel only reads.
+    // JUSTIFICATION: seccomp(2) has no wrapper in rustix.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            0,
+            &raw const program,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(("seccomp", errno()))
+    }
+}
+
+/// The error number of the last failed call.
+pub(crate) fn errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}

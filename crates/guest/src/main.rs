@@ -1,0 +1,58 @@
+//! The agent inside a sandbox: its first process, and the parent of everything that runs there.
+//!
+//! It gets descriptors and no paths: 0 to 2 are `/dev/null`, 3 is a listening socket that was bound
+//! outside, and 4 and up are the membership files of the workload's control groups. It runs one
+//! command, carries its streams over a connection made to the socket, reaps, and enforces the
+//! timeout. The command is hostile to the guest: the guest is not dumpable, takes no signal from
+//! inside, lives outside the workload's control group, and bounds every buffer.
+//!
+//! This room must never exec anything but the command it was given, never resolve a path with more
+//! rights than the workload has, and never block on the workload or on the node.
+
+mod agent;
+mod confine;
+mod conn;
+mod files;
+mod output;
+mod process;
+
+use std::os::fd::{FromRawFd, OwnedFd};
+
+/// The listening socket.
+const LISTENER: i32 = 3;
+/// The first of the control groups' membership files.
+const CGROUPS: i32 = 4;
+/// More control-group hierarchies than any machine has; a larger count is a broken launcher.
+const CGROUPS_MAX: i32 = 16;
+
+fn main() -> std::process::ExitCode {
+    let count = std::env::args()
+        .nth(1)
+        .and_then(|n| n.parse::<i32>().ok())
+        .unwrap_or(0);
+    let (listener, cgroups) = inherited(count.clamp(0, CGROUPS_MAX));
+    // The children put their pipes at 3 and 4; nothing that they need may be open at those numbers.
+    let _reserved = if count == 0 {
+        rustix::io::dup(&listener).ok()
+    } else {
+        None
+    };
+    match agent::Agent::new(listener, cgroups).and_then(agent::Agent::run) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            std::process::ExitCode::from(u8::try_from(error.raw_os_error()).unwrap_or(255))
+        }
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "taking ownership of descriptors that the launcher passed by number"
+)]
+fn inherited(count: i32) -> (OwnedFd, Vec<OwnedFd>) {
+    // SAFETY: `fd` was opened for us by the launcher and nothing else in this process owns it;
+    // `main` calls this once, before anything opens a descriptor.
+    // JUSTIFICATION: there is no safe way to adopt a descriptor by number.
+    let own = |fd: i32| unsafe { OwnedFd::from_raw_fd(fd) };
+    (own(LISTENER), (CGROUPS..CGROUPS + count).map(own).collect())
+}

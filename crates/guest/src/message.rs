@@ -1,0 +1,278 @@
+//! Control messages between a node and a guest, and their bounds.
+//!
+//! One job is: `Hello`, `Confine`, any number of files put, `Start`, output with acknowledgements,
+//! `Exited`, any number of files got. A node that lost its connection says `Hello` again on a new one
+//! and goes on from the offsets that it has safe.
+
+use crate::wire;
+use serde::{Deserialize, Serialize};
+
+/// The version of this wire. A guest answers only its own.
+pub const VERSION: u32 = 1;
+
+/// Bytes of one stream that a guest keeps until the node has acknowledged them. A node that dies loses
+/// none of them: the workload waits, and the next connection gets them again.
+pub const WINDOW: usize = 256 * 1024;
+
+/// The longest control message in bytes, once encoded.
+pub const CONTROL_MAX: usize = 192 * 1024;
+
+/// The two output streams of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// What a node says to a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToGuest {
+    /// First on each connection: the version, and how much of each stream the node has safe already.
+    Hello {
+        /// Must be [`VERSION`].
+        version: u32,
+        /// Bytes of standard output that need not be sent again.
+        stdout: u64,
+        /// Bytes of standard error that need not be sent again.
+        stderr: u64,
+    },
+    /// How every process of the workload is confined. Once, before `Start`.
+    Confine(Confine),
+    /// Run the command. Once.
+    Start(Start),
+    /// No more standard input will follow.
+    StdinEnd,
+    /// Send this signal to the command's process group.
+    Signal(i32),
+    /// SIGTERM to every process of the workload, and SIGKILL after the grace.
+    Stop {
+        /// From SIGTERM to SIGKILL.
+        grace_ms: u64,
+    },
+    /// Everything up to this offset of the stream is safe; the guest may forget it.
+    Ack {
+        /// Which stream.
+        stream: Stream,
+        /// Bytes from the beginning of the stream.
+        offset: u64,
+    },
+    /// A file follows in `File` frames of `size_bytes` in all.
+    Put(Put),
+    /// Send a file back in `File` frames, then `GetEnd`.
+    Get {
+        /// Absolute, or relative to the command's directory.
+        path: String,
+        /// A larger file is refused and nothing of it is sent.
+        max_bytes: u64,
+    },
+}
+
+/// A file to be made inside the sandbox, before the command starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Put {
+    /// Absolute path inside the sandbox; missing directories are made.
+    pub path: String,
+    /// Permission bits, at most `0o777`.
+    pub mode: u32,
+    /// How many bytes follow.
+    pub size_bytes: u64,
+}
+
+/// How a process of the workload is confined: the last lines of defence, applied by the process
+/// itself between `fork` and `exec`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confine {
+    /// User id inside the sandbox.
+    pub uid: u32,
+    /// Group id inside the sandbox.
+    pub gid: u32,
+    /// Resource limits: (resource number of `setrlimit(2)`, soft and hard value).
+    pub rlimits: Vec<(u32, u64)>,
+    /// Landlock rules, or none where the kernel has no Landlock and nobody asked for it.
+    pub landlock: Option<Landlock>,
+    /// A seccomp filter as `struct sock_filter[]` in the machine's byte order.
+    pub seccomp: Vec<u8>,
+}
+
+/// The paths that Landlock leaves open. Everything else is closed, even to the owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Landlock {
+    /// Read and execute below these.
+    pub read: Vec<String>,
+    /// Read, write, make and remove below these.
+    pub write: Vec<String>,
+    /// Read and write these devices.
+    pub devices: Vec<String>,
+}
+
+/// The command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// Program and arguments; a program without a slash is looked up in the `PATH` of `env`.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// The directory to start in, absolute.
+    pub cwd: String,
+    /// Whether standard input will be sent; otherwise it is `/dev/null`.
+    pub stdin: bool,
+    /// Wall-clock time until everything gets SIGTERM, in milliseconds of the boot-time clock.
+    pub timeout_ms: u64,
+    /// From SIGTERM to SIGKILL.
+    pub grace_ms: u64,
+}
+
+/// What a guest says to a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromGuest {
+    /// Answers `Hello`: how far this guest is. Output frames that follow go on from the given offsets.
+    Hello {
+        /// The guest's [`VERSION`].
+        version: u32,
+        /// Offset of the next byte of standard output that will be sent.
+        stdout: u64,
+        /// Offset of the next byte of standard error that will be sent.
+        stderr: u64,
+        /// The command was started.
+        started: bool,
+    },
+    /// `Confine` was applied to the process that waits for `Start`.
+    Confined,
+    /// The command runs, or could not be: see `failure`.
+    Started {
+        /// Why there is no process.
+        failure: Option<StartFailure>,
+    },
+    /// This much of the standard input was taken; the node may send up to [`WINDOW`] beyond it.
+    StdinAck {
+        /// Bytes from the beginning.
+        offset: u64,
+    },
+    /// The file is there.
+    PutDone,
+    /// The file could not be made or read: the error number and what was tried.
+    FileFailed {
+        /// `errno` of the call.
+        errno: i32,
+        /// Such as `open` or `write`.
+        step: String,
+    },
+    /// The file that was asked for was sent whole.
+    GetEnd {
+        /// How many bytes were sent.
+        size_bytes: u64,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Everything of the workload is dead and all of its output was sent.
+    Exited(Exited),
+}
+
+/// Why a command did not start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartFailure {
+    /// Which line of the confinement or the start failed.
+    pub step: String,
+    /// `errno` of the call.
+    pub errno: i32,
+}
+
+/// How the command ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exited {
+    /// The exit code, where the process ended by itself.
+    pub code: Option<i32>,
+    /// The signal, where one ended it.
+    pub signal: Option<i32>,
+    /// The timeout was over before it ended.
+    pub timed_out: bool,
+    /// Processor time of all its processes that were reaped, in milliseconds.
+    pub cpu_ms: u64,
+    /// The largest resident set of one process, in bytes.
+    pub max_rss_bytes: u64,
+    /// From start to end, in milliseconds of the boot-time clock.
+    pub wall_ms: u64,
+    /// Processes that were still alive when the command ended, and were killed.
+    pub left_behind: u32,
+}
+
+/// A message that cannot be sent or is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadMessage {
+    /// Longer than [`CONTROL_MAX`] once encoded.
+    TooLong(usize),
+    /// Not the encoding of a message of this version.
+    Malformed,
+}
+
+impl std::fmt::Display for BadMessage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            BadMessage::TooLong(len) => {
+                write!(f, "control message of {len} bytes is over the limit")
+            }
+            BadMessage::Malformed => write!(f, "control message is malformed"),
+        }
+    }
+}
+
+impl std::error::Error for BadMessage {}
+
+/// Encodes a message as a whole control frame, head included.
+///
+/// # Errors
+/// [`BadMessage::TooLong`] when it is over [`CONTROL_MAX`].
+pub fn frame<M: Serialize>(message: &M) -> Result<Vec<u8>, BadMessage> {
+    let mut frame = vec![0; wire::HEAD];
+    frame = postcard::to_extend(message, frame).map_err(|_| BadMessage::Malformed)?;
+    let len = frame.len() - wire::HEAD;
+    if len > CONTROL_MAX {
+        return Err(BadMessage::TooLong(len));
+    }
+    for (to, from) in frame.iter_mut().zip(wire::head(wire::Kind::Control, len)) {
+        *to = from;
+    }
+    Ok(frame)
+}
+
+/// Decodes the payload of a control frame.
+///
+/// # Errors
+/// [`BadMessage`] when it is too long, not a message, or followed by anything.
+pub fn parse<'a, M: Deserialize<'a>>(payload: &'a [u8]) -> Result<M, BadMessage> {
+    if payload.len() > CONTROL_MAX {
+        return Err(BadMessage::TooLong(payload.len()));
+    }
+    match postcard::take_from_bytes(payload) {
+        Ok((message, [])) => Ok(message),
+        _ => Err(BadMessage::Malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_reads_back_as_it_was_written() {
+        let said = ToGuest::Get {
+            path: "out.svg".to_owned(),
+            max_bytes: 7,
+        };
+        let frame = frame(&said).unwrap();
+        assert_eq!(parse::<ToGuest>(&frame[wire::HEAD..]), Ok(said));
+    }
+
+    #[test]
+    fn a_message_with_a_tail_or_cut_short_is_refused() {
+        let mut frame = frame(&ToGuest::StdinEnd).unwrap();
+        frame.push(0);
+        assert_eq!(
+            parse::<ToGuest>(&frame[wire::HEAD..]),
+            Err(BadMessage::Malformed)
+        );
+        assert_eq!(parse::<ToGuest>(&[]), Err(BadMessage::Malformed));
+    }
+}

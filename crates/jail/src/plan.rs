@@ -1,0 +1,139 @@
+//! The plan: what a tree and a sandbox are made of, as a flat list in the order of execution.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// One operation on a tree. Targets are absolute paths inside the tree that is being built; sources
+/// are absolute paths on the host.
+///
+/// Granting each to a caller that is not trusted would be safe for these reasons: the directories,
+/// files and links are made on a tmpfs of our own; binds are always without set-user-id and device
+/// files, and read-only unless they bind the sandbox's own data; a device is one file that the
+/// operator's plan names; a fresh proc shows only the sandbox's own processes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    /// Makes a directory and its parents.
+    Dir {
+        /// Where.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// Makes a small file.
+    File {
+        /// Where; its directory exists.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+        /// The bytes.
+        content: Vec<u8>,
+    },
+    /// Makes a symbolic link.
+    Link {
+        /// Where.
+        path: String,
+        /// What it says.
+        to: String,
+    },
+    /// Shows a directory or file of the host, with everything mounted below it: read-only, no
+    /// set-user-id, no device files.
+    Bind {
+        /// On the host.
+        source: PathBuf,
+        /// In the tree; made if it is not there.
+        target: String,
+    },
+    /// Shows one device file of the host.
+    Device {
+        /// On the host, such as `/dev/null`.
+        source: String,
+        /// In the tree; made if it is not there.
+        target: String,
+    },
+    /// Shows the host's proc, which each sandbox covers with its own. A new proc may only be mounted
+    /// where an unmasked one is visible (`mount_too_revealing` in the kernel's `fs/namespace.c`).
+    HostProc {
+        /// In the tree.
+        target: String,
+    },
+}
+
+/// The writable storage of a sandbox: one tmpfs with a limit on bytes and on files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Data {
+    /// Where it is mounted in the tree.
+    pub target: String,
+    /// Most bytes.
+    pub bytes: u64,
+    /// Most files and directories.
+    pub inodes: u64,
+    /// Directories in it, and where each is shown.
+    pub places: Vec<Place>,
+}
+
+/// A writable directory of a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Name below the data's root.
+    pub name: String,
+    /// Where it is shown in the tree; `None` where the name below the data's target is the place.
+    pub target: Option<String>,
+    /// Permission bits, such as `0o1777`.
+    pub mode: u32,
+    /// Belongs to the workload's user rather than to the sandbox's root.
+    pub of_user: bool,
+}
+
+/// How ids inside a user namespace map to ids outside: `count` from `inside` on are `outside` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMap {
+    /// First id inside.
+    pub inside: u32,
+    /// First id outside, as the launcher sees it.
+    pub outside: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// The tree that all sandboxes of one launcher see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tree {
+    /// An empty directory on the host over which the tree is mounted while it is built.
+    pub staging: PathBuf,
+    /// In order.
+    pub ops: Vec<Op>,
+}
+
+/// One sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// Its name, at most [`crate::message::ID_MAX`] bytes.
+    pub id: String,
+    /// What `uname` says inside.
+    pub hostname: String,
+    /// User ids.
+    pub uids: Vec<IdMap>,
+    /// Group ids.
+    pub gids: Vec<IdMap>,
+    /// The guest's user and group id inside.
+    pub guest_uid: u32,
+    /// The workload's user and group id inside.
+    pub user_uid: u32,
+    /// Writable storage.
+    pub data: Data,
+    /// Where a fresh proc is mounted.
+    pub proc: String,
+    /// Paths that are covered: a file by an empty file, a directory by an empty directory. A path that
+    /// this kernel does not have is skipped, as there is nothing to hide.
+    pub masked: Vec<String>,
+    /// Directories that are shown read-only from now on, such as `/proc/sys`.
+    pub read_only: Vec<String>,
+    /// When everything in it is killed, whatever the guest or the agent do: milliseconds of the
+    /// boot-time clock.
+    pub deadline_boot_ms: u64,
+}
+
+/// The empty file that covers masked files, in every tree.
+pub const EMPTY_FILE: &str = "/.empty/file";
+/// The empty directory that covers masked directories, in every tree.
+pub const EMPTY_DIR: &str = "/.empty/dir";

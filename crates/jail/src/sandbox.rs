@@ -1,0 +1,202 @@
+//! The life of a sandbox's first process from its clone to the moment it becomes the guest.
+
+use crate::mount::{self, Recursive, failed};
+use crate::sys;
+use jail::message::Failure;
+use jail::plan::{Data, EMPTY_DIR, EMPTY_FILE, Place, Sandbox};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{AtFlags, CWD, Mode};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use std::os::fd::OwnedFd;
+
+/// What the first process of a sandbox is given.
+#[derive(Debug)]
+pub(crate) struct Given<'g> {
+    /// The listening socket of the guest.
+    pub(crate) socket: &'g OwnedFd,
+    /// The membership files of the workload's control groups.
+    pub(crate) cgroups: &'g [OwnedFd],
+    /// The guest's program.
+    pub(crate) guest: &'g OwnedFd,
+    /// One byte comes from here when the id maps are written.
+    pub(crate) go: OwnedFd,
+    /// Where a failure is told; closed by `exec`. Its other end is open as long as the launcher lives.
+    pub(crate) status: OwnedFd,
+}
+
+/// What the guest keeps of root's rights over its own namespace: to start the workload as another
+/// user, to drop the rest for it, and to end it.
+const GUEST_KEEPS: [(u32, CapabilitySet); 4] = [
+    (5, CapabilitySet::KILL),
+    (6, CapabilitySet::SETGID),
+    (7, CapabilitySet::SETUID),
+    (8, CapabilitySet::SETPCAP),
+];
+
+/// Runs in the clone. Never returns: it becomes the guest, or says what failed and dies.
+pub(crate) fn run(sandbox: &Sandbox, given: &Given<'_>) -> ! {
+    let failure = match become_guest(sandbox, given) {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    };
+    if let Some(bytes) = jail::message::encode(&failure) {
+        let _ = rustix::io::write(&given.status, &bytes);
+    }
+    sys::exit_now(1)
+}
+
+/// The whole containment, in order. Until the line in the middle this is root of a new user
+/// namespace, which may mount and configure what the other six namespaces hold, and nothing else.
+fn become_guest(sandbox: &Sandbox, given: &Given<'_>) -> Result<std::convert::Infallible, Failure> {
+    wait_for_ids(&given.go)?;
+    become_root_inside(sandbox)?;
+    rustix::system::sethostname(sandbox.hostname.as_bytes()).map_err(failed("hostname", ""))?;
+    sys::loopback_up().map_err(failed("loopback", ""))?;
+    mount_data(&sandbox.data, sandbox)?;
+    mount_proc(sandbox)?;
+    place_descriptors(given)?;
+    // From here on only the guest's identity and its four capabilities are left.
+    drop_rights()?;
+    die_with_launcher(&given.status)?;
+    let count = std::ffi::CString::new(given.cgroups.len().to_string()).unwrap_or_default();
+    let errno = sys::exec(given.guest, &count);
+    Err(failed("exec", "guest")(errno))
+}
+
+/// Nothing here has an id until the launcher has written the maps.
+fn wait_for_ids(go: &OwnedFd) -> Result<(), Failure> {
+    let mut byte = [0];
+    match rustix::io::read(go, &mut byte) {
+        Ok(1) => Ok(()),
+        // The launcher died before it wrote the maps.
+        Ok(_) => Err(failed("ids", "")(Errno::PIPE)),
+        Err(errno) => Err(failed("ids", "")(errno)),
+    }
+}
+
+/// Files made from here on belong to an id that the namespace has; its capabilities stay. Where the map
+/// has a single id, this process has it already.
+fn become_root_inside(sandbox: &Sandbox) -> Result<(), Failure> {
+    if rustix::process::geteuid().as_raw() == sandbox.guest_uid {
+        return Ok(());
+    }
+    sys::become_user(sandbox.guest_uid).map_err(failed("setuid", "guest"))
+}
+
+/// One tmpfs with a limit on bytes and files holds everything that the sandbox can write.
+fn mount_data(data: &Data, sandbox: &Sandbox) -> Result<(), Failure> {
+    let fs = mount::tmpfs(data.bytes, data.inodes).map_err(failed("tmpfs", &data.target))?;
+    mount::attach(&fs, CWD, &data.target).map_err(failed("mount", &data.target))?;
+    for place in &data.places {
+        make_place(&fs, place, sandbox).map_err(failed("mkdir", &place.name))?;
+        if let Some(target) = &place.target {
+            let source = format!("{}/{}", data.target, place.name);
+            mount::bind(&source, target).map_err(failed("bind", target))?;
+        }
+    }
+    Ok(())
+}
+
+fn make_place(fs: &OwnedFd, place: &Place, sandbox: &Sandbox) -> Result<(), Errno> {
+    rustix::fs::mkdirat(fs, &*place.name, Mode::from_raw_mode(0o700))?;
+    if place.of_user {
+        let (uid, gid) = (owner(sandbox.user_uid), group(sandbox.user_uid));
+        rustix::fs::chownat(fs, &*place.name, uid, gid, AtFlags::empty())?;
+    }
+    rustix::fs::chmodat(
+        fs,
+        &*place.name,
+        Mode::from_raw_mode(place.mode),
+        AtFlags::empty(),
+    )
+}
+
+fn owner(id: u32) -> Option<rustix::fs::Uid> {
+    Some(rustix::fs::Uid::from_raw(id))
+}
+
+fn group(id: u32) -> Option<rustix::fs::Gid> {
+    Some(rustix::fs::Gid::from_raw(id))
+}
+
+/// A fresh proc over the host's, with the parts that tell about the machine covered.
+fn mount_proc(sandbox: &Sandbox) -> Result<(), Failure> {
+    let proc = mount::proc().map_err(failed("proc", ""))?;
+    mount::attach(&proc, CWD, &sandbox.proc).map_err(failed("mount", &sandbox.proc))?;
+    for path in &sandbox.masked {
+        match rustix::fs::statat(CWD, &**path, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => {} // This kernel has nothing there to hide.
+            Err(errno) => return Err(failed("mask", path)(errno)),
+            Ok(stat) => {
+                let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+                let directory = kind == rustix::fs::FileType::Directory;
+                let cover = if directory { EMPTY_DIR } else { EMPTY_FILE };
+                mount::bind(cover, path).map_err(failed("mask", path))?;
+            }
+        }
+    }
+    for path in &sandbox.read_only {
+        let copy = mount::copy(path, Recursive::Yes).map_err(failed("read-only", path))?;
+        mount::restrict(&copy, MountAttrFlags::MOUNT_ATTR_RDONLY, Recursive::Yes)
+            .map_err(failed("read-only", path))?;
+        mount::attach(&copy, CWD, path).map_err(failed("read-only", path))?;
+    }
+    Ok(())
+}
+
+/// 0 to 2 are `/dev/null`, 3 the socket, 4 and up the control groups; the rest goes at `exec`.
+fn place_descriptors(given: &Given<'_>) -> Result<(), Failure> {
+    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, Mode::empty())
+        .map_err(failed("open", "/dev/null"))?;
+    let first_free = 4 + i32::try_from(given.cgroups.len()).unwrap_or(i32::MAX - 4);
+    // Copies first, above everything that is placed, so that placing one does not overwrite another.
+    let lift = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, first_free);
+    let socket = lift(given.socket).map_err(failed("dup", "socket"))?;
+    let groups: Result<Vec<OwnedFd>, Errno> = given.cgroups.iter().map(lift).collect();
+    let groups = groups.map_err(failed("dup", "cgroup"))?;
+    for to in 0..3 {
+        sys::place(&null, to).map_err(failed("dup", "null"))?;
+    }
+    sys::place(&socket, 3).map_err(failed("dup", "socket"))?;
+    for (to, cgroup) in (4..).zip(&groups) {
+        sys::place(cgroup, to).map_err(failed("dup", "cgroup"))?;
+    }
+    sys::close_on_exec_from(first_free).map_err(failed("close", ""))
+}
+
+fn drop_rights() -> Result<(), Failure> {
+    let keep = GUEST_KEEPS.map(|(number, _)| number);
+    sys::bound_capabilities(&keep).map_err(failed("capabilities", "bounding"))?;
+    let kept = GUEST_KEEPS
+        .iter()
+        .fold(CapabilitySet::empty(), |all, (_, one)| all | *one);
+    let sets = CapabilitySets {
+        effective: kept,
+        permitted: kept,
+        inheritable: kept,
+    };
+    rustix::thread::set_capabilities(None, sets).map_err(failed("capabilities", "set"))?;
+    for number in keep {
+        sys::raise_ambient(number).map_err(failed("capabilities", "ambient"))?;
+    }
+    rustix::thread::set_no_new_privs(true).map_err(failed("no_new_privs", ""))
+}
+
+/// The launcher is the supervisor: if it dies, nobody would hold the deadline, so everything dies with
+/// it. It may have died before the kernel was asked, and then the pipe that it reads is closed.
+fn die_with_launcher(status: &OwnedFd) -> Result<(), Failure> {
+    let kill = Some(rustix::process::Signal::KILL);
+    rustix::process::set_parent_process_death_signal(kill).map_err(failed("death signal", ""))?;
+    let mut fds = [PollFd::new(status, PollFlags::empty())];
+    let now = rustix::time::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    match rustix::event::poll(&mut fds, Some(&now)) {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(failed("launcher", "")(Errno::PIPE)),
+        Err(errno) => Err(failed("launcher", "")(errno)),
+    }
+}

@@ -1,0 +1,176 @@
+//! The doors: taking connections and speaking HTTP/1.1 on them.
+//!
+//! Every door has its own bound on connections, so that somebody who floods the TCP port cannot
+//! lock the owner of the machine out of the Unix socket. A connection that does not send a request
+//! head in time is closed, whether it is new or kept alive.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use model::id::PrincipalId;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use crate::auth::{Gate, Peer, TcpGate};
+use crate::{Shared, request};
+
+/// Connections per door. A waiting request or a followed log holds one, so there must be many; each
+/// costs some 20 KiB, so all of them cost less than 100 MB.
+const CONNECTIONS_MAX: usize = 2048;
+/// How long a connection may take to send a request head, and how long it may be silent between
+/// two requests. The client's own limit for an idle connection is shorter (20 s).
+const HEAD_DEADLINE: Duration = Duration::from_secs(30);
+/// How long the head of a request may be. Browsers stop at 8 KiB of cookies; ours are below 1 KiB.
+const HEAD_MAX_BYTES: usize = 32 * 1024;
+/// How long to wait when the machine has no descriptors left, instead of spinning on `accept`.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// After a stop, how long answers under way may take before their connections are dropped.
+pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// A way in.
+#[derive(Debug)]
+pub enum Door {
+    /// A Unix socket; peers with our uid, or root, come in.
+    Unix(UnixListener),
+    /// A TCP port; who has the token comes in as this process's user.
+    Tcp {
+        /// Where to listen.
+        listener: TcpListener,
+        /// What to know.
+        token: api::client::Token,
+    },
+    /// Connections inside the process; who holds the other end of the channel is trusted.
+    Memory {
+        /// The server's ends of new connections.
+        incoming: mpsc::Receiver<DuplexStream>,
+        /// Who they stand for.
+        peer: Peer,
+    },
+}
+
+impl Door {
+    /// Takes connections until the server stops or the door is gone.
+    pub(crate) async fn run(self, shared: Shared) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        match self {
+            Self::Unix(listener) => run_unix(&listener, &shared, &places).await,
+            Self::Tcp { listener, token } => run_tcp(&listener, &token, &shared, &places).await,
+            Self::Memory { incoming, peer } => run_memory(incoming, peer, &shared, &places).await,
+        }
+    }
+}
+
+async fn run_unix(listener: &UnixListener, shared: &Shared, places: &Arc<Semaphore>) {
+    while let Some(place) = place(shared, places).await {
+        let accepted = until_stopped(shared, listener.accept()).await;
+        match accepted {
+            None => return,
+            Some(Ok((stream, _))) => {
+                let gate = unix_gate(&stream);
+                shared.spawn(connection(stream, gate, shared.clone(), place));
+            }
+            Some(Err(error)) => pause(&error).await,
+        }
+    }
+}
+
+async fn run_tcp(
+    listener: &TcpListener,
+    token: &api::client::Token,
+    shared: &Shared,
+    places: &Arc<Semaphore>,
+) {
+    let Ok(listen) = listener.local_addr() else { return };
+    let gate = Gate::Tcp(TcpGate::new(token.text(), listen, Peer::User(own_principal())));
+    while let Some(place) = place(shared, places).await {
+        let accepted = until_stopped(shared, listener.accept()).await;
+        match accepted {
+            None => return,
+            Some(Ok((stream, _))) => {
+                // Nagle's algorithm would hold the end of a short answer back for 40 ms.
+                drop(stream.set_nodelay(true));
+                shared.spawn(connection(stream, gate.clone(), shared.clone(), place));
+            }
+            Some(Err(error)) => pause(&error).await,
+        }
+    }
+}
+
+async fn run_memory(
+    mut incoming: mpsc::Receiver<DuplexStream>,
+    peer: Peer,
+    shared: &Shared,
+    places: &Arc<Semaphore>,
+) {
+    while let Some(place) = place(shared, places).await {
+        let accepted = until_stopped(shared, incoming.recv()).await;
+        let Some(Some(stream)) = accepted else { return };
+        let gate = Gate::Known(peer.clone());
+        shared.spawn(connection(stream, gate, shared.clone(), place));
+    }
+}
+
+/// Waits for room for one more connection; `None` when the server stops.
+async fn place(shared: &Shared, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    let place = until_stopped(shared, Arc::clone(places).acquire_owned()).await?;
+    place.ok()
+}
+
+async fn until_stopped<T>(shared: &Shared, work: impl Future<Output = T>) -> Option<T> {
+    shared.app.stopping.run_until_cancelled(work).await
+}
+
+async fn pause(error: &std::io::Error) {
+    tracing::warn!(%error, "failed to accept a connection");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+/// Speaks HTTP until the peer closes. When the server stops, the request under way is finished.
+async fn connection<S>(stream: S, gate: Gate, shared: Shared, place: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let _place = place;
+    let _open = shared.app.metrics.connection();
+    let stopping = shared.app.stopping.clone();
+    let service = service_fn(move |request| {
+        let answer = request::answer(shared.clone(), gate.clone(), request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE)
+        .max_header_size(HEAD_MAX_BYTES)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            match tokio::time::timeout(DRAIN_MAX, connection).await {
+                Ok(ended) => ended,
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        // A peer that vanishes is normal; it is worth a line only when somebody looks for it.
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+fn unix_gate(stream: &UnixStream) -> Gate {
+    let own = rustix::process::geteuid().as_raw();
+    match stream.peer_cred().map(|peer| peer.uid()) {
+        Ok(uid) if uid == own || uid == 0 => {
+            uid_principal(uid).map_or(Gate::Stranger, |who| Gate::Known(Peer::User(who)))
+        }
+        Ok(_) | Err(_) => Gate::Stranger,
+    }
+}

@@ -1,0 +1,193 @@
+//! Who is behind a connection, and whether a request may come in at all.
+//!
+//! The attackers here are the other users of the machine, who can reach a loopback port and guess,
+//! and web pages in a browser on it, which can make requests but cannot choose every header.
+//! A page that rebinds its own name to 127.0.0.1 is caught by `Host`; one that posts across origins
+//! by `Origin`; both lack the token. What a request may *do* is decided in `service`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use api::{Code, routes};
+use http::header::{AUTHORIZATION, HOST, ORIGIN};
+use http::request::Parts;
+use model::id::{NodeId, PrincipalId};
+use subtle::ConstantTimeEq as _;
+
+use crate::error::Error;
+
+/// Who a connection or a token stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// A person or program that asks for jobs.
+    User(PrincipalId),
+    /// A node. Its id is never read from a body.
+    Node(NodeId),
+}
+
+/// What stands between a connection and the routes.
+#[derive(Debug, Clone)]
+pub(crate) enum Gate {
+    /// The transport itself said who it is: a socket of this user, or memory.
+    Known(Peer),
+    /// A Unix socket peer with another uid. It gets an answer instead of a closed connection, so
+    /// that the person behind it learns why.
+    Stranger,
+    /// Anybody who can reach the port.
+    Tcp(TcpGate),
+}
+
+/// The checks of the TCP door.
+#[derive(Debug, Clone)]
+pub(crate) struct TcpGate {
+    token: Secret,
+    listen: SocketAddr,
+    peer: Peer,
+}
+
+/// A secret that is compared in constant time and never shown.
+#[derive(Clone)]
+struct Secret(Vec<u8>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+impl TcpGate {
+    pub(crate) fn new(token: &str, listen: SocketAddr, peer: Peer) -> Self {
+        Self { token: Secret(token.as_bytes().to_vec()), listen, peer }
+    }
+
+    fn admit(&self, parts: &Parts) -> Result<Option<Peer>, Error> {
+        self.check_host(parts)?;
+        check_origin(parts)?;
+        if parts.uri.path() == routes::HEALTHZ {
+            return Ok(None);
+        }
+        let sent = bearer(parts).ok_or_else(|| unauthenticated("a bearer token is missing"))?;
+        if bool::from(sent.ct_eq(&self.token.0)) {
+            Ok(Some(self.peer.clone()))
+        } else {
+            Err(unauthenticated("the bearer token is wrong"))
+        }
+    }
+
+    /// Exactly one Host, and one that a web page cannot have rebound to us. The port does not
+    /// matter: a tunnel may have changed it, and a page cannot use it to look like another name.
+    fn check_host(&self, parts: &Parts) -> Result<(), Error> {
+        let refused = || Error::new(Code::ForbiddenHost, "the Host header is not one of ours");
+        let mut hosts = parts.headers.get_all(HOST).iter();
+        let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(refused()) };
+        let host = host.to_str().map_err(|_| refused())?;
+        // `GET http://evil/ HTTP/1.1` names a host in its first line, too.
+        let in_target = parts.uri.authority().map(http::uri::Authority::as_str);
+        let ours = self.is_ours(host) && in_target.is_none_or(|host| self.is_ours(host));
+        if ours { Ok(()) } else { Err(refused()) }
+    }
+
+    fn is_ours(&self, host: &str) -> bool {
+        let name = without_port(host);
+        let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+        match address.unwrap_or(name).parse::<IpAddr>() {
+            Ok(ip) => ip.is_loopback() || ip == self.listen.ip(),
+            Err(_) => name.eq_ignore_ascii_case("localhost"),
+        }
+    }
+}
+
+impl Gate {
+    /// Lets a request in and says who sent it; `None` where the route is open to everybody.
+    pub(crate) fn admit(&self, parts: &Parts) -> Result<Option<Peer>, Error> {
+        match self {
+            Self::Known(peer) => Ok(Some(peer.clone())),
+            Self::Stranger => Err(unauthenticated("this socket belongs to another user")),
+            Self::Tcp(gate) => gate.admit(parts),
+        }
+    }
+}
+
+fn unauthenticated(message: &'static str) -> Error {
+    Error::new(Code::Unauthenticated, message)
+}
+
+/// Absent (a program), or the very origin that the request is for (our own console).
+fn check_origin(parts: &Parts) -> Result<(), Error> {
+    let Some(origin) = parts.headers.get(ORIGIN) else { return Ok(()) };
+    let host = parts.headers.get(HOST).map_or(&[][..], http::HeaderValue::as_bytes);
+    let same = origin.as_bytes().strip_prefix(b"http://").is_some_and(|origin| origin == host);
+    let alone = parts.headers.get_all(ORIGIN).iter().count() == 1;
+    if same && alone {
+        Ok(())
+    } else {
+        Err(Error::new(Code::ForbiddenOrigin, "a web page of another origin sent this"))
+    }
+}
+
+fn bearer(parts: &Parts) -> Option<&[u8]> {
+    let value = parts.headers.get(AUTHORIZATION)?.as_bytes();
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn check(headers: &[(&str, &str)], target: &str, expect: Result<(), Code>) {
+        let peer = Peer::User("uid:1000".parse().unwrap());
+        let gate = TcpGate::new("right", "10.1.2.3:7300".parse().unwrap(), peer);
+        let mut request = Request::get(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let got = Gate::Tcp(gate).admit(&parts).map(drop).map_err(|error| error.code());
+        assert_eq!(got, expect, "{headers:?} {target}");
+    }
+
+    #[test]
+    fn only_names_that_a_page_cannot_rebind_are_hosts() {
+        let token = ("authorization", "Bearer right");
+        for host in ["localhost", "LOCALHOST:1", "127.0.0.1:7300", "127.9.9.9", "[::1]:7300"] {
+            check(&[("host", host), token], "/v1/jobs", Ok(()));
+        }
+        check(&[("host", "10.1.2.3:7300"), token], "/v1/jobs", Ok(()));
+        for host in ["evil.example", "localhost.evil.example", "10.1.2.4", "", "[::2]", "127.0.0.1.nip.io"] {
+            check(&[("host", host), token], "/v1/jobs", Err(Code::ForbiddenHost));
+            check(&[("host", host), token], "/healthz", Err(Code::ForbiddenHost));
+        }
+        check(&[token], "/v1/jobs", Err(Code::ForbiddenHost));
+        check(&[("host", "localhost"), ("host", "evil"), token], "/v1/jobs", Err(Code::ForbiddenHost));
+        check(&[("host", "localhost"), token], "http://evil/v1/jobs", Err(Code::ForbiddenHost));
+    }
+
+    #[test]
+    fn only_the_same_origin_passes() {
+        let host = ("host", "localhost:7300");
+        let token = ("authorization", "bearer right");
+        check(&[host, token, ("origin", "http://localhost:7300")], "/v1/jobs", Ok(()));
+        for origin in ["null", "http://evil", "http://localhost:1", "https://localhost:7300", ""] {
+            check(&[host, token, ("origin", origin)], "/v1/jobs", Err(Code::ForbiddenOrigin));
+        }
+    }
+
+    #[test]
+    fn only_the_whole_token_passes() {
+        let host = ("host", "localhost");
+        for value in ["Bearer wrong", "Bearer righ", "Bearer rightt", "Basic right", "right", "Bearer"] {
+            let header = ("authorization", value);
+            check(&[host, header], "/v1/jobs", Err(Code::Unauthenticated));
+        }
+        check(&[host], "/v1/jobs", Err(Code::Unauthenticated));
+        check(&[host], "/healthz", Ok(()));
+    }
+}

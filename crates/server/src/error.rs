@@ -1,0 +1,91 @@
+//! The one place where an error becomes an answer.
+//!
+//! Handlers return [`Error`]; the outermost layer ([`crate::request`]) adds the request's id and
+//! writes the body, so that no error leaves without one. Internal context is logged there and never
+//! answered.
+
+use api::error::ErrorDetail;
+use api::{Code, ErrorBody};
+use axum::response::{IntoResponse, Response};
+use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+
+/// Why a request is not answered with what it asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Error {
+    code: Code,
+    message: String,
+    details: Vec<ErrorDetail>,
+    /// For the log, never for the answer.
+    internal: Option<String>,
+}
+
+impl Error {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), details: Vec::new(), internal: None }
+    }
+
+    /// One field that is wrong.
+    pub(crate) fn field(code: Code, field: &str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        let detail = ErrorDetail {
+            field: field.to_owned(),
+            code: code.as_str().to_owned(),
+            message: message.clone(),
+        };
+        Self { details: vec![detail], ..Self::new(code, message) }
+    }
+
+    pub(crate) fn not_found() -> Self {
+        Self::new(Code::NotFound, "there is no such thing")
+    }
+
+    /// A bug of ours: the cause goes to the log, the caller learns the request's id.
+    pub(crate) fn internal(cause: impl std::fmt::Display) -> Self {
+        let message = "the server met something that it believed impossible";
+        Self { internal: Some(cause.to_string()), ..Self::new(Code::Internal, message) }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The body of the answer.
+    pub(crate) fn into_body(self, request_id: &str) -> ErrorBody {
+        let mut body = self.code.body(self.message, request_id);
+        body.details = self.details;
+        body
+    }
+}
+
+impl IntoResponse for Error {
+    /// Carries the error outwards; [`finish`] writes the body.
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.code.row().http_status);
+        let mut response = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR).into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Writes the body of an error answer, and logs what the answer must not say.
+pub(crate) fn finish(mut response: Response, request_id: &str) -> Response {
+    let Some(error) = response.extensions_mut().remove::<Error>() else { return response };
+    if let Some(cause) = &error.internal {
+        tracing::error!(request.id = request_id, error = cause, "a request met a bug of ours");
+    }
+    let code = error.code;
+    let body = serde_json::to_vec(&error.into_body(request_id)).unwrap_or_default();
+    let mut answer = Response::new(body.into());
+    *answer.status_mut() = response.status();
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(allow) = response.headers_mut().remove(ALLOW) {
+        headers.insert(ALLOW, allow);
+    }
+    if code == Code::Unauthenticated {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    answer
+}

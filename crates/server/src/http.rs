@@ -1,0 +1,69 @@
+//! The routes, one file per noun; the node protocol is in [`crate::node_api`].
+//!
+//! Every route is mounted by [`routes`], which builds the OpenAPI document from the same list, so
+//! that there is no route without a description and none without the tests that read it.
+
+pub(crate) mod artifact;
+pub(crate) mod blob;
+pub(crate) mod health;
+pub(crate) mod job;
+pub(crate) mod log;
+pub(crate) mod openapi;
+
+use api::Code;
+use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes as paths;
+
+use crate::error::Error;
+use crate::{App, attach, node_api};
+
+pub use openapi::document;
+
+/// Everything that can be asked for.
+pub(crate) fn router(app: App) -> Router {
+    let (router, _) = routes().split_for_parts();
+    router
+        .route_layer(middleware::from_fn(remember_route))
+        .fallback(async || Error::new(Code::NotFound, "there is no such route"))
+        .method_not_allowed_fallback(async || {
+            Error::new(Code::MethodNotAllowed, "the route exists, but not with this method")
+        })
+        .with_state(app)
+}
+
+fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(openapi::preamble())
+        .routes(paths!(job::create, job::list))
+        .routes(paths!(job::get))
+        .routes(paths!(job::cancel))
+        .routes(paths!(job::events))
+        .routes(paths!(log::logs))
+        .routes(paths!(artifact::list))
+        .routes(paths!(artifact::get))
+        .routes(paths!(attach::attach))
+        .routes(paths!(blob::create))
+        .routes(paths!(node_api::register))
+        .routes(paths!(node_api::heartbeat))
+        .routes(paths!(node_api::poll))
+        .routes(paths!(node_api::started))
+        .routes(paths!(node_api::output))
+        .routes(paths!(node_api::finished))
+        .routes(paths!(node_api::release))
+        .routes(paths!(node_api::artifact))
+        .routes(paths!(node_api::blob))
+        .routes(paths!(health::healthz))
+        .routes(paths!(health::readyz))
+        .routes(paths!(health::metrics))
+        .routes(paths!(openapi::openapi))
+}
+
+/// Lets the metrics, which are outside the router, see which route it chose.
+async fn remember_route(route: MatchedPath, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(route);
+    response
+}

@@ -1,0 +1,86 @@
+//! The doors: REST for people and programs, the node protocol, and the raw streams of attached jobs.
+//!
+//! Enters: bytes from the network, from other users of the machine, from web pages, from nodes.
+//! Leaves: one call into `service` per request, and its answer in the words of `api`.
+//!
+//! A handler reads, converts, calls the service once, converts back. What may be done is decided in
+//! `service`; what things mean is decided in `model`. This room must never open the database, never
+//! decide about a job, and never let an error out that has no stable code. Bad input is never 500.
+//!
+//! Reading order: [`accept`](Door) takes connections, `auth` lets requests in, `request` is around
+//! every one, `extract` reads what handlers need, `http/` and `node_api` are the handlers,
+//! `convert/` knows both languages, `attach` and [`Links`] carry streams.
+
+mod accept;
+mod attach;
+mod auth;
+mod convert;
+mod error;
+mod extract;
+mod http;
+mod links;
+mod metrics;
+mod node_api;
+mod request;
+
+use std::sync::Arc;
+
+use axum::Router;
+use service::Service;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use crate::accept::Door;
+pub use crate::auth::Peer;
+pub use crate::http::document;
+pub use crate::links::{Links, NoLink};
+pub use api::attach::LinkOpen;
+
+use crate::metrics::Metrics;
+use crate::request::RequestIds;
+
+/// What every handler can reach.
+#[derive(Debug, Clone)]
+pub(crate) struct App {
+    pub(crate) service: Service,
+    pub(crate) links: Links,
+    pub(crate) metrics: Metrics,
+    pub(crate) stopping: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+/// What every connection can reach.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(crate) app: App,
+    pub(crate) router: Router,
+    pub(crate) request_ids: Arc<RequestIds>,
+}
+
+impl Shared {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.app.tasks.spawn(task));
+    }
+}
+
+/// Answers requests at all doors until `stop`, then lets what is under way finish for a moment.
+///
+/// Returns when every connection is closed, or when the moment is over.
+pub async fn serve(service: Service, links: Links, doors: Vec<Door>, stop: CancellationToken) {
+    let tasks = TaskTracker::new();
+    let app = App { service, links, metrics: Metrics::new(), stopping: stop.clone(), tasks };
+    let shared = Shared {
+        router: http::router(app.clone()),
+        app,
+        request_ids: Arc::new(RequestIds::new()),
+    };
+    for door in doors {
+        shared.spawn(door.run(shared.clone()));
+    }
+    stop.cancelled().await;
+    shared.app.tasks.close();
+    let drained = tokio::time::timeout(accept::DRAIN_MAX, shared.app.tasks.wait()).await;
+    if drained.is_err() {
+        tracing::warn!("some connections did not end in time and are dropped");
+    }
+}

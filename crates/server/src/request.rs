@@ -1,0 +1,120 @@
+//! What happens around every request, whatever its route: an id, the gate, the metrics, and an
+//! answer in JSON even when a handler panics or the server stops.
+
+use std::panic::AssertUnwindSafe;
+
+use api::{Code, routes};
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
+use http::{HeaderName, HeaderValue, Request};
+use hyper::body::Incoming;
+use tower::Service as _;
+
+use crate::Shared;
+use crate::auth::Gate;
+use crate::error::{Error, finish};
+
+/// The longest id that a client may give a request: room for a UUID or a W3C trace parent, not for
+/// filling the log.
+const REQUEST_ID_MAX_BYTES: usize = 128;
+/// The header that carries it.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static(routes::REQUEST_ID);
+
+/// The id of the request at hand.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestId(pub(crate) HeaderValue);
+
+impl RequestId {
+    pub(crate) fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+
+    /// Takes the client's, if it is short and plain enough to stand in a log, or makes one.
+    fn of(request: &Request<Incoming>, shared: &Shared) -> Self {
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.:".contains(byte);
+        match request.headers().get(&REQUEST_ID) {
+            Some(id)
+                if !id.is_empty()
+                    && id.len() <= REQUEST_ID_MAX_BYTES
+                    && id.as_bytes().iter().all(plain) =>
+            {
+                Self(id.clone())
+            }
+            _ => Self(shared.request_ids.next()),
+        }
+    }
+}
+
+/// Answers one request.
+pub(crate) async fn answer(
+    mut shared: Shared,
+    gate: Gate,
+    request: Request<Incoming>,
+) -> Response {
+    let id = RequestId::of(&request, &shared);
+    let timer = shared.app.metrics.start(request.method());
+    let response = match admit(&gate, request, &id) {
+        Ok(request) => route(&mut shared, request).await,
+        Err(error) => error.into_response(),
+    };
+    timer.stop(&response);
+    let mut response = finish(response, id.as_str());
+    response.headers_mut().insert(REQUEST_ID, id.0);
+    response
+}
+
+fn admit(
+    gate: &Gate,
+    request: Request<Incoming>,
+    id: &RequestId,
+) -> Result<Request<Incoming>, Error> {
+    let (mut parts, body) = request.into_parts();
+    let peer = gate.admit(&parts)?;
+    parts.extensions.insert(id.clone());
+    if let Some(peer) = peer {
+        parts.extensions.insert(peer);
+    }
+    Ok(Request::from_parts(parts, body))
+}
+
+/// Runs the handler. A request that waits is answered `unavailable` when the server stops, so that
+/// nobody has to find out by a broken connection.
+async fn route(shared: &mut Shared, request: Request<Incoming>) -> Response {
+    let stopping = shared.app.stopping.clone();
+    let work = AssertUnwindSafe(shared.router.call(request.map(Body::new))).catch_unwind();
+    tokio::select! {
+        // Finished work is answered even when the stop comes at the same time.
+        biased;
+        done = work => match done {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(_) => Error::internal("a handler panicked").into_response(),
+        },
+        () = stopping.cancelled() => {
+            Error::new(Code::Unavailable, "the server is stopping").into_response()
+        }
+    }
+}
+
+/// Makes ids for requests: unique, not secret.
+#[derive(Debug)]
+pub(crate) struct RequestIds {
+    boot: u64,
+    count: std::sync::atomic::AtomicU64,
+}
+
+impl RequestIds {
+    pub(crate) fn new() -> Self {
+        use std::hash::{BuildHasher as _, Hasher as _};
+        // Differs between processes, which is all that is needed of it.
+        let boot = std::hash::RandomState::new().build_hasher().finish();
+        Self { boot, count: std::sync::atomic::AtomicU64::new(0) }
+    }
+
+    fn next(&self) -> HeaderValue {
+        let count = self.count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let text = format!("req_{:016x}{count:08x}", self.boot);
+        HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("req_"))
+    }
+}
