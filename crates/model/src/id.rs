@@ -1,0 +1,181 @@
+//! Names of things. An id is a prefix that says what it names and a UUIDv7, so that ids sort by time.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// The text is not an id of this kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an id that starts with {prefix}")]
+pub struct IdError {
+    /// What it should have started with.
+    pub prefix: &'static str,
+}
+
+macro_rules! uuid_id {
+    ($($(#[$doc:meta])* $name:ident = $prefix:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// What every id of this kind starts with.
+            pub const PREFIX: &'static str = $prefix;
+
+            /// The id for this moment and these random bytes.
+            pub fn from_parts(unix_ms: u64, random: [u8; 10]) -> $name {
+                let uuid = uuid::Builder::from_unix_timestamp_millis(unix_ms, &random).into_uuid();
+                $name(format!("{}{}", $prefix, uuid.simple()))
+            }
+
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<$name, IdError> {
+                let error = IdError { prefix: $prefix };
+                let digits = text.strip_prefix($prefix).ok_or(error)?;
+                let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+                if digits.len() == 32 && digits.bytes().all(hex) {
+                    Ok($name(text.to_owned()))
+                } else {
+                    Err(error)
+                }
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<$name, IdError> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )*};
+}
+
+uuid_id! {
+    /// One command asked for, and how it ended.
+    JobId = "job_";
+    /// One isolated place.
+    SandboxId = "sbx_";
+    /// One machine, or one process that runs jobs by itself.
+    NodeId = "node_";
+    /// One file kept from a job.
+    ArtifactId = "art_";
+}
+
+macro_rules! text_id {
+    ($($(#[$doc:meta])* $name:ident = $prefix:literal, $max:literal, $allowed:expr;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<$name, IdError> {
+                let error = IdError { prefix: $prefix };
+                let rest = text.strip_prefix($prefix).ok_or(error)?;
+                let fits = !rest.is_empty() && rest.len() <= $max;
+                if fits && rest.bytes().all($allowed) { Ok($name(text.to_owned())) } else { Err(error) }
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<$name, IdError> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )*};
+}
+
+text_id! {
+    /// Who owns everything below it.
+    TenantId = "ten_", 40, |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    /// Who acts, such as `uid:1000` or `node:node_...`.
+    PrincipalId = "", 128, |b: u8| b.is_ascii_alphanumeric() || b"_:.@-".contains(&b);
+}
+
+impl TenantId {
+    /// The one tenant of a machine that serves only itself.
+    pub fn local() -> TenantId {
+        TenantId("ten_local".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_reads_back_and_sorts_by_time() {
+        let early = JobId::from_parts(1_700_000_000_000, [9; 10]);
+        let late = JobId::from_parts(1_700_000_000_001, [0; 10]);
+        assert!(early < late);
+        assert_eq!(early.to_string().parse(), Ok(early));
+    }
+
+    #[test]
+    fn what_is_not_an_id_is_refused() {
+        for text in [
+            "",
+            "job_",
+            "job_1",
+            "sbx_0190aaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            "job_../../etc/passwd",
+        ] {
+            assert!(text.parse::<JobId>().is_err(), "{text}");
+        }
+        assert!(
+            "job_0190AAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+                .parse::<JobId>()
+                .is_err()
+        );
+        assert!("uid:1000".parse::<PrincipalId>().is_ok());
+        assert!("a b".parse::<PrincipalId>().is_err());
+        assert!("ten_Local".parse::<TenantId>().is_err());
+    }
+}

@@ -1,0 +1,82 @@
+//! Every bound of the product, with the reason for its number.
+
+/// How long a command may run when nobody says: long for a script, short for a mistake.
+pub const TIMEOUT_DEFAULT_MS: u64 = 300_000;
+/// The longest timeout: a day, as for sandboxes that live on.
+pub const TIMEOUT_MAX_MS: u64 = 24 * 3600 * 1000;
+/// From SIGTERM to SIGKILL: what container managers give a process to write its last file.
+pub const GRACE_MS: u64 = 10_000;
+/// How much longer than a job's timeout and grace its supervisor lets a sandbox live: set-up, and
+/// carrying results out.
+pub const LIFE_MARGIN_MS: u64 = 120_000;
+
+/// Output kept of each stream from its beginning, in bytes; with the tail, 2,000,000 of a job.
+pub const OUTPUT_HEAD_BYTES: u64 = 500_000;
+/// Output kept of each stream from its end, in bytes.
+pub const OUTPUT_TAIL_BYTES: u64 = 500_000;
+/// The largest piece of output in one report: a batch of pipes' worth that still fits a request.
+pub const OUTPUT_SEGMENT_BYTES: usize = 256 * 1024;
+/// How long output waits for more before it is reported.
+pub const OUTPUT_FLUSH_MS: u64 = 500;
+
+/// The largest file kept from a job, and the largest put into one.
+pub const FILE_BYTES_MAX: u64 = 1 << 30;
+/// Files put into a job: a project's inputs, not its dependencies.
+pub const FILES_MAX: usize = 256;
+/// Files kept from a job.
+pub const OUTPUTS_MAX: usize = 64;
+/// The body of a request that is not an upload.
+pub const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Arguments of a command, in number.
+pub const ARGV_MAX: usize = 1024;
+/// Arguments and environment of a command, in bytes together: under the guest's control message.
+pub const ARGV_BYTES_MAX: usize = 96 * 1024;
+/// Environment variables.
+pub const ENV_MAX: usize = 256;
+/// A path: `PATH_MAX` of `limits.h`.
+pub const PATH_BYTES_MAX: usize = 4096;
+/// One name in a path: `NAME_MAX` of `limits.h`.
+pub const NAME_BYTES_MAX: usize = 255;
+/// The name of a profile.
+pub const PROFILE_BYTES_MAX: usize = 64;
+
+/// Memory of a job when nobody says: enough for an interpreter with data, not for the machine's end.
+pub const MEMORY_DEFAULT_BYTES: u64 = 512 << 20;
+/// Less than this and no interpreter starts.
+pub const MEMORY_MIN_BYTES: u64 = 1 << 20;
+/// Processes and threads when nobody says.
+pub const PIDS_DEFAULT: u32 = 256;
+/// The most that may be asked for: the kernel's own default for all of a machine.
+pub const PIDS_MAX: u32 = 32_768;
+/// Thousandths of a processor when nobody says: one.
+pub const CPU_DEFAULT_MILLIS: u32 = 1000;
+/// Less than a hundredth of a processor cannot even end in time.
+pub const CPU_MIN_MILLIS: u32 = 10;
+/// Writable storage when nobody says, unless half of the memory is less.
+pub const DISK_DEFAULT_BYTES: u64 = 1 << 30;
+/// Room for the directories themselves.
+pub const DISK_MIN_BYTES: u64 = 64 * 1024;
+
+/// Free disk below which no new work is taken: what is running must be able to report.
+pub const FREE_DISK_MIN_BYTES: u64 = 1 << 30;
+/// Jobs of one tenant that wait: enough for a burst, small enough to list.
+pub const QUEUE_MAX: u64 = 100_000;
+/// The most starts of one job.
+pub const ATTEMPTS_MAX: u32 = 10;
+/// How long a node's right to its jobs lasts without renewal.
+pub const LEASE_MS: u64 = 300_000;
+/// How often a node renews: ten misses before it matters.
+pub const HEARTBEAT_MS: u64 = 30_000;
+/// The longest that one poll waits.
+pub const POLL_WAIT_MAX_MS: u64 = 60_000;
+/// The longest that one request waits for an outcome.
+pub const JOB_WAIT_MAX_MS: u64 = 300_000;
+/// How long a key of idempotency is remembered.
+pub const IDEMPOTENCY_MS: u64 = 24 * 3600 * 1000;
+/// How long an upload that no job names is kept.
+pub const UPLOAD_MS: u64 = 24 * 3600 * 1000;
+/// Rows of one page of a list.
+pub const PAGE_MAX: u32 = 500;
+/// Rows of a page when nobody says.
+pub const PAGE_DEFAULT: u32 = 50;
