@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn main() {
-    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../..");
+    let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("../..");
     for watched in ["crates/jail", "crates/guest", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
-    let target = std::env::var("TARGET").unwrap();
+    let target = variable("TARGET");
     let directory = target_directory().join("programs");
     build(&root, &target, &directory);
     for (program, variable) in [("jail", "JAIL_PROGRAM"), ("guest", "GUEST_PROGRAM")] {
@@ -21,22 +21,45 @@ fn main() {
     }
 }
 
-/// The target directory: the build script's own output is four levels below it.
-fn target_directory() -> PathBuf {
-    let out = PathBuf::from(std::env::var("OUT_DIR").unwrap());
-    out.ancestors().nth(4).map_or(out.clone(), Path::to_path_buf)
+/// What cargo tells a build script.
+fn variable(name: &str) -> String {
+    std::env::var(name).expect("cargo sets this for every build script")
 }
 
-#[expect(clippy::disallowed_methods, reason = "a build script's child wants the build's environment")]
+/// The target directory: the build script's own output is four levels below it.
+fn target_directory() -> PathBuf {
+    let out = PathBuf::from(variable("OUT_DIR"));
+    out.ancestors()
+        .nth(4)
+        .map_or(out.clone(), Path::to_path_buf)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a build script's child wants the build's environment"
+)]
 fn build(root: &Path, target: &str, directory: &Path) {
-    let status = Command::new(std::env::var("CARGO").unwrap())
+    let status = Command::new(variable("CARGO"))
         .current_dir(root)
-        .args(["build", "--quiet", "--locked", "--profile", "program", "-p", "jail", "-p", "guest"])
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--profile",
+            "program",
+            "-p",
+            "jail",
+            "-p",
+            "guest",
+        ])
         .args(["--bins", "--target", target, "--target-dir"])
         .arg(directory)
         .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
         // Set by `cargo clippy`, it would lint these instead of building them.
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .status();
-    assert!(status.is_ok_and(|status| status.success()), "jail and guest do not build");
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "jail and guest do not build"
+    );
 }

@@ -108,7 +108,9 @@ pub(crate) fn judge(report: &Report, file: &Path) -> Result<Vec<String>> {
             bail!("`{}` is not a kind of machine: {}", it.place, PLACES);
         }
     }
-    Ok(problems(&report.skips, &known, &|place| is_here(place) == Some(true)))
+    Ok(problems(&report.skips, &known, &|place| {
+        is_here(place) == Some(true)
+    }))
 }
 
 fn parse(text: &str) -> Result<Vec<Known>> {
@@ -141,7 +143,9 @@ fn problems(skips: &[Skip], known: &[Known], here: &dyn Fn(&str) -> bool) -> Vec
             None => problems.push(format!("unknown reason: {skip}")),
             Some(index) if !here(&known[index].place) => {
                 let place = &known[index].place;
-                problems.push(format!("only where `{place}`, and this machine is not: {skip}"));
+                problems.push(format!(
+                    "only where `{place}`, and this machine is not: {skip}"
+                ));
             }
             Some(index) => counts[index] += 1,
         }
@@ -238,7 +242,11 @@ test works ... ok
     #[test]
     fn a_known_skip_is_fine_up_to_its_number() {
         let known = parse("2 anywhere no KVM").unwrap();
-        let skips = [skip("no KVM on this machine"), skip("no KVM"), skip("no KVM")];
+        let skips = [
+            skip("no KVM on this machine"),
+            skip("no KVM"),
+            skip("no KVM"),
+        ];
         assert_eq!(problems(&skips[..2], &known, &|_| true), [""; 0]);
         let more = problems(&skips, &known, &|_| true);
         assert_eq!(more, ["3 skips and not 2: no KVM"]);

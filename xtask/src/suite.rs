@@ -55,7 +55,13 @@ fn tests(workspace: &Workspace, filter: &[String]) -> Result<Report> {
     let config = workspace.root.join("xtask/nextest.toml");
     process::run(
         cargo(&workspace.root)
-            .args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"])
+            .args([
+                "nextest",
+                "run",
+                "--workspace",
+                "--locked",
+                "--no-fail-fast",
+            ])
             .arg("--tool-config-file")
             .arg(format!("xtask:{}", config.display()))
             .args(filter)

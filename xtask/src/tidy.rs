@@ -106,14 +106,19 @@ fn sources(root: &Path) -> Result<Vec<File>> {
 /// Whether a documentation comment has an example that rustdoc would run.
 pub(crate) fn has_doc_tests(root: &Path) -> Result<bool> {
     let files = sources(root)?;
-    Ok(files.iter().any(|file| file.path.ends_with(".rs") && has_example(&file.text)))
+    Ok(files
+        .iter()
+        .any(|file| file.path.ends_with(".rs") && has_example(&file.text)))
 }
 
 fn has_example(text: &str) -> bool {
     let mut inside = false;
     text.lines()
         .map(str::trim_start)
-        .filter_map(|line| line.strip_prefix("///").or_else(|| line.strip_prefix("//!")))
+        .filter_map(|line| {
+            line.strip_prefix("///")
+                .or_else(|| line.strip_prefix("//!"))
+        })
         .filter_map(|line| line.trim_start().strip_prefix("```"))
         .any(|language| {
             inside = !inside;
@@ -123,8 +128,8 @@ fn has_example(text: &str) -> bool {
 
 /// Directories whose name starts with a dot, and what cargo builds, are not ours to judge.
 fn collect(root: &Path, dir: &Path, files: &mut Vec<File>) -> Result<()> {
-    let entries =
-        fs::read_dir(dir).with_context(|| format!("cannot read the directory {}", dir.display()))?;
+    let entries = fs::read_dir(dir)
+        .with_context(|| format!("cannot read the directory {}", dir.display()))?;
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();

@@ -11,7 +11,7 @@ pub struct EventListQuery {
     /// Only events after this version: the `next` of the page before.
     #[serde(default)]
     pub after: Option<u64>,
-    /// At most so many, 1 to 100; 50 when absent.
+    /// At most so many, 1 to 500; 50 when absent.
     #[serde(default)]
     pub limit: Option<u32>,
 }

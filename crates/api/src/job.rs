@@ -128,7 +128,7 @@ pub struct JobListQuery {
     #[serde(default)]
     #[param(inline)]
     pub state: Option<StateName>,
-    /// At most so many, 1 to 100; 50 when absent.
+    /// At most so many, 1 to 500; 50 when absent.
     #[serde(default)]
     pub limit: Option<u32>,
     /// The `next` of the page before.

@@ -54,7 +54,7 @@ pub struct LogQuery {
     /// Only what came after this place: the `next` of the page before.
     #[serde(default)]
     pub after: Option<u64>,
-    /// At most so many segments, 1 to 100; 50 when absent.
+    /// At most so many segments, 1 to 500; 50 when absent.
     #[serde(default)]
     pub limit: Option<u32>,
     /// Only this stream. `format=raw` needs it.

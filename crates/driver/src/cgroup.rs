@@ -59,10 +59,18 @@ pub fn plan(cgroups: &Cgroups, limits: &Limits) -> Vec<Group> {
         Cgroups::V1 { controllers } => {
             let group = |controller: &str, writes: Vec<(String, String)>| {
                 let parent = controllers.get(controller)?.clone();
-                Some(Group { parent, join: "tasks".to_owned(), writes })
+                Some(Group {
+                    parent,
+                    join: "tasks".to_owned(),
+                    writes,
+                })
             };
-            let memory = limits.memory_bytes.and_then(|n| group("memory", memory_v1(n)));
-            let pids = limits.pids.and_then(|n| group("pids", vec![text("pids.max", n)]));
+            let memory = limits
+                .memory_bytes
+                .and_then(|n| group("memory", memory_v1(n)));
+            let pids = limits
+                .pids
+                .and_then(|n| group("pids", vec![text("pids.max", n)]));
             let cpu = limits.cpu_millis.and_then(|n| group("cpu", cpu_v1(n)));
             [memory, pids, cpu].into_iter().flatten().collect()
         }
@@ -74,10 +82,16 @@ pub fn plan(cgroups: &Cgroups, limits: &Limits) -> Vec<Group> {
                 writes.push(text("?memory.oom.group", 1));
             }
             writes.extend(limits.pids.map(|n| text("pids.max", n)));
-            writes.extend(limits.cpu_millis.map(|n| {
-                text("cpu.max", format!("{} {CPU_PERIOD_US}", quota(n)))
-            }));
-            vec![Group { parent: base.clone(), join: "cgroup.procs".to_owned(), writes }]
+            writes.extend(
+                limits
+                    .cpu_millis
+                    .map(|n| text("cpu.max", format!("{} {CPU_PERIOD_US}", quota(n)))),
+            );
+            vec![Group {
+                parent: base.clone(),
+                join: "cgroup.procs".to_owned(),
+                writes,
+            }]
         }
     }
 }
@@ -93,11 +107,17 @@ fn quota(cpu_millis: u32) -> u64 {
 
 fn memory_v1(bytes: u64) -> Vec<(String, String)> {
     // Swap after memory: the kernel refuses a sum that is below the memory limit.
-    vec![text("memory.limit_in_bytes", bytes), text("?memory.memsw.limit_in_bytes", bytes)]
+    vec![
+        text("memory.limit_in_bytes", bytes),
+        text("?memory.memsw.limit_in_bytes", bytes),
+    ]
 }
 
 fn cpu_v1(cpu_millis: u32) -> Vec<(String, String)> {
-    vec![text("cpu.cfs_period_us", CPU_PERIOD_US), text("cpu.cfs_quota_us", quota(cpu_millis))]
+    vec![
+        text("cpu.cfs_period_us", CPU_PERIOD_US),
+        text("cpu.cfs_quota_us", quota(cpu_millis)),
+    ]
 }
 
 /// Finds where this process may make groups, and makes the one that holds all of ours.
@@ -124,7 +144,9 @@ fn find_in(mounts: &str, own: &str, uid: u32) -> Cgroups {
     }
     if controllers.is_empty() {
         let why = "no control group is delegated to this user, and it is not root";
-        return Cgroups::None { why: why.to_owned() };
+        return Cgroups::None {
+            why: why.to_owned(),
+        };
     }
     Cgroups::V1 { controllers }
 }
@@ -157,11 +179,16 @@ fn find_v2(mounts: &str, own: &str, uid: u32) -> Option<Cgroups> {
     }
     let base = above.join(OURS);
     let enabled = leave_leaf(&above, uid).and_then(|()| enable(&above, &controllers));
-    let ready = enabled.and_then(|()| make(&base)).and_then(|()| enable(&base, &controllers));
+    let ready = enabled
+        .and_then(|()| make(&base))
+        .and_then(|()| enable(&base, &controllers));
     match ready {
         Ok(()) => Some(Cgroups::V2 { base, controllers }),
         Err(errno) => Some(Cgroups::None {
-            why: format!("the control group {} is not ours to divide ({errno})", above.display()),
+            why: format!(
+                "the control group {} is not ours to divide ({errno})",
+                above.display()
+            ),
         }),
     }
 }
@@ -184,8 +211,12 @@ fn leave_leaf(above: &Path, uid: u32) -> Result<(), Errno> {
 fn enable(group: &Path, controllers: &[String]) -> Result<(), Errno> {
     let file = group.join("cgroup.subtree_control");
     let enabled = std::fs::read_to_string(&file).unwrap_or_default();
-    let missing = controllers.iter().filter(|c| !enabled.split_whitespace().any(|e| e == *c));
-    missing.map(|c| format!("+{c}")).try_for_each(|text| write(&file, &text))
+    let missing = controllers
+        .iter()
+        .filter(|c| !enabled.split_whitespace().any(|e| e == *c));
+    missing
+        .map(|c| format!("+{c}"))
+        .try_for_each(|text| write(&file, &text))
 }
 
 fn make(group: &Path) -> Result<(), Errno> {
@@ -227,7 +258,9 @@ pub fn create(groups: &[Group], name: &str) -> Result<Vec<OwnedFd>, CgroupError>
         };
         make(&dir).map_err(at(&dir))?;
         for (file, text) in &group.writes {
-            let (optional, file) = file.strip_prefix('?').map_or((false, &**file), |f| (true, f));
+            let (optional, file) = file
+                .strip_prefix('?')
+                .map_or((false, &**file), |f| (true, f));
             let path = dir.join(file);
             match write(&path, text) {
                 Err(Errno::NOENT) if optional => {}
@@ -266,9 +299,10 @@ pub fn counted(parents: &[PathBuf], name: &str) -> Counted {
         let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
         let memory = number("memory.peak").or_else(|| number("memory.max_usage_in_bytes"));
         counted.memory_peak_bytes = counted.memory_peak_bytes.or(memory);
-        counted.pids_peak = counted.pids_peak.or(number("pids.peak"));
+        counted.pids_peak = counted.pids_peak.or_else(|| number("pids.peak"));
         let field = |file: &str, key: &str| read(file).and_then(|text| keyed(&text, key));
-        let killed = field("memory.events", "oom_kill").or(field("memory.oom_control", "oom_kill"));
+        let killed =
+            field("memory.events", "oom_kill").or_else(|| field("memory.oom_control", "oom_kill"));
         counted.out_of_memory |= killed.unwrap_or(0) > 0;
         counted.out_of_pids |= field("pids.events", "max").unwrap_or(0) > 0;
     }
@@ -277,25 +311,37 @@ pub fn counted(parents: &[PathBuf], name: &str) -> Counted {
 
 /// The number after `key` in a file of keys and numbers.
 fn keyed(text: &str, key: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
+    text.lines()
+        .find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LIMITS: Limits =
-        Limits { memory_bytes: Some(64 << 20), pids: Some(64), cpu_millis: Some(500) };
+    const LIMITS: Limits = Limits {
+        memory_bytes: Some(64 << 20),
+        pids: Some(64),
+        cpu_millis: Some(500),
+    };
 
     #[test]
     fn version_2_writes_one_group() {
-        let cgroups = Cgroups::V2 { base: "/sys/fs/cgroup/cofferdam".into(), controllers: vec![] };
+        let cgroups = Cgroups::V2 {
+            base: "/sys/fs/cgroup/cofferdam".into(),
+            controllers: vec![],
+        };
         insta::assert_debug_snapshot!(plan(&cgroups, &LIMITS));
     }
 
     #[test]
     fn version_1_writes_a_group_for_each_controller() {
-        let dir = |name: &str| (name.to_owned(), PathBuf::from(format!("/cg/{name}/cofferdam")));
+        let dir = |name: &str| {
+            (
+                name.to_owned(),
+                PathBuf::from(format!("/cg/{name}/cofferdam")),
+            )
+        };
         let controllers = [dir("memory"), dir("pids"), dir("cpu")].into();
         insta::assert_debug_snapshot!(plan(&Cgroups::V1 { controllers }, &LIMITS));
     }
@@ -304,7 +350,10 @@ mod tests {
     fn a_line_of_mountinfo_gives_its_mount_point_and_controllers() {
         let line = "30 25 0:27 / /sys/fs/cgroup/pids rw,nosuid shared:9 - cgroup cgroup rw,pids";
         let found = hierarchy(line, "cgroup");
-        assert_eq!(found, Some((PathBuf::from("/sys/fs/cgroup/pids"), "rw,pids")));
+        assert_eq!(
+            found,
+            Some((PathBuf::from("/sys/fs/cgroup/pids"), "rw,pids"))
+        );
         assert_eq!(hierarchy(line, "cgroup2"), None);
     }
 
@@ -337,10 +386,19 @@ mod tests {
         std::fs::write(above.join("cgroup.subtree_control"), "").unwrap();
         std::fs::write(above.join("cofferdam-node/cgroup.procs"), "").unwrap();
         std::fs::write(above.join("cofferdam/cgroup.subtree_control"), "cpu").unwrap();
-        let mounts = format!("1 2 0:3 / {} rw - cgroup2 cgroup2 rw\n", base.path().display());
+        let mounts = format!(
+            "1 2 0:3 / {} rw - cgroup2 cgroup2 rw\n",
+            base.path().display()
+        );
         let found = find_in(&mounts, "0::/user.slice\n", 1000);
         let controllers = ["memory", "pids", "cpu"].map(str::to_owned).to_vec();
-        assert_eq!(found, Cgroups::V2 { base: above.join("cofferdam"), controllers });
+        assert_eq!(
+            found,
+            Cgroups::V2 {
+                base: above.join("cofferdam"),
+                controllers
+            }
+        );
         let moved = std::fs::read_to_string(above.join("cofferdam-node/cgroup.procs")).unwrap();
         assert_eq!(moved, "12");
     }

@@ -8,7 +8,7 @@ use model::spec::AskedLimits;
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 use std::future::Future;
-use std::path::PathBuf;
+
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub struct Spec {
     /// Its name, chosen by the caller, so that it can be found after a crash in any line.
     pub id: SandboxId,
     /// The root file system; `None` shows the programs of the host.
-    pub root: Option<PathBuf>,
+    pub root: Option<crate::host::Root>,
     /// Limits. What is asked for is enforced or refused.
     pub limits: AskedLimits,
     /// How long it may live if nobody extends it, from its start.
@@ -171,6 +171,9 @@ pub trait Driver: Send + Sync + Debug {
     /// Connects to the guest. May be repeated; the newest connection is served.
     fn connect<'d>(&'d self, handle: &'d Handle) -> Doing<'d, GuestStream>;
 
+    /// Waits until it has ended. For a sandbox whose guest hung up, to learn why.
+    fn ended<'d>(&'d self, handle: &'d Handle) -> Doing<'d, Ended>;
+
     /// Lets it live this long from now, whatever was said before.
     fn extend<'d>(&'d self, handle: &'d Handle, life: Duration) -> Doing<'d, ()>;
 
@@ -181,6 +184,9 @@ pub trait Driver: Send + Sync + Debug {
     /// it returns `Ok`, nothing is left on the machine: no process, mount, group or file.
     fn destroy<'d>(&'d self, handle: &'d Handle) -> Doing<'d, ()>;
 
-    /// Handles of all sandboxes that this driver can see, those that nobody wrote down included.
+    /// All sandboxes of which this driver sees a trace, those whose handle nobody wrote down included.
     fn list(&self) -> Doing<'_, Vec<SandboxId>>;
+
+    /// A handle for [`Driver::destroy`] of a sandbox that was listed and whose own handle is lost.
+    fn handle(&self, id: &SandboxId) -> Handle;
 }

@@ -99,7 +99,9 @@ pub struct Root {
 const ENTRIES_MAX: usize = 1024;
 
 /// What a sandbox brings itself, so it is not taken from a root.
-const OWN: [&str; 9] = ["dev", "etc", "home", "proc", "root", "run", "sys", "tmp", "var"];
+const OWN: [&str; 9] = [
+    "dev", "etc", "home", "proc", "root", "run", "sys", "tmp", "var",
+];
 
 impl Root {
     /// The host's own.
@@ -107,7 +109,12 @@ impl Root {
         let path = PathBuf::from("/");
         let top = pick(&path, &TOP);
         let etc = pick(Path::new("/etc"), &ETC);
-        Root { path, is_host: true, top, etc }
+        Root {
+            path,
+            is_host: true,
+            top,
+            etc,
+        }
     }
 
     /// One in a directory.
@@ -119,8 +126,17 @@ impl Root {
         let mut top = entries(&path)?;
         top.retain(|name, _| !OWN.contains(&name.as_str()));
         let etc = path.join("etc");
-        let etc = if etc.is_dir() { entries(&etc)? } else { BTreeMap::new() };
-        Ok(Root { path, is_host: false, top, etc })
+        let etc = if etc.is_dir() {
+            entries(&etc)?
+        } else {
+            BTreeMap::new()
+        };
+        Ok(Root {
+            path,
+            is_host: false,
+            top,
+            etc,
+        })
     }
 }
 
@@ -134,7 +150,9 @@ fn entries(directory: &Path) -> std::io::Result<BTreeMap<String, Entry>> {
     for each in std::fs::read_dir(directory)? {
         let each = each?;
         // A name that is no text, or starts with a dot, is nothing that a program looks for here.
-        let Ok(name) = each.file_name().into_string() else { continue };
+        let Ok(name) = each.file_name().into_string() else {
+            continue;
+        };
         if let (false, Some(entry)) = (name.starts_with('.'), entry(&each.path())) {
             found.insert(name, entry);
         }
@@ -146,8 +164,9 @@ fn entries(directory: &Path) -> std::io::Result<BTreeMap<String, Entry>> {
 }
 
 /// Directories at the top that hold programs, libraries and their data, and no person's files.
-pub const TOP: [&str; 9] =
-    ["bin", "lib", "lib32", "lib64", "libx32", "opt", "sbin", "usr", "nix"];
+pub const TOP: [&str; 9] = [
+    "bin", "lib", "lib32", "lib64", "libx32", "opt", "sbin", "usr", "nix",
+];
 
 /// Files and directories below `/etc` without which programs do not start or do not find their parts.
 /// None of them holds a secret: keys below `ssl/private` keep their owner, whom no sandbox maps.
@@ -175,7 +194,10 @@ pub const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 impl Host {
     /// Looks at the machine. Never fails: what cannot be read is not there.
     pub fn probe() -> Host {
-        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let (uid, gid) = (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        );
         Host {
             uid,
             gid,
@@ -184,7 +206,8 @@ impl Host {
             landlock_abi: landlock_abi(),
             no_user_namespaces: no_user_namespaces(uid),
             memory_bytes: memory_bytes(),
-            cpus: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)),
+            cpus: std::thread::available_parallelism()
+                .map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)),
             open_files_max: rustix::process::getrlimit(rustix::process::Resource::Nofile)
                 .maximum
                 .unwrap_or(1 << 20),
@@ -202,14 +225,22 @@ fn entry(path: &Path) -> Option<Entry> {
         return to.into_os_string().into_string().ok().map(Entry::Link);
     }
     let file = meta.is_file().then_some(Entry::File);
-    if meta.is_dir() { Some(Entry::Directory) } else { file }
+    if meta.is_dir() {
+        Some(Entry::Directory)
+    } else {
+        file
+    }
 }
 
 fn existing(directory: &str, names: &[&str]) -> Vec<String> {
     let there = |name: &&&str| {
         rustix::fs::statat(CWD, format!("{directory}/{name}"), AtFlags::empty()).is_ok()
     };
-    names.iter().filter(there).map(|name| (*name).to_owned()).collect()
+    names
+        .iter()
+        .filter(there)
+        .map(|name| (*name).to_owned())
+        .collect()
 }
 
 fn memory_bytes() -> u64 {
@@ -223,7 +254,11 @@ fn landlock_abi() -> u32 {
 
 /// Root needs no permission; others are refused by the settings that distributions have for it.
 fn no_user_namespaces(uid: u32) -> Option<String> {
-    let read = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+    let read = |path: &str| {
+        std::fs::read_to_string(path)
+            .ok()
+            .map(|text| text.trim().to_owned())
+    };
     if read("/proc/sys/user/max_user_namespaces").as_deref() == Some("0") {
         return Some("the sysctl user.max_user_namespaces is 0".to_owned());
     }
@@ -246,12 +281,18 @@ fn ids(uid: u32) -> Ids {
     if uid == 0 {
         return Ids::Root;
     }
-    let tools = ["newuidmap", "newgidmap"].iter().all(|tool| find_program(tool).is_some());
+    let tools = ["newuidmap", "newgidmap"]
+        .iter()
+        .all(|tool| find_program(tool).is_some());
     let name = user_name(uid).unwrap_or_default();
     let range = |file: &str| subordinate(&std::fs::read_to_string(file).ok()?, &name, uid);
     match (tools, range("/etc/subuid"), range("/etc/subgid")) {
         (true, Some((first_uid, n)), Some((first_gid, m))) if n.min(m) >= IDS_NEEDED => {
-            Ids::Subordinate { uid: first_uid, gid: first_gid, count: n.min(m) }
+            Ids::Subordinate {
+                uid: first_uid,
+                gid: first_gid,
+                count: n.min(m),
+            }
         }
         _ => Ids::Single,
     }
@@ -283,7 +324,9 @@ fn user_name(uid: u32) -> Option<String> {
 /// A program of the system, wherever distributions put those that are not for everyday use.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let dirs = ["/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin"];
-    dirs.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file())
+    dirs.iter()
+        .map(|dir| Path::new(dir).join(name))
+        .find(|path| path.is_file())
 }
 
 #[cfg(test)]

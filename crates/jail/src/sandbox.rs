@@ -37,19 +37,28 @@ const GUEST_KEEPS: [(u32, CapabilitySet); 4] = [
 
 /// Runs in the clone. Never returns: it becomes the guest, or says what failed and dies.
 pub(crate) fn run(sandbox: &Sandbox, given: &Given<'_>) -> ! {
-    let failure = match become_guest(sandbox, given) {
+    // Above everything that is placed by number later, so that no placing overwrites them.
+    let (Ok(status), Ok(guest)) = (lift(&given.status, given), lift(given.guest, given)) else {
+        sys::exit_now(2)
+    };
+    let failure = match become_guest(sandbox, given, &status, &guest) {
         Ok(never) => match never {},
         Err(failure) => failure,
     };
     if let Some(bytes) = jail::message::encode(&failure) {
-        let _ = rustix::io::write(&given.status, &bytes);
+        let _ = rustix::io::write(&status, &bytes);
     }
     sys::exit_now(1)
 }
 
 /// The whole containment, in order. Until the line in the middle this is root of a new user
 /// namespace, which may mount and configure what the other six namespaces hold, and nothing else.
-fn become_guest(sandbox: &Sandbox, given: &Given<'_>) -> Result<std::convert::Infallible, Failure> {
+fn become_guest(
+    sandbox: &Sandbox,
+    given: &Given<'_>,
+    status: &OwnedFd,
+    guest: &OwnedFd,
+) -> Result<std::convert::Infallible, Failure> {
     wait_for_ids(&given.go)?;
     become_root_inside(sandbox)?;
     rustix::system::sethostname(sandbox.hostname.as_bytes()).map_err(failed("hostname", ""))?;
@@ -59,9 +68,9 @@ fn become_guest(sandbox: &Sandbox, given: &Given<'_>) -> Result<std::convert::In
     place_descriptors(given)?;
     // From here on only the guest's identity and its four capabilities are left.
     drop_rights()?;
-    die_with_launcher(&given.status)?;
+    die_with_launcher(status)?;
     let count = std::ffi::CString::new(given.cgroups.len().to_string()).unwrap_or_default();
-    let errno = sys::exec(given.guest, &count);
+    let errno = sys::exec(guest, &count);
     Err(failed("exec", "guest")(errno))
 }
 
@@ -146,15 +155,26 @@ fn mount_proc(sandbox: &Sandbox) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The first number after those that the guest expects something at.
+fn first_free(given: &Given<'_>) -> i32 {
+    4 + i32::try_from(given.cgroups.len()).unwrap_or(i32::MAX - 4)
+}
+
+/// A copy above those numbers.
+fn lift(fd: &OwnedFd, given: &Given<'_>) -> Result<OwnedFd, Errno> {
+    rustix::io::fcntl_dupfd_cloexec(fd, first_free(given))
+}
+
 /// 0 to 2 are `/dev/null`, 3 the socket, 4 and up the control groups; the rest goes at `exec`.
 fn place_descriptors(given: &Given<'_>) -> Result<(), Failure> {
     let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, Mode::empty())
         .map_err(failed("open", "/dev/null"))?;
-    let first_free = 4 + i32::try_from(given.cgroups.len()).unwrap_or(i32::MAX - 4);
-    // Copies first, above everything that is placed, so that placing one does not overwrite another.
-    let lift = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, first_free);
-    let socket = lift(given.socket).map_err(failed("dup", "socket"))?;
-    let groups: Result<Vec<OwnedFd>, Errno> = given.cgroups.iter().map(lift).collect();
+    let socket = lift(given.socket, given).map_err(failed("dup", "socket"))?;
+    let groups: Result<Vec<OwnedFd>, Errno> = given
+        .cgroups
+        .iter()
+        .map(|group| lift(group, given))
+        .collect();
     let groups = groups.map_err(failed("dup", "cgroup"))?;
     for to in 0..3 {
         sys::place(&null, to).map_err(failed("dup", "null"))?;
@@ -163,7 +183,7 @@ fn place_descriptors(given: &Given<'_>) -> Result<(), Failure> {
     for (to, cgroup) in (4..).zip(&groups) {
         sys::place(cgroup, to).map_err(failed("dup", "cgroup"))?;
     }
-    sys::close_on_exec_from(first_free).map_err(failed("close", ""))
+    sys::close_on_exec_from(first_free(given)).map_err(failed("close", ""))
 }
 
 fn drop_rights() -> Result<(), Failure> {

@@ -70,8 +70,9 @@ fn apply(op: &Op) -> Result<(), Failure> {
             make_parents(below(path)?).map_err(failed("mkdir", path))?;
             rustix::fs::symlink(to, below(path)?).map_err(failed("link", path))
         }
-        Op::Bind { source, target } => bind(source, below(target)?)
-            .map_err(failed("bind", &source.display().to_string())),
+        Op::Bind { source, target } => {
+            bind(source, below(target)?).map_err(failed("bind", &source.display().to_string()))
+        }
         Op::Device { source, target } => {
             device(source, below(target)?).map_err(failed("device", source))
         }

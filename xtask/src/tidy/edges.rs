@@ -83,7 +83,9 @@ fn cli_findings(tree: &Tree) -> Vec<Finding> {
     for file in tree.with_ending(".rs").filter(in_cli) {
         match file.text.parse::<TokenStream>() {
             Ok(tokens) => paths_in(tokens, file, &mut findings),
-            Err(error) => findings.push(Finding::new(&file.path, format!("cannot be read: {error}"))),
+            Err(error) => {
+                findings.push(Finding::new(&file.path, format!("cannot be read: {error}")))
+            }
         }
     }
     findings
@@ -93,9 +95,7 @@ fn cli_findings(tree: &Tree) -> Vec<Finding> {
 /// may be inside a macro; tokens rather than text, because a comment may say what it likes.
 fn paths_in(tokens: TokenStream, file: &File, findings: &mut Vec<Finding>) {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-    let colon = |index: usize| {
-        matches!(tokens.get(index), Some(TokenTree::Punct(punct)) if punct.as_char() == ':')
-    };
+    let colon = |index: usize| matches!(tokens.get(index), Some(TokenTree::Punct(punct)) if punct.as_char() == ':');
     for (index, token) in tokens.iter().enumerate() {
         match token {
             TokenTree::Group(group) => paths_in(group.stream(), file, findings),

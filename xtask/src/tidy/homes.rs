@@ -54,7 +54,10 @@ const CLOSED: &[(&str, &[&str])] = &[
     // Pure: no I/O, no clock, no randomness to be had.
     ("model", &["serde", "thiserror", "uuid"]),
     // Privileged, and beside hostile code: every line of every dependency is ours to answer for.
-    ("jail", &["libc", "postcard", "rustix", "serde", "thiserror"]),
+    (
+        "jail",
+        &["libc", "postcard", "rustix", "serde", "thiserror"],
+    ),
     (
         "guest",
         &[
@@ -83,7 +86,10 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
             if let Some((_, list)) = closed
                 && !list.contains(&need.name.as_str())
             {
-                let what = format!("needs `{}`; this room's list is closed: {list:?}", need.name);
+                let what = format!(
+                    "needs `{}`; this room's list is closed: {list:?}",
+                    need.name
+                );
                 findings.push(Finding::new(&package.name, what));
             }
         }

@@ -4,22 +4,41 @@ use super::{Finding, Tree};
 
 /// Crates that are not to be in `Cargo.lock`, not even behind another one.
 const REFUSED: &[(&str, &str)] = &[
-    ("ring", "one implementation of cryptography is enough to watch; use aws-lc-rs"),
+    (
+        "ring",
+        "one implementation of cryptography is enough to watch; use aws-lc-rs",
+    ),
     ("openssl", "the binary is to be self-contained; use rustls"),
-    ("openssl-sys", "the binary is to be self-contained; use rustls"),
-    ("native-tls", "the binary is to be self-contained; use rustls"),
+    (
+        "openssl-sys",
+        "the binary is to be self-contained; use rustls",
+    ),
+    (
+        "native-tls",
+        "the binary is to be self-contained; use rustls",
+    ),
 ];
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (name, instead) in REFUSED {
-        if tree.lock.lines().any(|line| line == format!("name = \"{name}\"")) {
-            findings.push(Finding::new("Cargo.lock", format!("has `{name}`: {instead}")));
+        if tree
+            .lock
+            .lines()
+            .any(|line| line == format!("name = \"{name}\""))
+        {
+            findings.push(Finding::new(
+                "Cargo.lock",
+                format!("has `{name}`: {instead}"),
+            ));
         }
     }
     for package in &tree.packages {
         match &package.licence {
-            None => findings.push(Finding::new(&package.name, "says nothing about its licence")),
+            None => findings.push(Finding::new(
+                &package.name,
+                "says nothing about its licence",
+            )),
             Some(text) if !acceptable(text) => {
                 let what = format!("its licence is `{text}`, which would become ours");
                 findings.push(Finding::new(&package.name, what));

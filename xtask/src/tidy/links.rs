@@ -96,8 +96,12 @@ mod tests {
             path: "docs/page.md".to_owned(),
             text: text.to_owned(),
         };
-        let there = |path: &Path| path == Path::new("docs/there.md") || path == Path::new("README.md");
-        broken(&file, &there).iter().map(ToString::to_string).collect()
+        let there =
+            |path: &Path| path == Path::new("docs/there.md") || path == Path::new("README.md");
+        broken(&file, &there)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
@@ -108,7 +112,10 @@ mod tests {
     #[test]
     fn a_link_to_nothing_is_found() {
         let text = "See [there](there.md) and\n[gone](gone.md#part) or [up](../README.md).";
-        assert_eq!(broken_in(text), ["docs/page.md:2: `gone.md#part` leads nowhere"]);
+        assert_eq!(
+            broken_in(text),
+            ["docs/page.md:2: `gone.md#part` leads nowhere"]
+        );
         assert_eq!(broken_in("[name]: gone.md").len(), 1);
     }
 

@@ -7,7 +7,8 @@ use syn::visit::{self, Visit};
 use super::{File, Finding, Tree};
 
 const CRATES: &[&str] = &[
-    "base", "common", "core", "helper", "helpers", "lib", "misc", "shared", "types", "util", "utils",
+    "base", "common", "core", "helper", "helpers", "lib", "misc", "shared", "types", "util",
+    "utils",
 ];
 
 const ENDINGS: &[&str] = &["Manager", "Helper", "Helpers", "Util", "Utils"];
@@ -108,6 +109,9 @@ mod tests {
         ] {
             assert_eq!(check(&files(&[("a.rs", text)])).len(), 1, "{text}");
         }
-        assert_eq!(check(&files(&[("a.rs", "struct Managed; struct Plan;")])), []);
+        assert_eq!(
+            check(&files(&[("a.rs", "struct Managed; struct Plan;")])),
+            []
+        );
     }
 }

@@ -15,7 +15,10 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     for (package, dir) in tree.ours() {
         match root_file(tree, dir) {
             Some(file) => findings.extend(opening(file)),
-            None => findings.push(Finding::new(&package.name, "has neither lib.rs nor main.rs")),
+            None => findings.push(Finding::new(
+                &package.name,
+                "has neither lib.rs nor main.rs",
+            )),
         }
     }
     findings
@@ -35,11 +38,17 @@ fn opening(file: &File) -> Option<Finding> {
         .map_while(|line| line.strip_prefix("//!"))
         .collect();
     if lines.len() < LINES {
-        let what = format!("opens with {} lines of `//!`; {LINES} are the least", lines.len());
+        let what = format!(
+            "opens with {} lines of `//!`; {LINES} are the least",
+            lines.len()
+        );
         return Some(Finding::at(file, 1, what));
     }
     // The sentence may be broken over two lines.
-    let words: Vec<&str> = lines.iter().flat_map(|line| line.split_whitespace()).collect();
+    let words: Vec<&str> = lines
+        .iter()
+        .flat_map(|line| line.split_whitespace())
+        .collect();
     if !words.join(" ").to_lowercase().contains(PROMISE) {
         let what = format!("does not say what this room \"{PROMISE}\" does");
         return Some(Finding::at(file, 1, what));
@@ -66,7 +75,10 @@ mod tests {
 
     #[test]
     fn a_short_or_empty_opening_is_found() {
-        let long = format!("{}//! It must\n//! never block.\n", "//! Words.\n".repeat(6));
+        let long = format!(
+            "{}//! It must\n//! never block.\n",
+            "//! Words.\n".repeat(6)
+        );
         assert_eq!(check(&tree("crates/model/src/lib.rs", &long)), []);
         let short = "//! It must never block.\n";
         assert_eq!(check(&tree("crates/model/src/lib.rs", short)).len(), 1);

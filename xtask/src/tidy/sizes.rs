@@ -58,7 +58,9 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     for file in tree.with_ending(".rs") {
         match measure(file) {
             Ok(list) => measured.extend(list),
-            Err(error) => findings.push(Finding::new(&file.path, format!("cannot be read: {error}"))),
+            Err(error) => {
+                findings.push(Finding::new(&file.path, format!("cannot be read: {error}")))
+            }
         }
     }
     findings.extend(judge(&measured, EXCEPTIONS));
@@ -72,27 +74,50 @@ fn judge(measured: &[Measured], exceptions: &[Exception]) -> Vec<Finding> {
         let place = format!("{}:{}", it.path, it.line);
         match known {
             Some(known) if it.lines > known.lines => {
-                let what = format!("{} grew from {} lines to {}", it.name(), known.lines, it.lines);
+                let what = format!(
+                    "{} grew from {} lines to {}",
+                    it.name(),
+                    known.lines,
+                    it.lines
+                );
                 findings.push(Finding::new(place, what));
             }
             Some(known) if it.lines < known.lines => {
-                let what = format!("{} is shorter now: write {} in the list", it.name(), it.lines);
+                let what = format!(
+                    "{} is shorter now: write {} in the list",
+                    it.name(),
+                    it.lines
+                );
                 findings.push(Finding::new(place, what));
             }
             Some(_) => {}
             None => {
-                let what = format!("{} has {} lines; {} is the end", it.name(), it.lines, it.limit());
+                let what = format!(
+                    "{} has {} lines; {} is the end",
+                    it.name(),
+                    it.lines,
+                    it.limit()
+                );
                 findings.push(Finding::new(place, what));
             }
         }
     }
     for exception in exceptions {
-        if !measured.iter().any(|it| it.lines > it.limit() && covers(exception, it)) {
-            let what = format!("{:?} is not too long any more: remove it from the list", exception.function);
+        if !measured
+            .iter()
+            .any(|it| it.lines > it.limit() && covers(exception, it))
+        {
+            let what = format!(
+                "{:?} is not too long any more: remove it from the list",
+                exception.function
+            );
             findings.push(Finding::new(exception.path, what));
         }
         if exception.why.is_empty() {
-            findings.push(Finding::new(exception.path, "has an exception without a reason"));
+            findings.push(Finding::new(
+                exception.path,
+                "has an exception without a reason",
+            ));
         }
     }
     findings
@@ -189,7 +214,10 @@ mod tests {
     fn a_function_may_have_seventy_lines_and_not_one_more() {
         assert_eq!(check(&files(&[("a.rs", &function_of(70))])), []);
         let findings = check(&files(&[("a.rs", &function_of(71))]));
-        assert_eq!(listed(&findings), "a.rs:1: `fn long` has 71 lines; 70 is the end");
+        assert_eq!(
+            listed(&findings),
+            "a.rs:1: `fn long` has 71 lines; 70 is the end"
+        );
     }
 
     #[test]

@@ -7,8 +7,14 @@ const WORDS: &[(&str, &str)] = &[
     (concat!("TO", "DO"), "do it, or open an issue and link it"),
     (concat!("FIX", "ME"), "fix it, or open an issue and link it"),
     (concat!("XX", "X"), "say what is wrong, in a sentence"),
-    (concat!("todo", "!"), "write it, or return an error that says so"),
-    (concat!("unimplemented", "!"), "write it, or return an error that says so"),
+    (
+        concat!("todo", "!"),
+        "write it, or return an error that says so",
+    ),
+    (
+        concat!("unimplemented", "!"),
+        "write it, or return an error that says so",
+    ),
     (
         concat!("#[", "ignore"),
         "a test that cannot run here prints `skipped: why` and returns",

@@ -73,7 +73,12 @@ struct Instruction {
 }
 
 fn op(code: u16, value: u32) -> Instruction {
-    Instruction { code, when_true: 0, when_false: 0, value }
+    Instruction {
+        code,
+        when_true: 0,
+        when_false: 0,
+        value,
+    }
 }
 
 /// The filter of every workload, as bytes of `struct sock_filter[]`.
@@ -89,7 +94,10 @@ fn parse(text: &str) -> Result<BTreeMap<u32, Verdict>, BadRule> {
     let mut table = BTreeMap::new();
     let mut allow = None;
     for (index, line) in text.lines().enumerate() {
-        let bad = |what: &str| BadRule { line: index + 1, what: what.to_owned() };
+        let bad = |what: &str| BadRule {
+            line: index + 1,
+            what: what.to_owned(),
+        };
         let (rule, comment) = line.split_once('#').unwrap_or((line, ""));
         let rule = rule.trim();
         match rule {
@@ -103,9 +111,11 @@ fn parse(text: &str) -> Result<BTreeMap<u32, Verdict>, BadRule> {
                 let (name, conditions) = rule.split_once(' ').unwrap_or((rule, ""));
                 let conditions = parse_conditions(conditions).ok_or_else(|| bad("condition"))?;
                 let allow = allow.ok_or_else(|| bad("a rule outside of [allow] and [deny]"))?;
-                let Ok(number) = Sysno::from_str(name) else { continue };
+                let Ok(number) = Sysno::from_str(name) else {
+                    continue;
+                };
                 let number = u32::try_from(number.id()).map_err(|_| bad("number"))?;
-                add(&mut table, number, allow, conditions).map_err(|what| bad(what))?;
+                add(&mut table, number, allow, conditions).map_err(bad)?;
             }
         }
     }
@@ -138,7 +148,10 @@ fn add(
 }
 
 fn parse_conditions(text: &str) -> Option<Vec<Condition>> {
-    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let parts = text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty());
     parts.map(parse_condition).collect()
 }
 
@@ -155,7 +168,12 @@ fn parse_condition(text: &str) -> Option<Condition> {
         _ => return None,
     };
     let argument = number(argument.strip_prefix('a')?).filter(|n| *n < 6)?;
-    Some(Condition { argument, mask, value: number(value)?, equal })
+    Some(Condition {
+        argument,
+        mask,
+        value: number(value)?,
+        equal,
+    })
 }
 
 fn number(text: &str) -> Option<u32> {
@@ -173,7 +191,10 @@ struct Range<'t> {
 }
 
 fn ranges(table: &BTreeMap<u32, Verdict>) -> Vec<Range<'_>> {
-    let mut ranges: Vec<Range<'_>> = vec![Range { first: 0, verdict: &Verdict::Unknown }];
+    let mut ranges: Vec<Range<'_>> = vec![Range {
+        first: 0,
+        verdict: &Verdict::Unknown,
+    }];
     let mut push = |first: u32, verdict| match ranges.last_mut() {
         Some(last) if last.verdict == verdict => {}
         Some(last) if last.first == first => last.verdict = verdict,
@@ -191,7 +212,12 @@ fn ranges(table: &BTreeMap<u32, Verdict>) -> Vec<Range<'_>> {
 fn compile(table: &BTreeMap<u32, Verdict>) -> Vec<Instruction> {
     let mut program = vec![
         op(LOAD, ARCH_AT),
-        Instruction { code: JUMP_EQUAL, when_true: 1, when_false: 0, value: ARCH },
+        Instruction {
+            code: JUMP_EQUAL,
+            when_true: 1,
+            when_false: 0,
+            value: ARCH,
+        },
         op(RETURN, RET_KILL_PROCESS),
         op(LOAD, NUMBER_AT),
     ];
@@ -224,7 +250,8 @@ fn leaf(verdict: &Verdict) -> Vec<Instruction> {
         Verdict::Deny => vec![op(RETURN, RET_ERRNO | EPERM)],
         Verdict::Unknown => vec![op(RETURN, RET_ERRNO | ENOSYS)],
         Verdict::When(alternatives) => {
-            let mut program: Vec<Instruction> = alternatives.iter().flat_map(|c| all_of(c)).collect();
+            let mut program: Vec<Instruction> =
+                alternatives.iter().flat_map(|c| all_of(c)).collect();
             program.push(op(RETURN, RET_ERRNO | EPERM));
             program
         }
@@ -236,9 +263,17 @@ fn all_of(conditions: &[Condition]) -> Vec<Instruction> {
     let mut program = vec![op(RETURN, RET_ALLOW)];
     for condition in conditions.iter().rev() {
         let over = u8::try_from(program.len()).unwrap_or(u8::MAX);
-        let (when_true, when_false) = if condition.equal { (0, over) } else { (over, 0) };
-        let test =
-            Instruction { code: JUMP_EQUAL, when_true, when_false, value: condition.value };
+        let (when_true, when_false) = if condition.equal {
+            (0, over)
+        } else {
+            (over, 0)
+        };
+        let test = Instruction {
+            code: JUMP_EQUAL,
+            when_true,
+            when_false,
+            value: condition.value,
+        };
         let load = op(LOAD, ARGUMENTS_AT + 8 * condition.argument);
         let mask = (condition.mask != u32::MAX).then(|| op(AND, condition.mask));
         let head = [Some(load), mask, Some(test)].into_iter().flatten();
@@ -273,9 +308,19 @@ mod tests {
                 LOAD => acc = arguments[(i.value - ARGUMENTS_AT) as usize / 8],
                 AND => acc &= i.value,
                 JUMP => at += i.value as usize,
-                JUMP_EQUAL => at += if acc == i.value { i.when_true } else { i.when_false } as usize,
+                JUMP_EQUAL => {
+                    at += if acc == i.value {
+                        i.when_true
+                    } else {
+                        i.when_false
+                    } as usize
+                }
                 JUMP_GREATER_OR_EQUAL => {
-                    at += if acc >= i.value { i.when_true } else { i.when_false } as usize;
+                    at += if acc >= i.value {
+                        i.when_true
+                    } else {
+                        i.when_false
+                    } as usize;
                 }
                 RETURN => return i.value,
                 other => panic!("instruction {other}"),
@@ -310,7 +355,16 @@ mod tests {
 
     #[test]
     fn the_dangerous_calls_are_closed() {
-        for name in ["mount", "ptrace", "keyctl", "bpf", "perf_event_open", "io_uring_setup", "unshare", "setns"] {
+        for name in [
+            "mount",
+            "ptrace",
+            "keyctl",
+            "bpf",
+            "perf_event_open",
+            "io_uring_setup",
+            "unshare",
+            "setns",
+        ] {
             assert_eq!(judge(nr(name), NONE), RET_ERRNO | EPERM, "{name}");
         }
         assert_eq!(judge(nr("clone3"), NONE), RET_ERRNO | ENOSYS);
@@ -321,19 +375,44 @@ mod tests {
         let flags = |flags| [flags, 0, 0, 0, 0, 0];
         assert_eq!(judge(nr("clone"), flags(0x003d_0f00)), RET_ALLOW); // What pthread_create asks for.
         assert_eq!(judge(nr("clone"), flags(17)), RET_ALLOW);
-        for flag in [0x1000_0000, 0x0002_0000, 0x2000_0000, 0x4000_0000, 0x0800_0000, 0x0400_0000, 0x0200_0000, 0x80] {
-            assert_eq!(judge(nr("clone"), flags(flag | 17)), RET_ERRNO | EPERM, "{flag:x}");
+        for flag in [
+            0x1000_0000,
+            0x0002_0000,
+            0x2000_0000,
+            0x4000_0000,
+            0x0800_0000,
+            0x0400_0000,
+            0x0200_0000,
+            0x80,
+        ] {
+            assert_eq!(
+                judge(nr("clone"), flags(flag | 17)),
+                RET_ERRNO | EPERM,
+                "{flag:x}"
+            );
         }
     }
 
     #[test]
     fn the_guest_is_out_of_reach_of_calls_that_name_a_process() {
-        assert_eq!(judge(nr("prlimit64"), [1, 7, 0, 0, 0, 0]), RET_ERRNO | EPERM);
+        assert_eq!(
+            judge(nr("prlimit64"), [1, 7, 0, 0, 0, 0]),
+            RET_ERRNO | EPERM
+        );
         assert_eq!(judge(nr("prlimit64"), [0, 7, 0, 0, 0, 0]), RET_ALLOW);
-        assert_eq!(judge(nr("setpriority"), [0, 1, 19, 0, 0, 0]), RET_ERRNO | EPERM);
-        assert_eq!(judge(nr("setpriority"), [2, 0, 19, 0, 0, 0]), RET_ERRNO | EPERM);
+        assert_eq!(
+            judge(nr("setpriority"), [0, 1, 19, 0, 0, 0]),
+            RET_ERRNO | EPERM
+        );
+        assert_eq!(
+            judge(nr("setpriority"), [2, 0, 19, 0, 0, 0]),
+            RET_ERRNO | EPERM
+        );
         assert_eq!(judge(nr("setpriority"), [0, 0, 19, 0, 0, 0]), RET_ALLOW);
-        assert_eq!(judge(nr("sched_setaffinity"), [1, 0, 0, 0, 0, 0]), RET_ERRNO | EPERM);
+        assert_eq!(
+            judge(nr("sched_setaffinity"), [1, 0, 0, 0, 0, 0]),
+            RET_ERRNO | EPERM
+        );
     }
 
     #[test]
@@ -342,9 +421,15 @@ mod tests {
         assert_eq!(judge(nr("socket"), [16, 3, 9, 0, 0, 0]), RET_ERRNO | EPERM); // audit netlink
         assert_eq!(judge(nr("socket"), [16, 3, 0, 0, 0, 0]), RET_ALLOW);
         assert_eq!(judge(nr("socket"), [38, 3, 0, 0, 0, 0]), RET_ERRNO | EPERM); // AF_ALG
-        assert_eq!(judge(nr("mknod"), [0, 0o020_666, 0, 0, 0, 0]), RET_ERRNO | EPERM);
+        assert_eq!(
+            judge(nr("mknod"), [0, 0o020_666, 0, 0, 0, 0]),
+            RET_ERRNO | EPERM
+        );
         assert_eq!(judge(nr("mknod"), [0, 0o010_666, 0, 0, 0, 0]), RET_ALLOW);
-        assert_eq!(judge(nr("ioctl"), [0, 0x5412, 0, 0, 0, 0]), RET_ERRNO | EPERM);
+        assert_eq!(
+            judge(nr("ioctl"), [0, 0x5412, 0, 0, 0, 0]),
+            RET_ERRNO | EPERM
+        );
         assert_eq!(judge(nr("ioctl"), [0, 0x5413, 0, 0, 0, 0]), RET_ALLOW);
     }
 

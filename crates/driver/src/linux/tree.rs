@@ -5,10 +5,10 @@ use jail::plan::{Data, Op, Place, Tree};
 use std::path::Path;
 
 /// The workload's user and group inside.
-pub const USER: u32 = 1000;
+pub(super) const USER: u32 = 1000;
 
 /// The directory that a command starts in.
-pub const HOME: &str = "/home/user";
+pub(super) const HOME: &str = "/home/user";
 
 /// Where the writable storage is mounted; what is not below it is shown from it.
 const DATA: &str = "/home";
@@ -20,7 +20,7 @@ const INODES_MIN: u64 = 4096;
 
 /// Parts of proc that tell about the machine, or change it where a kernel has a hole. Most are root's
 /// alone; they are covered all the same.
-pub const MASKED: [&str; 18] = [
+pub(super) const MASKED: [&str; 18] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/bus",
@@ -42,7 +42,7 @@ pub const MASKED: [&str; 18] = [
 ];
 
 /// Parts of proc that may be read and not written.
-pub const READ_ONLY: [&str; 1] = ["/proc/sys"];
+pub(super) const READ_ONLY: [&str; 1] = ["/proc/sys"];
 
 /// Who there is inside. The numbers of `nobody` are those that the kernel shows for ids it cannot map.
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
@@ -56,7 +56,7 @@ const NSSWITCH: &str = "passwd: files\ngroup: files\nhosts: files dns\n";
 const OURS: &str = "/.etc";
 
 /// The tree that shows this root's programs.
-pub fn tree(root: &Root, devices: &[String], staging: &Path) -> Tree {
+pub(super) fn tree(root: &Root, devices: &[String], staging: &Path) -> Tree {
     let mut ops = skeleton();
     for (name, entry) in &root.top {
         ops.push(show(&root.path, "", name, entry));
@@ -64,19 +64,38 @@ pub fn tree(root: &Root, devices: &[String], staging: &Path) -> Tree {
     ops.extend(etc(root));
     for name in devices {
         let path = format!("/dev/{name}");
-        ops.push(Op::Device { source: path.clone(), target: path });
+        ops.push(Op::Device {
+            source: path.clone(),
+            target: path,
+        });
     }
-    for (name, to) in [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
-        ops.push(Op::Link { path: format!("/dev/{name}"), to: format!("/proc/self/{to}") });
+    for (name, to) in [
+        ("fd", "fd"),
+        ("stdin", "fd/0"),
+        ("stdout", "fd/1"),
+        ("stderr", "fd/2"),
+    ] {
+        ops.push(Op::Link {
+            path: format!("/dev/{name}"),
+            to: format!("/proc/self/{to}"),
+        });
     }
-    ops.push(Op::HostProc { target: "/proc".to_owned() });
-    Tree { staging: staging.to_path_buf(), ops }
+    ops.push(Op::HostProc {
+        target: "/proc".to_owned(),
+    });
+    Tree {
+        staging: staging.to_path_buf(),
+        ops,
+    }
 }
 
 fn show(root: &Path, below: &str, name: &str, entry: &Entry) -> Op {
     let target = format!("{below}/{name}");
     match entry {
-        Entry::Link(to) => Op::Link { path: target, to: to.clone() },
+        Entry::Link(to) => Op::Link {
+            path: target,
+            to: to.clone(),
+        },
         Entry::Directory | Entry::File => {
             let source = root.join(target.trim_start_matches('/'));
             Op::Bind { source, target }
@@ -86,7 +105,10 @@ fn show(root: &Path, below: &str, name: &str, entry: &Entry) -> Op {
 
 /// Directories that must be there before anything is mounted on them; the tree is read-only then.
 fn skeleton() -> Vec<Op> {
-    let dir = |path: &str, mode: u32| Op::Dir { path: path.to_owned(), mode };
+    let dir = |path: &str, mode: u32| Op::Dir {
+        path: path.to_owned(),
+        mode,
+    };
     vec![
         dir("/dev", 0o755),
         dir("/dev/shm", 0o1777),
@@ -127,13 +149,16 @@ fn etc(root: &Root) -> Vec<Op> {
         }
     }
     for (name, _) in synthetic {
-        ops.push(Op::Link { path: format!("/etc/{name}"), to: format!("{OURS}/{name}") });
+        ops.push(Op::Link {
+            path: format!("/etc/{name}"),
+            to: format!("{OURS}/{name}"),
+        });
     }
     ops
 }
 
 /// Everything that a sandbox can write: one tmpfs of `bytes`, shown in several places.
-pub fn data(bytes: u64) -> Data {
+pub(super) fn data(bytes: u64) -> Data {
     let place = |name: &str, target: Option<&str>, mode: u32| Place {
         name: name.to_owned(),
         target: target.map(str::to_owned),
@@ -146,7 +171,10 @@ pub fn data(bytes: u64) -> Data {
         bytes,
         inodes,
         places: vec![
-            Place { of_user: true, ..place("user", None, 0o755) },
+            Place {
+                of_user: true,
+                ..place("user", None, 0o755)
+            },
             // Not to be reached by this name, only by the places where they are shown.
             place(".d", None, 0o700),
             place(".d/tmp", Some("/tmp"), 0o1777),
@@ -157,13 +185,19 @@ pub fn data(bytes: u64) -> Data {
 }
 
 /// What Landlock leaves open, over and above the tree.
-pub fn landlock(root: &Root) -> guest::message::Landlock {
+pub(super) fn landlock(root: &Root) -> guest::message::Landlock {
     let strings = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
     let mut read: Vec<String> = root.top.keys().map(|name| format!("/{name}")).collect();
     read.extend(["/etc", OURS, "/proc", "/dev", "/home", "/var"].map(str::to_owned));
     guest::message::Landlock {
         read,
         write: strings(&[HOME, "/tmp", "/var/tmp", "/dev/shm"]),
-        devices: strings(&["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"]),
+        devices: strings(&[
+            "/dev/null",
+            "/dev/zero",
+            "/dev/full",
+            "/dev/random",
+            "/dev/urandom",
+        ]),
     }
 }

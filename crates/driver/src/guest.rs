@@ -1,0 +1,202 @@
+//! Speaking with a guest: frames out, bounded frames in.
+
+use ::guest::message::{self, BadMessage, FromGuest, Stream, ToGuest, VERSION};
+use ::guest::wire::{self, BadFrame, Kind};
+use bytes::{Bytes, BytesMut};
+use std::fmt::Debug;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+
+/// What a connection to a guest is made of.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + Debug {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + Debug> Duplex for T {}
+
+/// A connection to a guest.
+pub type GuestStream = Box<dyn Duplex>;
+
+/// Why a connection to a guest is over.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestError {
+    /// The guest hung up: its sandbox ended, or a newer connection took over.
+    #[error("read from the guest: it hung up")]
+    Closed,
+    /// The connection broke.
+    #[error("speak with the guest")]
+    Io(#[source] std::io::Error),
+    /// What came was no frame.
+    #[error("read a frame of the guest")]
+    Frame(#[source] BadFrame),
+    /// What came was no message, or ours was too long.
+    #[error("read or make a message of the guest's protocol")]
+    Message(#[source] BadMessage),
+    /// It speaks another version of the protocol.
+    #[error("speak version {VERSION} with a guest of version {theirs}")]
+    Version {
+        /// The guest's.
+        theirs: u32,
+    },
+}
+
+/// What a guest sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Incoming {
+    /// A message.
+    Message(FromGuest),
+    /// Bytes of an output stream.
+    Output(Stream, Bytes),
+    /// Bytes of the file that was asked for.
+    File(Bytes),
+}
+
+/// How much is read at once.
+const READ: usize = 512 * 1024;
+
+/// The receiving half.
+#[derive(Debug)]
+pub struct GuestReader {
+    io: ReadHalf<GuestStream>,
+    buffer: BytesMut,
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub struct GuestWriter {
+    io: WriteHalf<GuestStream>,
+}
+
+/// Divides a connection into its halves, for two tasks.
+pub fn split(stream: GuestStream) -> (GuestReader, GuestWriter) {
+    let (reader, writer) = tokio::io::split(stream);
+    (
+        GuestReader {
+            io: reader,
+            buffer: BytesMut::new(),
+        },
+        GuestWriter { io: writer },
+    )
+}
+
+impl GuestReader {
+    /// The next frame. Safe to drop while it waits: nothing read is lost.
+    ///
+    /// # Errors
+    /// [`GuestError`]; the connection is over then.
+    pub async fn next(&mut self) -> Result<Incoming, GuestError> {
+        loop {
+            if let Some(frame) = self.take()? {
+                return Ok(frame);
+            }
+            // Room for whole frames, so that output is not read in crumbs.
+            self.buffer.reserve(READ);
+            match self.io.read_buf(&mut self.buffer).await {
+                Ok(0) => return Err(GuestError::Closed),
+                Ok(_) => {}
+                Err(error) => return Err(GuestError::Io(error)),
+            }
+        }
+    }
+
+    fn take(&mut self) -> Result<Option<Incoming>, GuestError> {
+        let Some(head) = self.buffer.first_chunk::<{ wire::HEAD }>() else {
+            return Ok(None);
+        };
+        let (kind, len) = wire::parse_head(*head).map_err(GuestError::Frame)?;
+        if self.buffer.len() < wire::HEAD + len {
+            return Ok(None);
+        }
+        let mut frame = self.buffer.split_to(wire::HEAD + len).freeze();
+        let payload = frame.split_off(wire::HEAD);
+        match kind {
+            Kind::Control => {
+                let message = message::parse(&payload).map_err(GuestError::Message)?;
+                Ok(Some(Incoming::Message(message)))
+            }
+            Kind::Stdout => Ok(Some(Incoming::Output(Stream::Stdout, payload))),
+            Kind::Stderr => Ok(Some(Incoming::Output(Stream::Stderr, payload))),
+            Kind::File => Ok(Some(Incoming::File(payload))),
+            Kind::Stdin => Err(GuestError::Frame(BadFrame::UnknownKind(kind.byte()))),
+        }
+    }
+}
+
+impl GuestWriter {
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// [`GuestError`] when it is too long or the connection broke.
+    pub async fn say(&mut self, message: &ToGuest) -> Result<(), GuestError> {
+        let frame = message::frame(message).map_err(GuestError::Message)?;
+        self.io.write_all(&frame).await.map_err(GuestError::Io)
+    }
+
+    /// Sends bytes of the standard input. The caller keeps within the guest's window.
+    ///
+    /// # Errors
+    /// [`GuestError`] when the connection broke.
+    pub async fn stdin(&mut self, bytes: &[u8]) -> Result<(), GuestError> {
+        self.bytes(Kind::Stdin, bytes).await
+    }
+
+    /// Sends bytes of the file that was announced.
+    ///
+    /// # Errors
+    /// [`GuestError`] when the connection broke.
+    pub async fn file(&mut self, bytes: &[u8]) -> Result<(), GuestError> {
+        self.bytes(Kind::File, bytes).await
+    }
+
+    async fn bytes(&mut self, kind: Kind, bytes: &[u8]) -> Result<(), GuestError> {
+        for piece in bytes.chunks(wire::FRAME_MAX) {
+            let head = wire::head(kind, piece.len());
+            self.io.write_all(&head).await.map_err(GuestError::Io)?;
+            self.io.write_all(piece).await.map_err(GuestError::Io)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn frames_arrive_whole_however_they_are_cut() {
+        let (ours, mut theirs) = tokio::io::duplex(7);
+        let (mut reader, _writer) = split(Box::new(ours));
+        let send = tokio::spawn(async move {
+            theirs
+                .write_all(&wire::head(Kind::Stdout, 10))
+                .await
+                .unwrap();
+            theirs.write_all(b"0123456789").await.unwrap();
+            theirs
+                .write_all(&message::frame(&FromGuest::PutDone).unwrap())
+                .await
+                .unwrap();
+        });
+        let bytes = Bytes::from_static(b"0123456789");
+        assert_eq!(
+            reader.next().await.unwrap(),
+            Incoming::Output(Stream::Stdout, bytes)
+        );
+        assert_eq!(
+            reader.next().await.unwrap(),
+            Incoming::Message(FromGuest::PutDone)
+        );
+        send.await.unwrap();
+        assert!(matches!(reader.next().await, Err(GuestError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn a_hostile_length_is_refused_before_it_is_allocated() {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        let (mut reader, _writer) = split(Box::new(ours));
+        theirs
+            .write_all(&[0, 0, 0, 0, 255, 255, 255, 255])
+            .await
+            .unwrap();
+        assert!(matches!(
+            reader.next().await,
+            Err(GuestError::Frame(BadFrame::TooLong(_)))
+        ));
+    }
+}

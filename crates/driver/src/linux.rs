@@ -1,0 +1,298 @@
+//! The default driver: namespaces of this kernel, by our own launcher.
+
+mod ids;
+mod launcher;
+mod plan;
+pub mod seccomp;
+mod sockets;
+mod tree;
+
+use crate::cgroup;
+use crate::driver::{
+    Counted, Doing, Driver, DriverError, Ended, Found, HANDLE_VERSION, Handle, Plan, Spec,
+    Unsupported,
+};
+use crate::guest::GuestStream;
+use crate::host::Host;
+use launcher::{Launcher, Start};
+use model::id::SandboxId;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+pub use plan::LinuxPlan;
+
+/// The driver's name.
+pub const NAME: &str = "linux";
+
+/// How long a sandbox may take to disappear once it was killed. The kernel takes milliseconds; a
+/// machine that swaps takes longer.
+const DESTROY: Duration = Duration::from_secs(20);
+
+/// The most launchers, which is one for each root in use; the one that is least used goes.
+const LAUNCHERS_MAX: usize = 8;
+
+/// What a [`Handle`] of this driver says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Body {
+    /// The launcher's socket, a name in the driver's directory.
+    launcher: String,
+    /// Directories that hold the control groups of this sandbox.
+    cgroups: Vec<PathBuf>,
+}
+
+/// The driver, on one directory of its own.
+#[derive(Debug)]
+pub struct Linux {
+    /// Private to this user: sockets, and one directory for each sandbox.
+    dir: PathBuf,
+    host: Host,
+    linger: Linger,
+    launchers: Mutex<HashMap<String, Arc<Launcher>>>,
+}
+
+/// Whether sandboxes outlive the process that asked for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Linger {
+    /// They wait, until their deadlines, for a process that finds them.
+    Yes,
+    /// They die with it.
+    No,
+}
+
+impl Linux {
+    /// A driver that keeps what it must remember in `dir`, which is made, private.
+    ///
+    /// # Errors
+    /// Those of making the directory.
+    pub fn new(dir: &Path, host: Host, linger: Linger) -> Result<Linux, DriverError> {
+        sockets::private_dir(&dir.join("sandboxes")).map_err(io("make the driver's directory"))?;
+        sockets::private_dir(&dir.join("staging")).map_err(io("make the driver's directory"))?;
+        Ok(Linux {
+            dir: dir.to_owned(),
+            host,
+            linger,
+            launchers: Mutex::default(),
+        })
+    }
+
+    /// The machine that plans are made for.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Starts the launcher of the host's own root, so that the first sandbox need not wait for it.
+    ///
+    /// # Errors
+    /// [`DriverError`] where no sandbox could be started either.
+    pub async fn warm(&self) -> Result<(), DriverError> {
+        let root = &self.host.root;
+        let tree = tree::tree(root, &self.host.devices, &self.dir.join("staging"));
+        self.launcher(&plan::launcher_name(root), Start::IfNone(&tree))
+            .await
+            .map(drop)
+    }
+
+    /// Ends all launchers, and with them all sandboxes, without waiting for either.
+    pub async fn quit(&self) {
+        for (_, launcher) in self.launchers.lock().await.drain() {
+            launcher.quit().await;
+        }
+    }
+
+    fn sandbox_dir(&self, id: &SandboxId) -> PathBuf {
+        self.dir.join("sandboxes").join(id.as_str())
+    }
+
+    fn body(&self, handle: &Handle) -> Result<Body, DriverError> {
+        let other = || DriverError::Handle {
+            driver: handle.driver.clone(),
+            version: handle.version,
+        };
+        if handle.driver != NAME || handle.version != HANDLE_VERSION {
+            return Err(other());
+        }
+        serde_json::from_str(&handle.body).map_err(|_| other())
+    }
+
+    /// The launcher of this name: connected already, still running from before, or newly started.
+    async fn launcher(&self, name: &str, start: Start<'_>) -> Result<Arc<Launcher>, DriverError> {
+        let mut launchers = self.launchers.lock().await;
+        if let Some(launcher) = launchers.get(name).filter(|launcher| launcher.is_open()) {
+            return Ok(launcher.clone());
+        }
+        launchers.remove(name);
+        let socket = self.dir.join(name);
+        let launcher = match (Launcher::connect(&socket).await, start) {
+            (Some(launcher), _) => launcher,
+            (None, Start::Never) => return Err(DriverError::Gone),
+            (None, Start::IfNone(tree)) => {
+                Launcher::start(&socket, tree, &self.host, self.linger).await?
+            }
+        };
+        if launchers.len() >= LAUNCHERS_MAX
+            && let Some(idle) = launchers.iter().find(|(_, one)| one.is_idle())
+        {
+            let name = idle.0.clone();
+            if let Some(launcher) = launchers.remove(&name) {
+                launcher.quit().await;
+            }
+        }
+        let launcher = Arc::new(launcher);
+        launchers.insert(name.to_owned(), launcher.clone());
+        Ok(launcher)
+    }
+
+    async fn start_plan(&self, plan: &Plan) -> Result<(), DriverError> {
+        let crate::driver::Body::Linux(body) = &plan.body else {
+            return Err(DriverError::Gone);
+        };
+        let id = &plan.handle.id;
+        let dir = self.sandbox_dir(id);
+        // The directory is the trace by which everything else is found; so it is first and goes last.
+        sockets::private_dir(&dir).map_err(io("make the sandbox's directory"))?;
+        let socket = sockets::listen(&dir, "guest.sock").map_err(io("listen for the guest"))?;
+        let groups = cgroup::create(&body.groups, id.as_str()).map_err(|error| {
+            let step = format!("control group {}", error.path.display());
+            DriverError::SetUp {
+                step,
+                source: std::io::Error::from(error.source),
+            }
+        })?;
+        let launcher = self
+            .launcher(&body.launcher, Start::IfNone(&body.tree))
+            .await?;
+        let mut sandbox = body.sandbox.clone();
+        sandbox.deadline_boot_ms = boot_ms_in(plan.life);
+        let cgroup = (!groups.is_empty()).then(|| id.as_str().to_owned());
+        let mut fds = vec![socket.as_fd()];
+        fds.extend(groups.iter().map(AsFd::as_fd));
+        launcher.spawn(sandbox, cgroup, &fds).await
+    }
+
+    async fn destroy_all(&self, handle: &Handle) -> Result<(), DriverError> {
+        let body = self.body(handle)?;
+        let id = handle.id.as_str();
+        match self.launcher(&body.launcher, Start::Never).await {
+            Ok(launcher) => launcher.destroy(id, DESTROY).await?,
+            Err(DriverError::Gone) => {} // Its sandboxes died with it.
+            Err(error) => return Err(error),
+        }
+        self.remove_groups(&body.cgroups, id).await?;
+        remove_dir(&self.sandbox_dir(&handle.id)).map_err(io("remove the sandbox's directory"))
+    }
+
+    /// The launcher removes the groups when it buries a sandbox; this is for one that died with it.
+    async fn remove_groups(&self, parents: &[PathBuf], id: &str) -> Result<(), DriverError> {
+        let until = tokio::time::Instant::now() + DESTROY;
+        loop {
+            match cgroup::remove(parents, id) {
+                Ok(()) => return Ok(()),
+                Err(rustix::io::Errno::BUSY) if tokio::time::Instant::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Err(errno) => return Err(io("remove the control group")(errno.into())),
+            }
+        }
+    }
+}
+
+/// An error of something outside the sandbox.
+fn io(what: &str) -> impl FnOnce(std::io::Error) -> DriverError {
+    let what = what.to_owned();
+    move |source| DriverError::Io { what, source }
+}
+
+/// A sandbox's directory holds its socket and nothing else.
+fn remove_dir(dir: &Path) -> std::io::Result<()> {
+    let gone = |result: std::io::Result<()>| match result {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    gone(std::fs::remove_file(dir.join("guest.sock")))?;
+    gone(std::fs::remove_dir(dir))
+}
+
+/// The boot-time clock `life` from now, in milliseconds.
+fn boot_ms_in(life: Duration) -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let now = now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000;
+    now.saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl Driver for Linux {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn plan(&self, spec: &Spec, host: &Host) -> Result<Plan, Vec<Unsupported>> {
+        plan::plan(spec, host, &self.dir)
+    }
+
+    fn start<'d>(&'d self, plan: &'d Plan) -> Doing<'d, ()> {
+        Box::pin(self.start_plan(plan))
+    }
+
+    fn find<'d>(&'d self, handle: &'d Handle) -> Doing<'d, Found> {
+        Box::pin(async move {
+            let body = self.body(handle)?;
+            match self.launcher(&body.launcher, Start::Never).await {
+                Ok(launcher) => Ok(launcher.find(handle.id.as_str())),
+                Err(DriverError::Gone) => Ok(Found::Gone),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    fn connect<'d>(&'d self, handle: &'d Handle) -> Doing<'d, GuestStream> {
+        Box::pin(async move {
+            let dir = self.sandbox_dir(&handle.id);
+            let stream = sockets::connect(&dir, "guest.sock").await;
+            Ok(Box::new(stream.map_err(io("connect to the guest"))?) as GuestStream)
+        })
+    }
+
+    fn ended<'d>(&'d self, handle: &'d Handle) -> Doing<'d, Ended> {
+        Box::pin(async move {
+            let body = self.body(handle)?;
+            let launcher = self.launcher(&body.launcher, Start::Never).await?;
+            launcher.ended(handle.id.as_str()).await
+        })
+    }
+
+    fn extend<'d>(&'d self, handle: &'d Handle, life: Duration) -> Doing<'d, ()> {
+        Box::pin(async move {
+            let body = self.body(handle)?;
+            let launcher = self.launcher(&body.launcher, Start::Never).await?;
+            launcher.extend(handle.id.as_str(), boot_ms_in(life)).await
+        })
+    }
+
+    fn counted<'d>(&'d self, handle: &'d Handle) -> Doing<'d, Counted> {
+        Box::pin(async move {
+            let body = self.body(handle)?;
+            Ok(cgroup::counted(&body.cgroups, handle.id.as_str()))
+        })
+    }
+
+    fn destroy<'d>(&'d self, handle: &'d Handle) -> Doing<'d, ()> {
+        Box::pin(self.destroy_all(handle))
+    }
+
+    fn list(&self) -> Doing<'_, Vec<SandboxId>> {
+        Box::pin(async move {
+            let dir = self.dir.join("sandboxes");
+            let entries = std::fs::read_dir(dir).map_err(io("list the sandboxes"))?;
+            let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+            Ok(names.filter_map(|name| name.parse().ok()).collect())
+        })
+    }
+
+    fn handle(&self, id: &SandboxId) -> Handle {
+        plan::handle_of_unknown(id, &self.host)
+    }
+}

@@ -1,0 +1,429 @@
+//! The agent's end of a launcher: start it, find it again, ask it.
+
+use crate::driver::{DriverError, Ended, Found};
+use crate::host::{Host, Ids};
+use crate::linux::{Linger, ids, sockets};
+use crate::programs;
+use jail::message::{self, Failure, FromJail, MESSAGE_MAX, Setup, ToJail, VERSION};
+use jail::plan::{Sandbox, Tree};
+use jail::socket;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{Notify, oneshot};
+
+/// How long a launcher may take to build its tree, or to answer.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// Whether a launcher that is not there is started.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Start<'t> {
+    /// It is, with this tree.
+    IfNone(&'t Tree),
+    /// It is not.
+    Never,
+}
+
+/// What is known of the sandboxes of one launcher.
+#[derive(Debug, Default)]
+struct Known {
+    spawning: HashMap<String, oneshot::Sender<Result<(), Failure>>>,
+    alive: HashSet<String>,
+    ended: HashMap<String, Ended>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    socket: AsyncFd<OwnedFd>,
+    known: Mutex<Known>,
+    changed: Notify,
+}
+
+/// A connection to a launcher.
+#[derive(Debug)]
+pub(super) struct Launcher {
+    shared: Arc<Shared>,
+    reader: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        // The socket closes with the task; a launcher that does not linger ends then.
+        self.reader.abort();
+    }
+}
+
+impl Launcher {
+    /// Connects to a launcher that runs already. `None` when there is none, or one that does not
+    /// answer in this version.
+    pub(super) async fn connect(path: &Path) -> Option<Launcher> {
+        let name = path.file_name()?.to_str()?;
+        let socket = sockets::connect_messages(path.parent()?, name).ok()?;
+        let socket = register(socket).ok()?;
+        send(&socket, &ToJail::Hello { version: VERSION }, &[])
+            .await
+            .ok()?;
+        match tokio::time::timeout(ANSWER, receive(&socket)).await {
+            Ok(Ok(FromJail::Ready {
+                version: VERSION,
+                alive,
+                ..
+            })) => Some(Launcher::serve(socket, alive)),
+            _ => None,
+        }
+    }
+
+    /// Starts a launcher and waits until its tree stands.
+    pub(super) async fn start(
+        path: &Path,
+        tree: &Tree,
+        host: &Host,
+        linger: Linger,
+    ) -> Result<Launcher, DriverError> {
+        let failed = |step: &'static str| {
+            move |source: io::Error| DriverError::SetUp {
+                step: step.to_owned(),
+                source,
+            }
+        };
+        let (dir, name) = (
+            path.parent(),
+            path.file_name().and_then(|name| name.to_str()),
+        );
+        let (Some(dir), Some(name)) = (dir, name) else {
+            return Err(DriverError::Gone);
+        };
+        let listener = sockets::listen_messages(dir, name).map_err(failed("launcher socket"))?;
+        let guest = programs::sealed("cofferdam-guest", programs::GUEST)
+            .map_err(|errno| failed("guest")(errno.into()))?;
+        let (socket, child) = exec().map_err(failed("launcher"))?;
+        reap(child);
+        let setup = ToJail::Setup(Setup {
+            version: VERSION,
+            linger: linger == Linger::Yes,
+            own_user_namespace: host.ids != Ids::Root,
+            tree: tree.clone(),
+        });
+        send(&socket, &setup, &[listener.as_fd(), guest.as_fd()]).await?;
+        let answer = tokio::time::timeout(ANSWER, set_up(&socket, host)).await;
+        answer.map_err(|_| DriverError::TimedOut {
+            what: "the launcher's tree".to_owned(),
+        })??;
+        Ok(Launcher::serve(socket, Vec::new()))
+    }
+
+    fn serve(socket: AsyncFd<OwnedFd>, alive: Vec<String>) -> Launcher {
+        let known = Known {
+            alive: alive.into_iter().collect(),
+            ..Known::default()
+        };
+        let shared = Arc::new(Shared {
+            socket,
+            known: Mutex::new(known),
+            changed: Notify::new(),
+        });
+        let reader = tokio::spawn(read(shared.clone()));
+        Launcher { shared, reader }
+    }
+
+    /// The connection stands.
+    pub(super) fn is_open(&self) -> bool {
+        !self.shared.known().closed
+    }
+
+    /// Nothing runs or is remembered in it.
+    pub(super) fn is_idle(&self) -> bool {
+        let known = self.shared.known();
+        known.spawning.is_empty() && known.alive.is_empty() && known.ended.is_empty()
+    }
+
+    /// Starts a sandbox. Its set-up goes on when this returns.
+    pub(super) async fn spawn(
+        &self,
+        sandbox: Sandbox,
+        cgroup: Option<String>,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), DriverError> {
+        let id = sandbox.id.clone();
+        let (tell, told) = oneshot::channel();
+        self.shared.known().spawning.insert(id.clone(), tell);
+        let message = ToJail::Spawn {
+            sandbox: Box::new(sandbox),
+            cgroup,
+        };
+        if let Err(error) = send(&self.shared.socket, &message, fds).await {
+            self.shared.known().spawning.remove(&id);
+            return Err(error);
+        }
+        match tokio::time::timeout(ANSWER, told).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(failure))) => Err(set_up_error(&failure)),
+            Ok(Err(_)) => Err(DriverError::Launcher {
+                what: "it ended".to_owned(),
+            }),
+            Err(_) => Err(DriverError::TimedOut {
+                what: "the launcher".to_owned(),
+            }),
+        }
+    }
+
+    /// What is known of a sandbox.
+    pub(super) fn find(&self, id: &str) -> Found {
+        let known = self.shared.known();
+        match known.ended.get(id) {
+            Some(ended) => Found::Ended(ended.clone()),
+            None if known.alive.contains(id) => Found::Running,
+            None => Found::Gone,
+        }
+    }
+
+    /// Waits until a sandbox has ended.
+    pub(super) async fn ended(&self, id: &str) -> Result<Ended, DriverError> {
+        loop {
+            let changed = self.shared.changed.notified();
+            match self.find(id) {
+                Found::Ended(ended) => return Ok(ended),
+                Found::Gone => return Err(DriverError::Gone),
+                Found::Running if !self.is_open() => return Err(DriverError::Gone),
+                Found::Running => changed.await,
+            }
+        }
+    }
+
+    /// Moves a deadline.
+    pub(super) async fn extend(&self, id: &str, deadline_boot_ms: u64) -> Result<(), DriverError> {
+        let message = ToJail::Extend {
+            id: id.to_owned(),
+            deadline_boot_ms,
+        };
+        send(&self.shared.socket, &message, &[]).await
+    }
+
+    /// Kills a sandbox, waits until nothing of it is left, and forgets it.
+    pub(super) async fn destroy(&self, id: &str, patience: Duration) -> Result<(), DriverError> {
+        if self.find(id) == Found::Running {
+            send(
+                &self.shared.socket,
+                &ToJail::Kill { id: id.to_owned() },
+                &[],
+            )
+            .await?;
+            match tokio::time::timeout(patience, self.ended(id)).await {
+                Ok(Ok(_) | Err(DriverError::Gone)) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(_) => {
+                    let what = "the end of a killed sandbox".to_owned();
+                    return Err(DriverError::TimedOut { what });
+                }
+            }
+        }
+        if self.shared.known().ended.remove(id).is_some() {
+            // A launcher that is gone has forgotten it too.
+            drop(send(&self.shared.socket, &ToJail::Forget { id: id.to_owned() }, &[]).await);
+        }
+        Ok(())
+    }
+
+    /// Asks it to kill everything and end; it cleans up by itself.
+    pub(super) async fn quit(&self) {
+        drop(send(&self.shared.socket, &ToJail::Quit, &[]).await);
+    }
+}
+
+impl Shared {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // What is behind the lock is consistent after every statement, so a panic elsewhere is no
+        // reason to stop.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hear(&self, message: FromJail) {
+        let mut known = self.known();
+        match message {
+            FromJail::Spawned { id, .. } => {
+                if let Some(tell) = known.spawning.remove(&id) {
+                    drop(tell.send(Ok(())));
+                }
+                known.alive.insert(id);
+            }
+            FromJail::Refused { id, failure } => {
+                if let Some(tell) = known.spawning.remove(&id) {
+                    drop(tell.send(Err(failure)));
+                }
+            }
+            FromJail::Ended {
+                id,
+                failure,
+                deadline,
+            } => {
+                known.alive.remove(&id);
+                let failure = failure.map(|failure| set_up_error_text(&failure));
+                known.ended.insert(id, Ended { failure, deadline });
+            }
+            FromJail::NeedsIds { .. } | FromJail::Ready { .. } | FromJail::Failed(_) => {}
+        }
+        drop(known);
+        self.changed.notify_waiters();
+    }
+}
+
+/// Reads until the launcher is gone.
+async fn read(shared: Arc<Shared>) {
+    while let Ok(message) = receive(&shared.socket).await {
+        shared.hear(message);
+    }
+    let mut known = shared.known();
+    known.closed = true;
+    known.spawning.clear();
+    drop(known);
+    shared.changed.notify_waiters();
+}
+
+/// From the start of the process to a tree that stands.
+async fn set_up(socket: &AsyncFd<OwnedFd>, host: &Host) -> Result<(), DriverError> {
+    loop {
+        match receive(socket).await? {
+            FromJail::NeedsIds { pid } => {
+                let host = host.clone();
+                let mapped = tokio::task::spawn_blocking(move || ids::map_launcher(pid, &host));
+                let failed = |source| DriverError::SetUp {
+                    step: "id map".to_owned(),
+                    source,
+                };
+                mapped
+                    .await
+                    .map_err(io::Error::other)
+                    .and_then(|r| r)
+                    .map_err(failed)?;
+                send(socket, &ToJail::Hello { version: VERSION }, &[]).await?;
+            }
+            FromJail::Ready { .. } => return Ok(()),
+            FromJail::Failed(failure) => return Err(set_up_error(&failure)),
+            FromJail::Spawned { .. } | FromJail::Refused { .. } | FromJail::Ended { .. } => {
+                return Err(DriverError::Launcher {
+                    what: "it speaks out of turn".to_owned(),
+                });
+            }
+        }
+    }
+}
+
+fn set_up_error(failure: &Failure) -> DriverError {
+    let source = io::Error::from_raw_os_error(failure.errno);
+    DriverError::SetUp {
+        step: failure.step.clone(),
+        source,
+    }
+}
+
+fn set_up_error_text(failure: &Failure) -> String {
+    format!(
+        "{}: {}",
+        failure.step,
+        io::Error::from_raw_os_error(failure.errno)
+    )
+}
+
+/// Runs the launcher: from memory, with one end of a socket and nothing else.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the place that clears what a child inherits"
+)]
+fn exec() -> io::Result<(AsyncFd<OwnedFd>, Child)> {
+    let program = programs::sealed("cofferdam-jail", programs::JAIL)?;
+    let (ours, theirs) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    let child = std::process::Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    Ok((register(ours)?, child))
+}
+
+/// Takes the launcher's exit status when it ends, so that it does not stay a zombie.
+fn reap(mut child: Child) {
+    let waiting = move || child.wait();
+    let thread = std::thread::Builder::new()
+        .name("launcher-wait".to_owned())
+        .stack_size(64 * 1024);
+    // Without a thread there will be a zombie until this process ends, and nothing worse.
+    drop(thread.spawn(waiting));
+}
+
+/// Watches a socket with the runtime.
+#[expect(
+    unsafe_code,
+    reason = "the runtime asks for a promise about the descriptor"
+)]
+fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the `OwnedFd` moves into the `AsyncFd`, which never gives it away: it stays open and the
+    // same until both are dropped.
+    Ok(unsafe { AsyncFd::register(socket) }?)
+}
+
+async fn send(
+    socket: &AsyncFd<OwnedFd>,
+    message: &ToJail,
+    fds: &[BorrowedFd<'_>],
+) -> Result<(), DriverError> {
+    let bytes = message::encode(message).ok_or_else(|| DriverError::Launcher {
+        what: "the plan is too long".to_owned(),
+    })?;
+    loop {
+        match socket::send(socket.get_ref(), &bytes, fds) {
+            Ok(()) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let mut ready = socket.writable().await.map_err(broken)?;
+                ready.clear_ready();
+            }
+            Err(errno) => return Err(broken(errno.into())),
+        }
+    }
+}
+
+async fn receive(socket: &AsyncFd<OwnedFd>) -> Result<FromJail, DriverError> {
+    let mut buffer = vec![0; MESSAGE_MAX];
+    loop {
+        match socket::receive(socket.get_ref(), &mut buffer) {
+            Ok(([], _)) => {
+                return Err(DriverError::Launcher {
+                    what: "it ended".to_owned(),
+                });
+            }
+            Ok((bytes, _)) => {
+                return message::decode(bytes).ok_or_else(|| DriverError::Launcher {
+                    what: "it speaks nonsense".to_owned(),
+                });
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let mut ready = socket.readable().await.map_err(broken)?;
+                ready.clear_ready();
+            }
+            Err(errno) => return Err(broken(errno.into())),
+        }
+    }
+}
+
+fn broken(error: io::Error) -> DriverError {
+    DriverError::Launcher {
+        what: error.to_string(),
+    }
+}

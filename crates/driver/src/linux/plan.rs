@@ -1,0 +1,363 @@
+//! From what is asked and what the machine is to a plan. Pure: looks at nothing but its arguments.
+
+use crate::cgroup::{self, Group, Limits};
+use crate::driver::{Body as PlanBody, HANDLE_VERSION, Handle, Plan, Spec, Unsupported};
+use crate::host::{Cgroups, Host, Ids, Root};
+use crate::linux::{Body, NAME, ids, seccomp, tree};
+use guest::message::Confine;
+use jail::plan::{Sandbox, Tree};
+use model::enforcement::{Enforced, Held};
+use model::id::SandboxId;
+use model::limits as defaults;
+use std::path::{Path, PathBuf};
+
+/// What the Linux driver does for one sandbox.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LinuxPlan {
+    /// The name of the launcher's socket; sandboxes of one tree share a launcher.
+    pub(super) launcher: String,
+    /// What the launcher shows.
+    pub(super) tree: Tree,
+    /// What the sandbox is.
+    pub(super) sandbox: Sandbox,
+    /// Its control groups.
+    pub(super) groups: Vec<Group>,
+}
+
+/// The limits that will be in force, asked for or not.
+#[derive(Debug, Clone, Copy)]
+struct Effective {
+    memory_bytes: u64,
+    disk_bytes: u64,
+    pids: u32,
+    cpu_millis: u32,
+}
+
+/// Open files of one process; a machine may allow less.
+const OPEN_FILES: u64 = 4096;
+/// Bytes that one process may pin in memory.
+const LOCKED_BYTES: u64 = 64 * 1024;
+/// Bytes of message queues.
+const QUEUE_BYTES: u64 = 819_200;
+
+/// Decides everything about a sandbox.
+pub(super) fn plan(spec: &Spec, host: &Host, dir: &Path) -> Result<Plan, Vec<Unsupported>> {
+    let limits = effective(spec, host);
+    let mut refused = refusals(spec, host, &limits);
+    let filter = seccomp::workload().map_err(|bad| refused.push(unsupported("seccomp", bad)));
+    let (Ok(filter), []) = (filter, refused.as_slice()) else {
+        return Err(refused);
+    };
+    let root = spec.root.as_ref().unwrap_or(&host.root);
+    let groups = groups(spec, host, &limits);
+    let sandbox = sandbox(spec, host, &limits);
+    Ok(Plan {
+        handle: handle(&spec.id, root, &groups),
+        life: spec.life,
+        enforced: enforced(spec, host, &limits, &groups),
+        confine: Confine {
+            uid: tree::USER,
+            gid: tree::USER,
+            rlimits: rlimits(host, &limits),
+            landlock: (host.landlock_abi > 0).then(|| tree::landlock(root)),
+            seccomp: filter,
+        },
+        body: PlanBody::Linux(Box::new(LinuxPlan {
+            launcher: launcher_name(root),
+            tree: tree::tree(root, &host.devices, &dir.join("staging")),
+            sandbox,
+            groups,
+        })),
+    })
+}
+
+fn unsupported(clause: &str, why: impl ToString) -> Unsupported {
+    Unsupported {
+        clause: clause.to_owned(),
+        why: why.to_string(),
+    }
+}
+
+/// Defaults are filled in. Storage is on tmpfs, which counts as memory: when a size was asked for, it
+/// is added to the memory limit, so that both can be used in full; when not, it shares the memory,
+/// and is at most half of it.
+fn effective(spec: &Spec, host: &Host) -> Effective {
+    let asked = &spec.limits;
+    let half = host.memory_bytes / 2;
+    let memory_bytes = asked
+        .memory_bytes
+        .unwrap_or(defaults::MEMORY_DEFAULT_BYTES.min(half));
+    let default_disk = defaults::DISK_DEFAULT_BYTES.min(memory_bytes / 2);
+    Effective {
+        memory_bytes,
+        disk_bytes: asked.disk_bytes.unwrap_or(default_disk),
+        pids: asked.pids.unwrap_or(defaults::PIDS_DEFAULT),
+        cpu_millis: asked
+            .cpu_millis
+            .unwrap_or(defaults::CPU_DEFAULT_MILLIS.min(host.cpus * 1000)),
+    }
+}
+
+/// All clauses that this machine cannot hold.
+fn refusals(spec: &Spec, host: &Host, limits: &Effective) -> Vec<Unsupported> {
+    let mut refused = Vec::new();
+    if let Some(why) = &host.no_user_namespaces {
+        let why = format!("no sandbox can be made: {why}; `cofferdam doctor` says what to do");
+        refused.push(unsupported("namespaces", why));
+    }
+    let asked = &spec.limits;
+    if let Some(why) = no_group(host, "memory").filter(|_| asked.memory_bytes.is_some()) {
+        refused.push(unsupported("memory", why));
+    }
+    if let Some(why) = no_group(host, "cpu").filter(|_| asked.cpu_millis.is_some()) {
+        refused.push(unsupported("cpu", why));
+    }
+    let total = limits.memory_bytes.saturating_add(limits.disk_bytes);
+    if asked
+        .memory_bytes
+        .is_some_and(|bytes| bytes > host.memory_bytes)
+    {
+        refused.push(beyond("memory", host.memory_bytes));
+    } else if asked.disk_bytes.is_some() && total > host.memory_bytes {
+        let left = host.memory_bytes.saturating_sub(limits.memory_bytes);
+        refused.push(beyond("disk", left));
+    }
+    if asked
+        .cpu_millis
+        .is_some_and(|millis| millis > host.cpus * 1000)
+    {
+        refused.push(beyond("cpu", u64::from(host.cpus * 1000)));
+    }
+    refused
+}
+
+fn beyond(clause: &str, most: u64) -> Unsupported {
+    unsupported(
+        clause,
+        format!("it is beyond the machine, which has {most}"),
+    )
+}
+
+/// Why a limit of this controller cannot be held, if it cannot.
+fn no_group(host: &Host, controller: &str) -> Option<String> {
+    match &host.cgroups {
+        Cgroups::None { why } => Some(why.clone()),
+        Cgroups::V1 { controllers } if controllers.contains_key(controller) => None,
+        Cgroups::V2 { controllers, .. } if controllers.iter().any(|c| c == controller) => None,
+        Cgroups::V1 { .. } | Cgroups::V2 { .. } => Some(format!(
+            "the control group controller `{controller}` is not available"
+        )),
+    }
+}
+
+fn groups(spec: &Spec, host: &Host, limits: &Effective) -> Vec<Group> {
+    let memory = memory_limit(spec, limits);
+    let has = |controller: &str| no_group(host, controller).is_none();
+    let limits = Limits {
+        memory_bytes: has("memory").then_some(memory),
+        pids: has("pids").then_some(limits.pids),
+        cpu_millis: has("cpu").then_some(limits.cpu_millis),
+    };
+    cgroup::plan(&host.cgroups, &limits)
+}
+
+/// Bytes in the control group; see [`effective`].
+fn memory_limit(spec: &Spec, limits: &Effective) -> u64 {
+    let disk = spec.limits.disk_bytes.map_or(0, |_| limits.disk_bytes);
+    limits.memory_bytes.saturating_add(disk)
+}
+
+fn sandbox(spec: &Spec, host: &Host, limits: &Effective) -> Sandbox {
+    let map = ids::sandbox_map(&host.ids, &spec.id);
+    Sandbox {
+        id: spec.id.to_string(),
+        hostname: "sandbox".to_owned(),
+        uids: map.clone(),
+        gids: map,
+        guest_uid: ids::guest_uid(&host.ids),
+        user_uid: tree::USER,
+        data: tree::data(limits.disk_bytes),
+        proc: "/proc".to_owned(),
+        masked: tree::MASKED.map(str::to_owned).to_vec(),
+        read_only: tree::READ_ONLY.map(str::to_owned).to_vec(),
+        deadline_boot_ms: 0, // Set at the start, from the plan's life.
+    }
+}
+
+fn rlimits(host: &Host, limits: &Effective) -> Vec<(u32, u64)> {
+    let all = [
+        (libc::RLIMIT_CORE, 0),
+        // Counted in the sandbox's user namespace alone, so this holds without control groups too.
+        (libc::RLIMIT_NPROC, u64::from(limits.pids)),
+        (libc::RLIMIT_NOFILE, OPEN_FILES.min(host.open_files_max)),
+        (libc::RLIMIT_MEMLOCK, LOCKED_BYTES),
+        (libc::RLIMIT_MSGQUEUE, QUEUE_BYTES),
+        (libc::RLIMIT_RTPRIO, 0),
+        (libc::RLIMIT_NICE, 0),
+    ];
+    all.map(|(resource, limit)| (resource, limit)).to_vec()
+}
+
+fn handle(id: &SandboxId, root: &Root, groups: &[Group]) -> Handle {
+    let cgroups: Vec<PathBuf> = groups.iter().map(|group| group.parent.clone()).collect();
+    handle_with(id, launcher_name(root), cgroups)
+}
+
+/// For a sandbox of which only its directory is left: any launcher of ours, all groups that it can
+/// have been in.
+pub(super) fn handle_of_unknown(id: &SandboxId, host: &Host) -> Handle {
+    let cgroups = match &host.cgroups {
+        Cgroups::None { .. } => Vec::new(),
+        Cgroups::V1 { controllers } => controllers.values().cloned().collect(),
+        Cgroups::V2 { base, .. } => vec![base.clone()],
+    };
+    handle_with(id, launcher_name(&host.root), cgroups)
+}
+
+fn handle_with(id: &SandboxId, launcher: String, cgroups: Vec<PathBuf>) -> Handle {
+    let body = Body { launcher, cgroups };
+    let body = serde_json::to_string(&body).unwrap_or_default();
+    Handle {
+        version: HANDLE_VERSION,
+        driver: NAME.to_owned(),
+        id: id.clone(),
+        body,
+    }
+}
+
+/// The name of the socket of the launcher that shows this root.
+pub(super) fn launcher_name(root: &Root) -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    if root.is_host {
+        return "launcher-host.sock".to_owned();
+    }
+    let mut hasher = DefaultHasher::new(); // Keyed with zeros: the same in every process.
+    root.path.hash(&mut hasher);
+    format!("launcher-{:016x}.sock", hasher.finish())
+}
+
+/// The record of what will be in force, for the job and for people.
+fn enforced(spec: &Spec, host: &Host, limits: &Effective, groups: &[Group]) -> Vec<Enforced> {
+    let asked = &spec.limits;
+    let held = |clause: &str, how: &str, value: Option<String>| Enforced {
+        clause: clause.to_owned(),
+        how: how.to_owned(),
+        value,
+        asked: false,
+        state: Held::Held,
+    };
+    let namespaces = "user, mount, pid, net, ipc, uts, cgroup";
+    let landlock = format!("abi {}", host.landlock_abi);
+    let mut all = vec![
+        held("isolation", "namespaces", Some(namespaces.to_owned())),
+        held("network", "network namespace", Some("none".to_owned())),
+        held(
+            "root",
+            "read-only mounts",
+            spec.root.as_ref().map(|r| r.path.display().to_string()),
+        ),
+        held("system_calls", "seccomp allow-list", None),
+        held("privileges", "no_new_privs, no capabilities", None),
+    ];
+    all.push(Enforced {
+        state: if host.landlock_abi > 0 {
+            Held::Held
+        } else {
+            Held::NotHeld
+        },
+        ..held(
+            "files",
+            "landlock",
+            (host.landlock_abi > 0).then_some(landlock),
+        )
+    });
+    let disk = format!("{} bytes", limits.disk_bytes);
+    all.push(Enforced {
+        asked: asked.disk_bytes.is_some(),
+        ..held("disk", "tmpfs quota of bytes and files", Some(disk))
+    });
+    let memory = format!("{} bytes", memory_limit(spec, limits));
+    let cpu = format!("{} thousandths of a processor", limits.cpu_millis);
+    all.push(grouped(
+        host,
+        "memory",
+        groups,
+        memory,
+        asked.memory_bytes.is_some(),
+    ));
+    all.push(grouped(
+        host,
+        "cpu",
+        groups,
+        cpu,
+        asked.cpu_millis.is_some(),
+    ));
+    all.push(pids(host, limits, asked.pids.is_some()));
+    all.push(users(host));
+    all
+}
+
+fn version_name(host: &Host) -> &'static str {
+    match host.cgroups {
+        Cgroups::V1 { .. } => "cgroup v1",
+        Cgroups::V2 { .. } => "cgroup v2",
+        Cgroups::None { .. } => "none",
+    }
+}
+
+#[expect(
+    clippy::fn_params_excessive_bools,
+    reason = "one question with one true reading"
+)]
+fn grouped(host: &Host, clause: &str, groups: &[Group], value: String, asked: bool) -> Enforced {
+    let missing = no_group(host, clause);
+    let held = missing.is_none() && !groups.is_empty();
+    Enforced {
+        clause: clause.to_owned(),
+        how: missing.unwrap_or_else(|| version_name(host).to_owned()),
+        value: held.then_some(value),
+        asked,
+        state: if held { Held::Held } else { Held::NotHeld },
+    }
+}
+
+#[expect(
+    clippy::fn_params_excessive_bools,
+    reason = "one question with one true reading"
+)]
+fn pids(host: &Host, limits: &Effective, asked: bool) -> Enforced {
+    let group = no_group(host, "pids").is_none();
+    let how = if group {
+        version_name(host)
+    } else {
+        "resource limit in the user namespace"
+    };
+    Enforced {
+        clause: "pids".to_owned(),
+        how: how.to_owned(),
+        value: Some(limits.pids.to_string()),
+        asked,
+        state: Held::Held,
+    }
+}
+
+fn users(host: &Host) -> Enforced {
+    let (how, value) = match host.ids {
+        Ids::Root => ("ids of the sandbox's own", "user 1000, guest 0"),
+        Ids::Subordinate { .. } => ("subordinate ids", "user 1000, guest 0"),
+        Ids::Single => (
+            "one id",
+            "the workload has the id of the user who runs the node",
+        ),
+    };
+    Enforced {
+        clause: "users".to_owned(),
+        how: how.to_owned(),
+        value: Some(value.to_owned()),
+        asked: false,
+        state: Held::Held,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! What was asked, in the words of the house, with every default filled in.
+
+use std::time::Duration;
+
+use api::Code;
+use api::job::{EnforcedState, FileInput, JobCreate, LimitsAsked, wait_from_text};
+use api::log::StreamName;
+use api::node::{OutcomeReport, OutputSegment};
+use bytes::Bytes;
+use model::enforcement::{Enforced, Held, StreamReport, Usage};
+use model::id::NodeId;
+use model::job::Outcome;
+use model::limits;
+use model::spec::{AskedLimits, InputFile, JobSpec, Retry};
+
+use crate::error::Error;
+
+/// The profile of a job that names none.
+const PROFILE_DEFAULT: &str = "default";
+
+pub(crate) fn job_spec(job: JobCreate) -> Result<JobSpec, Error> {
+    Ok(JobSpec {
+        profile: job.profile.unwrap_or_else(|| PROFILE_DEFAULT.to_owned()),
+        argv: job.argv,
+        env: job.env,
+        cwd: job.cwd,
+        root: job.root,
+        timeout_ms: job.timeout_ms.unwrap_or(limits::TIMEOUT_DEFAULT_MS),
+        limits: asked_limits(job.limits),
+        files: job.files.into_iter().map(input_file).collect(),
+        outputs: job.outputs,
+        attach: job.attach,
+        retry: Retry { max_attempts: job.retry.max_attempts },
+        queue_timeout_ms: job.queue_timeout_ms,
+        node: job.node.map(|node| node_id(&node)).transpose()?,
+    })
+}
+
+fn asked_limits(asked: LimitsAsked) -> AskedLimits {
+    AskedLimits {
+        cpu_millis: asked.cpu_millis,
+        memory_bytes: asked.memory_bytes,
+        pids: asked.pids,
+        disk_bytes: asked.disk_bytes,
+    }
+}
+
+fn input_file(file: FileInput) -> InputFile {
+    InputFile {
+        path: file.path,
+        digest: file.digest,
+        size_bytes: file.size_bytes,
+        mode: file.mode,
+    }
+}
+
+fn node_id(text: &str) -> Result<NodeId, Error> {
+    text.parse().map_err(|error: model::id::IdError| {
+        Error::field(Code::InvalidArgument, "node", error.to_string())
+    })
+}
+
+/// The time of `?wait=`; no time when absent.
+pub(crate) fn wait(text: Option<&str>) -> Result<Duration, Error> {
+    let Some(text) = text else { return Ok(Duration::ZERO) };
+    wait_from_text(text).ok_or_else(|| {
+        let message = "wait must be a duration such as `30s`, `500ms` or `2m`";
+        Error::field(Code::InvalidArgument, "wait", message)
+    })
+}
+
+/// The number of rows of a page.
+pub(crate) fn page_limit(asked: Option<u32>) -> Result<u32, Error> {
+    match asked.unwrap_or(limits::PAGE_DEFAULT) {
+        limit if (1..=limits::PAGE_MAX).contains(&limit) => Ok(limit),
+        _ => {
+            let message = format!("limit must be between 1 and {}", limits::PAGE_MAX);
+            Err(Error::field(Code::InvalidArgument, "limit", message))
+        }
+    }
+}
+
+pub(crate) fn outcome(report: OutcomeReport) -> Result<Outcome, Error> {
+    Ok(match report {
+        OutcomeReport::Succeeded => Outcome::Succeeded,
+        OutcomeReport::Failed { exit_code } if (1..=255).contains(&exit_code) => {
+            Outcome::Failed { exit_code }
+        }
+        OutcomeReport::Failed { .. } => {
+            let message = "a failed command has an exit code from 1 to 255";
+            return Err(Error::field(Code::InvalidArgument, "outcome.exit_code", message));
+        }
+        OutcomeReport::TimedOut => Outcome::TimedOut,
+        OutcomeReport::Canceled => Outcome::Canceled,
+        OutcomeReport::Lost { why } => Outcome::Lost { why },
+        OutcomeReport::Refused { why } => Outcome::Refused { why },
+    })
+}
+
+pub(crate) fn enforcement(clauses: Vec<api::job::Enforced>) -> Vec<Enforced> {
+    let one = |clause: api::job::Enforced| Enforced {
+        clause: clause.clause,
+        how: clause.how,
+        value: clause.value,
+        asked: clause.asked,
+        state: match clause.state {
+            EnforcedState::Held => Held::Held,
+            EnforcedState::NotHeld => Held::NotHeld,
+        },
+    };
+    clauses.into_iter().map(one).collect()
+}
+
+pub(crate) fn usage(usage: api::job::Usage) -> Usage {
+    Usage {
+        cpu_ms: usage.cpu_ms,
+        memory_peak_bytes: usage.memory_peak_bytes,
+        pids_peak: usage.pids_peak,
+        disk_bytes: usage.disk_bytes,
+        wall_ms: usage.wall_ms,
+    }
+}
+
+pub(crate) fn stream_report(report: api::job::StreamReport) -> StreamReport {
+    StreamReport {
+        total_bytes: report.total_bytes,
+        kept_bytes: report.kept_bytes,
+        truncated: report.truncated,
+        lost_bytes: report.lost_bytes,
+    }
+}
