@@ -29,9 +29,7 @@ fn variable(name: &str) -> String {
 /// The target directory: the build script's own output is four levels below it.
 fn target_directory() -> PathBuf {
     let out = PathBuf::from(variable("OUT_DIR"));
-    out.ancestors()
-        .nth(4)
-        .map_or(out.clone(), Path::to_path_buf)
+    out.ancestors().nth(4).unwrap_or(&out).to_path_buf()
 }
 
 #[expect(

@@ -53,7 +53,7 @@ const FORK_BOMB_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     say::heading("0. One self-contained binary");
     let binary = release::build(workspace)?;
-    let demo = Demo::new(workspace, binary)?;
+    let demo = Demo::new(workspace, binary, TEAR_DOWN)?;
     say::heading("1. The main job: a year of river readings, a script that reads them, a picture");
     demo.main_job()?;
     let mut escaped = Vec::new();
@@ -114,10 +114,12 @@ struct Demo {
     kept: PathBuf,
     /// The binary's state, and the decoys; gone when this is dropped.
     scratch: TempDir,
+    /// How long a sandbox may take to be gone.
+    tear_down: Duration,
 }
 
 impl Demo {
-    fn new(workspace: &Workspace, binary: PathBuf) -> Result<Self> {
+    fn new(workspace: &Workspace, binary: PathBuf, tear_down: Duration) -> Result<Self> {
         let kept = workspace.target.join("demo");
         fs::create_dir_all(&kept)
             .with_context(|| format!("cannot make the directory {}", kept.display()))?;
@@ -126,6 +128,7 @@ impl Demo {
             examples: workspace.root.join("examples"),
             kept,
             scratch: TempDir::with_prefix("cofferdam-demo-").context("cannot make a directory")?,
+            tear_down,
         })
     }
 
@@ -244,7 +247,7 @@ impl Demo {
         let start = Instant::now();
         loop {
             let left = decoys::left_over(mark, self.scratch.path())?;
-            if left.is_none() || start.elapsed() > TEAR_DOWN {
+            if left.is_none() || start.elapsed() > self.tear_down {
                 return Ok(left);
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -315,6 +318,72 @@ mod tests {
                 process::command("sh").arg("-n").arg(script)
             ));
         }
+    }
+
+    /// A binary that answers what a good one would, except that it does `deed` first.
+    const FAKE: &str = r#"#!/bin/sh
+for last; do :; done
+case "$*" in
+*river.svg*) echo '<svg></svg>' > river.svg; echo 'All is well' > summary.txt; kind=succeeded ;;
+*fork-bomb.sh*) kind=timed_out ;;
+*hog.sh*) kind=failed ;;
+*) kind=succeeded; for i in 0 1 2 3 4 5 6 7 8 9; do for j in 1 2 3; do
+    echo "attempt $i$j: refused (no)"; done; done ;;
+esac
+DEED
+clause() { printf '{"clause":"%s","how":"magic","asked":true,"state":"held"}%s' "$1" "$2"; }
+printf '{"outcome":{"kind":"%s","exit_code":0},"enforcement":[' "$kind"
+clause memory ,; clause pids ,; clause disk ,; clause network ,; clause seccomp ''
+echo ']}'
+"#;
+
+    fn demo_with(deed: &str, dir: &Path) -> Demo {
+        use std::os::unix::fs::PermissionsExt as _;
+        let workspace = Workspace {
+            target: dir.join("target"),
+            ..Workspace::find().unwrap()
+        };
+        let binary = dir.join("cofferdam");
+        fs::write(&binary, FAKE.replace("DEED", deed)).unwrap();
+        fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+        Demo::new(&workspace, binary, Duration::from_millis(100)).unwrap()
+    }
+
+    fn contained(deed: &str) -> Vec<bool> {
+        let dir = tempfile::tempdir().unwrap();
+        let demo = demo_with(deed, dir.path());
+        let verdicts = HOSTILE_PROGRAMS.iter().map(|it| demo.hostile(it).unwrap());
+        verdicts
+            .map(|it| matches!(it, Verdict::Contained(_)))
+            .collect()
+    }
+
+    #[test]
+    fn a_good_binary_does_the_main_job_and_contains_all_three() {
+        let dir = tempfile::tempdir().unwrap();
+        demo_with("", dir.path()).main_job().unwrap();
+        assert_eq!(contained(""), [true, true, true]);
+    }
+
+    #[test]
+    fn a_picture_that_does_not_come_back_fails_the_main_job() {
+        let dir = tempfile::tempdir().unwrap();
+        let demo = demo_with("rm -f river.svg", dir.path());
+        assert!(demo.main_job().is_err());
+    }
+
+    #[test]
+    fn a_leak_in_what_a_program_says_is_not_contained() {
+        assert_eq!(
+            contained("echo 'attempt x: LEAKED y'"),
+            [false, false, false]
+        );
+    }
+
+    #[test]
+    fn a_process_left_behind_is_not_contained() {
+        let deed = r#"sh -c 'sleep 1; :' "$last" >/dev/null 2>&1 &"#;
+        assert_eq!(contained(deed), [false, false, false]);
     }
 
     #[test]

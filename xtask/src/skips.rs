@@ -168,9 +168,14 @@ fn is_here(place: &str) -> Option<bool> {
         fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
             .is_ok_and(|text| text.split_whitespace().any(|name| name == "memory"))
     };
-    let user_namespaces = || {
-        fs::read_to_string("/proc/sys/user/max_user_namespaces")
-            .is_ok_and(|text| text.trim() != "0")
+    let reads = |path: &str, value: &str| {
+        fs::read_to_string(Path::new("/proc/sys").join(path)).is_ok_and(|it| it.trim() == value)
+    };
+    let no_user_namespaces = || {
+        reads("user/max_user_namespaces", "0")
+            || !install::is_root()
+                && (reads("kernel/unprivileged_userns_clone", "0")
+                    || reads("kernel/apparmor_restrict_unprivileged_userns", "1"))
     };
     match place {
         "anywhere" => Some(true),
@@ -178,7 +183,7 @@ fn is_here(place: &str) -> Option<bool> {
         "not-root" => Some(!install::is_root()),
         "no-cgroup-v1" => Some(!Path::new("/sys/fs/cgroup/memory").is_dir()),
         "no-cgroup-v2" => Some(!v2()),
-        "no-user-namespaces" => Some(!user_namespaces()),
+        "no-user-namespaces" => Some(no_user_namespaces()),
         "no-kvm" => Some(!Path::new("/dev/kvm").exists()),
         _ => None,
     }

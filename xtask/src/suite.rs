@@ -45,7 +45,8 @@ pub(crate) fn run(workspace: &Workspace, filter: &[String]) -> Result<()> {
 /// The tests themselves. What they print goes to a report, so that the console shows which test
 /// runs and not what all of them say.
 fn tests(workspace: &Workspace, filter: &[String]) -> Result<Report> {
-    let junit = workspace.target.join("nextest/default/junit.xml");
+    // nextest keeps its store below the workspace, wherever the binaries go.
+    let junit = workspace.root.join("target/nextest/default/junit.xml");
     match fs::remove_file(&junit) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).context("cannot remove the report of the run before");

@@ -80,9 +80,11 @@ pub async fn prepare(driver: &dyn Driver, host: &Host, spec: &Spec) -> Result<Pr
         .say(&confine)
         .await
         .map_err(|error| fail(format!("{error:?}")))?;
-    match prepared.message().await? {
-        FromGuest::Confined => Ok(prepared),
-        other => Err(fail(format!("{other:?}"))),
+    let message = prepared.message().await?;
+    if message == FromGuest::Confined {
+        Ok(prepared)
+    } else {
+        Err(fail(format!("{message:?}")))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Speaking with a guest: frames out, bounded frames in.
 
-use ::guest::message::{self, BadMessage, FromGuest, Stream, ToGuest, VERSION};
+pub use ::guest::message;
+use ::guest::message::{BadMessage, FromGuest, Stream, ToGuest, VERSION};
 use ::guest::wire::{self, BadFrame, Kind};
 use bytes::{Bytes, BytesMut};
 use std::fmt::Debug;

@@ -1,1 +1,124 @@
-//! node
+//! The node agent: takes leases, runs each job in a sandbox, carries its streams, reports, recovers.
+//!
+//! It dials the control plane and is never dialled: it registers, renews, polls and reports over HTTP,
+//! also when both are one process. What it must not forget is on its disk before it acts: the handle of
+//! a sandbox before the sandbox is started, output before the guest may forget it. So it may be killed
+//! in any line; the next one finds the sandboxes that live on and goes on with them.
+//!
+//! This room must never open the database, decide what is allowed, or know any driver by name. It must
+//! never put tear-down between a result and whoever waits for it, and it must never trust the length,
+//! number or order of anything that a guest or a client sends.
+
+mod agent;
+mod convert;
+mod files;
+mod job;
+mod outcome;
+mod pump;
+mod record;
+mod recover;
+mod spool;
+
+use api::attach::LinkOpen;
+use api::client::Client;
+use driver::driver::Driver;
+use driver::host::Host;
+use model::points::Points;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How a node is set up.
+#[derive(Debug)]
+pub struct Config {
+    /// For people.
+    pub name: String,
+    /// A different one at each start of the process.
+    pub incarnation: String,
+    /// Jobs at one time.
+    pub slots: u32,
+    /// Private to this node: the records of its jobs and their output.
+    pub dir: PathBuf,
+    /// Where a test may stop the process.
+    pub points: Points,
+}
+
+/// A node. Clones are the same node.
+#[derive(Debug, Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    client: Client,
+    driver: Arc<dyn Driver>,
+    host: Host,
+    jobs: Mutex<HashMap<String, Running>>,
+    /// A slot became free, or there is none any more.
+    freed: Notify,
+    tasks: TaskTracker,
+    /// No new work is taken.
+    draining: AtomicBool,
+}
+
+/// What the rest of the node knows of a job that it has.
+#[derive(Debug, Clone)]
+struct Running {
+    epoch: u64,
+    cancel: CancellationToken,
+    attach: mpsc::Sender<LinkOpen>,
+}
+
+impl Node {
+    /// A node that runs jobs with `driver` for the control plane behind `client`.
+    pub fn new(config: Config, client: Client, driver: Arc<dyn Driver>, host: Host) -> Node {
+        let inner = Inner {
+            config,
+            client,
+            driver,
+            host,
+            jobs: Mutex::default(),
+            freed: Notify::new(),
+            tasks: TaskTracker::new(),
+            draining: AtomicBool::new(false),
+        };
+        Node {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Works until `stop`. Clients that want a job's streams come through `links`.
+    ///
+    /// When it returns, jobs that were running go on in their sandboxes where the driver lets them, for
+    /// the next node to find.
+    pub async fn run(&self, links: mpsc::Receiver<LinkOpen>, stop: CancellationToken) {
+        agent::run(self, links, stop).await;
+    }
+
+    /// Waits until every job that it has is reported and taken away; takes no new ones.
+    pub async fn drain(&self) {
+        self.inner
+            .draining
+            .store(true, std::sync::atomic::Ordering::Release);
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, HashMap<String, Running>> {
+        // Each statement under the lock leaves the map whole.
+        self.inner
+            .jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn at(&self, point: &'static str) {
+        self.inner.config.points.at(point);
+    }
+}

@@ -5,6 +5,7 @@
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,9 @@ use crate::suite::seconds;
 
 /// More than any program of the demo says; the rest is read and dropped.
 const SAID_MAX: usize = 4 << 20;
+
+/// How long the pipes of a command may stay open after its end.
+const PIPES: Duration = Duration::from_secs(5);
 
 /// Lines of a hostile program that are shown.
 const LINES_SHOWN: usize = 80;
@@ -43,10 +47,14 @@ impl Answer {
         let out = child.stdout.take().map(drain);
         let err = child.stderr.take().map(drain);
         wait(&mut child, start + patience)?;
-        let text = |reader: Option<thread::JoinHandle<String>>| {
-            reader.and_then(|it| it.join().ok()).unwrap_or_default()
+        let took = start.elapsed();
+        // Not for ever: who was left behind by the command may hold its pipes open.
+        let text = |reader: Option<mpsc::Receiver<String>>| {
+            reader
+                .and_then(|it| it.recv_timeout(PIPES).ok())
+                .unwrap_or_default()
         };
-        Ok(Self::from_texts(&text(out), &text(err), start.elapsed()))
+        Ok(Self::from_texts(&text(out), &text(err), took))
     }
 
     pub(super) fn from_texts(stdout: &str, stderr: &str, took: Duration) -> Self {
@@ -216,7 +224,9 @@ fn wait(child: &mut Child, deadline: Instant) -> Result<()> {
     Ok(())
 }
 
-fn drain(mut from: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+/// Reads to the end, so that the writer never waits for us; keeps what is bounded.
+fn drain(mut from: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::sync_channel(1);
     thread::spawn(move || {
         let mut kept = Vec::new();
         let mut buffer = vec![0; 64 << 10];
@@ -224,8 +234,10 @@ fn drain(mut from: impl Read + Send + 'static) -> thread::JoinHandle<String> {
             let room = SAID_MAX.saturating_sub(kept.len()).min(size);
             kept.extend_from_slice(&buffer[..room]);
         }
-        String::from_utf8_lossy(&kept).into_owned()
-    })
+        // Nobody listens any more when it took too long.
+        drop(sender.send(String::from_utf8_lossy(&kept).into_owned()));
+    });
+    receiver
 }
 
 #[cfg(test)]

@@ -227,7 +227,14 @@ impl Launcher {
         }
         if self.shared.known().ended.remove(id).is_some() {
             // A launcher that is gone has forgotten it too.
-            drop(send(&self.shared.socket, &ToJail::Forget { id: id.to_owned() }, &[]).await);
+            drop(
+                send(
+                    &self.shared.socket,
+                    &ToJail::Forget { id: id.to_owned() },
+                    &[],
+                )
+                .await,
+            );
         }
         Ok(())
     }

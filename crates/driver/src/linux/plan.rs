@@ -86,7 +86,7 @@ fn effective(spec: &Spec, host: &Host) -> Effective {
     let half = host.memory_bytes / 2;
     let memory_bytes = asked
         .memory_bytes
-        .unwrap_or(defaults::MEMORY_DEFAULT_BYTES.min(half));
+        .unwrap_or_else(|| defaults::MEMORY_DEFAULT_BYTES.min(half));
     let default_disk = defaults::DISK_DEFAULT_BYTES.min(memory_bytes / 2);
     Effective {
         memory_bytes,
@@ -94,7 +94,7 @@ fn effective(spec: &Spec, host: &Host) -> Effective {
         pids: asked.pids.unwrap_or(defaults::PIDS_DEFAULT),
         cpu_millis: asked
             .cpu_millis
-            .unwrap_or(defaults::CPU_DEFAULT_MILLIS.min(host.cpus * 1000)),
+            .unwrap_or_else(|| defaults::CPU_DEFAULT_MILLIS.min(host.cpus * 1000)),
     }
 }
 
@@ -256,7 +256,7 @@ fn enforced(spec: &Spec, host: &Host, limits: &Effective, groups: &[Group]) -> V
             "read-only mounts",
             spec.root.as_ref().map(|r| r.path.display().to_string()),
         ),
-        held("system_calls", "seccomp allow-list", None),
+        held("seccomp", "allow-list of system calls", None),
         held("privileges", "no_new_privs, no capabilities", None),
     ];
     all.push(Enforced {
@@ -305,10 +305,6 @@ fn version_name(host: &Host) -> &'static str {
     }
 }
 
-#[expect(
-    clippy::fn_params_excessive_bools,
-    reason = "one question with one true reading"
-)]
 fn grouped(host: &Host, clause: &str, groups: &[Group], value: String, asked: bool) -> Enforced {
     let missing = no_group(host, clause);
     let held = missing.is_none() && !groups.is_empty();
@@ -321,10 +317,6 @@ fn grouped(host: &Host, clause: &str, groups: &[Group], value: String, asked: bo
     }
 }
 
-#[expect(
-    clippy::fn_params_excessive_bools,
-    reason = "one question with one true reading"
-)]
 fn pids(host: &Host, limits: &Effective, asked: bool) -> Enforced {
     let group = no_group(host, "pids").is_none();
     let how = if group {

@@ -1,0 +1,159 @@
+//! The node's own loops: registering, renewing, polling, and handing clients to jobs.
+
+use crate::{Node, job, recover};
+use api::attach::LinkOpen;
+use api::node::{JobRef, NodeHeartbeat, NodePoll, NodeRegister};
+use model::limits;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Between two tries when the control plane does not answer, at first and at most.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_MOST: Duration = Duration::from_secs(5);
+/// How long one poll waits for work.
+const POLL_WAIT: Duration = Duration::from_secs(20);
+
+/// Works until `stop`.
+pub(crate) async fn run(node: &Node, links: mpsc::Receiver<LinkOpen>, stop: CancellationToken) {
+    let work = async {
+        let heartbeat = register(node).await;
+        tokio::join!(renew(node, heartbeat), poll(node), hand_over(node, links));
+    };
+    // Dropped where it waits: everything that must not be forgotten is on the disk.
+    stop.run_until_cancelled(work).await;
+}
+
+/// Registers, takes up what is left from before, and tells how often to renew.
+async fn register(node: &Node) -> Duration {
+    let host = &node.inner.host;
+    let facts = BTreeMap::from([
+        ("memory_bytes".to_owned(), host.memory_bytes.to_string()),
+        ("cpus".to_owned(), host.cpus.to_string()),
+        ("landlock_abi".to_owned(), host.landlock_abi.to_string()),
+    ]);
+    let hello = NodeRegister {
+        name: node.inner.config.name.clone(),
+        incarnation: node.inner.config.incarnation.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        slots: node.inner.config.slots,
+        drivers: vec![node.inner.driver.name().to_owned()],
+        facts,
+    };
+    let mut pause = PAUSE_FIRST;
+    loop {
+        match node.inner.client.node_register(&hello).await {
+            Ok(registered) => {
+                recover::recover(node, registered.held).await;
+                return Duration::from_millis(registered.heartbeat_ms.max(1));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "failed to register; trying again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MOST);
+            }
+        }
+    }
+}
+
+async fn renew(node: &Node, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        let running = held(node);
+        let incarnation = node.inner.config.incarnation.clone();
+        match node
+            .inner
+            .client
+            .node_heartbeat(&NodeHeartbeat {
+                incarnation,
+                running,
+            })
+            .await
+        {
+            Ok(answer) => {
+                // A stale lease is somebody else's now: whatever it does here is to end, and its report
+                // will be refused.
+                cancel(node, &answer.cancel);
+                cancel(node, &answer.stale);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "failed to renew; the leases go on until they end")
+            }
+        }
+    }
+}
+
+/// The jobs that this node has.
+fn held(node: &Node) -> Vec<JobRef> {
+    let jobs = node.jobs();
+    let one = |(job_id, job): (&String, &crate::Running)| JobRef {
+        job_id: job_id.clone(),
+        epoch: job.epoch,
+    };
+    jobs.iter().map(one).collect()
+}
+
+fn cancel(node: &Node, refs: &[JobRef]) {
+    let jobs = node.jobs();
+    for each in refs {
+        if let Some(job) = jobs.get(&each.job_id).filter(|job| job.epoch == each.epoch) {
+            job.cancel.cancel();
+        }
+    }
+}
+
+async fn poll(node: &Node) {
+    let mut pause = PAUSE_FIRST;
+    loop {
+        let free_slots = free_slots(node).await;
+        let request = NodePoll {
+            incarnation: node.inner.config.incarnation.clone(),
+            free_slots,
+            wait_ms: u64::try_from(POLL_WAIT.as_millis()).unwrap_or(limits::POLL_WAIT_MAX_MS),
+        };
+        match node.inner.client.node_poll(&request).await {
+            Ok(answer) => {
+                pause = PAUSE_FIRST;
+                cancel(node, &answer.cancel);
+                for lease in answer.leases {
+                    job::begin(node, lease);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "failed to poll; trying again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MOST);
+            }
+        }
+    }
+}
+
+/// Waits for a free slot, and says how many there are.
+async fn free_slots(node: &Node) -> u32 {
+    loop {
+        let freed = node.inner.freed.notified();
+        let used = u32::try_from(node.jobs().len()).unwrap_or(u32::MAX);
+        let free = node.inner.config.slots.saturating_sub(used);
+        if node.inner.draining.load(Ordering::Acquire) {
+            std::future::pending::<()>().await;
+        }
+        if free > 0 {
+            return free;
+        }
+        freed.await;
+    }
+}
+
+/// Gives clients to the jobs that they want to attach to. For a job that is not here, or that has
+/// enough of them, the stream is dropped, which closes it.
+async fn hand_over(node: &Node, mut links: mpsc::Receiver<LinkOpen>) {
+    while let Some(open) = links.recv().await {
+        let job = node.jobs().get(&open.job_id).cloned();
+        if let Some(job) = job {
+            drop(job.attach.try_send(open));
+        }
+    }
+    std::future::pending::<()>().await;
+}

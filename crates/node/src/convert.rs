@@ -1,0 +1,56 @@
+//! From what the control plane says to what a driver takes, and back.
+
+use api::job::{Enforced, EnforcedState, LimitsAsked, StreamReport, Usage};
+use model::enforcement::{Enforced as ModelEnforced, Held};
+use model::spec::AskedLimits;
+
+/// Limits as a driver takes them.
+pub(crate) fn limits(asked: LimitsAsked) -> AskedLimits {
+    AskedLimits {
+        cpu_millis: asked.cpu_millis,
+        memory_bytes: asked.memory_bytes,
+        pids: asked.pids,
+        disk_bytes: asked.disk_bytes,
+    }
+}
+
+/// What is in force, as it is reported.
+pub(crate) fn enforced(all: &[ModelEnforced]) -> Vec<Enforced> {
+    let one = |each: &ModelEnforced| Enforced {
+        clause: each.clause.clone(),
+        how: each.how.clone(),
+        value: each.value.clone(),
+        asked: each.asked,
+        state: match each.state {
+            Held::Held => EnforcedState::Held,
+            Held::NotHeld => EnforcedState::NotHeld,
+        },
+    };
+    all.iter().map(one).collect()
+}
+
+/// What became of a stream.
+pub(crate) fn stream(spool: &crate::spool::Spool) -> StreamReport {
+    let (total_bytes, kept_bytes) = (spool.total(), spool.kept());
+    StreamReport {
+        total_bytes,
+        kept_bytes,
+        truncated: kept_bytes < total_bytes,
+        lost_bytes: 0,
+    }
+}
+
+/// What was used, as guest and control groups counted it.
+pub(crate) fn usage(
+    exited: &driver::guest::message::Exited,
+    counted: &driver::driver::Counted,
+) -> Usage {
+    let seen = (exited.max_rss_bytes > 0).then_some(exited.max_rss_bytes);
+    Usage {
+        cpu_ms: exited.cpu_ms,
+        wall_ms: exited.wall_ms,
+        memory_peak_bytes: counted.memory_peak_bytes.or(seen),
+        pids_peak: counted.pids_peak,
+        disk_bytes: None,
+    }
+}

@@ -1,0 +1,618 @@
+//! The life of one job on a node, from its lease to the moment when nothing of it is left.
+
+use crate::outcome::{self, Asked, Told};
+use crate::pump::{End, Lease as PumpLease, Pump, PumpError};
+use crate::record::{self, Record};
+use crate::spool::{Piece, Spool};
+use crate::{Node, Running, convert, files};
+use api::attach::LinkOpen;
+use api::client::ClientError;
+use api::job::{Enforced, Usage};
+use api::log::StreamName;
+use api::node::{JobFinished, JobOutput, JobStarted, Lease, LeaseSpec, OutputSegment};
+use driver::driver::{Counted, DriverError, Plan, Spec};
+use driver::guest::message::{Exited, FromGuest, Start, ToGuest, VERSION};
+use driver::guest::{GuestError, GuestReader, GuestWriter, Incoming, split};
+use driver::host::Root;
+use model::id::SandboxId;
+use model::limits;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// How long a sandbox may take until its guest has answered and the workload is confined.
+const PROVISION: Duration = Duration::from_secs(60);
+/// How long a job that is to be attached to waits for its client.
+const ATTACH: Duration = Duration::from_secs(30);
+/// Clients that wait to be attached to one job.
+const ATTACH_QUEUE: usize = 4;
+/// Output that is reported together with the outcome, in bytes: most jobs print less.
+const INLINE_BYTES: usize = 64 * 1024;
+/// Between two tries of a report, at first and at most.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MOST: Duration = Duration::from_secs(15);
+
+/// A job on this node.
+pub(crate) struct Job {
+    node: Node,
+    lease: PumpLease,
+    spec: LeaseSpec,
+    dir: PathBuf,
+    cancel: CancellationToken,
+    attach: mpsc::Receiver<LinkOpen>,
+}
+
+/// What is known when a job is over.
+struct Report {
+    told: Told,
+    usage: Option<Usage>,
+    enforcement: Option<Vec<Enforced>>,
+    spools: Option<(Spool, Spool)>,
+}
+
+impl Report {
+    fn of(told: Told) -> Report {
+        Report {
+            told,
+            usage: None,
+            enforcement: None,
+            spools: None,
+        }
+    }
+}
+
+/// Why a job could not be carried through; the sandbox is destroyed in any case.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("make the sandbox")]
+    Driver(#[from] DriverError),
+    #[error("speak with the guest")]
+    Guest(#[from] GuestError),
+    #[error("carry the streams")]
+    Pump(#[from] PumpError),
+    #[error("wait for the sandbox")]
+    Silent,
+}
+
+/// Takes a lease on: registers the job and starts its task.
+pub(crate) fn begin(node: &Node, lease: Lease) {
+    let Some(job) = Job::register(node, &lease) else {
+        return;
+    };
+    let tasks = node.inner.tasks.clone();
+    tasks.spawn(job.run(lease));
+}
+
+/// Goes on with a job that an earlier process of this node had released.
+pub(crate) fn adopt(node: &Node, record: Record) {
+    let lease = Lease {
+        job_id: record.job_id.clone(),
+        tenant: String::new(),
+        attempt: record.attempt,
+        epoch: record.epoch,
+        spec: record.spec.clone(),
+    };
+    let Some(job) = Job::register(node, &lease) else {
+        return;
+    };
+    let tasks = node.inner.tasks.clone();
+    tasks.spawn(job.resume(record));
+}
+
+impl Job {
+    fn register(node: &Node, lease: &Lease) -> Option<Job> {
+        let dir = record::dir_of(&node.inner.config.dir, &lease.job_id)?;
+        let cancel = CancellationToken::new();
+        let (attach, attached) = mpsc::channel(ATTACH_QUEUE);
+        let running = Running {
+            epoch: lease.epoch,
+            cancel: cancel.clone(),
+            attach,
+        };
+        node.jobs().insert(lease.job_id.clone(), running);
+        let (job_id, attempt, epoch) = (lease.job_id.clone(), lease.attempt, lease.epoch);
+        Some(Job {
+            node: node.clone(),
+            lease: PumpLease {
+                job_id,
+                attempt,
+                epoch,
+            },
+            spec: lease.spec.clone(),
+            dir,
+            cancel,
+            attach: attached,
+        })
+    }
+
+    /// From the lease to the end. The report goes out before anything is taken away.
+    async fn run(mut self, lease: Lease) {
+        match self.plan() {
+            Err(told) => self.finish(Report::of(told)).await,
+            Ok(plan) => {
+                let record = Record::new(&lease, plan.handle.clone());
+                if let Err(error) = record.write(&self.dir) {
+                    let told = Told::refused(format!("the node cannot write its records: {error}"));
+                    self.finish(Report::of(told)).await;
+                } else {
+                    self.node.at("node.recorded");
+                    let report = self.carry_out(&plan, record).await;
+                    self.node.at("node.ended");
+                    self.finish(report).await;
+                    self.destroy(&plan.handle).await;
+                }
+            }
+        }
+        self.leave();
+    }
+
+    /// From a sandbox that lived on to the end.
+    async fn resume(mut self, record: Record) {
+        tracing::info!(
+            job.id = record.job_id,
+            "going on with a job that outlived its agent"
+        );
+        let report = match self.resume_streams(&record).await {
+            Ok(report) => report,
+            Err(error) => self.broken(&record.handle, &error).await,
+        };
+        self.finish(report).await;
+        self.destroy(&record.handle).await;
+        self.leave();
+    }
+
+    fn leave(&self) {
+        record::remove(&self.dir);
+        self.node.at("node.removed");
+        self.node.jobs().remove(&self.lease.job_id);
+        self.node.inner.freed.notify_one();
+    }
+
+    fn plan(&self) -> Result<Plan, Told> {
+        let root = self
+            .spec
+            .root
+            .as_ref()
+            .map(|path| Root::read(Path::new(path)))
+            .transpose();
+        let root = root.map_err(|error| {
+            Told::refused(format!("the root file system cannot be read: {error}"))
+        })?;
+        let life = self.spec.timeout_ms + limits::GRACE_MS + limits::LIFE_MARGIN_MS;
+        let spec = Spec {
+            id: new_sandbox_id(),
+            root,
+            limits: convert::limits(self.spec.limits),
+            life: Duration::from_millis(life),
+        };
+        self.node
+            .inner
+            .driver
+            .plan(&spec, &self.node.inner.host)
+            .map_err(|refused| {
+                let clauses = refused
+                    .iter()
+                    .map(|one| format!("{}: {}", one.clause, one.why));
+                Told::refused(clauses.collect::<Vec<_>>().join("; "))
+            })
+    }
+
+    async fn carry_out(&mut self, plan: &Plan, mut record: Record) -> Report {
+        // The sandbox is made while `started` travels; the command is let go when both are there.
+        let (made, acknowledged) = tokio::join!(
+            tokio::time::timeout(PROVISION, self.provision(plan)),
+            self.say_started(plan),
+        );
+        let Some(cancel) = acknowledged else {
+            return Report::of(Told::lost("the lease was not this node's any more"));
+        };
+        self.node.at("node.acknowledged");
+        let guest = match made.map_err(|_| Broken::Silent).flatten() {
+            Ok(guest) => guest,
+            Err(error) => return self.not_made(plan, &error).await,
+        };
+        record.released = true;
+        if cancel || self.cancel.is_cancelled() || record.write(&self.dir).is_err() {
+            return Report::of(Told::canceled());
+        }
+        self.node.at("node.released");
+        match self.run_command(plan, guest).await {
+            Ok(report) => report,
+            Err(error) => self.broken(&plan.handle, &error).await,
+        }
+    }
+
+    /// A sandbox with its files in place and a confined process that waits.
+    async fn provision(
+        &self,
+        plan: &Plan,
+    ) -> Result<Result<(GuestReader, GuestWriter), Told>, Broken> {
+        let driver = &self.node.inner.driver;
+        driver.start(plan).await?;
+        self.node.at("node.sandboxed");
+        let (mut reader, mut writer) = split(driver.connect(&plan.handle).await?);
+        writer
+            .say(&ToGuest::Hello {
+                version: VERSION,
+                stdout: 0,
+                stderr: 0,
+            })
+            .await?;
+        writer.say(&ToGuest::Confine(plan.confine.clone())).await?;
+        loop {
+            match reader.next().await? {
+                Incoming::Message(FromGuest::Hello { version, .. }) if version != VERSION => {
+                    return Err(GuestError::Version { theirs: version }.into());
+                }
+                Incoming::Message(FromGuest::Confined) => break,
+                Incoming::Message(FromGuest::Started {
+                    failure: Some(failure),
+                }) => {
+                    return Ok(Err(outcome::not_started("", &failure)));
+                }
+                Incoming::Message(_) | Incoming::Output(..) | Incoming::File(_) => {}
+            }
+        }
+        for file in &self.spec.files {
+            let halves = (&mut reader, &mut writer);
+            if let Err(error) = files::put(&self.node.inner.client, halves, file).await {
+                return Ok(Err(files::put_failed(file, &error)));
+            }
+        }
+        Ok(Ok((reader, writer)))
+    }
+
+    /// Tells the control plane that the command is about to be let go. `None`: it may not be. Otherwise
+    /// whether somebody wants it to end already.
+    async fn say_started(&self, plan: &Plan) -> Option<bool> {
+        let started = JobStarted {
+            epoch: self.lease.epoch,
+            attempt: self.lease.attempt,
+            driver: plan.handle.driver.clone(),
+            sandbox_id: Some(plan.handle.id.to_string()),
+            enforcement: convert::enforced(&plan.enforced),
+        };
+        let client = &self.node.inner.client;
+        let job = self.lease.job_id.as_str();
+        insist(|| client.node_job_started(job, &started))
+            .await
+            .ok()
+            .map(|answer| answer.cancel)
+    }
+
+    async fn run_command(
+        &mut self,
+        plan: &Plan,
+        guest: Result<(GuestReader, GuestWriter), Told>,
+    ) -> Result<Report, Broken> {
+        let (reader, mut writer) = match guest {
+            Ok(halves) => halves,
+            Err(told) => return Ok(Report::of(told)),
+        };
+        let first = if self.spec.attach {
+            self.first_client().await
+        } else {
+            None
+        };
+        if self.spec.attach && first.is_none() {
+            return Ok(Report::of(Told::canceled()));
+        }
+        writer.say(&ToGuest::Start(self.start())).await?;
+        let spools = self.spools().map_err(PumpError::Spool)?;
+        let mut pump = Pump::new(
+            (reader, writer),
+            spools,
+            self.lease.clone(),
+            self.node.inner.client.clone(),
+            self.cancel.clone(),
+        );
+        if let Some(open) = first {
+            pump.attach(open.io);
+        }
+        self.stream(&plan.handle, pump).await
+    }
+
+    async fn resume_streams(&mut self, record: &Record) -> Result<Report, Broken> {
+        let stream = self.node.inner.driver.connect(&record.handle).await?;
+        let (reader, mut writer) = split(stream);
+        let spools = self.spools().map_err(PumpError::Spool)?;
+        let (stdout, stderr) = (spools.0.total(), spools.1.total());
+        writer
+            .say(&ToGuest::Hello {
+                version: VERSION,
+                stdout,
+                stderr,
+            })
+            .await?;
+        // Whoever fed it is gone.
+        writer.say(&ToGuest::StdinEnd).await?;
+        let client = self.node.inner.client.clone();
+        let (lease, cancel) = (self.lease.clone(), self.cancel.clone());
+        let pump = Pump::new((reader, writer), spools, lease, client, cancel);
+        self.stream(&record.handle, pump).await
+    }
+
+    /// Carries the streams to their end, then what is to be kept.
+    async fn stream(
+        &mut self,
+        handle: &driver::driver::Handle,
+        mut pump: Pump,
+    ) -> Result<Report, Broken> {
+        let end = pump.run(&mut self.attach).await?;
+        pump.end().await?;
+        match end {
+            End::NotStarted(failure) => {
+                let program = self.spec.argv.first().map_or("", String::as_str);
+                Ok(Report::of(outcome::not_started(program, &failure)))
+            }
+            End::Exited(exited) => {
+                let missing = self.keep_files(&mut pump).await;
+                let counted = self
+                    .node
+                    .inner
+                    .driver
+                    .counted(handle)
+                    .await
+                    .unwrap_or_default();
+                let spools = Some((pump.stdout, pump.stderr));
+                Ok(Report {
+                    spools,
+                    ..self.ended(&exited, &counted, missing)
+                })
+            }
+        }
+    }
+
+    fn ended(&self, exited: &Exited, counted: &Counted, missing: Vec<String>) -> Report {
+        let asked = if self.cancel.is_cancelled() {
+            Asked::ToStop
+        } else {
+            Asked::Nobody
+        };
+        let mut told = outcome::ended(exited, counted, asked);
+        if !missing.is_empty() {
+            let notes = told.detail.into_iter().chain(missing);
+            told.detail = Some(notes.collect::<Vec<_>>().join("; "));
+        }
+        let usage = Some(convert::usage(exited, counted));
+        Report {
+            told,
+            usage,
+            enforcement: None,
+            spools: None,
+        }
+    }
+
+    /// Keeps the files that were asked for; returns a sentence about each that could not be.
+    async fn keep_files(&self, pump: &mut Pump) -> Vec<String> {
+        let mut missing = Vec::new();
+        for path in &self.spec.outputs {
+            let halves = (&mut pump.reader, &mut pump.writer);
+            let client = &self.node.inner.client;
+            if let Err(error) = files::get(client, halves, &self.lease, path).await {
+                missing.push(format!("`{path}` could not be kept: {error}"));
+            }
+        }
+        missing
+    }
+
+    async fn first_client(&mut self) -> Option<LinkOpen> {
+        tokio::select! {
+            open = self.attach.recv() => open,
+            () = self.cancel.cancelled() => None,
+            () = tokio::time::sleep(ATTACH) => None,
+        }
+    }
+
+    fn start(&self) -> Start {
+        let mut env = vec![
+            ("HOME".to_owned(), model::spec::HOME.to_owned()),
+            ("LANG".to_owned(), "C.UTF-8".to_owned()),
+            (
+                "PATH".to_owned(),
+                "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin".to_owned(),
+            ),
+            ("SHELL".to_owned(), "/bin/sh".to_owned()),
+            ("USER".to_owned(), "user".to_owned()),
+        ];
+        env.retain(|(key, _)| !self.spec.env.contains_key(key));
+        env.extend(
+            self.spec
+                .env
+                .iter()
+                .map(|(key, value)| (key.clone(), value.clone())),
+        );
+        let cwd = self.spec.cwd.as_deref().unwrap_or(model::spec::HOME);
+        Start {
+            argv: self.spec.argv.clone(),
+            env,
+            cwd: model::spec::absolute(cwd),
+            stdin: self.spec.attach,
+            timeout_ms: self.spec.timeout_ms,
+            grace_ms: limits::GRACE_MS,
+        }
+    }
+
+    fn spools(&self) -> std::io::Result<(Spool, Spool)> {
+        let open = |name: &str| Spool::open(&self.dir.join(name));
+        Ok((open("stdout.spool")?, open("stderr.spool")?))
+    }
+
+    async fn not_made(&self, plan: &Plan, error: &Broken) -> Report {
+        let detail = self
+            .why_ended(&plan.handle)
+            .await
+            .unwrap_or_else(|| chain(error));
+        tracing::warn!(
+            job.id = self.lease.job_id,
+            error = detail,
+            "failed to make a sandbox"
+        );
+        Report::of(Told::refused(format!(
+            "the sandbox could not be made: {detail}"
+        )))
+    }
+
+    /// The sandbox went away under a running command.
+    async fn broken(&self, handle: &driver::driver::Handle, error: &Broken) -> Report {
+        let counted = self
+            .node
+            .inner
+            .driver
+            .counted(handle)
+            .await
+            .unwrap_or_default();
+        let why = self.why_ended(handle).await.unwrap_or_else(|| chain(error));
+        tracing::warn!(
+            job.id = self.lease.job_id,
+            error = why,
+            "a sandbox ended under its command"
+        );
+        let mut report = Report::of(Told::lost(format!("the sandbox ended: {why}")));
+        if counted.out_of_memory {
+            report.told.detail = Some("the memory limit was reached".to_owned());
+        }
+        report.spools = self.spools().ok();
+        report
+    }
+
+    /// What the supervisor of a sandbox that is gone knows about its end.
+    async fn why_ended(&self, handle: &driver::driver::Handle) -> Option<String> {
+        let ended = self.node.inner.driver.ended(handle);
+        let ended = tokio::time::timeout(Duration::from_secs(1), ended)
+            .await
+            .ok()?
+            .ok()?;
+        let deadline = ended.deadline.then(|| "its deadline was over".to_owned());
+        ended.failure.or(deadline)
+    }
+
+    /// Reports what is not reported yet, and the outcome.
+    async fn finish(&self, report: Report) {
+        let (mut stdout, mut stderr) = (
+            api::job::StreamReport::default(),
+            api::job::StreamReport::default(),
+        );
+        let mut segments = Vec::new();
+        if let Some((out, err)) = report.spools {
+            (stdout, stderr) = (convert::stream(&out), convert::stream(&err));
+            for (name, mut spool) in [(StreamName::Stdout, out), (StreamName::Stderr, err)] {
+                if let Err(error) = self.report_rest(name, &mut spool, &mut segments).await {
+                    tracing::warn!(%error, job.id = self.lease.job_id, "failed to read the spool");
+                }
+            }
+        }
+        let finished = JobFinished {
+            epoch: self.lease.epoch,
+            attempt: self.lease.attempt,
+            outcome: report.told.outcome,
+            usage: report.usage,
+            enforcement: report.enforcement,
+            stdout,
+            stderr,
+            detail: report.told.detail,
+            segments,
+        };
+        let client = &self.node.inner.client;
+        let job = self.lease.job_id.as_str();
+        match insist(|| client.node_job_finished(job, &finished)).await {
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, job.id = job, "the outcome was not accepted"),
+        }
+        self.node.at("node.reported");
+    }
+
+    /// Gathers the rest of a stream: into `segments` as long as it is little, else in reports of its own.
+    async fn report_rest(
+        &self,
+        stream: StreamName,
+        spool: &mut Spool,
+        segments: &mut Vec<OutputSegment>,
+    ) -> std::io::Result<()> {
+        let most = limits::OUTPUT_SEGMENT_BYTES;
+        let mut pieces: Vec<Piece> = Vec::new();
+        while let Some(piece) = spool.unreported(most)? {
+            pieces.push(piece);
+            spool.reported()?;
+        }
+        pieces.extend(spool.tail(most)?);
+        for piece in pieces {
+            let segment = OutputSegment::new(stream, piece.offset, &piece.bytes);
+            let size: usize = segments.iter().map(|one| one.data.len()).sum();
+            if size + segment.data.len() <= INLINE_BYTES {
+                segments.push(segment);
+                continue;
+            }
+            let (epoch, attempt) = (self.lease.epoch, self.lease.attempt);
+            let output = JobOutput {
+                epoch,
+                attempt,
+                segments: vec![segment],
+            };
+            let client = &self.node.inner.client;
+            let sent = insist(|| client.node_job_output(&self.lease.job_id, &output)).await;
+            sent.map(drop).map_err(std::io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    async fn destroy(&self, handle: &driver::driver::Handle) {
+        if let Err(error) = self.node.inner.driver.destroy(handle).await {
+            let error = chain(&error);
+            tracing::error!(
+                job.id = self.lease.job_id,
+                error,
+                "failed to take a sandbox away"
+            );
+        }
+        self.node.at("node.destroyed");
+    }
+}
+
+/// An error with all that it says it came from.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+/// Repeats a report until it is answered: a control plane that is away comes back. An answer that
+/// repeating cannot change ends it.
+pub(crate) async fn insist<T, F, R>(report: F) -> Result<T, ClientError>
+where
+    F: Fn() -> R,
+    R: Future<Output = Result<T, ClientError>>,
+{
+    let mut pause = RETRY_FIRST;
+    loop {
+        match report().await {
+            Err(error) if error.body().retryable => {
+                tracing::debug!(%error, "a report is repeated");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_MOST);
+            }
+            answer => return answer,
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an id carries the moment of its making, and decides nothing"
+)]
+fn new_sandbox_id() -> SandboxId {
+    let mut random = [0; 10];
+    // Without random bytes two sandboxes of one millisecond would share a name, and starting the
+    // second would be refused; nothing weaker than that happens.
+    let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(0));
+    SandboxId::from_parts(now, random)
+}

@@ -1,0 +1,114 @@
+//! What a node writes down about each job that it has, so that the next process can go on.
+//!
+//! One directory for each job: `record.json` and the spools of its output. Nothing is synced to the
+//! disk: it is read after the process died, when the page cache is still there; when the machine died,
+//! the sandboxes are gone too and there is nothing to go on with.
+
+use api::node::LeaseSpec;
+use driver::driver::Handle;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+/// The version of this file.
+const VERSION: u32 = 1;
+
+/// The longest record that is read: the largest request, and what we add.
+const RECORD_BYTES_MAX: u64 = 4 << 20;
+
+/// One job on this node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    version: u32,
+    /// The job.
+    pub(crate) job_id: String,
+    /// Which try.
+    pub(crate) attempt: u32,
+    /// Of the lease.
+    pub(crate) epoch: u64,
+    /// What was asked.
+    pub(crate) spec: LeaseSpec,
+    /// The sandbox, written down before it is started.
+    pub(crate) handle: Handle,
+    /// The control plane has acknowledged `started`: the command runs, or may run.
+    pub(crate) released: bool,
+}
+
+impl Record {
+    pub(crate) fn new(lease: &api::node::Lease, handle: Handle) -> Record {
+        Record {
+            version: VERSION,
+            job_id: lease.job_id.clone(),
+            attempt: lease.attempt,
+            epoch: lease.epoch,
+            spec: lease.spec.clone(),
+            handle,
+            released: false,
+        }
+    }
+
+    /// Writes the record; the old one or the new one is there at any time, never half of one.
+    pub(crate) fn write(&self, dir: &Path) -> io::Result<()> {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)?;
+        let text = serde_json::to_vec(self).map_err(io::Error::other)?;
+        let temporary = dir.join("record.new");
+        std::fs::write(&temporary, text)?;
+        std::fs::rename(temporary, dir.join("record.json"))
+    }
+
+    /// Reads the record of a job's directory; `None` when it cannot be used.
+    pub(crate) fn read(dir: &Path) -> Option<Record> {
+        let path = dir.join("record.json");
+        if std::fs::metadata(&path).ok()?.len() > RECORD_BYTES_MAX {
+            return None;
+        }
+        let record: Record = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+        (record.version == VERSION).then_some(record)
+    }
+}
+
+/// Where a job's files are. The id comes from the control plane; only what looks like one gets a path.
+pub(crate) fn dir_of(node_dir: &Path, job_id: &str) -> Option<PathBuf> {
+    let safe = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let fits = !job_id.is_empty() && job_id.len() <= 64 && job_id.bytes().all(safe);
+    fits.then(|| node_dir.join("jobs").join(job_id))
+}
+
+/// All directories of jobs.
+pub(crate) fn all(node_dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(node_dir.join("jobs")) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect()
+}
+
+/// Forgets a job.
+pub(crate) fn remove(dir: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(dir)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "failed to remove the files of a finished job");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_is_a_path_gets_no_directory() {
+        for id in ["", "../x", "a/b", "job.1", &"x".repeat(65)] {
+            assert_eq!(dir_of(Path::new("/n"), id), None, "{id}");
+        }
+        assert_eq!(
+            dir_of(Path::new("/n"), "job_1"),
+            Some("/n/jobs/job_1".into())
+        );
+    }
+}

@@ -1,0 +1,140 @@
+//! After a start: what the control plane believes and what is really here are made one, both ways.
+
+use crate::record::{self, Record};
+use crate::{Node, job};
+use api::node::{HeldLease, JobFinished, OutcomeReport};
+use driver::driver::Found;
+use std::collections::HashMap;
+
+/// What was done.
+#[derive(Debug, Default)]
+struct Done {
+    adopted: u32,
+    lost: u32,
+    destroyed: u32,
+}
+
+/// Goes on with the jobs whose sandboxes live, reports those whose sandboxes are gone, and takes away
+/// every sandbox that belongs to no job of this node.
+pub(crate) async fn recover(node: &Node, held: Vec<HeldLease>) {
+    let mut held: HashMap<String, HeldLease> = held
+        .into_iter()
+        .map(|lease| (lease.job_id.clone(), lease))
+        .collect();
+    let mut done = Done::default();
+    for dir in record::all(&node.inner.config.dir) {
+        let record = Record::read(&dir);
+        let ours = record.as_ref().and_then(|record| {
+            let lease = held.get(&record.job_id)?;
+            (lease.epoch == record.epoch).then(|| lease.job_id.clone())
+        });
+        match (record, ours) {
+            (Some(record), Some(job_id)) => {
+                let lease = held.remove(&job_id);
+                take_up(
+                    node,
+                    record,
+                    lease.is_some_and(|l| l.cancel_requested),
+                    &mut done,
+                )
+                .await;
+            }
+            (Some(record), None) => {
+                // Reported before the last process died, or given to somebody else since.
+                destroy(node, &record.handle, &mut done).await;
+                record::remove(&dir);
+            }
+            // We can be here if the last process died while it wrote its first record: nothing was
+            // started yet.
+            (None, _) => record::remove(&dir),
+        }
+    }
+    // Leases without a record: the last process died before it wrote one, so nothing was started.
+    for lease in held.into_values() {
+        report_lost(node, &lease.job_id, lease.attempt, lease.epoch).await;
+        done.lost += 1;
+    }
+    destroy_strays(node, &mut done).await;
+    let Done {
+        adopted,
+        lost,
+        destroyed,
+    } = done;
+    if adopted + lost + destroyed > 0 {
+        tracing::info!(
+            adopted,
+            lost,
+            destroyed,
+            "took up what an earlier process left"
+        );
+    }
+}
+
+async fn take_up(node: &Node, record: Record, canceled: bool, done: &mut Done) {
+    let found = node.inner.driver.find(&record.handle).await;
+    if record.released && matches!(found, Ok(Found::Running)) {
+        let job_id = record.job_id.clone();
+        job::adopt(node, record);
+        if canceled && let Some(running) = node.jobs().get(&job_id) {
+            running.cancel.cancel();
+        }
+        done.adopted += 1;
+        return;
+    }
+    // Not released: the command never ran, and the sandbox is of no use to anybody else. Gone: nobody
+    // knows how the command ended. The control plane's retry rule says what follows.
+    tracing::warn!(
+        job.id = record.job_id,
+        ?found,
+        "the sandbox of a job did not outlive the agent"
+    );
+    destroy(node, &record.handle, done).await;
+    report_lost(node, &record.job_id, record.attempt, record.epoch).await;
+    if let Some(dir) = record::dir_of(&node.inner.config.dir, &record.job_id) {
+        record::remove(&dir);
+    }
+    done.lost += 1;
+}
+
+async fn report_lost(node: &Node, job_id: &str, attempt: u32, epoch: u64) {
+    let why = "the node's agent ended, and its sandbox with it".to_owned();
+    let finished = JobFinished {
+        epoch,
+        attempt,
+        outcome: OutcomeReport::Lost { why },
+        usage: None,
+        enforcement: None,
+        stdout: api::job::StreamReport::default(),
+        stderr: api::job::StreamReport::default(),
+        detail: None,
+        segments: Vec::new(),
+    };
+    let client = &node.inner.client;
+    if let Err(error) = job::insist(|| client.node_job_finished(job_id, &finished)).await {
+        tracing::warn!(%error, job.id = job_id, "a lost job was not accepted as lost");
+    }
+}
+
+async fn destroy(node: &Node, handle: &driver::driver::Handle, done: &mut Done) {
+    match node.inner.driver.destroy(handle).await {
+        Ok(()) => done.destroyed += 1,
+        Err(error) => {
+            let error = job::chain(&error);
+            tracing::error!(sandbox.id = %handle.id, error, "failed to take a sandbox away");
+        }
+    }
+}
+
+/// Sandboxes that no record names: we can be here if the last process died after it removed a record
+/// and before the driver was done.
+async fn destroy_strays(node: &Node, done: &mut Done) {
+    let known: Vec<_> = record::all(&node.inner.config.dir)
+        .iter()
+        .filter_map(|dir| Some(Record::read(dir)?.handle.id))
+        .collect();
+    let listed = node.inner.driver.list().await.unwrap_or_default();
+    for id in listed.into_iter().filter(|id| !known.contains(id)) {
+        let handle = node.inner.driver.handle(&id);
+        destroy(node, &handle, done).await;
+    }
+}

@@ -1,0 +1,251 @@
+//! One output stream of a job on the node's disk: its beginning and its end, bounded.
+//!
+//! The file is the truth about how much of the stream this node has: a guest may forget only what is in
+//! it. Layout: three little-endian `u64` (all bytes so far; how many of the head are reported; how many
+//! are being reported), the head, and the tail as a ring. Bytes go in before the count, so a process
+//! that dies between the two gets the same bytes again and writes them to the same place.
+
+use model::limits::{OUTPUT_HEAD_BYTES as HEAD, OUTPUT_TAIL_BYTES as TAIL};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+const HEADER: u64 = 24;
+
+/// A stream's spool.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    path: PathBuf,
+    /// Made with the first byte: most jobs write nothing to one of their streams.
+    file: Option<File>,
+    total: u64,
+    reported: u64,
+    reporting: u64,
+}
+
+/// Some bytes of a stream, and where they belong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) offset: u64,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Spool {
+    /// Opens the spool at `path`, as far as it got.
+    pub(crate) fn open(path: &Path) -> io::Result<Spool> {
+        let mut spool = Spool {
+            path: path.to_owned(),
+            file: None,
+            total: 0,
+            reported: 0,
+            reporting: 0,
+        };
+        match File::options().read(true).write(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(file) => {
+                let mut header = [0; 24];
+                // A process that died before the first count wrote nothing that counts.
+                if file.read_exact_at(&mut header, 0).is_ok() {
+                    let (counts, _) = header.as_chunks::<8>();
+                    if let [total, reported, reporting] = *counts {
+                        spool.total = u64::from_le_bytes(total);
+                        spool.reported = u64::from_le_bytes(reported);
+                        spool.reporting = u64::from_le_bytes(reporting);
+                    }
+                }
+                spool.file = Some(file);
+            }
+        }
+        Ok(spool)
+    }
+
+    /// Bytes of the stream so far.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Takes the next bytes of the stream.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        if self.file.is_none() {
+            let mut options = File::options();
+            self.file = Some(
+                options
+                    .read(true)
+                    .write(true)
+                    .create_new(true)
+                    .open(&self.path)?,
+            );
+        }
+        let mut at = self.total;
+        let mut left = bytes;
+        // Of a flood only the last bytes can stay; the rest need not be written at all.
+        let end = self.total + bytes.len() as u64;
+        while !left.is_empty() {
+            let room = if at < HEAD {
+                HEAD - at
+            } else {
+                TAIL - (at - HEAD) % TAIL
+            };
+            let n = usize::try_from(room).unwrap_or(left.len()).min(left.len());
+            let (now, later) = left.split_at(n);
+            if at < HEAD || end - at <= TAIL + now.len() as u64 {
+                self.write_at(now, place(at))?;
+            }
+            at += n as u64;
+            left = later;
+        }
+        self.total = at;
+        self.write_counts()
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.file
+            .as_ref()
+            .map_or(Ok(()), |file| file.write_all_at(bytes, at))
+    }
+
+    fn write_counts(&self) -> io::Result<()> {
+        let counts = [self.total, self.reported, self.reporting].map(u64::to_le_bytes);
+        self.write_at(counts.as_flattened(), 0)
+    }
+
+    /// The next piece of the head that has to be reported, at most `most` bytes. The same piece is
+    /// given again, also to the next process, until [`Spool::reported`]: the control plane knows a
+    /// piece by where it starts, so it must not grow between two tries.
+    pub(crate) fn unreported(&mut self, most: usize) -> io::Result<Option<Piece>> {
+        let head = self.total.min(HEAD);
+        if self.reporting <= self.reported {
+            if self.reported >= head {
+                return Ok(None);
+            }
+            self.reporting = head.min(self.reported + most as u64);
+            self.write_counts()?;
+        }
+        let offset = self.reported;
+        let bytes = self.read(offset, self.reporting - offset)?;
+        Ok(Some(Piece { offset, bytes }))
+    }
+
+    /// The piece that was given last is safe.
+    pub(crate) fn reported(&mut self) -> io::Result<()> {
+        self.reported = self.reporting.max(self.reported);
+        self.write_counts()
+    }
+
+    /// What is kept of the end, in pieces of at most `most` bytes, once the stream is over.
+    pub(crate) fn tail(&self, most: usize) -> io::Result<Vec<Piece>> {
+        let mut offset = HEAD.max(self.total.saturating_sub(TAIL));
+        let mut pieces = Vec::new();
+        while offset < self.total {
+            let len = (self.total - offset).min(most as u64);
+            pieces.push(Piece {
+                offset,
+                bytes: self.read(offset, len)?,
+            });
+            offset += len;
+        }
+        Ok(pieces)
+    }
+
+    /// Bytes that are kept of the whole stream.
+    pub(crate) fn kept(&self) -> u64 {
+        self.total.min(HEAD + TAIL)
+    }
+
+    fn read(&self, offset: u64, len: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        let Some(file) = &self.file else {
+            return Ok(Vec::new());
+        };
+        let mut at = offset;
+        let mut left = bytes.as_mut_slice();
+        while !left.is_empty() {
+            let room = if at < HEAD {
+                HEAD - at
+            } else {
+                TAIL - (at - HEAD) % TAIL
+            };
+            let n = usize::try_from(room).unwrap_or(left.len()).min(left.len());
+            let (now, later) = left.split_at_mut(n);
+            file.read_exact_at(now, place(at))?;
+            at += n as u64;
+            left = later;
+        }
+        Ok(bytes)
+    }
+}
+
+/// Where in the file the byte at `offset` of the stream is.
+fn place(offset: u64) -> u64 {
+    if offset < HEAD {
+        HEADER + offset
+    } else {
+        HEADER + HEAD + (offset - HEAD) % TAIL
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn byte(at: u64) -> u8 {
+        u8::try_from(at % 251).unwrap()
+    }
+
+    fn filled(path: &Path, total: u64, step: u64) -> Spool {
+        let mut spool = Spool::open(path).unwrap();
+        while spool.total() < total {
+            let end = total.min(spool.total() + step);
+            let bytes: Vec<u8> = (spool.total()..end).map(byte).collect();
+            spool.append(&bytes).unwrap();
+        }
+        spool
+    }
+
+    #[test]
+    fn the_beginning_and_the_end_are_kept_however_they_arrive() {
+        for (total, step) in [
+            (10, 3),
+            (1_000_000, 65_536),
+            (3_000_001, 700_001),
+            (1_700_000, 1_700_000),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut spool = filled(&dir.path().join("s"), total, step);
+            let mut seen = Vec::new();
+            while let Some(piece) = spool.unreported(100_000).unwrap() {
+                seen.push(piece);
+                spool.reported().unwrap();
+            }
+            seen.extend(spool.tail(100_000).unwrap());
+            let kept: u64 = seen.iter().map(|piece| piece.bytes.len() as u64).sum();
+            assert_eq!(kept, spool.kept(), "{total}");
+            for piece in seen {
+                let right = (piece.offset..)
+                    .zip(&piece.bytes)
+                    .all(|(at, b)| byte(at) == *b);
+                assert!(right, "{total} at {}", piece.offset);
+            }
+        }
+    }
+
+    #[test]
+    fn the_next_process_goes_on_where_this_one_died_with_the_same_piece() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let mut first = filled(&path, 100, 100);
+        let piece = first.unreported(60).unwrap().unwrap();
+        drop(first);
+        let mut second = Spool::open(&path).unwrap();
+        assert_eq!(second.total(), 100);
+        second.append(&[1; 50]).unwrap();
+        assert_eq!(second.unreported(1000).unwrap().unwrap(), piece);
+        second.reported().unwrap();
+        assert_eq!(second.unreported(1000).unwrap().unwrap().offset, 60);
+    }
+}
