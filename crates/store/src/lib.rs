@@ -1,1 +1,99 @@
-//! store
+//! The database and the blobs: the only place with SQL, on SQLite and on PostgreSQL.
+//!
+//! What enters is a unit of work: a function on a transaction. What leaves is its result, and only after
+//! the database has it for good. Functions on transactions are named by noun and verb, one file for each
+//! noun; every change of a job's state is a compare-and-set with its event in the same transaction.
+//!
+//! One SQL text serves both databases: placeholders are `$1`, `$2`, ... in the order of their first
+//! appearance, times and sizes are 64-bit integers, documents are JSON text. What differs is how units
+//! of work are carried out: SQLite has one writer that commits them in groups, PostgreSQL has several
+//! workers with a transaction for each.
+//!
+//! This room must never decide anything (`model` does), never know who asks (`service` does), and never
+//! let a half-done unit be seen.
+
+pub mod artifact;
+pub mod blob;
+mod db;
+mod error;
+pub mod event;
+pub mod idempotency;
+pub mod job;
+mod migrate;
+pub mod node;
+pub mod output;
+mod postgres;
+pub mod queue;
+mod sqlite;
+pub mod upload;
+mod work;
+
+pub use crate::db::{Row, Tx, Value};
+pub use crate::error::StoreError;
+
+use crate::work::Work;
+use model::points::Points;
+use std::path::Path;
+use tokio::sync::mpsc;
+
+/// Units that may wait for a database. Whoever brings one more waits for its place.
+const WAITING_MAX: usize = 1024;
+
+/// A database. Clones are the same database; its threads end with the last of them.
+#[derive(Debug, Clone)]
+pub struct Store {
+    writes: mpsc::Sender<Box<dyn Work>>,
+    reads: mpsc::Sender<Box<dyn Work>>,
+}
+
+impl Store {
+    /// Opens the SQLite database at `path`, which is made, for this user alone, if it is not there.
+    ///
+    /// # Errors
+    /// [`StoreError::NewerSchema`] for a database of a newer version, or what SQLite says.
+    pub fn open_sqlite(path: &Path, points: Points) -> Result<Store, StoreError> {
+        let (writes, write_units) = mpsc::channel(WAITING_MAX);
+        let (reads, read_units) = mpsc::channel(WAITING_MAX);
+        sqlite::start(path, points, write_units, read_units)?;
+        Ok(Store { writes, reads })
+    }
+
+    /// Opens a PostgreSQL database, such as `host=/run/postgresql user=cofferdam`.
+    ///
+    /// # Errors
+    /// [`StoreError::NewerSchema`] for a database of a newer version, or what PostgreSQL says.
+    pub fn open_postgres(url: &str, points: Points) -> Result<Store, StoreError> {
+        let (writes, units) = mpsc::channel(WAITING_MAX);
+        postgres::start(url, points, units)?;
+        Ok(Store {
+            reads: writes.clone(),
+            writes,
+        })
+    }
+
+    /// Carries out a unit that changes something. All of it happens or nothing; when this returns `Ok`,
+    /// it has happened for good. The unit may be run more than once, so it must not have effects of its
+    /// own.
+    ///
+    /// # Errors
+    /// The unit's own, or [`StoreError`] of the database.
+    pub async fn write<T, F>(&self, unit: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        work::submit(&self.writes, unit).await
+    }
+
+    /// Carries out a unit that only reads, beside the writer.
+    ///
+    /// # Errors
+    /// The unit's own, or [`StoreError`] of the database.
+    pub async fn read<T, F>(&self, unit: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        work::submit(&self.reads, unit).await
+    }
+}

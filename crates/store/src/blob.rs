@@ -1,0 +1,223 @@
+//! Blobs: files by the hash of their bytes, in one directory.
+
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The directory of all blobs. Clones are the same directory.
+#[derive(Debug, Clone)]
+pub struct Blobs {
+    dir: Arc<PathBuf>,
+    next: Arc<AtomicU64>,
+}
+
+/// A blob that is being written. Dropped before [`BlobWriter::finish`], nothing of it stays.
+#[derive(Debug)]
+pub struct BlobWriter {
+    dir: Arc<PathBuf>,
+    temporary: PathBuf,
+    file: File,
+    hash: Sha256,
+    size_bytes: u64,
+    most: u64,
+    kept: bool,
+}
+
+/// A blob that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// SHA-256 of its bytes in lower-case hexadecimal digits.
+    pub digest: String,
+    /// How many.
+    pub size_bytes: u64,
+}
+
+impl Blobs {
+    /// Blobs in `dir`, which is made, for this user alone. What an earlier process left half written is
+    /// removed, if nobody else is writing.
+    ///
+    /// # Errors
+    /// Those of making the directory.
+    pub fn open(dir: &Path) -> io::Result<Blobs> {
+        private_dir(dir)?;
+        Ok(Blobs {
+            dir: Arc::new(dir.to_owned()),
+            next: Arc::default(),
+        })
+    }
+
+    /// Begins a blob of at most `most` bytes.
+    ///
+    /// # Errors
+    /// Those of making a file.
+    pub fn writer(&self, most: u64) -> io::Result<BlobWriter> {
+        let incoming = self.dir.join("incoming");
+        private_dir(&incoming)?;
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let temporary = incoming.join(format!("{}-{number}", std::process::id()));
+        let mut options = File::options();
+        let file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        let (dir, hash) = (self.dir.clone(), Sha256::new());
+        Ok(BlobWriter {
+            dir,
+            temporary,
+            file,
+            hash,
+            size_bytes: 0,
+            most,
+            kept: false,
+        })
+    }
+
+    /// Opens a blob for reading.
+    ///
+    /// # Errors
+    /// `NotFound` for one that is not there, also for a text that is no digest.
+    pub fn open_blob(&self, digest: &str) -> io::Result<File> {
+        File::open(path_of(&self.dir, digest)?)
+    }
+
+    /// Removes a blob; one that is not there is removed already.
+    ///
+    /// # Errors
+    /// Those of removing a file.
+    pub fn remove(&self, digest: &str) -> io::Result<()> {
+        match std::fs::remove_file(path_of(&self.dir, digest)?) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn private_dir(dir: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+}
+
+/// Where a blob is. Only a digest gets a path, so that no text from outside becomes one.
+fn path_of(dir: &Path, digest: &str) -> io::Result<PathBuf> {
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    match digest.split_at_checked(2) {
+        Some((first, _)) if digest.len() == 64 && digest.bytes().all(hex) => {
+            Ok(dir.join(first).join(digest))
+        }
+        _ => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.size_bytes + bytes.len() as u64 > self.most {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let n = self.file.write(bytes)?;
+        self.hash.update(bytes.get(..n).unwrap_or_default());
+        self.size_bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl BlobWriter {
+    /// Keeps the blob for good: when this returns, it survives a power cut.
+    ///
+    /// # Errors
+    /// Those of syncing and renaming a file.
+    pub fn finish(mut self) -> io::Result<Written> {
+        let digest = std::mem::take(&mut self.hash).finalize();
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let path = path_of(&self.dir, &digest)?;
+        if let Some(parent) = path.parent() {
+            private_dir(parent)?;
+        }
+        self.file.sync_all()?;
+        std::fs::rename(&self.temporary, &path)?;
+        self.kept = true;
+        if let Some(parent) = path.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+        Ok(Written {
+            digest,
+            size_bytes: self.size_bytes,
+        })
+    }
+}
+
+impl Drop for BlobWriter {
+    fn drop(&mut self) {
+        if !self.kept {
+            // What cannot be removed now is overwritten by the next process with this number.
+            drop(std::fs::remove_file(&self.temporary));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+
+    #[test]
+    fn a_blob_is_found_by_the_hash_of_its_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path()).unwrap();
+        let mut writer = blobs.writer(10).unwrap();
+        writer.write_all(b"abc").unwrap();
+        let written = writer.finish().unwrap();
+        assert!(written.digest.starts_with("ba7816bf"));
+        let mut text = String::new();
+        blobs
+            .open_blob(&written.digest)
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
+        assert_eq!(text, "abc");
+        blobs.remove(&written.digest).unwrap();
+        blobs.remove(&written.digest).unwrap();
+        assert!(blobs.open_blob(&written.digest).is_err());
+    }
+
+    #[test]
+    fn a_blob_that_is_too_long_or_given_up_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path()).unwrap();
+        let mut writer = blobs.writer(2).unwrap();
+        assert_eq!(
+            writer.write_all(b"abc").unwrap_err().kind(),
+            io::ErrorKind::FileTooLarge
+        );
+        drop(writer);
+        assert_eq!(
+            std::fs::read_dir(dir.path().join("incoming"))
+                .unwrap()
+                .count(),
+            0
+        );
+    }
+
+    #[test]
+    fn a_text_that_is_no_digest_is_no_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path()).unwrap();
+        for text in ["", "../../../etc/passwd", &"z".repeat(64)] {
+            assert_eq!(
+                blobs.open_blob(text).unwrap_err().kind(),
+                io::ErrorKind::NotFound
+            );
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! A transaction on either database, and the values that go in and out.
+
+use crate::StoreError;
+use bytes::BytesMut;
+use postgres::types::{IsNull, ToSql, Type};
+use std::sync::Arc;
+
+/// A value in a statement or a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// Nothing.
+    Null,
+    /// A number, a time in milliseconds, a size in bytes, or 0 and 1.
+    Int(i64),
+    /// Text, also JSON.
+    Text(String),
+    /// Bytes.
+    Blob(Vec<u8>),
+}
+
+impl From<i64> for Value {
+    fn from(value: i64) -> Value {
+        Value::Int(value)
+    }
+}
+
+impl From<u32> for Value {
+    fn from(value: u32) -> Value {
+        Value::Int(i64::from(value))
+    }
+}
+
+impl From<u64> for Value {
+    /// Numbers of ours are far below the largest that a database holds; one that is not is kept as
+    /// that largest, so that it stays very large.
+    fn from(value: u64) -> Value {
+        Value::Int(i64::try_from(value).unwrap_or(i64::MAX))
+    }
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Value {
+        Value::Int(i64::from(value))
+    }
+}
+
+impl From<&str> for Value {
+    fn from(value: &str) -> Value {
+        Value::Text(value.to_owned())
+    }
+}
+
+impl From<String> for Value {
+    fn from(value: String) -> Value {
+        Value::Text(value)
+    }
+}
+
+impl From<Vec<u8>> for Value {
+    fn from(value: Vec<u8>) -> Value {
+        Value::Blob(value)
+    }
+}
+
+impl<T: Into<Value>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Value {
+        value.map_or(Value::Null, Into::into)
+    }
+}
+
+impl rusqlite::ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+        use rusqlite::types::{ToSqlOutput, ValueRef};
+        Ok(ToSqlOutput::Borrowed(match self {
+            Value::Null => ValueRef::Null,
+            Value::Int(value) => ValueRef::Integer(*value),
+            Value::Text(value) => ValueRef::Text(value.as_bytes()),
+            Value::Blob(value) => ValueRef::Blob(value),
+        }))
+    }
+}
+
+impl ToSql for Value {
+    fn to_sql(
+        &self,
+        kind: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        match self {
+            Value::Null => Ok(IsNull::Yes),
+            Value::Int(value) => value.to_sql(kind, out),
+            Value::Text(value) => value.to_sql(kind, out),
+            Value::Blob(value) => value.to_sql(kind, out),
+        }
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    postgres::types::to_sql_checked!();
+}
+
+/// A row that was read; its values are taken by the names of their columns.
+#[derive(Debug, Clone)]
+pub struct Row {
+    columns: Arc<[String]>,
+    values: Vec<Value>,
+}
+
+impl Row {
+    fn value(&self, column: &str) -> Result<&Value, StoreError> {
+        let index = self.columns.iter().position(|name| name == column);
+        index
+            .and_then(|index| self.values.get(index))
+            .ok_or_else(|| self.corrupt(column))
+    }
+
+    /// Says which row it is, by its first value, which is its key in all our statements.
+    fn corrupt(&self, column: &str) -> StoreError {
+        let key = match self.values.first() {
+            Some(Value::Text(text)) => text.clone(),
+            Some(Value::Int(number)) => number.to_string(),
+            Some(Value::Null | Value::Blob(_)) | None => "a row".to_owned(),
+        };
+        StoreError::Corrupt {
+            what: format!("column {column} of {key}"),
+        }
+    }
+
+    /// Text.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when it is something else.
+    pub fn text(&self, column: &str) -> Result<String, StoreError> {
+        self.text_or_null(column)?
+            .ok_or_else(|| self.corrupt(column))
+    }
+
+    /// Text, or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when it is something else.
+    pub fn text_or_null(&self, column: &str) -> Result<Option<String>, StoreError> {
+        match self.value(column)? {
+            Value::Null => Ok(None),
+            Value::Text(text) => Ok(Some(text.clone())),
+            Value::Int(_) | Value::Blob(_) => Err(self.corrupt(column)),
+        }
+    }
+
+    /// A number that is not negative.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when it is something else.
+    pub fn number(&self, column: &str) -> Result<u64, StoreError> {
+        self.number_or_null(column)?
+            .ok_or_else(|| self.corrupt(column))
+    }
+
+    /// A number that is not negative, or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when it is something else.
+    pub fn number_or_null(&self, column: &str) -> Result<Option<u64>, StoreError> {
+        match self.value(column)? {
+            Value::Null => Ok(None),
+            Value::Int(number) => u64::try_from(*number)
+                .map(Some)
+                .map_err(|_| self.corrupt(column)),
+            Value::Text(_) | Value::Blob(_) => Err(self.corrupt(column)),
+        }
+    }
+
+    /// Bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when it is something else.
+    pub fn bytes(&self, column: &str) -> Result<Vec<u8>, StoreError> {
+        match self.value(column)? {
+            Value::Blob(bytes) => Ok(bytes.clone()),
+            Value::Null | Value::Int(_) | Value::Text(_) => Err(self.corrupt(column)),
+        }
+    }
+
+    /// What a text means.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when it means nothing.
+    pub fn parsed<T: std::str::FromStr>(&self, column: &str) -> Result<T, StoreError> {
+        self.text(column)?.parse().map_err(|_| self.corrupt(column))
+    }
+
+    /// What a JSON document says.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when it says nothing of this type.
+    pub fn json<T: serde::de::DeserializeOwned>(&self, column: &str) -> Result<T, StoreError> {
+        serde_json::from_str(&self.text(column)?).map_err(|_| self.corrupt(column))
+    }
+
+    /// What a JSON document says, or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when it says nothing of this type.
+    pub fn json_or_null<T: serde::de::DeserializeOwned>(
+        &self,
+        column: &str,
+    ) -> Result<Option<T>, StoreError> {
+        let text = self.text_or_null(column)?;
+        let parsed = text.map(|text| serde_json::from_str(&text)).transpose();
+        parsed.map_err(|_| self.corrupt(column))
+    }
+}
+
+/// Writes a JSON document; our types have no keys that are not text and no numbers that are none.
+pub(crate) fn to_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Corrupt {
+        what: format!("a value to be written: {error}"),
+    })
+}
+
+/// A transaction.
+#[derive(Debug)]
+pub struct Tx<'t> {
+    pub(crate) conn: Conn<'t>,
+}
+
+pub(crate) enum Conn<'t> {
+    Sqlite(&'t rusqlite::Connection),
+    Postgres(Box<postgres::Transaction<'t>>),
+}
+
+impl std::fmt::Debug for Conn<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Conn::Sqlite(_) => "sqlite",
+            Conn::Postgres(_) => "postgres",
+        })
+    }
+}
+
+impl Tx<'_> {
+    /// Whether rows can be locked, and locked ones skipped.
+    pub(crate) fn has_row_locks(&self) -> bool {
+        matches!(self.conn, Conn::Postgres(_))
+    }
+
+    /// Runs a statement; returns how many rows it changed.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub fn execute(&mut self, sql: &'static str, values: &[Value]) -> Result<u64, StoreError> {
+        match &mut self.conn {
+            Conn::Sqlite(conn) => {
+                let mut statement = conn.prepare_cached(sql)?;
+                check_placeholders(&statement);
+                let changed = statement.execute(rusqlite::params_from_iter(values))?;
+                Ok(changed as u64)
+            }
+            Conn::Postgres(tx) => {
+                let values: Vec<&(dyn ToSql + Sync)> = values
+                    .iter()
+                    .map(|value| value as &(dyn ToSql + Sync))
+                    .collect();
+                Ok(tx.execute(sql, &values)?)
+            }
+        }
+    }
+
+    /// Runs a query.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub fn query(&mut self, sql: &'static str, values: &[Value]) -> Result<Vec<Row>, StoreError> {
+        match &mut self.conn {
+            Conn::Sqlite(conn) => {
+                let mut statement = conn.prepare_cached(sql)?;
+                check_placeholders(&statement);
+                let names = statement.column_names();
+                let columns: Arc<[String]> = names.into_iter().map(str::to_owned).collect();
+                let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+                let mut found = Vec::new();
+                while let Some(row) = rows.next()? {
+                    let values = (0..columns.len()).map(|i| Ok(from_sqlite(row.get_ref(i)?)));
+                    let values = values.collect::<Result<_, rusqlite::Error>>()?;
+                    found.push(Row {
+                        columns: columns.clone(),
+                        values,
+                    });
+                }
+                Ok(found)
+            }
+            Conn::Postgres(tx) => {
+                let values: Vec<&(dyn ToSql + Sync)> = values
+                    .iter()
+                    .map(|value| value as &(dyn ToSql + Sync))
+                    .collect();
+                tx.query(sql, &values)?.iter().map(from_postgres).collect()
+            }
+        }
+    }
+
+    /// Runs a query that has one row or none.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub fn query_one(
+        &mut self,
+        sql: &'static str,
+        values: &[Value],
+    ) -> Result<Option<Row>, StoreError> {
+        Ok(self.query(sql, values)?.into_iter().next())
+    }
+}
+
+/// SQLite numbers named placeholders by first appearance, PostgreSQL by their name. One text means the
+/// same to both only if the two agree.
+fn check_placeholders(statement: &rusqlite::Statement<'_>) {
+    if cfg!(debug_assertions) {
+        for index in 1..=statement.parameter_count() {
+            let name = format!("${index}");
+            assert_eq!(
+                statement.parameter_name(index),
+                Some(&*name),
+                "placeholders out of order"
+            );
+        }
+    }
+}
+
+fn from_sqlite(value: rusqlite::types::ValueRef<'_>) -> Value {
+    use rusqlite::types::ValueRef;
+    match value {
+        ValueRef::Integer(number) => Value::Int(number),
+        ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
+        ValueRef::Blob(bytes) => Value::Blob(bytes.to_vec()),
+        // No column of ours holds fractions.
+        ValueRef::Null | ValueRef::Real(_) => Value::Null,
+    }
+}
+
+fn from_postgres(row: &postgres::Row) -> Result<Row, StoreError> {
+    let columns = row
+        .columns()
+        .iter()
+        .map(|column| column.name().to_owned())
+        .collect();
+    let value = |index: usize, kind: &Type| -> Result<Value, postgres::Error> {
+        Ok(match *kind {
+            Type::INT8 => row.try_get::<_, Option<i64>>(index)?.into(),
+            Type::INT4 => row.try_get::<_, Option<i32>>(index)?.map(i64::from).into(),
+            Type::BYTEA => row.try_get::<_, Option<Vec<u8>>>(index)?.into(),
+            _ => row.try_get::<_, Option<String>>(index)?.into(),
+        })
+    };
+    let kinds = row.columns().iter().enumerate();
+    let values = kinds.map(|(index, column)| value(index, column.type_()));
+    Ok(Row {
+        columns,
+        values: values.collect::<Result<_, _>>()?,
+    })
+}

@@ -1,0 +1,85 @@
+//! Events: written once, in the transaction of what they tell, and never changed.
+
+use crate::{StoreError, Tx};
+use model::event::Event;
+use model::id::{PrincipalId, TenantId};
+
+/// An event that is new.
+#[derive(Debug, Clone, Copy)]
+pub struct NewEvent<'e> {
+    /// Whose it is.
+    pub tenant: &'e TenantId,
+    /// What it is about, such as `job`.
+    pub resource: &'e str,
+    /// Which.
+    pub resource_id: &'e str,
+    /// The version of the resource after the change.
+    pub version: u64,
+    /// Such as `job.leased`.
+    pub kind: &'e str,
+    /// A JSON object.
+    pub data: &'e str,
+    /// Who did it.
+    pub principal: &'e PrincipalId,
+    /// When.
+    pub at_ms: u64,
+}
+
+/// Adds an event.
+///
+/// # Errors
+/// [`StoreError`] of the database; also when the resource has an event of this version already.
+pub fn append(tx: &mut Tx<'_>, new: &NewEvent<'_>) -> Result<(), StoreError> {
+    tx.execute(
+        "INSERT INTO event_inbox (tenant, resource, resource_id, version, kind, data, principal, \
+         at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        &[
+            new.tenant.as_str().into(),
+            new.resource.into(),
+            new.resource_id.into(),
+            new.version.into(),
+            new.kind.into(),
+            new.data.into(),
+            new.principal.as_str().into(),
+            new.at_ms.into(),
+        ],
+    )
+    .map(drop)
+}
+
+/// Events of one resource with a version over `after`, in order.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn list(
+    tx: &mut Tx<'_>,
+    resource: &str,
+    resource_id: &str,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<Event>, StoreError> {
+    let rows = tx.query(
+        "SELECT position, resource, resource_id, version, kind, data, principal, at_ms \
+         FROM event_inbox WHERE resource = $1 AND resource_id = $2 AND version > $3 \
+         ORDER BY version LIMIT $4",
+        &[
+            resource.into(),
+            resource_id.into(),
+            after.into(),
+            limit.into(),
+        ],
+    )?;
+    let one = |row: &crate::Row| -> Result<Event, StoreError> {
+        Ok(Event {
+            position: row.number("position")?,
+            resource: row.text("resource")?,
+            resource_id: row.text("resource_id")?,
+            version: row.number("version")?,
+            kind: row.text("kind")?,
+            data: row.text("data")?,
+            principal: row.text("principal")?,
+            at_ms: row.number("at_ms")?,
+        })
+    };
+    rows.iter().map(one).collect()
+}

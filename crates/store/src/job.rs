@@ -1,0 +1,448 @@
+//! Jobs.
+
+use crate::db::to_json;
+use crate::{Row, StoreError, Tx, Value, event, queue};
+use model::enforcement::{Enforced, StreamReport, Usage};
+use model::id::{JobId, NodeId, PrincipalId, SandboxId, TenantId};
+use model::job::JobState;
+use model::spec::JobSpec;
+
+/// A job as it is in the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobRow {
+    /// Its name.
+    pub id: JobId,
+    /// Who owns it.
+    pub tenant: TenantId,
+    /// Who asked for it.
+    pub principal: PrincipalId,
+    /// Where it is.
+    pub state: JobState,
+    /// How often it was changed, from 1.
+    pub version: u64,
+    /// How often it was leased, less what was given back unstarted.
+    pub attempt: u32,
+    /// Of its last lease.
+    pub epoch: u64,
+    /// What was asked.
+    pub spec: JobSpec,
+    /// Somebody asked it to end.
+    pub cancel_requested: bool,
+    /// When it was asked for.
+    pub created_at_ms: u64,
+    /// When it was queued last.
+    pub queued_at_ms: Option<u64>,
+    /// When it was leased last.
+    pub leased_at_ms: Option<u64>,
+    /// When its command was let go last.
+    pub started_at_ms: Option<u64>,
+    /// When it ended.
+    pub finished_at_ms: Option<u64>,
+    /// The node that has it, or had it last.
+    pub node: Option<NodeId>,
+    /// What isolates it.
+    pub driver: Option<String>,
+    /// The sandbox of its last attempt.
+    pub sandbox_id: Option<SandboxId>,
+    /// What is in force.
+    pub enforcement: Vec<Enforced>,
+    /// What it used.
+    pub usage: Option<Usage>,
+    /// More about its end, for a person.
+    pub detail: Option<String>,
+    /// What became of standard output.
+    pub stdout: Option<StreamReport>,
+    /// What became of standard error.
+    pub stderr: Option<StreamReport>,
+    /// Of the report that ended it, to know it again.
+    pub report_hash: Option<String>,
+}
+
+/// A job that is new.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewJob {
+    /// Its name.
+    pub id: JobId,
+    /// Who owns it.
+    pub tenant: TenantId,
+    /// Who asks for it.
+    pub principal: PrincipalId,
+    /// Where it begins: `queued` or `awaiting_approval`.
+    pub state: JobState,
+    /// What is asked.
+    pub spec: JobSpec,
+    /// Now.
+    pub at_ms: u64,
+}
+
+/// A change of a job: the next state, the event that says so, and what else is known by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobChange {
+    /// The next state.
+    pub state: JobState,
+    /// The attempt after the change.
+    pub attempt: u32,
+    /// The event, such as `job.leased`.
+    pub kind: &'static str,
+    /// More for the event, a JSON object.
+    pub data: String,
+    /// Who does it.
+    pub principal: PrincipalId,
+    /// Now.
+    pub at_ms: u64,
+    /// Known at the start.
+    pub driver: Option<String>,
+    /// Known at the start.
+    pub sandbox_id: Option<SandboxId>,
+    /// Known at the start, or at the end.
+    pub enforcement: Option<Vec<Enforced>>,
+    /// Known at the end.
+    pub end: Option<JobEnd>,
+}
+
+/// What is known of a job when it has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct JobEnd {
+    /// What it used.
+    pub usage: Option<Usage>,
+    /// For a person.
+    pub detail: Option<String>,
+    /// What became of standard output.
+    pub stdout: Option<StreamReport>,
+    /// What became of standard error.
+    pub stderr: Option<StreamReport>,
+    /// Of the report.
+    pub report_hash: Option<String>,
+}
+
+/// All columns; every query names them, so that a column that is added is not read by accident.
+macro_rules! columns {
+    () => {
+        "id, tenant, principal, state, state_json, version, attempt, epoch, node, spec, \
+         cancel_requested, created_at_ms, queued_at_ms, leased_at_ms, started_at_ms, \
+         finished_at_ms, driver, sandbox_id, enforcement, usage_json, detail, stdout_json, \
+         stderr_json, report_hash"
+    };
+}
+
+fn from_row(row: &Row) -> Result<JobRow, StoreError> {
+    let state: JobState = row.json("state_json")?;
+    if state.name() != row.text("state")? {
+        return Err(StoreError::Corrupt {
+            what: format!("the state of {}", row.text("id")?),
+        });
+    }
+    let optional_id =
+        |column: &str| -> Result<Option<String>, StoreError> { row.text_or_null(column) };
+    let corrupt = || StoreError::Corrupt {
+        what: "an id of a job's row".to_owned(),
+    };
+    Ok(JobRow {
+        id: row.parsed("id")?,
+        tenant: row.parsed("tenant")?,
+        principal: row.parsed("principal")?,
+        state,
+        version: row.number("version")?,
+        attempt: u32::try_from(row.number("attempt")?).map_err(|_| corrupt())?,
+        epoch: row.number("epoch")?,
+        spec: row.json("spec")?,
+        cancel_requested: row.number("cancel_requested")? != 0,
+        created_at_ms: row.number("created_at_ms")?,
+        queued_at_ms: row.number_or_null("queued_at_ms")?,
+        leased_at_ms: row.number_or_null("leased_at_ms")?,
+        started_at_ms: row.number_or_null("started_at_ms")?,
+        finished_at_ms: row.number_or_null("finished_at_ms")?,
+        node: optional_id("node")?
+            .map(|id| id.parse())
+            .transpose()
+            .map_err(|_| corrupt())?,
+        driver: row.text_or_null("driver")?,
+        sandbox_id: optional_id("sandbox_id")?
+            .map(|id| id.parse())
+            .transpose()
+            .map_err(|_| corrupt())?,
+        enforcement: row.json_or_null("enforcement")?.unwrap_or_default(),
+        usage: row.json_or_null("usage_json")?,
+        detail: row.text_or_null("detail")?,
+        stdout: row.json_or_null("stdout_json")?,
+        stderr: row.json_or_null("stderr_json")?,
+        report_hash: row.text_or_null("report_hash")?,
+    })
+}
+
+/// Adds a job, its place in the queue if it is queued, and its first event.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn insert(tx: &mut Tx<'_>, new: &NewJob) -> Result<JobRow, StoreError> {
+    let queued = (new.state == JobState::Queued).then_some(new.at_ms);
+    tx.execute(
+        "INSERT INTO job (id, tenant, principal, state, state_json, version, attempt, epoch, spec, \
+         cancel_requested, created_at_ms, queued_at_ms) \
+         VALUES ($1, $2, $3, $4, $5, 1, 0, 0, $6, 0, $7, $8)",
+        &[
+            new.id.as_str().into(),
+            new.tenant.as_str().into(),
+            new.principal.as_str().into(),
+            new.state.name().into(),
+            to_json(&new.state)?.into(),
+            to_json(&new.spec)?.into(),
+            new.at_ms.into(),
+            queued.into(),
+        ],
+    )?;
+    let row = JobRow {
+        id: new.id.clone(),
+        tenant: new.tenant.clone(),
+        principal: new.principal.clone(),
+        state: new.state.clone(),
+        version: 1,
+        attempt: 0,
+        epoch: 0,
+        spec: new.spec.clone(),
+        cancel_requested: false,
+        created_at_ms: new.at_ms,
+        queued_at_ms: queued,
+        leased_at_ms: None,
+        started_at_ms: None,
+        finished_at_ms: None,
+        node: None,
+        driver: None,
+        sandbox_id: None,
+        enforcement: Vec::new(),
+        usage: None,
+        detail: None,
+        stdout: None,
+        stderr: None,
+        report_hash: None,
+    };
+    let kind = if queued.is_some() {
+        "job.queued"
+    } else {
+        "job.awaiting_approval"
+    };
+    event::append(tx, &event_of(&row, kind, "{}", &new.principal, new.at_ms))?;
+    if queued.is_some() {
+        queue::insert(tx, &row)?;
+    }
+    Ok(row)
+}
+
+fn event_of<'e>(
+    row: &'e JobRow,
+    kind: &'e str,
+    data: &'e str,
+    principal: &'e PrincipalId,
+    at_ms: u64,
+) -> event::NewEvent<'e> {
+    event::NewEvent {
+        tenant: &row.tenant,
+        resource: "job",
+        resource_id: row.id.as_str(),
+        version: row.version,
+        kind,
+        data,
+        principal,
+        at_ms,
+    }
+}
+
+/// A job; with a tenant, only if it is that tenant's.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn get(
+    tx: &mut Tx<'_>,
+    tenant: Option<&TenantId>,
+    id: &JobId,
+) -> Result<Option<JobRow>, StoreError> {
+    let sql = concat!("SELECT ", columns!(), " FROM job WHERE id = $1");
+    let row = tx.query_one(sql, &[id.as_str().into()])?;
+    let row = row.as_ref().map(from_row).transpose()?;
+    Ok(row.filter(|row| tenant.is_none_or(|tenant| *tenant == row.tenant)))
+}
+
+/// Jobs of a tenant, newest first; those created before `before`, and of these in one state.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn list(
+    tx: &mut Tx<'_>,
+    tenant: &TenantId,
+    state: Option<&str>,
+    before: Option<(u64, &JobId)>,
+    limit: u32,
+) -> Result<Vec<JobRow>, StoreError> {
+    let (before_ms, before_id) = before.map_or((u64::MAX, ""), |(ms, id)| (ms, id.as_str()));
+    let sql = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM job WHERE tenant = $1 AND (created_at_ms < $2 OR (created_at_ms = $3 AND id < $4)) \
+         AND (state = $5 OR $6 = '') ORDER BY created_at_ms DESC, id DESC LIMIT $7"
+    );
+    let state = state.unwrap_or_default();
+    let values = [
+        tenant.as_str().into(),
+        before_ms.into(),
+        before_ms.into(),
+        before_id.into(),
+        state.into(),
+        state.into(),
+        limit.into(),
+    ];
+    tx.query(sql, &values)?.iter().map(from_row).collect()
+}
+
+/// Writes the next state of a job, if nobody has changed it since `row` was read, with its event and
+/// its place in the queue.
+///
+/// # Errors
+/// [`StoreError::Stale`] when somebody has, or [`StoreError`] of the database.
+pub fn move_to(tx: &mut Tx<'_>, row: &JobRow, change: &JobChange) -> Result<JobRow, StoreError> {
+    let next = after(row, change);
+    let end = change.end.clone().unwrap_or_default();
+    let values: Vec<Value> = vec![
+        next.state.name().into(),
+        to_json(&next.state)?.into(),
+        next.version.into(),
+        next.attempt.into(),
+        next.epoch.into(),
+        next.node.as_ref().map(NodeId::as_str).into(),
+        next.cancel_requested.into(),
+        next.queued_at_ms.into(),
+        next.leased_at_ms.into(),
+        next.started_at_ms.into(),
+        next.finished_at_ms.into(),
+        next.driver.clone().into(),
+        next.sandbox_id.as_ref().map(SandboxId::as_str).into(),
+        (!next.enforcement.is_empty())
+            .then(|| to_json(&next.enforcement))
+            .transpose()?
+            .into(),
+        end.usage.as_ref().map(to_json).transpose()?.into(),
+        end.detail.into(),
+        end.stdout.as_ref().map(to_json).transpose()?.into(),
+        end.stderr.as_ref().map(to_json).transpose()?.into(),
+        end.report_hash.into(),
+        row.id.as_str().into(),
+        row.version.into(),
+        row.state.name().into(),
+        row.epoch.into(),
+    ];
+    let changed = tx.execute(
+        "UPDATE job SET state = $1, state_json = $2, version = $3, attempt = $4, epoch = $5, \
+         node = $6, cancel_requested = $7, queued_at_ms = $8, leased_at_ms = $9, \
+         started_at_ms = $10, finished_at_ms = $11, driver = $12, sandbox_id = $13, \
+         enforcement = $14, usage_json = $15, detail = $16, stdout_json = $17, stderr_json = $18, \
+         report_hash = $19 WHERE id = $20 AND version = $21 AND state = $22 AND epoch = $23",
+        &values,
+    )?;
+    if changed != 1 {
+        return Err(StoreError::Stale {
+            what: row.id.to_string(),
+        });
+    }
+    event::append(
+        tx,
+        &event_of(
+            &next,
+            change.kind,
+            &change.data,
+            &change.principal,
+            change.at_ms,
+        ),
+    )?;
+    match (
+        &row.state == &JobState::Queued,
+        next.state == JobState::Queued,
+    ) {
+        (true, false) => queue::delete(tx, &row.id)?,
+        (false, true) => queue::insert(tx, &next)?,
+        (true, true) | (false, false) => {}
+    }
+    Ok(next)
+}
+
+/// The row after a change.
+fn after(row: &JobRow, change: &JobChange) -> JobRow {
+    let mut next = row.clone();
+    next.version += 1;
+    next.attempt = change.attempt;
+    next.state = change.state.clone();
+    match &change.state {
+        JobState::AwaitingApproval => {}
+        JobState::Queued => next.queued_at_ms = Some(change.at_ms),
+        JobState::Leased { node, epoch } => {
+            next.node = Some(node.clone());
+            next.epoch = *epoch;
+            next.leased_at_ms = Some(change.at_ms);
+            next.started_at_ms = None;
+        }
+        JobState::Running { .. } => next.started_at_ms = Some(change.at_ms),
+        JobState::Stopping { .. } => next.cancel_requested = true,
+        JobState::Finished { .. } => next.finished_at_ms = Some(change.at_ms),
+    }
+    next.driver = change.driver.clone().or(next.driver);
+    next.sandbox_id = change.sandbox_id.clone().or(next.sandbox_id);
+    if let Some(enforcement) = &change.enforcement {
+        next.enforcement.clone_from(enforcement);
+    }
+    if let Some(end) = change.end.clone() {
+        next.usage = end.usage;
+        next.detail = end.detail;
+        next.stdout = end.stdout;
+        next.stderr = end.stderr;
+        next.report_hash = end.report_hash;
+    }
+    next
+}
+
+/// Jobs that a node has.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn held_by(tx: &mut Tx<'_>, node: &NodeId, limit: u32) -> Result<Vec<JobRow>, StoreError> {
+    let sql = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM job WHERE node = $1 AND state IN ('leased', 'running', 'stopping') \
+         ORDER BY id LIMIT $2"
+    );
+    tx.query(sql, &[node.as_str().into(), limit.into()])?
+        .iter()
+        .map(from_row)
+        .collect()
+}
+
+/// Jobs whose node is gone, or has not renewed its leases in time.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn with_silent_node(
+    tx: &mut Tx<'_>,
+    now_ms: u64,
+    limit: u32,
+) -> Result<Vec<JobRow>, StoreError> {
+    let sql = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM job WHERE state IN ('leased', 'running', 'stopping') AND NOT EXISTS \
+         (SELECT 1 FROM node WHERE node.id = job.node AND node.lease_expires_at_ms >= $1) \
+         ORDER BY id LIMIT $2"
+    );
+    tx.query(sql, &[now_ms.into(), limit.into()])?
+        .iter()
+        .map(from_row)
+        .collect()
+}
+
+/// How many jobs of a tenant wait, counted up to `most`.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn count_queued(tx: &mut Tx<'_>, tenant: &TenantId, most: u64) -> Result<u64, StoreError> {
+    let sql = "SELECT COUNT(*) AS waiting FROM \
+               (SELECT 1 FROM queue WHERE tenant = $1 LIMIT $2) AS some";
+    let row = tx.query_one(sql, &[tenant.as_str().into(), most.into()])?;
+    row.map_or(Ok(0), |row| row.number("waiting"))
+}

@@ -1,0 +1,63 @@
+//! Bringing a database to the schema that this program knows, one numbered step after the other.
+
+use crate::StoreError;
+
+/// The steps of each database, in order; step N makes version N. Steps that were released are never
+/// changed, only followed by others.
+const SQLITE: &[&str] = &[include_str!("../migrations/sqlite/0001_init.sql")];
+const POSTGRES: &[&str] = &[include_str!("../migrations/postgres/0001_init.sql")];
+
+/// The version that this program knows.
+fn known(steps: &[&str]) -> i64 {
+    i64::try_from(steps.len()).unwrap_or(i64::MAX)
+}
+
+fn missing<'s>(steps: &'s [&'s str], found: i64) -> Result<&'s [&'s str], StoreError> {
+    let known = known(steps);
+    let done = usize::try_from(found).unwrap_or(0);
+    steps
+        .get(done..)
+        .ok_or(StoreError::NewerSchema { found, known })
+}
+
+/// Brings a SQLite database up to date. One query when it is already.
+pub(crate) fn sqlite(conn: &rusqlite::Connection) -> Result<(), StoreError> {
+    let version = || conn.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
+    if missing(SQLITE, version()?)?.is_empty() {
+        return Ok(());
+    }
+    conn.execute_batch("BEGIN IMMEDIATE")?;
+    // Another process may have done it while this one waited for the lock.
+    let result = version().map_err(StoreError::from).and_then(|found| {
+        for step in missing(SQLITE, found)? {
+            conn.execute_batch(step)?;
+        }
+        conn.pragma_update(None, "user_version", known(SQLITE))?;
+        Ok(())
+    });
+    conn.execute_batch(if result.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+    result
+}
+
+/// Any number that no other program on the same database uses for the same thing.
+const POSTGRES_LOCK: i64 = 0x0c0f_fe7d_a000_0001;
+
+/// Brings a PostgreSQL database up to date. Replicas that start together do it one after the other.
+pub(crate) fn postgres(client: &mut postgres::Client) -> Result<(), StoreError> {
+    let mut tx = client.transaction()?;
+    tx.execute("SELECT pg_advisory_xact_lock($1)", &[&POSTGRES_LOCK])?;
+    tx.batch_execute("CREATE TABLE IF NOT EXISTS schema_migration (version BIGINT PRIMARY KEY)")?;
+    let row = tx.query_one(
+        "SELECT COALESCE(MAX(version), 0) AS version FROM schema_migration",
+        &[],
+    )?;
+    let found: i64 = row.get("version");
+    for (version, step) in (found + 1..).zip(missing(POSTGRES, found)?) {
+        tx.batch_execute(step)?;
+        tx.execute(
+            "INSERT INTO schema_migration (version) VALUES ($1)",
+            &[&version],
+        )?;
+    }
+    Ok(tx.commit()?)
+}

@@ -1,0 +1,132 @@
+//! Nodes.
+
+use crate::db::to_json;
+use crate::{Row, StoreError, Tx};
+use model::id::NodeId;
+use model::node::NodeState;
+use std::collections::BTreeMap;
+
+/// A node as it is in the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRow {
+    /// Its name for programs.
+    pub id: NodeId,
+    /// Its name for people.
+    pub name: String,
+    /// Of its process.
+    pub incarnation: String,
+    /// Of its program.
+    pub version: String,
+    /// Jobs at one time.
+    pub slots: u32,
+    /// Drivers that it has.
+    pub drivers: Vec<String>,
+    /// What it said about itself.
+    pub facts: BTreeMap<String, String>,
+    /// Whether it is there and gets work.
+    pub state: NodeState,
+    /// Until when it has its leases.
+    pub lease_expires_at_ms: u64,
+    /// When its process came.
+    pub registered_at_ms: u64,
+}
+
+fn from_row(row: &Row) -> Result<NodeRow, StoreError> {
+    Ok(NodeRow {
+        id: row.parsed("id")?,
+        name: row.text("name")?,
+        incarnation: row.text("incarnation")?,
+        version: row.text("version")?,
+        slots: u32::try_from(row.number("slots")?).unwrap_or(u32::MAX),
+        drivers: row.json("drivers")?,
+        facts: row.json("facts")?,
+        state: row.json("state_json")?,
+        lease_expires_at_ms: row.number("lease_expires_at_ms")?,
+        registered_at_ms: row.number("registered_at_ms")?,
+    })
+}
+
+/// Adds a node, or writes it anew.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn upsert(tx: &mut Tx<'_>, node: &NodeRow) -> Result<(), StoreError> {
+    tx.execute(
+        "INSERT INTO node (id, name, incarnation, version, slots, drivers, facts, state_json, \
+         lease_expires_at_ms, registered_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+         ON CONFLICT (id) DO UPDATE SET name = excluded.name, incarnation = excluded.incarnation, \
+         version = excluded.version, slots = excluded.slots, drivers = excluded.drivers, \
+         facts = excluded.facts, state_json = excluded.state_json, \
+         lease_expires_at_ms = excluded.lease_expires_at_ms, \
+         registered_at_ms = excluded.registered_at_ms",
+        &[
+            node.id.as_str().into(),
+            (*node.name).into(),
+            (*node.incarnation).into(),
+            (*node.version).into(),
+            node.slots.into(),
+            to_json(&node.drivers)?.into(),
+            to_json(&node.facts)?.into(),
+            to_json(&node.state)?.into(),
+            node.lease_expires_at_ms.into(),
+            node.registered_at_ms.into(),
+        ],
+    )
+    .map(drop)
+}
+
+/// A node.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn get(tx: &mut Tx<'_>, id: &NodeId) -> Result<Option<NodeRow>, StoreError> {
+    let row = tx.query_one(
+        "SELECT id, name, incarnation, version, slots, drivers, facts, state_json, \
+         lease_expires_at_ms, registered_at_ms FROM node WHERE id = $1",
+        &[id.as_str().into()],
+    )?;
+    row.as_ref().map(from_row).transpose()
+}
+
+/// All nodes, by id, at most `limit`.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn list(tx: &mut Tx<'_>, limit: u32) -> Result<Vec<NodeRow>, StoreError> {
+    let rows = tx.query(
+        "SELECT id, name, incarnation, version, slots, drivers, facts, state_json, \
+         lease_expires_at_ms, registered_at_ms FROM node ORDER BY id LIMIT $1",
+        &[limit.into()],
+    )?;
+    rows.iter().map(from_row).collect()
+}
+
+/// Renews the leases of a node's process. False when another process has registered since.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn renew(
+    tx: &mut Tx<'_>,
+    id: &NodeId,
+    incarnation: &str,
+    lease_expires_at_ms: u64,
+) -> Result<bool, StoreError> {
+    let renewed = tx.execute(
+        "UPDATE node SET lease_expires_at_ms = $1 WHERE id = $2 AND incarnation = $3",
+        &[
+            lease_expires_at_ms.into(),
+            id.as_str().into(),
+            incarnation.into(),
+        ],
+    )?;
+    Ok(renewed == 1)
+}
+
+/// Forgets a node.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn delete(tx: &mut Tx<'_>, id: &NodeId) -> Result<(), StoreError> {
+    tx.execute("DELETE FROM node WHERE id = $1", &[id.as_str().into()])
+        .map(drop)
+}

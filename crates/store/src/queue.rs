@@ -1,0 +1,101 @@
+//! The queue: a narrow table that holds exactly the jobs that wait.
+
+use crate::job::{self, JobRow};
+use crate::{Row, StoreError, Tx};
+use model::id::{JobId, NodeId};
+
+/// Adds a job that waits from now on.
+pub(crate) fn insert(tx: &mut Tx<'_>, row: &JobRow) -> Result<(), StoreError> {
+    let queued = row.queued_at_ms.unwrap_or(row.created_at_ms);
+    let expires = row
+        .spec
+        .queue_timeout_ms
+        .map(|wait| row.created_at_ms.saturating_add(wait));
+    tx.execute(
+        "INSERT INTO queue (job_id, tenant, pinned_node, not_before_ms, queued_at_ms, \
+         expires_at_ms) VALUES ($1, $2, $3, $4, $5, $6)",
+        &[
+            row.id.as_str().into(),
+            row.tenant.as_str().into(),
+            row.spec.node.as_ref().map(NodeId::as_str).into(),
+            queued.into(),
+            queued.into(),
+            expires.into(),
+        ],
+    )
+    .map(drop)
+}
+
+/// Takes out a job that does not wait any more.
+pub(crate) fn delete(tx: &mut Tx<'_>, id: &JobId) -> Result<(), StoreError> {
+    tx.execute("DELETE FROM queue WHERE job_id = $1", &[id.as_str().into()])
+        .map(drop)
+}
+
+/// Jobs that a node may take now, at most `limit`: the oldest of each tenant, then the second of each,
+/// and so on, so that one with many jobs does not keep the others waiting. On PostgreSQL their places
+/// are locked until the end of the transaction, and places that others have locked are passed over.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn claim(
+    tx: &mut Tx<'_>,
+    node: &NodeId,
+    limit: u32,
+    now_ms: u64,
+) -> Result<Vec<JobRow>, StoreError> {
+    let oldest = "SELECT job_id, tenant FROM queue WHERE not_before_ms <= $1 \
+         AND (pinned_node IS NULL OR pinned_node = $2) ORDER BY queued_at_ms, job_id LIMIT $3";
+    let oldest_unlocked = "SELECT job_id, tenant FROM queue WHERE not_before_ms <= $1 \
+         AND (pinned_node IS NULL OR pinned_node = $2) ORDER BY queued_at_ms, job_id LIMIT $3 \
+         FOR UPDATE SKIP LOCKED";
+    let sql = if tx.has_row_locks() {
+        oldest_unlocked
+    } else {
+        oldest
+    };
+    // More than will be taken, so that there is something to rotate between.
+    let window = limit.saturating_mul(4).max(16);
+    let rows = tx.query(sql, &[now_ms.into(), node.as_str().into(), window.into()])?;
+    let mut jobs = Vec::new();
+    for id in rotate(&rows)?.into_iter().take(limit as usize) {
+        jobs.extend(job::get(tx, None, &id)?);
+    }
+    Ok(jobs)
+}
+
+/// The first of each tenant, then the second of each.
+fn rotate(rows: &[Row]) -> Result<Vec<JobId>, StoreError> {
+    let mut seen = std::collections::HashMap::<String, usize>::new();
+    let mut ranked = Vec::new();
+    for (place, row) in rows.iter().enumerate() {
+        let rank = seen.entry(row.text("tenant")?).or_default();
+        ranked.push((*rank, place, row.parsed::<JobId>("job_id")?));
+        *rank += 1;
+    }
+    ranked.sort_by_key(|(rank, place, _)| (*rank, *place));
+    Ok(ranked.into_iter().map(|(_, _, id)| id).collect())
+}
+
+/// Whether anything waits that `node` may take.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn is_empty(tx: &mut Tx<'_>, node: &NodeId) -> Result<bool, StoreError> {
+    let sql = "SELECT job_id FROM queue WHERE pinned_node IS NULL OR pinned_node = $1 LIMIT 1";
+    Ok(tx.query(sql, &[node.as_str().into()])?.is_empty())
+}
+
+/// Jobs that have waited longer than they may.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn expired(tx: &mut Tx<'_>, now_ms: u64, limit: u32) -> Result<Vec<JobRow>, StoreError> {
+    let sql = "SELECT job_id FROM queue WHERE expires_at_ms < $1 ORDER BY job_id LIMIT $2";
+    let rows = tx.query(sql, &[now_ms.into(), limit.into()])?;
+    let mut jobs = Vec::new();
+    for row in rows {
+        jobs.extend(job::get(tx, None, &row.parsed("job_id")?)?);
+    }
+    Ok(jobs)
+}

@@ -1,0 +1,254 @@
+//! SQLite: one writer thread that commits units in groups, readers beside it.
+//!
+//! A commit waits for the disk, and the disk does not mind whether one unit is in it or two hundred.
+//! So the writer takes whatever waits into one transaction, each unit in a savepoint of its own, so
+//! that one that fails takes nobody with it; and it answers only after the commit. Nobody waits for
+//! company: a unit that comes alone is committed alone.
+
+use crate::db::{Conn, Tx};
+use crate::work::Work;
+use crate::{StoreError, migrate};
+use model::points::Points;
+use rusqlite::{Connection, OpenFlags};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Units in one commit: past this the wait of the first grows and the cost of each hardly shrinks.
+const GROUP_MAX: usize = 256;
+/// How long to wait for another process that writes to the same database.
+const BUSY: Duration = Duration::from_secs(5);
+/// Readers beside the writer: as many as there are processors on a small machine.
+const READERS: usize = 2;
+/// Prepared statements that each connection keeps: all that we have.
+const STATEMENTS: usize = 128;
+/// A write-ahead log of this size is written back beside the writer ...
+const LOG_BYTES: u64 = 1 << 20;
+/// ... and one of this size by the writer itself, because the other never catches up.
+const LOG_BYTES_MAX: u64 = 64 << 20;
+/// How many commits go by between two looks at its size.
+const LOOK_EVERY: u32 = 32;
+
+type Units = mpsc::Receiver<Box<dyn Work>>;
+
+/// Opens the database and starts its threads.
+pub(crate) fn start(
+    path: &Path,
+    points: Points,
+    writes: Units,
+    reads: Units,
+) -> Result<(), StoreError> {
+    make_private(path)?;
+    let conn = open(path)?;
+    migrate::sqlite(&conn)?;
+    let (ask, asked) = sync_channel(1);
+    let writer = Writer {
+        conn,
+        points,
+        log: log_path(path),
+        ask,
+        commits: 0,
+    };
+    thread("store-writer", move || writer.run(writes))?;
+    let file = path.to_owned();
+    thread("store-checkpoint", move || checkpoint(&file, &asked))?;
+    let reads = Arc::new(Mutex::new(reads));
+    for _ in 0..READERS {
+        let (file, reads) = (path.to_owned(), reads.clone());
+        thread("store-reader", move || read(&file, &reads))?;
+    }
+    Ok(())
+}
+
+fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    thread
+        .spawn(run)
+        .map(drop)
+        .map_err(|error| StoreError::Unavailable(Box::new(error)))
+}
+
+/// SQLite makes its files with the mode of the database, which it would make for everybody.
+fn make_private(path: &Path) -> Result<(), StoreError> {
+    let mut options = std::fs::OpenOptions::new();
+    match options.write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(StoreError::Unavailable(Box::new(error)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn open(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(BUSY)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    conn.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; \
+         PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;",
+    )?;
+    Ok(conn)
+}
+
+fn log_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
+}
+
+struct Writer {
+    conn: Connection,
+    points: Points,
+    log: PathBuf,
+    /// Wakes the thread that writes the log back.
+    ask: SyncSender<()>,
+    commits: u32,
+}
+
+/// A unit of the group that is being made, and how it went.
+type Ran = (Box<dyn Work>, Result<(), StoreError>);
+
+impl Writer {
+    fn run(mut self, mut units: Units) {
+        while let Some(first) = units.blocking_recv() {
+            let ran = self.group(first, &mut units);
+            for (unit, outcome) in ran {
+                unit.done(outcome);
+            }
+            self.look_at_log();
+        }
+    }
+
+    /// One transaction with as many units as wait.
+    fn group(&self, first: Box<dyn Work>, units: &mut Units) -> Vec<Ran> {
+        if let Err(error) = self.conn.execute_batch("BEGIN IMMEDIATE") {
+            return vec![(first, Err(error.into()))];
+        }
+        let mut ran: Vec<Ran> = Vec::new();
+        let mut next = Some(first);
+        while let Some(mut unit) = next.take() {
+            let outcome = self.unit(&mut *unit);
+            ran.push((unit, outcome));
+            // A full disk makes SQLite roll back everything, savepoints and all.
+            if self.conn.is_autocommit() {
+                return ran
+                    .into_iter()
+                    .map(|(unit, _)| (unit, Err(StoreError::Full)))
+                    .collect();
+            }
+            if ran.len() < GROUP_MAX {
+                next = units.try_recv().ok();
+            }
+        }
+        self.points.at("store.before_commit");
+        let committed = self.conn.execute_batch("COMMIT").map_err(StoreError::from);
+        self.points.at("store.after_commit");
+        match committed {
+            Ok(()) => ran,
+            Err(error) => {
+                // Nothing of the group has happened. The reason is told to each of its units.
+                drop(self.conn.execute_batch("ROLLBACK"));
+                tracing::error!(%error, units = ran.len(), "failed to commit");
+                let full = matches!(error, StoreError::Full);
+                let reason = || {
+                    if full {
+                        StoreError::Full
+                    } else {
+                        StoreError::Closed
+                    }
+                };
+                ran.into_iter()
+                    .map(|(unit, _)| (unit, Err(reason())))
+                    .collect()
+            }
+        }
+    }
+
+    fn unit(&self, unit: &mut dyn Work) -> Result<(), StoreError> {
+        self.savepoint("SAVEPOINT unit")?;
+        let outcome = unit.run(&mut Tx {
+            conn: Conn::Sqlite(&self.conn),
+        });
+        if outcome.is_err() && !self.conn.is_autocommit() {
+            self.savepoint("ROLLBACK TO unit")?;
+        }
+        if !self.conn.is_autocommit() {
+            self.savepoint("RELEASE unit")?;
+        }
+        outcome
+    }
+
+    fn savepoint(&self, sql: &str) -> Result<(), StoreError> {
+        Ok(self.conn.prepare_cached(sql)?.execute([]).map(drop)?)
+    }
+
+    fn look_at_log(&mut self) {
+        self.commits += 1;
+        if !self.commits.is_multiple_of(LOOK_EVERY) {
+            return;
+        }
+        let size = std::fs::metadata(&self.log).map_or(0, |meta| meta.len());
+        if size > LOG_BYTES_MAX {
+            let result = self
+                .conn
+                .query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
+            if let Err(error) = result {
+                tracing::warn!(%error, "failed to write the log back");
+            }
+        } else if size > LOG_BYTES
+            && let Err(TrySendError::Disconnected(())) = self.ask.try_send(())
+        {
+            tracing::warn!("nobody writes the log back any more");
+        }
+    }
+}
+
+/// Writes the log back into the database when asked, without holding up the writer.
+fn checkpoint(path: &Path, asked: &Receiver<()>) {
+    while asked.recv().is_ok() {
+        let result = open(path)
+            .and_then(|conn| Ok(conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?));
+        if let Err(error) = result {
+            tracing::warn!(%error, "failed to write the log back");
+        }
+    }
+}
+
+fn read(path: &Path, units: &Mutex<Units>) {
+    let mut conn = None;
+    loop {
+        let next = units
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .blocking_recv();
+        let Some(mut unit) = next else { return };
+        let outcome = read_one(path, &mut conn, &mut *unit);
+        unit.done(outcome);
+    }
+}
+
+/// The connection is opened with the first unit: a program that reads nothing does not wait for it.
+fn read_one(
+    path: &Path,
+    conn: &mut Option<Connection>,
+    unit: &mut dyn Work,
+) -> Result<(), StoreError> {
+    let conn = match conn {
+        Some(conn) => conn,
+        None => {
+            let opened = open(path)?;
+            opened.pragma_update(None, "query_only", true)?;
+            conn.insert(opened)
+        }
+    };
+    conn.execute_batch("BEGIN")?;
+    let outcome = unit.run(&mut Tx {
+        conn: Conn::Sqlite(conn),
+    });
+    conn.execute_batch("COMMIT")?;
+    outcome
+}
