@@ -1,1 +1,291 @@
-//! e2e
+//! Whole-system tests: the real binary, a real state directory, the real kernel.
+//!
+//! Each test gets a place of its own: an empty state directory, an environment with nothing but a path,
+//! no server of anybody else. What enters is a command line; what leaves is what a person would see: an
+//! exit code, the two streams, and what is left on the machine afterwards.
+//!
+//! This room must never reach into another room: what it cannot see from outside, nobody can. It must
+//! never wait a fixed time for something to happen: it looks until it has, or until patience ends.
+
+use rustix::process::{Pid, Signal};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// No step of a test takes longer on a machine that works, however busy.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A place of its own for one test.
+#[derive(Debug)]
+pub struct Place {
+    dir: TempDir,
+}
+
+impl Default for Place {
+    fn default() -> Place {
+        Place::new()
+    }
+}
+
+/// The program under test: named by `COFFERDAM_BIN`, or beside the tests.
+pub fn program() -> PathBuf {
+    if let Some(path) = std::env::var_os("COFFERDAM_BIN") {
+        return path.into();
+    }
+    let own = std::env::current_exe().expect("a test has a path");
+    let beside = own
+        .ancestors()
+        .nth(2)
+        .map(|dir| dir.join("cofferdam"))
+        .unwrap_or_default();
+    assert!(
+        beside.exists(),
+        "build it first: cargo build -p cofferdam ({})",
+        beside.display()
+    );
+    beside
+}
+
+impl Place {
+    /// An empty state directory and an empty working directory.
+    pub fn new() -> Place {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        std::fs::create_dir(dir.path().join("work")).expect("a working directory");
+        Place { dir }
+    }
+
+    /// The state directory.
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    /// The working directory of commands.
+    pub fn work(&self) -> PathBuf {
+        self.dir.path().join("work")
+    }
+
+    /// A command line of the program, with nothing in its environment but a path.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the place that clears what a child inherits"
+    )]
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command
+            .args(args)
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", self.dir.path())
+            .env("COFFERDAM_STATE", self.state())
+            .current_dir(self.work())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command line to its end.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("the program starts")
+    }
+
+    /// Runs a command line with this as its standard input.
+    pub fn run_with_input(&self, args: &[&str], input: &[u8]) -> Output {
+        let mut command = self.command(args);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        let input = input.to_vec();
+        let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+        let output = child.wait_with_output().expect("the program ends");
+        writer.join().expect("the writer ends");
+        output
+    }
+
+    /// Runs a command line and reads what it printed as JSON.
+    pub fn json(&self, args: &[&str]) -> serde_json::Value {
+        let output = self.run(args);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+            panic!("{args:?} printed no JSON ({error}): {output:?}");
+        })
+    }
+
+    /// Starts a server here, and waits until it answers.
+    pub fn up(&self, args: &[&str], env: &[(&str, &str)]) -> Server {
+        let mut command = self.command(&["up", "--no-listen"]);
+        command
+            .args(args)
+            .envs(env.iter().copied())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the server starts");
+        let stderr = child.stderr.take().expect("a pipe");
+        let log = std::thread::spawn(move || {
+            let mut text = String::new();
+            let mut stderr = stderr;
+            // What is no text is not ours.
+            drop(stderr.read_to_string(&mut text));
+            text
+        });
+        let mut server = Server {
+            child,
+            log: Some(log),
+            socket: self.state().join("cofferdam.sock"),
+        };
+        server.wait_until_ready();
+        server
+    }
+}
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    log: Option<std::thread::JoinHandle<String>>,
+    socket: PathBuf,
+}
+
+impl Server {
+    fn wait_until_ready(&mut self) {
+        let ready = until(|| {
+            let answers = std::os::unix::net::UnixStream::connect(&self.socket).is_ok();
+            answers || self.child.try_wait().is_ok_and(|status| status.is_some())
+        });
+        assert!(ready, "the server does not answer");
+    }
+
+    /// Kills it as nothing can be prepared for.
+    pub fn kill(mut self) -> String {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        self.take_log()
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn end(mut self) -> (ExitStatus, String) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        drop(pid.map(|pid| rustix::process::kill_process(pid, Signal::TERM)));
+        let status = self.child.wait().expect("the server ends");
+        (status, self.take_log())
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
+    fn take_log(&mut self) -> String {
+        self.log
+            .take()
+            .and_then(|log| log.join().ok())
+            .unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Looks until it is so, or patience ends.
+pub fn until(mut so: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        if so() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    false
+}
+
+/// Sends a request over the Unix socket as curl would, and returns the status and the body.
+pub fn http(socket: &Path, request: &str) -> (u16, String) {
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("a server");
+    exchange(&mut stream, request)
+}
+
+/// Sends a request over a TCP port.
+pub fn http_tcp(address: &str, request: &str) -> (u16, String) {
+    let mut stream = std::net::TcpStream::connect(address).expect("a server");
+    exchange(&mut stream, request)
+}
+
+fn exchange(stream: &mut (impl std::io::Read + std::io::Write), request: &str) -> (u16, String) {
+    stream
+        .write_all(request.as_bytes())
+        .expect("a request is sent");
+    let mut answer = Vec::new();
+    // A server that closes early has answered before.
+    drop(stream.read_to_end(&mut answer));
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    let status = text
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or(0);
+    let body = text
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| body.to_owned())
+        .unwrap_or_default();
+    (status, body)
+}
+
+/// What sandboxes of this place have left on the machine: processes, control groups, directories.
+pub fn left_behind(place: &Place) -> Vec<String> {
+    let state = place.state().to_string_lossy().into_owned();
+    let mut left = Vec::new();
+    for node in entries(&place.state().join("nodes")) {
+        for kind in ["jobs", "linux/sandboxes", "fake"] {
+            left.extend(
+                entries(&node.join(kind))
+                    .iter()
+                    .map(|path| path.display().to_string()),
+            );
+        }
+    }
+    // Sockets of launchers are named in /proc/net/unix as long as a process listens on them.
+    let unix = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let guests = unix
+        .lines()
+        .filter(|line| line.contains(&state) && line.contains("guest.sock"));
+    left.extend(guests.map(str::to_owned));
+    left
+}
+
+/// Control groups that belong to a sandbox.
+pub fn groups_of(sandbox: &str) -> Vec<PathBuf> {
+    let roots = entries(Path::new("/sys/fs/cgroup"));
+    let all = roots.into_iter().chain([PathBuf::from("/sys/fs/cgroup")]);
+    all.map(|root| root.join("cofferdam").join(sandbox))
+        .filter(|path| path.exists())
+        .collect()
+}
+
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect()
+}
+
+/// Why no real sandbox can be made here, if none can; a test that needs one prints it and ends.
+pub fn no_sandbox() -> Option<String> {
+    let place = Place::new();
+    let output = place.run(&["doctor", "--json"]);
+    let findings: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+    let failed = findings
+        .as_array()?
+        .iter()
+        .find(|finding| finding["verdict"] == "fail")?;
+    Some(format!(
+        "no sandbox can be made here: {}",
+        failed["found"].as_str()?
+    ))
+}

@@ -85,8 +85,10 @@ async fn run_tcp(
     shared: &Shared,
     places: &Arc<Semaphore>,
 ) {
-    let Ok(listen) = listener.local_addr() else { return };
-    let gate = Gate::Tcp(TcpGate::new(token.text(), listen, Peer::User(own_principal())));
+    let (Ok(listen), Some(owner)) = (listener.local_addr(), own_principal()) else {
+        return;
+    };
+    let gate = Gate::Tcp(TcpGate::new(token.text(), listen, Peer::User(owner)));
     while let Some(place) = place(shared, places).await {
         let accepted = until_stopped(shared, listener.accept()).await;
         match accepted {
@@ -173,4 +175,13 @@ fn unix_gate(stream: &UnixStream) -> Gate {
         }
         Ok(_) | Err(_) => Gate::Stranger,
     }
+}
+
+/// Who this process is, and so whoever knows the token that only its user can read.
+fn own_principal() -> Option<PrincipalId> {
+    uid_principal(rustix::process::geteuid().as_raw())
+}
+
+fn uid_principal(uid: u32) -> Option<PrincipalId> {
+    format!("uid:{uid}").parse().ok()
 }

@@ -1,43 +1,134 @@
 //! The standard streams of a job, from the client to the job's node and back.
 //!
 //! The server says yes as soon as it knows the job and that it can be attached to; then it waits
-//! for a node to take it. What the client sends before that waits in the connection. Frames are
+//! for a node to have it. What the client sends before that waits in the connection. Frames are
 //! not read here: bytes are copied with large buffers, because this is the way on which a job's
 //! output must reach a terminal or a pipe as fast as the machine can.
 
 use std::time::Duration;
 
 use api::attach::{BUFFER_BYTES, LinkOpen, UPGRADE};
-use api::{Code, routes};
-use axum::body::Body;
+use api::{Code, ErrorBody, routes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
-use http::header::{self, CONNECTION};
-use http::{HeaderMap, HeaderValue, StatusCode};
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use http::StatusCode;
+use http::header::{self, HeaderValue};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use model::id::JobId;
-use tokio::io::{AsyncRead, AsyncWrite};
+use model::job::JobState;
+use service::{Ctx, JobRow};
+use tokio::io::{AsyncWriteExt as _, copy_bidirectional_with_sizes};
 
 use crate::App;
 use crate::error::Error;
-use crate::extract::{Id, User};
+use crate::extract::{JobOf, User};
 
-/// Connects to the standard streams of a job.
-#[utoipa::path(get, path = routes::JOB_ATTACH, tag = "jobs",
+/// Clients attached at a time; each costs four buffers of 256 KiB, so that all cost 1 GiB at most.
+pub(crate) const ATTACHED_MAX: usize = 1024;
+/// How long to wait for a node before asking again.
+const WAIT_LEASED: Duration = Duration::from_secs(60);
+/// How often to look whether a node that was given the job has said so: at first often, because it
+/// usually does within milliseconds, then at a pace that costs nothing.
+const LOOK_FIRST: Duration = Duration::from_millis(1);
+const LOOK_MOST: Duration = Duration::from_millis(100);
+
+/// Connects to the standard streams of a job that was created with `attach`. After the upgrade
+/// both ends send frames: `[kind u8][0; 3][length u32 LE][bytes]`.
+#[utoipa::path(get, path = routes::JOB_ATTACH, tag = "jobs", operation_id = "job_attach",
     params(("id" = String, Path, description = "The job")),
     responses((status = 101, description = "Frames follow, both ways"),
-              (status = 404, description = "No such job", body = api::ErrorBody),
-              (status = 409, description = "It has no streams to attach to", body = api::ErrorBody),
-              (status = 426, description = "The upgrade is missing", body = api::ErrorBody)))]
+              (status = 404, description = "No such job", body = ErrorBody),
+              (status = 409, description = "It has no streams to attach to", body = ErrorBody),
+              (status = 426, description = "The upgrade is missing", body = ErrorBody),
+              (status = 429, description = "Too many are attached", body = ErrorBody)))]
 pub(crate) async fn attach(
     State(app): State<App>,
     User(ctx): User,
-    Id(id): Id<JobId>,
+    JobOf(id): JobOf,
     mut request: Request,
 ) -> Result<Response, Error> {
-    let upgrade = upgrade_of(&mut request)?;
+    let place = std::sync::Arc::clone(&app.attached).try_acquire_owned();
+    let place = place.map_err(|_| Error::new(Code::TooMuch, "too many clients are attached"))?;
     app.service.job_attachable(&ctx, &id).await?;
-    app.tasks.spawn(connect(app.clone(), ctx, id, upgrade));
+    let upgrade = upgrade_of(&mut request)?;
+    let tasks = app.tasks.clone();
+    drop(tasks.spawn(async move {
+        connect(&app, &ctx, &id, upgrade).await;
+        drop(place);
+    }));
     Ok(switching())
+}
+
+fn upgrade_of(request: &mut Request) -> Result<OnUpgrade, Error> {
+    let asked = request.headers().get(header::UPGRADE);
+    let ours = asked.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(UPGRADE.as_bytes()));
+    let upgrade = request
+        .extensions_mut()
+        .remove::<OnUpgrade>()
+        .filter(|_| ours);
+    upgrade.ok_or_else(|| Error::new(Code::UpgradeRequired, "this route needs an upgrade"))
+}
+
+fn switching() -> Response {
+    let headers = [
+        (header::CONNECTION, HeaderValue::from_static("upgrade")),
+        (header::UPGRADE, HeaderValue::from_static(UPGRADE)),
+    ];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
+/// Carries bytes until one end closes. There is nobody to tell about an error: the client sees the
+/// end of the stream and asks for the job.
+async fn connect(app: &App, ctx: &Ctx, id: &JobId, upgrade: OnUpgrade) {
+    let _attached = app.metrics.attached();
+    let work = async {
+        let Ok(client) = upgrade.await else { return };
+        let mut client = TokioIo::new(client);
+        let Some(row) = on_node(app, ctx, id).await else {
+            return;
+        };
+        let Some((node, _)) = row.state.lease() else {
+            return;
+        };
+        let (mut ours, theirs) = tokio::io::duplex(BUFFER_BYTES);
+        let open = LinkOpen {
+            job_id: id.to_string(),
+            attempt: row.attempt,
+            io: theirs,
+        };
+        if let Err(error) = app.links.open(node, open) {
+            tracing::warn!(job.id = %id, %error, "failed to attach a client");
+            return;
+        }
+        let copied =
+            copy_bidirectional_with_sizes(&mut client, &mut ours, BUFFER_BYTES, BUFFER_BYTES);
+        // A client that vanishes is normal.
+        drop(copied.await);
+        drop(client.shutdown().await);
+    };
+    app.stopping.run_until_cancelled(work).await;
+}
+
+/// Waits until a node has said that it has the job; `None` when it ended before. A node that has
+/// only been given the lease may not have read it yet and would refuse the stream.
+async fn on_node(app: &App, ctx: &Ctx, id: &JobId) -> Option<JobRow> {
+    let mut row = app.service.job_get(ctx, id).await.ok()?;
+    let mut pause = LOOK_FIRST;
+    loop {
+        row = match row.state {
+            JobState::Running { .. } | JobState::Stopping { .. } => return Some(row),
+            JobState::Finished { .. } => return None,
+            JobState::AwaitingApproval | JobState::Queued => app
+                .service
+                .job_wait_leased(ctx, id, WAIT_LEASED)
+                .await
+                .ok()?,
+            JobState::Leased { .. } => {
+                let row = app.service.job_wait(ctx, id, pause).await.ok()?;
+                pause = (pause * 2).min(LOOK_MOST);
+                row
+            }
+        };
+    }
 }

@@ -56,7 +56,11 @@ impl std::fmt::Debug for Secret {
 
 impl TcpGate {
     pub(crate) fn new(token: &str, listen: SocketAddr, peer: Peer) -> Self {
-        Self { token: Secret(token.as_bytes().to_vec()), listen, peer }
+        Self {
+            token: Secret(token.as_bytes().to_vec()),
+            listen,
+            peer,
+        }
     }
 
     fn admit(&self, parts: &Parts) -> Result<Option<Peer>, Error> {
@@ -78,7 +82,9 @@ impl TcpGate {
     fn check_host(&self, parts: &Parts) -> Result<(), Error> {
         let refused = || Error::new(Code::ForbiddenHost, "the Host header is not one of ours");
         let mut hosts = parts.headers.get_all(HOST).iter();
-        let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(refused()) };
+        let (Some(host), None) = (hosts.next(), hosts.next()) else {
+            return Err(refused());
+        };
         let host = host.to_str().map_err(|_| refused())?;
         // `GET http://evil/ HTTP/1.1` names a host in its first line, too.
         let in_target = parts.uri.authority().map(http::uri::Authority::as_str);
@@ -88,7 +94,9 @@ impl TcpGate {
 
     fn is_ours(&self, host: &str) -> bool {
         let name = without_port(host);
-        let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+        let address = name
+            .strip_prefix('[')
+            .and_then(|name| name.strip_suffix(']'));
         match address.unwrap_or(name).parse::<IpAddr>() {
             Ok(ip) => ip.is_loopback() || ip == self.listen.ip(),
             Err(_) => name.eq_ignore_ascii_case("localhost"),
@@ -113,14 +121,25 @@ fn unauthenticated(message: &'static str) -> Error {
 
 /// Absent (a program), or the very origin that the request is for (our own console).
 fn check_origin(parts: &Parts) -> Result<(), Error> {
-    let Some(origin) = parts.headers.get(ORIGIN) else { return Ok(()) };
-    let host = parts.headers.get(HOST).map_or(&[][..], http::HeaderValue::as_bytes);
-    let same = origin.as_bytes().strip_prefix(b"http://").is_some_and(|origin| origin == host);
+    let Some(origin) = parts.headers.get(ORIGIN) else {
+        return Ok(());
+    };
+    let host = parts
+        .headers
+        .get(HOST)
+        .map_or(&[][..], http::HeaderValue::as_bytes);
+    let same = origin
+        .as_bytes()
+        .strip_prefix(b"http://")
+        .is_some_and(|origin| origin == host);
     let alone = parts.headers.get_all(ORIGIN).iter().count() == 1;
     if same && alone {
         Ok(())
     } else {
-        Err(Error::new(Code::ForbiddenOrigin, "a web page of another origin sent this"))
+        Err(Error::new(
+            Code::ForbiddenOrigin,
+            "a web page of another origin sent this",
+        ))
     }
 }
 
@@ -150,40 +169,93 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let got = Gate::Tcp(gate).admit(&parts).map(drop).map_err(|error| error.code());
+        let got = Gate::Tcp(gate)
+            .admit(&parts)
+            .map(drop)
+            .map_err(|error| error.code());
         assert_eq!(got, expect, "{headers:?} {target}");
     }
 
     #[test]
     fn only_names_that_a_page_cannot_rebind_are_hosts() {
         let token = ("authorization", "Bearer right");
-        for host in ["localhost", "LOCALHOST:1", "127.0.0.1:7300", "127.9.9.9", "[::1]:7300"] {
+        for host in [
+            "localhost",
+            "LOCALHOST:1",
+            "127.0.0.1:7300",
+            "127.9.9.9",
+            "[::1]:7300",
+        ] {
             check(&[("host", host), token], "/v1/jobs", Ok(()));
         }
         check(&[("host", "10.1.2.3:7300"), token], "/v1/jobs", Ok(()));
-        for host in ["evil.example", "localhost.evil.example", "10.1.2.4", "", "[::2]", "127.0.0.1.nip.io"] {
-            check(&[("host", host), token], "/v1/jobs", Err(Code::ForbiddenHost));
-            check(&[("host", host), token], "/healthz", Err(Code::ForbiddenHost));
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "10.1.2.4",
+            "",
+            "[::2]",
+            "127.0.0.1.nip.io",
+        ] {
+            check(
+                &[("host", host), token],
+                "/v1/jobs",
+                Err(Code::ForbiddenHost),
+            );
+            check(
+                &[("host", host), token],
+                "/healthz",
+                Err(Code::ForbiddenHost),
+            );
         }
         check(&[token], "/v1/jobs", Err(Code::ForbiddenHost));
-        check(&[("host", "localhost"), ("host", "evil"), token], "/v1/jobs", Err(Code::ForbiddenHost));
-        check(&[("host", "localhost"), token], "http://evil/v1/jobs", Err(Code::ForbiddenHost));
+        check(
+            &[("host", "localhost"), ("host", "evil"), token],
+            "/v1/jobs",
+            Err(Code::ForbiddenHost),
+        );
+        check(
+            &[("host", "localhost"), token],
+            "http://evil/v1/jobs",
+            Err(Code::ForbiddenHost),
+        );
     }
 
     #[test]
     fn only_the_same_origin_passes() {
         let host = ("host", "localhost:7300");
         let token = ("authorization", "bearer right");
-        check(&[host, token, ("origin", "http://localhost:7300")], "/v1/jobs", Ok(()));
-        for origin in ["null", "http://evil", "http://localhost:1", "https://localhost:7300", ""] {
-            check(&[host, token, ("origin", origin)], "/v1/jobs", Err(Code::ForbiddenOrigin));
+        check(
+            &[host, token, ("origin", "http://localhost:7300")],
+            "/v1/jobs",
+            Ok(()),
+        );
+        for origin in [
+            "null",
+            "http://evil",
+            "http://localhost:1",
+            "https://localhost:7300",
+            "",
+        ] {
+            check(
+                &[host, token, ("origin", origin)],
+                "/v1/jobs",
+                Err(Code::ForbiddenOrigin),
+            );
         }
     }
 
     #[test]
     fn only_the_whole_token_passes() {
         let host = ("host", "localhost");
-        for value in ["Bearer wrong", "Bearer righ", "Bearer rightt", "Basic right", "right", "Bearer"] {
+        for value in [
+            "Bearer wrong",
+            "Bearer righ",
+            "Bearer rightt",
+            "Basic right",
+            "right",
+            "Bearer",
+        ] {
             let header = ("authorization", value);
             check(&[host, header], "/v1/jobs", Err(Code::Unauthenticated));
         }

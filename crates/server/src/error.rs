@@ -9,6 +9,7 @@ use api::{Code, ErrorBody};
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
+use model::spec::Invalid;
 
 /// Why a request is not answered with what it asked for.
 #[derive(Debug, Clone)]
@@ -22,7 +23,12 @@ pub(crate) struct Error {
 
 impl Error {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), details: Vec::new(), internal: None }
+        Self {
+            code,
+            message: message.into(),
+            details: Vec::new(),
+            internal: None,
+        }
     }
 
     /// One field that is wrong.
@@ -33,7 +39,10 @@ impl Error {
             code: code.as_str().to_owned(),
             message: message.clone(),
         };
-        Self { details: vec![detail], ..Self::new(code, message) }
+        Self {
+            details: vec![detail],
+            ..Self::new(code, message)
+        }
     }
 
     pub(crate) fn not_found() -> Self {
@@ -43,7 +52,10 @@ impl Error {
     /// A bug of ours: the cause goes to the log, the caller learns the request's id.
     pub(crate) fn internal(cause: impl std::fmt::Display) -> Self {
         let message = "the server met something that it believed impossible";
-        Self { internal: Some(cause.to_string()), ..Self::new(Code::Internal, message) }
+        Self {
+            internal: Some(cause.to_string()),
+            ..Self::new(Code::Internal, message)
+        }
     }
 
     #[cfg(test)]
@@ -59,11 +71,72 @@ impl Error {
     }
 }
 
+impl From<service::Error> for Error {
+    fn from(error: service::Error) -> Self {
+        use service::Error as E;
+        let code = match &error {
+            E::Invalid(_) => Code::InvalidArgument,
+            E::NotFound => Code::NotFound,
+            E::Forbidden(_) => Code::Forbidden,
+            E::Conflict { code, .. } => Code::parse(code).unwrap_or(Code::Conflict),
+            E::TooMuch { code, .. } => Code::parse(code).unwrap_or(Code::TooMuch),
+            E::Stale => Code::StaleEpoch,
+            E::DiskFull => Code::DiskFull,
+            E::Unavailable(_) => Code::Unavailable,
+            E::Internal { .. } => return Self::internal(error.cause()),
+        };
+        let internal = matches!(error, E::Unavailable(_)).then(|| error.cause());
+        match error {
+            E::Invalid(invalid) => Self::invalid(invalid),
+            error => Self {
+                internal,
+                ..Self::new(code, error.to_string())
+            },
+        }
+    }
+}
+
+impl Error {
+    /// All fields that are wrong. Where they are all wrong in one way that has a code of its own,
+    /// that is the code of the answer.
+    fn invalid(invalid: Vec<Invalid>) -> Self {
+        let details: Vec<ErrorDetail> = invalid.into_iter().map(detail).collect();
+        let mut codes = details.iter().map(|detail| detail.code.as_str());
+        let first = codes.next().and_then(Code::parse);
+        let shared = first.filter(|first| codes.all(|code| code == first.as_str()));
+        let message = match details.as_slice() {
+            [one] => format!("{}: {}", one.field, one.message),
+            many => format!("{} fields are wrong", many.len()),
+        };
+        let code = shared.unwrap_or(Code::InvalidArgument);
+        Self {
+            details,
+            ..Self::new(code, message)
+        }
+    }
+}
+
+fn detail(invalid: Invalid) -> ErrorDetail {
+    // To the caller of the API a file that is missing is bytes that were not sent; `file_missing`
+    // is what the command line says about a path on its own machine.
+    let code = match invalid.code {
+        "file_missing" => Code::BlobMissing.as_str(),
+        code => code,
+    };
+    ErrorDetail {
+        field: invalid.field,
+        code: code.to_owned(),
+        message: invalid.message,
+    }
+}
+
 impl IntoResponse for Error {
     /// Carries the error outwards; [`finish`] writes the body.
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.code.row().http_status);
-        let mut response = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR).into_response();
+        let mut response = status
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+            .into_response();
         response.extensions_mut().insert(self);
         response
     }
@@ -71,9 +144,15 @@ impl IntoResponse for Error {
 
 /// Writes the body of an error answer, and logs what the answer must not say.
 pub(crate) fn finish(mut response: Response, request_id: &str) -> Response {
-    let Some(error) = response.extensions_mut().remove::<Error>() else { return response };
+    let Some(error) = response.extensions_mut().remove::<Error>() else {
+        return response;
+    };
     if let Some(cause) = &error.internal {
-        tracing::error!(request.id = request_id, error = cause, "a request met a bug of ours");
+        tracing::error!(
+            request.id = request_id,
+            error = cause,
+            "a request failed for a reason that is not the caller's"
+        );
     }
     let code = error.code;
     let body = serde_json::to_vec(&error.into_body(request_id)).unwrap_or_default();

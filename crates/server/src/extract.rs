@@ -8,14 +8,16 @@ use std::time::Duration;
 use api::{Code, routes};
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams};
+use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use model::id::NodeId;
+use model::id::{ArtifactId, JobId};
+use model::limits;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use service::{Ctx, Kind};
+use service::{Ctx, Idempotency};
 use sha2::{Digest as _, Sha256};
 
 use crate::auth::Peer;
@@ -33,17 +35,14 @@ pub(crate) struct User(pub(crate) Ctx);
 
 /// A node; anybody else is refused.
 #[derive(Debug)]
-pub(crate) struct Node(pub(crate) Ctx, pub(crate) NodeId);
+pub(crate) struct Node(pub(crate) Ctx);
 
 impl<S: Send + Sync> FromRequestParts<S> for User {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
         match peer(parts)? {
-            Peer::User(principal) => {
-                let request_id = request_id(parts)?;
-                Ok(Self(Ctx::local(principal.clone(), Kind::User, request_id)))
-            }
+            Peer::User(principal) => Ok(Self(Ctx::user(principal.clone(), request_id(parts)?))),
             Peer::Node(_) => Err(Error::new(Code::Forbidden, "this route is not for nodes")),
         }
     }
@@ -54,10 +53,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Node {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
         match peer(parts)? {
-            Peer::Node(node) => {
-                let request_id = request_id(parts)?;
-                Ok(Self(Ctx::node(node.clone(), request_id), node.clone()))
-            }
+            Peer::Node(node) => Ok(Self(Ctx::node(node.clone(), request_id(parts)?))),
             Peer::User(_) => Err(Error::new(Code::Forbidden, "this route is for nodes")),
         }
     }
@@ -70,22 +66,23 @@ fn peer(parts: &Parts) -> Result<&Peer, Error> {
 
 fn request_id(parts: &Parts) -> Result<String, Error> {
     let id = parts.extensions.get::<RequestId>();
-    id.map(|id| id.as_str().to_owned()).ok_or_else(|| Error::internal("a request without an id"))
+    id.map(|id| id.as_str().to_owned())
+        .ok_or_else(|| Error::internal("a request without an id"))
 }
 
-/// The `{id}` of the path.
+/// The job that the path names.
 #[derive(Debug)]
-pub(crate) struct Id<T>(pub(crate) T);
+pub(crate) struct JobOf(pub(crate) JobId);
 
-/// The `{artifact_id}` of the path.
+/// The artifact that the path names.
 #[derive(Debug)]
-pub(crate) struct ArtifactIdOf<T>(pub(crate) T);
+pub(crate) struct ArtifactOf(pub(crate) ArtifactId);
 
-/// The `{digest}` of the path.
+/// The digest that the path names.
 #[derive(Debug)]
-pub(crate) struct Digest(pub(crate) String);
+pub(crate) struct DigestOf(pub(crate) String);
 
-impl<S: Send + Sync, T: FromStr> FromRequestParts<S> for Id<T> {
+impl<S: Send + Sync> FromRequestParts<S> for JobOf {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
@@ -93,7 +90,7 @@ impl<S: Send + Sync, T: FromStr> FromRequestParts<S> for Id<T> {
     }
 }
 
-impl<S: Send + Sync, T: FromStr> FromRequestParts<S> for ArtifactIdOf<T> {
+impl<S: Send + Sync> FromRequestParts<S> for ArtifactOf {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
@@ -101,13 +98,14 @@ impl<S: Send + Sync, T: FromStr> FromRequestParts<S> for ArtifactIdOf<T> {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Digest {
+impl<S: Send + Sync> FromRequestParts<S> for DigestOf {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
         let digest: String = segment(parts, state, "digest").await?;
         let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        if digest.len() == 64 && digest.bytes().all(hex) {
+        let fits = digest.len() == 64 && digest.bytes().all(hex);
+        if fits {
             Ok(Self(digest))
         } else {
             Err(Error::not_found())
@@ -122,8 +120,13 @@ async fn segment<S: Send + Sync, T: FromStr>(
 ) -> Result<T, Error> {
     let params = RawPathParams::from_request_parts(parts, state).await;
     let params = params.map_err(|_| Error::not_found())?;
-    let found = params.iter().find(|(key, _)| *key == name).map(|(_, value)| value);
-    found.and_then(|text| text.parse().ok()).ok_or_else(Error::not_found)
+    let found = params
+        .iter()
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value);
+    found
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(Error::not_found)
 }
 
 /// The query, with every parameter known.
@@ -141,21 +144,46 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// The text is `Failed to deserialize query string: <field>: <what>` or without the field.
+/// The text is `Failed to deserialize query string: <field>: <what>`, or without the field.
 fn bad_query(text: &str) -> Error {
-    let what = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(text);
-    let unknown = what.contains("unknown field `");
-    let code = if unknown { Code::UnknownField } else { Code::InvalidArgument };
-    let (field, message) = what.split_once(": ").unwrap_or(("query", what));
-    let field = if unknown { between_backticks(what) } else { field };
-    Error::field(code, field, message)
+    let what = text
+        .strip_prefix("Failed to deserialize query string: ")
+        .unwrap_or(text);
+    match what.split_once(": ") {
+        Some((field, message)) => wrong(field, message),
+        None => wrong("", what),
+    }
 }
 
-fn between_backticks(text: &str) -> &str {
-    text.split('`').nth(1).unwrap_or_default()
+/// Names the field, also where serde names it only in its sentence.
+fn wrong(field: &str, message: &str) -> Error {
+    let unknown = message
+        .strip_prefix("unknown field `")
+        .and_then(|rest| rest.split_once('`'));
+    let Some((name, _)) = unknown else {
+        let missing = message
+            .strip_prefix("missing field `")
+            .and_then(|rest| rest.split_once('`'));
+        let field = missing.map_or_else(|| field.to_owned(), |(name, _)| join(field, name));
+        return Error::field(Code::InvalidArgument, &field, message);
+    };
+    Error::field(Code::UnknownField, &join(field, name), message)
 }
 
-/// A JSON body of at most [`model::limits::REQUEST_BODY_MAX_BYTES`], with every field known.
+/// `limits` and `memory` are `limits.memory`; the root has no name, and serde may have added the
+/// name already.
+fn join(field: &str, name: &str) -> String {
+    let parent = field.trim_end_matches('?').trim_end_matches('.');
+    if parent.is_empty() {
+        name.to_owned()
+    } else if parent == name || parent.ends_with(&format!(".{name}")) {
+        parent.to_owned()
+    } else {
+        format!("{parent}.{name}")
+    }
+}
+
+/// A JSON body of at most [`limits::BODY_BYTES_MAX`], with every field known.
 #[derive(Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 
@@ -165,21 +193,104 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     async fn from_request(request: Request<Body>, _: &S) -> Result<Self, Error> {
         let bytes = read_body(request).await?;
         let mut json = serde_json::Deserializer::from_slice(&bytes);
-        let value = serde_path_to_error::deserialize(&mut json).map_err(bad_field)?;
-        json.end().map_err(|error| Error::new(Code::MalformedJson, error.to_string()))?;
+        let value = serde_path_to_error::deserialize(&mut json).map_err(bad_json)?;
+        json.end()
+            .map_err(|error| Error::new(Code::MalformedJson, error.to_string()))?;
         Ok(Self(value))
     }
 }
 
-async fn read_body(request: Request<Body>) -> Result<bytes::Bytes, Error> {
-    check_length(request.headers(), limits::REQUEST_BODY_MAX_BYTES)?;
-    let body = Limited::new(request.into_body(), limits::REQUEST_BODY_MAX_BYTES).collect();
+fn bad_json(error: serde_path_to_error::Error<serde_json::Error>) -> Error {
+    let path = error.path().to_string();
+    let inner = error.into_inner();
+    match inner.classify() {
+        serde_json::error::Category::Data => wrong(&path, &inner.to_string()),
+        serde_json::error::Category::Syntax
+        | serde_json::error::Category::Eof
+        | serde_json::error::Category::Io => Error::new(Code::MalformedJson, inner.to_string()),
+    }
+}
+
+async fn read_body(request: Request<Body>) -> Result<Bytes, Error> {
+    let most = limits::BODY_BYTES_MAX;
+    check_length(request.headers(), most as u64)?;
+    let body = Limited::new(request.into_body(), most).collect();
     match tokio::time::timeout(BODY_STALL, body).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(too_large(limits::REQUEST_BODY_MAX_BYTES))
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(most as u64)),
+        Ok(Err(_)) => Err(broken_off()),
+        Err(_) => Err(stalled()),
+    }
+}
+
+/// Refuses a body that says itself that it is too large, before a byte of it is read.
+pub(crate) fn check_length(headers: &HeaderMap, most: u64) -> Result<(), Error> {
+    let length = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok());
+    let length = length.and_then(|length| length.parse::<u64>().ok());
+    if length.is_some_and(|length| length > most) {
+        Err(too_large(most))
+    } else {
+        Ok(())
+    }
+}
+
+pub(crate) fn too_large(most: u64) -> Error {
+    Error::new(
+        Code::BodyTooLarge,
+        format!("the body is larger than {most} bytes"),
+    )
+}
+
+pub(crate) fn broken_off() -> Error {
+    Error::new(Code::BadRequest, "the body broke off")
+}
+
+pub(crate) fn stalled() -> Error {
+    Error::new(Code::BodyTimeout, "the body did not arrive in time")
+}
+
+/// The Idempotency-Key of a create, if it has one.
+#[derive(Debug)]
+pub(crate) struct Key(Option<String>);
+
+impl Key {
+    /// Binds the key to a request: two texts of the same request are the same, `wait` is no part.
+    pub(crate) fn of(self, request: &impl Serialize) -> Result<Option<Idempotency>, Error> {
+        let Some(key) = self.0 else { return Ok(None) };
+        let text = serde_json::to_vec(request).map_err(Error::internal)?;
+        let digest = Sha256::digest(text);
+        let request_hash = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Some(Idempotency { key, request_hash }))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Key {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+        let mut keys = parts.headers.get_all(routes::IDEMPOTENCY_KEY).iter();
+        let Some(key) = keys.next() else {
+            return Ok(Self(None));
+        };
+        match key.to_str() {
+            Ok(key)
+                if KEY_BYTES.contains(&key.len())
+                    && key.bytes().all(plain)
+                    && keys.next().is_none() =>
+            {
+                Ok(Self(Some(key.to_owned())))
+            }
+            _ => {
+                let message = "an Idempotency-Key is 8 to 255 of A-Z, a-z, 0-9, `_` and `-`";
+                Err(Error::field(
+                    Code::InvalidArgument,
+                    "Idempotency-Key",
+                    message,
+                ))
+            }
         }
-        Ok(Err(_)) => Err(Error::new(Code::BadRequest, "the body broke off")),
-        Err(_) => Err(Error::new(Code::BodyTimeout, "the body did not arrive in time")),
     }
 }

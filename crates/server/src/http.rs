@@ -30,7 +30,10 @@ pub(crate) fn router(app: App) -> Router {
         .route_layer(middleware::from_fn(remember_route))
         .fallback(async || Error::new(Code::NotFound, "there is no such route"))
         .method_not_allowed_fallback(async || {
-            Error::new(Code::MethodNotAllowed, "the route exists, but not with this method")
+            Error::new(
+                Code::MethodNotAllowed,
+                "the route exists, but not with this method",
+            )
         })
         .with_state(app)
 }

@@ -9,12 +9,14 @@
 //!
 //! Reading order: [`accept`](Door) takes connections, `auth` lets requests in, `request` is around
 //! every one, `extract` reads what handlers need, `http/` and `node_api` are the handlers,
-//! `convert/` knows both languages, `attach` and [`Links`] carry streams.
+//! `convert/` knows both languages, `upload` and `download` carry files, `attach` and [`Links`] carry
+//! streams.
 
 mod accept;
 mod attach;
 mod auth;
 mod convert;
+mod download;
 mod error;
 mod extract;
 mod http;
@@ -22,11 +24,13 @@ mod links;
 mod metrics;
 mod node_api;
 mod request;
+mod upload;
 
 use std::sync::Arc;
 
 use axum::Router;
 use service::Service;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -47,6 +51,8 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     pub(crate) stopping: CancellationToken,
     pub(crate) tasks: TaskTracker,
+    /// Places for attached clients.
+    pub(crate) attached: Arc<Semaphore>,
 }
 
 /// What every connection can reach.
@@ -68,7 +74,14 @@ impl Shared {
 /// Returns when every connection is closed, or when the moment is over.
 pub async fn serve(service: Service, links: Links, doors: Vec<Door>, stop: CancellationToken) {
     let tasks = TaskTracker::new();
-    let app = App { service, links, metrics: Metrics::new(), stopping: stop.clone(), tasks };
+    let app = App {
+        service,
+        links,
+        metrics: Metrics::new(),
+        stopping: stop.clone(),
+        tasks,
+        attached: Arc::new(Semaphore::new(attach::ATTACHED_MAX)),
+    };
     let shared = Shared {
         router: http::router(app.clone()),
         app,

@@ -18,8 +18,9 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 /// From 100 µs, which a read takes, by factors of three, to a minute, which a wait may take.
-const BUCKETS_S: [f64; 13] =
-    [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0];
+const BUCKETS_S: [f64; 13] = [
+    0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0,
+];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Request {
@@ -55,8 +56,18 @@ impl Metrics {
         let help = "Time from the head of a request to the head of its answer";
         registry.register("http_request_duration_seconds", help, durations.clone());
         registry.register("http_connections", "Open connections", connections.clone());
-        registry.register("attached_streams", "Clients attached to jobs", attached.clone());
-        Self { registry: Arc::new(registry), requests, durations, connections, attached }
+        registry.register(
+            "attached_streams",
+            "Clients attached to jobs",
+            attached.clone(),
+        );
+        Self {
+            registry: Arc::new(registry),
+            requests,
+            durations,
+            connections,
+            attached,
+        }
     }
 
     /// Starts to measure a request.
@@ -67,7 +78,11 @@ impl Metrics {
             Method::GET | Method::POST | Method::PUT | Method::DELETE | Method::HEAD
         );
         let method = if known { method.as_str() } else { "other" };
-        Timer { metrics: self.clone(), method: method.to_owned(), since: Instant::now() }
+        Timer {
+            metrics: self.clone(),
+            method: method.to_owned(),
+            since: Instant::now(),
+        }
     }
 
     /// Counts a connection until the guard is dropped.
@@ -116,12 +131,24 @@ pub(crate) struct Timer {
 impl Timer {
     /// The head of the answer is there.
     pub(crate) fn stop(self, response: &Response) {
-        let route = response.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
+        let route = response
+            .extensions()
+            .get::<MatchedPath>()
+            .map_or("none", MatchedPath::as_str);
         let route = route.to_owned();
         let took = self.since.elapsed().as_secs_f64();
-        self.metrics.durations.get_or_create(&Route { route: route.clone() }).observe(took);
+        self.metrics
+            .durations
+            .get_or_create(&Route {
+                route: route.clone(),
+            })
+            .observe(took);
         let status = u32::from(response.status().as_u16());
-        let request = Request { method: self.method, route, status };
+        let request = Request {
+            method: self.method,
+            route,
+            status,
+        };
         self.metrics.requests.get_or_create(&request).inc();
     }
 }

@@ -1,9 +1,9 @@
 //! What happens around every request, whatever its route: an id, the gate, the metrics, and an
-//! answer in JSON even when a handler panics or the server stops.
+//! answer in JSON even when a handler panics.
 
 use std::panic::AssertUnwindSafe;
 
-use api::{Code, routes};
+use api::routes;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
@@ -47,11 +47,7 @@ impl RequestId {
 }
 
 /// Answers one request.
-pub(crate) async fn answer(
-    mut shared: Shared,
-    gate: Gate,
-    request: Request<Incoming>,
-) -> Response {
+pub(crate) async fn answer(mut shared: Shared, gate: Gate, request: Request<Incoming>) -> Response {
     let id = RequestId::of(&request, &shared);
     let timer = shared.app.metrics.start(request.method());
     let response = match admit(&gate, request, &id) {
@@ -78,22 +74,13 @@ fn admit(
     Ok(Request::from_parts(parts, body))
 }
 
-/// Runs the handler. A request that waits is answered `unavailable` when the server stops, so that
-/// nobody has to find out by a broken connection.
+/// Runs the handler. One that panics costs its request, not the connection or the process.
 async fn route(shared: &mut Shared, request: Request<Incoming>) -> Response {
-    let stopping = shared.app.stopping.clone();
     let work = AssertUnwindSafe(shared.router.call(request.map(Body::new))).catch_unwind();
-    tokio::select! {
-        // Finished work is answered even when the stop comes at the same time.
-        biased;
-        done = work => match done {
-            Ok(Ok(response)) => response,
-            Ok(Err(never)) => match never {},
-            Err(_) => Error::internal("a handler panicked").into_response(),
-        },
-        () = stopping.cancelled() => {
-            Error::new(Code::Unavailable, "the server is stopping").into_response()
-        }
+    match work.await {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(_) => Error::internal("a handler panicked").into_response(),
     }
 }
 
@@ -109,11 +96,16 @@ impl RequestIds {
         use std::hash::{BuildHasher as _, Hasher as _};
         // Differs between processes, which is all that is needed of it.
         let boot = std::hash::RandomState::new().build_hasher().finish();
-        Self { boot, count: std::sync::atomic::AtomicU64::new(0) }
+        Self {
+            boot,
+            count: std::sync::atomic::AtomicU64::new(0),
+        }
     }
 
     fn next(&self) -> HeaderValue {
-        let count = self.count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let count = self
+            .count
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let text = format!("req_{:016x}{count:08x}", self.boot);
         HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("req_"))
     }

@@ -1,79 +1,48 @@
-//! Files that are kept of jobs.
+//! Files that were kept of jobs, as those see them who asked for the jobs.
 
-use crate::{Ctx, Error, Service, random};
+use crate::blob::opened;
+use crate::error::Fail;
+use crate::job::owned;
+use crate::{Ctx, Error, Service};
 use model::id::{ArtifactId, JobId};
 use std::fs::File;
-use store::Tx;
-use store::artifact::ArtifactRow;
-use store::blob::Written;
+use store::artifact::{self, ArtifactRow};
 
 impl Service {
-    /// Files of a job's last attempt.
+    /// The files of a job's last attempt, by path.
     ///
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn artifact_list(&self, ctx: &Ctx, id: &JobId) -> Result<Vec<ArtifactRow>, Error> {
-        let row = self.job_get(ctx, id).await?;
-        let unit = move |tx: &mut Tx<'_>| store::artifact::list(tx, &row.id, row.attempt);
-        Ok(self.inner.store.read(unit).await?)
+        ctx.only_user()?;
+        let (ctx, id) = (ctx.clone(), id.clone());
+        self.look(move |tx| {
+            let row = owned(tx, &ctx, &id)?;
+            Ok(artifact::list(tx, &id, row.attempt)?)
+        })
+        .await
     }
 
-    /// One file of a job, opened.
+    /// One file of a job, open for reading.
     ///
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn artifact_open(
         &self,
         ctx: &Ctx,
-        job: &JobId,
-        id: &ArtifactId,
+        id: &JobId,
+        artifact: &ArtifactId,
     ) -> Result<(ArtifactRow, File), Error> {
-        self.job_get(ctx, job).await?;
-        let (job, id) = (job.clone(), id.clone());
-        let unit = move |tx: &mut Tx<'_>| store::artifact::get(tx, &job, &id);
-        let row = self.inner.store.read(unit).await?.ok_or(Error::NotFound)?;
-        let file = self.open(&row.digest).await?;
+        ctx.only_user()?;
+        let (ctx, id, artifact) = (ctx.clone(), id.clone(), artifact.clone());
+        let row = self
+            .look(move |tx| {
+                owned(tx, &ctx, &id)?;
+                let row = artifact::get(tx, &id, &artifact)?;
+                row.ok_or(Fail::Ours(Error::NotFound))
+            })
+            .await?;
+        let file = opened(&self.inner.blobs, &row.digest).await?;
         Ok((row, file))
-    }
-
-    /// A node keeps a file of a job that it has. The bytes were taken in before.
-    ///
-    /// # Errors
-    /// [`Error::StaleEpoch`], [`Error::NotFound`], [`Error::Conflict`], or [`Error::WrongState`] for a
-    /// job that has ended.
-    pub async fn artifact_put(
-        &self,
-        ctx: &Ctx,
-        job: &JobId,
-        epoch: u64,
-        file: (String, u32),
-        written: &Written,
-    ) -> Result<ArtifactRow, Error> {
-        let row = self.holder(ctx, job).await?;
-        if row.epoch != epoch {
-            return Err(Error::StaleEpoch);
-        }
-        if row.state.lease().is_none() {
-            return Err(Error::WrongState {
-                state: row.state.name(),
-            });
-        }
-        let now = self.now_ms();
-        let (path, mode) = file;
-        let new = ArtifactRow {
-            id: ArtifactId::from_parts(now, random()?),
-            job_id: row.id,
-            attempt: row.attempt,
-            path,
-            digest: written.digest.clone(),
-            size_bytes: written.size_bytes,
-            mode,
-            created_at_ms: now,
-        };
-        Ok(self
-            .inner
-            .store
-            .write(move |tx| store::artifact::insert(tx, &new))
-            .await?)
     }
 }

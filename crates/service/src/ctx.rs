@@ -2,95 +2,83 @@
 
 use crate::Error;
 use model::id::{NodeId, PrincipalId, TenantId};
-use store::job::JobRow;
 
-/// What kind of caller it is.
+/// Who asks, for whom, and which request it is.
+#[derive(Debug, Clone)]
+pub struct Ctx {
+    /// Whose things are meant.
+    pub tenant: TenantId,
+    /// Who acts, for the record.
+    pub principal: PrincipalId,
+    /// As what.
+    pub caller: Caller,
+    /// For the log.
+    pub request_id: String,
+}
+
+/// As what somebody asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
-    /// A person or a program.
+pub enum Caller {
+    /// A person or program that asks for jobs.
     User,
-    /// A node, which was let in as just this one.
+    /// A node that carries them out. The id is of the credential, never of a body.
     Node(NodeId),
     /// This process itself.
     Internal,
 }
 
-/// Who asks, made once at the edge.
-#[derive(Debug, Clone)]
-pub struct Ctx {
-    /// Whose things it may see.
-    pub tenant: TenantId,
-    /// Who it is.
-    pub principal: PrincipalId,
-    /// Of what kind.
-    pub kind: Kind,
-    /// The request's name in logs.
-    pub request_id: String,
-}
-
 impl Ctx {
-    /// Somebody on the machine that serves only itself.
-    pub fn local(principal: PrincipalId, kind: Kind, request_id: String) -> Ctx {
+    /// A person or program of the tenant of this machine.
+    pub fn user(principal: PrincipalId, request_id: impl Into<String>) -> Ctx {
         Ctx {
             tenant: TenantId::local(),
             principal,
-            kind,
-            request_id,
+            caller: Caller::User,
+            request_id: request_id.into(),
         }
     }
 
     /// A node.
-    pub fn node(node: NodeId, request_id: String) -> Ctx {
-        let principal = internal(&format!("node:{node}"));
+    pub fn node(node: NodeId, request_id: impl Into<String>) -> Ctx {
         Ctx {
             tenant: TenantId::local(),
-            principal,
-            kind: Kind::Node(node),
-            request_id,
+            principal: principal(&format!("node:{node}")),
+            caller: Caller::Node(node),
+            request_id: request_id.into(),
         }
     }
 
-    /// A loop of this process.
-    pub(crate) fn internal(name: &str) -> Ctx {
+    /// This process itself, such as its loop `name`.
+    pub(crate) fn internal(name: &'static str) -> Ctx {
         Ctx {
             tenant: TenantId::local(),
-            principal: internal(&format!("internal:{name}")),
-            kind: Kind::Internal,
+            principal: principal(&format!("service:{name}")),
+            caller: Caller::Internal,
             request_id: String::new(),
         }
     }
 
-    /// A person or a program, of any role there is.
-    pub(crate) fn user(&self) -> Result<&TenantId, Error> {
-        match self.kind {
-            Kind::User | Kind::Internal => Ok(&self.tenant),
-            Kind::Node(_) => Err(Error::Forbidden),
+    /// Nodes carry jobs out and do not ask for any: a stolen node credential must not start work.
+    pub(crate) fn only_user(&self) -> Result<(), Error> {
+        match self.caller {
+            Caller::User | Caller::Internal => Ok(()),
+            Caller::Node(_) => Err(Error::Forbidden("this is not for nodes".to_owned())),
         }
     }
 
-    /// A node.
-    pub(crate) fn this_node(&self) -> Result<&NodeId, Error> {
-        match &self.kind {
-            Kind::Node(node) => Ok(node),
-            Kind::User | Kind::Internal => Err(Error::Forbidden),
+    /// What only nodes may say.
+    pub(crate) fn only_node(&self) -> Result<&NodeId, Error> {
+        match &self.caller {
+            Caller::Node(node) => Ok(node),
+            Caller::User | Caller::Internal => {
+                Err(Error::Forbidden("this is only for nodes".to_owned()))
+            }
         }
     }
-
-    /// The node that has, or had last, this job. To any other there is no such job.
-    pub(crate) fn holder_of(&self, row: &JobRow) -> Result<(), Error> {
-        let ours = row
-            .node
-            .as_ref()
-            .is_some_and(|node| self.kind == Kind::Node(node.clone()));
-        if ours { Ok(()) } else { Err(Error::NotFound) }
-    }
 }
 
-/// A principal whose text is made here of parts that are known to fit.
-fn internal(text: &str) -> PrincipalId {
-    text.parse().unwrap_or_else(|_| fallback())
-}
-
-fn fallback() -> PrincipalId {
-    "internal".parse().expect("a fixed word is a principal")
+/// A principal of our own making: ids and names of loops have only characters that one may have.
+fn principal(text: &str) -> PrincipalId {
+    text.parse()
+        .expect("an id of ours with a short prefix is a principal")
 }

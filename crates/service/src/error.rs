@@ -1,65 +1,142 @@
-//! Why something that was asked did not happen, without a word about how it was asked.
+//! What can be wrong: a stable code and a text for whoever asked, and the cause for our log.
 
 use model::job::Denied;
 use model::spec::Invalid;
 use store::StoreError;
 
-/// Why not.
+/// Why something was not done. Its `Display` may be shown to whoever asked; the cause may not.
 #[derive(Debug, thiserror::Error)]
-#[expect(clippy::error_impl_error, reason = "`service::Error` says whose it is")]
+#[expect(
+    clippy::error_impl_error,
+    reason = "it is read as `service::Error`, and is the only one of the room"
+)]
 pub enum Error {
-    /// There is none, or none that the caller may know of.
+    /// There is no such thing, or it is somebody else's: the two look the same from outside.
     #[error("there is no such thing")]
     NotFound,
-    /// The caller is of the wrong kind.
-    #[error("this is not for the caller")]
-    Forbidden,
-    /// The request is wrong, in these places.
-    #[error("the request is wrong")]
+    /// What was asked cannot be.
+    #[error("the request is invalid: {}", first(.0))]
     Invalid(Vec<Invalid>),
-    /// The key was used for another request.
-    #[error("the key was used for another request")]
-    IdempotencyMismatch,
-    /// It contradicts what is there.
-    #[error("{what} contradicts what was reported before")]
+    /// It contradicts what is.
+    #[error("{message}")]
     Conflict {
-        /// What.
-        what: String,
+        /// A stable code.
+        code: &'static str,
+        /// For a person.
+        message: String,
     },
-    /// The lease that the caller speaks for is not the job's.
-    #[error("the lease is over")]
-    StaleEpoch,
-    /// Not in this state.
-    #[error("the job is {state}")]
-    WrongState {
-        /// Its name.
-        state: &'static str,
-    },
-    /// More work waits than is taken.
-    #[error("too many jobs wait")]
-    QueueFull,
-    /// Too little room is left on the disk.
-    #[error("too little room is left on the disk")]
-    DiskFull,
-    /// The database is away or busy; try again.
-    #[error("the database does not answer")]
-    Unavailable(#[source] Option<StoreError>),
-    /// A mistake of ours. The text is for the log.
+    /// A report for a lease that is not in force any more.
+    #[error("the lease is not in force any more")]
+    Stale,
+    /// Whoever asks may not.
     #[error("{0}")]
-    Internal(String),
+    Forbidden(String),
+    /// A bound was reached; later it may do.
+    #[error("{message}")]
+    TooMuch {
+        /// A stable code.
+        code: &'static str,
+        /// For a person.
+        message: String,
+    },
+    /// Too little storage is free for new work.
+    #[error("too little storage is free for new work")]
+    DiskFull,
+    /// The database does not answer now.
+    #[error("the database does not answer now")]
+    Unavailable(#[source] Option<Box<dyn std::error::Error + Send + Sync>>),
+    /// A bug of ours.
+    #[error("something happened that should be impossible")]
+    Internal {
+        /// What was tried.
+        what: &'static str,
+        /// What came of it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Error {
+    /// The stable code that stands for it on the wire. Of several findings, the first one's.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::NotFound => "not_found",
+            Error::Invalid(found) => found.first().map_or("invalid_argument", |first| first.code),
+            Error::Conflict { code, .. } | Error::TooMuch { code, .. } => code,
+            Error::Stale => "stale_epoch",
+            Error::Forbidden(_) => "forbidden",
+            Error::DiskFull => "disk_full",
+            Error::Unavailable(_) => "unavailable",
+            Error::Internal { .. } => "internal",
+        }
+    }
+
+    /// The cause with everything below it, for the log and never for an answer.
+    pub fn cause(&self) -> String {
+        let mut text = self.to_string();
+        if let Error::Internal { what, .. } = self {
+            text = (*what).to_owned();
+        }
+        let mut next = std::error::Error::source(self);
+        while let Some(error) = next {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            next = error.source();
+        }
+        text
+    }
+
+    pub(crate) fn internal(
+        what: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
+        Error::Internal {
+            what,
+            source: source.into(),
+        }
+    }
+
+    pub(crate) fn conflict(message: impl Into<String>) -> Error {
+        Error::Conflict {
+            code: "conflict",
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn invalid(
+        field: impl Into<String>,
+        code: &'static str,
+        message: impl Into<String>,
+    ) -> Error {
+        Error::Invalid(vec![Invalid {
+            field: field.into(),
+            code,
+            message: message.into(),
+        }])
+    }
+}
+
+fn first(found: &[Invalid]) -> String {
+    found
+        .first()
+        .map(|first| format!("{}: {}", first.field, first.message))
+        .unwrap_or_default()
 }
 
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Error {
         match error {
             StoreError::Full => Error::DiskFull,
-            StoreError::Conflict { what } => Error::Conflict { what },
-            StoreError::Stale { .. } | StoreError::Closed | StoreError::Unavailable(_) => {
-                Error::Unavailable(Some(error))
+            StoreError::Conflict { what } => {
+                Error::conflict(format!("{what} is there already, and is different"))
+            }
+            // Changed under us more often than we tried: as good as a database that is too busy.
+            StoreError::Stale { .. } | StoreError::Unavailable(_) | StoreError::Closed => {
+                Error::Unavailable(Some(Box::new(error)))
             }
             StoreError::NewerSchema { .. }
             | StoreError::Corrupt { .. }
-            | StoreError::Database(_) => Error::Internal(chain(&error)),
+            | StoreError::Database(_) => Error::internal("use the database", error),
         }
     }
 }
@@ -67,15 +144,35 @@ impl From<StoreError> for Error {
 impl From<Denied> for Error {
     fn from(denied: Denied) -> Error {
         match denied {
-            Denied::StaleEpoch { .. } => Error::StaleEpoch,
-            Denied::Finished => Error::WrongState { state: "finished" },
-            Denied::State { state } => Error::WrongState { state },
+            Denied::StaleEpoch { .. } => Error::Stale,
+            Denied::Finished | Denied::State { .. } => Error::conflict(denied.to_string()),
         }
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let sources = std::iter::successors(error.source(), |error| error.source());
-    let sources = sources.map(|error| format!(": {error}"));
-    std::iter::once(error.to_string()).chain(sources).collect()
+/// Why a unit of work ended early: the database's word is undone, ours is an answer.
+#[derive(Debug)]
+pub(crate) enum Fail {
+    /// The database's: everything is undone.
+    Store(StoreError),
+    /// Ours. The transaction is committed all the same, so it is said before anything is written.
+    Ours(Error),
+}
+
+impl From<StoreError> for Fail {
+    fn from(error: StoreError) -> Fail {
+        Fail::Store(error)
+    }
+}
+
+impl From<Error> for Fail {
+    fn from(error: Error) -> Fail {
+        Fail::Ours(error)
+    }
+}
+
+impl From<Denied> for Fail {
+    fn from(denied: Denied) -> Fail {
+        Fail::Ours(denied.into())
+    }
 }

@@ -1,190 +1,164 @@
-//! Jobs: asking for one, looking at it, waiting for it, not wanting it any more.
+//! Jobs, as those see them who asked for them.
 
-use crate::poll::Place;
-use crate::{Ctx, Error, Service, random};
+use crate::change::{Note, apply};
+use crate::error::Fail;
+use crate::wake::{News, news};
+use crate::{Ctx, Error, Service};
 use model::event::Event;
-use model::id::{JobId, TenantId};
-use model::job::{JobEvent, JobState, Step};
+use model::id::JobId;
+use model::job::{JobEvent, JobState};
 use model::limits;
-use model::spec::{Invalid, JobSpec};
-use std::pin::pin;
 use std::time::Duration;
-use store::idempotency::{KeyOwner, Remembered};
-use store::job::{JobChange, JobRow, NewJob};
-use store::{StoreError, Tx};
+use store::job::JobRow;
+use store::{Tx, event, job};
+use tokio::time::Instant;
 
-/// How often a decision is made again when somebody else was faster.
-const TRIES: u32 = 4;
-/// How long to rely on hints before looking again: another process may have made the change.
-pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
-/// The key of a request that may be sent twice.
+/// A page of jobs, newest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Idempotency {
-    /// What the client chose.
-    pub key: String,
-    /// Of the request, without how long to wait.
-    pub request_hash: String,
+pub struct JobPage {
+    /// The jobs.
+    pub jobs: Vec<JobRow>,
+    /// Where the next page begins; `None` on the last one.
+    pub next: Option<String>,
 }
 
-/// What a transaction made of a request for a job.
-enum Made {
-    /// A job, and whether the node of the parked poll has it.
-    New { row: Box<JobRow>, leased: bool },
-    /// The key had made one before.
-    Existing(Box<JobRow>),
+/// The job, if it is this tenant's.
+pub(crate) fn owned(tx: &mut Tx<'_>, ctx: &Ctx, id: &JobId) -> Result<JobRow, Fail> {
+    job::get(tx, Some(&ctx.tenant), id)?.ok_or(Fail::Ours(Error::NotFound))
+}
+
+/// When waiting ends: nobody waits for longer than `most_ms`.
+pub(crate) fn until(up_to: Duration, most_ms: u64) -> Instant {
+    Instant::now() + up_to.min(Duration::from_millis(most_ms))
 }
 
 impl Service {
-    /// Asks for a job.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`], [`Error::QueueFull`], [`Error::DiskFull`], [`Error::IdempotencyMismatch`];
-    /// nothing is created then.
-    pub async fn job_create(
-        &self,
-        ctx: &Ctx,
-        spec: JobSpec,
-        key: Option<Idempotency>,
-    ) -> Result<JobRow, Error> {
-        ctx.user()?;
-        spec.validate().map_err(Error::Invalid)?;
-        if (self.inner.free_disk)() < limits::FREE_DISK_MIN_BYTES {
-            return Err(Error::DiskFull);
-        }
-        let id = JobId::from_parts(self.now_ms(), random()?);
-        let new = NewJob {
-            id,
-            tenant: ctx.tenant.clone(),
-            principal: ctx.principal.clone(),
-            state: JobState::Queued,
-            spec,
-            at_ms: self.now_ms(),
-        };
-        let owner = key.map(|key| owner_of(ctx, key));
-        let place = self.inner.parking.take(new.spec.node.as_ref());
-        let node = place.as_ref().map(|place| place.node.clone());
-        let made = self
-            .inner
-            .store
-            .write(move |tx| make(tx, &new, owner.as_ref(), node.as_ref()))
-            .await;
-        self.made(made, place).await
-    }
-
-    /// Hands a job that was leased at once to the poll that waits for it.
-    async fn made(
-        &self,
-        made: Result<Result<Made, Error>, StoreError>,
-        place: Option<Place>,
-    ) -> Result<JobRow, Error> {
-        match made.map_err(Error::from).flatten() {
-            Ok(Made::New { row, leased: true }) => {
-                let given = place.is_some_and(|place| place.give((*row).clone()));
-                if !given {
-                    // The node hung up between the two. It has not heard of the job.
-                    self.give_back(&row).await?;
-                }
-                Ok(*row)
-            }
-            Ok(Made::New { row, leased: false }) => {
-                self.inner.wake.queue.notify_waiters();
-                Ok(*row)
-            }
-            Ok(Made::Existing(row)) => {
-                place
-                    .into_iter()
-                    .for_each(|place| self.inner.parking.put_back(place));
-                Ok(*row)
-            }
-            Err(error) => {
-                place
-                    .into_iter()
-                    .for_each(|place| self.inner.parking.put_back(place));
-                Err(error)
-            }
-        }
-    }
-
-    /// A job.
+    /// A job as it is now.
     ///
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn job_get(&self, ctx: &Ctx, id: &JobId) -> Result<JobRow, Error> {
-        let tenant = ctx.user()?.clone();
-        let id = id.clone();
-        let row = self
-            .inner
-            .store
-            .read(move |tx| store::job::get(tx, Some(&tenant), &id))
-            .await?;
-        row.ok_or(Error::NotFound)
+        ctx.only_user()?;
+        let (ctx, id) = (ctx.clone(), id.clone());
+        self.look(move |tx| owned(tx, &ctx, &id)).await
     }
 
-    /// Jobs, newest first, at most `limit`; with `before`, those that follow it in that order.
+    /// Jobs, newest first: of one state, if one is named, and after the page that ended with `before`.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when there is no job `before`.
+    /// [`Error::Invalid`] for a `before` that no page ended with.
     pub async fn job_list(
         &self,
         ctx: &Ctx,
-        state: Option<&'static str>,
-        before: Option<JobId>,
+        state: Option<&str>,
+        before: Option<&str>,
         limit: u32,
-    ) -> Result<Vec<JobRow>, Error> {
-        let tenant = ctx.user()?.clone();
-        let limit = limit.min(limits::PAGE_MAX);
-        let unit = move |tx: &mut Tx<'_>| {
-            let before = match &before {
-                None => None,
-                Some(id) => match store::job::get(tx, Some(&tenant), id)? {
-                    Some(row) => Some((row.created_at_ms, row.id)),
-                    None => return Ok(None),
-                },
-            };
-            let before = before.as_ref().map(|(ms, id)| (*ms, id));
-            store::job::list(tx, &tenant, state, before, limit).map(Some)
-        };
-        self.inner.store.read(unit).await?.ok_or(Error::NotFound)
+    ) -> Result<JobPage, Error> {
+        ctx.only_user()?;
+        let limit = limit.clamp(1, limits::PAGE_MAX);
+        let before = before.map(cursor).transpose()?;
+        let (tenant, state) = (ctx.tenant.clone(), state.map(str::to_owned));
+        let mut jobs = self
+            .look(move |tx| {
+                let before = before.as_ref().map(|(ms, id)| (*ms, id));
+                // One more than is shown tells whether there is another page.
+                Ok(job::list(tx, &tenant, state.as_deref(), before, limit + 1)?)
+            })
+            .await?;
+        let more = jobs.len() > limit as usize;
+        jobs.truncate(limit as usize);
+        let last = jobs.last().filter(|_| more);
+        let next = last.map(|row| format!("{}.{}", row.created_at_ms, row.id));
+        Ok(JobPage { jobs, next })
     }
 
-    /// Does not want a job any more. One that waits ends at once; one that runs is told to.
+    /// Asks a job to end. One that waits ends at once; for one that a node has, the node is told.
     ///
     /// # Errors
-    /// [`Error::NotFound`], or [`Error::WrongState`] when it has ended otherwise.
+    /// [`Error::NotFound`]; [`Error::Conflict`] for one that has ended otherwise.
     pub async fn job_cancel(&self, ctx: &Ctx, id: &JobId) -> Result<JobRow, Error> {
-        let tenant = ctx.user()?.clone();
+        ctx.only_user()?;
+        let note = Note::new(ctx, self.now_ms());
+        let (ctx, id) = (ctx.clone(), id.clone());
         let (row, moved) = self
-            .step(ctx, Some(tenant), id, JobEvent::Cancel, "{}")
+            .unit(move |tx| {
+                let row = owned(tx, &ctx, &id)?;
+                let moved = apply(tx, &row, &JobEvent::Cancel, note.clone())?;
+                let is_new = moved.is_some();
+                Ok((moved.unwrap_or(row), is_new))
+            })
             .await?;
-        if moved && let Some((node, _)) = row.state.lease() {
-            self.inner.wake.node(node).notify_waiters();
+        if moved {
+            self.announce(&row);
         }
         Ok(row)
     }
 
-    /// Waits until a job has ended, at most `up_to`, and returns it as it is then.
+    /// A job when it has ended, or as it is when the time is up.
     ///
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn job_wait(&self, ctx: &Ctx, id: &JobId, up_to: Duration) -> Result<JobRow, Error> {
-        ctx.user()?;
-        let until = tokio::time::Instant::now() + up_to;
-        let waiting = self.inner.wake.wait_for(id);
+        ctx.only_user()?;
+        let ended = |row: &JobRow| row.state.outcome().is_some();
+        self.wait_for(ctx, id, up_to, ended).await
+    }
+
+    /// A job when a node has it or it has ended, or as it is when the time is up.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn job_wait_leased(
+        &self,
+        ctx: &Ctx,
+        id: &JobId,
+        up_to: Duration,
+    ) -> Result<JobRow, Error> {
+        ctx.only_user()?;
+        let placed = |row: &JobRow| row.state.lease().is_some() || row.state.outcome().is_some();
+        self.wait_for(ctx, id, up_to, placed).await
+    }
+
+    async fn wait_for(
+        &self,
+        ctx: &Ctx,
+        id: &JobId,
+        up_to: Duration,
+        enough: impl Fn(&JobRow) -> bool,
+    ) -> Result<JobRow, Error> {
+        let until = until(up_to, limits::JOB_WAIT_MAX_MS);
+        // Before the look, so that what happens between the look and the wait is not missed.
+        let mut jobs = self.wake().jobs();
         loop {
-            let mut hint = pin!(waiting.hint());
-            hint.as_mut().enable();
             let row = self.job_get(ctx, id).await?;
-            let now = tokio::time::Instant::now();
-            if row.state.outcome().is_some() || now >= until {
+            if enough(&row) || Instant::now() >= until {
                 return Ok(row);
             }
-            // The result does not matter: whether woken or not, it looks again.
-            drop(tokio::time::timeout_at(until.min(now + LOOK_AGAIN), hint).await);
+            news(&mut jobs, id, &[News::Leased, News::Finished], until).await;
         }
     }
 
-    /// What happened to a job, after version `after`.
+    /// A job whose streams can be attached to.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Conflict`] `not_attachable` for one that was not made for it, or
+    /// has ended.
+    pub async fn job_attachable(&self, ctx: &Ctx, id: &JobId) -> Result<JobRow, Error> {
+        ctx.only_user()?;
+        let row = self.job_get(ctx, id).await?;
+        let ended = matches!(row.state, JobState::Finished { .. });
+        let message = match (row.spec.attach, ended) {
+            (true, false) => return Ok(row),
+            (true, true) => "the job has ended",
+            (false, _) => "the job was not made to be attached to",
+        };
+        Err(Error::Conflict {
+            code: "not_attachable",
+            message: message.to_owned(),
+        })
+    }
+
+    /// What happened to a job, after the event of version `after`.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -195,245 +169,21 @@ impl Service {
         after: u64,
         limit: u32,
     ) -> Result<Vec<Event>, Error> {
-        self.job_get(ctx, id).await?;
-        let id = id.clone();
-        let limit = limit.min(limits::PAGE_MAX);
-        let unit = move |tx: &mut Tx<'_>| store::event::list(tx, "job", id.as_str(), after, limit);
-        Ok(self.inner.store.read(unit).await?)
-    }
-
-    /// Checks that a client can be attached to a job's streams.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`], or [`Error::WrongState`] when it has ended or was not asked for with it.
-    pub async fn job_attachable(&self, ctx: &Ctx, id: &JobId) -> Result<JobRow, Error> {
-        let row = self.job_get(ctx, id).await?;
-        if row.state.outcome().is_some() {
-            return Err(Error::WrongState {
-                state: row.state.name(),
-            });
-        }
-        if !row.spec.attach {
-            return Err(Error::WrongState {
-                state: "not attachable",
-            });
-        }
-        Ok(row)
-    }
-
-    /// Reads a job, lets `model` decide, and writes what follows, in one transaction. Returns the job
-    /// and whether it has changed.
-    pub(crate) async fn step(
-        &self,
-        ctx: &Ctx,
-        tenant: Option<TenantId>,
-        id: &JobId,
-        event: JobEvent,
-        data: &'static str,
-    ) -> Result<(JobRow, bool), Error> {
-        let now = self.now_ms();
-        let principal = ctx.principal.clone();
-        for _ in 0..TRIES {
-            let (id, event, principal) = (id.clone(), event.clone(), principal.clone());
-            let tenant = tenant.clone();
-            let unit = move |tx: &mut Tx<'_>| {
-                let Some(row) = store::job::get(tx, tenant.as_ref(), &id)? else {
-                    return Ok(Err(Error::NotFound));
-                };
-                let next = match row.state.step(&event) {
-                    Ok(Step::Moved(next)) => next,
-                    Ok(Step::Unchanged) => return Ok(Ok((row, false))),
-                    Err(denied) => return Ok(Err(denied.into())),
-                };
-                let change = change(&row, next, &event, data.to_owned(), &principal, now);
-                Ok(Ok((store::job::move_to(tx, &row, &change)?, true)))
-            };
-            match self.inner.store.write(unit).await {
-                Err(StoreError::Stale { .. }) => {}
-                Err(error) => return Err(error.into()),
-                Ok(decided) => {
-                    let (row, moved) = decided?;
-                    if moved {
-                        self.changed(&row);
-                    }
-                    return Ok((row, moved));
-                }
-            }
-        }
-        Err(Error::Unavailable(None))
-    }
-
-    /// Wakes whoever waits for what has just happened to a job.
-    pub(crate) fn changed(&self, row: &JobRow) {
-        self.inner.wake.job(&row.id);
-        if row.state == JobState::Queued {
-            self.inner.wake.queue.notify_waiters();
-        }
-    }
-}
-
-fn owner_of(ctx: &Ctx, key: Idempotency) -> (KeyOwner, String) {
-    let owner = KeyOwner {
-        tenant: ctx.tenant.clone(),
-        principal: ctx.principal.clone(),
-        operation: "job.create".to_owned(),
-        key: key.key,
-    };
-    (owner, key.request_hash)
-}
-
-/// The transaction of a new job: everything that can be in its way, the job, and the lease of the node
-/// that waits for it.
-fn make(
-    tx: &mut Tx<'_>,
-    new: &NewJob,
-    key: Option<&(KeyOwner, String)>,
-    node: Option<&model::id::NodeId>,
-) -> Result<Result<Made, Error>, StoreError> {
-    if let Some((owner, request_hash)) = key
-        && let Some(before) = store::idempotency::get(tx, owner)?
-    {
-        return existing(tx, &new.tenant, &before, request_hash);
-    }
-    let wrong = missing_files(tx, new)?
-        .into_iter()
-        .chain(beyond_machine(tx, new)?);
-    let wrong: Vec<Invalid> = wrong.collect();
-    if !wrong.is_empty() {
-        return Ok(Err(Error::Invalid(wrong)));
-    }
-    if store::job::count_queued(tx, &new.tenant, limits::QUEUE_MAX)? >= limits::QUEUE_MAX {
-        return Ok(Err(Error::QueueFull));
-    }
-    if let Some((owner, request_hash)) = key {
-        let (request_hash, resource_id) = (request_hash.clone(), new.id.to_string());
-        let remember = Remembered {
-            request_hash,
-            resource_id,
-        };
-        store::idempotency::put(tx, owner, &remember, new.at_ms)?;
-    }
-    let row = store::job::insert(tx, new)?;
-    let Some(node) = node else {
-        return Ok(Ok(Made::New {
-            row: Box::new(row),
-            leased: false,
-        }));
-    };
-    let row = crate::poll::lease(tx, &row, node, new.at_ms)?;
-    Ok(Ok(Made::New {
-        row: Box::new(row),
-        leased: true,
-    }))
-}
-
-fn existing(
-    tx: &mut Tx<'_>,
-    tenant: &TenantId,
-    before: &Remembered,
-    request_hash: &str,
-) -> Result<Result<Made, Error>, StoreError> {
-    if before.request_hash != request_hash {
-        return Ok(Err(Error::IdempotencyMismatch));
-    }
-    let Ok(id) = before.resource_id.parse() else {
-        return Ok(Err(Error::NotFound));
-    };
-    let row = store::job::get(tx, Some(tenant), &id)?;
-    Ok(row
-        .map(|row| Made::Existing(Box::new(row)))
-        .ok_or(Error::NotFound))
-}
-
-/// Files that were never sent, or not by this tenant.
-fn missing_files(tx: &mut Tx<'_>, new: &NewJob) -> Result<Vec<Invalid>, StoreError> {
-    let mut missing = Vec::new();
-    for (index, file) in new.spec.files.iter().enumerate() {
-        let upload = store::upload::get(tx, &new.tenant, &file.digest)?;
-        if upload.is_none_or(|upload| upload.size_bytes != file.size_bytes) {
-            missing.push(Invalid {
-                field: format!("files[{index}]"),
-                code: "file_missing",
-                message: format!("the bytes of `{}` were not sent before", file.path),
-            });
-        }
-    }
-    Ok(missing)
-}
-
-/// Limits that no node that is known could ever hold.
-fn beyond_machine(tx: &mut Tx<'_>, new: &NewJob) -> Result<Vec<Invalid>, StoreError> {
-    let asked = &new.spec.limits;
-    if *asked == model::spec::AskedLimits::default() {
-        return Ok(Vec::new());
-    }
-    let nodes = store::node::list(tx, limits::PAGE_MAX)?;
-    let most = |fact: &str| {
-        nodes
-            .iter()
-            .filter_map(|node| node.facts.get(fact)?.parse::<u64>().ok())
-            .max()
-    };
-    let pairs = [
-        (
-            "limits.memory_bytes",
-            asked.memory_bytes,
-            most("memory_bytes"),
-        ),
-        ("limits.disk_bytes", asked.disk_bytes, most("memory_bytes")),
-        (
-            "limits.cpu_millis",
-            asked.cpu_millis.map(u64::from),
-            most("cpus").map(|n| n * 1000),
-        ),
-    ];
-    let beyond = pairs.into_iter().filter_map(|(field, asked, most)| {
-        let most = most.filter(|most| asked.is_some_and(|asked| asked > *most))?;
-        let message = format!("no node has more than {most}");
-        Some(Invalid {
-            field: field.to_owned(),
-            code: "limit_beyond_machine",
-            message,
+        ctx.only_user()?;
+        let limit = limit.clamp(1, limits::PAGE_MAX);
+        let (ctx, id) = (ctx.clone(), id.clone());
+        self.look(move |tx| {
+            owned(tx, &ctx, &id)?;
+            Ok(event::list(tx, "job", id.as_str(), after, limit)?)
         })
-    });
-    Ok(beyond.collect())
+        .await
+    }
 }
 
-/// The row's change that an event means.
-pub(crate) fn change(
-    row: &JobRow,
-    next: JobState,
-    event: &JobEvent,
-    data: String,
-    principal: &model::id::PrincipalId,
-    at_ms: u64,
-) -> JobChange {
-    // An attempt that ended before the command was let go was none.
-    let unstarted = matches!(row.state, JobState::Leased { .. }) && next == JobState::Queued;
-    let kind = match (&next, event) {
-        (JobState::Queued, JobEvent::Release { .. }) => "job.released",
-        (JobState::Queued, JobEvent::LeaseLost { .. }) => "job.requeued",
-        (JobState::Queued, _) => "job.queued",
-        (JobState::AwaitingApproval, _) => "job.awaiting_approval",
-        (JobState::Leased { .. }, _) => "job.leased",
-        (JobState::Running { .. }, _) => "job.running",
-        (JobState::Stopping { .. }, _) => "job.stopping",
-        (JobState::Finished { .. }, _) => "job.finished",
-    };
-    JobChange {
-        state: next,
-        attempt: if unstarted {
-            row.attempt.saturating_sub(1)
-        } else {
-            row.attempt
-        },
-        kind,
-        data,
-        principal: principal.clone(),
-        at_ms,
-        driver: None,
-        sandbox_id: None,
-        enforcement: None,
-        end: None,
-    }
+/// Where a page begins, from the text that the page before ended with.
+fn cursor(text: &str) -> Result<(u64, JobId), Error> {
+    let wrong = || Error::invalid("before", "invalid_argument", "no page ended with this");
+    let (ms, id) = text.split_once('.').ok_or_else(wrong)?;
+    let ms = ms.parse().map_err(|_| wrong())?;
+    Ok((ms, id.parse().map_err(|_| wrong())?))
 }

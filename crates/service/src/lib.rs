@@ -1,19 +1,27 @@
-//! What can be asked, who may ask it, and the loops that make it so.
+//! What can be asked, who may ask it, and the loops that make it so without being asked.
 //!
-//! A door brings a context (who asks) and plain values; a method checks the right to ask in its first
-//! line, lets `model` decide, and writes the intent with its event in one transaction. Whatever has to
-//! follow is done by nodes, which lease work, and by loops, which read rows and write rows and can die
-//! in any line. What waits for a change is woken by a hint that carries nothing, and looks for itself
-//! once a second in any case, because another process may have made the change.
+//! What enters is a call with a [`Ctx`] that says who asks. What leaves is a row, a page, or an
+//! [`Error`] with a stable code. Every method is about one noun and starts with authorization; then a
+//! decision is made by `model` and written by `store` in one transaction with its event.
 //!
-//! This room must never know HTTP or JSON of the wire, never contain SQL, never hold state that the
-//! database does not have (hints excepted), and never decide about a state without `model`'s `step`.
+//! The hot path is short: a job that is asked for while a node waits is inserted and leased in one
+//! commit, and handed to the waiting poll in memory. Whatever goes wrong with the hand-over, the lease
+//! is given back, because the database and not the memory says who has a job.
+//!
+//! This room must never hold a state that is not in the database, except who waits for what; it must
+//! never speak HTTP, never write SQL, and never wait while it holds a lock.
+//!
+//! Reading order: `ctx`, `error`, `change` (decide and write), `job`, `poll` and `wake` (how work
+//! finds a node), `report` (what nodes say), `loops`.
 
 mod artifact;
 mod blob;
+mod change;
 mod clock;
+mod create;
 mod ctx;
 mod error;
+mod hand;
 mod job;
 pub mod loops;
 mod node;
@@ -23,89 +31,117 @@ mod report;
 mod wake;
 
 pub use crate::clock::Clock;
-pub use crate::ctx::{Ctx, Kind};
+pub use crate::create::Idempotency;
+pub use crate::ctx::{Caller, Ctx};
 pub use crate::error::Error;
-pub use crate::job::Idempotency;
-pub use crate::node::{Hello, JobRef, Registered, Renewed};
+pub use crate::job::JobPage;
+pub use crate::node::{Beat, LeaseRef, NodeHello, Registered};
+pub use crate::output::{OutputPage, OutputPiece, Stream};
 pub use crate::poll::Polled;
-pub use crate::report::{Finished, Reported, Started};
+pub use crate::report::{Finished, NewArtifact, Report, Started};
+pub use model::event::Event;
+pub use model::spec::Invalid;
 pub use store::artifact::ArtifactRow;
-pub use store::blob::{BlobWriter, Written};
+pub use store::blob::{BlobWriter, Blobs, Written};
 pub use store::job::JobRow;
 pub use store::output::Segment;
 
-use crate::poll::Parking;
+use crate::create::Room;
+use crate::loops::Watch;
 use crate::wake::Wake;
-use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use store::Store;
-use store::blob::Blobs;
 
-/// Bytes that are free where the database and the blobs are.
-pub type FreeDisk = Arc<dyn Fn() -> u64 + Send + Sync>;
-
-/// The control plane's logic. Clones are the same.
+/// Everything that can be asked. Clones are the same service.
 #[derive(Clone)]
 pub struct Service {
     inner: Arc<Inner>,
 }
 
+type FreeDisk = Box<dyn Fn() -> Option<u64> + Send + Sync>;
+
 struct Inner {
     store: Store,
     blobs: Blobs,
     clock: Clock,
-    free_disk: FreeDisk,
     wake: Wake,
-    parking: Parking,
-    /// When this process began: nobody is judged silent before a whole lease has gone by since.
-    started_at_ms: u64,
-}
-
-impl fmt::Debug for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Service")
-    }
+    free_disk: FreeDisk,
+    room: Mutex<Room>,
+    watch: Mutex<Watch>,
+    /// Held while a blob's file and its row are made to agree: else a blob that is sent again while
+    /// the old one is removed has a row and no file.
+    blob_gate: tokio::sync::Mutex<()>,
 }
 
 impl Service {
-    /// The logic over this database and these blobs.
-    pub fn new(store: Store, blobs: Blobs, clock: Clock, free_disk: FreeDisk) -> Service {
-        let started_at_ms = clock.now_ms();
-        let (wake, parking) = (Wake::default(), Parking::default());
+    /// A service over a database and a directory of blobs. `free_disk` says how many bytes are free
+    /// where both of them are; `None` when nobody knows.
+    pub fn new(
+        store: Store,
+        blobs: Blobs,
+        clock: Clock,
+        free_disk: impl Fn() -> Option<u64> + Send + Sync + 'static,
+    ) -> Service {
+        let watch = Mutex::new(Watch::new(clock.now_ms()));
         let inner = Inner {
             store,
             blobs,
             clock,
-            free_disk,
-            wake,
-            parking,
-            started_at_ms,
+            wake: Wake::new(),
+            free_disk: Box::new(free_disk),
+            room: Mutex::default(),
+            watch,
+            blob_gate: tokio::sync::Mutex::default(),
         };
         Service {
             inner: Arc::new(inner),
         }
     }
 
-    /// Whether requests can be served.
+    /// Whether the database answers.
     ///
     /// # Errors
-    /// What the database says.
+    /// [`Error::Unavailable`] and its like when it does not.
     pub async fn ready(&self) -> Result<(), Error> {
-        Ok(self
-            .inner
-            .store
-            .read(|tx| store::node::list(tx, 1).map(drop))
-            .await?)
+        let nodes = self.inner.store.read(|tx| store::node::list(tx, 1)).await;
+        nodes.map(drop).map_err(Error::from)
+    }
+
+    /// The clock that everything here goes by.
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    fn wake(&self) -> &Wake {
+        &self.inner.wake
     }
 
     fn now_ms(&self) -> u64 {
         self.inner.clock.now_ms()
     }
+
+    fn disk_is_full(&self) -> bool {
+        let free = (self.inner.free_disk)();
+        free.is_some_and(|free| free < model::limits::FREE_DISK_MIN_BYTES)
+    }
 }
 
-/// Random bytes for an id.
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Service")
+    }
+}
+
+/// A lock whose holder panicked is still good here: every change under these locks is one step.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Random bytes for a new id.
 fn random() -> Result<[u8; 10], Error> {
     let mut bytes = [0; 10];
-    getrandom::fill(&mut bytes).map_err(|error| Error::Internal(error.to_string()))?;
-    Ok(bytes)
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(error) => Err(Error::internal("get random bytes", error.to_string())),
+    }
 }

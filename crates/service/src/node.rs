@@ -1,18 +1,28 @@
-//! Nodes: coming, renewing, going.
+//! Nodes: they come, they renew their leases, they go.
 
+use crate::blob::HELD_MAX;
+use crate::change::{Note, apply};
+use crate::error::Fail;
 use crate::{Ctx, Error, Service};
 use model::id::{JobId, NodeId};
 use model::job::{JobEvent, JobState};
 use model::limits;
 use model::node::{Connectivity, NodeEvent, NodeState, Scheduling};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use store::Tx;
-use store::job::JobRow;
-use store::node::NodeRow;
+use store::job::{self, JobRow};
+use store::node::{self, NodeRow};
+
+/// Texts that a node says about itself, and how many of them.
+const FACT_BYTES_MAX: usize = 1024;
+const FACTS_MAX: usize = 256;
+/// A lease that its node does not name in a heartbeat after this time never reached it: the answer
+/// that carried it was lost. Two heartbeats, because one may have been sent before the lease was made.
+const UNKNOWN_AFTER_MS: u64 = 2 * limits::HEARTBEAT_MS;
 
 /// What a node says when it comes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hello {
+pub struct NodeHello {
     /// Its name for people.
     pub name: String,
     /// Of its process.
@@ -23,167 +33,200 @@ pub struct Hello {
     pub slots: u32,
     /// Drivers that it has.
     pub drivers: Vec<String>,
-    /// What it can.
+    /// What it can do; `memory_bytes` and `cpus` bound what jobs may ask for.
     pub facts: BTreeMap<String, String>,
 }
 
-/// What a node is told when it came.
-#[derive(Debug)]
+/// What a node is told when it comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registered {
-    /// How long its leases last without renewal, in milliseconds.
+    /// How long its leases last.
     pub lease_ms: u64,
-    /// How often it should renew, in milliseconds.
+    /// How often to renew them.
     pub heartbeat_ms: u64,
-    /// Jobs that it has, as far as is known here.
+    /// The jobs that it is believed to have.
     pub held: Vec<JobRow>,
 }
 
-/// A job at one epoch.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct JobRef {
+/// A job under one lease.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LeaseRef {
     /// The job.
     pub job_id: JobId,
     /// Of the lease.
     pub epoch: u64,
 }
 
-impl JobRef {
-    pub(crate) fn of(row: &JobRow) -> JobRef {
-        JobRef {
-            job_id: row.id.clone(),
-            epoch: row.epoch,
-        }
+/// What a node is told when it renews its leases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beat {
+    /// How long its leases last from the moment it asked.
+    pub lease_ms: u64,
+    /// Jobs that are to end.
+    pub cancel: Vec<LeaseRef>,
+    /// Jobs that are not its own any more.
+    pub stale: Vec<LeaseRef>,
+}
+
+/// The lease of a job that has one.
+pub(crate) fn lease_ref(row: &JobRow) -> LeaseRef {
+    LeaseRef {
+        job_id: row.id.clone(),
+        epoch: row.epoch,
     }
 }
 
-/// What a node is told when it renewed.
-#[derive(Debug, Default)]
-pub struct Renewed {
-    /// How long its leases last from when the renewal was sent, in milliseconds.
-    pub lease_ms: u64,
-    /// Jobs that are to end.
-    pub cancel: Vec<JobRef>,
-    /// Jobs that are not this node's any more.
-    pub stale: Vec<JobRef>,
+pub(crate) fn is_stopping(row: &&JobRow) -> bool {
+    matches!(row.state, JobState::Stopping { .. })
+}
+
+/// Another process has registered for this node since, or the node was forgotten.
+pub(crate) fn unregistered() -> Error {
+    Error::conflict("this process of the node is not the registered one")
 }
 
 impl Service {
-    /// A node comes, or comes again.
+    /// A node's process has come. Its leases go on, whichever process took them.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] for who is no node, or one that was decommissioned.
-    pub async fn node_register(&self, ctx: &Ctx, hello: Hello) -> Result<Registered, Error> {
-        let id = ctx.this_node()?.clone();
+    /// [`Error::Invalid`]; [`Error::Forbidden`] for a node that was sent away for good.
+    pub async fn node_register(&self, ctx: &Ctx, hello: NodeHello) -> Result<Registered, Error> {
+        let id = ctx.only_node()?.clone();
+        check_hello(&hello)?;
         let now = self.now_ms();
-        let unit = move |tx: &mut Tx<'_>| {
-            let before = store::node::get(tx, &id)?.map(|node| node.state);
-            let Some(state) = before.unwrap_or(NEW).step(NodeEvent::Seen) else {
-                return Ok(None);
-            };
-            store::node::upsert(tx, &row_of(&id, &hello, state, now))?;
-            store::job::held_by(tx, &id, limits::PAGE_MAX).map(Some)
-        };
         let held = self
-            .inner
-            .store
-            .write(unit)
-            .await?
-            .ok_or(Error::Forbidden)?;
-        let (lease_ms, heartbeat_ms) = (limits::LEASE_MS, limits::HEARTBEAT_MS);
+            .unit(move |tx| {
+                let state = match node::get(tx, &id)? {
+                    Some(before) => before.state.step(NodeEvent::Seen),
+                    None => Some(NodeState {
+                        connectivity: Connectivity::Online,
+                        scheduling: Scheduling::Active,
+                    }),
+                };
+                let gone = || Error::Forbidden("the node is decommissioned".to_owned());
+                let row = row_of(&id, &hello, state.ok_or_else(gone)?, now);
+                node::upsert(tx, &row)?;
+                Ok(job::held_by(tx, &id, HELD_MAX)?)
+            })
+            .await?;
         Ok(Registered {
-            lease_ms,
-            heartbeat_ms,
+            lease_ms: limits::LEASE_MS,
+            heartbeat_ms: limits::HEARTBEAT_MS,
             held,
         })
     }
 
-    /// A node renews its leases, and says what it has.
+    /// A node renews all its leases, and learns which jobs are to end and which are not its own.
     ///
     /// # Errors
-    /// [`Error::StaleEpoch`] when another process of this node has come since.
+    /// [`Error::Conflict`] when another process has registered for this node.
     pub async fn node_heartbeat(
         &self,
         ctx: &Ctx,
-        incarnation: String,
-        running: Vec<JobRef>,
-    ) -> Result<Renewed, Error> {
-        let id = ctx.this_node()?.clone();
-        let until = self.now_ms().saturating_add(limits::LEASE_MS);
-        let unit = move |tx: &mut Tx<'_>| {
-            if !store::node::renew(tx, &id, &incarnation, until)? {
-                return Ok(None);
-            }
-            store::job::held_by(tx, &id, limits::PAGE_MAX).map(Some)
-        };
-        let held = self
-            .inner
-            .store
-            .write(unit)
-            .await?
-            .ok_or(Error::StaleEpoch)?;
-        let ours: Vec<JobRef> = held.iter().map(JobRef::of).collect();
-        let stopping = held
-            .iter()
-            .filter(|row| matches!(row.state, JobState::Stopping { .. }));
-        Ok(Renewed {
+        incarnation: &str,
+        running: &[LeaseRef],
+    ) -> Result<Beat, Error> {
+        let id = ctx.only_node()?.clone();
+        let now = self.now_ms();
+        let note = Note::new(ctx, now).because("the node does not know of the lease");
+        let known: HashSet<LeaseRef> = running.iter().cloned().collect();
+        let incarnation = incarnation.to_owned();
+        let (held, requeued) = self
+            .unit(move |tx| {
+                let until = now.saturating_add(limits::LEASE_MS);
+                if !node::renew(tx, &id, &incarnation, until)? {
+                    return Err(unregistered().into());
+                }
+                let held = job::held_by(tx, &id, HELD_MAX)?;
+                let requeued = requeue_unknown(tx, &held, &known, &note)?;
+                Ok((held, requeued))
+            })
+            .await?;
+        for row in &requeued {
+            self.announce(row);
+        }
+        let ours: HashSet<LeaseRef> = held.iter().map(lease_ref).collect();
+        Ok(Beat {
             lease_ms: limits::LEASE_MS,
-            cancel: stopping.map(JobRef::of).collect(),
+            cancel: held.iter().filter(is_stopping).map(lease_ref).collect(),
             stale: running
-                .into_iter()
-                .filter(|job| !ours.contains(job))
+                .iter()
+                .filter(|lease| !ours.contains(lease))
+                .cloned()
                 .collect(),
         })
     }
 
-    /// A node goes for good: an embedded one whose process ends. What it still has is lost.
+    /// A node says goodbye: it is forgotten, and what it has is judged lost.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] for who is no node, or what the database says.
+    /// [`Error::Unavailable`] and its like.
     pub async fn node_gone(&self, ctx: &Ctx) -> Result<(), Error> {
-        let id = ctx.this_node()?.clone();
-        let held = {
-            let id = id.clone();
-            let unit = move |tx: &mut Tx<'_>| store::job::held_by(tx, &id, limits::PAGE_MAX);
-            self.inner.store.read(unit).await?
-        };
-        for row in held {
-            self.lease_lost(ctx, &row, "the node's process ended")
+        let id = ctx.only_node()?.clone();
+        let note = Note::new(ctx, self.now_ms());
+        loop {
+            let (id, note) = (id.clone(), note.clone());
+            // The node goes first: if the process ends before the last job is judged, the reaper finds
+            // jobs whose node is not there.
+            let lost = self
+                .unit(move |tx| {
+                    node::delete(tx, &id)?;
+                    let held = job::held_by(tx, &id, HELD_MAX)?;
+                    let lose = |row: &JobRow| lose(tx, row, "the node is gone", note.clone());
+                    held.iter().map(lose).collect::<Result<Vec<_>, Fail>>()
+                })
                 .await?;
+            for row in lost.iter().flatten() {
+                self.announce(row);
+            }
+            if lost.len() < HELD_MAX as usize {
+                return Ok(());
+            }
         }
-        self.inner.wake.forget_node(&id);
-        Ok(self
-            .inner
-            .store
-            .write(move |tx| store::node::delete(tx, &id))
-            .await?)
-    }
-
-    /// The lease of a job is over without a report. Its retry rule says what follows.
-    pub(crate) async fn lease_lost(
-        &self,
-        ctx: &Ctx,
-        row: &JobRow,
-        why: &'static str,
-    ) -> Result<JobRow, Error> {
-        let retry = row.attempt < row.spec.retry.max_attempts;
-        let event = JobEvent::LeaseLost {
-            epoch: row.epoch,
-            retry,
-            why: why.to_owned(),
-        };
-        self.step(ctx, None, &row.id, event, r#"{"why":"the lease was lost"}"#)
-            .await
-            .map(|(row, _)| row)
     }
 }
 
-/// A node that was never heard of.
-const NEW: NodeState = NodeState {
-    connectivity: Connectivity::Pending,
-    scheduling: Scheduling::Active,
-};
+/// Judges a lease that is lost by the one rule: again, if the job says that it may be started so often.
+pub(crate) fn lose(
+    tx: &mut Tx<'_>,
+    row: &JobRow,
+    why: &str,
+    note: Note,
+) -> Result<Option<JobRow>, Fail> {
+    apply(tx, row, &lost(row, why), note.because(why))
+}
 
-fn row_of(id: &NodeId, hello: &Hello, state: NodeState, now_ms: u64) -> NodeRow {
+/// The event for a lost lease of this job.
+pub(crate) fn lost(row: &JobRow, why: &str) -> JobEvent {
+    JobEvent::LeaseLost {
+        epoch: row.epoch,
+        retry: row.attempt < row.spec.retry.max_attempts,
+        why: why.to_owned(),
+    }
+}
+
+/// Jobs that were leased and that the node never heard of. Their commands were never let go, and a
+/// `started` that comes late carries an old epoch, so another node may have them at once.
+fn requeue_unknown(
+    tx: &mut Tx<'_>,
+    held: &[JobRow],
+    known: &HashSet<LeaseRef>,
+    note: &Note,
+) -> Result<Vec<JobRow>, Fail> {
+    let mut requeued = Vec::new();
+    for row in held {
+        let since = row.leased_at_ms.unwrap_or(note.at_ms);
+        let old = note.at_ms.saturating_sub(since) > UNKNOWN_AFTER_MS;
+        let unstarted = row.started_at_ms.is_none();
+        if old && unstarted && !known.contains(&lease_ref(row)) {
+            let event = JobEvent::Release { epoch: row.epoch };
+            requeued.extend(apply(tx, row, &event, note.clone())?);
+        }
+    }
+    Ok(requeued)
+}
+
+fn row_of(id: &NodeId, hello: &NodeHello, state: NodeState, now: u64) -> NodeRow {
     NodeRow {
         id: id.clone(),
         name: hello.name.clone(),
@@ -193,7 +236,23 @@ fn row_of(id: &NodeId, hello: &Hello, state: NodeState, now_ms: u64) -> NodeRow 
         drivers: hello.drivers.clone(),
         facts: hello.facts.clone(),
         state,
-        lease_expires_at_ms: now_ms.saturating_add(limits::LEASE_MS),
-        registered_at_ms: now_ms,
+        lease_expires_at_ms: now.saturating_add(limits::LEASE_MS),
+        registered_at_ms: now,
     }
+}
+
+fn check_hello(hello: &NodeHello) -> Result<(), Error> {
+    let texts = [&hello.name, &hello.incarnation, &hello.version];
+    let facts = hello.facts.iter().flat_map(|(key, value)| [key, value]);
+    let all = texts.into_iter().chain(&hello.drivers).chain(facts);
+    let long = all.clone().any(|text| text.len() > FACT_BYTES_MAX);
+    if long || hello.facts.len() > FACTS_MAX || hello.drivers.len() > FACTS_MAX {
+        let message = "a node may say less about itself";
+        return Err(Error::invalid("facts", "too_long", message));
+    }
+    if hello.incarnation.is_empty() {
+        let message = "must not be empty";
+        return Err(Error::invalid("incarnation", "invalid_argument", message));
+    }
+    Ok(())
 }

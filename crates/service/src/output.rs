@@ -1,18 +1,62 @@
-//! Output of jobs, for whoever asked for them.
+//! What jobs wrote.
 
-use crate::job::LOOK_AGAIN;
+use crate::job::{owned, until};
+use crate::wake::{News, news};
 use crate::{Ctx, Error, Service};
+use model::enforcement::StreamReport;
 use model::id::JobId;
 use model::limits;
-use std::pin::pin;
 use std::time::Duration;
-use store::Tx;
-use store::job::JobRow;
 use store::output::Segment;
+use tokio::time::Instant;
+
+/// The two streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl Stream {
+    /// The name in rows.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        }
+    }
+}
+
+/// A piece of one stream, as a node reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputPiece {
+    /// Which stream.
+    pub stream: Stream,
+    /// Where it starts in it.
+    pub offset_bytes: u64,
+    /// The bytes.
+    pub data: Vec<u8>,
+}
+
+/// A page of what a job wrote, in the order of arrival.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputPage {
+    /// The pieces.
+    pub segments: Vec<Segment>,
+    /// Give this as `after` to read on.
+    pub next: u64,
+    /// The job has ended and nothing comes after this page.
+    pub complete: bool,
+    /// What became of standard output, when the job has ended.
+    pub stdout: Option<StreamReport>,
+    /// What became of standard error, when the job has ended.
+    pub stderr: Option<StreamReport>,
+}
 
 impl Service {
-    /// Pieces of a job's output after `after`, in the order of arrival, and the job as it was before
-    /// they were read: if that has ended and there are no more pieces, there will be none.
+    /// What a job wrote, after the piece with the number `after`.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -22,20 +66,27 @@ impl Service {
         id: &JobId,
         after: u64,
         limit: u32,
-    ) -> Result<(JobRow, Vec<Segment>), Error> {
-        let tenant = ctx.user()?.clone();
-        let (id, limit) = (id.clone(), limit.min(limits::PAGE_MAX));
-        let unit = move |tx: &mut Tx<'_>| {
-            let Some(row) = store::job::get(tx, Some(&tenant), &id)? else {
-                return Ok(None);
-            };
+    ) -> Result<OutputPage, Error> {
+        ctx.only_user()?;
+        let limit = limit.clamp(1, limits::PAGE_MAX);
+        let (ctx, id) = (ctx.clone(), id.clone());
+        self.look(move |tx| {
+            // The job first: if it has ended by then, all that it wrote is there.
+            let row = owned(tx, &ctx, &id)?;
             let segments = store::output::list(tx, &id, after, limit)?;
-            Ok(Some((row, segments)))
-        };
-        self.inner.store.read(unit).await?.ok_or(Error::NotFound)
+            let ended = row.state.outcome().is_some();
+            Ok(OutputPage {
+                next: segments.last().map_or(after, |last| last.seq),
+                complete: ended && segments.len() < limit as usize,
+                segments,
+                stdout: row.stdout.filter(|_| ended),
+                stderr: row.stderr.filter(|_| ended),
+            })
+        })
+        .await
     }
 
-    /// Like [`Service::output_list`], but waits up to `up_to` while there is nothing new.
+    /// The same, but waits until there is something, the job has ended, or the time is up.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -46,18 +97,18 @@ impl Service {
         after: u64,
         limit: u32,
         up_to: Duration,
-    ) -> Result<(JobRow, Vec<Segment>), Error> {
-        let until = tokio::time::Instant::now() + up_to;
-        let waiting = self.inner.wake.wait_for(id);
+    ) -> Result<OutputPage, Error> {
+        ctx.only_user()?;
+        let until = until(up_to, limits::JOB_WAIT_MAX_MS);
+        // Before the look, so that what happens between the look and the wait is not missed.
+        let mut jobs = self.wake().jobs();
         loop {
-            let mut hint = pin!(waiting.hint());
-            hint.as_mut().enable();
-            let (row, segments) = self.output_list(ctx, id, after, limit).await?;
-            let now = tokio::time::Instant::now();
-            if !segments.is_empty() || row.state.outcome().is_some() || now >= until {
-                return Ok((row, segments));
+            let page = self.output_list(ctx, id, after, limit).await?;
+            let enough = page.complete || !page.segments.is_empty();
+            if enough || Instant::now() >= until {
+                return Ok(page);
             }
-            drop(tokio::time::timeout_at(until.min(now + LOOK_AGAIN), hint).await);
+            news(&mut jobs, id, &[News::Output, News::Finished], until).await;
         }
     }
 }

@@ -1,243 +1,167 @@
-//! How work gets to nodes: a poll takes what waits, or waits itself for what comes.
+//! How a node gets work: from the queue, or, when nothing waits, from the next request for a job.
 
-use crate::job::{LOOK_AGAIN, change};
-use crate::node::JobRef;
-use crate::{Ctx, Error, Service};
+use crate::blob::HELD_MAX;
+use crate::change::Note;
+use crate::create::{gets_work, lease};
+use crate::error::Fail;
+use crate::hand::Undelivered;
+use crate::job::until;
+use crate::node::{LeaseRef, is_stopping, lease_ref, unregistered};
+use crate::wake::{FLOOR, NodeWake};
+use crate::{Ctx, Error, Service, locked};
 use model::id::NodeId;
-use model::job::{JobEvent, JobState, Step};
 use model::limits;
-use std::collections::VecDeque;
-use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use store::job::JobRow;
-use store::{StoreError, Tx};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-/// Jobs that one poll takes at most: a batch that one answer holds.
+/// The most jobs that one poll takes: the node asks again at once, and others get a turn.
 const CLAIM_MAX: u32 = 64;
-/// Polls that wait at once; one more does not get work handed to it and looks for itself.
-const PARKED_MAX: usize = 4096;
 
-/// What a poll brings.
-#[derive(Debug, Default)]
+/// What there is to do for a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Polled {
-    /// Jobs that are the node's now.
+    /// Jobs that are its own from now on.
     pub leases: Vec<JobRow>,
-    /// Jobs that are to end.
-    pub cancel: Vec<JobRef>,
+    /// Jobs that are to end, each told once; heartbeats say them again.
+    pub cancel: Vec<LeaseRef>,
 }
 
-/// A poll that waits for a job.
-#[derive(Debug)]
-pub(crate) struct Place {
-    number: u64,
-    pub(crate) node: NodeId,
-    give: oneshot::Sender<JobRow>,
-}
-
-impl Place {
-    /// Hands a job to the poll. False when it has gone.
-    pub(crate) fn give(self, row: JobRow) -> bool {
-        self.give.send(row).is_ok()
-    }
-}
-
-#[derive(Debug, Default)]
-struct Lot {
-    next: u64,
-    places: VecDeque<Place>,
-}
-
-/// The polls that wait. Lost with the process, which costs nothing: their nodes poll again.
-#[derive(Debug, Default)]
-pub(crate) struct Parking {
-    lot: Mutex<Lot>,
-}
-
-impl Parking {
-    fn lot(&self) -> MutexGuard<'_, Lot> {
-        self.lot.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes a poll of this node, or of any.
-    pub(crate) fn take(&self, node: Option<&NodeId>) -> Option<Place> {
-        let places = &mut self.lot().places;
-        let index = places
-            .iter()
-            .position(|place| node.is_none_or(|node| place.node == *node))?;
-        places.remove(index)
-    }
-
-    /// Puts a poll back that got nothing.
-    pub(crate) fn put_back(&self, place: Place) {
-        self.lot().places.push_front(place);
-    }
-
-    fn park(&self, node: &NodeId) -> Option<(u64, oneshot::Receiver<JobRow>)> {
-        let mut lot = self.lot();
-        if lot.places.len() >= PARKED_MAX {
-            return None;
-        }
-        lot.next += 1;
-        let number = lot.next;
-        let (give, given) = oneshot::channel();
-        lot.places.push_back(Place {
-            number,
-            node: node.clone(),
-            give,
-        });
-        Some((number, given))
-    }
-
-    fn leave(&self, number: u64) {
-        self.lot().places.retain(|place| place.number != number);
-    }
-}
-
-/// Takes a poll out of the lot when it ends, however it ends.
-struct Parked<'p> {
-    parking: &'p Parking,
-    number: u64,
-}
-
-impl Drop for Parked<'_> {
-    fn drop(&mut self) {
-        self.parking.leave(self.number);
-    }
+/// What a look at the database says about a node that asks.
+struct Look {
+    cancel: Vec<LeaseRef>,
+    something_waits: bool,
+    gets_work: bool,
 }
 
 impl Service {
-    /// Work for a node: what waits now, or what comes within `wait`. With no free slots only word of
-    /// jobs that are to end.
+    /// Waits until there is something for a node to do, or the time is up.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] for who is no node, or what the database says.
+    /// [`Error::Conflict`] when another process has registered for this node.
     pub async fn node_poll(
         &self,
         ctx: &Ctx,
+        incarnation: &str,
         free_slots: u32,
         wait: Duration,
     ) -> Result<Polled, Error> {
-        let node = ctx.this_node()?.clone();
-        let wait = wait.min(Duration::from_millis(limits::POLL_WAIT_MAX_MS));
-        let until = tokio::time::Instant::now() + wait;
-        let ending = self.inner.wake.node(&node);
-        let mut told = std::collections::HashSet::new();
-        // What was to end before this poll is told by heartbeats; this poll tells what comes new.
-        told.extend(self.to_end(&node).await?);
+        let node = ctx.only_node()?;
+        let until = until(wait, limits::POLL_WAIT_MAX_MS);
+        let wake = self.wake().of_node(node);
         loop {
-            let mut queued = pin!(self.inner.wake.queue.notified());
+            // Before the look, so that what happens between the look and the wait is not missed.
+            let queued = self.wake().queued();
+            tokio::pin!(queued);
             queued.as_mut().enable();
-            let mut ended = pin!(ending.notified());
-            ended.as_mut().enable();
-            let leases = self.claim(&node, free_slots).await?;
-            let cancel: Vec<JobRef> = self.to_end(&node).await?;
-            let cancel: Vec<JobRef> = cancel
-                .into_iter()
-                .filter(|job| told.insert(job.clone()))
-                .collect();
-            let now = tokio::time::Instant::now();
-            if !leases.is_empty() || !cancel.is_empty() || now >= until {
-                return Ok(Polled { leases, cancel });
+            let look = self.look_for(node, incarnation).await?;
+            let cancel = untold(&wake, look.cancel);
+            let may_take = free_slots > 0 && look.gets_work;
+            let mut claimed = Undelivered::new(self, Vec::new());
+            if may_take && look.something_waits {
+                claimed = self.claim(ctx, node, free_slots.min(CLAIM_MAX)).await?;
             }
-            let parked = if free_slots > 0 {
-                self.inner.parking.park(&node)
+            if !claimed.is_empty() || !cancel.is_empty() || Instant::now() >= until {
+                return Ok(Polled {
+                    leases: claimed.deliver(),
+                    cancel,
+                });
+            }
+            let until = until.min(Instant::now() + FLOOR);
+            let place = if may_take {
+                self.wake().park(node)
             } else {
                 None
             };
-            let Some((number, mut given)) = parked else {
-                drop(tokio::time::timeout_at(until.min(now + LOOK_AGAIN), ended).await);
+            let Some((number, mut handed)) = place else {
+                tokio::select! {
+                    () = &mut queued, if may_take => {}
+                    () = wake.cancel.notified() => {}
+                    () = tokio::time::sleep_until(until) => {}
+                }
                 continue;
             };
-            let _parked = Parked {
-                parking: &self.inner.parking,
-                number,
+            let got = tokio::select! {
+                biased;
+                got = &mut handed => Some(got),
+                () = &mut queued => None,
+                () = wake.cancel.notified() => None,
+                () = tokio::time::sleep_until(until) => None,
             };
-            tokio::select! {
-                Ok(row) = &mut given => return Ok(Polled { leases: vec![row], cancel: Vec::new() }),
-                () = queued => {}
-                () = ended => {}
-                () = tokio::time::sleep_until(until.min(now + LOOK_AGAIN)) => {}
-            }
-            // Closed first: a job is either in it already, or its giver will see that nobody is there.
-            given.close();
-            if let Ok(row) = given.try_recv() {
+            let got = match got {
+                Some(got) => got.ok(),
+                None if self.wake().unpark(number) => None,
+                // A request for a job has taken this poll, and its commit is under way.
+                None => handed.await.ok(),
+            };
+            if let Some(job) = got {
                 return Ok(Polled {
-                    leases: vec![row],
+                    leases: job.deliver(),
                     cancel: Vec::new(),
                 });
             }
         }
     }
 
-    async fn claim(&self, node: &NodeId, free_slots: u32) -> Result<Vec<JobRow>, Error> {
-        if free_slots == 0 {
-            return Ok(Vec::new());
-        }
-        let asking = node.clone();
-        // A look beside the writer first: most polls find nothing.
-        if self
-            .inner
-            .store
-            .read(move |tx| store::queue::is_empty(tx, &asking))
-            .await?
-        {
-            return Ok(Vec::new());
-        }
-        let (node, now, limit) = (node.clone(), self.now_ms(), free_slots.min(CLAIM_MAX));
-        let unit = move |tx: &mut Tx<'_>| {
-            let jobs = store::queue::claim(tx, &node, limit, now)?;
-            jobs.iter().map(|row| lease(tx, row, &node, now)).collect()
-        };
-        match self.inner.store.write(unit).await {
-            // Somebody canceled one of them meanwhile; the next look finds the others.
-            Err(StoreError::Stale { .. }) => Ok(Vec::new()),
-            other => Ok(other?),
-        }
+    async fn look_for(&self, node: &NodeId, incarnation: &str) -> Result<Look, Error> {
+        let (node, incarnation) = (node.clone(), incarnation.to_owned());
+        let now = self.now_ms();
+        self.look(move |tx| {
+            let row = store::node::get(tx, &node)?;
+            if row.is_none_or(|row| row.incarnation != incarnation) {
+                return Err(unregistered().into());
+            }
+            let held = store::job::held_by(tx, &node, HELD_MAX)?;
+            Ok(Look {
+                cancel: held.iter().filter(is_stopping).map(lease_ref).collect(),
+                something_waits: !store::queue::is_empty(tx, &node)?,
+                gets_work: gets_work(tx, &node, now)?,
+            })
+        })
+        .await
     }
 
-    async fn to_end(&self, node: &NodeId) -> Result<Vec<JobRef>, Error> {
-        let node = node.clone();
-        let held = self
-            .inner
-            .store
-            .read(move |tx| store::job::held_by(tx, &node, limits::PAGE_MAX));
-        let held = held.await?;
-        let stopping = held
-            .iter()
-            .filter(|row| matches!(row.state, JobState::Stopping { .. }));
-        Ok(stopping.map(JobRef::of).collect())
-    }
-
-    /// Gives back a job that its node never heard of.
-    pub(crate) async fn give_back(&self, row: &JobRow) -> Result<(), Error> {
-        let ctx = Ctx::internal("poll");
-        let event = JobEvent::Release { epoch: row.epoch };
-        let data = r#"{"why":"the node hung up"}"#;
-        self.step(&ctx, None, &row.id, event, data).await.map(drop)
+    /// Takes jobs out of the queue for a node.
+    async fn claim(&self, ctx: &Ctx, node: &NodeId, most: u32) -> Result<Undelivered, Error> {
+        let (tell, told) = oneshot::channel();
+        let (service, node, note) = (self.clone(), node.clone(), Note::new(ctx, self.now_ms()));
+        // In a task of its own: the poll may go away while the commit is under way, and then the
+        // leases have to go back.
+        drop(tokio::spawn(async move {
+            let claimed = service.unit(move |tx| {
+                let mut leased = Vec::new();
+                if !gets_work(tx, &node, note.at_ms)? {
+                    return Ok::<_, Fail>(leased);
+                }
+                for row in store::queue::claim(tx, &node, most, note.at_ms)? {
+                    leased.extend(lease(tx, &row, &node, note.clone())?);
+                }
+                Ok(leased)
+            });
+            let claimed = claimed.await;
+            let claimed = claimed.map(|rows| {
+                rows.iter().for_each(|row| service.announce(row));
+                Undelivered::new(&service, rows)
+            });
+            drop(tell.send(claimed));
+        }));
+        told.await.map_err(|_| Error::Unavailable(None))?
     }
 }
 
-/// Leases a job to a node, in the caller's transaction.
-pub(crate) fn lease(
-    tx: &mut Tx<'_>,
-    row: &JobRow,
-    node: &NodeId,
-    now_ms: u64,
-) -> Result<JobRow, StoreError> {
-    let event = JobEvent::Lease {
-        node: node.clone(),
-        epoch: row.epoch + 1,
-    };
-    let Ok(Step::Moved(next)) = row.state.step(&event) else {
-        return Err(StoreError::Stale {
-            what: row.id.to_string(),
-        });
-    };
-    let data = format!(r#"{{"node":"{node}","epoch":{}}}"#, row.epoch + 1);
-    let ctx = Ctx::node(node.clone(), String::new());
-    let mut change = change(row, next, &event, data, &ctx.principal, now_ms);
-    change.attempt = row.attempt + 1;
-    store::job::move_to(tx, row, &change)
+/// The jobs to end that no poll has told this node yet. A poll that answered with the same ones again
+/// and again until they have ended would spin.
+fn untold(wake: &NodeWake, stopping: Vec<LeaseRef>) -> Vec<LeaseRef> {
+    let mut told = locked(&wake.told);
+    let all: std::collections::HashSet<(model::id::JobId, u64)> = stopping
+        .iter()
+        .map(|lease| (lease.job_id.clone(), lease.epoch))
+        .collect();
+    let news = stopping
+        .into_iter()
+        .filter(|lease| !told.contains(&(lease.job_id.clone(), lease.epoch)))
+        .collect();
+    *told = all;
+    news
 }

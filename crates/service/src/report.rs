@@ -1,26 +1,38 @@
-//! What nodes report about jobs. The same report again is a duplicate, another one a conflict, one
-//! under an old lease is refused.
+//! What nodes say about jobs. The same again is a duplicate, something else is a conflict, and who
+//! speaks for a lease that is over is told so.
 
-use crate::job::change;
-use crate::{Ctx, Error, Service};
+use crate::change::{Note, apply, cut, decide};
+use crate::error::Fail;
+use crate::node::lost;
+use crate::output::OutputPiece;
+use crate::wake::News;
+use crate::{Ctx, Error, Service, random};
 use model::enforcement::{Enforced, StreamReport, Usage};
-use model::id::{JobId, SandboxId};
-use model::job::{JobEvent, JobState, Outcome, Step};
+use model::id::{ArtifactId, JobId, NodeId, SandboxId};
+use model::job::{JobEvent, JobState, Outcome};
 use model::limits;
 use sha2::{Digest as _, Sha256};
-use std::sync::Arc;
+use store::artifact::{self, ArtifactRow};
 use store::job::{JobEnd, JobRow};
-use store::output::{Appended, Segment};
-use store::{StoreError, Tx};
+use store::output::{self, Appended, Segment};
+use store::{Tx, job};
 
-/// A sandbox is about to be let go.
+/// Clauses of one report of what is in force; the driver has about twenty.
+const CLAUSES_MAX: usize = 128;
+/// Output kept of one attempt: both streams, with both their ends, and a piece that straddles a bound.
+const OUTPUT_BYTES_MAX: u64 = 2
+    * (limits::OUTPUT_HEAD_BYTES + limits::OUTPUT_TAIL_BYTES + limits::OUTPUT_SEGMENT_BYTES as u64);
+
+/// A sandbox is ready, and its command waits to be let go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Started {
     /// Of the lease.
     pub epoch: u64,
+    /// Which attempt.
+    pub attempt: u32,
     /// What isolates it.
     pub driver: String,
-    /// Its name.
+    /// The sandbox.
     pub sandbox_id: Option<SandboxId>,
     /// What is in force.
     pub enforcement: Vec<Enforced>,
@@ -31,13 +43,13 @@ pub struct Started {
 pub struct Finished {
     /// Of the lease.
     pub epoch: u64,
-    /// Which try.
+    /// Which attempt.
     pub attempt: u32,
-    /// How.
+    /// How. [`Outcome::Lost`] is judged by the job's retry rule.
     pub outcome: Outcome,
     /// What it used.
     pub usage: Option<Usage>,
-    /// What was in force, where that is news.
+    /// What was in force, if that is not what was reported at the start.
     pub enforcement: Option<Vec<Enforced>>,
     /// What became of standard output.
     pub stdout: StreamReport,
@@ -45,300 +57,445 @@ pub struct Finished {
     pub stderr: StreamReport,
     /// For a person.
     pub detail: Option<String>,
-    /// The last pieces of output.
-    pub segments: Vec<Segment>,
+    /// The last of its output, stored in the same transaction.
+    pub segments: Vec<OutputPiece>,
 }
 
-/// How a report was taken.
+/// A file that a node keeps of a job; its bytes are a blob already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewArtifact {
+    /// Of the lease.
+    pub epoch: u64,
+    /// Which attempt.
+    pub attempt: u32,
+    /// Where it was, inside the sandbox.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// SHA-256 of its bytes.
+    pub digest: String,
+    /// How many.
+    pub size_bytes: u64,
+}
+
+/// A report was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Reported {
-    /// It was known already.
+pub struct Report {
+    /// The same was reported before.
     pub duplicate: bool,
-    /// Somebody wants the job to end.
+    /// The job is to end: its command must not be let go.
     pub cancel: bool,
 }
 
-/// How often a report is decided anew when somebody else was faster.
-const TRIES: u32 = 4;
-
-type Decided = Result<(Reported, Option<JobRow>), Error>;
+const DUPLICATE: Report = Report {
+    duplicate: true,
+    cancel: false,
+};
 
 impl Service {
-    /// The command is about to be let go. From the answer on it may have run.
+    /// A sandbox is ready. Only when this has answered without `cancel` may the command be let go.
     ///
     /// # Errors
-    /// [`Error::StaleEpoch`], [`Error::NotFound`], [`Error::WrongState`].
+    /// [`Error::Stale`], [`Error::Conflict`], [`Error::NotFound`].
     pub async fn job_started(
         &self,
         ctx: &Ctx,
         id: &JobId,
         started: Started,
-    ) -> Result<Reported, Error> {
-        ctx.this_node()?;
-        let now = self.now_ms();
-        let ctx_of = ctx.clone();
-        self.report(id, move |tx, row| {
-            if let Err(error) = ctx_of.holder_of(row) {
-                return Ok(Err(error));
-            }
+    ) -> Result<Report, Error> {
+        let node = ctx.only_node()?.clone();
+        check_clauses(&started.enforcement)?;
+        let note = Note {
+            driver: Some(cut(&started.driver)),
+            sandbox_id: started.sandbox_id.clone(),
+            enforcement: Some(started.enforcement.clone()),
+            ..Note::new(ctx, self.now_ms())
+        };
+        let id = id.clone();
+        self.unit(move |tx| {
+            let row = in_force(tx, &node, &id, started.epoch, started.attempt)?;
             let event = JobEvent::Started {
                 epoch: started.epoch,
             };
-            let cancel = row.cancel_requested;
-            match row.state.step(&event) {
-                Err(denied) => Ok(Err(denied.into())),
-                Ok(Step::Unchanged) => Ok(Ok((
-                    Reported {
-                        duplicate: true,
-                        cancel,
-                    },
-                    None,
-                ))),
-                Ok(Step::Moved(next)) => {
-                    let data = "{}".to_owned();
-                    let mut change = change(row, next, &event, data, &ctx_of.principal, now);
-                    change.driver = Some(started.driver.clone());
-                    change.sandbox_id.clone_from(&started.sandbox_id);
-                    change.enforcement = Some(started.enforcement.clone());
-                    let row = store::job::move_to(tx, row, &change)?;
-                    Ok(Ok((
-                        Reported {
-                            duplicate: false,
-                            cancel,
-                        },
-                        Some(row),
-                    )))
-                }
+            let moved = apply(tx, &row, &event, note.clone())?;
+            let cancel = matches!(row.state, JobState::Stopping { .. });
+            let duplicate = moved.is_none() && !cancel;
+            let same = row.sandbox_id == started.sandbox_id && row.driver == note.driver;
+            if duplicate && !same {
+                return Err(Error::conflict("another sandbox was reported as started").into());
             }
+            Ok(Report { duplicate, cancel })
         })
         .await
     }
 
-    /// Pieces of output. Late ones of the job's last attempt are taken as long as they fit.
+    /// What a job wrote. Answered means stored.
     ///
     /// # Errors
-    /// [`Error::StaleEpoch`], [`Error::NotFound`], [`Error::Conflict`], [`Error::Invalid`].
+    /// [`Error::Stale`], [`Error::Conflict`] for other bytes at the same place, [`Error::Invalid`].
     pub async fn job_output(
         &self,
         ctx: &Ctx,
         id: &JobId,
         epoch: u64,
         attempt: u32,
-        segments: Vec<Segment>,
-    ) -> Result<Reported, Error> {
-        ctx.this_node()?;
-        let (ctx_of, now) = (ctx.clone(), self.now_ms());
-        let reported = self
-            .report(id, move |tx, row| {
-                if let Err(error) = ctx_of.holder_of(row) {
-                    return Ok(Err(error));
+        segments: Vec<OutputPiece>,
+    ) -> Result<Report, Error> {
+        let node = ctx.only_node()?.clone();
+        check_pieces(&segments)?;
+        let at_ms = self.now_ms();
+        let segments = pieces(segments, attempt, at_ms);
+        let job = id.clone();
+        let report = self
+            .unit(move |tx| {
+                let row = in_force(tx, &node, &job, epoch, attempt)?;
+                check_room(tx, &row, &segments)?;
+                let mut new = segments.is_empty();
+                for segment in &segments {
+                    new |= output::append(tx, &job, segment)? == Appended::New;
                 }
-                if row.epoch != epoch || row.attempt != attempt {
-                    return Ok(Err(Error::StaleEpoch));
-                }
-                let duplicate = match append(tx, row, &segments, now)? {
-                    Ok(duplicate) => duplicate,
-                    Err(error) => return Ok(Err(error)),
-                };
-                Ok(Ok((
-                    Reported {
-                        duplicate,
-                        cancel: row.cancel_requested,
-                    },
-                    None,
-                )))
+                Ok(Report {
+                    duplicate: !new,
+                    cancel: matches!(row.state, JobState::Stopping { .. }),
+                })
             })
             .await?;
-        self.inner.wake.job(id);
-        Ok(reported)
+        self.wake().job(id, News::Output);
+        Ok(report)
     }
 
-    /// A job has ended.
+    /// A job has ended. Its last output and its outcome are stored together.
     ///
     /// # Errors
-    /// [`Error::StaleEpoch`], [`Error::NotFound`], [`Error::Conflict`].
+    /// [`Error::Stale`]; [`Error::Conflict`] when it ended otherwise before; [`Error::Invalid`].
     pub async fn job_finished(
         &self,
         ctx: &Ctx,
         id: &JobId,
         finished: Finished,
-    ) -> Result<Reported, Error> {
-        ctx.this_node()?;
-        let (ctx_of, now) = (ctx.clone(), self.now_ms());
-        let hash = hash_of(&finished);
-        let finished = Arc::new(finished);
-        self.report(id, move |tx, row| {
-            finish(tx, row, &ctx_of, &finished, &hash, now)
+    ) -> Result<Report, Error> {
+        let node = ctx.only_node()?.clone();
+        check_finished(&finished)?;
+        let at_ms = self.now_ms();
+        let hash = hash_of(&finished)?;
+        let note = note_of(ctx, &finished, hash.clone(), at_ms);
+        let segments = pieces(finished.segments, finished.attempt, at_ms);
+        let (epoch, attempt, outcome) = (finished.epoch, finished.attempt, finished.outcome);
+        let id = id.clone();
+        let moved = self
+            .unit(move |tx| {
+                let row = spoken_for(tx, &node, &id, epoch)?;
+                if row.state.lease().is_none() {
+                    return told_before(&row, &outcome, &hash).map(|()| None);
+                }
+                check_attempt(&row, attempt)?;
+                let event = event_of(&row, &outcome);
+                let change = decide(&row, &event, note.clone())?;
+                check_room(tx, &row, &segments)?;
+                for segment in &segments {
+                    output::append(tx, &id, segment)?;
+                }
+                match change {
+                    Some(change) => Ok(Some(job::move_to(tx, &row, &change)?)),
+                    None => Ok(None),
+                }
+            })
+            .await?;
+        let Some(row) = moved else {
+            return Ok(DUPLICATE);
+        };
+        self.announce(&row);
+        Ok(Report::default())
+    }
+
+    /// A node gives a job back before its command was let go.
+    ///
+    /// # Errors
+    /// [`Error::Stale`]; [`Error::Conflict`] for one that runs.
+    pub async fn job_release(
+        &self,
+        ctx: &Ctx,
+        id: &JobId,
+        epoch: u64,
+        why: &str,
+    ) -> Result<Report, Error> {
+        let node = ctx.only_node()?.clone();
+        let note = Note::new(ctx, self.now_ms()).because(why);
+        let event = move |_: &JobRow| JobEvent::Release { epoch };
+        self.give_up(node, id.clone(), epoch, event, note).await
+    }
+
+    /// A node has no sandbox for a job that it should have.
+    ///
+    /// # Errors
+    /// [`Error::Stale`].
+    pub async fn job_lost(
+        &self,
+        ctx: &Ctx,
+        id: &JobId,
+        epoch: u64,
+        why: &str,
+    ) -> Result<Report, Error> {
+        let node = ctx.only_node()?.clone();
+        let note = Note::new(ctx, self.now_ms()).because(why);
+        let why = cut(why);
+        let event = move |row: &JobRow| lost(row, &why);
+        self.give_up(node, id.clone(), epoch, event, note).await
+    }
+
+    async fn give_up(
+        &self,
+        node: NodeId,
+        id: JobId,
+        epoch: u64,
+        event: impl Fn(&JobRow) -> JobEvent + Clone + Send + 'static,
+        note: Note,
+    ) -> Result<Report, Error> {
+        let moved = self
+            .unit(move |tx| {
+                let row = spoken_for(tx, &node, &id, epoch)?;
+                if row.state.lease().is_none() {
+                    // Of this epoch and without a lease: it was given up before.
+                    return Ok(None);
+                }
+                apply(tx, &row, &event(&row), note.clone())
+            })
+            .await?;
+        let Some(row) = moved else {
+            return Ok(DUPLICATE);
+        };
+        self.announce(&row);
+        Ok(Report::default())
+    }
+
+    /// A node keeps a file of a job.
+    ///
+    /// # Errors
+    /// [`Error::Stale`]; [`Error::Conflict`] for other bytes at the same path; [`Error::Invalid`].
+    pub async fn artifact_put(
+        &self,
+        ctx: &Ctx,
+        id: &JobId,
+        new: NewArtifact,
+    ) -> Result<ArtifactRow, Error> {
+        let node = ctx.only_node()?.clone();
+        check_artifact(&new)?;
+        let at_ms = self.now_ms();
+        let row = ArtifactRow {
+            id: ArtifactId::from_parts(at_ms, random()?),
+            job_id: id.clone(),
+            attempt: new.attempt,
+            path: new.path,
+            digest: new.digest,
+            size_bytes: new.size_bytes,
+            mode: new.mode,
+            created_at_ms: at_ms,
+        };
+        let _gate = self.inner.blob_gate.lock().await;
+        self.check_blob(&row.digest).await?;
+        self.unit(move |tx| {
+            let job = in_force(tx, &node, &row.job_id, new.epoch, new.attempt)?;
+            let there = artifact::list(tx, &job.id, job.attempt)?;
+            let known = there.iter().any(|there| there.path == row.path);
+            if !known && there.len() >= limits::OUTPUTS_MAX {
+                let message = "more files than a job may keep";
+                return Err(Error::invalid("path", "too_many", message).into());
+            }
+            Ok(artifact::insert(tx, &row)?)
         })
         .await
     }
+}
 
-    /// A node gives a job back that it has not started.
-    ///
-    /// # Errors
-    /// [`Error::StaleEpoch`], [`Error::NotFound`], [`Error::WrongState`] when it was let go.
-    pub async fn job_release(&self, ctx: &Ctx, id: &JobId, epoch: u64) -> Result<Reported, Error> {
-        ctx.this_node()?;
-        self.holder(ctx, id).await?;
-        let event = JobEvent::Release { epoch };
-        let (row, moved) = self
-            .step(ctx, None, id, event, r#"{"why":"given back"}"#)
-            .await?;
-        Ok(Reported {
-            duplicate: !moved,
-            cancel: row.cancel_requested,
-        })
+/// The job, if its last lease is or was this node's and of this epoch.
+fn spoken_for(tx: &mut Tx<'_>, node: &NodeId, id: &JobId, epoch: u64) -> Result<JobRow, Fail> {
+    let row = job::get(tx, None, id)?.ok_or(Fail::Ours(Error::NotFound))?;
+    if row.epoch != epoch {
+        return Err(Error::Stale.into());
     }
-
-    pub(crate) async fn holder(&self, ctx: &Ctx, id: &JobId) -> Result<JobRow, Error> {
-        let id = id.clone();
-        let row = self
-            .inner
-            .store
-            .read(move |tx| store::job::get(tx, None, &id))
-            .await?;
-        let row = row.ok_or(Error::NotFound)?;
-        ctx.holder_of(&row).map(|()| row)
+    // A node that guesses the epoch of another's lease learns nothing by it.
+    if row.node.as_ref() != Some(node) {
+        return Err(Error::NotFound.into());
     }
+    Ok(row)
+}
 
-    /// Reads a job and decides about a report, in one transaction.
-    async fn report<D>(&self, id: &JobId, decide: D) -> Result<Reported, Error>
-    where
-        D: Fn(&mut Tx<'_>, &JobRow) -> Result<Decided, StoreError> + Send + Sync + 'static,
+/// The job, if this node has it now.
+fn in_force(
+    tx: &mut Tx<'_>,
+    node: &NodeId,
+    id: &JobId,
+    epoch: u64,
+    attempt: u32,
+) -> Result<JobRow, Fail> {
+    let row = spoken_for(tx, node, id, epoch)?;
+    if row.state.lease().is_none() {
+        return Err(Error::Stale.into());
+    }
+    check_attempt(&row, attempt)?;
+    Ok(row)
+}
+
+fn check_attempt(row: &JobRow, attempt: u32) -> Result<(), Fail> {
+    if row.attempt == attempt {
+        return Ok(());
+    }
+    let message = format!("the lease is of attempt {}, not {attempt}", row.attempt);
+    Err(Error::conflict(message).into())
+}
+
+/// A report of the end of a job that has no lease any more: the same again, or something else.
+fn told_before(row: &JobRow, outcome: &Outcome, hash: &str) -> Result<(), Fail> {
+    let lost = matches!(outcome, Outcome::Lost { .. });
+    match &row.state {
+        _ if row.report_hash.as_deref() == Some(hash) => Ok(()),
+        // What was reported as lost may have been queued again, with no more trace than that.
+        JobState::Queued if lost => Ok(()),
+        JobState::Finished { .. } => {
+            Err(Error::conflict("the job has ended, and not by this report").into())
+        }
+        JobState::AwaitingApproval
+        | JobState::Queued
+        | JobState::Leased { .. }
+        | JobState::Running { .. }
+        | JobState::Stopping { .. } => Err(Error::Stale.into()),
+    }
+}
+
+/// The hash by which a report is known again. Lengths stand before what has none of its own, so that
+/// two different reports cannot read the same.
+fn hash_of(report: &Finished) -> Result<String, Error> {
+    let parts = (
+        report.epoch,
+        report.attempt,
+        &report.outcome,
+        &report.usage,
+        &report.enforcement,
+        (&report.stdout, &report.stderr),
+        &report.detail,
+        report.segments.len(),
+    );
+    let text =
+        serde_json::to_vec(&parts).map_err(|error| Error::internal("hash a report", error))?;
+    let mut hash = Sha256::new();
+    hash.update(text);
+    for piece in &report.segments {
+        hash.update(piece.stream.as_str());
+        hash.update(piece.offset_bytes.to_be_bytes());
+        hash.update((piece.data.len() as u64).to_be_bytes());
+        hash.update(&piece.data);
+    }
+    Ok(hash
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
+}
+
+fn note_of(ctx: &Ctx, report: &Finished, hash: String, at_ms: u64) -> Note {
+    let note = Note {
+        enforcement: report.enforcement.clone(),
+        end: Some(JobEnd {
+            usage: report.usage,
+            detail: report.detail.as_deref().map(cut),
+            stdout: Some(report.stdout),
+            stderr: Some(report.stderr),
+            report_hash: Some(hash),
+        }),
+        ..Note::new(ctx, at_ms)
+    };
+    match &report.outcome {
+        Outcome::Lost { why } | Outcome::Refused { why } => note.because(why),
+        Outcome::Succeeded | Outcome::Failed { .. } | Outcome::TimedOut | Outcome::Canceled => note,
+    }
+}
+
+/// What a reported outcome means for a job. Of a lost one nobody knows whether it ran to its end, so the
+/// job's own rule says what follows.
+fn event_of(row: &JobRow, outcome: &Outcome) -> JobEvent {
+    let outcome = match outcome {
+        Outcome::Lost { why } => return lost(row, &cut(why)),
+        Outcome::Refused { why } => Outcome::Refused { why: cut(why) },
+        Outcome::Succeeded | Outcome::Failed { .. } | Outcome::TimedOut | Outcome::Canceled => {
+            outcome.clone()
+        }
+    };
+    JobEvent::Finish {
+        epoch: row.epoch,
+        outcome,
+    }
+}
+
+fn pieces(pieces: Vec<OutputPiece>, attempt: u32, at_ms: u64) -> Vec<Segment> {
+    let one = |piece: OutputPiece| Segment {
+        seq: 0,
+        attempt,
+        stream: piece.stream.as_str().to_owned(),
+        offset_bytes: piece.offset_bytes,
+        data: piece.data,
+        at_ms,
+    };
+    pieces.into_iter().map(one).collect()
+}
+
+/// A node keeps to what is kept of a stream by itself; one that does not must not fill the disk.
+fn check_room(tx: &mut Tx<'_>, row: &JobRow, segments: &[Segment]) -> Result<(), Fail> {
+    if segments.is_empty() {
+        return Ok(());
+    }
+    let new: u64 = segments
+        .iter()
+        .map(|segment| segment.data.len() as u64)
+        .sum();
+    // A report that is repeated counts twice here, and its last half still has the margin.
+    if output::bytes(tx, &row.id, row.attempt)?.saturating_add(new) > OUTPUT_BYTES_MAX {
+        let message = "more output than is kept of a job";
+        return Err(Error::invalid("segments", "too_long", message).into());
+    }
+    Ok(())
+}
+
+fn check_pieces(pieces: &[OutputPiece]) -> Result<(), Error> {
+    let fits = |piece: &OutputPiece| {
+        let end = piece.offset_bytes.checked_add(piece.data.len() as u64);
+        piece.data.len() <= limits::OUTPUT_SEGMENT_BYTES
+            && end.is_some_and(|end| i64::try_from(end).is_ok())
+    };
+    if pieces.iter().all(fits) {
+        return Ok(());
+    }
+    let message = format!("a piece has at most {} bytes", limits::OUTPUT_SEGMENT_BYTES);
+    Err(Error::invalid("segments", "too_long", message))
+}
+
+fn check_clauses(clauses: &[Enforced]) -> Result<(), Error> {
+    if clauses.len() <= CLAUSES_MAX {
+        return Ok(());
+    }
+    let message = format!("at most {CLAUSES_MAX} clauses");
+    Err(Error::invalid("enforcement", "too_many", message))
+}
+
+fn check_finished(report: &Finished) -> Result<(), Error> {
+    check_pieces(&report.segments)?;
+    check_clauses(report.enforcement.as_deref().unwrap_or_default())?;
+    if let Outcome::Failed { exit_code } = report.outcome
+        && !(1..=255).contains(&exit_code)
     {
-        let decide = Arc::new(decide);
-        for _ in 0..TRIES {
-            let (id, decide) = (id.clone(), decide.clone());
-            let unit = move |tx: &mut Tx<'_>| match store::job::get(tx, None, &id)? {
-                Some(row) => decide(tx, &row),
-                None => Ok(Err(Error::NotFound)),
-            };
-            match self.inner.store.write(unit).await {
-                Err(StoreError::Stale { .. }) => {}
-                Err(error) => return Err(error.into()),
-                Ok(decided) => {
-                    let (reported, changed) = decided?;
-                    if let Some(row) = changed {
-                        self.changed(&row);
-                    }
-                    return Ok(reported);
-                }
-            }
-        }
-        Err(Error::Unavailable(None))
+        let message = "must be from 1 to 255";
+        return Err(Error::invalid("outcome.exit_code", "out_of_range", message));
     }
+    Ok(())
 }
 
-/// Keeps pieces of output; true when all were there.
-fn append(
-    tx: &mut Tx<'_>,
-    row: &JobRow,
-    segments: &[Segment],
-    now_ms: u64,
-) -> Result<Result<bool, Error>, StoreError> {
-    let mut duplicate = !segments.is_empty();
-    for segment in segments {
-        if segment.data.len() > limits::OUTPUT_SEGMENT_BYTES {
-            let what = "a piece of output that is too long".to_owned();
-            return Ok(Err(Error::Conflict { what }));
-        }
-        let segment = Segment {
-            attempt: row.attempt,
-            at_ms: now_ms,
-            ..segment.clone()
-        };
-        match store::output::append(tx, &row.id, &segment) {
-            Ok(Appended::Duplicate) => {}
-            Ok(Appended::New) => duplicate = false,
-            Err(StoreError::Conflict { what }) => return Ok(Err(Error::Conflict { what })),
-            Err(error) => return Err(error),
-        }
+fn check_artifact(new: &NewArtifact) -> Result<(), Error> {
+    if new.path.is_empty() || new.path.len() > limits::PATH_BYTES_MAX || new.path.contains('\0') {
+        let message = "not a path";
+        return Err(Error::invalid("path", "invalid_argument", message));
     }
-    // A node that reports more than is kept of any job is broken or hostile.
-    let most = 2 * (limits::OUTPUT_HEAD_BYTES + limits::OUTPUT_TAIL_BYTES);
-    if !duplicate && store::output::bytes(tx, &row.id, row.attempt)? > most {
-        return Err(StoreError::Conflict {
-            what: "more output than is kept".to_owned(),
-        });
+    if new.mode > 0o777 {
+        let message = "only permission bits";
+        return Err(Error::invalid("mode", "out_of_range", message));
     }
-    Ok(Ok(duplicate))
-}
-
-fn finish(
-    tx: &mut Tx<'_>,
-    row: &JobRow,
-    ctx: &Ctx,
-    finished: &Finished,
-    hash: &str,
-    now_ms: u64,
-) -> Result<Decided, StoreError> {
-    if let Err(error) = ctx.holder_of(row) {
-        return Ok(Err(error));
-    }
-    if row.epoch != finished.epoch {
-        return Ok(Err(Error::StaleEpoch));
-    }
-    if row.state.outcome().is_some() {
-        let same = row.report_hash.as_deref() == Some(hash);
-        let what = "the outcome".to_owned();
-        let known = Reported {
-            duplicate: true,
-            cancel: row.cancel_requested,
-        };
-        return Ok(if same {
-            Ok((known, None))
-        } else {
-            Err(Error::Conflict { what })
-        });
-    }
-    let event = event_of(row, finished);
-    let next = match row.state.step(&event) {
-        Ok(Step::Moved(next)) => next,
-        Ok(Step::Unchanged) => return Ok(Ok((Reported::default(), None))),
-        Err(denied) => return Ok(Err(denied.into())),
-    };
-    if let Err(error) = append(tx, row, &finished.segments, now_ms)? {
-        return Ok(Err(error));
-    }
-    let outcome = next
-        .outcome()
-        .map(|outcome| format!(r#"{{"outcome":"{}"}}"#, outcome.name()));
-    let data = outcome.unwrap_or_else(|| r#"{"why":"its sandbox was lost"}"#.to_owned());
-    let mut change = change(row, next, &event, data, &ctx.principal, now_ms);
-    change.enforcement.clone_from(&finished.enforcement);
-    change.end = Some(JobEnd {
-        usage: finished.usage,
-        detail: finished.detail.clone(),
-        stdout: Some(finished.stdout),
-        stderr: Some(finished.stderr),
-        report_hash: Some(hash.to_owned()),
-    });
-    let row = store::job::move_to(tx, row, &change)?;
-    Ok(Ok((
-        Reported {
-            duplicate: false,
-            cancel: row.cancel_requested,
-        },
-        Some(row),
-    )))
-}
-
-/// A sandbox that was lost is no end of the job yet: its retry rule says what follows.
-fn event_of(row: &JobRow, finished: &Finished) -> JobEvent {
-    let Outcome::Lost { why } = &finished.outcome else {
-        let (epoch, outcome) = (finished.epoch, finished.outcome.clone());
-        return JobEvent::Finish { epoch, outcome };
-    };
-    JobEvent::LeaseLost {
-        epoch: finished.epoch,
-        retry: row.attempt < row.spec.retry.max_attempts,
-        why: why.clone(),
-    }
-}
-
-/// What makes two reports the same. `Debug` of plain values is as stable as this program, and a node
-/// that repeats a report does so within its lifetime.
-fn hash_of(finished: &Finished) -> String {
-    let digest = Sha256::digest(format!("{finished:?}").as_bytes());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(())
 }

@@ -1,81 +1,174 @@
-//! Hints that something has changed. They carry nothing: whoever is woken looks for itself.
+//! Who waits for what, in this process. All of it may be lost: whoever waits also looks every second.
 
+use crate::hand::Undelivered;
+use crate::locked;
 use model::id::{JobId, NodeId};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Notify;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{Notify, broadcast, futures::Notified, oneshot};
+use tokio::time::Instant;
 
-/// Who waits for what.
-#[derive(Debug, Default)]
-pub(crate) struct Wake {
-    /// Something waits for a node.
-    pub(crate) queue: Notify,
-    jobs: Mutex<HashMap<JobId, (usize, Arc<Notify>)>>,
-    nodes: Mutex<HashMap<NodeId, Arc<Notify>>>,
+/// How long anybody sleeps without a look at the database: another process may have changed it.
+pub(crate) const FLOOR: Duration = Duration::from_secs(1);
+/// News that a slow waiter may miss before it has to look by itself.
+const NEWS_MAX: usize = 1024;
+/// Polls that wait for a hand-over at one time; the others wait for the queue.
+const PARKED_MAX: usize = 1024;
+/// Nodes whose cancels are remembered; past this, the ones that nobody polls for are forgotten.
+const NODES_MAX: usize = 4096;
+
+/// What has become of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    /// A node has it.
+    Leased,
+    /// It wrote something.
+    Output,
+    /// It is over.
+    Finished,
 }
 
-/// Somebody waits for a job; forgotten when dropped, so that the map holds only what is waited for.
+/// Jobs of one node that are to end.
+#[derive(Debug, Default)]
+pub(crate) struct NodeWake {
+    /// There may be one that it was not told.
+    pub(crate) cancel: Notify,
+    /// Those that it was told by a poll, so that the next poll can wait.
+    pub(crate) told: Mutex<HashSet<(JobId, u64)>>,
+}
+
+/// A poll that waits for a hand-over.
 #[derive(Debug)]
-pub(crate) struct Waiting<'w> {
-    wake: &'w Wake,
-    id: JobId,
-    notify: Arc<Notify>,
+pub(crate) struct Parked {
+    number: u64,
+    pub(crate) node: NodeId,
+    hand: oneshot::Sender<Undelivered>,
+}
+
+impl Parked {
+    /// Gives it a job. If it is gone, the job goes back by itself.
+    pub(crate) fn hand(self, job: Undelivered) {
+        drop(self.hand.send(job));
+    }
+}
+
+#[derive(Debug, Default)]
+struct Parking {
+    next: u64,
+    polls: VecDeque<Parked>,
+}
+
+/// Everybody who waits.
+#[derive(Debug)]
+pub(crate) struct Wake {
+    queue: Notify,
+    jobs: broadcast::Sender<(JobId, News)>,
+    nodes: Mutex<HashMap<NodeId, Arc<NodeWake>>>,
+    parking: Mutex<Parking>,
 }
 
 impl Wake {
-    fn jobs(&self) -> MutexGuard<'_, HashMap<JobId, (usize, Arc<Notify>)>> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Begins to wait for a job.
-    pub(crate) fn wait_for(&self, id: &JobId) -> Waiting<'_> {
-        let mut jobs = self.jobs();
-        let (count, notify) = jobs.entry(id.clone()).or_default();
-        *count += 1;
-        Waiting {
-            wake: self,
-            id: id.clone(),
-            notify: notify.clone(),
+    pub(crate) fn new() -> Wake {
+        Wake {
+            queue: Notify::new(),
+            jobs: broadcast::Sender::new(NEWS_MAX),
+            nodes: Mutex::default(),
+            parking: Mutex::default(),
         }
     }
 
-    /// A job has changed.
-    pub(crate) fn job(&self, id: &JobId) {
-        if let Some((_, notify)) = self.jobs().get(id) {
-            notify.notify_waiters();
+    /// Something waits in the queue.
+    pub(crate) fn queue(&self) {
+        self.queue.notify_waiters();
+    }
+
+    pub(crate) fn queued(&self) -> Notified<'_> {
+        self.queue.notified()
+    }
+
+    /// Something has become of a job.
+    pub(crate) fn job(&self, id: &JobId, news: News) {
+        // Nobody listening is the usual case.
+        drop(self.jobs.send((id.clone(), news)));
+    }
+
+    pub(crate) fn jobs(&self) -> broadcast::Receiver<(JobId, News)> {
+        self.jobs.subscribe()
+    }
+
+    /// A job of this node is to end.
+    pub(crate) fn node(&self, node: &NodeId) {
+        self.of_node(node).cancel.notify_one();
+    }
+
+    pub(crate) fn of_node(&self, node: &NodeId) -> Arc<NodeWake> {
+        let mut nodes = locked(&self.nodes);
+        if nodes.len() >= NODES_MAX {
+            nodes.retain(|_, wake| Arc::strong_count(wake) > 1);
         }
+        nodes.entry(node.clone()).or_default().clone()
     }
 
-    /// The hint for a node that one of its jobs is to end.
-    pub(crate) fn node(&self, id: &NodeId) -> Arc<Notify> {
-        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes.entry(id.clone()).or_default().clone()
+    /// Waits for a hand-over; `None` when too many do already.
+    pub(crate) fn park(&self, node: &NodeId) -> Option<(u64, oneshot::Receiver<Undelivered>)> {
+        let mut parking = locked(&self.parking);
+        // Polls whose connection broke leave their place behind.
+        parking.polls.retain(|poll| !poll.hand.is_closed());
+        if parking.polls.len() >= PARKED_MAX {
+            return None;
+        }
+        let (hand, handed) = oneshot::channel();
+        let number = parking.next;
+        parking.next += 1;
+        parking.polls.push_back(Parked {
+            number,
+            node: node.clone(),
+            hand,
+        });
+        Some((number, handed))
     }
 
-    /// Forgets a node.
-    pub(crate) fn forget_node(&self, id: &NodeId) {
-        self.nodes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(id);
+    /// Does not wait any more. False when somebody has taken the poll and is about to answer it.
+    pub(crate) fn unpark(&self, number: u64) -> bool {
+        let mut parking = locked(&self.parking);
+        let before = parking.polls.len();
+        parking.polls.retain(|poll| poll.number != number);
+        parking.polls.len() < before
+    }
+
+    /// The poll that has waited longest and may take a job for `pin`.
+    pub(crate) fn take_parked(&self, pin: Option<&NodeId>) -> Option<Parked> {
+        let mut parking = locked(&self.parking);
+        let fits =
+            |poll: &Parked| !poll.hand.is_closed() && pin.is_none_or(|pin| *pin == poll.node);
+        let place = parking.polls.iter().position(fits)?;
+        parking.polls.remove(place)
     }
 }
 
-impl Waiting<'_> {
-    /// The hint. Taken before looking, so that a change between the look and the wait is not missed.
-    pub(crate) fn hint(&self) -> tokio::sync::futures::Notified<'_> {
-        self.notify.notified()
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let mut jobs = self.wake.jobs();
-        if let Some((count, _)) = jobs.get_mut(&self.id) {
-            *count -= 1;
-            if *count == 0 {
-                jobs.remove(&self.id);
-            }
+/// Waits until there is news of a job that matter, but no longer than a moment or `until`.
+pub(crate) async fn news(
+    jobs: &mut broadcast::Receiver<(JobId, News)>,
+    id: &JobId,
+    matter: &[News],
+    until: Instant,
+) {
+    let floor = tokio::time::sleep_until(until.min(Instant::now() + FLOOR));
+    tokio::pin!(floor);
+    loop {
+        tokio::select! {
+            () = &mut floor => return,
+            news = jobs.recv() => match news {
+                Ok((job, news)) if job == *id && matter.contains(&news) => return,
+                Ok(_) => {}
+                // Missed some: look.
+                Err(broadcast::error::RecvError::Lagged(_)) => return,
+                Err(broadcast::error::RecvError::Closed) => {
+                    floor.await;
+                    return;
+                }
+            },
         }
     }
 }

@@ -25,7 +25,9 @@ impl Token {
         Self(text.into())
     }
 
-    pub(crate) fn text(&self) -> &str {
+    /// The text, for whoever checks it or sends it.
+    #[must_use]
+    pub fn text(&self) -> &str {
         &self.0
     }
 }

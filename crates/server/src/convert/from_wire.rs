@@ -5,13 +5,15 @@ use std::time::Duration;
 use api::Code;
 use api::job::{EnforcedState, FileInput, JobCreate, LimitsAsked, wait_from_text};
 use api::log::StreamName;
-use api::node::{OutcomeReport, OutputSegment};
-use bytes::Bytes;
+use api::node::{
+    ArtifactPutQuery, JobFinished, JobStarted, NodeRegister, OutcomeReport, OutputSegment,
+};
 use model::enforcement::{Enforced, Held, StreamReport, Usage};
-use model::id::NodeId;
+use model::id::{NodeId, SandboxId};
 use model::job::Outcome;
 use model::limits;
 use model::spec::{AskedLimits, InputFile, JobSpec, Retry};
+use service::{Finished, LeaseRef, NewArtifact, NodeHello, OutputPiece, Started, Stream, Written};
 
 use crate::error::Error;
 
@@ -30,7 +32,9 @@ pub(crate) fn job_spec(job: JobCreate) -> Result<JobSpec, Error> {
         files: job.files.into_iter().map(input_file).collect(),
         outputs: job.outputs,
         attach: job.attach,
-        retry: Retry { max_attempts: job.retry.max_attempts },
+        retry: Retry {
+            max_attempts: job.retry.max_attempts,
+        },
         queue_timeout_ms: job.queue_timeout_ms,
         node: job.node.map(|node| node_id(&node)).transpose()?,
     })
@@ -55,14 +59,18 @@ fn input_file(file: FileInput) -> InputFile {
 }
 
 fn node_id(text: &str) -> Result<NodeId, Error> {
-    text.parse().map_err(|error: model::id::IdError| {
-        Error::field(Code::InvalidArgument, "node", error.to_string())
-    })
+    text.parse().map_err(|error| bad_id("node", &error))
+}
+
+fn bad_id(field: &str, error: &model::id::IdError) -> Error {
+    Error::field(Code::InvalidArgument, field, error.to_string())
 }
 
 /// The time of `?wait=`; no time when absent.
 pub(crate) fn wait(text: Option<&str>) -> Result<Duration, Error> {
-    let Some(text) = text else { return Ok(Duration::ZERO) };
+    let Some(text) = text else {
+        return Ok(Duration::ZERO);
+    };
     wait_from_text(text).ok_or_else(|| {
         let message = "wait must be a duration such as `30s`, `500ms` or `2m`";
         Error::field(Code::InvalidArgument, "wait", message)
@@ -80,7 +88,7 @@ pub(crate) fn page_limit(asked: Option<u32>) -> Result<u32, Error> {
     }
 }
 
-pub(crate) fn outcome(report: OutcomeReport) -> Result<Outcome, Error> {
+fn outcome(report: OutcomeReport) -> Result<Outcome, Error> {
     Ok(match report {
         OutcomeReport::Succeeded => Outcome::Succeeded,
         OutcomeReport::Failed { exit_code } if (1..=255).contains(&exit_code) => {
@@ -88,7 +96,11 @@ pub(crate) fn outcome(report: OutcomeReport) -> Result<Outcome, Error> {
         }
         OutcomeReport::Failed { .. } => {
             let message = "a failed command has an exit code from 1 to 255";
-            return Err(Error::field(Code::InvalidArgument, "outcome.exit_code", message));
+            return Err(Error::field(
+                Code::InvalidArgument,
+                "outcome.exit_code",
+                message,
+            ));
         }
         OutcomeReport::TimedOut => Outcome::TimedOut,
         OutcomeReport::Canceled => Outcome::Canceled,
@@ -97,7 +109,7 @@ pub(crate) fn outcome(report: OutcomeReport) -> Result<Outcome, Error> {
     })
 }
 
-pub(crate) fn enforcement(clauses: Vec<api::job::Enforced>) -> Vec<Enforced> {
+fn enforcement(clauses: Vec<api::job::Enforced>) -> Vec<Enforced> {
     let one = |clause: api::job::Enforced| Enforced {
         clause: clause.clause,
         how: clause.how,
@@ -111,7 +123,7 @@ pub(crate) fn enforcement(clauses: Vec<api::job::Enforced>) -> Vec<Enforced> {
     clauses.into_iter().map(one).collect()
 }
 
-pub(crate) fn usage(usage: api::job::Usage) -> Usage {
+fn usage(usage: api::job::Usage) -> Usage {
     Usage {
         cpu_ms: usage.cpu_ms,
         memory_peak_bytes: usage.memory_peak_bytes,
@@ -121,11 +133,95 @@ pub(crate) fn usage(usage: api::job::Usage) -> Usage {
     }
 }
 
-pub(crate) fn stream_report(report: api::job::StreamReport) -> StreamReport {
+fn stream_report(report: api::job::StreamReport) -> StreamReport {
     StreamReport {
         total_bytes: report.total_bytes,
         kept_bytes: report.kept_bytes,
         truncated: report.truncated,
         lost_bytes: report.lost_bytes,
+    }
+}
+
+pub(crate) fn hello(hello: NodeRegister) -> NodeHello {
+    NodeHello {
+        name: hello.name,
+        incarnation: hello.incarnation,
+        version: hello.version,
+        slots: hello.slots,
+        drivers: hello.drivers,
+        facts: hello.facts,
+    }
+}
+
+pub(crate) fn job_refs(refs: Vec<api::node::JobRef>) -> Result<Vec<LeaseRef>, Error> {
+    let one = |one: api::node::JobRef| {
+        let job_id = one
+            .job_id
+            .parse()
+            .map_err(|error| bad_id("running", &error))?;
+        Ok(LeaseRef {
+            job_id,
+            epoch: one.epoch,
+        })
+    };
+    refs.into_iter().map(one).collect()
+}
+
+pub(crate) fn started(report: JobStarted) -> Result<Started, Error> {
+    let sandbox_id = report.sandbox_id.map(|id| id.parse::<SandboxId>());
+    Ok(Started {
+        epoch: report.epoch,
+        attempt: report.attempt,
+        driver: report.driver,
+        sandbox_id: sandbox_id
+            .transpose()
+            .map_err(|error| bad_id("sandbox_id", &error))?,
+        enforcement: enforcement(report.enforcement),
+    })
+}
+
+pub(crate) fn pieces(segments: Vec<OutputSegment>) -> Result<Vec<OutputPiece>, Error> {
+    segments.into_iter().map(piece).collect()
+}
+
+fn piece(segment: OutputSegment) -> Result<OutputPiece, Error> {
+    let stream = match segment.stream {
+        StreamName::Stdout => Stream::Stdout,
+        StreamName::Stderr => Stream::Stderr,
+    };
+    let offset_bytes = segment.offset_bytes;
+    let bad = |error: api::encoding::BadData| {
+        Error::field(Code::InvalidArgument, "segments", error.to_string())
+    };
+    let data = segment.into_bytes().map_err(bad)?.into();
+    Ok(OutputPiece {
+        stream,
+        offset_bytes,
+        data,
+    })
+}
+
+pub(crate) fn finished(report: JobFinished) -> Result<Finished, Error> {
+    Ok(Finished {
+        epoch: report.epoch,
+        attempt: report.attempt,
+        outcome: outcome(report.outcome)?,
+        usage: report.usage.map(usage),
+        enforcement: report.enforcement.map(enforcement),
+        stdout: stream_report(report.stdout),
+        stderr: stream_report(report.stderr),
+        detail: report.detail,
+        segments: pieces(report.segments)?,
+    })
+}
+
+pub(crate) fn artifact(query: ArtifactPutQuery, written: Written) -> NewArtifact {
+    NewArtifact {
+        epoch: query.epoch,
+        attempt: query.attempt,
+        path: query.path,
+        mode: query.mode,
+        digest: written.digest,
+        size_bytes: written.size_bytes,
     }
 }

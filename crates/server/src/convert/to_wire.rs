@@ -1,19 +1,32 @@
 //! What is, in the words of the wire.
 
-use api::artifact::ArtifactView;
+use api::artifact::{ArtifactList, ArtifactView};
+use api::blob::BlobView;
 use api::encoding;
+use api::event::{EventList, EventView};
 use api::job::{
-    EnforcedState, FileInput, JobView, LimitsAsked, OutcomeKind, RetryAsked, SpecView, StateName,
-    TimingsMs,
+    EnforcedState, FileInput, JobList, JobView, LimitsAsked, OutcomeKind, RetryAsked, SpecView,
+    StateName, TimingsMs,
 };
-use api::log::{LogSegment, StreamName};
-use api::node::LeaseSpec;
+use api::log::{LogPage, LogSegment, StreamName};
+use api::node::{
+    HeldLease, JobRef, Lease, LeaseSpec, NodeHeartbeatAnswer, NodePollAnswer, NodeRegistered,
+    ReportAnswer, ReportResult,
+};
 use model::enforcement::{Enforced, Held, StreamReport, Usage};
+use model::event::Event;
 use model::job::{JobState, Outcome};
 use model::spec::{AskedLimits, InputFile, JobSpec};
-use service::JobRow;
+use service::{
+    ArtifactRow, Beat, Caller, Ctx, JobPage, JobRow, LeaseRef, OutputPage, Polled, Registered,
+    Report, Segment, Written,
+};
 
-pub(crate) fn job(row: JobRow) -> JobView {
+/// A page is cut when its rows are larger than this together: 500 jobs may have 96 KiB of arguments
+/// each, and a client must be able to hold a page.
+const PAGE_BYTES: usize = 1 << 20;
+
+pub(crate) fn job(row: JobRow, artifacts: Vec<ArtifactRow>) -> JobView {
     let timings_ms = timings(&row);
     JobView {
         id: row.id.to_string(),
@@ -27,7 +40,7 @@ pub(crate) fn job(row: JobRow) -> JobView {
         driver: row.driver,
         cancel_requested: row.cancel_requested,
         created_at_ms: row.created_at_ms,
-        queued_at_ms: Some(row.queued_at_ms),
+        queued_at_ms: row.queued_at_ms,
         leased_at_ms: row.leased_at_ms,
         started_at_ms: row.started_at_ms,
         finished_at_ms: row.finished_at_ms,
@@ -37,7 +50,194 @@ pub(crate) fn job(row: JobRow) -> JobView {
         stdout: row.stdout.map(stream_report),
         stderr: row.stderr.map(stream_report),
         detail: row.detail,
-        artifacts: Vec::new(),
+        artifacts: artifacts.into_iter().map(artifact).collect(),
+    }
+}
+
+pub(crate) fn job_list(page: JobPage) -> JobList {
+    let jobs = page
+        .jobs
+        .into_iter()
+        .map(|row| job(row, Vec::new()))
+        .collect();
+    JobList {
+        jobs,
+        next: page.next,
+    }
+}
+
+/// How many of these jobs fit on a page; at least one.
+pub(crate) fn fitting(rows: &[JobRow]) -> usize {
+    let mut bytes = 0;
+    let fits = rows.iter().take_while(|row| {
+        bytes += weight(&row.spec);
+        bytes <= PAGE_BYTES
+    });
+    fits.count().max(1)
+}
+
+/// About how long a job is on the wire: what a request can make long, and the rest.
+fn weight(spec: &JobSpec) -> usize {
+    let texts = spec.argv.iter().chain(spec.env.keys()).chain(&spec.outputs);
+    let files = spec.files.iter().map(|file| file.path.len() + 120);
+    2048 + texts.map(|text| text.len() + 3).sum::<usize>() + files.sum::<usize>()
+}
+
+pub(crate) fn event_list(events: Vec<Event>, limit: u32) -> EventList {
+    let full = events.len() >= limit as usize;
+    let next = events.last().map(|event| event.version).filter(|_| full);
+    EventList {
+        events: events.into_iter().map(event).collect(),
+        next,
+    }
+}
+
+fn event(event: Event) -> EventView {
+    // Written by the service as an object; what is not one is shown as the text it is.
+    let data = serde_json::from_str(&event.data).unwrap_or(serde_json::Value::String(event.data));
+    EventView {
+        version: event.version,
+        kind: event.kind,
+        at_ms: event.at_ms,
+        principal: event.principal,
+        data,
+    }
+}
+
+/// A page of a log: the segments of one stream or both, as many as fit.
+pub(crate) fn log_page(page: OutputPage, after: u64, only: Option<StreamName>) -> LogPage {
+    let (mut next, mut bytes, mut complete) = (page.next, 0, page.complete);
+    let (mut last, mut segments) = (after, Vec::new());
+    for segment in page.segments {
+        bytes += segment.data.len();
+        if bytes > PAGE_BYTES && last != after {
+            (next, complete) = (last, false);
+            break;
+        }
+        last = segment.seq;
+        if only.is_none_or(|only| only.as_str() == segment.stream) {
+            segments.push(log_segment(segment));
+        }
+    }
+    let (stdout, stderr) = (
+        page.stdout.map(stream_report),
+        page.stderr.map(stream_report),
+    );
+    LogPage {
+        segments,
+        next,
+        complete,
+        stdout,
+        stderr,
+    }
+}
+
+pub(crate) fn log_segment(segment: Segment) -> LogSegment {
+    let (encoding, data) = encoding::encode(&segment.data);
+    let stream = if segment.stream == "stderr" {
+        StreamName::Stderr
+    } else {
+        StreamName::Stdout
+    };
+    LogSegment {
+        seq: segment.seq,
+        attempt: segment.attempt,
+        stream,
+        offset_bytes: segment.offset_bytes,
+        at_ms: segment.at_ms,
+        encoding,
+        data,
+    }
+}
+
+pub(crate) fn artifact_list(rows: Vec<ArtifactRow>) -> ArtifactList {
+    ArtifactList {
+        artifacts: rows.into_iter().map(artifact).collect(),
+    }
+}
+
+pub(crate) fn artifact(row: ArtifactRow) -> ArtifactView {
+    ArtifactView {
+        id: row.id.to_string(),
+        path: row.path,
+        digest: row.digest,
+        size_bytes: row.size_bytes,
+        mode: row.mode,
+    }
+}
+
+pub(crate) fn blob(written: Written) -> BlobView {
+    BlobView {
+        digest: written.digest,
+        size_bytes: written.size_bytes,
+    }
+}
+
+pub(crate) fn registered(ctx: &Ctx, registered: Registered) -> NodeRegistered {
+    let node_id = match &ctx.caller {
+        Caller::Node(node) => node.to_string(),
+        Caller::User | Caller::Internal => String::new(),
+    };
+    NodeRegistered {
+        node_id,
+        lease_ms: registered.lease_ms,
+        heartbeat_ms: registered.heartbeat_ms,
+        held: registered.held.into_iter().map(held_lease).collect(),
+    }
+}
+
+fn held_lease(row: JobRow) -> HeldLease {
+    HeldLease {
+        job_id: row.id.to_string(),
+        attempt: row.attempt,
+        epoch: row.epoch,
+        state: state(&row.state),
+        cancel_requested: row.cancel_requested,
+    }
+}
+
+pub(crate) fn renewed(renewed: Beat) -> NodeHeartbeatAnswer {
+    NodeHeartbeatAnswer {
+        lease_ms: renewed.lease_ms,
+        cancel: job_refs(renewed.cancel),
+        stale: job_refs(renewed.stale),
+    }
+}
+
+pub(crate) fn polled(polled: Polled) -> NodePollAnswer {
+    NodePollAnswer {
+        leases: polled.leases.into_iter().map(lease).collect(),
+        cancel: job_refs(polled.cancel),
+    }
+}
+
+fn job_refs(refs: Vec<LeaseRef>) -> Vec<JobRef> {
+    let one = |one: LeaseRef| JobRef {
+        job_id: one.job_id.to_string(),
+        epoch: one.epoch,
+    };
+    refs.into_iter().map(one).collect()
+}
+
+fn lease(row: JobRow) -> Lease {
+    Lease {
+        job_id: row.id.to_string(),
+        tenant: row.tenant.to_string(),
+        attempt: row.attempt,
+        epoch: row.epoch,
+        spec: lease_spec(row.spec),
+    }
+}
+
+pub(crate) fn reported(reported: Report) -> ReportAnswer {
+    let result = if reported.duplicate {
+        ReportResult::Duplicate
+    } else {
+        ReportResult::Accepted
+    };
+    ReportAnswer {
+        result,
+        cancel: reported.cancel,
     }
 }
 
@@ -46,14 +246,14 @@ pub(crate) fn job(row: JobRow) -> JobView {
 fn timings(row: &JobRow) -> TimingsMs {
     let between = |from: Option<u64>, to: Option<u64>| Some(to?.saturating_sub(from?));
     TimingsMs {
-        queued: between(Some(row.queued_at_ms), row.leased_at_ms),
+        queued: between(row.queued_at_ms, row.leased_at_ms),
         provision: between(row.leased_at_ms, row.started_at_ms),
         run: between(row.started_at_ms, row.finished_at_ms),
         total: between(Some(row.created_at_ms), row.finished_at_ms),
     }
 }
 
-pub(crate) fn state(state: &JobState) -> StateName {
+fn state(state: &JobState) -> StateName {
     match state {
         JobState::AwaitingApproval => StateName::AwaitingApproval,
         JobState::Queued => StateName::Queued,
@@ -65,7 +265,9 @@ pub(crate) fn state(state: &JobState) -> StateName {
 }
 
 fn outcome(state: &JobState) -> Option<api::job::Outcome> {
-    let JobState::Finished { outcome } = state else { return None };
+    let JobState::Finished { outcome } = state else {
+        return None;
+    };
     let (kind, why) = match outcome {
         Outcome::Succeeded => (OutcomeKind::Succeeded, None),
         Outcome::Failed { .. } => (OutcomeKind::Failed, None),
@@ -74,7 +276,11 @@ fn outcome(state: &JobState) -> Option<api::job::Outcome> {
         Outcome::Lost { why } => (OutcomeKind::Lost, Some(why.clone())),
         Outcome::Refused { why } => (OutcomeKind::Refused, Some(why.clone())),
     };
-    Some(api::job::Outcome { kind, exit_code: outcome.exit_code(), why })
+    Some(api::job::Outcome {
+        kind,
+        exit_code: outcome.exit_code(),
+        why,
+    })
 }
 
 fn spec_view(spec: JobSpec) -> SpecView {
@@ -96,7 +302,7 @@ fn spec_view(spec: JobSpec) -> SpecView {
 }
 
 /// What a node is to run; the only place where values of variables leave the server.
-pub(crate) fn lease_spec(spec: JobSpec) -> LeaseSpec {
+fn lease_spec(spec: JobSpec) -> LeaseSpec {
     LeaseSpec {
         profile: spec.profile,
         argv: spec.argv,
@@ -108,7 +314,9 @@ pub(crate) fn lease_spec(spec: JobSpec) -> LeaseSpec {
         files: spec.files.into_iter().map(file_input).collect(),
         outputs: spec.outputs,
         attach: spec.attach,
-        retry: RetryAsked { max_attempts: spec.retry.max_attempts },
+        retry: RetryAsked {
+            max_attempts: spec.retry.max_attempts,
+        },
         queue_timeout_ms: spec.queue_timeout_ms,
         node: spec.node.map(|node| node.to_string()),
     }
@@ -124,7 +332,12 @@ fn limits_asked(asked: AskedLimits) -> LimitsAsked {
 }
 
 fn file_input(file: InputFile) -> FileInput {
-    FileInput { path: file.path, digest: file.digest, size_bytes: file.size_bytes, mode: file.mode }
+    FileInput {
+        path: file.path,
+        digest: file.digest,
+        size_bytes: file.size_bytes,
+        mode: file.mode,
+    }
 }
 
 fn usage(usage: Usage) -> api::job::Usage {
@@ -151,7 +364,7 @@ fn enforcement(clauses: Vec<Enforced>) -> Vec<api::job::Enforced> {
     clauses.into_iter().map(one).collect()
 }
 
-pub(crate) fn stream_report(report: StreamReport) -> api::job::StreamReport {
+fn stream_report(report: StreamReport) -> api::job::StreamReport {
     api::job::StreamReport {
         total_bytes: report.total_bytes,
         kept_bytes: report.kept_bytes,

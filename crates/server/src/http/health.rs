@@ -2,8 +2,8 @@
 
 use api::health::{Health, Ready, ReadyCheck};
 use api::routes;
-use axum::extract::State;
 use axum::Json;
+use axum::extract::State;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
@@ -15,7 +15,10 @@ use crate::extract::User;
 #[utoipa::path(get, path = routes::HEALTHZ, tag = "server", security(()),
     responses((status = 200, description = "It does", body = Health)))]
 pub(crate) async fn healthz() -> Json<Health> {
-    Json(Health { status: "ok".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
+    Json(Health {
+        status: "ok".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
 }
 
 /// The process can do work.
@@ -25,13 +28,26 @@ pub(crate) async fn healthz() -> Json<Health> {
 pub(crate) async fn readyz(State(app): State<App>, _: User) -> (StatusCode, Json<Ready>) {
     let checks = vec![store_check(&app).await];
     let ready = checks.iter().all(|check| check.ok);
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, Json(Ready { ready, checks }))
 }
 
 async fn store_check(app: &App) -> ReadyCheck {
-    let why = app.service.ready().await.err().map(|error| error.to_string());
-    ReadyCheck { name: "store".to_owned(), ok: why.is_none(), why }
+    let why = app
+        .service
+        .ready()
+        .await
+        .err()
+        .map(|error| error.to_string());
+    ReadyCheck {
+        name: "store".to_owned(),
+        ok: why.is_none(),
+        why,
+    }
 }
 
 /// Counters as Prometheus text.
@@ -43,5 +59,11 @@ pub(crate) async fn metrics(
     _: User,
 ) -> Result<([(http::HeaderName, &'static str); 1], String), Error> {
     let text = app.metrics.text().map_err(Error::internal)?;
-    Ok(([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text))
+    Ok((
+        [(
+            CONTENT_TYPE,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        )],
+        text,
+    ))
 }

@@ -1,0 +1,9 @@
+//! The command line over the API.
+
+pub(crate) mod args;
+pub(crate) mod failure;
+pub(crate) mod job;
+pub(crate) mod run;
+pub(crate) mod streams;
+pub(crate) mod table;
+pub(crate) mod units;

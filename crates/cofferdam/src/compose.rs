@@ -1,0 +1,253 @@
+//! Putting the rooms together: a server with doors, a node on one of them.
+
+use crate::cli::args::Place;
+use crate::cli::failure::Failure;
+use crate::state::{self, Locked, State};
+use api::Code;
+use api::client::{Client, Endpoint, Token};
+use driver::driver::Driver;
+use driver::fake::Fake;
+use driver::host::Host;
+use driver::linux::{Linger, Linux};
+use model::id::{NodeId, PrincipalId};
+use model::points::Points;
+use node::{Config, Node};
+use server::{Door, Links, Peer};
+use service::{Clock, Ctx, Service};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use store::Store;
+use store::blob::Blobs;
+use tokio::io::DuplexStream;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Connections inside the process that wait to be taken.
+const MEMORY_DOOR: usize = 64;
+/// Clients that wait to be handed to their jobs.
+const LINK_QUEUE: usize = 256;
+/// Jobs at one time in a process that runs one.
+const SLOTS_HERE: u32 = 1;
+
+/// A control plane and a node in this process, for one command.
+#[derive(Debug)]
+pub(crate) struct Here {
+    service: Service,
+    node_id: NodeId,
+    dir: PathBuf,
+    stop: CancellationToken,
+    linux: Option<Arc<Linux>>,
+    _locked: Option<Locked>,
+}
+
+/// A client of the server that is named, or found, or made here without a node.
+pub(crate) async fn client(place: &Place) -> Result<(Client, Option<Here>), Failure> {
+    if let Some(client) = running(place).await? {
+        return Ok((client, None));
+    }
+    let state = State::of(place)?;
+    state.make()?;
+    let service = service(&state, Points::none())?;
+    let stop = CancellationToken::new();
+    let (dial, incoming) = mpsc::channel(MEMORY_DOOR);
+    let door = Door::Memory {
+        incoming,
+        peer: Peer::User(own_principal()),
+    };
+    tokio::spawn(server::serve(
+        service.clone(),
+        Links::default(),
+        vec![door],
+        stop.clone(),
+    ));
+    let node_id = state::new_node_id()?;
+    let dir = state.node(&node_id);
+    let here = Here {
+        service,
+        node_id,
+        dir,
+        stop,
+        linux: None,
+        _locked: None,
+    };
+    Ok((Client::new(Endpoint::Memory(dial)), Some(here)))
+}
+
+/// A client for `run`: of a server that runs, or of a control plane and a node in this process.
+pub(crate) async fn client_for_run(
+    place: &Place,
+    detach: bool,
+) -> Result<(Client, Option<Here>), Failure> {
+    if let Some(client) = running(place).await? {
+        return Ok((client, None));
+    }
+    let state = State::of(place)?;
+    state.make()?;
+    if detach {
+        crate::up::start_in_background(&state).await?;
+        return match running(place).await? {
+            Some(client) => Ok((client, None)),
+            None => Err(Failure::new(
+                Code::ServerUnreachable,
+                "the server did not start",
+            )),
+        };
+    }
+    let (client, here) = start_here(&state).await?;
+    Ok((client, Some(here)))
+}
+
+/// The server that `--url` names, or whose socket is in the state directory.
+pub(crate) async fn running(place: &Place) -> Result<Option<Client>, Failure> {
+    if let Some(url) = &place.url {
+        let state_token = || State::of(place).ok()?.token().ok();
+        let token = place.token.clone().or_else(state_token).map(Token::new);
+        let endpoint = Endpoint::parse(url, token)
+            .map_err(|error| Failure::new(Code::InvalidArgument, error.to_string()))?;
+        return Ok(Some(Client::new(endpoint)));
+    }
+    let socket = State::of(place)?.socket();
+    // A socket that nobody listens on is what a server leaves that was killed.
+    match tokio::net::UnixStream::connect(&socket).await {
+        Ok(_) => Ok(Some(Client::new(Endpoint::Unix(socket)))),
+        Err(_) => Ok(None),
+    }
+}
+
+async fn start_here(state: &State) -> Result<(Client, Here), Failure> {
+    let node_id = state::new_node_id()?;
+    let locked = state.lock_node(&node_id)?;
+    let host = Host::probe();
+    let dir = state.node(&node_id);
+    let linux = Linux::new(&dir.join("linux"), host.clone(), Linger::No);
+    let linux = Arc::new(linux.map_err(|error| Failure::ours(&error))?);
+    let service = service(state, Points::none())?;
+    let stop = CancellationToken::new();
+    let links = Links::default();
+    let (dial, users) = mpsc::channel(MEMORY_DOOR);
+    let user_door = Door::Memory {
+        incoming: users,
+        peer: Peer::User(own_principal()),
+    };
+    let (node_client, node_door) = node_door(&node_id);
+    let (link, linked) = mpsc::channel(LINK_QUEUE);
+    links.insert(node_id.clone(), link);
+    let doors = vec![user_door, node_door];
+    tokio::spawn(server::serve(service.clone(), links, doors, stop.clone()));
+    let config = Config {
+        name: format!("run-{}", std::process::id()),
+        incarnation: node_id.to_string(),
+        slots: SLOTS_HERE,
+        dir: dir.clone(),
+        points: Points::none(),
+    };
+    // The launcher is started while the node registers and the files are sent.
+    let warming = linux.clone();
+    tokio::spawn(async move { drop(warming.warm().await) });
+    let node = Node::new(config, node_client, linux.clone(), host);
+    let stop_node = stop.clone();
+    tokio::spawn(async move { node.run(linked, stop_node).await });
+    let client = Client::new(Endpoint::Memory(dial));
+    let linux = Some(linux);
+    Ok((
+        client,
+        Here {
+            service,
+            node_id,
+            dir,
+            stop,
+            linux,
+            _locked: locked,
+        },
+    ))
+}
+
+impl Here {
+    /// The id of the node in this process.
+    pub(crate) fn node(&self) -> String {
+        self.node_id.to_string()
+    }
+
+    /// Ends what was started here. The launcher takes the sandbox away by itself when it sees that
+    /// this process is gone, so nobody waits for that.
+    pub(crate) async fn leave(self) {
+        let ctx = Ctx::node(self.node_id.clone(), "leave".to_owned());
+        if let Err(error) = self.service.node_gone(&ctx).await {
+            tracing::warn!(%error, "failed to say goodbye");
+        }
+        self.stop.cancel();
+        if let Some(linux) = &self.linux {
+            linux.quit().await;
+        }
+        drop(std::fs::remove_dir_all(&self.dir));
+    }
+}
+
+/// The door for the node of this process, and the node's client.
+pub(crate) fn node_door(id: &NodeId) -> (Client, Door) {
+    let (dial, incoming): (_, mpsc::Receiver<DuplexStream>) = mpsc::channel(MEMORY_DOOR);
+    let door = Door::Memory {
+        incoming,
+        peer: Peer::Node(id.clone()),
+    };
+    (Client::new(Endpoint::Memory(dial)), door)
+}
+
+/// The logic over the state directory.
+pub(crate) fn service(state: &State, points: Points) -> Result<Service, Failure> {
+    let store = Store::open_sqlite(&state.database(), points);
+    let store = store.map_err(|error| store_failure(state, &error))?;
+    let blobs = Blobs::open(&state.blobs()).map_err(|error| Failure::ours(&error))?;
+    let dir = state.dir().to_owned();
+    let free = move || {
+        let free = rustix::fs::statvfs(&dir).map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+        free.ok()
+    };
+    Ok(Service::new(store, blobs, Clock::system(), free))
+}
+
+fn store_failure(state: &State, error: &store::StoreError) -> Failure {
+    let path = state.database();
+    match error {
+        store::StoreError::Full => Failure::new(
+            Code::DiskFull,
+            format!("{} cannot be written", path.display()),
+        ),
+        other => Failure::ours(other),
+    }
+}
+
+/// The driver that was named.
+pub(crate) fn driver(
+    name: &str,
+    dir: &std::path::Path,
+    host: &Host,
+) -> Result<(Arc<dyn Driver>, Option<Arc<Linux>>), Failure> {
+    match name {
+        "linux" => {
+            let linux = Linux::new(&dir.join("linux"), host.clone(), Linger::Yes);
+            let linux = Arc::new(linux.map_err(|error| Failure::ours(&error))?);
+            Ok((linux.clone(), Some(linux)))
+        }
+        "fake" => {
+            let fake = Fake::new(&dir.join("fake"), driver::fake::Knobs::default());
+            Ok((Arc::new(fake.map_err(|error| Failure::ours(&error))?), None))
+        }
+        _ => Err(Failure::new(
+            Code::InvalidArgument,
+            "the drivers are `linux` and `fake`",
+        )),
+    }
+}
+
+/// Who this process runs as.
+pub(crate) fn own_principal() -> PrincipalId {
+    let uid = rustix::process::geteuid().as_raw();
+    format!("uid:{uid}")
+        .parse()
+        .expect("a number makes a principal")
+}
+
+/// How long a server may take to answer that it is there.
+pub(crate) const READY: Duration = Duration::from_secs(15);

@@ -1,0 +1,224 @@
+//! `cofferdam up`: control plane and node in one process, until told to end.
+
+use crate::cli::args::{Place, Up};
+use crate::cli::failure::Failure;
+use crate::cli::table;
+use crate::compose;
+use crate::signals::Signals;
+use crate::state::State;
+use api::Code;
+use api::client::{Client, Endpoint, Token};
+use api::job::{JobListQuery, StateName};
+use driver::host::Host;
+use model::points::Points;
+use node::{Config, Node};
+use server::{Door, Links};
+use std::os::unix::process::CommandExt as _;
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// How often an idle server looks whether it still is.
+const IDLE_LOOK: Duration = Duration::from_millis(500);
+
+/// Serves until SIGTERM, Ctrl-C, or, if asked, until there is nothing to do.
+pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
+    let mut signals = Signals::listen().map_err(|error| Failure::ours(&error))?;
+    let state = State::of(place)?;
+    state.make()?;
+    let _locked = state.lock_server()?;
+    let points = points_from(std::env::var("COFFERDAM_DIE_AT").ok());
+    let service = compose::service(&state, points.clone())?;
+    let node_id = state.own_node()?;
+    let _node_locked = state.lock_node(&node_id)?;
+    let host = Host::probe();
+    let dir = state.node(&node_id);
+    let (driver, linux) = compose::driver(&up.driver, &dir, &host)?;
+    let (node_client, node_door) = compose::node_door(&node_id);
+    let mut doors = vec![node_door, Door::Unix(unix_listener(&state)?)];
+    let tcp = tcp_door(&state, up).await?;
+    doors.extend(tcp);
+    let stop = CancellationToken::new();
+    let links = Links::default();
+    let (link, linked) = mpsc::channel(256);
+    links.insert(node_id.clone(), link);
+    let serving = tokio::spawn(server::serve(service.clone(), links, doors, stop.clone()));
+    let (_running, stopped) = tokio::sync::watch::channel(false);
+    tokio::spawn(service::loops::run(service, stopped));
+    if let Some(linux) = &linux {
+        let warming = linux.clone();
+        tokio::spawn(async move {
+            if let Err(error) = warming.warm().await {
+                tracing::error!(%error, "no sandbox can be made here; `cofferdam doctor` says why");
+            }
+        });
+    }
+    let config = Config {
+        name: hostname(),
+        incarnation: crate::state::new_node_id()?.to_string(),
+        slots: up.slots,
+        dir,
+        points,
+    };
+    let node = Node::new(config, node_client, driver, host);
+    let stop_node = stop.clone();
+    let working = tokio::spawn(async move { node.run(linked, stop_node).await });
+    announce(&state, up);
+    tokio::select! {
+        _ = signals.next() => {}
+        () = idle(&state, up.idle_exit) => {}
+    }
+    tracing::info!("ending; sandboxes that run are found again at the next start");
+    stop.cancel();
+    drop(tokio::join!(serving, working));
+    drop(std::fs::remove_file(state.socket()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn announce(state: &State, up: &Up) {
+    table::note(&format!("listening on unix:{}", state.socket().display()));
+    if !up.no_listen {
+        let token = state.dir().join("token");
+        table::note(&format!(
+            "and on http://{} with the token in {}",
+            up.listen,
+            token.display()
+        ));
+    }
+}
+
+/// The socket in the state directory, which only this user can enter. A stale one is replaced: the lock
+/// says that no server lives.
+fn unix_listener(state: &State) -> Result<UnixListener, Failure> {
+    let path = state.socket();
+    drop(std::fs::remove_file(&path));
+    UnixListener::bind(&path).map_err(|error| {
+        let text = format!("failed to listen on {}: {error}", path.display());
+        Failure::new(Code::InvalidArgument, text)
+    })
+}
+
+async fn tcp_door(state: &State, up: &Up) -> Result<Option<Door>, Failure> {
+    if up.no_listen {
+        return Ok(None);
+    }
+    if !up.listen.ip().is_loopback() {
+        let message = "only loopback addresses are served: there is no encryption here yet";
+        return Err(Failure::new(Code::InvalidArgument, message));
+    }
+    let token = Token::new(state.token()?);
+    let listener = TcpListener::bind(up.listen).await.map_err(|error| {
+        let text = format!("failed to listen on {}: {error}", up.listen);
+        Failure::new(Code::InvalidArgument, text)
+    })?;
+    Ok(Some(Door::Tcp { listener, token }))
+}
+
+fn hostname() -> String {
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    if name.is_empty() {
+        "this machine".to_owned()
+    } else {
+        name
+    }
+}
+
+/// Returns when there has been nothing to do for the time, or never without one.
+async fn idle(state: &State, after: Option<Duration>) {
+    let Some(after) = after else {
+        return std::future::pending().await;
+    };
+    let client = Client::new(Endpoint::Unix(state.socket()));
+    let mut since = tokio::time::Instant::now();
+    loop {
+        tokio::time::sleep(IDLE_LOOK).await;
+        for name in [
+            StateName::Queued,
+            StateName::Leased,
+            StateName::Running,
+            StateName::Stopping,
+        ] {
+            let query = JobListQuery {
+                state: Some(name),
+                limit: Some(1),
+                before: None,
+            };
+            let busy = client
+                .job_list(&query)
+                .await
+                .is_ok_and(|page| !page.jobs.is_empty());
+            if busy {
+                since = tokio::time::Instant::now();
+            }
+        }
+        if since.elapsed() >= after {
+            return;
+        }
+    }
+}
+
+/// Starts a server that outlives this process and ends when it has nothing to do.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the server is this program again, with this user's environment"
+)]
+pub(crate) async fn start_in_background(state: &State) -> Result<(), Failure> {
+    let program = std::env::current_exe().map_err(|error| Failure::ours(&error))?;
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(state.dir().join("up.log"))
+        .map_err(|error| Failure::ours(&error))?;
+    let mut command = std::process::Command::new(program);
+    command
+        .arg("--state")
+        .arg(state.dir())
+        .args(["up", "--no-listen", "--idle-exit", "5s"])
+        .env_remove("COFFERDAM_URL")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .process_group(0);
+    let child = command.spawn().map_err(|error| Failure::ours(&error))?;
+    drop(child); // It is not ours to wait for: it goes on when this process has ended.
+    let until = tokio::time::Instant::now() + compose::READY;
+    while tokio::time::Instant::now() < until {
+        if tokio::net::UnixStream::connect(state.socket())
+            .await
+            .is_ok()
+        {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let log = state.dir().join("up.log");
+    let message = format!("the server did not start; {} says why", log.display());
+    Err(Failure::new(Code::ServerUnreachable, message))
+}
+
+/// For tests of what survives: `NAME#N` kills this process, as SIGKILL does, when it comes to the point
+/// NAME for the Nth time; `trace` writes the name of each point to standard error.
+fn points_from(asked: Option<String>) -> Points {
+    let Some(asked) = asked else {
+        return Points::none();
+    };
+    if asked == "trace" {
+        return Points::with(|name| table::note(&format!("point {name}")));
+    }
+    let (name, count) = asked.split_once('#').unwrap_or((&asked, "1"));
+    let (name, count) = (name.to_owned(), count.parse::<u32>().unwrap_or(1));
+    let seen = std::sync::atomic::AtomicU32::new(0);
+    Points::with(move |at| {
+        if at == name && seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1 == count {
+            drop(rustix::process::kill_process(
+                rustix::process::getpid(),
+                rustix::process::Signal::KILL,
+            ));
+        }
+    })
+}

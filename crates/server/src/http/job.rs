@@ -1,0 +1,160 @@
+//! Jobs.
+
+use std::time::Duration;
+
+use api::event::{EventList, EventListQuery};
+use api::job::{JobCreate, JobList, JobListQuery, JobView, WaitQuery};
+use api::{ErrorBody, routes};
+use axum::Json as Answer;
+use axum::extract::State;
+use http::StatusCode;
+use http::header::{HeaderName, LOCATION};
+use service::{Ctx, JobPage, JobRow};
+
+use crate::App;
+use crate::convert::{from_wire, to_wire};
+use crate::error::Error;
+use crate::extract::{JobOf, Json, Key, Query, User};
+
+type Created = (StatusCode, [(HeaderName, String); 1], Answer<JobView>);
+
+/// Creates a job: one command in a sandbox of its own.
+#[utoipa::path(post, path = routes::JOBS, tag = "jobs", operation_id = "job_create",
+    params(WaitQuery,
+        ("Idempotency-Key" = Option<String>, Header,
+         description = "Makes the create safe to repeat: 8 to 255 of A-Z, a-z, 0-9, `_`, `-`")),
+    request_body = JobCreate,
+    responses((status = 201, description = "The job, or the one that the key made before",
+               body = JobView),
+              (status = 400, description = "Nothing was created", body = ErrorBody),
+              (status = 409, description = "The key was used for another request", body = ErrorBody),
+              (status = 413, description = "The body is too large", body = ErrorBody),
+              (status = 429, description = "Too many jobs wait", body = ErrorBody),
+              (status = 507, description = "The disk is full", body = ErrorBody)))]
+pub(crate) async fn create(
+    State(app): State<App>,
+    User(ctx): User,
+    key: Key,
+    Query(query): Query<WaitQuery>,
+    Json(job): Json<JobCreate>,
+) -> Result<Created, Error> {
+    let wait = from_wire::wait(query.wait.as_deref())?;
+    let key = key.of(&job)?;
+    let row = app
+        .service
+        .job_create(&ctx, from_wire::job_spec(job)?, key)
+        .await?;
+    let row = wait_for(&app, &ctx, row, wait).await?;
+    let location = routes::fill(routes::JOB, &[row.id.as_str()]);
+    Ok((
+        StatusCode::CREATED,
+        [(LOCATION, location)],
+        Answer(view(&app, &ctx, row).await?),
+    ))
+}
+
+/// Lists jobs, newest first.
+#[utoipa::path(get, path = routes::JOBS, tag = "jobs", operation_id = "job_list",
+    params(JobListQuery),
+    responses((status = 200, description = "A page", body = JobList),
+              (status = 400, description = "The query is wrong", body = ErrorBody)))]
+pub(crate) async fn list(
+    State(app): State<App>,
+    User(ctx): User,
+    Query(query): Query<JobListQuery>,
+) -> Result<Answer<JobList>, Error> {
+    let limit = from_wire::page_limit(query.limit)?;
+    let state = query.state.map(api::job::StateName::as_str);
+    let page = page(&app, &ctx, (state, query.before.as_deref()), limit).await?;
+    Ok(Answer(to_wire::job_list(page)))
+}
+
+/// One job; with `wait` when it has ended, or as it is after that time.
+#[utoipa::path(get, path = routes::JOB, tag = "jobs", operation_id = "job_get",
+    params(("id" = String, Path, description = "The job"), WaitQuery),
+    responses((status = 200, description = "The job", body = JobView),
+              (status = 404, description = "No such job", body = ErrorBody)))]
+pub(crate) async fn get(
+    State(app): State<App>,
+    User(ctx): User,
+    JobOf(id): JobOf,
+    Query(query): Query<WaitQuery>,
+) -> Result<Answer<JobView>, Error> {
+    let wait = from_wire::wait(query.wait.as_deref())?;
+    let row = app.service.job_get(&ctx, &id).await?;
+    let row = wait_for(&app, &ctx, row, wait).await?;
+    Ok(Answer(view(&app, &ctx, row).await?))
+}
+
+/// Asks a job to stop. Once more is the same as once.
+#[utoipa::path(post, path = routes::JOB_CANCEL, tag = "jobs", operation_id = "job_cancel",
+    params(("id" = String, Path, description = "The job")),
+    responses((status = 200, description = "The job", body = JobView),
+              (status = 404, description = "No such job", body = ErrorBody),
+              (status = 409, description = "It has ended otherwise", body = ErrorBody)))]
+pub(crate) async fn cancel(
+    State(app): State<App>,
+    User(ctx): User,
+    JobOf(id): JobOf,
+) -> Result<Answer<JobView>, Error> {
+    let row = app.service.job_cancel(&ctx, &id).await?;
+    Ok(Answer(view(&app, &ctx, row).await?))
+}
+
+/// What happened to a job, oldest first.
+#[utoipa::path(get, path = routes::JOB_EVENTS, tag = "jobs", operation_id = "job_events",
+    params(("id" = String, Path, description = "The job"), EventListQuery),
+    responses((status = 200, description = "A page", body = EventList),
+              (status = 404, description = "No such job", body = ErrorBody)))]
+pub(crate) async fn events(
+    State(app): State<App>,
+    User(ctx): User,
+    JobOf(id): JobOf,
+    Query(query): Query<EventListQuery>,
+) -> Result<Answer<EventList>, Error> {
+    let limit = from_wire::page_limit(query.limit)?;
+    let after = query.after.unwrap_or(0);
+    let events = app.service.job_events(&ctx, &id, after, limit).await?;
+    Ok(Answer(to_wire::event_list(events, limit)))
+}
+
+/// A page that a client can hold: when the jobs on it are unusually long, a shorter one.
+async fn page(
+    app: &App,
+    ctx: &Ctx,
+    (state, before): (Option<&str>, Option<&str>),
+    limit: u32,
+) -> Result<JobPage, Error> {
+    let page = app.service.job_list(ctx, state, before, limit).await?;
+    match u32::try_from(to_wire::fitting(&page.jobs)) {
+        Ok(fitting) if (fitting as usize) < page.jobs.len() => {
+            Ok(app.service.job_list(ctx, state, before, fitting).await?)
+        }
+        _ => Ok(page),
+    }
+}
+
+/// Waits for the end of a job, at most so long. A server that stops answers with what it knows
+/// instead of keeping everybody who waits until their time is over.
+async fn wait_for(app: &App, ctx: &Ctx, row: JobRow, wait: Duration) -> Result<JobRow, Error> {
+    if wait.is_zero() || row.state.outcome().is_some() {
+        return Ok(row);
+    }
+    let waiting = app.service.job_wait(ctx, &row.id, wait);
+    Ok(app
+        .stopping
+        .run_until_cancelled(waiting)
+        .await
+        .transpose()?
+        .unwrap_or(row))
+}
+
+/// The job with its files. Most jobs keep none, and their rows say so.
+pub(crate) async fn view(app: &App, ctx: &Ctx, row: JobRow) -> Result<JobView, Error> {
+    let artifacts = if row.spec.outputs.is_empty() {
+        Vec::new()
+    } else {
+        app.service.artifact_list(ctx, &row.id).await?
+    };
+    Ok(to_wire::job(row, artifacts))
+}

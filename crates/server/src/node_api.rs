@@ -1,0 +1,197 @@
+//! What nodes say and ask. Who speaks is known from the connection, never from a body.
+
+use std::time::Duration;
+
+use api::artifact::ArtifactView;
+use api::node::{
+    ArtifactPutQuery, JobFinished, JobOutput, JobRelease, JobStarted, NodeHeartbeat,
+    NodeHeartbeatAnswer, NodePoll, NodePollAnswer, NodeRegister, NodeRegistered, ReportAnswer,
+};
+use api::{Code, ErrorBody, routes};
+use axum::Json as Answer;
+use axum::extract::{Request, State};
+use axum::response::Response;
+
+use crate::convert::{from_wire, to_wire};
+use crate::error::Error;
+use crate::extract::{DigestOf, JobOf, Json, Node, Query};
+use crate::{App, download, upload};
+
+/// A node says that it is there, and learns what it is believed to hold.
+#[utoipa::path(post, path = routes::NODE_REGISTER, tag = "node", operation_id = "node_register",
+    request_body = NodeRegister,
+    responses((status = 200, description = "It is known", body = NodeRegistered),
+              (status = 403, description = "It is no node, or decommissioned", body = ErrorBody)))]
+pub(crate) async fn register(
+    State(app): State<App>,
+    Node(ctx): Node,
+    Json(hello): Json<NodeRegister>,
+) -> Result<Answer<NodeRegistered>, Error> {
+    let registered = app
+        .service
+        .node_register(&ctx, from_wire::hello(hello))
+        .await?;
+    Ok(Answer(to_wire::registered(&ctx, registered)))
+}
+
+/// A node renews all its leases.
+#[utoipa::path(post, path = routes::NODE_HEARTBEAT, tag = "node", operation_id = "node_heartbeat",
+    request_body = NodeHeartbeat,
+    responses((status = 200, description = "They are renewed", body = NodeHeartbeatAnswer),
+              (status = 409, description = "Another process is this node now", body = ErrorBody)))]
+pub(crate) async fn heartbeat(
+    State(app): State<App>,
+    Node(ctx): Node,
+    Json(beat): Json<NodeHeartbeat>,
+) -> Result<Answer<NodeHeartbeatAnswer>, Error> {
+    let running = from_wire::job_refs(beat.running)?;
+    let renewed = app
+        .service
+        .node_heartbeat(&ctx, &beat.incarnation, &running)
+        .await?;
+    Ok(Answer(to_wire::renewed(renewed)))
+}
+
+/// A node asks for work and waits for it.
+#[utoipa::path(post, path = routes::NODE_POLL, tag = "node", operation_id = "node_poll",
+    request_body = NodePoll,
+    responses((status = 200, description = "What there is to do", body = NodePollAnswer),
+              (status = 503, description = "The server is stopping", body = ErrorBody)))]
+pub(crate) async fn poll(
+    State(app): State<App>,
+    Node(ctx): Node,
+    Json(poll): Json<NodePoll>,
+) -> Result<Answer<NodePollAnswer>, Error> {
+    let wait = Duration::from_millis(poll.wait_ms);
+    let polling = app
+        .service
+        .node_poll(&ctx, &poll.incarnation, poll.free_slots, wait);
+    let polled = app.stopping.run_until_cancelled(polling).await;
+    let stopping = || Error::new(Code::Unavailable, "the server is stopping");
+    Ok(Answer(to_wire::polled(polled.ok_or_else(stopping)??)))
+}
+
+/// A sandbox is ready. The command may be let go when this is answered, unless it says `cancel`.
+#[utoipa::path(post, path = routes::NODE_JOB_STARTED, tag = "node",
+    operation_id = "node_job_started",
+    params(("id" = String, Path, description = "The job")), request_body = JobStarted,
+    responses((status = 200, description = "It is known", body = ReportAnswer),
+              (status = 404, description = "No job of this node", body = ErrorBody),
+              (status = 409, description = "The lease is over", body = ErrorBody)))]
+pub(crate) async fn started(
+    State(app): State<App>,
+    Node(ctx): Node,
+    JobOf(id): JobOf,
+    Json(report): Json<JobStarted>,
+) -> Result<Answer<ReportAnswer>, Error> {
+    let reported = app
+        .service
+        .job_started(&ctx, &id, from_wire::started(report)?)
+        .await?;
+    Ok(Answer(to_wire::reported(reported)))
+}
+
+/// What a job wrote. Answered means stored.
+#[utoipa::path(post, path = routes::NODE_JOB_OUTPUT, tag = "node", operation_id = "node_job_output",
+    params(("id" = String, Path, description = "The job")), request_body = JobOutput,
+    responses((status = 200, description = "It is stored", body = ReportAnswer),
+              (status = 404, description = "No job of this node", body = ErrorBody),
+              (status = 409, description = "The lease is over, or other bytes are there",
+               body = ErrorBody)))]
+pub(crate) async fn output(
+    State(app): State<App>,
+    Node(ctx): Node,
+    JobOf(id): JobOf,
+    Json(report): Json<JobOutput>,
+) -> Result<Answer<ReportAnswer>, Error> {
+    let segments = from_wire::pieces(report.segments)?;
+    let (epoch, attempt) = (report.epoch, report.attempt);
+    let reported = app
+        .service
+        .job_output(&ctx, &id, epoch, attempt, segments)
+        .await?;
+    Ok(Answer(to_wire::reported(reported)))
+}
+
+/// How a job ended.
+#[utoipa::path(post, path = routes::NODE_JOB_FINISHED, tag = "node",
+    operation_id = "node_job_finished",
+    params(("id" = String, Path, description = "The job")), request_body = JobFinished,
+    responses((status = 200, description = "It is stored", body = ReportAnswer),
+              (status = 404, description = "No job of this node", body = ErrorBody),
+              (status = 409, description = "The lease is over, or it ended otherwise",
+               body = ErrorBody)))]
+pub(crate) async fn finished(
+    State(app): State<App>,
+    Node(ctx): Node,
+    JobOf(id): JobOf,
+    Json(report): Json<JobFinished>,
+) -> Result<Answer<ReportAnswer>, Error> {
+    let reported = app
+        .service
+        .job_finished(&ctx, &id, from_wire::finished(report)?)
+        .await?;
+    Ok(Answer(to_wire::reported(reported)))
+}
+
+/// A node gives a job back that it has not started.
+#[utoipa::path(post, path = routes::NODE_JOB_RELEASE, tag = "node",
+    operation_id = "node_job_release",
+    params(("id" = String, Path, description = "The job")), request_body = JobRelease,
+    responses((status = 200, description = "It waits again", body = ReportAnswer),
+              (status = 404, description = "No job of this node", body = ErrorBody),
+              (status = 409, description = "The lease is over, or it was let go",
+               body = ErrorBody)))]
+pub(crate) async fn release(
+    State(app): State<App>,
+    Node(ctx): Node,
+    JobOf(id): JobOf,
+    Json(report): Json<JobRelease>,
+) -> Result<Answer<ReportAnswer>, Error> {
+    let reported = app
+        .service
+        .job_release(&ctx, &id, report.epoch, &report.why)
+        .await?;
+    Ok(Answer(to_wire::reported(reported)))
+}
+
+/// One file that is to be kept, at most 1 GiB.
+#[utoipa::path(put, path = routes::NODE_JOB_ARTIFACTS, tag = "node",
+    operation_id = "node_artifact_put",
+    params(("id" = String, Path, description = "The job"), ArtifactPutQuery),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 200, description = "It is kept", body = ArtifactView),
+              (status = 404, description = "No job of this node", body = ErrorBody),
+              (status = 409, description = "The lease is over, or another file is there",
+               body = ErrorBody),
+              (status = 413, description = "It is too large", body = ErrorBody)))]
+pub(crate) async fn artifact(
+    State(app): State<App>,
+    Node(ctx): Node,
+    JobOf(id): JobOf,
+    Query(query): Query<ArtifactPutQuery>,
+    request: Request,
+) -> Result<Answer<ArtifactView>, Error> {
+    let written = upload::take_in(&app, &ctx, request).await?;
+    let row = app
+        .service
+        .artifact_put(&ctx, &id, from_wire::artifact(query, written))
+        .await?;
+    Ok(Answer(to_wire::artifact(row)))
+}
+
+/// The bytes of an input file.
+#[utoipa::path(get, path = routes::NODE_BLOB, tag = "node", operation_id = "node_blob_get",
+    params(("digest" = String, Path, description = "Their SHA-256")),
+    responses((status = 200, description = "The bytes", body = Vec<u8>,
+               content_type = "application/octet-stream"),
+              (status = 404, description = "There are none", body = ErrorBody)))]
+pub(crate) async fn blob(
+    State(app): State<App>,
+    Node(ctx): Node,
+    DigestOf(digest): DigestOf,
+) -> Result<Response, Error> {
+    let file = app.service.blob_open(&ctx, &digest).await?;
+    let size_bytes = file.metadata().map_err(Error::internal)?.len();
+    Ok(download::file(file, size_bytes))
+}

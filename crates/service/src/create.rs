@@ -1,0 +1,334 @@
+//! How a job comes to be: checked, bounded, and, when a node waits, leased in the same commit.
+
+use crate::change::{Note, apply};
+use crate::error::Fail;
+use crate::hand::Undelivered;
+use crate::wake::Parked;
+use crate::{Ctx, Error, Service, locked, random};
+use model::id::{JobId, NodeId, TenantId};
+use model::job::{JobEvent, JobState};
+use model::limits;
+use model::node::Scheduling;
+use model::spec::{Invalid, JobSpec};
+use std::collections::HashMap;
+use store::idempotency::{self, KeyOwner, Remembered};
+use store::job::{JobRow, NewJob};
+use store::node::NodeRow;
+use store::upload::UploadRow;
+use store::{Tx, job, queue, upload};
+
+/// Jobs that may be queued after a count before it is made again: a count reads every place in the
+/// queue, and other processes queue jobs too.
+const ROOM_STEP: u64 = 1000;
+/// Tenants whose count is remembered.
+const ROOM_TENANTS_MAX: usize = 1024;
+/// Nodes that are looked at to find one that is large enough.
+const NODES_MAX: u32 = 1000;
+
+/// A key under which a request may be sent again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// Chosen by whoever asks.
+    pub key: String,
+    /// Of the request, without what only concerns the answer.
+    pub request_hash: String,
+}
+
+/// How many jobs each tenant may queue before they are counted again.
+#[derive(Debug, Default)]
+pub(crate) struct Room(HashMap<TenantId, u64>);
+
+impl Room {
+    /// Takes a place; false when it is time to count.
+    fn take(&mut self, tenant: &TenantId) -> bool {
+        match self.0.get_mut(tenant) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn counted(&mut self, tenant: &TenantId, queued: u64) {
+        if self.0.len() >= ROOM_TENANTS_MAX {
+            self.0.clear();
+        }
+        let left = limits::QUEUE_MAX.saturating_sub(queued).min(ROOM_STEP);
+        self.0.insert(tenant.clone(), left.saturating_sub(1));
+    }
+}
+
+/// Everything that the transaction needs; made once, used for every try of it.
+#[derive(Clone)]
+struct Plan {
+    new: NewJob,
+    key: Option<(KeyOwner, Remembered)>,
+    disk_is_full: bool,
+    count: bool,
+    lease_to: Option<NodeId>,
+    note: Note,
+}
+
+enum Made {
+    /// New; and how many waited, if they were counted.
+    New(JobRow, Option<u64>),
+    /// Made by an earlier request with the same key.
+    There(JobRow),
+}
+
+impl Service {
+    /// Takes a job in.
+    ///
+    /// With a key, the same request again answers the job that the first one made, as it is now.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with all that is wrong, among it `file_missing` and `limit_beyond_machine`;
+    /// [`Error::Conflict`] `idempotency_mismatch`; [`Error::TooMuch`] `queue_full`;
+    /// [`Error::DiskFull`].
+    pub async fn job_create(
+        &self,
+        ctx: &Ctx,
+        spec: JobSpec,
+        idempotency: Option<Idempotency>,
+    ) -> Result<JobRow, Error> {
+        ctx.only_user()?;
+        spec.validate().map_err(Error::Invalid)?;
+        self.check_capacity(&spec).await?;
+        let parked = self.wake().take_parked(spec.node.as_ref());
+        let plan = self.plan(ctx, spec, idempotency, parked.as_ref())?;
+        // In a task of its own: whoever asks may go away at any line, and then a job that was leased
+        // must still reach the poll that it was leased for.
+        let service = self.clone();
+        let task = tokio::spawn(async move { service.carry_out(plan, parked).await });
+        match task.await {
+            Ok(made) => made,
+            Err(error) => Err(Error::internal("create a job", error)),
+        }
+    }
+
+    fn plan(
+        &self,
+        ctx: &Ctx,
+        spec: JobSpec,
+        idempotency: Option<Idempotency>,
+        parked: Option<&Parked>,
+    ) -> Result<Plan, Error> {
+        let at_ms = self.now_ms();
+        let id = JobId::from_parts(at_ms, random()?);
+        let key = idempotency.map(|asked| {
+            let owner = KeyOwner {
+                tenant: ctx.tenant.clone(),
+                principal: ctx.principal.clone(),
+                operation: "job.create".to_owned(),
+                key: asked.key,
+            };
+            let remember = Remembered {
+                request_hash: asked.request_hash,
+                resource_id: id.to_string(),
+            };
+            (owner, remember)
+        });
+        Ok(Plan {
+            key,
+            disk_is_full: self.disk_is_full(),
+            count: !locked(&self.inner.room).take(&ctx.tenant),
+            lease_to: parked.map(|poll| poll.node.clone()),
+            note: Note::new(ctx, at_ms),
+            new: NewJob {
+                id,
+                tenant: ctx.tenant.clone(),
+                principal: ctx.principal.clone(),
+                state: JobState::Queued,
+                spec,
+                at_ms,
+            },
+        })
+    }
+
+    async fn carry_out(&self, plan: Plan, parked: Option<Parked>) -> Result<JobRow, Error> {
+        let tenant = plan.new.tenant.clone();
+        let row = match self.unit(move |tx| create(tx, &plan)).await? {
+            Made::There(row) => return Ok(row),
+            Made::New(row, counted) => {
+                if let Some(queued) = counted {
+                    locked(&self.inner.room).counted(&tenant, queued);
+                }
+                row
+            }
+        };
+        // A poll that was taken and gets nothing is dropped, which lets it look at the queue again.
+        if let (JobState::Leased { .. }, Some(poll)) = (&row.state, parked) {
+            poll.hand(Undelivered::new(self, vec![row.clone()]));
+        }
+        self.announce(&row);
+        Ok(row)
+    }
+
+    /// A limit that no machine has would wait for ever. Without nodes nobody knows; the node says.
+    async fn check_capacity(&self, spec: &JobSpec) -> Result<(), Error> {
+        let asked = spec.limits;
+        if asked.memory_bytes.is_none() && asked.cpu_millis.is_none() {
+            return Ok(());
+        }
+        let nodes = self
+            .look(|tx| Ok(store::node::list(tx, NODES_MAX)?))
+            .await?;
+        let may = |node: &&NodeRow| spec.node.as_ref().is_none_or(|pin| *pin == node.id);
+        let most = |fact: &str| -> Option<u64> {
+            let has = |node: &NodeRow| {
+                node.facts
+                    .get(fact)
+                    .map_or(Some(u64::MAX), |n| n.parse().ok())
+            };
+            nodes.iter().filter(may).filter_map(has).max()
+        };
+        let cpus = most("cpus").map(|cpus| cpus.saturating_mul(1000));
+        let checks = [
+            (
+                "limits.memory_bytes",
+                asked.memory_bytes,
+                most("memory_bytes"),
+            ),
+            ("limits.cpu_millis", asked.cpu_millis.map(u64::from), cpus),
+        ];
+        let beyond = |(field, asked, most): (&str, Option<u64>, Option<u64>)| {
+            let (asked, most) = (asked?, most?);
+            (asked > most).then(|| Invalid {
+                field: field.to_owned(),
+                code: "limit_beyond_machine",
+                message: format!("{asked} is more than the {most} of the largest machine"),
+            })
+        };
+        let found: Vec<Invalid> = checks.into_iter().filter_map(beyond).collect();
+        if found.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Invalid(found))
+        }
+    }
+}
+
+fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
+    if let Some((owner, asked)) = &plan.key
+        && let Some(there) = idempotency::get(tx, owner)?
+    {
+        return made_before(tx, &plan.new.tenant, asked, &there);
+    }
+    if plan.disk_is_full {
+        return Err(Error::DiskFull.into());
+    }
+    let counted = count(tx, plan)?;
+    let uploads = find_files(tx, plan)?;
+    // From here on it is written. What a job names is new again, so that a pass that forgets old
+    // uploads at this moment does not forget these.
+    for upload in &uploads {
+        upload::put(tx, upload)?;
+    }
+    let node = match &plan.lease_to {
+        // Whoever waited longer goes first.
+        Some(node) if queue::is_empty(tx, node)? && gets_work(tx, node, plan.new.at_ms)? => {
+            Some(node)
+        }
+        _ => None,
+    };
+    let mut row = job::insert(tx, &plan.new)?;
+    if let Some((owner, asked)) = &plan.key {
+        idempotency::put(tx, owner, asked, plan.new.at_ms)?;
+    }
+    if let Some(node) = node {
+        row = lease(tx, &row, node, plan.note.clone())?.unwrap_or(row);
+    }
+    Ok(Made::New(row, counted))
+}
+
+fn made_before(
+    tx: &mut Tx<'_>,
+    tenant: &TenantId,
+    asked: &Remembered,
+    there: &Remembered,
+) -> Result<Made, Fail> {
+    let mismatch = |message: &str| {
+        Fail::Ours(Error::Conflict {
+            code: "idempotency_mismatch",
+            message: message.to_owned(),
+        })
+    };
+    if asked.request_hash != there.request_hash {
+        return Err(mismatch("the key was used for another request"));
+    }
+    let id = there.resource_id.parse::<JobId>().ok();
+    let row = match id {
+        Some(id) => job::get(tx, Some(tenant), &id)?,
+        None => None,
+    };
+    row.map(Made::There)
+        .ok_or_else(|| mismatch("what the key was used for is gone"))
+}
+
+fn count(tx: &mut Tx<'_>, plan: &Plan) -> Result<Option<u64>, Fail> {
+    if !plan.count {
+        return Ok(None);
+    }
+    let queued = job::count_queued(tx, &plan.new.tenant, limits::QUEUE_MAX)?;
+    if queued >= limits::QUEUE_MAX {
+        return Err(Fail::Ours(Error::TooMuch {
+            code: "queue_full",
+            message: format!("{queued} jobs wait already"),
+        }));
+    }
+    Ok(Some(queued))
+}
+
+/// The uploads that the job's files name, each of the same tenant: a digest alone opens nothing.
+fn find_files(tx: &mut Tx<'_>, plan: &Plan) -> Result<Vec<UploadRow>, Fail> {
+    let mut found = Vec::new();
+    let mut wrong = Vec::new();
+    for (index, file) in plan.new.spec.files.iter().enumerate() {
+        let there = upload::get(tx, &plan.new.tenant, &file.digest)?;
+        let mut say = |part: &str, message: &str| {
+            wrong.push(Invalid {
+                field: format!("files[{index}].{part}"),
+                code: "file_missing",
+                message: message.to_owned(),
+            });
+        };
+        match there {
+            None => say("digest", "no bytes with this digest were sent"),
+            Some(there) if there.size_bytes != file.size_bytes => {
+                say("size_bytes", "the bytes with this digest are not so many");
+            }
+            Some(there) => found.push(UploadRow {
+                created_at_ms: plan.new.at_ms,
+                ..there
+            }),
+        }
+    }
+    if wrong.is_empty() {
+        Ok(found)
+    } else {
+        Err(Error::Invalid(wrong).into())
+    }
+}
+
+/// Whether a node may be given work: it is here, renews its leases, and nobody has closed it.
+pub(crate) fn gets_work(tx: &mut Tx<'_>, node: &NodeId, now_ms: u64) -> Result<bool, Fail> {
+    let node = store::node::get(tx, node)?;
+    Ok(node.is_some_and(|node| {
+        node.state.scheduling == Scheduling::Active && node.lease_expires_at_ms >= now_ms
+    }))
+}
+
+/// Gives a queued job to a node, with an epoch that no report has carried yet.
+pub(crate) fn lease(
+    tx: &mut Tx<'_>,
+    row: &JobRow,
+    node: &NodeId,
+    note: Note,
+) -> Result<Option<JobRow>, Fail> {
+    let event = JobEvent::Lease {
+        node: node.clone(),
+        epoch: row.epoch + 1,
+    };
+    apply(tx, row, &event, note)
+}

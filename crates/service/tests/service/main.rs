@@ -1,0 +1,186 @@
+//! The service on a real database, with a clock that stands still and nodes that are these tests.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
+mod files;
+mod life;
+mod loops;
+mod poll;
+mod report;
+
+use model::enforcement::StreamReport;
+use model::id::{JobId, NodeId, TenantId};
+use model::job::{JobState, Outcome};
+use model::limits;
+use model::points::Points;
+use model::spec::{AskedLimits, JobSpec, Retry};
+use service::{Blobs, Clock, Ctx, Finished, JobRow, NodeHello, Polled, Service, Started};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use store::Store;
+
+/// Long enough to be a hang when it passes.
+const LONG: Duration = Duration::from_secs(20);
+const NOW: Duration = Duration::ZERO;
+
+struct World {
+    dir: tempfile::TempDir,
+    clock: Clock,
+    service: Service,
+}
+
+impl World {
+    fn new() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::fake(1_800_000_000_000);
+        let service = open(dir.path(), &clock);
+        World {
+            dir,
+            clock,
+            service,
+        }
+    }
+
+    /// Another process on the same state.
+    fn again(&self) -> Service {
+        open(self.dir.path(), &self.clock)
+    }
+
+    async fn create(&self, spec: JobSpec) -> JobRow {
+        self.service.job_create(&user(), spec, None).await.unwrap()
+    }
+
+    async fn get(&self, id: &JobId) -> JobRow {
+        self.service.job_get(&user(), id).await.unwrap()
+    }
+
+    /// A job that is leased to a new node.
+    async fn leased(&self, spec: JobSpec) -> (Ctx, JobRow) {
+        let node = node(1);
+        self.register(&node, "a").await;
+        self.create(spec).await;
+        let polled = self.poll(&node, NOW).await;
+        (node, polled.leases.into_iter().next().unwrap())
+    }
+
+    /// A job whose command was let go.
+    async fn running(&self, spec: JobSpec) -> (Ctx, JobRow) {
+        let (node, row) = self.leased(spec).await;
+        let report = self.service.job_started(&node, &row.id, started(&row));
+        assert!(!report.await.unwrap().cancel);
+        (node, row)
+    }
+
+    async fn register(&self, node: &Ctx, incarnation: &str) -> Vec<JobRow> {
+        let hello = hello(incarnation);
+        let registered = self.service.node_register(node, hello).await.unwrap();
+        registered.held
+    }
+
+    async fn poll(&self, node: &Ctx, wait: Duration) -> Polled {
+        self.service.node_poll(node, "a", 1, wait).await.unwrap()
+    }
+
+    async fn kinds(&self, id: &JobId) -> Vec<String> {
+        let events = self.service.job_events(&user(), id, 0, 100).await.unwrap();
+        events.into_iter().map(|event| event.kind).collect()
+    }
+
+    /// A whole lease goes by in which the loops run and nodes are silent.
+    async fn silence(&self) {
+        for _ in 0..=limits::LEASE_MS / 30_000 {
+            self.clock.advance(30_000);
+            service::loops::reap_pass(&self.service).await.unwrap();
+        }
+    }
+}
+
+fn open(dir: &std::path::Path, clock: &Clock) -> Service {
+    let store = Store::open_sqlite(&dir.join("db"), Points::none()).unwrap();
+    let blobs = Blobs::open(&dir.join("blobs")).unwrap();
+    Service::new(store, blobs, clock.clone(), || Some(u64::MAX))
+}
+
+fn user() -> Ctx {
+    Ctx::user("uid:1000".parse().unwrap(), "req_1")
+}
+
+fn stranger() -> Ctx {
+    let tenant: TenantId = "ten_other".parse().unwrap();
+    Ctx { tenant, ..user() }
+}
+
+fn node_id(number: u8) -> NodeId {
+    NodeId::from_parts(1, [number; 10])
+}
+
+fn node(number: u8) -> Ctx {
+    Ctx::node(node_id(number), "req_2")
+}
+
+fn hello(incarnation: &str) -> NodeHello {
+    let facts = [("memory_bytes", "4294967296"), ("cpus", "2")];
+    NodeHello {
+        name: "here".to_owned(),
+        incarnation: incarnation.to_owned(),
+        version: "0.1.0".to_owned(),
+        slots: 4,
+        drivers: vec!["linux".to_owned()],
+        facts: facts.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+    }
+}
+
+fn spec() -> JobSpec {
+    JobSpec {
+        profile: "default".to_owned(),
+        argv: vec!["true".to_owned()],
+        env: BTreeMap::new(),
+        cwd: None,
+        root: None,
+        timeout_ms: 1000,
+        limits: AskedLimits::default(),
+        files: Vec::new(),
+        outputs: Vec::new(),
+        attach: false,
+        retry: Retry { max_attempts: 1 },
+        queue_timeout_ms: None,
+        node: None,
+    }
+}
+
+fn retried(max_attempts: u32) -> JobSpec {
+    JobSpec {
+        retry: Retry { max_attempts },
+        ..spec()
+    }
+}
+
+fn started(row: &JobRow) -> Started {
+    Started {
+        epoch: row.epoch,
+        attempt: row.attempt,
+        driver: "linux".to_owned(),
+        sandbox_id: None,
+        enforcement: Vec::new(),
+    }
+}
+
+fn finished(row: &JobRow, outcome: Outcome) -> Finished {
+    Finished {
+        epoch: row.epoch,
+        attempt: row.attempt,
+        outcome,
+        usage: None,
+        enforcement: None,
+        stdout: StreamReport::default(),
+        stderr: StreamReport::default(),
+        detail: None,
+        segments: Vec::new(),
+    }
+}
+
+fn ended(outcome: Outcome) -> JobState {
+    JobState::Finished { outcome }
+}

@@ -1,0 +1,155 @@
+//! What nodes say, said again, said otherwise, and said too late.
+
+use crate::*;
+use service::{LeaseRef, OutputPiece, Stream};
+
+fn piece(data: &[u8]) -> Vec<OutputPiece> {
+    vec![OutputPiece {
+        stream: Stream::Stdout,
+        offset_bytes: 0,
+        data: data.to_vec(),
+    }]
+}
+
+#[tokio::test]
+async fn the_same_report_again_is_a_duplicate_and_another_is_a_conflict() {
+    let world = World::new();
+    let (node, row) = world.running(spec()).await;
+    let (service, id) = (&world.service, &row.id);
+    let again = service.job_started(&node, id, started(&row)).await.unwrap();
+    assert!(again.duplicate && !again.cancel);
+    let mut other = started(&row);
+    other.driver = "other".to_owned();
+    let error = service.job_started(&node, id, other).await.unwrap_err();
+    assert_eq!(error.code(), "conflict");
+
+    let wrote = service.job_output(&node, id, 1, 1, piece(b"a")).await;
+    assert!(!wrote.unwrap().duplicate);
+    let wrote = service.job_output(&node, id, 1, 1, piece(b"a")).await;
+    assert!(wrote.unwrap().duplicate);
+    let wrote = service.job_output(&node, id, 1, 1, piece(b"b")).await;
+    assert_eq!(wrote.unwrap_err().code(), "conflict");
+
+    let report = finished(&row, Outcome::Succeeded);
+    let ended = service.job_finished(&node, id, report.clone()).await;
+    assert!(!ended.unwrap().duplicate);
+    let ended = service.job_finished(&node, id, report).await;
+    assert!(ended.unwrap().duplicate);
+    let report = finished(&row, Outcome::TimedOut);
+    let ended = service.job_finished(&node, id, report).await;
+    assert_eq!(ended.unwrap_err().code(), "conflict");
+    assert_eq!(world.kinds(id).await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_conflicting_last_piece_stores_no_outcome() {
+    let world = World::new();
+    let (node, row) = world.running(spec()).await;
+    let wrote = world.service.job_output(&node, &row.id, 1, 1, piece(b"a"));
+    wrote.await.unwrap();
+    let report = Finished {
+        segments: piece(b"b"),
+        ..finished(&row, Outcome::Succeeded)
+    };
+    let error = world.service.job_finished(&node, &row.id, report).await;
+    assert_eq!(error.unwrap_err().code(), "conflict");
+    assert_eq!(world.get(&row.id).await.state.name(), "running");
+}
+
+#[tokio::test]
+async fn a_report_of_an_old_lease_is_stale() {
+    let world = World::new();
+    let (node, old) = world.leased(spec()).await;
+    let (service, id) = (&world.service, &old.id);
+    service.job_release(&node, id, 1, "full").await.unwrap();
+    assert!(
+        service
+            .job_release(&node, id, 1, "full")
+            .await
+            .unwrap()
+            .duplicate
+    );
+    let late = service.job_started(&node, id, started(&old)).await;
+    assert_eq!(late.unwrap_err().code(), "stale_epoch");
+    let new = world.poll(&node, NOW).await.leases.remove(0);
+    assert_eq!((new.epoch, new.attempt), (2, 1));
+    let reports = [
+        service.job_started(&node, id, started(&old)).await,
+        service.job_output(&node, id, 1, 1, piece(b"a")).await,
+        service
+            .job_finished(&node, id, finished(&old, Outcome::Succeeded))
+            .await,
+        service.job_release(&node, id, 1, "full").await,
+        service.job_lost(&node, id, 1, "gone").await,
+    ];
+    for report in reports {
+        assert_eq!(report.unwrap_err().code(), "stale_epoch");
+    }
+    let running = [LeaseRef {
+        job_id: id.clone(),
+        epoch: 1,
+    }];
+    let beat = service.node_heartbeat(&node, "a", &running).await.unwrap();
+    assert_eq!(beat.stale, running);
+}
+
+#[tokio::test]
+async fn a_node_cannot_speak_for_another() {
+    let world = World::new();
+    let (_, row) = world.leased(spec()).await;
+    let other = node(2);
+    world.register(&other, "a").await;
+    let report = world.service.job_started(&other, &row.id, started(&row));
+    assert_eq!(report.await.unwrap_err().code(), "not_found");
+    let report = finished(&row, Outcome::Succeeded);
+    let report = world.service.job_finished(&other, &row.id, report).await;
+    assert_eq!(report.unwrap_err().code(), "not_found");
+}
+
+#[tokio::test]
+async fn a_job_that_its_node_lost_follows_its_retry_rule() {
+    let world = World::new();
+    let (node, row) = world.running(retried(2)).await;
+    let lost = Outcome::Lost {
+        why: "the agent ended".to_owned(),
+    };
+    let service = &world.service;
+    let report = finished(&row, lost.clone());
+    service
+        .job_finished(&node, &row.id, report.clone())
+        .await
+        .unwrap();
+    assert_eq!(world.get(&row.id).await.state, JobState::Queued);
+    let again = service.job_finished(&node, &row.id, report).await.unwrap();
+    assert!(again.duplicate);
+    let second = world.poll(&node, NOW).await.leases.remove(0);
+    assert_eq!((second.epoch, second.attempt), (2, 2));
+    service
+        .job_started(&node, &row.id, started(&second))
+        .await
+        .unwrap();
+    service
+        .job_lost(&node, &row.id, 2, "the agent ended")
+        .await
+        .unwrap();
+    assert_eq!(world.get(&row.id).await.state, ended(lost));
+    let again = service.job_lost(&node, &row.id, 2, "the agent ended").await;
+    assert!(again.unwrap().duplicate);
+}
+
+#[tokio::test]
+async fn a_node_that_writes_too_much_is_refused() {
+    let world = World::new();
+    let (node, row) = world.running(spec()).await;
+    let long = vec![0; limits::OUTPUT_SEGMENT_BYTES + 1];
+    let wrote = world.service.job_output(&node, &row.id, 1, 1, piece(&long));
+    assert_eq!(wrote.await.unwrap_err().code(), "too_long");
+    let many = |n: u64| OutputPiece {
+        stream: Stream::Stdout,
+        offset_bytes: n * 200_000,
+        data: vec![0; 200_000],
+    };
+    let much: Vec<_> = (0..20).map(many).collect();
+    let wrote = world.service.job_output(&node, &row.id, 1, 1, much).await;
+    assert_eq!(wrote.unwrap_err().code(), "too_long");
+}

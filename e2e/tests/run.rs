@@ -1,0 +1,231 @@
+//! `cofferdam run`, as a person uses it.
+
+use e2e::{Place, groups_of, left_behind, no_sandbox, until};
+use std::io::{Read as _, Write as _};
+use std::process::{Output, Stdio};
+
+/// Ends the test where no sandbox can be made.
+macro_rules! needs_sandbox {
+    () => {
+        if let Some(why) = no_sandbox() {
+            println!("skipped: {why}");
+            return;
+        }
+    };
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap_or(-1)
+}
+
+#[test]
+fn the_exit_code_is_the_programs() {
+    needs_sandbox!();
+    let place = Place::new();
+    let run = |script: &str| code(&place.run(&["run", "--", "sh", "-c", script]));
+    assert_eq!(run("exit 0"), 0);
+    assert_eq!(run("exit 3"), 3);
+    assert_eq!(run("kill -9 $$"), 137);
+    assert_eq!(run("kill -15 $$"), 143);
+}
+
+#[test]
+fn a_program_that_is_not_there_is_127_and_named() {
+    needs_sandbox!();
+    let place = Place::new();
+    let output = place.run(&["run", "--", "frobnicate"]);
+    assert_eq!(code(&output), 127);
+    assert!(text(&output.stderr).contains("frobnicate"), "{output:?}");
+    assert_eq!(code(&place.run(&["run", "--", "/etc/passwd"])), 126);
+}
+
+#[test]
+fn the_streams_pass_through_byte_by_byte() {
+    needs_sandbox!();
+    let place = Place::new();
+    let input: Vec<u8> = (0..3_000_000u32)
+        .map(|n| u8::try_from(n % 251).unwrap_or(0))
+        .collect();
+    let output = place.run_with_input(&["run", "--", "sh", "-c", "cat; echo err >&2"], &input);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    assert!(
+        output.stdout == input,
+        "{} bytes came back",
+        output.stdout.len()
+    );
+    assert_eq!(text(&output.stderr), "err\n");
+}
+
+#[test]
+fn output_comes_as_it_is_written_and_input_reaches_a_running_program() {
+    needs_sandbox!();
+    let place = Place::new();
+    let mut command = place.command(&["run", "--", "sh", "-c", "echo ready; read x; echo got $x"]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut first = [0; 6];
+    stdout.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"ready\n");
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"word\n").unwrap();
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "got word\n");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn files_go_in_and_come_out() {
+    needs_sandbox!();
+    let place = Place::new();
+    std::fs::write(place.work().join("in.txt"), "three\n").unwrap();
+    let script = "cat in.txt /tmp/sub/two.txt > out.txt; mkdir -p d; cp in.txt d/deep.txt";
+    let output = place.run(&[
+        "run",
+        "--file",
+        "in.txt",
+        "--file",
+        "in.txt:/tmp/sub/two.txt",
+        "--out",
+        "out.txt",
+        "--out",
+        "d/deep.txt",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let read = |name: &str| std::fs::read_to_string(place.work().join(name)).unwrap();
+    assert_eq!(read("out.txt"), "three\nthree\n");
+    assert_eq!(read("d/deep.txt"), "three\n");
+}
+
+#[test]
+fn time_that_is_over_is_124_and_everything_is_killed() {
+    needs_sandbox!();
+    let place = Place::new();
+    let output = place.run(&["run", "--timeout", "300ms", "--", "sleep", "60"]);
+    assert_eq!(code(&output), 124, "{output:?}");
+    assert!(
+        until(|| left_behind(&place).is_empty()),
+        "{:?}",
+        left_behind(&place)
+    );
+}
+
+#[test]
+fn json_tells_everything_about_the_job() {
+    needs_sandbox!();
+    let place = Place::new();
+    let job = place.json(&["run", "--json", "--pids", "32", "--", "true"]);
+    assert_eq!(job["outcome"]["kind"], "succeeded");
+    assert_eq!(job["outcome"]["exit_code"], 0);
+    assert!(job["usage"]["wall_ms"].is_u64() && job["timings_ms"]["total"].is_u64());
+    let clauses = job["enforcement"].as_array().unwrap();
+    let clause = |name: &str| {
+        clauses
+            .iter()
+            .find(|c| c["clause"] == name)
+            .cloned()
+            .unwrap()
+    };
+    assert_eq!(
+        (
+            clause("pids")["asked"].clone(),
+            clause("pids")["state"].clone()
+        ),
+        (true.into(), "held".into())
+    );
+    for name in ["isolation", "network", "seccomp", "disk"] {
+        assert_eq!(clause(name)["state"], "held", "{name}");
+    }
+    assert!(groups_of(job["sandbox_id"].as_str().unwrap_or("none")).is_empty());
+}
+
+#[test]
+fn nothing_of_a_sandbox_is_left() {
+    needs_sandbox!();
+    let place = Place::new();
+    assert_eq!(
+        code(&place.run(&["run", "--", "sh", "-c", "sleep 100 & echo x > /tmp/y"])),
+        0
+    );
+    assert!(
+        until(|| left_behind(&place).is_empty()),
+        "{:?}",
+        left_behind(&place)
+    );
+}
+
+#[test]
+fn what_is_wrong_is_said_with_a_code_and_nothing_is_created() {
+    let place = Place::new();
+    std::fs::write(place.work().join("a"), "x").unwrap();
+    let cases: [(&[&str], &str); 9] = [
+        (&["--file", "missing.csv"], "file_missing"),
+        (&["--file", "a:../../etc/passwd"], "path_escapes"),
+        (&["--file", "a:/etc/passwd"], "path_not_writable"),
+        (&["--memory", "0"], "limit_zero"),
+        (&["--timeout", "0s"], "limit_zero"),
+        (&["--profile", "nosuch"], "unknown_profile"),
+        (&["--env", "NOVALUE"], "invalid_argument"),
+        (&["--root", "/no/such/dir"], "file_missing"),
+        (&["--out", "../x"], "path_escapes"),
+    ];
+    for (args, want) in cases {
+        let line: Vec<&str> = [&["run", "--json"], args, &["--", "true"]].concat();
+        let output = place.run(&line);
+        assert_eq!(code(&output), 125, "{args:?}: {output:?}");
+        assert!(text(&output.stdout).contains(want), "{args:?}: {output:?}");
+        let error: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(
+            !error["error"]["hint"].as_str().unwrap().is_empty(),
+            "{args:?}"
+        );
+    }
+    let jobs = place.json(&["job", "ls", "--json"]);
+    assert_eq!(jobs["jobs"].as_array().map(Vec::len), Some(0), "{jobs}");
+}
+
+#[test]
+fn a_limit_beyond_the_machine_is_refused() {
+    needs_sandbox!();
+    let place = Place::new();
+    let output = place.run(&["run", "--json", "--memory", "90000G", "--", "true"]);
+    assert_eq!(code(&output), 125);
+    assert!(
+        text(&output.stdout).contains("limit_beyond_machine"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn a_job_is_on_record_afterwards() {
+    needs_sandbox!();
+    let place = Place::new();
+    place.run(&["run", "--", "echo", "remembered"]);
+    let jobs = place.json(&["job", "ls", "--json"]);
+    let id = jobs["jobs"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(
+        text(&place.run(&["job", "logs", &id]).stdout),
+        "remembered\n"
+    );
+    let shown = text(&place.run(&["job", "get", &id]).stdout);
+    assert!(
+        shown.contains("succeeded") && shown.contains("seccomp"),
+        "{shown}"
+    );
+    assert_eq!(
+        code(&place.run(&["job", "get", "job_00000000000000000000000000000000"])),
+        125
+    );
+}
