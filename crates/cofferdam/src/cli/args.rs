@@ -139,7 +139,7 @@ pub(crate) enum JobCommand {
     Ls {
         /// Only those in this state
         #[arg(long, value_name = "STATE")]
-        state: Option<String>,
+        only: Option<String>,
         /// At most so many
         #[arg(long, value_name = "N", default_value_t = 20)]
         limit: u32,

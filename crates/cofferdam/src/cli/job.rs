@@ -14,7 +14,7 @@ use std::process::ExitCode;
 /// Does what was asked about jobs.
 pub(crate) async fn job(client: &Client, args: JobArgs) -> Result<ExitCode, Failure> {
     match args.command {
-        JobCommand::Ls { state, limit, json } => list(client, state, limit, json).await?,
+        JobCommand::Ls { only, limit, json } => list(client, only, limit, json).await?,
         JobCommand::Get { id, json } => {
             let view = client.job_get(&id).await?;
             table::print(&if json {

@@ -33,7 +33,7 @@ pub(crate) fn hint(text: &str) {
 /// Lays out rows under their titles.
 pub(crate) fn layout(titles: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING);
+    table.load_style(comfy_table::presets::NOTHING);
     table.set_header(titles.iter().copied());
     table.add_rows(rows);
     let lines = table.lines().map(|line| line.trim_end().to_owned() + "\n");

@@ -59,7 +59,7 @@ pub(super) fn plan(spec: &Spec, host: &Host, dir: &Path) -> Result<Plan, Vec<Uns
             uid: tree::USER,
             gid: tree::USER,
             rlimits: rlimits(host, &limits),
-            landlock: (host.landlock_abi > 0).then(|| tree::landlock(root)),
+            landlock: (host.landlock_abi > 0).then(tree::landlock),
             seccomp: filter,
         },
         body: PlanBody::Linux(Box::new(LinuxPlan {

@@ -184,13 +184,12 @@ pub(super) fn data(bytes: u64) -> Data {
     }
 }
 
-/// What Landlock leaves open, over and above the tree.
-pub(super) fn landlock(root: &Root) -> guest::message::Landlock {
+/// What Landlock leaves open. The tree holds only what may be read, so reading is open in all of it;
+/// writing is open where there is something to write, whatever becomes of the mounts.
+pub(super) fn landlock() -> guest::message::Landlock {
     let strings = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
-    let mut read: Vec<String> = root.top.keys().map(|name| format!("/{name}")).collect();
-    read.extend(["/etc", OURS, "/proc", "/dev", "/home", "/var"].map(str::to_owned));
     guest::message::Landlock {
-        read,
+        read: strings(&["/"]),
         write: strings(&[HOME, "/tmp", "/var/tmp", "/dev/shm"]),
         devices: strings(&[
             "/dev/null",
