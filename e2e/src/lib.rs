@@ -166,7 +166,7 @@ impl Server {
     /// Asks it to end, and waits until it has.
     pub fn end(mut self) -> (ExitStatus, String) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        drop(pid.map(|pid| rustix::process::kill_process(pid, Signal::TERM)));
+        let _ = pid.map(|pid| rustix::process::kill_process(pid, Signal::TERM));
         let status = self.child.wait().expect("the server ends");
         (status, self.take_log())
     }
@@ -203,10 +203,13 @@ pub fn until(mut so: impl FnMut() -> bool) -> bool {
     false
 }
 
-/// Sends a request over the Unix socket as curl would, and returns the status and the body.
+/// Sends a request over the Unix socket as curl would, and returns the status and the body; 0 when there
+/// is no server any more.
 pub fn http(socket: &Path, request: &str) -> (u16, String) {
-    let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("a server");
-    exchange(&mut stream, request)
+    match std::os::unix::net::UnixStream::connect(socket) {
+        Ok(mut stream) => exchange(&mut stream, request),
+        Err(_) => (0, String::new()),
+    }
 }
 
 /// Sends a request over a TCP port.
@@ -216,9 +219,8 @@ pub fn http_tcp(address: &str, request: &str) -> (u16, String) {
 }
 
 fn exchange(stream: &mut (impl std::io::Read + std::io::Write), request: &str) -> (u16, String) {
-    stream
-        .write_all(request.as_bytes())
-        .expect("a request is sent");
+    // A server that refuses a body before it was sent whole has closed its end; it has answered.
+    drop(stream.write_all(request.as_bytes()));
     let mut answer = Vec::new();
     // A server that closes early has answered before.
     drop(stream.read_to_end(&mut answer));

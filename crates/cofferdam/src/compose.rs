@@ -146,8 +146,10 @@ async fn start_here(state: &State) -> Result<(Client, Here), Failure> {
     let warming = linux.clone();
     tokio::spawn(async move { drop(warming.warm().await) });
     let node = Node::new(config, node_client, linux.clone(), host);
-    let stop_node = stop.clone();
-    tokio::spawn(async move { node.run(linked, stop_node).await });
+    let (stop_node, working) = (stop.clone(), node.clone());
+    tokio::spawn(async move { working.run(linked, stop_node).await });
+    // Only then is it known what this machine cannot hold, and is the job handed over at once.
+    node.registered().await;
     let client = Client::new(Endpoint::Memory(dial));
     let linux = Some(linux);
     Ok((

@@ -47,6 +47,7 @@ async fn register(node: &Node) -> Duration {
         match node.inner.client.node_register(&hello).await {
             Ok(registered) => {
                 recover::recover(node, registered.held).await;
+                node.inner.registered.cancel();
                 return Duration::from_millis(registered.heartbeat_ms.max(1));
             }
             Err(error) => {

@@ -316,7 +316,7 @@ impl Job {
 
     async fn resume_streams(&mut self, record: &Record) -> Result<Report, Broken> {
         let stream = self.node.inner.driver.connect(&record.handle).await?;
-        let (reader, mut writer) = split(stream);
+        let (mut reader, mut writer) = split(stream);
         let spools = self.spools().map_err(PumpError::Spool)?;
         let (stdout, stderr) = (spools.0.total(), spools.1.total());
         writer
@@ -326,6 +326,14 @@ impl Job {
                 stderr,
             })
             .await?;
+        if !has_started(&mut reader).await? {
+            // We can be here if the last process died after it had the answer to `started` and before
+            // it let the command go: the confined process still waits for it.
+            if self.spec.attach {
+                return Ok(Report::of(Told::canceled())); // The client is gone with that process.
+            }
+            writer.say(&ToGuest::Start(self.start())).await?;
+        }
         // Whoever fed it is gone.
         writer.say(&ToGuest::StdinEnd).await?;
         let client = self.node.inner.client.clone();
@@ -568,6 +576,16 @@ impl Job {
             );
         }
         self.node.at("node.destroyed");
+    }
+}
+
+/// Reads the guest's answer to `Hello`, which comes before anything else: whether it has let the command
+/// go.
+async fn has_started(reader: &mut GuestReader) -> Result<bool, Broken> {
+    let answer = tokio::time::timeout(PROVISION, reader.next()).await;
+    match answer.map_err(|_| Broken::Silent)?? {
+        Incoming::Message(FromGuest::Hello { started, .. }) => Ok(started),
+        Incoming::Message(_) | Incoming::Output(..) | Incoming::File(_) => Err(Broken::Silent),
     }
 }
 

@@ -65,6 +65,8 @@ struct Inner {
     tasks: TaskTracker,
     /// No new work is taken.
     draining: AtomicBool,
+    /// The control plane knows this process.
+    registered: CancellationToken,
 }
 
 /// What the rest of the node knows of a job that it has.
@@ -87,6 +89,7 @@ impl Node {
             freed: Notify::new(),
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
+            registered: CancellationToken::new(),
         };
         Node {
             inner: Arc::new(inner),
@@ -99,6 +102,11 @@ impl Node {
     /// the next node to find.
     pub async fn run(&self, links: mpsc::Receiver<LinkOpen>, stop: CancellationToken) {
         agent::run(self, links, stop).await;
+    }
+
+    /// Waits until the control plane knows this node, and what it can hold.
+    pub async fn registered(&self) {
+        self.inner.registered.cancelled().await;
     }
 
     /// Waits until every job that it has is reported and taken away; takes no new ones.

@@ -74,8 +74,9 @@ impl Error {
 impl From<service::Error> for Error {
     fn from(error: service::Error) -> Self {
         use service::Error as E;
-        let code = match &error {
-            E::Invalid(_) => Code::InvalidArgument,
+        let code = match error {
+            E::Invalid(invalid) => return Self::invalid(invalid),
+            E::Internal { .. } => return Self::internal(error.cause()),
             E::NotFound => Code::NotFound,
             E::Forbidden(_) => Code::Forbidden,
             E::Conflict { code, .. } => Code::parse(code).unwrap_or(Code::Conflict),
@@ -83,15 +84,11 @@ impl From<service::Error> for Error {
             E::Stale => Code::StaleEpoch,
             E::DiskFull => Code::DiskFull,
             E::Unavailable(_) => Code::Unavailable,
-            E::Internal { .. } => return Self::internal(error.cause()),
         };
-        let internal = matches!(error, E::Unavailable(_)).then(|| error.cause());
-        match error {
-            E::Invalid(invalid) => Self::invalid(invalid),
-            error => Self {
-                internal,
-                ..Self::new(code, error.to_string())
-            },
+        let internal = (code == Code::Unavailable).then(|| error.cause());
+        Self {
+            internal,
+            ..Self::new(code, error.to_string())
         }
     }
 }

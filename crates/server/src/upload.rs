@@ -77,12 +77,13 @@ fn write(
 }
 
 fn disk_error(error: &std::io::Error) -> Error {
-    use std::io::ErrorKind;
-    match error.kind() {
-        ErrorKind::FileTooLarge => too_large(limits::FILE_BYTES_MAX),
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            Error::new(Code::DiskFull, "too little room is left on the disk")
-        }
-        _ => Error::internal(error),
+    use std::io::ErrorKind as E;
+    let kind = error.kind();
+    if kind == E::FileTooLarge {
+        too_large(limits::FILE_BYTES_MAX)
+    } else if matches!(kind, E::StorageFull | E::QuotaExceeded) {
+        Error::new(Code::DiskFull, "too little room is left on the disk")
+    } else {
+        Error::internal(error)
     }
 }

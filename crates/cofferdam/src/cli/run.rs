@@ -285,13 +285,6 @@ fn explain(view: &JobView) {
     if let Some(detail) = &view.detail {
         table::note(detail);
     }
-    for (name, report) in [("output", view.stdout), ("error output", view.stderr)] {
-        if report.is_some_and(|report| report.truncated) {
-            table::note(&format!(
-                "the record keeps the beginning and the end of the {name} only"
-            ));
-        }
-    }
 }
 
 fn exit_code(view: &JobView) -> ExitCode {
