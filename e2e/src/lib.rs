@@ -108,9 +108,9 @@ impl Place {
     /// Runs a command line and reads what it printed as JSON.
     pub fn json(&self, args: &[&str]) -> serde_json::Value {
         let output = self.run(args);
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-            panic!("{args:?} printed no JSON ({error}): {output:?}");
-        })
+        let printed = serde_json::from_slice(&output.stdout);
+        assert!(printed.is_ok(), "{args:?} printed no JSON: {output:?}");
+        printed.expect("JSON, which was just checked")
     }
 
     /// Starts a server here, and waits until it answers.

@@ -211,21 +211,21 @@ pub(crate) fn service(state: &State, points: Points) -> Result<Service, Failure>
 
 fn store_failure(state: &State, error: &store::StoreError) -> Failure {
     let path = state.database();
-    match error {
-        store::StoreError::Full => Failure::new(
-            Code::DiskFull,
-            format!("{} cannot be written", path.display()),
-        ),
-        other => Failure::ours(other),
+    let path = path.display();
+    if matches!(error, store::StoreError::Full) {
+        return Failure::new(Code::DiskFull, format!("{path} cannot be written"));
     }
+    if matches!(error, store::StoreError::NewerSchema { .. }) {
+        return Failure::new(Code::StateTooNew, format!("{path}: {error}"));
+    }
+    Failure::ours(error)
 }
 
+/// The driver, and the same again if it is the real one.
+pub(crate) type Drivers = (Arc<dyn Driver>, Option<Arc<Linux>>);
+
 /// The driver that was named.
-pub(crate) fn driver(
-    name: &str,
-    dir: &std::path::Path,
-    host: &Host,
-) -> Result<(Arc<dyn Driver>, Option<Arc<Linux>>), Failure> {
+pub(crate) fn driver(name: &str, dir: &std::path::Path, host: &Host) -> Result<Drivers, Failure> {
     match name {
         "linux" => {
             let linux = Linux::new(&dir.join("linux"), host.clone(), Linger::Yes);

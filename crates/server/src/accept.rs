@@ -169,12 +169,15 @@ where
 
 fn unix_gate(stream: &UnixStream) -> Gate {
     let own = rustix::process::geteuid().as_raw();
-    match stream.peer_cred().map(|peer| peer.uid()) {
-        Ok(uid) if uid == own || uid == 0 => {
-            uid_principal(uid).map_or(Gate::Stranger, |who| Gate::Known(Peer::User(who)))
-        }
-        Ok(_) | Err(_) => Gate::Stranger,
-    }
+    stream
+        .peer_cred()
+        .map_or(Gate::Stranger, |peer| gate_of(peer.uid(), own))
+}
+
+/// Our own user, who could read our files anyway, and root, who can do everything anyway.
+fn gate_of(uid: u32, own: u32) -> Gate {
+    let who = uid_principal(uid).filter(|_| uid == own || uid == 0);
+    who.map_or(Gate::Stranger, |who| Gate::Known(Peer::User(who)))
 }
 
 /// Who this process is, and so whoever knows the token that only its user can read.
@@ -184,4 +187,22 @@ fn own_principal() -> Option<PrincipalId> {
 
 fn uid_principal(uid: u32) -> Option<PrincipalId> {
     format!("uid:{uid}").parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_user_and_root_pass_the_unix_socket() {
+        for (uid, own, passes) in [
+            (1000, 1000, true),
+            (0, 1000, true),
+            (1001, 1000, false),
+            (1000, 0, false),
+        ] {
+            let known = matches!(gate_of(uid, own), Gate::Known(Peer::User(_)));
+            assert_eq!(known, passes, "{uid} at the socket of {own}");
+        }
+    }
 }

@@ -13,12 +13,12 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use http::header::{self, HeaderValue};
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use model::id::JobId;
 use model::job::JobState;
 use service::{Ctx, JobRow};
-use tokio::io::{AsyncWriteExt as _, copy_bidirectional_with_sizes};
+use tokio::io::{AsyncWriteExt as _, BufReader, DuplexStream, copy_buf};
 
 use crate::App;
 use crate::error::Error;
@@ -84,14 +84,14 @@ async fn connect(app: &App, ctx: &Ctx, id: &JobId, upgrade: OnUpgrade) {
     let _attached = app.metrics.attached();
     let work = async {
         let Ok(client) = upgrade.await else { return };
-        let mut client = TokioIo::new(client);
+        let client = TokioIo::new(client);
         let Some(row) = on_node(app, ctx, id).await else {
             return;
         };
         let Some((node, _)) = row.state.lease() else {
             return;
         };
-        let (mut ours, theirs) = tokio::io::duplex(BUFFER_BYTES);
+        let (ours, theirs) = tokio::io::duplex(BUFFER_BYTES);
         let open = LinkOpen {
             job_id: id.to_string(),
             attempt: row.attempt,
@@ -101,13 +101,34 @@ async fn connect(app: &App, ctx: &Ctx, id: &JobId, upgrade: OnUpgrade) {
             tracing::warn!(job.id = %id, %error, "failed to attach a client");
             return;
         }
-        let copied =
-            copy_bidirectional_with_sizes(&mut client, &mut ours, BUFFER_BYTES, BUFFER_BYTES);
-        // A client that vanishes is normal.
-        drop(copied.await);
-        drop(client.shutdown().await);
+        carry(client, ours).await;
     };
     app.stopping.run_until_cancelled(work).await;
+}
+
+/// Copies both ways. The node's end is the end: a client that keeps its side open after it must not
+/// hold a place. The client's is not, because a command may write long after its input has ended.
+async fn carry(client: TokioIo<Upgraded>, node: DuplexStream) {
+    let (from_client, mut to_client) = tokio::io::split(client);
+    let (from_node, mut to_node) = tokio::io::split(node);
+    let up = async {
+        let mut from_client = BufReader::with_capacity(BUFFER_BYTES, from_client);
+        let copied = copy_buf(&mut from_client, &mut to_node).await;
+        drop(to_node.shutdown().await);
+        if copied.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let down = async {
+        let mut from_node = BufReader::with_capacity(BUFFER_BYTES, from_node);
+        drop(copy_buf(&mut from_node, &mut to_client).await);
+        drop(to_client.shutdown().await);
+    };
+    tokio::select! {
+        () = down => {}
+        // The connection broke: the client is gone, or the node has dropped its end.
+        () = up => {}
+    }
 }
 
 /// Waits until a node has said that it has the job; `None` when it ended before. A node that has

@@ -157,17 +157,19 @@ fn bad_query(text: &str) -> Error {
 
 /// Names the field, also where serde names it only in its sentence.
 fn wrong(field: &str, message: &str) -> Error {
-    let unknown = message
-        .strip_prefix("unknown field `")
-        .and_then(|rest| rest.split_once('`'));
-    let Some((name, _)) = unknown else {
-        let missing = message
-            .strip_prefix("missing field `")
-            .and_then(|rest| rest.split_once('`'));
-        let field = missing.map_or_else(|| field.to_owned(), |(name, _)| join(field, name));
-        return Error::field(Code::InvalidArgument, &field, message);
+    let named = |start: &str| {
+        let (name, _) = message.strip_prefix(start)?.split_once('`')?;
+        Some(join(field, name))
     };
-    Error::field(Code::UnknownField, &join(field, name), message)
+    if let Some(field) = named("unknown field `") {
+        return Error::field(Code::UnknownField, &field, message);
+    }
+    let inside = named("missing field `").or_else(|| named("duplicate field `"));
+    Error::field(
+        Code::InvalidArgument,
+        inside.as_deref().unwrap_or(field),
+        message,
+    )
 }
 
 /// `limits` and `memory` are `limits.memory`; the root has no name, and serde may have added the
@@ -192,6 +194,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request<Body>, _: &S) -> Result<Self, Error> {
         let bytes = read_body(request).await?;
+        // serde would take the fields of a list in their order, which nobody documents.
+        if bytes.trim_ascii_start().starts_with(b"[") {
+            return Err(wrong("", "expected an object and not a list"));
+        }
         let mut json = serde_json::Deserializer::from_slice(&bytes);
         let value = serde_path_to_error::deserialize(&mut json).map_err(bad_json)?;
         json.end()
@@ -202,9 +208,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 
 fn bad_json(error: serde_path_to_error::Error<serde_json::Error>) -> Error {
     let path = error.path().to_string();
+    // The body itself has no name; the library writes a dot for it.
+    let path = if path == "." { "" } else { &path };
     let inner = error.into_inner();
     match inner.classify() {
-        serde_json::error::Category::Data => wrong(&path, &inner.to_string()),
+        serde_json::error::Category::Data => wrong(path, &inner.to_string()),
         serde_json::error::Category::Syntax
         | serde_json::error::Category::Eof
         | serde_json::error::Category::Io => Error::new(Code::MalformedJson, inner.to_string()),

@@ -353,7 +353,7 @@ pub fn move_to(tx: &mut Tx<'_>, row: &JobRow, change: &JobChange) -> Result<JobR
         ),
     )?;
     match (
-        &row.state == &JobState::Queued,
+        row.state == JobState::Queued,
         next.state == JobState::Queued,
     ) {
         (true, false) => queue::delete(tx, &row.id)?,

@@ -124,8 +124,11 @@ mod tests {
         let word = format!("decoy-{}", std::process::id());
         let decoys = Decoys::plant(dir.path(), &word).unwrap();
         assert_eq!(decoys.touched(), None);
-        let found = left_over(&word, dir.path()).unwrap();
-        assert_eq!(found, Some(format!("process {}", decoys.process.id())));
+        let process = format!("process {}", decoys.process.id());
+        // A process that has just been started may not show its command line yet.
+        while left_over(&word, dir.path()).unwrap() != Some(process.clone()) {
+            std::thread::yield_now();
+        }
         std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, decoys.port)).unwrap();
         assert_eq!(decoys.touched(), Some("a TCP port of the host"));
         drop(decoys);

@@ -239,7 +239,7 @@ async fn artifacts(
         let name = Path::new(&path)
             .file_name()
             .map(Path::new)
-            .unwrap_or(Path::new("artifact"));
+            .unwrap_or_else(|| Path::new("artifact"));
         run::fetch(client, id, &artifact.id, name).await?;
         table::print(&format!("{}\n", name.display()));
         return Ok(());

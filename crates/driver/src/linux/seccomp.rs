@@ -333,7 +333,7 @@ mod tests {
     }
 
     fn nr(name: &str) -> u32 {
-        Sysno::from_str(name).unwrap().id() as u32
+        Sysno::from_str(name).unwrap().id().cast_unsigned()
     }
 
     const NONE: [u32; 6] = [0; 6];

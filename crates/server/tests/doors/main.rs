@@ -1,0 +1,13 @@
+//! The doors over a real database and no node but the one that the tests play.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "what the tests build on is part of the tests"
+)]
+
+mod answers;
+mod attach;
+mod auth;
+mod bad_input;
+mod life;
+mod world;

@@ -1,0 +1,200 @@
+//! A server with every kind of door, a database in a temporary directory, and a clock that stands.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use api::client::{MemoryDialer, Token};
+use api::{Client, Endpoint};
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::TokioIo;
+use model::id::NodeId;
+use model::points::Points;
+use server::{Door, Links, Peer};
+use service::{Blobs, Clock, Service};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const TOKEN: &str = "a-token-for-tests";
+/// When everything happens: 2025-06-15, 15:06:40 UTC.
+const NOW_MS: u64 = 1_750_000_000_000;
+
+pub(crate) struct World {
+    pub(crate) service: Service,
+    pub(crate) clock: Clock,
+    pub(crate) links: Links,
+    pub(crate) node_id: NodeId,
+    pub(crate) user: Client,
+    pub(crate) node: Client,
+    pub(crate) stop: CancellationToken,
+    pub(crate) serving: Option<JoinHandle<()>>,
+    pub(crate) tcp: SocketAddr,
+    user_door: MemoryDialer,
+    node_door: MemoryDialer,
+    pub(crate) dir: tempfile::TempDir,
+}
+
+/// A request without a body.
+pub(crate) fn bare(method: &str, path: &str) -> Request<Full<Bytes>> {
+    with_body(method, path, "")
+}
+
+pub(crate) fn with_body(method: &str, path: &str, body: &str) -> Request<Full<Bytes>> {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "localhost");
+    request.body(Full::from(body.to_owned())).unwrap()
+}
+
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Reply {
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or(serde_json::Value::Null)
+    }
+
+    pub(crate) fn code(&self) -> String {
+        self.json()["code"].as_str().unwrap_or("no code").to_owned()
+    }
+
+    /// Everything that a client sees, with ids that are the same in every run.
+    pub(crate) fn whole(&self) -> String {
+        let mut text = format!("{}\n", self.status);
+        for (name, value) in &self.headers {
+            if name != "date" && name != "content-length" {
+                writeln!(text, "{name}: {}", value.to_str().unwrap()).unwrap();
+            }
+        }
+        let json = self.json();
+        let body = if json.is_null() {
+            String::from_utf8(self.body.to_vec()).unwrap()
+        } else {
+            serde_json::to_string_pretty(&json).unwrap()
+        };
+        steady_ids(&format!("{text}\n{body}"))
+    }
+}
+
+/// Replaces the random digits of ids by the order in which they appear.
+pub(crate) fn steady_ids(text: &str) -> String {
+    let mut seen: Vec<String> = Vec::new();
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((at, prefix)) = ["job_", "art_", "node_", "req_"]
+        .iter()
+        .filter_map(|prefix| rest.find(prefix).map(|at| (at, *prefix)))
+        .min()
+    {
+        let (before, after) = rest.split_at(at + prefix.len());
+        let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+        let digits = after.len() - after.trim_start_matches(hex).len();
+        out.push_str(before);
+        if digits >= 24 {
+            let id = format!("{prefix}{}", &after[..digits]);
+            let known = seen.iter().position(|other| *other == id);
+            let number = known.unwrap_or_else(|| {
+                seen.push(id);
+                seen.len() - 1
+            });
+            write!(out, "<{number}>").unwrap();
+            rest = &after[digits..];
+        } else {
+            rest = after;
+        }
+    }
+    out + rest
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store =
+            store::Store::open_sqlite(&dir.path().join("cofferdam.db"), Points::none()).unwrap();
+        let blobs = Blobs::open(&dir.path().join("blobs")).unwrap();
+        let clock = Clock::fake(NOW_MS);
+        let service = Service::new(store, blobs, clock.clone(), || Some(u64::MAX));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = listener.local_addr().unwrap();
+        let node_id = NodeId::from_parts(NOW_MS, [7; 10]);
+        let (user_door, user_incoming) = mpsc::channel(4);
+        let (node_door, node_incoming) = mpsc::channel(4);
+        let doors = vec![
+            Door::Memory {
+                incoming: user_incoming,
+                peer: Peer::User("uid:1000".parse().unwrap()),
+            },
+            Door::Memory {
+                incoming: node_incoming,
+                peer: Peer::Node(node_id.clone()),
+            },
+            Door::Tcp {
+                listener,
+                token: Token::new(TOKEN),
+            },
+        ];
+        let (links, stop) = (Links::default(), CancellationToken::new());
+        let serving = server::serve(service.clone(), links.clone(), doors, stop.clone());
+        Self {
+            service,
+            clock,
+            links,
+            node_id,
+            user: Client::new(Endpoint::Memory(user_door.clone())),
+            node: Client::new(Endpoint::Memory(node_door.clone())),
+            stop,
+            serving: Some(tokio::spawn(serving)),
+            tcp,
+            user_door,
+            node_door,
+            dir,
+        }
+    }
+
+    /// Asks as a person.
+    pub(crate) async fn ask(&self, request: Request<Full<Bytes>>) -> Reply {
+        exchange(memory(&self.user_door).await, request).await
+    }
+
+    /// Asks as the node.
+    pub(crate) async fn ask_as_node(&self, request: Request<Full<Bytes>>) -> Reply {
+        exchange(memory(&self.node_door).await, request).await
+    }
+
+    /// Asks over TCP, with just these headers.
+    pub(crate) async fn ask_tcp(&self, request: Request<Full<Bytes>>) -> Reply {
+        exchange(TcpStream::connect(self.tcp).await.unwrap(), request).await
+    }
+}
+
+async fn memory(door: &MemoryDialer) -> tokio::io::DuplexStream {
+    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    door.send(theirs).await.unwrap();
+    ours
+}
+
+async fn exchange(
+    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    request: Request<Full<Bytes>>,
+) -> Reply {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io))
+        .await
+        .unwrap();
+    drop(tokio::spawn(connection));
+    let response = sender.send_request(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Reply {
+        status: parts.status,
+        headers: parts.headers,
+        body,
+    }
+}
