@@ -7,7 +7,14 @@ use std::collections::BTreeMap;
 const JOBS: usize = 2;
 
 fn create(place: &Place, argv: &str, attempts: u32) -> Option<String> {
-    let body = format!(r#"{{"argv":[{argv}],"retry":{{"max_attempts":{attempts}}}}}"#);
+    // One kind of job finds a spare sandbox, the other does not.
+    let limits = if attempts == 1 {
+        "{}"
+    } else {
+        r#"{"pids":60}"#
+    };
+    let body =
+        format!(r#"{{"argv":[{argv}],"limits":{limits},"retry":{{"max_attempts":{attempts}}}}}"#);
     let request = format!(
         "POST /v1/jobs HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
@@ -113,6 +120,7 @@ fn a_server_killed_at_every_write_point_loses_nothing_and_leaves_nothing() {
         "node.removed",
         "node.reported",
         "node.sandboxed",
+        "node.spared",
         "store.after_commit",
         "store.before_commit",
     ];
@@ -126,7 +134,7 @@ fn a_server_killed_at_every_write_point_loses_nothing_and_leaves_nothing() {
         let mut server = place.up(&["--driver", "fake"], &[("COFFERDAM_DIE_AT", point)]);
         let known = scenario(&place, &mut server);
         drop(server);
-        let restarted = place.up(&["--driver", "fake"], &[]);
+        let restarted = place.up(&["--driver", "fake", "--spares", "0"], &[]);
         check(&place, &known, point);
         drop(restarted);
     }
@@ -150,7 +158,7 @@ fn a_server_killed_at_random_with_real_sandboxes_goes_on_with_them() {
             .collect();
         std::thread::sleep(std::time::Duration::from_millis(delay));
         server.kill();
-        let restarted = place.up(&[], &[]);
+        let restarted = place.up(&["--spares", "0"], &[]);
         check(&place, &known, &format!("{delay} ms"));
         for (id, (_, outcome, _)) in jobs(&place) {
             let log = place.run(&["job", "logs", &id]).stdout;

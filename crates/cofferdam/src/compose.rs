@@ -139,6 +139,7 @@ async fn start_here(state: &State) -> Result<(Client, Here), Failure> {
         name: format!("run-{}", std::process::id()),
         incarnation: node_id.to_string(),
         slots: SLOTS_HERE,
+        spares: 0,
         dir: dir.clone(),
         points: Points::none(),
     };

@@ -59,6 +59,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
         name: hostname(),
         incarnation: crate::state::new_node_id()?.to_string(),
         slots: up.slots,
+        spares: up.spares,
         dir,
         points,
     };

@@ -1,6 +1,6 @@
 //! The node's own loops: registering, renewing, polling, and handing clients to jobs.
 
-use crate::{Node, job, recover};
+use crate::{Node, job, recover, spare};
 use api::attach::LinkOpen;
 use api::node::{JobRef, NodeHeartbeat, NodePoll, NodeRegister};
 use model::limits;
@@ -20,6 +20,10 @@ const POLL_WAIT: Duration = Duration::from_secs(20);
 pub(crate) async fn run(node: &Node, links: mpsc::Receiver<LinkOpen>, stop: CancellationToken) {
     let work = async {
         let heartbeat = register(node).await;
+        let filling = node.clone();
+        node.inner
+            .tasks
+            .spawn(async move { spare::fill(&filling).await });
         tokio::join!(renew(node, heartbeat), poll(node), hand_over(node, links));
     };
     // Dropped where it waits: everything that must not be forgotten is on the disk.
@@ -62,6 +66,7 @@ async fn register(node: &Node) -> Duration {
 async fn renew(node: &Node, every: Duration) {
     loop {
         tokio::time::sleep(every).await;
+        spare::expire(node).await;
         let running = held(node);
         let incarnation = node.inner.config.incarnation.clone();
         match node

@@ -3,6 +3,7 @@
 use crate::outcome::{self, Asked, Told};
 use crate::pump::{End, Lease as PumpLease, Pump, PumpError};
 use crate::record::{self, Record};
+use crate::spare::{self, PROVISION, Standing};
 use crate::spool::{Piece, Spool};
 use crate::{Node, Running, convert, files};
 use api::attach::LinkOpen;
@@ -22,8 +23,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// How long a sandbox may take until its guest has answered and the workload is confined.
-const PROVISION: Duration = Duration::from_secs(60);
 /// How long a job that is to be attached to waits for its client.
 const ATTACH: Duration = Duration::from_secs(30);
 /// Clients that wait to be attached to one job.
@@ -65,7 +64,7 @@ impl Report {
 
 /// Why a job could not be carried through; the sandbox is destroyed in any case.
 #[derive(Debug, thiserror::Error)]
-enum Broken {
+pub(crate) enum Broken {
     #[error("make the sandbox")]
     Driver(#[from] DriverError),
     #[error("speak with the guest")]
@@ -129,23 +128,21 @@ impl Job {
 
     /// From the lease to the end. The report goes out before anything is taken away.
     async fn run(mut self, lease: Lease) {
-        match self.plan() {
+        let spare = spare::take(&self.node, &self.spec, self.life()).await;
+        match spare
+            .as_ref()
+            .map_or_else(|| self.plan(), |one| Ok(one.plan.clone()))
+        {
             Err(told) => self.finish(Report::of(told)).await,
             Ok(plan) => {
-                let record = Record::new(&lease, plan.handle.clone());
-                if let Err(error) = record.write(&self.dir) {
-                    let told = Told::refused(format!("the node cannot write its records: {error}"));
-                    self.finish(Report::of(told)).await;
-                } else {
-                    self.node.at("node.recorded");
-                    let report = self.carry_out(&plan, record).await;
-                    self.node.at("node.ended");
-                    self.finish(report).await;
-                    self.destroy(&plan.handle).await;
-                }
+                let report = self.carry_out(&plan, &lease, spare).await;
+                self.node.at("node.ended");
+                self.finish(report).await;
+                self.destroy(&plan.handle).await;
             }
         }
         self.leave();
+        spare::fill(&self.node).await;
     }
 
     /// From a sandbox that lived on to the end.
@@ -170,6 +167,12 @@ impl Job {
         self.node.inner.freed.notify_one();
     }
 
+    /// How long its sandbox may live.
+    fn life(&self) -> Duration {
+        let command = self.spec.timeout_ms.saturating_add(limits::GRACE_MS);
+        Duration::from_millis(command.saturating_add(limits::LIFE_MARGIN_MS))
+    }
+
     fn plan(&self) -> Result<Plan, Told> {
         let root = self
             .spec
@@ -180,12 +183,11 @@ impl Job {
         let root = root.map_err(|error| {
             Told::refused(format!("the root file system cannot be read: {error}"))
         })?;
-        let life = self.spec.timeout_ms + limits::GRACE_MS + limits::LIFE_MARGIN_MS;
         let spec = Spec {
             id: new_sandbox_id(),
             root,
             limits: convert::limits(self.spec.limits),
-            life: Duration::from_millis(life),
+            life: self.life(),
         };
         self.node
             .inner
@@ -199,23 +201,33 @@ impl Job {
             })
     }
 
-    async fn carry_out(&mut self, plan: &Plan, mut record: Record) -> Report {
+    async fn carry_out(&mut self, plan: &Plan, lease: &Lease, spare: Option<Standing>) -> Report {
+        let mut record = Record::new(lease, plan.handle.clone());
+        // A spare is there already, and found by the driver's own list; it is written down when the
+        // command is let go. Anything else is written down before it is made.
+        if spare.is_none() {
+            if let Err(error) = record.write(&self.dir) {
+                return Report::of(unwritten(&error));
+            }
+            self.node.at("node.recorded");
+        }
         // The sandbox is made while `started` travels; the command is let go when both are there.
-        let (made, acknowledged) = tokio::join!(
-            tokio::time::timeout(PROVISION, self.provision(plan)),
-            self.say_started(plan),
-        );
+        let (made, acknowledged) =
+            tokio::join!(self.provision(plan, spare), self.say_started(plan));
         let Some(cancel) = acknowledged else {
             return Report::of(Told::lost("the lease was not this node's any more"));
         };
         self.node.at("node.acknowledged");
-        let guest = match made.map_err(|_| Broken::Silent).flatten() {
+        let guest = match made {
             Ok(guest) => guest,
             Err(error) => return self.not_made(plan, &error).await,
         };
-        record.released = true;
-        if cancel || self.cancel.is_cancelled() || record.write(&self.dir).is_err() {
+        if cancel || self.cancel.is_cancelled() {
             return Report::of(Told::canceled());
+        }
+        record.released = true;
+        if let Err(error) = record.write(&self.dir) {
+            return Report::of(unwritten(&error));
         }
         self.node.at("node.released");
         match self.run_command(plan, guest).await {
@@ -228,40 +240,25 @@ impl Job {
     async fn provision(
         &self,
         plan: &Plan,
+        spare: Option<Standing>,
     ) -> Result<Result<(GuestReader, GuestWriter), Told>, Broken> {
-        let driver = &self.node.inner.driver;
-        driver.start(plan).await?;
-        self.node.at("node.sandboxed");
-        let (mut reader, mut writer) = split(driver.connect(&plan.handle).await?);
-        writer
-            .say(&ToGuest::Hello {
-                version: VERSION,
-                stdout: 0,
-                stderr: 0,
-            })
-            .await?;
-        writer.say(&ToGuest::Confine(plan.confine.clone())).await?;
-        loop {
-            match reader.next().await? {
-                Incoming::Message(FromGuest::Hello { version, .. }) if version != VERSION => {
-                    return Err(GuestError::Version { theirs: version }.into());
-                }
-                Incoming::Message(FromGuest::Confined) => break,
-                Incoming::Message(FromGuest::Started {
-                    failure: Some(failure),
-                }) => {
-                    return Ok(Err(outcome::not_started("", &failure)));
-                }
-                Incoming::Message(_) | Incoming::Output(..) | Incoming::File(_) => {}
-            }
-        }
+        let standing = match spare {
+            Some(standing) => Ok(standing),
+            None => spare::stand(&self.node, plan.clone()).await?,
+        };
+        let mut standing = match standing {
+            Ok(standing) => standing,
+            Err(told) => return Ok(Err(told)),
+        };
         for file in &self.spec.files {
-            let halves = (&mut reader, &mut writer);
-            if let Err(error) = files::put(&self.node.inner.client, halves, file).await {
+            let halves = (&mut standing.reader, &mut standing.writer);
+            let put = files::put(&self.node.inner.client, halves, file);
+            let put = tokio::time::timeout(PROVISION, put).await;
+            if let Err(error) = put.map_err(|_| Broken::Silent)? {
                 return Ok(Err(files::put_failed(file, &error)));
             }
         }
-        Ok(Ok((reader, writer)))
+        Ok(Ok((standing.reader, standing.writer)))
     }
 
     /// Tells the control plane that the command is about to be let go. `None`: it may not be. Otherwise
@@ -579,6 +576,10 @@ impl Job {
     }
 }
 
+fn unwritten(error: &std::io::Error) -> Told {
+    Told::refused(format!("the node cannot write its records: {error}"))
+}
+
 /// Reads the guest's answer to `Hello`, which comes before anything else: whether it has let the command
 /// go.
 async fn has_started(reader: &mut GuestReader) -> Result<bool, Broken> {
@@ -625,7 +626,7 @@ where
     clippy::disallowed_methods,
     reason = "an id carries the moment of its making, and decides nothing"
 )]
-fn new_sandbox_id() -> SandboxId {
+pub(crate) fn new_sandbox_id() -> SandboxId {
     let mut random = [0; 10];
     // Without random bytes two sandboxes of one millisecond would share a name, and starting the
     // second would be refused; nothing weaker than that happens.

@@ -17,6 +17,7 @@ mod outcome;
 mod pump;
 mod record;
 mod recover;
+mod spare;
 mod spool;
 
 use api::attach::LinkOpen;
@@ -41,6 +42,8 @@ pub struct Config {
     pub incarnation: String,
     /// Jobs at one time.
     pub slots: u32,
+    /// Sandboxes that are kept ready for the next jobs.
+    pub spares: u32,
     /// Private to this node: the records of its jobs and their output.
     pub dir: PathBuf,
     /// Where a test may stop the process.
@@ -60,6 +63,7 @@ struct Inner {
     driver: Arc<dyn Driver>,
     host: Host,
     jobs: Mutex<HashMap<String, Running>>,
+    spares: spare::Spares,
     /// A slot became free, or there is none any more.
     freed: Notify,
     tasks: TaskTracker,
@@ -86,6 +90,7 @@ impl Node {
             driver,
             host,
             jobs: Mutex::default(),
+            spares: spare::Spares::default(),
             freed: Notify::new(),
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
@@ -98,10 +103,14 @@ impl Node {
 
     /// Works until `stop`. Clients that want a job's streams come through `links`.
     ///
-    /// When it returns, jobs that were running go on in their sandboxes where the driver lets them, for
+    /// When it returns, no spare sandbox is left, and jobs that were running go on in their sandboxes where the driver lets them, for
     /// the next node to find.
     pub async fn run(&self, links: mpsc::Receiver<LinkOpen>, stop: CancellationToken) {
         agent::run(self, links, stop).await;
+        self.inner
+            .draining
+            .store(true, std::sync::atomic::Ordering::Release);
+        spare::clear(self).await;
     }
 
     /// Waits until the control plane knows this node, and what it can hold.
@@ -116,6 +125,7 @@ impl Node {
             .store(true, std::sync::atomic::Ordering::Release);
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+        spare::clear(self).await;
     }
 
     fn jobs(&self) -> MutexGuard<'_, HashMap<String, Running>> {

@@ -1,18 +1,22 @@
 //! Blobs: files by the hash of their bytes, in one directory.
 
 use sha2::{Digest, Sha256};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Numbers for files that are being written, for the whole process.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+/// Names that may be taken before a writer gives up: what crashed processes of the same number left.
+const NAMES_MAX: u32 = 10_000;
+
 /// The directory of all blobs. Clones are the same directory.
 #[derive(Debug, Clone)]
 pub struct Blobs {
     dir: Arc<PathBuf>,
-    next: Arc<AtomicU64>,
 }
 
 /// A blob that is being written. Dropped before [`BlobWriter::finish`], nothing of it stays.
@@ -25,6 +29,8 @@ pub struct BlobWriter {
     size_bytes: u64,
     most: u64,
     kept: bool,
+    /// Locked, so that nobody who opens the directory takes this file for one that was left.
+    _incoming: File,
 }
 
 /// A blob that was written.
@@ -44,9 +50,9 @@ impl Blobs {
     /// Those of making the directory.
     pub fn open(dir: &Path) -> io::Result<Blobs> {
         private_dir(dir)?;
+        remove_left(&dir.join("incoming"))?;
         Ok(Blobs {
             dir: Arc::new(dir.to_owned()),
-            next: Arc::default(),
         })
     }
 
@@ -57,15 +63,9 @@ impl Blobs {
     pub fn writer(&self, most: u64) -> io::Result<BlobWriter> {
         let incoming = self.dir.join("incoming");
         private_dir(&incoming)?;
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let temporary = incoming.join(format!("{}-{number}", std::process::id()));
-        let mut options = File::options();
-        let file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
+        let lock = File::open(&incoming)?;
+        lock.lock_shared()?;
+        let (temporary, file) = new_file(&incoming)?;
         let (dir, hash) = (self.dir.clone(), Sha256::new());
         Ok(BlobWriter {
             dir,
@@ -75,6 +75,7 @@ impl Blobs {
             size_bytes: 0,
             most,
             kept: false,
+            _incoming: lock,
         })
     }
 
@@ -96,6 +97,38 @@ impl Blobs {
             _ => Ok(()),
         }
     }
+}
+
+/// Removes what crashed processes left half written. Whoever writes has the directory locked.
+fn remove_left(incoming: &Path) -> io::Result<()> {
+    let lock = match File::open(incoming) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(()),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    for entry in std::fs::read_dir(incoming)? {
+        std::fs::remove_file(entry?.path())?;
+    }
+    Ok(())
+}
+
+/// A file that nobody else has, not even a process of the same number in another container.
+fn new_file(incoming: &Path) -> io::Result<(PathBuf, File)> {
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(0o600);
+    for _ in 0..NAMES_MAX {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = incoming.join(format!("{}-{number}", std::process::id()));
+        match options.open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            opened => return Ok((path, opened?)),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 fn private_dir(dir: &Path) -> io::Result<()> {
@@ -149,6 +182,8 @@ impl BlobWriter {
         self.kept = true;
         if let Some(parent) = path.parent() {
             File::open(parent)?.sync_all()?;
+            // The parent may be new itself, or be so new that whoever made it has not synced it yet.
+            File::open(&*self.dir)?.sync_all()?;
         }
         Ok(Written {
             digest,
@@ -160,7 +195,7 @@ impl BlobWriter {
 impl Drop for BlobWriter {
     fn drop(&mut self) {
         if !self.kept {
-            // What cannot be removed now is overwritten by the next process with this number.
+            // What cannot be removed now is removed when the directory is opened next.
             drop(std::fs::remove_file(&self.temporary));
         }
     }
@@ -207,6 +242,41 @@ mod tests {
                 .count(),
             0
         );
+    }
+
+    #[test]
+    fn two_writers_of_one_process_or_number_never_share_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Blobs::open(dir.path()).unwrap();
+        let mut writers = [open().writer(9).unwrap(), open().writer(9).unwrap()];
+        for (writer, bytes) in writers.iter_mut().zip([b"one", b"two"]) {
+            writer.write_all(bytes).unwrap();
+        }
+        for (writer, bytes) in writers.into_iter().zip([b"one", b"two"]) {
+            let digest = writer.finish().unwrap().digest;
+            let mut read = Vec::new();
+            open()
+                .open_blob(&digest)
+                .unwrap()
+                .read_to_end(&mut read)
+                .unwrap();
+            assert_eq!(read, bytes);
+        }
+    }
+
+    #[test]
+    fn what_a_crash_left_is_removed_when_nobody_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path()).unwrap();
+        let mut writer = blobs.writer(9).unwrap();
+        writer.write_all(b"abc").unwrap();
+        let left = dir.path().join("incoming/1-0");
+        std::fs::write(&left, "half").unwrap();
+        drop(Blobs::open(dir.path()).unwrap());
+        assert!(left.exists(), "somebody writes");
+        writer.finish().unwrap();
+        drop(Blobs::open(dir.path()).unwrap());
+        assert!(!left.exists());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::StoreError;
 use bytes::BytesMut;
 use postgres::types::{IsNull, ToSql, Type};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A value in a statement or a row.
@@ -46,13 +47,19 @@ impl From<bool> for Value {
 
 impl From<&str> for Value {
     fn from(value: &str) -> Value {
-        Value::Text(value.to_owned())
+        value.to_owned().into()
     }
 }
 
 impl From<String> for Value {
+    /// PostgreSQL has no text with NUL. What a node says of a hostile command may have one, and must not
+    /// make its report one that can never be stored.
     fn from(value: String) -> Value {
-        Value::Text(value)
+        Value::Text(if value.contains('\0') {
+            value.replace('\0', "\u{fffd}")
+        } else {
+            value
+        })
     }
 }
 
@@ -223,27 +230,48 @@ pub(crate) fn to_json<T: serde::Serialize>(value: &T) -> Result<String, StoreErr
 /// A transaction.
 #[derive(Debug)]
 pub struct Tx<'t> {
-    pub(crate) conn: Conn<'t>,
+    conn: Conn<'t>,
+    failed: bool,
 }
 
 pub(crate) enum Conn<'t> {
     Sqlite(&'t rusqlite::Connection),
-    Postgres(Box<postgres::Transaction<'t>>),
+    Postgres(Box<postgres::Transaction<'t>>, &'t mut Prepared),
 }
+
+/// The statements that a connection to PostgreSQL has prepared, which spares a round trip for each use.
+/// Their texts are in the program, so there are not many.
+pub(crate) type Prepared = HashMap<&'static str, postgres::Statement>;
 
 impl std::fmt::Debug for Conn<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Conn::Sqlite(_) => "sqlite",
-            Conn::Postgres(_) => "postgres",
+            Conn::Postgres(..) => "postgres",
         })
     }
 }
 
-impl Tx<'_> {
+impl<'t> Tx<'t> {
+    pub(crate) fn new(conn: Conn<'t>) -> Tx<'t> {
+        Tx {
+            conn,
+            failed: false,
+        }
+    }
+
+    /// Whether a statement has failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    pub(crate) fn into_conn(self) -> Conn<'t> {
+        self.conn
+    }
+
     /// Whether rows can be locked, and locked ones skipped.
     pub(crate) fn has_row_locks(&self) -> bool {
-        matches!(self.conn, Conn::Postgres(_))
+        matches!(self.conn, Conn::Postgres(..))
     }
 
     /// Runs a statement; returns how many rows it changed.
@@ -251,21 +279,14 @@ impl Tx<'_> {
     /// # Errors
     /// What the database says.
     pub fn execute(&mut self, sql: &'static str, values: &[Value]) -> Result<u64, StoreError> {
-        match &mut self.conn {
-            Conn::Sqlite(conn) => {
-                let mut statement = conn.prepare_cached(sql)?;
-                check_placeholders(&statement);
-                let changed = statement.execute(rusqlite::params_from_iter(values))?;
-                Ok(changed as u64)
-            }
-            Conn::Postgres(tx) => {
-                let values: Vec<&(dyn ToSql + Sync)> = values
-                    .iter()
-                    .map(|value| value as &(dyn ToSql + Sync))
-                    .collect();
-                Ok(tx.execute(sql, &values)?)
-            }
-        }
+        let changed = match &mut self.conn {
+            Conn::Sqlite(conn) => execute_sqlite(conn, sql, values),
+            Conn::Postgres(tx, prepared) => prepare(tx, prepared, sql)
+                .and_then(|statement| tx.execute(&statement, &borrowed(values)))
+                .map_err(StoreError::from),
+        };
+        self.failed |= changed.is_err();
+        changed
     }
 
     /// Runs a query.
@@ -273,32 +294,15 @@ impl Tx<'_> {
     /// # Errors
     /// What the database says.
     pub fn query(&mut self, sql: &'static str, values: &[Value]) -> Result<Vec<Row>, StoreError> {
-        match &mut self.conn {
-            Conn::Sqlite(conn) => {
-                let mut statement = conn.prepare_cached(sql)?;
-                check_placeholders(&statement);
-                let names = statement.column_names();
-                let columns: Arc<[String]> = names.into_iter().map(str::to_owned).collect();
-                let mut rows = statement.query(rusqlite::params_from_iter(values))?;
-                let mut found = Vec::new();
-                while let Some(row) = rows.next()? {
-                    let values = (0..columns.len()).map(|i| Ok(from_sqlite(row.get_ref(i)?)));
-                    let values = values.collect::<Result<_, rusqlite::Error>>()?;
-                    found.push(Row {
-                        columns: columns.clone(),
-                        values,
-                    });
-                }
-                Ok(found)
-            }
-            Conn::Postgres(tx) => {
-                let values: Vec<&(dyn ToSql + Sync)> = values
-                    .iter()
-                    .map(|value| value as &(dyn ToSql + Sync))
-                    .collect();
-                tx.query(sql, &values)?.iter().map(from_postgres).collect()
-            }
-        }
+        let rows = match &mut self.conn {
+            Conn::Sqlite(conn) => query_sqlite(conn, sql, values),
+            Conn::Postgres(tx, prepared) => prepare(tx, prepared, sql)
+                .and_then(|statement| tx.query(&statement, &borrowed(values)))
+                .map_err(StoreError::from)
+                .and_then(|rows| rows.iter().map(from_postgres).collect()),
+        };
+        self.failed |= rows.is_err();
+        rows
     }
 
     /// Runs a query that has one row or none.
@@ -312,6 +316,57 @@ impl Tx<'_> {
     ) -> Result<Option<Row>, StoreError> {
         Ok(self.query(sql, values)?.into_iter().next())
     }
+}
+
+fn execute_sqlite(
+    conn: &rusqlite::Connection,
+    sql: &str,
+    values: &[Value],
+) -> Result<u64, StoreError> {
+    let mut statement = conn.prepare_cached(sql)?;
+    check_placeholders(&statement);
+    let changed = statement.execute(rusqlite::params_from_iter(values))?;
+    Ok(changed as u64)
+}
+
+fn query_sqlite(
+    conn: &rusqlite::Connection,
+    sql: &str,
+    values: &[Value],
+) -> Result<Vec<Row>, StoreError> {
+    let mut statement = conn.prepare_cached(sql)?;
+    check_placeholders(&statement);
+    let names = statement.column_names();
+    let columns: Arc<[String]> = names.into_iter().map(str::to_owned).collect();
+    let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let values = (0..columns.len()).map(|i| Ok(from_sqlite(row.get_ref(i)?)));
+        let values = values.collect::<Result<_, rusqlite::Error>>()?;
+        found.push(Row {
+            columns: columns.clone(),
+            values,
+        });
+    }
+    Ok(found)
+}
+
+fn prepare(
+    tx: &mut postgres::Transaction<'_>,
+    prepared: &mut Prepared,
+    sql: &'static str,
+) -> Result<postgres::Statement, postgres::Error> {
+    if let Some(statement) = prepared.get(sql) {
+        return Ok(statement.clone());
+    }
+    let statement = tx.prepare(sql)?;
+    prepared.insert(sql, statement.clone());
+    Ok(statement)
+}
+
+fn borrowed(values: &[Value]) -> Vec<&(dyn ToSql + Sync)> {
+    let values = values.iter();
+    values.map(|value| value as &(dyn ToSql + Sync)).collect()
 }
 
 /// SQLite numbers named placeholders by first appearance, PostgreSQL by their name. One text means the

@@ -35,19 +35,23 @@ pub enum StoreError {
     /// The database's threads have ended.
     #[error("reach the database: it is closed")]
     Closed,
-    /// The database could not be reached, or is busy with something for too long. Try again.
+    /// The database could not be reached, or is busy with something for too long. Try again; but if the
+    /// connection broke, or the disk failed, during the commit, then the unit may have happened.
     #[error("reach the database")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Anything else that the database says.
+    /// Anything else that the database says, or a unit that is wrong in itself.
     #[error("run a statement")]
     Database(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> StoreError {
-        use rusqlite::ErrorCode;
+        use rusqlite::{ErrorCode, ffi};
+        let extended = error.sqlite_error().map(|error| error.extended_code);
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => StoreError::Full,
+            // The index of the log could not be made longer, which only a full disk refuses.
+            _ if extended == Some(ffi::SQLITE_IOERR_SHMSIZE) => StoreError::Full,
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                 StoreError::Unavailable(Box::new(error))
             }
@@ -61,9 +65,24 @@ impl From<postgres::Error> for StoreError {
         use postgres::error::SqlState;
         match error.code() {
             Some(&SqlState::DISK_FULL) => StoreError::Full,
-            None => StoreError::Unavailable(Box::new(error)),
-            Some(_) if error.is_closed() => StoreError::Unavailable(Box::new(error)),
-            Some(_) => StoreError::Database(Box::new(error)),
+            Some(code) if will_pass(code) => StoreError::Unavailable(Box::new(error)),
+            None if is_of_connection(&error) => StoreError::Unavailable(Box::new(error)),
+            Some(_) | None => StoreError::Database(Box::new(error)),
         }
     }
+}
+
+/// Whether PostgreSQL says that it is not the statement's fault: the server stops or starts, is a
+/// standby, has too little of something, or somebody else has the lock for too long.
+fn will_pass(code: &postgres::error::SqlState) -> bool {
+    let code = code.code();
+    let class = code.get(..2).unwrap_or_default();
+    matches!(class, "08" | "53" | "57") || matches!(code, "25006" | "25P03" | "55P03")
+}
+
+/// Whether an error without a word of the server is one of the way there, and not of our values.
+fn is_of_connection(error: &postgres::Error) -> bool {
+    use std::error::Error as _;
+    let of_io = |source: &(dyn std::error::Error + 'static)| source.is::<std::io::Error>();
+    error.is_closed() || error.source().is_none_or(of_io)
 }

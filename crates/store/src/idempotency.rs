@@ -3,6 +3,9 @@
 use crate::{StoreError, Tx};
 use model::id::{PrincipalId, TenantId};
 
+/// Keys that one call forgets: what a busy hour leaves, in a transaction that others hardly notice.
+const PRUNE_MAX: u32 = 10_000;
+
 /// Whose key it is, and for what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyOwner {
@@ -81,13 +84,15 @@ pub fn put(
     }
 }
 
-/// Forgets keys that are older.
+/// Forgets keys that are older, at most [`PRUNE_MAX`] of them, the oldest first. Returns how many.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn prune(tx: &mut Tx<'_>, before_ms: u64) -> Result<u64, StoreError> {
     tx.execute(
-        "DELETE FROM idempotency WHERE created_at_ms < $1",
-        &[before_ms.into()],
+        "DELETE FROM idempotency WHERE (tenant, principal, operation, key) IN \
+         (SELECT tenant, principal, operation, key FROM idempotency WHERE created_at_ms < $1 \
+         ORDER BY created_at_ms LIMIT $2)",
+        &[before_ms.into(), PRUNE_MAX.into()],
     )
 }

@@ -300,35 +300,20 @@ pub fn list(
 /// [`StoreError::Stale`] when somebody has, or [`StoreError`] of the database.
 pub fn move_to(tx: &mut Tx<'_>, row: &JobRow, change: &JobChange) -> Result<JobRow, StoreError> {
     let next = after(row, change);
-    let end = change.end.clone().unwrap_or_default();
-    let values: Vec<Value> = vec![
-        next.state.name().into(),
-        to_json(&next.state)?.into(),
-        next.version.into(),
-        next.attempt.into(),
-        next.epoch.into(),
-        next.node.as_ref().map(NodeId::as_str).into(),
-        next.cancel_requested.into(),
-        next.queued_at_ms.into(),
-        next.leased_at_ms.into(),
-        next.started_at_ms.into(),
-        next.finished_at_ms.into(),
-        next.driver.clone().into(),
-        next.sandbox_id.as_ref().map(SandboxId::as_str).into(),
-        (!next.enforcement.is_empty())
-            .then(|| to_json(&next.enforcement))
-            .transpose()?
-            .into(),
-        end.usage.as_ref().map(to_json).transpose()?.into(),
-        end.detail.into(),
-        end.stdout.as_ref().map(to_json).transpose()?.into(),
-        end.stderr.as_ref().map(to_json).transpose()?.into(),
-        end.report_hash.into(),
+    let waited = row.state == JobState::Queued;
+    let waits = next.state == JobState::Queued;
+    // The place in the queue before the row, as a claim locks them: in the other order, a cancel and a
+    // claim of the same job would each wait for what the other has.
+    if waited && !waits {
+        queue::delete(tx, &row.id)?;
+    }
+    let mut values = changed_columns(&next)?;
+    values.extend([
         row.id.as_str().into(),
         row.version.into(),
         row.state.name().into(),
         row.epoch.into(),
-    ];
+    ]);
     let changed = tx.execute(
         "UPDATE job SET state = $1, state_json = $2, version = $3, attempt = $4, epoch = $5, \
          node = $6, cancel_requested = $7, queued_at_ms = $8, leased_at_ms = $9, \
@@ -352,15 +337,36 @@ pub fn move_to(tx: &mut Tx<'_>, row: &JobRow, change: &JobChange) -> Result<JobR
             change.at_ms,
         ),
     )?;
-    match (
-        row.state == JobState::Queued,
-        next.state == JobState::Queued,
-    ) {
-        (true, false) => queue::delete(tx, &row.id)?,
-        (false, true) => queue::insert(tx, &next)?,
-        (true, true) | (false, false) => {}
+    if waits && !waited {
+        queue::insert(tx, &next)?;
     }
     Ok(next)
+}
+
+/// What a change may write, in the order of the statement of [`move_to`].
+fn changed_columns(next: &JobRow) -> Result<Vec<Value>, StoreError> {
+    let enforcement = Some(&next.enforcement).filter(|clauses| !clauses.is_empty());
+    Ok(vec![
+        next.state.name().into(),
+        to_json(&next.state)?.into(),
+        next.version.into(),
+        next.attempt.into(),
+        next.epoch.into(),
+        next.node.as_ref().map(NodeId::as_str).into(),
+        next.cancel_requested.into(),
+        next.queued_at_ms.into(),
+        next.leased_at_ms.into(),
+        next.started_at_ms.into(),
+        next.finished_at_ms.into(),
+        next.driver.clone().into(),
+        next.sandbox_id.as_ref().map(SandboxId::as_str).into(),
+        enforcement.map(to_json).transpose()?.into(),
+        next.usage.as_ref().map(to_json).transpose()?.into(),
+        next.detail.clone().into(),
+        next.stdout.as_ref().map(to_json).transpose()?.into(),
+        next.stderr.as_ref().map(to_json).transpose()?.into(),
+        next.report_hash.clone().into(),
+    ])
 }
 
 /// The row after a change.
@@ -376,7 +382,11 @@ fn after(row: &JobRow, change: &JobChange) -> JobRow {
             next.node = Some(node.clone());
             next.epoch = *epoch;
             next.leased_at_ms = Some(change.at_ms);
+            // Of the attempt before: nothing of it is in force any more.
             next.started_at_ms = None;
+            next.driver = None;
+            next.sandbox_id = None;
+            next.enforcement.clear();
         }
         JobState::Running { .. } => next.started_at_ms = Some(change.at_ms),
         JobState::Stopping { .. } => next.cancel_requested = true,

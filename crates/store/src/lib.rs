@@ -31,7 +31,7 @@ mod work;
 pub use crate::db::{Row, Tx, Value};
 pub use crate::error::StoreError;
 
-use crate::work::Work;
+use crate::work::{Kind, Work};
 use model::points::Points;
 use std::path::Path;
 use tokio::sync::mpsc;
@@ -73,19 +73,20 @@ impl Store {
 
     /// Carries out a unit that changes something. All of it happens or nothing; when this returns `Ok`,
     /// it has happened for good. The unit may be run more than once, so it must not have effects of its
-    /// own.
+    /// own; and it must give back what a statement of it says went wrong.
     ///
     /// # Errors
-    /// The unit's own, or [`StoreError`] of the database.
+    /// The unit's own, or [`StoreError`] of the database. After [`StoreError::Unavailable`] it may have
+    /// happened all the same: whoever asks again must be able to find that out.
     pub async fn write<T, F>(&self, unit: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        work::submit(&self.writes, unit).await
+        work::submit(&self.writes, Kind::Write, unit).await
     }
 
-    /// Carries out a unit that only reads, beside the writer.
+    /// Carries out a unit that only reads, beside the writer. All that it reads is of one moment.
     ///
     /// # Errors
     /// The unit's own, or [`StoreError`] of the database.
@@ -94,6 +95,6 @@ impl Store {
         T: Send + 'static,
         F: Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        work::submit(&self.reads, unit).await
+        work::submit(&self.reads, Kind::Read, unit).await
     }
 }

@@ -35,7 +35,11 @@ pub(crate) fn sqlite(conn: &rusqlite::Connection) -> Result<(), StoreError> {
         conn.pragma_update(None, "user_version", known(SQLITE))?;
         Ok(())
     });
-    conn.execute_batch(if result.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+    if result.is_ok() {
+        return Ok(conn.execute_batch("COMMIT")?);
+    }
+    // A full disk has undone it already, and then there is nothing to undo; the reason is what counts.
+    drop(conn.execute_batch("ROLLBACK"));
     result
 }
 

@@ -40,11 +40,13 @@ fn from_row(row: &Row) -> Result<Segment, StoreError> {
     })
 }
 
-/// Adds a piece; its `seq` is given here.
+/// Adds a piece of the attempt that some node has now; its `seq` is given here.
 ///
 /// # Errors
-/// [`StoreError::Conflict`] when other bytes are there, or [`StoreError`] of the database.
+/// [`StoreError::Conflict`] when other bytes are there, [`StoreError::Stale`] when no node has this
+/// attempt any more, or [`StoreError`] of the database.
 pub fn append(tx: &mut Tx<'_>, job: &JobId, new: &Segment) -> Result<Appended, StoreError> {
+    lock(tx, job, new.attempt)?;
     let there = tx.query_one(
         "SELECT seq, attempt, stream, offset_bytes, data, at_ms FROM output_segment \
          WHERE job_id = $1 AND attempt = $2 AND stream = $3 AND offset_bytes = $4",
@@ -81,6 +83,23 @@ pub fn append(tx: &mut Tx<'_>, job: &JobId, new: &Segment) -> Result<Appended, S
         ],
     )?;
     Ok(Appended::New)
+}
+
+/// Keeps all others from adding to this job's output, and its state as it is, until the transaction
+/// ends. Otherwise two streams would take the same `seq`, or a later one would be seen before an earlier
+/// one and a reader's cursor would pass over it, or a piece would come after the job's end.
+fn lock(tx: &mut Tx<'_>, job: &JobId, attempt: u32) -> Result<(), StoreError> {
+    let sql = if tx.has_row_locks() {
+        "SELECT id FROM job WHERE id = $1 AND attempt = $2 \
+         AND state IN ('leased', 'running', 'stopping') FOR UPDATE"
+    } else {
+        "SELECT id FROM job WHERE id = $1 AND attempt = $2 \
+         AND state IN ('leased', 'running', 'stopping')"
+    };
+    let row = tx.query_one(sql, &[job.as_str().into(), attempt.into()])?;
+    row.map(drop).ok_or_else(|| StoreError::Stale {
+        what: format!("the output of {job}"),
+    })
 }
 
 /// Pieces of a job after `after`, in the order of arrival.

@@ -1,35 +1,46 @@
 //! PostgreSQL: a few workers, each with a connection, a transaction for each unit.
 
-use crate::db::{Conn, Tx};
-use crate::work::Work;
+use crate::db::{Conn, Prepared, Tx};
+use crate::work::{Kind, Work};
 use crate::{StoreError, migrate};
 use model::points::Points;
 use postgres::error::SqlState;
-use postgres::{Client, NoTls};
+use postgres::{Client, Config, IsolationLevel, NoTls};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Connections of one process.
 const WORKERS: usize = 4;
-/// How often a unit is run that lost a deadlock or a race.
+/// How often a unit is run that lost a deadlock, a race or its connection.
 const TRIES: u32 = 4;
+/// How long to wait for a connection when the address does not say.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Bounds of what one unit waits for, so that a lock that somebody forgot, or a client that was stopped
+/// in the middle, does not hold up all others for ever. A lock as long as SQLite waits for its own.
+const BOUNDS: &str = "SET lock_timeout = '5s'; SET statement_timeout = '30s'; \
+     SET idle_in_transaction_session_timeout = '30s'";
 
 type Units = mpsc::Receiver<Box<dyn Work>>;
 
 /// Connects, brings the schema up to date, and starts the workers.
 pub(crate) fn start(url: &str, points: Points, units: Units) -> Result<(), StoreError> {
+    let mut config: Config = url.parse()?;
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT);
+    }
     // On a thread of its own: this client drives a runtime of its own, which may not be started from
-    // inside the caller's.
-    let address = url.to_owned();
+    // inside the caller's. Without the bounds: a step of the schema takes as long as it takes.
+    let address = config.clone();
     let opened = std::thread::spawn(move || -> Result<(), StoreError> {
-        migrate::postgres(&mut Client::connect(&address, NoTls)?)
+        migrate::postgres(&mut address.connect(NoTls)?)
     });
     opened.join().map_err(|_| StoreError::Closed)??;
     let units = Arc::new(Mutex::new(units));
     for _ in 0..WORKERS {
         let worker = Worker {
-            url: url.to_owned(),
-            client: None,
+            config: config.clone(),
+            session: None,
             points: points.clone(),
         };
         let units = units.clone();
@@ -41,9 +52,31 @@ pub(crate) fn start(url: &str, points: Points, units: Units) -> Result<(), Store
 }
 
 struct Worker {
-    url: String,
-    client: Option<Client>,
+    config: Config,
+    session: Option<Session>,
     points: Points,
+}
+
+/// A connection and what it has prepared.
+struct Session {
+    client: Client,
+    prepared: Prepared,
+}
+
+/// Why a try did not succeed.
+struct Failure {
+    error: StoreError,
+    /// It may have happened all the same.
+    at_commit: bool,
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        Failure {
+            error,
+            at_commit: false,
+        }
+    }
 }
 
 impl Worker {
@@ -60,45 +93,95 @@ impl Worker {
     }
 
     fn unit(&mut self, unit: &mut dyn Work) -> Result<(), StoreError> {
-        for _ in 1..TRIES {
-            match self.try_unit(unit) {
-                Err(error) if lost_race(&error) => {}
-                // A connection that was idle while the server restarted fails once.
-                Err(StoreError::Unavailable(_)) => self.client = None,
-                outcome => return outcome,
+        let mut tries = 1;
+        loop {
+            let Err(failure) = self.try_unit(unit) else {
+                return Ok(());
+            };
+            let race = lost_race(&failure.error);
+            let lost = lost_connection(&failure.error);
+            if lost {
+                self.session = None;
+            }
+            // A connection that was idle while the server restarted fails once. But where it broke
+            // while the commit was under way, a second run could make it happen twice.
+            let again = race || lost && (!failure.at_commit || unit.kind() == Kind::Read);
+            if again && tries < TRIES {
+                tries += 1;
+            } else if race {
+                return Err(StoreError::Unavailable(Box::new(failure.error)));
+            } else {
+                return Err(failure.error);
             }
         }
-        self.try_unit(unit)
     }
 
-    fn try_unit(&mut self, unit: &mut dyn Work) -> Result<(), StoreError> {
-        let client = match &mut self.client {
-            Some(client) if !client.is_closed() => client,
-            _ => self.client.insert(Client::connect(&self.url, NoTls)?),
+    fn try_unit(&mut self, unit: &mut dyn Work) -> Result<(), Failure> {
+        let session = match &mut self.session {
+            Some(session) if !session.client.is_closed() => session,
+            _ => self.session.insert(connect(&self.config)?),
         };
-        let mut tx = Tx {
-            conn: Conn::Postgres(Box::new(client.transaction()?)),
+        let begin = session.client.build_transaction();
+        let begin = match unit.kind() {
+            Kind::Write => begin,
+            // All statements of it see the same moment, as they do on SQLite.
+            Kind::Read => begin
+                .read_only(true)
+                .isolation_level(IsolationLevel::RepeatableRead),
         };
+        let begun = begin.start().map_err(StoreError::from)?;
+        let mut tx = Tx::new(Conn::Postgres(Box::new(begun), &mut session.prepared));
         unit.run(&mut tx)?;
-        let Conn::Postgres(tx) = tx.conn else {
-            return Err(StoreError::Closed);
+        let Conn::Postgres(tx, _) = tx.into_conn() else {
+            return Err(StoreError::Closed.into());
         };
         self.points.at("store.before_commit");
-        tx.commit()?;
+        tx.commit().map_err(|error| Failure {
+            error: error.into(),
+            at_commit: true,
+        })?;
         self.points.at("store.after_commit");
         Ok(())
     }
 }
 
+fn connect(config: &Config) -> Result<Session, StoreError> {
+    let mut client = config.connect(NoTls)?;
+    client.batch_execute(BOUNDS)?;
+    Ok(Session {
+        client,
+        prepared: Prepared::new(),
+    })
+}
+
+/// What the database said, if this is an error of it.
+fn said(error: &StoreError) -> Option<&postgres::Error> {
+    match error {
+        StoreError::Database(source) | StoreError::Unavailable(source) => source.downcast_ref(),
+        StoreError::Stale { .. }
+        | StoreError::Conflict { .. }
+        | StoreError::Full
+        | StoreError::NewerSchema { .. }
+        | StoreError::Corrupt { .. }
+        | StoreError::Closed => None,
+    }
+}
+
 fn lost_race(error: &StoreError) -> bool {
-    let StoreError::Database(source) = error else {
-        return false;
-    };
-    let code = source
-        .downcast_ref::<postgres::Error>()
-        .and_then(postgres::Error::code);
+    let code = said(error).and_then(postgres::Error::code);
     matches!(
         code,
         Some(&SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED)
     )
+}
+
+/// Whether the connection is gone: the server was stopped or the way to it broke. Not when it only says
+/// that something takes too long, for that would take as long again.
+fn lost_connection(error: &StoreError) -> bool {
+    let is_unavailable = matches!(error, StoreError::Unavailable(_));
+    is_unavailable
+        && said(error).is_some_and(|error| match error.code() {
+            Some(code) => code.code().starts_with("08") || code.code().starts_with("57P"),
+            None => true,
+        })
 }

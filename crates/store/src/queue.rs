@@ -7,10 +7,13 @@ use model::id::{JobId, NodeId};
 /// Adds a job that waits from now on.
 pub(crate) fn insert(tx: &mut Tx<'_>, row: &JobRow) -> Result<(), StoreError> {
     let queued = row.queued_at_ms.unwrap_or(row.created_at_ms);
-    let expires = row
-        .spec
-        .queue_timeout_ms
-        .map(|wait| row.created_at_ms.saturating_add(wait));
+    // A job that has run waits anew: the time that it ran is not time that nobody took it.
+    let waits_since = match row.started_at_ms {
+        Some(_) => queued,
+        None => row.created_at_ms,
+    };
+    let wait = row.spec.queue_timeout_ms;
+    let expires = wait.map(|wait| waits_since.saturating_add(wait));
     tx.execute(
         "INSERT INTO queue (job_id, tenant, pinned_node, not_before_ms, queued_at_ms, \
          expires_at_ms) VALUES ($1, $2, $3, $4, $5, $6)",
@@ -32,9 +35,18 @@ pub(crate) fn delete(tx: &mut Tx<'_>, id: &JobId) -> Result<(), StoreError> {
         .map(drop)
 }
 
-/// Jobs that a node may take now, at most `limit`: the oldest of each tenant, then the second of each,
-/// and so on, so that one with many jobs does not keep the others waiting. On PostgreSQL their places
-/// are locked until the end of the transaction, and places that others have locked are passed over.
+/// How many jobs that wait are looked at for each that is asked for, so that there is something to
+/// rotate between and something left when others have locked the first of them.
+const LOOK_AT: u32 = 4;
+/// How many are looked at when few are asked for.
+const LOOK_AT_LEAST: u32 = 16;
+
+/// Jobs that a node may take now, at most `limit`. Of the oldest that wait, the oldest of each tenant,
+/// then the second of each, and so on, so that one with many jobs does not get all of a batch.
+///
+/// On PostgreSQL the places of these jobs are locked until the end of the transaction, and places that
+/// others have locked are passed over. Only places that are taken are locked: somebody else would find
+/// the queue empty while one job of many is taken.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
@@ -44,24 +56,29 @@ pub fn claim(
     limit: u32,
     now_ms: u64,
 ) -> Result<Vec<JobRow>, StoreError> {
-    let oldest = "SELECT job_id, tenant FROM queue WHERE not_before_ms <= $1 \
+    let sql = "SELECT job_id, tenant FROM queue WHERE not_before_ms <= $1 \
          AND (pinned_node IS NULL OR pinned_node = $2) ORDER BY queued_at_ms, job_id LIMIT $3";
-    let oldest_unlocked = "SELECT job_id, tenant FROM queue WHERE not_before_ms <= $1 \
-         AND (pinned_node IS NULL OR pinned_node = $2) ORDER BY queued_at_ms, job_id LIMIT $3 \
-         FOR UPDATE SKIP LOCKED";
-    let sql = if tx.has_row_locks() {
-        oldest_unlocked
-    } else {
-        oldest
-    };
-    // More than will be taken, so that there is something to rotate between.
-    let window = limit.saturating_mul(4).max(16);
+    let window = limit.saturating_mul(LOOK_AT).max(LOOK_AT_LEAST);
     let rows = tx.query(sql, &[now_ms.into(), node.as_str().into(), window.into()])?;
     let mut jobs = Vec::new();
-    for id in rotate(&rows)?.into_iter().take(limit as usize) {
-        jobs.extend(job::get(tx, None, &id)?);
+    for id in rotate(&rows)? {
+        if jobs.len() >= limit as usize {
+            break;
+        }
+        if lock(tx, &id)? {
+            jobs.extend(job::get(tx, None, &id)?);
+        }
     }
     Ok(jobs)
+}
+
+/// Locks a place, if it is still there and nobody else has locked it.
+fn lock(tx: &mut Tx<'_>, id: &JobId) -> Result<bool, StoreError> {
+    if !tx.has_row_locks() {
+        return Ok(true);
+    }
+    let sql = "SELECT job_id FROM queue WHERE job_id = $1 FOR UPDATE SKIP LOCKED";
+    Ok(!tx.query(sql, &[id.as_str().into()])?.is_empty())
 }
 
 /// The first of each tenant, then the second of each.

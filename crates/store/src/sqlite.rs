@@ -26,11 +26,9 @@ const READERS: usize = 2;
 /// Prepared statements that each connection keeps: all that we have.
 const STATEMENTS: usize = 128;
 /// A write-ahead log of this size is written back beside the writer ...
-const LOG_BYTES: u64 = 1 << 20;
+const LOG_BYTES: u32 = 1 << 20;
 /// ... and one of this size by the writer itself, because the other never catches up.
-const LOG_BYTES_MAX: u64 = 64 << 20;
-/// How many commits go by between two looks at its size.
-const LOOK_EVERY: u32 = 32;
+const LOG_BYTES_MAX: u32 = 64 << 20;
 
 type Units = mpsc::Receiver<Box<dyn Work>>;
 
@@ -50,7 +48,6 @@ pub(crate) fn start(
         points,
         log: log_path(path),
         ask,
-        commits: 0,
     };
     thread("store-writer", move || writer.run(writes))?;
     let file = path.to_owned();
@@ -91,6 +88,8 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; \
          PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;",
     )?;
+    // Once the log was long, its file would stay so, and the size would say nothing any more.
+    conn.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES, |_| Ok(()))?;
     Ok(conn)
 }
 
@@ -106,14 +105,13 @@ struct Writer {
     log: PathBuf,
     /// Wakes the thread that writes the log back.
     ask: SyncSender<()>,
-    commits: u32,
 }
 
 /// A unit of the group that is being made, and how it went.
 type Ran = (Box<dyn Work>, Result<(), StoreError>);
 
 impl Writer {
-    fn run(mut self, mut units: Units) {
+    fn run(self, mut units: Units) {
         while let Some(first) = units.blocking_recv() {
             let ran = self.group(first, &mut units);
             for (unit, outcome) in ran {
@@ -131,75 +129,73 @@ impl Writer {
         let mut ran: Vec<Ran> = Vec::new();
         let mut next = Some(first);
         while let Some(mut unit) = next.take() {
-            let outcome = self.unit(&mut *unit);
-            ran.push((unit, outcome));
-            // A full disk makes SQLite roll back everything, savepoints and all.
-            if self.conn.is_autocommit() {
-                return ran
-                    .into_iter()
-                    .map(|(unit, _)| (unit, Err(StoreError::Full)))
-                    .collect();
+            match self.unit(&mut *unit) {
+                Ok(outcome) => ran.push((unit, outcome)),
+                Err(error) => {
+                    ran.push((unit, Ok(())));
+                    return self.undone(ran, &error);
+                }
             }
             if ran.len() < GROUP_MAX {
                 next = units.try_recv().ok();
             }
         }
         self.points.at("store.before_commit");
-        let committed = self.conn.execute_batch("COMMIT").map_err(StoreError::from);
+        let committed = self.statement("COMMIT");
         self.points.at("store.after_commit");
         match committed {
             Ok(()) => ran,
-            Err(error) => {
-                // Nothing of the group has happened. The reason is told to each of its units.
-                drop(self.conn.execute_batch("ROLLBACK"));
-                tracing::error!(%error, units = ran.len(), "failed to commit");
-                let full = matches!(error, StoreError::Full);
-                let reason = || {
-                    if full {
-                        StoreError::Full
-                    } else {
-                        StoreError::Closed
-                    }
-                };
-                ran.into_iter()
-                    .map(|(unit, _)| (unit, Err(reason())))
-                    .collect()
-            }
+            Err(error) => self.undone(ran, &error),
         }
     }
 
-    fn unit(&self, unit: &mut dyn Work) -> Result<(), StoreError> {
-        self.savepoint("SAVEPOINT unit")?;
-        let outcome = unit.run(&mut Tx {
-            conn: Conn::Sqlite(&self.conn),
-        });
-        if outcome.is_err() && !self.conn.is_autocommit() {
-            self.savepoint("ROLLBACK TO unit")?;
-        }
+    /// Nothing of the group has happened, and the reason is told to each of its units; also to one that
+    /// had failed, because what it saw may have been another's work that is now undone.
+    fn undone(&self, ran: Vec<Ran>, error: &StoreError) -> Vec<Ran> {
         if !self.conn.is_autocommit() {
-            self.savepoint("RELEASE unit")?;
+            // If this fails too, the next group cannot begin, and says so.
+            drop(self.statement("ROLLBACK"));
         }
-        outcome
+        tracing::error!(%error, units = ran.len(), "failed to commit");
+        let full = matches!(error, StoreError::Full);
+        let reason = || match full {
+            true => StoreError::Full,
+            false => StoreError::Unavailable(format!("the group was undone: {error}").into()),
+        };
+        let units = ran.into_iter();
+        units.map(|(unit, _)| (unit, Err(reason()))).collect()
     }
 
-    fn savepoint(&self, sql: &str) -> Result<(), StoreError> {
+    /// How one unit went; outside of that, an error that ends the whole group.
+    fn unit(&self, unit: &mut dyn Work) -> Result<Result<(), StoreError>, StoreError> {
+        self.statement("SAVEPOINT unit")?;
+        let outcome = unit.run(&mut Tx::new(Conn::Sqlite(&self.conn)));
+        // A disk that is full or broken can make SQLite roll back everything, savepoints and all.
+        if self.conn.is_autocommit() {
+            let unsaid = || StoreError::Unavailable("the transaction was rolled back".into());
+            return Err(outcome.err().unwrap_or_else(unsaid));
+        }
+        if outcome.is_err() {
+            self.statement("ROLLBACK TO unit")?;
+        }
+        self.statement("RELEASE unit")?;
+        Ok(outcome)
+    }
+
+    fn statement(&self, sql: &str) -> Result<(), StoreError> {
         Ok(self.conn.prepare_cached(sql)?.execute([]).map(drop)?)
     }
 
-    fn look_at_log(&mut self) {
-        self.commits += 1;
-        if !self.commits.is_multiple_of(LOOK_EVERY) {
-            return;
-        }
+    fn look_at_log(&self) {
         let size = std::fs::metadata(&self.log).map_or(0, |meta| meta.len());
-        if size > LOG_BYTES_MAX {
+        if size > u64::from(LOG_BYTES_MAX) {
             let result = self
                 .conn
                 .query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
             if let Err(error) = result {
                 tracing::warn!(%error, "failed to write the log back");
             }
-        } else if size > LOG_BYTES
+        } else if size > u64::from(LOG_BYTES)
             && let Err(TrySendError::Disconnected(())) = self.ask.try_send(())
         {
             tracing::warn!("nobody writes the log back any more");
@@ -231,24 +227,24 @@ fn read(path: &Path, units: &Mutex<Units>) {
     }
 }
 
-/// The connection is opened with the first unit: a program that reads nothing does not wait for it.
+/// The connection is opened with the first unit: a program that reads nothing does not wait for it. One
+/// that could not end its transaction is not used again.
 fn read_one(
     path: &Path,
-    conn: &mut Option<Connection>,
+    kept: &mut Option<Connection>,
     unit: &mut dyn Work,
 ) -> Result<(), StoreError> {
-    let conn = match conn {
+    let conn = match kept.take() {
         Some(conn) => conn,
         None => {
             let opened = open(path)?;
             opened.pragma_update(None, "query_only", true)?;
-            conn.insert(opened)
+            opened
         }
     };
     conn.execute_batch("BEGIN")?;
-    let outcome = unit.run(&mut Tx {
-        conn: Conn::Sqlite(conn),
-    });
+    let outcome = unit.run(&mut Tx::new(Conn::Sqlite(&conn)));
     conn.execute_batch("COMMIT")?;
+    *kept = Some(conn);
     outcome
 }

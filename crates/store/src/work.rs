@@ -1,10 +1,23 @@
 //! A unit of work on its way to a database thread and its result on the way back.
 
 use crate::{StoreError, Tx};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::sync::{mpsc, oneshot};
+
+/// What a unit may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Change something.
+    Write,
+    /// Only look.
+    Read,
+}
 
 /// A unit of work whose result type is hidden, so that units of all kinds share a queue.
 pub(crate) trait Work: Send {
+    /// What the unit may do.
+    fn kind(&self) -> Kind;
+
     /// Runs the unit and keeps its result. May be called again after the transaction was rolled back.
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError>;
 
@@ -13,6 +26,7 @@ pub(crate) trait Work: Send {
 }
 
 struct Unit<T, F> {
+    kind: Kind,
     unit: F,
     result: Option<T>,
     tell: oneshot::Sender<Result<T, StoreError>>,
@@ -23,8 +37,21 @@ where
     T: Send,
     F: Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send,
 {
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        self.result = Some((self.unit)(tx)?);
+        self.result = None;
+        // A unit that panics must not take the thread with it, or one wrong request would close the
+        // database to all others. Of what it saw, nothing is used again: its changes are undone.
+        let ran = catch_unwind(AssertUnwindSafe(|| (self.unit)(tx)));
+        let result = ran.map_err(|_| wrong("the unit panicked"))??;
+        // PostgreSQL undoes a transaction of which a statement failed, even if it is then committed.
+        if tx.has_failed() {
+            return Err(wrong("the unit went on after a statement that failed"));
+        }
+        self.result = Some(result);
         Ok(())
     }
 
@@ -36,9 +63,14 @@ where
     }
 }
 
+fn wrong(what: &'static str) -> StoreError {
+    StoreError::Database(what.into())
+}
+
 /// Brings a unit to a database and waits for its result.
 pub(crate) async fn submit<T, F>(
     queue: &mpsc::Sender<Box<dyn Work>>,
+    kind: Kind,
     unit: F,
 ) -> Result<T, StoreError>
 where
@@ -47,6 +79,7 @@ where
 {
     let (tell, told) = oneshot::channel();
     let work: Box<dyn Work> = Box::new(Unit {
+        kind,
         unit,
         result: None,
         tell,

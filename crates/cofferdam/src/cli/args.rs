@@ -119,6 +119,9 @@ pub(crate) struct Up {
     /// Jobs at one time
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub(crate) slots: u32,
+    /// Sandboxes that are kept ready for the next jobs, each used once; 0 keeps none
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(..=64))]
+    pub(crate) spares: u32,
     /// End when there has been nothing to do for this long
     #[arg(long, hide = true, value_parser = units::duration)]
     pub(crate) idle_exit: Option<Duration>,

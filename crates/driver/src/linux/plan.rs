@@ -60,7 +60,7 @@ pub(super) fn plan(spec: &Spec, host: &Host, dir: &Path) -> Result<Plan, Vec<Uns
             gid: tree::USER,
             rlimits: rlimits(host, &limits),
             landlock: (host.landlock_abi > 0).then(tree::landlock),
-            seccomp: filter,
+            seccomp: filter.to_vec(),
         },
         body: PlanBody::Linux(Box::new(LinuxPlan {
             launcher: launcher_name(root),

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::sync::LazyLock;
 use syscalls::Sysno;
 
 /// The rules of every workload.
@@ -81,12 +82,15 @@ fn op(code: u16, value: u32) -> Instruction {
     }
 }
 
-/// The filter of every workload, as bytes of `struct sock_filter[]`.
+/// The filter of every workload, as bytes of `struct sock_filter[]`. Compiled once in a process: the
+/// rules are part of the program.
 ///
 /// # Errors
 /// [`BadRule`] when the rules that were compiled in are broken, which a test rules out.
-pub fn workload() -> Result<Vec<u8>, BadRule> {
-    Ok(encode(&compile(&parse(WORKLOAD)?)))
+pub fn workload() -> Result<&'static [u8], &'static BadRule> {
+    static FILTER: LazyLock<Result<Vec<u8>, BadRule>> =
+        LazyLock::new(|| Ok(encode(&compile(&parse(WORKLOAD)?))));
+    FILTER.as_deref()
 }
 
 /// Reads rules into a table by call number. Names that this architecture does not have are skipped.

@@ -1,30 +1,32 @@
 -- Times are milliseconds since 1970, sizes are bytes, booleans are 0 or 1.
+-- COLLATE "C" sorts text by its bytes, as SQLite does, wherever the database comes from; and an update of
+-- the system's rules of sorting cannot break an index.
 
 CREATE TABLE job (
-    id TEXT PRIMARY KEY,
-    tenant TEXT NOT NULL,
-    principal TEXT NOT NULL,
-    state TEXT NOT NULL,
-    state_json TEXT NOT NULL,
+    id TEXT COLLATE "C" PRIMARY KEY,
+    tenant TEXT COLLATE "C" NOT NULL,
+    principal TEXT COLLATE "C" NOT NULL,
+    state TEXT COLLATE "C" NOT NULL,
+    state_json TEXT COLLATE "C" NOT NULL,
     version BIGINT NOT NULL,
     attempt BIGINT NOT NULL,
     epoch BIGINT NOT NULL,
-    node TEXT,
-    spec TEXT NOT NULL,
+    node TEXT COLLATE "C",
+    spec TEXT COLLATE "C" NOT NULL,
     cancel_requested BIGINT NOT NULL,
     created_at_ms BIGINT NOT NULL,
     queued_at_ms BIGINT,
     leased_at_ms BIGINT,
     started_at_ms BIGINT,
     finished_at_ms BIGINT,
-    driver TEXT,
-    sandbox_id TEXT,
-    enforcement TEXT,
-    usage_json TEXT,
-    detail TEXT,
-    stdout_json TEXT,
-    stderr_json TEXT,
-    report_hash TEXT
+    driver TEXT COLLATE "C",
+    sandbox_id TEXT COLLATE "C",
+    enforcement TEXT COLLATE "C",
+    usage_json TEXT COLLATE "C",
+    detail TEXT COLLATE "C",
+    stdout_json TEXT COLLATE "C",
+    stderr_json TEXT COLLATE "C",
+    report_hash TEXT COLLATE "C"
 );
 
 CREATE INDEX job_by_tenant ON job (tenant, created_at_ms DESC, id DESC);
@@ -33,9 +35,9 @@ CREATE INDEX job_by_node ON job (node) WHERE state IN ('leased', 'running', 'sto
 
 -- The narrow table that claims read; a row is here exactly as long as its job is queued.
 CREATE TABLE queue (
-    job_id TEXT PRIMARY KEY,
-    tenant TEXT NOT NULL,
-    pinned_node TEXT,
+    job_id TEXT COLLATE "C" PRIMARY KEY,
+    tenant TEXT COLLATE "C" NOT NULL,
+    pinned_node TEXT COLLATE "C",
     not_before_ms BIGINT NOT NULL,
     queued_at_ms BIGINT NOT NULL,
     expires_at_ms BIGINT
@@ -45,25 +47,25 @@ CREATE INDEX queue_by_time ON queue (queued_at_ms, job_id);
 CREATE INDEX queue_by_tenant ON queue (tenant);
 
 CREATE TABLE node (
-    id TEXT PRIMARY KEY,
-    name TEXT NOT NULL,
-    incarnation TEXT NOT NULL,
-    version TEXT NOT NULL,
+    id TEXT COLLATE "C" PRIMARY KEY,
+    name TEXT COLLATE "C" NOT NULL,
+    incarnation TEXT COLLATE "C" NOT NULL,
+    version TEXT COLLATE "C" NOT NULL,
     slots BIGINT NOT NULL,
-    drivers TEXT NOT NULL,
-    facts TEXT NOT NULL,
-    state_json TEXT NOT NULL,
+    drivers TEXT COLLATE "C" NOT NULL,
+    facts TEXT COLLATE "C" NOT NULL,
+    state_json TEXT COLLATE "C" NOT NULL,
     lease_expires_at_ms BIGINT NOT NULL,
     registered_at_ms BIGINT NOT NULL
 );
 
 CREATE TABLE idempotency (
-    tenant TEXT NOT NULL,
-    principal TEXT NOT NULL,
-    operation TEXT NOT NULL,
-    key TEXT NOT NULL,
-    request_hash TEXT NOT NULL,
-    resource_id TEXT NOT NULL,
+    tenant TEXT COLLATE "C" NOT NULL,
+    principal TEXT COLLATE "C" NOT NULL,
+    operation TEXT COLLATE "C" NOT NULL,
+    key TEXT COLLATE "C" NOT NULL,
+    request_hash TEXT COLLATE "C" NOT NULL,
+    resource_id TEXT COLLATE "C" NOT NULL,
     created_at_ms BIGINT NOT NULL,
     PRIMARY KEY (tenant, principal, operation, key)
 );
@@ -72,22 +74,22 @@ CREATE INDEX idempotency_by_time ON idempotency (created_at_ms);
 
 CREATE TABLE event_inbox (
     position BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    tenant TEXT NOT NULL,
-    resource TEXT NOT NULL,
-    resource_id TEXT NOT NULL,
+    tenant TEXT COLLATE "C" NOT NULL,
+    resource TEXT COLLATE "C" NOT NULL,
+    resource_id TEXT COLLATE "C" NOT NULL,
     version BIGINT NOT NULL,
-    kind TEXT NOT NULL,
-    data TEXT NOT NULL,
-    principal TEXT NOT NULL,
+    kind TEXT COLLATE "C" NOT NULL,
+    data TEXT COLLATE "C" NOT NULL,
+    principal TEXT COLLATE "C" NOT NULL,
     at_ms BIGINT NOT NULL,
     UNIQUE (resource, resource_id, version)
 );
 
 CREATE TABLE output_segment (
-    job_id TEXT NOT NULL,
+    job_id TEXT COLLATE "C" NOT NULL,
     seq BIGINT NOT NULL,
     attempt BIGINT NOT NULL,
-    stream TEXT NOT NULL,
+    stream TEXT COLLATE "C" NOT NULL,
     offset_bytes BIGINT NOT NULL,
     data BYTEA NOT NULL,
     at_ms BIGINT NOT NULL,
@@ -96,11 +98,11 @@ CREATE TABLE output_segment (
 );
 
 CREATE TABLE artifact (
-    id TEXT PRIMARY KEY,
-    job_id TEXT NOT NULL,
+    id TEXT COLLATE "C" PRIMARY KEY,
+    job_id TEXT COLLATE "C" NOT NULL,
     attempt BIGINT NOT NULL,
-    path TEXT NOT NULL,
-    digest TEXT NOT NULL,
+    path TEXT COLLATE "C" NOT NULL,
+    digest TEXT COLLATE "C" NOT NULL,
     size_bytes BIGINT NOT NULL,
     mode BIGINT NOT NULL,
     created_at_ms BIGINT NOT NULL,
@@ -111,8 +113,8 @@ CREATE INDEX artifact_by_digest ON artifact (digest);
 
 -- Blobs that somebody sent, so that one tenant cannot name another's by guessing a digest.
 CREATE TABLE upload (
-    tenant TEXT NOT NULL,
-    digest TEXT NOT NULL,
+    tenant TEXT COLLATE "C" NOT NULL,
+    digest TEXT COLLATE "C" NOT NULL,
     size_bytes BIGINT NOT NULL,
     created_at_ms BIGINT NOT NULL,
     PRIMARY KEY (tenant, digest)
