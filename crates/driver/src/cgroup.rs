@@ -4,7 +4,7 @@
 //! outside, so that a fork bomb or a memory hog hits its own group and not the one that must end it.
 
 use crate::host::Cgroups;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Access, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -221,9 +221,15 @@ fn enable(group: &Path, controllers: &[String]) -> Result<(), Errno> {
 
 fn make(group: &Path) -> Result<(), Errno> {
     match rustix::fs::mkdir(group, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Ok(()) | Err(Errno::EXIST) => usable(group),
         Err(errno) => Err(errno),
     }
+}
+
+/// A group that is there may be somebody else's: the one that root made when it used this program.
+fn usable(group: &Path) -> Result<(), Errno> {
+    let access = Access::WRITE_OK | Access::EXEC_OK;
+    rustix::fs::accessat(rustix::fs::CWD, group, access, AtFlags::EACCESS)
 }
 
 fn write(file: &Path, text: &str) -> Result<(), Errno> {
@@ -355,6 +361,23 @@ mod tests {
             Some((PathBuf::from("/sys/fs/cgroup/pids"), "rw,pids"))
         );
         assert_eq!(hierarchy(line, "cgroup2"), None);
+    }
+
+    #[test]
+    fn a_group_of_somebody_else_is_none_of_ours() {
+        let base = tempfile::tempdir().unwrap();
+        let theirs = base.path().join(OURS);
+        std::fs::create_dir(&theirs).unwrap();
+        let read_only = std::os::unix::fs::PermissionsExt::from_mode(0o555);
+        std::fs::set_permissions(&theirs, read_only).unwrap();
+        let mounts = format!(
+            "1 2 0:3 / {} rw - cgroup cgroup rw,pids\n",
+            base.path().display()
+        );
+        let found = find_in(&mounts, "", 1000);
+        // Root may write everywhere, so this says nothing to root.
+        let root = rustix::process::geteuid().is_root();
+        assert!(root || matches!(found, Cgroups::None { .. }), "{found:?}");
     }
 
     #[test]

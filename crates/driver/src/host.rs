@@ -123,6 +123,10 @@ impl Root {
     /// Those of reading the directory; `InvalidData` for one with too many entries.
     pub fn read(path: &Path) -> std::io::Result<Root> {
         let path = std::fs::canonicalize(path)?;
+        // Not a root file system that somebody prepared, but the host with all that is people's own.
+        if path == Path::new("/") {
+            return Ok(Root::host());
+        }
         let mut top = entries(&path)?;
         top.retain(|name, _| !OWN.contains(&name.as_str()));
         let etc = path.join("etc");
@@ -170,7 +174,7 @@ pub const TOP: [&str; 9] = [
 
 /// Files and directories below `/etc` without which programs do not start or do not find their parts.
 /// None of them holds a secret: keys below `ssl/private` keep their owner, whom no sandbox maps.
-pub const ETC: [&str; 15] = [
+pub const ETC: [&str; 19] = [
     "alternatives",
     "ca-certificates",
     "ca-certificates.conf",
@@ -184,7 +188,11 @@ pub const ETC: [&str; 15] = [
     "mime.types",
     "perl",
     "python3",
+    "python3.10",
     "python3.11",
+    "python3.12",
+    "python3.13",
+    "python3.14",
     "ssl",
 ];
 

@@ -1,7 +1,7 @@
 //! The last lines of defence, applied by a process of the workload to itself between `fork` and
 //! `exec`. The order matters and is the whole story; see [`apply`].
 
-use guest::message::{Confine, Landlock};
+use guest::message::{Confine, LANDLOCK_ABI, Landlock};
 use landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreated, RulesetCreatedAttr, Scope,
@@ -12,9 +12,10 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 /// The line that failed, and why.
 pub(crate) type Failed = (&'static str, i32);
 
-/// The newest Landlock ABI whose rights are asked for. What an older kernel does not know is left
+/// The rights that are asked for: those of [`LANDLOCK_ABI`]. What an older kernel does not know is left
 /// out, and the node records the ABI that was in force.
 const LANDLOCK: ABI = ABI::V6;
+const _: () = assert!(LANDLOCK as u32 == LANDLOCK_ABI);
 
 /// Builds the Landlock rules ahead of the fork: twelve system calls that the start of a command need
 /// not wait for. Paths that the sandbox does not have are skipped: they cannot be reached either.

@@ -14,6 +14,9 @@ pub const VERSION: u32 = 1;
 /// none of them: the workload waits, and the next connection gets them again.
 pub const WINDOW: usize = 256 * 1024;
 
+/// The newest ABI of Landlock whose rights a guest asks for, see `landlock(7)`.
+pub const LANDLOCK_ABI: u32 = 6;
+
 /// The longest control message in bytes, once encoded.
 pub const CONTROL_MAX: usize = 192 * 1024;
 

@@ -113,13 +113,21 @@ fn cancel(node: &Node, refs: &[JobRef]) {
 async fn poll(node: &Node) {
     let mut pause = PAUSE_FIRST;
     loop {
-        let free_slots = free_slots(node).await;
+        let freed = node.inner.freed.notified();
+        let free_slots = free_slots(node);
         let request = NodePoll {
             incarnation: node.inner.config.incarnation.clone(),
             free_slots,
             wait_ms: u64::try_from(POLL_WAIT.as_millis()).unwrap_or(limits::POLL_WAIT_MAX_MS),
         };
-        match node.inner.client.node_poll(&request).await {
+        let polled = node.inner.client.node_poll(&request);
+        // A node that is full still asks, to hear at once what is to end. Only such a poll may be given
+        // up when a slot becomes free: it brings no lease that could get lost.
+        let polled = tokio::select! {
+            polled = polled => polled,
+            () = freed, if free_slots == 0 => continue,
+        };
+        match polled {
             Ok(answer) => {
                 pause = PAUSE_FIRST;
                 cancel(node, &answer.cancel);
@@ -136,20 +144,13 @@ async fn poll(node: &Node) {
     }
 }
 
-/// Waits for a free slot, and says how many there are.
-async fn free_slots(node: &Node) -> u32 {
-    loop {
-        let freed = node.inner.freed.notified();
-        let used = u32::try_from(node.jobs().len()).unwrap_or(u32::MAX);
-        let free = node.inner.config.slots.saturating_sub(used);
-        if node.inner.draining.load(Ordering::Acquire) {
-            std::future::pending::<()>().await;
-        }
-        if free > 0 {
-            return free;
-        }
-        freed.await;
+/// How many jobs more this node would take.
+fn free_slots(node: &Node) -> u32 {
+    if node.inner.draining.load(Ordering::Acquire) {
+        return 0;
     }
+    let used = u32::try_from(node.jobs().len()).unwrap_or(u32::MAX);
+    node.inner.config.slots.saturating_sub(used)
 }
 
 /// Gives clients to the jobs that they want to attach to. For a job that is not here, or that has

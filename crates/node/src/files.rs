@@ -69,16 +69,18 @@ pub(crate) fn put_failed(file: &FileInput, error: &FileError) -> Told {
     ))
 }
 
-/// Gets one file out of the sandbox and keeps it as an artifact.
+/// Gets one file out of the sandbox and keeps it as an artifact. Returns its size in bytes, which is
+/// at most `most`: a file with holes may say that it is larger than the disk it is on.
 pub(crate) async fn get(
     api: &Client,
     (reader, writer): (&mut GuestReader, &mut GuestWriter),
     lease: &Lease,
     path: &str,
-) -> Result<(), FileError> {
+    most: u64,
+) -> Result<u64, FileError> {
     let asked = ToGuest::Get {
         path: path.to_owned(),
-        max_bytes: limits::FILE_BYTES_MAX,
+        max_bytes: most.min(limits::FILE_BYTES_MAX),
     };
     writer.say(&asked).await?;
     // The first answer says whether there is such a file; only then is anything sent on.
@@ -95,13 +97,19 @@ pub(crate) async fn get(
         mode: 0o644,
     };
     let upload = api.node_artifact_put(&lease.job_id, &query, from, None);
+    let mut size_bytes = 0;
     let carry = async {
         loop {
             match next {
-                Incoming::File(bytes) => to
-                    .write_all(&bytes)
-                    .await
-                    .map_err(|_| FileError::Protocol)?,
+                Incoming::File(bytes) => {
+                    size_bytes += bytes.len() as u64;
+                    // The guest was told the limit; one that is broken or taken over is held to it.
+                    if size_bytes > most {
+                        return Err(FileError::Protocol);
+                    }
+                    let written = to.write_all(&bytes).await;
+                    written.map_err(|_| FileError::Protocol)?;
+                }
                 Incoming::Message(FromGuest::GetEnd { .. }) => break,
                 Incoming::Message(FromGuest::FileFailed { errno, step }) => {
                     return Err(refused(step, errno));
@@ -116,5 +124,6 @@ pub(crate) async fn get(
     };
     let (uploaded, carried) = tokio::join!(upload, carry);
     carried?;
-    Ok(uploaded.map(drop)?)
+    uploaded?;
+    Ok(size_bytes)
 }

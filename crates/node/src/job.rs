@@ -60,6 +60,14 @@ impl Report {
             spools: None,
         }
     }
+
+    /// There was no sandbox, so nothing of what was said about it was in force.
+    fn of_nothing(told: Told) -> Report {
+        Report {
+            enforcement: Some(Vec::new()),
+            ..Report::of(told)
+        }
+    }
 }
 
 /// Why a job could not be carried through; the sandbox is destroyed in any case.
@@ -286,7 +294,7 @@ impl Job {
     ) -> Result<Report, Broken> {
         let (reader, mut writer) = match guest {
             Ok(halves) => halves,
-            Err(told) => return Ok(Report::of(told)),
+            Err(told) => return Ok(Report::of_nothing(told)),
         };
         let first = if self.spec.attach {
             self.first_client().await
@@ -390,14 +398,18 @@ impl Job {
         }
     }
 
-    /// Keeps the files that were asked for; returns a sentence about each that could not be.
+    /// Keeps the files that were asked for; returns a sentence about each that could not be. Together
+    /// they are at most as large as the disk was, so that holes in files cannot make them larger.
     async fn keep_files(&self, pump: &mut Pump) -> Vec<String> {
         let mut missing = Vec::new();
+        let disk = self.spec.limits.disk_bytes;
+        let mut left = disk.unwrap_or(limits::DISK_DEFAULT_BYTES);
         for path in &self.spec.outputs {
             let halves = (&mut pump.reader, &mut pump.writer);
             let client = &self.node.inner.client;
-            if let Err(error) = files::get(client, halves, &self.lease, path).await {
-                missing.push(format!("`{path}` could not be kept: {error}"));
+            match files::get(client, halves, &self.lease, path, left).await {
+                Ok(size_bytes) => left = left.saturating_sub(size_bytes),
+                Err(error) => missing.push(format!("`{path}` could not be kept: {error}")),
             }
         }
         missing
@@ -455,7 +467,7 @@ impl Job {
             error = detail,
             "failed to make a sandbox"
         );
-        Report::of(Told::refused(format!(
+        Report::of_nothing(Told::refused(format!(
             "the sandbox could not be made: {detail}"
         )))
     }

@@ -74,6 +74,7 @@ pub(crate) struct Pump {
     taken: u64,
     stopping: bool,
     report: Option<Report>,
+    reported_last: Option<StreamName>,
 }
 
 /// What the pump waits for.
@@ -108,6 +109,7 @@ impl Pump {
             taken: 0,
             stopping: false,
             report: None,
+            reported_last: None,
         }
     }
 
@@ -146,7 +148,13 @@ impl Pump {
                         })
                         .await?;
                 }
-                Event::Reported(stream, result) => self.reported(stream, &result)?,
+                Event::Reported(stream, result) => {
+                    self.reported(stream, &result)?;
+                    // What has gathered meanwhile need not wait for the next tick.
+                    if result.is_ok() && self.much_waits() {
+                        self.begin_report()?;
+                    }
+                }
                 Event::Flush => self.begin_report()?,
             }
         }
@@ -276,30 +284,36 @@ impl Pump {
         Ok(())
     }
 
-    /// Begins to report a piece of output, unless one is on its way.
+    /// Begins to report a piece of output, unless one is on its way. The streams take turns.
     fn begin_report(&mut self) -> Result<(), PumpError> {
         if self.report.is_some() {
             return Ok(());
         }
-        for (stream, spool) in [
+        let mut streams = [
             (StreamName::Stdout, &mut self.stdout),
             (StreamName::Stderr, &mut self.stderr),
-        ] {
+        ];
+        if self.reported_last == Some(StreamName::Stdout) {
+            streams.reverse();
+        }
+        for (stream, spool) in streams {
             let piece = spool
                 .unreported(limits::OUTPUT_SEGMENT_BYTES)
                 .map_err(PumpError::Spool)?;
             if let Some(piece) = piece {
                 let segments = vec![OutputSegment::new(stream, piece.offset, &piece.bytes)];
-                self.report = Some(report(
-                    self.api.clone(),
-                    self.lease.clone(),
-                    stream,
-                    segments,
-                ));
+                let (api, lease) = (self.api.clone(), self.lease.clone());
+                self.report = Some(report(api, lease, stream, segments));
                 return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// So much waits that a report of it is worth its while.
+    fn much_waits(&self) -> bool {
+        let enough = |spool: &Spool| spool.waiting() >= limits::OUTPUT_SEGMENT_BYTES as u64;
+        enough(&self.stdout) || enough(&self.stderr)
     }
 
     fn reported(
@@ -308,6 +322,7 @@ impl Pump {
         result: &Result<(), ClientError>,
     ) -> Result<(), PumpError> {
         self.report = None;
+        self.reported_last = Some(stream);
         if let Err(error) = result {
             // It stays in the spool, and the next tick tries again.
             tracing::debug!(%error, job.id = self.lease.job_id, "failed to report output");

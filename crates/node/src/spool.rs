@@ -131,6 +131,11 @@ impl Spool {
         Ok(Some(Piece { offset, bytes }))
     }
 
+    /// Bytes of the head that are not reported yet.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.total.min(HEAD).saturating_sub(self.reported)
+    }
+
     /// The piece that was given last is safe.
     pub(crate) fn reported(&mut self) -> io::Result<()> {
         self.reported = self.reporting.max(self.reported);

@@ -247,7 +247,10 @@ fn enforced(spec: &Spec, host: &Host, limits: &Effective, groups: &[Group]) -> V
         state: Held::Held,
     };
     let namespaces = "user, mount, pid, net, ipc, uts, cgroup";
-    let landlock = format!("abi {}", host.landlock_abi);
+    let landlock = format!(
+        "abi {}",
+        host.landlock_abi.min(guest::message::LANDLOCK_ABI)
+    );
     let mut all = vec![
         held("isolation", "namespaces", Some(namespaces.to_owned())),
         held("network", "network namespace", Some("none".to_owned())),
@@ -339,7 +342,7 @@ fn users(host: &Host) -> Enforced {
         Ids::Subordinate { .. } => ("subordinate ids", "user 1000, guest 0"),
         Ids::Single => (
             "one id",
-            "the workload has the id of the user who runs the node",
+            "the workload has the id and the groups of the user who runs the node",
         ),
     };
     Enforced {
