@@ -7,11 +7,14 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
 /// Numbers for files that are being written, for the whole process.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 /// Names that may be taken before a writer gives up: what crashed processes of the same number left.
 const NAMES_MAX: u32 = 10_000;
+/// Blobs that are listed of one part of 256: sixteen million in all, past which some wait for others to go.
+const LIST_MAX: usize = 65_536;
 
 /// The directory of all blobs. Clones are the same directory.
 #[derive(Debug, Clone)]
@@ -97,6 +100,68 @@ impl Blobs {
             _ => Ok(()),
         }
     }
+}
+
+impl Blobs {
+    /// The blobs of which the first two digits are `part`, at most [`LIST_MAX`] of them, in no order.
+    ///
+    /// # Errors
+    /// Those of reading a directory.
+    pub fn list(&self, part: u8) -> io::Result<Vec<String>> {
+        let entries = match std::fs::read_dir(self.dir.join(format!("{part:02x}"))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut found = Vec::new();
+        for entry in entries.take(LIST_MAX) {
+            let name = entry?.file_name().into_string().unwrap_or_default();
+            // What is no blob is nobody's that we know of, and stays.
+            if path_of(&self.dir, &name).is_ok() {
+                found.push(name);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes a blob that was written before `before_ms`. False when there is none that old: another
+    /// process may write the same bytes again at any moment, and those are a new blob.
+    ///
+    /// # Errors
+    /// Those of renaming and removing a file.
+    pub fn remove_older(&self, digest: &str, before_ms: u64) -> io::Result<bool> {
+        let path = path_of(&self.dir, digest)?;
+        if !is_older(&path, before_ms)? {
+            return Ok(false);
+        }
+        let incoming = self.dir.join("incoming");
+        private_dir(&incoming)?;
+        let lock = File::open(&incoming)?;
+        lock.lock_shared()?;
+        // Put aside first: between a look and a removal, new bytes could take the place of the old ones.
+        // If the process ends here, the next one that opens the directory removes what was put aside.
+        let (aside, _) = new_file(&incoming)?;
+        if let Err(error) = std::fs::rename(&path, &aside) {
+            std::fs::remove_file(&aside)?;
+            let gone = error.kind() == io::ErrorKind::NotFound;
+            return if gone { Ok(false) } else { Err(error) };
+        }
+        if is_older(&aside, before_ms)? {
+            std::fs::remove_file(&aside)?;
+            return Ok(true);
+        }
+        std::fs::rename(&aside, &path)?;
+        Ok(false)
+    }
+}
+
+/// Whether a file was written before a time; one that is not there was not.
+fn is_older(path: &Path, before_ms: u64) -> io::Result<bool> {
+    let written = match std::fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        meta => meta?.modified()?,
+    };
+    let before = UNIX_EPOCH.checked_add(Duration::from_millis(before_ms));
+    Ok(before.is_some_and(|before| written < before))
 }
 
 /// Removes what crashed processes left half written. Whoever writes has the directory locked.
@@ -277,6 +342,39 @@ mod tests {
         writer.finish().unwrap();
         drop(Blobs::open(dir.path()).unwrap());
         assert!(!left.exists());
+    }
+
+    fn write(blobs: &Blobs, bytes: &[u8]) -> String {
+        let mut writer = blobs.writer(9).unwrap();
+        writer.write_all(bytes).unwrap();
+        writer.finish().unwrap().digest
+    }
+
+    #[test]
+    fn a_blob_that_is_old_is_removed_and_one_that_was_sent_again_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path()).unwrap();
+        let (digest, day) = (write(&blobs, b"abc"), Duration::from_secs(86_400));
+        let path = path_of(dir.path(), &digest).unwrap();
+        let written = std::fs::metadata(&path).unwrap().modified().unwrap();
+        let after = u64::try_from(written.duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+        File::open(&path)
+            .unwrap()
+            .set_modified(written - day)
+            .unwrap();
+        assert_eq!(write(&blobs, b"abc"), digest);
+        assert!(!blobs.remove_older(&digest, after - 1000).unwrap());
+        assert_eq!(blobs.list(0xba).unwrap(), std::slice::from_ref(&digest));
+        File::open(&path)
+            .unwrap()
+            .set_modified(written - day)
+            .unwrap();
+        assert!(blobs.remove_older(&digest, after - 1000).unwrap());
+        assert!(!blobs.remove_older(&digest, after - 1000).unwrap());
+        assert_eq!(blobs.list(0xba).unwrap(), Vec::<String>::new());
+        assert_eq!(blobs.list(0xbb).unwrap(), Vec::<String>::new());
+        let incoming = std::fs::read_dir(dir.path().join("incoming")).unwrap();
+        assert_eq!(incoming.count(), 0);
     }
 
     #[test]

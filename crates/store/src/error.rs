@@ -72,12 +72,12 @@ impl From<postgres::Error> for StoreError {
     }
 }
 
-/// Whether PostgreSQL says that it is not the statement's fault: the server stops or starts, is a
-/// standby, has too little of something, or somebody else has the lock for too long.
+/// Whether PostgreSQL says that it is not the statement's fault: the server stops or starts, has too
+/// little of something, or somebody else has the lock for too long.
 fn will_pass(code: &postgres::error::SqlState) -> bool {
     let code = code.code();
     let class = code.get(..2).unwrap_or_default();
-    matches!(class, "08" | "53" | "57") || matches!(code, "25006" | "25P03" | "55P03")
+    matches!(class, "08" | "53" | "57") || matches!(code, "25P03" | "55P03")
 }
 
 /// Whether an error without a word of the server is one of the way there, and not of our values.

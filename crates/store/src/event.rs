@@ -83,3 +83,17 @@ pub fn list(
     };
     rows.iter().map(one).collect()
 }
+
+/// The version of the last event of a resource, 0 when it has none. For one whose row has no version of
+/// its own; the row is written first, so that nobody else counts at the same time.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn last_version(tx: &mut Tx<'_>, resource: &str, resource_id: &str) -> Result<u64, StoreError> {
+    let row = tx.query_one(
+        "SELECT version FROM event_inbox WHERE resource = $1 AND resource_id = $2 \
+         ORDER BY version DESC LIMIT 1",
+        &[resource.into(), resource_id.into()],
+    )?;
+    row.map_or(Ok(0), |row| row.number("version"))
+}

@@ -115,6 +115,19 @@ pub struct JobEnd {
     pub report_hash: Option<String>,
 }
 
+/// What was told of a job after it had ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LateReport {
+    /// The event.
+    pub kind: &'static str,
+    /// What was told, a JSON object.
+    pub data: String,
+    /// Who tells it.
+    pub principal: PrincipalId,
+    /// Now.
+    pub at_ms: u64,
+}
+
 /// All columns; every query names them, so that a column that is added is not read by accident.
 macro_rules! columns {
     () => {
@@ -387,6 +400,11 @@ fn after(row: &JobRow, change: &JobChange) -> JobRow {
             next.driver = None;
             next.sandbox_id = None;
             next.enforcement.clear();
+            next.usage = None;
+            next.detail = None;
+            next.stdout = None;
+            next.stderr = None;
+            next.report_hash = None;
         }
         JobState::Running { .. } => next.started_at_ms = Some(change.at_ms),
         JobState::Stopping { .. } => next.cancel_requested = true,
@@ -407,6 +425,44 @@ fn after(row: &JobRow, change: &JobChange) -> JobRow {
     next
 }
 
+/// Keeps what is told of a job that has ended already: as an event, and with the hash by which the report
+/// is known again. Nothing else of the job changes.
+///
+/// # Errors
+/// [`StoreError::Stale`] when somebody else was faster, or [`StoreError`] of the database.
+pub fn keep_late(
+    tx: &mut Tx<'_>,
+    row: &JobRow,
+    report_hash: &str,
+    late: &LateReport,
+) -> Result<JobRow, StoreError> {
+    let next = JobRow {
+        version: row.version + 1,
+        report_hash: Some(report_hash.to_owned()),
+        ..row.clone()
+    };
+    let changed = tx.execute(
+        "UPDATE job SET version = $1, report_hash = $2 \
+         WHERE id = $3 AND version = $4 AND state = 'finished'",
+        &[
+            next.version.into(),
+            report_hash.into(),
+            row.id.as_str().into(),
+            row.version.into(),
+        ],
+    )?;
+    if changed != 1 {
+        return Err(StoreError::Stale {
+            what: row.id.to_string(),
+        });
+    }
+    event::append(
+        tx,
+        &event_of(&next, late.kind, &late.data, &late.principal, late.at_ms),
+    )?;
+    Ok(next)
+}
+
 /// Jobs that a node has.
 ///
 /// # Errors
@@ -417,6 +473,25 @@ pub fn held_by(tx: &mut Tx<'_>, node: &NodeId, limit: u32) -> Result<Vec<JobRow>
         columns!(),
         " FROM job WHERE node = $1 AND state IN ('leased', 'running', 'stopping') \
          ORDER BY id LIMIT $2"
+    );
+    tx.query(sql, &[node.as_str().into(), limit.into()])?
+        .iter()
+        .map(from_row)
+        .collect()
+}
+
+/// Jobs of a node that are to end.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn stopping_on(tx: &mut Tx<'_>, node: &NodeId, limit: u32) -> Result<Vec<JobRow>, StoreError> {
+    // The first condition on the state says nothing new; it is how SQLite sees that the index of the
+    // jobs that nodes have is enough.
+    let sql = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM job WHERE node = $1 AND state IN ('leased', 'running', 'stopping') \
+         AND state = 'stopping' ORDER BY id LIMIT $2"
     );
     tx.query(sql, &[node.as_str().into(), limit.into()])?
         .iter()
@@ -452,7 +527,7 @@ pub fn with_silent_node(
 /// [`StoreError`] of the database.
 pub fn count_queued(tx: &mut Tx<'_>, tenant: &TenantId, most: u64) -> Result<u64, StoreError> {
     let sql = "SELECT COUNT(*) AS waiting FROM \
-               (SELECT 1 FROM queue WHERE tenant = $1 LIMIT $2) AS some";
+               (SELECT 1 FROM queue WHERE tenant = $1 LIMIT $2) AS places";
     let row = tx.query_one(sql, &[tenant.as_str().into(), most.into()])?;
     row.map_or(Ok(0), |row| row.number("waiting"))
 }

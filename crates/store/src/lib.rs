@@ -23,6 +23,7 @@ mod migrate;
 pub mod node;
 pub mod output;
 mod postgres;
+pub mod prune;
 pub mod queue;
 mod sqlite;
 pub mod upload;
@@ -56,6 +57,15 @@ impl Store {
         let (reads, read_units) = mpsc::channel(WAITING_MAX);
         sqlite::start(path, points, write_units, read_units)?;
         Ok(Store { writes, reads })
+    }
+
+    /// Makes the SQLite database at `path` quick to open for the next process, if it became slow. For
+    /// processes that live for one command; a long-lived one does this all the time by itself.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn settle_sqlite(path: &Path) -> Result<(), StoreError> {
+        sqlite::settle(path)
     }
 
     /// Opens a PostgreSQL database, such as `host=/run/postgresql user=cofferdam`.

@@ -122,6 +122,63 @@ pub fn renew(
     Ok(renewed == 1)
 }
 
+/// Nodes whose leases ended before `before_ms`, the most silent first.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn silent(tx: &mut Tx<'_>, before_ms: u64, limit: u32) -> Result<Vec<NodeRow>, StoreError> {
+    let rows = tx.query(
+        "SELECT id, name, incarnation, version, slots, drivers, facts, state_json, \
+         lease_expires_at_ms, registered_at_ms FROM node WHERE lease_expires_at_ms < $1 \
+         ORDER BY lease_expires_at_ms, id LIMIT $2",
+        &[before_ms.into(), limit.into()],
+    )?;
+    rows.iter().map(from_row).collect()
+}
+
+/// Nodes that are said to be there and whose leases ended before `before_ms`.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn silent_online(
+    tx: &mut Tx<'_>,
+    before_ms: u64,
+    limit: u32,
+) -> Result<Vec<NodeRow>, StoreError> {
+    // As text, because both databases read it so: those that were found before must not take the places
+    // of those that were not.
+    let rows = tx.query(
+        "SELECT id, name, incarnation, version, slots, drivers, facts, state_json, \
+         lease_expires_at_ms, registered_at_ms FROM node WHERE lease_expires_at_ms < $1 \
+         AND state_json LIKE '%\"online\"%' ORDER BY id LIMIT $2",
+        &[before_ms.into(), limit.into()],
+    )?;
+    rows.iter().map(from_row).collect()
+}
+
+/// Writes a node's next state, if it was not heard and nobody has changed it since `row` was read.
+///
+/// # Errors
+/// [`StoreError::Stale`] when it was, or [`StoreError`] of the database.
+pub fn move_to(tx: &mut Tx<'_>, row: &NodeRow, state: NodeState) -> Result<(), StoreError> {
+    let changed = tx.execute(
+        "UPDATE node SET state_json = $1 WHERE id = $2 AND state_json = $3 \
+         AND lease_expires_at_ms = $4",
+        &[
+            to_json(&state)?.into(),
+            row.id.as_str().into(),
+            to_json(&row.state)?.into(),
+            row.lease_expires_at_ms.into(),
+        ],
+    )?;
+    if changed == 1 {
+        return Ok(());
+    }
+    Err(StoreError::Stale {
+        what: row.id.to_string(),
+    })
+}
+
 /// Forgets a node.
 ///
 /// # Errors

@@ -4,6 +4,7 @@ use crate::db::{Conn, Prepared, Tx};
 use crate::work::{Kind, Work};
 use crate::{StoreError, migrate};
 use model::points::Points;
+use postgres::config::TargetSessionAttrs;
 use postgres::error::SqlState;
 use postgres::{Client, Config, IsolationLevel, NoTls};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +30,8 @@ pub(crate) fn start(url: &str, points: Points, units: Units) -> Result<(), Store
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(CONNECT);
     }
+    // A standby that was not made the first yet is as good as a server that is not there.
+    config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     // On a thread of its own: this client drives a runtime of its own, which may not be started from
     // inside the caller's. Without the bounds: a step of the schema takes as long as it takes.
     let address = config.clone();

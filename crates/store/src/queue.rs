@@ -116,3 +116,37 @@ pub fn expired(tx: &mut Tx<'_>, now_ms: u64, limit: u32) -> Result<Vec<JobRow>, 
     }
     Ok(jobs)
 }
+
+/// Jobs that wait for one node alone.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn pinned_to(tx: &mut Tx<'_>, node: &NodeId, limit: u32) -> Result<Vec<JobRow>, StoreError> {
+    let sql = "SELECT job_id FROM queue WHERE pinned_node = $1 ORDER BY job_id LIMIT $2";
+    let rows = tx.query(sql, &[node.as_str().into(), limit.into()])?;
+    jobs(tx, &rows)
+}
+
+/// Jobs that wait for one node alone, which is gone or has not renewed its leases in time.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn pinned_to_silent(
+    tx: &mut Tx<'_>,
+    now_ms: u64,
+    limit: u32,
+) -> Result<Vec<JobRow>, StoreError> {
+    let sql = "SELECT job_id FROM queue WHERE pinned_node IS NOT NULL AND NOT EXISTS \
+         (SELECT 1 FROM node WHERE node.id = queue.pinned_node \
+         AND node.lease_expires_at_ms >= $1) ORDER BY job_id LIMIT $2";
+    let rows = tx.query(sql, &[now_ms.into(), limit.into()])?;
+    jobs(tx, &rows)
+}
+
+fn jobs(tx: &mut Tx<'_>, places: &[Row]) -> Result<Vec<JobRow>, StoreError> {
+    let mut jobs = Vec::new();
+    for place in places {
+        jobs.extend(job::get(tx, None, &place.parsed("job_id")?)?);
+    }
+    Ok(jobs)
+}

@@ -29,6 +29,8 @@ const STATEMENTS: usize = 128;
 const LOG_BYTES: u32 = 1 << 20;
 /// ... and one of this size by the writer itself, because the other never catches up.
 const LOG_BYTES_MAX: u32 = 64 << 20;
+/// What a short-lived process may leave in the log.
+const LOG_BYTES_LEFT: u64 = 512 << 10;
 
 type Units = mpsc::Receiver<Box<dyn Work>>;
 
@@ -123,22 +125,25 @@ impl Writer {
 
     /// One transaction with as many units as wait.
     fn group(&self, first: Box<dyn Work>, units: &mut Units) -> Vec<Ran> {
-        if let Err(error) = self.conn.execute_batch("BEGIN IMMEDIATE") {
-            return vec![(first, Err(error.into()))];
-        }
         let mut ran: Vec<Ran> = Vec::new();
         let mut next = Some(first);
         while let Some(mut unit) = next.take() {
-            match self.unit(&mut *unit) {
-                Ok(outcome) => ran.push((unit, outcome)),
-                Err(error) => {
-                    ran.push((unit, Ok(())));
-                    return self.undone(ran, &error);
-                }
+            let outcome = if self.conn.is_autocommit() {
+                self.first_unit(&mut *unit)
+            } else {
+                self.unit(&mut *unit)
+            };
+            ran.push((unit, outcome));
+            // A full disk makes SQLite roll back everything, savepoints and all.
+            if self.conn.is_autocommit() && ran.iter().any(|(_, outcome)| outcome.is_ok()) {
+                return self.undone(ran, &StoreError::Full);
             }
             if ran.len() < GROUP_MAX {
                 next = units.try_recv().ok();
             }
+        }
+        if self.conn.is_autocommit() {
+            return ran; // Nobody has written anything.
         }
         self.points.at("store.before_commit");
         let committed = self.statement("COMMIT");
@@ -166,20 +171,27 @@ impl Writer {
         units.map(|(unit, _)| (unit, Err(reason()))).collect()
     }
 
-    /// How one unit went; outside of that, an error that ends the whole group.
-    fn unit(&self, unit: &mut dyn Work) -> Result<Result<(), StoreError>, StoreError> {
+    /// Begins the transaction with its first unit. Nothing is in it that a savepoint would protect, so
+    /// a unit that fails takes the transaction with it, and the next one begins another.
+    fn first_unit(&self, unit: &mut dyn Work) -> Result<(), StoreError> {
+        self.statement("BEGIN IMMEDIATE")?;
+        let outcome = unit.run(&mut Tx::new(Conn::Sqlite(&self.conn)));
+        if outcome.is_err() && !self.conn.is_autocommit() {
+            self.statement("ROLLBACK")?;
+        }
+        outcome
+    }
+
+    fn unit(&self, unit: &mut dyn Work) -> Result<(), StoreError> {
         self.statement("SAVEPOINT unit")?;
         let outcome = unit.run(&mut Tx::new(Conn::Sqlite(&self.conn)));
-        // A disk that is full or broken can make SQLite roll back everything, savepoints and all.
-        if self.conn.is_autocommit() {
-            let unsaid = || StoreError::Unavailable("the transaction was rolled back".into());
-            return Err(outcome.err().unwrap_or_else(unsaid));
-        }
-        if outcome.is_err() {
+        if outcome.is_err() && !self.conn.is_autocommit() {
             self.statement("ROLLBACK TO unit")?;
         }
-        self.statement("RELEASE unit")?;
-        Ok(outcome)
+        if !self.conn.is_autocommit() {
+            self.statement("RELEASE unit")?;
+        }
+        outcome
     }
 
     fn statement(&self, sql: &str) -> Result<(), StoreError> {
@@ -214,6 +226,19 @@ fn checkpoint(path: &Path, asked: &Receiver<()>) {
     }
 }
 
+/// Writes a long log back and cuts it off. A program that is started for one command never writes as
+/// much as makes [`Writer::look_at_log`] act, and the next one reads the whole log when it opens it.
+/// Skipped while another process uses the database.
+pub(crate) fn settle(path: &Path) -> Result<(), StoreError> {
+    let size = std::fs::metadata(log_path(path)).map_or(0, |meta| meta.len());
+    if size > LOG_BYTES_LEFT {
+        let conn = open(path)?;
+        conn.busy_timeout(Duration::ZERO)?;
+        conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    }
+    Ok(())
+}
+
 fn read(path: &Path, units: &Mutex<Units>) {
     let mut conn = None;
     loop {
@@ -242,9 +267,9 @@ fn read_one(
             opened
         }
     };
-    conn.execute_batch("BEGIN")?;
+    conn.prepare_cached("BEGIN")?.execute([])?;
     let outcome = unit.run(&mut Tx::new(Conn::Sqlite(&conn)));
-    conn.execute_batch("COMMIT")?;
+    conn.prepare_cached("COMMIT")?.execute([])?;
     *kept = Some(conn);
     outcome
 }

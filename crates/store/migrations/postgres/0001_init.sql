@@ -3,7 +3,7 @@
 -- the system's rules of sorting cannot break an index.
 
 CREATE TABLE job (
-    id TEXT COLLATE "C" PRIMARY KEY,
+    id TEXT COLLATE "C" PRIMARY KEY NOT NULL,
     tenant TEXT COLLATE "C" NOT NULL,
     principal TEXT COLLATE "C" NOT NULL,
     state TEXT COLLATE "C" NOT NULL,
@@ -47,7 +47,7 @@ CREATE INDEX queue_by_time ON queue (queued_at_ms, job_id);
 CREATE INDEX queue_by_tenant ON queue (tenant);
 
 CREATE TABLE node (
-    id TEXT COLLATE "C" PRIMARY KEY,
+    id TEXT COLLATE "C" PRIMARY KEY NOT NULL,
     name TEXT COLLATE "C" NOT NULL,
     incarnation TEXT COLLATE "C" NOT NULL,
     version TEXT COLLATE "C" NOT NULL,
@@ -98,7 +98,7 @@ CREATE TABLE output_segment (
 );
 
 CREATE TABLE artifact (
-    id TEXT COLLATE "C" PRIMARY KEY,
+    id TEXT COLLATE "C" PRIMARY KEY NOT NULL,
     job_id TEXT COLLATE "C" NOT NULL,
     attempt BIGINT NOT NULL,
     path TEXT COLLATE "C" NOT NULL,

@@ -2,7 +2,7 @@
 -- STRICT makes SQLite refuse a value of the wrong type instead of keeping it.
 
 CREATE TABLE job (
-    id TEXT PRIMARY KEY,
+    id TEXT PRIMARY KEY NOT NULL,
     tenant TEXT NOT NULL,
     principal TEXT NOT NULL,
     state TEXT NOT NULL,
@@ -26,7 +26,7 @@ CREATE TABLE job (
     stdout_json TEXT,
     stderr_json TEXT,
     report_hash TEXT
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 CREATE INDEX job_by_tenant ON job (tenant, created_at_ms DESC, id DESC);
 -- Only jobs that some node has; a finished job is in no index but the list's.
@@ -46,7 +46,7 @@ CREATE INDEX queue_by_time ON queue (queued_at_ms, job_id);
 CREATE INDEX queue_by_tenant ON queue (tenant);
 
 CREATE TABLE node (
-    id TEXT PRIMARY KEY,
+    id TEXT PRIMARY KEY NOT NULL,
     name TEXT NOT NULL,
     incarnation TEXT NOT NULL,
     version TEXT NOT NULL,
@@ -97,7 +97,7 @@ CREATE TABLE output_segment (
 ) STRICT;
 
 CREATE TABLE artifact (
-    id TEXT PRIMARY KEY,
+    id TEXT PRIMARY KEY NOT NULL,
     job_id TEXT NOT NULL,
     attempt INTEGER NOT NULL,
     path TEXT NOT NULL,

@@ -1,0 +1,148 @@
+//! What rows that can be locked bring with them: units that meet, on PostgreSQL only.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+
+use model::job::JobEvent;
+use store::{StoreError, Tx, job, queue};
+
+use crate::cluster::client;
+use crate::db::{Db, race};
+use crate::make::{advance, check_in_step, get, insert, job_id, lease, new_job, node};
+
+/// Waits until a statement of the database waits for a lock.
+fn wait_for_a_lock(db: &Db) {
+    let mut client = client(db);
+    let sql = "SELECT COUNT(*) FROM pg_stat_activity \
+               WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while client.query_one(sql, &[]).unwrap().get::<_, i64>(0) == 0 {
+        std::thread::yield_now();
+    }
+}
+
+fn claim_one(tx: &mut Tx<'_>) -> Result<Vec<job::JobRow>, StoreError> {
+    let rows = queue::claim(tx, &node(1), 1, 1000)?;
+    rows.iter()
+        .map(|row| advance(tx, row, &lease(row, node(1)), 1000))
+        .collect()
+}
+
+pub(crate) fn a_claim_locks_only_what_it_takes(db: &Db) {
+    insert(db, new_job(1));
+    insert(db, new_job(2));
+    let (entered, wait_for_entry) = channel();
+    let (go_on, told) = channel::<()>();
+    let told = Mutex::new(told);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(move || {
+            db.write(move |tx| {
+                let claimed = claim_one(tx)?;
+                entered.send(()).unwrap();
+                told.lock().unwrap().recv().unwrap();
+                Ok(claimed)
+            })
+        });
+        wait_for_entry.recv().unwrap();
+        let second = db.write(claim_one).unwrap();
+        assert_eq!(second[0].id, job_id(2));
+        assert_eq!(db.write(claim_one).unwrap(), []);
+        go_on.send(()).unwrap();
+        assert_eq!(first.join().unwrap().unwrap()[0].id, job_id(1));
+    });
+}
+
+pub(crate) fn a_claim_and_a_cancel_of_one_job_never_wait_for_each_other(db: &Db) {
+    let row = insert(db, new_job(1));
+    let (entered, wait_for_entry) = channel();
+    let (go_on, told) = channel::<()>();
+    let told = Mutex::new(told);
+    std::thread::scope(|scope| {
+        let claim = scope.spawn(move || {
+            db.write(move |tx| {
+                // A second run would find nobody to wait for.
+                let rows = queue::claim(tx, &node(1), 1, 1000)?;
+                entered.send(()).unwrap();
+                told.lock().unwrap().recv().unwrap();
+                advance(tx, &rows[0], &lease(&rows[0], node(1)), 1000)
+            })
+        });
+        wait_for_entry.recv().unwrap();
+        let cancel =
+            scope.spawn(move || db.write(move |tx| advance(tx, &row, &JobEvent::Cancel, 5)));
+        wait_for_a_lock(db);
+        go_on.send(()).unwrap();
+        let leased = claim.join().unwrap().unwrap();
+        let late = cancel.join().unwrap();
+        assert!(matches!(late, Err(StoreError::Stale { .. })), "{late:?}");
+        check_in_step(db, &leased);
+    });
+}
+
+pub(crate) fn a_unit_that_lost_a_race_is_run_again(db: &Db) {
+    let fail = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$";
+    for (losses, wins) in [(1, true), (3, true), (4, false), (1000, false)] {
+        let runs = Arc::new(AtomicUsize::new(0));
+        let counted = runs.clone();
+        let outcome = db.write(move |tx| {
+            let row = job::insert(tx, &new_job(losses as u64))?;
+            if counted.fetch_add(1, Ordering::SeqCst) < losses {
+                tx.execute(fail, &[])?;
+            }
+            Ok(row)
+        });
+        assert_eq!(runs.load(Ordering::SeqCst), (losses + 1).min(4));
+        match outcome {
+            Ok(row) => {
+                assert!(wins);
+                check_in_step(db, &row);
+            }
+            Err(StoreError::Unavailable(_)) => {
+                assert!(!wins);
+                assert_eq!(get(db, &job_id(losses as u64)), None);
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+        db.write(|tx| tx.execute("DELETE FROM job", &[])).unwrap();
+        db.write(|tx| tx.execute("DELETE FROM queue", &[])).unwrap();
+        db.write(|tx| tx.execute("DELETE FROM event_inbox", &[]))
+            .unwrap();
+    }
+}
+
+pub(crate) fn a_deadlock_is_resolved(db: &Db) {
+    let rows = [insert(db, new_job(0)), insert(db, new_job(1))];
+    for _ in 0..3 {
+        // Each locks its own row, waits until the other has too, and then wants the other's. Who comes
+        // for the second time does not wait, because the other is not in there any more.
+        let inside = Arc::new(std::sync::Barrier::new(2));
+        race(2, |number| {
+            let ids = [rows[number].id.clone(), rows[1 - number].id.clone()];
+            let (inside, first) = (inside.clone(), AtomicBool::new(true));
+            let outcome = db.write(move |tx| {
+                let lock = "SELECT id FROM job WHERE id = $1 FOR UPDATE";
+                tx.query(lock, &[ids[0].as_str().into()])?;
+                if first.swap(false, Ordering::SeqCst) {
+                    inside.wait();
+                }
+                tx.query(lock, &[ids[1].as_str().into()]).map(drop)
+            });
+            outcome.unwrap();
+        });
+    }
+}
+
+pub(crate) fn what_waits_too_long_for_a_lock_is_told(db: &Db) {
+    let row = insert(db, new_job(1));
+    let mut holder = client(db);
+    let mut held = holder.transaction().unwrap();
+    held.execute("SELECT id FROM job FOR UPDATE", &[]).unwrap();
+    let old = row.clone();
+    let late = db.write(move |tx| {
+        tx.execute("SET LOCAL lock_timeout = '50ms'", &[])?;
+        advance(tx, &old, &JobEvent::Cancel, 5)
+    });
+    assert!(matches!(late, Err(StoreError::Unavailable(_))), "{late:?}");
+    held.rollback().unwrap();
+    check_in_step(db, &row);
+}

@@ -1,0 +1,115 @@
+//! What both databases must do alike. Every case runs on SQLite, as a test of its own, and on a real
+//! PostgreSQL, all of them in one test, because a server of its own for each would cost a second.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what the tests build on is part of the tests"
+)]
+
+mod breaks;
+mod cluster;
+mod db;
+mod files;
+mod full;
+mod group;
+mod jobs;
+mod keys;
+mod locks;
+mod make;
+mod moves;
+mod nodes;
+mod output;
+mod postgres;
+mod queue;
+mod random;
+mod schema;
+mod units;
+
+/// Makes a test on SQLite of every case, and the list of all cases for PostgreSQL.
+macro_rules! conformance {
+    ($($room:ident { $($case:ident)+ })+) => {
+        mod sqlite {
+            $(mod $room {
+                $(#[test]
+                fn $case() {
+                    crate::db::on_sqlite(crate::$room::$case);
+                })+
+            })+
+        }
+
+        const CASES: &[(&str, db::Case)] = &[$($((stringify!($case), $room::$case),)+)+];
+    };
+}
+
+conformance! {
+    jobs {
+        a_new_job_is_read_back_as_it_was_inserted
+        a_job_that_awaits_approval_has_no_place_in_the_queue
+        another_tenant_does_not_see_a_job
+        a_list_read_page_by_page_has_every_job_once_and_the_newest_first
+        a_list_of_one_state_has_no_others
+        a_second_job_of_the_same_id_is_refused_and_changes_nothing
+        waiting_jobs_are_counted_for_their_tenant_up_to_a_bound
+    }
+    moves {
+        every_legal_move_writes_the_row_and_exactly_one_event
+        a_move_from_a_row_that_was_changed_is_stale_and_changes_nothing
+        of_many_writers_from_one_row_exactly_one_wins
+        what_is_known_at_the_start_and_at_the_end_is_kept
+        a_new_lease_forgets_what_was_in_force_in_the_attempt_before
+        a_cancel_and_a_claim_of_one_job_leave_it_in_one_piece
+        events_are_read_page_by_page
+    }
+    queue {
+        a_claim_passes_over_what_may_not_start_yet_and_what_is_for_other_nodes
+        a_claim_takes_the_oldest_of_each_tenant_in_turn
+        many_claimers_never_get_the_same_job
+        a_place_is_late_after_its_time_and_not_at_it
+        a_job_that_has_run_waits_anew_and_one_that_was_given_back_does_not
+    }
+    keys {
+        a_key_remembers_the_first_request_and_refuses_a_second
+        a_key_of_somebody_else_or_for_something_else_is_another_key
+        of_many_requests_with_one_key_exactly_one_makes_a_job
+        old_keys_are_forgotten_and_young_ones_are_not
+    }
+    output {
+        pieces_are_read_in_the_order_of_their_arrival_page_by_page
+        the_same_piece_again_is_a_duplicate_and_other_bytes_are_a_conflict
+        both_streams_at_once_get_different_numbers_and_a_reader_misses_none
+        one_piece_sent_by_many_at_once_is_kept_once
+        a_piece_of_an_attempt_that_no_node_has_is_stale
+        bytes_are_counted_for_each_attempt
+    }
+    files {
+        an_artifact_is_kept_once_for_its_path
+        artifacts_are_listed_by_path_and_attempt
+        one_path_kept_by_many_at_once_is_kept_once
+        an_upload_belongs_to_its_tenant
+        an_upload_that_was_sent_again_is_not_forgotten
+        old_uploads_are_found_oldest_first
+    }
+    nodes {
+        a_node_is_written_anew_by_its_next_process
+        only_the_process_that_registered_last_renews
+        a_node_has_the_jobs_that_it_was_leased_until_they_end
+        jobs_of_a_silent_or_forgotten_node_are_found
+    }
+    units {
+        a_unit_that_fails_leaves_nothing_and_takes_nobody_with_it
+        a_unit_that_panics_leaves_nothing_and_the_store_works_on
+        a_unit_that_goes_on_after_a_failed_statement_has_not_happened
+        a_unit_that_only_reads_cannot_write
+        a_unit_that_reads_sees_one_moment
+        text_with_nul_is_stored
+        numbers_beyond_the_largest_stay_the_largest
+        a_database_of_a_newer_schema_is_refused
+        a_store_that_was_reopened_sees_everything_that_was_answered
+        two_stores_on_one_database_wait_for_each_other
+        a_unit_of_somebody_who_went_away_is_done_all_the_same
+    }
+    random {
+        any_sequence_of_moves_keeps_row_events_and_queue_in_step
+    }
+}

@@ -1,0 +1,70 @@
+//! Every case on a real PostgreSQL, and what only happens there.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use crate::breaks;
+use crate::cluster::Cluster;
+use crate::db::{Case, Db, race};
+use crate::locks;
+
+/// Longer than any case takes on a slow machine; one that hangs is named instead of all of them.
+const CASE_MAX: Duration = Duration::from_secs(120);
+/// Cases that run at one time.
+const AT_ONCE: usize = 2;
+
+/// Lists cases with their names.
+macro_rules! cases {
+    ($($room:ident::$case:ident)+) => { &[$((stringify!($case), $room::$case),)+] };
+}
+
+const ONLY_HERE: &[(&str, Case)] = cases! {
+    locks::a_claim_locks_only_what_it_takes
+    locks::a_claim_and_a_cancel_of_one_job_never_wait_for_each_other
+    locks::a_unit_that_lost_a_race_is_run_again
+    locks::a_deadlock_is_resolved
+    locks::what_waits_too_long_for_a_lock_is_told
+    breaks::a_unit_whose_connection_broke_is_run_again
+    breaks::a_unit_whose_commit_broke_is_not_run_again
+    breaks::connections_that_break_under_load_leave_nothing_half_done
+};
+
+#[test]
+fn every_case_passes_on_postgresql() {
+    let cluster = match Cluster::start() {
+        Ok(cluster) => cluster,
+        Err(why) => {
+            println!("skipped: {why}");
+            return;
+        }
+    };
+    let cases: Vec<&(&str, Case)> = crate::CASES.iter().chain(ONLY_HERE).collect();
+    let next = AtomicUsize::new(0);
+    let failed = race(AT_ONCE, |_| {
+        let mut failed = Vec::new();
+        while let Some((name, case)) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
+            failed.extend(run(&cluster, name, *case));
+        }
+        failed
+    });
+    let failed: Vec<String> = failed.into_iter().flatten().collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// Runs a case on a thread of its own; returns what is wrong with it.
+fn run(cluster: &Cluster, name: &str, case: Case) -> Option<String> {
+    let place = cluster.database();
+    let (tell, told) = channel();
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    let spawned = thread.spawn(move || {
+        case(&Db::open(place));
+        tell.send(()).unwrap();
+    });
+    drop(spawned.unwrap());
+    match told.recv_timeout(CASE_MAX) {
+        Ok(()) => None,
+        Err(RecvTimeoutError::Disconnected) => Some(format!("{name} failed; see above")),
+        Err(RecvTimeoutError::Timeout) => Some(format!("{name} hangs")),
+    }
+}

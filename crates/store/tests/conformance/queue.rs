@@ -1,0 +1,152 @@
+//! The queue: who gets what, and never twice.
+
+use std::collections::HashSet;
+
+use model::id::JobId;
+use model::spec::JobSpec;
+use store::job::{JobRow, NewJob};
+use store::{StoreError, queue};
+
+use crate::db::{Db, race};
+use crate::make::{
+    advance, check_in_step, get, insert, job_id, lease, lost, moved, new_job, node, spec, started,
+    tenant,
+};
+
+fn pinned(number: u64, to: u64) -> NewJob {
+    let spec = JobSpec {
+        node: Some(node(to)),
+        ..spec()
+    };
+    NewJob {
+        spec,
+        ..new_job(number)
+    }
+}
+
+fn claim(db: &Db, by: u64, limit: u32, now_ms: u64) -> Vec<JobId> {
+    let claim = db.write(move |tx| queue::claim(tx, &node(by), limit, now_ms));
+    claim.unwrap().into_iter().map(|row| row.id).collect()
+}
+
+pub(crate) fn a_claim_passes_over_what_may_not_start_yet_and_what_is_for_other_nodes(db: &Db) {
+    let is_empty = |by: u64| db.read(move |tx| queue::is_empty(tx, &node(by)));
+    assert!(is_empty(1));
+    insert(db, pinned(1, 1));
+    assert_eq!([is_empty(1), is_empty(2)], [false, true]);
+    insert(db, pinned(2, 2));
+    insert(db, new_job(3));
+    insert(db, new_job(50));
+    let all = |numbers: &[u64]| -> Vec<JobId> { numbers.iter().copied().map(job_id).collect() };
+    for (by, now, wanted) in [
+        (1, 10, all(&[1, 3])),
+        (2, 10, all(&[2, 3])),
+        (3, 10, all(&[3])),
+        (3, 50, all(&[3, 50])),
+        (3, 2, all(&[])),
+    ] {
+        assert_eq!(claim(db, by, 10, now), wanted, "node {by} at {now}");
+    }
+    assert_eq!(claim(db, 1, 1, 10), all(&[1]));
+    assert_eq!(claim(db, 1, 0, 10), all(&[]));
+}
+
+pub(crate) fn a_claim_takes_the_oldest_of_each_tenant_in_turn(db: &Db) {
+    // Ten of one tenant before two of another and one of a third.
+    let names = [
+        "a", "a", "a", "a", "a", "a", "a", "a", "a", "a", "b", "b", "c",
+    ];
+    for (number, name) in (0..).zip(names) {
+        insert(
+            db,
+            NewJob {
+                tenant: tenant(name),
+                ..new_job(number)
+            },
+        );
+    }
+    let wanted: Vec<JobId> = [0, 10, 12, 1, 11, 2].map(job_id).into();
+    assert_eq!(claim(db, 1, 6, 100), wanted);
+}
+
+/// Claims and leases until nothing is left; returns what it got.
+fn work(db: &Db, by: u64) -> Vec<JobRow> {
+    let mut got = Vec::new();
+    loop {
+        let claimed = db.write(move |tx| {
+            let rows = queue::claim(tx, &node(by), 3, 1000)?;
+            let lease = |row| advance(tx, row, &lease(row, node(by)), 1000);
+            rows.iter()
+                .map(lease)
+                .collect::<Result<Vec<_>, StoreError>>()
+        });
+        got.extend(claimed.unwrap());
+        if db.read(move |tx| queue::is_empty(tx, &node(by))) {
+            return got;
+        }
+    }
+}
+
+pub(crate) fn many_claimers_never_get_the_same_job(db: &Db) {
+    const JOBS: u64 = 200;
+    let unit = |tx: &mut store::Tx<'_>| {
+        for number in 0..JOBS {
+            store::job::insert(tx, &new_job(number))?;
+        }
+        Ok(())
+    };
+    db.write(unit).unwrap();
+    // Half of them come from another process.
+    let other = db.again();
+    let got = race(8, |by| {
+        work(if by % 2 == 0 { db } else { &other }, by as u64)
+    });
+    let ids: Vec<JobId> = got.iter().flatten().map(|row| row.id.clone()).collect();
+    assert_eq!(ids.len() as u64, JOBS);
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len() as u64, JOBS);
+    for row in got.iter().flatten().step_by(17) {
+        check_in_step(db, row);
+    }
+}
+
+fn impatient(number: u64) -> NewJob {
+    let spec = JobSpec {
+        queue_timeout_ms: Some(100),
+        ..spec()
+    };
+    NewJob {
+        spec,
+        ..new_job(number)
+    }
+}
+
+fn late(db: &Db, now_ms: u64) -> Vec<JobId> {
+    let rows = db.read(move |tx| queue::expired(tx, now_ms, 10));
+    rows.into_iter().map(|row| row.id).collect()
+}
+
+pub(crate) fn a_place_is_late_after_its_time_and_not_at_it(db: &Db) {
+    insert(db, impatient(1));
+    insert(db, impatient(2));
+    insert(db, new_job(3));
+    for (now, wanted) in [(101, vec![]), (102, vec![1]), (103, vec![1, 2])] {
+        let wanted: Vec<JobId> = wanted.into_iter().map(job_id).collect();
+        assert_eq!(late(db, now), wanted, "at {now}");
+    }
+    let row = get(db, &job_id(1)).unwrap();
+    moved(db, &row, &lease(&row, node(1)), 50);
+    assert_eq!(late(db, 1000), [job_id(2)]);
+    assert_eq!(db.read(|tx| queue::expired(tx, 1000, 0)), []);
+}
+
+pub(crate) fn a_job_that_has_run_waits_anew_and_one_that_was_given_back_does_not(db: &Db) {
+    let row = insert(db, impatient(1));
+    let row = moved(db, &row, &lease(&row, node(1)), 50);
+    let back = moved(db, &row, &lost(&row, true), 90);
+    assert_eq!(late(db, 102), [job_id(1)], "it has not run");
+    let row = moved(db, &back, &lease(&back, node(1)), 95);
+    let row = moved(db, &row, &started(&row), 96);
+    moved(db, &row, &lost(&row, true), 5000);
+    assert_eq!(late(db, 5100), []);
+    assert_eq!(late(db, 5101), [job_id(1)]);
+}
