@@ -303,14 +303,20 @@ pub fn counted(parents: &[PathBuf], name: &str) -> Counted {
     for dir in parents.iter().map(|parent| parent.join(name)) {
         let read = |file: &str| std::fs::read_to_string(dir.join(file)).ok();
         let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
-        let memory = number("memory.peak").or_else(|| number("memory.max_usage_in_bytes"));
-        counted.memory_peak_bytes = counted.memory_peak_bytes.or(memory);
-        counted.pids_peak = counted.pids_peak.or_else(|| number("pids.peak"));
         let field = |file: &str, key: &str| read(file).and_then(|text| keyed(&text, key));
-        let killed =
-            field("memory.events", "oom_kill").or_else(|| field("memory.oom_control", "oom_kill"));
-        counted.out_of_memory |= killed.unwrap_or(0) > 0;
-        counted.out_of_pids |= field("pids.events", "max").unwrap_or(0) > 0;
+        // Of version 1, each group has the files of its one controller; what is not there is not asked
+        // for further, because this is between the end of a command and whoever waits for it.
+        let peak = number("memory.max_usage_in_bytes");
+        if let Some(peak) = peak.or_else(|| number("memory.peak")) {
+            counted.memory_peak_bytes = Some(peak);
+            let version_2 = || field("memory.events", "oom_kill");
+            let killed = field("memory.oom_control", "oom_kill").or_else(version_2);
+            counted.out_of_memory |= killed.unwrap_or(0) > 0;
+        }
+        if let Some(hits) = field("pids.events", "max") {
+            counted.pids_peak = number("pids.peak");
+            counted.out_of_pids |= hits > 0;
+        }
     }
     counted
 }

@@ -2,7 +2,7 @@
 
 use crate::outcome::{self, Asked, Told};
 use crate::pump::{End, Lease as PumpLease, Pump, PumpError};
-use crate::record::{self, Record};
+use crate::record::{self, Prepared, Record};
 use crate::spare::{self, PROVISION, Standing};
 use crate::spool::{Piece, Spool};
 use crate::{Node, Running, convert, files};
@@ -219,9 +219,14 @@ impl Job {
             }
             self.node.at("node.recorded");
         }
-        // The sandbox is made while `started` travels; the command is let go when both are there.
-        let (made, acknowledged) =
-            tokio::join!(self.provision(plan, spare), self.say_started(plan));
+        record.released = true;
+        // The sandbox is made while `started` travels, and what is to be on the disk is written; the
+        // command is let go when all are there, and then only a name has to change before.
+        let (made, prepared, acknowledged) = tokio::join!(
+            self.provision(plan, spare),
+            async { record.prepare(&self.dir) },
+            self.say_started(plan)
+        );
         let Some(cancel) = acknowledged else {
             return Report::of(Told::lost("the lease was not this node's any more"));
         };
@@ -233,8 +238,7 @@ impl Job {
         if cancel || self.cancel.is_cancelled() {
             return Report::of(Told::canceled());
         }
-        record.released = true;
-        if let Err(error) = record.write(&self.dir) {
+        if let Err(error) = prepared.and_then(Prepared::put) {
             return Report::of(unwritten(&error));
         }
         self.node.at("node.released");

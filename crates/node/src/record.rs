@@ -14,6 +14,10 @@ use std::path::{Path, PathBuf};
 /// The version of this file.
 const VERSION: u32 = 1;
 
+/// The file, and what it is called before it is in force.
+const RECORD: &str = "record.json";
+const NEW: &str = "record.new";
+
 /// The longest record that is read: the largest request, and what we add.
 const RECORD_BYTES_MAX: u64 = 4 << 20;
 
@@ -50,24 +54,43 @@ impl Record {
 
     /// Writes the record; the old one or the new one is there at any time, never half of one.
     pub(crate) fn write(&self, dir: &Path) -> io::Result<()> {
+        self.prepare(dir)?.put()
+    }
+
+    /// Writes the record beside the old one; it is in force when it is [`Prepared::put`] there.
+    pub(crate) fn prepare(&self, dir: &Path) -> io::Result<Prepared> {
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(dir)?;
         let text = serde_json::to_vec(self).map_err(io::Error::other)?;
-        let temporary = dir.join("record.new");
-        std::fs::write(&temporary, text)?;
-        std::fs::rename(temporary, dir.join("record.json"))
+        std::fs::write(dir.join(NEW), text)?;
+        Ok(Prepared {
+            dir: dir.to_owned(),
+        })
     }
 
     /// Reads the record of a job's directory; `None` when it cannot be used.
     pub(crate) fn read(dir: &Path) -> Option<Record> {
-        let path = dir.join("record.json");
+        let path = dir.join(RECORD);
         if std::fs::metadata(&path).ok()?.len() > RECORD_BYTES_MAX {
             return None;
         }
         let record: Record = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
         (record.version == VERSION).then_some(record)
+    }
+}
+
+/// A record that is written and not yet in force.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    dir: PathBuf,
+}
+
+impl Prepared {
+    /// Puts it in force, in one step.
+    pub(crate) fn put(self) -> io::Result<()> {
+        std::fs::rename(self.dir.join(NEW), self.dir.join(RECORD))
     }
 }
 

@@ -10,6 +10,7 @@ use model::enforcement::{Enforced, Held};
 use model::id::SandboxId;
 use model::limits as defaults;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What the Linux driver does for one sandbox.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,7 +18,7 @@ pub struct LinuxPlan {
     /// The name of the launcher's socket; sandboxes of one tree share a launcher.
     pub(super) launcher: String,
     /// What the launcher shows.
-    pub(super) tree: Tree,
+    pub(super) tree: Arc<Tree>,
     /// What the sandbox is.
     pub(super) sandbox: Sandbox,
     /// Its control groups.
@@ -64,7 +65,7 @@ pub(super) fn plan(spec: &Spec, host: &Host, dir: &Path) -> Result<Plan, Vec<Uns
         },
         body: PlanBody::Linux(Box::new(LinuxPlan {
             launcher: launcher_name(root),
-            tree: tree::tree(root, &host.devices, &dir.join("staging")),
+            tree: Arc::new(tree::tree(root, &host.devices, &dir.join("staging"))),
             sandbox,
             groups,
         })),
