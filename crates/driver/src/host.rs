@@ -167,9 +167,18 @@ fn entries(directory: &Path) -> std::io::Result<BTreeMap<String, Entry>> {
     Ok(found)
 }
 
-/// Directories at the top that hold programs, libraries and their data, and no person's files.
+/// Directories at the top that hold programs, libraries and their data, and no person's files. Of Nix only
+/// the store: its daemon listens beside it, and a read-only mount is no obstacle to a connection.
 pub const TOP: [&str; 9] = [
-    "bin", "lib", "lib32", "lib64", "libx32", "opt", "sbin", "usr", "nix",
+    "bin",
+    "lib",
+    "lib32",
+    "lib64",
+    "libx32",
+    "opt",
+    "sbin",
+    "usr",
+    "nix/store",
 ];
 
 /// Files and directories below `/etc` without which programs do not start or do not find their parts.
@@ -347,6 +356,12 @@ mod tests {
         assert_eq!(subordinate(text, "alice", 1000), Some((100_000, 65536)));
         assert_eq!(subordinate(text, "bob", 1001), Some((200_000, 65536)));
         assert_eq!(subordinate(text, "", 7), None);
+    }
+
+    #[test]
+    fn only_the_store_of_nix_is_shown_because_its_daemon_listens_beside_it() {
+        let nix: Vec<_> = TOP.iter().filter(|name| name.starts_with("nix")).collect();
+        assert_eq!(nix, [&"nix/store"]);
     }
 
     #[test]

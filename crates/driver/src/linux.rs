@@ -39,7 +39,7 @@ const LAUNCHERS_MAX: usize = 8;
 /// What a [`Handle`] of this driver says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Body {
-    /// The launcher's socket, a name in the driver's directory.
+    /// The launcher's socket, a name in the driver's directory; empty when it is not known which.
     launcher: String,
     /// Directories that hold the control groups of this sandbox.
     cgroups: Vec<PathBuf>,
@@ -177,13 +177,26 @@ impl Linux {
     async fn destroy_all(&self, handle: &Handle) -> Result<(), DriverError> {
         let body = self.body(handle)?;
         let id = handle.id.as_str();
-        match self.launcher(&body.launcher, Start::Never).await {
-            Ok(launcher) => launcher.destroy(id, DESTROY).await?,
-            Err(DriverError::Gone) => {} // Its sandboxes died with it.
-            Err(error) => return Err(error),
+        let names = match body.launcher.is_empty() {
+            true => self.launcher_names().map_err(io("list the launchers"))?,
+            false => vec![body.launcher],
+        };
+        for name in names {
+            match self.launcher(&name, Start::Never).await {
+                Ok(launcher) => launcher.destroy(id, DESTROY).await?,
+                Err(DriverError::Gone) => {} // Its sandboxes died with it.
+                Err(error) => return Err(error),
+            }
         }
         self.remove_groups(&body.cgroups, id).await?;
         remove_dir(&self.sandbox_dir(&handle.id)).map_err(io("remove the sandbox's directory"))
+    }
+
+    /// The sockets of all launchers that there are, or were.
+    fn launcher_names(&self) -> std::io::Result<Vec<String>> {
+        let entries = std::fs::read_dir(&self.dir)?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        Ok(names.filter(|name| name.ends_with(".sock")).collect())
     }
 
     /// The launcher removes the groups when it buries a sandbox; this is for one that died with it.

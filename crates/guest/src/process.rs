@@ -164,12 +164,19 @@ fn become_command(
     joined?;
     rustix::process::setsid().map_err(|errno| ("setsid", errno.raw_os_error()))?;
     reset_signals();
+    rustix::process::umask(UMASK);
     confine::apply(confine, landlock)?;
     close_from(5);
     let _ = rustix::io::write(status_fd(), &[CONFINED]);
     let start = read_start()?;
     exec(&start)
 }
+
+/// What every login shell starts with; the launcher has none, so that its modes are exact.
+const UMASK: rustix::fs::Mode = rustix::fs::Mode::from_raw_mode(0o022);
+
+/// The last signal, see `signal(7)`.
+const SIGNAL_LAST: i32 = 64;
 
 /// Blocks until the guest sends the command. End of file means that there will be none.
 fn read_start() -> Result<Start, confine::Failed> {
@@ -186,12 +193,15 @@ fn read_start() -> Result<Start, confine::Failed> {
     postcard::from_bytes(&bytes).map_err(|_| ("start", libc::EINVAL))
 }
 
-/// A signal that the guest ignores or blocks would stay so in the command.
+/// A signal that the guest, or whoever started the node, ignores or blocks would stay so in the command.
 #[expect(unsafe_code, reason = "resetting dispositions")]
 fn reset_signals() {
-    // SAFETY: setting the default disposition installs no handler of ours.
-    // JUSTIFICATION: Rust's start-up ignores SIGPIPE, and `yes | head` must end.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    for signal in 1..=SIGNAL_LAST {
+        // SAFETY: setting the default disposition installs no handler of ours. Numbers that cannot be
+        // set are refused, which changes nothing.
+        // JUSTIFICATION: Rust's start-up ignores SIGPIPE, and `yes | head` must end.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
     let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: `sigemptyset` initialises the set.
     unsafe { libc::sigemptyset(none.as_mut_ptr()) };

@@ -9,7 +9,9 @@
 //! leased ──release, lease lost──▶ queued          running ──lease lost, safe to retry──▶ queued
 //! ```
 //!
-//! `queued` after a lost lease counts another attempt only if the command may have run.
+//! A lease that is lost counts as an attempt, also where the command was not let go, so that a job that
+//! ends its nodes does not go round for ever; one that is given back does not count. `give up` leads from
+//! every state in which somebody waits for a node, or a node has the job, to `finished(lost)`.
 
 use crate::id::NodeId;
 use serde::{Deserialize, Serialize};
@@ -146,6 +148,12 @@ pub enum JobEvent {
     },
     /// Nobody took it in time.
     QueueTimeout,
+    /// Nobody will take it: the only node that may is not there any more, or its lease was lost too
+    /// often before it began.
+    GiveUp {
+        /// What is known.
+        why: String,
+    },
 }
 
 /// What follows from an event.
@@ -240,6 +248,9 @@ impl JobState {
             (AwaitingApproval | Queued, JobEvent::QueueTimeout) => finished(Outcome::Refused {
                 why: "no node took it in time".to_owned(),
             }),
+            (Queued | Leased { .. } | Running { .. }, JobEvent::GiveUp { why }) => {
+                finished(Outcome::Lost { why: why.clone() })
+            }
             (Queued, JobEvent::Approve | JobEvent::Release { .. }) => Ok(Step::Unchanged),
             (Queued, JobEvent::Lease { node, epoch }) => Ok(Step::Moved(Leased {
                 node: node.clone(),
@@ -268,9 +279,10 @@ impl JobState {
 
             (Stopping { .. }, JobEvent::Cancel | JobEvent::Started { .. }) => Ok(Step::Unchanged),
             // Nobody wants it any more, so it does not matter whether it has run.
-            (Stopping { .. }, JobEvent::LeaseLost { .. } | JobEvent::Release { .. }) => {
-                finished(Outcome::Canceled)
-            }
+            (
+                Stopping { .. },
+                JobEvent::LeaseLost { .. } | JobEvent::Release { .. } | JobEvent::GiveUp { .. },
+            ) => finished(Outcome::Canceled),
             (
                 Leased { .. } | Running { .. } | Stopping { .. },
                 JobEvent::Finish { outcome, .. },
@@ -350,6 +362,9 @@ mod tests {
             JobEvent::Reject,
             JobEvent::Cancel,
             JobEvent::QueueTimeout,
+            JobEvent::GiveUp {
+                why: "gone".to_owned(),
+            },
             JobEvent::Lease {
                 node: node(),
                 epoch: 3,

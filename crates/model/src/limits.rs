@@ -25,6 +25,9 @@ pub const FILE_BYTES_MAX: u64 = 1 << 30;
 pub const FILES_MAX: usize = 256;
 /// Files kept from a job.
 pub const OUTPUTS_MAX: usize = 64;
+/// Bytes of all files kept from one try of a job: four of the largest. A sparse file costs the command
+/// nothing, so without this bound one job could ask for 64 GiB of our disk.
+pub const ARTIFACT_TOTAL_BYTES_MAX: u64 = 4 << 30;
 /// The body of a request that is not an upload.
 pub const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 
@@ -58,12 +61,16 @@ pub const DISK_DEFAULT_BYTES: u64 = 1 << 30;
 /// Room for the directories themselves.
 pub const DISK_MIN_BYTES: u64 = 64 * 1024;
 
-/// Free disk below which no new work is taken: what is running must be able to report.
+/// Free disk below which no new work and no file is taken: what is running must be able to report.
 pub const FREE_DISK_MIN_BYTES: u64 = 1 << 30;
 /// Jobs of one tenant that wait: enough for a burst, small enough to list.
 pub const QUEUE_MAX: u64 = 100_000;
-/// The most starts of one job.
+/// The most starts of one job, and the most leases of one that are lost before it starts: a job that
+/// ends every node that takes it must not end them all for ever.
 pub const ATTEMPTS_MAX: u32 = 10;
+/// How long a job that only one node may take waits for it when nobody says: as long as may be asked
+/// for. Without a bound it would wait for ever for a node that never comes back.
+pub const PINNED_QUEUE_MS: u64 = TIMEOUT_MAX_MS;
 /// How long a node's right to its jobs lasts without renewal.
 pub const LEASE_MS: u64 = 300_000;
 /// How often a node renews: ten misses before it matters.
@@ -76,6 +83,20 @@ pub const JOB_WAIT_MAX_MS: u64 = 300_000;
 pub const IDEMPOTENCY_MS: u64 = 24 * 3600 * 1000;
 /// How long an upload that no job names is kept.
 pub const UPLOAD_MS: u64 = 24 * 3600 * 1000;
+/// How long a finished job is kept, with its output and its files: long enough to look back at what was
+/// done in the month.
+pub const RETAIN_JOBS_MS: u64 = 30 * 24 * 3600 * 1000;
+/// The newest jobs of one tenant, of which none goes before its time: as many as may wait. The finished
+/// ones beyond them go earlier; at a few kilobytes each, these take less than a gigabyte.
+pub const RETAIN_JOBS_MAX: u32 = 100_000;
+/// How long a finished job is kept in any case, however many there are: whoever waited for its outcome and
+/// was away for a moment still finds it.
+pub const RETAIN_LEAST_MS: u64 = 3600 * 1000;
+/// How long the bytes of a blob are kept that no row names. The row is written after the bytes, by a
+/// process that may be another; an hour is far longer than any lies between the two.
+pub const BLOB_GRACE_MS: u64 = 3600 * 1000;
+/// How long a node that is silent is remembered: as long as a job may wait for it.
+pub const NODE_FORGET_MS: u64 = TIMEOUT_MAX_MS;
 /// Rows of one page of a list.
 pub const PAGE_MAX: u32 = 500;
 /// Rows of a page when nobody says.

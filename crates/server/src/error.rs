@@ -114,15 +114,9 @@ impl Error {
 }
 
 fn detail(invalid: Invalid) -> ErrorDetail {
-    // To the caller of the API a file that is missing is bytes that were not sent; `file_missing`
-    // is what the command line says about a path on its own machine.
-    let code = match invalid.code {
-        "file_missing" => Code::BlobMissing.as_str(),
-        code => code,
-    };
     ErrorDetail {
         field: invalid.field,
-        code: code.to_owned(),
+        code: invalid.code.to_owned(),
         message: invalid.message,
     }
 }

@@ -1,33 +1,80 @@
 //! Bytes on their way in and out.
 
-use crate::{Caller, Ctx, Error, Service};
+use crate::{Ctx, Error, Service};
 use model::id::NodeId;
 use model::limits;
 use std::fs::File;
 use std::io;
-use store::blob::{BlobWriter, Blobs, Written};
+use store::blob::{Blobs, Written};
 use store::upload::{self, UploadRow};
 
 /// Jobs of one node that are looked through for a file.
 pub(crate) const HELD_MAX: u32 = 1000;
 
+/// Bytes of a blob that are written between two looks at the storage that is left: so few that many
+/// writers together do not take much more than they may.
+const GRANT_BYTES: u64 = 1 << 20;
+
+/// A blob that is being written. Dropped before [`BlobWriter::finish`], nothing of it stays.
+#[derive(Debug)]
+pub struct BlobWriter {
+    writer: store::blob::BlobWriter,
+    service: Service,
+    /// Bytes that may be written before the next look.
+    granted: u64,
+}
+
+impl io::Write for BlobWriter {
+    /// Fails with [`io::ErrorKind::StorageFull`] where too little storage would be left.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let len = bytes.len() as u64;
+        if len > self.granted {
+            let grant = len.max(GRANT_BYTES);
+            if self.service.is_full_with(grant) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.granted = grant;
+        }
+        let n = io::Write::write(&mut self.writer, bytes)?;
+        self.granted = self.granted.saturating_sub(n as u64);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::Write::flush(&mut self.writer)
+    }
+}
+
+impl BlobWriter {
+    /// Keeps the blob for good: when this returns, it survives a power cut.
+    ///
+    /// # Errors
+    /// Those of syncing and renaming a file.
+    pub fn finish(self) -> io::Result<Written> {
+        self.writer.finish()
+    }
+}
+
 impl Service {
     /// Begins a blob: a file for a job, or a file of one that a node keeps. Write to it and finish it on
     /// a thread that may block; then say [`Service::blob_done`] or [`Service::artifact_put`].
     ///
+    /// Whoever sends it: the storage that is left below the bound is for what jobs that run report, which
+    /// is small, and neither new work nor their files may take it.
+    ///
     /// # Errors
     /// [`Error::DiskFull`].
-    pub async fn blob_writer(&self, ctx: &Ctx) -> Result<BlobWriter, Error> {
-        let is_new_work = match &ctx.caller {
-            Caller::User | Caller::Internal => true,
-            // What is running must be able to report while there is any room at all.
-            Caller::Node(_) => false,
-        };
-        if is_new_work && self.disk_is_full() {
+    pub async fn blob_writer(&self, _everyone_may: &Ctx) -> Result<BlobWriter, Error> {
+        if self.is_full_with(0) {
             return Err(Error::DiskFull);
         }
         let blobs = self.inner.blobs.clone();
-        blocking("begin a blob", move || blobs.writer(limits::FILE_BYTES_MAX)).await
+        let begin = move || blobs.writer(limits::FILE_BYTES_MAX);
+        Ok(BlobWriter {
+            writer: blocking("begin a blob", begin).await?,
+            service: self.clone(),
+            granted: 0,
+        })
     }
 
     /// Remembers a blob that was written, so that a job of this tenant may name it.

@@ -67,10 +67,9 @@ pub(crate) fn decide(
     let unstarted = matches!(row.state, JobState::Leased { .. });
     let attempt = match event {
         JobEvent::Lease { .. } => row.attempt.saturating_add(1),
-        // The command was never let go, so the try is given back.
-        JobEvent::Release { .. } | JobEvent::LeaseLost { .. } if unstarted => {
-            row.attempt.saturating_sub(1)
-        }
+        // Given back before its command was let go, so the try is given back too. That of a lost lease is
+        // not: a job that ends every node that takes it would go round for ever.
+        JobEvent::Release { .. } if unstarted => row.attempt.saturating_sub(1),
         JobEvent::Approve
         | JobEvent::Reject
         | JobEvent::Started { .. }
@@ -78,7 +77,8 @@ pub(crate) fn decide(
         | JobEvent::Cancel
         | JobEvent::Finish { .. }
         | JobEvent::LeaseLost { .. }
-        | JobEvent::QueueTimeout => row.attempt,
+        | JobEvent::QueueTimeout
+        | JobEvent::GiveUp { .. } => row.attempt,
     };
     Ok(Some(JobChange {
         attempt,
@@ -169,9 +169,9 @@ impl Service {
         match &row.state {
             JobState::AwaitingApproval | JobState::Running { .. } => {}
             JobState::Queued => self.wake().queue(),
-            JobState::Leased { .. } => self.wake().job(&row.id, News::Leased),
+            JobState::Leased { .. } => self.wake().job_is(row, News::Leased),
             JobState::Stopping { node, .. } => self.wake().node(node),
-            JobState::Finished { .. } => self.wake().job(&row.id, News::Finished),
+            JobState::Finished { .. } => self.wake().job_is(row, News::Finished),
         }
     }
 }

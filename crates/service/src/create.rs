@@ -13,7 +13,6 @@ use model::spec::{Invalid, JobSpec};
 use std::collections::HashMap;
 use store::idempotency::{self, KeyOwner, Remembered};
 use store::job::{JobRow, NewJob};
-use store::node::NodeRow;
 use store::upload::UploadRow;
 use store::{Tx, job, queue, upload};
 
@@ -22,8 +21,6 @@ use store::{Tx, job, queue, upload};
 const ROOM_STEP: u64 = 1000;
 /// Tenants whose count is remembered.
 const ROOM_TENANTS_MAX: usize = 1024;
-/// Nodes that are looked at to find one that is large enough.
-const NODES_MAX: u32 = 1000;
 
 /// A key under which a request may be sent again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,16 +80,19 @@ impl Service {
     /// With a key, the same request again answers the job that the first one made, as it is now.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with all that is wrong, among it `file_missing` and `limit_beyond_machine`;
+    /// [`Error::Invalid`] with all that is wrong, among it `blob_missing` and `limit_beyond_machine`;
     /// [`Error::Conflict`] `idempotency_mismatch`; [`Error::TooMuch`] `queue_full`;
     /// [`Error::DiskFull`].
     pub async fn job_create(
         &self,
         ctx: &Ctx,
-        spec: JobSpec,
+        mut spec: JobSpec,
         idempotency: Option<Idempotency>,
     ) -> Result<JobRow, Error> {
         ctx.only_user()?;
+        if spec.node.is_some() {
+            spec.queue_timeout_ms.get_or_insert(limits::PINNED_QUEUE_MS);
+        }
         spec.validate().map_err(Error::Invalid)?;
         self.check_capacity(&spec).await?;
         let parked = self.wake().take_parked(spec.node.as_ref());
@@ -131,7 +131,7 @@ impl Service {
         });
         Ok(Plan {
             key,
-            disk_is_full: self.disk_is_full(),
+            disk_is_full: self.is_full_with(0),
             count: !locked(&self.inner.room).take(&ctx.tenant),
             lease_to: parked.map(|poll| poll.node.clone()),
             note: Note::new(ctx, at_ms),
@@ -164,49 +164,6 @@ impl Service {
         self.announce(&row);
         Ok(row)
     }
-
-    /// A limit that no machine has would wait for ever. Without nodes nobody knows; the node says.
-    async fn check_capacity(&self, spec: &JobSpec) -> Result<(), Error> {
-        let asked = spec.limits;
-        if asked.memory_bytes.is_none() && asked.cpu_millis.is_none() {
-            return Ok(());
-        }
-        let nodes = self
-            .look(|tx| Ok(store::node::list(tx, NODES_MAX)?))
-            .await?;
-        let may = |node: &&NodeRow| spec.node.as_ref().is_none_or(|pin| *pin == node.id);
-        let most = |fact: &str| -> Option<u64> {
-            let has = |node: &NodeRow| {
-                node.facts
-                    .get(fact)
-                    .map_or(Some(u64::MAX), |n| n.parse().ok())
-            };
-            nodes.iter().filter(may).filter_map(has).max()
-        };
-        let cpus = most("cpus").map(|cpus| cpus.saturating_mul(1000));
-        let checks = [
-            (
-                "limits.memory_bytes",
-                asked.memory_bytes,
-                most("memory_bytes"),
-            ),
-            ("limits.cpu_millis", asked.cpu_millis.map(u64::from), cpus),
-        ];
-        let beyond = |(field, asked, most): (&str, Option<u64>, Option<u64>)| {
-            let (asked, most) = (asked?, most?);
-            (asked > most).then(|| Invalid {
-                field: field.to_owned(),
-                code: "limit_beyond_machine",
-                message: format!("{asked} is more than the {most} of the largest machine"),
-            })
-        };
-        let found: Vec<Invalid> = checks.into_iter().filter_map(beyond).collect();
-        if found.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::Invalid(found))
-        }
-    }
 }
 
 fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
@@ -218,6 +175,7 @@ fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
     if plan.disk_is_full {
         return Err(Error::DiskFull.into());
     }
+    check_pin(tx, plan)?;
     let counted = count(tx, plan)?;
     let uploads = find_files(tx, plan)?;
     // From here on it is written. What a job names is new again, so that a pass that forgets old
@@ -240,6 +198,18 @@ fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
         row = lease(tx, &row, node, plan.note.clone())?.unwrap_or(row);
     }
     Ok(Made::New(row, counted))
+}
+
+/// A job that only one node may take would wait in vain for one that is not there.
+fn check_pin(tx: &mut Tx<'_>, plan: &Plan) -> Result<(), Fail> {
+    let Some(pin) = &plan.new.spec.node else {
+        return Ok(());
+    };
+    let node = store::node::get(tx, pin)?;
+    if node.is_some_and(|node| node.state.scheduling != Scheduling::Decommissioned) {
+        return Ok(());
+    }
+    Err(Error::invalid("node", "invalid_argument", "there is no such node").into())
 }
 
 fn made_before(
@@ -289,7 +259,7 @@ fn find_files(tx: &mut Tx<'_>, plan: &Plan) -> Result<Vec<UploadRow>, Fail> {
         let mut say = |part: &str, message: &str| {
             wrong.push(Invalid {
                 field: format!("files[{index}].{part}"),
-                code: "file_missing",
+                code: "blob_missing",
                 message: message.to_owned(),
             });
         };

@@ -129,12 +129,19 @@ impl Service {
         let until = until(up_to, limits::JOB_WAIT_MAX_MS);
         // Before the look, so that what happens between the look and the wait is not missed.
         let mut jobs = self.wake().jobs();
+        let mut row = self.job_get(ctx, id).await?;
         loop {
-            let row = self.job_get(ctx, id).await?;
             if enough(&row) || Instant::now() >= until {
                 return Ok(row);
             }
-            news(&mut jobs, id, &[News::Leased, News::Finished], until).await;
+            let matter = [News::Leased, News::Finished];
+            row = match news(&mut jobs, id, &matter, until).await {
+                // The look before has shown that this caller may see it. News may be of an older
+                // moment than the look, and then they are none.
+                Some(told) if told.version >= row.version => JobRow::clone(&told),
+                Some(_) => row,
+                None => self.job_get(ctx, id).await?,
+            };
         }
     }
 

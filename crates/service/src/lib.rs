@@ -11,11 +11,12 @@
 //! This room must never hold a state that is not in the database, except who waits for what; it must
 //! never speak HTTP, never write SQL, and never wait while it holds a lock.
 //!
-//! Reading order: `ctx`, `error`, `change` (decide and write), `job`, `poll` and `wake` (how work
-//! finds a node), `report` (what nodes say), `loops`.
+//! Reading order: `ctx`, `error`, `change` (decide and write), `job`, `create`, `poll` and `wake` (how
+//! work finds a node), `report` (what nodes say), `lose` (when they say nothing), `loops`.
 
 mod artifact;
 mod blob;
+mod capacity;
 mod change;
 mod clock;
 mod create;
@@ -23,13 +24,17 @@ mod ctx;
 mod error;
 mod hand;
 mod job;
+mod late;
 pub mod loops;
+mod lose;
 mod node;
 mod output;
 mod poll;
 mod report;
 mod wake;
 
+pub use crate::artifact::NewArtifact;
+pub use crate::blob::BlobWriter;
 pub use crate::clock::Clock;
 pub use crate::create::Idempotency;
 pub use crate::ctx::{Caller, Ctx};
@@ -38,17 +43,18 @@ pub use crate::job::JobPage;
 pub use crate::node::{Beat, LeaseRef, NodeHello, Registered};
 pub use crate::output::{OutputPage, OutputPiece, Stream};
 pub use crate::poll::Polled;
-pub use crate::report::{Finished, NewArtifact, Report, Started};
+pub use crate::report::{Finished, Report, Started};
 pub use model::event::Event;
 pub use model::spec::Invalid;
 pub use store::artifact::ArtifactRow;
-pub use store::blob::{BlobWriter, Blobs, Written};
+pub use store::blob::{Blobs, Written};
 pub use store::job::JobRow;
 pub use store::output::Segment;
 
 use crate::create::Room;
 use crate::loops::Watch;
 use crate::wake::Wake;
+use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use store::Store;
 
@@ -68,8 +74,10 @@ struct Inner {
     free_disk: FreeDisk,
     room: Mutex<Room>,
     watch: Mutex<Watch>,
-    /// Held while a blob's file and its row are made to agree: else a blob that is sent again while
-    /// the old one is removed has a row and no file.
+    /// The part of the blobs that is looked through next. When it is lost, the looking starts over.
+    sweep: AtomicU8,
+    /// Held while a blob's file and its row are made to agree: else who sends a blob again while the old
+    /// one is removed is told to send it once more.
     blob_gate: tokio::sync::Mutex<()>,
 }
 
@@ -91,6 +99,7 @@ impl Service {
             free_disk: Box::new(free_disk),
             room: Mutex::default(),
             watch,
+            sweep: AtomicU8::default(),
             blob_gate: tokio::sync::Mutex::default(),
         };
         Service {
@@ -120,9 +129,11 @@ impl Service {
         self.inner.clock.now_ms()
     }
 
-    fn disk_is_full(&self) -> bool {
+    /// Whether `bytes` more would leave too little storage free.
+    fn is_full_with(&self, bytes: u64) -> bool {
         let free = (self.inner.free_disk)();
-        free.is_some_and(|free| free < model::limits::FREE_DISK_MIN_BYTES)
+        let least = model::limits::FREE_DISK_MIN_BYTES.saturating_add(bytes);
+        free.is_some_and(|free| free < least)
     }
 }
 

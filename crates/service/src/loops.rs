@@ -1,10 +1,14 @@
-//! What happens without being asked: leases of silent nodes are judged, and what has lived too long
-//! goes. Each pass is bounded and can be called by itself; each can die anywhere and be run again.
+//! What happens without being asked: leases of silent nodes are judged, who has waited too long is told, and
+//! what has been kept long enough goes. Each pass is bounded and can be called by itself; each can die
+//! anywhere and be run again.
 
 mod expire;
+mod prune;
 mod reap;
+mod uploads;
 
 pub use expire::{Expired, expire_pass};
+pub use prune::{Pruned, prune_pass};
 pub use reap::{Reaped, reap_pass};
 
 pub(crate) use reap::Watch;
@@ -15,11 +19,14 @@ use tokio::sync::watch;
 
 /// Time between two passes: much less than any time that they judge.
 const EVERY: Duration = Duration::from_secs(5);
+/// Of so many rounds, one removes what has been kept long enough, which is long in any case: once a minute.
+const PRUNE_ROUNDS: u32 = 12;
 /// Rows that one pass changes at most, so that requests are answered between two passes.
 const BATCH: u32 = 200;
 
 /// Runs all passes until `stop` says true or is dropped.
 pub async fn run(service: Service, mut stop: watch::Receiver<bool>) {
+    let mut until_prune = 0;
     loop {
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
@@ -30,23 +37,51 @@ pub async fn run(service: Service, mut stop: watch::Receiver<bool>) {
                 continue;
             }
         }
-        match reap_pass(&service).await {
-            Ok(Reaped { requeued, ended }) if requeued + ended > 0 => {
-                tracing::warn!(
-                    requeued,
-                    ended,
-                    "nodes were silent, and their leases were judged lost"
-                );
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(error = error.cause(), "failed to judge silent nodes"),
+        reap(&service).await;
+        expire(&service).await;
+        if until_prune > 0 {
+            until_prune -= 1;
+        } else if !prune(&service).await {
+            until_prune = PRUNE_ROUNDS - 1;
         }
-        match expire_pass(&service).await {
-            Ok(expired) if expired != Expired::default() => {
-                tracing::debug!(?expired, "what has lived too long is gone");
+    }
+}
+
+async fn reap(service: &Service) {
+    match reap_pass(service).await {
+        Ok(reaped) if reaped != Reaped::default() => {
+            tracing::warn!(
+                ?reaped,
+                "nodes were silent, and their leases were judged lost"
+            );
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(error = error.cause(), "failed to judge silent nodes"),
+    }
+}
+
+async fn expire(service: &Service) {
+    match expire_pass(service).await {
+        Ok(Expired { jobs }) if jobs > 0 => {
+            tracing::debug!(jobs, "no node took jobs in time");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(error = error.cause(), "failed to expire"),
+    }
+}
+
+/// Says whether there is more to be done at once.
+async fn prune(service: &Service) -> bool {
+    match prune_pass(service).await {
+        Ok(pruned) => {
+            if pruned != Pruned::default() {
+                tracing::debug!(?pruned, "what was kept long enough is gone");
             }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(error = error.cause(), "failed to expire"),
+            pruned.more
+        }
+        Err(error) => {
+            tracing::warn!(error = error.cause(), "failed to remove what is old");
+            false
         }
     }
 }

@@ -3,15 +3,17 @@
 use crate::blob::HELD_MAX;
 use crate::change::{Note, apply};
 use crate::error::Fail;
+use crate::lose::lose;
 use crate::{Ctx, Error, Service};
-use model::id::{JobId, NodeId};
+use model::id::{JobId, NodeId, TenantId};
 use model::job::{JobEvent, JobState};
 use model::limits;
 use model::node::{Connectivity, NodeEvent, NodeState, Scheduling};
 use std::collections::{BTreeMap, HashSet};
-use store::Tx;
+use store::event::{self, NewEvent};
 use store::job::{self, JobRow};
 use store::node::{self, NodeRow};
+use store::{Tx, queue};
 
 /// Texts that a node says about itself, and how many of them.
 const FACT_BYTES_MAX: usize = 1024;
@@ -94,9 +96,11 @@ impl Service {
         let id = ctx.only_node()?.clone();
         check_hello(&hello)?;
         let now = self.now_ms();
+        let note = Note::new(ctx, now);
         let held = self
             .unit(move |tx| {
-                let state = match node::get(tx, &id)? {
+                let before = node::get(tx, &id)?;
+                let state = match &before {
                     Some(before) => before.state.step(NodeEvent::Seen),
                     None => Some(NodeState {
                         connectivity: Connectivity::Online,
@@ -105,7 +109,11 @@ impl Service {
                 };
                 let gone = || Error::Forbidden("the node is decommissioned".to_owned());
                 let row = row_of(&id, &hello, state.ok_or_else(gone)?, now);
+                let was = before.map(|before| before.state.connectivity);
                 node::upsert(tx, &row)?;
+                if was != Some(row.state.connectivity) {
+                    note_node(tx, &row, "node.online", &note)?;
+                }
                 Ok(job::held_by(tx, &id, HELD_MAX)?)
             })
             .await?;
@@ -137,6 +145,7 @@ impl Service {
                 if !node::renew(tx, &id, &incarnation, until)? {
                     return Err(unregistered().into());
                 }
+                heard(tx, &id, &note)?;
                 let held = job::held_by(tx, &id, HELD_MAX)?;
                 let requeued = requeue_unknown(tx, &held, &known, &note)?;
                 Ok((held, requeued))
@@ -157,7 +166,7 @@ impl Service {
         })
     }
 
-    /// A node says goodbye: it is forgotten, and what it has is judged lost.
+    /// A node says goodbye: it is forgotten, and what it has, or what waits for it alone, is judged lost.
     ///
     /// # Errors
     /// [`Error::Unavailable`] and its like.
@@ -168,40 +177,70 @@ impl Service {
             let (id, note) = (id.clone(), note.clone());
             // The node goes first: if the process ends before the last job is judged, the reaper finds
             // jobs whose node is not there.
-            let lost = self
-                .unit(move |tx| {
-                    node::delete(tx, &id)?;
-                    let held = job::held_by(tx, &id, HELD_MAX)?;
-                    let lose = |row: &JobRow| lose(tx, row, "the node is gone", note.clone());
-                    held.iter().map(lose).collect::<Result<Vec<_>, Fail>>()
-                })
-                .await?;
-            for row in lost.iter().flatten() {
+            let (rows, most) = self.unit(move |tx| gone(tx, &id, &note)).await?;
+            for row in &rows {
                 self.announce(row);
             }
-            if lost.len() < HELD_MAX as usize {
+            if most < HELD_MAX as usize {
                 return Ok(());
             }
         }
     }
 }
 
-/// Judges a lease that is lost by the one rule: again, if the job says that it may be started so often.
-pub(crate) fn lose(
-    tx: &mut Tx<'_>,
-    row: &JobRow,
-    why: &str,
-    note: Note,
-) -> Result<Option<JobRow>, Fail> {
-    apply(tx, row, &lost(row, why), note.because(why))
+/// Forgets a node and judges some of its jobs: those that changed, and how many of one kind there were.
+fn gone(tx: &mut Tx<'_>, id: &NodeId, note: &Note) -> Result<(Vec<JobRow>, usize), Fail> {
+    if let Some(node) = node::get(tx, id)? {
+        forget_node(tx, &node, note)?;
+    }
+    let held = job::held_by(tx, id, HELD_MAX)?;
+    let waiting = queue::pinned_to(tx, id, HELD_MAX)?;
+    let mut lost = Vec::new();
+    for row in held.iter().chain(&waiting) {
+        lost.extend(lose(tx, row, "the node is gone", note.clone())?);
+    }
+    Ok((lost, held.len().max(waiting.len())))
 }
 
-/// The event for a lost lease of this job.
-pub(crate) fn lost(row: &JobRow, why: &str) -> JobEvent {
-    JobEvent::LeaseLost {
-        epoch: row.epoch,
-        retry: row.attempt < row.spec.retry.max_attempts,
-        why: why.to_owned(),
+/// Forgets a node, with the event that says so.
+pub(crate) fn forget_node(tx: &mut Tx<'_>, row: &NodeRow, note: &Note) -> Result<(), Fail> {
+    node::delete(tx, &row.id)?;
+    note_node(tx, row, "node.gone", note)
+}
+
+/// Writes what has become of a node, after its row was written.
+pub(crate) fn note_node(
+    tx: &mut Tx<'_>,
+    row: &NodeRow,
+    kind: &str,
+    note: &Note,
+) -> Result<(), Fail> {
+    let data = serde_json::json!({"name": row.name, "incarnation": row.incarnation});
+    let version = event::last_version(tx, "node", row.id.as_str())? + 1;
+    let new = NewEvent {
+        tenant: &TenantId::local(),
+        resource: "node",
+        resource_id: row.id.as_str(),
+        version,
+        kind,
+        data: &data.to_string(),
+        principal: &note.principal,
+        at_ms: note.at_ms,
+    };
+    Ok(event::append(tx, &new)?)
+}
+
+/// A node that was silent has renewed its leases.
+fn heard(tx: &mut Tx<'_>, id: &NodeId, note: &Note) -> Result<(), Fail> {
+    let Some(row) = node::get(tx, id)? else {
+        return Ok(());
+    };
+    match row.state.step(NodeEvent::Seen) {
+        Some(state) if state != row.state => {
+            node::move_to(tx, &row, state)?;
+            note_node(tx, &row, "node.online", note)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -108,7 +108,7 @@ impl Service {
             if enough || Instant::now() >= until {
                 return Ok(page);
             }
-            news(&mut jobs, id, &[News::Output, News::Finished], until).await;
+            drop(news(&mut jobs, id, &[News::Output, News::Finished], until).await);
         }
     }
 }

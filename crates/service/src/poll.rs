@@ -6,7 +6,7 @@ use crate::create::{gets_work, lease};
 use crate::error::Fail;
 use crate::hand::Undelivered;
 use crate::job::until;
-use crate::node::{LeaseRef, is_stopping, lease_ref, unregistered};
+use crate::node::{LeaseRef, lease_ref, unregistered};
 use crate::wake::{FLOOR, NodeWake};
 use crate::{Ctx, Error, Service, locked};
 use model::id::NodeId;
@@ -112,9 +112,9 @@ impl Service {
             if row.is_none_or(|row| row.incarnation != incarnation) {
                 return Err(unregistered().into());
             }
-            let held = store::job::held_by(tx, &node, HELD_MAX)?;
+            let stopping = store::job::stopping_on(tx, &node, HELD_MAX)?;
             Ok(Look {
-                cancel: held.iter().filter(is_stopping).map(lease_ref).collect(),
+                cancel: stopping.iter().map(lease_ref).collect(),
                 something_waits: !store::queue::is_empty(tx, &node)?,
                 gets_work: gets_work(tx, &node, now)?,
             })

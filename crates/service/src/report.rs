@@ -3,16 +3,16 @@
 
 use crate::change::{Note, apply, cut, decide};
 use crate::error::Fail;
-use crate::node::lost;
+use crate::late;
+use crate::lose::{Says, lost};
 use crate::output::OutputPiece;
 use crate::wake::News;
-use crate::{Ctx, Error, Service, random};
+use crate::{Ctx, Error, Service};
 use model::enforcement::{Enforced, StreamReport, Usage};
-use model::id::{ArtifactId, JobId, NodeId, SandboxId};
+use model::id::{JobId, NodeId, SandboxId};
 use model::job::{JobEvent, JobState, Outcome};
 use model::limits;
 use sha2::{Digest as _, Sha256};
-use store::artifact::{self, ArtifactRow};
 use store::job::{JobEnd, JobRow};
 use store::output::{self, Appended, Segment};
 use store::{Tx, job};
@@ -59,23 +59,6 @@ pub struct Finished {
     pub detail: Option<String>,
     /// The last of its output, stored in the same transaction.
     pub segments: Vec<OutputPiece>,
-}
-
-/// A file that a node keeps of a job; its bytes are a blob already.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewArtifact {
-    /// Of the lease.
-    pub epoch: u64,
-    /// Which attempt.
-    pub attempt: u32,
-    /// Where it was, inside the sandbox.
-    pub path: String,
-    /// Permission bits.
-    pub mode: u32,
-    /// SHA-256 of its bytes.
-    pub digest: String,
-    /// How many.
-    pub size_bytes: u64,
 }
 
 /// A report was taken.
@@ -164,7 +147,8 @@ impl Service {
         Ok(report)
     }
 
-    /// A job has ended. Its last output and its outcome are stored together.
+    /// A job has ended. Its last output and its outcome are stored together. Of a job that was judged
+    /// lost meanwhile, the report is kept as an event, and the outcome stays.
     ///
     /// # Errors
     /// [`Error::Stale`]; [`Error::Conflict`] when it ended otherwise before; [`Error::Invalid`].
@@ -179,14 +163,20 @@ impl Service {
         let at_ms = self.now_ms();
         let hash = hash_of(&finished)?;
         let note = note_of(ctx, &finished, hash.clone(), at_ms);
+        let told_late = late::data(&finished);
         let segments = pieces(finished.segments, finished.attempt, at_ms);
         let (epoch, attempt, outcome) = (finished.epoch, finished.attempt, finished.outcome);
         let id = id.clone();
-        let moved = self
+        let taken = self
             .unit(move |tx| {
                 let row = spoken_for(tx, &node, &id, epoch)?;
                 if row.state.lease().is_none() {
-                    return told_before(&row, &outcome, &hash).map(|()| None);
+                    let told = told_before(&row, &outcome, &hash)?;
+                    if told == Told::Late {
+                        check_attempt(&row, attempt)?;
+                        late::keep(tx, &row, &hash, &told_late, &note)?;
+                    }
+                    return Ok(Taken::Told(told));
                 }
                 check_attempt(&row, attempt)?;
                 let event = event_of(&row, &outcome);
@@ -196,16 +186,19 @@ impl Service {
                     output::append(tx, &id, segment)?;
                 }
                 match change {
-                    Some(change) => Ok(Some(job::move_to(tx, &row, &change)?)),
-                    None => Ok(None),
+                    Some(change) => Ok(Taken::Moved(Box::new(job::move_to(tx, &row, &change)?))),
+                    None => Ok(Taken::Told(Told::Before)),
                 }
             })
             .await?;
-        let Some(row) = moved else {
-            return Ok(DUPLICATE);
-        };
-        self.announce(&row);
-        Ok(Report::default())
+        match taken {
+            Taken::Moved(row) => {
+                self.announce(&row);
+                Ok(Report::default())
+            }
+            Taken::Told(Told::Late) => Ok(Report::default()),
+            Taken::Told(Told::Before) => Ok(DUPLICATE),
+        }
     }
 
     /// A node gives a job back before its command was let go.
@@ -239,7 +232,7 @@ impl Service {
         let node = ctx.only_node()?.clone();
         let note = Note::new(ctx, self.now_ms()).because(why);
         let why = cut(why);
-        let event = move |row: &JobRow| lost(row, &why);
+        let event = move |row: &JobRow| lost(row, Says::Node, &why);
         self.give_up(node, id.clone(), epoch, event, note).await
     }
 
@@ -267,44 +260,6 @@ impl Service {
         self.announce(&row);
         Ok(Report::default())
     }
-
-    /// A node keeps a file of a job.
-    ///
-    /// # Errors
-    /// [`Error::Stale`]; [`Error::Conflict`] for other bytes at the same path; [`Error::Invalid`].
-    pub async fn artifact_put(
-        &self,
-        ctx: &Ctx,
-        id: &JobId,
-        new: NewArtifact,
-    ) -> Result<ArtifactRow, Error> {
-        let node = ctx.only_node()?.clone();
-        check_artifact(&new)?;
-        let at_ms = self.now_ms();
-        let row = ArtifactRow {
-            id: ArtifactId::from_parts(at_ms, random()?),
-            job_id: id.clone(),
-            attempt: new.attempt,
-            path: new.path,
-            digest: new.digest,
-            size_bytes: new.size_bytes,
-            mode: new.mode,
-            created_at_ms: at_ms,
-        };
-        let _gate = self.inner.blob_gate.lock().await;
-        self.check_blob(&row.digest).await?;
-        self.unit(move |tx| {
-            let job = in_force(tx, &node, &row.job_id, new.epoch, new.attempt)?;
-            let there = artifact::list(tx, &job.id, job.attempt)?;
-            let known = there.iter().any(|there| there.path == row.path);
-            if !known && there.len() >= limits::OUTPUTS_MAX {
-                let message = "more files than a job may keep";
-                return Err(Error::invalid("path", "too_many", message).into());
-            }
-            Ok(artifact::insert(tx, &row)?)
-        })
-        .await
-    }
 }
 
 /// The job, if its last lease is or was this node's and of this epoch.
@@ -321,7 +276,7 @@ fn spoken_for(tx: &mut Tx<'_>, node: &NodeId, id: &JobId, epoch: u64) -> Result<
 }
 
 /// The job, if this node has it now.
-fn in_force(
+pub(crate) fn in_force(
     tx: &mut Tx<'_>,
     node: &NodeId,
     id: &JobId,
@@ -344,13 +299,28 @@ fn check_attempt(row: &JobRow, attempt: u32) -> Result<(), Fail> {
     Err(Error::conflict(message).into())
 }
 
-/// A report of the end of a job that has no lease any more: the same again, or something else.
-fn told_before(row: &JobRow, outcome: &Outcome, hash: &str) -> Result<(), Fail> {
+/// What a report of the end of a job is that has no lease any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// The same was told before.
+    Before,
+    /// The job was judged lost, and this is what its node knows.
+    Late,
+}
+
+/// What became of a report of the end of a job.
+enum Taken {
+    Moved(Box<JobRow>),
+    Told(Told),
+}
+
+fn told_before(row: &JobRow, outcome: &Outcome, hash: &str) -> Result<Told, Fail> {
     let lost = matches!(outcome, Outcome::Lost { .. });
     match &row.state {
-        _ if row.report_hash.as_deref() == Some(hash) => Ok(()),
+        _ if row.report_hash.as_deref() == Some(hash) => Ok(Told::Before),
+        _ if late::is_awaited(row) => Ok(Told::Late),
         // What was reported as lost may have been queued again, with no more trace than that.
-        JobState::Queued if lost => Ok(()),
+        JobState::Queued if lost => Ok(Told::Before),
         JobState::Finished { .. } => {
             Err(Error::conflict("the job has ended, and not by this report").into())
         }
@@ -414,7 +384,7 @@ fn note_of(ctx: &Ctx, report: &Finished, hash: String, at_ms: u64) -> Note {
 /// job's own rule says what follows.
 fn event_of(row: &JobRow, outcome: &Outcome) -> JobEvent {
     let outcome = match outcome {
-        Outcome::Lost { why } => return lost(row, &cut(why)),
+        Outcome::Lost { why } => return lost(row, Says::Node, &cut(why)),
         Outcome::Refused { why } => Outcome::Refused { why: cut(why) },
         Outcome::Succeeded | Outcome::Failed { .. } | Outcome::TimedOut | Outcome::Canceled => {
             outcome.clone()
@@ -484,18 +454,6 @@ fn check_finished(report: &Finished) -> Result<(), Error> {
     {
         let message = "must be from 1 to 255";
         return Err(Error::invalid("outcome.exit_code", "out_of_range", message));
-    }
-    Ok(())
-}
-
-fn check_artifact(new: &NewArtifact) -> Result<(), Error> {
-    if new.path.is_empty() || new.path.len() > limits::PATH_BYTES_MAX || new.path.contains('\0') {
-        let message = "not a path";
-        return Err(Error::invalid("path", "invalid_argument", message));
-    }
-    if new.mode > 0o777 {
-        let message = "only permission bits";
-        return Err(Error::invalid("mode", "out_of_range", message));
     }
     Ok(())
 }

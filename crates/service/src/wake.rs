@@ -6,6 +6,7 @@ use model::id::{JobId, NodeId};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use store::job::JobRow;
 use tokio::sync::{Notify, broadcast, futures::Notified, oneshot};
 use tokio::time::Instant;
 
@@ -27,6 +28,14 @@ pub(crate) enum News {
     Output,
     /// It is over.
     Finished,
+}
+
+/// News of one job; with the job as it has become, when that was at hand, so that nobody reads it again.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    id: JobId,
+    news: News,
+    row: Option<Arc<JobRow>>,
 }
 
 /// Jobs of one node that are to end.
@@ -63,7 +72,7 @@ struct Parking {
 #[derive(Debug)]
 pub(crate) struct Wake {
     queue: Notify,
-    jobs: broadcast::Sender<(JobId, News)>,
+    jobs: broadcast::Sender<Told>,
     nodes: Mutex<HashMap<NodeId, Arc<NodeWake>>>,
     parking: Mutex<Parking>,
 }
@@ -89,11 +98,24 @@ impl Wake {
 
     /// Something has become of a job.
     pub(crate) fn job(&self, id: &JobId, news: News) {
-        // Nobody listening is the usual case.
-        drop(self.jobs.send((id.clone(), news)));
+        self.tell(id, news, None);
     }
 
-    pub(crate) fn jobs(&self) -> broadcast::Receiver<(JobId, News)> {
+    /// A job has become this.
+    pub(crate) fn job_is(&self, row: &JobRow, news: News) {
+        self.tell(&row.id, news, Some(row));
+    }
+
+    fn tell(&self, id: &JobId, news: News, row: Option<&JobRow>) {
+        if self.jobs.receiver_count() == 0 {
+            return;
+        }
+        let (id, row) = (id.clone(), row.map(|row| Arc::new(row.clone())));
+        // The last listener may go away at this moment.
+        drop(self.jobs.send(Told { id, news, row }));
+    }
+
+    pub(crate) fn jobs(&self) -> broadcast::Receiver<Told> {
         self.jobs.subscribe()
     }
 
@@ -147,26 +169,27 @@ impl Wake {
     }
 }
 
-/// Waits until there is news of a job that matter, but no longer than a moment or `until`.
+/// Waits until there is news of a job that matter, but no longer than a moment or `until`. Gives the job
+/// when the news brought it; otherwise it is to be looked at.
 pub(crate) async fn news(
-    jobs: &mut broadcast::Receiver<(JobId, News)>,
+    jobs: &mut broadcast::Receiver<Told>,
     id: &JobId,
     matter: &[News],
     until: Instant,
-) {
+) -> Option<Arc<JobRow>> {
     let floor = tokio::time::sleep_until(until.min(Instant::now() + FLOOR));
     tokio::pin!(floor);
     loop {
         tokio::select! {
-            () = &mut floor => return,
-            news = jobs.recv() => match news {
-                Ok((job, news)) if job == *id && matter.contains(&news) => return,
+            () = &mut floor => return None,
+            told = jobs.recv() => match told {
+                Ok(told) if told.id == *id && matter.contains(&told.news) => return told.row,
                 Ok(_) => {}
                 // Missed some: look.
-                Err(broadcast::error::RecvError::Lagged(_)) => return,
+                Err(broadcast::error::RecvError::Lagged(_)) => return None,
                 Err(broadcast::error::RecvError::Closed) => {
                     floor.await;
-                    return;
+                    return None;
                 }
             },
         }

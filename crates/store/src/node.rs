@@ -156,18 +156,18 @@ pub fn silent_online(
     rows.iter().map(from_row).collect()
 }
 
-/// Writes a node's next state, if it was not heard and nobody has changed it since `row` was read.
+/// Writes a node's next state, if it was not heard since `row` was read.
 ///
 /// # Errors
 /// [`StoreError::Stale`] when it was, or [`StoreError`] of the database.
 pub fn move_to(tx: &mut Tx<'_>, row: &NodeRow, state: NodeState) -> Result<(), StoreError> {
     let changed = tx.execute(
-        "UPDATE node SET state_json = $1 WHERE id = $2 AND state_json = $3 \
+        "UPDATE node SET state_json = $1 WHERE id = $2 AND incarnation = $3 \
          AND lease_expires_at_ms = $4",
         &[
             to_json(&state)?.into(),
             row.id.as_str().into(),
-            to_json(&row.state)?.into(),
+            (*row.incarnation).into(),
             row.lease_expires_at_ms.into(),
         ],
     )?;

@@ -12,9 +12,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Connections of one process.
-const WORKERS: usize = 4;
+const WORKERS: u32 = 4;
 /// How often a unit is run that lost a deadlock, a race or its connection.
 const TRIES: u32 = 4;
+/// How long the first worker waits before its second try; the others wait longer, each by as much again.
+/// Two units that met in a deadlock would otherwise meet there again.
+const PAUSE: Duration = Duration::from_millis(10);
 /// How long to wait for a connection when the address does not say.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Bounds of what one unit waits for, so that a lock that somebody forgot, or a client that was stopped
@@ -40,8 +43,9 @@ pub(crate) fn start(url: &str, points: Points, units: Units) -> Result<(), Store
     });
     opened.join().map_err(|_| StoreError::Closed)??;
     let units = Arc::new(Mutex::new(units));
-    for _ in 0..WORKERS {
+    for number in 1..=WORKERS {
         let worker = Worker {
+            number,
             config: config.clone(),
             session: None,
             points: points.clone(),
@@ -55,6 +59,7 @@ pub(crate) fn start(url: &str, points: Points, units: Units) -> Result<(), Store
 }
 
 struct Worker {
+    number: u32,
     config: Config,
     session: Option<Session>,
     points: Points,
@@ -110,6 +115,9 @@ impl Worker {
             // while the commit was under way, a second run could make it happen twice.
             let again = race || lost && (!failure.at_commit || unit.kind() == Kind::Read);
             if again && tries < TRIES {
+                if race {
+                    std::thread::sleep(PAUSE * self.number * tries);
+                }
                 tries += 1;
             } else if race {
                 return Err(StoreError::Unavailable(Box::new(failure.error)));

@@ -126,17 +126,32 @@ impl Writer {
     /// One transaction with as many units as wait.
     fn group(&self, first: Box<dyn Work>, units: &mut Units) -> Vec<Ran> {
         let mut ran: Vec<Ran> = Vec::new();
+        // What a group left that could not even be undone must not be committed with this one.
+        if !self.conn.is_autocommit()
+            && let Err(error) = self.statement("ROLLBACK")
+        {
+            return vec![(first, Err(error))];
+        }
         let mut next = Some(first);
         while let Some(mut unit) = next.take() {
-            let outcome = if self.conn.is_autocommit() {
-                self.first_unit(&mut *unit)
-            } else {
-                self.unit(&mut *unit)
+            let is_first = self.conn.is_autocommit();
+            if is_first && let Err(error) = self.statement("BEGIN IMMEDIATE") {
+                // Another process holds the database. Whoever waits would wait as long again.
+                let waiting = std::iter::from_fn(|| units.try_recv().ok()).take(GROUP_MAX);
+                let units = std::iter::once(unit).chain(waiting);
+                ran.extend(units.map(|unit| (unit, Ok(()))));
+                return self.undone(ran, &error);
+            }
+            let outcome = match is_first {
+                true => self.first_unit(&mut *unit),
+                false => self.unit(&mut *unit),
             };
-            ran.push((unit, outcome));
-            // A full disk makes SQLite roll back everything, savepoints and all.
-            if self.conn.is_autocommit() && ran.iter().any(|(_, outcome)| outcome.is_ok()) {
-                return self.undone(ran, &StoreError::Full);
+            match outcome {
+                Ok(outcome) => ran.push((unit, outcome)),
+                Err(error) => {
+                    ran.push((unit, Ok(())));
+                    return self.undone(ran, &error);
+                }
             }
             if ran.len() < GROUP_MAX {
                 next = units.try_recv().ok();
@@ -158,7 +173,7 @@ impl Writer {
     /// had failed, because what it saw may have been another's work that is now undone.
     fn undone(&self, ran: Vec<Ran>, error: &StoreError) -> Vec<Ran> {
         if !self.conn.is_autocommit() {
-            // If this fails too, the next group cannot begin, and says so.
+            // If this fails too, the next group tries it again before it begins.
             drop(self.statement("ROLLBACK"));
         }
         tracing::error!(%error, units = ran.len(), "failed to commit");
@@ -171,27 +186,32 @@ impl Writer {
         units.map(|(unit, _)| (unit, Err(reason()))).collect()
     }
 
-    /// Begins the transaction with its first unit. Nothing is in it that a savepoint would protect, so
-    /// a unit that fails takes the transaction with it, and the next one begins another.
-    fn first_unit(&self, unit: &mut dyn Work) -> Result<(), StoreError> {
-        self.statement("BEGIN IMMEDIATE")?;
+    /// How the first unit of a transaction went; outside of that, an error that ends the whole group.
+    /// Nothing is in the transaction yet that a savepoint would protect, so a unit that fails takes it
+    /// with it, and the next one begins another.
+    fn first_unit(&self, unit: &mut dyn Work) -> Result<Result<(), StoreError>, StoreError> {
         let outcome = unit.run(&mut Tx::new(Conn::Sqlite(&self.conn)));
         if outcome.is_err() && !self.conn.is_autocommit() {
             self.statement("ROLLBACK")?;
         }
-        outcome
+        Ok(outcome)
     }
 
-    fn unit(&self, unit: &mut dyn Work) -> Result<(), StoreError> {
+    /// The same for a unit that is not the first. What cannot be taken out of the transaction again must
+    /// not be committed with the others.
+    fn unit(&self, unit: &mut dyn Work) -> Result<Result<(), StoreError>, StoreError> {
         self.statement("SAVEPOINT unit")?;
         let outcome = unit.run(&mut Tx::new(Conn::Sqlite(&self.conn)));
-        if outcome.is_err() && !self.conn.is_autocommit() {
+        // A disk that is full or broken can make SQLite roll back everything, savepoints and all.
+        if self.conn.is_autocommit() {
+            let unsaid = || StoreError::Unavailable("the transaction was rolled back".into());
+            return Err(outcome.err().unwrap_or_else(unsaid));
+        }
+        if outcome.is_err() {
             self.statement("ROLLBACK TO unit")?;
         }
-        if !self.conn.is_autocommit() {
-            self.statement("RELEASE unit")?;
-        }
-        outcome
+        self.statement("RELEASE unit")?;
+        Ok(outcome)
     }
 
     fn statement(&self, sql: &str) -> Result<(), StoreError> {

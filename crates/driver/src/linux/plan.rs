@@ -187,7 +187,9 @@ fn sandbox(spec: &Spec, host: &Host, limits: &Effective) -> Sandbox {
 
 fn rlimits(host: &Host, limits: &Effective) -> Vec<(u32, u64)> {
     let all = [
-        (libc::RLIMIT_CORE, 0),
+        // Not 0: then a crash still starts a handler that the host has for core dumps, as root and with
+        // the dump as its input. With 1 it does not, see `core(5)`; and a dump of one byte is none.
+        (libc::RLIMIT_CORE, 1),
         // Counted in the sandbox's user namespace alone, so this holds without control groups too.
         (libc::RLIMIT_NPROC, u64::from(limits.pids)),
         (libc::RLIMIT_NOFILE, OPEN_FILES.min(host.open_files_max)),
@@ -204,15 +206,15 @@ fn handle(id: &SandboxId, root: &Root, groups: &[Group]) -> Handle {
     handle_with(id, launcher_name(root), cgroups)
 }
 
-/// For a sandbox of which only its directory is left: any launcher of ours, all groups that it can
-/// have been in.
+/// For a sandbox of which only its directory is left: no launcher by name, because that follows from a root
+/// that nobody remembers, and all groups that it can have been in.
 pub(super) fn handle_of_unknown(id: &SandboxId, host: &Host) -> Handle {
     let cgroups = match &host.cgroups {
         Cgroups::None { .. } => Vec::new(),
         Cgroups::V1 { controllers } => controllers.values().cloned().collect(),
         Cgroups::V2 { base, .. } => vec![base.clone()],
     };
-    handle_with(id, launcher_name(&host.root), cgroups)
+    handle_with(id, String::new(), cgroups)
 }
 
 fn handle_with(id: &SandboxId, launcher: String, cgroups: Vec<PathBuf>) -> Handle {

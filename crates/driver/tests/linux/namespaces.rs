@@ -61,9 +61,9 @@ async fn only_the_processes_of_the_sandbox_are_seen() {
 /// Runs in a mount namespace whose mounts are all shared, as systemd makes those of a machine, so
 /// that whatever is not made private is seen on the other side. They are shared with nobody else.
 #[tokio::test]
-async fn mounts_do_not_pass_between_a_sandbox_and_a_host_that_shares_its_own() {
+async fn mounts_do_not_pass_between_a_sandbox_and_a_host_that_shares_all_of_its_own() {
     const NAME: &str =
-        "namespaces::mounts_do_not_pass_between_a_sandbox_and_a_host_that_shares_its_own";
+        "namespaces::mounts_do_not_pass_between_a_sandbox_and_a_host_that_shares_all_of_its_own";
     const AGAIN: &str = "mount --make-rshared / && exec \"$0\" --exact \"$1\" --nocapture";
     let world = world!();
     if world.host.uid != 0 {

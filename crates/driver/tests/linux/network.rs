@@ -1,8 +1,6 @@
 //! There is a loopback, and nothing behind it.
 
 use crate::probe;
-use crate::world::DEFAULTS;
-use driver::conformance::spec;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
@@ -43,23 +41,4 @@ async fn no_socket_of_the_host_is_reached() {
         .sh("tail -n +2 /proc/net/unix; tail -n +2 /proc/net/tcp")
         .await;
     assert_eq!(listed, "");
-}
-
-/// A socket with a name is in the tree and not in the network namespace, and a mount that is read-only
-/// is no obstacle to a connection. The daemon of Nix, for one, listens in the directory that it shows.
-#[tokio::test]
-async fn no_named_socket_of_the_host_is_reached_through_the_tree() {
-    let world = world!();
-    let mut spec = spec(DEFAULTS);
-    spec.root = Some(probe::root(&world));
-    let path = world.dir.path().join("root/open/socket");
-    let _unix = UnixListener::bind(&path).unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-    std::fs::set_permissions(&path, mode).unwrap();
-    let outside = probe::ask_outside(&world, &["named", &path.display().to_string()]);
-    assert_eq!(outside, ["0"]);
-    let mut prepared = world.start(&spec, |_| {}).await;
-    let answers = probe::run(&mut prepared, &["/bin/probe", "named", "/open/socket"]).await;
-    assert_ne!(answers, ["0"]);
-    world.destroy(&prepared).await;
 }

@@ -74,14 +74,6 @@ static int abstract(const char *name)
     return connect(fd, (struct sockaddr *)&to, len) == 0 ? 0 : errno;
 }
 
-static int named(const char *path)
-{
-    struct sockaddr_un to = {.sun_family = AF_UNIX};
-    strncpy(to.sun_path, path, sizeof to.sun_path - 1);
-    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    return connect(fd, (struct sockaddr *)&to, sizeof to) == 0 ? 0 : errno;
-}
-
 static int make(const char *path)
 {
     return open(path, O_WRONLY | O_CREAT, 0600) >= 0 ? 0 : errno;
@@ -143,8 +135,6 @@ int main(int argc, char **argv)
             printf("%d\n", tcp(argv[i]));
         else if (!strcmp(argv[1], "abstract"))
             printf("%d\n", abstract(argv[i]));
-        else if (!strcmp(argv[1], "named"))
-            printf("%d\n", named(argv[i]));
         else if (!strcmp(argv[1], "make"))
             printf("%d\n", make(argv[i]));
         else if (!strcmp(argv[1], "cat"))

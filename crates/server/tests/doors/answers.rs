@@ -36,6 +36,7 @@ async fn a_job_is_created_with_every_default_shown() {
 #[tokio::test]
 async fn a_job_is_shown_with_everything_that_was_asked_but_no_secret() {
     let world = World::new().await;
+    crate::life::register(&world).await;
     let blob = world.user.blob_put(&b"1,2\n"[..], Some(4)).await.unwrap();
     let body = format!(
         r#"{{"argv":["python3","a.py"],"profile":"default","env":{{"KEY":"s3cret"}},

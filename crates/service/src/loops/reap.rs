@@ -1,13 +1,17 @@
-//! Leases of nodes that are silent for too long.
+//! Nodes that are silent for too long, their leases, and what waits for them alone.
 
 use super::BATCH;
 use crate::change::Note;
 use crate::error::Fail;
-use crate::node::lose;
+use crate::lose::lose;
+use crate::node::note_node;
 use crate::{Ctx, Error, Service, locked};
-use model::id::{JobId, NodeId};
+use model::id::NodeId;
 use model::job::JobState;
 use model::limits;
+use model::node::NodeEvent;
+use store::job::JobRow;
+use store::queue;
 
 /// Passes that are further apart than this were not running in between: the process was suspended, the
 /// clock jumped, or the database was away.
@@ -20,6 +24,8 @@ pub struct Reaped {
     pub requeued: u32,
     /// Jobs that are over.
     pub ended: u32,
+    /// Nodes that are not there any more.
+    pub offline: u32,
 }
 
 /// How long this process has been watching without a gap.
@@ -53,7 +59,8 @@ impl Watch {
     }
 }
 
-/// Judges the leases of silent nodes lost, each by its job's retry rule.
+/// Says of silent nodes that they are not there, and judges their leases lost, each by its job's retry rule.
+/// What waits for such a node alone is lost too.
 ///
 /// # Errors
 /// [`Error::Unavailable`] and its like; then the watch starts over, because nodes could not renew.
@@ -70,12 +77,19 @@ pub async fn reap_pass(service: &Service) -> Result<Reaped, Error> {
 }
 
 async fn reap(service: &Service, now: u64) -> Result<Reaped, Error> {
-    let silent = service.look(move |tx| Ok(store::job::with_silent_node(tx, now, BATCH)?));
     let mut reaped = Reaped::default();
+    let silent = service.look(move |tx| Ok(store::node::silent_online(tx, now, BATCH)?));
     for row in silent.await? {
-        let Some(node) = row.node else { continue };
-        let moved = reap_one(service, row.id, row.epoch, node, now).await?;
-        match moved {
+        reaped.offline += u32::from(offline(service, row.id, now).await?);
+    }
+    let (held, waiting) = service
+        .look(move |tx| {
+            let held = store::job::with_silent_node(tx, now, BATCH)?;
+            Ok((held, queue::pinned_to_silent(tx, now, BATCH)?))
+        })
+        .await?;
+    for row in held.into_iter().chain(waiting) {
+        match reap_one(service, row, now).await? {
             Some(JobState::Queued) => reaped.requeued += 1,
             Some(_) => reaped.ended += 1,
             None => {}
@@ -84,26 +98,51 @@ async fn reap(service: &Service, now: u64) -> Result<Reaped, Error> {
     Ok(reaped)
 }
 
-async fn reap_one(
-    service: &Service,
-    id: JobId,
-    epoch: u64,
-    node: NodeId,
-    now: u64,
-) -> Result<Option<JobState>, Error> {
+/// Says of a node that it is not there. Its jobs are judged each by itself, by what the node's row says of
+/// its leases, so it does not matter if the process ends in between.
+async fn offline(service: &Service, id: NodeId, now: u64) -> Result<bool, Error> {
+    let note = Note::new(&Ctx::internal("reap"), now);
+    service
+        .unit(move |tx| {
+            let Some(row) = store::node::get(tx, &id)? else {
+                return Ok::<_, Fail>(false);
+            };
+            let silent = row.lease_expires_at_ms < now;
+            match row.state.step(NodeEvent::Silent) {
+                Some(state) if silent && state != row.state => {
+                    store::node::move_to(tx, &row, state)?;
+                    note_node(tx, &row, "node.offline", &note)?;
+                    Ok(true)
+                }
+                // Heard since, or judged by another process.
+                _ => Ok(false),
+            }
+        })
+        .await
+}
+
+/// Judges one job of a node that is silent: one that it has, or one that waits for it alone.
+async fn reap_one(service: &Service, seen: JobRow, now: u64) -> Result<Option<JobState>, Error> {
     let note = Note::new(&Ctx::internal("reap"), now);
     let moved = service
         .unit(move |tx| {
             // Looked at again, in the transaction of the change: the node may have been heard since.
-            let heard = store::node::get(tx, &node)?;
-            let row = store::job::get(tx, None, &id)?;
-            let silent = heard.is_none_or(|heard| heard.lease_expires_at_ms < now);
-            match row {
-                Some(row) if silent && row.epoch == epoch && row.state.lease().is_some() => {
-                    lose(tx, &row, "the node is silent", note.clone())
-                }
-                _ => Ok::<_, Fail>(None),
+            let Some(row) = store::job::get(tx, None, &seen.id)? else {
+                return Ok::<_, Fail>(None);
+            };
+            let node = if row.state == JobState::Queued {
+                row.spec.node.as_ref()
+            } else {
+                row.state.lease().map(|(node, _)| node)
+            };
+            let Some(node) = node.filter(|_| row.epoch == seen.epoch) else {
+                return Ok(None);
+            };
+            let heard = store::node::get(tx, node)?;
+            if heard.is_some_and(|heard| heard.lease_expires_at_ms >= now) {
+                return Ok(None);
             }
+            lose(tx, &row, "the node is silent", note.clone())
         })
         .await?;
     if let Some(row) = &moved {

@@ -225,28 +225,3 @@ async fn a_list_is_read_page_by_page_and_by_state() {
     let page = world.service.job_list(&ctx, None, Some("junk"), 50);
     assert_eq!(page.await.unwrap_err().code(), "invalid_argument");
 }
-
-#[tokio::test]
-async fn a_limit_that_no_machine_has_is_refused_and_a_full_disk_takes_nothing() {
-    let world = World::new();
-    world.register(&node(1), "a").await;
-    let mut large = spec();
-    large.limits.memory_bytes = Some(8 << 30);
-    let made = world.service.job_create(&user(), large, None).await;
-    assert_eq!(made.unwrap_err().code(), "limit_beyond_machine");
-    let mut wide = spec();
-    wide.limits.cpu_millis = Some(2001);
-    let made = world.service.job_create(&user(), wide, None).await;
-    assert_eq!(made.unwrap_err().code(), "limit_beyond_machine");
-    let mut fits = spec();
-    fits.limits.cpu_millis = Some(2000);
-    world.create(fits).await;
-
-    let store = Store::open_sqlite(&world.dir.path().join("db"), Points::none()).unwrap();
-    let blobs = Blobs::open(&world.dir.path().join("blobs")).unwrap();
-    let full = Service::new(store, blobs, world.clock.clone(), || Some(1000));
-    let made = full.job_create(&user(), spec(), None).await;
-    assert_eq!(made.unwrap_err().code(), "disk_full");
-    let writer = full.blob_writer(&user()).await;
-    assert_eq!(writer.unwrap_err().code(), "disk_full");
-}

@@ -22,12 +22,50 @@ async fn a_job_of_a_silent_node_is_lost_or_queued_again_by_its_retry_rule() {
 }
 
 #[tokio::test]
-async fn a_job_that_was_not_let_go_is_queued_again_at_no_cost() {
+async fn a_job_that_was_not_let_go_is_queued_again_and_the_try_counts() {
     let world = World::new();
     let (_, row) = world.leased(spec()).await;
     world.silence().await;
     let after = world.get(&row.id).await;
-    assert_eq!((after.state, after.attempt), (JobState::Queued, 0));
+    assert_eq!((after.state, after.attempt), (JobState::Queued, 1));
+}
+
+#[tokio::test]
+async fn a_job_whose_lease_is_lost_before_it_starts_is_not_tried_for_ever() {
+    let world = World::new();
+    let (node, mut row) = world.leased(spec()).await;
+    for attempt in 1..=limits::ATTEMPTS_MAX {
+        assert_eq!(row.attempt, attempt);
+        let lost = world.service.job_lost(&node, &row.id, row.epoch, "it died");
+        lost.await.unwrap();
+        let next = world.poll(&node, NOW).await.leases;
+        match next.into_iter().next() {
+            Some(next) => row = next,
+            None => assert_eq!(attempt, limits::ATTEMPTS_MAX),
+        }
+    }
+    let why = "it died".to_owned();
+    assert_eq!(world.get(&row.id).await.state, ended(Outcome::Lost { why }));
+}
+
+#[tokio::test]
+async fn a_node_is_there_while_it_renews_and_every_change_of_that_is_an_event() {
+    let world = World::new();
+    let node = node(1);
+    world.register(&node, "a").await;
+    world.register(&node, "b").await;
+    let beat = || world.service.node_heartbeat(&node, "b", &[]);
+    beat().await.unwrap();
+    assert_eq!(world.node_kinds(1).await, ["node.online"]);
+    world.silence().await;
+    world.silence().await;
+    assert_eq!(world.node_kinds(1).await, ["node.online", "node.offline"]);
+    beat().await.unwrap();
+    beat().await.unwrap();
+    world.service.node_gone(&node).await.unwrap();
+    world.service.node_gone(&node).await.unwrap();
+    let kinds = ["node.online", "node.offline", "node.online", "node.gone"];
+    assert_eq!(world.node_kinds(1).await, kinds);
 }
 
 #[tokio::test]

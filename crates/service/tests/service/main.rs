@@ -4,10 +4,14 @@
     reason = "a test that cannot go on should say where"
 )]
 
+mod capacity;
+mod deaths;
 mod files;
 mod life;
 mod loops;
+mod pin;
 mod poll;
+mod prune;
 mod report;
 
 use model::enforcement::StreamReport;
@@ -19,7 +23,7 @@ use model::spec::{AskedLimits, JobSpec, Retry};
 use service::{Blobs, Clock, Ctx, Finished, JobRow, NodeHello, Polled, Service, Started};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use store::Store;
+use store::{Store, event};
 
 /// Long enough to be a hang when it passes.
 const LONG: Duration = Duration::from_secs(20);
@@ -46,6 +50,36 @@ impl World {
     /// Another process on the same state.
     fn again(&self) -> Service {
         open(self.dir.path(), &self.clock)
+    }
+
+    /// The same, on storage of which so much is free.
+    fn with_free(&self, free: impl Fn() -> Option<u64> + Send + Sync + 'static) -> Service {
+        let store = self.store();
+        let blobs = Blobs::open(&self.dir.path().join("blobs")).unwrap();
+        Service::new(store, blobs, self.clock.clone(), free)
+    }
+
+    /// The database, past the service.
+    fn store(&self) -> Store {
+        Store::open_sqlite(&self.dir.path().join("db"), Points::none()).unwrap()
+    }
+
+    /// What happened to a node.
+    async fn node_kinds(&self, number: u8) -> Vec<String> {
+        let id = node_id(number);
+        let list = move |tx: &mut store::Tx<'_>| event::list(tx, "node", id.as_str(), 0, 100);
+        let events = self.store().read(list).await.unwrap();
+        events.into_iter().map(|event| event.kind).collect()
+    }
+
+    /// All parts of the blobs are looked through.
+    async fn sweep(&self) -> u32 {
+        let mut removed = 0;
+        for _ in 0..32 {
+            let pass = service::loops::prune_pass(&self.service).await.unwrap();
+            removed += pass.blobs;
+        }
+        removed
     }
 
     async fn create(&self, spec: JobSpec) -> JobRow {

@@ -153,3 +153,60 @@ async fn a_node_that_writes_too_much_is_refused() {
     let wrote = world.service.job_output(&node, &row.id, 1, 1, much).await;
     assert_eq!(wrote.unwrap_err().code(), "too_long");
 }
+
+#[tokio::test]
+async fn what_a_node_reports_of_a_job_that_was_judged_lost_is_kept_beside_the_outcome() {
+    let world = World::new();
+    let (node, row) = world.running(spec()).await;
+    world.silence().await;
+    let lost = world.get(&row.id).await;
+    assert_eq!(lost.state.outcome().unwrap().name(), "lost");
+    let report = finished(&row, Outcome::Failed { exit_code: 3 });
+    let late = world.service.job_finished(&node, &row.id, report.clone());
+    assert!(!late.await.unwrap().duplicate);
+    let after = world.get(&row.id).await;
+    assert_eq!(after.state, lost.state);
+    assert_eq!(after.finished_at_ms, lost.finished_at_ms);
+    let ctx = user();
+    let events = world.service.job_events(&ctx, &row.id, lost.version, 9);
+    let events = events.await.unwrap();
+    assert_eq!(events[0].kind, "job.reported_late");
+    assert!(
+        events[0].data.contains(r#""outcome":"failed""#),
+        "{events:?}"
+    );
+    let again = world.service.job_finished(&node, &row.id, report).await;
+    assert!(again.unwrap().duplicate);
+    let other = finished(&row, Outcome::Succeeded);
+    let other = world.service.job_finished(&node, &row.id, other).await;
+    assert_eq!(other.unwrap_err().code(), "conflict");
+    assert_eq!(world.get(&row.id).await.version, lost.version + 1);
+}
+
+#[tokio::test]
+async fn a_late_report_is_of_the_last_lease_and_its_attempt() {
+    let world = World::new();
+    let (node, first) = world.running(retried(2)).await;
+    let why = "the agent ended".to_owned();
+    let report = finished(&first, Outcome::Lost { why });
+    let service = &world.service;
+    service
+        .job_finished(&node, &first.id, report)
+        .await
+        .unwrap();
+    let second = world.poll(&node, NOW).await.leases.remove(0);
+    let report = service.job_started(&node, &second.id, started(&second));
+    report.await.unwrap();
+    world.silence().await;
+    let late = finished(&first, Outcome::Succeeded);
+    let late = service.job_finished(&node, &first.id, late).await;
+    assert_eq!(late.unwrap_err().code(), "stale_epoch");
+    let mut late = finished(&second, Outcome::Succeeded);
+    late.attempt = 1;
+    let late = service.job_finished(&node, &first.id, late).await;
+    assert_eq!(late.unwrap_err().code(), "conflict");
+    let late = finished(&second, Outcome::Succeeded);
+    service.job_finished(&node, &first.id, late).await.unwrap();
+    let last = world.kinds(&first.id).await.pop().unwrap();
+    assert_eq!(last, "job.reported_late");
+}

@@ -56,35 +56,47 @@ pub(crate) fn a_unit_whose_commit_broke_is_not_run_again(db: &Db) {
     assert_eq!(get(db, &job_id(1)), None);
 }
 
+/// Breaks all connections after every few units, until it is told that there are no more.
+fn keep_breaking(db: &Db, done: &AtomicUsize, ended: &AtomicBool) {
+    let mut client = client(db);
+    let mut next = 0;
+    while !ended.load(Ordering::SeqCst) {
+        if done.load(Ordering::SeqCst) >= next {
+            next += 3;
+            break_all(&mut client);
+        }
+        std::thread::yield_now();
+    }
+}
+
 pub(crate) fn connections_that_break_under_load_leave_nothing_half_done(db: &Db) {
     const EACH: u64 = 60;
-    let ended = AtomicBool::new(false);
+    let (done, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
     let outcomes = std::thread::scope(|scope| {
-        let breaker = scope.spawn(|| {
-            let mut client = client(db);
-            while !ended.load(Ordering::SeqCst) {
-                break_all(&mut client);
-            }
-        });
+        let breaker = scope.spawn(|| keep_breaking(db, &done, &ended));
         let outcomes = race(4, |thread| {
             let numbers = thread as u64 * EACH..(thread as u64 + 1) * EACH;
             let unit = |number| {
-                db.write(move |tx| {
+                let outcome = db.write(move |tx| {
                     let row = job::insert(tx, &new_job(number))?;
                     advance(tx, &row, &lease(&row, node(1)), 5)
-                })
+                });
+                done.fetch_add(1, Ordering::SeqCst);
+                (number, outcome)
             };
-            numbers
-                .map(|number| (number, unit(number)))
-                .collect::<Vec<_>>()
+            numbers.map(unit).collect::<Vec<_>>()
         });
         ended.store(true, Ordering::SeqCst);
         breaker.join().unwrap();
         outcomes
     });
+    let mut happened = 0;
     for (number, outcome) in outcomes.into_iter().flatten() {
         match (outcome, get(db, &job_id(number))) {
-            (Ok(row), _) => check_in_step(db, &row),
+            (Ok(row), _) => {
+                happened += 1;
+                check_in_step(db, &row);
+            }
             (Err(StoreError::Unavailable(_)), None) => {}
             // The commit came through and its answer did not.
             (Err(StoreError::Unavailable(_)), Some(row)) => {
@@ -94,4 +106,5 @@ pub(crate) fn connections_that_break_under_load_leave_nothing_half_done(db: &Db)
             (Err(error), _) => panic!("{error:?}"),
         }
     }
+    assert!(happened > 2 * EACH, "only {happened} of {}", 4 * EACH);
 }

@@ -11,7 +11,7 @@ use store::job::{self, JobRow};
 use store::output::{self, Segment};
 use store::{StoreError, Tx};
 
-use crate::db::{Db, Place};
+use crate::db::{Db, Place, race};
 use crate::make::{check_in_step, get, insert, job_id, new_job};
 
 /// A database whose writer stops before its first commit until it is told to go on.
@@ -125,6 +125,38 @@ fn a_unit_sees_what_the_units_before_it_in_its_group_did() {
         job::insert(tx, &new_job(number))
     });
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+}
+
+#[test]
+fn units_that_wait_for_another_process_are_told_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(Place::Sqlite(dir.path().join("db")));
+    let patience = |tx: &mut Tx<'_>| tx.query("PRAGMA busy_timeout = 300", &[]).map(drop);
+    db.write(patience).unwrap();
+    let other = db.again();
+    let (enter, entered) = channel();
+    let (go_on, told) = channel();
+    let told = Mutex::new(told);
+    let holder = std::thread::spawn(move || {
+        other.write(move |_| {
+            enter.send(()).unwrap();
+            told.lock().unwrap().recv().unwrap();
+            Ok(())
+        })
+    });
+    entered.recv().unwrap();
+    let begin = Instant::now();
+    let outcomes = race(20, |number| {
+        db.write(move |tx| job::insert(tx, &new_job(number as u64)))
+    });
+    assert!(begin.elapsed() < Duration::from_secs(3), "one by one");
+    for outcome in outcomes {
+        let is_busy = matches!(outcome, Err(StoreError::Unavailable(_)));
+        assert!(is_busy, "{outcome:?}");
+    }
+    go_on.send(()).unwrap();
+    holder.join().unwrap().unwrap();
+    check_in_step(&db, &insert(&db, new_job(1)));
 }
 
 #[test]

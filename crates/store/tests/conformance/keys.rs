@@ -117,3 +117,16 @@ pub(crate) fn old_keys_are_forgotten_and_young_ones_are_not(db: &Db) {
     assert!(get(db, owner("4")).is_some());
     put(db, owner("3"), remembered("other", "job"), 9).unwrap();
 }
+
+pub(crate) fn no_more_than_a_bounded_number_of_keys_is_forgotten_at_once(db: &Db) {
+    let many = "INSERT INTO idempotency SELECT 'ten_a', 'uid:1', 'job.create', \
+                CAST(n AS TEXT), 'hash', 'job', n FROM (WITH RECURSIVE counted (n) AS \
+                (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < 10003) \
+                SELECT n FROM counted) AS numbers";
+    assert_eq!(db.write(move |tx| tx.execute(many, &[])).unwrap(), 10_003);
+    let prune = || db.write(|tx| idempotency::prune(tx, 20_000)).unwrap();
+    assert_eq!(prune(), 10_000);
+    let left = "SELECT MIN(created_at_ms) AS n FROM idempotency";
+    assert_eq!(db.count(left, &[]), 10_001, "the oldest first");
+    assert_eq!([prune(), prune()], [3, 0]);
+}

@@ -146,3 +146,37 @@ pub(crate) fn what_waits_too_long_for_a_lock_is_told(db: &Db) {
     held.rollback().unwrap();
     check_in_step(db, &row);
 }
+
+pub(crate) fn what_the_server_cannot_do_now_is_told_from_what_is_wrong(db: &Db) {
+    type Is = fn(&StoreError) -> bool;
+    let full: Is = |error| matches!(error, StoreError::Full);
+    let passes: Is = |error| matches!(error, StoreError::Unavailable(_));
+    let wrong: Is = |error| matches!(error, StoreError::Database(_));
+    for (raise, wanted) in [
+        (
+            "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '53100'; END $$",
+            full,
+        ),
+        (
+            "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '53200'; END $$",
+            passes,
+        ),
+        (
+            "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '57014'; END $$",
+            passes,
+        ),
+        (
+            "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '23514'; END $$",
+            wrong,
+        ),
+        ("SELECT 1 / 0", wrong),
+        ("SELECT no_such_column", wrong),
+    ] {
+        let error = db.write(move |tx| tx.query(raise, &[])).unwrap_err();
+        assert!(wanted(&error), "{raise}: {error:?}");
+    }
+    // A value that does not fit is our fault, and no reason to connect again.
+    let sql = "SELECT CAST($1 AS BOOLEAN) AS is_it";
+    let error = db.write(move |tx| tx.query(sql, &["yes".into()]));
+    assert!(matches!(&error, Err(error) if wrong(error)), "{error:?}");
+}

@@ -21,6 +21,7 @@ mod moves;
 mod nodes;
 mod output;
 mod postgres;
+mod prune;
 mod queue;
 mod random;
 mod schema;
@@ -73,6 +74,7 @@ conformance! {
         a_key_of_somebody_else_or_for_something_else_is_another_key
         of_many_requests_with_one_key_exactly_one_makes_a_job
         old_keys_are_forgotten_and_young_ones_are_not
+        no_more_than_a_bounded_number_of_keys_is_forgotten_at_once
     }
     output {
         pieces_are_read_in_the_order_of_their_arrival_page_by_page
@@ -95,6 +97,15 @@ conformance! {
         only_the_process_that_registered_last_renews
         a_node_has_the_jobs_that_it_was_leased_until_they_end
         jobs_of_a_silent_or_forgotten_node_are_found
+    }
+    prune {
+        old_jobs_go_oldest_first_with_all_that_belongs_to_them
+        jobs_beyond_a_number_go_for_each_tenant
+        blobs_are_named_by_files_and_by_uploads
+        a_late_report_is_an_event_and_changes_nothing_else
+        silent_nodes_are_found_and_written_only_as_they_were_seen
+        what_waits_for_a_node_alone_is_found_when_that_is_silent_or_gone
+        events_of_nodes_go_when_they_are_old_and_versions_go_on
     }
     units {
         a_unit_that_fails_leaves_nothing_and_takes_nobody_with_it

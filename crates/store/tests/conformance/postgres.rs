@@ -25,6 +25,7 @@ const ONLY_HERE: &[(&str, Case)] = cases! {
     locks::a_unit_that_lost_a_race_is_run_again
     locks::a_deadlock_is_resolved
     locks::what_waits_too_long_for_a_lock_is_told
+    locks::what_the_server_cannot_do_now_is_told_from_what_is_wrong
     breaks::a_unit_whose_connection_broke_is_run_again
     breaks::a_unit_whose_commit_broke_is_not_run_again
     breaks::connections_that_break_under_load_leave_nothing_half_done

@@ -1,0 +1,73 @@
+//! Whether any machine has what a job asks for. What none has is refused before anything is written: it
+//! would wait for ever.
+
+use crate::{Error, Service};
+use model::limits;
+use model::node::Scheduling;
+use model::spec::{AskedLimits, Invalid, JobSpec};
+use store::node::NodeRow;
+
+/// Nodes that are looked at to find one that is large enough.
+const NODES_MAX: u32 = 1000;
+
+impl Service {
+    /// Refuses limits that no node has that may take the job. Without nodes nobody knows; the node says.
+    pub(crate) async fn check_capacity(&self, spec: &JobSpec) -> Result<(), Error> {
+        if spec.limits == AskedLimits::default() {
+            return Ok(());
+        }
+        let nodes = self
+            .look(|tx| Ok(store::node::list(tx, NODES_MAX)?))
+            .await?;
+        let may = |node: &&NodeRow| {
+            spec.node.as_ref().is_none_or(|pin| *pin == node.id)
+                && node.state.scheduling != Scheduling::Decommissioned
+        };
+        let closest = nodes
+            .iter()
+            .filter(may)
+            .map(|node| beyond(node, &spec.limits))
+            .min_by_key(Vec::len);
+        match closest {
+            Some(found) if !found.is_empty() => Err(Error::Invalid(found)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The limits that are beyond a machine, by what its node says about it. What it does not say bounds
+/// nothing here.
+fn beyond(node: &NodeRow, asked: &AskedLimits) -> Vec<Invalid> {
+    let fact = |name: &str| -> Option<u64> { node.facts.get(name)?.parse().ok() };
+    let memory = fact("memory_bytes");
+    let checks = [
+        ("limits.memory_bytes", asked.memory_bytes, memory),
+        (
+            "limits.disk_bytes",
+            asked.disk_bytes,
+            memory.and_then(|has| left_for_disk(has, asked)),
+        ),
+        (
+            "limits.cpu_millis",
+            asked.cpu_millis.map(u64::from),
+            fact("cpus").map(|cpus| cpus.saturating_mul(1000)),
+        ),
+        ("limits.pids", asked.pids.map(u64::from), fact("pids_max")),
+    ];
+    let one = |(field, asked, most): (&str, Option<u64>, Option<u64>)| {
+        let (asked, most) = (asked?, most?);
+        (asked > most).then(|| Invalid {
+            field: field.to_owned(),
+            code: "limit_beyond_machine",
+            message: format!("{asked} is more than the {most} that the largest machine has for it"),
+        })
+    };
+    checks.into_iter().filter_map(one).collect()
+}
+
+/// Storage is memory, and both limits can be used in full, so it gets what the memory limit leaves. A
+/// memory limit that is beyond the machine by itself says enough.
+fn left_for_disk(has: u64, asked: &AskedLimits) -> Option<u64> {
+    let default = limits::MEMORY_DEFAULT_BYTES.min(has / 2);
+    has.checked_sub(asked.memory_bytes.unwrap_or(default))
+}

@@ -1,0 +1,196 @@
+//! What has been kept long enough: finished jobs with all that belongs to them, keys of idempotency,
+//! uploads, silent nodes and their events, and the bytes of blobs that nothing names.
+//!
+//! Rows go first, in transactions of their own, and bytes are not looked for by way of the rows that named
+//! them: every blob that is old and that no row names goes, whoever forgot it and whenever the process
+//! ended. So a crash anywhere leaves only what the next pass finds too.
+
+use super::BATCH;
+use super::uploads::forget_uploads;
+use crate::blob::blocking;
+use crate::change::Note;
+use crate::error::Fail;
+use crate::node::forget_node;
+use crate::{Ctx, Error, Service};
+use model::id::{NodeId, TenantId};
+use model::limits;
+use model::node::Scheduling;
+use std::sync::atomic::Ordering;
+use store::{idempotency, job, node, prune, queue};
+
+/// Jobs that go in one transaction: with the most output each, that is 64 MB, and others wait for it.
+const JOBS_AT_ONCE: u32 = 32;
+/// Such transactions of one pass.
+const TIMES: u32 = 32;
+/// Tenants that are read at one time.
+const TENANTS: u32 = 100;
+/// Of the 256 parts of the blobs, those that one pass looks through.
+const PARTS: u32 = 8;
+
+/// What a pass did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pruned {
+    /// Jobs that are gone, with all that belonged to them.
+    pub jobs: u64,
+    /// Keys that are forgotten.
+    pub keys: u64,
+    /// Uploads that are forgotten.
+    pub uploads: u32,
+    /// Nodes that are forgotten.
+    pub nodes: u32,
+    /// Events of nodes that are gone.
+    pub events: u64,
+    /// Blobs whose bytes are gone.
+    pub blobs: u32,
+    /// More is to be done at once.
+    pub more: bool,
+}
+
+/// Removes what has been kept long enough.
+///
+/// # Errors
+/// [`Error::Unavailable`] and its like.
+pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
+    let now = service.now_ms();
+    let (jobs, more_jobs) = prune_jobs(service, now).await?;
+    let keys_before = now.saturating_sub(limits::IDEMPOTENCY_MS);
+    let keys = service.unit(move |tx| Ok(idempotency::prune(tx, keys_before)?));
+    let keys = keys.await?;
+    let uploads = forget_uploads(service, now).await?;
+    let nodes = forget_nodes(service, now).await?;
+    let events_before = now.saturating_sub(limits::RETAIN_JOBS_MS);
+    let events = service.unit(move |tx| Ok(prune::node_events(tx, events_before, BATCH)?));
+    let events = events.await?;
+    let (blobs, more_blobs) = sweep(service, now).await?;
+    Ok(Pruned {
+        jobs,
+        keys,
+        uploads,
+        nodes,
+        events,
+        blobs,
+        more: more_jobs || more_blobs,
+    })
+}
+
+/// Deletes finished jobs that are too old, then those that are too many. Says how many, and whether it
+/// stopped before the last one.
+async fn prune_jobs(service: &Service, now: u64) -> Result<(u64, bool), Error> {
+    let old = now.saturating_sub(limits::RETAIN_JOBS_MS);
+    let recent = now.saturating_sub(limits::RETAIN_LEAST_MS);
+    let mut left = TIMES;
+    let mut gone = 0;
+    while left > 0 {
+        left -= 1;
+        let jobs = service.unit(move |tx| Ok(prune::jobs_older(tx, old, JOBS_AT_ONCE)?));
+        let jobs = jobs.await?;
+        gone += jobs;
+        if jobs < u64::from(JOBS_AT_ONCE) {
+            break;
+        }
+    }
+    for tenant in tenants(service).await? {
+        while left > 0 {
+            left -= 1;
+            let tenant = tenant.clone();
+            let keep = limits::RETAIN_JOBS_MAX;
+            let beyond = move |tx: &mut store::Tx<'_>| {
+                let jobs = prune::jobs_beyond(tx, &tenant, keep, recent, JOBS_AT_ONCE)?;
+                Ok(jobs)
+            };
+            let jobs = service.unit(beyond).await?;
+            gone += jobs;
+            if jobs < u64::from(JOBS_AT_ONCE) {
+                break;
+            }
+        }
+    }
+    Ok((gone, left == 0))
+}
+
+async fn tenants(service: &Service) -> Result<Vec<TenantId>, Error> {
+    let mut all: Vec<TenantId> = Vec::new();
+    loop {
+        let after = all.last().cloned();
+        let some = service.look(move |tx| Ok(prune::tenants(tx, after.as_ref(), TENANTS)?));
+        let some = some.await?;
+        let last = some.len() < TENANTS as usize;
+        all.extend(some);
+        if last {
+            return Ok(all);
+        }
+    }
+}
+
+/// Forgets nodes that were not heard for so long that no job can wait for them. Those that somebody has
+/// closed stay: they would be open when they come back.
+async fn forget_nodes(service: &Service, now: u64) -> Result<u32, Error> {
+    let before = now.saturating_sub(limits::NODE_FORGET_MS);
+    let silent = service.look(move |tx| Ok(node::silent(tx, before, BATCH)?));
+    let mut forgotten = 0;
+    for row in silent.await? {
+        forgotten += u32::from(forget_one(service, row.id, before, now).await?);
+    }
+    Ok(forgotten)
+}
+
+async fn forget_one(service: &Service, id: NodeId, before: u64, now: u64) -> Result<bool, Error> {
+    let note = Note::new(&Ctx::internal("prune"), now);
+    service
+        .unit(move |tx| {
+            let row = node::get(tx, &id)?.filter(|row| {
+                row.lease_expires_at_ms < before && row.state.scheduling == Scheduling::Active
+            });
+            let Some(row) = row else {
+                return Ok::<_, Fail>(false);
+            };
+            // What it has is judged first, by the reaper, which gives it time after a start of ours.
+            let held = job::held_by(tx, &id, 1)?;
+            if !held.is_empty() || !queue::pinned_to(tx, &id, 1)?.is_empty() {
+                return Ok(false);
+            }
+            forget_node(tx, &row, &note)?;
+            Ok(true)
+        })
+        .await
+}
+
+/// Looks through some parts of the blobs and removes those that no row names. Says how many, and whether
+/// it stopped in the middle of a part.
+async fn sweep(service: &Service, now: u64) -> Result<(u32, bool), Error> {
+    let before = now.saturating_sub(limits::BLOB_GRACE_MS);
+    let mut removed = 0;
+    for _ in 0..PARTS {
+        let part = service.inner.sweep.load(Ordering::Relaxed);
+        removed += sweep_part(service, part, before, BATCH - removed).await?;
+        if removed >= BATCH {
+            return Ok((removed, true));
+        }
+        let next = part.wrapping_add(1);
+        service.inner.sweep.store(next, Ordering::Relaxed);
+    }
+    Ok((removed, false))
+}
+
+async fn sweep_part(service: &Service, part: u8, before: u64, most: u32) -> Result<u32, Error> {
+    let blobs = service.inner.blobs.clone();
+    let there = blocking("list blobs", move || blobs.list(part)).await?;
+    if there.is_empty() {
+        return Ok(0);
+    }
+    // After the list: what is named by then is not touched, and what is named from then on was written
+    // since, which makes it new.
+    let named = service.look(move |tx| Ok(prune::named_blobs(tx, part)?));
+    let named = named.await?;
+    let mut removed = 0;
+    for digest in there.into_iter().filter(|digest| !named.contains(digest)) {
+        if removed >= most {
+            break;
+        }
+        let blobs = service.inner.blobs.clone();
+        let _gate = service.inner.blob_gate.lock().await;
+        let remove = move || blobs.remove_older(&digest, before);
+        removed += u32::from(blocking("remove a blob", remove).await?);
+    }
+    Ok(removed)
+}
