@@ -190,14 +190,26 @@ fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
         }
         _ => None,
     };
-    let mut row = job::insert(tx, &plan.new)?;
+    let row = match node {
+        Some(node) => insert_leased(tx, plan, node)?,
+        None => job::insert(tx, &plan.new)?,
+    };
     if let Some((owner, asked)) = &plan.key {
         idempotency::put(tx, owner, asked, plan.new.at_ms)?;
     }
-    if let Some(node) = node {
-        row = lease(tx, &row, node, plan.note.clone())?.unwrap_or(row);
-    }
     Ok(Made::New(row, counted))
+}
+
+/// A job that a node has from its first moment on.
+fn insert_leased(tx: &mut Tx<'_>, plan: &Plan, node: &NodeId) -> Result<JobRow, Fail> {
+    let row = job::insert_unplaced(tx, &plan.new)?;
+    match lease(tx, &row, node, plan.note.clone())? {
+        Some(leased) => Ok(leased),
+        None => {
+            queue::insert(tx, &row)?;
+            Ok(row)
+        }
+    }
 }
 
 /// A job that only one node may take would wait in vain for one that is not there.

@@ -188,6 +188,19 @@ fn from_row(row: &Row) -> Result<JobRow, StoreError> {
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn insert(tx: &mut Tx<'_>, new: &NewJob) -> Result<JobRow, StoreError> {
+    let row = insert_unplaced(tx, new)?;
+    if row.state == JobState::Queued {
+        queue::insert(tx, &row)?;
+    }
+    Ok(row)
+}
+
+/// Adds a job and its first event, and no place in the queue: for one that the same transaction gives to
+/// a node, so that no place is made only to be taken away. Otherwise [`queue::insert`] is to follow.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn insert_unplaced(tx: &mut Tx<'_>, new: &NewJob) -> Result<JobRow, StoreError> {
     let queued = (new.state == JobState::Queued).then_some(new.at_ms);
     tx.execute(
         "INSERT INTO job (id, tenant, principal, state, state_json, version, attempt, epoch, spec, \
@@ -235,9 +248,6 @@ pub fn insert(tx: &mut Tx<'_>, new: &NewJob) -> Result<JobRow, StoreError> {
         "job.awaiting_approval"
     };
     event::append(tx, &event_of(&row, kind, "{}", &new.principal, new.at_ms))?;
-    if queued.is_some() {
-        queue::insert(tx, &row)?;
-    }
     Ok(row)
 }
 

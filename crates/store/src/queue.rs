@@ -5,7 +5,10 @@ use crate::{Row, StoreError, Tx};
 use model::id::{JobId, NodeId};
 
 /// Adds a job that waits from now on.
-pub(crate) fn insert(tx: &mut Tx<'_>, row: &JobRow) -> Result<(), StoreError> {
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn insert(tx: &mut Tx<'_>, row: &JobRow) -> Result<(), StoreError> {
     let queued = row.queued_at_ms.unwrap_or(row.created_at_ms);
     // A job that has run waits anew: the time that it ran is not time that nobody took it.
     let waits_since = match row.started_at_ms {
