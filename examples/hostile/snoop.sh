@@ -83,9 +83,10 @@ for path in /var/lib /var/log /boot /mnt /media /srv /var/run/docker.sock /run/s
 done
 if [ -n "${SNOOP_SECRET:-}" ]; then leaked "find the caller's environment" "SNOOP_SECRET is set"; else refused "find the caller's environment" "the variable is not there"; fi
 extra=0
-for fd in /proc/$$/fd/*; do
-    target=$(readlink "$fd" 2>/dev/null) || continue
-    case "${fd##*/} $target" in [012]\ * | *"${0##*/}") ;; *) extra=$((extra + 1)); name=$target ;; esac
+# By the shell alone: what it starts another program with would be one more descriptor.
+for fd in "/proc/$$/fd"/*; do
+    case "${fd##*/}" in [012]) continue ;; esac
+    if [ -e "$fd" ] && ! [ "$fd" -ef "$0" ]; then extra=$((extra + 1)); name=${fd##*/}; fi
 done
 if [ "$extra" -gt 0 ]; then leaked "find an inherited descriptor" "$name"; else refused "find an inherited descriptor" "only the three of its own"; fi
 

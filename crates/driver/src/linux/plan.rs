@@ -260,7 +260,10 @@ fn enforced(spec: &Spec, host: &Host, limits: &Effective, groups: &[Group]) -> V
         held(
             "root",
             "read-only mounts",
-            spec.root.as_ref().map(|r| r.path.display().to_string()),
+            Some(spec.root.as_ref().filter(|root| !root.is_host).map_or_else(
+                || "programs of the host".to_owned(),
+                |root| root.path.display().to_string(),
+            )),
         ),
         held("seccomp", "allow-list of system calls", None),
         held("privileges", "no_new_privs, no capabilities", None),
@@ -282,7 +285,11 @@ fn enforced(spec: &Spec, host: &Host, limits: &Effective, groups: &[Group]) -> V
         asked: asked.disk_bytes.is_some(),
         ..held("disk", "tmpfs quota of bytes and files", Some(disk))
     });
-    let memory = format!("{} bytes", memory_limit(spec, limits));
+    let memory = memory_limit(spec, limits);
+    let memory = match asked.disk_bytes {
+        Some(disk) => format!("{memory} bytes, of which {disk} for the disk"),
+        None => format!("{memory} bytes"),
+    };
     let cpu = format!("{} thousandths of a processor", limits.cpu_millis);
     all.push(grouped(
         host,
