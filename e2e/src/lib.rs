@@ -67,14 +67,26 @@ impl Place {
     }
 
     /// A command line of the program, with nothing in its environment but a path.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.clean(&program());
+        command.args(args);
+        command
+    }
+
+    /// Runs a line of the shell in which `$0` is the program.
+    pub fn shell(&self, line: &str) -> Output {
+        let mut command = self.clean(Path::new("sh"));
+        command.args(["-c", line]).arg(program());
+        command.output().expect("a shell starts")
+    }
+
     #[expect(
         clippy::disallowed_methods,
         reason = "this is the place that clears what a child inherits"
     )]
-    pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(program());
+    fn clean(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         command
-            .args(args)
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("HOME", self.dir.path())

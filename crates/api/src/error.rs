@@ -207,6 +207,13 @@ codes! {
     /// The state directory was written by a newer version.
     StateTooNew = "state_too_new", 503, false, 125,
         "use the newer binary, or another --state directory";
+    /// The state directory is not this user's alone, or cannot be used.
+    StateUnusable = "state_unusable", 503, false, 125,
+        "name a directory of your own that nobody else may enter with --state";
+    /// A file or a stream of the machine where the command is typed cannot be written.
+    FileUnwritable = "file_unwritable", 503, false, 125,
+        "check that the directory may be written to, that its disk has room, and that no directory has \
+         the name of the file";
     /// This machine cannot isolate.
     SandboxUnsupported = "sandbox_unsupported", 422, false, 125,
         "run `cofferdam doctor`: it says what is missing and what to install";

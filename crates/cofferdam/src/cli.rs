@@ -1,9 +1,14 @@
 //! The command line over the API.
 
+pub(crate) mod answer;
 pub(crate) mod args;
 pub(crate) mod failure;
+pub(crate) mod fetch;
 pub(crate) mod job;
 pub(crate) mod run;
 pub(crate) mod streams;
 pub(crate) mod table;
 pub(crate) mod units;
+pub(crate) mod upload;
+pub(crate) mod usage;
+pub(crate) mod words;

@@ -2,9 +2,12 @@
 
 use crate::cli::args::Place;
 use crate::cli::failure::Failure;
-use crate::state::{self, Locked, State};
+use crate::private::{Locked, failed};
+use crate::reach::running;
+use crate::state::{self, State};
+use crate::{sweep, upkeep};
 use api::Code;
-use api::client::{Client, Endpoint, Token};
+use api::client::{Client, Endpoint};
 use driver::driver::Driver;
 use driver::fake::Fake;
 use driver::host::Host;
@@ -21,6 +24,7 @@ use store::Store;
 use store::blob::Blobs;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Connections inside the process that wait to be taken.
@@ -38,6 +42,9 @@ pub(crate) struct Here {
     dir: PathBuf,
     stop: CancellationToken,
     linux: Option<Arc<Linux>>,
+    state: State,
+    /// What killed processes had left is taken away meanwhile.
+    sweeping: Option<JoinHandle<()>>,
     _locked: Option<Locked>,
 }
 
@@ -49,6 +56,11 @@ pub(crate) async fn client(place: &Place) -> Result<(Client, Option<Here>), Fail
     let state = State::of(place)?;
     state.make()?;
     let service = service(&state, Points::none())?;
+    let left = sweep::left(&state);
+    if !left.is_empty() {
+        // First: a job of a process that was killed would be shown as if it ran.
+        sweep::sweep(service.clone(), Host::probe(), left).await;
+    }
     let stop = CancellationToken::new();
     let (dial, incoming) = mpsc::channel(MEMORY_DOOR);
     let door = Door::Memory {
@@ -69,6 +81,8 @@ pub(crate) async fn client(place: &Place) -> Result<(Client, Option<Here>), Fail
         dir,
         stop,
         linux: None,
+        state,
+        sweeping: None,
         _locked: None,
     };
     Ok((Client::new(Endpoint::Memory(dial)), Some(here)))
@@ -98,31 +112,19 @@ pub(crate) async fn client_for_run(
     Ok((client, Some(here)))
 }
 
-/// The server that `--url` names, or whose socket is in the state directory.
-pub(crate) async fn running(place: &Place) -> Result<Option<Client>, Failure> {
-    if let Some(url) = &place.url {
-        let state_token = || State::of(place).ok()?.token().ok();
-        let token = place.token.clone().or_else(state_token).map(Token::new);
-        let endpoint = Endpoint::parse(url, token)
-            .map_err(|error| Failure::new(Code::InvalidArgument, error.to_string()))?;
-        return Ok(Some(Client::new(endpoint)));
-    }
-    let socket = State::of(place)?.socket();
-    // A socket that nobody listens on is what a server leaves that was killed.
-    match tokio::net::UnixStream::connect(&socket).await {
-        Ok(_) => Ok(Some(Client::new(Endpoint::Unix(socket)))),
-        Err(_) => Ok(None),
-    }
-}
-
-async fn start_here(state: &State) -> Result<(Client, Here), Failure> {
-    let node_id = state::new_node_id()?;
-    let locked = state.lock_node(&node_id)?;
+pub(crate) async fn start_here(state: &State) -> Result<(Client, Here), Failure> {
+    let left = sweep::left(state);
+    let (node_id, locked) = state.new_node()?;
     let host = Host::probe();
     let dir = state.node(&node_id);
     let linux = Linux::new(&dir.join("linux"), host.clone(), Linger::No);
-    let linux = Arc::new(linux.map_err(|error| Failure::ours(&error))?);
+    let linux = Arc::new(linux.map_err(|error| Failure::state("prepare the driver", &error))?);
+    // The launcher is started while the database is opened and the node registers.
+    let warming = linux.clone();
+    tokio::spawn(async move { drop(warming.warm().await) });
     let service = service(state, Points::none())?;
+    let sweeping = sweep::sweep(service.clone(), host.clone(), left);
+    let sweeping = Some(tokio::spawn(sweeping));
     let stop = CancellationToken::new();
     let links = Links::default();
     let (dial, users) = mpsc::channel(MEMORY_DOOR);
@@ -143,9 +145,6 @@ async fn start_here(state: &State) -> Result<(Client, Here), Failure> {
         dir: dir.clone(),
         points: Points::none(),
     };
-    // The launcher is started while the node registers and the files are sent.
-    let warming = linux.clone();
-    tokio::spawn(async move { drop(warming.warm().await) });
     let node = Node::new(config, node_client, linux.clone(), host);
     let (stop_node, working) = (stop.clone(), node.clone());
     tokio::spawn(async move { working.run(linked, stop_node).await });
@@ -161,7 +160,9 @@ async fn start_here(state: &State) -> Result<(Client, Here), Failure> {
             dir,
             stop,
             linux,
-            _locked: locked,
+            state: state.clone(),
+            sweeping,
+            _locked: Some(locked),
         },
     ))
 }
@@ -183,7 +184,13 @@ impl Here {
         if let Some(linux) = &self.linux {
             linux.quit().await;
         }
-        drop(std::fs::remove_dir_all(&self.dir));
+        if let Some(sweeping) = self.sweeping {
+            drop(sweeping.await);
+        }
+        if let Err(error) = std::fs::remove_dir_all(&self.dir) {
+            tracing::warn!(%error, "failed to take the node's directory away; the next command does");
+        }
+        upkeep::upkeep(&self.service, &self.state).await;
     }
 }
 
@@ -201,7 +208,8 @@ pub(crate) fn node_door(id: &NodeId) -> (Client, Door) {
 pub(crate) fn service(state: &State, points: Points) -> Result<Service, Failure> {
     let store = Store::open_sqlite(&state.database(), points);
     let store = store.map_err(|error| store_failure(state, &error))?;
-    let blobs = Blobs::open(&state.blobs()).map_err(|error| Failure::ours(&error))?;
+    let blobs = Blobs::open(&state.blobs());
+    let blobs = blobs.map_err(|error| failed("make", &state.blobs(), &error))?;
     let dir = state.dir().to_owned();
     let free = move || {
         let free = rustix::fs::statvfs(&dir).map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize));
@@ -219,7 +227,7 @@ fn store_failure(state: &State, error: &store::StoreError) -> Failure {
     if matches!(error, store::StoreError::NewerSchema { .. }) {
         return Failure::new(Code::StateTooNew, format!("{path}: {error}"));
     }
-    Failure::ours(error)
+    Failure::state(&format!("use `{path}`"), error)
 }
 
 /// The driver, and the same again if it is the real one.
@@ -230,12 +238,16 @@ pub(crate) fn driver(name: &str, dir: &std::path::Path, host: &Host) -> Result<D
     match name {
         "linux" => {
             let linux = Linux::new(&dir.join("linux"), host.clone(), Linger::Yes);
-            let linux = Arc::new(linux.map_err(|error| Failure::ours(&error))?);
+            let linux =
+                Arc::new(linux.map_err(|error| Failure::state("prepare the driver", &error))?);
             Ok((linux.clone(), Some(linux)))
         }
         "fake" => {
             let fake = Fake::new(&dir.join("fake"), driver::fake::Knobs::default());
-            Ok((Arc::new(fake.map_err(|error| Failure::ours(&error))?), None))
+            Ok((
+                Arc::new(fake.map_err(|error| Failure::state("prepare the driver", &error))?),
+                None,
+            ))
         }
         _ => Err(Failure::new(
             Code::InvalidArgument,

@@ -1,16 +1,22 @@
 //! `cofferdam doctor`: what this machine can enforce, and what to do about what it cannot.
 
+mod advice;
+
 use crate::cli::args::{Doctor, Place};
 use crate::cli::failure::Failure;
 use crate::cli::table;
+use crate::compose;
 use crate::state::State;
-use driver::conformance;
-use driver::driver::Driver as _;
+use api::client::JobCreateOptions;
+use api::job::{JobCreate, JobView, OutcomeKind};
 use driver::host::{Cgroups, Host, Ids};
-use driver::linux::{Linger, Linux};
 use model::limits;
 use serde::Serialize;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long a command that does nothing may take: a machine that swaps needs seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How it is with one thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -32,7 +38,7 @@ struct Finding {
     check: &'static str,
     verdict: Verdict,
     found: String,
-    todo: Option<&'static str>,
+    todo: Option<String>,
 }
 
 fn finding(check: &'static str, verdict: Verdict, found: impl Into<String>) -> Finding {
@@ -45,9 +51,9 @@ fn finding(check: &'static str, verdict: Verdict, found: impl Into<String>) -> F
 }
 
 impl Finding {
-    fn todo(self, todo: &'static str) -> Finding {
+    fn todo(self, todo: impl Into<String>) -> Finding {
         Finding {
-            todo: Some(todo),
+            todo: Some(todo.into()),
             ..self
         }
     }
@@ -56,6 +62,7 @@ impl Finding {
 /// Looks at everything and says so.
 pub(crate) async fn doctor(place: &Place, asked: &Doctor) -> Result<ExitCode, Failure> {
     let host = Host::probe();
+    let state = State::of(place).and_then(|state| state.make().map(|()| state));
     let mut findings = vec![
         kernel(),
         namespaces(&host),
@@ -63,16 +70,15 @@ pub(crate) async fn doctor(place: &Place, asked: &Doctor) -> Result<ExitCode, Fa
         cgroups(&host),
         landlock(&host),
         seccomp(),
+        directory(&state),
     ];
-    findings.push(disk(place)?);
-    findings.push(sandbox(&host).await);
+    findings.extend(state.as_ref().map(disk));
+    findings.push(sandbox(&host, state.as_ref().ok()).await);
     findings.extend(other_drivers());
     if asked.json {
-        let text =
-            serde_json::to_string_pretty(&findings).map_err(|error| Failure::ours(&error))?;
-        table::print(&format!("{text}\n"));
+        table::print(&table::to_json(&findings)?)?;
     } else {
-        print(&findings);
+        print(&findings)?;
     }
     let failed = findings
         .iter()
@@ -84,7 +90,7 @@ pub(crate) async fn doctor(place: &Place, asked: &Doctor) -> Result<ExitCode, Fa
     })
 }
 
-fn print(findings: &[Finding]) {
+fn print(findings: &[Finding]) -> Result<(), Failure> {
     let rows = findings.iter().map(|finding| {
         let verdict = match finding.verdict {
             Verdict::Ok => "ok",
@@ -98,12 +104,13 @@ fn print(findings: &[Finding]) {
             finding.found.clone(),
         ]
     });
-    table::print(&table::layout(&["", "CHECK", "FOUND"], rows.collect()));
+    table::print(&table::layout(&["", "CHECK", "FOUND"], rows.collect()))?;
     for finding in findings {
-        if let Some(todo) = finding.todo {
+        if let Some(todo) = &finding.todo {
             table::hint(&format!("{}: {todo}", finding.check));
         }
     }
+    Ok(())
 }
 
 fn kernel() -> Finding {
@@ -131,11 +138,7 @@ fn kernel() -> Finding {
 fn namespaces(host: &Host) -> Finding {
     match &host.no_user_namespaces {
         None => finding("namespaces", Verdict::Ok, "user namespaces can be made"),
-        Some(why) => finding("namespaces", Verdict::Fail, why).todo(
-            "as root: `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` (or \
-             kernel.unprivileged_userns_clone=1, or user.max_user_namespaces=15000), and keep it in \
-             /etc/sysctl.d; or run as root",
-        ),
+        Some(why) => finding("namespaces", Verdict::Fail, why).todo(advice::namespaces(why)),
     }
 }
 
@@ -205,66 +208,90 @@ fn seccomp() -> Finding {
     }
 }
 
-fn disk(place: &Place) -> Result<Finding, Failure> {
-    let state = State::of(place)?;
-    let there = state.dir().ancestors().find(|dir| dir.exists());
-    let free = there.and_then(|dir| rustix::fs::statvfs(dir).ok());
-    let Some(free) = free.map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize)) else {
-        return Ok(finding(
-            "disk",
-            Verdict::Skip,
-            "the file system does not tell",
-        ));
-    };
-    let shown = format!(
-        "{} free for {}",
-        crate::cli::units::show_size(free),
-        state.dir().display()
-    );
-    if free >= limits::FREE_DISK_MIN_BYTES {
-        return Ok(finding("disk", Verdict::Ok, shown));
+fn directory(state: &Result<State, Failure>) -> Finding {
+    match state {
+        Ok(state) => finding("state", Verdict::Ok, state.dir().display().to_string()),
+        Err(failure) => {
+            let body = failure.body();
+            let found = body.map(|body| body.message.clone()).unwrap_or_default();
+            let todo = body.map(|body| body.hint.clone()).unwrap_or_default();
+            finding("state", Verdict::Fail, found).todo(todo)
+        }
     }
-    Ok(
-        finding("disk", Verdict::Fail, shown)
-            .todo("free at least 1 GiB: below it no work is taken"),
-    )
+}
+
+fn disk(state: &State) -> Finding {
+    let Ok(free) = rustix::fs::statvfs(state.dir()) else {
+        let found = "the file system of the state directory does not tell";
+        return finding("disk", Verdict::Skip, found);
+    };
+    let free = free.f_bavail.saturating_mul(free.f_frsize);
+    let shown = format!("{} free for the state", crate::cli::units::show_size(free));
+    if free >= limits::FREE_DISK_MIN_BYTES {
+        return finding("disk", Verdict::Ok, shown);
+    }
+    finding("disk", Verdict::Fail, shown).todo("free at least 1 GiB: below it no work is taken")
 }
 
 /// Makes a sandbox and runs something in it: what counts is whether that works.
-async fn sandbox(host: &Host) -> Finding {
+async fn sandbox(host: &Host, state: Option<&State>) -> Finding {
     if host.no_user_namespaces.is_some() {
         return finding("sandbox", Verdict::Skip, "not tried without namespaces");
     }
-    let name = format!("cofferdam-doctor-{}", std::process::id());
-    let dir = std::env::temp_dir().join(name);
-    let tried = try_sandbox(host, &dir).await;
-    drop(std::fs::remove_dir_all(&dir));
-    match tried {
-        Ok(()) => finding("sandbox", Verdict::Ok, "the driver `linux` ran a command"),
-        Err(error) => finding("sandbox", Verdict::Fail, error)
-            .todo("the step that failed says which part of the kernel refused"),
-    }
+    let Some(state) = state else {
+        return finding(
+            "sandbox",
+            Verdict::Skip,
+            "not tried without a state directory",
+        );
+    };
+    let why = match try_sandbox(state).await {
+        Ok(view) => match &view.outcome {
+            Some(end) if end.kind == OutcomeKind::Succeeded => {
+                return finding("sandbox", Verdict::Ok, "the driver `linux` ran a command");
+            }
+            outcome => {
+                let why = outcome.as_ref().and_then(|end| end.why.clone());
+                let why = why.or(view.detail);
+                why.unwrap_or_else(|| "`true` did not end well in it".to_owned())
+            }
+        },
+        Err(failure) => {
+            let body = failure.body();
+            body.map(|body| body.message.clone()).unwrap_or_default()
+        }
+    };
+    let todo = advice::sandbox(host.uid != 0);
+    finding("sandbox", Verdict::Fail, why).todo(todo)
 }
 
-async fn try_sandbox(host: &Host, dir: &std::path::Path) -> Result<(), String> {
-    let linux = Linux::new(dir, host.clone(), Linger::No).map_err(|error| error.to_string())?;
-    let spec = conformance::spec(model::spec::AskedLimits::default());
-    let mut prepared = conformance::prepare(&linux, host, &spec)
-        .await
-        .map_err(|error| error.to_string())?;
-    let ran = prepared
-        .run(conformance::command(&["true"]))
-        .await
-        .map_err(|error| error.to_string())?;
-    linux
-        .destroy(&prepared.plan.handle)
-        .await
-        .map_err(|error| error.to_string())?;
-    linux.quit().await;
-    match ran.exited.code {
-        Some(0) => Ok(()),
-        _ => Err(format!("`true` ended with {:?}", ran.exited)),
-    }
+/// A job as any other, on a state of its own, so that it is not among the user's. That lies where a node
+/// has its files: new, so that nobody can have put anything there, and swept if we are killed.
+async fn try_sandbox(state: &State) -> Result<JobView, Failure> {
+    let (node, _locked) = state.new_node()?;
+    let dir = state.node(&node);
+    let scratch = State::at(&dir.join("state"));
+    scratch.make()?;
+    let ran = run_nothing(&scratch).await;
+    // What is in the way of that is swept by the next command.
+    drop(std::fs::remove_dir_all(&dir));
+    ran
+}
+
+async fn run_nothing(scratch: &State) -> Result<JobView, Failure> {
+    let (client, here) = compose::start_here(scratch).await?;
+    let job = JobCreate {
+        argv: vec!["true".to_owned()],
+        node: Some(here.node()),
+        ..JobCreate::default()
+    };
+    let options = JobCreateOptions {
+        wait: Some(PATIENCE),
+        ..JobCreateOptions::default()
+    };
+    let ran = client.job_create(&job, &options).await;
+    here.leave().await;
+    Ok(ran?)
 }
 
 /// Ways to isolate that this version does not have yet are said to be so.
@@ -304,5 +331,17 @@ mod tests {
                 "{found:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_state_directory_that_is_not_ours_alone_is_found() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(dir.path(), open).unwrap();
+        let state = State::at(dir.path());
+        let found = directory(&state.make().map(|()| state));
+        assert_eq!(found.verdict, Verdict::Fail);
+        assert!(found.todo.is_some_and(|todo| todo.contains("chmod 700")));
     }
 }

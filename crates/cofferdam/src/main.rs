@@ -10,11 +10,14 @@
 mod cli;
 mod compose;
 mod doctor;
+mod private;
+mod reach;
 mod signals;
 mod state;
+mod sweep;
 mod up;
+mod upkeep;
 
-use clap::Parser as _;
 use cli::args::{Args, Command};
 use cli::failure::Failure;
 use std::process::ExitCode;
@@ -24,7 +27,10 @@ use std::process::ExitCode;
 const THREADS: usize = 3;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match cli::args::parse() {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
     start_log(&args);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
@@ -32,7 +38,7 @@ fn main() -> ExitCode {
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return Failure::ours(&error).report(args.json()),
+        Err(error) => return Failure::ours("start threads", &error).report(args.json()),
     };
     let json = args.json();
     let code = match runtime.block_on(dispatch(args)) {
@@ -60,12 +66,15 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             cli::job::job(&client, job).await
         }
         Command::Doctor(asked) => doctor::doctor(&args.place, &asked).await,
-        Command::Completions { shell } => Ok(cli::args::completions(shell)),
+        Command::Completions { shell } => cli::args::completions(shell),
     }
 }
 
-/// Logs go to standard error, and only warnings unless `COFFERDAM_LOG` says otherwise.
+/// Logs go to standard error: of `up` what a person who serves wants to know, of the others only errors,
+/// because there standard error is the program's; unless `COFFERDAM_LOG` says otherwise. Colours are for
+/// terminals: a log that goes to a file is read with other tools.
 fn start_log(args: &Args) {
+    use std::io::IsTerminal as _;
     use tracing_subscriber::EnvFilter;
     let default = if matches!(args.command, Command::Up(_)) {
         "info"
@@ -74,8 +83,10 @@ fn start_log(args: &Args) {
     };
     let filter =
         EnvFilter::try_from_env("COFFERDAM_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(!is_plain && std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .with_target(false)
         .init();

@@ -1,6 +1,6 @@
 //! The signals that ask this process to end.
 
-use std::io;
+use crate::cli::failure::Failure;
 use tokio::signal::unix::{self, SignalKind};
 
 /// One that came.
@@ -12,6 +12,16 @@ pub(crate) enum Signal {
     Terminate,
 }
 
+impl Signal {
+    /// What a shell says of a program that it ended.
+    pub(crate) fn exit_code(self) -> u8 {
+        match self {
+            Signal::Interrupt => 130,
+            Signal::Terminate => 143,
+        }
+    }
+}
+
 /// Listens from now on, instead of dying.
 #[derive(Debug)]
 pub(crate) struct Signals {
@@ -21,11 +31,13 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    pub(crate) fn listen() -> io::Result<Signals> {
+    pub(crate) fn listen() -> Result<Signals, Failure> {
+        let failed = |error| Failure::ours("listen for signals", &error);
+        let listen = |kind| unix::signal(kind).map_err(failed);
         Ok(Signals {
-            interrupt: unix::signal(SignalKind::interrupt())?,
-            terminate: unix::signal(SignalKind::terminate())?,
-            hangup: unix::signal(SignalKind::hangup())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
         })
     }
 

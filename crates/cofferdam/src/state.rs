@@ -2,31 +2,21 @@
 
 use crate::cli::args::Place;
 use crate::cli::failure::Failure;
+use crate::private::{
+    Locked, check_private, failed, fresh_dir, lock, private_dir, random_name, write_private,
+};
 use api::Code;
 use model::id::NodeId;
-use rustix::fs::FlockOperation;
-use std::fs::File;
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+/// How often a new node's directory is tried: another process may take one that is not locked yet for
+/// one that was left behind, once.
+const TRIES: u32 = 8;
 
 /// The state directory. It and everything in it is for this user alone.
 #[derive(Debug, Clone)]
 pub(crate) struct State {
     dir: PathBuf,
-}
-
-/// A directory that one process uses at a time; free again when this is dropped, or the process dies.
-#[derive(Debug)]
-pub(crate) struct Locked {
-    _file: File,
-}
-
-fn failed(what: &str, path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(
-        Code::Internal,
-        format!("failed to {what} {}: {error}", path.display()),
-    )
 }
 
 impl State {
@@ -35,17 +25,33 @@ impl State {
         let named = place.state.clone();
         let dir = named.or_else(|| default_dir(std::env::var_os));
         let missing = || {
-            let message = "there is no home directory to keep state in; name one with --state";
-            Failure::new(Code::InvalidArgument, message)
+            let message = "there is no home directory to keep state in";
+            Failure::new(Code::StateUnusable, message).hint("name a directory with --state")
         };
         let dir = dir.ok_or_else(missing)?;
         let absolute = std::path::absolute(&dir).map_err(|error| failed("find", &dir, &error))?;
-        Ok(State { dir: absolute })
+        Ok(State::at(&absolute))
     }
 
-    /// Makes the directory.
+    /// This directory, whose name must be absolute.
+    pub(crate) fn at(dir: &Path) -> State {
+        // Without a slash at the end, which would look behind a link.
+        let dir = dir.components().collect();
+        State { dir }
+    }
+
+    /// Makes the directory, or checks the one that is there.
     pub(crate) fn make(&self) -> Result<(), Failure> {
         private_dir(&self.dir)
+    }
+
+    /// Whether it is there; if it is, it is this user's alone.
+    pub(crate) fn is_there(&self) -> Result<bool, Failure> {
+        if std::fs::symlink_metadata(&self.dir).is_err() {
+            return Ok(false);
+        }
+        check_private(&self.dir)?;
+        Ok(true)
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -60,6 +66,11 @@ impl State {
         self.dir.join("cofferdam.db")
     }
 
+    /// Its time is when finished jobs were last forgotten.
+    pub(crate) fn forgotten(&self) -> PathBuf {
+        self.dir.join("forgotten")
+    }
+
     pub(crate) fn blobs(&self) -> PathBuf {
         self.dir.join("blobs")
     }
@@ -72,47 +83,70 @@ impl State {
         self.nodes().join(id.as_str())
     }
 
+    /// The token for TCP, if one was made.
+    pub(crate) fn known_token(&self) -> Option<String> {
+        let text = std::fs::read_to_string(self.dir.join("token")).ok()?;
+        let text = text.trim();
+        (text.len() >= 32).then(|| text.to_owned())
+    }
+
     /// The token for TCP; made on first use.
     pub(crate) fn token(&self) -> Result<String, Failure> {
-        let path = self.dir.join("token");
-        if let Ok(text) = std::fs::read_to_string(&path)
-            && text.trim().len() >= 32
-        {
-            return Ok(text.trim().to_owned());
+        if let Some(known) = self.known_token() {
+            return Ok(known);
         }
-        let mut random = [0; 32];
-        getrandom::fill(&mut random)
-            .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
-        let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        write_private(&path, &format!("{token}\n"))?;
+        let token = random_name::<32>()?;
+        write_private(&self.dir.join("token"), &format!("{token}\n"))?;
         Ok(token)
+    }
+
+    /// The node of this machine whose sandboxes live on when its server ends, if there is one.
+    pub(crate) fn known_node(&self) -> Option<NodeId> {
+        let text = std::fs::read_to_string(self.dir.join("node")).ok()?;
+        text.trim().parse().ok()
     }
 
     /// The id of this machine's own node; made on first use.
     pub(crate) fn own_node(&self) -> Result<NodeId, Failure> {
-        let path = self.dir.join("node");
-        let known = std::fs::read_to_string(&path)
-            .ok()
-            .and_then(|text| text.trim().parse().ok());
-        if let Some(id) = known {
+        if let Some(id) = self.known_node() {
             return Ok(id);
         }
         let id = new_node_id()?;
-        write_private(&path, &format!("{id}\n"))?;
+        write_private(&self.dir.join("node"), &format!("{id}\n"))?;
         Ok(id)
     }
 
     /// Takes the right to serve this directory.
     pub(crate) fn lock_server(&self) -> Result<Locked, Failure> {
-        let message = "another `cofferdam up` serves this state directory";
-        lock(&self.dir.join("lock"))?.ok_or_else(|| Failure::new(Code::StateLocked, message))
+        lock(&self.dir.join("lock"))?.ok_or_else(locked)
     }
 
-    /// Takes the right to a node's directory; `None` when its process lives.
-    pub(crate) fn lock_node(&self, id: &NodeId) -> Result<Option<Locked>, Failure> {
+    /// Takes the right to a node's directory.
+    pub(crate) fn lock_node(&self, id: &NodeId) -> Result<Locked, Failure> {
         private_dir(&self.node(id))?;
-        lock(&self.node(id).join("lock"))
+        lock(&self.node(id).join("lock"))?.ok_or_else(locked)
     }
+
+    /// A node of this process, with a directory that nobody else has or takes for left behind.
+    pub(crate) fn new_node(&self) -> Result<(NodeId, Locked), Failure> {
+        private_dir(&self.nodes())?;
+        for _ in 0..TRIES {
+            let id = new_node_id()?;
+            let dir = self.node(&id);
+            if fresh_dir(&dir)?
+                && let Some(locked) = lock(&dir.join("lock"))?
+            {
+                return Ok((id, locked));
+            }
+        }
+        let message = "failed to make a directory for a new node: others take it away";
+        Err(Failure::new(Code::StateUnusable, message))
+    }
+}
+
+fn locked() -> Failure {
+    let message = "another `cofferdam up` serves this state directory";
+    Failure::new(Code::StateLocked, message)
 }
 
 /// A new id for a node of this process.
@@ -133,48 +167,6 @@ fn default_dir(var: impl Fn(&'static str) -> Option<std::ffi::OsString>) -> Opti
         .filter(|dir| dir.is_absolute());
     let home = || Some(PathBuf::from(var("HOME")?).join(".local/state"));
     state.or_else(home).map(|dir| dir.join("cofferdam"))
-}
-
-fn private_dir(dir: &Path) -> Result<(), Failure> {
-    let made = std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir);
-    made.map_err(|error| failed("make", dir, &error))
-}
-
-/// Writes a file that only this user can read, whole or not at all.
-fn write_private(path: &Path, text: &str) -> Result<(), Failure> {
-    let temporary = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        let mut options = File::options();
-        let mut file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
-    };
-    write().map_err(|error| failed("write", path, &error))
-}
-
-fn lock(path: &Path) -> Result<Option<Locked>, Failure> {
-    let mut options = File::options();
-    let file = options
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path);
-    let file = file.map_err(|error| failed("open", path, &error))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(Locked { _file: file })),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(errno) => Err(failed("lock", path, &errno.into())),
-    }
 }
 
 #[cfg(test)]
@@ -200,9 +192,8 @@ mod tests {
     fn a_token_is_made_once_and_is_for_this_user_alone() {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
-        let state = State {
-            dir: dir.path().to_owned(),
-        };
+        let state = State::at(dir.path());
+        assert_eq!(state.known_token(), None);
         let token = state.token().unwrap();
         assert_eq!((token.len(), state.token().unwrap()), (64, token.clone()));
         let mode = std::fs::metadata(dir.path().join("token"))
@@ -210,5 +201,27 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_slash_at_the_end_does_not_look_behind_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+        let mut name = link.into_os_string();
+        name.push("/");
+        assert!(State::at(Path::new(&name)).make().is_err());
+    }
+
+    #[test]
+    fn a_new_node_is_locked_and_has_a_directory_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::at(dir.path());
+        let (one, held) = state.new_node().unwrap();
+        let (two, _held) = state.new_node().unwrap();
+        assert_ne!(one, two);
+        assert!(state.lock_node(&one).is_err());
+        drop(held);
+        assert!(state.lock_node(&one).is_ok());
     }
 }

@@ -1,11 +1,13 @@
 //! `cofferdam up`: control plane and node in one process, until told to end.
 
 use crate::cli::args::{Place, Up};
-use crate::cli::failure::Failure;
+use crate::cli::failure::{Failure, reason};
 use crate::cli::table;
 use crate::compose;
+use crate::private::failed;
 use crate::signals::Signals;
 use crate::state::State;
+use crate::sweep;
 use api::Code;
 use api::client::{Client, Endpoint, Token};
 use api::job::{JobListQuery, StateName};
@@ -13,6 +15,7 @@ use driver::host::Host;
 use model::points::Points;
 use node::{Config, Node};
 use server::{Door, Links};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
@@ -25,7 +28,7 @@ const IDLE_LOOK: Duration = Duration::from_millis(500);
 
 /// Serves until SIGTERM, Ctrl-C, or, if asked, until there is nothing to do.
 pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
-    let mut signals = Signals::listen().map_err(|error| Failure::ours(&error))?;
+    let mut signals = Signals::listen()?;
     let state = State::of(place)?;
     state.make()?;
     let _locked = state.lock_server()?;
@@ -34,6 +37,8 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let node_id = state.own_node()?;
     let _node_locked = state.lock_node(&node_id)?;
     let host = Host::probe();
+    let sweeping = sweep::sweep(service.clone(), host.clone(), sweep::left(&state));
+    drop(tokio::spawn(sweeping));
     let dir = state.node(&node_id);
     let (driver, linux) = compose::driver(&up.driver, &dir, &host)?;
     let (node_client, node_door) = compose::node_door(&node_id);
@@ -96,8 +101,9 @@ fn unix_listener(state: &State) -> Result<UnixListener, Failure> {
     let path = state.socket();
     drop(std::fs::remove_file(&path));
     UnixListener::bind(&path).map_err(|error| {
-        let text = format!("failed to listen on {}: {error}", path.display());
-        Failure::new(Code::InvalidArgument, text)
+        let text = format!("failed to listen on {}: {}", path.display(), reason(&error));
+        let hint = "an address of a Unix socket has room for 107 bytes; a shorter --state may help";
+        Failure::new(Code::StateUnusable, text).hint(hint)
     })
 }
 
@@ -106,13 +112,18 @@ async fn tcp_door(state: &State, up: &Up) -> Result<Option<Door>, Failure> {
         return Ok(None);
     }
     if !up.listen.ip().is_loopback() {
-        let message = "only loopback addresses are served: there is no encryption here yet";
-        return Err(Failure::new(Code::InvalidArgument, message));
+        let message = format!(
+            "failed to listen on {}: only loopback addresses are served, because nothing is encrypted yet",
+            up.listen
+        );
+        let hint = "use 127.0.0.1:PORT; from another machine, `ssh -L 7300:127.0.0.1:7300 HOST` leads to it";
+        return Err(Failure::new(Code::InvalidArgument, message).hint(hint));
     }
     let token = Token::new(state.token()?);
     let listener = TcpListener::bind(up.listen).await.map_err(|error| {
-        let text = format!("failed to listen on {}: {error}", up.listen);
-        Failure::new(Code::InvalidArgument, text)
+        let text = format!("failed to listen on {}: {}", up.listen, reason(&error));
+        let failure = Failure::new(Code::InvalidArgument, text);
+        failure.hint("name another port with --listen, or none with --no-listen")
     })?;
     Ok(Some(Door::Tcp { listener, token }))
 }
@@ -169,12 +180,15 @@ async fn idle(state: &State, after: Option<Duration>) {
     reason = "the server is this program again, with this user's environment"
 )]
 pub(crate) async fn start_in_background(state: &State) -> Result<(), Failure> {
-    let program = std::env::current_exe().map_err(|error| Failure::ours(&error))?;
-    let log = std::fs::File::options()
+    let program = std::env::current_exe();
+    let program = program.map_err(|error| Failure::ours("find this program", &error))?;
+    let log = state.dir().join("up.log");
+    let file = std::fs::File::options()
         .create(true)
         .append(true)
-        .open(state.dir().join("up.log"))
-        .map_err(|error| Failure::ours(&error))?;
+        .mode(0o600)
+        .open(&log)
+        .map_err(|error| failed("open", &log, &error))?;
     let mut command = std::process::Command::new(program);
     command
         .arg("--state")
@@ -183,9 +197,10 @@ pub(crate) async fn start_in_background(state: &State) -> Result<(), Failure> {
         .env_remove("COFFERDAM_URL")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(log)
+        .stderr(file)
         .process_group(0);
-    let child = command.spawn().map_err(|error| Failure::ours(&error))?;
+    let child = command.spawn();
+    let child = child.map_err(|error| Failure::ours("start a server", &error))?;
     drop(child); // It is not ours to wait for: it goes on when this process has ended.
     let until = tokio::time::Instant::now() + compose::READY;
     while tokio::time::Instant::now() < until {
@@ -197,9 +212,8 @@ pub(crate) async fn start_in_background(state: &State) -> Result<(), Failure> {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let log = state.dir().join("up.log");
-    let message = format!("the server did not start; {} says why", log.display());
-    Err(Failure::new(Code::ServerUnreachable, message))
+    let failure = Failure::new(Code::ServerUnreachable, "the server did not start");
+    Err(failure.hint(format!("{} says why", log.display())))
 }
 
 /// For tests of what survives: `NAME#N` kills this process, as SIGKILL does, when it comes to the point

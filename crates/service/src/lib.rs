@@ -74,11 +74,17 @@ struct Inner {
     free_disk: FreeDisk,
     room: Mutex<Room>,
     watch: Mutex<Watch>,
-    /// The part of the blobs that is looked through next. When it is lost, the looking starts over.
+    /// The part of the blobs that is looked through next. It starts somewhere else in each hour, so that
+    /// processes that live for one command look everywhere too.
     sweep: AtomicU8,
     /// Held while a blob's file and its row are made to agree: else who sends a blob again while the old
     /// one is removed is told to send it once more.
     blob_gate: tokio::sync::Mutex<()>,
+}
+
+/// Where the looking through blobs starts: eight of 256 parts an hour.
+fn first_part(now_ms: u64) -> u8 {
+    u8::try_from(now_ms / 3_600_000 % 32 * 8).unwrap_or(0)
 }
 
 impl Service {
@@ -90,7 +96,8 @@ impl Service {
         clock: Clock,
         free_disk: impl Fn() -> Option<u64> + Send + Sync + 'static,
     ) -> Service {
-        let watch = Mutex::new(Watch::new(clock.now_ms()));
+        let clock_now = clock.now_ms();
+        let watch = Mutex::new(Watch::new(clock_now));
         let inner = Inner {
             store,
             blobs,
@@ -99,7 +106,7 @@ impl Service {
             free_disk: Box::new(free_disk),
             room: Mutex::default(),
             watch,
-            sweep: AtomicU8::default(),
+            sweep: AtomicU8::new(first_part(clock_now)),
             blob_gate: tokio::sync::Mutex::default(),
         };
         Service {

@@ -1,7 +1,10 @@
 //! What can be written on the command line. The doc comments here are the help.
 
-use crate::cli::units;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use crate::cli::failure::Failure;
+use crate::cli::{units, usage};
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,20 +21,46 @@ pub(crate) struct Args {
 }
 
 const EXIT_CODES: &str = "Exit codes of `run`: the program's own; 124 its time was over; 125 \
-cofferdam's own failure; 126 the program cannot be run; 127 there is no such program; 128+N signal N \
-ended it.";
+cofferdam's own failure, a wrong option among them; 126 the program cannot be run; 127 there is no such \
+program; 128+N signal N ended it; 137 it was canceled; 141 nobody reads its output.";
+
+const JSON_OF_RUN: &str = "Print one JSON object and nothing else: the outcome, times, usage, what was \
+enforced, the artifacts, and what the command wrote, as `stdout.text` and `stderr.text`";
+
+/// The most jobs at one time. A launcher holds four times as many sandboxes, those among them that have
+/// ended and are not forgotten yet.
+const SLOTS_MAX: i64 = 1024;
+
+/// The states that jobs are listed by.
+const STATES: [&str; 6] = [
+    "awaiting_approval",
+    "queued",
+    "leased",
+    "running",
+    "stopping",
+    "finished",
+];
 
 /// Where the server or its state is.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Server and state")]
 pub(crate) struct Place {
-    /// Directory of the database, the artifacts and the socket
-    #[arg(long, global = true, env = "COFFERDAM_STATE", value_name = "DIR")]
+    /// Directory of the database, the artifacts and the socket, for this user alone; by default
+    /// cofferdam in $XDG_STATE_HOME or ~/.local/state
+    #[arg(
+        long,
+        global = true,
+        env = "COFFERDAM_STATE",
+        value_name = "DIR",
+        value_hint = clap::ValueHint::DirPath,
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
     pub(crate) state: Option<PathBuf>,
     /// A server to use: http://HOST:PORT or unix:/PATH; otherwise the one whose socket is in the state
     /// directory, otherwise none
     #[arg(long, global = true, env = "COFFERDAM_URL", value_name = "URL")]
     pub(crate) url: Option<String>,
-    /// The token for a server at http://
+    /// The token for a server at http://; for one on this machine, the one in the state directory
     #[arg(
         long,
         global = true,
@@ -62,30 +91,38 @@ pub(crate) enum Command {
 /// Run one command in a sandbox of its own. It has no network, sees the programs of this machine
 /// read-only, and can write to its home, /tmp, /var/tmp and /dev/shm, all of which are gone afterwards.
 #[derive(Debug, Clone, clap::Args)]
+#[command(override_usage = "cofferdam run [OPTIONS] -- COMMAND [ARGUMENT]...")]
 pub(crate) struct Run {
     /// The recipe for the sandbox
     #[arg(long, value_name = "NAME")]
     pub(crate) profile: Option<String>,
-    /// How long it may run
-    #[arg(long, value_parser = units::duration, value_name = "TIME", default_value = "5m")]
+    /// How long it may run, such as 30s, 5m or 2h
+    #[arg(
+        long,
+        value_parser = units::duration,
+        value_name = "TIME",
+        default_value = "5m",
+        allow_negative_numbers = true
+    )]
     pub(crate) timeout: Duration,
     /// Processors it may use, such as 1 or 0.5
-    #[arg(long, value_parser = units::cpus, value_name = "CPUS")]
+    #[arg(long, value_parser = units::cpus, value_name = "CPUS", allow_negative_numbers = true)]
     pub(crate) cpu: Option<u32>,
     /// Memory it may use, such as 512M
-    #[arg(long, value_parser = units::size, value_name = "SIZE")]
+    #[arg(long, value_parser = units::size, value_name = "SIZE", allow_negative_numbers = true)]
     pub(crate) memory: Option<u64>,
     /// Processes and threads it may have
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_parser = units::count, value_name = "N", allow_negative_numbers = true)]
     pub(crate) pids: Option<u32>,
     /// Storage it may fill, such as 1G
-    #[arg(long, value_parser = units::size, value_name = "SIZE")]
+    #[arg(long, value_parser = units::size, value_name = "SIZE", allow_negative_numbers = true)]
     pub(crate) disk: Option<u64>,
     /// A variable of its environment; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) env: Vec<String>,
-    /// A file to put into the sandbox, at DST or under its own name in the home; may be repeated
-    #[arg(long, value_name = "SRC[:DST]")]
+    /// A file to put into the sandbox, at DST or under its own name in the home; may be repeated. DST
+    /// begins after the last colon
+    #[arg(long, value_name = "SRC[:DST]", value_hint = clap::ValueHint::FilePath)]
     pub(crate) file: Vec<String>,
     /// A file to get out of the sandbox when it has ended, into this directory; may be repeated
     #[arg(long, value_name = "PATH")]
@@ -94,30 +131,40 @@ pub(crate) struct Run {
     #[arg(long, value_name = "DIR")]
     pub(crate) cwd: Option<String>,
     /// A directory with a root file system to use instead of this machine's programs
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     pub(crate) root: Option<PathBuf>,
-    /// Print one JSON object with the outcome, times, usage, what was enforced, and the artifacts
-    #[arg(long)]
+    #[arg(long, help = JSON_OF_RUN)]
     pub(crate) json: bool,
     /// Print the job's id and return at once; the job goes on
-    #[arg(long, conflicts_with_all = ["out", "json"])]
+    #[arg(long, conflicts_with = "out")]
     pub(crate) detach: bool,
     /// The program and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(
+        last = true,
+        required = true,
+        value_name = "COMMAND",
+        value_hint = clap::ValueHint::CommandWithArguments
+    )]
     pub(crate) command: Vec<String>,
 }
 
 /// Serve until SIGTERM or Ctrl-C. Sandboxes that still run then are found again at the next start.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Up {
-    /// Where to listen for HTTP; the token is in the state directory
+    /// Where to listen for HTTP, on a loopback address; the token is in the state directory
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7300")]
     pub(crate) listen: SocketAddr,
     /// Only the Unix socket, no TCP
     #[arg(long)]
     pub(crate) no_listen: bool,
     /// Jobs at one time
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 64,
+        value_parser = clap::value_parser!(u32).range(1..=SLOTS_MAX),
+        allow_negative_numbers = true
+    )]
     pub(crate) slots: u32,
     /// Sandboxes that are kept ready for the next jobs, each used once; 0 keeps none
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(..=64))]
@@ -141,10 +188,16 @@ pub(crate) enum JobCommand {
     /// List jobs, newest first
     Ls {
         /// Only those in this state
-        #[arg(long, value_name = "STATE")]
+        #[arg(long, value_name = "STATE", value_parser = STATES)]
         only: Option<String>,
-        /// At most so many
-        #[arg(long, value_name = "N", default_value_t = 20)]
+        /// At most so many, 1 to 500
+        #[arg(
+            long,
+            value_name = "N",
+            default_value_t = 20,
+            value_parser = clap::value_parser!(u32).range(1..=500),
+            allow_negative_numbers = true
+        )]
         limit: u32,
         /// Print JSON
         #[arg(long)]
@@ -165,11 +218,17 @@ pub(crate) enum JobCommand {
         /// Go on until it has ended
         #[arg(short, long)]
         follow: bool,
+        /// Print one JSON object per piece of output, each on a line of its own
+        #[arg(long)]
+        json: bool,
     },
     /// End a job
     Cancel {
         /// Its id
         id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// List the files that were kept of a job, or get one
     Artifacts {
@@ -193,6 +252,21 @@ pub(crate) struct Doctor {
     pub(crate) json: bool,
 }
 
+/// Reads the command line of this process.
+pub(crate) fn parse() -> Result<Args, ExitCode> {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    parse_from(words.clone()).map_err(|error| usage::refuse(&error, &words))
+}
+
+fn parse_from(words: Vec<OsString>) -> Result<Args, clap::Error> {
+    let mut args = Args::from_arg_matches(&command().try_get_matches_from(words)?)?;
+    // `COFFERDAM_URL= cofferdam ...` is how a shell says that there is none.
+    args.place.state = args.place.state.filter(|dir| !dir.as_os_str().is_empty());
+    args.place.url = args.place.url.filter(|url| !url.is_empty());
+    args.place.token = args.place.token.filter(|token| !token.is_empty());
+    Ok(args)
+}
+
 impl Args {
     /// Whether errors are to be JSON too.
     pub(crate) fn json(&self) -> bool {
@@ -202,20 +276,39 @@ impl Args {
             Command::Job(job) => match &job.command {
                 JobCommand::Ls { json, .. }
                 | JobCommand::Get { json, .. }
+                | JobCommand::Logs { json, .. }
+                | JobCommand::Cancel { json, .. }
                 | JobCommand::Artifacts { json, .. } => *json,
-                JobCommand::Logs { .. } | JobCommand::Cancel { .. } => false,
             },
             Command::Up(_) | Command::Completions { .. } => false,
         }
     }
 }
 
+/// The command line, with those of the common options hidden that a command has no use for. They are
+/// accepted there all the same, because they stand in the environment of those who use a server.
+pub(crate) fn command() -> clap::Command {
+    let whole = Args::command();
+    let unused: [(&str, &[&str]); 3] = [
+        ("up", &["url", "token"]),
+        ("doctor", &["url", "token"]),
+        ("completions", &["state", "url", "token"]),
+    ];
+    unused.into_iter().fold(whole, |whole, (name, ids)| {
+        let args = whole
+            .get_arguments()
+            .filter(|arg| ids.contains(&arg.get_id().as_str()));
+        let hidden: Vec<clap::Arg> = args.map(|arg| arg.clone().hide(true)).collect();
+        whole.mut_subcommand(name, |command| command.args(hidden))
+    })
+}
+
 /// Prints completions.
-pub(crate) fn completions(shell: clap_complete::Shell) -> ExitCode {
+pub(crate) fn completions(shell: clap_complete::Shell) -> Result<ExitCode, Failure> {
     let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "cofferdam", &mut text);
-    crate::cli::table::print(&String::from_utf8_lossy(&text));
-    ExitCode::SUCCESS
+    clap_complete::generate(shell, &mut command(), "cofferdam", &mut text);
+    crate::cli::table::print(&String::from_utf8_lossy(&text))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]
@@ -224,7 +317,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Args::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
@@ -236,5 +329,38 @@ mod tests {
         assert_eq!(run.command, ["ls", "--json"]);
         assert_eq!(run.cpu, Some(500));
         assert!(!run.json);
+    }
+
+    #[test]
+    fn help_shows_only_options_that_the_command_uses() {
+        let help = |words: &[&str]| {
+            let shown = command().try_get_matches_from(words).unwrap_err();
+            shown.to_string()
+        };
+        for name in ["up", "doctor"] {
+            let help = help(&["cofferdam", name, "--help"]);
+            assert!(
+                help.contains("--state") && !help.contains("--url"),
+                "{help}"
+            );
+            assert!(!help.contains("--token"), "{help}");
+        }
+        assert!(help(&["cofferdam", "run", "--help"]).contains("--token"));
+        assert!(!help(&["cofferdam", "completions", "--help"]).contains("--state"));
+    }
+
+    #[test]
+    fn a_hidden_option_is_accepted_and_an_empty_one_is_none() {
+        let parse = |words: &[&str]| parse_from(words.iter().map(OsString::from).collect());
+        let place = |words: &[&str]| parse(words).unwrap().place;
+        assert!(parse(&["cofferdam", "up", "--url", "unix:/x", "--state", "/s"]).is_ok());
+        let before = place(&["cofferdam", "--state", "/s", "doctor"]);
+        let after = place(&["cofferdam", "doctor", "--state", "/s"]);
+        assert_eq!(
+            (before.state.clone(), before.state),
+            (after.state, Some("/s".into()))
+        );
+        let empty = place(&["cofferdam", "--state=", "--url=", "--token=", "doctor"]);
+        assert_eq!((empty.state, empty.url, empty.token), (None, None, None));
     }
 }

@@ -2,9 +2,11 @@
 
 use crate::cli::args::{JobArgs, JobCommand};
 use crate::cli::failure::Failure;
-use crate::cli::{run, table, units};
+use crate::cli::fetch::fetch;
+use crate::cli::table::{self, printable};
+use crate::cli::units;
 use api::Code;
-use api::client::Client;
+use api::client::{Client, ClientError};
 use api::job::{JobListQuery, JobView, StateName};
 use api::log::{LogEvent, LogQuery, LogSegment, StreamName};
 use std::io::Write as _;
@@ -16,41 +18,74 @@ pub(crate) async fn job(client: &Client, args: JobArgs) -> Result<ExitCode, Fail
     match args.command {
         JobCommand::Ls { only, limit, json } => list(client, only, limit, json).await?,
         JobCommand::Get { id, json } => {
-            let view = client.job_get(&id).await?;
+            let id = known(&id)?;
+            let view = client.job_get(id).await.map_err(about(id))?;
             table::print(&if json {
-                to_json(&view)?
+                table::to_json(&view)?
             } else {
                 describe(&view)
-            });
+            })?;
         }
-        JobCommand::Logs { id, follow } => {
+        JobCommand::Logs { id, follow, json } => {
+            let id = known(&id)?;
             if follow {
-                follow_logs(client, &id).await?;
+                follow_logs(client, id, json).await?;
             } else {
-                logs(client, &id).await?;
+                logs(client, id, json).await?;
             }
         }
-        JobCommand::Cancel { id } => {
-            let view = client.job_cancel(&id).await?;
-            table::print(&format!("{} {}\n", view.id, state_of(&view)));
+        JobCommand::Cancel { id, json } => {
+            let id = known(&id)?;
+            let view = client.job_cancel(id).await.map_err(about(id))?;
+            table::print(&if json {
+                table::to_json(&view)?
+            } else {
+                format!("{} {}\n", view.id, state_of(&view))
+            })?;
         }
-        JobCommand::Artifacts { id, get, json } => artifacts(client, &id, get, json).await?,
+        JobCommand::Artifacts { id, get, json } => {
+            let id = known(&id)?;
+            match get {
+                Some(path) => get_artifact(client, id, &path, json).await?,
+                None => artifacts(client, id, json).await?,
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn to_json<T: serde::Serialize>(value: &T) -> Result<String, Failure> {
-    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::ours(&error))?;
-    Ok(text + "\n")
+/// An id that can be in a path; an empty one would ask for something else.
+fn known(id: &str) -> Result<&str, Failure> {
+    if id.is_empty() {
+        Err(no_job(id))
+    } else {
+        Ok(id)
+    }
+}
+
+fn no_job(id: &str) -> Failure {
+    let failure = Failure::new(Code::NotFound, format!("there is no job `{id}`"));
+    failure.hint("`cofferdam job ls` lists the jobs of this state directory, or of this server")
+}
+
+/// Names the job that is not there.
+fn about(id: &str) -> impl Fn(ClientError) -> Failure {
+    move |error| {
+        if error.is(Code::NotFound) {
+            no_job(id)
+        } else {
+            error.into()
+        }
+    }
 }
 
 async fn list(
     client: &Client,
-    state: Option<String>,
+    only: Option<String>,
     limit: u32,
     json: bool,
 ) -> Result<(), Failure> {
-    let state = state.map(|name| parse_state(&name)).transpose()?;
+    let state = only.as_deref().map(parse_state).transpose()?;
     let query = JobListQuery {
         state,
         limit: Some(limit),
@@ -58,21 +93,22 @@ async fn list(
     };
     let page = client.job_list(&query).await?;
     if json {
-        table::print(&to_json(&page)?);
+        return table::print(&table::to_json(&page)?);
+    }
+    if page.jobs.is_empty() {
+        table::note(&match only {
+            Some(state) => format!("no job is {state}"),
+            None => "there are no jobs yet; `cofferdam run -- COMMAND` makes one".to_owned(),
+        });
         return Ok(());
     }
     let rows = page.jobs.iter().map(|job| {
         let took = job.timings_ms.total.map(units::show_ms).unwrap_or_default();
-        vec![
-            job.id.clone(),
-            state_of(job),
-            when(job.created_at_ms),
-            took,
-            command(job),
-        ]
+        let created = when(job.created_at_ms);
+        vec![job.id.clone(), state_of(job), created, took, command(job)]
     });
-    let titles = ["ID", "STATE", "CREATED", "TOOK", "COMMAND"];
-    table::print(&table::layout(&titles, rows.collect()));
+    let titles = ["ID", "STATE", "CREATED (UTC)", "TOOK", "COMMAND"];
+    table::print(&table::layout(&titles, rows.collect()))?;
     if page.next.is_some() {
         table::note("there are more; --limit shows up to 500");
     }
@@ -81,10 +117,7 @@ async fn list(
 
 fn parse_state(name: &str) -> Result<StateName, Failure> {
     let parsed = serde_json::from_value(serde_json::Value::String(name.to_owned()));
-    parsed.map_err(|_| {
-        let message = "the states are queued, leased, running, stopping, finished";
-        Failure::new(Code::InvalidArgument, message)
-    })
+    parsed.map_err(|error| Failure::ours("read the state", &error))
 }
 
 /// The state, or how it ended.
@@ -113,16 +146,12 @@ fn when(ms: u64) -> String {
 fn command(view: &JobView) -> String {
     const SHOWN: usize = 60;
     let text = view.spec.argv.join(" ");
-    let text: String = text.chars().flat_map(printable).take(SHOWN).collect();
-    text
-}
-
-fn printable(c: char) -> Vec<char> {
-    if c.is_control() {
-        c.escape_default().collect()
-    } else {
-        vec![c]
+    let mut text: Vec<char> = text.chars().flat_map(printable).take(SHOWN + 1).collect();
+    if text.len() > SHOWN {
+        text.truncate(SHOWN - 1);
+        text.push('\u{2026}');
     }
+    text.into_iter().collect()
 }
 
 fn describe(view: &JobView) -> String {
@@ -130,7 +159,7 @@ fn describe(view: &JobView) -> String {
         row("job", &view.id),
         row("state", &state_of(view)),
         row("command", &command(view)),
-        row("created", &when(view.created_at_ms)),
+        row("created", &format!("{} UTC", when(view.created_at_ms))),
     ];
     let timings = [
         ("queued for", view.timings_ms.queued),
@@ -157,7 +186,7 @@ fn describe(view: &JobView) -> String {
             .map(|text| row("detail", text)),
     );
     let clauses = view.enforcement.iter().map(|clause| {
-        let value = clause.value.as_deref().unwrap_or_default();
+        let value = clause.value.as_deref().map(amount).unwrap_or_default();
         let held = serde_json::to_value(clause.state).unwrap_or_default();
         let held = held.as_str().unwrap_or_default().replace('_', " ");
         let asked = if clause.asked { "asked" } else { "default" };
@@ -166,7 +195,7 @@ fn describe(view: &JobView) -> String {
             held,
             asked.to_owned(),
             clause.how.clone(),
-            value.to_owned(),
+            value,
         ]
     });
     let clauses: Vec<_> = clauses.collect();
@@ -178,30 +207,44 @@ fn describe(view: &JobView) -> String {
     text
 }
 
+/// An amount as people write it, where it is one.
+fn amount(value: &str) -> String {
+    let split = value.split_once(' ');
+    let number = split.and_then(|(number, _)| number.parse().ok());
+    match (number, split.map(|(_, unit)| unit)) {
+        (Some(bytes), Some("bytes")) => units::show_size(bytes),
+        (Some(millis), Some("thousandths of a processor")) => units::show_cpus(millis),
+        _ => value.to_owned(),
+    }
+}
+
 fn row(name: &str, value: &str) -> Vec<String> {
     vec![name.to_owned(), value.chars().flat_map(printable).collect()]
 }
 
-async fn logs(client: &Client, id: &str) -> Result<(), Failure> {
+async fn logs(client: &Client, id: &str, json: bool) -> Result<(), Failure> {
     let mut query = LogQuery::default();
     loop {
-        let page = client.job_logs(id, &query).await?;
+        let page = client.job_logs(id, &query).await.map_err(about(id))?;
         let last = page.segments.is_empty();
         query.after = Some(page.next);
-        page.segments.into_iter().try_for_each(write_segment)?;
+        for segment in page.segments {
+            show(segment, json)?;
+        }
         if last {
             return Ok(());
         }
     }
 }
 
-async fn follow_logs(client: &Client, id: &str) -> Result<(), Failure> {
+async fn follow_logs(client: &Client, id: &str, json: bool) -> Result<(), Failure> {
     let mut after = None;
     loop {
-        let mut follow = client.job_logs_follow(id, after).await?;
+        let following = client.job_logs_follow(id, after).await;
+        let mut follow = following.map_err(about(id))?;
         while let Some(event) = follow.next().await? {
             match event {
-                LogEvent::Output(segment) => write_segment(segment)?,
+                LogEvent::Output(segment) => show(segment, json)?,
                 LogEvent::End(_) => return Ok(()),
             }
         }
@@ -210,11 +253,14 @@ async fn follow_logs(client: &Client, id: &str) -> Result<(), Failure> {
     }
 }
 
-fn write_segment(segment: LogSegment) -> Result<(), Failure> {
+fn show(segment: LogSegment, json: bool) -> Result<(), Failure> {
+    if json {
+        return table::print(&table::to_line(&segment)?);
+    }
     let stream = segment.stream;
     let bytes = segment
         .into_bytes()
-        .map_err(|error| Failure::ours(&error))?;
+        .map_err(|error| Failure::ours("read the output", &error))?;
     let written = match stream {
         StreamName::Stdout => {
             let mut out = std::io::stdout().lock();
@@ -222,40 +268,66 @@ fn write_segment(segment: LogSegment) -> Result<(), Failure> {
         }
         StreamName::Stderr => std::io::stderr().lock().write_all(&bytes),
     };
-    written.map_err(|error| Failure::ours(&error))
+    written.map_err(|error| Failure::unwritten(&error))
 }
 
-async fn artifacts(
-    client: &Client,
-    id: &str,
-    get: Option<String>,
-    json: bool,
-) -> Result<(), Failure> {
-    let list = client.artifact_list(id).await?;
-    if let Some(path) = get {
-        let found = list.artifacts.iter().find(|artifact| artifact.path == path);
-        let missing = || Failure::new(Code::NotFound, format!("`{path}` was not kept of this job"));
-        let artifact = found.ok_or_else(missing)?;
-        let name = Path::new(&path)
-            .file_name()
-            .map(Path::new)
-            .unwrap_or_else(|| Path::new("artifact"));
-        run::fetch(client, id, &artifact.id, name).await?;
-        table::print(&format!("{}\n", name.display()));
-        return Ok(());
-    }
+async fn artifacts(client: &Client, id: &str, json: bool) -> Result<(), Failure> {
+    let list = client.artifact_list(id).await.map_err(about(id))?;
     if json {
-        table::print(&to_json(&list)?);
+        return table::print(&table::to_json(&list)?);
+    }
+    if list.artifacts.is_empty() {
+        table::note("no files were kept of this job; `run --out PATH` keeps some");
         return Ok(());
     }
     let rows = list.artifacts.iter().map(|artifact| {
         let path = artifact.path.chars().flat_map(printable).collect();
-        vec![
-            path,
-            units::show_size(artifact.size_bytes),
-            artifact.digest.clone(),
-        ]
+        let size = units::show_size(artifact.size_bytes);
+        vec![path, size, artifact.digest.clone()]
     });
-    table::print(&table::layout(&["PATH", "SIZE", "SHA-256"], rows.collect()));
-    Ok(())
+    table::print(&table::layout(&["PATH", "SIZE", "SHA-256"], rows.collect()))
+}
+
+/// Writes one file that was kept into this directory.
+async fn get_artifact(client: &Client, id: &str, path: &str, json: bool) -> Result<(), Failure> {
+    let list = client.artifact_list(id).await.map_err(about(id))?;
+    let found = list.artifacts.iter().find(|artifact| artifact.path == path);
+    let missing = || {
+        let failure = Failure::new(
+            Code::NotFound,
+            format!("no file `{path}` was kept of this job"),
+        );
+        failure.hint(format!(
+            "`cofferdam job artifacts {id}` lists those that were"
+        ))
+    };
+    let artifact = found.ok_or_else(missing)?;
+    let name = Path::new(path).file_name();
+    let name = name.map_or_else(|| Path::new("artifact"), Path::new);
+    fetch(client, id, artifact, name).await?;
+    if json {
+        return table::print(&table::to_json(artifact)?);
+    }
+    let shown: String = name.to_string_lossy().chars().flat_map(printable).collect();
+    table::print(&format!("{shown}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_shown_in_units_and_other_values_as_they_are() {
+        assert_eq!(amount("268435456 bytes"), "256 MiB");
+        assert_eq!(amount("1000 thousandths of a processor"), "1");
+        for value in ["256", "user, mount, pid", "none", "abi 6", ""] {
+            assert_eq!(amount(value), value);
+        }
+    }
+
+    #[test]
+    fn an_empty_id_asks_for_no_other_route() {
+        assert!(known("").unwrap_err().to_string().contains("no job ``"));
+        assert_eq!(known("x").unwrap(), "x");
+    }
 }

@@ -1,25 +1,29 @@
 //! `cofferdam run`: one job, with its streams tied to ours.
 
+use crate::cli::answer::answer;
 use crate::cli::args::Run;
-use crate::cli::failure::Failure;
-use crate::cli::streams::{self, End, Tell};
+use crate::cli::failure::{Failure, OURS, reason};
+use crate::cli::fetch::fetch;
+use crate::cli::streams::{self, End, Output, Tell};
+use crate::cli::upload::upload;
 use crate::cli::{table, units};
 use crate::signals::{Signal, Signals};
 use api::Code;
 use api::client::{Client, JobCreateOptions};
-use api::job::{FileInput, JobCreate, JobView, LimitsAsked, OutcomeKind, WAIT_MAX};
+use api::job::{JobCreate, JobView, LimitsAsked, OutcomeKind, WAIT_MAX};
+use std::future::Future;
 use std::io::IsTerminal as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
 /// How long the preparation may take before a terminal is told about it: most of it is over by then.
 const QUIET: Duration = Duration::from_millis(400);
 /// Signals that wait to be told to the job.
 const TOLD: usize = 16;
+/// How long the last output of a canceled job may take: whoever reads it may have stopped to read.
+const DRAIN: Duration = Duration::from_millis(500);
 
 /// Runs a job and gives its exit code. `node` is the only node that may take it, if there is one in
 /// this process.
@@ -28,52 +32,112 @@ pub(crate) async fn run(
     node: Option<String>,
     run: Run,
 ) -> Result<ExitCode, Failure> {
-    let mut signals = Signals::listen().map_err(|error| Failure::ours(&error))?;
-    let job = request(client, node, &run).await?;
-    let created = client
-        .job_create(&job, &JobCreateOptions::default())
-        .await?;
+    let mut signals = Signals::listen()?;
+    let job = unless_signaled(&mut signals, request(client, node, &run)).await?;
+    let options = JobCreateOptions::default();
+    let creating = async { Ok(client.job_create(&job, &options).await?) };
+    let created = unless_signaled(&mut signals, creating).await?;
     if run.detach {
-        table::print(&format!("{}\n", created.id));
+        table::print(&if run.json {
+            table::to_line(&created)?
+        } else {
+            format!("{}\n", created.id)
+        })?;
         return Ok(ExitCode::SUCCESS);
     }
-    let view = attend(client, &created.id, &mut signals).await?;
-    let got = get_files(client, &view, &run).await;
-    if run.json {
-        let text = serde_json::to_string(&view).map_err(|error| Failure::ours(&error))?;
-        table::print(&format!("{text}\n"));
+    let output = if run.json {
+        Output::Dropped
     } else {
+        Output::Ours
+    };
+    let view = attend(client, &created.id, output, &mut signals).await?;
+    let telling = async {
+        let got = get_files(client, &view, &run).await;
+        if run.json {
+            let answer = answer(client, &view, got.as_ref().err()).await?;
+            table::print(&table::to_line(&answer)?)?;
+            return Ok(got.map_or_else(|failure| failure.code(), |()| exit_code(&view)));
+        }
         explain(&view);
-    }
-    got?;
-    Ok(exit_code(&view))
+        got.map(|()| exit_code(&view))
+    };
+    unless_signaled(&mut signals, telling).await
 }
 
-/// Ties our streams to the job's until it has ended.
-async fn attend(client: &Client, id: &str, signals: &mut Signals) -> Result<JobView, Failure> {
-    let io = client.job_attach(id).await?;
+/// Does something that a signal ends at once.
+async fn unless_signaled<T>(
+    signals: &mut Signals,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        done = work => done,
+        signal = signals.next() => Err(Failure::Signaled(signal)),
+    }
+}
+
+/// Ties our streams to the job's until it has ended, or somebody does not want it any more.
+async fn attend(
+    client: &Client,
+    id: &str,
+    output: Output,
+    signals: &mut Signals,
+) -> Result<JobView, Failure> {
+    let attaching = async { Ok(client.job_attach(id).await?) };
+    let io = unless_signaled(signals, attaching).await?;
     let (tell, told) = mpsc::channel(TOLD);
     let progress = Progress::start();
-    let mut carry = std::pin::pin!(streams::carry(io, told, || progress.end()));
-    let mut asked = 0;
+    let mut carry = std::pin::pin!(streams::carry(io, told, output, || progress.end()));
+    let mut interrupted = false;
     let end = loop {
         tokio::select! {
-            end = &mut carry => break end,
-            signal = signals.next() => match signal {
-                // As in a shell: the program hears the first Ctrl-C. Whoever presses it again means it.
-                Signal::Interrupt if asked == 0 => {
-                    asked += 1;
-                    drop(tell.try_send(Tell::Signal(2)));
-                }
-                Signal::Interrupt | Signal::Terminate => {
-                    drop(client.job_cancel(id).await);
-                }
+            end = &mut carry => break Some(end),
+            // As in a shell: the program hears the first Ctrl-C. Whoever presses it again means it.
+            signal = signals.next() => if signal == Signal::Interrupt && !interrupted {
+                interrupted = true;
+                drop(tell.try_send(Tell::Signal(2)));
+            } else {
+                break None;
             },
         }
     };
-    if end == End::NobodyReads {
-        drop(client.job_cancel(id).await);
+    if let Some(End::Unwritten(errno)) = end {
+        // Nobody waits for how it ends: a pipe that nobody reads ends its writers at once.
+        drop(unless_signaled(signals, cancel(client, id)).await);
+        return Err(Failure::unwritten(&errno.into()));
     }
+    if end.is_some() {
+        tokio::select! {
+            view = outcome(client, id) => return view,
+            _ = signals.next() => {}
+        }
+    }
+    let ending = async {
+        cancel(client, id).await?;
+        let mut ended = std::pin::pin!(outcome(client, id));
+        if end.is_some() {
+            return ended.await;
+        }
+        tokio::select! {
+            _ = &mut carry => ended.await,
+            view = &mut ended => {
+                drop(tokio::time::timeout(DRAIN, &mut carry).await);
+                view
+            }
+        }
+    };
+    // One signal more, and nobody waits any longer for a program that does not want to end.
+    unless_signaled(signals, ending).await
+}
+
+async fn cancel(client: &Client, id: &str) -> Result<(), Failure> {
+    match client.job_cancel(id).await {
+        // It has ended meanwhile, which is as well.
+        Err(error) if error.is(Code::Conflict) => Ok(()),
+        other => Ok(other.map(drop)?),
+    }
+}
+
+async fn outcome(client: &Client, id: &str) -> Result<JobView, Failure> {
     loop {
         let view = client.job_wait(id, WAIT_MAX).await?;
         if view.outcome.is_some() {
@@ -126,29 +190,19 @@ impl Drop for Clear {
 }
 
 async fn request(client: &Client, node: Option<String>, run: &Run) -> Result<JobCreate, Failure> {
+    let env = run.env.iter().map(|pair| variable(pair));
+    let env = env.collect::<Result<_, _>>()?;
+    let root = run.root.as_deref().map(root).transpose()?;
     let mut files = Vec::new();
     for file in &run.file {
         files.push(upload(client, file).await?);
     }
-    let env = run.env.iter().map(|pair| {
-        let pair = pair
-            .split_once('=')
-            .map(|(key, value)| (key.to_owned(), value.to_owned()));
-        pair.ok_or_else(|| Failure::new(Code::InvalidArgument, "--env takes KEY=VALUE"))
-    });
-    let root = run.root.as_ref().map(|root| {
-        let found = std::fs::canonicalize(root)
-            .ok()
-            .and_then(|path| path.to_str().map(str::to_owned));
-        let message = format!("there is no directory `{}` for --root", root.display());
-        found.ok_or_else(|| Failure::new(Code::FileMissing, message))
-    });
     Ok(JobCreate {
         argv: run.command.clone(),
         profile: run.profile.clone(),
-        env: env.collect::<Result<_, _>>()?,
+        env,
         cwd: run.cwd.clone(),
-        root: root.transpose()?,
+        root,
         timeout_ms: Some(u64::try_from(run.timeout.as_millis()).unwrap_or(u64::MAX)),
         limits: LimitsAsked {
             cpu_millis: run.cpu,
@@ -164,40 +218,33 @@ async fn request(client: &Client, node: Option<String>, run: &Run) -> Result<Job
     })
 }
 
-/// Sends one file; the part after the last colon says where it goes.
-async fn upload(client: &Client, asked: &str) -> Result<FileInput, Failure> {
-    let (source, target) = asked.rsplit_once(':').unwrap_or((asked, ""));
-    let source = Path::new(source);
-    let missing = |why: String| {
-        Failure::new(
-            Code::FileMissing,
-            format!("the file `{}` {why}", source.display()),
-        )
+fn variable(pair: &str) -> Result<(String, String), Failure> {
+    let split = pair.split_once('=').filter(|(name, _)| !name.is_empty());
+    let wrong = || {
+        let message = format!("--env takes KEY=VALUE, not `{pair}`");
+        let hint = "nothing of your environment is passed on by itself; for one of your variables write \
+                    --env \"NAME=$NAME\"";
+        Failure::new(Code::InvalidArgument, message).hint(hint)
     };
-    let file = tokio::fs::File::open(source).await;
-    let file = file.map_err(|error| missing(format!("cannot be read: {error}")))?;
-    let meta = file
-        .metadata()
-        .await
-        .map_err(|error| missing(error.to_string()))?;
-    if !meta.is_file() {
-        return Err(missing(
-            "is no regular file; put a directory into an archive first".to_owned(),
-        ));
+    let (name, value) = split.ok_or_else(wrong)?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// The name of a root file system that is the same in every directory.
+fn root(asked: &Path) -> Result<String, Failure> {
+    let failed = |why: &str| {
+        let message = format!("the root file system `{}` {why}", asked.display());
+        let hint = "--root takes a directory with a root file system, such as an unpacked image";
+        Failure::new(Code::FileMissing, message).hint(hint)
+    };
+    let unread = |error: std::io::Error| failed(&format!("cannot be read: {}", reason(&error)));
+    let path = std::fs::canonicalize(asked).map_err(unread)?;
+    if !path.is_dir() {
+        return Err(failed("is not a directory"));
     }
-    let own_name = source
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default();
-    let path = if target.is_empty() { own_name } else { target };
-    let blob = client.blob_put(file, Some(meta.len())).await?;
-    let (path, mode) = (path.to_owned(), meta.permissions().mode() & 0o777);
-    Ok(FileInput {
-        path,
-        digest: blob.digest,
-        size_bytes: blob.size_bytes,
-        mode,
-    })
+    path.into_os_string()
+        .into_string()
+        .map_err(|_| failed("has a name that is not UTF-8"))
 }
 
 /// Gets the files that were kept, each under the name that was asked for. One that is missing is an
@@ -210,7 +257,7 @@ async fn get_files(client: &Client, view: &JobView, run: &Run) -> Result<(), Fai
     let mut missing = Vec::new();
     for path in &run.out {
         match kept.iter().find(|artifact| artifact.path == *path) {
-            Some(artifact) => fetch(client, &view.id, &artifact.id, &local_name(path)).await?,
+            Some(artifact) => fetch(client, &view.id, artifact, &local_name(path)).await?,
             None => missing.push(path.as_str()),
         }
     }
@@ -221,8 +268,12 @@ async fn get_files(client: &Client, view: &JobView, run: &Run) -> Result<(), Fai
     if missing.is_empty() || !succeeded {
         return Ok(());
     }
-    let message = format!("the command did not leave `{}`", missing.join("`, `"));
-    Err(Failure::new(Code::FileMissing, message))
+    let message = format!(
+        "the command ended well, and did not leave `{}`",
+        missing.join("`, `")
+    );
+    let hint = "--out names a regular file in the sandbox; a relative name begins at /home/user";
+    Err(Failure::new(Code::FileMissing, message).hint(hint))
 }
 
 /// A relative path stays; of an absolute one, which means a place in the sandbox, only the name.
@@ -234,36 +285,6 @@ fn local_name(path: &str) -> PathBuf {
     } else {
         path.to_owned()
     }
-}
-
-/// Writes beside the name and then renames, so that a file that is there is replaced whole or not.
-pub(crate) async fn fetch(
-    client: &Client,
-    job: &str,
-    artifact: &str,
-    target: &Path,
-) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| {
-        Failure::new(
-            Code::Internal,
-            format!("failed to write `{}`: {error}", target.display()),
-        )
-    };
-    if let Some(parent) = target
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-    {
-        tokio::fs::create_dir_all(parent).await.map_err(failed)?;
-    }
-    let mut partial = target.as_os_str().to_owned();
-    partial.push(format!(".{}.part", std::process::id()));
-    let mut bytes = client.artifact_get(job, artifact).await?;
-    let mut file = tokio::fs::File::create(&partial).await.map_err(failed)?;
-    while let Some(chunk) = bytes.chunk().await? {
-        file.write_all(&chunk).await.map_err(failed)?;
-    }
-    file.flush().await.map_err(failed)?;
-    tokio::fs::rename(&partial, target).await.map_err(failed)
 }
 
 /// Says on standard error what the exit code alone does not.
@@ -279,7 +300,7 @@ fn explain(view: &JobView) {
         OutcomeKind::Lost => table::complain(&format!("it was lost: {why}")),
         OutcomeKind::Refused => {
             table::complain(&format!("it was not run: {why}"));
-            table::hint("`cofferdam doctor` says what this machine can enforce");
+            table::hint(remedy(why));
         }
     }
     if let Some(detail) = &view.detail {
@@ -287,12 +308,23 @@ fn explain(view: &JobView) {
     }
 }
 
+/// What to do about a refusal. The text is the node's and may change; then this says what always holds.
+fn remedy(why: &str) -> &'static str {
+    if why.starts_with("the working directory") {
+        "--cwd names a directory inside the sandbox; it is not made, but a --file below it makes it"
+    } else if why.starts_with("the root file system") {
+        "--root takes a directory with a root file system that you can read"
+    } else {
+        "ask for less, or leave the limit out; `cofferdam doctor` says what this machine can enforce"
+    }
+}
+
 fn exit_code(view: &JobView) -> ExitCode {
-    let code = view
-        .outcome
-        .as_ref()
-        .map_or(125, |outcome| outcome.exit_code);
-    ExitCode::from(u8::try_from(code).unwrap_or(125))
+    let code = view.outcome.as_ref().map(|outcome| outcome.exit_code);
+    ExitCode::from(
+        code.and_then(|code| u8::try_from(code).ok())
+            .unwrap_or(OURS),
+    )
 }
 
 #[cfg(test)]
@@ -303,5 +335,40 @@ mod tests {
     fn a_file_from_an_absolute_place_lands_under_its_name() {
         assert_eq!(local_name("/home/user/out/a.svg"), PathBuf::from("a.svg"));
         assert_eq!(local_name("out/a.svg"), PathBuf::from("out/a.svg"));
+    }
+
+    #[test]
+    fn a_variable_has_a_name_and_the_rest_is_its_value() {
+        assert_eq!(
+            variable("A=b=c").unwrap(),
+            ("A".to_owned(), "b=c".to_owned())
+        );
+        assert_eq!(variable("A=").unwrap(), ("A".to_owned(), String::new()));
+        for wrong in ["A", "", "=b"] {
+            assert!(
+                variable(wrong)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("KEY=VALUE"),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_root_is_a_directory() {
+        assert!(
+            root(Path::new("/no/such"))
+                .unwrap_err()
+                .to_string()
+                .contains("No such file")
+        );
+        assert!(
+            root(Path::new("/etc/passwd"))
+                .unwrap_err()
+                .to_string()
+                .contains("not a directory")
+        );
+        assert_eq!(root(Path::new("/usr/../etc")).unwrap(), "/etc");
     }
 }

@@ -3,6 +3,8 @@
 use api::attach::{FrameKind, FrameReader, write_frame};
 use api::client::AttachIo;
 use bytes::Bytes;
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 use std::os::fd::BorrowedFd;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
@@ -20,41 +22,68 @@ pub(crate) enum Tell {
     Signal(i32),
 }
 
+/// What becomes of what the job writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// It goes to our own standard output and standard error.
+    Ours,
+    /// It is not wanted here; it is on record.
+    Dropped,
+}
+
 /// How the streams ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// Everything was written.
     Whole,
-    /// Whoever reads our output has gone away.
-    NobodyReads,
+    /// Our own output could not be written, for example because nobody reads it any more.
+    Unwritten(Errno),
     /// The connection broke.
     Broken,
+}
+
+/// Two threads that write to our own descriptors.
+#[derive(Debug)]
+struct Writers {
+    stdout: mpsc::Sender<Bytes>,
+    stderr: mpsc::Sender<Bytes>,
 }
 
 /// Carries the streams until the job has ended. `started` is called once, when the command runs.
 pub(crate) async fn carry(
     io: AttachIo,
     told: mpsc::Receiver<Tell>,
+    output: Output,
     started: impl FnOnce() + Send,
 ) -> End {
     let (read, write) = tokio::io::split(io);
     let input = tokio::spawn(send(write, told));
-    let (stdout, stdout_thread) = writer(1);
-    let (stderr, stderr_thread) = writer(2);
-    let end = receive(FrameReader::new(read), &stdout, &stderr, started).await;
-    drop((stdout, stderr));
+    let (fail, mut failed) = mpsc::channel(2);
+    let (stdout, stdout_thread) = writer(1, fail.clone());
+    let (stderr, stderr_thread) = writer(2, fail);
+    let writers = Writers { stdout, stderr };
+    let frames = FrameReader::new(read);
+    let end = tokio::select! {
+        end = receive(frames, output, &writers, started) => end,
+        Some(errno) = failed.recv() => End::Unwritten(errno),
+    };
+    drop(writers);
     input.abort();
     for thread in [stdout_thread, stderr_thread] {
         // It ends when its channel is empty and closed.
         drop(thread.await);
     }
-    end
+    // The last of it may be what could not be written.
+    match failed.try_recv() {
+        Ok(errno) if end == End::Whole => End::Unwritten(errno),
+        _ => end,
+    }
 }
 
 async fn receive(
     mut frames: FrameReader<ReadHalf<AttachIo>>,
-    stdout: &mpsc::Sender<Bytes>,
-    stderr: &mpsc::Sender<Bytes>,
+    output: Output,
+    writers: &Writers,
     started: impl FnOnce() + Send,
 ) -> End {
     let mut started = Some(started);
@@ -63,8 +92,8 @@ async fn receive(
             return End::Broken;
         };
         let to = match frame.kind {
-            FrameKind::Stdout => stdout,
-            FrameKind::Stderr => stderr,
+            FrameKind::Stdout => &writers.stdout,
+            FrameKind::Stderr => &writers.stderr,
             FrameKind::Ended => return End::Whole,
             FrameKind::Started => {
                 if let Some(started) = started.take() {
@@ -77,28 +106,48 @@ async fn receive(
         if let Some(started) = started.take() {
             started();
         }
-        if to.send(frame.payload).await.is_err() {
-            return End::NobodyReads;
+        if output == Output::Ours && to.send(frame.payload).await.is_err() {
+            // The thread has ended, and said why before it did.
+            std::future::pending::<()>().await;
         }
     }
 }
 
 /// A thread that writes to one of our own descriptors: that may block for as long as a reader likes.
-fn writer(fd: i32) -> (mpsc::Sender<Bytes>, JoinHandle<()>) {
+fn writer(fd: i32, fail: mpsc::Sender<Errno>) -> (mpsc::Sender<Bytes>, JoinHandle<()>) {
     let (send, mut pieces) = mpsc::channel::<Bytes>(PIECES);
     let thread = tokio::task::spawn_blocking(move || {
         while let Some(piece) = pieces.blocking_recv() {
-            let mut left = piece.as_ref();
-            while !left.is_empty() {
-                match rustix::io::write(standard(fd), left) {
-                    Ok(n) => left = left.get(n..).unwrap_or_default(),
-                    Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
-                    Err(_) => return,
-                }
+            if let Err(errno) = write_all(standard(fd), &piece) {
+                // There is room for one of each thread.
+                let _ = fail.try_send(errno);
+                return;
             }
         }
     });
     (send, thread)
+}
+
+fn write_all(to: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), Errno> {
+    let mut left = bytes;
+    while !left.is_empty() {
+        match rustix::io::write(to, left) {
+            Ok(n) => left = left.get(n..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            // Whoever gave us the descriptor does not want to block, and we must.
+            Err(Errno::AGAIN) => wait_until_writable(to)?,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+fn wait_until_writable(to: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut fds = [PollFd::new(&to, PollFlags::OUT)];
+    match rustix::event::poll(&mut fds, None) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(errno) => Err(errno),
+    }
 }
 
 #[expect(unsafe_code, reason = "the standard descriptors are known by number")]
@@ -133,5 +182,28 @@ async fn send(mut to: WriteHalf<AttachIo>, mut told: mpsc::Receiver<Tell>) {
         if sent.is_err() || to.flush().await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd as _;
+
+    #[test]
+    fn a_pipe_that_nobody_reads_and_one_that_is_full_are_told_apart() {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&write, true).unwrap();
+        let much = vec![7; 1 << 20];
+        let expected = much.len();
+        let reader = std::thread::spawn(move || {
+            let mut file = std::fs::File::from(read);
+            let mut got = vec![0; expected];
+            std::io::Read::read_exact(&mut file, &mut got).unwrap();
+            got
+        });
+        write_all(write.as_fd(), &much).unwrap();
+        assert_eq!(reader.join().unwrap(), much);
+        assert_eq!(write_all(write.as_fd(), b"x"), Err(Errno::PIPE));
     }
 }

@@ -10,28 +10,42 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         .get(digits.len()..)
         .unwrap_or_default()
         .to_ascii_uppercase();
-    let shift = match unit.trim_end_matches('B').trim_end_matches('I') {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
+    let shift = match unit.as_str() {
+        "" | "B" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        "T" | "TB" | "TIB" => 40,
         _ => return Err(help()),
     };
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
-    let thousandths = format!("{fraction:0<3}");
-    let thousandths = thousandths.get(..3).ok_or_else(help)?;
-    let whole: u64 = whole.parse().map_err(|_| help())?;
-    let part: u64 = thousandths.parse().map_err(|_| help())?;
-    let scaled = whole.checked_mul(1 << shift).ok_or_else(help)?;
-    Ok(scaled.saturating_add((part << shift) / 1000))
+    let thousandths = thousandths(digits).ok_or_else(help)?;
+    let integer = (thousandths / 1000).checked_mul(1 << shift);
+    let part = ((thousandths % 1000) << shift) / 1000;
+    integer
+        .ok_or_else(help)
+        .map(|bytes| bytes.saturating_add(part))
+}
+
+/// Reads a number. Nothing but digits: a sign would be read by the standard library too, and means
+/// nothing here.
+fn whole(text: &str) -> Option<u64> {
+    let is_number = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|_| is_number)
+}
+
+/// Reads a number in thousandths; decimals beyond the third do not count.
+fn thousandths(text: &str) -> Option<u64> {
+    let (integer, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    whole(fraction)?;
+    let part = whole(format!("{fraction:0<3}").get(..3)?)?;
+    whole(integer)?.checked_mul(1000)?.checked_add(part)
 }
 
 /// Reads a duration such as `30s`, `500ms`, `2m` or `1h`; seconds without a unit.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let help = || format!("`{text}` is not a duration; write for example 30s, 5m or 500ms");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| help())?;
+    let number = whole(digits).ok_or_else(help)?;
     let scale = match text.get(digits.len()..).unwrap_or_default() {
         "ms" => 1,
         "" | "s" => 1000,
@@ -48,21 +62,19 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 /// Reads processors such as `1`, `0.5` or `1500m`, in thousandths of one.
 pub(crate) fn cpus(text: &str) -> Result<u32, String> {
     let help = || format!("`{text}` is not a number of processors; write for example 1 or 0.5");
-    if let Some(millis) = text.strip_suffix('m') {
-        return millis.parse().map_err(|_| help());
-    }
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let whole: u32 = whole.parse().map_err(|_| help())?;
-    let thousandths = format!("{fraction:0<3}");
-    let part: u32 = thousandths
-        .get(..3)
-        .ok_or_else(help)?
-        .parse()
-        .map_err(|_| help())?;
-    whole
-        .checked_mul(1000)
-        .and_then(|whole| whole.checked_add(part))
-        .ok_or_else(help)
+    let millis = match text.strip_suffix('m') {
+        Some(millis) => whole(millis),
+        None => thousandths(text),
+    };
+    let millis = millis.and_then(|millis| u32::try_from(millis).ok());
+    millis.ok_or_else(help)
+}
+
+/// Reads a number of processes.
+pub(crate) fn count(text: &str) -> Result<u32, String> {
+    let help = || format!("`{text}` is not a number of processes; write for example 64");
+    let number = whole(text).and_then(|number| u32::try_from(number).ok());
+    number.ok_or_else(help)
 }
 
 /// Writes a size for people.
@@ -77,6 +89,8 @@ pub(crate) fn show_size(bytes: u64) -> String {
     let name = units.get(unit).copied().unwrap_or_default();
     if unit == 0 {
         format!("{bytes} {name}")
+    } else if tenths.is_multiple_of(10) {
+        format!("{} {name}", tenths / 10)
     } else {
         format!("{}.{} {name}", tenths / 10, tenths % 10)
     }
@@ -84,11 +98,22 @@ pub(crate) fn show_size(bytes: u64) -> String {
 
 /// Writes a duration for people.
 pub(crate) fn show_ms(ms: u64) -> String {
+    let (hours, minutes, seconds) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
     match ms {
         0..1000 => format!("{ms} ms"),
-        1000..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
-        _ => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1000),
+        1000..60_000 if ms.is_multiple_of(1000) => format!("{seconds} s"),
+        1000..60_000 => format!("{seconds}.{} s", ms % 1000 / 100),
+        60_000..3_600_000 if seconds == 0 => format!("{minutes} min"),
+        60_000..3_600_000 => format!("{minutes} min {seconds} s"),
+        _ if minutes == 0 => format!("{hours} h"),
+        _ => format!("{hours} h {minutes} min"),
     }
+}
+
+/// Writes thousandths of a processor as processors.
+pub(crate) fn show_cpus(millis: u64) -> String {
+    let text = format!("{}.{:03}", millis / 1000, millis % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
@@ -101,7 +126,22 @@ mod tests {
         assert_eq!(size("1.5G"), Ok((1 << 30) + (500 << 30) / 1000));
         assert_eq!(size("2GiB"), Ok(2 << 30));
         assert_eq!(size("0"), Ok(0));
-        for wrong in ["", "M", "1X", "-1", "1..2", "99999999999T"] {
+        for wrong in [
+            "",
+            "M",
+            "1X",
+            "-1",
+            "1..2",
+            "99999999999T",
+            "1é",
+            "0.é",
+            "١M",
+            "0.+5",
+            "+5",
+            "5I",
+            "1MBB",
+            "0.0000é",
+        ] {
             assert!(size(wrong).is_err(), "{wrong}");
         }
     }
@@ -111,7 +151,18 @@ mod tests {
         assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("5"), Ok(Duration::from_secs(5)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert!(duration("1d").is_err() && duration("s").is_err());
+        for wrong in [
+            "1d",
+            "s",
+            "",
+            "-5",
+            "+5",
+            "1.5s",
+            "\u{661}s",
+            "99999999999999999999",
+        ] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
@@ -119,13 +170,27 @@ mod tests {
         assert_eq!(cpus("1"), Ok(1000));
         assert_eq!(cpus("0.5"), Ok(500));
         assert_eq!(cpus("250m"), Ok(250));
-        assert!(cpus("one").is_err());
+        for wrong in ["one", "", "-1", "1..5", ".5.", "1é", "0.5é", "99999999"] {
+            assert!(cpus(wrong).is_err(), "{wrong}");
+        }
+        assert!(count("64") == Ok(64) && count("-1").is_err() && count("").is_err());
     }
 
     #[test]
     fn people_see_units() {
         assert_eq!(show_size(512), "512 B");
         assert_eq!(show_size(1536), "1.5 KiB");
-        assert_eq!(show_ms(61_000), "1 min 1 s");
+        let times = [999, 2000, 2345, 60_000, 61_500, 86_400_000, 3_900_000];
+        let shown = [
+            "999 ms",
+            "2 s",
+            "2.3 s",
+            "1 min",
+            "1 min 1 s",
+            "24 h",
+            "1 h 5 min",
+        ];
+        assert_eq!(times.map(show_ms), shown);
+        assert_eq!([10, 1000, 2500].map(show_cpus), ["0.01", "1", "2.5"]);
     }
 }

@@ -1,0 +1,111 @@
+//! What a server says about the fields of a request, in the words of the command line.
+
+use crate::cli::units;
+use api::{Code, ErrorBody};
+
+/// The error as a person should read it who typed options and not fields. What is said once in the
+/// message is not said again in the details.
+pub(crate) fn of_command_line(body: &ErrorBody) -> ErrorBody {
+    let mut body = body.clone();
+    for detail in &mut body.details {
+        detail.message = with_units(&detail.field, &detail.message);
+        if let Some(option) = option(&detail.field) {
+            detail.field = option.to_owned();
+        }
+    }
+    match body.details.as_slice() {
+        [] => {}
+        [one] => {
+            body.message = format!("{} {}", one.field, one.message);
+            body.details.clear();
+        }
+        many => body.message = format!("{} things are wrong", many.len()),
+    }
+    if body.hint == Code::InvalidArgument.row().hint {
+        body.hint = "`--help` after the command says what each option takes".to_owned();
+    }
+    body
+}
+
+/// The option that a field of a request was made from.
+fn option(field: &str) -> Option<&'static str> {
+    let name = field.split('[').next().unwrap_or_default();
+    Some(match name {
+        "argv" => "the command:",
+        "cwd" => "--cwd:",
+        "files" => "--file:",
+        "limits.cpu_millis" => "--cpu",
+        "limits.disk_bytes" => "--disk",
+        "limits.memory_bytes" => "--memory",
+        "limits.pids" => "--pids",
+        "outputs" => "--out:",
+        "profile" => "--profile:",
+        "root" => "--root:",
+        "timeout_ms" => "--timeout",
+        _ if name == "env" || name.starts_with("env.") => "--env:",
+        _ => return None,
+    })
+}
+
+/// Numbers with the unit that the field's name ends with.
+fn with_units(field: &str, message: &str) -> String {
+    let show: fn(u64) -> String = if field.ends_with("_bytes") {
+        units::show_size
+    } else if field.ends_with("_ms") {
+        units::show_ms
+    } else if field.ends_with("_millis") {
+        units::show_cpus
+    } else {
+        return message.to_owned();
+    };
+    let word = |word: &str| match word.parse() {
+        Ok(number) if number > 0 => show(number),
+        Ok(_) | Err(_) => word.to_owned(),
+    };
+    let words: Vec<String> = message.split(' ').map(word).collect();
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::error::ErrorDetail;
+
+    fn said(fields: &[(&str, &str)]) -> ErrorBody {
+        let detail = |(field, message): &(&str, &str)| ErrorDetail {
+            field: (*field).to_owned(),
+            code: "out_of_range".to_owned(),
+            message: (*message).to_owned(),
+        };
+        let mut body = Code::InvalidArgument.body("as the server says it", "");
+        body.details = fields.iter().map(detail).collect();
+        of_command_line(&body)
+    }
+
+    #[test]
+    fn one_wrong_field_is_said_once_by_its_option_and_in_units() {
+        let body = said(&[("timeout_ms", "must be between 1 and 86400000")]);
+        assert_eq!(body.message, "--timeout must be between 1 ms and 24 h");
+        assert!(body.details.is_empty() && body.hint.contains("--help"));
+        let body = said(&[(
+            "limits.memory_bytes",
+            "must be between 1048576 and 2147483648",
+        )]);
+        assert_eq!(body.message, "--memory must be between 1 MiB and 2 GiB");
+        let body = said(&[("timeout_ms", "must not be 0")]);
+        assert_eq!(body.message, "--timeout must not be 0");
+        let body = said(&[("limits.cpu_millis", "must be between 10 and 4000")]);
+        assert_eq!(body.message, "--cpu must be between 0.01 and 4");
+        let body = said(&[("env.", "not a name for a variable")]);
+        assert_eq!(body.message, "--env: not a name for a variable");
+    }
+
+    #[test]
+    fn several_wrong_fields_are_counted_and_listed() {
+        let body = said(&[("files[3].path", "the path is empty"), ("other", "is 5")]);
+        assert_eq!(body.message, "2 things are wrong");
+        let fields: Vec<&str> = body.details.iter().map(|d| d.field.as_str()).collect();
+        assert_eq!(fields, ["--file:", "other"]);
+        assert_eq!(body.details[1].message, "is 5");
+    }
+}

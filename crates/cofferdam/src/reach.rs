@@ -1,0 +1,121 @@
+//! Finding the server that runs, and what it may be told about us.
+
+use crate::cli::args::Place;
+use crate::cli::failure::Failure;
+use crate::state::State;
+use api::Code;
+use api::client::{BadUrl, Client, Endpoint, Token};
+use std::net::IpAddr;
+
+/// The server that `--url` names, or whose socket is in the state directory.
+pub(crate) async fn running(place: &Place) -> Result<Option<Client>, Failure> {
+    if let Some(url) = &place.url {
+        return Ok(Some(Client::new(endpoint(url, place)?)));
+    }
+    let state = State::of(place)?;
+    // A socket in a directory that others may write to could be anybody's.
+    if !state.is_there()? {
+        return Ok(None);
+    }
+    let socket = state.socket();
+    // A socket that nobody listens on is what a server leaves that was killed.
+    match tokio::net::UnixStream::connect(&socket).await {
+        Ok(_) => Ok(Some(Client::new(Endpoint::Unix(socket)))),
+        Err(_) => Ok(None),
+    }
+}
+
+fn endpoint(url: &str, place: &Place) -> Result<Endpoint, Failure> {
+    // The token in the state directory is for the server of this machine. A server elsewhere must not
+    // see it: it would be a key to this machine.
+    let ours = || State::of(place).ok()?.known_token();
+    let ours = if is_on_this_machine(url) {
+        ours()
+    } else {
+        None
+    };
+    let token = place.token.clone().or(ours);
+    if token
+        .as_deref()
+        .is_some_and(|token| !token.bytes().all(|b| b.is_ascii_graphic()))
+    {
+        let message = "failed to use the token: it has characters that no token has";
+        let failure = Failure::new(Code::InvalidArgument, message);
+        return Err(failure.hint("look at --token and COFFERDAM_TOKEN"));
+    }
+    Endpoint::parse(url, token.map(Token::new)).map_err(|error| {
+        let failure = Failure::new(Code::InvalidArgument, format!("failed to {error}"));
+        failure.hint(match error {
+            BadUrl::Scheme(_) | BadUrl::Authority(_) => {
+                "use http://HOST:PORT or unix:/PATH in --url and COFFERDAM_URL"
+            }
+            BadUrl::TokenMissing(_) => {
+                "name the token of that server with COFFERDAM_TOKEN or --token; the one in the state \
+                 directory is only for a server on this machine"
+            }
+        })
+    })
+}
+
+fn is_on_this_machine(url: &str) -> bool {
+    let authority = url.strip_prefix("http://").unwrap_or_default();
+    let host = authority
+        .rsplit_once(':')
+        .map_or(authority, |(host, _)| host);
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = |address: IpAddr| address.is_loopback();
+    host == "localhost" || address.parse().is_ok_and(is_loopback)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_of_this_machine_is_sent_to_this_machine_only() {
+        let here = [
+            "http://127.0.0.1:7300",
+            "http://127.9.9.9:1",
+            "http://localhost:7300",
+            "http://[::1]:7300",
+        ];
+        assert!(here.into_iter().all(is_on_this_machine));
+        let elsewhere = [
+            "http://host:7300",
+            "http://10.0.0.1:7300",
+            "http://localhost.evil.example:7300",
+            "http://127.0.0.1.evil.example:7300",
+            "http://127.0.0.1@evil.example:7300",
+            "http://[2001:db8::1]:7300",
+            "ftp://localhost:7300",
+        ];
+        assert!(!elsewhere.into_iter().any(is_on_this_machine));
+    }
+
+    #[test]
+    fn a_url_elsewhere_needs_a_token_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::at(dir.path());
+        let ours = state.token().unwrap();
+        let place = |url: &str, token: Option<&str>| Place {
+            state: Some(dir.path().to_owned()),
+            url: Some(url.to_owned()),
+            token: token.map(str::to_owned),
+        };
+        let sent = |url: &str, token: Option<&str>| match endpoint(url, &place(url, token)) {
+            Ok(Endpoint::Tcp { token, .. }) => Ok(token.text().to_owned()),
+            Ok(_) => Ok(String::new()),
+            Err(failure) => Err(failure.to_string()),
+        };
+        assert_eq!(sent("http://127.0.0.1:7300", None), Ok(ours));
+        assert_eq!(
+            sent("http://host:7300", Some("theirs")),
+            Ok("theirs".to_owned())
+        );
+        let refused = sent("http://host:7300", None).unwrap_err();
+        assert!(refused.contains("COFFERDAM_TOKEN"), "{refused}");
+        let wrong = sent("ftp://x", None).unwrap_err();
+        assert!(wrong.starts_with("failed to use `ftp://x`"), "{wrong}");
+        assert!(sent("http://host:1", Some("a\nb")).is_err());
+    }
+}
