@@ -18,6 +18,9 @@ use std::path::PathBuf;
 /// Nodes that are swept at one time: each command that finds some does a part, and none takes for ever.
 const SWEPT_MAX: usize = 64;
 
+/// How often launchers are asked to destroy sandboxes.
+const TRIES: u32 = 5;
+
 /// A directory of a node whose process is gone. Nobody else sweeps it while this is held.
 #[derive(Debug)]
 pub(crate) struct Left {
@@ -93,12 +96,24 @@ async fn destroy(left: &Left, host: &Host) -> Result<(), DriverError> {
     if !dir.exists() {
         return Ok(());
     }
-    // Its launchers end by themselves when the process does that they were started for. One that has
-    // not yet is asked, and told to end.
-    let linux = Linux::new(&dir, host.clone(), Linger::No)?;
+    let mut tries = 1;
+    loop {
+        // Anew each time: a launcher that is about to end may take our call and then hang up. The next
+        // time it is not there, and what it leaves is taken away without it.
+        let linux = Linux::new(&dir, host.clone(), Linger::No)?;
+        match destroy_all(&linux).await {
+            Err(DriverError::Launcher { .. }) if tries < TRIES => tries += 1,
+            done => return done,
+        }
+    }
+}
+
+async fn destroy_all(linux: &Linux) -> Result<(), DriverError> {
     for id in linux.list().await? {
         linux.destroy(&linux.handle(&id)).await?;
     }
+    // Launchers end by themselves when the process does that they were started for. One that has not is
+    // told to.
     linux.quit().await;
     Ok(())
 }

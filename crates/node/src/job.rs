@@ -41,6 +41,8 @@ pub(crate) struct Job {
     dir: PathBuf,
     cancel: CancellationToken,
     attach: mpsc::Receiver<LinkOpen>,
+    /// Its sandbox was made before it.
+    on_spare: bool,
 }
 
 /// What is known when a job is over.
@@ -131,12 +133,14 @@ impl Job {
             dir,
             cancel,
             attach: attached,
+            on_spare: false,
         })
     }
 
     /// From the lease to the end. The report goes out before anything is taken away.
     async fn run(mut self, lease: Lease) {
-        let spare = spare::take(&self.node, &self.spec, self.life()).await;
+        let spare = spare::take(&self.node, &self.spec).await;
+        self.on_spare = spare.is_some();
         match spare
             .as_ref()
             .map_or_else(|| self.plan(), |one| Ok(one.plan.clone()))
@@ -309,6 +313,15 @@ impl Job {
             return Ok(Report::of(Told::canceled()));
         }
         writer.say(&ToGuest::Start(self.start())).await?;
+        if self.on_spare {
+            // It has what is left of a spare's life. While the command starts nobody waits for this; and if we die before it,
+            // whoever goes on with the job does it.
+            self.node
+                .inner
+                .driver
+                .extend(&plan.handle, self.life())
+                .await?;
+        }
         let spools = self.spools().map_err(PumpError::Spool)?;
         let mut pump = Pump::new(
             (reader, writer),
@@ -343,6 +356,8 @@ impl Job {
             }
             writer.say(&ToGuest::Start(self.start())).await?;
         }
+        let life = self.life();
+        self.node.inner.driver.extend(&record.handle, life).await?;
         // Whoever fed it is gone.
         writer.say(&ToGuest::StdinEnd).await?;
         let client = self.node.inner.client.clone();

@@ -81,16 +81,17 @@ impl Spares {
 
 /// A spare for this job, if there is one. Only jobs on the host's own root get one: another root may
 /// have changed since the spare was made.
-pub(crate) async fn take(node: &Node, spec: &LeaseSpec, life: Duration) -> Option<Standing> {
+///
+/// It still has the life of a spare, which is a minute at least; the job extends it.
+pub(crate) async fn take(node: &Node, spec: &LeaseSpec) -> Option<Standing> {
     if node.inner.config.spares == 0 || spec.root.is_some() {
         return None;
     }
     let limits = convert::limits(spec.limits);
     loop {
         let standing = next(node, &limits)?;
-        let driver = &node.inner.driver;
-        let alive = matches!(driver.find(&standing.plan.handle).await, Ok(Found::Running));
-        if alive && driver.extend(&standing.plan.handle, life).await.is_ok() {
+        let found = node.inner.driver.find(&standing.plan.handle).await;
+        if matches!(found, Ok(Found::Running)) {
             return Some(standing);
         }
         discard(node, vec![standing]).await;

@@ -102,10 +102,11 @@ impl Launcher {
             return Err(DriverError::Gone);
         };
         let listener = sockets::listen_messages(dir, name).map_err(failed("launcher socket"))?;
-        let guest = programs::sealed("cofferdam-guest", programs::GUEST)
-            .map_err(|errno| failed("guest")(errno.into()))?;
         let (socket, child) = exec().map_err(failed("launcher"))?;
         reap(child);
+        // The launcher starts while its guest is copied.
+        let guest = programs::sealed("cofferdam-guest", programs::GUEST)
+            .map_err(|errno| failed("guest")(errno.into()))?;
         let setup = ToJail::Setup(Setup {
             version: VERSION,
             linger: linger == Linger::Yes,
