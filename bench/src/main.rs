@@ -129,7 +129,7 @@ impl Bench {
         Ok(Bench {
             args,
             program,
-            state: tempfile::tempdir()?,
+            state: place()?,
             bwrap,
             podman,
         })
@@ -244,7 +244,7 @@ impl Bench {
 
     /// The whole process of `cofferdam run -- true`, with no server.
     fn cold_run(&self) -> Result<Vec<Row>> {
-        let state = tempfile::tempdir()?;
+        let state = place()?;
         let (ours, peer) = self.cold_beside_bwrap(state.path(), self.args.calls)?;
         Ok(vec![
             Row::ratio(
@@ -283,7 +283,7 @@ impl Bench {
     /// The same with a thousand more mounts on the machine, in a mount namespace of this program's own.
     fn with_many_mounts(&self) -> Result<Vec<Row>> {
         const MOUNTS: usize = 1000;
-        let state = tempfile::tempdir()?;
+        let state = place()?;
         let calls = self.args.calls.div_ceil(2);
         let (without, peer_without) = self.cold_beside_bwrap(state.path(), calls)?;
         let script = format!(
@@ -328,7 +328,7 @@ impl Bench {
     /// Bytes per second from a command to whoever reads the program's standard output.
     fn throughput(&self) -> Result<Vec<Row>> {
         const BYTES: u64 = 2 << 30;
-        let state = tempfile::tempdir()?;
+        let state = place()?;
         let script = format!("head -c {BYTES} /dev/zero");
         let mut best = Vec::new();
         for _ in 0..3 {
@@ -347,6 +347,12 @@ impl Bench {
             Row::plain("output from a job to the client", text, ours).target(">= 300 MB/s"),
         ])
     }
+}
+
+/// A state directory, which is for one user alone.
+fn place() -> Result<tempfile::TempDir> {
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    Ok(tempfile::Builder::new().permissions(private).tempdir()?)
 }
 
 fn per_second(count: usize, took: Duration) -> f64 {

@@ -240,6 +240,32 @@ fn a_limit_beyond_the_machine_is_refused() {
 }
 
 #[test]
+fn a_list_for_a_program_has_no_titles_and_tabs_between_its_fields() {
+    needs_sandbox!();
+    let place = Place::new();
+    let empty = place.run(&["job", "ls"]);
+    assert_eq!((code(&empty), empty.stdout.len()), (0, 0));
+    assert!(text(&empty.stderr).contains("no jobs yet"), "{empty:?}");
+    place.run(&["run", "--", "printf", "a\tb\u{1b}"]);
+    let listed = text(&place.run(&["job", "ls"]).stdout);
+    let fields: Vec<&str> = listed.trim_end().split('\t').collect();
+    assert!(
+        fields.len() == 5 && fields[0].starts_with("job_"),
+        "{listed:?}"
+    );
+    assert_eq!((fields[1], fields[4]), ("succeeded", "printf a\\tb\\u{1b}"));
+    let id = fields[0];
+    let logs = text(&place.run(&["job", "logs", "--json", id]).stdout);
+    let first: serde_json::Value = serde_json::from_str(logs.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&first["stream"], &first["data"]),
+        (&"stdout".into(), &"a\tb\u{1b}".into())
+    );
+    let none = place.run(&["job", "artifacts", id]);
+    assert_eq!((code(&none), none.stdout.len()), (0, 0));
+}
+
+#[test]
 fn a_job_is_on_record_afterwards() {
     needs_sandbox!();
     let place = Place::new();

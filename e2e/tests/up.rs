@@ -48,6 +48,10 @@ fn a_job_through_the_socket_ends_with_its_outcome_in_the_answer() {
     let (status, log) = server.end();
     assert!(status.success(), "{log}");
     assert!(
+        !log.is_empty() && !log.contains('\u{1b}'),
+        "colours are for terminals: {log:?}"
+    );
+    assert!(
         until(|| left_behind(&place).is_empty()),
         "{:?}",
         left_behind(&place)
@@ -192,6 +196,20 @@ fn the_same_key_makes_one_job() {
 }
 
 #[test]
+fn an_address_that_others_can_reach_is_refused_with_what_to_do_instead() {
+    let place = Place::new();
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:80"] {
+        let output = place.run(&["up", "--listen", address]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(125), "{said}");
+        assert!(
+            said.starts_with("error: failed to listen on") && said.contains("127.0.0.1:PORT"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn a_second_server_on_the_same_state_is_refused() {
     let place = Place::new();
     let _server = place.up(&[], &[]);
@@ -217,4 +235,22 @@ fn a_detached_job_without_a_server_gets_one_that_ends_by_itself() {
     assert!(until(
         || std::os::unix::net::UnixStream::connect(&socket).is_err()
     ));
+}
+
+#[test]
+fn a_job_in_a_spare_sandbox_lives_longer_than_the_spare_would_have() {
+    needs_sandbox!();
+    let place = Place::new();
+    let server = place.up(&["--spares", "1", "--spare-life", "2s"], &[]);
+    let socket = place.state().join("cofferdam.sock");
+    let create = |argv: &str| {
+        let body = format!(r#"{{"argv":[{argv}]}}"#);
+        http(&socket, &post("/v1/jobs?wait=30s", &body, "")).1
+    };
+    // Enough of them that one takes a spare, each longer than a spare's life.
+    for _ in 0..2 {
+        let body = create(r#""sleep","3""#);
+        assert!(body.contains(r#""kind":"succeeded""#), "{body}");
+    }
+    drop(server);
 }

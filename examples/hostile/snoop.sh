@@ -95,6 +95,8 @@ seen=0
 found=""
 for process in /proc/[0-9]*; do
     seen=$((seen + 1))
+    # Its own command line may have the word too.
+    [ "${process##*/}" = "$$" ] && continue
     line=$(tr '\000' ' ' 2>/dev/null < "$process/cmdline") || continue
     case "$line" in *"${SNOOP_WORD:-no word was given}"*) found=${process##*/} ;; esac
 done

@@ -328,11 +328,11 @@ case "$*" in
 *fork-bomb.sh*) kind=timed_out ;;
 *hog.sh*) kind=failed ;;
 *) kind=succeeded; for i in 0 1 2 3 4 5 6 7 8 9; do for j in 1 2 3; do
-    echo "attempt $i$j: refused (no)"; done; done ;;
+    text="${text}attempt $i$j: refused (no)\n"; done; done ;;
 esac
 DEED
 clause() { printf '{"clause":"%s","how":"magic","asked":true,"state":"held"}%s' "$1" "$2"; }
-printf '{"outcome":{"kind":"%s","exit_code":0},"enforcement":[' "$kind"
+printf '{"outcome":{"kind":"%s","exit_code":0},"stdout":{"text":"%s"},"enforcement":[' "$kind" "$text"
 clause memory ,; clause pids ,; clause disk ,; clause network ,; clause seccomp ''
 echo ']}'
 "#;
@@ -375,7 +375,7 @@ echo ']}'
     #[test]
     fn a_leak_in_what_a_program_says_is_not_contained() {
         assert_eq!(
-            contained("echo 'attempt x: LEAKED y'"),
+            contained("text='attempt x: LEAKED y'"),
             [false, false, false]
         );
     }

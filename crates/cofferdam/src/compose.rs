@@ -142,6 +142,7 @@ pub(crate) async fn start_here(state: &State) -> Result<(Client, Here), Failure>
         incarnation: node_id.to_string(),
         slots: SLOTS_HERE,
         spares: 0,
+        spare_life: Duration::ZERO,
         dir: dir.clone(),
         points: Points::none(),
     };

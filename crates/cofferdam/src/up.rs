@@ -65,6 +65,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
         incarnation: crate::state::new_node_id()?.to_string(),
         slots: up.slots,
         spares: up.spares,
+        spare_life: up.spare_life,
         dir,
         points,
     };

@@ -11,12 +11,13 @@ use api::client::ClientError;
 use api::job::{Enforced, Usage};
 use api::log::StreamName;
 use api::node::{JobFinished, JobOutput, JobStarted, Lease, LeaseSpec, OutputSegment};
-use driver::driver::{Counted, DriverError, Plan, Spec};
+use driver::driver::{Counted, Driver, DriverError, Handle, Plan, Spec};
 use driver::guest::message::{Exited, FromGuest, Start, ToGuest, VERSION};
 use driver::guest::{GuestError, GuestReader, GuestWriter, Incoming, split};
 use driver::host::Root;
 use model::id::SandboxId;
 use model::limits;
+use std::convert::Infallible;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +26,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a job that is to be attached to waits for its client.
 const ATTACH: Duration = Duration::from_secs(30);
+/// A command runs in a spare for this part of the spare's life before that is extended: a sixtieth of what
+/// is left at least.
+const EXTEND_AFTER: u32 = 600;
 /// Clients that wait to be attached to one job.
 const ATTACH_QUEUE: usize = 4;
 /// Output that is reported together with the outcome, in bytes: most jobs print less.
@@ -313,15 +317,6 @@ impl Job {
             return Ok(Report::of(Told::canceled()));
         }
         writer.say(&ToGuest::Start(self.start())).await?;
-        if self.on_spare {
-            // It has what is left of a spare's life. While the command starts nobody waits for this; and if we die before it,
-            // whoever goes on with the job does it.
-            self.node
-                .inner
-                .driver
-                .extend(&plan.handle, self.life())
-                .await?;
-        }
         let spools = self.spools().map_err(PumpError::Spool)?;
         let mut pump = Pump::new(
             (reader, writer),
@@ -333,7 +328,14 @@ impl Job {
         if let Some(open) = first {
             pump.attach(open.io);
         }
-        self.stream(&plan.handle, pump).await
+        let driver = self.node.inner.driver.clone();
+        let after = self.node.inner.config.spare_life / EXTEND_AFTER;
+        let extending = extend_later(&*driver, &plan.handle, after, self.life());
+        let on_spare = self.on_spare;
+        tokio::select! {
+            report = self.stream(&plan.handle, pump) => report,
+            never = extending, if on_spare => match never {},
+        }
     }
 
     async fn resume_streams(&mut self, record: &Record) -> Result<Report, Broken> {
@@ -367,11 +369,7 @@ impl Job {
     }
 
     /// Carries the streams to their end, then what is to be kept.
-    async fn stream(
-        &mut self,
-        handle: &driver::driver::Handle,
-        mut pump: Pump,
-    ) -> Result<Report, Broken> {
+    async fn stream(&mut self, handle: &Handle, mut pump: Pump) -> Result<Report, Broken> {
         let end = pump.run(&mut self.attach).await?;
         pump.end().await?;
         match end {
@@ -492,7 +490,7 @@ impl Job {
     }
 
     /// The sandbox went away under a running command.
-    async fn broken(&self, handle: &driver::driver::Handle, error: &Broken) -> Report {
+    async fn broken(&self, handle: &Handle, error: &Broken) -> Report {
         let counted = self
             .node
             .inner
@@ -515,7 +513,7 @@ impl Job {
     }
 
     /// What the supervisor of a sandbox that is gone knows about its end.
-    async fn why_ended(&self, handle: &driver::driver::Handle) -> Option<String> {
+    async fn why_ended(&self, handle: &Handle) -> Option<String> {
         let ended = self.node.inner.driver.ended(handle);
         let ended = tokio::time::timeout(Duration::from_secs(1), ended)
             .await
@@ -594,7 +592,7 @@ impl Job {
         Ok(())
     }
 
-    async fn destroy(&self, handle: &driver::driver::Handle) {
+    async fn destroy(&self, handle: &Handle) {
         if let Err(error) = self.node.inner.driver.destroy(handle).await {
             let error = chain(&error);
             tracing::error!(
@@ -609,6 +607,23 @@ impl Job {
 
 fn unwritten(error: &std::io::Error) -> Told {
     Told::refused(format!("the node cannot write its records: {error}"))
+}
+
+/// Gives a sandbox that was a spare the life of its job. Not at once: most commands end within the life
+/// that a spare has left, and whoever waits for them would wait for this. If we die before it, whoever
+/// goes on with the job does it.
+async fn extend_later(
+    driver: &dyn Driver,
+    handle: &Handle,
+    after: Duration,
+    life: Duration,
+) -> Infallible {
+    tokio::time::sleep(after).await;
+    if let Err(error) = driver.extend(handle, life).await {
+        let error = chain(&error);
+        tracing::error!(sandbox.id = %handle.id, error, "failed to extend a sandbox's life");
+    }
+    std::future::pending().await
 }
 
 /// Reads the guest's answer to `Hello`, which comes before anything else: whether it has let the command

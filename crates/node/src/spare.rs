@@ -19,10 +19,6 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// How long a spare may live unused; its supervisor ends it then, also without us.
-const LIFE: Duration = Duration::from_secs(600);
-/// A spare that is older is not used any more, so that none ends under the job that takes it.
-const FRESH: Duration = Duration::from_secs(540);
 /// How long a sandbox may take until its guest has answered and the workload is confined.
 pub(crate) const PROVISION: Duration = Duration::from_secs(60);
 
@@ -82,7 +78,7 @@ impl Spares {
 /// A spare for this job, if there is one. Only jobs on the host's own root get one: another root may
 /// have changed since the spare was made.
 ///
-/// It still has the life of a spare, which is a minute at least; the job extends it.
+/// It still has what is left of a spare's life; the job extends it.
 pub(crate) async fn take(node: &Node, spec: &LeaseSpec) -> Option<Standing> {
     if node.inner.config.spares == 0 || spec.root.is_some() {
         return None;
@@ -98,9 +94,16 @@ pub(crate) async fn take(node: &Node, spec: &LeaseSpec) -> Option<Standing> {
     }
 }
 
+/// A spare that is older is not used any more, so that none ends under the job that takes it: a tenth of
+/// its life is left.
+fn fresh(node: &Node) -> Duration {
+    node.inner.config.spare_life / 10 * 9
+}
+
 /// Takes the first fresh one off the shelf; those of other limits go if nobody asks for them any more.
 fn next(node: &Node, limits: &AskedLimits) -> Option<Standing> {
     let mut useless = Vec::new();
+    let fresh = fresh(node);
     let found = {
         let mut shelf = node.inner.spares.shelf();
         if shelf.wanted.asked(limits) {
@@ -109,7 +112,7 @@ fn next(node: &Node, limits: &AskedLimits) -> Option<Standing> {
         let mut found = None;
         while shelf.wanted.kept == *limits && found.is_none() {
             match shelf.ready.pop_front() {
-                Some((made, standing)) if made.elapsed() < FRESH => found = Some(standing),
+                Some((made, standing)) if made.elapsed() < fresh => found = Some(standing),
                 Some((_, standing)) => useless.push(standing),
                 None => break,
             }
@@ -173,7 +176,7 @@ async fn make(node: &Node, limits: AskedLimits) -> Result<Standing, String> {
         id: crate::job::new_sandbox_id(),
         root: None,
         limits,
-        life: LIFE,
+        life: node.inner.config.spare_life,
     };
     let plan = node.inner.driver.plan(&spec, &node.inner.host);
     let plan = plan.map_err(|_| "these limits cannot be held".to_owned())?;
@@ -192,11 +195,12 @@ async fn make(node: &Node, limits: AskedLimits) -> Result<Standing, String> {
 /// Takes away what got too old while nobody asked.
 pub(crate) async fn expire(node: &Node) {
     let old: Vec<Standing> = {
+        let fresh = fresh(node);
         let mut shelf = node.inner.spares.shelf();
-        let fresh = shelf
+        let first = shelf
             .ready
-            .partition_point(|(made, _)| made.elapsed() >= FRESH);
-        shelf.ready.drain(..fresh).map(|(_, one)| one).collect()
+            .partition_point(|(made, _)| made.elapsed() >= fresh);
+        shelf.ready.drain(..first).map(|(_, one)| one).collect()
     };
     discard(node, old).await;
 }

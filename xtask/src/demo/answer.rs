@@ -58,7 +58,7 @@ impl Answer {
     }
 
     pub(super) fn from_texts(stdout: &str, stderr: &str, took: Duration) -> Self {
-        let (mut said, record) = split(stdout);
+        let (mut said, record) = read(stdout);
         said.push_str(stderr);
         Self { said, record, took }
     }
@@ -195,21 +195,15 @@ impl Answer {
     }
 }
 
-/// Separates what the job wrote from the record that follows it: the first object that begins a
-/// line and reaches to the end. What a job prints before it cannot pass for one, because the real
-/// record still follows.
-fn split(stdout: &str) -> (String, Value) {
-    let mut at = 0;
-    for line in stdout.split_inclusive('\n') {
-        let rest = &stdout[at..];
-        if rest.starts_with('{')
-            && let Ok(record @ Value::Object(_)) = serde_json::from_str(rest)
-        {
-            return (stdout[..at].to_owned(), record);
-        }
-        at += line.len();
-    }
-    (stdout.to_owned(), Value::Null)
+/// Standard output is the record and nothing else, and what the job wrote is in it. What is no record
+/// is shown as it is.
+fn read(stdout: &str) -> (String, Value) {
+    let Ok(record @ Value::Object(_)) = serde_json::from_str(stdout) else {
+        return (stdout.to_owned(), Value::Null);
+    };
+    let wrote = ["/stdout/text", "/stderr/text"].map(|place| record.pointer(place));
+    let wrote = wrote.into_iter().flatten().filter_map(Value::as_str);
+    (wrote.collect(), record)
 }
 
 fn wait(child: &mut Child, deadline: Instant) -> Result<()> {
@@ -248,6 +242,8 @@ mod tests {
   "id": "job_1",
   "outcome": {"kind": "failed", "exit_code": 137},
   "detail": "out of memory",
+  "stdout": {"total_bytes": 18, "text": "hello\n{\"fake\": 1}\n"},
+  "stderr": {"total_bytes": 5, "text": "oops\n"},
   "usage": {"cpu_ms": 12, "memory_peak_bytes": 1048576},
   "enforcement": [
     {"clause": "memory", "how": "cgroup_v1", "value": "64 MiB", "asked": true, "state": "held"},
@@ -260,9 +256,9 @@ mod tests {
     }
 
     #[test]
-    fn the_record_is_found_behind_what_the_job_wrote() {
-        let it = answer(&format!("hello\n{{\"fake\": 1}}\n{RECORD}\n"), "oops\n");
-        assert_eq!(it.said, "hello\n{\"fake\": 1}\noops\n");
+    fn what_the_job_wrote_is_in_the_record() {
+        let it = answer(RECORD, "note\n");
+        assert_eq!(it.said, "hello\n{\"fake\": 1}\noops\nnote\n");
         assert_eq!(it.outcome(), "failed");
         assert_eq!(it.exit_code(), Some(137));
         assert_eq!(it.usage("memory_peak_bytes"), Some(1 << 20));

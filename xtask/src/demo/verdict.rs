@@ -151,10 +151,11 @@ mod tests {
             .map(clause)
             .into();
         let record = format!(
-            r#"{{"outcome":{{"kind":"{outcome}","exit_code":1}},"usage":{usage},"enforcement":[{}]}}"#,
+            r#"{{"outcome":{{"kind":"{outcome}","exit_code":1}},"usage":{usage},"stdout":{{"text":{}}},"enforcement":[{}]}}"#,
+            serde_json::Value::from(said),
             held.join(",")
         );
-        Answer::from_texts(&format!("{said}{record}"), "", Duration::from_secs(5))
+        Answer::from_texts(&record, "", Duration::from_secs(5))
     }
 
     fn without(clause: &str) -> Answer {

@@ -169,6 +169,9 @@ pub(crate) struct Up {
     /// Sandboxes that are kept ready for the next jobs, each used once; 0 keeps none
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(..=64))]
     pub(crate) spares: u32,
+    /// How long such a sandbox is kept unused
+    #[arg(long, hide = true, value_parser = units::duration, default_value = "10m")]
+    pub(crate) spare_life: Duration,
     /// End when there has been nothing to do for this long
     #[arg(long, hide = true, value_parser = units::duration)]
     pub(crate) idle_exit: Option<Duration>,

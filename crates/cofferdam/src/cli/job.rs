@@ -73,6 +73,8 @@ fn about(id: &str) -> impl Fn(ClientError) -> Failure {
     move |error| {
         if error.is(Code::NotFound) {
             no_job(id)
+        } else if error.is(Code::Conflict) {
+            Failure::from(error).hint(format!("`cofferdam job get {id}` shows it as it is"))
         } else {
             error.into()
         }
@@ -207,15 +209,21 @@ fn describe(view: &JobView) -> String {
     text
 }
 
-/// An amount as people write it, where it is one.
+/// Amounts as people write them.
 fn amount(value: &str) -> String {
-    let split = value.split_once(' ');
-    let number = split.and_then(|(number, _)| number.parse().ok());
-    match (number, split.map(|(_, unit)| unit)) {
-        (Some(bytes), Some("bytes")) => units::show_size(bytes),
-        (Some(millis), Some("thousandths of a processor")) => units::show_cpus(millis),
-        _ => value.to_owned(),
+    let millis = value.strip_suffix(" thousandths of a processor");
+    if let Some(millis) = millis.and_then(|millis| millis.parse().ok()) {
+        return units::show_cpus(millis);
     }
+    if !value.contains(" bytes") {
+        return value.to_owned();
+    }
+    let word = |word: &str| {
+        word.parse()
+            .map_or_else(|_| word.to_owned(), units::show_size)
+    };
+    let words: Vec<String> = value.split(' ').map(word).collect();
+    words.join(" ").replace(" bytes", "")
 }
 
 fn row(name: &str, value: &str) -> Vec<String> {
@@ -319,6 +327,8 @@ mod tests {
     #[test]
     fn amounts_are_shown_in_units_and_other_values_as_they_are() {
         assert_eq!(amount("268435456 bytes"), "256 MiB");
+        let of_which = "335544320 bytes, of which 67108864 for the disk";
+        assert_eq!(amount(of_which), "320 MiB, of which 64 MiB for the disk");
         assert_eq!(amount("1000 thousandths of a processor"), "1");
         for value in ["256", "user, mount, pid", "none", "abi 6", ""] {
             assert_eq!(amount(value), value);

@@ -1,8 +1,9 @@
 //! Files of this machine that go into a job.
 
 use crate::cli::failure::{Failure, reason};
+use crate::cli::units;
 use api::Code;
-use api::client::Client;
+use api::client::{Client, ClientError};
 use api::job::FileInput;
 use std::fs::{File, Metadata};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -24,13 +25,25 @@ pub(crate) async fn upload(client: &Client, asked: &str) -> Result<FileInput, Fa
         target
     };
     let file = tokio::fs::File::from_std(file);
-    let blob = client.blob_put(file, Some(meta.len())).await?;
+    let put = client.blob_put(file, Some(meta.len())).await;
+    let blob = put.map_err(|error| refused(error, source, meta.len()))?;
     Ok(FileInput {
         path: path.to_owned(),
         digest: blob.digest,
         size_bytes: blob.size_bytes,
         mode: meta.permissions().mode() & 0o777,
     })
+}
+
+/// What the server says of a body is about a file here.
+fn refused(error: ClientError, source: &str, size: u64) -> Failure {
+    if !error.is(Code::BodyTooLarge) {
+        return error.into();
+    }
+    let size = units::show_size(size);
+    let message = format!("the file `{source}` is too large, with {size}");
+    let hint = "a file may have 1 GiB; pack it, or send it in parts";
+    Failure::new(Code::BodyTooLarge, message).hint(hint)
 }
 
 /// Opens a regular file. Nothing else is even waited for: to open a pipe takes until somebody writes to

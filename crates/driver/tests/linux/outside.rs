@@ -22,13 +22,19 @@ fn inner_pid(pid: i32) -> i32 {
     last.and_then(|n| n.parse().ok()).unwrap_or(i32::MAX)
 }
 
-/// The guest of a pid namespace and the launcher that started it.
+/// The guest of a pid namespace and the launcher that started it. Tests kill them, so this makes sure
+/// that they are ours and no process of the machine, whatever is broken.
 pub(crate) fn guest_and_launcher(pid_ns: &str) -> (i32, i32) {
     let all = processes_in(pid_ns);
     let guest = *all.first().expect("a process in the sandbox");
     assert_eq!(inner_pid(guest), 1, "{all:?}");
     let launcher = status(guest, "PPid").and_then(|pid| pid.parse().ok());
-    (guest, launcher.expect("a parent"))
+    let launcher = launcher.expect("a parent");
+    for (pid, program) in [(guest, "cofferdam-guest"), (launcher, "cofferdam-jail")] {
+        let runs = link(pid, "exe").unwrap_or_default();
+        assert!(runs.contains(program), "{pid} is no {program}: {runs}");
+    }
+    (guest, launcher)
 }
 
 /// A line of `/proc/<pid>/status`.
