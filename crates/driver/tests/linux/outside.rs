@@ -78,6 +78,16 @@ pub(crate) fn groups(host: &Host, id: &SandboxId) -> Vec<PathBuf> {
     dirs.filter(|dir| dir.exists()).collect()
 }
 
+/// How often a sandbox wanted more of the processor than its limit.
+pub(crate) fn times_throttled(host: &Host, id: &SandboxId) -> u64 {
+    let stats = groups(host, id).into_iter().map(|dir| dir.join("cpu.stat"));
+    let texts = stats.filter_map(|file| std::fs::read_to_string(file).ok());
+    let number = |line: &str| line.strip_prefix("nr_throttled ")?.parse::<u64>().ok();
+    texts
+        .flat_map(|text| text.lines().filter_map(number).collect::<Vec<_>>())
+        .sum()
+}
+
 /// Whether limits of this controller are held by a control group here.
 pub(crate) fn has_controller(host: &Host, name: &str) -> bool {
     match &host.cgroups {
