@@ -137,7 +137,7 @@ impl Bench {
 
     /// One job through the HTTP API of a running server, beside one bubblewrap and one bare process.
     async fn through_the_api(&self) -> Result<Vec<Row>> {
-        let server = server::Up::start(&self.program, self.state.path()).await?;
+        let server = server::Up::start(&self.program, self.state.path(), &[]).await?;
         let client = server.client();
         let (mut ours, mut peer, mut bare) =
             (Figure::default(), Figure::default(), Figure::default());
@@ -187,7 +187,7 @@ impl Bench {
     /// Outcomes per second with eight requests under way all the time.
     async fn eight_at_a_time(&self) -> Result<Vec<Row>> {
         const AT_ONCE: usize = 8;
-        let server = server::Up::start(&self.program, self.state.path()).await?;
+        let server = server::Up::start(&self.program, self.state.path(), &[]).await?;
         let each = self.args.calls.div_ceil(AT_ONCE).max(10);
         let mut ratios = Vec::new();
         for _ in 0..3 {
@@ -286,10 +286,11 @@ impl Bench {
         let state = place()?;
         let calls = self.args.calls.div_ceil(2);
         let (without, peer_without) = self.cold_beside_bwrap(state.path(), calls)?;
+        let over = tempfile::tempdir()?;
         let script = format!(
             "mount -t tmpfs none {dir} && for i in $(seq {MOUNTS}); do mkdir {dir}/$i; \
              mount --bind {dir}/$i {dir}/$i; done; exec {own} --calls {calls} --only cold",
-            dir = tempfile::tempdir()?.keep().display(),
+            dir = over.path().display(),
             own = std::env::current_exe()?.display(),
         );
         let mut unshare = command(Path::new("/usr/bin/unshare"));
@@ -321,7 +322,8 @@ impl Bench {
 
     /// Private memory of what one idle sandbox adds: its guest, and its part of the launcher.
     async fn memory(&self) -> Result<Row> {
-        let server = server::Up::start(&self.program, self.state.path()).await?;
+        let server =
+            server::Up::start(&self.program, self.state.path(), &["--spares", "0"]).await?;
         server.idle_sandbox_memory().await
     }
 

@@ -30,9 +30,10 @@ impl Drop for Up {
 }
 
 impl Up {
-    pub(crate) async fn start(program: &Path, state: &Path) -> Result<Up> {
+    pub(crate) async fn start(program: &Path, state: &Path, args: &[&str]) -> Result<Up> {
         let mut up = command(program);
-        up.args(["up", "--no-listen"]).env("COFFERDAM_STATE", state);
+        up.args(["up", "--no-listen"]).args(args);
+        up.env("COFFERDAM_STATE", state);
         let socket = state.join("cofferdam.sock");
         let server = Up {
             child: up.spawn()?,
@@ -53,6 +54,7 @@ impl Up {
     }
 
     /// Private memory of a guest whose command sleeps, and what one more sandbox adds to the launcher.
+    /// The server keeps no spares, whose guests would be counted too.
     pub(crate) async fn idle_sandbox_memory(&self) -> Result<Row> {
         const SANDBOXES: u64 = 8;
         let client = self.client();

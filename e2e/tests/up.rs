@@ -254,3 +254,28 @@ fn a_job_in_a_spare_sandbox_lives_longer_than_the_spare_would_have() {
     }
     drop(server);
 }
+
+#[test]
+fn a_server_that_is_told_to_end_leaves_nothing_of_jobs_that_are_at_their_end() {
+    needs_sandbox!();
+    let place = Place::new();
+    for _ in 0..5 {
+        let server = place.up(&["--spares", "2"], &[]);
+        let socket = place.state().join("cofferdam.sock");
+        let create = |path: &str, argv: &str| {
+            let body = format!(r#"{{"argv":[{argv}]}}"#);
+            let answer = http(&socket, &post(path, &body, "")).1;
+            serde_json::from_str::<serde_json::Value>(&answer).expect("JSON")
+        };
+        let jobs: Vec<_> = (0..8)
+            .map(|_| create("/v1/jobs", r#""sleep","600""#))
+            .collect();
+        for job in &jobs {
+            let path = format!("/v1/jobs/{}/cancel", job["id"].as_str().unwrap());
+            assert_eq!(http(&socket, &post(&path, "", "")).0, 200);
+        }
+        let (status, log) = server.end();
+        assert!(status.success(), "{log}");
+        assert_eq!(left_behind(&place), Vec::<String>::new(), "{log}");
+    }
+}

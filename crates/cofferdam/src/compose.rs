@@ -178,13 +178,18 @@ impl Here {
     /// this process is gone, so nobody waits for that.
     pub(crate) async fn leave(self) {
         let ctx = Ctx::node(self.node_id.clone(), "leave".to_owned());
-        if let Err(error) = self.service.node_gone(&ctx).await {
+        // Side by side: one waits for the disk, the other for a process. If we die between them, the
+        // next command sweeps.
+        let quit = async {
+            if let Some(linux) = &self.linux {
+                linux.quit().await;
+            }
+        };
+        let (gone, ()) = tokio::join!(self.service.node_gone(&ctx), quit);
+        if let Err(error) = gone {
             tracing::warn!(%error, "failed to say goodbye");
         }
         self.stop.cancel();
-        if let Some(linux) = &self.linux {
-            linux.quit().await;
-        }
         if let Some(sweeping) = self.sweeping {
             drop(sweeping.await);
         }

@@ -70,16 +70,23 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
         points,
     };
     let node = Node::new(config, node_client, driver, host);
-    let stop_node = stop.clone();
-    let working = tokio::spawn(async move { node.run(linked, stop_node).await });
+    let stop_node = CancellationToken::new();
+    let stopping = stop_node.clone();
+    let mut working = tokio::spawn(async move { node.run(linked, stopping).await });
     announce(&state, up);
     tokio::select! {
         _ = signals.next() => {}
         () = idle(&state, up.idle_exit) => {}
     }
     tracing::info!("ending; sandboxes that run are found again at the next start");
+    // First the node, which still has ends to report; who cannot wait says it twice.
+    stop_node.cancel();
+    tokio::select! {
+        _ = &mut working => {}
+        _ = signals.next() => {}
+    }
     stop.cancel();
-    drop(tokio::join!(serving, working));
+    drop(serving.await);
     drop(std::fs::remove_file(state.socket()));
     Ok(ExitCode::SUCCESS)
 }

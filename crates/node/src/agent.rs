@@ -67,27 +67,24 @@ async fn renew(node: &Node, every: Duration) {
     loop {
         tokio::time::sleep(every).await;
         spare::expire(node).await;
-        let running = held(node);
-        let incarnation = node.inner.config.incarnation.clone();
-        match node
-            .inner
-            .client
-            .node_heartbeat(&NodeHeartbeat {
-                incarnation,
-                running,
-            })
-            .await
-        {
-            Ok(answer) => {
-                // A stale lease is somebody else's now: whatever it does here is to end, and its report
-                // will be refused.
-                cancel(node, &answer.cancel);
-                cancel(node, &answer.stale);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "failed to renew; the leases go on until they end")
-            }
+        renew_once(node).await;
+    }
+}
+
+/// Says which jobs are here, and hears which of them are to end.
+pub(crate) async fn renew_once(node: &Node) {
+    let beat = NodeHeartbeat {
+        incarnation: node.inner.config.incarnation.clone(),
+        running: held(node),
+    };
+    match node.inner.client.node_heartbeat(&beat).await {
+        Ok(answer) => {
+            // A stale lease is somebody else's now: whatever it does here is to end, and its report
+            // will be refused.
+            cancel(node, &answer.cancel);
+            cancel(node, &answer.stale);
         }
+        Err(error) => tracing::warn!(%error, "failed to renew; the leases go on until they end"),
     }
 }
 

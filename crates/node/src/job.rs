@@ -123,6 +123,7 @@ impl Job {
             epoch: lease.epoch,
             cancel: cancel.clone(),
             attach,
+            over: false,
         };
         node.jobs().insert(lease.job_id.clone(), running);
         let (job_id, attempt, epoch) = (lease.job_id.clone(), lease.attempt, lease.epoch);
@@ -525,6 +526,9 @@ impl Job {
 
     /// Reports what is not reported yet, and the outcome.
     async fn finish(&self, report: Report) {
+        if let Some(running) = self.node.jobs().get_mut(&self.lease.job_id) {
+            running.over = true;
+        }
         let (mut stdout, mut stderr) = (
             api::job::StreamReport::default(),
             api::job::StreamReport::default(),

@@ -34,6 +34,10 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// How long a node that is told to end waits for jobs that are at their end: a stop of a service often
+/// has ten seconds.
+const SETTLE: Duration = Duration::from_secs(5);
+
 /// How a node is set up.
 #[derive(Debug)]
 pub struct Config {
@@ -82,6 +86,14 @@ struct Running {
     epoch: u64,
     cancel: CancellationToken,
     attach: mpsc::Sender<LinkOpen>,
+    /// Its command has ended, or never began.
+    over: bool,
+}
+
+impl Running {
+    fn is_ending(&self) -> bool {
+        self.over || self.cancel.is_cancelled()
+    }
 }
 
 impl Node {
@@ -106,14 +118,35 @@ impl Node {
 
     /// Works until `stop`. Clients that want a job's streams come through `links`.
     ///
-    /// When it returns, no spare sandbox is left, and jobs that were running go on in their sandboxes where the driver lets them, for
-    /// the next node to find.
+    /// When it returns, no spare sandbox is left, and nothing of jobs that have ended or were told to;
+    /// jobs that were running go on in their sandboxes where the driver lets them, for the next node to
+    /// find. The control plane must stay for as long, because ends are still reported.
     pub async fn run(&self, links: mpsc::Receiver<LinkOpen>, stop: CancellationToken) {
         agent::run(self, links, stop).await;
         self.inner
             .draining
             .store(true, std::sync::atomic::Ordering::Release);
         spare::clear(self).await;
+        self.settle().await;
+    }
+
+    /// Waits for jobs that are at their end. One that does not come to it stays for the next node, and
+    /// so does all of this if we die here.
+    async fn settle(&self) {
+        let settled = async {
+            // A job may have been cancelled since the last poll heard of any.
+            if !self.jobs().is_empty() {
+                agent::renew_once(self).await;
+            }
+            while self.jobs().values().any(Running::is_ending) {
+                self.inner.freed.notified().await;
+            }
+        };
+        if tokio::time::timeout(SETTLE, settled).await.is_err() {
+            tracing::info!(
+                "a job that was told to end has not; it is found again at the next start"
+            );
+        }
     }
 
     /// Waits until the control plane knows this node, and what it can hold.

@@ -52,7 +52,6 @@ fn beyond(node: &NodeRow, asked: &AskedLimits) -> Vec<Invalid> {
             asked.cpu_millis.map(u64::from),
             fact("cpus").map(|cpus| cpus.saturating_mul(1000)),
         ),
-        ("limits.pids", asked.pids.map(u64::from), fact("pids_max")),
     ];
     let one = |(field, asked, most): (&str, Option<u64>, Option<u64>)| {
         let (asked, most) = (asked?, most?);

@@ -9,6 +9,7 @@ use crate::db::{Conn, Tx};
 use crate::work::Work;
 use crate::{StoreError, migrate};
 use model::points::Points;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -86,6 +87,8 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
     let conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(BUSY)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Else a statement whose values could change its plan is parsed again whenever they differ.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     conn.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; \
          PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;",
