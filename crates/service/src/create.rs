@@ -286,6 +286,8 @@ fn find_files(tx: &mut Tx<'_>, plan: &Plan) -> Result<Vec<UploadRow>, Fail> {
             }),
         }
     }
+    // In one order for everybody: two jobs that name the same files would else wait for each other's rows.
+    found.sort_by(|one, other| one.digest.cmp(&other.digest));
     if wrong.is_empty() {
         Ok(found)
     } else {
