@@ -48,6 +48,15 @@ pub fn program() -> PathBuf {
     beside
 }
 
+/// Sandboxes that outlived a server that was killed would live on to their deadlines.
+impl Drop for Place {
+    fn drop(&mut self) {
+        for guest in guests(&self.state()) {
+            let _ = rustix::process::kill_process(guest, Signal::KILL);
+        }
+    }
+}
+
 impl Place {
     /// An empty state directory and an empty working directory.
     pub fn new() -> Place {
@@ -251,7 +260,6 @@ fn exchange(stream: &mut (impl std::io::Read + std::io::Write), request: &str) -
 
 /// What sandboxes of this place have left on the machine: processes, control groups, directories.
 pub fn left_behind(place: &Place) -> Vec<String> {
-    let state = place.state().to_string_lossy().into_owned();
     let mut left = Vec::new();
     for node in entries(&place.state().join("nodes")) {
         for kind in ["jobs", "linux/sandboxes", "fake"] {
@@ -262,13 +270,35 @@ pub fn left_behind(place: &Place) -> Vec<String> {
             );
         }
     }
-    // Sockets of launchers are named in /proc/net/unix as long as a process listens on them.
-    let unix = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
-    let guests = unix
-        .lines()
-        .filter(|line| line.contains(&state) && line.contains("guest.sock"));
-    left.extend(guests.map(str::to_owned));
+    left.extend(
+        guests(&place.state())
+            .iter()
+            .map(|pid| format!("process {}", pid.as_raw_nonzero())),
+    );
     left
+}
+
+/// The first processes of the sandboxes of a state directory: the children of its launchers.
+fn guests(state: &Path) -> Vec<Pid> {
+    let state = state.to_string_lossy();
+    let numbers = entries(Path::new("/proc"));
+    let pids = numbers
+        .iter()
+        .filter_map(|dir| dir.file_name()?.to_str()?.parse::<i32>().ok());
+    let launchers = pids.filter(|pid| {
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        // A child has the launcher's arguments until it is the guest.
+        line.starts_with("cofferdam-jail\0") && line.contains(&*state)
+    });
+    let children = launchers.flat_map(|pid| {
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        std::fs::read_to_string(path)
+            .unwrap_or_default()
+            .split(' ')
+            .filter_map(|pid| pid.parse().ok())
+            .collect::<Vec<i32>>()
+    });
+    children.filter_map(Pid::from_raw).collect()
 }
 
 /// Control groups that belong to a sandbox.

@@ -12,6 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -102,7 +103,7 @@ impl Launcher {
             return Err(DriverError::Gone);
         };
         let listener = sockets::listen_messages(dir, name).map_err(failed("launcher socket"))?;
-        let (socket, child) = exec().map_err(failed("launcher"))?;
+        let (socket, child) = exec(dir).map_err(failed("launcher"))?;
         reap(child);
         // The launcher starts while its guest is copied.
         let guest = programs::sealed("cofferdam-guest", programs::GUEST)
@@ -340,12 +341,13 @@ fn set_up_error_text(failure: &Failure) -> String {
     )
 }
 
-/// Runs the launcher: from memory, with one end of a socket and nothing else.
+/// Runs the launcher: from memory, with one end of a socket and nothing else. Its arguments are for people
+/// who look at the machine's processes: whose it is.
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the place that clears what a child inherits"
 )]
-fn exec() -> io::Result<(AsyncFd<OwnedFd>, Child)> {
+fn exec(dir: &Path) -> io::Result<(AsyncFd<OwnedFd>, Child)> {
     let program = programs::sealed("cofferdam-jail", programs::JAIL)?;
     let (ours, theirs) = rustix::net::socketpair(
         AddressFamily::UNIX,
@@ -355,6 +357,8 @@ fn exec() -> io::Result<(AsyncFd<OwnedFd>, Child)> {
     )?;
     rustix::io::ioctl_fionbio(&ours, true)?;
     let child = std::process::Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+        .arg0("cofferdam-jail")
+        .arg(dir)
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(theirs))
