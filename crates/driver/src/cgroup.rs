@@ -26,6 +26,8 @@ pub struct Limits {
     pub pids: Option<u32>,
     /// Thousandths of a processor.
     pub cpu_millis: Option<u32>,
+    /// What is in the group can be stopped in its tracks.
+    pub freezes: bool,
 }
 
 /// One group in one hierarchy, and what is written into its files.
@@ -72,7 +74,9 @@ pub fn plan(cgroups: &Cgroups, limits: &Limits) -> Vec<Group> {
                 .pids
                 .and_then(|n| group("pids", vec![text("pids.max", n)]));
             let cpu = limits.cpu_millis.and_then(|n| group("cpu", cpu_v1(n)));
-            [memory, pids, cpu].into_iter().flatten().collect()
+            let freezer = limits.freezes.then(|| group("freezer", Vec::new()));
+            let all = [memory, pids, cpu, freezer.flatten()];
+            all.into_iter().flatten().collect()
         }
         Cgroups::V2 { base, .. } => {
             let mut writes = Vec::new();
@@ -133,7 +137,7 @@ fn find_in(mounts: &str, own: &str, uid: u32) -> Cgroups {
     }
     let mut controllers = BTreeMap::new();
     for (mount, options) in mounts.lines().filter_map(|line| hierarchy(line, "cgroup")) {
-        for controller in ["memory", "pids", "cpu"] {
+        for controller in ["memory", "pids", "cpu", "freezer"] {
             if options.split(',').any(|option| option == controller) {
                 let parent = mount.join(OURS);
                 if make(&parent).is_ok() {
@@ -283,6 +287,31 @@ pub fn create(groups: &[Group], name: &str) -> Result<Vec<OwnedFd>, CgroupError>
     Ok(fds)
 }
 
+/// Stops everything in the groups of one sandbox in its tracks, or lets it go on. Returns whether it is
+/// so already: the kernel stops processes one by one.
+///
+/// # Errors
+/// `NOENT` where no group of it can be frozen; else those of writing the file.
+pub fn freeze(parents: &[PathBuf], name: &str, frozen: bool) -> Result<bool, Errno> {
+    for dir in parents.iter().map(|parent| parent.join(name)) {
+        let read = |file: &str| std::fs::read_to_string(dir.join(file)).unwrap_or_default();
+        let state = if frozen { "FROZEN" } else { "THAWED" };
+        // Version 1, see freezer-subsystem.rst of the kernel. It is written again until it holds,
+        // because a process that was being made at the first time can be missed.
+        match write(&dir.join("freezer.state"), state) {
+            Ok(()) => return Ok(read("freezer.state").trim() == state),
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+        match write(&dir.join("cgroup.freeze"), if frozen { "1" } else { "0" }) {
+            Ok(()) => return Ok(keyed(&read("cgroup.events"), "frozen") == Some(u64::from(frozen))),
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Err(Errno::NOENT)
+}
+
 /// Removes the groups of one sandbox. `BUSY` as long as a process is in one.
 ///
 /// # Errors
@@ -335,6 +364,7 @@ mod tests {
         memory_bytes: Some(64 << 20),
         pids: Some(64),
         cpu_millis: Some(500),
+        freezes: false,
     };
 
     #[test]
@@ -430,5 +460,49 @@ mod tests {
         );
         let moved = std::fs::read_to_string(above.join("cofferdam-node/cgroup.procs")).unwrap();
         assert_eq!(moved, "12");
+    }
+
+    #[test]
+    fn what_is_to_be_paused_gets_a_group_that_can_be_frozen() {
+        let controllers =
+            ["memory", "freezer"].map(|c| (c.to_owned(), PathBuf::from("/c").join(c)));
+        let cgroups = Cgroups::V1 {
+            controllers: controllers.into(),
+        };
+        let parents = |freezes| {
+            let limits = Limits { freezes, ..LIMITS };
+            let groups = plan(&cgroups, &limits);
+            groups
+                .into_iter()
+                .map(|group| group.parent)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(parents(false), [Path::new("/c/memory")]);
+        assert_eq!(
+            parents(true),
+            [Path::new("/c/memory"), Path::new("/c/freezer")]
+        );
+    }
+
+    #[test]
+    fn a_group_is_frozen_when_the_kernel_says_so_in_either_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let group = dir.path().join("sbx");
+        let parents = [dir.path().to_owned()];
+        std::fs::create_dir(&group).unwrap();
+        assert_eq!(freeze(&parents, "sbx", true), Err(Errno::NOENT));
+        std::fs::write(group.join("cgroup.freeze"), "").unwrap();
+        std::fs::write(group.join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+        assert_eq!(freeze(&parents, "sbx", true), Ok(false));
+        std::fs::write(group.join("cgroup.events"), "populated 1\nfrozen 1\n").unwrap();
+        assert_eq!(freeze(&parents, "sbx", true), Ok(true));
+        assert_eq!(freeze(&parents, "sbx", false), Ok(false));
+        assert_eq!(std::fs::read(group.join("cgroup.freeze")).unwrap(), b"0");
+        std::fs::write(group.join("freezer.state"), "").unwrap();
+        assert_eq!(freeze(&parents, "sbx", true), Ok(true));
+        assert_eq!(
+            std::fs::read(group.join("freezer.state")).unwrap(),
+            b"FROZEN"
+        );
     }
 }

@@ -52,6 +52,7 @@ pub fn spec(limits: AskedLimits) -> Spec {
         root: None,
         limits,
         life: Duration::from_secs(60),
+        lives_on: false,
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Spec {
     pub limits: AskedLimits,
     /// How long it may live if nobody extends it, from its start.
     pub life: Duration,
+    /// It is there for more than one command, and may be paused.
+    pub lives_on: bool,
 }
 
 /// One clause that a driver cannot hold on this machine.
@@ -121,6 +123,9 @@ pub enum DriverError {
     /// There is no such sandbox, or it has ended.
     #[error("find the sandbox")]
     Gone,
+    /// Nothing here stops processes so that they do not notice.
+    #[error("pause the sandbox: no control group can freeze it here")]
+    CannotPause,
     /// The handle is of another driver or version.
     #[error("read the handle of driver {driver}, version {version}")]
     Handle {
@@ -176,6 +181,13 @@ pub trait Driver: Send + Sync + Debug {
 
     /// Lets it live this long from now, whatever was said before.
     fn extend<'d>(&'d self, handle: &'d Handle, life: Duration) -> Doing<'d, ()>;
+
+    /// Stops the workload in its tracks, all of it, or lets it go on. The guest still answers. Returns when
+    /// it is so; may be repeated.
+    ///
+    /// # Errors
+    /// [`DriverError::CannotPause`] where this machine cannot, which changes nothing.
+    fn pause<'d>(&'d self, handle: &'d Handle, paused: bool) -> Doing<'d, ()>;
 
     /// What it has used so far. Only while it is not destroyed.
     fn counted<'d>(&'d self, handle: &'d Handle) -> Doing<'d, Counted>;

@@ -152,6 +152,10 @@ impl Driver for Fake {
         Box::pin(async { Ok(()) })
     }
 
+    fn pause<'d>(&'d self, _handle: &'d Handle, _paused: bool) -> Doing<'d, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn counted<'d>(&'d self, _handle: &'d Handle) -> Doing<'d, Counted> {
         Box::pin(async { Ok(Counted::default()) })
     }

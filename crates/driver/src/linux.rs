@@ -32,6 +32,9 @@ pub const NAME: &str = "linux";
 /// How long a sandbox may take to disappear once it was killed. The kernel takes milliseconds; a
 /// machine that swaps takes longer.
 const DESTROY: Duration = Duration::from_secs(20);
+/// How long it may take until every process of a sandbox has stopped; one in a system call that cannot be
+/// interrupted takes as long as that.
+const FREEZE: Duration = Duration::from_secs(5);
 
 /// The most launchers, which is one for each root in use; the one that is least used goes.
 const LAUNCHERS_MAX: usize = 8;
@@ -174,9 +177,30 @@ impl Linux {
         launcher.spawn(sandbox, cgroup, &fds).await
     }
 
+    async fn freeze(&self, handle: &Handle, paused: bool) -> Result<(), DriverError> {
+        let body = self.body(handle)?;
+        let frozen = async {
+            loop {
+                match cgroup::freeze(&body.cgroups, handle.id.as_str(), paused) {
+                    Ok(true) => return Ok(()),
+                    Ok(false) => tokio::time::sleep(Duration::from_millis(1)).await,
+                    Err(rustix::io::Errno::NOENT) => return Err(DriverError::CannotPause),
+                    Err(errno) => return Err(io("freeze the control group")(errno.into())),
+                }
+            }
+        };
+        let what = || "the processes to be frozen".to_owned();
+        let timed_out = |_| DriverError::TimedOut { what: what() };
+        tokio::time::timeout(FREEZE, frozen)
+            .await
+            .map_err(timed_out)?
+    }
+
     async fn destroy_all(&self, handle: &Handle) -> Result<(), DriverError> {
         let body = self.body(handle)?;
         let id = handle.id.as_str();
+        // If its launcher has died, nobody else lets paused processes go on, and frozen they do not die.
+        let _ = cgroup::freeze(&body.cgroups, id, false);
         let names = match body.launcher.is_empty() {
             true => self.launcher_names().map_err(io("list the launchers"))?,
             false => vec![body.launcher],
@@ -283,6 +307,10 @@ impl Driver for Linux {
             let launcher = self.launcher(&body.launcher, Start::Never).await?;
             launcher.extend(handle.id.as_str(), boot_ms_in(life)).await
         })
+    }
+
+    fn pause<'d>(&'d self, handle: &'d Handle, paused: bool) -> Doing<'d, ()> {
+        Box::pin(self.freeze(handle, paused))
     }
 
     fn counted<'d>(&'d self, handle: &'d Handle) -> Doing<'d, Counted> {

@@ -384,8 +384,22 @@ impl Spawner {
 
 fn kill(live: &Live) {
     if live.dead.is_none() {
+        thaw(&live.groups, live.cgroup.as_deref());
         // The first process of a pid namespace takes all others with it. It may be dead already.
         let _ = rustix::process::pidfd_send_signal(&live.pidfd, Signal::KILL);
+    }
+}
+
+/// In a frozen group of version 1 even SIGKILL waits, and the first process waits for all others.
+fn thaw(dirs: &[OwnedFd], name: Option<&str>) {
+    let Some(name) = name else { return };
+    for dir in dirs {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = format!("{name}/freezer.state");
+        if let Ok(state) = rustix::fs::openat(dir, file, flags, Mode::empty()) {
+            // What cannot be written stays frozen, and the next try of the agent thaws it.
+            let _ = rustix::io::write(&state, b"THAWED");
+        }
     }
 }
 

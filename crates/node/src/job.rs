@@ -205,6 +205,7 @@ impl Job {
             root,
             limits: convert::limits(self.spec.limits),
             life: self.life(),
+            lives_on: false,
         };
         self.node
             .inner

@@ -177,6 +177,7 @@ async fn make(node: &Node, limits: AskedLimits) -> Result<Standing, String> {
         root: None,
         limits,
         life: node.inner.config.spare_life,
+        lives_on: false,
     };
     let plan = node.inner.driver.plan(&spec, &node.inner.host);
     let plan = plan.map_err(|_| "these limits cannot be held".to_owned())?;

@@ -158,6 +158,7 @@ fn groups(spec: &Spec, host: &Host, limits: &Effective) -> Vec<Group> {
         memory_bytes: has("memory").then_some(memory),
         pids: has("pids").then_some(limits.pids),
         cpu_millis: has("cpu").then_some(limits.cpu_millis),
+        freezes: spec.lives_on,
     };
     cgroup::plan(&host.cgroups, &limits)
 }

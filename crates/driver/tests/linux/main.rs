@@ -21,6 +21,7 @@ mod namespaces;
 mod network;
 mod ordinary;
 mod outside;
+mod pause;
 mod privileges;
 mod probe;
 mod storage;

@@ -44,6 +44,7 @@ fn spec(limits: AskedLimits) -> Spec {
         root: None,
         limits,
         life: Duration::from_secs(60),
+        lives_on: false,
     }
 }
 
