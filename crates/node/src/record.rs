@@ -1,11 +1,12 @@
-//! What a node writes down about each job that it has, so that the next process can go on.
+//! What a node writes down about each job and sandbox that it has, so that the next process can go on.
 //!
-//! One directory for each job: `record.json` and the spools of its output. Nothing is synced to the
+//! One directory for each: `record.json`, and of a job the spools of its output. Nothing is synced to the
 //! disk: it is read after the process died, when the page cache is still there; when the machine died,
 //! the sandboxes are gone too and there is nothing to go on with.
 
 use api::node::LeaseSpec;
 use driver::driver::Handle;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -59,26 +60,35 @@ impl Record {
 
     /// Writes the record beside the old one; it is in force when it is [`Prepared::put`] there.
     pub(crate) fn prepare(&self, dir: &Path) -> io::Result<Prepared> {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)?;
-        let text = serde_json::to_vec(self).map_err(io::Error::other)?;
-        std::fs::write(dir.join(NEW), text)?;
-        Ok(Prepared {
-            dir: dir.to_owned(),
-        })
+        prepare(self, dir)
     }
 
     /// Reads the record of a job's directory; `None` when it cannot be used.
     pub(crate) fn read(dir: &Path) -> Option<Record> {
-        let path = dir.join(RECORD);
-        if std::fs::metadata(&path).ok()?.len() > RECORD_BYTES_MAX {
-            return None;
-        }
-        let record: Record = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-        (record.version == VERSION).then_some(record)
+        read(dir).filter(|record: &Record| record.version == VERSION)
     }
+}
+
+/// Writes a record into its directory, beside the one that is in force.
+pub(crate) fn prepare(record: &impl Serialize, dir: &Path) -> io::Result<Prepared> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)?;
+    let text = serde_json::to_vec(record).map_err(io::Error::other)?;
+    std::fs::write(dir.join(NEW), text)?;
+    Ok(Prepared {
+        dir: dir.to_owned(),
+    })
+}
+
+/// The record that is in force in a directory, if it is one.
+pub(crate) fn read<R: DeserializeOwned>(dir: &Path) -> Option<R> {
+    let path = dir.join(RECORD);
+    if std::fs::metadata(&path).ok()?.len() > RECORD_BYTES_MAX {
+        return None;
+    }
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
 /// A record that is written and not yet in force.
@@ -103,7 +113,12 @@ pub(crate) fn dir_of(node_dir: &Path, job_id: &str) -> Option<PathBuf> {
 
 /// All directories of jobs.
 pub(crate) fn all(node_dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(node_dir.join("jobs")) else {
+    dirs(&node_dir.join("jobs"))
+}
+
+/// The directories of all records of one kind.
+pub(crate) fn dirs(of: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(of) else {
         return Vec::new();
     };
     entries
@@ -116,7 +131,7 @@ pub(crate) fn remove(dir: &Path) {
     if let Err(error) = std::fs::remove_dir_all(dir)
         && error.kind() != io::ErrorKind::NotFound
     {
-        tracing::warn!(%error, "failed to remove the files of a finished job");
+        tracing::warn!(%error, "failed to remove the files of what is over");
     }
 }
 

@@ -1,0 +1,288 @@
+//! Sandboxes that live on: each has a keeper, which carries out what the control plane orders, one order
+//! after the other, and says when the sandbox ends by itself.
+//!
+//! The newest order counts; the same one again is carried out once. What was ordered is told again until it
+//! is reported, so a keeper may die in any line.
+
+mod make;
+mod record;
+
+use crate::job::{chain, insist};
+use crate::{Node, convert};
+use api::node::{SandboxLife, SandboxRef, SandboxReport, SandboxSaid, SandboxWant, SandboxWork};
+use api::attach::LinkOpen;
+use driver::driver::Handle;
+use make::Made;
+use model::id::SandboxId;
+use record::Record;
+use std::collections::HashMap;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+pub(crate) use record::recover;
+
+/// Sandboxes that live on and that this node has, by id.
+pub(crate) type Kept = HashMap<String, Keeper>;
+
+/// What the rest of the node knows of one of them.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    /// The newest order.
+    orders: watch::Sender<Order>,
+    /// How its guest is reached.
+    handle: Handle,
+}
+
+/// What a keeper is told.
+#[derive(Debug, Clone)]
+enum Order {
+    /// By the control plane; to be reported.
+    Work(SandboxWork),
+    /// It is as it was ordered, up to this epoch.
+    Nothing(u64),
+    /// It is somebody else's now: away with it, and not a word.
+    Drop(u64),
+}
+
+impl Order {
+    fn epoch(&self) -> u64 {
+        match self {
+            Order::Work(work) => work.epoch,
+            Order::Nothing(epoch) | Order::Drop(epoch) => *epoch,
+        }
+    }
+}
+
+/// What became of an order.
+enum Next {
+    /// The sandbox is there; this is to be said.
+    Stays(SandboxSaid),
+    /// It is gone; this is to be said, if anything.
+    Gone(Option<SandboxSaid>),
+}
+
+impl Node {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // Each statement under the lock leaves the map whole.
+        let sandboxes = self.inner.sandboxes.lock();
+        sandboxes.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes orders on. One that is older than what a keeper knows is an echo.
+pub(crate) fn order(node: &Node, work: Vec<SandboxWork>) {
+    for work in work {
+        let id = work.sandbox_id.clone();
+        let mut kept = node.kept();
+        if let Some(keeper) = kept.get(&id) {
+            keeper.orders.send_if_modified(|order| {
+                let newer = work.epoch > order.epoch();
+                if newer {
+                    *order = Order::Work(work);
+                }
+                newer
+            });
+            continue;
+        }
+        let Ok(sandbox_id) = id.parse::<SandboxId>() else {
+            tracing::warn!(sandbox.id = id, "an order names no sandbox");
+            continue;
+        };
+        let handle = node.inner.driver.handle(&sandbox_id);
+        begin(node, &mut kept, Order::Work(work), id, handle);
+    }
+}
+
+/// What is not this node's any more is taken away.
+pub(crate) fn drop_stale(node: &Node, stale: &[SandboxRef]) {
+    let kept = node.kept();
+    for each in stale {
+        let keeper = kept.get(&each.sandbox_id);
+        if let Some(keeper) = keeper.filter(|keeper| keeper.orders.borrow().epoch() == each.epoch) {
+            keeper.orders.send_replace(Order::Drop(each.epoch));
+        }
+    }
+}
+
+/// The sandboxes that are here, each at the epoch of its newest order.
+pub(crate) fn held(node: &Node) -> Vec<SandboxRef> {
+    let one = |(id, keeper): (&String, &Keeper)| SandboxRef {
+        sandbox_id: id.clone(),
+        epoch: keeper.orders.borrow().epoch(),
+    };
+    node.kept().iter().map(one).collect()
+}
+
+/// How many more this node would take.
+pub(crate) fn free(node: &Node) -> u32 {
+    if node.inner.draining.load(std::sync::atomic::Ordering::Acquire) {
+        return 0;
+    }
+    let used = u32::try_from(node.kept().len()).unwrap_or(u32::MAX);
+    node.inner.config.sandboxes.saturating_sub(used)
+}
+
+/// Lets sandboxes live on. One whose supervisor cannot be told ends at the deadline that it has.
+pub(crate) async fn extend(node: &Node, lives: Vec<SandboxLife>) {
+    for life in lives {
+        let handle = node.kept().get(&life.sandbox_id).map(|keeper| keeper.handle.clone());
+        let Some(handle) = handle else { continue };
+        let span = Duration::from_millis(life.life_ms);
+        if let Err(error) = node.inner.driver.extend(&handle, span).await {
+            let error = chain(&error);
+            tracing::warn!(sandbox.id = life.sandbox_id, error, "failed to extend a sandbox's life");
+        }
+    }
+}
+
+/// Connects a client with the guest of a sandbox. What cannot be reached is closed.
+pub(crate) fn link(node: &Node, id: &str, mut open: LinkOpen) {
+    let Some(handle) = node.kept().get(id).map(|keeper| keeper.handle.clone()) else {
+        return;
+    };
+    let connecting = node.clone();
+    node.inner.tasks.spawn(async move {
+        match connecting.inner.driver.connect(&handle).await {
+            Ok(mut guest) => {
+                // Whoever hangs up first ends it; how it went is between the two.
+                let _ = tokio::io::copy_bidirectional_with_sizes(
+                    &mut open.io,
+                    &mut guest,
+                    api::attach::BUFFER_BYTES,
+                    api::attach::BUFFER_BYTES,
+                )
+                .await;
+            }
+            Err(error) => {
+                let error = chain(&error);
+                tracing::debug!(sandbox.id = %handle.id, error, "a guest cannot be reached");
+            }
+        }
+    });
+}
+
+/// Starts a keeper.
+fn begin(node: &Node, kept: &mut Kept, first: Order, id: String, handle: Handle) {
+    let (orders, told) = watch::channel(first);
+    let keeper = Keeper {
+        orders,
+        handle: handle.clone(),
+    };
+    kept.insert(id.clone(), keeper);
+    let tasks = node.inner.tasks.clone();
+    tasks.spawn(keep(node.clone(), id, handle, told));
+}
+
+/// The life of a sandbox on this node.
+async fn keep(node: Node, id: String, mut handle: Handle, mut orders: watch::Receiver<Order>) {
+    loop {
+        let order = orders.borrow_and_update().clone();
+        let next = match &order {
+            Order::Nothing(_) => None,
+            Order::Drop(_) => Some(Next::Gone(None)),
+            Order::Work(work) => Some(carry_out(&node, work, &mut handle).await),
+        };
+        if let Some(keeper) = node.kept().get_mut(&id) {
+            keeper.handle = handle.clone();
+        }
+        let gone = match next {
+            None => false,
+            Some(Next::Stays(said)) => {
+                say(&node, &id, order.epoch(), said).await;
+                false
+            }
+            Some(Next::Gone(said)) => {
+                take_away(&node, &handle).await;
+                record::forget(&node, &id);
+                if let Some(said) = said {
+                    say(&node, &id, order.epoch(), said).await;
+                }
+                true
+            }
+        };
+        if gone {
+            node.kept().remove(&id);
+            node.inner.freed.notify_one();
+            return;
+        }
+        if let Some(why) = wait(&node, &handle, &mut orders).await {
+            let epoch = orders.borrow().epoch();
+            take_away(&node, &handle).await;
+            record::forget(&node, &id);
+            say(&node, &id, epoch, SandboxSaid::Failed { why }).await;
+            node.kept().remove(&id);
+            node.inner.freed.notify_one();
+            return;
+        }
+    }
+}
+
+/// Waits for the next order; or says why the sandbox has ended without one.
+async fn wait(node: &Node, handle: &Handle, orders: &mut watch::Receiver<Order>) -> Option<String> {
+    tokio::select! {
+        biased;
+        // The sender is in the map for as long as this runs.
+        _ = orders.changed() => None,
+        ended = node.inner.driver.ended(handle) => Some(match ended {
+            Ok(ended) if ended.deadline => "its deadline was over".to_owned(),
+            Ok(ended) => ended.failure.unwrap_or_else(|| "its first process ended".to_owned()),
+            Err(error) => chain(&error),
+        }),
+    }
+}
+
+async fn carry_out(node: &Node, work: &SandboxWork, handle: &mut Handle) -> Next {
+    let failed = |why| Next::Gone(Some(SandboxSaid::Failed { why }));
+    let ready = |enforcement| SandboxSaid::Ready {
+        driver: node.inner.driver.name().to_owned(),
+        enforcement,
+    };
+    match work.want {
+        SandboxWant::Make => match make::make(node, work).await {
+            Ok(Made {
+                handle: made,
+                enforcement,
+            }) => {
+                *handle = made;
+                Next::Stays(ready(enforcement))
+            }
+            Err(why) => failed(why),
+        },
+        SandboxWant::Pause => match node.inner.driver.pause(handle, true).await {
+            Ok(()) => Next::Stays(SandboxSaid::Paused),
+            Err(error) => failed(chain(&error)),
+        },
+        SandboxWant::Resume => match node.inner.driver.pause(handle, false).await {
+            Ok(()) => Next::Stays(ready(record::enforcement(node, &work.sandbox_id))),
+            Err(error) => failed(chain(&error)),
+        },
+        SandboxWant::Destroy => Next::Gone(Some(SandboxSaid::Destroyed)),
+    }
+}
+
+/// Takes a sandbox away, however often it takes: nothing may be said to be gone that is not.
+async fn take_away(node: &Node, handle: &Handle) {
+    let mut pause = Duration::from_millis(50);
+    while let Err(error) = node.inner.driver.destroy(handle).await {
+        let error = chain(&error);
+        tracing::error!(sandbox.id = %handle.id, error, "failed to take a sandbox away; trying again");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(15));
+    }
+    node.at("node.sandbox_destroyed");
+}
+
+/// Reports what became of an order. A report that is refused has been overtaken by another order.
+async fn say(node: &Node, id: &str, epoch: u64, what: SandboxSaid) {
+    let report = SandboxReport { epoch, what };
+    let client = &node.inner.client;
+    if let Err(error) = insist(|| client.node_sandbox_report(id, &report)).await {
+        tracing::warn!(%error, sandbox.id = id, "what became of a sandbox was not accepted");
+    }
+    node.at("node.sandbox_reported");
+}
+
+fn new_record(work: &SandboxWork, plan: &driver::driver::Plan) -> Record {
+    Record::new(work, plan.handle.clone(), convert::enforced(&plan.enforced))
+}

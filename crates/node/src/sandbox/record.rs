@@ -1,0 +1,139 @@
+//! What is written down of a sandbox that lives on, and what the next process makes of it.
+
+use super::{Order, begin, take_away};
+use crate::{Node, record as file};
+use api::job::Enforced;
+use api::node::{HeldSandbox, SandboxSaid, SandboxWork};
+use api::sandbox::SandboxStateName;
+use driver::driver::{Found, Handle};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The version of this file.
+const VERSION: u32 = 1;
+
+/// A sandbox that lives on, on this node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Record {
+    version: u32,
+    sandbox_id: String,
+    /// Written down before it is started.
+    pub(super) handle: Handle,
+    enforcement: Vec<Enforced>,
+}
+
+impl Record {
+    pub(super) fn new(work: &SandboxWork, handle: Handle, enforcement: Vec<Enforced>) -> Record {
+        Record {
+            version: VERSION,
+            sandbox_id: work.sandbox_id.clone(),
+            handle,
+            enforcement,
+        }
+    }
+}
+
+fn dir(node: &Node) -> PathBuf {
+    node.inner.config.dir.join("sandboxes")
+}
+
+/// Only what a driver would take as the id of a sandbox gets a path.
+fn dir_of(node: &Node, id: &str) -> Option<PathBuf> {
+    let id = id.parse::<model::id::SandboxId>().ok()?;
+    Some(dir(node).join(id.as_str()))
+}
+
+pub(super) fn write(node: &Node, record: &Record) -> io::Result<()> {
+    let dir = dir_of(node, &record.sandbox_id).ok_or(io::ErrorKind::InvalidInput)?;
+    file::prepare(record, &dir)?.put()
+}
+
+/// What is written down of it.
+pub(super) fn of(node: &Node, id: &str) -> Option<Record> {
+    let record: Record = file::read(&dir_of(node, id)?)?;
+    (record.version == VERSION).then_some(record)
+}
+
+/// What is in force around it.
+pub(super) fn enforcement(node: &Node, id: &str) -> Vec<Enforced> {
+    of(node, id).map(|record| record.enforcement).unwrap_or_default()
+}
+
+pub(super) fn forget(node: &Node, id: &str) {
+    if let Some(dir) = dir_of(node, id) {
+        file::remove(&dir);
+    }
+}
+
+/// The handles of all that are written down.
+pub(crate) fn known(node: &Node) -> Vec<Handle> {
+    let dirs = file::dirs(&dir(node));
+    let records = dirs.iter().filter_map(|dir| file::read::<Record>(dir));
+    records.map(|record| record.handle).collect()
+}
+
+/// After a start: keeps what the control plane believes in and what still runs, reports what has ended
+/// meanwhile, and takes away what nobody believes in.
+pub(crate) async fn recover(node: &Node, held: Vec<HeldSandbox>) {
+    let mut held: HashMap<String, HeldSandbox> =
+        held.into_iter().map(|one| (one.sandbox_id.clone(), one)).collect();
+    for dir in file::dirs(&dir(node)) {
+        let record = file::read::<Record>(&dir).filter(|record| record.version == VERSION);
+        let Some(record) = record else {
+            // We can be here if the last process died while it wrote its first record: nothing was started.
+            file::remove(&dir);
+            continue;
+        };
+        match held.remove(&record.sandbox_id) {
+            Some(held) => take_up(node, record, &held).await,
+            None => {
+                take_away(node, &record.handle).await;
+                file::remove(&dir);
+            }
+        }
+    }
+    for lost in held.into_values() {
+        // One that was never made is ordered again; of one that stood, nothing is left.
+        if stood(&lost) {
+            say_lost(node, &lost).await;
+        }
+    }
+}
+
+fn stood(held: &HeldSandbox) -> bool {
+    !matches!(held.state, SandboxStateName::Requested | SandboxStateName::Provisioning)
+}
+
+async fn take_up(node: &Node, record: Record, held: &HeldSandbox) {
+    let found = node.inner.driver.find(&record.handle).await;
+    let id = record.sandbox_id.clone();
+    if !stood(held) {
+        // It is ordered again, and what is left of this try is taken away then.
+        return;
+    }
+    if !matches!(found, Ok(Found::Running)) {
+        tracing::warn!(sandbox.id = id, ?found, "a sandbox did not outlive the agent");
+        take_away(node, &record.handle).await;
+        forget(node, &id);
+        return say_lost(node, held).await;
+    }
+    let life = Duration::from_millis(held.life_ms);
+    if let Err(error) = node.inner.driver.extend(&record.handle, life).await {
+        tracing::warn!(sandbox.id = id, %error, "failed to extend a sandbox's life");
+    }
+    let done = match held.state {
+        // What it was, at the order that made it so.
+        SandboxStateName::Ready | SandboxStateName::Paused => held.epoch,
+        // The order that is under way comes again, and must not be taken for an echo.
+        _ => held.epoch.saturating_sub(1),
+    };
+    begin(node, &mut node.kept(), Order::Nothing(done), id, record.handle);
+}
+
+async fn say_lost(node: &Node, held: &HeldSandbox) {
+    let why = "it did not outlive the node's agent".to_owned();
+    super::say(node, &held.sandbox_id, held.epoch, SandboxSaid::Failed { why }).await;
+}
