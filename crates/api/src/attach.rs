@@ -20,15 +20,30 @@ pub const PAYLOAD_MAX_BYTES: usize = 1 << 20;
 /// of this kind, larger ones no longer help and smaller ones cost system calls.
 pub const BUFFER_BYTES: usize = 256 * 1024;
 
-/// A client wants to speak to a running job; the node gets the other end of the client's stream.
+/// Somebody wants to speak to what runs on a node; the node gets the other end of the stream.
 #[derive(Debug)]
 pub struct LinkOpen {
-    /// The job.
-    pub job_id: String,
-    /// Which try.
-    pub attempt: u32,
-    /// Frames from and to the client.
+    /// To what.
+    pub target: LinkTarget,
+    /// Bytes from and to the client.
     pub io: DuplexStream,
+}
+
+/// What a stream to a node is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkTarget {
+    /// The standard streams of a running job, as frames.
+    Job {
+        /// The job.
+        id: String,
+        /// Which try.
+        attempt: u32,
+    },
+    /// The guest of a sandbox that lives on, as HTTP/1.1. A node that cannot reach it closes the stream.
+    Sandbox {
+        /// The sandbox.
+        id: String,
+    },
 }
 
 /// What a frame carries.

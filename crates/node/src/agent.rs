@@ -1,7 +1,7 @@
 //! The node's own loops: registering, renewing, polling, and handing clients to jobs.
 
 use crate::{Node, job, recover, spare};
-use api::attach::LinkOpen;
+use api::attach::{LinkOpen, LinkTarget};
 use api::node::{JobRef, NodeHeartbeat, NodePoll, NodeRegister};
 use model::limits;
 use std::collections::BTreeMap;
@@ -156,7 +156,10 @@ fn free_slots(node: &Node) -> u32 {
 /// enough of them, the stream is dropped, which closes it.
 async fn hand_over(node: &Node, mut links: mpsc::Receiver<LinkOpen>) {
     while let Some(open) = links.recv().await {
-        let job = node.jobs().get(&open.job_id).cloned();
+        let LinkTarget::Job { id, .. } = &open.target else {
+            continue;
+        };
+        let job = node.jobs().get(id).cloned();
         if let Some(job) = job {
             drop(job.attach.try_send(open));
         }

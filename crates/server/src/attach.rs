@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use api::attach::{BUFFER_BYTES, LinkOpen, UPGRADE};
+use api::attach::{BUFFER_BYTES, LinkOpen, LinkTarget, UPGRADE};
 use api::{Code, ErrorBody, routes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
@@ -93,8 +93,10 @@ async fn connect(app: &App, ctx: &Ctx, id: &JobId, upgrade: OnUpgrade) {
         };
         let (ours, theirs) = tokio::io::duplex(BUFFER_BYTES);
         let open = LinkOpen {
-            job_id: id.to_string(),
-            attempt: row.attempt,
+            target: LinkTarget::Job {
+                id: id.to_string(),
+                attempt: row.attempt,
+            },
             io: theirs,
         };
         if let Err(error) = app.links.open(node, open) {

@@ -13,6 +13,8 @@ use http::request::Parts;
 use model::id::{NodeId, PrincipalId};
 use subtle::ConstantTimeEq as _;
 
+use crate::e2b::aim;
+use crate::e2b::keys::Keys;
 use crate::error::Error;
 
 /// Who a connection or a token stands for.
@@ -40,8 +42,17 @@ pub(crate) enum Gate {
 #[derive(Debug, Clone)]
 pub(crate) struct TcpGate {
     token: Secret,
+    keys: Keys,
     listen: SocketAddr,
     peer: Peer,
+}
+
+/// Who is behind a request at E2B's door, and what they must show there; `None` where the transport
+/// itself has said who it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Visitor {
+    pub(crate) peer: Peer,
+    pub(crate) keys: Option<Keys>,
 }
 
 /// A secret that is compared in constant time and never shown.
@@ -58,13 +69,14 @@ impl TcpGate {
     pub(crate) fn new(token: &str, listen: SocketAddr, peer: Peer) -> Self {
         Self {
             token: Secret(token.as_bytes().to_vec()),
+            keys: Keys::new(token),
             listen,
             peer,
         }
     }
 
     fn admit(&self, parts: &Parts) -> Result<Option<Peer>, Error> {
-        self.check_host(parts)?;
+        check_host(parts, |host| self.is_ours(host))?;
         check_origin(parts)?;
         if parts.uri.path() == routes::HEALTHZ {
             return Ok(None);
@@ -77,19 +89,19 @@ impl TcpGate {
         }
     }
 
-    /// Exactly one Host, and one that a web page cannot have rebound to us. The port does not
-    /// matter: a tunnel may have changed it, and a page cannot use it to look like another name.
-    fn check_host(&self, parts: &Parts) -> Result<(), Error> {
-        let refused = || Error::new(Code::ForbiddenHost, "the Host header is not one of ours");
-        let mut hosts = parts.headers.get_all(HOST).iter();
-        let (Some(host), None) = (hosts.next(), hosts.next()) else {
-            return Err(refused());
-        };
-        let host = host.to_str().map_err(|_| refused())?;
-        // `GET http://evil/ HTTP/1.1` names a host in its first line, too.
-        let in_target = parts.uri.authority().map(http::uri::Authority::as_str);
-        let ours = self.is_ours(host) && in_target.is_none_or(|host| self.is_ours(host));
-        if ours { Ok(()) } else { Err(refused()) }
+    /// At E2B's door sandboxes have names of their own below `localhost`, and their pages origins.
+    fn visitor(&self, parts: &Parts, is_control: bool) -> Result<Visitor, Error> {
+        check_host(parts, |host| {
+            let name = without_port(host).to_ascii_lowercase();
+            self.is_ours(host) || aim::is_below_localhost(&name)
+        })?;
+        if is_control {
+            check_origin(parts)?;
+        }
+        Ok(Visitor {
+            peer: self.peer.clone(),
+            keys: Some(self.keys.clone()),
+        })
     }
 
     fn is_ours(&self, host: &str) -> bool {
@@ -113,10 +125,41 @@ impl Gate {
             Self::Tcp(gate) => gate.admit(parts),
         }
     }
+
+    /// Says who is at E2B's door. What they must show depends on where they want to go, and is asked
+    /// there.
+    pub(crate) fn visitor(&self, parts: &Parts, is_control: bool) -> Result<Visitor, Error> {
+        match self {
+            Self::Known(Peer::Node(_)) => {
+                Err(Error::new(Code::Forbidden, "this door is not for nodes"))
+            }
+            Self::Known(peer) => Ok(Visitor {
+                peer: peer.clone(),
+                keys: None,
+            }),
+            Self::Stranger => Err(unauthenticated("this socket belongs to another user")),
+            Self::Tcp(gate) => gate.visitor(parts, is_control),
+        }
+    }
 }
 
 fn unauthenticated(message: &'static str) -> Error {
     Error::new(Code::Unauthenticated, message)
+}
+
+/// Exactly one Host, and one that a web page cannot have rebound to us. The port does not
+/// matter: a tunnel may have changed it, and a page cannot use it to look like another name.
+fn check_host(parts: &Parts, is_ours: impl Fn(&str) -> bool) -> Result<(), Error> {
+    let refused = || Error::new(Code::ForbiddenHost, "the Host header is not one of ours");
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return Err(refused());
+    };
+    let host = host.to_str().map_err(|_| refused())?;
+    // `GET http://evil/ HTTP/1.1` names a host in its first line, too.
+    let in_target = parts.uri.authority().map(http::uri::Authority::as_str);
+    let ours = is_ours(host) && in_target.is_none_or(is_ours);
+    if ours { Ok(()) } else { Err(refused()) }
 }
 
 /// Absent (a program), or the very origin that the request is for (our own console).
@@ -149,7 +192,7 @@ fn bearer(parts: &Parts) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
 }
 
-fn without_port(host: &str) -> &str {
+pub(crate) fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,

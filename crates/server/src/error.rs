@@ -58,9 +58,18 @@ impl Error {
         }
     }
 
-    #[cfg(test)]
     pub(crate) fn code(&self) -> Code {
         self.code
+    }
+
+    /// What the caller may know.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What only the log may know.
+    pub(crate) fn internal_cause(&self) -> Option<&str> {
+        self.internal.as_deref()
     }
 
     /// The body of the answer.

@@ -1,4 +1,5 @@
-//! The doors: REST for people and programs, the node protocol, and the raw streams of attached jobs.
+//! The doors: REST for people and programs, the node protocol, the raw streams of attached jobs, and
+//! what E2B's clients speak.
 //!
 //! Enters: bytes from the network, from other users of the machine, from web pages, from nodes.
 //! Leaves: one call into `service` per request, and its answer in the words of `api`.
@@ -10,13 +11,14 @@
 //! Reading order: [`accept`](Door) takes connections, `auth` lets requests in, `request` is around
 //! every one, `extract` reads what handlers need, `http/` and `node_api` are the handlers,
 //! `convert/` knows both languages, `upload` and `download` carry files, `attach` and [`Links`] carry
-//! streams.
+//! streams. `e2b/` is a door of its own on the same connections.
 
 mod accept;
 mod attach;
 mod auth;
 mod convert;
 mod download;
+mod e2b;
 mod error;
 mod extract;
 mod http;
@@ -36,9 +38,10 @@ use tokio_util::task::TaskTracker;
 
 pub use crate::accept::Door;
 pub use crate::auth::Peer;
+pub use crate::e2b::keys::api_key as e2b_api_key;
 pub use crate::http::document;
 pub use crate::links::{Links, NoLink};
-pub use api::attach::LinkOpen;
+pub use api::attach::{LinkOpen, LinkTarget};
 
 use crate::metrics::Metrics;
 use crate::request::RequestIds;
@@ -53,6 +56,8 @@ pub(crate) struct App {
     pub(crate) tasks: TaskTracker,
     /// Places for attached clients.
     pub(crate) attached: Arc<Semaphore>,
+    /// Places for connections to guests.
+    pub(crate) places: e2b::places::Places,
 }
 
 /// What every connection can reach.
@@ -60,6 +65,7 @@ pub(crate) struct App {
 pub(crate) struct Shared {
     pub(crate) app: App,
     pub(crate) router: Router,
+    pub(crate) e2b: Router,
     pub(crate) request_ids: Arc<RequestIds>,
 }
 
@@ -81,9 +87,11 @@ pub async fn serve(service: Service, links: Links, doors: Vec<Door>, stop: Cance
         stopping: stop.clone(),
         tasks,
         attached: Arc::new(Semaphore::new(attach::ATTACHED_MAX)),
+        places: e2b::places::Places::default(),
     };
     let shared = Shared {
         router: http::router(app.clone()),
+        e2b: e2b::router(app.clone()),
         app,
         request_ids: Arc::new(RequestIds::new()),
     };

@@ -33,7 +33,7 @@ impl Links {
         self.lock().remove(node);
     }
 
-    /// Hands a stream to the node of a job.
+    /// Hands a stream to the node of a job or a sandbox.
     ///
     /// # Errors
     /// [`NoLink`] when there is none, or its queue is full: a node that does not even take streams

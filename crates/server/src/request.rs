@@ -13,6 +13,7 @@ use tower::Service as _;
 
 use crate::Shared;
 use crate::auth::Gate;
+use crate::e2b;
 use crate::error::{Error, finish};
 
 /// The longest id that a client may give a request: room for a UUID or a W3C trace parent, not for
@@ -50,9 +51,15 @@ impl RequestId {
 pub(crate) async fn answer(mut shared: Shared, gate: Gate, request: Request<Incoming>) -> Response {
     let id = RequestId::of(&request, &shared);
     let timer = shared.app.metrics.start(request.method());
-    let response = match admit(&gate, request, &id) {
-        Ok(request) => route(&mut shared, request).await,
-        Err(error) => error.into_response(),
+    let (parts, body) = request.into_parts();
+    let aim = e2b::aim::aim(&parts).transpose();
+    let request = Request::from_parts(parts, body);
+    let response = match aim {
+        Some(aim) => e2b::answer(&mut shared, &gate, aim, request, &id).await,
+        None => match admit(&gate, request, &id) {
+            Ok(request) => route(&mut shared, request).await,
+            Err(error) => error.into_response(),
+        },
     };
     timer.stop(&response);
     let mut response = finish(response, id.as_str());

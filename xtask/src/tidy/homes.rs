@@ -15,7 +15,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hyper", &["api", "server"]),
     ("hyper-util", &["api", "server"]),
     ("indicatif", &["cofferdam"]),
-    ("jiff", &["cofferdam"]),
+    ("jiff", &["cofferdam", "server"]),
     ("landlock", &["guest", "driver"]),
     (
         "libc",

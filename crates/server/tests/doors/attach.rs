@@ -1,7 +1,7 @@
 //! The streams of a job, from the client to its node.
 
 use api::Code;
-use api::attach::{FrameKind, FrameReader, LinkOpen, write_frame};
+use api::attach::{FrameKind, FrameReader, LinkOpen, LinkTarget, write_frame};
 use api::node::OutcomeReport;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
@@ -36,7 +36,10 @@ async fn shout(mut link: mpsc::Receiver<LinkOpen>) -> u32 {
     write_frame(&mut write, FrameKind::Ended, b"")
         .await
         .unwrap();
-    open.attempt
+    match open.target {
+        LinkTarget::Job { attempt, .. } => attempt,
+        LinkTarget::Sandbox { .. } => 0,
+    }
 }
 
 #[tokio::test]

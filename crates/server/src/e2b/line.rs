@@ -1,0 +1,295 @@
+//! One connection to a guest: HTTP/1.1 over a stream that its node carries.
+//!
+//! The guest is hostile. It may say nothing, or one byte a minute, or headers without end, or a length
+//! that is not so, and it may close wherever it likes. So its heads are bounded, a line on which nothing
+//! moves is cut, and nothing is held but what is just being passed on. What a guest gets wrong is the
+//! end of its own connection and of nothing else.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::HOST;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::task::AbortOnDropHandle;
+
+/// The buffer for what a guest sends; its head must fit. An envd's head is below 1 KiB, and a program
+/// that sets cookies stays within what browsers take.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Headers of one answer.
+const HEADERS_MAX: usize = 128;
+/// How long a guest may take to connect to a port of its own sandbox.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How patient a line is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// How long nothing may move, either way. Streams of envd send a sign of life every 50 to 90 s.
+    pub(crate) silence: Duration,
+    /// How long the head of an answer may take, whatever moves meanwhile: a file is answered when it is
+    /// written, and a guest could send "go on" for ever.
+    pub(crate) head: Duration,
+}
+
+impl Patience {
+    /// As E2B's own proxy, ten minutes; and an hour, in which a GiB comes in at 300 KB/s.
+    pub(crate) const USUAL: Self = Self {
+        silence: Duration::from_secs(600),
+        head: Duration::from_secs(3600),
+    };
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    /// The guest says that nobody listens at the port.
+    #[error("connect to a port in the sandbox: {0}")]
+    Closed(StatusCode),
+    /// It said what is not HTTP, or too much, or nothing more.
+    #[error("speak HTTP with the guest")]
+    Http(#[from] hyper::Error),
+    /// It took too long.
+    #[error("wait for the guest")]
+    Late,
+}
+
+/// A connection to a guest, or through it to a port. It is cut when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Line {
+    sender: http1::SendRequest<Body>,
+    _task: AbortOnDropHandle<()>,
+    moved: Moved,
+    patience: Patience,
+}
+
+impl Line {
+    /// Speaks to the guest itself.
+    pub(crate) async fn to_guest<S>(stream: S, patience: Patience) -> Result<Self, Broken>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let moved = Moved::default();
+        let stream = Watched {
+            stream,
+            moved: moved.clone(),
+        };
+        Self::over(stream, moved, patience).await
+    }
+
+    /// Speaks to whoever listens at a port in the sandbox.
+    pub(crate) async fn to_port<S>(stream: S, port: u16, patience: Patience) -> Result<Self, Broken>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let guest = Self::to_guest(stream, patience).await?;
+        let moved = guest.moved.clone();
+        let connecting = tokio::time::timeout(CONNECT_DEADLINE, guest.connect(port));
+        let through = connecting.await.map_err(|_| Broken::Late)??;
+        Self::over(TokioIo::new(through), moved, patience).await
+    }
+
+    async fn over<S>(stream: S, moved: Moved, patience: Patience) -> Result<Self, Broken>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(HEAD_BYTES_MAX)
+            .max_headers(HEADERS_MAX)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        let watch = moved.clone();
+        let driving = async move {
+            tokio::select! {
+                // Its error is also that of the request.
+                _ = connection.with_upgrades() => {}
+                () = watch.silence(patience.silence) => {}
+            }
+        };
+        Ok(Self {
+            sender,
+            _task: AbortOnDropHandle::new(tokio::spawn(driving)),
+            moved,
+            patience,
+        })
+    }
+
+    async fn connect(mut self, port: u16) -> Result<hyper::upgrade::Upgraded, Broken> {
+        let place = format!("127.0.0.1:{port}");
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = Method::CONNECT;
+        // A number makes an authority, and a header.
+        if let (Ok(uri), Ok(host)) = (place.parse(), HeaderValue::from_str(&place)) {
+            *request.uri_mut() = uri;
+            request.headers_mut().insert(HOST, host);
+        }
+        let response = self.sender.send_request(request).await?;
+        if response.status() != StatusCode::OK {
+            return Err(Broken::Closed(response.status()));
+        }
+        Ok(hyper::upgrade::on(response).await?)
+    }
+
+    /// Sends a request and waits for the head of its answer, whose body holds the line. `held` is let
+    /// go with it.
+    pub(crate) async fn send<H: Send + Unpin + 'static>(
+        mut self,
+        request: Request<Body>,
+        held: H,
+    ) -> Result<Answer<H>, Broken> {
+        let sending = tokio::time::timeout(self.patience.head, self.sender.send_request(request));
+        let response = sending.await.map_err(|_| Broken::Late)??;
+        Ok(Answer {
+            response,
+            line: self,
+            held,
+        })
+    }
+}
+
+/// An answer, and what must live as long as it does.
+#[derive(Debug)]
+pub(crate) struct Answer<H> {
+    pub(crate) response: Response<Incoming>,
+    line: Line,
+    held: H,
+}
+
+impl<H: Send + Unpin + 'static> Answer<H> {
+    /// The answer for the client.
+    pub(crate) fn into_response(self) -> Response<Body> {
+        let (line, held) = (self.line, self.held);
+        self.response.map(|body| {
+            Body::new(Rest {
+                body,
+                _line: line,
+                _held: held,
+            })
+        })
+    }
+
+    /// Carries bytes both ways after an upgrade, until either end closes or nothing moves any more.
+    pub(crate) async fn carry(self, client: hyper::upgrade::OnUpgrade) {
+        let patience = self.line.patience;
+        let moved = self.line.moved.clone();
+        let carrying = async {
+            let Ok(guest) = hyper::upgrade::on(self.response).await else {
+                return;
+            };
+            let Ok(client) = client.await else { return };
+            let (mut client, mut guest) = (TokioIo::new(client), TokioIo::new(guest));
+            // How it ended is known to both ends.
+            drop(tokio::io::copy_bidirectional(&mut client, &mut guest).await);
+        };
+        tokio::select! {
+            () = carrying => {}
+            () = moved.silence(patience.silence) => {}
+        }
+        drop((self.line, self.held));
+    }
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+struct Rest<H> {
+    body: Incoming,
+    _line: Line,
+    _held: H,
+}
+
+impl<H: Unpin> hyper::body::Body for Rest<H> {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Counts what has moved on a line.
+#[derive(Debug, Clone, Default)]
+struct Moved(Arc<AtomicU64>);
+
+impl Moved {
+    fn more(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns when nothing has moved for so long, or for up to twice as long.
+    async fn silence(&self, most: Duration) {
+        let mut seen = self.0.load(Ordering::Relaxed);
+        loop {
+            tokio::time::sleep(most).await;
+            let now = self.0.load(Ordering::Relaxed);
+            if now == seen {
+                return;
+            }
+            seen = now;
+        }
+    }
+}
+
+/// A stream that says when something moves on it.
+#[derive(Debug)]
+struct Watched<S> {
+    stream: S,
+    moved: Moved,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.moved.more();
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if matches!(written, Poll::Ready(Ok(count)) if count > 0) {
+            self.moved.more();
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,252 @@
+//! Queries as E2B's clients write them. Pure.
+//!
+//! What is unknown is passed over: the clients of every week know more parameters than the last.
+
+use model::id::SandboxId;
+use model::limits;
+
+use super::refusal::Refusal;
+
+/// Metadata that a list is narrowed by; as many as a sandbox may have.
+const FILTERS_MAX: usize = 64;
+
+/// Decodes `%41` and `+`; `None` where that cannot be, or is no text.
+pub(crate) fn unescape(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let high = char::from(rest.next()?).to_digit(16)?;
+                let low = char::from(rest.next()?).to_digit(16)?;
+                u8::try_from(high * 16 + low).ok()?
+            }
+            plain => plain,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// The pairs of a query, in order. The head of a request bounds their number.
+///
+/// # Errors
+/// A refusal when an escape is broken.
+pub(crate) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, Refusal> {
+    let pairs = query.unwrap_or_default().split('&');
+    pairs
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let decoded = unescape(key).zip(unescape(value));
+            decoded.ok_or_else(|| Refusal::bad("the query has a broken escape"))
+        })
+        .collect()
+}
+
+/// A list of sandboxes, as asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct List {
+    /// Sandboxes that run are wanted.
+    pub(crate) running: bool,
+    /// Those that are paused are.
+    pub(crate) paused: bool,
+    /// Only those that have all of these.
+    pub(crate) metadata: Vec<(String, String)>,
+    /// Only those of this template.
+    pub(crate) template: Option<String>,
+    /// Only those that started then or later, in ms since 1970.
+    pub(crate) started_after_ms: Option<u64>,
+    /// Rows of a page.
+    pub(crate) limit: u32,
+    /// Where the page before ended.
+    pub(crate) after: Option<SandboxId>,
+}
+
+impl List {
+    /// Reads the query of a list. `paused` is what a client gets that names no state.
+    ///
+    /// # Errors
+    /// A refusal that names the parameter.
+    pub(crate) fn parse(query: Option<&str>, paused: bool) -> Result<Self, Refusal> {
+        let mut list = Self {
+            running: true,
+            paused,
+            metadata: Vec::new(),
+            template: None,
+            started_after_ms: None,
+            limit: limits::PAGE_MAX,
+            after: None,
+        };
+        let mut states = Vec::new();
+        for (key, value) in pairs(query)? {
+            match key.as_str() {
+                "state" => states.extend(value.split(',').map(str::to_owned)),
+                "metadata" => list.metadata = metadata(&value)?,
+                "template" | "templateID" => list.template = Some(value),
+                "limit" => list.limit = limit(&value)?,
+                "nextToken" if !value.is_empty() => list.after = Some(after(&value)?),
+                "startedAfter" => list.started_after_ms = Some(moment(&value)?),
+                // Newest first is what we have, and what is sent when nobody says.
+                "order" if value != "desc" => {
+                    return Err(Refusal::bad("order: only `desc` is known here"));
+                }
+                _ => {}
+            }
+        }
+        if !states.is_empty() {
+            (list.running, list.paused) = wanted(&states)?;
+        }
+        Ok(list)
+    }
+}
+
+fn wanted(states: &[String]) -> Result<(bool, bool), Refusal> {
+    let known = |state: &String| state == "running" || state == "paused";
+    if !states.iter().all(known) {
+        return Err(Refusal::bad("state: `running` and `paused` are known"));
+    }
+    let has = |name: &str| states.iter().any(|state| state == name);
+    Ok((has("running"), has("paused")))
+}
+
+/// The clients escape each key and value, join them, escape the whole, and the query escapes it again.
+fn metadata(value: &str) -> Result<Vec<(String, String)>, Refusal> {
+    let broken = || Refusal::bad("metadata: not `key=value&...`, escaped twice");
+    let whole = unescape(value).ok_or_else(broken)?;
+    let filters: Option<Vec<_>> = whole
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .take(FILTERS_MAX + 1)
+        .map(|pair| {
+            let (key, value) = pair.split_once('=')?;
+            unescape(key).zip(unescape(value))
+        })
+        .collect();
+    let filters = filters.ok_or_else(broken)?;
+    if filters.len() > FILTERS_MAX {
+        let message = format!("metadata: more than {FILTERS_MAX} pairs");
+        return Err(Refusal::bad(message));
+    }
+    Ok(filters)
+}
+
+fn limit(value: &str) -> Result<u32, Refusal> {
+    match value.parse::<u32>() {
+        Ok(limit) if limit > 0 => Ok(limit.min(limits::PAGE_MAX)),
+        _ => Err(Refusal::bad("limit: a number from 1 on")),
+    }
+}
+
+fn moment(value: &str) -> Result<u64, Refusal> {
+    let moment = value.parse::<jiff::Timestamp>().ok();
+    let ms = moment.and_then(|moment| u64::try_from(moment.as_millisecond()).ok());
+    ms.ok_or_else(|| Refusal::bad("startedAfter: a time such as 2026-01-01T00:00:00Z"))
+}
+
+/// The last row of the page before is where the next one goes on.
+fn after(token: &str) -> Result<SandboxId, Refusal> {
+    sandbox_id(token).ok_or_else(|| Refusal::bad("nextToken: not one of ours"))
+}
+
+/// A sandbox by its name at this edge, where it has no prefix; `None` where it cannot be one.
+pub(crate) fn sandbox_id(edge: &str) -> Option<SandboxId> {
+    format!("{}{edge}", SandboxId::PREFIX).parse().ok()
+}
+
+/// How a sandbox is named at this edge: host names have no underscores.
+pub(crate) fn edge_id(id: &SandboxId) -> &str {
+    let text = id.as_str();
+    text.strip_prefix(SandboxId::PREFIX).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        pairs.iter().map(own).collect()
+    }
+
+    #[test]
+    fn escapes_are_decoded_once() {
+        for (text, expect) in [
+            ("a%20b+c", Some("a b c")),
+            ("%2525", Some("%25")),
+            ("%C3%a9", Some("é")),
+            ("%", None),
+            ("%4", None),
+            ("%zz", None),
+            ("%ff", None),
+        ] {
+            assert_eq!(unescape(text).as_deref(), expect, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_metadata_filter_is_unpacked_as_the_clients_pack_it() {
+        let check = |query: &str, expect: &[(&str, &str)]| {
+            let list = List::parse(Some(query), true).unwrap();
+            assert_eq!(list.metadata, owned(expect), "{query}");
+        };
+        // What SDK 2.63 sends for {"k 1": "v&1", "z": "y"}.
+        check(
+            "metadata=k%2525201%3Dv%2525261%26z%3Dy",
+            &[("k 1", "v&1"), ("z", "y")],
+        );
+        check("metadata=user%3Dada", &[("user", "ada")]);
+        check("metadata=", &[]);
+        for broken in ["metadata=novalue", "metadata=a%3D%2525", "metadata=%"] {
+            assert!(List::parse(Some(broken), true).is_err(), "{broken}");
+        }
+        let many = format!("metadata={}", "a%3Db%26".repeat(FILTERS_MAX + 1));
+        assert!(List::parse(Some(&many), true).is_err());
+    }
+
+    #[test]
+    fn a_list_is_asked_for_as_in_both_versions() {
+        let states = |query: &str, paused| {
+            let list = List::parse(Some(query), paused).unwrap();
+            (list.running, list.paused)
+        };
+        assert_eq!(states("", true), (true, true));
+        assert_eq!(states("", false), (true, false));
+        assert_eq!(states("state=paused", false), (false, true));
+        assert_eq!(states("state=running%2Cpaused", false), (true, true));
+        assert_eq!(states("state=running&state=paused", false), (true, true));
+        let list = List::parse(
+            Some("limit=9999&startedAfter=1970-01-01T00:00:01Z&new=x&template=base"),
+            true,
+        );
+        let list = list.unwrap();
+        assert_eq!(list.limit, limits::PAGE_MAX);
+        assert_eq!(list.started_after_ms, Some(1000));
+        assert_eq!(list.template.as_deref(), Some("base"));
+        for wrong in [
+            "limit=0",
+            "limit=-1",
+            "state=dead",
+            "nextToken=x",
+            "startedAfter=noon",
+            "order=asc",
+        ] {
+            assert!(List::parse(Some(wrong), true).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_page_goes_on_after_the_last_row() {
+        let id = SandboxId::from_parts(1_750_000_000_000, [7; 10]);
+        let query = format!("nextToken={}", edge_id(&id));
+        let list = List::parse(Some(&query), true).unwrap();
+        assert_eq!(list.after, Some(id.clone()));
+        assert!(
+            edge_id(&id)
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric())
+        );
+        assert_eq!(sandbox_id(edge_id(&id)), Some(id));
+        assert_eq!(sandbox_id("../x"), None);
+    }
+}
