@@ -141,6 +141,7 @@ pub(crate) async fn start_here(state: &State) -> Result<(Client, Here), Failure>
         name: format!("run-{}", std::process::id()),
         incarnation: node_id.to_string(),
         slots: SLOTS_HERE,
+        sandboxes: 0,
         spares: 0,
         spare_life: Duration::ZERO,
         dir: dir.clone(),

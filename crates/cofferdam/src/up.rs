@@ -64,6 +64,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
         name: hostname(),
         incarnation: crate::state::new_node_id()?.to_string(),
         slots: up.slots,
+        sandboxes: up.sandboxes,
         spares: up.spares,
         spare_life: up.spare_life,
         dir,

@@ -1,6 +1,6 @@
 //! The node's own loops: registering, renewing, polling, and handing clients to jobs.
 
-use crate::{Node, job, recover, spare};
+use crate::{Node, job, recover, sandbox, spare};
 use api::attach::{LinkOpen, LinkTarget};
 use api::node::{JobRef, NodeHeartbeat, NodePoll, NodeRegister};
 use model::limits;
@@ -24,7 +24,12 @@ pub(crate) async fn run(node: &Node, links: mpsc::Receiver<LinkOpen>, stop: Canc
         node.inner
             .tasks
             .spawn(async move { spare::fill(&filling).await });
-        tokio::join!(renew(node, heartbeat), poll(node), hand_over(node, links));
+        tokio::join!(
+            renew(node, heartbeat),
+            poll_for_jobs(node),
+            poll_for_sandboxes(node),
+            hand_over(node, links)
+        );
     };
     // Dropped where it waits: everything that must not be forgotten is on the disk.
     stop.run_until_cancelled(work).await;
@@ -50,7 +55,7 @@ async fn register(node: &Node) -> Duration {
     loop {
         match node.inner.client.node_register(&hello).await {
             Ok(registered) => {
-                recover::recover(node, registered.held).await;
+                recover::recover(node, registered.held, registered.held_sandboxes).await;
                 node.inner.registered.cancel();
                 return Duration::from_millis(registered.heartbeat_ms.max(1));
             }
@@ -76,7 +81,7 @@ pub(crate) async fn renew_once(node: &Node) {
     let beat = NodeHeartbeat {
         incarnation: node.inner.config.incarnation.clone(),
         running: held(node),
-        sandboxes: Vec::new(),
+        sandboxes: sandbox::held(node),
     };
     match node.inner.client.node_heartbeat(&beat).await {
         Ok(answer) => {
@@ -84,6 +89,9 @@ pub(crate) async fn renew_once(node: &Node) {
             // will be refused.
             cancel(node, &answer.cancel);
             cancel(node, &answer.stale);
+            sandbox::drop_stale(node, &answer.stale_sandboxes);
+            sandbox::order(node, answer.sandboxes);
+            sandbox::extend(node, answer.sandbox_lives).await;
         }
         Err(error) => tracing::warn!(%error, "failed to renew; the leases go on until they end"),
     }
@@ -108,37 +116,54 @@ fn cancel(node: &Node, refs: &[JobRef]) {
     }
 }
 
-async fn poll(node: &Node) {
+async fn poll_for_jobs(node: &Node) {
     let mut pause = PAUSE_FIRST;
     loop {
         let freed = node.inner.freed.notified();
         let free_slots = free_slots(node);
-        let request = NodePoll {
-            incarnation: node.inner.config.incarnation.clone(),
-            free_slots,
-            free_sandboxes: 0,
-            wait_ms: u64::try_from(POLL_WAIT.as_millis()).unwrap_or(limits::POLL_WAIT_MAX_MS),
-        };
-        let polled = node.inner.client.node_poll(&request);
+        let polled = poll(node, free_slots, 0, &mut pause);
         // A node that is full still asks, to hear at once what is to end. Only such a poll may be given
         // up when a slot becomes free: it brings no lease that could get lost.
-        let polled = tokio::select! {
-            polled = polled => polled,
-            () = freed, if free_slots == 0 => continue,
-        };
-        match polled {
-            Ok(answer) => {
-                pause = PAUSE_FIRST;
-                cancel(node, &answer.cancel);
-                for lease in answer.leases {
-                    job::begin(node, lease);
-                }
+        tokio::select! {
+            () = polled => {}
+            () = freed, if free_slots == 0 => {}
+        }
+    }
+}
+
+/// Asks beside the poll for jobs, so that neither waits for room for the other. Never given up, so that no
+/// order gets lost.
+async fn poll_for_sandboxes(node: &Node) {
+    let mut pause = PAUSE_FIRST;
+    if node.inner.config.sandboxes == 0 {
+        return;
+    }
+    loop {
+        poll(node, 0, sandbox::free(node), &mut pause).await;
+    }
+}
+
+/// Asks once, and begins what there is to do.
+async fn poll(node: &Node, free_slots: u32, free_sandboxes: u32, pause: &mut Duration) {
+    let request = NodePoll {
+        incarnation: node.inner.config.incarnation.clone(),
+        free_slots,
+        free_sandboxes,
+        wait_ms: u64::try_from(POLL_WAIT.as_millis()).unwrap_or(limits::POLL_WAIT_MAX_MS),
+    };
+    match node.inner.client.node_poll(&request).await {
+        Ok(answer) => {
+            *pause = PAUSE_FIRST;
+            cancel(node, &answer.cancel);
+            for lease in answer.leases {
+                job::begin(node, lease);
             }
-            Err(error) => {
-                tracing::warn!(%error, "failed to poll; trying again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MOST);
-            }
+            sandbox::order(node, answer.sandboxes);
+        }
+        Err(error) => {
+            tracing::warn!(%error, "failed to poll; trying again");
+            tokio::time::sleep(*pause).await;
+            *pause = (*pause * 2).min(PAUSE_MOST);
         }
     }
 }
@@ -152,16 +177,18 @@ fn free_slots(node: &Node) -> u32 {
     node.inner.config.slots.saturating_sub(used)
 }
 
-/// Gives clients to the jobs that they want to attach to. For a job that is not here, or that has
+/// Gives clients to the jobs and sandboxes that they want to reach. For one that is not here, or that has
 /// enough of them, the stream is dropped, which closes it.
 async fn hand_over(node: &Node, mut links: mpsc::Receiver<LinkOpen>) {
     while let Some(open) = links.recv().await {
-        let LinkTarget::Job { id, .. } = &open.target else {
-            continue;
-        };
-        let job = node.jobs().get(id).cloned();
-        if let Some(job) = job {
-            drop(job.attach.try_send(open));
+        match &open.target {
+            LinkTarget::Sandbox { id } => sandbox::link(node, &id.clone(), open),
+            LinkTarget::Job { id, .. } => {
+                let job = node.jobs().get(id).cloned();
+                if let Some(job) = job {
+                    drop(job.attach.try_send(open));
+                }
+            }
         }
     }
     std::future::pending::<()>().await;

@@ -17,6 +17,7 @@ mod outcome;
 mod pump;
 mod record;
 mod recover;
+mod sandbox;
 mod spare;
 mod spool;
 
@@ -47,6 +48,8 @@ pub struct Config {
     pub incarnation: String,
     /// Jobs at one time.
     pub slots: u32,
+    /// Sandboxes that live on at one time.
+    pub sandboxes: u32,
     /// Sandboxes that are kept ready for the next jobs.
     pub spares: u32,
     /// How long one of them may live unused; its supervisor ends it then, also without us.
@@ -70,6 +73,7 @@ struct Inner {
     driver: Arc<dyn Driver>,
     host: Host,
     jobs: Mutex<HashMap<String, Running>>,
+    sandboxes: Mutex<sandbox::Kept>,
     spares: spare::Spares,
     /// A slot became free, or there is none any more.
     freed: Notify,
@@ -105,6 +109,7 @@ impl Node {
             driver,
             host,
             jobs: Mutex::default(),
+            sandboxes: Mutex::default(),
             spares: spare::Spares::default(),
             freed: Notify::new(),
             tasks: TaskTracker::new(),

@@ -1,8 +1,8 @@
 //! After a start: what the control plane believes and what is really here are made one, both ways.
 
 use crate::record::{self, Record};
-use crate::{Node, job};
-use api::node::{HeldLease, JobFinished, OutcomeReport};
+use crate::{Node, job, sandbox};
+use api::node::{HeldLease, HeldSandbox, JobFinished, OutcomeReport};
 use driver::driver::Found;
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ struct Done {
 
 /// Goes on with the jobs whose sandboxes live, reports those whose sandboxes are gone, and takes away
 /// every sandbox that belongs to no job of this node.
-pub(crate) async fn recover(node: &Node, held: Vec<HeldLease>) {
+pub(crate) async fn recover(node: &Node, held: Vec<HeldLease>, sandboxes: Vec<HeldSandbox>) {
     let mut held: HashMap<String, HeldLease> = held
         .into_iter()
         .map(|lease| (lease.job_id.clone(), lease))
@@ -54,6 +54,7 @@ pub(crate) async fn recover(node: &Node, held: Vec<HeldLease>) {
         report_lost(node, &lease.job_id, lease.attempt, lease.epoch).await;
         done.lost += 1;
     }
+    sandbox::recover(node, sandboxes).await;
     destroy_strays(node, &mut done).await;
     let Done {
         adopted,
@@ -128,10 +129,9 @@ async fn destroy(node: &Node, handle: &driver::driver::Handle, done: &mut Done) 
 /// Sandboxes that no record names: we can be here if the last process died after it removed a record
 /// and before the driver was done.
 async fn destroy_strays(node: &Node, done: &mut Done) {
-    let known: Vec<_> = record::all(&node.inner.config.dir)
-        .iter()
-        .filter_map(|dir| Some(Record::read(dir)?.handle.id))
-        .collect();
+    let jobs = record::all(&node.inner.config.dir);
+    let jobs = jobs.iter().filter_map(|dir| Some(Record::read(dir)?.handle));
+    let known: Vec<_> = jobs.chain(sandbox::known(node)).map(|handle| handle.id).collect();
     let listed = node.inner.driver.list().await.unwrap_or_default();
     for id in listed.into_iter().filter(|id| !known.contains(id)) {
         let handle = node.inner.driver.handle(&id);

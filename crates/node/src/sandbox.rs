@@ -20,7 +20,7 @@ use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
-pub(crate) use record::recover;
+pub(crate) use record::{known, recover};
 
 /// Sandboxes that live on and that this node has, by id.
 pub(crate) type Kept = HashMap<String, Keeper>;

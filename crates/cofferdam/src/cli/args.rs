@@ -166,6 +166,9 @@ pub(crate) struct Up {
         allow_negative_numbers = true
     )]
     pub(crate) slots: u32,
+    /// Sandboxes that live on at one time
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(..=1000))]
+    pub(crate) sandboxes: u32,
     /// Sandboxes that are kept ready for the next jobs, each used once; 0 keeps none
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(..=64))]
     pub(crate) spares: u32,
