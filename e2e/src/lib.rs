@@ -262,7 +262,7 @@ fn exchange(stream: &mut (impl std::io::Read + std::io::Write), request: &str) -
 pub fn left_behind(place: &Place) -> Vec<String> {
     let mut left = Vec::new();
     for node in entries(&place.state().join("nodes")) {
-        for kind in ["jobs", "linux/sandboxes", "fake"] {
+        for kind in ["jobs", "sandboxes", "linux/sandboxes", "fake"] {
             left.extend(
                 entries(&node.join(kind))
                     .iter()

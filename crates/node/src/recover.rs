@@ -130,8 +130,13 @@ async fn destroy(node: &Node, handle: &driver::driver::Handle, done: &mut Done) 
 /// and before the driver was done.
 async fn destroy_strays(node: &Node, done: &mut Done) {
     let jobs = record::all(&node.inner.config.dir);
-    let jobs = jobs.iter().filter_map(|dir| Some(Record::read(dir)?.handle));
-    let known: Vec<_> = jobs.chain(sandbox::known(node)).map(|handle| handle.id).collect();
+    let jobs = jobs
+        .iter()
+        .filter_map(|dir| Some(Record::read(dir)?.handle));
+    let known: Vec<_> = jobs
+        .chain(sandbox::known(node))
+        .map(|handle| handle.id)
+        .collect();
     let listed = node.inner.driver.list().await.unwrap_or_default();
     for id in listed.into_iter().filter(|id| !known.contains(id)) {
         let handle = node.inner.driver.handle(&id);

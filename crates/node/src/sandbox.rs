@@ -9,8 +9,8 @@ mod record;
 
 use crate::job::{chain, insist};
 use crate::{Node, convert};
-use api::node::{SandboxLife, SandboxRef, SandboxReport, SandboxSaid, SandboxWant, SandboxWork};
 use api::attach::LinkOpen;
+use api::node::{SandboxLife, SandboxRef, SandboxReport, SandboxSaid, SandboxWant, SandboxWork};
 use driver::driver::Handle;
 use make::Made;
 use model::id::SandboxId;
@@ -18,6 +18,7 @@ use record::Record;
 use std::collections::HashMap;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::io::copy_bidirectional_with_sizes;
 use tokio::sync::watch;
 
 pub(crate) use record::{known, recover};
@@ -38,7 +39,7 @@ pub(crate) struct Keeper {
 #[derive(Debug, Clone)]
 enum Order {
     /// By the control plane; to be reported.
-    Work(SandboxWork),
+    Work(Box<SandboxWork>),
     /// It is as it was ordered, up to this epoch.
     Nothing(u64),
     /// It is somebody else's now: away with it, and not a word.
@@ -79,7 +80,7 @@ pub(crate) fn order(node: &Node, work: Vec<SandboxWork>) {
             keeper.orders.send_if_modified(|order| {
                 let newer = work.epoch > order.epoch();
                 if newer {
-                    *order = Order::Work(work);
+                    *order = Order::Work(Box::new(work));
                 }
                 newer
             });
@@ -90,7 +91,7 @@ pub(crate) fn order(node: &Node, work: Vec<SandboxWork>) {
             continue;
         };
         let handle = node.inner.driver.handle(&sandbox_id);
-        begin(node, &mut kept, Order::Work(work), id, handle);
+        begin(node, &mut kept, Order::Work(Box::new(work)), id, handle);
     }
 }
 
@@ -116,7 +117,11 @@ pub(crate) fn held(node: &Node) -> Vec<SandboxRef> {
 
 /// How many more this node would take.
 pub(crate) fn free(node: &Node) -> u32 {
-    if node.inner.draining.load(std::sync::atomic::Ordering::Acquire) {
+    if node
+        .inner
+        .draining
+        .load(std::sync::atomic::Ordering::Acquire)
+    {
         return 0;
     }
     let used = u32::try_from(node.kept().len()).unwrap_or(u32::MAX);
@@ -126,12 +131,19 @@ pub(crate) fn free(node: &Node) -> u32 {
 /// Lets sandboxes live on. One whose supervisor cannot be told ends at the deadline that it has.
 pub(crate) async fn extend(node: &Node, lives: Vec<SandboxLife>) {
     for life in lives {
-        let handle = node.kept().get(&life.sandbox_id).map(|keeper| keeper.handle.clone());
+        let handle = node
+            .kept()
+            .get(&life.sandbox_id)
+            .map(|keeper| keeper.handle.clone());
         let Some(handle) = handle else { continue };
         let span = Duration::from_millis(life.life_ms);
         if let Err(error) = node.inner.driver.extend(&handle, span).await {
             let error = chain(&error);
-            tracing::warn!(sandbox.id = life.sandbox_id, error, "failed to extend a sandbox's life");
+            tracing::warn!(
+                sandbox.id = life.sandbox_id,
+                error,
+                "failed to extend a sandbox's life"
+            );
         }
     }
 }
@@ -145,14 +157,10 @@ pub(crate) fn link(node: &Node, id: &str, mut open: LinkOpen) {
     node.inner.tasks.spawn(async move {
         match connecting.inner.driver.connect(&handle).await {
             Ok(mut guest) => {
+                let (io, size) = (&mut open.io, api::attach::BUFFER_BYTES);
+                let copied = copy_bidirectional_with_sizes(io, &mut guest, size, size);
                 // Whoever hangs up first ends it; how it went is between the two.
-                let _ = tokio::io::copy_bidirectional_with_sizes(
-                    &mut open.io,
-                    &mut guest,
-                    api::attach::BUFFER_BYTES,
-                    api::attach::BUFFER_BYTES,
-                )
-                .await;
+                drop(copied.await);
             }
             Err(error) => {
                 let error = chain(&error);

@@ -45,8 +45,15 @@ fn plan(node: &Node, work: &SandboxWork) -> Result<Plan, String> {
     if work.spec.allow_internet {
         return Err("sandboxes have no network here yet".to_owned());
     }
-    let id: SandboxId = work.sandbox_id.parse().map_err(|_| "no sandbox has such an id")?;
-    let root = work.spec.root.as_ref().map(|path| Root::read(Path::new(path)));
+    let id: SandboxId = work
+        .sandbox_id
+        .parse()
+        .map_err(|_| "no sandbox has such an id")?;
+    let root = work
+        .spec
+        .root
+        .as_ref()
+        .map(|path| Root::read(Path::new(path)));
     let root = root.transpose();
     let spec = Spec {
         id,
@@ -57,7 +64,9 @@ fn plan(node: &Node, work: &SandboxWork) -> Result<Plan, String> {
     };
     let plan = node.inner.driver.plan(&spec, &node.inner.host);
     plan.map_err(|refused| {
-        let clauses = refused.iter().map(|one| format!("{}: {}", one.clause, one.why));
+        let clauses = refused
+            .iter()
+            .map(|one| format!("{}: {}", one.clause, one.why));
         clauses.collect::<Vec<_>>().join("; ")
     })
 }

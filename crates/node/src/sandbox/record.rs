@@ -59,7 +59,9 @@ pub(super) fn of(node: &Node, id: &str) -> Option<Record> {
 
 /// What is in force around it.
 pub(super) fn enforcement(node: &Node, id: &str) -> Vec<Enforced> {
-    of(node, id).map(|record| record.enforcement).unwrap_or_default()
+    of(node, id)
+        .map(|record| record.enforcement)
+        .unwrap_or_default()
 }
 
 pub(super) fn forget(node: &Node, id: &str) {
@@ -78,8 +80,10 @@ pub(crate) fn known(node: &Node) -> Vec<Handle> {
 /// After a start: keeps what the control plane believes in and what still runs, reports what has ended
 /// meanwhile, and takes away what nobody believes in.
 pub(crate) async fn recover(node: &Node, held: Vec<HeldSandbox>) {
-    let mut held: HashMap<String, HeldSandbox> =
-        held.into_iter().map(|one| (one.sandbox_id.clone(), one)).collect();
+    let mut held: HashMap<String, HeldSandbox> = held
+        .into_iter()
+        .map(|one| (one.sandbox_id.clone(), one))
+        .collect();
     for dir in file::dirs(&dir(node)) {
         let record = file::read::<Record>(&dir).filter(|record| record.version == VERSION);
         let Some(record) = record else {
@@ -104,7 +108,10 @@ pub(crate) async fn recover(node: &Node, held: Vec<HeldSandbox>) {
 }
 
 fn stood(held: &HeldSandbox) -> bool {
-    !matches!(held.state, SandboxStateName::Requested | SandboxStateName::Provisioning)
+    !matches!(
+        held.state,
+        SandboxStateName::Requested | SandboxStateName::Provisioning
+    )
 }
 
 async fn take_up(node: &Node, record: Record, held: &HeldSandbox) {
@@ -115,7 +122,11 @@ async fn take_up(node: &Node, record: Record, held: &HeldSandbox) {
         return;
     }
     if !matches!(found, Ok(Found::Running)) {
-        tracing::warn!(sandbox.id = id, ?found, "a sandbox did not outlive the agent");
+        tracing::warn!(
+            sandbox.id = id,
+            ?found,
+            "a sandbox did not outlive the agent"
+        );
         take_away(node, &record.handle).await;
         forget(node, &id);
         return say_lost(node, held).await;
@@ -124,16 +135,25 @@ async fn take_up(node: &Node, record: Record, held: &HeldSandbox) {
     if let Err(error) = node.inner.driver.extend(&record.handle, life).await {
         tracing::warn!(sandbox.id = id, %error, "failed to extend a sandbox's life");
     }
-    let done = match held.state {
-        // What it was, at the order that made it so.
-        SandboxStateName::Ready | SandboxStateName::Paused => held.epoch,
-        // The order that is under way comes again, and must not be taken for an echo.
-        _ => held.epoch.saturating_sub(1),
-    };
-    begin(node, &mut node.kept(), Order::Nothing(done), id, record.handle);
+    let settled = [SandboxStateName::Ready, SandboxStateName::Paused].contains(&held.state);
+    // The order that is under way comes again, and must not be taken for an echo.
+    let done = held.epoch.saturating_sub(u64::from(!settled));
+    begin(
+        node,
+        &mut node.kept(),
+        Order::Nothing(done),
+        id,
+        record.handle,
+    );
 }
 
 async fn say_lost(node: &Node, held: &HeldSandbox) {
     let why = "it did not outlive the node's agent".to_owned();
-    super::say(node, &held.sandbox_id, held.epoch, SandboxSaid::Failed { why }).await;
+    super::say(
+        node,
+        &held.sandbox_id,
+        held.epoch,
+        SandboxSaid::Failed { why },
+    )
+    .await;
 }
