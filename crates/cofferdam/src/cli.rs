@@ -6,6 +6,7 @@ pub(crate) mod failure;
 pub(crate) mod fetch;
 pub(crate) mod job;
 pub(crate) mod run;
+pub(crate) mod sandbox;
 pub(crate) mod streams;
 pub(crate) mod table;
 pub(crate) mod units;

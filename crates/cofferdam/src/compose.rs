@@ -88,6 +88,15 @@ pub(crate) async fn client(place: &Place) -> Result<(Client, Option<Here>), Fail
     Ok((Client::new(Endpoint::Memory(dial)), Some(here)))
 }
 
+/// A client of a server that runs: what lives on needs one that does.
+pub(crate) async fn server(place: &Place) -> Result<Client, Failure> {
+    let none = || {
+        let failure = Failure::new(Code::ServerUnreachable, "no server runs here");
+        failure.hint("sandboxes live on with a server: `cofferdam up &` starts one")
+    };
+    running(place).await?.ok_or_else(none)
+}
+
 /// A client for `run`: of a server that runs, or of a control plane and a node in this process.
 pub(crate) async fn client_for_run(
     place: &Place,

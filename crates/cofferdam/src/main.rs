@@ -65,6 +65,10 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             let (client, _here) = compose::client(&args.place).await?;
             cli::job::job(&client, job).await
         }
+        Command::Sandbox(sandbox) => {
+            let client = compose::server(&args.place).await?;
+            cli::sandbox::sandbox(&client, sandbox).await
+        }
         Command::Doctor(asked) => doctor::doctor(&args.place, &asked).await,
         Command::Completions { shell } => cli::args::completions(shell),
     }

@@ -77,6 +77,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Look at jobs, read their output, cancel them
     Job(JobArgs),
+    /// Make sandboxes that live on, look at them, pause them, take them away
+    Sandbox(SandboxArgs),
     /// Serve: control plane and node in one process
     Up(Up),
     /// Say what this machine can and cannot enforce, and what to do about it
@@ -247,6 +249,113 @@ pub(crate) enum JobCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SandboxArgs {
+    #[command(subcommand)]
+    pub(crate) command: SandboxCommand,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum SandboxCommand {
+    /// Make one, and wait until it can be used
+    Create(SandboxNew),
+    /// List those that are not over, newest first
+    Ls {
+        /// Those that are over too
+        #[arg(long)]
+        all: bool,
+        /// At most so many, 1 to 500
+        #[arg(
+            long,
+            value_name = "N",
+            default_value_t = 20,
+            value_parser = clap::value_parser!(u32).range(1..=500),
+            allow_negative_numbers = true
+        )]
+        limit: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one: where it is in its life, what was enforced
+    Get {
+        /// Its id
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop everything in it in its tracks, and keep it
+    Pause {
+        /// Its id
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let one that is paused go on
+    Resume {
+        /// Its id
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say how long it lives from now on
+    Ttl {
+        /// Its id
+        id: String,
+        /// Such as 30m
+        #[arg(value_parser = units::duration, allow_negative_numbers = true)]
+        time: Duration,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take it away; its record stays
+    Rm {
+        /// Its id
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SandboxNew {
+    /// A name for people
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// How long it lives, such as 30m; 15 minutes when absent, a day at most
+    #[arg(long, value_parser = units::duration, value_name = "TIME", allow_negative_numbers = true)]
+    pub(crate) ttl: Option<Duration>,
+    /// Pause it when its time is over, instead of taking it away
+    #[arg(long)]
+    pub(crate) pause_on_expiry: bool,
+    /// Processors it may use, such as 1 or 0.5
+    #[arg(long, value_parser = units::cpus, value_name = "CPUS", allow_negative_numbers = true)]
+    pub(crate) cpu: Option<u32>,
+    /// Memory it may use, such as 512M
+    #[arg(long, value_parser = units::size, value_name = "SIZE", allow_negative_numbers = true)]
+    pub(crate) memory: Option<u64>,
+    /// Processes and threads it may have
+    #[arg(long, value_parser = units::count, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) pids: Option<u32>,
+    /// Storage it may fill, such as 1G
+    #[arg(long, value_parser = units::size, value_name = "SIZE", allow_negative_numbers = true)]
+    pub(crate) disk: Option<u64>,
+    /// A variable of every command in it; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// A label to find it by; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) metadata: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Says `ok`, `warn`, `fail` or `skip` for each thing that isolation needs, and what to do. Fails when no

@@ -7,7 +7,7 @@ use crate::cli::table::{self, printable};
 use crate::cli::units;
 use api::Code;
 use api::client::{Client, ClientError};
-use api::job::{JobListQuery, JobView, StateName};
+use api::job::{Enforced, JobListQuery, JobView, StateName};
 use api::log::{LogEvent, LogQuery, LogSegment, StreamName};
 use std::io::Write as _;
 use std::path::Path;
@@ -138,7 +138,7 @@ fn state_of(view: &JobView) -> String {
     }
 }
 
-fn when(ms: u64) -> String {
+pub(crate) fn when(ms: u64) -> String {
     let ms = i64::try_from(ms).unwrap_or(i64::MAX);
     let time = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     time.strftime("%Y-%m-%d %H:%M:%S").to_string()
@@ -187,26 +187,27 @@ fn describe(view: &JobView) -> String {
             .chain(&view.detail)
             .map(|text| row("detail", text)),
     );
-    let clauses = view.enforcement.iter().map(|clause| {
+    table::layout(&["", ""], rows) + &clauses(&view.enforcement)
+}
+
+/// What was in force, below an empty line; nothing when nothing was.
+pub(crate) fn clauses(enforcement: &[Enforced]) -> String {
+    let rows = enforcement.iter().map(|clause| {
         let value = clause.value.as_deref().map(amount).unwrap_or_default();
         let held = serde_json::to_value(clause.state).unwrap_or_default();
         let held = held.as_str().unwrap_or_default().replace('_', " ");
         let asked = if clause.asked { "asked" } else { "default" };
-        vec![
-            clause.clause.clone(),
-            held,
-            asked.to_owned(),
-            clause.how.clone(),
-            value,
-        ]
+        let how = clause.how.clone();
+        vec![clause.clause.clone(), held, asked.to_owned(), how, value]
     });
-    let clauses: Vec<_> = clauses.collect();
-    let mut text = table::layout(&["", ""], rows);
-    if !clauses.is_empty() {
-        text.push('\n');
-        text.push_str(&table::layout(&["CLAUSE", "", "", "HOW", "VALUE"], clauses));
+    let rows: Vec<_> = rows.collect();
+    if rows.is_empty() {
+        return String::new();
     }
-    text
+    format!(
+        "\n{}",
+        table::layout(&["CLAUSE", "", "", "HOW", "VALUE"], rows)
+    )
 }
 
 /// Amounts as people write them.
@@ -226,7 +227,7 @@ fn amount(value: &str) -> String {
     words.join(" ").replace(" bytes", "")
 }
 
-fn row(name: &str, value: &str) -> Vec<String> {
+pub(crate) fn row(name: &str, value: &str) -> Vec<String> {
     vec![name.to_owned(), value.chars().flat_map(printable).collect()]
 }
 

@@ -11,6 +11,7 @@ use crate::signals::{Signal, Signals};
 use api::Code;
 use api::client::{Client, JobCreateOptions};
 use api::job::{JobCreate, JobView, LimitsAsked, OutcomeKind, WAIT_MAX};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -190,8 +191,7 @@ impl Drop for Clear {
 }
 
 async fn request(client: &Client, node: Option<String>, run: &Run) -> Result<JobCreate, Failure> {
-    let env = run.env.iter().map(|pair| variable(pair));
-    let env = env.collect::<Result<_, _>>()?;
+    let env = variables("--env", &run.env)?;
     let root = run.root.as_deref().map(root).transpose()?;
     let mut files = Vec::new();
     for file in &run.file {
@@ -218,10 +218,18 @@ async fn request(client: &Client, node: Option<String>, run: &Run) -> Result<Job
     })
 }
 
-fn variable(pair: &str) -> Result<(String, String), Failure> {
+/// What an option that is given as KEY=VALUE was given.
+pub(crate) fn variables(
+    option: &str,
+    pairs: &[String],
+) -> Result<BTreeMap<String, String>, Failure> {
+    pairs.iter().map(|pair| variable(option, pair)).collect()
+}
+
+fn variable(option: &str, pair: &str) -> Result<(String, String), Failure> {
     let split = pair.split_once('=').filter(|(name, _)| !name.is_empty());
     let wrong = || {
-        let message = format!("--env takes KEY=VALUE, not `{pair}`");
+        let message = format!("{option} takes KEY=VALUE, not `{pair}`");
         let hint = "nothing of your environment is passed on by itself; for one of your variables write \
                     --env \"NAME=$NAME\"";
         Failure::new(Code::InvalidArgument, message).hint(hint)
@@ -340,13 +348,16 @@ mod tests {
     #[test]
     fn a_variable_has_a_name_and_the_rest_is_its_value() {
         assert_eq!(
-            variable("A=b=c").unwrap(),
+            variable("--env", "A=b=c").unwrap(),
             ("A".to_owned(), "b=c".to_owned())
         );
-        assert_eq!(variable("A=").unwrap(), ("A".to_owned(), String::new()));
+        assert_eq!(
+            variable("--env", "A=").unwrap(),
+            ("A".to_owned(), String::new())
+        );
         for wrong in ["A", "", "=b"] {
             assert!(
-                variable(wrong)
+                variable("--env", wrong)
                     .unwrap_err()
                     .to_string()
                     .contains("KEY=VALUE"),

@@ -1,0 +1,179 @@
+//! `cofferdam sandbox`: sandboxes that live on.
+
+use crate::cli::args::{SandboxArgs, SandboxCommand, SandboxNew};
+use crate::cli::failure::Failure;
+use crate::cli::job::{clauses, row, when};
+use crate::cli::run::variables;
+use crate::cli::table;
+use crate::cli::units;
+use api::Code;
+use api::client::{Client, ClientError, JobCreateOptions};
+use api::job::LimitsAsked;
+use api::sandbox::{
+    OnExpiry, SandboxCreate, SandboxListQuery, SandboxStateName, SandboxTimeout, SandboxView,
+};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long a command waits for what it asked for: longer than a node takes for anything.
+const WAIT: Duration = Duration::from_secs(60);
+
+/// Does what was asked about sandboxes.
+pub(crate) async fn sandbox(client: &Client, args: SandboxArgs) -> Result<ExitCode, Failure> {
+    let (view, json) = match args.command {
+        SandboxCommand::Ls { all, limit, json } => {
+            list(client, all, limit, json).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        SandboxCommand::Create(new) => {
+            let json = new.json;
+            (create(client, new).await?, json)
+        }
+        SandboxCommand::Get { id, json } => {
+            let view = client.sandbox_get(known(&id)?).await;
+            let view = view.map_err(about(&id))?;
+            if !json {
+                table::print(&describe(&view))?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            (view, json)
+        }
+        SandboxCommand::Pause { id, json } => {
+            let view = client.sandbox_pause(known(&id)?, Some(WAIT)).await;
+            (view.map_err(about(&id))?, json)
+        }
+        SandboxCommand::Resume { id, json } => {
+            let view = client.sandbox_resume(known(&id)?, Some(WAIT)).await;
+            (view.map_err(about(&id))?, json)
+        }
+        SandboxCommand::Ttl { id, time, json } => {
+            let asked = SandboxTimeout {
+                timeout_ms: millis(time),
+            };
+            let view = client.sandbox_timeout(known(&id)?, &asked).await;
+            (view.map_err(about(&id))?, json)
+        }
+        SandboxCommand::Rm { id, json } => {
+            let view = client.sandbox_destroy(known(&id)?, Some(WAIT)).await;
+            (view.map_err(about(&id))?, json)
+        }
+    };
+    table::print(&if json {
+        table::to_json(&view)?
+    } else {
+        format!("{} {}\n", view.id, view.state.as_str())
+    })?;
+    let failed = view.state == SandboxStateName::Failed;
+    if let Some(why) = view.reason.filter(|_| failed) {
+        table::complain(&why);
+    }
+    Ok(ExitCode::from(u8::from(failed)))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// An id that can be in a path; an empty one would ask for something else.
+fn known(id: &str) -> Result<&str, Failure> {
+    if id.is_empty() {
+        Err(no_sandbox(id))
+    } else {
+        Ok(id)
+    }
+}
+
+fn no_sandbox(id: &str) -> Failure {
+    let failure = Failure::new(Code::NotFound, format!("there is no sandbox `{id}`"));
+    failure.hint("`cofferdam sandbox ls` lists the sandboxes of this server")
+}
+
+/// Names the sandbox that is not there.
+fn about(id: &str) -> impl Fn(ClientError) -> Failure {
+    move |error| {
+        if error.is(Code::NotFound) {
+            no_sandbox(id)
+        } else {
+            error.into()
+        }
+    }
+}
+
+async fn create(client: &Client, new: SandboxNew) -> Result<SandboxView, Failure> {
+    let asked = SandboxCreate {
+        name: new.name,
+        metadata: variables("--metadata", &new.metadata)?,
+        env: variables("--env", &new.env)?,
+        limits: LimitsAsked {
+            cpu_millis: new.cpu,
+            memory_bytes: new.memory,
+            pids: new.pids,
+            disk_bytes: new.disk,
+        },
+        timeout_ms: new.ttl.map(millis),
+        on_expiry: if new.pause_on_expiry {
+            OnExpiry::Pause
+        } else {
+            OnExpiry::Kill
+        },
+        ..SandboxCreate::default()
+    };
+    let options = JobCreateOptions {
+        wait: Some(WAIT),
+        ..JobCreateOptions::default()
+    };
+    Ok(client.sandbox_create(&asked, &options).await?)
+}
+
+async fn list(client: &Client, all: bool, limit: u32, json: bool) -> Result<(), Failure> {
+    let over = [SandboxStateName::Destroyed, SandboxStateName::Failed];
+    let states = SandboxStateName::ALL.into_iter();
+    let query = SandboxListQuery {
+        states: states
+            .filter(|state| all || !over.contains(state))
+            .collect(),
+        limit: Some(limit),
+        ..SandboxListQuery::default()
+    };
+    let page = client.sandbox_list(&query).await?;
+    if json {
+        return table::print(&table::to_json(&page)?);
+    }
+    if page.sandboxes.is_empty() {
+        table::note("there are none; `cofferdam sandbox create` makes one");
+        return Ok(());
+    }
+    let rows = page.sandboxes.iter().map(|one| {
+        let until = one.expires_at_ms.map(when).unwrap_or_default();
+        let name = one.name.clone().unwrap_or_default();
+        let state = one.state.as_str();
+        [
+            row(&one.id, state),
+            row(&when(one.created_at_ms), &until),
+            vec![name],
+        ]
+        .concat()
+    });
+    let titles = ["ID", "STATE", "CREATED (UTC)", "UNTIL", "NAME"];
+    table::print(&table::layout(&titles, rows.collect()))?;
+    if page.next.is_some() {
+        table::note("there are more; --limit shows up to 500");
+    }
+    Ok(())
+}
+
+fn describe(view: &SandboxView) -> String {
+    let mut rows = vec![
+        row("sandbox", &view.id),
+        row("state", view.state.as_str()),
+        row("created", &format!("{} UTC", when(view.created_at_ms))),
+        row("lives for", &units::show_ms(view.timeout_ms)),
+    ];
+    let until = view.expires_at_ms.map(|at| format!("{} UTC", when(at)));
+    rows.extend(until.map(|until| row("until", &until)));
+    rows.extend(view.name.as_ref().map(|name| row("name", name)));
+    rows.extend(view.reason.as_ref().map(|why| row("because", why)));
+    let labels = view.metadata.iter();
+    rows.extend(labels.map(|(key, value)| row(&format!("metadata {key}"), value)));
+    table::layout(&["", ""], rows) + &clauses(&view.enforcement)
+}
