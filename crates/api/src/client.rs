@@ -16,6 +16,7 @@ mod job;
 mod log;
 mod node;
 mod pool;
+mod sandbox;
 mod send;
 mod sse;
 

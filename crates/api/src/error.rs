@@ -159,6 +159,12 @@ codes! {
     /// The report belongs to a lease that is no longer in force.
     StaleEpoch = "stale_epoch", 409, false, 125,
         "stop the job and report nothing more about it: the lease is somebody else's now";
+    /// The sandbox is paused, or is being paused.
+    SandboxPaused = "sandbox_paused", 409, false, 125,
+        "resume or connect to the sandbox first";
+    /// The sandbox is over, or is being taken away.
+    SandboxGone = "sandbox_gone", 410, false, 125,
+        "create a new sandbox; its record says why this one ended";
     /// The job has no streams to attach to.
     NotAttachable = "not_attachable", 409, false, 125,
         "create the job with `attach`, and attach before it ends; its log has what it wrote";

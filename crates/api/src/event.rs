@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-/// What `GET /v1/jobs/{id}/events` takes in the query.
+/// What `GET /v1/jobs/{id}/events` and `GET /v1/sandboxes/{id}/events` take in the query.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -16,12 +16,12 @@ pub struct EventListQuery {
     pub limit: Option<u32>,
 }
 
-/// One change of a job's state.
+/// One change of a job or a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EventView {
-    /// The version of the job that this change made.
+    /// The version of the record that this change made.
     pub version: u64,
-    /// What happened: `job.queued`, `job.leased`, `job.running`, `job.finished`, ...
+    /// What happened: `job.queued`, `job.leased`, `job.running`, `job.finished`, `sandbox.ready`, ...
     pub kind: String,
     /// When, in milliseconds since 1970.
     pub at_ms: u64,
@@ -32,7 +32,7 @@ pub struct EventView {
     pub data: serde_json::Value,
 }
 
-/// A page of what happened to a job, oldest first.
+/// A page of what happened to a job or a sandbox, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EventList {
     /// The events.

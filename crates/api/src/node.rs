@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::encoding::{self, BadData, Encoding};
 use crate::job::{Enforced, FileInput, LimitsAsked, RetryAsked, StateName, StreamReport, Usage};
 use crate::log::StreamName;
+use crate::sandbox::SandboxStateName;
 
 /// A node says that it is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -46,6 +47,9 @@ pub struct NodeRegistered {
     /// What the server believes that this node holds. A node kills what it has and is not here,
     /// and reports the end of what is here and it does not have.
     pub held: Vec<HeldLease>,
+    /// The same of sandboxes that live on. What is to be done with them comes with the first poll.
+    #[serde(default)]
+    pub held_sandboxes: Vec<HeldSandbox>,
 }
 
 /// A lease that the server believes a node holds.
@@ -82,6 +86,10 @@ pub struct NodeHeartbeat {
     /// What it has at the moment.
     #[serde(default)]
     pub running: Vec<JobRef>,
+    /// The sandboxes that live on and that it has, each at the epoch of the last order that it knows.
+    /// One that was ready or paused and is not named for a minute has failed.
+    #[serde(default)]
+    pub sandboxes: Vec<SandboxRef>,
 }
 
 /// The leases are renewed.
@@ -93,6 +101,15 @@ pub struct NodeHeartbeatAnswer {
     pub cancel: Vec<JobRef>,
     /// Leases that are no longer this node's: kill, and report nothing.
     pub stale: Vec<JobRef>,
+    /// Everything that is to be done with sandboxes, told before or not.
+    #[serde(default)]
+    pub sandboxes: Vec<SandboxWork>,
+    /// How long each sandbox that stands may live on from the moment at which the heartbeat was sent.
+    #[serde(default)]
+    pub sandbox_lives: Vec<SandboxLife>,
+    /// Sandboxes that are no longer this node's: take them away, and report nothing.
+    #[serde(default)]
+    pub stale_sandboxes: Vec<SandboxRef>,
 }
 
 /// A node asks for work.
@@ -103,6 +120,9 @@ pub struct NodePoll {
     pub incarnation: String,
     /// How many jobs it can take now.
     pub free_slots: u32,
+    /// How many sandboxes that live on it can take now; 0 for a node that has none.
+    #[serde(default)]
+    pub free_sandboxes: u32,
     /// How long to wait for the first one; cut to one minute.
     pub wait_ms: u64,
 }
@@ -115,6 +135,131 @@ pub struct NodePollAnswer {
     /// Jobs to be stopped. A hint: heartbeats say it too.
     #[serde(default)]
     pub cancel: Vec<JobRef>,
+    /// What is to be done with sandboxes. Each order is told once; heartbeats say it again.
+    #[serde(default)]
+    pub sandboxes: Vec<SandboxWork>,
+}
+
+/// A sandbox at the epoch of one order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxRef {
+    /// The sandbox.
+    pub sandbox_id: String,
+    /// The epoch of the last order.
+    pub epoch: u64,
+}
+
+/// A sandbox that the server believes a node has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HeldSandbox {
+    /// The sandbox.
+    pub sandbox_id: String,
+    /// The epoch of the last order.
+    pub epoch: u64,
+    /// Where it is in its life.
+    pub state: SandboxStateName,
+    /// How long it may live on.
+    pub life_ms: u64,
+}
+
+/// How long a sandbox may live on. Its supervisor ends it then, also when the server cannot be reached;
+/// the server itself ends it two minutes earlier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SandboxLife {
+    /// The sandbox.
+    pub sandbox_id: String,
+    /// The epoch of the last order.
+    pub epoch: u64,
+    /// From the moment at which the request was sent.
+    pub life_ms: u64,
+}
+
+/// An order: what is to be done with a sandbox. The same order may be told several times, and is carried
+/// out once. Unknown fields are refused as in a [`Lease`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxWork {
+    /// The sandbox, `sbx_...`.
+    pub sandbox_id: String,
+    /// Who owns it.
+    pub tenant: String,
+    /// Of this order, to be carried by every report until the next one.
+    pub epoch: u64,
+    /// What to do.
+    pub want: SandboxWant,
+    /// How long it may live, once the order is carried out, from the moment at which the request was sent.
+    pub life_ms: u64,
+    /// Opens the door of its guest.
+    pub access_token: String,
+    /// What it was asked to be.
+    pub spec: SandboxWorkSpec,
+}
+
+/// What is to be done with a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SandboxWant {
+    /// Make it, then report `ready`.
+    Make,
+    /// Stop it in its tracks and keep it, then report `paused`.
+    Pause,
+    /// Bring it back, then report `ready`.
+    Resume,
+    /// Take it away, then report `destroyed`; also one that is not here.
+    Destroy,
+}
+
+/// What a sandbox was asked to be, with every default filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxWorkSpec {
+    /// The recipe.
+    pub profile: String,
+    /// Variables of every command, added to the clean environment.
+    pub env: BTreeMap<String, String>,
+    /// The root that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
+    /// The limits that were named.
+    pub limits: LimitsAsked,
+    /// It may reach the outside.
+    pub allow_internet: bool,
+}
+
+/// What has become of a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxReport {
+    /// The epoch of the last order. After 409 `stale_epoch` this report counts no more; what does is in
+    /// the next poll or heartbeat.
+    pub epoch: u64,
+    /// What has become of it.
+    pub what: SandboxSaid,
+}
+
+/// What a node says about a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum SandboxSaid {
+    /// The order is known and is being carried out. Need not be said.
+    Provisioning,
+    /// It stands, or stands again, and can be used.
+    Ready {
+        /// The driver that isolates it.
+        driver: String,
+        /// What is in force around it.
+        enforcement: Vec<Enforced>,
+    },
+    /// It is kept, and nothing in it runs.
+    Paused,
+    /// Nothing is left of it, as was ordered.
+    Destroyed,
+    /// It could not be made, or has ended by itself. Nothing is left of it.
+    Failed {
+        /// How.
+        why: String,
+    },
 }
 
 /// A node's time-limited right to a job. Unknown fields are refused although this is an answer:

@@ -16,6 +16,20 @@ pub const JOB_ARTIFACTS: &str = "/v1/jobs/{id}/artifacts";
 pub const JOB_ARTIFACT: &str = "/v1/jobs/{id}/artifacts/{artifact_id}";
 /// `GET` with an upgrade connects to the standard streams of a job.
 pub const JOB_ATTACH: &str = "/v1/jobs/{id}/attach";
+/// `POST` creates a sandbox that lives on, `GET` lists them.
+pub const SANDBOXES: &str = "/v1/sandboxes";
+/// `GET` answers one sandbox, `DELETE` takes it away.
+pub const SANDBOX: &str = "/v1/sandboxes/{id}";
+/// `POST` gives a sandbox a new time to live.
+pub const SANDBOX_TIMEOUT: &str = "/v1/sandboxes/{id}/timeout";
+/// `POST` pauses a sandbox.
+pub const SANDBOX_PAUSE: &str = "/v1/sandboxes/{id}/pause";
+/// `POST` brings a paused sandbox back.
+pub const SANDBOX_RESUME: &str = "/v1/sandboxes/{id}/resume";
+/// `POST` resumes a sandbox if it is paused, and lets it live longer.
+pub const SANDBOX_CONNECT: &str = "/v1/sandboxes/{id}/connect";
+/// `GET` reads what happened to a sandbox.
+pub const SANDBOX_EVENTS: &str = "/v1/sandboxes/{id}/events";
 /// `POST` takes bytes and answers their digest, to be named by a job's `files`.
 pub const BLOBS: &str = "/v1/blobs";
 
@@ -35,6 +49,8 @@ pub const NODE_JOB_FINISHED: &str = "/node/v1/jobs/{id}/finished";
 pub const NODE_JOB_RELEASE: &str = "/node/v1/jobs/{id}/release";
 /// `PUT`: a node delivers one file that is to be kept.
 pub const NODE_JOB_ARTIFACTS: &str = "/node/v1/jobs/{id}/artifacts";
+/// `POST`: a node says what has become of a sandbox.
+pub const NODE_SANDBOX_REPORT: &str = "/node/v1/sandboxes/{id}/report";
 /// `GET`: a node fetches an input file.
 pub const NODE_BLOB: &str = "/node/v1/blobs/{digest}";
 

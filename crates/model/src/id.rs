@@ -139,6 +139,21 @@ text_id! {
     PrincipalId = "", 128, |b: u8| b.is_ascii_alphanumeric() || b"_:.@-".contains(&b);
 }
 
+impl SandboxId {
+    /// The id without its prefix: digits and small letters only, for protocols that allow nothing else.
+    pub fn short(&self) -> &str {
+        self.0.strip_prefix(SandboxId::PREFIX).unwrap_or(&self.0)
+    }
+
+    /// Reads what [`SandboxId::short`] wrote.
+    ///
+    /// # Errors
+    /// [`IdError`] for any other text.
+    pub fn from_short(text: &str) -> Result<SandboxId, IdError> {
+        format!("{}{text}", SandboxId::PREFIX).parse()
+    }
+}
+
 impl TenantId {
     /// The one tenant of a machine that serves only itself.
     pub fn local() -> TenantId {
@@ -156,6 +171,14 @@ mod tests {
         let late = JobId::from_parts(1_700_000_000_001, [0; 10]);
         assert!(early < late);
         assert_eq!(early.to_string().parse(), Ok(early));
+    }
+
+    #[test]
+    fn a_short_id_of_a_sandbox_reads_back_and_has_plain_digits_only() {
+        let id = SandboxId::from_parts(1_700_000_000_000, [9; 10]);
+        assert!(id.short().bytes().all(|b| b.is_ascii_alphanumeric()));
+        assert_eq!(SandboxId::from_short(id.short()), Ok(id.clone()));
+        assert!(SandboxId::from_short(id.as_str()).is_err());
     }
 
     #[test]

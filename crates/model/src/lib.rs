@@ -17,4 +17,5 @@ pub mod limits;
 pub mod node;
 pub mod points;
 pub mod sandbox;
+pub mod sandbox_spec;
 pub mod spec;

@@ -101,3 +101,31 @@ pub const NODE_FORGET_MS: u64 = TIMEOUT_MAX_MS;
 pub const PAGE_MAX: u32 = 500;
 /// Rows of a page when nobody says.
 pub const PAGE_DEFAULT: u32 = 50;
+
+/// How long a sandbox that lives on lives when nobody says: a pause for thought, not a night.
+pub const SANDBOX_TTL_DEFAULT_MS: u64 = 15 * 60 * 1000;
+/// The longest time to live, counted anew at each extension: what it is for is done in a day, or somebody
+/// is there to extend it.
+pub const SANDBOX_TTL_MAX_MS: u64 = TIMEOUT_MAX_MS;
+/// How long a sandbox waits for a node when nobody says: as long as one request waits for it.
+pub const SANDBOX_QUEUE_DEFAULT_MS: u64 = JOB_WAIT_MAX_MS;
+/// How long a node has to make, pause or resume a sandbox: it takes milliseconds, and an order whose answer
+/// was lost is told again with the next heartbeat, of which three fit.
+pub const SANDBOX_ORDER_MS: u64 = 120_000;
+/// How long a paused sandbox is kept: a month, as for finished jobs. It holds storage of its node.
+pub const SANDBOX_PAUSED_MS: u64 = RETAIN_JOBS_MS;
+/// Sandboxes of one tenant that are not over: far more than one machine holds.
+pub const SANDBOXES_MAX: u64 = 10_000;
+/// Sandboxes of one node: each has processes, groups and mounts, of which a machine has thousands; and all
+/// of them are told in one heartbeat.
+pub const NODE_SANDBOXES_MAX: u32 = 1000;
+/// Entries of a sandbox's metadata: labels, not data.
+pub const METADATA_MAX: usize = 64;
+/// The key of an entry, in bytes, as for labels elsewhere.
+pub const METADATA_KEY_BYTES_MAX: usize = 64;
+/// All keys and values of a sandbox's metadata together, in bytes: every page of a list carries them.
+pub const METADATA_BYTES_MAX: usize = 16 * 1024;
+/// Entries of metadata that one list asks for: each is compared with every row that is read.
+pub const METADATA_FILTERS_MAX: usize = 4;
+/// The name of a sandbox, for people, in bytes.
+pub const SANDBOX_NAME_BYTES_MAX: usize = 128;

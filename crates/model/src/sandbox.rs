@@ -92,7 +92,47 @@ pub struct Denied {
     pub state: &'static str,
 }
 
+/// What its node is to do with a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// Make it.
+    Make,
+    /// Stop it in its tracks and keep it.
+    Pause,
+    /// Bring it back.
+    Resume,
+    /// Take it away.
+    Destroy,
+}
+
 impl SandboxState {
+    /// What its node is to do; `None` where nothing is to be done. Each order has an epoch of its own, so
+    /// that what a node says about an earlier one is known as that.
+    pub fn want(&self) -> Option<Want> {
+        match self {
+            SandboxState::Provisioning => Some(Want::Make),
+            SandboxState::Pausing => Some(Want::Pause),
+            SandboxState::Resuming => Some(Want::Resume),
+            SandboxState::Destroying => Some(Want::Destroy),
+            SandboxState::Requested
+            | SandboxState::Ready
+            | SandboxState::Paused
+            | SandboxState::Snapshotting { .. }
+            | SandboxState::Destroyed
+            | SandboxState::Failed { .. } => None,
+        }
+    }
+
+    /// Nothing will become of it any more but its removal.
+    pub fn is_over(&self) -> bool {
+        matches!(self, SandboxState::Destroyed | SandboxState::Failed { .. })
+    }
+
+    /// Nobody has to do anything for it to be as it was wanted last.
+    pub fn is_settled(&self) -> bool {
+        *self != SandboxState::Requested && self.want().is_none()
+    }
+
     /// The name in records.
     pub fn name(&self) -> &'static str {
         match self {
@@ -216,6 +256,18 @@ mod tests {
             }
         }
         insta::assert_snapshot!(table);
+    }
+
+    #[test]
+    fn an_order_ends_in_a_state_without_one() {
+        use SandboxEvent as E;
+        let ends = [E::Ready, E::Paused, E::Destroyed];
+        for state in states() {
+            let done = ends
+                .iter()
+                .any(|end| matches!(state.step(end), Ok(Step::Moved(next)) if next.is_settled()));
+            assert_eq!(state.want().is_some(), done, "{state:?}");
+        }
     }
 
     #[test]

@@ -96,26 +96,14 @@ impl JobSpec {
     /// All that is wrong, not only the first.
     pub fn validate(&self) -> Result<(), Vec<Invalid>> {
         let mut found = Findings::default();
-        if !PROFILES.contains(&self.profile.as_str()) {
-            let message = "there is no such profile; this version knows `default`";
-            found.add("profile", "unknown_profile", message);
-        }
+        check_profile(&self.profile, &mut found);
         check_command(self, &mut found);
         check_limits(&self.limits, &mut found);
         check_files(self, &mut found);
         if let Some(cwd) = &self.cwd {
             check_path("cwd", cwd, &mut found);
         }
-        if let Some(root) = &self.root {
-            check_path("root", root, &mut found);
-            if !root.starts_with('/') {
-                found.add(
-                    "root",
-                    "path_not_absolute",
-                    "the root must be an absolute path",
-                );
-            }
-        }
+        check_root(self.root.as_deref(), &mut found);
         found.range("timeout_ms", self.timeout_ms, 1, limits::TIMEOUT_MAX_MS);
         let attempts = u64::from(self.retry.max_attempts);
         found.range(
@@ -127,19 +115,30 @@ impl JobSpec {
         if let Some(wait) = self.queue_timeout_ms {
             found.range("queue_timeout_ms", wait, 1, limits::TIMEOUT_MAX_MS);
         }
-        if found.0.is_empty() {
-            Ok(())
-        } else {
-            Err(found.0)
-        }
+        found.verdict()
     }
 }
 
+/// What was found wrong so far.
 #[derive(Debug, Default)]
-struct Findings(Vec<Invalid>);
+pub(crate) struct Findings(pub(crate) Vec<Invalid>);
 
 impl Findings {
-    fn add(&mut self, field: impl Into<String>, code: &'static str, message: impl Into<String>) {
+    /// Nothing is wrong, or all of this.
+    pub(crate) fn verdict(self) -> Result<(), Vec<Invalid>> {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(self.0)
+        }
+    }
+
+    pub(crate) fn add(
+        &mut self,
+        field: impl Into<String>,
+        code: &'static str,
+        message: impl Into<String>,
+    ) {
         self.0.push(Invalid {
             field: field.into(),
             code,
@@ -147,7 +146,7 @@ impl Findings {
         });
     }
 
-    fn range(&mut self, field: &str, value: u64, least: u64, most: u64) {
+    pub(crate) fn range(&mut self, field: &str, value: u64, least: u64, most: u64) {
         if value == 0 {
             self.add(field, "limit_zero", "must not be 0");
         } else if value < least || value > most {
@@ -159,10 +158,28 @@ impl Findings {
         }
     }
 
-    fn count(&mut self, field: &str, count: usize, most: usize) {
+    pub(crate) fn count(&mut self, field: &str, count: usize, most: usize) {
         if count > most {
             self.add(field, "too_many", format!("{count} are more than {most}"));
         }
+    }
+}
+
+/// The recipe is one that this version knows.
+pub(crate) fn check_profile(profile: &str, found: &mut Findings) {
+    if !PROFILES.contains(&profile) {
+        let message = "there is no such profile; this version knows `default`";
+        found.add("profile", "unknown_profile", message);
+    }
+}
+
+/// A root is a directory of the node, so it starts at the node's own root.
+pub(crate) fn check_root(root: Option<&str>, found: &mut Findings) {
+    let Some(root) = root else { return };
+    check_path("root", root, found);
+    if !root.starts_with('/') {
+        let message = "the root must be an absolute path";
+        found.add("root", "path_not_absolute", message);
     }
 }
 
@@ -171,7 +188,6 @@ fn check_command(spec: &JobSpec, found: &mut Findings) {
         found.add("argv", "argv_empty", "there is no program to run");
     }
     found.count("argv", spec.argv.len(), limits::ARGV_MAX);
-    found.count("env", spec.env.len(), limits::ENV_MAX);
     let pairs = spec.env.iter().flat_map(|(key, value)| [key, value]);
     let bytes: usize = spec.argv.iter().chain(pairs.clone()).map(String::len).sum();
     if bytes > limits::ARGV_BYTES_MAX {
@@ -190,7 +206,13 @@ fn check_command(spec: &JobSpec, found: &mut Findings) {
             "arguments and environment must not contain NUL",
         );
     }
-    for name in spec.env.keys() {
+    check_env_names(&spec.env, found);
+}
+
+/// The names of variables, and their number.
+pub(crate) fn check_env_names(env: &BTreeMap<String, String>, found: &mut Findings) {
+    found.count("env", env.len(), limits::ENV_MAX);
+    for name in env.keys() {
         if name.is_empty() || name.contains('=') {
             found.add(
                 format!("env.{name}"),
@@ -201,7 +223,8 @@ fn check_command(spec: &JobSpec, found: &mut Findings) {
     }
 }
 
-fn check_limits(asked: &AskedLimits, found: &mut Findings) {
+/// The limits that were named, without knowing a machine.
+pub(crate) fn check_limits(asked: &AskedLimits, found: &mut Findings) {
     let pairs = [
         (
             "limits.cpu_millis",

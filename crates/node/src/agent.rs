@@ -76,6 +76,7 @@ pub(crate) async fn renew_once(node: &Node) {
     let beat = NodeHeartbeat {
         incarnation: node.inner.config.incarnation.clone(),
         running: held(node),
+        sandboxes: Vec::new(),
     };
     match node.inner.client.node_heartbeat(&beat).await {
         Ok(answer) => {
@@ -115,6 +116,7 @@ async fn poll(node: &Node) {
         let request = NodePoll {
             incarnation: node.inner.config.incarnation.clone(),
             free_slots,
+            free_sandboxes: 0,
             wait_ms: u64::try_from(POLL_WAIT.as_millis()).unwrap_or(limits::POLL_WAIT_MAX_MS),
         };
         let polled = node.inner.client.node_poll(&request);

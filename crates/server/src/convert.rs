@@ -1,4 +1,5 @@
 //! Between the words of the wire and the words of the house. Nothing is decided here.
 
 pub(crate) mod from_wire;
+pub(crate) mod sandbox;
 pub(crate) mod to_wire;

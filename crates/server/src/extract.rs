@@ -13,7 +13,7 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use model::id::{ArtifactId, JobId};
+use model::id::{ArtifactId, JobId, SandboxId};
 use model::limits;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -74,6 +74,10 @@ fn request_id(parts: &Parts) -> Result<String, Error> {
 #[derive(Debug)]
 pub(crate) struct JobOf(pub(crate) JobId);
 
+/// The sandbox that the path names.
+#[derive(Debug)]
+pub(crate) struct SandboxOf(pub(crate) SandboxId);
+
 /// The artifact that the path names.
 #[derive(Debug)]
 pub(crate) struct ArtifactOf(pub(crate) ArtifactId);
@@ -83,6 +87,14 @@ pub(crate) struct ArtifactOf(pub(crate) ArtifactId);
 pub(crate) struct DigestOf(pub(crate) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for JobOf {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        segment(parts, state, "id").await.map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for SandboxOf {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {

@@ -9,6 +9,7 @@ pub(crate) mod health;
 pub(crate) mod job;
 pub(crate) mod log;
 pub(crate) mod openapi;
+pub(crate) mod sandbox;
 
 use api::Code;
 use axum::Router;
@@ -49,6 +50,13 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(artifact::get))
         .routes(paths!(attach::attach))
         .routes(paths!(blob::create))
+        .routes(paths!(sandbox::create, sandbox::list))
+        .routes(paths!(sandbox::get, sandbox::destroy))
+        .routes(paths!(sandbox::timeout))
+        .routes(paths!(sandbox::pause))
+        .routes(paths!(sandbox::resume))
+        .routes(paths!(sandbox::connect))
+        .routes(paths!(sandbox::events))
         .routes(paths!(node_api::register))
         .routes(paths!(node_api::heartbeat))
         .routes(paths!(node_api::poll))
@@ -57,6 +65,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(node_api::finished))
         .routes(paths!(node_api::release))
         .routes(paths!(node_api::artifact))
+        .routes(paths!(node_api::sandbox_report))
         .routes(paths!(node_api::blob))
         .routes(paths!(health::healthz))
         .routes(paths!(health::readyz))

@@ -6,15 +6,18 @@ use api::artifact::ArtifactView;
 use api::node::{
     ArtifactPutQuery, JobFinished, JobOutput, JobRelease, JobStarted, NodeHeartbeat,
     NodeHeartbeatAnswer, NodePoll, NodePollAnswer, NodeRegister, NodeRegistered, ReportAnswer,
+    SandboxReport,
 };
 use api::{Code, ErrorBody, routes};
 use axum::Json as Answer;
 use axum::extract::{Request, State};
 use axum::response::Response;
 
-use crate::convert::{from_wire, to_wire};
+use service::Free;
+
+use crate::convert::{from_wire, sandbox, to_wire};
 use crate::error::Error;
-use crate::extract::{DigestOf, JobOf, Json, Node, Query};
+use crate::extract::{DigestOf, JobOf, Json, Node, Query, SandboxOf};
 use crate::{App, download, upload};
 
 /// A node says that it is there, and learns what it is believed to hold.
@@ -31,7 +34,8 @@ pub(crate) async fn register(
         .service
         .node_register(&ctx, from_wire::hello(hello))
         .await?;
-    Ok(Answer(to_wire::registered(&ctx, registered)))
+    let now_ms = app.service.clock().now_ms();
+    Ok(Answer(to_wire::registered(&ctx, registered, now_ms)))
 }
 
 /// A node renews all its leases.
@@ -45,9 +49,10 @@ pub(crate) async fn heartbeat(
     Json(beat): Json<NodeHeartbeat>,
 ) -> Result<Answer<NodeHeartbeatAnswer>, Error> {
     let running = from_wire::job_refs(beat.running)?;
+    let sandboxes = sandbox::refs_from(beat.sandboxes)?;
     let renewed = app
         .service
-        .node_heartbeat(&ctx, &beat.incarnation, &running)
+        .node_heartbeat(&ctx, &beat.incarnation, &running, &sandboxes)
         .await?;
     Ok(Answer(to_wire::renewed(renewed)))
 }
@@ -63,9 +68,11 @@ pub(crate) async fn poll(
     Json(poll): Json<NodePoll>,
 ) -> Result<Answer<NodePollAnswer>, Error> {
     let wait = Duration::from_millis(poll.wait_ms);
-    let polling = app
-        .service
-        .node_poll(&ctx, &poll.incarnation, poll.free_slots, wait);
+    let free = Free {
+        slots: poll.free_slots,
+        sandboxes: poll.free_sandboxes,
+    };
+    let polling = app.service.node_poll(&ctx, &poll.incarnation, free, wait);
     let polled = app.stopping.run_until_cancelled(polling).await;
     let stopping = || Error::new(Code::Unavailable, "the server is stopping");
     Ok(Answer(to_wire::polled(polled.ok_or_else(stopping)??)))
@@ -178,6 +185,25 @@ pub(crate) async fn artifact(
         .artifact_put(&ctx, &id, from_wire::artifact(query, written))
         .await?;
     Ok(Answer(to_wire::artifact(row)))
+}
+
+/// What has become of a sandbox that lives on.
+#[utoipa::path(post, path = routes::NODE_SANDBOX_REPORT, tag = "node",
+    operation_id = "node_sandbox_report",
+    params(("id" = String, Path, description = "The sandbox")), request_body = SandboxReport,
+    responses((status = 200, description = "It is stored", body = ReportAnswer),
+              (status = 404, description = "No sandbox of this node", body = ErrorBody),
+              (status = 409, description = "It is not about the last order, or was not ordered",
+               body = ErrorBody)))]
+pub(crate) async fn sandbox_report(
+    State(app): State<App>,
+    Node(ctx): Node,
+    SandboxOf(id): SandboxOf,
+    Json(report): Json<SandboxReport>,
+) -> Result<Answer<ReportAnswer>, Error> {
+    let said = sandbox::said(report.what);
+    let reported = app.service.sandbox_report(&ctx, &id, report.epoch, said);
+    Ok(Answer(to_wire::reported(reported.await?)))
 }
 
 /// The bytes of an input file.

@@ -1,32 +1,38 @@
-//! Whether any machine has what a job asks for. What none has is refused before anything is written: it
+//! Whether any machine has what a job or a sandbox asks for. What none has is refused before anything is written: it
 //! would wait for ever.
 
 use crate::{Error, Service};
+use model::id::NodeId;
 use model::limits;
 use model::node::Scheduling;
-use model::spec::{AskedLimits, Invalid, JobSpec};
+use model::spec::{AskedLimits, Invalid};
 use store::node::NodeRow;
 
 /// Nodes that are looked at to find one that is large enough.
 const NODES_MAX: u32 = 1000;
 
 impl Service {
-    /// Refuses limits that no node has that may take the job. Without nodes nobody knows; the node says.
-    pub(crate) async fn check_capacity(&self, spec: &JobSpec) -> Result<(), Error> {
-        if spec.limits == AskedLimits::default() {
+    /// Refuses limits that no node has that may take the job or the sandbox. Without nodes nobody knows; the
+    /// node says.
+    pub(crate) async fn check_capacity(
+        &self,
+        asked: &AskedLimits,
+        pin: Option<&NodeId>,
+    ) -> Result<(), Error> {
+        if *asked == AskedLimits::default() {
             return Ok(());
         }
         let nodes = self
             .look(|tx| Ok(store::node::list(tx, NODES_MAX)?))
             .await?;
         let may = |node: &&NodeRow| {
-            spec.node.as_ref().is_none_or(|pin| *pin == node.id)
+            pin.is_none_or(|pin| *pin == node.id)
                 && node.state.scheduling != Scheduling::Decommissioned
         };
         let closest = nodes
             .iter()
             .filter(may)
-            .map(|node| beyond(node, &spec.limits))
+            .map(|node| beyond(node, asked))
             .min_by_key(Vec::len);
         match closest {
             Some(found) if !found.is_empty() => Err(Error::Invalid(found)),

@@ -3,7 +3,7 @@
 use crate::change::{Note, apply};
 use crate::error::Fail;
 use crate::hand::Undelivered;
-use crate::wake::Parked;
+use crate::wake::{For, Parked};
 use crate::{Ctx, Error, Service, locked, random};
 use model::id::{JobId, NodeId, TenantId};
 use model::job::{JobEvent, JobState};
@@ -11,6 +11,7 @@ use model::limits;
 use model::node::Scheduling;
 use model::spec::{Invalid, JobSpec};
 use std::collections::HashMap;
+use std::str::FromStr;
 use store::idempotency::{self, KeyOwner, Remembered};
 use store::job::{JobRow, NewJob};
 use store::upload::UploadRow;
@@ -31,13 +32,13 @@ pub struct Idempotency {
     pub request_hash: String,
 }
 
-/// How many jobs each tenant may queue before they are counted again.
+/// How many jobs each tenant may queue, or sandboxes it may make, before they are counted again.
 #[derive(Debug, Default)]
 pub(crate) struct Room(HashMap<TenantId, u64>);
 
 impl Room {
     /// Takes a place; false when it is time to count.
-    fn take(&mut self, tenant: &TenantId) -> bool {
+    pub(crate) fn take(&mut self, tenant: &TenantId) -> bool {
         match self.0.get_mut(tenant) {
             Some(left) if *left > 0 => {
                 *left -= 1;
@@ -47,11 +48,12 @@ impl Room {
         }
     }
 
-    fn counted(&mut self, tenant: &TenantId, queued: u64) {
+    /// There are so many, of which `most` may be.
+    pub(crate) fn counted(&mut self, tenant: &TenantId, there: u64, most: u64) {
         if self.0.len() >= ROOM_TENANTS_MAX {
             self.0.clear();
         }
-        let left = limits::QUEUE_MAX.saturating_sub(queued).min(ROOM_STEP);
+        let left = most.saturating_sub(there).min(ROOM_STEP);
         self.0.insert(tenant.clone(), left.saturating_sub(1));
     }
 }
@@ -94,8 +96,9 @@ impl Service {
             spec.queue_timeout_ms.get_or_insert(limits::PINNED_QUEUE_MS);
         }
         spec.validate().map_err(Error::Invalid)?;
-        self.check_capacity(&spec).await?;
-        let parked = self.wake().take_parked(spec.node.as_ref());
+        self.check_capacity(&spec.limits, spec.node.as_ref())
+            .await?;
+        let parked = self.wake().take_parked(For::Jobs, spec.node.as_ref());
         let plan = self.plan(ctx, spec, idempotency, parked.as_ref())?;
         // In a task of its own: whoever asks may go away at any line, and then a job that was leased
         // must still reach the poll that it was leased for.
@@ -116,21 +119,8 @@ impl Service {
     ) -> Result<Plan, Error> {
         let at_ms = self.now_ms();
         let id = JobId::from_parts(at_ms, random()?);
-        let key = idempotency.map(|asked| {
-            let owner = KeyOwner {
-                tenant: ctx.tenant.clone(),
-                principal: ctx.principal.clone(),
-                operation: "job.create".to_owned(),
-                key: asked.key,
-            };
-            let remember = Remembered {
-                request_hash: asked.request_hash,
-                resource_id: id.to_string(),
-            };
-            (owner, remember)
-        });
         Ok(Plan {
-            key,
+            key: idempotency.map(|asked| key_of(ctx, "job.create", asked, id.as_str())),
             disk_is_full: self.is_full_with(0),
             count: !locked(&self.inner.room).take(&ctx.tenant),
             lease_to: parked.map(|poll| poll.node.clone()),
@@ -152,14 +142,15 @@ impl Service {
             Made::There(row) => return Ok(row),
             Made::New(row, counted) => {
                 if let Some(queued) = counted {
-                    locked(&self.inner.room).counted(&tenant, queued);
+                    let mut room = locked(&self.inner.room);
+                    room.counted(&tenant, queued, limits::QUEUE_MAX);
                 }
                 row
             }
         };
         // A poll that was taken and gets nothing is dropped, which lets it look at the queue again.
         if let (JobState::Leased { .. }, Some(poll)) = (&row.state, parked) {
-            poll.hand(Undelivered::new(self, vec![row.clone()]));
+            poll.hand_jobs(Undelivered::new(self, vec![row.clone()]));
         }
         self.announce(&row);
         Ok(row)
@@ -170,7 +161,12 @@ fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
     if let Some((owner, asked)) = &plan.key
         && let Some(there) = idempotency::get(tx, owner)?
     {
-        return made_before(tx, &plan.new.tenant, asked, &there);
+        let row = match made_before::<JobId>(asked, &there)? {
+            Some(id) => job::get(tx, Some(&plan.new.tenant), &id)?,
+            None => None,
+        };
+        let gone = || Error::mismatch("what the key was used for is gone");
+        return Ok(Made::There(row.ok_or_else(gone)?));
     }
     if plan.disk_is_full {
         return Err(Error::DiskFull.into());
@@ -224,28 +220,35 @@ fn check_pin(tx: &mut Tx<'_>, plan: &Plan) -> Result<(), Fail> {
     Err(Error::invalid("node", "invalid_argument", "there is no such node").into())
 }
 
-fn made_before(
-    tx: &mut Tx<'_>,
-    tenant: &TenantId,
+/// Whose key it is and what is made under it.
+pub(crate) fn key_of(
+    ctx: &Ctx,
+    operation: &str,
+    asked: Idempotency,
+    resource_id: &str,
+) -> (KeyOwner, Remembered) {
+    let owner = KeyOwner {
+        tenant: ctx.tenant.clone(),
+        principal: ctx.principal.clone(),
+        operation: operation.to_owned(),
+        key: asked.key,
+    };
+    let remember = Remembered {
+        request_hash: asked.request_hash,
+        resource_id: resource_id.to_owned(),
+    };
+    (owner, remember)
+}
+
+/// What an earlier request with the same key made, if it was the same request.
+pub(crate) fn made_before<Id: FromStr>(
     asked: &Remembered,
     there: &Remembered,
-) -> Result<Made, Fail> {
-    let mismatch = |message: &str| {
-        Fail::Ours(Error::Conflict {
-            code: "idempotency_mismatch",
-            message: message.to_owned(),
-        })
-    };
+) -> Result<Option<Id>, Error> {
     if asked.request_hash != there.request_hash {
-        return Err(mismatch("the key was used for another request"));
+        return Err(Error::mismatch("the key was used for another request"));
     }
-    let id = there.resource_id.parse::<JobId>().ok();
-    let row = match id {
-        Some(id) => job::get(tx, Some(tenant), &id)?,
-        None => None,
-    };
-    row.map(Made::There)
-        .ok_or_else(|| mismatch("what the key was used for is gone"))
+    Ok(there.resource_id.parse().ok())
 }
 
 fn count(tx: &mut Tx<'_>, plan: &Plan) -> Result<Option<u64>, Fail> {

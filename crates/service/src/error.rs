@@ -97,10 +97,17 @@ impl Error {
     }
 
     pub(crate) fn conflict(message: impl Into<String>) -> Error {
-        Error::Conflict {
-            code: "conflict",
-            message: message.into(),
-        }
+        Error::conflict_of("conflict", message)
+    }
+
+    pub(crate) fn conflict_of(code: &'static str, message: impl Into<String>) -> Error {
+        let message = message.into();
+        Error::Conflict { code, message }
+    }
+
+    /// A key of idempotency that does not fit the request.
+    pub(crate) fn mismatch(message: &str) -> Error {
+        Error::conflict_of("idempotency_mismatch", message)
     }
 
     pub(crate) fn invalid(
@@ -147,6 +154,17 @@ impl From<Denied> for Error {
             Denied::StaleEpoch { .. } => Error::Stale,
             Denied::Finished | Denied::State { .. } => Error::conflict(denied.to_string()),
         }
+    }
+}
+
+impl From<model::sandbox::Denied> for Error {
+    fn from(denied: model::sandbox::Denied) -> Error {
+        let code = match denied.state {
+            "destroying" | "destroyed" | "failed" => "sandbox_gone",
+            "paused" => "sandbox_paused",
+            _ => "conflict",
+        };
+        Error::conflict_of(code, denied.to_string())
     }
 }
 

@@ -12,7 +12,8 @@
 //! never speak HTTP, never write SQL, and never wait while it holds a lock.
 //!
 //! Reading order: `ctx`, `error`, `change` (decide and write), `job`, `create`, `poll` and `wake` (how
-//! work finds a node), `report` (what nodes say), `lose` (when they say nothing), `loops`.
+//! work finds a node), `report` (what nodes say), `lose` (when they say nothing), `sandbox` (those that
+//! live on, by the same means), `loops`.
 
 mod artifact;
 mod blob;
@@ -31,6 +32,7 @@ mod node;
 mod output;
 mod poll;
 mod report;
+mod sandbox;
 mod wake;
 
 pub use crate::artifact::NewArtifact;
@@ -42,14 +44,18 @@ pub use crate::error::Error;
 pub use crate::job::JobPage;
 pub use crate::node::{Beat, LeaseRef, NodeHello, Registered};
 pub use crate::output::{OutputPage, OutputPiece, Stream};
-pub use crate::poll::Polled;
+pub use crate::poll::{Free, Polled};
 pub use crate::report::{Finished, Report, Started};
+pub use crate::sandbox::{
+    SandboxAsk, SandboxLife, SandboxPage, SandboxRef, SandboxSaid, SandboxWork, sandbox_life_ms,
+};
 pub use model::event::Event;
 pub use model::spec::Invalid;
 pub use store::artifact::ArtifactRow;
 pub use store::blob::{Blobs, Written};
 pub use store::job::JobRow;
 pub use store::output::Segment;
+pub use store::sandbox::{SandboxFilter, SandboxRow};
 
 use crate::create::Room;
 use crate::loops::Watch;
@@ -73,6 +79,7 @@ struct Inner {
     wake: Wake,
     free_disk: FreeDisk,
     room: Mutex<Room>,
+    sandbox_room: Mutex<Room>,
     watch: Mutex<Watch>,
     /// The part of the blobs that is looked through next. It starts somewhere else in each hour, so that
     /// processes that live for one command look everywhere too.
@@ -105,6 +112,7 @@ impl Service {
             wake: Wake::new(),
             free_disk: Box::new(free_disk),
             room: Mutex::default(),
+            sandbox_room: Mutex::default(),
             watch,
             sweep: AtomicU8::new(first_part(clock_now)),
             blob_gate: tokio::sync::Mutex::default(),
@@ -155,9 +163,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Random bytes for a new id.
-fn random() -> Result<[u8; 10], Error> {
-    let mut bytes = [0; 10];
+/// Random bytes, for a new id or a secret.
+fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
     match getrandom::fill(&mut bytes) {
         Ok(()) => Ok(bytes),
         Err(error) => Err(Error::internal("get random bytes", error.to_string())),

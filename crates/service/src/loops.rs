@@ -2,11 +2,13 @@
 //! what has been kept long enough goes. Each pass is bounded and can be called by itself; each can die
 //! anywhere and be run again.
 
+mod due;
 mod expire;
 mod prune;
 mod reap;
 mod uploads;
 
+pub use due::{Due, due_pass};
 pub use expire::{Expired, expire_pass};
 pub use prune::{Pruned, prune_pass};
 pub use reap::{Reaped, reap_pass};
@@ -17,8 +19,12 @@ use crate::Service;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Time between two passes: much less than any time that they judge.
-const EVERY: Duration = Duration::from_secs(5);
+/// Time between two looks for sandboxes whose time is over: whoever gave one five seconds looks after six
+/// whether it is gone. Such a look reads an index that is empty most of the time.
+const TICK: Duration = Duration::from_millis(500);
+/// Of so many ticks, one makes the other passes: every five seconds, which is much less than any time that
+/// they judge.
+const ROUND_TICKS: u32 = 10;
 /// Of so many rounds, one removes what has been kept long enough, which is long in any case: once a minute.
 const PRUNE_ROUNDS: u32 = 12;
 /// Rows that one pass changes at most, so that requests are answered between two passes.
@@ -26,10 +32,10 @@ const BATCH: u32 = 200;
 
 /// Runs all passes until `stop` says true or is dropped.
 pub async fn run(service: Service, mut stop: watch::Receiver<bool>) {
-    let mut until_prune = 0;
+    let (mut until_round, mut until_prune) = (ROUND_TICKS, 0);
     loop {
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(TICK) => {}
             changed = stop.changed() => {
                 if changed.is_err() || *stop.borrow_and_update() {
                     return;
@@ -37,6 +43,12 @@ pub async fn run(service: Service, mut stop: watch::Receiver<bool>) {
                 continue;
             }
         }
+        due(&service).await;
+        until_round -= 1;
+        if until_round > 0 {
+            continue;
+        }
+        until_round = ROUND_TICKS;
         reap(&service).await;
         expire(&service).await;
         if until_prune > 0 {
@@ -57,6 +69,14 @@ async fn reap(service: &Service) {
         }
         Ok(_) => {}
         Err(error) => tracing::warn!(error = error.cause(), "failed to judge silent nodes"),
+    }
+}
+
+async fn due(service: &Service) {
+    match due_pass(service).await {
+        Ok(due) if due != Due::default() => tracing::debug!(?due, "sandboxes came to their time"),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(error = error.cause(), "failed to look after sandboxes"),
     }
 }
 

@@ -4,8 +4,9 @@ use crate::blob::HELD_MAX;
 use crate::change::{Note, apply};
 use crate::error::Fail;
 use crate::lose::lose;
-use crate::{Ctx, Error, Service};
-use model::id::{JobId, NodeId, TenantId};
+use crate::sandbox::{SandboxLife, SandboxRef, SandboxWork, change, work};
+use crate::{Ctx, Error, Service, locked};
+use model::id::{JobId, NodeId, SandboxId, TenantId};
 use model::job::{JobEvent, JobState};
 use model::limits;
 use model::node::{Connectivity, NodeEvent, NodeState, Scheduling};
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, HashSet};
 use store::event::{self, NewEvent};
 use store::job::{self, JobRow};
 use store::node::{self, NodeRow};
+use store::sandbox::SandboxRow;
 use store::{Tx, queue};
 
 /// Texts that a node says about itself, and how many of them.
@@ -48,6 +50,8 @@ pub struct Registered {
     pub heartbeat_ms: u64,
     /// The jobs that it is believed to have.
     pub held: Vec<JobRow>,
+    /// The sandboxes that it is believed to have.
+    pub sandboxes: Vec<SandboxRow>,
 }
 
 /// A job under one lease.
@@ -68,6 +72,12 @@ pub struct Beat {
     pub cancel: Vec<LeaseRef>,
     /// Jobs that are not its own any more.
     pub stale: Vec<LeaseRef>,
+    /// All orders for sandboxes, told before or not.
+    pub sandboxes: Vec<SandboxWork>,
+    /// How long each sandbox that stands may live on.
+    pub sandbox_lives: Vec<SandboxLife>,
+    /// Sandboxes that are not its own any more.
+    pub stale_sandboxes: Vec<SandboxRef>,
 }
 
 /// The lease of a job that has one.
@@ -97,7 +107,8 @@ impl Service {
         check_hello(&hello)?;
         let now = self.now_ms();
         let note = Note::new(ctx, now);
-        let held = self
+        let wake = self.wake().of_node(&id);
+        let (held, sandboxes) = self
             .unit(move |tx| {
                 let before = node::get(tx, &id)?;
                 let state = match &before {
@@ -114,32 +125,40 @@ impl Service {
                 if was != Some(row.state.connectivity) {
                     note_node(tx, &row, "node.online", &note)?;
                 }
-                Ok(job::held_by(tx, &id, HELD_MAX)?)
+                let held = job::held_by(tx, &id, HELD_MAX)?;
+                Ok((held, work::held_by(tx, &id)?))
             })
             .await?;
+        // A new process knows nothing of what the one before was told.
+        locked(&wake.told_sandboxes).clear();
         Ok(Registered {
             lease_ms: limits::LEASE_MS,
             heartbeat_ms: limits::HEARTBEAT_MS,
             held,
+            sandboxes,
         })
     }
 
-    /// A node renews all its leases, and learns which jobs are to end and which are not its own.
+    /// A node renews all its leases, and learns which jobs are to end, what is to be done with sandboxes, and
+    /// what is not its own.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when another process has registered for this node.
+    /// [`Error::Conflict`] when another process has registered for this node; [`Error::Invalid`].
     pub async fn node_heartbeat(
         &self,
         ctx: &Ctx,
         incarnation: &str,
         running: &[LeaseRef],
+        sandboxes: &[SandboxRef],
     ) -> Result<Beat, Error> {
+        work::check_refs(sandboxes)?;
         let id = ctx.only_node()?.clone();
         let now = self.now_ms();
         let note = Note::new(ctx, now).because("the node does not know of the lease");
         let known: HashSet<LeaseRef> = running.iter().cloned().collect();
-        let incarnation = incarnation.to_owned();
-        let (held, requeued) = self
+        let sandbox_note = change::Note::new(ctx, now);
+        let (incarnation, has) = (incarnation.to_owned(), sandboxes.to_vec());
+        let seen = self
             .unit(move |tx| {
                 let until = now.saturating_add(limits::LEASE_MS);
                 if !node::renew(tx, &id, &incarnation, until)? {
@@ -148,22 +167,23 @@ impl Service {
                 heard(tx, &id, &note)?;
                 let held = job::held_by(tx, &id, HELD_MAX)?;
                 let requeued = requeue_unknown(tx, &held, &known, &note)?;
-                Ok((held, requeued))
+                let sandboxes = work::held_by(tx, &id)?;
+                let failed = work::fail_unknown(tx, &sandboxes, &has, &sandbox_note)?;
+                Ok(Seen {
+                    held,
+                    requeued,
+                    sandboxes,
+                    failed,
+                })
             })
             .await?;
-        for row in &requeued {
+        for row in &seen.requeued {
             self.announce(row);
         }
-        let ours: HashSet<LeaseRef> = held.iter().map(lease_ref).collect();
-        Ok(Beat {
-            lease_ms: limits::LEASE_MS,
-            cancel: held.iter().filter(is_stopping).map(lease_ref).collect(),
-            stale: running
-                .iter()
-                .filter(|lease| !ours.contains(lease))
-                .cloned()
-                .collect(),
-        })
+        for row in &seen.failed {
+            self.announce_sandbox(row);
+        }
+        Ok(beat_of(&seen, running, sandboxes, now))
     }
 
     /// A node says goodbye: it is forgotten, and what it has, or what waits for it alone, is judged lost.
@@ -175,16 +195,61 @@ impl Service {
         let note = Note::new(ctx, self.now_ms());
         loop {
             let (id, note) = (id.clone(), note.clone());
-            // The node goes first: if the process ends before the last job is judged, the reaper finds
-            // jobs whose node is not there.
+            // The node goes first: if the process ends before the last job or sandbox is judged, the
+            // reaper finds those whose node is not there.
             let (rows, most) = self.unit(move |tx| gone(tx, &id, &note)).await?;
             for row in &rows {
                 self.announce(row);
             }
             if most < HELD_MAX as usize {
-                return Ok(());
+                break;
             }
         }
+        self.lose_sandboxes(&id, &change::Note::new(ctx, note.at_ms))
+            .await
+    }
+
+    /// Judges the sandboxes of a node that is gone.
+    async fn lose_sandboxes(&self, id: &NodeId, note: &change::Note) -> Result<(), Error> {
+        let (id, note) = (id.clone(), note.clone());
+        let lost = self.unit(move |tx| {
+            let mut lost = Vec::new();
+            for row in work::held_by(tx, &id)? {
+                lost.extend(change::lose(tx, &row, note.clone())?);
+            }
+            Ok::<_, Fail>(lost)
+        });
+        for row in &lost.await? {
+            self.announce_sandbox(row);
+        }
+        Ok(())
+    }
+}
+
+/// What a heartbeat has found and changed.
+struct Seen {
+    held: Vec<JobRow>,
+    requeued: Vec<JobRow>,
+    sandboxes: Vec<SandboxRow>,
+    failed: Vec<SandboxRow>,
+}
+
+/// What a node is told by its heartbeat. Pure.
+fn beat_of(seen: &Seen, running: &[LeaseRef], has: &[SandboxRef], now: u64) -> Beat {
+    let ours: HashSet<LeaseRef> = seen.held.iter().map(lease_ref).collect();
+    let stopping = seen.held.iter().filter(is_stopping);
+    let stale = running.iter().filter(|lease| !ours.contains(lease));
+    let failed: HashSet<&SandboxId> = seen.failed.iter().map(|row| &row.id).collect();
+    let stand = |row: &&SandboxRow| !failed.contains(&row.id);
+    let standing: Vec<&SandboxRow> = seen.sandboxes.iter().filter(stand).collect();
+    let sandboxes = work::beat(&standing, has, now);
+    Beat {
+        lease_ms: limits::LEASE_MS,
+        cancel: stopping.map(lease_ref).collect(),
+        stale: stale.cloned().collect(),
+        sandboxes: sandboxes.works,
+        sandbox_lives: sandboxes.lives,
+        stale_sandboxes: sandboxes.stale,
     }
 }
 

@@ -7,12 +7,17 @@ use crate::error::Fail;
 use crate::hand::Undelivered;
 use crate::job::until;
 use crate::node::{LeaseRef, lease_ref, unregistered};
-use crate::wake::{FLOOR, NodeWake};
+use crate::sandbox::SandboxWork;
+use crate::sandbox::work::{Untold, untold as untold_orders, wanted_of};
+use crate::wake::{FLOOR, Handed, NodeWake, Takes};
 use crate::{Ctx, Error, Service, locked};
 use model::id::NodeId;
 use model::limits;
+use std::pin::Pin;
 use std::time::Duration;
 use store::job::JobRow;
+use store::sandbox::SandboxRow;
+use tokio::sync::futures::Notified;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -26,13 +31,70 @@ pub struct Polled {
     pub leases: Vec<JobRow>,
     /// Jobs that are to end, each told once; heartbeats say them again.
     pub cancel: Vec<LeaseRef>,
+    /// Orders for sandboxes, each told once; heartbeats say them again.
+    pub sandboxes: Vec<SandboxWork>,
+}
+
+/// How much a node can take now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Free {
+    /// So many jobs.
+    pub slots: u32,
+    /// So many sandboxes that live on.
+    pub sandboxes: u32,
+}
+
+impl From<u32> for Free {
+    /// A node that takes jobs only.
+    fn from(slots: u32) -> Free {
+        let sandboxes = 0;
+        Free { slots, sandboxes }
+    }
 }
 
 /// What a look at the database says about a node that asks.
 struct Look {
     cancel: Vec<LeaseRef>,
-    something_waits: bool,
+    wanted: Vec<SandboxRow>,
+    job_waits: bool,
+    sandbox_waits: bool,
     gets_work: bool,
+}
+
+/// What a poll has found, on its way to the node.
+struct Found {
+    leases: Undelivered,
+    cancel: Vec<LeaseRef>,
+    sandboxes: Untold,
+}
+
+impl Found {
+    fn is_empty(&self) -> bool {
+        self.leases.is_empty() && self.cancel.is_empty() && self.sandboxes.is_empty()
+    }
+
+    fn deliver(self) -> Polled {
+        Polled {
+            leases: self.leases.deliver(),
+            cancel: self.cancel,
+            sandboxes: self.sandboxes.deliver(),
+        }
+    }
+}
+
+impl Handed {
+    fn deliver(self) -> Polled {
+        match self {
+            Handed::Jobs(jobs) => Polled {
+                leases: jobs.deliver(),
+                ..Polled::default()
+            },
+            Handed::Sandboxes(orders) => Polled {
+                sandboxes: orders.deliver(),
+                ..Polled::default()
+            },
+        }
+    }
 }
 
 impl Service {
@@ -44,10 +106,10 @@ impl Service {
         &self,
         ctx: &Ctx,
         incarnation: &str,
-        free_slots: u32,
+        free: impl Into<Free>,
         wait: Duration,
     ) -> Result<Polled, Error> {
-        let node = ctx.only_node()?;
+        let (node, free) = (ctx.only_node()?, free.into());
         let until = until(wait, limits::POLL_WAIT_MAX_MS);
         let wake = self.wake().of_node(node);
         loop {
@@ -56,52 +118,83 @@ impl Service {
             tokio::pin!(queued);
             queued.as_mut().enable();
             let look = self.look_for(node, incarnation).await?;
-            let cancel = untold(&wake, look.cancel);
-            let may_take = free_slots > 0 && look.gets_work;
-            let mut claimed = Undelivered::new(self, Vec::new());
-            if may_take && look.something_waits {
-                claimed = self.claim(ctx, node, free_slots.min(CLAIM_MAX)).await?;
-            }
-            if !claimed.is_empty() || !cancel.is_empty() || Instant::now() >= until {
-                return Ok(Polled {
-                    leases: claimed.deliver(),
-                    cancel,
-                });
+            let free = if look.gets_work {
+                free
+            } else {
+                Free::default()
+            };
+            let found = self.find(ctx, node, &wake, free, look).await?;
+            if !found.is_empty() || Instant::now() >= until {
+                return Ok(found.deliver());
             }
             let until = until.min(Instant::now() + FLOOR);
-            let place = if may_take {
-                self.wake().park(node)
-            } else {
-                None
-            };
-            let Some((number, mut handed)) = place else {
-                tokio::select! {
-                    () = &mut queued, if may_take => {}
-                    () = wake.cancel.notified() => {}
-                    () = tokio::time::sleep_until(until) => {}
-                }
-                continue;
-            };
-            let got = tokio::select! {
-                biased;
-                got = &mut handed => Some(got),
-                () = &mut queued => None,
-                () = wake.cancel.notified() => None,
-                () = tokio::time::sleep_until(until) => None,
-            };
-            let got = match got {
-                Some(got) => got.ok(),
-                None if self.wake().unpark(number) => None,
-                // A request for a job has taken this poll, and its commit is under way.
-                None => handed.await.ok(),
-            };
-            if let Some(job) = got {
-                return Ok(Polled {
-                    leases: job.deliver(),
-                    cancel: Vec::new(),
-                });
+            if let Some(handed) = self.stand_by(node, &wake, free, queued, until).await {
+                return Ok(handed.deliver());
             }
         }
+    }
+
+    /// What there is for a node by a look, and what it takes of what waits.
+    async fn find(
+        &self,
+        ctx: &Ctx,
+        node: &NodeId,
+        wake: &NodeWake,
+        free: Free,
+        look: Look,
+    ) -> Result<Found, Error> {
+        let mut leases = Undelivered::new(self, Vec::new());
+        if free.slots > 0 && look.job_waits {
+            leases = self.claim(ctx, node, free.slots.min(CLAIM_MAX)).await?;
+        }
+        let mut wanted = look.wanted;
+        if free.sandboxes > 0 && look.sandbox_waits {
+            let most = free.sandboxes.min(CLAIM_MAX);
+            wanted.extend(self.place_sandboxes(ctx, node, most).await?);
+        }
+        let orders = untold_orders(wake, wanted);
+        Ok(Found {
+            leases,
+            cancel: untold(wake, look.cancel),
+            sandboxes: Untold::new(self, node, orders.iter().collect()),
+        })
+    }
+
+    /// Waits for a hand-over, or until it is worth another look.
+    async fn stand_by(
+        &self,
+        node: &NodeId,
+        wake: &NodeWake,
+        free: Free,
+        queued: Pin<&mut Notified<'_>>,
+        until: Instant,
+    ) -> Option<Handed> {
+        let takes = Takes {
+            jobs: free.slots > 0,
+            sandboxes: free.sandboxes > 0,
+        };
+        let takes_any = takes.jobs || takes.sandboxes;
+        let place = takes_any.then(|| self.wake().park(node, takes)).flatten();
+        let Some((number, mut handed)) = place else {
+            tokio::select! {
+                () = queued, if takes_any => {}
+                () = wake.news.notified() => {}
+                () = tokio::time::sleep_until(until) => {}
+            }
+            return None;
+        };
+        let got = tokio::select! {
+            biased;
+            got = &mut handed => return got.ok(),
+            () = queued => self.wake().unpark(number),
+            () = wake.news.notified() => self.wake().unpark(number),
+            () = tokio::time::sleep_until(until) => self.wake().unpark(number),
+        };
+        if got {
+            return None;
+        }
+        // A request has taken this poll, and its commit is under way.
+        handed.await.ok()
     }
 
     async fn look_for(&self, node: &NodeId, incarnation: &str) -> Result<Look, Error> {
@@ -115,7 +208,9 @@ impl Service {
             let stopping = store::job::stopping_on(tx, &node, HELD_MAX)?;
             Ok(Look {
                 cancel: stopping.iter().map(lease_ref).collect(),
-                something_waits: !store::queue::is_empty(tx, &node)?,
+                wanted: wanted_of(tx, &node)?,
+                job_waits: !store::queue::is_empty(tx, &node)?,
+                sandbox_waits: store::sandbox::is_requested(tx, &node)?,
                 gets_work: gets_work(tx, &node, now)?,
             })
         })

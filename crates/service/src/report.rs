@@ -438,7 +438,7 @@ fn check_pieces(pieces: &[OutputPiece]) -> Result<(), Error> {
     Err(Error::invalid("segments", "too_long", message))
 }
 
-fn check_clauses(clauses: &[Enforced]) -> Result<(), Error> {
+pub(crate) fn check_clauses(clauses: &[Enforced]) -> Result<(), Error> {
     if clauses.len() <= CLAUSES_MAX {
         return Ok(());
     }

@@ -2,11 +2,14 @@
 
 use crate::hand::Undelivered;
 use crate::locked;
-use model::id::{JobId, NodeId};
+use crate::sandbox::SandboxRef;
+use crate::sandbox::work::Untold;
+use model::id::{JobId, NodeId, SandboxId};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use store::job::JobRow;
+use store::sandbox::SandboxRow;
 use tokio::sync::{Notify, broadcast, futures::Notified, oneshot};
 use tokio::time::Instant;
 
@@ -16,7 +19,7 @@ pub(crate) const FLOOR: Duration = Duration::from_secs(1);
 const NEWS_MAX: usize = 1024;
 /// Polls that wait for a hand-over at one time; the others wait for the queue.
 const PARKED_MAX: usize = 1024;
-/// Nodes whose cancels are remembered; past this, the ones that nobody polls for are forgotten.
+/// Nodes for which is remembered what they were told; past this, the ones that nobody polls for are forgotten.
 const NODES_MAX: usize = 4096;
 
 /// What has become of a job.
@@ -38,13 +41,47 @@ pub(crate) struct Told {
     row: Option<Arc<JobRow>>,
 }
 
-/// Jobs of one node that are to end.
+/// What one node is to be told: jobs that are to end, and orders for sandboxes.
 #[derive(Debug, Default)]
 pub(crate) struct NodeWake {
-    /// There may be one that it was not told.
-    pub(crate) cancel: Notify,
-    /// Those that it was told by a poll, so that the next poll can wait.
+    /// There may be something that it was not told.
+    pub(crate) news: Notify,
+    /// Jobs to end that it was told by a poll, so that the next poll can wait.
     pub(crate) told: Mutex<HashSet<(JobId, u64)>>,
+    /// The same for orders.
+    pub(crate) told_sandboxes: Mutex<HashSet<SandboxRef>>,
+}
+
+/// What a poll waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum For {
+    /// Jobs of a queue.
+    Jobs,
+    /// Sandboxes that live on.
+    Sandboxes,
+}
+
+/// What a poll takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Takes {
+    pub(crate) jobs: bool,
+    pub(crate) sandboxes: bool,
+}
+
+impl Takes {
+    fn has(self, what: For) -> bool {
+        match what {
+            For::Jobs => self.jobs,
+            For::Sandboxes => self.sandboxes,
+        }
+    }
+}
+
+/// What a poll is handed.
+#[derive(Debug)]
+pub(crate) enum Handed {
+    Jobs(Undelivered),
+    Sandboxes(Untold),
 }
 
 /// A poll that waits for a hand-over.
@@ -52,13 +89,19 @@ pub(crate) struct NodeWake {
 pub(crate) struct Parked {
     number: u64,
     pub(crate) node: NodeId,
-    hand: oneshot::Sender<Undelivered>,
+    takes: Takes,
+    hand: oneshot::Sender<Handed>,
 }
 
 impl Parked {
-    /// Gives it a job. If it is gone, the job goes back by itself.
-    pub(crate) fn hand(self, job: Undelivered) {
-        drop(self.hand.send(job));
+    /// Gives it jobs. If it is gone, they go back by themselves.
+    pub(crate) fn hand_jobs(self, jobs: Undelivered) {
+        drop(self.hand.send(Handed::Jobs(jobs)));
+    }
+
+    /// Gives it orders. If it is gone, the next poll of the node gets them.
+    pub(crate) fn hand_sandboxes(self, orders: Untold) {
+        drop(self.hand.send(Handed::Sandboxes(orders)));
     }
 }
 
@@ -73,6 +116,7 @@ struct Parking {
 pub(crate) struct Wake {
     queue: Notify,
     jobs: broadcast::Sender<Told>,
+    sandboxes: broadcast::Sender<Arc<SandboxRow>>,
     nodes: Mutex<HashMap<NodeId, Arc<NodeWake>>>,
     parking: Mutex<Parking>,
 }
@@ -82,6 +126,7 @@ impl Wake {
         Wake {
             queue: Notify::new(),
             jobs: broadcast::Sender::new(NEWS_MAX),
+            sandboxes: broadcast::Sender::new(NEWS_MAX),
             nodes: Mutex::default(),
             parking: Mutex::default(),
         }
@@ -119,9 +164,21 @@ impl Wake {
         self.jobs.subscribe()
     }
 
-    /// A job of this node is to end.
+    /// A sandbox has become this.
+    pub(crate) fn sandbox_is(&self, row: &SandboxRow) {
+        if self.sandboxes.receiver_count() > 0 {
+            // The last listener may go away at this moment.
+            drop(self.sandboxes.send(Arc::new(row.clone())));
+        }
+    }
+
+    pub(crate) fn sandboxes(&self) -> broadcast::Receiver<Arc<SandboxRow>> {
+        self.sandboxes.subscribe()
+    }
+
+    /// A job of this node is to end, or there is an order for it.
     pub(crate) fn node(&self, node: &NodeId) {
-        self.of_node(node).cancel.notify_one();
+        self.of_node(node).news.notify_one();
     }
 
     pub(crate) fn of_node(&self, node: &NodeId) -> Arc<NodeWake> {
@@ -133,7 +190,11 @@ impl Wake {
     }
 
     /// Waits for a hand-over; `None` when too many do already.
-    pub(crate) fn park(&self, node: &NodeId) -> Option<(u64, oneshot::Receiver<Undelivered>)> {
+    pub(crate) fn park(
+        &self,
+        node: &NodeId,
+        takes: Takes,
+    ) -> Option<(u64, oneshot::Receiver<Handed>)> {
         let mut parking = locked(&self.parking);
         // Polls whose connection broke leave their place behind.
         parking.polls.retain(|poll| !poll.hand.is_closed());
@@ -146,6 +207,7 @@ impl Wake {
         parking.polls.push_back(Parked {
             number,
             node: node.clone(),
+            takes,
             hand,
         });
         Some((number, handed))
@@ -159,11 +221,13 @@ impl Wake {
         parking.polls.len() < before
     }
 
-    /// The poll that has waited longest and may take a job for `pin`.
-    pub(crate) fn take_parked(&self, pin: Option<&NodeId>) -> Option<Parked> {
+    /// The poll that has waited longest and may take what is for `pin`.
+    pub(crate) fn take_parked(&self, what: For, pin: Option<&NodeId>) -> Option<Parked> {
         let mut parking = locked(&self.parking);
-        let fits =
-            |poll: &Parked| !poll.hand.is_closed() && pin.is_none_or(|pin| *pin == poll.node);
+        let fits = |poll: &Parked| {
+            let ours = pin.is_none_or(|pin| *pin == poll.node);
+            ours && poll.takes.has(what) && !poll.hand.is_closed()
+        };
         let place = parking.polls.iter().position(fits)?;
         parking.polls.remove(place)
     }
@@ -194,4 +258,25 @@ pub(crate) async fn news(
             },
         }
     }
+}
+
+/// Waits until there is news of a sandbox, but no longer than a moment or `until`. Gives the sandbox when
+/// the news brought it; otherwise it is to be looked at.
+pub(crate) async fn sandbox_news(
+    news: &mut broadcast::Receiver<Arc<SandboxRow>>,
+    id: &SandboxId,
+    until: Instant,
+) -> Option<Arc<SandboxRow>> {
+    let next = async {
+        loop {
+            match news.recv().await {
+                Ok(row) if row.id == *id => return Some(row),
+                Ok(_) => {}
+                // Missed some: look. It cannot be closed, because whoever waits has the sender.
+                Err(_) => return None,
+            }
+        }
+    };
+    let floor = until.min(Instant::now() + FLOOR);
+    tokio::time::timeout_at(floor, next).await.ok().flatten()
 }

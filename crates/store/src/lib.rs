@@ -25,6 +25,7 @@ pub mod output;
 mod postgres;
 pub mod prune;
 pub mod queue;
+pub mod sandbox;
 mod sqlite;
 pub mod upload;
 mod work;

@@ -4,8 +4,14 @@ use crate::StoreError;
 
 /// The steps of each database, in order; step N makes version N. Steps that were released are never
 /// changed, only followed by others.
-const SQLITE: &[&str] = &[include_str!("../migrations/sqlite/0001_init.sql")];
-const POSTGRES: &[&str] = &[include_str!("../migrations/postgres/0001_init.sql")];
+const SQLITE: &[&str] = &[
+    include_str!("../migrations/sqlite/0001_init.sql"),
+    include_str!("../migrations/sqlite/0002_sandbox.sql"),
+];
+const POSTGRES: &[&str] = &[
+    include_str!("../migrations/postgres/0001_init.sql"),
+    include_str!("../migrations/postgres/0002_sandbox.sql"),
+];
 
 /// The version that this program knows.
 fn known(steps: &[&str]) -> i64 {

@@ -101,6 +101,7 @@ impl Client {
     }
 }
 
-fn wait_query(wait: Option<Duration>) -> String {
+/// `?wait=`, if anybody waits.
+pub(super) fn wait_query(wait: Option<Duration>) -> String {
     routes::query(&[("wait", wait.map(wait_to_text))])
 }

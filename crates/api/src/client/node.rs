@@ -8,6 +8,7 @@ use tokio::io::AsyncRead;
 use super::body::RequestBody;
 use super::{Client, ClientError, Download, UPLOAD_DEADLINE, WAIT_GRACE};
 use crate::artifact::ArtifactView;
+use crate::node::SandboxReport;
 use crate::node::{
     ArtifactPutQuery, JobFinished, JobOutput, JobRelease, JobStarted, NodeHeartbeat,
     NodeHeartbeatAnswer, NodePoll, NodePollAnswer, NodeRegister, NodeRegistered, ReportAnswer,
@@ -95,6 +96,19 @@ impl Client {
     ) -> Result<ReportAnswer, ClientError> {
         self.post(routes::fill(routes::NODE_JOB_RELEASE, &[job_id]), report)
             .await
+    }
+
+    /// Says what has become of a sandbox.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn node_sandbox_report(
+        &self,
+        sandbox_id: &str,
+        report: &SandboxReport,
+    ) -> Result<ReportAnswer, ClientError> {
+        let path = routes::fill(routes::NODE_SANDBOX_REPORT, &[sandbox_id]);
+        self.post(path, report).await
     }
 
     /// Delivers one file that is to be kept. With a size, the reader must yield exactly so many

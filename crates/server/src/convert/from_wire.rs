@@ -17,8 +17,8 @@ use service::{Finished, LeaseRef, NewArtifact, NodeHello, OutputPiece, Started, 
 
 use crate::error::Error;
 
-/// The profile of a job that names none.
-const PROFILE_DEFAULT: &str = "default";
+/// The profile of a job or a sandbox that names none.
+pub(super) const PROFILE_DEFAULT: &str = "default";
 
 pub(crate) fn job_spec(job: JobCreate) -> Result<JobSpec, Error> {
     Ok(JobSpec {
@@ -40,7 +40,7 @@ pub(crate) fn job_spec(job: JobCreate) -> Result<JobSpec, Error> {
     })
 }
 
-fn asked_limits(asked: LimitsAsked) -> AskedLimits {
+pub(super) fn asked_limits(asked: LimitsAsked) -> AskedLimits {
     AskedLimits {
         cpu_millis: asked.cpu_millis,
         memory_bytes: asked.memory_bytes,
@@ -58,11 +58,11 @@ fn input_file(file: FileInput) -> InputFile {
     }
 }
 
-fn node_id(text: &str) -> Result<NodeId, Error> {
+pub(super) fn node_id(text: &str) -> Result<NodeId, Error> {
     text.parse().map_err(|error| bad_id("node", &error))
 }
 
-fn bad_id(field: &str, error: &model::id::IdError) -> Error {
+pub(super) fn bad_id(field: &str, error: &model::id::IdError) -> Error {
     Error::field(Code::InvalidArgument, field, error.to_string())
 }
 
@@ -109,7 +109,7 @@ fn outcome(report: OutcomeReport) -> Result<Outcome, Error> {
     })
 }
 
-fn enforcement(clauses: Vec<api::job::Enforced>) -> Vec<Enforced> {
+pub(super) fn enforcement(clauses: Vec<api::job::Enforced>) -> Vec<Enforced> {
     let one = |clause: api::job::Enforced| Enforced {
         clause: clause.clause,
         how: clause.how,

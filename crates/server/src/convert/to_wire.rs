@@ -1,5 +1,6 @@
 //! What is, in the words of the wire.
 
+use crate::convert::sandbox;
 use api::artifact::{ArtifactList, ArtifactView};
 use api::blob::BlobView;
 use api::encoding;
@@ -68,12 +69,17 @@ pub(crate) fn job_list(page: JobPage) -> JobList {
 
 /// How many of these jobs fit on a page; at least one.
 pub(crate) fn fitting(rows: &[JobRow]) -> usize {
+    fitting_of(rows.iter().map(|row| weight(&row.spec)))
+}
+
+/// How many things of these lengths fit on a page; at least one.
+pub(super) fn fitting_of(weights: impl Iterator<Item = usize>) -> usize {
     let mut bytes = 0;
-    let fits = rows.iter().take_while(|row| {
-        bytes += weight(&row.spec);
+    let fits = |weight: &usize| {
+        bytes += weight;
         bytes <= PAGE_BYTES
-    });
-    fits.count().max(1)
+    };
+    weights.take_while(fits).count().max(1)
 }
 
 /// About how long a job is on the wire: what a request can make long, and the rest.
@@ -173,7 +179,7 @@ pub(crate) fn blob(written: Written) -> BlobView {
     }
 }
 
-pub(crate) fn registered(ctx: &Ctx, registered: Registered) -> NodeRegistered {
+pub(crate) fn registered(ctx: &Ctx, registered: Registered, now_ms: u64) -> NodeRegistered {
     let node_id = match &ctx.caller {
         Caller::Node(node) => node.to_string(),
         Caller::User | Caller::Internal => String::new(),
@@ -183,6 +189,7 @@ pub(crate) fn registered(ctx: &Ctx, registered: Registered) -> NodeRegistered {
         lease_ms: registered.lease_ms,
         heartbeat_ms: registered.heartbeat_ms,
         held: registered.held.into_iter().map(held_lease).collect(),
+        held_sandboxes: sandbox::held(registered.sandboxes, now_ms),
     }
 }
 
@@ -201,6 +208,9 @@ pub(crate) fn renewed(renewed: Beat) -> NodeHeartbeatAnswer {
         lease_ms: renewed.lease_ms,
         cancel: job_refs(renewed.cancel),
         stale: job_refs(renewed.stale),
+        sandboxes: sandbox::works(renewed.sandboxes),
+        sandbox_lives: sandbox::lives(renewed.sandbox_lives),
+        stale_sandboxes: sandbox::refs(renewed.stale_sandboxes),
     }
 }
 
@@ -208,6 +218,7 @@ pub(crate) fn polled(polled: Polled) -> NodePollAnswer {
     NodePollAnswer {
         leases: polled.leases.into_iter().map(lease).collect(),
         cancel: job_refs(polled.cancel),
+        sandboxes: sandbox::works(polled.sandboxes),
     }
 }
 
@@ -322,7 +333,7 @@ fn lease_spec(spec: JobSpec) -> LeaseSpec {
     }
 }
 
-fn limits_asked(asked: AskedLimits) -> LimitsAsked {
+pub(super) fn limits_asked(asked: AskedLimits) -> LimitsAsked {
     LimitsAsked {
         cpu_millis: asked.cpu_millis,
         memory_bytes: asked.memory_bytes,
@@ -350,7 +361,7 @@ fn usage(usage: Usage) -> api::job::Usage {
     }
 }
 
-fn enforcement(clauses: Vec<Enforced>) -> Vec<api::job::Enforced> {
+pub(super) fn enforcement(clauses: Vec<Enforced>) -> Vec<api::job::Enforced> {
     let one = |clause: Enforced| api::job::Enforced {
         clause: clause.clause,
         how: clause.how,

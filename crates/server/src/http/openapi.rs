@@ -23,6 +23,7 @@ use crate::error::Error;
     components(schemas(ErrorBody, ErrorDetail)),
     tags(
         (name = "jobs", description = "One command in a sandbox of its own."),
+        (name = "sandboxes", description = "Sandboxes that live on."),
         (name = "blobs", description = "Bytes by their digest."),
         (name = "node", description = "What nodes say and ask. People are refused here."),
         (name = "server", description = "The server itself."),

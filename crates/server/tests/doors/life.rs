@@ -37,6 +37,7 @@ pub(crate) async fn lease(world: &World) -> Lease {
     let poll = NodePoll {
         incarnation: "first".into(),
         free_slots: 1,
+        free_sandboxes: 0,
         wait_ms: 10_000,
     };
     let mut answer = world.node.node_poll(&poll).await.unwrap();
@@ -274,6 +275,7 @@ async fn cancel_twice_is_one_cancel_and_reaches_the_node() {
     let beat = NodeHeartbeat {
         incarnation: "first".into(),
         running: vec![ours.clone(), old.clone()],
+        sandboxes: Vec::new(),
     };
     let answer = world.node.node_heartbeat(&beat).await.unwrap();
     assert_eq!((answer.cancel, answer.stale), (vec![ours], vec![old]));
@@ -426,6 +428,7 @@ async fn a_stop_lets_nobody_wait_until_the_end_of_their_time() {
     let poll = NodePoll {
         incarnation: "first".into(),
         free_slots: 1,
+        free_sandboxes: 0,
         wait_ms: 60_000,
     };
     let polling = world.node.node_poll(&poll);

@@ -16,7 +16,7 @@ use model::id::{NodeId, TenantId};
 use model::limits;
 use model::node::Scheduling;
 use std::sync::atomic::Ordering;
-use store::{idempotency, job, node, prune, queue};
+use store::{idempotency, job, node, prune, queue, sandbox};
 
 /// Jobs that go in one transaction: with the most output each, that is 64 MB, and others wait for it.
 const JOBS_AT_ONCE: u32 = 32;
@@ -32,6 +32,8 @@ const PARTS: u32 = 8;
 pub struct Pruned {
     /// Jobs that are gone, with all that belonged to them.
     pub jobs: u64,
+    /// Sandboxes that were over, with their events.
+    pub sandboxes: u64,
     /// Keys that are forgotten.
     pub keys: u64,
     /// Uploads that are forgotten.
@@ -53,6 +55,7 @@ pub struct Pruned {
 pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
     let now = service.now_ms();
     let (jobs, more_jobs) = prune_jobs(service, now).await?;
+    let (sandboxes, more_sandboxes) = prune_sandboxes(service, now).await?;
     let keys_before = now.saturating_sub(limits::IDEMPOTENCY_MS);
     let keys = service.unit(move |tx| Ok(idempotency::prune(tx, keys_before)?));
     let keys = keys.await?;
@@ -64,12 +67,13 @@ pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
     let (blobs, more_blobs) = sweep(service, now).await?;
     Ok(Pruned {
         jobs,
+        sandboxes,
         keys,
         uploads,
         nodes,
         events,
         blobs,
-        more: more_jobs || more_blobs,
+        more: more_jobs || more_sandboxes || more_blobs,
     })
 }
 
@@ -106,6 +110,35 @@ async fn prune_jobs(service: &Service, now: u64) -> Result<(u64, bool), Error> {
         }
     }
     Ok((gone, left == 0))
+}
+
+/// The same for sandboxes that are over.
+async fn prune_sandboxes(service: &Service, now: u64) -> Result<(u64, bool), Error> {
+    let old = now.saturating_sub(limits::RETAIN_JOBS_MS);
+    let recent = now.saturating_sub(limits::RETAIN_LEAST_MS);
+    let pruned = service.unit(move |tx| Ok(sandbox::prune(tx, old, BATCH)?));
+    let mut gone = pruned.await?;
+    let mut more = gone == u64::from(BATCH);
+    let mut after = None;
+    loop {
+        let last = after.take();
+        let some = service.look(move |tx| Ok(sandbox::tenants(tx, last.as_ref(), TENANTS)?));
+        let some = some.await?;
+        for tenant in &some {
+            let (tenant, keep) = (tenant.clone(), limits::RETAIN_JOBS_MAX);
+            let beyond = move |tx: &mut store::Tx<'_>| {
+                let gone = sandbox::prune_beyond(tx, &tenant, keep, recent, BATCH)?;
+                Ok(gone)
+            };
+            let beyond = service.unit(beyond).await?;
+            more |= beyond == u64::from(BATCH);
+            gone += beyond;
+        }
+        if some.len() < TENANTS as usize {
+            return Ok((gone, more));
+        }
+        after = some.last().cloned();
+    }
 }
 
 async fn tenants(service: &Service) -> Result<Vec<TenantId>, Error> {
@@ -146,7 +179,8 @@ async fn forget_one(service: &Service, id: NodeId, before: u64, now: u64) -> Res
             };
             // What it has is judged first, by the reaper, which gives it time after a start of ours.
             let held = job::held_by(tx, &id, 1)?;
-            if !held.is_empty() || !queue::pinned_to(tx, &id, 1)?.is_empty() {
+            let has_any = !held.is_empty() || sandbox::count_held(tx, &id, 1)? > 0;
+            if has_any || !queue::pinned_to(tx, &id, 1)?.is_empty() {
                 return Ok(false);
             }
             forget_node(tx, &row, &note)?;

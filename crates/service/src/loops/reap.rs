@@ -5,13 +5,14 @@ use crate::change::Note;
 use crate::error::Fail;
 use crate::lose::lose;
 use crate::node::note_node;
+use crate::sandbox::change;
 use crate::{Ctx, Error, Service, locked};
-use model::id::NodeId;
+use model::id::{NodeId, SandboxId};
 use model::job::JobState;
 use model::limits;
 use model::node::NodeEvent;
 use store::job::JobRow;
-use store::queue;
+use store::{queue, sandbox};
 
 /// Passes that are further apart than this were not running in between: the process was suspended, the
 /// clock jumped, or the database was away.
@@ -26,6 +27,8 @@ pub struct Reaped {
     pub ended: u32,
     /// Nodes that are not there any more.
     pub offline: u32,
+    /// Sandboxes that went with their node.
+    pub sandboxes: u32,
 }
 
 /// How long this process has been watching without a gap.
@@ -52,6 +55,11 @@ impl Watch {
         }
         self.last_ms = now_ms;
         now_ms.saturating_sub(self.since_ms) >= limits::LEASE_MS
+    }
+
+    /// Since when nodes could be heard without a gap.
+    pub(super) fn since_ms(&self) -> u64 {
+        self.since_ms
     }
 
     fn start_over(&mut self, now_ms: u64) {
@@ -95,7 +103,34 @@ async fn reap(service: &Service, now: u64) -> Result<Reaped, Error> {
             None => {}
         }
     }
+    let silent = service.look(move |tx| Ok(sandbox::with_silent_node(tx, now, BATCH)?));
+    for row in silent.await? {
+        reaped.sandboxes += u32::from(reap_sandbox(service, row.id, now).await?);
+    }
     Ok(reaped)
+}
+
+/// Judges one sandbox of a node that is silent.
+async fn reap_sandbox(service: &Service, id: SandboxId, now: u64) -> Result<bool, Error> {
+    let note = change::Note::new(&Ctx::internal("reap"), now);
+    let lost = service
+        .unit(move |tx| {
+            // Looked at again, in the transaction of the change: the node may have been heard since.
+            let row = sandbox::get(tx, None, &id)?.filter(|row| !row.state.is_over());
+            let Some((row, node)) = row.and_then(|row| Some((row.clone(), row.node?))) else {
+                return Ok::<_, Fail>(None);
+            };
+            let heard = store::node::get(tx, &node)?;
+            if heard.is_some_and(|heard| heard.lease_expires_at_ms >= now) {
+                return Ok(None);
+            }
+            change::lose(tx, &row, note.clone())
+        })
+        .await?;
+    if let Some(row) = &lost {
+        service.announce_sandbox(row);
+    }
+    Ok(lost.is_some())
 }
 
 /// Says of a node that it is not there. Its jobs are judged each by itself, by what the node's row says of

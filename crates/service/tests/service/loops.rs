@@ -54,7 +54,7 @@ async fn a_node_is_there_while_it_renews_and_every_change_of_that_is_an_event() 
     let node = node(1);
     world.register(&node, "a").await;
     world.register(&node, "b").await;
-    let beat = || world.service.node_heartbeat(&node, "b", &[]);
+    let beat = || world.service.node_heartbeat(&node, "b", &[], &[]);
     beat().await.unwrap();
     assert_eq!(world.node_kinds(1).await, ["node.online"]);
     world.silence().await;
@@ -74,7 +74,7 @@ async fn a_node_that_renews_keeps_its_jobs() {
     let (node, row) = world.running(spec()).await;
     for _ in 0..30 {
         world.clock.advance(30_000);
-        let beat = world.service.node_heartbeat(&node, "a", &[]);
+        let beat = world.service.node_heartbeat(&node, "a", &[], &[]);
         beat.await.unwrap();
         reap_pass(&world.service).await.unwrap();
     }
@@ -90,7 +90,7 @@ async fn a_service_that_was_away_gives_nodes_a_full_lease_to_be_heard() {
     let again = world.again();
     reap_pass(&again).await.unwrap();
     assert_eq!(world.get(&row.id).await.state.name(), "running");
-    again.node_heartbeat(&node, "a", &[]).await.unwrap();
+    again.node_heartbeat(&node, "a", &[], &[]).await.unwrap();
     for _ in 0..2 {
         world.clock.advance(30_000);
         reap_pass(&again).await.unwrap();

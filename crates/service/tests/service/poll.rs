@@ -127,7 +127,7 @@ async fn an_older_process_of_a_node_gets_no_work() {
     world.register(&node, "b").await;
     let polled = world.service.node_poll(&node, "a", 1, NOW).await;
     assert_eq!(polled.unwrap_err().code(), "conflict");
-    let beat = world.service.node_heartbeat(&node, "a", &[]).await;
+    let beat = world.service.node_heartbeat(&node, "a", &[], &[]).await;
     assert_eq!(beat.unwrap_err().code(), "conflict");
 }
 
@@ -137,10 +137,10 @@ async fn a_lease_whose_answer_was_lost_goes_back_to_the_queue() {
     let (node, row) = world.leased(spec()).await;
     let service = &world.service;
     world.clock.advance(limits::HEARTBEAT_MS);
-    service.node_heartbeat(&node, "a", &[]).await.unwrap();
+    service.node_heartbeat(&node, "a", &[], &[]).await.unwrap();
     assert_eq!(world.get(&row.id).await.state.name(), "leased");
     world.clock.advance(limits::HEARTBEAT_MS + 1);
-    service.node_heartbeat(&node, "a", &[]).await.unwrap();
+    service.node_heartbeat(&node, "a", &[], &[]).await.unwrap();
     let back = world.get(&row.id).await;
     assert_eq!((back.state, back.attempt), (JobState::Queued, 0));
 }

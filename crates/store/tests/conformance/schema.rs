@@ -51,7 +51,9 @@ fn both_databases_have_the_same_tables_columns_and_indexes() {
     );
     for (name, text) in &sqlite {
         assert_eq!(statements(text), statements(&postgres[name]), "{name}");
-        assert!(statements(text).len() >= 8, "{name}");
+        // The first step makes all tables of the beginning; a later one makes something.
+        let least = if name.starts_with("0001") { 8 } else { 1 };
+        assert!(statements(text).len() >= least, "{name}");
     }
 }
 

@@ -1,0 +1,177 @@
+//! Sandboxes that live on.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method};
+
+use super::job::wait_query;
+use super::{Client, ClientError, JobCreateOptions, WAIT_GRACE};
+use crate::event::{EventList, EventListQuery};
+use crate::job::WAIT_MAX;
+use crate::routes;
+use crate::sandbox::{
+    SandboxConnect, SandboxCreate, SandboxList, SandboxListQuery, SandboxTimeout, SandboxView,
+};
+
+impl Client {
+    /// Creates a sandbox; with `wait` it answers when that is ready, or after the time.
+    ///
+    /// # Errors
+    /// [`ClientError`]; after a timeout, repeat it with the same key to learn what became of it.
+    pub async fn sandbox_create(
+        &self,
+        sandbox: &SandboxCreate,
+        options: &JobCreateOptions,
+    ) -> Result<SandboxView, ClientError> {
+        let wait = options.wait.map(|wait| wait.min(WAIT_MAX));
+        let path = routes::SANDBOXES.to_owned() + &wait_query(wait);
+        let mut call = self.with_json(self.call(Method::POST, path), sandbox)?;
+        if let Some(key) = &options.idempotency_key {
+            let value = HeaderValue::from_str(key)
+                .map_err(|_| self.protocol("use an Idempotency-Key that fits in a header"))?;
+            call.headers
+                .push((HeaderName::from_static(routes::IDEMPOTENCY_KEY), value));
+        }
+        call.deadline = wait.map_or(call.deadline, |wait| wait + WAIT_GRACE);
+        self.json(call).await
+    }
+
+    /// One sandbox as it is now.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sandbox_get(&self, id: &str) -> Result<SandboxView, ClientError> {
+        self.get(routes::fill(routes::SANDBOX, &[id])).await
+    }
+
+    /// One sandbox when nothing is under way with it, or as it is after `wait` (at most [`WAIT_MAX`]).
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sandbox_wait(&self, id: &str, wait: Duration) -> Result<SandboxView, ClientError> {
+        self.order(Method::GET, routes::SANDBOX, id, Some(wait))
+            .await
+    }
+
+    /// A page of sandboxes, newest first.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sandbox_list(&self, query: &SandboxListQuery) -> Result<SandboxList, ClientError> {
+        let states: Vec<&str> = query.states.iter().map(|state| state.as_str()).collect();
+        let states = Some(states.join(",")).filter(|states| !states.is_empty());
+        let keys: Vec<String> = query
+            .metadata
+            .keys()
+            .map(|k| format!("metadata.{k}"))
+            .collect();
+        let mut pairs = vec![
+            ("state", states),
+            ("limit", query.limit.map(|limit| limit.to_string())),
+            ("before", query.before.clone()),
+        ];
+        let entries = keys.iter().map(String::as_str);
+        pairs.extend(entries.zip(query.metadata.values().cloned().map(Some)));
+        let query = routes::query(&pairs);
+        self.get(format!("{}{query}", routes::SANDBOXES)).await
+    }
+
+    /// Takes a sandbox away; once more is the same as once. With `wait` it answers when that is done.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sandbox_destroy(
+        &self,
+        id: &str,
+        wait: Option<Duration>,
+    ) -> Result<SandboxView, ClientError> {
+        self.order(Method::DELETE, routes::SANDBOX, id, wait).await
+    }
+
+    /// Pauses a sandbox. With `wait` it answers when that is done.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sandbox_pause(
+        &self,
+        id: &str,
+        wait: Option<Duration>,
+    ) -> Result<SandboxView, ClientError> {
+        self.order(Method::POST, routes::SANDBOX_PAUSE, id, wait)
+            .await
+    }
+
+    /// Brings a paused sandbox back. With `wait` it answers when that is done.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sandbox_resume(
+        &self,
+        id: &str,
+        wait: Option<Duration>,
+    ) -> Result<SandboxView, ClientError> {
+        self.order(Method::POST, routes::SANDBOX_RESUME, id, wait)
+            .await
+    }
+
+    /// Comes to use a sandbox: resumes it if it is paused, and lets it live longer. With `wait` it
+    /// answers when that can be used.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sandbox_connect(
+        &self,
+        id: &str,
+        asked: &SandboxConnect,
+        wait: Option<Duration>,
+    ) -> Result<SandboxView, ClientError> {
+        let wait = wait.map(|wait| wait.min(WAIT_MAX));
+        let path = routes::fill(routes::SANDBOX_CONNECT, &[id]) + &wait_query(wait);
+        let mut call = self.with_json(self.call(Method::POST, path), asked)?;
+        call.deadline = wait.map_or(call.deadline, |wait| wait + WAIT_GRACE);
+        self.json(call).await
+    }
+
+    /// Gives a sandbox a new time to live, from now on.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sandbox_timeout(
+        &self,
+        id: &str,
+        asked: &SandboxTimeout,
+    ) -> Result<SandboxView, ClientError> {
+        self.post(routes::fill(routes::SANDBOX_TIMEOUT, &[id]), asked)
+            .await
+    }
+
+    /// What happened to a sandbox, oldest first.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sandbox_events(
+        &self,
+        id: &str,
+        query: &EventListQuery,
+    ) -> Result<EventList, ClientError> {
+        let query = routes::query(&[
+            ("after", query.after.map(|after| after.to_string())),
+            ("limit", query.limit.map(|limit| limit.to_string())),
+        ]);
+        self.get(routes::fill(routes::SANDBOX_EVENTS, &[id]) + &query)
+            .await
+    }
+
+    async fn order(
+        &self,
+        method: Method,
+        route: &str,
+        id: &str,
+        wait: Option<Duration>,
+    ) -> Result<SandboxView, ClientError> {
+        let wait = wait.map(|wait| wait.min(WAIT_MAX));
+        let mut call = self.call(method, routes::fill(route, &[id]) + &wait_query(wait));
+        call.deadline = wait.map_or(call.deadline, |wait| wait + WAIT_GRACE);
+        self.json(call).await
+    }
+}

@@ -1,0 +1,276 @@
+//! Sandboxes that live on, on the wire: how one is asked for, and how it is shown.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::job::{Enforced, LimitsAsked};
+
+/// A sandbox that is to live on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxCreate {
+    /// The recipe; the built-in default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// A name for people, at most 128 bytes; several may have the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Labels to find it by: at most 64, and 16 KiB together.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// Variables of every command in it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// A directory on the node that becomes the read-only root; the host's `/usr` and friends
+    /// when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
+    /// What everything in it together may use. A limit that is named is enforced, or the sandbox fails.
+    #[serde(default)]
+    pub limits: LimitsAsked,
+    /// It may reach the outside. A node that cannot allow that refuses.
+    #[serde(default)]
+    pub allow_internet: bool,
+    /// How long it lives, counted from when it is ready; 900,000 when absent. Cut to 24 h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// What happens when its time is over.
+    #[serde(default)]
+    pub on_expiry: OnExpiry,
+    /// Whoever wants to reach it while it is paused brings it back.
+    #[serde(default)]
+    pub auto_resume: bool,
+    /// How long it may wait for a node; 300,000 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_timeout_ms: Option<u64>,
+    /// The one node that may have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+/// What happens to a sandbox when its time is over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnExpiry {
+    /// It is taken away.
+    #[default]
+    Kill,
+    /// It is paused.
+    Pause,
+}
+
+/// A new time to live, counted from now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxTimeout {
+    /// How long it lives from now on; 0 ends it. Cut to 24 h.
+    pub timeout_ms: u64,
+}
+
+/// Somebody comes to use a sandbox: it is resumed if it is paused, and lives at least so long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxConnect {
+    /// How long it lives from now on, if that is longer than it would; cut to 24 h. When absent,
+    /// only one that is paused gets time: as much as it had at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// The states of a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SandboxStateName {
+    /// Waits for a node.
+    Requested,
+    /// A node makes it.
+    Provisioning,
+    /// It can be used.
+    Ready,
+    /// It is being paused.
+    Pausing,
+    /// It is kept, and nothing in it runs.
+    Paused,
+    /// It is being brought back.
+    Resuming,
+    /// It is being copied.
+    Snapshotting,
+    /// It is being taken away.
+    Destroying,
+    /// Nothing of it is left but this record.
+    Destroyed,
+    /// It never stood, or fell; `reason` says why.
+    Failed,
+}
+
+impl SandboxStateName {
+    /// Every state.
+    pub const ALL: [Self; 10] = [
+        Self::Requested,
+        Self::Provisioning,
+        Self::Ready,
+        Self::Pausing,
+        Self::Paused,
+        Self::Resuming,
+        Self::Snapshotting,
+        Self::Destroying,
+        Self::Destroyed,
+        Self::Failed,
+    ];
+
+    /// The name as it is written on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::Provisioning => "provisioning",
+            Self::Ready => "ready",
+            Self::Pausing => "pausing",
+            Self::Paused => "paused",
+            Self::Resuming => "resuming",
+            Self::Snapshotting => "snapshotting",
+            Self::Destroying => "destroying",
+            Self::Destroyed => "destroyed",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Reads the name; `None` for another text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// One sandbox as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SandboxView {
+    /// The id, `sbx_...`.
+    pub id: String,
+    /// Where it is in its life.
+    pub state: SandboxStateName,
+    /// Its name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its labels.
+    pub metadata: BTreeMap<String, String>,
+    /// What was asked, without the values of environment variables.
+    pub spec: SandboxSpecView,
+    /// How long it lives, counted from when it is ready or was extended.
+    pub timeout_ms: u64,
+    /// Counts the changes of this record.
+    pub version: u64,
+    /// Who asked.
+    pub principal: String,
+    /// The node that has or had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The driver that isolates it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// When it was asked for, in milliseconds since 1970.
+    pub created_at_ms: u64,
+    /// When a node got it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placed_at_ms: Option<u64>,
+    /// When it was ready last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_at_ms: Option<u64>,
+    /// When it was paused last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_at_ms: Option<u64>,
+    /// When it was destroyed or failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at_ms: Option<u64>,
+    /// When its time is over; only while it is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at_ms: Option<u64>,
+    /// What is in force around it, and how.
+    pub enforcement: Vec<Enforced>,
+    /// Why it ended, or is to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Opens the door of its guest. Not in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_token: Option<String>,
+}
+
+/// What was asked, as it is shown. Values of environment variables are left out: people put
+/// secrets there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SandboxSpecView {
+    /// The recipe.
+    pub profile: String,
+    /// The names of the variables that were set.
+    pub env_names: Vec<String>,
+    /// The root that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
+    /// The limits that were named.
+    pub limits: LimitsAsked,
+    /// It may reach the outside.
+    pub allow_internet: bool,
+    /// What happens when its time is over.
+    pub on_expiry: OnExpiry,
+    /// Whoever wants to reach it while it is paused brings it back.
+    pub auto_resume: bool,
+    /// How long it may wait for a node.
+    pub queue_timeout_ms: u64,
+    /// The one node that may have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+/// What `GET /v1/sandboxes` takes in the query, besides `metadata.KEY=VALUE`, at most four times.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct SandboxListQuery {
+    /// Only sandboxes in one of these states, with commas between them.
+    #[serde(default)]
+    #[param(value_type = Option<String>, example = "ready,paused")]
+    pub states: Vec<SandboxStateName>,
+    /// Only sandboxes with all of these labels.
+    #[param(ignore)]
+    pub metadata: BTreeMap<String, String>,
+    /// At most so many, 1 to 500; 50 when absent.
+    #[serde(default)]
+    pub limit: Option<u32>,
+    /// The `next` of the page before.
+    #[serde(default)]
+    pub before: Option<String>,
+}
+
+/// A page of sandboxes, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SandboxList {
+    /// The sandboxes, without their access tokens.
+    pub sandboxes: Vec<SandboxView>,
+    /// Give this as `before` to get the next page; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_has_to_be_said() {
+        let asked: SandboxCreate = serde_json::from_str("{}").unwrap();
+        assert_eq!(asked, SandboxCreate::default());
+        let error = serde_json::from_str::<SandboxCreate>(r#"{"ttl":1}"#);
+        assert!(error.unwrap_err().to_string().starts_with("unknown field"));
+    }
+
+    #[test]
+    fn states_come_back_from_their_names() {
+        for state in SandboxStateName::ALL {
+            assert_eq!(SandboxStateName::parse(state.as_str()), Some(state));
+            let json = serde_json::to_string(&state).unwrap();
+            assert_eq!(json, format!("\"{}\"", state.as_str()));
+        }
+        assert_eq!(SandboxStateName::parse("gone"), None);
+    }
+}

@@ -1,0 +1,211 @@
+//! What a sandbox that lives on is asked to be, and what may be wrong with it.
+
+use crate::id::NodeId;
+use crate::limits;
+use crate::spec::{
+    AskedLimits, Findings, Invalid, check_env_names, check_limits, check_profile, check_root,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A sandbox that lives on, with everything that was asked for and every default filled in. What can be
+/// changed or searched for is beside it on the row: metadata, and the time to live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxSpec {
+    /// The recipe.
+    pub profile: String,
+    /// For people; several may have the same.
+    pub name: Option<String>,
+    /// Variables of every command in it, over and above the clean environment.
+    pub env: BTreeMap<String, String>,
+    /// A root file system on the node; the programs of the node itself when absent.
+    pub root: Option<String>,
+    /// Limits that somebody named, for everything in it together.
+    pub limits: AskedLimits,
+    /// It may reach the outside. A node that cannot allow it refuses.
+    pub allow_internet: bool,
+    /// What happens when its time is over.
+    pub on_expiry: OnExpiry,
+    /// Whoever wants to reach it while it is paused brings it back.
+    pub auto_resume: bool,
+    /// How long it may wait for a node, in milliseconds.
+    pub queue_timeout_ms: u64,
+    /// The only node that may take it.
+    pub node: Option<NodeId>,
+}
+
+/// What happens to a sandbox when its time to live is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnExpiry {
+    /// It is taken away.
+    #[default]
+    Kill,
+    /// It is paused.
+    Pause,
+}
+
+/// The secret that opens the door of a sandbox's guest. Shown by no `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AccessToken(String);
+
+impl AccessToken {
+    /// Wraps a secret.
+    pub fn new(text: impl Into<String>) -> AccessToken {
+        AccessToken(text.into())
+    }
+
+    /// The secret.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccessToken(..)")
+    }
+}
+
+/// A time to live that is within its bound: one that is too long is cut.
+pub fn cut_ttl(ttl_ms: u64) -> u64 {
+    ttl_ms.min(limits::SANDBOX_TTL_MAX_MS)
+}
+
+impl SandboxSpec {
+    /// Checks everything that can be said without knowing a machine.
+    ///
+    /// # Errors
+    /// All that is wrong, not only the first.
+    pub fn validate(&self, metadata: &BTreeMap<String, String>) -> Result<(), Vec<Invalid>> {
+        let mut found = Findings::default();
+        check_profile(&self.profile, &mut found);
+        check_env(&self.env, &mut found);
+        check_limits(&self.limits, &mut found);
+        check_root(self.root.as_deref(), &mut found);
+        check_name(self.name.as_deref(), &mut found);
+        check_metadata(metadata, &mut found);
+        let (wait, most) = (self.queue_timeout_ms, limits::TIMEOUT_MAX_MS);
+        found.range("queue_timeout_ms", wait, 1, most);
+        found.verdict()
+    }
+}
+
+fn check_env(env: &BTreeMap<String, String>, found: &mut Findings) {
+    check_env_names(env, found);
+    let texts = || env.iter().flat_map(|(name, value)| [name, value]);
+    let bytes: usize = texts().map(String::len).sum();
+    if bytes > limits::ARGV_BYTES_MAX {
+        let message = format!("{bytes} bytes of environment are too many");
+        found.add("env", "too_long", message);
+    }
+    if texts().any(|text| text.contains('\0')) {
+        found.add("env", "nul_byte", "the environment must not contain NUL");
+    }
+}
+
+fn check_name(name: Option<&str>, found: &mut Findings) {
+    let Some(name) = name else { return };
+    let most = limits::SANDBOX_NAME_BYTES_MAX;
+    if name.is_empty() || name.len() > most || name.chars().any(char::is_control) {
+        let message = format!("a name has 1 to {most} bytes and no control characters");
+        found.add("name", "sandbox_name", message);
+    }
+}
+
+fn check_metadata(metadata: &BTreeMap<String, String>, found: &mut Findings) {
+    found.count("metadata", metadata.len(), limits::METADATA_MAX);
+    for key in metadata.keys().filter(|key| !is_metadata_key(key)) {
+        let message = "a key is 1 to 64 of letters, digits and `_-./: `, and begins with a letter, \
+                       a digit or `_`";
+        found.add(format!("metadata.{key}"), "metadata_key", message);
+    }
+    let texts = metadata.iter().flat_map(|(key, value)| [key, value]);
+    let bytes: usize = texts.map(String::len).sum();
+    if bytes > limits::METADATA_BYTES_MAX {
+        let message = format!("{bytes} bytes of metadata are too many");
+        found.add("metadata", "too_long", message);
+    }
+    if metadata.values().any(|value| value.contains('\0')) {
+        found.add("metadata", "nul_byte", "metadata must not contain NUL");
+    }
+}
+
+/// Whether metadata can have this key. A list is searched for `"key":"value"` in the text of the map, so a
+/// key must not begin with a sign that stands between two texts of a map.
+pub fn is_metadata_key(key: &str) -> bool {
+    let first = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
+    let other = |b: u8| b.is_ascii_alphanumeric() || b"_-./: ".contains(&b);
+    key.len() <= limits::METADATA_KEY_BYTES_MAX
+        && key.as_bytes().first().is_some_and(first)
+        && key.bytes().all(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> SandboxSpec {
+        SandboxSpec {
+            profile: "default".to_owned(),
+            name: None,
+            env: BTreeMap::new(),
+            root: None,
+            limits: AskedLimits::default(),
+            allow_internet: false,
+            on_expiry: OnExpiry::Kill,
+            auto_resume: false,
+            queue_timeout_ms: 1000,
+            node: None,
+        }
+    }
+
+    fn codes(
+        change: impl FnOnce(&mut SandboxSpec, &mut BTreeMap<String, String>),
+    ) -> Vec<&'static str> {
+        let (mut spec, mut metadata) = (spec(), BTreeMap::new());
+        change(&mut spec, &mut metadata);
+        let found = spec.validate(&metadata).err().unwrap_or_default();
+        found.into_iter().map(|found| found.code).collect()
+    }
+
+    fn entry(key: &str, value: &str) -> (String, String) {
+        (key.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn a_plain_sandbox_has_nothing_wrong() {
+        assert!(codes(|_, _| {}).is_empty());
+        assert!(
+            codes(|_, m| m.extend([entry("user id", "\"ö\","), entry("a.b/c", "")])).is_empty()
+        );
+    }
+
+    #[test]
+    fn what_is_too_much_or_cannot_be_is_refused_by_name() {
+        let long = "x".repeat(limits::METADATA_BYTES_MAX);
+        assert_eq!(
+            codes(|s, _| s.profile = "p".to_owned()),
+            ["unknown_profile"]
+        );
+        assert_eq!(codes(|s, _| s.queue_timeout_ms = 0), ["limit_zero"]);
+        assert_eq!(codes(|s, _| s.name = Some(String::new())), ["sandbox_name"]);
+        assert_eq!(codes(|s, _| s.env.extend([entry("A=B", "")])), ["env_name"]);
+        assert_eq!(codes(|s, _| s.env.extend([entry("A", "\0")])), ["nul_byte"]);
+        assert_eq!(codes(|_, m| m.extend([entry(",k", "v")])), ["metadata_key"]);
+        assert_eq!(codes(|_, m| m.extend([entry("", "v")])), ["metadata_key"]);
+        assert_eq!(codes(|_, m| m.extend([entry("k", &long)])), ["too_long"]);
+        assert_eq!(codes(|_, m| m.extend([entry("k", "\0")])), ["nul_byte"]);
+        let many = (0..=limits::METADATA_MAX).map(|n| entry(&n.to_string(), ""));
+        assert_eq!(codes(|_, m| m.extend(many)), ["too_many"]);
+    }
+
+    #[test]
+    fn a_secret_is_not_shown_and_a_long_life_is_cut() {
+        let token = AccessToken::new("secret");
+        assert_eq!(format!("{token:?}"), "AccessToken(..)");
+        assert_eq!(cut_ttl(u64::MAX), limits::SANDBOX_TTL_MAX_MS);
+        assert_eq!(cut_ttl(1), 1);
+    }
+}

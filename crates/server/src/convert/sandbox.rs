@@ -1,0 +1,261 @@
+//! Sandboxes that live on, in both languages.
+
+use api::Code;
+use api::node::{HeldSandbox, SandboxRef, SandboxSaid, SandboxWant, SandboxWork, SandboxWorkSpec};
+use api::sandbox::{
+    OnExpiry, SandboxCreate, SandboxList, SandboxListQuery, SandboxSpecView, SandboxStateName,
+    SandboxView,
+};
+use model::limits;
+use model::sandbox::{SandboxState, Want};
+use model::sandbox_spec::{self, SandboxSpec};
+use service::{SandboxAsk, SandboxFilter, SandboxPage, SandboxRow, sandbox_life_ms};
+
+use super::{from_wire, to_wire};
+use crate::error::Error;
+
+/// What somebody asks for, with every default filled in.
+pub(crate) fn ask(asked: SandboxCreate) -> Result<SandboxAsk, Error> {
+    let node = asked.node.map(|node| from_wire::node_id(&node));
+    let spec = SandboxSpec {
+        profile: asked
+            .profile
+            .unwrap_or_else(|| from_wire::PROFILE_DEFAULT.to_owned()),
+        name: asked.name,
+        env: asked.env,
+        root: asked.root,
+        limits: from_wire::asked_limits(asked.limits),
+        allow_internet: asked.allow_internet,
+        on_expiry: match asked.on_expiry {
+            OnExpiry::Kill => sandbox_spec::OnExpiry::Kill,
+            OnExpiry::Pause => sandbox_spec::OnExpiry::Pause,
+        },
+        auto_resume: asked.auto_resume,
+        queue_timeout_ms: asked
+            .queue_timeout_ms
+            .unwrap_or(limits::SANDBOX_QUEUE_DEFAULT_MS),
+        node: node.transpose()?,
+    };
+    Ok(SandboxAsk {
+        spec,
+        metadata: asked.metadata,
+        ttl_ms: asked.timeout_ms.unwrap_or(limits::SANDBOX_TTL_DEFAULT_MS),
+    })
+}
+
+/// The query of a list. Its names are not all known: `metadata.KEY` has the key of whoever asks.
+pub(crate) fn list_query(pairs: Vec<(String, String)>) -> Result<SandboxListQuery, Error> {
+    let mut query = SandboxListQuery::default();
+    let mut seen = std::collections::BTreeSet::new();
+    for (name, value) in pairs {
+        let wrong = |message: &str| Error::field(Code::InvalidArgument, &name, message);
+        if !seen.insert(name.clone()) {
+            return Err(wrong("it is there twice"));
+        }
+        match name.as_str() {
+            "state" => query.states = states(&value)?,
+            "limit" => query.limit = Some(value.parse().map_err(|_| wrong("not a number"))?),
+            "before" => query.before = Some(value),
+            _ => match name.strip_prefix("metadata.") {
+                Some(key) if sandbox_spec::is_metadata_key(key) => {
+                    query.metadata.insert(key.to_owned(), value);
+                }
+                Some(_) => return Err(wrong("metadata has no such key")),
+                None => {
+                    let message = "there are `state`, `metadata.KEY`, `limit` and `before`";
+                    return Err(Error::field(Code::UnknownField, &name, message));
+                }
+            },
+        }
+    }
+    Ok(query)
+}
+
+fn states(text: &str) -> Result<Vec<SandboxStateName>, Error> {
+    let wrong = || {
+        let message = "states are names such as `ready`, with commas between them";
+        Error::field(Code::InvalidArgument, "state", message)
+    };
+    // No more than there are, so that nobody makes a long text of few.
+    let names = text.split(',').take(SandboxStateName::ALL.len() + 1);
+    let states: Option<Vec<_>> = names.map(SandboxStateName::parse).collect();
+    states
+        .filter(|states| states.len() <= SandboxStateName::ALL.len())
+        .ok_or_else(wrong)
+}
+
+pub(crate) fn filter(query: &SandboxListQuery) -> SandboxFilter {
+    SandboxFilter {
+        states: query.states.iter().map(|state| state.as_str()).collect(),
+        metadata: query.metadata.clone(),
+    }
+}
+
+pub(crate) fn state(state: &SandboxState) -> SandboxStateName {
+    match state {
+        SandboxState::Requested => SandboxStateName::Requested,
+        SandboxState::Provisioning => SandboxStateName::Provisioning,
+        SandboxState::Ready => SandboxStateName::Ready,
+        SandboxState::Pausing => SandboxStateName::Pausing,
+        SandboxState::Paused => SandboxStateName::Paused,
+        SandboxState::Resuming => SandboxStateName::Resuming,
+        SandboxState::Snapshotting { .. } => SandboxStateName::Snapshotting,
+        SandboxState::Destroying => SandboxStateName::Destroying,
+        SandboxState::Destroyed => SandboxStateName::Destroyed,
+        SandboxState::Failed { .. } => SandboxStateName::Failed,
+    }
+}
+
+/// A sandbox for its owner, with the token of its door.
+pub(crate) fn view(row: SandboxRow) -> SandboxView {
+    let access_token = Some(row.access_token.text().to_owned());
+    SandboxView {
+        access_token,
+        ..without_token(row)
+    }
+}
+
+fn without_token(row: SandboxRow) -> SandboxView {
+    SandboxView {
+        id: row.id.to_string(),
+        state: state(&row.state),
+        name: row.spec.name.clone(),
+        metadata: row.metadata,
+        spec: spec_view(row.spec),
+        timeout_ms: row.ttl_ms,
+        version: row.version,
+        principal: row.principal.to_string(),
+        node: row.node.map(|node| node.to_string()),
+        driver: row.driver,
+        created_at_ms: row.created_at_ms,
+        placed_at_ms: row.placed_at_ms,
+        ready_at_ms: row.ready_at_ms,
+        paused_at_ms: row.paused_at_ms,
+        ended_at_ms: row.ended_at_ms,
+        expires_at_ms: row.expires_at_ms,
+        enforcement: to_wire::enforcement(row.enforcement),
+        reason: row.reason,
+        access_token: None,
+    }
+}
+
+fn spec_view(spec: SandboxSpec) -> SandboxSpecView {
+    SandboxSpecView {
+        profile: spec.profile,
+        env_names: spec.env.into_keys().collect(),
+        root: spec.root,
+        limits: to_wire::limits_asked(spec.limits),
+        allow_internet: spec.allow_internet,
+        on_expiry: match spec.on_expiry {
+            sandbox_spec::OnExpiry::Kill => OnExpiry::Kill,
+            sandbox_spec::OnExpiry::Pause => OnExpiry::Pause,
+        },
+        auto_resume: spec.auto_resume,
+        queue_timeout_ms: spec.queue_timeout_ms,
+        node: spec.node.map(|node| node.to_string()),
+    }
+}
+
+pub(crate) fn list(page: SandboxPage) -> SandboxList {
+    SandboxList {
+        sandboxes: page.sandboxes.into_iter().map(without_token).collect(),
+        next: page.next,
+    }
+}
+
+/// How many of these sandboxes fit on a page; at least one.
+pub(crate) fn fitting(rows: &[SandboxRow]) -> usize {
+    let weight = |row: &SandboxRow| {
+        let labels = row.metadata.iter().flat_map(|(key, value)| [key, value]);
+        let texts = labels.chain(row.spec.env.keys());
+        4096 + texts.map(|text| text.len() + 4).sum::<usize>()
+    };
+    to_wire::fitting_of(rows.iter().map(weight))
+}
+
+pub(super) fn held(rows: Vec<SandboxRow>, now_ms: u64) -> Vec<HeldSandbox> {
+    let one = |row: SandboxRow| HeldSandbox {
+        life_ms: sandbox_life_ms(&row, now_ms),
+        sandbox_id: row.id.to_string(),
+        epoch: row.epoch,
+        state: state(&row.state),
+    };
+    rows.into_iter().map(one).collect()
+}
+
+pub(super) fn works(works: Vec<service::SandboxWork>) -> Vec<SandboxWork> {
+    works.into_iter().map(work).collect()
+}
+
+/// An order; beside the answer to its owner, the only place where the token leaves the server.
+fn work(work: service::SandboxWork) -> SandboxWork {
+    let row = work.row;
+    SandboxWork {
+        sandbox_id: row.id.to_string(),
+        tenant: row.tenant.to_string(),
+        epoch: row.epoch,
+        want: match work.want {
+            Want::Make => SandboxWant::Make,
+            Want::Pause => SandboxWant::Pause,
+            Want::Resume => SandboxWant::Resume,
+            Want::Destroy => SandboxWant::Destroy,
+        },
+        life_ms: work.life_ms,
+        access_token: row.access_token.text().to_owned(),
+        spec: work_spec(row.spec),
+    }
+}
+
+fn work_spec(spec: SandboxSpec) -> SandboxWorkSpec {
+    SandboxWorkSpec {
+        profile: spec.profile,
+        env: spec.env,
+        root: spec.root,
+        limits: to_wire::limits_asked(spec.limits),
+        allow_internet: spec.allow_internet,
+    }
+}
+
+pub(super) fn lives(lives: Vec<service::SandboxLife>) -> Vec<api::node::SandboxLife> {
+    let one = |life: service::SandboxLife| api::node::SandboxLife {
+        sandbox_id: life.id.to_string(),
+        epoch: life.epoch,
+        life_ms: life.life_ms,
+    };
+    lives.into_iter().map(one).collect()
+}
+
+pub(super) fn refs(refs: Vec<service::SandboxRef>) -> Vec<SandboxRef> {
+    let one = |one: service::SandboxRef| SandboxRef {
+        sandbox_id: one.id.to_string(),
+        epoch: one.epoch,
+    };
+    refs.into_iter().map(one).collect()
+}
+
+pub(crate) fn refs_from(refs: Vec<SandboxRef>) -> Result<Vec<service::SandboxRef>, Error> {
+    let one = |one: SandboxRef| {
+        let id = one.sandbox_id.parse();
+        Ok(service::SandboxRef {
+            id: id.map_err(|error| from_wire::bad_id("sandboxes", &error))?,
+            epoch: one.epoch,
+        })
+    };
+    refs.into_iter().map(one).collect()
+}
+
+pub(crate) fn said(said: SandboxSaid) -> service::SandboxSaid {
+    match said {
+        SandboxSaid::Provisioning => service::SandboxSaid::Provisioning,
+        SandboxSaid::Ready {
+            driver,
+            enforcement,
+        } => service::SandboxSaid::Ready {
+            driver,
+            enforcement: from_wire::enforcement(enforcement),
+        },
+        SandboxSaid::Paused => service::SandboxSaid::Paused,
+        SandboxSaid::Destroyed => service::SandboxSaid::Destroyed,
+        SandboxSaid::Failed { why } => service::SandboxSaid::Failed { why },
+    }
+}

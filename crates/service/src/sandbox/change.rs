@@ -1,0 +1,202 @@
+//! Decide about a sandbox with `model`, write with `store`, and tell whoever waits.
+
+use crate::change::cut;
+use crate::error::Fail;
+use crate::{Ctx, Error, Service};
+use model::enforcement::Enforced;
+use model::id::{NodeId, PrincipalId};
+use model::limits;
+use model::sandbox::{SandboxEvent, SandboxState, Step};
+use serde_json::{Map, Value};
+use store::Tx;
+use store::sandbox::{SandboxChange, SandboxRow};
+
+/// What is known beside the event itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Note {
+    pub(crate) principal: PrincipalId,
+    pub(crate) at_ms: u64,
+    pub(crate) why: Option<String>,
+    /// The node that gets it.
+    pub(crate) node: Option<NodeId>,
+    /// Another time to live than it has.
+    pub(crate) ttl_ms: Option<u64>,
+    pub(crate) driver: Option<String>,
+    pub(crate) enforcement: Option<Vec<Enforced>>,
+}
+
+impl Note {
+    pub(crate) fn new(ctx: &Ctx, at_ms: u64) -> Note {
+        Note {
+            principal: ctx.principal.clone(),
+            at_ms,
+            why: None,
+            node: None,
+            ttl_ms: None,
+            driver: None,
+            enforcement: None,
+        }
+    }
+
+    pub(crate) fn because(mut self, why: &str) -> Note {
+        self.why = Some(cut(why));
+        self
+    }
+}
+
+/// What follows from an event, ready to be written; `None` when it was so already.
+pub(crate) fn decide(
+    row: &SandboxRow,
+    event: &SandboxEvent,
+    note: Note,
+) -> Result<Option<SandboxChange>, Error> {
+    let Step::Moved(state) = row.state.step(event)? else {
+        return Ok(None);
+    };
+    let ttl_ms = note.ttl_ms.unwrap_or(row.ttl_ms);
+    let expires_at_ms = (state == SandboxState::Ready).then(|| note.at_ms.saturating_add(ttl_ms));
+    // Each order has an epoch that no report has carried yet.
+    let epoch = row.epoch + u64::from(state.want().is_some());
+    let why = match &state {
+        SandboxState::Failed { why } => Some(why.clone()),
+        _ => note.why,
+    };
+    let node = note.node.as_ref().or(row.node.as_ref());
+    Ok(Some(SandboxChange {
+        kind: kind(&state),
+        data: data(node, epoch, expires_at_ms, why.as_deref()),
+        reason: why.filter(|_| state.is_over() || state == SandboxState::Destroying),
+        due_at_ms: due(&state, note.at_ms, expires_at_ms),
+        principal: note.principal,
+        at_ms: note.at_ms,
+        epoch,
+        node: note.node,
+        ttl_ms,
+        expires_at_ms,
+        driver: note.driver,
+        enforcement: note.enforcement,
+        state,
+    }))
+}
+
+/// When a sandbox that has come into this state has to be looked at if nothing happens before. One that
+/// is being destroyed ends with its node at the latest.
+fn due(state: &SandboxState, at_ms: u64, expires_at_ms: Option<u64>) -> Option<u64> {
+    match state {
+        SandboxState::Ready => expires_at_ms,
+        SandboxState::Provisioning
+        | SandboxState::Pausing
+        | SandboxState::Resuming
+        | SandboxState::Snapshotting { .. } => Some(at_ms.saturating_add(limits::SANDBOX_ORDER_MS)),
+        SandboxState::Paused => Some(at_ms.saturating_add(limits::SANDBOX_PAUSED_MS)),
+        SandboxState::Requested
+        | SandboxState::Destroying
+        | SandboxState::Destroyed
+        | SandboxState::Failed { .. } => None,
+    }
+}
+
+fn kind(next: &SandboxState) -> &'static str {
+    match next {
+        SandboxState::Requested => "sandbox.requested",
+        SandboxState::Provisioning => "sandbox.provisioning",
+        SandboxState::Ready => "sandbox.ready",
+        SandboxState::Pausing => "sandbox.pausing",
+        SandboxState::Paused => "sandbox.paused",
+        SandboxState::Resuming => "sandbox.resuming",
+        SandboxState::Snapshotting { .. } => "sandbox.snapshotting",
+        SandboxState::Destroying => "sandbox.destroying",
+        SandboxState::Destroyed => "sandbox.destroyed",
+        SandboxState::Failed { .. } => "sandbox.failed",
+    }
+}
+
+fn data(
+    node: Option<&NodeId>,
+    epoch: u64,
+    expires_at_ms: Option<u64>,
+    why: Option<&str>,
+) -> String {
+    let mut data = Map::new();
+    if let Some(node) = node {
+        data.insert("node".to_owned(), node.as_str().into());
+        data.insert("epoch".to_owned(), epoch.into());
+    }
+    if let Some(expires) = expires_at_ms {
+        data.insert("expires_at_ms".to_owned(), expires.into());
+    }
+    if let Some(why) = why {
+        data.insert("why".to_owned(), why.into());
+    }
+    Value::Object(data).to_string()
+}
+
+/// Decides and writes in one go; `None` when it was so already.
+pub(crate) fn apply(
+    tx: &mut Tx<'_>,
+    row: &SandboxRow,
+    event: &SandboxEvent,
+    note: Note,
+) -> Result<Option<SandboxRow>, Fail> {
+    match decide(row, event, note)? {
+        Some(change) => Ok(Some(store::sandbox::move_to(tx, row, &change)?)),
+        None => Ok(None),
+    }
+}
+
+/// Gives a sandbox another time to live: from now on if it is ready, from when it will be if it is not.
+pub(crate) fn extend(
+    tx: &mut Tx<'_>,
+    row: &SandboxRow,
+    ttl_ms: u64,
+    note: Note,
+) -> Result<SandboxRow, Fail> {
+    let runs = row.state == SandboxState::Ready;
+    let expires_at_ms = runs.then(|| note.at_ms.saturating_add(ttl_ms));
+    let data = serde_json::json!({"ttl_ms": ttl_ms, "expires_at_ms": expires_at_ms});
+    let change = SandboxChange {
+        state: row.state.clone(),
+        kind: "sandbox.extended",
+        data: data.to_string(),
+        principal: note.principal,
+        at_ms: note.at_ms,
+        epoch: row.epoch,
+        node: None,
+        ttl_ms,
+        expires_at_ms,
+        due_at_ms: expires_at_ms.or(row.due_at_ms),
+        driver: None,
+        enforcement: None,
+        reason: None,
+    };
+    Ok(store::sandbox::move_to(tx, row, &change)?)
+}
+
+/// Judges a sandbox of a node that is gone or silent. What was to be taken away went with it.
+pub(crate) fn lose(
+    tx: &mut Tx<'_>,
+    row: &SandboxRow,
+    note: Note,
+) -> Result<Option<SandboxRow>, Fail> {
+    let why = "node lost";
+    let event = match row.state {
+        SandboxState::Destroying => SandboxEvent::Destroyed,
+        _ => SandboxEvent::Fail {
+            why: why.to_owned(),
+        },
+    };
+    apply(tx, row, &event, note.because(why))
+}
+
+impl Service {
+    /// Wakes whoever waits for what has just become of a sandbox.
+    pub(crate) fn announce_sandbox(&self, row: &SandboxRow) {
+        if row.state == SandboxState::Requested {
+            self.wake().queue();
+        }
+        if let (Some(_), Some(node)) = (row.state.want(), &row.node) {
+            self.wake().node(node);
+        }
+        self.wake().sandbox_is(row);
+    }
+}

@@ -1,0 +1,209 @@
+//! How a sandbox comes to be: checked, bounded, and, when a node waits, given to it in the same commit.
+
+use super::change::{Note, apply};
+use super::work::Untold;
+use crate::create::{Idempotency, gets_work, key_of, made_before};
+use crate::error::Fail;
+use crate::wake::{For, Parked};
+use crate::{Ctx, Error, Service, locked, random};
+use model::id::{NodeId, SandboxId};
+use model::limits;
+use model::node::Scheduling;
+use model::sandbox::SandboxEvent;
+use model::sandbox_spec::{AccessToken, SandboxSpec, cut_ttl};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use store::idempotency::{self, KeyOwner, Remembered};
+use store::sandbox::{NewSandbox, SandboxRow};
+use store::{Tx, sandbox};
+
+/// A sandbox that somebody asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SandboxAsk {
+    /// What it is to be.
+    pub spec: SandboxSpec,
+    /// Labels to find it by.
+    pub metadata: BTreeMap<String, String>,
+    /// How long it is to live, counted from when it is ready; cut to the longest.
+    pub ttl_ms: u64,
+}
+
+/// Everything that the transaction needs; made once, used for every try of it.
+#[derive(Clone)]
+struct Plan {
+    new: NewSandbox,
+    key: Option<(KeyOwner, Remembered)>,
+    disk_is_full: bool,
+    count: bool,
+    node: Option<NodeId>,
+    note: Note,
+}
+
+enum Made {
+    /// New; and how many there are, if they were counted.
+    New(Box<SandboxRow>, Option<u64>),
+    /// Made by an earlier request with the same key.
+    There(Box<SandboxRow>),
+}
+
+impl Service {
+    /// Takes a sandbox in. When a node waits, it has the order in the commit that this waits for.
+    ///
+    /// With a key, the same request again answers the sandbox that the first one made, as it is now.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with all that is wrong, among it `limit_beyond_machine`; [`Error::Conflict`]
+    /// `idempotency_mismatch`; [`Error::TooMuch`]; [`Error::DiskFull`].
+    pub async fn sandbox_create(
+        &self,
+        ctx: &Ctx,
+        ask: SandboxAsk,
+        idempotency: Option<Idempotency>,
+    ) -> Result<SandboxRow, Error> {
+        ctx.only_user()?;
+        ask.spec.validate(&ask.metadata).map_err(Error::Invalid)?;
+        if ask.ttl_ms == 0 {
+            return Err(Error::invalid("timeout_ms", "limit_zero", "must not be 0"));
+        }
+        self.check_capacity(&ask.spec.limits, ask.spec.node.as_ref())
+            .await?;
+        let parked = self
+            .wake()
+            .take_parked(For::Sandboxes, ask.spec.node.as_ref());
+        let plan = self.sandbox_plan(ctx, ask, idempotency, parked.as_ref())?;
+        let tenant = ctx.tenant.clone();
+        // Whoever asks may go away at any line: what is committed by then is found by the next look of the
+        // node's poll, because the row says whose it is.
+        let row = match self.unit(move |tx| create(tx, &plan)).await? {
+            Made::There(row) => return Ok(*row),
+            Made::New(row, counted) => {
+                if let Some(live) = counted {
+                    let mut room = locked(&self.inner.sandbox_room);
+                    room.counted(&tenant, live, limits::SANDBOXES_MAX);
+                }
+                *row
+            }
+        };
+        match (parked, &row.node) {
+            // A poll that was taken and gets nothing is dropped, which lets it look by itself.
+            (Some(poll), Some(node)) => poll.hand_sandboxes(Untold::new(self, node, vec![&row])),
+            _ => self.announce_sandbox(&row),
+        }
+        Ok(row)
+    }
+
+    fn sandbox_plan(
+        &self,
+        ctx: &Ctx,
+        ask: SandboxAsk,
+        idempotency: Option<Idempotency>,
+        parked: Option<&Parked>,
+    ) -> Result<Plan, Error> {
+        let at_ms = self.now_ms();
+        let id = SandboxId::from_parts(at_ms, random()?);
+        Ok(Plan {
+            key: idempotency.map(|asked| key_of(ctx, "sandbox.create", asked, id.as_str())),
+            disk_is_full: self.is_full_with(0),
+            count: !locked(&self.inner.sandbox_room).take(&ctx.tenant),
+            node: parked.map(|poll| poll.node.clone()),
+            note: Note::new(ctx, at_ms),
+            new: NewSandbox {
+                id,
+                tenant: ctx.tenant.clone(),
+                principal: ctx.principal.clone(),
+                metadata: ask.metadata,
+                access_token: access_token()?,
+                ttl_ms: cut_ttl(ask.ttl_ms),
+                due_at_ms: at_ms.saturating_add(ask.spec.queue_timeout_ms),
+                spec: ask.spec,
+                at_ms,
+            },
+        })
+    }
+}
+
+/// A secret that cannot be guessed: 256 random bits.
+fn access_token() -> Result<AccessToken, Error> {
+    let bytes: [u8; 32] = random()?;
+    let mut text = String::with_capacity(64);
+    for byte in bytes {
+        write!(text, "{byte:02x}").map_err(|error| Error::internal("write a token", error))?;
+    }
+    Ok(AccessToken::new(text))
+}
+
+fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
+    if let Some((owner, asked)) = &plan.key
+        && let Some(there) = idempotency::get(tx, owner)?
+    {
+        let row = match made_before::<SandboxId>(asked, &there)? {
+            Some(id) => sandbox::get(tx, Some(&plan.new.tenant), &id)?,
+            None => None,
+        };
+        let gone = || Error::mismatch("what the key was used for is gone");
+        return Ok(Made::There(Box::new(row.ok_or_else(gone)?)));
+    }
+    if plan.disk_is_full {
+        return Err(Error::DiskFull.into());
+    }
+    check_pin(tx, plan)?;
+    let counted = count(tx, plan)?;
+    let node = match &plan.node {
+        Some(node) if may_place(tx, node, plan.new.at_ms)? => Some(node),
+        _ => None,
+    };
+    // From here on it is written.
+    let mut row = sandbox::insert(tx, &plan.new)?;
+    if let Some(node) = node {
+        row = place(tx, &row, node, plan.note.clone())?.unwrap_or(row);
+    }
+    if let Some((owner, asked)) = &plan.key {
+        idempotency::put(tx, owner, asked, plan.new.at_ms)?;
+    }
+    Ok(Made::New(Box::new(row), counted))
+}
+
+/// Whoever waited longer goes first, and a node has no more than it can tell in a heartbeat.
+fn may_place(tx: &mut Tx<'_>, node: &NodeId, now_ms: u64) -> Result<bool, Fail> {
+    let most = limits::NODE_SANDBOXES_MAX;
+    Ok(!sandbox::is_requested(tx, node)?
+        && gets_work(tx, node, now_ms)?
+        && sandbox::count_held(tx, node, most)? < u64::from(most))
+}
+
+/// Gives a requested sandbox to a node.
+pub(super) fn place(
+    tx: &mut Tx<'_>,
+    row: &SandboxRow,
+    node: &NodeId,
+    note: Note,
+) -> Result<Option<SandboxRow>, Fail> {
+    let node = Some(node.clone());
+    apply(tx, row, &SandboxEvent::Provision, Note { node, ..note })
+}
+
+/// A sandbox that only one node may have would wait in vain for one that is not there.
+fn check_pin(tx: &mut Tx<'_>, plan: &Plan) -> Result<(), Fail> {
+    let Some(pin) = &plan.new.spec.node else {
+        return Ok(());
+    };
+    let node = store::node::get(tx, pin)?;
+    if node.is_some_and(|node| node.state.scheduling != Scheduling::Decommissioned) {
+        return Ok(());
+    }
+    Err(Error::invalid("node", "invalid_argument", "there is no such node").into())
+}
+
+fn count(tx: &mut Tx<'_>, plan: &Plan) -> Result<Option<u64>, Fail> {
+    if !plan.count {
+        return Ok(None);
+    }
+    let live = sandbox::count_live(tx, &plan.new.tenant, limits::SANDBOXES_MAX)?;
+    if live >= limits::SANDBOXES_MAX {
+        return Err(Fail::Ours(Error::TooMuch {
+            code: "too_much",
+            message: format!("there are {live} sandboxes already"),
+        }));
+    }
+    Ok(Some(live))
+}

@@ -1,0 +1,168 @@
+//! What nodes say about sandboxes. The same again is a duplicate, and what is about an older order than the
+//! last one does not count.
+
+use super::change::{Note, apply};
+use crate::change::cut;
+use crate::error::Fail;
+use crate::report::{Report, check_clauses};
+use crate::{Ctx, Error, Service};
+use model::enforcement::Enforced;
+use model::id::{NodeId, SandboxId};
+use model::sandbox::{SandboxEvent, SandboxState};
+use store::sandbox::SandboxRow;
+use store::{Tx, sandbox};
+
+/// What a node says about a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SandboxSaid {
+    /// The order is known and is being carried out.
+    Provisioning,
+    /// It stands, or stands again.
+    Ready {
+        /// What isolates it.
+        driver: String,
+        /// What is in force.
+        enforcement: Vec<Enforced>,
+    },
+    /// It is kept, and nothing in it runs.
+    Paused,
+    /// Nothing is left of it, as was ordered.
+    Destroyed,
+    /// It could not be made, or has ended by itself.
+    Failed {
+        /// How.
+        why: String,
+    },
+}
+
+const DUPLICATE: Report = Report {
+    duplicate: true,
+    cancel: false,
+};
+
+impl Service {
+    /// A node says what has become of a sandbox.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for one of another node; [`Error::Stale`] for another order than the last one,
+    /// or a sandbox that is over; [`Error::Conflict`] for what was not ordered; [`Error::Invalid`].
+    pub async fn sandbox_report(
+        &self,
+        ctx: &Ctx,
+        id: &SandboxId,
+        epoch: u64,
+        said: SandboxSaid,
+    ) -> Result<Report, Error> {
+        let node = ctx.only_node()?.clone();
+        let (event, note) = read(said, Note::new(ctx, self.now_ms()))?;
+        let id = id.clone();
+        let moved = self
+            .unit(move |tx| {
+                let row = in_force(tx, &node, &id, epoch)?;
+                let Some(event) = &event else {
+                    check_in_life(&row)?;
+                    return Ok(Told::Heard);
+                };
+                if is_repeated(&row.state, event) {
+                    check_same(&row, &note)?;
+                    return Ok(Told::Before);
+                }
+                check_in_life(&row)?;
+                match apply(tx, &row, event, note.clone())? {
+                    Some(row) => Ok(Told::Moved(Box::new(row))),
+                    None => Ok(Told::Before),
+                }
+            })
+            .await?;
+        match moved {
+            Told::Before => Ok(DUPLICATE),
+            Told::Heard => Ok(Report::default()),
+            Told::Moved(row) => {
+                self.announce_sandbox(&row);
+                Ok(Report::default())
+            }
+        }
+    }
+}
+
+/// What became of a report.
+enum Told {
+    /// The same was told before.
+    Before,
+    /// Nothing is to be written.
+    Heard,
+    Moved(Box<SandboxRow>),
+}
+
+/// What a report means; without an event, that nothing has become of the sandbox yet.
+fn read(said: SandboxSaid, note: Note) -> Result<(Option<SandboxEvent>, Note), Error> {
+    Ok(match said {
+        SandboxSaid::Provisioning => (None, note),
+        SandboxSaid::Ready {
+            driver,
+            enforcement,
+        } => {
+            check_clauses(&enforcement)?;
+            let note = Note {
+                driver: Some(cut(&driver)),
+                enforcement: Some(enforcement),
+                ..note
+            };
+            (Some(SandboxEvent::Ready), note)
+        }
+        SandboxSaid::Paused => (Some(SandboxEvent::Paused), note),
+        SandboxSaid::Destroyed => (Some(SandboxEvent::Destroyed), note),
+        SandboxSaid::Failed { why } => {
+            let why = cut(&why);
+            (
+                Some(SandboxEvent::Fail { why: why.clone() }),
+                note.because(&why),
+            )
+        }
+    })
+}
+
+/// The sandbox, if it is this node's and this is about the last order.
+fn in_force(
+    tx: &mut Tx<'_>,
+    node: &NodeId,
+    id: &SandboxId,
+    epoch: u64,
+) -> Result<SandboxRow, Fail> {
+    let row = sandbox::get(tx, None, id)?.ok_or(Fail::Ours(Error::NotFound))?;
+    if row.node.as_ref() != Some(node) {
+        return Err(Error::NotFound.into());
+    }
+    if row.epoch != epoch {
+        return Err(Error::Stale.into());
+    }
+    Ok(row)
+}
+
+/// A sandbox that is over was judged without its node, which learns by this that its word came too late.
+fn check_in_life(row: &SandboxRow) -> Result<(), Error> {
+    if row.state.is_over() {
+        Err(Error::Stale)
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether the sandbox is already what is said of it.
+fn is_repeated(state: &SandboxState, event: &SandboxEvent) -> bool {
+    matches!(
+        (state, event),
+        (SandboxState::Ready, SandboxEvent::Ready)
+            | (SandboxState::Paused, SandboxEvent::Paused)
+            | (SandboxState::Destroyed, SandboxEvent::Destroyed)
+            | (SandboxState::Failed { .. }, SandboxEvent::Fail { .. })
+    )
+}
+
+fn check_same(row: &SandboxRow, note: &Note) -> Result<(), Error> {
+    if note.driver.is_none() || note.driver == row.driver {
+        Ok(())
+    } else {
+        Err(Error::conflict("another sandbox was reported as ready"))
+    }
+}

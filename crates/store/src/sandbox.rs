@@ -1,0 +1,648 @@
+//! Sandboxes that live on.
+
+use crate::db::to_json;
+use crate::{Row, StoreError, Tx, Value, event};
+use model::enforcement::Enforced;
+use model::id::{NodeId, PrincipalId, SandboxId, TenantId};
+use model::limits;
+use model::sandbox::SandboxState;
+use model::sandbox_spec::{AccessToken, SandboxSpec};
+use std::collections::BTreeMap;
+
+/// States in which a sandbox is over.
+const OVER: [&str; 2] = ["destroyed", "failed"];
+
+/// A sandbox as it is in the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SandboxRow {
+    /// Its name for programs.
+    pub id: SandboxId,
+    /// Who owns it.
+    pub tenant: TenantId,
+    /// Who asked for it.
+    pub principal: PrincipalId,
+    /// Where it is.
+    pub state: SandboxState,
+    /// How often it was changed, from 1.
+    pub version: u64,
+    /// Of the last order to its node: to make, pause, resume or destroy it. 0 before the first.
+    pub epoch: u64,
+    /// The node that has it, or had it last.
+    pub node: Option<NodeId>,
+    /// What was asked.
+    pub spec: SandboxSpec,
+    /// Labels of whoever asked.
+    pub metadata: BTreeMap<String, String>,
+    /// Opens the door of its guest.
+    pub access_token: AccessToken,
+    /// How long it lives, counted from when it is ready.
+    pub ttl_ms: u64,
+    /// When its time is over; only while it is ready.
+    pub expires_at_ms: Option<u64>,
+    /// When it has to be looked at next; never for one that is over.
+    pub due_at_ms: Option<u64>,
+    /// When it was asked for.
+    pub created_at_ms: u64,
+    /// When a node got it.
+    pub placed_at_ms: Option<u64>,
+    /// When it was ready last.
+    pub ready_at_ms: Option<u64>,
+    /// When it was paused last.
+    pub paused_at_ms: Option<u64>,
+    /// When it was destroyed or failed.
+    pub ended_at_ms: Option<u64>,
+    /// What isolates it.
+    pub driver: Option<String>,
+    /// What is in force.
+    pub enforcement: Vec<Enforced>,
+    /// Why it ended, or is to end.
+    pub reason: Option<String>,
+}
+
+/// A sandbox that is new. It begins as `requested`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewSandbox {
+    /// Its name.
+    pub id: SandboxId,
+    /// Who owns it.
+    pub tenant: TenantId,
+    /// Who asks for it.
+    pub principal: PrincipalId,
+    /// What is asked.
+    pub spec: SandboxSpec,
+    /// Labels.
+    pub metadata: BTreeMap<String, String>,
+    /// Opens the door of its guest.
+    pub access_token: AccessToken,
+    /// How long it is to live.
+    pub ttl_ms: u64,
+    /// Until when it may wait for a node.
+    pub due_at_ms: u64,
+    /// Now.
+    pub at_ms: u64,
+}
+
+/// A change of a sandbox: its next state, which may be the one that it has, the event that says so, and
+/// what else is known by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SandboxChange {
+    /// The next state.
+    pub state: SandboxState,
+    /// The event, such as `sandbox.ready`.
+    pub kind: &'static str,
+    /// More for the event, a JSON object.
+    pub data: String,
+    /// Who does it.
+    pub principal: PrincipalId,
+    /// Now.
+    pub at_ms: u64,
+    /// Of the last order, after the change.
+    pub epoch: u64,
+    /// The node that gets it.
+    pub node: Option<NodeId>,
+    /// How long it lives, after the change.
+    pub ttl_ms: u64,
+    /// When its time is over, after the change.
+    pub expires_at_ms: Option<u64>,
+    /// When it has to be looked at next, after the change.
+    pub due_at_ms: Option<u64>,
+    /// Known when it is ready.
+    pub driver: Option<String>,
+    /// Known when it is ready.
+    pub enforcement: Option<Vec<Enforced>>,
+    /// Known when it ends.
+    pub reason: Option<String>,
+}
+
+/// Which sandboxes are asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SandboxFilter {
+    /// In one of these states; in any when there are none.
+    pub states: Vec<&'static str>,
+    /// With all of these entries in their metadata; of more than [`limits::METADATA_FILTERS_MAX`], the
+    /// first ones.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// All columns; every query names them, so that a column that is added is not read by accident.
+macro_rules! columns {
+    () => {
+        "id, tenant, principal, state, state_json, version, epoch, node, spec, metadata, \
+         access_token, ttl_ms, expires_at_ms, due_at_ms, created_at_ms, placed_at_ms, ready_at_ms, \
+         paused_at_ms, ended_at_ms, driver, enforcement, reason"
+    };
+}
+
+fn from_row(row: &Row) -> Result<SandboxRow, StoreError> {
+    let state: SandboxState = row.json("state_json")?;
+    let corrupt = |what: &str, id: String| StoreError::Corrupt {
+        what: format!("the {what} of {id}"),
+    };
+    if state.name() != row.text("state")? {
+        return Err(corrupt("state", row.text("id")?));
+    }
+    let node = row.text_or_null("node")?.map(|id| id.parse()).transpose();
+    let node = match node {
+        Ok(node) => node,
+        Err(_) => return Err(corrupt("node", row.text("id")?)),
+    };
+    Ok(SandboxRow {
+        id: row.parsed("id")?,
+        tenant: row.parsed("tenant")?,
+        principal: row.parsed("principal")?,
+        state,
+        version: row.number("version")?,
+        epoch: row.number("epoch")?,
+        node,
+        spec: row.json("spec")?,
+        metadata: row.json("metadata")?,
+        access_token: AccessToken::new(row.text("access_token")?),
+        ttl_ms: row.number("ttl_ms")?,
+        expires_at_ms: row.number_or_null("expires_at_ms")?,
+        due_at_ms: row.number_or_null("due_at_ms")?,
+        created_at_ms: row.number("created_at_ms")?,
+        placed_at_ms: row.number_or_null("placed_at_ms")?,
+        ready_at_ms: row.number_or_null("ready_at_ms")?,
+        paused_at_ms: row.number_or_null("paused_at_ms")?,
+        ended_at_ms: row.number_or_null("ended_at_ms")?,
+        driver: row.text_or_null("driver")?,
+        enforcement: row.json_or_null("enforcement")?.unwrap_or_default(),
+        reason: row.text_or_null("reason")?,
+    })
+}
+
+fn rows(rows: &[Row]) -> Result<Vec<SandboxRow>, StoreError> {
+    rows.iter().map(from_row).collect()
+}
+
+/// Adds a sandbox and its first event.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn insert(tx: &mut Tx<'_>, new: &NewSandbox) -> Result<SandboxRow, StoreError> {
+    let row = row_of(new);
+    tx.execute(
+        "INSERT INTO sandbox (id, tenant, principal, state, state_json, version, epoch, \
+         pinned_node, spec, metadata, access_token, ttl_ms, due_at_ms, created_at_ms) \
+         VALUES ($1, $2, $3, $4, $5, 1, 0, $6, $7, $8, $9, $10, $11, $12)",
+        &[
+            row.id.as_str().into(),
+            row.tenant.as_str().into(),
+            row.principal.as_str().into(),
+            row.state.name().into(),
+            to_json(&row.state)?.into(),
+            row.spec.node.as_ref().map(NodeId::as_str).into(),
+            to_json(&row.spec)?.into(),
+            to_json(&row.metadata)?.into(),
+            row.access_token.text().into(),
+            row.ttl_ms.into(),
+            row.due_at_ms.into(),
+            row.created_at_ms.into(),
+        ],
+    )?;
+    append(
+        tx,
+        &row,
+        "sandbox.requested",
+        "{}",
+        &new.principal,
+        new.at_ms,
+    )?;
+    Ok(row)
+}
+
+fn row_of(new: &NewSandbox) -> SandboxRow {
+    SandboxRow {
+        id: new.id.clone(),
+        tenant: new.tenant.clone(),
+        principal: new.principal.clone(),
+        state: SandboxState::Requested,
+        version: 1,
+        epoch: 0,
+        node: None,
+        spec: new.spec.clone(),
+        metadata: new.metadata.clone(),
+        access_token: new.access_token.clone(),
+        ttl_ms: new.ttl_ms,
+        expires_at_ms: None,
+        due_at_ms: Some(new.due_at_ms),
+        created_at_ms: new.at_ms,
+        placed_at_ms: None,
+        ready_at_ms: None,
+        paused_at_ms: None,
+        ended_at_ms: None,
+        driver: None,
+        enforcement: Vec::new(),
+        reason: None,
+    }
+}
+
+fn append(
+    tx: &mut Tx<'_>,
+    row: &SandboxRow,
+    kind: &str,
+    data: &str,
+    principal: &PrincipalId,
+    at_ms: u64,
+) -> Result<(), StoreError> {
+    let new = event::NewEvent {
+        tenant: &row.tenant,
+        resource: "sandbox",
+        resource_id: row.id.as_str(),
+        version: row.version,
+        kind,
+        data,
+        principal,
+        at_ms,
+    };
+    event::append(tx, &new)
+}
+
+/// A sandbox; with a tenant, only if it is that tenant's.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn get(
+    tx: &mut Tx<'_>,
+    tenant: Option<&TenantId>,
+    id: &SandboxId,
+) -> Result<Option<SandboxRow>, StoreError> {
+    let sql = concat!("SELECT ", columns!(), " FROM sandbox WHERE id = $1");
+    let row = tx.query_one(sql, &[id.as_str().into()])?;
+    let row = row.as_ref().map(from_row).transpose()?;
+    Ok(row.filter(|row| tenant.is_none_or(|tenant| *tenant == row.tenant)))
+}
+
+/// What all lists have in common. States and entries of metadata are looked for as pieces of text: a state
+/// between commas, and an entry as it stands in the JSON text of the map, where a quotation mark within a
+/// key or a value has a backslash before it.
+macro_rules! list {
+    ($live:literal) => {
+        concat!(
+            "SELECT ",
+            columns!(),
+            " FROM sandbox WHERE tenant = $1 AND (created_at_ms < $2 OR (created_at_ms = $3 \
+             AND id < $4)) AND ($5 = '' OR REPLACE($6, ',' || state || ',', '') <> $7) \
+             AND ($8 = '' OR REPLACE(metadata, $9, '') <> metadata) \
+             AND ($10 = '' OR REPLACE(metadata, $11, '') <> metadata) \
+             AND ($12 = '' OR REPLACE(metadata, $13, '') <> metadata) \
+             AND ($14 = '' OR REPLACE(metadata, $15, '') <> metadata)",
+            $live,
+            " ORDER BY created_at_ms DESC, id DESC LIMIT $16"
+        )
+    };
+}
+
+/// Sandboxes of a tenant, newest first; those created before `before`, and of these the ones that the
+/// filter asks for.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn list(
+    tx: &mut Tx<'_>,
+    tenant: &TenantId,
+    filter: &SandboxFilter,
+    before: Option<(u64, &SandboxId)>,
+    limit: u32,
+) -> Result<Vec<SandboxRow>, StoreError> {
+    let (before_ms, before_id) = before.map_or((u64::MAX, ""), |(ms, id)| (ms, id.as_str()));
+    let mut states = String::new();
+    if !filter.states.is_empty() {
+        states = format!(",{},", filter.states.join(","));
+    }
+    let mut values: Vec<Value> = vec![
+        tenant.as_str().into(),
+        before_ms.into(),
+        before_ms.into(),
+        before_id.into(),
+        (*states).into(),
+        (*states).into(),
+        (*states).into(),
+    ];
+    let mut entries = filter.metadata.iter();
+    for _ in 0..limits::METADATA_FILTERS_MAX {
+        let entry = entries.next().map(|(key, value)| entry_text(key, value));
+        let entry = entry.transpose()?.unwrap_or_default();
+        values.extend([(*entry).into(), entry.into()]);
+    }
+    values.push(limit.into());
+    let is_over = |state: &&&str| OVER.contains(*state);
+    let live = !filter.states.is_empty() && !filter.states.iter().any(|state| is_over(&state));
+    let sql = if live {
+        list!(" AND ended_at_ms IS NULL")
+    } else {
+        list!("")
+    };
+    rows(&tx.query(sql, &values)?)
+}
+
+/// An entry as it stands in the text of a map.
+fn entry_text(key: &str, value: &str) -> Result<String, StoreError> {
+    Ok(format!("{}:{}", to_json(&key)?, to_json(&value)?))
+}
+
+/// Writes the next state of a sandbox, if nobody has changed it since `row` was read, with its event.
+///
+/// # Errors
+/// [`StoreError::Stale`] when somebody has, or [`StoreError`] of the database.
+pub fn move_to(
+    tx: &mut Tx<'_>,
+    row: &SandboxRow,
+    change: &SandboxChange,
+) -> Result<SandboxRow, StoreError> {
+    let next = after(row, change);
+    let mut values = changed_columns(&next)?;
+    values.extend([
+        row.id.as_str().into(),
+        row.version.into(),
+        row.state.name().into(),
+        row.epoch.into(),
+    ]);
+    let changed = tx.execute(
+        "UPDATE sandbox SET state = $1, state_json = $2, version = $3, epoch = $4, node = $5, \
+         ttl_ms = $6, expires_at_ms = $7, due_at_ms = $8, placed_at_ms = $9, ready_at_ms = $10, \
+         paused_at_ms = $11, ended_at_ms = $12, driver = $13, enforcement = $14, reason = $15 \
+         WHERE id = $16 AND version = $17 AND state = $18 AND epoch = $19",
+        &values,
+    )?;
+    if changed != 1 {
+        return Err(StoreError::Stale {
+            what: row.id.to_string(),
+        });
+    }
+    let (principal, at_ms) = (&change.principal, change.at_ms);
+    append(tx, &next, change.kind, &change.data, principal, at_ms)?;
+    Ok(next)
+}
+
+/// What a change may write, in the order of the statement of [`move_to`].
+fn changed_columns(next: &SandboxRow) -> Result<Vec<Value>, StoreError> {
+    let enforcement = Some(&next.enforcement).filter(|clauses| !clauses.is_empty());
+    Ok(vec![
+        next.state.name().into(),
+        to_json(&next.state)?.into(),
+        next.version.into(),
+        next.epoch.into(),
+        next.node.as_ref().map(NodeId::as_str).into(),
+        next.ttl_ms.into(),
+        next.expires_at_ms.into(),
+        next.due_at_ms.into(),
+        next.placed_at_ms.into(),
+        next.ready_at_ms.into(),
+        next.paused_at_ms.into(),
+        next.ended_at_ms.into(),
+        next.driver.clone().into(),
+        enforcement.map(to_json).transpose()?.into(),
+        next.reason.clone().into(),
+    ])
+}
+
+/// The row after a change.
+fn after(row: &SandboxRow, change: &SandboxChange) -> SandboxRow {
+    let mut next = SandboxRow {
+        state: change.state.clone(),
+        version: row.version + 1,
+        epoch: change.epoch,
+        node: change.node.clone().or(row.node.clone()),
+        ttl_ms: change.ttl_ms,
+        expires_at_ms: change.expires_at_ms,
+        due_at_ms: change.due_at_ms,
+        driver: change.driver.clone().or(row.driver.clone()),
+        reason: change.reason.clone().or(row.reason.clone()),
+        ..row.clone()
+    };
+    if let Some(enforcement) = &change.enforcement {
+        next.enforcement.clone_from(enforcement);
+    }
+    if change.state == row.state {
+        return next;
+    }
+    let at = Some(change.at_ms);
+    match &change.state {
+        SandboxState::Provisioning => next.placed_at_ms = at,
+        SandboxState::Ready => next.ready_at_ms = at,
+        SandboxState::Paused => next.paused_at_ms = at,
+        SandboxState::Destroyed | SandboxState::Failed { .. } => next.ended_at_ms = at,
+        SandboxState::Requested
+        | SandboxState::Pausing
+        | SandboxState::Resuming
+        | SandboxState::Snapshotting { .. }
+        | SandboxState::Destroying => {}
+    }
+    next
+}
+
+/// Sandboxes that a node has, by id: those that are not over.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn held_by(tx: &mut Tx<'_>, node: &NodeId, limit: u32) -> Result<Vec<SandboxRow>, StoreError> {
+    let sql = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM sandbox WHERE node = $1 AND node IS NOT NULL AND ended_at_ms IS NULL \
+         ORDER BY id LIMIT $2"
+    );
+    rows(&tx.query(sql, &[node.as_str().into(), limit.into()])?)
+}
+
+/// How many of these there are, counted up to `most`.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn count_held(tx: &mut Tx<'_>, node: &NodeId, most: u32) -> Result<u64, StoreError> {
+    let sql = "SELECT COUNT(*) AS held FROM (SELECT 1 FROM sandbox WHERE node = $1 \
+               AND node IS NOT NULL AND ended_at_ms IS NULL LIMIT $2) AS counted";
+    let row = tx.query_one(sql, &[node.as_str().into(), most.into()])?;
+    row.map_or(Ok(0), |row| row.number("held"))
+}
+
+/// Sandboxes of a node that it has an order for, by id.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn wanted_of(
+    tx: &mut Tx<'_>,
+    node: &NodeId,
+    limit: u32,
+) -> Result<Vec<SandboxRow>, StoreError> {
+    let sql = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM sandbox WHERE node = $1 AND node IS NOT NULL AND ended_at_ms IS NULL \
+         AND state IN ('provisioning', 'pausing', 'resuming', 'destroying') ORDER BY id LIMIT $2"
+    );
+    rows(&tx.query(sql, &[node.as_str().into(), limit.into()])?)
+}
+
+/// Whether a sandbox waits for a node and this one may take it.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn is_requested(tx: &mut Tx<'_>, node: &NodeId) -> Result<bool, StoreError> {
+    let sql = "SELECT id FROM sandbox WHERE state = 'requested' \
+               AND (pinned_node IS NULL OR pinned_node = $1) LIMIT 1";
+    Ok(!tx.query(sql, &[node.as_str().into()])?.is_empty())
+}
+
+/// Sandboxes that wait for a node and that this one may take, the oldest first.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn requested(
+    tx: &mut Tx<'_>,
+    node: &NodeId,
+    limit: u32,
+) -> Result<Vec<SandboxRow>, StoreError> {
+    // Locked rows are passed over, so that two nodes that ask at the same time do not wait for each other.
+    let sql = if tx.has_row_locks() {
+        concat!(
+            "SELECT ",
+            columns!(),
+            " FROM sandbox WHERE state = 'requested' AND (pinned_node IS NULL OR pinned_node = $1) \
+             ORDER BY created_at_ms, id LIMIT $2 FOR UPDATE SKIP LOCKED"
+        )
+    } else {
+        concat!(
+            "SELECT ",
+            columns!(),
+            " FROM sandbox WHERE state = 'requested' AND (pinned_node IS NULL OR pinned_node = $1) \
+             ORDER BY created_at_ms, id LIMIT $2"
+        )
+    };
+    rows(&tx.query(sql, &[node.as_str().into(), limit.into()])?)
+}
+
+/// Sandboxes that have to be looked at by now, the longest overdue first.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn due(tx: &mut Tx<'_>, now_ms: u64, limit: u32) -> Result<Vec<SandboxRow>, StoreError> {
+    let sql = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM sandbox WHERE due_at_ms IS NOT NULL AND due_at_ms <= $1 \
+         ORDER BY due_at_ms LIMIT $2"
+    );
+    rows(&tx.query(sql, &[now_ms.into(), limit.into()])?)
+}
+
+/// Sandboxes whose node is gone, or has not renewed its leases in time.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn with_silent_node(
+    tx: &mut Tx<'_>,
+    now_ms: u64,
+    limit: u32,
+) -> Result<Vec<SandboxRow>, StoreError> {
+    let sql = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM sandbox WHERE node IS NOT NULL AND ended_at_ms IS NULL AND NOT EXISTS \
+         (SELECT 1 FROM node WHERE node.id = sandbox.node AND node.lease_expires_at_ms >= $1) \
+         ORDER BY id LIMIT $2"
+    );
+    rows(&tx.query(sql, &[now_ms.into(), limit.into()])?)
+}
+
+/// How many sandboxes of a tenant are not over, counted up to `most`.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn count_live(tx: &mut Tx<'_>, tenant: &TenantId, most: u64) -> Result<u64, StoreError> {
+    let sql = "SELECT COUNT(*) AS live FROM (SELECT 1 FROM sandbox WHERE tenant = $1 \
+               AND ended_at_ms IS NULL LIMIT $2) AS counted";
+    let row = tx.query_one(sql, &[tenant.as_str().into(), most.into()])?;
+    row.map_or(Ok(0), |row| row.number("live"))
+}
+
+/// Deletes sandboxes that ended before `ended_before_ms`, with their events, at most `limit`, the oldest
+/// first. Returns how many.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn prune(tx: &mut Tx<'_>, ended_before_ms: u64, limit: u32) -> Result<u64, StoreError> {
+    // Ids begin with the time of their making, so that no index is needed, as for jobs.
+    let made_before = SandboxId::from_parts(ended_before_ms, [0; 10]);
+    let rows = tx.query(
+        "SELECT id FROM sandbox WHERE id < $1 AND ended_at_ms < $2 ORDER BY id LIMIT $3",
+        &[
+            made_before.as_str().into(),
+            ended_before_ms.into(),
+            limit.into(),
+        ],
+    )?;
+    delete(tx, &rows)
+}
+
+/// Deletes sandboxes of a tenant that ended before `ended_before_ms` and of which there are `keep` newer
+/// ones, at most `limit`, the oldest first. Returns how many.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn prune_beyond(
+    tx: &mut Tx<'_>,
+    tenant: &TenantId,
+    keep: u32,
+    ended_before_ms: u64,
+    limit: u32,
+) -> Result<u64, StoreError> {
+    let newest = tx.query_one(
+        "SELECT created_at_ms, id FROM sandbox WHERE tenant = $1 \
+         ORDER BY created_at_ms DESC, id DESC LIMIT 1 OFFSET $2",
+        &[tenant.as_str().into(), keep.into()],
+    )?;
+    let Some(newest) = newest else { return Ok(0) };
+    let made_ms = newest.number("created_at_ms")?;
+    let rows = tx.query(
+        "SELECT id FROM sandbox WHERE tenant = $1 AND (created_at_ms < $2 \
+         OR (created_at_ms = $3 AND id <= $4)) AND ended_at_ms < $5 \
+         ORDER BY created_at_ms, id LIMIT $6",
+        &[
+            tenant.as_str().into(),
+            made_ms.into(),
+            made_ms.into(),
+            newest.text("id")?.into(),
+            ended_before_ms.into(),
+            limit.into(),
+        ],
+    )?;
+    delete(tx, &rows)
+}
+
+fn delete(tx: &mut Tx<'_>, rows: &[Row]) -> Result<u64, StoreError> {
+    let mut deleted = 0;
+    for row in rows {
+        let id: [Value; 1] = [row.text("id")?.into()];
+        let sql = "DELETE FROM sandbox WHERE id = $1 AND ended_at_ms IS NOT NULL";
+        if tx.execute(sql, &id)? == 1 {
+            let sql = "DELETE FROM event_inbox WHERE resource = 'sandbox' AND resource_id = $1";
+            tx.execute(sql, &id)?;
+            deleted += 1;
+        }
+    }
+    Ok(deleted)
+}
+
+/// Tenants that have sandboxes, by name after `after`, at most `limit`.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn tenants(
+    tx: &mut Tx<'_>,
+    after: Option<&TenantId>,
+    limit: u32,
+) -> Result<Vec<TenantId>, StoreError> {
+    let mut found: Vec<TenantId> = Vec::new();
+    // One step of the index for each; a list of distinct ones would read all of it.
+    let sql = "SELECT tenant FROM sandbox WHERE tenant > $1 ORDER BY tenant LIMIT 1";
+    while found.len() < limit as usize {
+        let last = found.last().or(after).map_or("", TenantId::as_str);
+        match tx.query_one(sql, &[last.into()])? {
+            Some(row) => found.push(row.parsed("tenant")?),
+            None => break,
+        }
+    }
+    Ok(found)
+}
