@@ -159,7 +159,11 @@ async fn a_claim_that_dies_around_its_commit_loses_no_job() {
         assert_eq!(polled.unwrap_err().code(), "unavailable");
         // The node does not know of the lease, which shows when it renews.
         world.clock.advance(2 * limits::HEARTBEAT_MS + 1);
-        world.service.node_heartbeat(&node, "a", &[], &[]).await.unwrap();
+        world
+            .service
+            .node_heartbeat(&node, "a", &[], &[])
+            .await
+            .unwrap();
         let lease = world.poll(&node, NOW).await.leases.remove(0);
         assert_eq!((&lease.id, lease.epoch), (&row.id, epoch));
         assert_eq!(lease.attempt, 1);

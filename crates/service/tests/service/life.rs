@@ -113,7 +113,11 @@ async fn canceling_a_job_that_runs_wakes_the_poll_of_its_node_and_is_told_once()
     let polled = poll.await.unwrap();
     assert_eq!(polled.cancel[0].job_id, row.id);
     assert!(world.poll(&node, NOW).await.cancel.is_empty());
-    let beat = world.service.node_heartbeat(&node, "a", &[], &[]).await.unwrap();
+    let beat = world
+        .service
+        .node_heartbeat(&node, "a", &[], &[])
+        .await
+        .unwrap();
     assert_eq!(beat.cancel[0].epoch, row.epoch);
     let report = finished(&row, Outcome::Canceled);
     world

@@ -84,7 +84,11 @@ async fn a_job_for_a_node_alone_waits_for_it_while_it_is_there() {
     let row = world.create(pinned(spec())).await;
     for _ in 0..20 {
         world.clock.advance(30_000);
-        world.service.node_heartbeat(&node, "a", &[], &[]).await.unwrap();
+        world
+            .service
+            .node_heartbeat(&node, "a", &[], &[])
+            .await
+            .unwrap();
         service::loops::reap_pass(&world.service).await.unwrap();
     }
     assert_eq!(world.poll(&node, NOW).await.leases[0].id, row.id);

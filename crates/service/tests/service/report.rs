@@ -89,7 +89,10 @@ async fn a_report_of_an_old_lease_is_stale() {
         job_id: id.clone(),
         epoch: 1,
     }];
-    let beat = service.node_heartbeat(&node, "a", &running, &[]).await.unwrap();
+    let beat = service
+        .node_heartbeat(&node, "a", &running, &[])
+        .await
+        .unwrap();
     assert_eq!(beat.stale, running);
 }
 
