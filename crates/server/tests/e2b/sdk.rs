@@ -6,7 +6,7 @@ use crate::world::World;
 
 const SCRIPT: &str = r#"
 import os
-from e2b import Sandbox, NotFoundException, SandboxQuery
+from e2b import Sandbox, SandboxException, SandboxQuery
 s = Sandbox.create(timeout=60, metadata={"k 1": "v"})
 assert s.is_running()
 r = s.commands.run("echo hi")
@@ -33,8 +33,8 @@ assert not s.is_running()
 try:
     Sandbox.create("no-such-template")
     raise SystemExit("a template that is not there")
-except NotFoundException:
-    pass
+except SandboxException as error:
+    assert "was not found" in str(error), error
 print("all is well")
 "#;
 
