@@ -326,8 +326,8 @@ pub fn list(
         values.extend([(*entry).into(), entry.into()]);
     }
     values.push(limit.into());
-    let is_over = |state: &&&str| OVER.contains(*state);
-    let live = !filter.states.is_empty() && !filter.states.iter().any(|state| is_over(&state));
+    let none_is_over = filter.states.iter().all(|state| !OVER.contains(state));
+    let live = none_is_over && !filter.states.is_empty();
     let sql = if live {
         list!(" AND ended_at_ms IS NULL")
     } else {

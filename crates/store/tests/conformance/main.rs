@@ -24,6 +24,7 @@ mod postgres;
 mod prune;
 mod queue;
 mod random;
+mod sandboxes;
 mod schema;
 mod units;
 
@@ -119,6 +120,19 @@ conformance! {
         a_store_that_was_reopened_sees_everything_that_was_answered
         two_stores_on_one_database_wait_for_each_other
         a_unit_of_somebody_who_went_away_is_done_all_the_same
+    }
+    sandboxes {
+        a_new_sandbox_is_read_back_as_it_was_inserted
+        every_change_of_a_sandbox_is_written_with_its_event
+        of_many_changes_from_one_sandbox_row_exactly_one_is_written
+        sandboxes_are_listed_by_all_of_their_labels_and_by_nothing_like_them
+        a_list_of_sandboxes_is_read_page_by_page_and_by_state
+        requested_sandboxes_are_found_by_nodes_that_may_have_them
+        many_nodes_never_get_the_same_sandbox
+        what_a_node_has_and_what_it_is_to_do_is_found
+        sandboxes_are_due_at_their_time_and_not_before
+        sandboxes_of_a_silent_or_forgotten_node_are_found
+        sandboxes_that_are_over_go_with_their_events
     }
     random {
         any_sequence_of_moves_keeps_row_events_and_queue_in_step
