@@ -10,6 +10,7 @@
 mod cli;
 mod compose;
 mod doctor;
+mod env;
 mod private;
 mod reach;
 mod signals;
@@ -18,7 +19,7 @@ mod sweep;
 mod up;
 mod upkeep;
 
-use cli::args::{Args, Command};
+use cli::args::{Args, Command, Foreign};
 use cli::failure::Failure;
 use std::process::ExitCode;
 
@@ -70,6 +71,7 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             cli::sandbox::sandbox(&client, sandbox).await
         }
         Command::Doctor(asked) => doctor::doctor(&args.place, &asked).await,
+        Command::Env { of: Foreign::E2b } => env::e2b(&args.place).await,
         Command::Completions { shell } => cli::args::completions(shell),
     }
 }

@@ -25,7 +25,8 @@ pub(crate) async fn running(place: &Place) -> Result<Option<Client>, Failure> {
     }
 }
 
-fn endpoint(url: &str, place: &Place) -> Result<Endpoint, Failure> {
+/// The server that a URL names, with the token that it may see.
+pub(crate) fn endpoint(url: &str, place: &Place) -> Result<Endpoint, Failure> {
     // The token in the state directory is for the server of this machine. A server elsewhere must not
     // see it: it would be a key to this machine.
     let ours = || State::of(place).ok()?.known_token();

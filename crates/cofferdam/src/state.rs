@@ -83,6 +83,19 @@ impl State {
         self.nodes().join(id.as_str())
     }
 
+    /// Where the server that runs listens on TCP. What a server leaves that was killed is replaced by
+    /// the next one, so that it counts only while there is one.
+    pub(crate) fn address(&self) -> PathBuf {
+        self.dir.join("address")
+    }
+
+    /// What is said there.
+    pub(crate) fn known_address(&self) -> Option<String> {
+        let text = std::fs::read_to_string(self.address()).ok()?;
+        let address: std::net::SocketAddr = text.trim().parse().ok()?;
+        Some(address.to_string())
+    }
+
     /// The token for TCP, if one was made.
     pub(crate) fn known_token(&self) -> Option<String> {
         let text = std::fs::read_to_string(self.dir.join("token")).ok()?;

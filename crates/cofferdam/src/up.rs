@@ -4,7 +4,7 @@ use crate::cli::args::{Place, Up};
 use crate::cli::failure::{Failure, reason};
 use crate::cli::table;
 use crate::compose;
-use crate::private::failed;
+use crate::private::{failed, write_private};
 use crate::signals::Signals;
 use crate::state::State;
 use crate::sweep;
@@ -89,6 +89,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     stop.cancel();
     drop(serving.await);
     drop(std::fs::remove_file(state.socket()));
+    drop(std::fs::remove_file(state.address()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -117,6 +118,8 @@ fn unix_listener(state: &State) -> Result<UnixListener, Failure> {
 }
 
 async fn tcp_door(state: &State, up: &Up) -> Result<Option<Door>, Failure> {
+    // What is left of another server must not be taken for ours.
+    drop(std::fs::remove_file(state.address()));
     if up.no_listen {
         return Ok(None);
     }
@@ -134,6 +137,9 @@ async fn tcp_door(state: &State, up: &Up) -> Result<Option<Door>, Failure> {
         let failure = Failure::new(Code::InvalidArgument, text);
         failure.hint("name another port with --listen, or none with --no-listen")
     })?;
+    if let Ok(address) = listener.local_addr() {
+        write_private(&state.address(), &format!("{address}\n"))?;
+    }
     Ok(Some(Door::Tcp { listener, token }))
 }
 

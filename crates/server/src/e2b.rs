@@ -14,13 +14,14 @@
 pub(crate) mod aim;
 mod clean;
 mod control;
-mod find;
+pub(crate) mod find;
 pub(crate) mod keys;
 mod line;
 pub(crate) mod places;
 mod proxy;
 mod query;
 pub(crate) mod refusal;
+mod wire;
 
 use std::panic::AssertUnwindSafe;
 

@@ -231,7 +231,8 @@ fn bad_json(error: serde_path_to_error::Error<serde_json::Error>) -> Error {
     }
 }
 
-async fn read_body(request: Request<Body>) -> Result<Bytes, Error> {
+/// At most [`limits::BODY_BYTES_MAX`] of a body.
+pub(crate) async fn read_body(request: Request<Body>) -> Result<Bytes, Error> {
     let most = limits::BODY_BYTES_MAX;
     check_length(request.headers(), most as u64)?;
     let body = Limited::new(request.into_body(), most).collect();

@@ -58,6 +58,8 @@ pub(crate) struct App {
     pub(crate) attached: Arc<Semaphore>,
     /// Places for connections to guests.
     pub(crate) places: e2b::places::Places,
+    /// Places for searches of who signed a request.
+    pub(crate) searches: Arc<Semaphore>,
 }
 
 /// What every connection can reach.
@@ -88,6 +90,7 @@ pub async fn serve(service: Service, links: Links, doors: Vec<Door>, stop: Cance
         tasks,
         attached: Arc::new(Semaphore::new(attach::ATTACHED_MAX)),
         places: e2b::places::Places::default(),
+        searches: Arc::new(e2b::find::searches()),
     };
     let shared = Shared {
         router: http::router(app.clone()),

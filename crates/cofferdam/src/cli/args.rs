@@ -83,11 +83,25 @@ pub(crate) enum Command {
     Up(Up),
     /// Say what this machine can and cannot enforce, and what to do about it
     Doctor(Doctor),
+    /// Print what the clients of another system need to use the server that runs, for a shell:
+    /// eval "$(cofferdam env e2b)"
+    Env {
+        /// Whose clients
+        #[arg(value_enum, value_name = "SYSTEM")]
+        of: Foreign,
+    },
     /// Print completions for a shell
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
     },
+}
+
+/// A system whose clients are served too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Foreign {
+    /// E2B's SDKs and its command line
+    E2b,
 }
 
 /// Run one command in a sandbox of its own. It has no network, sees the programs of this machine
@@ -395,7 +409,7 @@ impl Args {
                 | JobCommand::Cancel { json, .. }
                 | JobCommand::Artifacts { json, .. } => *json,
             },
-            Command::Up(_) | Command::Completions { .. } => false,
+            Command::Up(_) | Command::Env { .. } | Command::Completions { .. } => false,
         }
     }
 }

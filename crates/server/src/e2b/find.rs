@@ -1,34 +1,114 @@
 //! Which sandbox is meant, and whether it can be reached now.
 
-use http::HeaderMap;
-use service::Ctx;
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+use model::id::SandboxId;
+use model::limits;
+use model::sandbox::SandboxState;
+use service::{Ctx, SandboxFilter, SandboxRow};
 
 use super::aim::Target;
-use super::keys::FileQuery;
+use super::keys::{self, FileQuery};
 use super::proxy::Reachable;
 use super::refusal::Refusal;
+use super::wire;
 use crate::App;
 
-/// The sandbox that somebody named, if it runs.
-///
-/// # Errors
-/// 502 in the words that the clients look for.
-pub(crate) async fn reachable(_: &App, _: &Ctx, target: &Target) -> Result<Reachable, Refusal> {
-    Err(Refusal::not_running(&target.id))
+/// How long a request waits for a sandbox that is about to run: a resume takes milliseconds, and a
+/// client that waits holds a connection.
+const WAIT: Duration = Duration::from_secs(20);
+/// Searches for the one who signed at a time. Anybody may ask, and each reads all sandboxes that run.
+const SEARCHES_MAX: usize = 2;
+
+/// Places for those who search.
+pub(crate) fn searches() -> tokio::sync::Semaphore {
+    tokio::sync::Semaphore::new(SEARCHES_MAX)
 }
 
-/// The sandbox with whose secret a request for a file was signed.
+/// The sandbox that somebody named, if it runs, or wants to when somebody comes.
 ///
 /// # Errors
-/// 401 as envd says it, when there is none.
+/// 502 in the words that the clients look for; 409 for one that is under way for too long.
+pub(crate) async fn reachable(app: &App, ctx: &Ctx, target: &Target) -> Result<Reachable, Refusal> {
+    let absent = || Refusal::not_running(&target.id);
+    let id = SandboxId::from_short(&target.id).map_err(|_| absent())?;
+    let row = match app.service.sandbox_get(ctx, &id).await {
+        Err(service::Error::NotFound) => return Err(absent()),
+        row => row?,
+    };
+    let row = settled(app, ctx, row).await?;
+    match (&row.state, &row.node) {
+        (SandboxState::Ready, Some(node)) => Ok(Reachable {
+            node: node.clone(),
+            secret: row.access_token.text().to_owned(),
+            is_open: wire::is_open(&row),
+            id,
+        }),
+        (state, _) if state.is_settled() => Err(absent()),
+        (SandboxState::Destroying, _) => Err(absent()),
+        (state, _) => {
+            let message = format!("The sandbox is still transitioning: it is {}", state.name());
+            let refusal = Refusal::new(StatusCode::CONFLICT, message);
+            Err(refusal.with("sandboxId", target.id.as_str()))
+        }
+    }
+}
+
+/// Waits for what is under way, and brings back what wants to be.
+async fn settled(app: &App, ctx: &Ctx, row: SandboxRow) -> Result<SandboxRow, Refusal> {
+    let service = &app.service;
+    match row.state {
+        SandboxState::Paused if row.spec.auto_resume => {
+            Ok(service.sandbox_connect(ctx, &row.id, None, WAIT).await?)
+        }
+        SandboxState::Requested | SandboxState::Provisioning | SandboxState::Resuming => {
+            Ok(service.sandbox_wait(ctx, &row.id, WAIT).await?)
+        }
+        _ => Ok(row),
+    }
+}
+
+/// The sandbox with whose secret a request for a file was signed, where nothing else names it.
+///
+/// # Errors
+/// 401 as envd says it, when there is none; 429 when too many search.
 pub(crate) async fn signer(
-    _: &App,
-    _: &Ctx,
-    _: &HeaderMap,
-    _: &FileQuery,
+    app: &App,
+    ctx: &Ctx,
+    headers: &HeaderMap,
+    file: &FileQuery,
 ) -> Result<Target, Refusal> {
-    Err(Refusal::new(
-        http::StatusCode::UNAUTHORIZED,
-        "invalid signature",
-    ))
+    if file.signature.is_none() && !headers.contains_key(keys::ACCESS_TOKEN) {
+        return Err(unsigned("missing signature query parameter"));
+    }
+    let busy = || Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many searches at a time");
+    let _place = app.searches.try_acquire().map_err(|_| busy())?;
+    let mut before: Option<String> = None;
+    loop {
+        let filter = SandboxFilter {
+            states: wire::RUNNING.into_iter().chain(wire::PAUSED).collect(),
+            ..SandboxFilter::default()
+        };
+        let (service, page) = (&app.service, limits::PAGE_MAX);
+        let page = service
+            .sandbox_list(ctx, filter, before.as_deref(), page)
+            .await?;
+        let signed = |row: &&SandboxRow| keys::is_of(row.access_token.text(), headers, file);
+        if let Some(row) = page.sandboxes.iter().find(signed) {
+            return Ok(Target {
+                id: row.id.short().to_owned(),
+                port: super::aim::ENVD_PORT,
+            });
+        }
+        // There are at most `SANDBOXES_MAX`, so this ends.
+        before = page.next;
+        if before.is_none() {
+            return Err(unsigned("invalid signature"));
+        }
+    }
+}
+
+fn unsigned(message: &str) -> Refusal {
+    Refusal::new(StatusCode::UNAUTHORIZED, message)
 }

@@ -1,0 +1,518 @@
+//! The bodies of E2B's control plane, as its clients send and read them.
+//!
+//! What we do not know is passed over, because the clients change every week. What we know and cannot do
+//! is refused by name, where to pass it over would give less than was asked.
+
+use std::collections::BTreeMap;
+
+use model::limits;
+use model::sandbox::SandboxState;
+use model::sandbox_spec::{OnExpiry, SandboxSpec};
+use model::spec::AskedLimits;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use service::{Event, SandboxAsk, SandboxRow};
+
+use super::keys;
+use super::refusal::Refusal;
+
+/// The version of envd whose routes the guest has. It tells the clients what they may use.
+const ENVD_VERSION: &str = "0.6.13";
+/// E2B's name for where a sandbox is; nobody reads it any more, and it must be there.
+const CLIENT_ID: &str = "cofferdam";
+/// How long a sandbox lives when nobody says: what E2B's documents promise, and old clients send.
+const TIMEOUT_DEFAULT_S: u64 = 300;
+/// What a template is here: a name by which clients ask for the one profile that there is.
+pub(crate) const TEMPLATES: [&str; 2] = ["base", "code-interpreter-v1"];
+/// What E2B knows of a sandbox and we do not is kept in its metadata, under names that clients of this
+/// door can neither set nor see.
+const RESERVED: &str = "e2b:";
+/// The template that was named.
+pub(crate) const TEMPLATE_KEY: &str = "e2b:template";
+/// There, where the ports need a token.
+const CLOSED_KEY: &str = "e2b:closed";
+
+/// What somebody asks a sandbox to be.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NewSandbox {
+    #[serde(rename = "templateID")]
+    template_id: String,
+    timeout: Option<u64>,
+    auto_pause: Option<bool>,
+    auto_pause_memory: Option<bool>,
+    auto_resume: Option<AutoResume>,
+    network: Option<Network>,
+    metadata: Option<BTreeMap<String, String>>,
+    env_vars: Option<BTreeMap<String, String>>,
+    mcp: Option<Value>,
+    iam: Option<Value>,
+    volume_mounts: Option<Vec<Value>>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+struct AutoResume {
+    enabled: bool,
+}
+
+/// Sandboxes have no way out, so that what forbids one is kept; what opens one cannot be.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Network {
+    allow_public_traffic: Option<bool>,
+    allow_out: Option<Value>,
+    dns_servers: Option<Value>,
+    egress_proxy: Option<Value>,
+    mask_request_host: Option<Value>,
+    https_ports: Option<Value>,
+    rules: Option<Value>,
+}
+
+impl NewSandbox {
+    /// What is asked, in the words of the house.
+    ///
+    /// # Errors
+    /// A refusal that names what there is not.
+    pub(crate) fn ask(self) -> Result<SandboxAsk, Refusal> {
+        if !TEMPLATES.contains(&self.template_id.as_str()) {
+            return Err(no_template(&self.template_id));
+        }
+        check_memory(self.auto_pause_memory, "autoPauseMemory")?;
+        refuse("mcp", self.mcp.as_ref())?;
+        refuse("iam", self.iam.as_ref())?;
+        let mounts = self.volume_mounts.filter(|mounts| !mounts.is_empty());
+        refuse("volumeMounts", mounts.map(Value::from).as_ref())?;
+        let network = self.network.unwrap_or_default();
+        network.check()?;
+        let mut metadata = self.metadata.unwrap_or_default();
+        if let Some(key) = metadata.keys().find(|key| key.starts_with(RESERVED)) {
+            return Err(Refusal::bad(format!("metadata: `{key}` is ours")));
+        }
+        metadata.insert(TEMPLATE_KEY.to_owned(), self.template_id);
+        if network.allow_public_traffic == Some(false) {
+            metadata.insert(CLOSED_KEY.to_owned(), "1".to_owned());
+        }
+        Ok(SandboxAsk {
+            spec: SandboxSpec {
+                profile: "default".to_owned(),
+                name: None,
+                env: self.env_vars.unwrap_or_default(),
+                root: None,
+                limits: AskedLimits::default(),
+                // Less than clients ask for when they say nothing, and said in the answer.
+                allow_internet: false,
+                on_expiry: if self.auto_pause == Some(true) {
+                    OnExpiry::Pause
+                } else {
+                    OnExpiry::Kill
+                },
+                auto_resume: self.auto_resume.is_some_and(|resume| resume.enabled),
+                queue_timeout_ms: limits::SANDBOX_QUEUE_DEFAULT_MS,
+                node: None,
+            },
+            metadata,
+            ttl_ms: ms(self.timeout.unwrap_or(TIMEOUT_DEFAULT_S)),
+        })
+    }
+}
+
+impl Network {
+    fn check(&self) -> Result<(), Refusal> {
+        refuse("network.allowOut", self.allow_out.as_ref())?;
+        refuse("network.dnsServers", self.dns_servers.as_ref())?;
+        refuse("network.egressProxy", self.egress_proxy.as_ref())?;
+        refuse("network.maskRequestHost", self.mask_request_host.as_ref())?;
+        refuse("network.httpsPorts", self.https_ports.as_ref())?;
+        refuse("network.rules", self.rules.as_ref())
+    }
+}
+
+/// Refuses what is there and says something.
+fn refuse(field: &str, value: Option<&Value>) -> Result<(), Refusal> {
+    let says_nothing = match value {
+        None | Some(Value::Null) => true,
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(Value::Object(members)) => members.is_empty(),
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Bool(_) | Value::Number(_)) => false,
+    };
+    if says_nothing {
+        return Ok(());
+    }
+    let message = format!("{field}: Cofferdam does not have this part of E2B");
+    Err(Refusal::bad(message))
+}
+
+/// A pause keeps the memory, and a sandbox that comes back goes on where it was.
+fn check_memory(memory: Option<bool>, field: &str) -> Result<(), Refusal> {
+    match memory {
+        Some(false) => Err(Refusal::bad(format!(
+            "{field}: a pause without the memory is not known here"
+        ))),
+        Some(true) | None => Ok(()),
+    }
+}
+
+/// There is no such template.
+pub(crate) fn no_template(name: &str) -> Refusal {
+    let cut: String = name.chars().take(limits::PROFILE_BYTES_MAX).collect();
+    Refusal::new(
+        http::StatusCode::NOT_FOUND,
+        format!("template \"{cut}\" was not found"),
+    )
+}
+
+fn ms(seconds: u64) -> u64 {
+    seconds.saturating_mul(1000)
+}
+
+/// The body of a connect, of a resume, and of a pause.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Change {
+    timeout: Option<u64>,
+    memory: Option<bool>,
+    auto_pause: Option<bool>,
+    require_healthy_guest: Option<bool>,
+}
+
+impl Change {
+    /// How long it is to live from then on.
+    pub(crate) fn ttl_ms(&self) -> Option<u64> {
+        self.timeout.map(ms)
+    }
+
+    /// # Errors
+    /// A refusal that names what there is not.
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
+        check_memory(self.memory, "memory")?;
+        if self.require_healthy_guest == Some(true) {
+            let message = "requireHealthyGuest: a pause does not ask the guest here";
+            return Err(Refusal::bad(message));
+        }
+        if self.auto_pause == Some(true) {
+            let message = "autoPause: it is said when a sandbox is created";
+            return Err(Refusal::bad(message));
+        }
+        Ok(())
+    }
+}
+
+/// The body that sets when a sandbox ends, in seconds from now.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Timeout {
+    timeout: u64,
+}
+
+impl Timeout {
+    pub(crate) fn ttl_ms(&self) -> u64 {
+        ms(self.timeout)
+    }
+}
+
+/// The body that lets a sandbox live on, in seconds from now.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct Refresh {
+    duration: Option<u64>,
+}
+
+impl Refresh {
+    pub(crate) fn ttl_ms(&self) -> u64 {
+        ms(self.duration.unwrap_or(TIMEOUT_DEFAULT_S))
+    }
+}
+
+/// What a client needs to use a sandbox.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Sandbox {
+    #[serde(rename = "templateID")]
+    template_id: String,
+    #[serde(rename = "sandboxID")]
+    sandbox_id: String,
+    #[serde(rename = "clientID")]
+    client_id: &'static str,
+    alias: String,
+    envd_version: &'static str,
+    envd_access_token: String,
+    traffic_access_token: Option<String>,
+    domain: Option<String>,
+}
+
+/// How a sandbox is, in a list.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Listed {
+    #[serde(rename = "templateID")]
+    template_id: String,
+    #[serde(rename = "sandboxID")]
+    sandbox_id: String,
+    #[serde(rename = "clientID")]
+    client_id: &'static str,
+    alias: String,
+    started_at: String,
+    end_at: String,
+    cpu_count: u32,
+    #[serde(rename = "memoryMB")]
+    memory_mb: u64,
+    #[serde(rename = "diskSizeMB")]
+    disk_size_mb: u64,
+    state: &'static str,
+    envd_version: &'static str,
+    metadata: BTreeMap<String, String>,
+}
+
+/// How a sandbox is.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Detail {
+    #[serde(flatten)]
+    listed: Listed,
+    envd_access_token: String,
+    allow_internet_access: bool,
+    domain: Option<String>,
+    lifecycle: Lifecycle,
+    network: NetworkView,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Lifecycle {
+    auto_resume: bool,
+    on_timeout: &'static str,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NetworkView {
+    allow_public_traffic: bool,
+}
+
+/// The ports of a sandbox are open to whoever knows its name.
+pub(crate) fn is_open(row: &SandboxRow) -> bool {
+    !row.metadata.contains_key(CLOSED_KEY)
+}
+
+fn template(row: &SandboxRow) -> String {
+    let named = row.metadata.get(TEMPLATE_KEY);
+    // One that was made at another door is what they all are.
+    named.cloned().unwrap_or_else(|| "base".to_owned())
+}
+
+/// What a client needs to use a sandbox. `domain` is what stands behind the names of its ports.
+pub(crate) fn sandbox(row: &SandboxRow, domain: Option<String>) -> Sandbox {
+    let secret = row.access_token.text();
+    Sandbox {
+        template_id: template(row),
+        sandbox_id: row.id.short().to_owned(),
+        client_id: CLIENT_ID,
+        alias: template(row),
+        envd_version: ENVD_VERSION,
+        envd_access_token: secret.to_owned(),
+        traffic_access_token: (!is_open(row)).then(|| keys::traffic_token(secret)),
+        domain,
+    }
+}
+
+/// How a sandbox is, in a list.
+pub(crate) fn listed(row: &SandboxRow) -> Listed {
+    let asked = &row.spec.limits;
+    let millis = asked.cpu_millis.unwrap_or(limits::CPU_DEFAULT_MILLIS);
+    let memory = asked.memory_bytes.unwrap_or(limits::MEMORY_DEFAULT_BYTES);
+    let disk = asked.disk_bytes.unwrap_or(limits::DISK_DEFAULT_BYTES);
+    let own = |(key, _): &(&String, &String)| !key.starts_with(RESERVED);
+    let metadata = row.metadata.iter().filter(own);
+    // One that is paused has no end; this is when it would have had one.
+    let since = row.ready_at_ms.unwrap_or(row.created_at_ms);
+    let end = row
+        .expires_at_ms
+        .unwrap_or(since.saturating_add(row.ttl_ms));
+    Listed {
+        template_id: template(row),
+        sandbox_id: row.id.short().to_owned(),
+        client_id: CLIENT_ID,
+        alias: template(row),
+        started_at: time(row.created_at_ms),
+        end_at: time(end),
+        cpu_count: millis.div_ceil(1000),
+        memory_mb: memory >> 20,
+        disk_size_mb: disk >> 20,
+        state: state(&row.state),
+        envd_version: ENVD_VERSION,
+        metadata: metadata.map(|(k, v)| (k.clone(), v.clone())).collect(),
+    }
+}
+
+/// How a sandbox is.
+pub(crate) fn detail(row: &SandboxRow, domain: Option<String>) -> Detail {
+    Detail {
+        listed: listed(row),
+        envd_access_token: row.access_token.text().to_owned(),
+        allow_internet_access: row.spec.allow_internet,
+        domain,
+        lifecycle: Lifecycle {
+            auto_resume: row.spec.auto_resume,
+            on_timeout: match row.spec.on_expiry {
+                OnExpiry::Kill => "kill",
+                OnExpiry::Pause => "pause",
+            },
+        },
+        network: NetworkView {
+            allow_public_traffic: is_open(row),
+        },
+    }
+}
+
+/// The states that are `running` at this edge.
+pub(crate) const RUNNING: [&str; 2] = ["ready", "resuming"];
+/// Those that are `paused`.
+pub(crate) const PAUSED: [&str; 2] = ["pausing", "paused"];
+
+fn state(state: &SandboxState) -> &'static str {
+    let is_paused = matches!(state, SandboxState::Snapshotting { paused: true });
+    if is_paused || PAUSED.contains(&state.name()) {
+        "paused"
+    } else {
+        "running"
+    }
+}
+
+/// A time as text; the end of time where it is beyond it.
+pub(crate) fn time(ms: u64) -> String {
+    let moment = i64::try_from(ms)
+        .ok()
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    moment.unwrap_or(jiff::Timestamp::MAX).to_string()
+}
+
+/// One line of a sandbox's log: what happened to it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct LogEntry {
+    timestamp: String,
+    message: String,
+    level: &'static str,
+    fields: BTreeMap<String, String>,
+}
+
+/// One line of it for older clients.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct LogLine {
+    timestamp: String,
+    line: String,
+}
+
+pub(crate) fn log_entry(event: &Event) -> LogEntry {
+    LogEntry {
+        timestamp: time(event.at_ms),
+        message: event.kind.clone(),
+        level: "info",
+        fields: BTreeMap::new(),
+    }
+}
+
+pub(crate) fn log_line(event: &Event) -> LogLine {
+    LogLine {
+        timestamp: time(event.at_ms),
+        line: event.kind.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The template, or the refusal.
+    fn check(body: &str, expect: &str) {
+        let asked: NewSandbox = serde_json::from_str(body).unwrap();
+        let found = match asked.ask() {
+            Ok(ask) => ask.metadata[TEMPLATE_KEY].clone(),
+            Err(refusal) => refusal.to_string(),
+        };
+        assert_eq!(found, expect, "{body}");
+    }
+
+    #[test]
+    fn what_the_clients_send_is_taken_and_what_we_cannot_do_is_named() {
+        let with = |more: &str| format!(r#"{{"templateID":"base",{more}}}"#);
+        let no = |field: &str| format!("400 {field}: Cofferdam does not have this part of E2B");
+        check(r#"{"templateID":"base"}"#, "base");
+        check(
+            r#"{"templateID":"code-interpreter-v1"}"#,
+            "code-interpreter-v1",
+        );
+        check(r#"{"templateID":"x"}"#, "404 template \"x\" was not found");
+        for fine in [
+            r#""secure":true,"allow_internet_access":true,"metadata":null"#,
+            r#""mcp":null,"iam":{},"volumeMounts":[],"network":null"#,
+            r#""network":{"denyOut":["0.0.0.0/0"],"allowOut":[],"egressProxy":null}"#,
+            r#""autoPauseMemory":true,"of_next_week":[1]"#,
+        ] {
+            check(&with(fine), "base");
+        }
+        for (more, expect) in [
+            (r#""mcp":{"x":{}}"#, no("mcp")),
+            (r#""iam":{"tokens":{}}"#, no("iam")),
+            (
+                r#""volumeMounts":[{"name":"v","path":"/v"}]"#,
+                no("volumeMounts"),
+            ),
+            (
+                r#""network":{"allowOut":["1.1.1.1"]}"#,
+                no("network.allowOut"),
+            ),
+            (r#""network":{"rules":{"a":[]}}"#, no("network.rules")),
+            (
+                r#""network":{"httpsPorts":[443]}"#,
+                no("network.httpsPorts"),
+            ),
+            (
+                r#""autoPauseMemory":false"#,
+                "400 autoPauseMemory: a pause without the memory is not known here".to_owned(),
+            ),
+            (
+                r#""metadata":{"e2b:closed":""}"#,
+                "400 metadata: `e2b:closed` is ours".to_owned(),
+            ),
+        ] {
+            check(&with(more), &expect);
+        }
+    }
+
+    #[test]
+    fn an_ask_has_the_words_of_the_house() {
+        let body = r#"{"templateID":"base","timeout":60,"autoPause":true,"autoResume":{"enabled":true},
+            "envVars":{"A":"b"},"metadata":{"k":"v"},"network":{"allowPublicTraffic":false}}"#;
+        let ask = serde_json::from_str::<NewSandbox>(body)
+            .unwrap()
+            .ask()
+            .unwrap();
+        assert_eq!((ask.ttl_ms, ask.spec.on_expiry), (60_000, OnExpiry::Pause));
+        assert!(ask.spec.auto_resume && !ask.spec.allow_internet);
+        assert_eq!(
+            (ask.spec.env["A"].as_str(), ask.metadata["k"].as_str()),
+            ("b", "v")
+        );
+        assert!(ask.metadata.contains_key(CLOSED_KEY));
+        assert!(ask.spec.validate(&ask.metadata).is_ok());
+    }
+
+    #[test]
+    fn times_are_as_the_clients_read_them() {
+        assert_eq!(time(1_750_000_000_000), "2025-06-15T15:06:40Z");
+        assert_eq!(time(1), "1970-01-01T00:00:00.001Z");
+        assert!(time(u64::MAX).starts_with("9999-"));
+    }
+
+    #[test]
+    fn what_cannot_be_done_with_a_pause_is_named() {
+        let ok = |body: &str| {
+            serde_json::from_str::<Change>(body)
+                .unwrap()
+                .check()
+                .is_ok()
+        };
+        assert!(ok("{}") && ok(r#"{"memory":true,"timeout":5}"#));
+        assert!(!ok(r#"{"memory":false}"#));
+        assert!(!ok(r#"{"requireHealthyGuest":true}"#) && !ok(r#"{"autoPause":true}"#));
+    }
+}

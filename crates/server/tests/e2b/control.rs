@@ -1,0 +1,326 @@
+//! Sandboxes as a resource, in E2B's words.
+
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+#[tokio::test]
+async fn a_sandbox_lives_as_the_clients_expect() {
+    let world = World::new().await;
+    let asked = json!({"metadata": {"user": "ada"}, "envVars": {"A": "b"}, "timeout": 60});
+    let made = world.sandbox(asked).await;
+    let json = &made.json;
+    assert_eq!(json["templateID"], "base");
+    assert_eq!(json["envdVersion"], "0.6.13");
+    assert_eq!(json["domain"], format!("localhost:{}", world.tcp.port()));
+    assert_eq!(json["trafficAccessToken"], Value::Null);
+    assert!(
+        made.id
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    );
+
+    let one = format!("/sandboxes/{}", made.id);
+    let detail = world
+        .control(&format!("GET {one}"), &Value::Null)
+        .await
+        .json();
+    assert_eq!(detail["state"], "running");
+    assert_eq!(detail["metadata"], json!({"user": "ada"}));
+    assert_eq!(detail["startedAt"], "2025-06-15T15:06:40Z");
+    assert_eq!(detail["endAt"], "2025-06-15T15:07:40Z");
+    assert_eq!(detail["allowInternetAccess"], false);
+    assert_eq!(detail["lifecycle"]["onTimeout"], "kill");
+
+    let line = format!("POST {one}/timeout");
+    assert_eq!(
+        world.control(&line, &json!({"timeout": 120})).await.status,
+        204
+    );
+    let detail = world
+        .control(&format!("GET {one}"), &Value::Null)
+        .await
+        .json();
+    assert_eq!(detail["endAt"], "2025-06-15T15:08:40Z");
+    let line = format!("POST {one}/refreshes");
+    assert_eq!(
+        world.control(&line, &json!({"duration": 1})).await.status,
+        204
+    );
+    for (path, member) in [("logs", "logEntries"), ("../v2", "")] {
+        if !member.is_empty() {
+            let logs = world
+                .control(&format!("GET {one}/{path}"), &Value::Null)
+                .await
+                .json();
+            assert_eq!(logs[member][0]["message"], "sandbox.requested");
+        }
+    }
+    let metrics = world
+        .control(&format!("GET {one}/metrics"), &Value::Null)
+        .await;
+    assert_eq!(metrics.json(), json!([]));
+
+    assert_eq!(
+        world
+            .control(&format!("DELETE {one}"), &Value::Null)
+            .await
+            .status,
+        204
+    );
+    let again = world.control(&format!("DELETE {one}"), &Value::Null).await;
+    assert_eq!(
+        again.message(),
+        format!("404 sandbox \"{}\" was not found", made.id)
+    );
+    assert_eq!(
+        world
+            .control(&format!("GET {one}"), &Value::Null)
+            .await
+            .status,
+        404
+    );
+}
+
+#[tokio::test]
+async fn a_pause_is_done_when_it_is_answered_and_a_connect_ends_it() {
+    let world = World::new().await;
+    let made = world.sandbox(json!({})).await;
+    let one = format!("/sandboxes/{}", made.id);
+    let connect = format!("POST /v2{one}/connect");
+    assert_eq!(world.control(&connect, &json!({})).await.status, 200);
+    assert_eq!(
+        world
+            .control(&format!("POST {one}/pause"), &json!({}))
+            .await
+            .status,
+        204
+    );
+    assert_eq!(
+        world
+            .control(&format!("POST {one}/pause"), &json!({}))
+            .await
+            .status,
+        409
+    );
+    let detail = world
+        .control(&format!("GET {one}"), &Value::Null)
+        .await
+        .json();
+    assert_eq!(detail["state"], "paused");
+    let back = world.control(&connect, &json!({"timeout": 9})).await;
+    assert_eq!(
+        (back.status.as_u16(), back.json()["sandboxID"].as_str()),
+        (201, Some(&*made.id))
+    );
+    let resume = world
+        .control(&format!("POST {one}/resume"), &Value::Null)
+        .await;
+    assert_eq!(resume.status, 409);
+    assert_eq!(
+        world
+            .control(&format!("POST {one}/pause"), &Value::Null)
+            .await
+            .status,
+        204
+    );
+    let resume = world
+        .control(&format!("POST {one}/resume"), &Value::Null)
+        .await;
+    assert_eq!(resume.status, 201);
+    let half = world
+        .control(&format!("POST {one}/pause"), &json!({"memory": false}))
+        .await;
+    assert_eq!(
+        half.message(),
+        "400 memory: a pause without the memory is not known here"
+    );
+}
+
+#[tokio::test]
+async fn lists_are_paged_and_narrowed() {
+    let world = World::new().await;
+    let mut ids = Vec::new();
+    for user in ["ada", "bob", "ada"] {
+        ids.push(world.sandbox(json!({"metadata": {"user": user}})).await.id);
+    }
+    ids.reverse();
+    let list = async |query: &str| {
+        let reply = world.control(&format!("GET {query}"), &Value::Null).await;
+        assert_eq!(reply.status, 200, "{query}: {}", reply.message());
+        let next = reply
+            .headers
+            .get("x-next-token")
+            .map(|next| next.to_str().unwrap().to_owned());
+        let json = reply.json();
+        let found = json.as_array().unwrap().iter();
+        let found: Vec<String> = found
+            .map(|one| one["sandboxID"].as_str().unwrap().to_owned())
+            .collect();
+        (found, next)
+    };
+    assert_eq!(
+        list("/v2/sandboxes?state=running,paused").await,
+        (sorted(&ids), None)
+    );
+    let (page, next) = list("/v2/sandboxes?limit=2").await;
+    assert_eq!(page.len(), 2);
+    let (rest, end) = list(&format!(
+        "/v2/sandboxes?limit=2&nextToken={}",
+        next.unwrap()
+    ))
+    .await;
+    assert_eq!((sorted(&[page, rest].concat()), end), (sorted(&ids), None));
+    let (adas, _) = list("/sandboxes?metadata=user%3Dada").await;
+    assert_eq!(adas.len(), 2);
+    assert_eq!(
+        list("/v2/sandboxes?template=code-interpreter-v1")
+            .await
+            .0
+            .len(),
+        0
+    );
+    assert_eq!(list("/v2/sandboxes?state=paused").await.0.len(), 0);
+    assert_eq!(
+        list("/v2/sandboxes?startedAfter=2030-01-01T00:00:00Z")
+            .await
+            .0
+            .len(),
+        0
+    );
+    let broken = world
+        .control("GET /v2/sandboxes?nextToken=x", &Value::Null)
+        .await;
+    assert_eq!(broken.status, 400);
+}
+
+fn sorted(ids: &[String]) -> Vec<String> {
+    // All were made at one moment, so that their order is that of their random digits.
+    let mut ids = ids.to_vec();
+    ids.sort();
+    ids.reverse();
+    ids
+}
+
+#[tokio::test]
+async fn what_is_not_here_is_said_and_never_retried() {
+    let world = World::new().await;
+    let base = |more: Value| {
+        let mut asked = json!({"templateID": "base"});
+        asked
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        asked
+    };
+    for (line, body, expect) in [
+        ("POST /sandboxes", json!({"templateID": "x"}), 404),
+        ("POST /v2/sandboxes", base(json!({"mcp": {"exa": {}}})), 400),
+        (
+            "POST /v2/sandboxes",
+            base(json!({"volumeMounts": [{"name": "v", "path": "/v"}]})),
+            400,
+        ),
+        ("POST /v2/sandboxes", base(json!({"timeout": 0})), 400),
+        (
+            "POST /v2/sandboxes",
+            base(json!({"metadata": {"": "x"}})),
+            400,
+        ),
+        ("POST /v2/sandboxes", json!([1]), 400),
+        ("POST /v2/sandboxes", json!("text"), 400),
+        ("POST /v3/templates", json!({"name": "x"}), 501),
+        ("GET /volumes", Value::Null, 501),
+        ("GET /teams", Value::Null, 501),
+        ("PATCH /sandboxes", Value::Null, 501),
+        ("GET /templates/aliases/x", Value::Null, 404),
+        ("GET /templates/aliases/base", Value::Null, 200),
+        ("DELETE /templates/snap%3A1", Value::Null, 404),
+        ("DELETE /templates/base", Value::Null, 403),
+        ("GET /sandboxes/x", Value::Null, 404),
+        ("GET /sandboxes/%2e%2e", Value::Null, 404),
+        (
+            "POST /sandboxes/0197747bb4007000800000000000dead/snapshots",
+            json!({}),
+            501,
+        ),
+    ] {
+        let reply = world.control(line, &body).await;
+        assert_eq!(reply.status, expect, "{line} {body}: {}", reply.message());
+        if expect >= 400 {
+            assert_eq!(reply.json()["code"], expect, "{line}");
+            assert_eq!(reply.headers["should-retry"], "false", "{line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_create_that_is_repeated_with_its_key_makes_one_sandbox() {
+    let world = World::new().await;
+    let (key, host) = (World::key(), world.tcp.to_string());
+    let headers = [
+        ("host", host.as_str()),
+        ("x-api-key", &key),
+        ("idempotency-key", "same-key"),
+    ];
+    let body = r#"{"templateID":"base"}"#;
+    let one = world.ask("POST /v2/sandboxes", &headers, body).await.json();
+    let two = world.ask("POST /v2/sandboxes", &headers, body).await.json();
+    assert_eq!(one["sandboxID"], two["sandboxID"]);
+    let other = r#"{"templateID":"base","timeout":7}"#;
+    assert_eq!(
+        world
+            .ask("POST /v2/sandboxes", &headers, other)
+            .await
+            .status,
+        409
+    );
+}
+
+#[tokio::test]
+async fn only_who_has_the_key_gets_in_and_only_by_our_name() {
+    let world = World::new().await;
+    let key = World::key();
+    let bearer = format!("Bearer {key}");
+    let right = ("x-api-key", key.as_str());
+    for (headers, expect) in [
+        (vec![("host", "localhost"), right], 200),
+        (vec![("host", "api.localhost"), right], 200),
+        (
+            vec![("host", "localhost"), ("authorization", bearer.as_str())],
+            200,
+        ),
+        (
+            vec![("host", "localhost"), ("x-api-key", "a-token-for-tests")],
+            200,
+        ),
+        (vec![("host", "localhost")], 401),
+        (vec![("host", "localhost"), ("x-api-key", "e2b_0")], 401),
+        (vec![("host", "evil.example"), right], 403),
+        (
+            vec![
+                ("host", "localhost"),
+                right,
+                ("origin", "http://evil.example"),
+            ],
+            403,
+        ),
+    ] {
+        let reply = world.ask("GET /sandboxes", &headers, "").await;
+        assert_eq!(reply.status, expect, "{headers:?}: {}", reply.message());
+    }
+    assert_eq!(
+        world
+            .ask("GET /health", &[("host", "localhost")], "")
+            .await
+            .status,
+        204
+    );
+    let trusted = world
+        .ask_trusted("GET /sandboxes", &[("host", "localhost")])
+        .await;
+    assert_eq!(trusted.status, 200);
+    // The key of this door does not open the others.
+    let v1 = [("host", "localhost"), ("authorization", bearer.as_str())];
+    assert_eq!(world.ask("GET /v1/jobs", &v1, "").await.status, 401);
+}
