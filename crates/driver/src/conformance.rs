@@ -3,7 +3,7 @@
 //! The tests of this crate run it over each driver that the machine can run; a driver that is added
 //! passes it before it is offered to anybody.
 
-use crate::driver::{Driver, Found, Plan, Spec};
+use crate::driver::{Driver, Found, Mode, Plan, Spec};
 use crate::guest::{GuestReader, GuestWriter, Incoming, split};
 use crate::host::Host;
 use ::guest::message::{Exited, FromGuest, Start, ToGuest, VERSION};
@@ -52,7 +52,7 @@ pub fn spec(limits: AskedLimits) -> Spec {
         root: None,
         limits,
         life: Duration::from_secs(60),
-        lives_on: false,
+        mode: Mode::Job,
     }
 }
 

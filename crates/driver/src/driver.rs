@@ -26,8 +26,21 @@ pub struct Spec {
     pub limits: AskedLimits,
     /// How long it may live if nobody extends it, from its start.
     pub life: Duration,
-    /// It is there for more than one command, and may be paused.
-    pub lives_on: bool,
+    /// What it is for.
+    pub mode: Mode,
+}
+
+/// What a sandbox is for, which decides what is mounted in it and what its guest keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// One command.
+    #[default]
+    Job,
+    /// Many processes over time, served by the guest's live mode; it has terminals.
+    Live {
+        /// Processes and files may be asked for as the sandbox's own root.
+        allow_root: bool,
+    },
 }
 
 /// One clause that a driver cannot hold on this machine.

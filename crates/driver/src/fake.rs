@@ -3,7 +3,9 @@
 //! It is a whole driver: its sandboxes are files in a directory, so they outlive the process as real
 //! ones do, and a guest answers on each connection. What its commands do is in their arguments:
 //! `fake exit=3 sleep=50 print=hello flood=1000000`, with times in milliseconds. Knobs of the driver
-//! itself make it refuse, hang or leak.
+//! itself make it refuse, hang or leak. A sandbox that was told to live on answers HTTP, see [`live`].
+
+mod live;
 
 use crate::driver::{
     Body, Counted, Doing, Driver, DriverError, Ended, Found, HANDLE_VERSION, Handle, Plan, Spec,
@@ -219,6 +221,9 @@ fn act(argv: &[String]) -> Act {
     act
 }
 
+/// The content of the file of a sandbox that lives on.
+const LIVE: &[u8] = b"live";
+
 #[derive(Debug)]
 struct FakeGuest {
     file: PathBuf,
@@ -227,6 +232,10 @@ struct FakeGuest {
 
 impl FakeGuest {
     async fn serve(mut self) -> io::Result<()> {
+        if std::fs::read(&self.file).is_ok_and(|text| text == LIVE) {
+            live::serve(self.io).await;
+            return Ok(());
+        }
         loop {
             let mut head = [0; wire::HEAD];
             self.io.read_exact(&mut head).await?;
@@ -235,6 +244,10 @@ impl FakeGuest {
             self.io.read_exact(&mut payload).await?;
             if kind == Kind::Control {
                 let message = message::parse(&payload).map_err(io::Error::other)?;
+                if let ToGuest::Serve(_) = message {
+                    std::fs::write(&self.file, LIVE)?;
+                    return self.say(&FromGuest::Serving).await;
+                }
                 self.obey(message).await?;
             } else if kind == Kind::File {
                 self.say(&FromGuest::PutDone).await?;
@@ -274,7 +287,8 @@ impl FakeGuest {
             | ToGuest::Signal(_)
             | ToGuest::Stop { .. }
             | ToGuest::Ack { .. }
-            | ToGuest::Put(_) => Ok(()),
+            | ToGuest::Put(_)
+            | ToGuest::Serve(_) => Ok(()),
         }
     }
 

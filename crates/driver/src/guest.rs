@@ -1,7 +1,7 @@
 //! Speaking with a guest: frames out, bounded frames in.
 
 pub use ::guest::message;
-use ::guest::message::{BadMessage, FromGuest, Stream, ToGuest, VERSION};
+use ::guest::message::{BadMessage, FromGuest, Serve, Stream, ToGuest, VERSION};
 use ::guest::wire::{self, BadFrame, Kind};
 use bytes::{Bytes, BytesMut};
 use std::fmt::Debug;
@@ -35,6 +35,9 @@ pub enum GuestError {
         /// The guest's.
         theirs: u32,
     },
+    /// It said something that has no place where it was said.
+    #[error("understand what the guest said")]
+    Unexpected,
 }
 
 /// What a guest sent.
@@ -74,6 +77,39 @@ pub fn split(stream: GuestStream) -> (GuestReader, GuestWriter) {
         },
         GuestWriter { io: writer },
     )
+}
+
+/// Lets the sandbox live on: after this, each new connection to its guest is HTTP/1.1, for as long as
+/// it lives. May be said once, to a guest to which nothing was said before. The caller bounds the wait.
+///
+/// # Errors
+/// [`GuestError`]; [`GuestError::Closed`] too when the guest has begun a job or serves already.
+pub async fn serve(stream: GuestStream, serve: Serve) -> Result<(), GuestError> {
+    let (mut reader, mut writer) = split(stream);
+    let hello = ToGuest::Hello {
+        version: VERSION,
+        stdout: 0,
+        stderr: 0,
+    };
+    writer.say(&hello).await?;
+    match reader.next().await? {
+        Incoming::Message(FromGuest::Hello {
+            version: VERSION, ..
+        }) => {}
+        Incoming::Message(FromGuest::Hello {
+            version: theirs, ..
+        }) => return Err(GuestError::Version { theirs }),
+        Incoming::Message(_) | Incoming::Output(..) | Incoming::File(_) => {
+            return Err(GuestError::Unexpected);
+        }
+    }
+    writer.say(&ToGuest::Serve(serve)).await?;
+    match reader.next().await? {
+        Incoming::Message(FromGuest::Serving) => Ok(()),
+        Incoming::Message(_) | Incoming::Output(..) | Incoming::File(_) => {
+            Err(GuestError::Unexpected)
+        }
+    }
 }
 
 impl GuestReader {

@@ -9,7 +9,7 @@ mod tree;
 
 use crate::cgroup;
 use crate::driver::{
-    Counted, Doing, Driver, DriverError, Ended, Found, HANDLE_VERSION, Handle, Plan, Spec,
+    Counted, Doing, Driver, DriverError, Ended, Found, HANDLE_VERSION, Handle, Mode, Plan, Spec,
     Unsupported,
 };
 use crate::guest::GuestStream;
@@ -94,8 +94,13 @@ impl Linux {
     /// [`DriverError`] where no sandbox could be started either.
     pub async fn warm(&self) -> Result<(), DriverError> {
         let root = &self.host.root;
-        let tree = tree::tree(root, &self.host.devices, &self.dir.join("staging"));
-        self.launcher(&plan::launcher_name(root), Start::IfNone(&tree))
+        let tree = tree::tree(
+            root,
+            &self.host.devices,
+            &self.dir.join("staging"),
+            Mode::Job,
+        );
+        self.launcher(&plan::launcher_name(root, Mode::Job), Start::IfNone(&tree))
             .await
             .map(drop)
     }

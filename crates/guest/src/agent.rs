@@ -1,12 +1,13 @@
 //! The guest's one loop: it owns all state, waits for any descriptor, and does one small thing.
 
-use crate::confine;
+use crate::confine::{self, Who};
 use crate::conn::{Closed, Conn};
 use crate::files::{self, Download, Upload};
+use crate::live;
 use crate::output::Output;
-use crate::process::{self, Child, Reap, Status};
+use crate::process::{self, Child, Reap, Status, Wanted};
 use guest::message::{
-    self, Confine, Exited, FromGuest, Start, StartFailure, Stream, ToGuest, VERSION, WINDOW,
+    self, Confine, Exited, FromGuest, Serve, Start, StartFailure, Stream, ToGuest, VERSION, WINDOW,
 };
 use guest::wire::{self, Kind};
 use rustix::event::{PollFd, PollFlags};
@@ -73,6 +74,7 @@ pub(crate) struct Agent {
     upload: Option<Upload>,
     download: Option<Download>,
     exit_said: bool,
+    serve: Option<Serve>,
 }
 
 impl Agent {
@@ -99,6 +101,7 @@ impl Agent {
             upload: None,
             download: None,
             exit_said: false,
+            serve: None,
         })
     }
 
@@ -114,6 +117,10 @@ impl Agent {
             let served = self.serve();
             if let Err(Closed) = served {
                 self.hang_up();
+            }
+            if let Some(serve) = self.serve.take() {
+                self.hang_up();
+                return live::run(self.listener, self.signals, self.cgroups, serve);
             }
         }
     }
@@ -313,7 +320,17 @@ impl Agent {
             }
             ToGuest::Put(put) => self.put(&put),
             ToGuest::Get { path, max_bytes } => self.get(&path, max_bytes),
+            ToGuest::Serve(serve) => self.live_on(serve),
         }
+    }
+
+    /// The last thing that is said in frames.
+    fn live_on(&mut self, serve: Serve) -> Result<(), Closed> {
+        if !matches!(self.phase, Phase::Idle) {
+            return Err(Closed);
+        }
+        self.serve = Some(serve);
+        self.say(&FromGuest::Serving)
     }
 
     fn hello(&mut self, version: u32, stdout: u64, stderr: u64) -> Result<(), Closed> {
@@ -345,8 +362,14 @@ impl Agent {
         let prepared = rules
             .map_err(|_| ("landlock", libc::EINVAL))
             .and_then(|rules| {
-                process::prepare(&confine, rules, &self.cgroups)
-                    .map_err(|errno| ("fork", errno.raw_os_error()))
+                let wanted = Wanted {
+                    confine: &confine,
+                    who: Who::User,
+                    landlock: rules,
+                    cgroups: &self.cgroups,
+                    terminal: None,
+                };
+                process::prepare(wanted).map_err(|errno| ("fork", errno.raw_os_error()))
             });
         match prepared {
             Ok(mut child) => {

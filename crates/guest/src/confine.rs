@@ -7,10 +7,40 @@ use landlock::{
     RulesetCreated, RulesetCreatedAttr, Scope,
 };
 use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// The line that failed, and why.
 pub(crate) type Failed = (&'static str, i32);
+
+/// Who a process of the workload is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// The user that its confinement names.
+    User,
+    /// The root of the sandbox's own user namespace, with what package tools need and nothing else.
+    Root,
+}
+
+/// What the sandbox's root keeps, by the numbers of `capability.h`: the rights over other owners' files
+/// and processes inside, and to become another user.
+const ROOT_KEEPS: [(u64, CapabilitySet); 6] = [
+    (0, CapabilitySet::CHOWN),
+    (1, CapabilitySet::DAC_OVERRIDE),
+    (3, CapabilitySet::FOWNER),
+    (5, CapabilitySet::KILL),
+    (6, CapabilitySet::SETGID),
+    (7, CapabilitySet::SETUID),
+];
+
+impl Who {
+    fn keeps(self) -> &'static [(u64, CapabilitySet)] {
+        match self {
+            Who::User => &[],
+            Who::Root => &ROOT_KEEPS,
+        }
+    }
+}
 
 /// The rights that are asked for: those of [`LANDLOCK_ABI`]. What an older kernel does not know is left
 /// out, and the node records the ABI that was in force.
@@ -48,7 +78,11 @@ pub(crate) fn landlock_rules(rules: &Landlock) -> Result<RulesetCreated, landloc
 /// Resource limits come the user changes, because raising a hard limit needs a capability that is gone
 /// afterwards; `no_new_privs` before Landlock and seccomp, which ask for it; capabilities before
 /// seccomp, whose list refuses the calls that drop them.
-pub(crate) fn apply(confine: &Confine, landlock: Option<RulesetCreated>) -> Result<(), Failed> {
+pub(crate) fn apply(
+    confine: &Confine,
+    who: Who,
+    landlock: Option<RulesetCreated>,
+) -> Result<(), Failed> {
     for (resource, limit) in &confine.rlimits {
         set_limit(*resource, *limit)?;
     }
@@ -58,9 +92,12 @@ pub(crate) fn apply(confine: &Confine, landlock: Option<RulesetCreated>) -> Resu
             .restrict_self()
             .map_err(|_| ("landlock", libc::EPERM))?;
     }
-    drop_bounding_set()?;
-    become_user(confine.uid, confine.gid)?;
-    drop_capabilities()?;
+    drop_bounding_set(who)?;
+    match who {
+        Who::User => become_user(confine.uid, confine.gid)?,
+        Who::Root => become_user(0, 0)?,
+    }
+    drop_capabilities(who)?;
     install_seccomp(&confine.seccomp)
 }
 
@@ -114,7 +151,7 @@ pub(crate) fn join_cgroups(cgroups: &[OwnedFd]) -> Result<(), Failed> {
 const CAPABILITY_LAST: u64 = 63;
 
 #[expect(unsafe_code, reason = "system calls without a safe wrapper")]
-fn drop_bounding_set() -> Result<(), Failed> {
+fn drop_bounding_set(who: Who) -> Result<(), Failed> {
     // SAFETY: `prctl` with integer arguments touches no memory of ours.
     // JUSTIFICATION: rustix takes a capability set per call and would refuse numbers it does not know.
     let prctl = |op: i32, arg: u64| unsafe { libc::prctl(op, arg, 0, 0, 0) };
@@ -125,7 +162,8 @@ fn drop_bounding_set() -> Result<(), Failed> {
     {
         return Err(("ambient", errno()));
     }
-    for capability in 0..=CAPABILITY_LAST {
+    let kept = |capability: u64| who.keeps().iter().any(|(number, _)| *number == capability);
+    for capability in (0..=CAPABILITY_LAST).filter(|capability| !kept(*capability)) {
         if prctl(libc::PR_CAPBSET_DROP, capability) != 0 {
             return match errno() {
                 libc::EINVAL => Ok(()),
@@ -137,7 +175,7 @@ fn drop_bounding_set() -> Result<(), Failed> {
 }
 
 fn become_user(uid: u32, gid: u32) -> Result<(), Failed> {
-    if crate::process::own_uid() == uid {
+    if crate::process::own_uid() == uid && uid != 0 {
         return Ok(()); // A map with one id: there is nobody else to become.
     }
     set_ids(uid, gid).map_err(|errno| ("setuid", errno))?;
@@ -168,16 +206,19 @@ fn set_ids(uid: u32, gid: u32) -> Result<(), i32> {
     Ok(())
 }
 
-/// Empties the permitted, effective and inheritable sets, and reads them back.
-fn drop_capabilities() -> Result<(), Failed> {
-    let none = rustix::thread::CapabilitySets {
-        effective: rustix::thread::CapabilitySet::empty(),
-        permitted: rustix::thread::CapabilitySet::empty(),
-        inheritable: rustix::thread::CapabilitySet::empty(),
+/// Leaves in the permitted and effective sets what may be kept, nothing in the inheritable one, and
+/// reads them back. Under `no_new_privs` an `exec` as root gains nothing beyond them.
+fn drop_capabilities(who: Who) -> Result<(), Failed> {
+    let kept = who.keeps().iter().map(|(_, one)| *one);
+    let kept = kept.fold(CapabilitySet::empty(), CapabilitySet::union);
+    let sets = CapabilitySets {
+        effective: kept,
+        permitted: kept,
+        inheritable: CapabilitySet::empty(),
     };
-    rustix::thread::set_capabilities(None, none).map_err(step("capset"))?;
+    rustix::thread::set_capabilities(None, sets).map_err(step("capset"))?;
     match rustix::thread::capabilities(None) {
-        Ok(now) if now == none => Ok(()),
+        Ok(now) if now == sets => Ok(()),
         _ => Err(("capset", libc::EPERM)),
     }
 }

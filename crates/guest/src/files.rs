@@ -35,7 +35,7 @@ pub(crate) struct Download {
 }
 
 /// Runs `action` with the file-system identity of the workload.
-fn as_user<T>(uid: u32, gid: u32, action: impl FnOnce() -> T) -> T {
+pub(crate) fn as_user<T>(uid: u32, gid: u32, action: impl FnOnce() -> T) -> T {
     crate::process::set_fs_ids(uid, gid);
     let result = action();
     crate::process::set_fs_ids(crate::process::own_uid(), crate::process::own_gid());

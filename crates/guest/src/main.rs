@@ -3,16 +3,19 @@
 //! It gets descriptors and no paths: 0 to 2 are `/dev/null`, 3 is a listening socket that was bound
 //! outside, and 4 and up are the membership files of the workload's control groups. It runs one
 //! command, carries its streams over a connection made to the socket, reaps, and enforces the
-//! timeout. The command is hostile to the guest: the guest is not dumpable, takes no signal from
+//! timeout; or it is told to live on, and serves processes and files over HTTP until the sandbox is
+//! killed, see [`live`]. A command is hostile to the guest: the guest is not dumpable, takes no signal from
 //! inside, lives outside the workload's control group, and bounds every buffer.
 //!
-//! This room must never exec anything but the command it was given, never resolve a path with more
+//! This room must never exec anything but the commands it was given, never start a thread, because a
+//! fork copies only one, never resolve a path with more
 //! rights than the workload has, and never block on the workload or on the node.
 
 mod agent;
 mod confine;
 mod conn;
 mod files;
+mod live;
 mod output;
 mod process;
 

@@ -3,6 +3,9 @@
 //! One job is: `Hello`, `Confine`, any number of files put, `Start`, output with acknowledgements,
 //! `Exited`, any number of files got. A node that lost its connection says `Hello` again on a new one
 //! and goes on from the offsets that it has safe.
+//!
+//! A sandbox that lives on gets `Hello` and `Serve` instead, answers `Serving`, and closes that
+//! connection. Every connection after it is HTTP/1.1, and there is no way back.
 
 use crate::wire;
 use serde::{Deserialize, Serialize};
@@ -70,6 +73,20 @@ pub enum ToGuest {
         /// A larger file is refused and nothing of it is sent.
         max_bytes: u64,
     },
+    /// Live on, and serve HTTP from the next connection on. Once, instead of `Confine`.
+    Serve(Serve),
+}
+
+/// What a sandbox that lives on is told once, for all processes that will ever run in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Serve {
+    /// How each process is confined.
+    pub confine: Confine,
+    /// What each process finds in its environment, unless its own request says otherwise.
+    pub env: Vec<(String, String)>,
+    /// Whether processes and files may be asked for as the sandbox's root. Its launcher must have left
+    /// the guest the capabilities for it.
+    pub allow_root: bool,
 }
 
 /// A file to be made inside the sandbox, before the command starts.
@@ -171,6 +188,8 @@ pub enum FromGuest {
     },
     /// Everything of the workload is dead and all of its output was sent.
     Exited(Exited),
+    /// Answers `Serve`; the connection is closed after it.
+    Serving,
 }
 
 /// Why a command did not start.

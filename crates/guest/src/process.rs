@@ -1,6 +1,6 @@
 //! Making, starting and reaping the processes of the workload.
 
-use crate::confine::{self, errno};
+use crate::confine::{self, Who, errno};
 use guest::message::{Confine, Start, StartFailure};
 use landlock::RulesetCreated;
 use rustix::fs::{Mode, OFlags};
@@ -11,6 +11,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// How large the pipes of a command are, in bytes: fewer wake-ups for a command that prints much.
 const PIPE_BYTES: usize = 256 * 1024;
+
+/// What a pipe holds if nobody asks for more, see `pipe(7)`.
+const PIPE_DEFAULT_BYTES: usize = 64 * 1024;
 
 /// Where the child reads its `Start`, and where it tells what failed.
 const START_FD: RawFd = 3;
@@ -49,51 +52,79 @@ pub(crate) enum Status {
     Failed(StartFailure),
 }
 
+/// What a process of the workload is made from.
+#[derive(Debug)]
+pub(crate) struct Wanted<'w> {
+    /// How it is confined.
+    pub(crate) confine: &'w Confine,
+    /// As whom.
+    pub(crate) who: Who,
+    /// The rules of `confine`, built ahead.
+    pub(crate) landlock: Option<RulesetCreated>,
+    /// Membership files of the control groups that it joins.
+    pub(crate) cgroups: &'w [OwnedFd],
+    /// Its end of the terminal that it lives on, instead of three pipes.
+    pub(crate) terminal: Option<OwnedFd>,
+}
+
+/// The child's ends of its standard streams.
+#[derive(Debug)]
+enum Inner {
+    Pipes([OwnedFd; 3]),
+    Terminal(OwnedFd),
+}
+
+impl Inner {
+    fn each(&self) -> [&OwnedFd; 3] {
+        match self {
+            Inner::Pipes([stdin, stdout, stderr]) => [stdin, stdout, stderr],
+            Inner::Terminal(terminal) => [terminal; 3],
+        }
+    }
+}
+
 /// Forks the process that will be the command, and confines it.
-pub(crate) fn prepare(
-    confine: &Confine,
-    landlock: Option<RulesetCreated>,
-    cgroups: &[OwnedFd],
-) -> Result<Child, Errno> {
-    let (stdin_read, stdin) = pipe()?;
-    let (stdout, stdout_write) = pipe()?;
-    let (stderr, stderr_write) = pipe()?;
+pub(crate) fn prepare(mut wanted: Wanted<'_>) -> Result<Child, Errno> {
+    let (inner, outer) = streams(wanted.terminal.take())?;
     let (start_read, start) = pipe()?;
     let (status, status_write) = pipe()?;
     match fork()? {
         0 => {
-            let ends = [
-                &stdin_read,
-                &stdout_write,
-                &stderr_write,
-                &start_read,
-                &status_write,
-            ];
-            child(confine, landlock, cgroups, ends)
+            let [stdin, stdout, stderr] = inner.each();
+            let ends = [stdin, stdout, stderr, &start_read, &status_write];
+            let terminal = matches!(inner, Inner::Terminal(_));
+            child(wanted, ends, terminal)
         }
         pid => {
-            for (fd, large) in [
-                (&stdin, true),
-                (&stdout, true),
-                (&stderr, true),
-                (&status, false),
-            ] {
+            rustix::io::ioctl_fionbio(&status, true)?;
+            for fd in outer.iter().flatten() {
                 rustix::io::ioctl_fionbio(fd, true)?;
-                if large {
-                    // More than the machine's limit is refused; the default is fine then.
-                    let _ = rustix::pipe::fcntl_setpipe_size(fd, PIPE_BYTES);
-                }
+                // More than the machine's limit is refused; the default is fine then.
+                let _ = rustix::pipe::fcntl_setpipe_size(fd, PIPE_BYTES);
             }
+            let [stdin, stdout, stderr] = outer;
             Ok(Child {
                 pid,
                 start: Some(start),
                 status: Some(status),
-                stdin: Some(stdin),
-                stdout: Some(stdout),
-                stderr: Some(stderr),
+                stdin,
+                stdout,
+                stderr,
             })
         }
     }
+}
+
+/// The two ends of the standard streams; ours are none where the child lives on a terminal.
+fn streams(terminal: Option<OwnedFd>) -> Result<(Inner, [Option<OwnedFd>; 3]), Errno> {
+    if let Some(terminal) = terminal {
+        return Ok((Inner::Terminal(terminal), [None, None, None]));
+    }
+    let (stdin_read, stdin) = pipe()?;
+    let (stdout, stdout_write) = pipe()?;
+    let (stderr, stderr_write) = pipe()?;
+    let inner = Inner::Pipes([stdin_read, stdout_write, stderr_write]);
+    Ok((inner, [Some(stdin), Some(stdout), Some(stderr)]))
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
@@ -111,13 +142,8 @@ fn fork() -> Result<i32, Errno> {
 }
 
 /// The life of the child until it is the command. Never returns.
-fn child(
-    confine: &Confine,
-    landlock: Option<RulesetCreated>,
-    cgroups: &[OwnedFd],
-    ends: [&OwnedFd; 5],
-) -> ! {
-    let failed = match become_command(confine, landlock, cgroups, ends) {
+fn child(wanted: Wanted<'_>, ends: [&OwnedFd; 5], terminal: bool) -> ! {
+    let failed = match become_command(wanted, ends, terminal) {
         Ok(never) => match never {},
         Err(failed) => failed,
     };
@@ -153,19 +179,23 @@ fn exit_now() -> ! {
 }
 
 fn become_command(
-    confine: &Confine,
-    landlock: Option<RulesetCreated>,
-    cgroups: &[OwnedFd],
+    wanted: Wanted<'_>,
     ends: [&OwnedFd; 5],
+    terminal: bool,
 ) -> Result<std::convert::Infallible, confine::Failed> {
     // The groups before the pipes: the pipes take the numbers at which the groups are open.
-    let joined = confine::join_cgroups(cgroups);
+    let joined = confine::join_cgroups(wanted.cgroups);
     confine::apply_fds(ends)?;
     joined?;
-    rustix::process::setsid().map_err(|errno| ("setsid", errno.raw_os_error()))?;
+    let failed = |step| move |errno: Errno| (step, errno.raw_os_error());
+    rustix::process::setsid().map_err(failed("setsid"))?;
+    if terminal {
+        let stdin = rustix::stdio::stdin();
+        rustix::process::ioctl_tiocsctty(stdin).map_err(failed("terminal"))?;
+    }
     reset_signals();
     rustix::process::umask(UMASK);
-    confine::apply(confine, landlock)?;
+    confine::apply(wanted.confine, wanted.who, wanted.landlock)?;
     close_from(5);
     let _ = rustix::io::write(status_fd(), &[CONFINED]);
     let start = read_start()?;
@@ -285,24 +315,11 @@ impl Child {
         let Some(status) = &self.status else {
             return Status::Nothing;
         };
-        let mut bytes = [0; 256];
-        match rustix::io::read(status, &mut bytes) {
-            Ok(0) => {
-                self.status = None;
-                Status::Running
-            }
-            Ok(n) => {
-                let told = bytes.get(..n).unwrap_or_default();
-                let rest = told.strip_prefix(&[CONFINED]).unwrap_or(told);
-                if rest.is_empty() {
-                    return Status::Confined;
-                }
-                let failed = failed(rest);
-                self.status = None; // Its end of file must not be taken for a successful `exec`.
-                failed
-            }
-            Err(_) => Status::Nothing,
+        let said = read_status(status);
+        if matches!(said, Status::Running | Status::Failed(_)) {
+            self.status = None; // Its end of file must not be taken for a successful `exec`.
         }
+        said
     }
 
     /// Sends the command to the waiting process.
@@ -314,12 +331,36 @@ impl Child {
             self.stdin = None;
         }
         let bytes = postcard::to_stdvec(start).map_err(|_| Errno::INVAL)?;
+        // The pipe holds all of it, because the child may have been stopped by what runs beside it and
+        // then reads nothing. What no pipe holds is longer than an `exec` takes.
+        rustix::io::ioctl_fionbio(&pipe, true)?;
+        if bytes.len() > PIPE_DEFAULT_BYTES {
+            rustix::pipe::fcntl_setpipe_size(&pipe, bytes.len()).map_err(|_| Errno::TOOBIG)?;
+        }
         let mut left = bytes.as_slice();
         while !left.is_empty() {
             let n = rustix::io::write(&pipe, left)?;
             left = left.get(n..).unwrap_or_default();
         }
         Ok(())
+    }
+}
+
+/// Reads once what a child tells, without blocking.
+pub(crate) fn read_status(status: &OwnedFd) -> Status {
+    let mut bytes = [0; 256];
+    match rustix::io::read(status, &mut bytes) {
+        Ok(0) => Status::Running,
+        Ok(n) => {
+            let told = bytes.get(..n).unwrap_or_default();
+            let rest = told.strip_prefix(&[CONFINED]).unwrap_or(told);
+            if rest.is_empty() {
+                Status::Confined
+            } else {
+                failed(rest)
+            }
+        }
+        Err(_) => Status::Nothing,
     }
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// The version of this protocol. An agent that meets another one lets that launcher finish its
 /// sandboxes and starts its own beside it.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The longest datagram in bytes. A plan is a few KiB; the socket's default buffer takes 200.
 pub const MESSAGE_MAX: usize = 64 * 1024;

@@ -42,6 +42,20 @@ pub(crate) fn proc() -> Result<OwnedFd, Errno> {
     rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, flags)
 }
 
+/// Terminals of one sandbox; the kernel has some thousand for the whole machine.
+const TERMINALS_MAX: u32 = 64;
+
+/// A new devpts with terminals that nobody else has, mounted nowhere yet.
+pub(crate) fn terminals() -> Result<OwnedFd, Errno> {
+    let fs = rustix::mount::fsopen("devpts", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&fs, "max", TERMINALS_MAX.to_string())?;
+    rustix::mount::fsconfig_set_string(&fs, "mode", "0620")?;
+    rustix::mount::fsconfig_set_string(&fs, "ptmxmode", "0666")?;
+    rustix::mount::fsconfig_create(&fs)?;
+    let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, flags)
+}
+
 /// A copy of what is mounted at `path`, and with `recursive` of all below it, mounted nowhere yet.
 pub(crate) fn copy(path: impl rustix::path::Arg, recursive: Recursive) -> Result<OwnedFd, Errno> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;

@@ -128,6 +128,10 @@ pub struct Sandbox {
     pub masked: Vec<String>,
     /// Directories that are shown read-only from now on, such as `/proc/sys`.
     pub read_only: Vec<String>,
+    /// Where a fresh devpts is mounted, for a sandbox that has terminals of its own.
+    pub terminals: Option<String>,
+    /// Processes may be asked for as the sandbox's root: the guest keeps what it gives to those.
+    pub root_inside: bool,
     /// When everything in it is killed, whatever the guest or the agent do: milliseconds of the
     /// boot-time clock.
     pub deadline_boot_ms: u64,

@@ -35,6 +35,14 @@ const GUEST_KEEPS: [(u32, CapabilitySet); 4] = [
     (8, CapabilitySet::SETPCAP),
 ];
 
+/// What it keeps beyond that where processes may be asked for as the sandbox's root, to give it to
+/// those and to touch files for them.
+const ROOT_KEEPS: [(u32, CapabilitySet); 3] = [
+    (0, CapabilitySet::CHOWN),
+    (1, CapabilitySet::DAC_OVERRIDE),
+    (3, CapabilitySet::FOWNER),
+];
+
 /// Runs in the clone. Never returns: it becomes the guest, or says what failed and dies.
 pub(crate) fn run(sandbox: &Sandbox, given: &Given<'_>) -> ! {
     // Above everything that is placed by number later, so that no placing overwrites them.
@@ -65,9 +73,13 @@ fn become_guest(
     sys::loopback_up().map_err(failed("loopback", ""))?;
     mount_data(&sandbox.data, sandbox)?;
     mount_proc(sandbox)?;
+    if let Some(target) = &sandbox.terminals {
+        let fs = mount::terminals().map_err(failed("terminals", ""))?;
+        mount::attach(&fs, CWD, target).map_err(failed("mount", target))?;
+    }
     place_descriptors(given)?;
-    // From here on only the guest's identity and its four capabilities are left.
-    drop_rights()?;
+    // From here on only the guest's identity and its few capabilities are left.
+    drop_rights(sandbox.root_inside)?;
     die_with_launcher(status)?;
     let count = std::ffi::CString::new(given.cgroups.len().to_string()).unwrap_or_default();
     let errno = sys::exec(guest, &count);
@@ -186,10 +198,12 @@ fn place_descriptors(given: &Given<'_>) -> Result<(), Failure> {
     sys::close_on_exec_from(first_free(given)).map_err(failed("close", ""))
 }
 
-fn drop_rights() -> Result<(), Failure> {
-    let keep = GUEST_KEEPS.map(|(number, _)| number);
+fn drop_rights(root_inside: bool) -> Result<(), Failure> {
+    let more: &[(u32, CapabilitySet)] = if root_inside { &ROOT_KEEPS } else { &[] };
+    let all = [&GUEST_KEEPS, more].concat();
+    let keep: Vec<u32> = all.iter().map(|(number, _)| *number).collect();
     sys::bound_capabilities(&keep).map_err(failed("capabilities", "bounding"))?;
-    let kept = GUEST_KEEPS
+    let kept = all
         .iter()
         .fold(CapabilitySet::empty(), |all, (_, one)| all | *one);
     let sets = CapabilitySets {

@@ -11,7 +11,7 @@ use api::client::ClientError;
 use api::job::{Enforced, Usage};
 use api::log::StreamName;
 use api::node::{JobFinished, JobOutput, JobStarted, Lease, LeaseSpec, OutputSegment};
-use driver::driver::{Counted, Driver, DriverError, Handle, Plan, Spec};
+use driver::driver::{Counted, Driver, DriverError, Handle, Mode, Plan, Spec};
 use driver::guest::message::{Exited, FromGuest, Start, ToGuest, VERSION};
 use driver::guest::{GuestError, GuestReader, GuestWriter, Incoming, split};
 use driver::host::Root;
@@ -205,7 +205,7 @@ impl Job {
             root,
             limits: convert::limits(self.spec.limits),
             life: self.life(),
-            lives_on: false,
+            mode: Mode::Job,
         };
         self.node
             .inner

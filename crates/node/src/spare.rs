@@ -8,7 +8,7 @@ use crate::job::{Broken, chain};
 use crate::outcome::{self, Told};
 use crate::{Node, convert};
 use api::node::LeaseSpec;
-use driver::driver::{Found, Plan, Spec};
+use driver::driver::{Found, Mode, Plan, Spec};
 use driver::guest::message::{FromGuest, ToGuest, VERSION};
 use driver::guest::{GuestError, GuestReader, GuestWriter, Incoming, split};
 use model::spec::AskedLimits;
@@ -177,7 +177,7 @@ async fn make(node: &Node, limits: AskedLimits) -> Result<Standing, String> {
         root: None,
         limits,
         life: node.inner.config.spare_life,
-        lives_on: false,
+        mode: Mode::Job,
     };
     let plan = node.inner.driver.plan(&spec, &node.inner.host);
     let plan = plan.map_err(|_| "these limits cannot be held".to_owned())?;

@@ -12,8 +12,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap_complete", &["cofferdam"]),
     ("comfy-table", &["cofferdam"]),
     ("getrandom", &["service", "cofferdam"]),
-    ("hyper", &["api", "server"]),
-    ("hyper-util", &["api", "server"]),
+    ("hyper", &["api", "server", "driver", "guest"]),
+    ("hyper-util", &["api", "server", "driver", "guest"]),
+    ("flate2", &["guest"]),
     ("indicatif", &["cofferdam"]),
     ("jiff", &["cofferdam", "server"]),
     ("landlock", &["guest", "driver"]),
@@ -29,7 +30,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("subtle", &["server"]),
     ("syn", &["xtask"]),
     ("syscalls", &["driver"]),
-    // The rooms that must work without threads or timers of a runtime are not here.
+    // The rooms that must work without a runtime are not here. The guest has it without any feature
+    // that starts a thread.
     (
         "tokio",
         &[
@@ -38,6 +40,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "service",
             "server",
             "driver",
+            "guest",
             "node",
             "cofferdam",
             "bench",
@@ -61,12 +64,20 @@ const CLOSED: &[(&str, &[&str])] = &[
     (
         "guest",
         &[
+            "base64",
+            "bytes",
+            "flate2",
+            "http-body",
+            "http-body-util",
+            "hyper",
+            "hyper-util",
             "landlock",
             "libc",
             "postcard",
             "rustix",
             "serde",
-            "thiserror",
+            "serde_json",
+            "tokio",
         ],
     ),
 ];

@@ -1,7 +1,7 @@
 //! From what is asked and what the machine is to a plan. Pure: looks at nothing but its arguments.
 
 use crate::cgroup::{self, Group, Limits};
-use crate::driver::{Body as PlanBody, HANDLE_VERSION, Handle, Plan, Spec, Unsupported};
+use crate::driver::{Body as PlanBody, HANDLE_VERSION, Handle, Mode, Plan, Spec, Unsupported};
 use crate::host::{Cgroups, Host, Ids, Root};
 use crate::linux::{Body, NAME, ids, seccomp, tree};
 use guest::message::Confine;
@@ -53,19 +53,24 @@ pub(super) fn plan(spec: &Spec, host: &Host, dir: &Path) -> Result<Plan, Vec<Uns
     let groups = groups(spec, host, &limits);
     let sandbox = sandbox(spec, host, &limits);
     Ok(Plan {
-        handle: handle(&spec.id, root, &groups),
+        handle: handle(spec, root, &groups),
         life: spec.life,
         enforced: enforced(spec, host, &limits, &groups),
         confine: Confine {
             uid: tree::USER,
             gid: tree::USER,
             rlimits: rlimits(host, &limits),
-            landlock: (host.landlock_abi > 0).then(tree::landlock),
+            landlock: (host.landlock_abi > 0).then(|| tree::landlock(spec.mode)),
             seccomp: filter.to_vec(),
         },
         body: PlanBody::Linux(Box::new(LinuxPlan {
-            launcher: launcher_name(root),
-            tree: Arc::new(tree::tree(root, &host.devices, &dir.join("staging"))),
+            launcher: launcher_name(root, spec.mode),
+            tree: Arc::new(tree::tree(
+                root,
+                &host.devices,
+                &dir.join("staging"),
+                spec.mode,
+            )),
             sandbox,
             groups,
         })),
@@ -158,7 +163,7 @@ fn groups(spec: &Spec, host: &Host, limits: &Effective) -> Vec<Group> {
         memory_bytes: has("memory").then_some(memory),
         pids: has("pids").then_some(limits.pids),
         cpu_millis: has("cpu").then_some(limits.cpu_millis),
-        freezes: spec.lives_on,
+        freezes: matches!(spec.mode, Mode::Live { .. }),
     };
     cgroup::plan(&host.cgroups, &limits)
 }
@@ -178,10 +183,12 @@ fn sandbox(spec: &Spec, host: &Host, limits: &Effective) -> Sandbox {
         gids: map,
         guest_uid: ids::guest_uid(&host.ids),
         user_uid: tree::USER,
-        data: tree::data(limits.disk_bytes),
+        data: tree::data(limits.disk_bytes, spec.mode),
         proc: "/proc".to_owned(),
         masked: tree::MASKED.map(str::to_owned).to_vec(),
         read_only: tree::READ_ONLY.map(str::to_owned).to_vec(),
+        terminals: (spec.mode != Mode::Job).then(|| tree::TERMINALS.to_owned()),
+        root_inside: spec.mode == Mode::Live { allow_root: true },
         deadline_boot_ms: 0, // Set at the start, from the plan's life.
     }
 }
@@ -202,9 +209,9 @@ fn rlimits(host: &Host, limits: &Effective) -> Vec<(u32, u64)> {
     all.map(|(resource, limit)| (resource, limit)).to_vec()
 }
 
-fn handle(id: &SandboxId, root: &Root, groups: &[Group]) -> Handle {
+fn handle(spec: &Spec, root: &Root, groups: &[Group]) -> Handle {
     let cgroups: Vec<PathBuf> = groups.iter().map(|group| group.parent.clone()).collect();
-    handle_with(id, launcher_name(root), cgroups)
+    handle_with(&spec.id, launcher_name(root, spec.mode), cgroups)
 }
 
 /// For a sandbox of which only its directory is left: no launcher by name, because that follows from a root
@@ -229,15 +236,19 @@ fn handle_with(id: &SandboxId, launcher: String, cgroups: Vec<PathBuf>) -> Handl
     }
 }
 
-/// The name of the socket of the launcher that shows this root.
-pub(super) fn launcher_name(root: &Root) -> String {
+/// The name of the socket of the launcher that shows this root in this mode: it shows one tree.
+pub(super) fn launcher_name(root: &Root, mode: Mode) -> String {
     use std::hash::{DefaultHasher, Hash, Hasher};
+    let kind = match mode {
+        Mode::Job => "launcher",
+        Mode::Live { .. } => "launcher-live",
+    };
     if root.is_host {
-        return "launcher-host.sock".to_owned();
+        return format!("{kind}-host.sock");
     }
     let mut hasher = DefaultHasher::new(); // Keyed with zeros: the same in every process.
     root.path.hash(&mut hasher);
-    format!("launcher-{:016x}.sock", hasher.finish())
+    format!("{kind}-{:016x}.sock", hasher.finish())
 }
 
 /// The record of what will be in force, for the job and for people.
@@ -267,7 +278,7 @@ fn enforced(spec: &Spec, host: &Host, limits: &Effective, groups: &[Group]) -> V
             )),
         ),
         held("seccomp", "allow-list of system calls", None),
-        held("privileges", "no_new_privs, no capabilities", None),
+        held("privileges", privileges(spec.mode), None),
     ];
     all.push(Enforced {
         state: if host.landlock_abi > 0 {
@@ -309,6 +320,15 @@ fn enforced(spec: &Spec, host: &Host, limits: &Effective, groups: &[Group]) -> V
     all.push(pids(host, limits, asked.pids.is_some()));
     all.push(users(host));
     all
+}
+
+fn privileges(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Job | Mode::Live { allow_root: false } => "no_new_privs, no capabilities",
+        Mode::Live { allow_root: true } => {
+            "no_new_privs, no capabilities but six of the sandbox's root over its own files and processes"
+        }
+    }
 }
 
 fn version_name(host: &Host) -> &'static str {

@@ -1,5 +1,6 @@
 //! What a sandbox sees: the tree, its writable places, and what of proc is covered. Pure.
 
+use crate::driver::Mode;
 use crate::host::{Entry, Root};
 use jail::plan::{Data, Op, Place, Tree};
 use std::path::Path;
@@ -41,6 +42,9 @@ pub(super) const MASKED: [&str; 18] = [
     "/proc/timer_list",
 ];
 
+/// Where the terminals of a sandbox that lives on are.
+pub(super) const TERMINALS: &str = "/dev/pts";
+
 /// Parts of proc that may be read and not written.
 pub(super) const READ_ONLY: [&str; 1] = ["/proc/sys"];
 
@@ -56,8 +60,11 @@ const NSSWITCH: &str = "passwd: files\ngroup: files\nhosts: files dns\n";
 const OURS: &str = "/.etc";
 
 /// The tree that shows this root's programs.
-pub(super) fn tree(root: &Root, devices: &[String], staging: &Path) -> Tree {
+pub(super) fn tree(root: &Root, devices: &[String], staging: &Path, mode: Mode) -> Tree {
     let mut ops = skeleton();
+    if mode != Mode::Job {
+        ops.extend(terminals());
+    }
     for (name, entry) in &root.top {
         ops.push(show(&root.path, "", name, entry));
     }
@@ -87,6 +94,24 @@ pub(super) fn tree(root: &Root, devices: &[String], staging: &Path) -> Tree {
         staging: staging.to_path_buf(),
         ops,
     }
+}
+
+/// The places of terminals. `/dev/tty` is whichever terminal its opener lives on.
+fn terminals() -> [Op; 3] {
+    [
+        Op::Dir {
+            path: TERMINALS.to_owned(),
+            mode: 0o755,
+        },
+        Op::Link {
+            path: "/dev/ptmx".to_owned(),
+            to: "pts/ptmx".to_owned(),
+        },
+        Op::Device {
+            source: "/dev/tty".to_owned(),
+            target: "/dev/tty".to_owned(),
+        },
+    ]
 }
 
 fn show(root: &Path, below: &str, name: &str, entry: &Entry) -> Op {
@@ -157,8 +182,11 @@ fn etc(root: &Root) -> Vec<Op> {
     ops
 }
 
+/// The home of the sandbox's root, where processes may be asked for as that.
+const ROOT_HOME: &str = "/root";
+
 /// Everything that a sandbox can write: one tmpfs of `bytes`, shown in several places.
-pub(super) fn data(bytes: u64) -> Data {
+pub(super) fn data(bytes: u64, mode: Mode) -> Data {
     let place = |name: &str, target: Option<&str>, mode: u32| Place {
         name: name.to_owned(),
         target: target.map(str::to_owned),
@@ -166,37 +194,49 @@ pub(super) fn data(bytes: u64) -> Data {
         of_user: false,
     };
     let inodes = (bytes >> 20).saturating_mul(INODES_PER_MIB).max(INODES_MIN);
+    let mut places = vec![
+        Place {
+            of_user: true,
+            ..place("user", None, 0o755)
+        },
+        // Not to be reached by this name, only by the places where they are shown.
+        place(".d", None, 0o700),
+        place(".d/tmp", Some("/tmp"), 0o1777),
+        place(".d/vartmp", Some("/var/tmp"), 0o1777),
+        place(".d/shm", Some("/dev/shm"), 0o1777),
+    ];
+    if mode == (Mode::Live { allow_root: true }) {
+        places.push(place(".d/root", Some(ROOT_HOME), 0o700));
+    }
     Data {
         target: DATA.to_owned(),
         bytes,
         inodes,
-        places: vec![
-            Place {
-                of_user: true,
-                ..place("user", None, 0o755)
-            },
-            // Not to be reached by this name, only by the places where they are shown.
-            place(".d", None, 0o700),
-            place(".d/tmp", Some("/tmp"), 0o1777),
-            place(".d/vartmp", Some("/var/tmp"), 0o1777),
-            place(".d/shm", Some("/dev/shm"), 0o1777),
-        ],
+        places,
     }
 }
 
 /// What Landlock leaves open. The tree holds only what may be read, so reading is open in all of it;
 /// writing is open where there is something to write, whatever becomes of the mounts.
-pub(super) fn landlock() -> guest::message::Landlock {
+pub(super) fn landlock(mode: Mode) -> guest::message::Landlock {
+    let mut devices = vec![
+        "/dev/null",
+        "/dev/zero",
+        "/dev/full",
+        "/dev/random",
+        "/dev/urandom",
+    ];
+    if mode != Mode::Job {
+        devices.extend([TERMINALS, "/dev/tty"]);
+    }
+    let mut write = vec![HOME, "/tmp", "/var/tmp", "/dev/shm"];
+    if mode == (Mode::Live { allow_root: true }) {
+        write.push(ROOT_HOME);
+    }
     let strings = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
     guest::message::Landlock {
         read: strings(&["/"]),
-        write: strings(&[HOME, "/tmp", "/var/tmp", "/dev/shm"]),
-        devices: strings(&[
-            "/dev/null",
-            "/dev/zero",
-            "/dev/full",
-            "/dev/random",
-            "/dev/urandom",
-        ]),
+        write: strings(&write),
+        devices: strings(&devices),
     }
 }

@@ -17,6 +17,8 @@ mod ids;
 mod landlock;
 mod life;
 mod limits;
+mod live;
+mod live_client;
 mod namespaces;
 mod network;
 mod ordinary;

@@ -3,7 +3,7 @@
 use crate::outside::{groups, processes_in};
 use crate::world::{DEFAULTS, Live, World, say, until};
 use driver::conformance::spec;
-use driver::driver::{Driver as _, DriverError, Ended, Spec};
+use driver::driver::{Driver as _, DriverError, Ended, Mode, Spec};
 use driver::guest::message::ToGuest;
 use driver::host::{Cgroups, Host};
 use driver::linux::Linger;
@@ -13,7 +13,7 @@ const BUSY: &str = "(while :; do :; done) & echo ready; while :; do :; done";
 
 fn living_on() -> Spec {
     Spec {
-        lives_on: true,
+        mode: Mode::Live { allow_root: false },
         ..spec(DEFAULTS)
     }
 }

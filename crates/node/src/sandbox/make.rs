@@ -7,7 +7,7 @@ use crate::spare::PROVISION;
 use crate::{Node, convert};
 use api::job::Enforced;
 use api::node::SandboxWork;
-use driver::driver::{Handle, Plan, Spec};
+use driver::driver::{Handle, Mode, Plan, Spec};
 use driver::guest::message::Serve;
 use driver::host::Root;
 use model::id::SandboxId;
@@ -60,7 +60,7 @@ fn plan(node: &Node, work: &SandboxWork) -> Result<Plan, String> {
         root: root.map_err(|error| format!("the root file system cannot be read: {error}"))?,
         limits: convert::limits(work.spec.limits),
         life: Duration::from_millis(work.life_ms),
-        lives_on: true,
+        mode: Mode::Live { allow_root: false },
     };
     let plan = node.inner.driver.plan(&spec, &node.inner.host);
     plan.map_err(|refused| {

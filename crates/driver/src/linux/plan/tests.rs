@@ -44,7 +44,7 @@ fn spec(limits: AskedLimits) -> Spec {
         root: None,
         limits,
         life: Duration::from_secs(60),
-        lives_on: false,
+        mode: Mode::Job,
     }
 }
 
@@ -146,7 +146,13 @@ fn launchers_are_shared_by_root() {
         is_host: false,
         ..host().root
     };
-    assert_eq!(launcher_name(&host().root), "launcher-host.sock");
-    assert_ne!(launcher_name(&other), launcher_name(&host().root));
-    assert_eq!(launcher_name(&other), launcher_name(&other.clone()));
+    assert_eq!(launcher_name(&host().root, Mode::Job), "launcher-host.sock");
+    assert_ne!(
+        launcher_name(&other, Mode::Job),
+        launcher_name(&host().root, Mode::Job)
+    );
+    assert_eq!(
+        launcher_name(&other, Mode::Job),
+        launcher_name(&other.clone(), Mode::Job)
+    );
 }

@@ -1,0 +1,107 @@
+//! The fake's sandbox that lives on: `/health`, and processes that do what their arguments say and are
+//! answered for once they have ended.
+
+use super::act;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::time::Duration;
+use tokio::io::DuplexStream;
+
+/// No test starts a command that is longer.
+const BODY_MAX: usize = 1 << 20;
+
+/// Serves one connection to its end.
+pub(super) async fn serve(io: DuplexStream) {
+    let service = service_fn(|request| async { Ok::<_, Infallible>(answer(request).await) });
+    let http = hyper::server::conn::http1::Builder::new();
+    // A connection that breaks is the other end's business.
+    drop(http.serve_connection(TokioIo::new(io), service).await);
+}
+
+async fn answer(request: Request<Incoming>) -> Response<Full<Bytes>> {
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, "/health") => with(StatusCode::NO_CONTENT, "text/plain", Bytes::new()),
+        (&Method::POST, "/process.Process/List") => {
+            let none = json!({"processes": []}).to_string();
+            with(StatusCode::OK, "application/json", none.into())
+        }
+        (&Method::POST, "/process.Process/Start") => {
+            let body = Limited::new(request.into_body(), BODY_MAX).collect().await;
+            let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+            let events = start(body.get(5..).unwrap_or_default()).await;
+            with(StatusCode::OK, "application/connect+json", events)
+        }
+        _ => {
+            let missing = json!({"code": 404, "message": "the fake has nothing there"});
+            with(
+                StatusCode::NOT_FOUND,
+                "application/json",
+                missing.to_string().into(),
+            )
+        }
+    }
+}
+
+fn with(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::new(body));
+    *answer.status_mut() = status;
+    let kind = hyper::header::HeaderValue::from_static(kind);
+    answer
+        .headers_mut()
+        .insert(hyper::header::CONTENT_TYPE, kind);
+    answer
+}
+
+/// All events of a command, which has ended when this returns.
+async fn start(request: &[u8]) -> Bytes {
+    let request: Value = serde_json::from_slice(request).unwrap_or_default();
+    let args = request["process"]["args"].as_array().into_iter().flatten();
+    // A shell's script is one argument.
+    let words = args
+        .filter_map(Value::as_str)
+        .flat_map(str::split_whitespace);
+    let act = act(&words.map(str::to_owned).collect::<Vec<_>>());
+    tokio::time::sleep(Duration::from_millis(act.sleep_ms)).await;
+    let printed = [act.print.as_bytes(), &vec![b'x'; act.flood]].concat();
+    let mut events = vec![(0, json!({"event": {"start": {"pid": 2}}}))];
+    if !printed.is_empty() {
+        let data = json!({"stdout": BASE64_STANDARD.encode(printed)});
+        events.push((0, json!({"event": {"data": data}})));
+    }
+    let status = format!("exit status {}", act.exit);
+    let end = json!({"exitCode": act.exit, "exited": true, "status": status});
+    events.push((0, json!({"event": {"end": end}})));
+    events.push((2, json!({})));
+    let envelopes = events.iter().map(|(flags, event)| envelope(*flags, event));
+    envelopes.collect::<Vec<_>>().concat().into()
+}
+
+fn envelope(flags: u8, message: &Value) -> Vec<u8> {
+    let text = message.to_string();
+    let len = u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes();
+    [&[flags][..], &len, text.as_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_command_prints_and_exits_as_its_arguments_say() {
+        let request = json!({"process": {"cmd": "sh", "args": ["-c", "fake exit=3 print=hi"]}});
+        let events = start(request.to_string().as_bytes()).await;
+        let text = String::from_utf8_lossy(&events);
+        assert!(
+            text.contains("\"exitCode\":3") && text.contains("aGk="),
+            "{text}"
+        );
+    }
+}

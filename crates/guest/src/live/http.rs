@@ -1,0 +1,105 @@
+//! From the head of a request to what answers it.
+
+use super::Live;
+use super::body::{self, Answer};
+use super::connect;
+use super::failure::{Code, Failure};
+use super::user::User;
+use super::{download, filesystem, query, rpc, upload};
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::{Method, Request, StatusCode};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A request without a time of its own, which waits for the workload to read its input.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(600);
+
+/// Answers one request.
+pub(super) async fn answer(live: Rc<Live>, request: Request<Incoming>) -> Answer {
+    let path = request.uri().path().to_owned();
+    match (request.method(), path.as_str()) {
+        (&Method::GET, "/health") => body::empty(StatusCode::NO_CONTENT),
+        (&Method::GET, "/envs") => {
+            let envs: serde_json::Map<_, _> = live
+                .serve
+                .env
+                .iter()
+                .cloned()
+                .map(|(key, value)| (key, value.into()))
+                .collect();
+            body::json(StatusCode::OK, &envs)
+        }
+        (&Method::GET, "/files") => plain(get_file(&live, &request)),
+        (&Method::POST, "/files") => plain(upload::answer(&live, request).await),
+        (&Method::POST, "/files/compose") => {
+            plain(upload::compose(&live, request.into_body()).await)
+        }
+        (&Method::POST, _) => match path.trim_start_matches('/').split_once('/') {
+            Some((service, method)) => call(&live, service, method, request).await,
+            None => nothing(&path),
+        },
+        _ => nothing(&path),
+    }
+}
+
+fn plain(answered: Result<Answer, Failure>) -> Answer {
+    answered.unwrap_or_else(|failure| body::refused(&failure))
+}
+
+fn get_file(live: &Live, request: &Request<Incoming>) -> Result<Answer, Failure> {
+    let query = request.uri().query();
+    let user = query::value(query, "username").unwrap_or_default();
+    let user = User::named(&user, &live.serve)?;
+    let none = || Failure::invalid("the request names no path");
+    let path = query::value(query, "path").filter(|path| !path.is_empty());
+    download::answer(user, &path.ok_or_else(none)?, request.headers())
+}
+
+fn nothing(path: &str) -> Answer {
+    body::refused(&Failure::new(
+        Code::NotFound,
+        format!("there is nothing at '{path}'"),
+    ))
+}
+
+/// A call of a Connect service.
+async fn call(live: &Rc<Live>, service: &str, method: &str, request: Request<Incoming>) -> Answer {
+    let (head, body) = request.into_parts();
+    if connect::is_stream(&head.headers) {
+        let answered = match service {
+            "process.Process" => rpc::streaming(live, method, &head.headers, body).await,
+            _ => Err(rpc::unknown(service)),
+        };
+        return connect::streaming(answered);
+    }
+    let kind = head
+        .headers
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok());
+    if !kind.is_some_and(|kind| kind.starts_with("application/json")) {
+        return body::empty(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    }
+    let answered = async {
+        match service {
+            "process.Process" => rpc::unary(live, method, body).await,
+            "filesystem.Filesystem" => filesystem::unary(live, method, &head.headers, body).await,
+            _ => Err(rpc::unknown(service)),
+        }
+    };
+    let time = match connect::timeout(&head.headers) {
+        Ok(time) => time.unwrap_or(TIMEOUT_DEFAULT),
+        Err(failure) => return connect::unary(Err(failure)),
+    };
+    let late = || {
+        Err(Failure::new(
+            Code::DeadlineExceeded,
+            "the time of the request is over",
+        ))
+    };
+    connect::unary(
+        tokio::time::timeout(time, answered)
+            .await
+            .unwrap_or_else(|_| late()),
+    )
+}

@@ -1,0 +1,287 @@
+//! From the pipes of a process to those who listen, and from there into the answers.
+
+use super::body::Body;
+use super::connect;
+use super::failure::{Code, Failure};
+use super::processes::{Launched, Process, retire};
+use super::{Live, Stream};
+use crate::process::{self, Reaped};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use serde_json::json;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+/// Bytes of output in one event, as envd has them.
+const CHUNK: usize = 32 * 1024;
+/// The same of a terminal.
+const TERMINAL_CHUNK: usize = 16 * 1024;
+
+/// After a process has ended, what it left running may hold its output open for ever. What that writes
+/// in this time is still told, and what comes later is not.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// Which output.
+#[derive(Debug, Clone, Copy)]
+enum Output {
+    Stdout,
+    Stderr,
+    Terminal,
+}
+
+impl Output {
+    fn event(self, bytes: &[u8]) -> Bytes {
+        let text = BASE64_STANDARD.encode(bytes);
+        let data = match self {
+            Output::Stdout => json!({"stdout": text}),
+            Output::Stderr => json!({"stderr": text}),
+            Output::Terminal => json!({"pty": text}),
+        };
+        connect::message(&json!({"event": {"data": data}}))
+    }
+
+    fn chunk(self) -> usize {
+        match self {
+            Output::Stdout | Output::Stderr => CHUNK,
+            Output::Terminal => TERMINAL_CHUNK,
+        }
+    }
+}
+
+/// Carries the output of a process until both have ended, and ends the process when its time is over.
+pub(super) async fn carry(live: Rc<Live>, launched: Launched, time: Option<Duration>) {
+    let Launched {
+        process,
+        outputs,
+        dead,
+    } = launched;
+    let (say_dead, is_dead) = watch::channel(false);
+    let pump = |output: Output, stream: Rc<Stream>| {
+        tokio::task::spawn_local(pump(process.clone(), output, stream, is_dead.clone()))
+    };
+    let mut pumps = Vec::new();
+    if let Some((stdout, stderr)) = outputs {
+        pumps.push(pump(Output::Stdout, Rc::new(stdout)));
+        pumps.push(pump(Output::Stderr, Rc::new(stderr)));
+    }
+    if let Some(terminal) = &process.terminal {
+        pumps.push(pump(Output::Terminal, terminal.clone()));
+    }
+    let reaped = await_end(process.pid, dead, time).await;
+    say_dead.send_replace(true);
+    for pump in pumps {
+        // A pump does not panic, and nobody cancels it.
+        drop(pump.await);
+    }
+    process.finish(end(&reaped)).await;
+    retire(&live, process);
+}
+
+/// How the process died; it is killed, with its group, when its time is over.
+async fn await_end(
+    pid: i32,
+    mut dead: oneshot::Receiver<Reaped>,
+    time: Option<Duration>,
+) -> Reaped {
+    if let Some(time) = time
+        && timeout(time, &mut dead).await.is_err()
+    {
+        process::signal(Some(pid), libc::SIGKILL);
+    } else if let Ok(reaped) = dead.try_recv() {
+        return reaped;
+    }
+    dead.await.unwrap_or(Reaped {
+        pid,
+        code: None,
+        signal: None,
+        cpu_us: 0,
+        max_rss_bytes: 0,
+    })
+}
+
+async fn pump(
+    process: Rc<Process>,
+    output: Output,
+    stream: Rc<Stream>,
+    mut is_dead: watch::Receiver<bool>,
+) {
+    let late = async {
+        // The sender lives as long as this is awaited.
+        drop(is_dead.wait_for(|dead| *dead).await);
+        tokio::time::sleep(LINGER).await;
+    };
+    tokio::pin!(late);
+    loop {
+        let bytes = tokio::select! {
+            () = &mut late => break,
+            bytes = read(&stream, output.chunk()) => bytes,
+        };
+        match bytes {
+            Some(bytes) => process.publish(output.event(&bytes)).await,
+            None => return,
+        }
+    }
+    // What was written before is in the pipe, and a pipe is bounded.
+    let mut left = rustix::io::ioctl_fionread(stream.get_ref()).unwrap_or(0);
+    while left > 0 {
+        let most = usize::try_from(left).unwrap_or(CHUNK).min(output.chunk());
+        let Some(bytes) = read(&stream, most).await else {
+            return;
+        };
+        left = left.saturating_sub(bytes.len() as u64);
+        process.publish(output.event(&bytes)).await;
+    }
+    tokio::task::spawn_local(swallow(stream, process.slot.clone()));
+}
+
+/// Reads on and forgets, because a process that writes to a closed pipe dies. As long as this goes on,
+/// the ended process counts as one that runs.
+async fn swallow(stream: Rc<Stream>, _slot: Rc<()>) {
+    while read(&stream, CHUNK).await.is_some() {}
+}
+
+/// The next bytes, or none at the end.
+async fn read(stream: &Stream, most: usize) -> Option<Vec<u8>> {
+    let read = |fd: &OwnedFd| {
+        let mut bytes = vec![0; most];
+        let n = rustix::io::read(fd, &mut bytes)?;
+        bytes.truncate(n);
+        Ok(bytes)
+    };
+    // A terminal ends with an error, when the last process has closed it.
+    let bytes = stream.async_io(Interest::READABLE, read).await.ok()?;
+    (!bytes.is_empty()).then_some(bytes)
+}
+
+/// The event that tells how a process ended, in the words of envd.
+fn end(reaped: &Reaped) -> Bytes {
+    let status = match (reaped.code, reaped.signal) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("signal: {}", signal_name(signal)),
+        (None, None) => "unknown".to_owned(),
+    };
+    let code = reaped.code.unwrap_or(128 + reaped.signal.unwrap_or(0));
+    let mut end = json!({
+        "exitCode": code,
+        "exited": reaped.code.is_some(),
+        "status": status,
+    });
+    if code != 0
+        && let Some(end) = end.as_object_mut()
+    {
+        end.insert("error".to_owned(), status.into());
+    }
+    connect::message(&json!({"event": {"end": end}}))
+}
+
+/// What Go, in which envd is written, calls the signals that end processes here.
+fn signal_name(signal: i32) -> String {
+    let name = match signal {
+        libc::SIGHUP => "hangup",
+        libc::SIGINT => "interrupt",
+        libc::SIGQUIT => "quit",
+        libc::SIGILL => "illegal instruction",
+        libc::SIGTRAP => "trace/breakpoint trap",
+        libc::SIGABRT => "aborted",
+        libc::SIGBUS => "bus error",
+        libc::SIGFPE => "floating point exception",
+        libc::SIGKILL => "killed",
+        libc::SIGSEGV => "segmentation fault",
+        libc::SIGPIPE => "broken pipe",
+        libc::SIGALRM => "alarm clock",
+        libc::SIGTERM => "terminated",
+        _ => return format!("signal {signal}"),
+    };
+    name.to_owned()
+}
+
+/// What paces the stream of an answer.
+#[derive(Debug, Clone)]
+pub(super) struct Pace {
+    /// After so much silence this is said.
+    pub(super) keepalive: (Duration, Bytes),
+    /// The stream ends after it.
+    pub(super) timeout: Option<Duration>,
+}
+
+/// The body of an answer: this first, then what comes.
+pub(super) fn body(first: Bytes, events: mpsc::Receiver<Bytes>, pace: Pace) -> Body {
+    let (to, pieces) = mpsc::channel(1);
+    tokio::task::spawn_local(forward(first, events, to, pace));
+    Body::Pieces(pieces)
+}
+
+async fn forward(
+    first: Bytes,
+    mut events: mpsc::Receiver<Bytes>,
+    to: mpsc::Sender<Bytes>,
+    pace: Pace,
+) {
+    let over = async {
+        match pace.timeout {
+            Some(time) => tokio::time::sleep(time).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(over);
+    let (silence, keepalive) = pace.keepalive;
+    let mut next = first;
+    loop {
+        if to.send(next).await.is_err() {
+            return; // The client is gone.
+        }
+        next = tokio::select! {
+            biased;
+            () = &mut over => {
+                let why = Failure::new(Code::DeadlineExceeded, "the time of the request is over");
+                // Nobody is told where the client is gone.
+                return drop(to.send(connect::end_with(&why)).await);
+            }
+            () = to.closed() => return,
+            event = events.recv() => match event {
+                Some(event) => event,
+                None => return drop(to.send(connect::end()).await),
+            },
+            () = tokio::time::sleep(silence) => keepalive.clone(),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(code: Option<i32>, signal: Option<i32>) -> serde_json::Value {
+        let reaped = Reaped {
+            pid: 2,
+            code,
+            signal,
+            cpu_us: 0,
+            max_rss_bytes: 0,
+        };
+        let json: serde_json::Value = serde_json::from_slice(&end(&reaped)[5..]).unwrap();
+        json["event"]["end"].clone()
+    }
+
+    #[test]
+    fn an_end_is_told_in_the_words_of_envd() {
+        let done = json!({"exitCode": 0, "exited": true, "status": "exit status 0"});
+        assert_eq!(ended(Some(0), None), done);
+        let failed = ended(Some(3), None);
+        assert_eq!(
+            (&failed["exitCode"], &failed["error"]),
+            (&json!(3), &json!("exit status 3"))
+        );
+        let killed = ended(None, Some(9));
+        assert_eq!(killed["exitCode"], 137);
+        assert_eq!(
+            (&killed["exited"], &killed["status"]),
+            (&json!(false), &json!("signal: killed"))
+        );
+    }
+}

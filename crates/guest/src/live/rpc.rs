@@ -1,0 +1,242 @@
+//! The service `process.Process`: what a client asks, and how it is answered.
+
+use super::Live;
+use super::body::Body;
+use super::connect::{self, INPUT_PATIENCE, Requests};
+use super::failure::{Code, Failure};
+use super::path;
+use super::processes::{Config, Process, Selector, launch};
+use super::pump::{self, Pace};
+use super::tree;
+use super::user::User;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use guest::message::Start;
+use hyper::HeaderMap;
+use hyper::body::Incoming;
+use rustix::fs::{Mode, OFlags};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// Where programs are looked for.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct StartRequest {
+    process: Config,
+    tag: Option<String>,
+    stdin: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+struct OfProcess {
+    process: Selector,
+}
+
+/// Bytes for a process, in base64.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Input {
+    Stdin(String),
+    Pty(String),
+}
+
+#[derive(Debug, Deserialize)]
+struct SendInput {
+    process: Selector,
+    input: Input,
+}
+
+#[derive(Debug, Deserialize)]
+struct SendSignal {
+    process: Selector,
+    signal: Value,
+}
+
+/// One message of the stream that `StreamInput` takes.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum InputEvent {
+    Start(OfProcess),
+    Data { input: Input },
+    Keepalive(serde::de::IgnoredAny),
+}
+
+#[derive(Debug, Deserialize)]
+struct StreamInput {
+    event: InputEvent,
+}
+
+/// A method that is answered with one message.
+pub(super) async fn unary(live: &Rc<Live>, method: &str, body: Incoming) -> Result<Value, Failure> {
+    match method {
+        "List" => Ok(list(live)),
+        "SendInput" => {
+            let request: SendInput = connect::single(body).await?;
+            let process = live.processes.borrow().find(&request.process)?;
+            give(&process, request.input).await?;
+            Ok(json!({}))
+        }
+        "SendSignal" => {
+            let request: SendSignal = connect::single(body).await?;
+            let process = live.processes.borrow().find(&request.process)?;
+            crate::process::signal(Some(process.pid), signal(&request.signal)?);
+            Ok(json!({}))
+        }
+        "CloseStdin" => {
+            let request: OfProcess = connect::single(body).await?;
+            let process = live.processes.borrow().find(&request.process)?;
+            process.close_stdin().await?;
+            Ok(json!({}))
+        }
+        _ => Err(unknown(method)),
+    }
+}
+
+/// A method that is a stream in one direction or both.
+pub(super) async fn streaming(
+    live: &Rc<Live>,
+    method: &str,
+    headers: &HeaderMap,
+    body: Incoming,
+) -> Result<Body, Failure> {
+    match method {
+        "Start" => start(live, headers, body).await,
+        "Connect" => {
+            let request: OfProcess = Requests::new(body, connect::BODY_PATIENCE).only().await?;
+            let process = live.processes.borrow().find_ended_too(&request.process)?;
+            Ok(follow(&process, pace(headers)?))
+        }
+        "StreamInput" => stream_input(live, body).await,
+        _ => Err(unknown(method)),
+    }
+}
+
+/// A method that there is not.
+pub(super) fn unknown(method: &str) -> Failure {
+    Failure::new(
+        Code::Unimplemented,
+        format!("there is no method '{method}'"),
+    )
+}
+
+fn list(live: &Live) -> Value {
+    let processes = live.processes.borrow();
+    let list = processes.running().filter(|process| !process.ended());
+    let info = |process: &Rc<Process>| {
+        let mut info = json!({"config": process.config, "pid": process.pid});
+        if let (Some(tag), Some(info)) = (&process.tag, info.as_object_mut()) {
+            info.insert("tag".to_owned(), tag.clone().into());
+        }
+        info
+    };
+    json!({"processes": list.map(info).collect::<Vec<_>>()})
+}
+
+async fn start(live: &Rc<Live>, headers: &HeaderMap, body: Incoming) -> Result<Body, Failure> {
+    let user = User::of(headers, &live.serve)?;
+    let pace = pace(headers)?;
+    let request: StartRequest = Requests::new(body, connect::BODY_PATIENCE).only().await?;
+    if request.process.cmd.is_empty() {
+        return Err(Failure::invalid("the request names no command"));
+    }
+    let start = command(live, user, &request)?;
+    let named = (request.process, request.tag);
+    // A client that leaves now must not leave half a process behind.
+    let launched = tokio::task::spawn_local(launch(live.clone(), user, start, None, named)).await;
+    let launched = launched.map_err(|error| Failure::new(Code::Internal, error.to_string()))??;
+    let body = follow(&launched.process, pace.clone());
+    tokio::task::spawn_local(pump::carry(live.clone(), launched, pace.timeout));
+    Ok(body)
+}
+
+/// The command with its whole environment, in a directory that is there.
+fn command(live: &Live, user: User, request: &StartRequest) -> Result<Start, Failure> {
+    let wanted = &request.process;
+    let cwd = wanted.cwd.as_deref().unwrap_or_default();
+    let cwd = path::resolve(cwd, user.home)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    user.act(|| tree::open(&cwd, flags, Mode::empty()))
+        .map_err(|_| Failure::invalid(format!("cwd '{cwd}' does not exist")))?;
+    let own = [
+        ("PATH", PATH),
+        ("HOME", user.home),
+        ("USER", user.name),
+        ("LOGNAME", user.name),
+    ];
+    let own = own.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let asked = wanted
+        .envs
+        .iter()
+        .map(|(key, value)| (key.clone(), value.clone()));
+    let env: BTreeMap<String, String> = own
+        .into_iter()
+        .chain(live.serve.env.iter().cloned())
+        .chain(asked)
+        .collect();
+    let argv = std::iter::once(&wanted.cmd).chain(&wanted.args).cloned();
+    Ok(Start {
+        argv: argv.collect(),
+        env: env.into_iter().collect(),
+        cwd,
+        stdin: request.stdin.unwrap_or(true),
+        // Time is kept where the process is followed.
+        timeout_ms: 0,
+        grace_ms: 0,
+    })
+}
+
+fn pace(headers: &HeaderMap) -> Result<Pace, Failure> {
+    let keepalive = connect::message(&json!({"event": {"keepalive": {}}}));
+    Ok(Pace {
+        keepalive: (connect::keepalive(headers), keepalive),
+        timeout: connect::timeout(headers)?,
+    })
+}
+
+fn follow(process: &Process, pace: Pace) -> Body {
+    let first = connect::message(&json!({"event": {"start": {"pid": process.pid}}}));
+    pump::body(first, process.subscribe(), pace)
+}
+
+async fn give(process: &Process, input: Input) -> Result<(), Failure> {
+    let bytes = |text: String| {
+        let decoded = BASE64_STANDARD.decode(text);
+        decoded.map_err(|_| Failure::invalid("the input is not base64"))
+    };
+    match input {
+        Input::Stdin(text) => process.write_stdin(&bytes(text)?).await,
+        Input::Pty(text) => process.write_terminal(&bytes(text)?).await,
+    }
+}
+
+fn signal(named: &Value) -> Result<i32, Failure> {
+    match (named.as_str(), named.as_i64()) {
+        (Some("SIGNAL_SIGTERM"), _) | (_, Some(15)) => Ok(libc::SIGTERM),
+        (Some("SIGNAL_SIGKILL"), _) | (_, Some(9)) => Ok(libc::SIGKILL),
+        _ => Err(Failure::invalid(format!("invalid signal: {named}"))),
+    }
+}
+
+async fn stream_input(live: &Rc<Live>, body: Incoming) -> Result<Body, Failure> {
+    let mut requests = Requests::new(body, INPUT_PATIENCE);
+    let mut process = None;
+    while let Some(StreamInput { event }) = requests.next().await? {
+        match (event, &process) {
+            (InputEvent::Start(request), _) => {
+                process = Some(live.processes.borrow().find(&request.process)?);
+            }
+            (InputEvent::Data { input }, Some(process)) => give(process, input).await?,
+            (InputEvent::Data { .. }, None) => {
+                return Err(Failure::invalid("the stream names no process"));
+            }
+            (InputEvent::Keepalive(_), _) => {}
+        }
+    }
+    let answer = [connect::message(&json!({})), connect::end()].concat();
+    Ok(Body::Whole(Some(Bytes::from(answer))))
+}

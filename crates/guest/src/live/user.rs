@@ -1,0 +1,119 @@
+//! Who asks, and what that means inside.
+
+use super::failure::{Code, Failure};
+use crate::confine::Who;
+use crate::process;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use guest::message::Serve;
+use hyper::HeaderMap;
+use hyper::header::AUTHORIZATION;
+
+/// Whoever names nobody.
+const DEFAULT: &str = "user";
+
+/// A user of the sandbox, as whom files are touched and processes run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct User {
+    pub(super) name: &'static str,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) home: &'static str,
+    pub(super) who: Who,
+}
+
+impl User {
+    /// The user of this name; the default one where it is empty.
+    pub(super) fn named(name: &str, serve: &Serve) -> Result<User, Failure> {
+        match name {
+            "" | DEFAULT => Ok(User {
+                name: DEFAULT,
+                uid: serve.confine.uid,
+                gid: serve.confine.gid,
+                home: crate::files::HOME,
+                who: Who::User,
+            }),
+            "root" if !serve.allow_root => {
+                let why = "this sandbox does not allow the user 'root'; use 'user'";
+                Err(Failure::new(Code::PermissionDenied, why))
+            }
+            "root" if process::own_uid() != 0 => {
+                let why =
+                    "the user 'root' is not there: this machine gives a sandbox one user only";
+                Err(Failure::new(Code::PermissionDenied, why))
+            }
+            "root" => Ok(User {
+                name: "root",
+                uid: 0,
+                gid: 0,
+                home: "/root",
+                who: Who::Root,
+            }),
+            _ => {
+                let why = format!("invalid username: '{name}'");
+                Err(Failure::new(Code::Unauthenticated, why))
+            }
+        }
+    }
+
+    /// The user whom the head of a request names.
+    pub(super) fn of(headers: &HeaderMap, serve: &Serve) -> Result<User, Failure> {
+        let bad = || Failure::new(Code::Unauthenticated, "invalid Authorization header");
+        let Some(header) = headers.get(AUTHORIZATION) else {
+            return User::named(DEFAULT, serve);
+        };
+        let header = header.to_str().map_err(|_| bad())?;
+        let Some(credentials) = header.strip_prefix("Basic ") else {
+            // A token of the edge, which has judged it; it names nobody inside.
+            return User::named(DEFAULT, serve);
+        };
+        let bytes = BASE64_STANDARD.decode(credentials).map_err(|_| bad())?;
+        let text = String::from_utf8(bytes).map_err(|_| bad())?;
+        User::named(text.split(':').next().unwrap_or_default(), serve)
+    }
+
+    /// Runs `action` with the file-system identity of this user, and with no other right to files.
+    pub(super) fn act<T>(self, action: impl FnOnce() -> T) -> T {
+        crate::files::as_user(self.uid, self.gid, action)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use guest::message::Confine;
+    use hyper::header::HeaderValue;
+
+    fn of(header: &str) -> Result<&'static str, Code> {
+        let confine = Confine {
+            uid: 1000,
+            gid: 1000,
+            rlimits: Vec::new(),
+            landlock: None,
+            seccomp: Vec::new(),
+        };
+        let serve = Serve {
+            confine,
+            env: Vec::new(),
+            allow_root: false,
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_str(header).unwrap());
+        let user = User::of(&headers, &serve);
+        user.map(|user| user.name).map_err(|failure| failure.code)
+    }
+
+    #[test]
+    fn the_head_names_the_user() {
+        assert_eq!(of("Basic dXNlcjo="), Ok("user"));
+        assert_eq!(of("Basic Og=="), Ok("user"));
+        assert_eq!(of("Bearer something"), Ok("user"));
+        assert_eq!(of("Basic bm9ib2R5Og=="), Err(Code::Unauthenticated));
+        assert_eq!(of("Basic !"), Err(Code::Unauthenticated));
+    }
+
+    #[test]
+    fn root_is_refused_where_it_is_not_allowed() {
+        assert_eq!(of("Basic cm9vdDo="), Err(Code::PermissionDenied));
+    }
+}
