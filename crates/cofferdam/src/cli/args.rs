@@ -409,6 +409,15 @@ impl Args {
                 | JobCommand::Cancel { json, .. }
                 | JobCommand::Artifacts { json, .. } => *json,
             },
+            Command::Sandbox(sandbox) => match &sandbox.command {
+                SandboxCommand::Create(new) => new.json,
+                SandboxCommand::Ls { json, .. }
+                | SandboxCommand::Get { json, .. }
+                | SandboxCommand::Pause { json, .. }
+                | SandboxCommand::Resume { json, .. }
+                | SandboxCommand::Ttl { json, .. }
+                | SandboxCommand::Rm { json, .. } => *json,
+            },
             Command::Up(_) | Command::Env { .. } | Command::Completions { .. } => false,
         }
     }
