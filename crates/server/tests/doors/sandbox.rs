@@ -200,7 +200,7 @@ async fn a_heartbeat_says_what_to_do_how_long_to_live_and_what_is_stale() {
     obey(&world, SandboxWant::Make).await;
     world.user.sandbox_destroy(&ends, None).await.unwrap();
     let refs = [&stands, &ends, NO_SANDBOX].map(|id| SandboxRef {
-        sandbox_id: id.to_string(),
+        sandbox_id: id.to_owned(),
         epoch: 1,
     });
     let beat = NodeHeartbeat {
