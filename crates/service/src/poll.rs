@@ -183,14 +183,14 @@ impl Service {
             }
             return None;
         };
-        let got = tokio::select! {
+        let unparked = tokio::select! {
             biased;
             got = &mut handed => return got.ok(),
             () = queued => self.wake().unpark(number),
             () = wake.news.notified() => self.wake().unpark(number),
             () = tokio::time::sleep_until(until) => self.wake().unpark(number),
         };
-        if got {
+        if unparked {
             return None;
         }
         // A request has taken this poll, and its commit is under way.

@@ -142,9 +142,8 @@ fn from_row(row: &Row) -> Result<SandboxRow, StoreError> {
         return Err(corrupt("state", row.text("id")?));
     }
     let node = row.text_or_null("node")?.map(|id| id.parse()).transpose();
-    let node = match node {
-        Ok(node) => node,
-        Err(_) => return Err(corrupt("node", row.text("id")?)),
+    let Ok(node) = node else {
+        return Err(corrupt("node", row.text("id")?));
     };
     Ok(SandboxRow {
         id: row.parsed("id")?,
@@ -403,12 +402,12 @@ fn after(row: &SandboxRow, change: &SandboxChange) -> SandboxRow {
         state: change.state.clone(),
         version: row.version + 1,
         epoch: change.epoch,
-        node: change.node.clone().or(row.node.clone()),
+        node: change.node.clone().or_else(|| row.node.clone()),
         ttl_ms: change.ttl_ms,
         expires_at_ms: change.expires_at_ms,
         due_at_ms: change.due_at_ms,
-        driver: change.driver.clone().or(row.driver.clone()),
-        reason: change.reason.clone().or(row.reason.clone()),
+        driver: change.driver.clone().or_else(|| row.driver.clone()),
+        reason: change.reason.clone().or_else(|| row.reason.clone()),
         ..row.clone()
     };
     if let Some(enforcement) = &change.enforcement {

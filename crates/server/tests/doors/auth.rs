@@ -15,7 +15,7 @@ enum For {
     Node,
 }
 
-const ROUTES: [(&str, &str, For); 23] = [
+const ROUTES: [(&str, &str, For); 33] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/metrics", For::User),
     ("GET", "/openapi.json", For::User),
@@ -30,6 +30,15 @@ const ROUTES: [(&str, &str, For); 23] = [
     ("POST", "/v1/jobs/{id}/cancel", For::User),
     ("GET", "/v1/jobs/{id}/events", For::User),
     ("GET", "/v1/jobs/{id}/logs", For::User),
+    ("GET", "/v1/sandboxes", For::User),
+    ("POST", "/v1/sandboxes", For::User),
+    ("GET", "/v1/sandboxes/{id}", For::User),
+    ("DELETE", "/v1/sandboxes/{id}", For::User),
+    ("POST", "/v1/sandboxes/{id}/connect", For::User),
+    ("GET", "/v1/sandboxes/{id}/events", For::User),
+    ("POST", "/v1/sandboxes/{id}/pause", For::User),
+    ("POST", "/v1/sandboxes/{id}/resume", For::User),
+    ("POST", "/v1/sandboxes/{id}/timeout", For::User),
     ("GET", "/node/v1/blobs/{digest}", For::Node),
     ("POST", "/node/v1/heartbeat", For::Node),
     ("PUT", "/node/v1/jobs/{id}/artifacts", For::Node),
@@ -39,6 +48,7 @@ const ROUTES: [(&str, &str, For); 23] = [
     ("POST", "/node/v1/jobs/{id}/started", For::Node),
     ("POST", "/node/v1/poll", For::Node),
     ("POST", "/node/v1/register", For::Node),
+    ("POST", "/node/v1/sandboxes/{id}/report", For::Node),
 ];
 
 fn documented() -> BTreeSet<(String, String)> {

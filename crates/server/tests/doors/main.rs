@@ -10,4 +10,5 @@ mod attach;
 mod auth;
 mod bad_input;
 mod life;
+mod sandbox;
 mod world;

@@ -57,9 +57,10 @@ pub(crate) fn decide(
     let expires_at_ms = (state == SandboxState::Ready).then(|| note.at_ms.saturating_add(ttl_ms));
     // Each order has an epoch that no report has carried yet.
     let epoch = row.epoch + u64::from(state.want().is_some());
-    let why = match &state {
-        SandboxState::Failed { why } => Some(why.clone()),
-        _ => note.why,
+    let why = if let SandboxState::Failed { why } = &state {
+        Some(why.clone())
+    } else {
+        note.why
     };
     let node = note.node.as_ref().or(row.node.as_ref());
     Ok(Some(SandboxChange {
@@ -179,11 +180,11 @@ pub(crate) fn lose(
     note: Note,
 ) -> Result<Option<SandboxRow>, Fail> {
     let why = "node lost";
-    let event = match row.state {
-        SandboxState::Destroying => SandboxEvent::Destroyed,
-        _ => SandboxEvent::Fail {
-            why: why.to_owned(),
-        },
+    let event = if row.state == SandboxState::Destroying {
+        SandboxEvent::Destroyed
+    } else {
+        let why = why.to_owned();
+        SandboxEvent::Fail { why }
     };
     apply(tx, row, &event, note.because(why))
 }

@@ -2,8 +2,10 @@
 //! after it, and then in another process: the end is the same, and nothing happened twice.
 
 use crate::files::sent;
+use crate::sandboxes::{FREE, ask, said_ready};
 use crate::*;
-use service::loops::{expire_pass, prune_pass, reap_pass};
+use service::loops::{due_pass, expire_pass, prune_pass, reap_pass};
+use service::{Idempotency, SandboxRow};
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -242,6 +244,109 @@ async fn what_is_pruned_goes_whole_wherever_the_pruning_dies() {
         let node_left = world.node_kinds(1).await;
         assert_eq!(node_left, ["node.gone"]);
         if mortal.lives() {
+            return;
+        }
+    }
+}
+
+/// Tells that no version of a sandbox was skipped or written twice.
+async fn check_sandbox_events(world: &World, id: &model::id::SandboxId) -> SandboxRow {
+    let row = world.sandbox(id).await;
+    let events = world.service.sandbox_events(&user(), id, 0, 100).await;
+    let versions: Vec<u64> = events.unwrap().iter().map(|event| event.version).collect();
+    assert_eq!(versions, (1..=row.version).collect::<Vec<_>>());
+    row
+}
+
+#[tokio::test]
+async fn a_sandbox_whose_creation_dies_around_its_commit_is_made_once() {
+    for point in [1, 2] {
+        let world = World::new();
+        let mortal = Mortal::new(&world);
+        let node = node(1);
+        world.register(&node, "a").await;
+        let key = || {
+            let (key, request_hash) = ("k".to_owned(), "h".to_owned());
+            Some(Idempotency { key, request_hash })
+        };
+        mortal.dies_at(point);
+        let made = mortal.service.sandbox_create(&user(), ask(), key()).await;
+        assert_eq!(made.unwrap_err().code(), "unavailable");
+        let row = world.service.sandbox_create(&user(), ask(), key()).await;
+        let id = row.unwrap().id;
+        let works = world.works(&node, NOW).await;
+        assert_eq!((works.len(), &works[0].row.id), (1, &id));
+        check_sandbox_events(&world, &id).await;
+    }
+}
+
+#[tokio::test]
+async fn an_order_whose_commit_or_answer_is_lost_is_told_by_the_next_poll() {
+    for point in [1, 2] {
+        let world = World::new();
+        let mortal = Mortal::new(&world);
+        let node = node(1);
+        world.register(&node, "a").await;
+        let row = world.make(ask()).await;
+        mortal.dies_at(point);
+        let polled = mortal.service.node_poll(&node, "a", FREE, NOW).await;
+        assert_eq!(polled.unwrap_err().code(), "unavailable");
+        let works = world.works(&node, NOW).await;
+        assert_eq!((works.len(), works[0].row.epoch), (1, 1));
+        let ready = world.says(&row, said_ready()).await;
+        assert_eq!(ready.state.name(), "ready");
+        check_sandbox_events(&world, &row.id).await;
+    }
+}
+
+#[tokio::test]
+async fn a_report_whose_answer_is_lost_is_a_duplicate_when_it_comes_again() {
+    for (point, duplicate) in [(1, false), (2, true)] {
+        let world = World::new();
+        let mortal = Mortal::new(&world);
+        let row = world.provisioning(ask()).await;
+        mortal.dies_at(point);
+        let node = node(1);
+        let report = mortal
+            .service
+            .sandbox_report(&node, &row.id, 1, said_ready());
+        assert_eq!(report.await.unwrap_err().code(), "unavailable");
+        let again = world
+            .service
+            .sandbox_report(&node, &row.id, 1, said_ready());
+        assert_eq!(again.await.unwrap().duplicate, duplicate);
+        let row = check_sandbox_events(&world, &row.id).await;
+        assert_eq!((row.state.name(), row.version), ("ready", 3));
+    }
+}
+
+#[tokio::test]
+async fn expiry_and_the_reaping_of_sandboxes_survive_the_death_of_their_pass() {
+    for point in 1.. {
+        let world = World::new();
+        let mortal = Mortal::new(&world);
+        let mut rows = Vec::new();
+        for _ in 0..3 {
+            rows.push(world.ready(ask()).await);
+        }
+        world.clock.advance(60_000);
+        mortal.dies_at(point);
+        let pass = due_pass(&mortal.service).await;
+        assert_eq!(pass.is_ok(), mortal.lives(), "{point}: {pass:?}");
+        due_pass(&world.service).await.unwrap();
+        for row in &rows {
+            let row = check_sandbox_events(&world, &row.id).await;
+            assert_eq!(row.state.name(), "destroying");
+        }
+        let gone = mortal.service.node_gone(&node(1)).await;
+        assert_eq!(gone.is_ok(), mortal.lives());
+        world.silence().await;
+        for row in &rows {
+            let row = check_sandbox_events(&world, &row.id).await;
+            assert_eq!(row.state.name(), "destroyed");
+        }
+        if mortal.lives() {
+            assert!(point > 6, "the pass has more points than {point}");
             return;
         }
     }

@@ -13,6 +13,8 @@ mod pin;
 mod poll;
 mod prune;
 mod report;
+mod sandbox_nodes;
+mod sandboxes;
 
 use model::enforcement::StreamReport;
 use model::id::{JobId, NodeId, TenantId};

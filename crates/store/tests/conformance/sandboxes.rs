@@ -187,8 +187,10 @@ pub(crate) fn of_many_changes_from_one_sandbox_row_exactly_one_is_written(db: &D
     }
 }
 
-fn labelled(number: u64, labels: &[(&str, &str)]) -> NewSandbox {
-    let label = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+type Label = (&'static str, &'static str);
+
+fn labelled(number: u64, labels: &[Label]) -> NewSandbox {
+    let label = |(key, value): &Label| ((*key).to_owned(), (*value).to_owned());
     NewSandbox {
         metadata: labels.iter().map(label).collect(),
         ..new_sandbox(number)
@@ -201,7 +203,7 @@ fn listed(db: &Db, filter: &SandboxFilter) -> Vec<SandboxId> {
     rows.into_iter().map(|row| row.id).collect()
 }
 
-fn with(labels: &[(&str, &str)]) -> SandboxFilter {
+fn with(labels: &[Label]) -> SandboxFilter {
     SandboxFilter {
         states: Vec::new(),
         metadata: labelled(0, labels).metadata,
@@ -209,7 +211,7 @@ fn with(labels: &[(&str, &str)]) -> SandboxFilter {
 }
 
 pub(crate) fn sandboxes_are_listed_by_all_of_their_labels_and_by_nothing_like_them(db: &Db) {
-    let all: [&[(&str, &str)]; 6] = [
+    let all: [&[Label]; 6] = [
         &[("user", "1")],
         &[("user", "1"), ("app", "x")],
         &[("user", "11")],
@@ -220,7 +222,7 @@ pub(crate) fn sandboxes_are_listed_by_all_of_their_labels_and_by_nothing_like_th
     for (number, labels) in (1..).zip(all) {
         insert(db, labelled(number, labels));
     }
-    let cases: [(&[(&str, &str)], &[u64]); 8] = [
+    let cases: [(&[Label], &[u64]); 8] = [
         (&[], &[6, 5, 4, 3, 2, 1]),
         (&[("user", "1")], &[2, 1]),
         (&[("user", "1"), ("app", "x")], &[2]),
