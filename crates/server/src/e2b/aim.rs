@@ -47,10 +47,18 @@ pub(crate) fn aim(parts: &Parts) -> Result<Option<Aim>, Refusal> {
     if let Some(target) = by_host(&host)? {
         return Ok(Some(Aim::Port(target)));
     }
-    if let Some(target) = by_headers(&host, &parts.headers)? {
-        return Ok(Some(Aim::Port(target)));
-    }
     let path = parts.uri.path();
+    if let Some(target) = by_headers(&host, &parts.headers)? {
+        // Older clients say to the control plane, too, which sandbox they are about to speak to. Of its
+        // routes envd has only the one.
+        let is_control = target.port == ENVD_PORT && is_control(path) && path != "/health";
+        let aim = if is_control {
+            Aim::Control
+        } else {
+            Aim::Port(target)
+        };
+        return Ok(Some(aim));
+    }
     if path == "/files" {
         return Ok(Some(Aim::Signed));
     }
@@ -203,6 +211,10 @@ mod tests {
             }
         }
         check("api.localhost", &both, "/sandboxes", "control");
+        let envd = [("e2b-sandbox-id", "abc1"), ("e2b-sandbox-port", "49983")];
+        check("localhost", &envd, "/sandboxes/abc1/connect", "control");
+        check("localhost", &envd, "/health", "abc1:49983");
+        check("localhost", &envd, "/files", "abc1:49983");
         check("3000-other.localhost", &both, "/", "other:3000");
         let bad = [("e2b-sandbox-id", "../x"), ("e2b-sandbox-port", "1")];
         check("localhost", &bad, "/", "400 invalid sandbox id");

@@ -78,7 +78,13 @@ async fn create(
             StatusCode::INTERNAL_SERVER_ERROR,
             format!("the sandbox could not be made: {why}"),
         )),
-        other => Err(conflict(other)),
+        // The one that an earlier request with the same key made, and what has become of it since.
+        SandboxState::Pausing
+        | SandboxState::Paused
+        | SandboxState::Resuming
+        | SandboxState::Snapshotting { .. }
+        | SandboxState::Destroying
+        | SandboxState::Destroyed => Err(conflict(&row.state)),
     }
 }
 

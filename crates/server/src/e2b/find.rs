@@ -65,7 +65,13 @@ async fn settled(app: &App, ctx: &Ctx, row: SandboxRow) -> Result<SandboxRow, Re
         SandboxState::Requested | SandboxState::Provisioning | SandboxState::Resuming => {
             Ok(service.sandbox_wait(ctx, &row.id, WAIT).await?)
         }
-        _ => Ok(row),
+        SandboxState::Ready
+        | SandboxState::Pausing
+        | SandboxState::Paused
+        | SandboxState::Snapshotting { .. }
+        | SandboxState::Destroying
+        | SandboxState::Destroyed
+        | SandboxState::Failed { .. } => Ok(row),
     }
 }
 

@@ -326,7 +326,7 @@ pub(crate) fn listed(row: &SandboxRow) -> Listed {
     let since = row.ready_at_ms.unwrap_or(row.created_at_ms);
     let end = row
         .expires_at_ms
-        .unwrap_or(since.saturating_add(row.ttl_ms));
+        .unwrap_or_else(|| since.saturating_add(row.ttl_ms));
     Listed {
         template_id: template(row),
         sandbox_id: row.id.short().to_owned(),

@@ -47,39 +47,31 @@ async fn a_sandbox_lives_as_the_clients_expect() {
         world.control(&line, &json!({"duration": 1})).await.status,
         204
     );
-    for (path, member) in [("logs", "logEntries"), ("../v2", "")] {
-        if !member.is_empty() {
-            let logs = world
-                .control(&format!("GET {one}/{path}"), &Value::Null)
-                .await
-                .json();
-            assert_eq!(logs[member][0]["message"], "sandbox.requested");
-        }
-    }
-    let metrics = world
-        .control(&format!("GET {one}/metrics"), &Value::Null)
-        .await;
-    assert_eq!(metrics.json(), json!([]));
-
-    assert_eq!(
-        world
-            .control(&format!("DELETE {one}"), &Value::Null)
-            .await
-            .status,
-        204
-    );
+    let killed = world.control(&format!("DELETE {one}"), &Value::Null).await;
+    assert_eq!(killed.status, 204);
     let again = world.control(&format!("DELETE {one}"), &Value::Null).await;
-    assert_eq!(
-        again.message(),
-        format!("404 sandbox \"{}\" was not found", made.id)
-    );
-    assert_eq!(
+    let gone = format!("404 sandbox \"{}\" was not found", made.id);
+    assert_eq!(again.message(), gone);
+    let detail = world.control(&format!("GET {one}"), &Value::Null).await;
+    assert_eq!(detail.message(), gone);
+}
+
+#[tokio::test]
+async fn logs_are_what_happened_and_metrics_are_none() {
+    let world = World::new().await;
+    let id = world.sandbox(json!({})).await.id;
+    let get = async |path: String| {
         world
-            .control(&format!("GET {one}"), &Value::Null)
+            .control(&format!("GET {path}"), &Value::Null)
             .await
-            .status,
-        404
-    );
+            .json()
+    };
+    let logs = get(format!("/sandboxes/{id}/logs")).await;
+    assert_eq!(logs["logEntries"][0]["message"], "sandbox.requested");
+    assert_eq!(logs["logs"][0]["line"], "sandbox.requested");
+    let logs = get(format!("/v2/sandboxes/{id}/logs")).await;
+    assert_eq!(logs["logs"][0]["level"], "info");
+    assert_eq!(get(format!("/sandboxes/{id}/metrics")).await, json!([]));
 }
 
 #[tokio::test]

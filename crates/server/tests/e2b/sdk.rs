@@ -1,10 +1,11 @@
-//! The real SDK of E2B, where there is one: `COFFERDAM_E2B_PYTHON` names a Python that has it.
+//! The real SDKs of E2B, where there are any: `COFFERDAM_E2B_PYTHON` names a Python that has one, and
+//! `COFFERDAM_E2B_JS` a directory with one in its `node_modules`.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::world::World;
 
-const SCRIPT: &str = r#"
+const PYTHON: &str = r#"
 import os
 from e2b import Sandbox, SandboxException, SandboxQuery
 s = Sandbox.create(timeout=60, metadata={"k 1": "v"})
@@ -38,22 +39,38 @@ except SandboxException as error:
 print("all is well")
 "#;
 
-#[tokio::test]
-async fn the_sdk_of_e2b_does_its_work() {
-    let Some(python) = std::env::var_os("COFFERDAM_E2B_PYTHON") else {
-        println!("skipped: COFFERDAM_E2B_PYTHON names no Python with the SDK of E2B");
-        return;
-    };
+const JS: &str = r#"
+import assert from 'node:assert'
+import { Sandbox } from 'e2b'
+const s = await Sandbox.create({ timeoutMs: 60_000, metadata: { 'k 1': 'v' } })
+assert(await s.isRunning())
+const r = await s.commands.run('echo hi')
+assert.equal(r.stdout, 'ran echo hi\n')
+await s.files.write('a.txt', 'text')
+assert.equal(await s.files.read('a.txt'), 'text')
+assert.equal(await s.files.exists('b.txt'), false)
+assert.equal(await (await fetch(await s.downloadUrl('a.txt'))).text(), 'text')
+assert.equal(s.getHost(3000), `3000-${s.sandboxId}.localhost:${process.env.PORT}`)
+const page = await Sandbox.list({ query: { metadata: { 'k 1': 'v' } } }).nextItems()
+assert.deepEqual(page.map((x) => x.sandboxId), [s.sandboxId])
+await s.setTimeout(30_000)
+const same = await Sandbox.connect(s.sandboxId)
+assert.equal(same.sandboxId, s.sandboxId)
+await s.pause()
+assert(!(await s.isRunning()))
+assert(await (await s.connect()).isRunning())
+assert.equal(await s.kill(), true)
+assert.equal(await Sandbox.kill(s.sandboxId), false)
+await assert.rejects(Sandbox.create('no-such-template'), /was not found/)
+"#;
+
+/// What a program prints that fails, with a server of ours in its environment.
+async fn run(mut command: Command) {
     let world = World::new().await;
     let url = format!("http://{}", world.tcp);
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the environment is cleared, and the program is the test's"
-    )]
-    let mut command = std::process::Command::new(python);
     command
-        .args(["-c", SCRIPT])
         .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("E2B_API_URL", &url)
         .env("E2B_SANDBOX_URL", &url)
         .env("E2B_API_KEY", World::key())
@@ -63,4 +80,36 @@ async fn the_sdk_of_e2b_does_its_work() {
     let output = output.await.unwrap().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "`run` clears the environment, and the programs are the test's"
+)]
+fn program(path: &std::ffi::OsStr) -> Command {
+    Command::new(path)
+}
+
+#[tokio::test]
+async fn the_python_sdk_of_e2b_does_its_work() {
+    let Some(python) = std::env::var_os("COFFERDAM_E2B_PYTHON") else {
+        println!("skipped: COFFERDAM_E2B_PYTHON names no Python with the SDK of E2B");
+        return;
+    };
+    let mut command = program(&python);
+    command.args(["-c", PYTHON]);
+    run(command).await;
+}
+
+#[tokio::test]
+async fn the_javascript_sdk_of_e2b_does_its_work() {
+    let Some(dir) = std::env::var_os("COFFERDAM_E2B_JS") else {
+        println!("skipped: COFFERDAM_E2B_JS names no directory with the SDK of E2B");
+        return;
+    };
+    let mut command = program("node".as_ref());
+    command
+        .args(["--input-type=module", "-e", JS])
+        .current_dir(dir);
+    run(command).await;
 }
