@@ -38,7 +38,11 @@ fn outside_proc(fd: OwnedFd) -> Result<OwnedFd, Errno> {
 pub(super) fn open(path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
     // What is only named, and not opened, waits for nobody.
     let waits = OFlags::NOCTTY | OFlags::NONBLOCK;
-    let waits = if flags.contains(OFlags::PATH) { OFlags::empty() } else { waits };
+    let waits = if flags.contains(OFlags::PATH) {
+        OFlags::empty()
+    } else {
+        waits
+    };
     let flags = flags | OFlags::CLOEXEC | waits;
     let links = ResolveFlags::NO_MAGICLINKS;
     fs::openat2(fs::CWD, path, flags, mode, links).and_then(outside_proc)
