@@ -13,15 +13,19 @@ mod entry;
 mod failure;
 mod filesystem;
 mod http;
+mod metrics;
 mod multipart;
 mod path;
 mod processes;
 mod pump;
 mod query;
 mod rpc;
+mod terminal;
 mod tree;
+mod tunnel;
 mod upload;
 mod user;
+mod watch;
 
 use crate::confine;
 use crate::process::{self, Reap};
@@ -32,7 +36,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use landlock::RulesetCreated;
 use processes::Processes;
 use rustix::io::Errno;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -43,6 +47,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::LocalSet;
+use watch::Watchers;
 
 /// Connections at a time. Each stream of output has one, and an agent follows tens; with the buffers of
 /// a connection this is some megabytes. More are closed at once.
@@ -64,6 +69,11 @@ pub(crate) struct Live {
     cgroups: Vec<OwnedFd>,
     landlock: Option<RulesetCreated>,
     processes: RefCell<Processes>,
+    watchers: RefCell<Watchers>,
+    /// One more for each tunnel.
+    tunnels: Rc<()>,
+    /// When somebody last asked what is used.
+    look: Cell<Option<metrics::Look>>,
 }
 
 /// Serves until the sandbox is killed. An error means that waiting itself does not work.
@@ -80,6 +90,9 @@ pub(crate) fn run(
         serve,
         cgroups,
         processes: RefCell::default(),
+        watchers: RefCell::default(),
+        tunnels: Rc::default(),
+        look: Cell::default(),
     });
     serve_all(listener, signals, live).map_err(|error| {
         let raw = error.raw_os_error().unwrap_or(libc::EIO);

@@ -149,11 +149,11 @@ async fn input_comes_in_one_stream_or_in_pieces_and_ends_when_it_is_closed() {
         .await;
     let pid = events.pid().await;
     let select = json!({"process": {"pid": pid}});
-    let data = |text: &str| json!({"event": {"data": {"input": {"stdin": base64(text)}}}});
+    let data = |text: &str| json!({"data": {"input": {"stdin": base64(text)}}});
     let messages = [
-        json!({"event": {"start": select}}),
+        json!({"start": select}),
         data("a"),
-        json!({"event": {"keepalive": {}}}),
+        json!({"keepalive": {}}),
         data("b\n"),
     ];
     let mut answer = served

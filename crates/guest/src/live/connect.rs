@@ -59,6 +59,11 @@ pub(super) fn end_with(failure: &Failure) -> Bytes {
     envelope(END, error.to_string().as_bytes())
 }
 
+/// Whether nothing may follow this envelope.
+pub(super) fn is_end(envelope: &[u8]) -> bool {
+    envelope.first().is_some_and(|flags| flags & END != 0)
+}
+
 /// Cuts a stream of bytes into the messages of its envelopes.
 #[derive(Debug, Default)]
 pub(super) struct Envelopes {

@@ -43,6 +43,9 @@ pub(super) async fn unary(
     headers: &HeaderMap,
     body: Incoming,
 ) -> Result<Value, Failure> {
+    if method.contains("Watcher") {
+        return super::watch::unary(live, method, headers, body).await;
+    }
     let user = User::of(headers, &live.serve)?;
     if method == "Move" {
         let asked: Move = connect::single(body).await?;

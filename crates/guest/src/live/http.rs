@@ -5,7 +5,7 @@ use super::body::{self, Answer};
 use super::connect;
 use super::failure::{Code, Failure};
 use super::user::User;
-use super::{download, filesystem, query, rpc, upload};
+use super::{download, filesystem, metrics, query, rpc, tunnel, upload, watch};
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request, StatusCode};
@@ -30,6 +30,8 @@ pub(super) async fn answer(live: Rc<Live>, request: Request<Incoming>) -> Answer
                 .collect();
             body::json(StatusCode::OK, &envs)
         }
+        (&Method::GET, "/metrics") => body::json(StatusCode::OK, &metrics::answer(&live)),
+        (&Method::CONNECT, _) => plain(tunnel::answer(&live, request).await),
         (&Method::GET, "/files") => plain(get_file(&live, &request)),
         (&Method::POST, "/files") => plain(upload::answer(&live, request).await),
         (&Method::POST, "/files/compose") => {
@@ -69,6 +71,9 @@ async fn call(live: &Rc<Live>, service: &str, method: &str, request: Request<Inc
     if connect::is_stream(&head.headers) {
         let answered = match service {
             "process.Process" => rpc::streaming(live, method, &head.headers, body).await,
+            "filesystem.Filesystem" if method == "WatchDir" => {
+                watch::stream(live, &head.headers, body).await
+            }
             _ => Err(rpc::unknown(service)),
         };
         return connect::streaming(answered);

@@ -21,8 +21,10 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 /// guest three descriptors and some kilobytes; what one starts itself is bounded by its limits.
 const PROCESSES_MAX: u64 = 1024;
 
-/// Descriptors that are not for processes: connections and their ends inside, watches, files.
-const DESCRIPTORS_KEPT: u64 = 640;
+/// Descriptors that are not for processes: connections, tunnels with two ends, watches, files.
+const DESCRIPTORS_KEPT: u64 = 1088;
+/// Where the machine allows fewer, what is not there is seen when it is asked for.
+const PROCESSES_MIN: u64 = 64;
 /// Descriptors of one process, one more than it has once it runs.
 const DESCRIPTORS_EACH: u64 = 4;
 
@@ -152,11 +154,14 @@ pub(super) struct Processes {
     /// Who wants to know of which death.
     waited: HashMap<i32, oneshot::Sender<Reaped>>,
     slots: Rc<()>,
+    /// Processor time of all that were buried.
+    cpu_us: u64,
 }
 
 impl Processes {
     /// Tells of a death whoever waits for it. The others are children that somebody left behind.
     pub(super) fn bury(&mut self, dead: Reaped) {
+        self.cpu_us += dead.cpu_us;
         if let Some(waiting) = self.waited.remove(&dead.pid) {
             // Who waited may have given up.
             drop(waiting.send(dead));
@@ -183,10 +188,15 @@ impl Processes {
         })
     }
 
+    /// Processor time of those that are dead, in microseconds.
+    pub(super) fn cpu_us_of_dead(&self) -> u64 {
+        self.cpu_us
+    }
+
     fn slot(&self) -> Result<Rc<()>, Failure> {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let descriptors = limit.unwrap_or(u64::MAX).saturating_sub(DESCRIPTORS_KEPT);
-        let most = PROCESSES_MAX.min(descriptors / DESCRIPTORS_EACH);
+        let most = (descriptors / DESCRIPTORS_EACH).clamp(PROCESSES_MIN, PROCESSES_MAX);
         if Rc::strong_count(&self.slots) as u64 > most {
             let why = format!("{most} processes run already");
             return Err(Failure::new(Code::ResourceExhausted, why));

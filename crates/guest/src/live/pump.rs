@@ -244,6 +244,7 @@ async fn forward(
             }
             () = to.closed() => return,
             event = events.recv() => match event {
+                Some(last) if connect::is_end(&last) => return drop(to.send(last).await),
                 Some(event) => event,
                 None => return drop(to.send(connect::end()).await),
             },

@@ -7,6 +7,7 @@ use super::failure::{Code, Failure};
 use super::path;
 use super::processes::{Config, Process, Selector, launch};
 use super::pump::{self, Pace};
+use super::terminal::{self, Pty};
 use super::tree;
 use super::user::User;
 use base64::Engine as _;
@@ -28,6 +29,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 #[serde(default)]
 struct StartRequest {
     process: Config,
+    pty: Option<Pty>,
     tag: Option<String>,
     stdin: Option<bool>,
 }
@@ -57,6 +59,12 @@ struct SendSignal {
     signal: Value,
 }
 
+#[derive(Debug, Deserialize)]
+struct Update {
+    process: Selector,
+    pty: Option<Pty>,
+}
+
 /// One message of the stream that `StreamInput` takes.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -66,15 +74,16 @@ enum InputEvent {
     Keepalive(serde::de::IgnoredAny),
 }
 
-#[derive(Debug, Deserialize)]
-struct StreamInput {
-    event: InputEvent,
-}
-
 /// A method that is answered with one message.
 pub(super) async fn unary(live: &Rc<Live>, method: &str, body: Incoming) -> Result<Value, Failure> {
     match method {
         "List" => Ok(list(live)),
+        "Update" => {
+            let request: Update = connect::single(body).await?;
+            let process = live.processes.borrow().find(&request.process)?;
+            resize(&process, request.pty)?;
+            Ok(json!({}))
+        }
         "SendInput" => {
             let request: SendInput = connect::single(body).await?;
             let process = live.processes.borrow().find(&request.process)?;
@@ -145,9 +154,14 @@ async fn start(live: &Rc<Live>, headers: &HeaderMap, body: Incoming) -> Result<B
         return Err(Failure::invalid("the request names no command"));
     }
     let start = command(live, user, &request)?;
+    let terminal = request
+        .pty
+        .map(|pty| terminal::open(user, pty))
+        .transpose()?;
     let named = (request.process, request.tag);
     // A client that leaves now must not leave half a process behind.
-    let launched = tokio::task::spawn_local(launch(live.clone(), user, start, None, named)).await;
+    let launched =
+        tokio::task::spawn_local(launch(live.clone(), user, start, terminal, named)).await;
     let launched = launched.map_err(|error| Failure::new(Code::Internal, error.to_string()))??;
     let body = follow(&launched.process, pace.clone());
     tokio::task::spawn_local(pump::carry(live.clone(), launched, pace.timeout));
@@ -183,7 +197,7 @@ fn command(live: &Live, user: User, request: &StartRequest) -> Result<Start, Fai
         argv: argv.collect(),
         env: env.into_iter().collect(),
         cwd,
-        stdin: request.stdin.unwrap_or(true),
+        stdin: request.pty.is_some() || request.stdin.unwrap_or(true),
         // Time is kept where the process is followed.
         timeout_ms: 0,
         grace_ms: 0,
@@ -201,6 +215,15 @@ fn pace(headers: &HeaderMap) -> Result<Pace, Failure> {
 fn follow(process: &Process, pace: Pace) -> Body {
     let first = connect::message(&json!({"event": {"start": {"pid": process.pid}}}));
     pump::body(first, process.subscribe(), pace)
+}
+
+fn resize(process: &Process, pty: Option<Pty>) -> Result<(), Failure> {
+    let Some(pty) = pty else {
+        return Ok(()); // Nothing is to be changed.
+    };
+    let none = || Failure::new(Code::FailedPrecondition, "the process has no terminal");
+    let terminal = process.terminal.as_ref().ok_or_else(none)?;
+    terminal::resize(terminal.get_ref(), pty).map_err(|errno| Failure::errno("resize", errno))
 }
 
 async fn give(process: &Process, input: Input) -> Result<(), Failure> {
@@ -225,7 +248,7 @@ fn signal(named: &Value) -> Result<i32, Failure> {
 async fn stream_input(live: &Rc<Live>, body: Incoming) -> Result<Body, Failure> {
     let mut requests = Requests::new(body, INPUT_PATIENCE);
     let mut process = None;
-    while let Some(StreamInput { event }) = requests.next().await? {
+    while let Some(event) = requests.next::<InputEvent>().await? {
         match (event, &process) {
             (InputEvent::Start(request), _) => {
                 process = Some(live.processes.borrow().find(&request.process)?);

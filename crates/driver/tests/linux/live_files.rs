@@ -1,0 +1,427 @@
+//! A sandbox that lives on: its files.
+
+use crate::live_client::{AS_ROOT, Served};
+use bytes::Bytes;
+use driver::host::Ids;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+const RAW: (&str, &str) = ("content-type", "application/octet-stream");
+
+async fn put(served: &Served<'_>, path: &str, content: impl Into<Bytes>) -> u16 {
+    let path = format!("/files?path={path}");
+    served.http("POST", &path, &[RAW], content).await.status
+}
+
+async fn call(served: &Served<'_>, method: &str, message: Value) -> Result<Value, String> {
+    served
+        .call(&format!("filesystem.Filesystem/{method}"), message)
+        .await
+}
+
+fn code(code: &str) -> Result<Value, String> {
+    Err(code.to_owned())
+}
+
+#[tokio::test]
+async fn a_large_file_comes_back_as_it_was_put() {
+    let world = world!();
+    let served = world.serve(false).await;
+    let mut content = Vec::new();
+    for n in 0..(64 << 20) / 8_u64 {
+        content.extend_from_slice(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+    }
+    let digest = Sha256::digest(&content);
+    let path = "/files?path=deep/er/large%20file";
+    let put = served.http("POST", path, &[RAW], content).await;
+    let told =
+        json!([{"path": "/home/user/deep/er/large file", "name": "large file", "type": "file"}]);
+    assert_eq!((put.status, put.json()), (200, told));
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (seen, _) = served
+        .sh("sha256sum < 'deep/er/large file'; stat -c '%U %a' deep deep/er/*")
+        .await;
+    assert_eq!(seen, format!("{hex}  -\nuser 755\nuser 644\n"));
+    let got = served.get("/files?path=~/deep/er/large%20file").await;
+    assert_eq!(got.status, 200);
+    assert_eq!(Sha256::digest(&got.body), digest);
+    let name = got.head.get("content-disposition").unwrap();
+    assert_eq!(name, "inline; filename*=utf-8''large%20file");
+    served.destroy().await;
+}
+
+#[tokio::test]
+async fn a_part_of_a_file_can_be_had() {
+    let world = world!();
+    let served = world.serve(false).await;
+    assert_eq!(put(&served, "/tmp/f", "0123456789").await, 200);
+    for (range, status, content, told) in [
+        ("bytes=2-4", 206, "234", Some("bytes 2-4/10")),
+        ("bytes=-2", 206, "89", Some("bytes 8-9/10")),
+        ("bytes=20-", 416, "", Some("bytes */10")),
+        ("nonsense", 200, "0123456789", None),
+    ] {
+        let got = served
+            .http("GET", "/files?path=/tmp/f", &[("range", range)], "")
+            .await;
+        let head = got
+            .head
+            .get("content-range")
+            .map(|value| value.to_str().unwrap());
+        assert_eq!(
+            (got.status, &*got.body, head),
+            (status, content.as_bytes(), told),
+            "{range}"
+        );
+    }
+    served.destroy().await;
+}
+
+#[tokio::test]
+async fn several_files_come_in_one_request_and_may_be_compressed() {
+    let world = world!();
+    let served = world.serve(false).await;
+    let part = |name: &str, content: &str| {
+        format!(
+            "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\r\n{content}\r\n"
+        )
+    };
+    let body = part("/tmp/a/one", "1\r\n--") + &part("two", "2") + "--b--\r\n";
+    let multipart = ("content-type", "multipart/form-data; boundary=b");
+    let put = served
+        .http("POST", "/files", &[multipart], body.clone())
+        .await;
+    let told = json!([{"path": "/tmp/a/one", "name": "one", "type": "file"},
+        {"path": "/home/user/two", "name": "two", "type": "file"}]);
+    assert_eq!((put.status, put.json()), (200, told));
+    let (seen, _) = served.sh("cat /tmp/a/one two").await;
+    assert_eq!(seen, "1\r\n--2");
+    // Cut off before the last line.
+    let cut = body.strip_suffix("--b--\r\n").unwrap().to_owned();
+    assert_eq!(
+        served
+            .http("POST", "/files", &[multipart], cut)
+            .await
+            .status,
+        400
+    );
+    // What `printf hello | gzip` writes.
+    let gzip: &[u8] = &[
+        31, 139, 8, 0, 0, 0, 0, 0, 0, 3, 203, 72, 205, 201, 201, 7, 0, 134, 166, 16, 54, 5, 0, 0, 0,
+    ];
+    let encoded = [RAW, ("content-encoding", "gzip")];
+    assert_eq!(
+        served
+            .http("POST", "/files?path=z", &encoded, gzip)
+            .await
+            .status,
+        200
+    );
+    assert_eq!(served.get("/files?path=z").await.body, "hello");
+    assert_eq!(
+        served
+            .http("POST", "/files?path=z", &encoded, "junk junk junk")
+            .await
+            .status,
+        400
+    );
+    served.destroy().await;
+}
+
+#[tokio::test]
+async fn files_are_put_together_into_one() {
+    let world = world!();
+    let served = world.serve(false).await;
+    for (path, content) in [("a", "1"), ("b", "2"), ("whole", "old and longer")] {
+        assert_eq!(put(&served, path, content).await, 200);
+    }
+    let kind = [("content-type", "application/json")];
+    let ask =
+        |sources: &[&str]| json!({"source_paths": sources, "destination": "whole"}).to_string();
+    let missing = served
+        .http("POST", "/files/compose", &kind, ask(&["a", "none"]))
+        .await;
+    assert_eq!(missing.status, 404);
+    let done = served
+        .http("POST", "/files/compose", &kind, ask(&["b", "a"]))
+        .await;
+    assert_eq!(
+        (done.status, &done.json()["path"]),
+        (200, &json!("/home/user/whole"))
+    );
+    assert_eq!(served.sh("cat whole; ls").await.0, "21whole\n");
+    served.destroy().await;
+}
+
+#[tokio::test]
+async fn the_file_system_is_told_about_and_changed() {
+    let world = world!();
+    let served = world.serve(false).await;
+    assert_eq!(put(&served, "d/f", "text").await, 200);
+    served
+        .sh("chmod 600 d/f; ln -s d link; ln -s none broken")
+        .await;
+    let stat = call(&served, "Stat", json!({"path": "d/f"})).await.unwrap();
+    let entry = &stat["entry"];
+    for (key, value) in [
+        ("name", json!("f")),
+        ("path", json!("/home/user/d/f")),
+        ("type", json!("FILE_TYPE_FILE")),
+        ("size", json!("4")),
+        ("mode", json!(0o600)),
+        ("permissions", json!("-rw-------")),
+        ("owner", json!("user")),
+        ("group", json!("user")),
+    ] {
+        assert_eq!(entry[key], value, "{key}");
+    }
+    let link = call(&served, "Stat", json!({"path": "link"}))
+        .await
+        .unwrap();
+    assert_eq!(link["entry"]["type"], "FILE_TYPE_DIRECTORY");
+    assert_eq!(link["entry"]["symlinkTarget"], "/home/user/d");
+    let list = call(&served, "ListDir", json!({"path": "~", "depth": 2}))
+        .await
+        .unwrap();
+    let entries = list["entries"].as_array().unwrap();
+    let names: Vec<&str> = entries
+        .iter()
+        .filter_map(|entry| entry["path"].as_str())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "/home/user/broken",
+            "/home/user/d",
+            "/home/user/d/f",
+            "/home/user/link"
+        ]
+    );
+    let made = call(&served, "MakeDir", json!({"path": "x/y/z"}))
+        .await
+        .unwrap();
+    assert_eq!(made["entry"]["type"], "FILE_TYPE_DIRECTORY");
+    let moved = json!({"source": "d", "destination": "x/moved/e"});
+    let moved = call(&served, "Move", moved).await.unwrap();
+    assert_eq!(moved["entry"]["path"], "/home/user/x/moved/e");
+    // To another mount of the same file system.
+    let moved = json!({"source": "x/moved/e/f", "destination": "/tmp/f"});
+    assert!(call(&served, "Move", moved).await.is_ok());
+    assert_eq!(
+        served
+            .sh("cat /tmp/f; ls x/moved/e; stat -c %a /tmp/f")
+            .await
+            .0,
+        "text600\n"
+    );
+    for path in ["x", "broken", "none"] {
+        assert_eq!(
+            call(&served, "Remove", json!({"path": path})).await,
+            Ok(json!({}))
+        );
+    }
+    assert_eq!(served.sh("ls").await.0, "link\n");
+    served.destroy().await;
+}
+
+#[tokio::test]
+async fn what_the_file_system_refuses_has_the_code_that_clients_know() {
+    let world = world!();
+    let served = world.serve(false).await;
+    assert_eq!(put(&served, "f", "").await, 200);
+    assert_eq!(
+        call(&served, "MakeDir", json!({"path": "d"}))
+            .await
+            .map(drop),
+        Ok(())
+    );
+    let there = call(&served, "MakeDir", json!({"path": "d"})).await;
+    assert_eq!(there, code("already_exists"));
+    for (method, message, expected) in [
+        ("Stat", json!({"path": "none"}), "not_found"),
+        ("ListDir", json!({"path": "none"}), "not_found"),
+        ("ListDir", json!({"path": "f"}), "invalid_argument"),
+        ("MakeDir", json!({"path": "f"}), "invalid_argument"),
+        ("MakeDir", json!({"path": "f/x"}), "invalid_argument"),
+        ("MakeDir", json!({"path": "/usr/x"}), "permission_denied"),
+        (
+            "Move",
+            json!({"source": "none", "destination": "x"}),
+            "not_found",
+        ),
+        ("Remove", json!({"path": "/usr/bin"}), "permission_denied"),
+        ("Remove", json!({"path": "/"}), "invalid_argument"),
+        ("Stat", json!({"path": "a\0"}), "invalid_argument"),
+        (
+            "Stat",
+            json!({"path": "x".repeat(5000)}),
+            "invalid_argument",
+        ),
+        ("RemoveWatcher", json!({"watcherId": "none"}), "not_found"),
+        (
+            "GetWatcherEvents",
+            json!({"watcherId": "none"}),
+            "not_found",
+        ),
+        ("CreateWatcher", json!({"path": "none"}), "not_found"),
+        ("CreateWatcher", json!({"path": "f"}), "invalid_argument"),
+        ("Nothing", json!({}), "unimplemented"),
+    ] {
+        assert_eq!(
+            call(&served, method, message.clone()).await,
+            code(expected),
+            "{method} {message}"
+        );
+    }
+    for (path, status) in [
+        ("none", 404),
+        ("d", 400),
+        ("f&username=nobody", 401),
+        ("f&username=root", 403),
+    ] {
+        assert_eq!(
+            served.get(&format!("/files?path={path}")).await.status,
+            status,
+            "{path}"
+        );
+    }
+    let refused = served.http(
+        "GET",
+        "/files?path=f",
+        &[("accept-encoding", "gzip, identity;q=0")],
+        "",
+    );
+    assert_eq!(refused.await.status, 406);
+    served.destroy().await;
+}
+
+#[tokio::test]
+async fn metadata_is_kept_with_the_file_where_the_file_system_can() {
+    let world = world!();
+    let served = world.serve(false).await;
+    let head = [RAW, ("x-metadata-kind", "plot"), ("x-metadata-by", "me")];
+    assert_eq!(
+        served
+            .http("POST", "/files?path=f", &head, "1")
+            .await
+            .status,
+        200
+    );
+    let metadata = async || {
+        let stat = call(&served, "Stat", json!({"path": "f"})).await.unwrap();
+        stat["entry"]["metadata"].clone()
+    };
+    let kept = metadata().await;
+    assert!(
+        kept == json!({"kind": "plot", "by": "me"}) || kept == Value::Null,
+        "{kept}"
+    );
+    // The next upload replaces all of it.
+    assert_eq!(put(&served, "f", "2").await, 200);
+    assert_eq!(metadata().await, Value::Null);
+    served.destroy().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_and_leaves_the_guest_well() {
+    let world = world!();
+    let served = world.serve(false).await;
+    served
+        .sh("head -c 1000000000000 /dev/zero > /tmp/fill 2>/dev/null; true")
+        .await;
+    assert_eq!(put(&served, "f", vec![b'x'; 1 << 20]).await, 507);
+    assert_eq!(
+        call(&served, "Remove", json!({"path": "/tmp/fill"})).await,
+        Ok(json!({}))
+    );
+    assert_eq!(put(&served, "f", vec![b'x'; 1 << 20]).await, 200);
+    served.destroy().await;
+}
+
+#[tokio::test]
+async fn a_trap_among_the_files_catches_nobody() {
+    let world = world!();
+    let served = world.serve(world.host.ids != Ids::Single).await;
+    let script = "mkfifo pipe; ln -s /dev/zero zero; ln -s loop loop; ln -s /proc/self/mem mem; \
+                  ln -s /proc/self/environ environ; ln -s /proc/1/root/etc/passwd magic; \
+                  ln -s /proc/self/fd fd; mkdir mine; chmod 0 mine; echo 1 > secret; chmod 0 secret";
+    served.sh(script).await;
+    let names = [
+        "pipe", "zero", "loop", "mem", "environ", "magic", "fd/3", "mine/x", "secret", "fd",
+    ];
+    for name in names {
+        let got = served.get(&format!("/files?path={name}")).await;
+        assert!([400, 403, 404].contains(&got.status), "{name}: {got:?}");
+        let put = put(&served, name, "x").await;
+        assert!([400, 403, 404].contains(&put), "{name}: {put}");
+    }
+    // Root of the sandbox does not reach the guest through proc either.
+    if world.host.ids != Ids::Single {
+        for name in [
+            "mem",
+            "environ",
+            "magic",
+            "fd/3",
+            "/proc/1/mem",
+            "/proc/self/environ",
+        ] {
+            let path = format!("/files?username=root&path=/home/user/{name}");
+            let path = if name.starts_with('/') {
+                format!("/files?username=root&path={name}")
+            } else {
+                path
+            };
+            assert_eq!(served.get(&path).await.status, 403, "{name}");
+            assert_eq!(
+                served.http("POST", &path, &[RAW], "x").await.status,
+                403,
+                "{name}"
+            );
+        }
+        let listed = served
+            .call_as(
+                "filesystem.Filesystem/ListDir",
+                json!({"path": "/proc/1/fd"}),
+                &[AS_ROOT],
+            )
+            .await;
+        assert_eq!(listed, code("permission_denied"));
+        let own = served
+            .http("POST", "/files?username=root&path=own", &[RAW], "x")
+            .await;
+        assert_eq!(own.json()[0]["path"], "/root/own");
+    }
+    served.destroy().await;
+}
+
+#[tokio::test]
+async fn deep_and_wide_trees_are_bounded() {
+    let world = world!();
+    let served = world.serve(false).await;
+    let script = "mkdir wide; cd wide; seq 10001 | xargs touch; cd ..; \
+                  (for i in $(seq 150); do mkdir d && cd d || exit; done); mkdir -p ok/a/b; touch ok/a/b/c";
+    served.sh(script).await;
+    let wide = call(&served, "ListDir", json!({"path": "wide"})).await;
+    assert_eq!(wide, code("resource_exhausted"));
+    let deep = call(
+        &served,
+        "ListDir",
+        json!({"path": "d", "depth": 4_000_000_000_u32}),
+    )
+    .await
+    .unwrap();
+    assert!(deep["entries"].as_array().unwrap().len() < 100);
+    assert_eq!(
+        call(&served, "Remove", json!({"path": "d"})).await,
+        code("resource_exhausted")
+    );
+    assert_eq!(
+        call(&served, "Remove", json!({"path": "ok"})).await,
+        Ok(json!({}))
+    );
+    assert_eq!(
+        call(&served, "Remove", json!({"path": "wide"})).await,
+        Ok(json!({}))
+    );
+    served.destroy().await;
+}

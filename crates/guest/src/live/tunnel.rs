@@ -1,0 +1,73 @@
+//! `CONNECT host:port`: bytes both ways to whoever listens inside the sandbox.
+
+use super::Live;
+use super::body::{self, Answer};
+use super::failure::{Code, Failure};
+use hyper::body::Incoming;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::copy_bidirectional_with_sizes;
+use tokio::net::TcpStream;
+
+/// Tunnels at a time: as many as connections, since each has been one.
+const TUNNELS_MAX: usize = super::CONNECTIONS_MAX;
+
+/// Bytes of one direction that wait for the other end.
+const BUFFER: usize = 16 * 1024;
+
+/// On a loopback an answer comes at once, unless whoever listens takes no connection.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The addresses that a name means, and no name means one that is not the sandbox's own loopback.
+fn addresses(host: &str) -> &'static [IpAddr] {
+    const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    match host {
+        "localhost" => &[V4, V6],
+        "127.0.0.1" => &[V4],
+        "::1" | "[::1]" => &[V6],
+        _ => &[],
+    }
+}
+
+/// Connects to the port, and gives the connection to the client.
+pub(super) async fn answer(live: &Live, request: Request<Incoming>) -> Result<Answer, Failure> {
+    let target = request.uri().authority();
+    let bad = || Failure::invalid("a tunnel leads to a host and a port");
+    let target = target.ok_or_else(bad)?;
+    let port = target.port_u16().ok_or_else(bad)?;
+    let slot = live.tunnels.clone();
+    if Rc::strong_count(&slot) > TUNNELS_MAX + 1 {
+        let why = format!("there are {TUNNELS_MAX} tunnels already");
+        return Err(Failure::new(Code::ResourceExhausted, why));
+    }
+    let addresses = addresses(target.host());
+    if addresses.is_empty() {
+        let why = format!("a tunnel leads to localhost, not to '{}'", target.host());
+        return Err(Failure::new(Code::PermissionDenied, why));
+    }
+    let mut stream = connect(addresses, port).await?;
+    tokio::task::spawn_local(async move {
+        if let Ok(upgraded) = hyper::upgrade::on(request).await {
+            let mut client = TokioIo::new(upgraded);
+            // However it ended, both ends are closed now.
+            drop(copy_bidirectional_with_sizes(&mut client, &mut stream, BUFFER, BUFFER).await);
+        }
+        drop(slot);
+    });
+    Ok(body::empty(StatusCode::OK))
+}
+
+async fn connect(addresses: &[IpAddr], port: u16) -> Result<TcpStream, Failure> {
+    for address in addresses {
+        let connecting = TcpStream::connect((*address, port));
+        if let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, connecting).await {
+            return Ok(stream);
+        }
+    }
+    let why = format!("the sandbox is running but port is not open: {port}");
+    Err(Failure::new(Code::Unavailable, why))
+}
