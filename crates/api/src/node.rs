@@ -225,6 +225,9 @@ pub struct SandboxWorkSpec {
     pub limits: LimitsAsked,
     /// It may reach the outside.
     pub allow_internet: bool,
+    /// Commands and files may be asked for as its own root.
+    #[serde(default)]
+    pub allow_root: bool,
 }
 
 /// What has become of a sandbox.

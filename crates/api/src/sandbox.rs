@@ -33,6 +33,9 @@ pub struct SandboxCreate {
     /// It may reach the outside. A node that cannot allow that refuses.
     #[serde(default)]
     pub allow_internet: bool,
+    /// Commands and files may be asked for as its own root, who is nobody outside.
+    #[serde(default)]
+    pub allow_root: bool,
     /// How long it lives, counted from when it is ready; 900,000 when absent. Cut to 24 h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
@@ -212,6 +215,9 @@ pub struct SandboxSpecView {
     pub limits: LimitsAsked,
     /// It may reach the outside.
     pub allow_internet: bool,
+    /// Commands and files may be asked for as its own root.
+    #[serde(default)]
+    pub allow_root: bool,
     /// What happens when its time is over.
     pub on_expiry: OnExpiry,
     /// Whoever wants to reach it while it is paused brings it back.

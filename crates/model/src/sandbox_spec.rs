@@ -25,6 +25,9 @@ pub struct SandboxSpec {
     pub limits: AskedLimits,
     /// It may reach the outside. A node that cannot allow it refuses.
     pub allow_internet: bool,
+    /// Commands and files may be asked for as its own root, who is nobody outside.
+    #[serde(default)]
+    pub allow_root: bool,
     /// What happens when its time is over.
     pub on_expiry: OnExpiry,
     /// Whoever wants to reach it while it is paused brings it back.
@@ -154,6 +157,7 @@ mod tests {
             root: None,
             limits: AskedLimits::default(),
             allow_internet: false,
+            allow_root: false,
             on_expiry: OnExpiry::Kill,
             auto_resume: false,
             queue_timeout_ms: 1000,

@@ -60,7 +60,9 @@ fn plan(node: &Node, work: &SandboxWork) -> Result<Plan, String> {
         root: root.map_err(|error| format!("the root file system cannot be read: {error}"))?,
         limits: convert::limits(work.spec.limits),
         life: Duration::from_millis(work.life_ms),
-        mode: Mode::Live { allow_root: false },
+        mode: Mode::Live {
+            allow_root: work.spec.allow_root,
+        },
     };
     let plan = node.inner.driver.plan(&spec, &node.inner.host);
     plan.map_err(|refused| {
@@ -79,7 +81,7 @@ async fn stand(node: &Node, plan: &Plan, work: &SandboxWork) -> Result<(), Broke
     let serve = Serve {
         confine: plan.confine.clone(),
         env: work.spec.env.clone().into_iter().collect(),
-        allow_root: false,
+        allow_root: work.spec.allow_root,
     };
     Ok(driver::guest::serve(stream, serve).await?)
 }

@@ -26,6 +26,7 @@ pub(crate) fn ask(asked: SandboxCreate) -> Result<SandboxAsk, Error> {
         root: asked.root,
         limits: from_wire::asked_limits(asked.limits),
         allow_internet: asked.allow_internet,
+        allow_root: asked.allow_root,
         on_expiry: match asked.on_expiry {
             OnExpiry::Kill => sandbox_spec::OnExpiry::Kill,
             OnExpiry::Pause => sandbox_spec::OnExpiry::Pause,
@@ -146,6 +147,7 @@ fn spec_view(spec: SandboxSpec) -> SandboxSpecView {
         root: spec.root,
         limits: to_wire::limits_asked(spec.limits),
         allow_internet: spec.allow_internet,
+        allow_root: spec.allow_root,
         on_expiry: match spec.on_expiry {
             sandbox_spec::OnExpiry::Kill => OnExpiry::Kill,
             sandbox_spec::OnExpiry::Pause => OnExpiry::Pause,
@@ -213,6 +215,7 @@ fn work_spec(spec: SandboxSpec) -> SandboxWorkSpec {
         root: spec.root,
         limits: to_wire::limits_asked(spec.limits),
         allow_internet: spec.allow_internet,
+        allow_root: spec.allow_root,
     }
 }
 

@@ -101,6 +101,8 @@ impl NewSandbox {
                 limits: AskedLimits::default(),
                 // Less than clients ask for when they say nothing, and said in the answer.
                 allow_internet: false,
+                // Its clients know two users.
+                allow_root: true,
                 on_expiry: if self.auto_pause == Some(true) {
                     OnExpiry::Pause
                 } else {

@@ -25,6 +25,7 @@ pub(crate) fn ask() -> SandboxAsk {
             root: None,
             limits: AskedLimits::default(),
             allow_internet: false,
+            allow_root: false,
             on_expiry: OnExpiry::Kill,
             auto_resume: false,
             queue_timeout_ms: 30_000,

@@ -29,6 +29,7 @@ fn spec() -> SandboxSpec {
         root: None,
         limits: AskedLimits::default(),
         allow_internet: true,
+        allow_root: true,
         on_expiry: OnExpiry::Pause,
         auto_resume: true,
         queue_timeout_ms: 1000,
