@@ -3,6 +3,7 @@
 use crate::job::{self, JobRow};
 use crate::{Row, StoreError, Tx};
 use model::id::{JobId, NodeId};
+use std::str::FromStr;
 
 /// Adds a job that waits from now on.
 ///
@@ -44,6 +45,11 @@ const LOOK_AT: u32 = 4;
 /// How many are looked at when few are asked for.
 const LOOK_AT_LEAST: u32 = 16;
 
+/// How many are looked at when so many are asked for.
+pub(crate) fn window(limit: u32) -> u32 {
+    limit.saturating_mul(LOOK_AT).max(LOOK_AT_LEAST)
+}
+
 /// Jobs that a node may take now, at most `limit`. Of the oldest that wait, the oldest of each tenant,
 /// then the second of each, and so on, so that one with many jobs does not get all of a batch.
 ///
@@ -61,10 +67,10 @@ pub fn claim(
 ) -> Result<Vec<JobRow>, StoreError> {
     let sql = "SELECT job_id, tenant FROM queue WHERE not_before_ms <= $1 \
          AND (pinned_node IS NULL OR pinned_node = $2) ORDER BY queued_at_ms, job_id LIMIT $3";
-    let window = limit.saturating_mul(LOOK_AT).max(LOOK_AT_LEAST);
+    let window = window(limit);
     let rows = tx.query(sql, &[now_ms.into(), node.as_str().into(), window.into()])?;
     let mut jobs = Vec::new();
-    for id in rotate(&rows)? {
+    for id in rotate(&rows, "job_id")? {
         if jobs.len() >= limit as usize {
             break;
         }
@@ -84,13 +90,13 @@ fn lock(tx: &mut Tx<'_>, id: &JobId) -> Result<bool, StoreError> {
     Ok(!tx.query(sql, &[id.as_str().into()])?.is_empty())
 }
 
-/// The first of each tenant, then the second of each.
-fn rotate(rows: &[Row]) -> Result<Vec<JobId>, StoreError> {
+/// The first of each tenant, then the second of each; their ids are in `column`.
+pub(crate) fn rotate<Id: FromStr>(rows: &[Row], column: &str) -> Result<Vec<Id>, StoreError> {
     let mut seen = std::collections::HashMap::<String, usize>::new();
     let mut ranked = Vec::new();
     for (place, row) in rows.iter().enumerate() {
         let rank = seen.entry(row.text("tenant")?).or_default();
-        ranked.push((*rank, place, row.parsed::<JobId>("job_id")?));
+        ranked.push((*rank, place, row.parsed::<Id>(column)?));
         *rank += 1;
     }
     ranked.sort_by_key(|(rank, place, _)| (*rank, *place));

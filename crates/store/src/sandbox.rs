@@ -1,7 +1,7 @@
 //! Sandboxes that live on.
 
 use crate::db::to_json;
-use crate::{Row, StoreError, Tx, Value, event};
+use crate::{Row, StoreError, Tx, Value, event, queue};
 use model::enforcement::Enforced;
 use model::id::{NodeId, PrincipalId, SandboxId, TenantId};
 use model::limits;
@@ -484,7 +484,8 @@ pub fn is_requested(tx: &mut Tx<'_>, node: &NodeId) -> Result<bool, StoreError> 
     Ok(!tx.query(sql, &[node.as_str().into()])?.is_empty())
 }
 
-/// Sandboxes that wait for a node and that this one may take, the oldest first.
+/// Sandboxes that wait for a node and that this one may take, at most `limit`: the oldest of each tenant,
+/// then the second of each, and locked against other nodes, as jobs are claimed.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
@@ -493,23 +494,29 @@ pub fn requested(
     node: &NodeId,
     limit: u32,
 ) -> Result<Vec<SandboxRow>, StoreError> {
-    // Locked rows are passed over, so that two nodes that ask at the same time do not wait for each other.
-    let sql = if tx.has_row_locks() {
-        concat!(
-            "SELECT ",
-            columns!(),
-            " FROM sandbox WHERE state = 'requested' AND (pinned_node IS NULL OR pinned_node = $1) \
-             ORDER BY created_at_ms, id LIMIT $2 FOR UPDATE SKIP LOCKED"
-        )
-    } else {
-        concat!(
-            "SELECT ",
-            columns!(),
-            " FROM sandbox WHERE state = 'requested' AND (pinned_node IS NULL OR pinned_node = $1) \
-             ORDER BY created_at_ms, id LIMIT $2"
-        )
-    };
-    rows(&tx.query(sql, &[node.as_str().into(), limit.into()])?)
+    let sql = "SELECT id, tenant FROM sandbox WHERE state = 'requested' \
+               AND (pinned_node IS NULL OR pinned_node = $1) ORDER BY created_at_ms, id LIMIT $2";
+    let window = queue::window(limit);
+    let waiting = tx.query(sql, &[node.as_str().into(), window.into()])?;
+    let mut found = Vec::new();
+    for id in queue::rotate::<SandboxId>(&waiting, "id")? {
+        if found.len() >= limit as usize {
+            break;
+        }
+        if lock(tx, &id)? {
+            found.extend(get(tx, None, &id)?);
+        }
+    }
+    Ok(found)
+}
+
+/// Locks a sandbox that waits, if it still does and nobody else has locked it.
+fn lock(tx: &mut Tx<'_>, id: &SandboxId) -> Result<bool, StoreError> {
+    if !tx.has_row_locks() {
+        return Ok(true);
+    }
+    let sql = "SELECT id FROM sandbox WHERE id = $1 AND state = 'requested' FOR UPDATE SKIP LOCKED";
+    Ok(!tx.query(sql, &[id.as_str().into()])?.is_empty())
 }
 
 /// Sandboxes that have to be looked at by now, the longest overdue first.

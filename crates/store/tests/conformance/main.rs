@@ -128,6 +128,7 @@ conformance! {
         sandboxes_are_listed_by_all_of_their_labels_and_by_nothing_like_them
         a_list_of_sandboxes_is_read_page_by_page_and_by_state
         requested_sandboxes_are_found_by_nodes_that_may_have_them
+        requested_sandboxes_of_each_tenant_are_taken_in_turn
         many_nodes_never_get_the_same_sandbox
         what_a_node_has_and_what_it_is_to_do_is_found
         sandboxes_are_due_at_their_time_and_not_before

@@ -313,6 +313,22 @@ pub(crate) fn requested_sandboxes_are_found_by_nodes_that_may_have_them(db: &Db)
     assert_eq!((waits(1), waits(2)), (false, true));
 }
 
+pub(crate) fn requested_sandboxes_of_each_tenant_are_taken_in_turn(db: &Db) {
+    for (number, name) in (1..).zip(["a", "a", "a", "b", "c", "b"]) {
+        let tenant = tenant(name);
+        insert(
+            db,
+            NewSandbox {
+                tenant,
+                ..new_sandbox(number)
+            },
+        );
+    }
+    let rows = db.write(|tx| sandbox::requested(tx, &node(1), 5)).unwrap();
+    let ids: Vec<_> = rows.into_iter().map(|row| row.id).collect();
+    assert_eq!(ids, [1, 4, 5, 2, 6].map(sandbox_id));
+}
+
 pub(crate) fn many_nodes_never_get_the_same_sandbox(db: &Db) {
     for number in 0..40 {
         insert(db, new_sandbox(number));
