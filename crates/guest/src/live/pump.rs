@@ -88,20 +88,20 @@ async fn await_end(
     mut dead: oneshot::Receiver<Reaped>,
     time: Option<Duration>,
 ) -> Reaped {
-    if let Some(time) = time
-        && timeout(time, &mut dead).await.is_err()
-    {
-        process::signal(Some(pid), libc::SIGKILL);
-    } else if let Ok(reaped) = dead.try_recv() {
-        return reaped;
-    }
-    dead.await.unwrap_or(Reaped {
+    let unknown = |_| Reaped {
         pid,
         code: None,
         signal: None,
         cpu_us: 0,
         max_rss_bytes: 0,
-    })
+    };
+    if let Some(time) = time {
+        match timeout(time, &mut dead).await {
+            Ok(reaped) => return reaped.unwrap_or_else(unknown),
+            Err(_) => process::signal(Some(pid), libc::SIGKILL),
+        }
+    }
+    dead.await.unwrap_or_else(unknown)
 }
 
 async fn pump(
@@ -165,7 +165,10 @@ fn end(reaped: &Reaped) -> Bytes {
         (None, Some(signal)) => format!("signal: {}", signal_name(signal)),
         (None, None) => "unknown".to_owned(),
     };
-    let code = reaped.code.unwrap_or(128 + reaped.signal.unwrap_or(0));
+    let code = reaped
+        .code
+        .or_else(|| reaped.signal.map(|signal| 128 + signal))
+        .unwrap_or(-1);
     let mut end = json!({
         "exitCode": code,
         "exited": reaped.code.is_some(),
