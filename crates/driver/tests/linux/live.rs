@@ -104,6 +104,20 @@ async fn a_process_is_killed_with_its_group_when_the_time_of_its_request_is_over
     served.destroy().await;
 }
 
+/// Every client gives its commands a time.
+#[tokio::test]
+async fn a_process_that_ends_in_time_is_told_as_one_without_a_time() {
+    let world = world!();
+    let served = world.serve(false).await;
+    for _ in 0..3 {
+        let request = json!({"process": shell("echo x; exit 2"), "stdin": false});
+        let time = ("connect-timeout-ms", "60000");
+        let ran = served.start_with(request, &[time]).await.run().await;
+        assert_eq!(ran, ("x\n".to_owned(), 2));
+    }
+    served.destroy().await;
+}
+
 #[tokio::test]
 async fn a_process_goes_on_when_its_stream_is_closed_and_is_found_again() {
     let world = world!();
@@ -203,7 +217,11 @@ async fn a_signal_reaches_the_process_and_an_unknown_process_is_not_found() {
     );
     let select = json!({"process": {"pid": 1}});
     let mut events = served
-        .stream("process.Process/Connect", &[select.clone()], &[])
+        .stream(
+            "process.Process/Connect",
+            std::slice::from_ref(&select),
+            &[],
+        )
         .await;
     assert_eq!(
         events.next().await,

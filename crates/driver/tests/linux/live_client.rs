@@ -35,7 +35,7 @@ pub(crate) struct Got {
 
 impl Got {
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+        serde_json::from_slice(&self.body).expect("JSON")
     }
 }
 
@@ -59,10 +59,9 @@ impl World {
             allow_root,
         };
         let served = tokio::time::timeout(PATIENCE, driver::guest::serve(stream, serve)).await;
-        if let Ok(Err(error)) | Err(error) = served.map_err(|_| driver::guest::GuestError::Closed) {
-            let ended = self.ended(&plan.handle).await;
-            panic!("{error:?}, {ended:?}");
-        }
+        served
+            .expect("an answer in time")
+            .expect("a guest that lives on");
         Served { world: self, plan }
     }
 }
@@ -141,7 +140,9 @@ impl Served<'_> {
         let mut body = BytesMut::new();
         for message in messages {
             let text = message.to_string();
-            let len = u32::try_from(text.len()).unwrap().to_be_bytes();
+            let len = u32::try_from(text.len())
+                .expect("a short message")
+                .to_be_bytes();
             body.extend_from_slice(&[&[0][..], &len, text.as_bytes()].concat());
         }
         let mut request =
@@ -219,10 +220,6 @@ impl Events {
                     self.buffer.advance(5);
                     let json = self.buffer.split_to(len);
                     let json: Value = serde_json::from_slice(&json).expect("JSON");
-                    // For whoever reads why a test failed.
-                    if flags != 0 {
-                        println!("the end of a stream: {json}");
-                    }
                     return match flags {
                         0 => Event::Message(json),
                         _ => Event::End(json["error"]["code"].as_str().map(str::to_owned)),
@@ -237,23 +234,17 @@ impl Events {
 
     /// The first message, which tells the number of the process.
     pub(crate) async fn pid(&mut self) -> u32 {
-        match self.next().await {
-            Event::Message(message) => {
-                let pid = message["event"]["start"]["pid"].as_u64();
-                u32::try_from(pid.unwrap_or_else(|| panic!("{message}"))).unwrap()
-            }
-            end @ Event::End(_) => panic!("{end:?}"),
-        }
+        let message = self.next().await.message().expect("a message");
+        let pid = message["event"]["start"]["pid"].as_u64().expect("a number");
+        u32::try_from(pid).expect("a number of a process")
     }
 
     /// Output until it holds this; keepalives are passed over.
     pub(crate) async fn until(&mut self, wanted: &str) -> String {
         let mut seen = String::new();
         while !seen.contains(wanted) {
-            match self.next().await {
-                Event::Message(message) => seen.push_str(&text(&message)),
-                end @ Event::End(_) => panic!("{end:?} after {seen:?}"),
-            }
+            let message = self.next().await.message().expect("more output");
+            seen.push_str(&text(&message));
         }
         seen
     }
@@ -262,20 +253,28 @@ impl Events {
     pub(crate) async fn end(&mut self) -> (String, Value) {
         let mut seen = String::new();
         loop {
-            match self.next().await {
-                Event::Message(message) if message["event"]["end"].is_object() => {
-                    assert_eq!(self.next().await, Event::End(None));
-                    return (seen, message["event"]["end"].clone());
-                }
-                Event::Message(message) => seen.push_str(&text(&message)),
-                end @ Event::End(_) => panic!("{end:?} after {seen:?}"),
+            let message = self.next().await.message().expect("the end of a process");
+            if message["event"]["end"].is_object() {
+                assert_eq!(self.next().await, Event::End(None));
+                return (seen, message["event"]["end"].clone());
             }
+            seen.push_str(&text(&message));
         }
     }
 
     pub(crate) async fn run(mut self) -> (String, i64) {
         let (seen, end) = self.end().await;
-        (seen, end["exitCode"].as_i64().unwrap())
+        (seen, end["exitCode"].as_i64().expect("an exit code"))
+    }
+}
+
+impl Event {
+    /// The message, or what came instead.
+    pub(crate) fn message(self) -> Result<Value, Event> {
+        match self {
+            Event::Message(message) => Ok(message),
+            end @ Event::End(_) => Err(end),
+        }
     }
 }
 

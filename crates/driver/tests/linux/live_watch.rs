@@ -27,9 +27,7 @@ async fn watch(served: &Served<'_>, message: Value) -> Events {
 async fn until(events: &mut Events, name: &str, kind: &str) -> Vec<Value> {
     let mut seen = Vec::new();
     loop {
-        let Event::Message(message) = events.next().await else {
-            panic!("the end after {seen:?}");
-        };
+        let message = events.next().await.message().expect("more events");
         let event = message["filesystem"].clone();
         let done = event["name"] == name && event["type"] == format!("EVENT_TYPE_{kind}");
         seen.push(event);
@@ -159,7 +157,9 @@ const ECHO: &str = "import socket\ns = socket.create_server(('127.0.0.1', 8080))
     while True:\n  c = s.accept()[0]\n  while True:\n    d = c.recv(65536)\n    if not d: break\n    c.sendall(d)\n  c.close()\n";
 
 fn connect(to: &str) -> Request<Full<Bytes>> {
-    Request::connect(to).body(Full::default()).unwrap()
+    Request::connect(to)
+        .body(Full::default())
+        .expect("a request")
 }
 
 #[tokio::test]

@@ -184,10 +184,10 @@ pub(super) fn unary(result: Result<serde_json::Value, Failure>) -> Answer {
         Ok(value) => body::json(StatusCode::OK, &value),
         Err(failure) => {
             // Connect knows no 507, and clients would take it for a proxy's.
-            let status = match failure.code {
-                Code::NoSpace => StatusCode::TOO_MANY_REQUESTS,
-                Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-                code => code.status(),
+            let status = if failure.code == Code::NoSpace {
+                Code::ResourceExhausted.status()
+            } else {
+                failure.code.status()
             };
             body::json(status, &failure.json())
         }

@@ -32,7 +32,7 @@ pub(super) fn of(directory: impl AsFd, name: &str, path: &str, stat: &Stat) -> V
         "permissions": permissions(stat.st_mode),
         "owner": user_name(stat.st_uid),
         "group": group_name(stat.st_gid),
-        "modifiedTime": time(stat.st_mtime, u64::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+        "modifiedTime": time(stat.st_mtime, stat.st_mtime_nsec),
     });
     if let Some(entry) = entry.as_object_mut() {
         if let Some((target, _)) = target {
@@ -115,7 +115,11 @@ fn kind_name(kind: FileType) -> &'static str {
         FileType::RegularFile => "FILE_TYPE_FILE",
         FileType::Directory => "FILE_TYPE_DIRECTORY",
         FileType::Symlink => "FILE_TYPE_SYMLINK",
-        _ => "FILE_TYPE_UNSPECIFIED",
+        FileType::Fifo
+        | FileType::Socket
+        | FileType::CharacterDevice
+        | FileType::BlockDevice
+        | FileType::Unknown => "FILE_TYPE_UNSPECIFIED",
     }
 }
 
@@ -128,7 +132,7 @@ fn permissions(mode: u32) -> String {
         FileType::Socket => "S",
         FileType::CharacterDevice => "Dc",
         FileType::BlockDevice => "D",
-        _ => "",
+        FileType::RegularFile | FileType::Unknown => "",
     };
     let special = [(0o4000, 'u'), (0o2000, 'g'), (0o1000, 't')];
     let special = special

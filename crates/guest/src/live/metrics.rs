@@ -43,7 +43,7 @@ pub(super) fn answer(live: &Live) -> Value {
         (used * disk.f_frsize, disk.f_blocks * disk.f_frsize)
     });
     let system = rustix::system::sysinfo();
-    let mem_total = u64::from(system.mem_unit) * u64::try_from(system.totalram).unwrap_or(0);
+    let mem_total = u64::from(system.mem_unit) * system.totalram;
     let mem_used = (used.pages * page).saturating_add(disk.0).min(mem_total);
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     json!({

@@ -183,8 +183,8 @@ impl Processes {
     pub(super) fn find_ended_too(&self, selector: &Selector) -> Result<Rc<Process>, Failure> {
         self.find(selector).or_else(|missing| {
             let ended = self.ended.iter().rev();
-            let found = ended.cloned().find(|process| selector.means(process));
-            found.ok_or(missing)
+            let mut ended = ended.filter(|process| selector.means(process));
+            ended.next().cloned().ok_or(missing)
         })
     }
 

@@ -167,7 +167,7 @@ fn end(reaped: &Reaped) -> Bytes {
     };
     let code = reaped
         .code
-        .or(reaped.signal.map(|signal| 128 + signal))
+        .or_else(|| reaped.signal.map(|signal| 128 + signal))
         .unwrap_or(-1);
     let mut end = json!({
         "exitCode": code,

@@ -125,7 +125,12 @@ fn regular(path: &str, file: &OwnedFd) -> Result<Stat, Failure> {
     match kind(&stat) {
         FileType::RegularFile => Ok(stat),
         FileType::Directory => Err(Failure::invalid(format!("path '{path}' is a directory"))),
-        _ => Err(Failure::invalid(format!(
+        FileType::Symlink
+        | FileType::Fifo
+        | FileType::Socket
+        | FileType::CharacterDevice
+        | FileType::BlockDevice
+        | FileType::Unknown => Err(Failure::invalid(format!(
             "path '{path}' is no regular file"
         ))),
     }

@@ -6,7 +6,7 @@ use super::connect::{self, BODY_PATIENCE};
 use super::entry::{self, ATTRIBUTE, METADATA_MAX};
 use super::failure::{Code, Failure};
 use super::filesystem::append;
-use super::multipart::{Parts, Piece};
+use super::multipart::{self, Piece};
 use super::path;
 use super::query;
 use super::tree;
@@ -14,6 +14,7 @@ use super::user::User;
 use flate2::write::GzDecoder;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request, StatusCode};
 use rustix::fs::{self, XattrFlags};
 use rustix::io::Errno;
@@ -22,6 +23,7 @@ use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Files of one request, so that its answer is bounded.
 const PARTS_MAX: usize = 4096;
@@ -117,7 +119,7 @@ impl Take for Single {
 #[derive(Debug)]
 struct Several {
     user: User,
-    parts: Parts,
+    parts: multipart::Parts,
     /// Where the only file goes, whatever it is called.
     path: Option<String>,
     metadata: Map<String, Value>,
@@ -233,9 +235,24 @@ fn written(path: &str, error: &io::Error) -> Failure {
     Failure::errno(path, errno)
 }
 
+/// How long the rest of a body is taken that nobody wants: a client that is cut off while it sends
+/// never reads why.
+const SWALLOW: Duration = Duration::from_secs(30);
+
 /// Puts the content of a request into the files that it names.
 pub(super) async fn answer(live: &Live, request: Request<Incoming>) -> Result<Answer, Failure> {
     let (head, mut body) = request.into_parts();
+    let answered = put(live, &head, &mut body).await;
+    if answered.is_err() {
+        let swallow =
+            async { while let Ok(Some(_)) = connect::next_bytes(&mut body, SWALLOW).await {} };
+        // Whoever sends for longer is cut off.
+        drop(tokio::time::timeout(SWALLOW, swallow).await);
+    }
+    answered
+}
+
+async fn put(live: &Live, head: &Parts, body: &mut Incoming) -> Result<Answer, Failure> {
     let query = head.uri.query();
     let user = query::value(query, "username").unwrap_or_default();
     let user = User::named(&user, &live.serve)?;
@@ -248,7 +265,7 @@ pub(super) async fn answer(live: &Live, request: Request<Incoming>) -> Result<An
     let kind = kind.unwrap_or_default();
     let decoder = Decoder::of(&head.headers)?;
     let done = if kind.starts_with("multipart/form-data") {
-        let parts = Parts::of_type(kind)?;
+        let parts = multipart::Parts::of_type(kind)?;
         let mut several = Several {
             user,
             parts,
@@ -258,7 +275,7 @@ pub(super) async fn answer(live: &Live, request: Request<Incoming>) -> Result<An
             done: Vec::new(),
             over: false,
         };
-        receive(&mut body, decoder, &mut several).await?;
+        receive(body, decoder, &mut several).await?;
         if !several.over {
             return Err(Failure::invalid("the request ends inside a part"));
         }
@@ -266,7 +283,7 @@ pub(super) async fn answer(live: &Live, request: Request<Incoming>) -> Result<An
     } else {
         let none = || Failure::invalid("the request names no path");
         let (mut single, told) = open(user, &path.ok_or_else(none)?, &metadata)?;
-        receive(&mut body, decoder, &mut single).await?;
+        receive(body, decoder, &mut single).await?;
         vec![told]
     };
     Ok(body::json(StatusCode::OK, &done))
