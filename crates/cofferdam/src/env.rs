@@ -79,7 +79,7 @@ mod tests {
     async fn without_a_server_there_is_nothing_to_print() {
         let dir = tempfile::tempdir().unwrap();
         let place = Place {
-            state: Some(dir.path().to_owned()),
+            state: Some(dir.path().join("none")),
             url: None,
             token: None,
         };

@@ -50,15 +50,15 @@ fn only_end_to_end(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
     }
 }
 
-/// Makes the head of a request into that for the sandbox whose secret this is.
-pub(crate) fn request(headers: &mut HeaderMap, keys: Option<&Keys>, secret: &str) {
+/// Makes the head of a request into that for the sandbox whose access token this is.
+pub(crate) fn request(headers: &mut HeaderMap, keys: Option<&Keys>, access_token: &str) {
     let upgrade = upgrade(headers);
     only_end_to_end(headers, upgrade);
     // The server has said `100 Continue` itself when the body is read.
     for name in [EXPECT, SANDBOX_ID, SANDBOX_PORT, TRAFFIC_TOKEN] {
         headers.remove(name);
     }
-    let ours = |value: &HeaderValue| same(value.as_bytes(), secret);
+    let ours = |value: &HeaderValue| same(value.as_bytes(), access_token);
     remove_if(headers, &ACCESS_TOKEN, ours);
     let key = |value: &HeaderValue| {
         let bytes = value.as_bytes();
@@ -116,7 +116,7 @@ mod tests {
     fn check_request(lines: &[(&str, &str)], expect: &[(&str, &str)]) {
         let keys = Keys::new("token");
         let mut headers = map(lines);
-        request(&mut headers, Some(&keys), "secret");
+        request(&mut headers, Some(&keys), "access_token");
         assert_eq!(headers, map(expect), "{lines:?}");
     }
 
@@ -153,7 +153,7 @@ mod tests {
                 ("e2b-sandbox-id", "abc1"),
                 ("e2b-sandbox-port", "1"),
                 ("e2b-traffic-access-token", "x"),
-                ("x-access-token", "secret"),
+                ("x-access-token", "access_token"),
                 ("x-api-key", &key),
                 ("authorization", "Bearer token"),
             ],

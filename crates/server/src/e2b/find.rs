@@ -41,7 +41,7 @@ pub(crate) async fn reachable(app: &App, ctx: &Ctx, target: &Target) -> Result<R
     match (&row.state, &row.node) {
         (SandboxState::Ready, Some(node)) => Ok(Reachable {
             node: node.clone(),
-            secret: row.access_token.text().to_owned(),
+            access_token: row.access_token.text().to_owned(),
             is_open: wire::is_open(&row),
             id,
         }),
@@ -75,7 +75,7 @@ async fn settled(app: &App, ctx: &Ctx, row: SandboxRow) -> Result<SandboxRow, Re
     }
 }
 
-/// The sandbox with whose secret a request for a file was signed, where nothing else names it.
+/// The sandbox with whose access token a request for a file was signed, where nothing else names it.
 ///
 /// # Errors
 /// 401 as envd says it, when there is none; 429 when too many search.

@@ -1,5 +1,5 @@
 //! The credentials of E2B's door: the key of the control plane, made from the token of the TCP door so
-//! that there is nothing to store; and what a sandbox's own secret opens. Pure.
+//! that there is nothing to store; and what a sandbox's own access token opens. Pure.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -55,18 +55,18 @@ pub fn api_key(token: &str) -> String {
     format!("e2b_{short}")
 }
 
-/// What opens the other ports of a sandbox that is not open to everybody. Made from its secret, which
+/// What opens the other ports of a sandbox that is not open to everybody. Made from its access token, which
 /// opens more; it cannot be turned back.
-pub(crate) fn traffic_token(secret: &str) -> String {
-    digest("traffic", secret)
+pub(crate) fn traffic_token(access_token: &str) -> String {
+    digest("traffic", access_token)
 }
 
-fn digest(purpose: &str, secret: &str) -> String {
+fn digest(purpose: &str, access_token: &str) -> String {
     let digest = Sha256::new()
         .chain_update("cofferdam e2b ")
         .chain_update(purpose)
         .chain_update([0])
-        .chain_update(secret)
+        .chain_update(access_token)
         .finalize();
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -78,7 +78,7 @@ pub(crate) fn same(sent: &[u8], right: &str) -> bool {
 
 /// # Errors
 /// 403, as E2B's proxy says it.
-pub(crate) fn check_traffic(secret: &str, headers: &HeaderMap) -> Result<(), Refusal> {
+pub(crate) fn check_traffic(access_token: &str, headers: &HeaderMap) -> Result<(), Refusal> {
     let refused = |what| {
         let message = format!(
             "Sandbox is secured with traffic access token. The one in the header '{TRAFFIC_TOKEN}' is {what}"
@@ -87,34 +87,34 @@ pub(crate) fn check_traffic(secret: &str, headers: &HeaderMap) -> Result<(), Ref
     };
     match headers.get(&TRAFFIC_TOKEN) {
         None => refused("missing"),
-        Some(sent) if same(sent.as_bytes(), &traffic_token(secret)) => Ok(()),
+        Some(sent) if same(sent.as_bytes(), &traffic_token(access_token)) => Ok(()),
         Some(_) => refused("invalid"),
     }
 }
 
 /// # Errors
 /// 401, as envd says it.
-pub(crate) fn check_access(secret: &str, headers: &HeaderMap) -> Result<(), Refusal> {
+pub(crate) fn check_access(access_token: &str, headers: &HeaderMap) -> Result<(), Refusal> {
     match headers.get(&ACCESS_TOKEN) {
-        Some(sent) if same(sent.as_bytes(), secret) => Ok(()),
+        Some(sent) if same(sent.as_bytes(), access_token) => Ok(()),
         _ => Err(unauthorized(
             "unauthorized access, please provide a valid access token or method signing if supported",
         )),
     }
 }
 
-/// Lets a request for a file in: by the secret of the sandbox, or by a signature made with it.
+/// Lets a request for a file in: by the access token of the sandbox, or by a signature made with it.
 ///
 /// # Errors
 /// 401 with the texts that the clients' tests look for.
 pub(crate) fn check_file(
-    secret: &str,
+    access_token: &str,
     headers: &HeaderMap,
     file: &FileQuery,
     now_s: u64,
 ) -> Result<(), Refusal> {
     if let Some(sent) = headers.get(&ACCESS_TOKEN) {
-        if same(sent.as_bytes(), secret) {
+        if same(sent.as_bytes(), access_token) {
             return Ok(());
         }
         let message = "access token present in header but does not match";
@@ -123,7 +123,7 @@ pub(crate) fn check_file(
     let Some(signature) = &file.signature else {
         return Err(unauthorized("missing signature query parameter"));
     };
-    if !same(signature.as_bytes(), &file.signed_with(secret)) {
+    if !same(signature.as_bytes(), &file.signed_with(access_token)) {
         return Err(unauthorized("invalid signature"));
     }
     match file.expires_s() {
@@ -132,11 +132,11 @@ pub(crate) fn check_file(
     }
 }
 
-/// Whether a request for a file that names no sandbox is for the one with this secret.
-pub(crate) fn is_of(secret: &str, headers: &HeaderMap, file: &FileQuery) -> bool {
+/// Whether a request for a file that names no sandbox is for the one with this access token.
+pub(crate) fn is_of(access_token: &str, headers: &HeaderMap, file: &FileQuery) -> bool {
     match (headers.get(&ACCESS_TOKEN), &file.signature) {
-        (Some(sent), _) => same(sent.as_bytes(), secret),
-        (None, Some(signature)) => same(signature.as_bytes(), &file.signed_with(secret)),
+        (Some(sent), _) => same(sent.as_bytes(), access_token),
+        (None, Some(signature)) => same(signature.as_bytes(), &file.signed_with(access_token)),
         (None, None) => false,
     }
 }
@@ -182,9 +182,9 @@ impl FileQuery {
         Some(text.parse().unwrap_or(0))
     }
 
-    fn signed_with(&self, secret: &str) -> String {
+    fn signed_with(&self, access_token: &str) -> String {
         let operation = if self.is_write { "write" } else { "read" };
-        let mut text = format!("{}:{operation}:{}:{secret}", self.path, self.user);
+        let mut text = format!("{}:{operation}:{}:{access_token}", self.path, self.user);
         if let Some(expiration) = &self.expiration {
             text.push(':');
             text.push_str(expiration);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_opens_its_own_sandbox_and_its_traffic_token_only_the_ports() {
+    fn a_token_opens_its_own_sandbox_and_its_traffic_token_only_the_ports() {
         let check = |sent: &str, access: bool, traffic: bool| {
             let headers = with(ACCESS_TOKEN, sent);
             assert_eq!(check_access("own", &headers).is_ok(), access, "{sent}");

@@ -30,7 +30,7 @@ pub(crate) struct Reachable {
     pub(crate) id: SandboxId,
     pub(crate) node: NodeId,
     /// What opens its envd.
-    pub(crate) secret: String,
+    pub(crate) access_token: String,
     /// Its other ports are open to whoever knows its name.
     pub(crate) is_open: bool,
 }
@@ -51,7 +51,7 @@ pub(crate) async fn pass(
     check(&parts, sandbox, target.port, keys.is_some(), now_s)?;
     let place = app.places.take(&sandbox.id).ok_or_else(too_many)?;
     let client = parts.extensions.remove::<OnUpgrade>();
-    clean::request(&mut parts.headers, keys, &sandbox.secret);
+    clean::request(&mut parts.headers, keys, &sandbox.access_token);
     let to_guest = target.port == ENVD_PORT;
     if to_guest {
         clean::stay(&mut parts.headers);
@@ -134,9 +134,9 @@ fn too_many() -> Refusal {
 enum Rule {
     /// Nothing.
     Open,
-    /// The sandbox's secret.
-    Secret,
-    /// The secret, or a signature made with it.
+    /// The sandbox's access token.
+    AccessToken,
+    /// The access token, or a signature made with it.
     Signature,
     /// What opens the ports of a sandbox that is not open to everybody.
     Traffic,
@@ -157,8 +157,10 @@ fn rule(method: &Method, path: &str, port: u16) -> Rule {
     match (method, path) {
         (&Method::GET | &Method::HEAD, "/health") => Rule::Open,
         (&Method::GET | &Method::HEAD | &Method::POST, "/files") => Rule::Signature,
-        (&Method::GET, "/metrics" | "/envs") | (&Method::POST, "/files/compose") => Rule::Secret,
-        (&Method::POST, _) if is_call => Rule::Secret,
+        (&Method::GET, "/metrics" | "/envs") | (&Method::POST, "/files/compose") => {
+            Rule::AccessToken
+        }
+        (&Method::POST, _) if is_call => Rule::AccessToken,
         _ => Rule::Hidden,
     }
 }
@@ -178,13 +180,13 @@ fn check(
         )),
         _ if !is_stranger => Ok(()),
         Rule::Open => Ok(()),
-        Rule::Secret => keys::check_access(&sandbox.secret, headers),
+        Rule::AccessToken => keys::check_access(&sandbox.access_token, headers),
         Rule::Signature => {
             let file = FileQuery::parse(&parts.method, parts.uri.query())?;
-            keys::check_file(&sandbox.secret, headers, &file, now_s)
+            keys::check_file(&sandbox.access_token, headers, &file, now_s)
         }
         Rule::Traffic if sandbox.is_open => Ok(()),
-        Rule::Traffic => keys::check_traffic(&sandbox.secret, headers),
+        Rule::Traffic => keys::check_traffic(&sandbox.access_token, headers),
     }
 }
 
@@ -193,22 +195,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_known_routes_lead_to_a_guest_and_most_need_its_secret() {
+    fn only_known_routes_lead_to_a_guest_and_most_need_its_token() {
         let (get, post, connect) = (Method::GET, Method::POST, Method::CONNECT);
         for (method, path, port, expect) in [
             (&get, "/health", ENVD_PORT, Rule::Open),
             (&post, "/health", ENVD_PORT, Rule::Hidden),
             (&get, "/files", ENVD_PORT, Rule::Signature),
             (&post, "/files", ENVD_PORT, Rule::Signature),
-            (&post, "/files/compose", ENVD_PORT, Rule::Secret),
-            (&get, "/metrics", ENVD_PORT, Rule::Secret),
-            (&get, "/envs", ENVD_PORT, Rule::Secret),
-            (&post, "/process.Process/Start", ENVD_PORT, Rule::Secret),
+            (&post, "/files/compose", ENVD_PORT, Rule::AccessToken),
+            (&get, "/metrics", ENVD_PORT, Rule::AccessToken),
+            (&get, "/envs", ENVD_PORT, Rule::AccessToken),
+            (
+                &post,
+                "/process.Process/Start",
+                ENVD_PORT,
+                Rule::AccessToken,
+            ),
             (
                 &post,
                 "/filesystem.Filesystem/Stat",
                 ENVD_PORT,
-                Rule::Secret,
+                Rule::AccessToken,
             ),
             (&get, "/process.Process/Start", ENVD_PORT, Rule::Hidden),
             (&post, "/init", ENVD_PORT, Rule::Hidden),

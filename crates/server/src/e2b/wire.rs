@@ -303,15 +303,15 @@ fn template(row: &SandboxRow) -> String {
 
 /// What a client needs to use a sandbox. `domain` is what stands behind the names of its ports.
 pub(crate) fn sandbox(row: &SandboxRow, domain: Option<String>) -> Sandbox {
-    let secret = row.access_token.text();
+    let access_token = row.access_token.text();
     Sandbox {
         template_id: template(row),
         sandbox_id: row.id.short().to_owned(),
         client_id: CLIENT_ID,
         alias: template(row),
         envd_version: ENVD_VERSION,
-        envd_access_token: secret.to_owned(),
-        traffic_access_token: (!is_open(row)).then(|| keys::traffic_token(secret)),
+        envd_access_token: access_token.to_owned(),
+        traffic_access_token: (!is_open(row)).then(|| keys::traffic_token(access_token)),
         domain,
     }
 }

@@ -24,7 +24,7 @@ async fn envd(world: &World, id: &str, token: Option<&str>, line: &str) -> crate
 }
 
 #[tokio::test]
-async fn envd_needs_the_secret_of_the_sandbox_and_never_sees_it() {
+async fn envd_needs_the_token_of_the_sandbox_and_never_sees_it() {
     let world = World::new().await;
     let one = world.sandbox(json!({})).await;
     let other = world.sandbox(json!({})).await;
