@@ -22,7 +22,10 @@ const WAIT: Duration = Duration::from_secs(60);
 pub(crate) async fn sandbox(client: &Client, args: SandboxArgs) -> Result<ExitCode, Failure> {
     let (view, json) = match args.command {
         SandboxCommand::Ls { all, limit, json } => {
-            list(client, all, limit, json).await?;
+            let over = [SandboxStateName::Destroyed, SandboxStateName::Failed];
+            let mut states = SandboxStateName::ALL.to_vec();
+            states.retain(|state| all || !over.contains(state));
+            list(client, states, limit, json).await?;
             return Ok(ExitCode::SUCCESS);
         }
         SandboxCommand::Create(new) => {
@@ -125,13 +128,14 @@ async fn create(client: &Client, new: SandboxNew) -> Result<SandboxView, Failure
     Ok(client.sandbox_create(&asked, &options).await?)
 }
 
-async fn list(client: &Client, all: bool, limit: u32, json: bool) -> Result<(), Failure> {
-    let over = [SandboxStateName::Destroyed, SandboxStateName::Failed];
-    let states = SandboxStateName::ALL.into_iter();
+async fn list(
+    client: &Client,
+    states: Vec<SandboxStateName>,
+    limit: u32,
+    json: bool,
+) -> Result<(), Failure> {
     let query = SandboxListQuery {
-        states: states
-            .filter(|state| all || !over.contains(state))
-            .collect(),
+        states,
         limit: Some(limit),
         ..SandboxListQuery::default()
     };
