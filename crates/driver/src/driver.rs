@@ -186,7 +186,8 @@ pub trait Driver: Send + Sync + Debug {
     /// Looks for a sandbox, also after a restart of this process. Never starts anything.
     fn find<'d>(&'d self, handle: &'d Handle) -> Doing<'d, Found>;
 
-    /// Connects to the guest. May be repeated; the newest connection is served.
+    /// Connects to the guest. May be repeated; the newest connection is served, and all of them where the
+    /// guest lives on.
     fn connect<'d>(&'d self, handle: &'d Handle) -> Doing<'d, GuestStream>;
 
     /// Waits until it has ended. For a sandbox whose guest hung up, to learn why.

@@ -2,7 +2,8 @@
 //!
 //! The guest is the small static agent inside every sandbox; the binary of this crate is that agent
 //! and this library is only what the two ends must agree on: frames, messages, and the bounds on
-//! both. What enters is a command with its confinement; what leaves is its output and how it ended.
+//! both. What enters is a command with its confinement; what leaves is its output and how it ended. A
+//! guest that lives on leaves these frames for HTTP, which needs no library of ours.
 //!
 //! This room must never import another room, start a thread, or trust what the workload writes: the
 //! process that it runs is hostile to it. It must never touch a path on the host; it only ever sees

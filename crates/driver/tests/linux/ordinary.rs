@@ -15,7 +15,10 @@ use std::path::Path;
 const UID: u32 = 61_234;
 
 /// What the run as an ordinary user may skip, and why.
-const SKIPPED: [&str; 1] = ["skipped: only root can share its mounts"];
+const SKIPPED: [&str; 2] = [
+    "skipped: only root can share its mounts",
+    "skipped: there is no python3 to listen with",
+];
 
 /// Where `newuidmap` and this process look, replaced for the case; then the tests as that user.
 const AGAIN: &str = r#"
