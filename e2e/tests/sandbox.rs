@@ -133,3 +133,109 @@ fn a_server_killed_at_every_write_point_loses_no_sandbox_and_leaves_none() {
     }
     println!("killed at {} points", points.len());
 }
+
+/// What E2B's clients send to the guest of a sandbox: which one, and what opens it.
+struct Inside<'p> {
+    place: &'p Place,
+    id: String,
+    token: String,
+}
+
+impl Inside<'_> {
+    fn new<'p>(place: &'p Place, id: &str) -> Inside<'p> {
+        let shown = ask(place, "GET", &format!("/{id}"), "");
+        Inside {
+            place,
+            id: id.trim_start_matches("sbx_").to_owned(),
+            token: shown["access_token"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+        }
+    }
+
+    fn ask(&self, method: &str, path: &str, kind: &str, body: &str) -> (u16, String) {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+             e2b-sandbox-id: {}\r\ne2b-sandbox-port: 49983\r\nx-access-token: {}\r\n\
+             content-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}",
+            self.id,
+            self.token,
+            body.len()
+        );
+        http(&self.place.state().join("cofferdam.sock"), &request)
+    }
+
+    /// The events of a command, as they came.
+    fn start(&self, script: &str) -> String {
+        let message = serde_json::json!({
+            "process": { "cmd": "/bin/sh", "args": ["-c", script] },
+            "stdin": false,
+        });
+        let message = message.to_string();
+        // The head of a frame is no flags and a length; this one's bytes are text.
+        let frame = format!("\0\0\0\u{1}\0{message:<256}");
+        let (status, answer) = self.ask(
+            "POST",
+            "/process.Process/Start",
+            "application/connect+json",
+            &frame,
+        );
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+}
+
+#[test]
+fn a_real_sandbox_keeps_its_files_and_processes_while_it_is_paused_and_its_server_dies() {
+    if let Some(why) = e2e::no_sandbox() {
+        println!("skipped: {why}");
+        return;
+    }
+    let place = Place::new();
+    let server = place.up(&["--spares", "0"], &[]);
+    let id = create(&place).expect("a sandbox");
+    let inside = Inside::new(&place, &id);
+    let answer =
+        inside.start("echo one > kept; (while :; do date +%N > beat; sleep 0.01; done) & exit 3");
+    assert!(answer.contains(r#""exitCode":3"#), "{answer}");
+    let beat = |inside: &Inside<'_>| inside.ask("GET", "/files?path=beat", "text/plain", "").1;
+    let beats = |inside: &Inside<'_>| {
+        let before = beat(inside);
+        until(|| beat(inside) != before)
+    };
+    assert!(beats(&inside));
+
+    let paused = ask(&place, "POST", &format!("/{id}/pause?wait=30s"), "");
+    match paused["state"].as_str() {
+        Some("paused") => {
+            let before = beat(&inside);
+            assert!(create(&place).is_some());
+            assert_eq!(beat(&inside), before, "nothing runs in a paused sandbox");
+            ask(&place, "POST", &format!("/{id}/resume?wait=30s"), "");
+        }
+        // Without a control group that can freeze, it is refused and runs on.
+        _ => assert_eq!(paused["code"], "pause_unsupported", "{paused}"),
+    }
+    assert!(beats(&inside));
+
+    server.kill();
+    let server = place.up(&["--spares", "0"], &[]);
+    assert!(
+        until(|| beats(&inside)),
+        "its processes went on without a server"
+    );
+    let (status, kept) = inside.ask("GET", "/files?path=kept", "text/plain", "");
+    assert_eq!((status, kept.contains("one")), (200, true), "{kept}");
+    for id in states(&place).keys() {
+        ask(&place, "DELETE", &format!("/{id}?wait=30s"), "");
+    }
+    assert!(
+        until(|| left_behind(&place).is_empty()),
+        "{:?}",
+        left_behind(&place)
+    );
+    let (_, answer) = inside.ask("GET", "/health", "text/plain", "");
+    assert!(answer.contains("was not found"), "{answer}");
+    drop(server);
+}

@@ -162,6 +162,9 @@ codes! {
     /// The sandbox is paused, or is being paused.
     SandboxPaused = "sandbox_paused", 409, false, 125,
         "resume or connect to the sandbox first";
+    /// The node of the sandbox cannot stop processes in their tracks.
+    PauseUnsupported = "pause_unsupported", 409, false, 125,
+        "extend its time instead; `cofferdam doctor` says what its node lacks";
     /// The sandbox is over, or is being taken away.
     SandboxGone = "sandbox_gone", 410, false, 125,
         "create a new sandbox; its record says why this one ended";

@@ -8,7 +8,7 @@ use crate::state::{self, State};
 use crate::{sweep, upkeep};
 use api::Code;
 use api::client::{Client, Endpoint};
-use driver::driver::Driver;
+use driver::driver::{Driver, Mode};
 use driver::fake::Fake;
 use driver::host::Host;
 use driver::linux::{Linger, Linux};
@@ -130,7 +130,7 @@ pub(crate) async fn start_here(state: &State) -> Result<(Client, Here), Failure>
     let linux = Arc::new(linux.map_err(|error| Failure::state("prepare the driver", &error))?);
     // The launcher is started while the database is opened and the node registers.
     let warming = linux.clone();
-    tokio::spawn(async move { drop(warming.warm().await) });
+    tokio::spawn(async move { drop(warming.warm(Mode::Job).await) });
     let service = service(state, Points::none())?;
     let sweeping = sweep::sweep(service.clone(), host.clone(), left);
     let sweeping = Some(tokio::spawn(sweeping));

@@ -11,6 +11,8 @@ use crate::sweep;
 use api::Code;
 use api::client::{Client, Endpoint, Token};
 use api::job::{JobListQuery, StateName};
+use api::sandbox::{SandboxListQuery, SandboxStateName};
+use driver::driver::Mode;
 use driver::host::Host;
 use model::points::Points;
 use node::{Config, Node};
@@ -54,9 +56,13 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     tokio::spawn(service::loops::run(service, stopped));
     if let Some(linux) = &linux {
         let warming = linux.clone();
+        let modes = [Mode::Job, Mode::Live { allow_root: true }];
+        let modes = modes.into_iter().take(1 + usize::from(up.sandboxes > 0));
         tokio::spawn(async move {
-            if let Err(error) = warming.warm().await {
-                tracing::error!(%error, "no sandbox can be made here; `cofferdam doctor` says why");
+            for mode in modes {
+                if let Err(error) = warming.warm(mode).await {
+                    tracing::error!(%error, "no sandbox can be made here; `cofferdam doctor` says why");
+                }
             }
         });
     }
@@ -164,29 +170,44 @@ async fn idle(state: &State, after: Option<Duration>) {
     let mut since = tokio::time::Instant::now();
     loop {
         tokio::time::sleep(IDLE_LOOK).await;
-        for name in [
-            StateName::Queued,
-            StateName::Leased,
-            StateName::Running,
-            StateName::Stopping,
-        ] {
-            let query = JobListQuery {
-                state: Some(name),
-                limit: Some(1),
-                before: None,
-            };
-            let busy = client
-                .job_list(&query)
-                .await
-                .is_ok_and(|page| !page.jobs.is_empty());
-            if busy {
-                since = tokio::time::Instant::now();
-            }
+        if is_busy(&client).await {
+            since = tokio::time::Instant::now();
         }
         if since.elapsed() >= after {
             return;
         }
     }
+}
+
+/// Whether there is a job or a sandbox that is not over.
+async fn is_busy(client: &Client) -> bool {
+    let jobs = [
+        StateName::Queued,
+        StateName::Leased,
+        StateName::Running,
+        StateName::Stopping,
+    ];
+    for state in jobs {
+        let query = JobListQuery {
+            state: Some(state),
+            limit: Some(1),
+            before: None,
+        };
+        let page = client.job_list(&query).await;
+        if page.is_ok_and(|page| !page.jobs.is_empty()) {
+            return true;
+        }
+    }
+    let over = [SandboxStateName::Destroyed, SandboxStateName::Failed];
+    let mut states = SandboxStateName::ALL.to_vec();
+    states.retain(|state| !over.contains(state));
+    let query = SandboxListQuery {
+        states,
+        limit: Some(1),
+        ..SandboxListQuery::default()
+    };
+    let page = client.sandbox_list(&query).await;
+    page.is_ok_and(|page| !page.sandboxes.is_empty())
 }
 
 /// Starts a server that outlives this process and ends when it has nothing to do.

@@ -88,19 +88,15 @@ impl Linux {
         &self.host
     }
 
-    /// Starts the launcher of the host's own root, so that the first sandbox need not wait for it.
+    /// Starts the launcher of the host's own root for such sandboxes, so that the first of them need not
+    /// wait for it.
     ///
     /// # Errors
     /// [`DriverError`] where no sandbox could be started either.
-    pub async fn warm(&self) -> Result<(), DriverError> {
+    pub async fn warm(&self, mode: Mode) -> Result<(), DriverError> {
         let root = &self.host.root;
-        let tree = tree::tree(
-            root,
-            &self.host.devices,
-            &self.dir.join("staging"),
-            Mode::Job,
-        );
-        self.launcher(&plan::launcher_name(root, Mode::Job), Start::IfNone(&tree))
+        let tree = tree::tree(root, &self.host.devices, &self.dir.join("staging"), mode);
+        self.launcher(&plan::launcher_name(root, mode), Start::IfNone(&tree))
             .await
             .map(drop)
     }

@@ -20,6 +20,7 @@ use crate::error::Fail;
 use crate::job::until;
 use crate::{Ctx, Error, Service};
 use change::{Note, apply, extend};
+use model::enforcement::Held;
 use model::event::Event;
 use model::id::SandboxId;
 use model::limits;
@@ -107,9 +108,14 @@ impl Service {
     /// Wants a sandbox paused; its node is told. Twice is once.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Conflict`] where it cannot be paused now, also `sandbox_gone`.
+    /// [`Error::NotFound`]; [`Error::Conflict`] where it cannot be paused now, also `sandbox_gone`, or
+    /// ever: `pause_unsupported`.
     pub async fn sandbox_pause(&self, ctx: &Ctx, id: &SandboxId) -> Result<SandboxRow, Error> {
         self.change(ctx, id, |tx, row, note| {
+            if row.state == SandboxState::Ready && !can_be_paused(&row) {
+                let message = "its node cannot stop what runs in the sandbox";
+                return Err(Error::conflict_of("pause_unsupported", message).into());
+            }
             let paused = apply(tx, &row, &SandboxEvent::Pause, note)?;
             Ok(paused.unwrap_or(row))
         })
@@ -273,6 +279,13 @@ fn come_to(
         S::Pausing | S::Snapshotting { .. } => Ok(row),
         S::Destroying | S::Destroyed | S::Failed { .. } => Err(gone(&row).into()),
     }
+}
+
+/// Whether its node can stop it in its tracks: the node has said so when it was ready. Of one that has not
+/// said anything, the order decides.
+pub(crate) fn can_be_paused(row: &SandboxRow) -> bool {
+    let mut clauses = row.enforcement.iter();
+    !clauses.any(|clause| clause.clause == "pause" && clause.state == Held::NotHeld)
 }
 
 /// Whether a sandbox would end later with this time to live.

@@ -319,7 +319,30 @@ fn enforced(spec: &Spec, host: &Host, limits: &Effective, groups: &[Group]) -> V
     ));
     all.push(pids(host, limits, asked.pids.is_some()));
     all.push(users(host));
+    if let Mode::Live { .. } = spec.mode {
+        all.push(pause(host));
+    }
     all
+}
+
+/// Whether the sandbox can be paused; whoever orders a pause looks at this before.
+fn pause(host: &Host) -> Enforced {
+    // Each group of version 2 can be frozen, whatever its controllers.
+    let missing = match host.cgroups {
+        Cgroups::V2 { .. } => None,
+        Cgroups::V1 { .. } | Cgroups::None { .. } => no_group(host, "freezer"),
+    };
+    let state = match missing {
+        None => Held::Held,
+        Some(_) => Held::NotHeld,
+    };
+    Enforced {
+        clause: "pause".to_owned(),
+        how: missing.unwrap_or_else(|| version_name(host).to_owned()),
+        value: None,
+        asked: false,
+        state,
+    }
 }
 
 fn privileges(mode: Mode) -> &'static str {

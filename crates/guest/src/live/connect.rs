@@ -153,6 +153,16 @@ pub(super) async fn next_bytes(
     }
 }
 
+/// How long the rest of a body is taken that nobody wants: a client that is cut off while it sends
+/// never reads why.
+const SWALLOW: Duration = Duration::from_secs(30);
+
+/// Takes the rest of a body to its end. Whoever sends for longer is cut off.
+pub(super) async fn swallow(body: &mut Incoming) {
+    let taken = async { while let Ok(Some(_)) = next_bytes(body, SWALLOW).await {} };
+    drop(tokio::time::timeout(SWALLOW, taken).await);
+}
+
 /// The message of a request that has one and is no stream.
 pub(super) async fn single<T: DeserializeOwned>(body: Incoming) -> Result<T, Failure> {
     parse(&whole(body, MESSAGE_MAX).await?)
@@ -163,6 +173,7 @@ pub(super) async fn whole(mut body: Incoming, most: usize) -> Result<BytesMut, F
     let mut all = BytesMut::new();
     while let Some(bytes) = next_bytes(&mut body, BODY_PATIENCE).await? {
         if all.len() + bytes.len() > most {
+            swallow(&mut body).await;
             let why = format!("a message has at most {most} bytes");
             return Err(Failure::new(Code::ResourceExhausted, why));
         }

@@ -23,7 +23,6 @@ use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Duration;
 
 /// Files of one request, so that its answer is bounded.
 const PARTS_MAX: usize = 4096;
@@ -235,19 +234,12 @@ fn written(path: &str, error: &io::Error) -> Failure {
     Failure::errno(path, errno)
 }
 
-/// How long the rest of a body is taken that nobody wants: a client that is cut off while it sends
-/// never reads why.
-const SWALLOW: Duration = Duration::from_secs(30);
-
 /// Puts the content of a request into the files that it names.
 pub(super) async fn answer(live: &Live, request: Request<Incoming>) -> Result<Answer, Failure> {
     let (head, mut body) = request.into_parts();
     let answered = put(live, &head, &mut body).await;
     if answered.is_err() {
-        let swallow =
-            async { while let Ok(Some(_)) = connect::next_bytes(&mut body, SWALLOW).await {} };
-        // Whoever sends for longer is cut off.
-        drop(tokio::time::timeout(SWALLOW, swallow).await);
+        connect::swallow(&mut body).await;
     }
     answered
 }

@@ -2,6 +2,7 @@
 
 use super::BATCH;
 use crate::error::Fail;
+use crate::sandbox::can_be_paused;
 use crate::sandbox::change::{Note, apply};
 use crate::{Ctx, Error, Service, locked};
 use model::id::SandboxId;
@@ -76,7 +77,7 @@ fn verdict(row: &SandboxRow, now: u64, since: u64) -> Option<(SandboxEvent, &'st
     match row.state {
         SandboxState::Requested => fail("no node took it in time"),
         SandboxState::Ready => {
-            let pause = row.spec.on_expiry == OnExpiry::Pause;
+            let pause = row.spec.on_expiry == OnExpiry::Pause && can_be_paused(row);
             Some((SandboxEvent::Expire { pause }, "its time is over"))
         }
         SandboxState::Paused => {

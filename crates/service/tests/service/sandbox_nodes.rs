@@ -2,6 +2,7 @@
 
 use crate::sandboxes::*;
 use crate::*;
+use model::enforcement::{Enforced, Held};
 use model::sandbox::{SandboxState, Want};
 use model::sandbox_spec::OnExpiry;
 use service::loops::{due_pass, prune_pass};
@@ -350,4 +351,32 @@ async fn a_poll_that_is_gone_at_any_moment_loses_no_order() {
         got.extend(works.into_iter().map(|work| work.row.id));
     }
     assert_eq!(got, made);
+}
+
+#[tokio::test]
+async fn a_sandbox_whose_node_cannot_pause_is_not_asked_to_and_ends_instead_when_its_time_is_over()
+{
+    let world = World::new();
+    let mut asked = ask();
+    asked.spec.on_expiry = OnExpiry::Pause;
+    let row = world.provisioning(asked).await;
+    let cannot = Enforced {
+        clause: "pause".to_owned(),
+        how: "no control group".to_owned(),
+        value: None,
+        asked: false,
+        state: Held::NotHeld,
+    };
+    let said = SandboxSaid::Ready {
+        driver: "linux".to_owned(),
+        enforcement: vec![cannot],
+    };
+    let row = world.says(&row, said).await;
+    let refused = world.service.sandbox_pause(&user(), &row.id).await;
+    assert_eq!(refused.unwrap_err().code(), "pause_unsupported");
+    assert_eq!(world.sandbox(&row.id).await.version, row.version);
+    world.clock.advance(TTL + 1);
+    assert_eq!(due_pass(&world.service).await.unwrap().expired, 1);
+    let row = world.sandbox(&row.id).await;
+    assert_eq!(row.state, SandboxState::Destroying);
 }
