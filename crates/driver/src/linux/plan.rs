@@ -319,14 +319,15 @@ fn enforced(spec: &Spec, host: &Host, limits: &Effective, groups: &[Group]) -> V
     ));
     all.push(pids(host, limits, asked.pids.is_some()));
     all.push(users(host));
-    if let Mode::Live { .. } = spec.mode {
-        all.push(pause(host));
-    }
+    all.extend(pause(spec, host));
     all
 }
 
 /// Whether the sandbox can be paused; whoever orders a pause looks at this before.
-fn pause(host: &Host) -> Enforced {
+fn pause(spec: &Spec, host: &Host) -> Option<Enforced> {
+    if spec.mode == Mode::Job {
+        return None;
+    }
     // Each group of version 2 can be frozen, whatever its controllers.
     let missing = match host.cgroups {
         Cgroups::V2 { .. } => None,
@@ -336,13 +337,13 @@ fn pause(host: &Host) -> Enforced {
         None => Held::Held,
         Some(_) => Held::NotHeld,
     };
-    Enforced {
+    Some(Enforced {
         clause: "pause".to_owned(),
         how: missing.unwrap_or_else(|| version_name(host).to_owned()),
         value: None,
         asked: false,
         state,
-    }
+    })
 }
 
 fn privileges(mode: Mode) -> &'static str {
