@@ -54,20 +54,17 @@ fn tests(workspace: &Workspace, filter: &[String]) -> Result<Report> {
         _ => {}
     }
     let config = workspace.root.join("xtask/nextest.toml");
-    process::run(
-        cargo(&workspace.root)
-            .args([
-                "nextest",
-                "run",
-                "--workspace",
-                "--locked",
-                "--no-fail-fast",
-            ])
-            .arg("--tool-config-file")
-            .arg(format!("xtask:{}", config.display()))
-            .args(filter)
-            .env("COFFERDAM_BIN", workspace.target.join("debug/cofferdam")),
-    )?;
+    let mut nextest = cargo(&workspace.root);
+    nextest
+        .args(["nextest", "run", "--workspace", "--locked"])
+        .args(["--no-fail-fast", "--tool-config-file"])
+        .arg(format!("xtask:{}", config.display()))
+        .args(filter)
+        .env("COFFERDAM_BIN", workspace.target.join("debug/cofferdam"));
+    if let Some(python) = install::e2b_python(&workspace.target) {
+        nextest.env("COFFERDAM_E2B_PYTHON", python);
+    }
+    process::run(&mut nextest)?;
     let report = Report::read(&junit)?;
     let problems = skips::judge(&report, &workspace.root.join("xtask/skips.txt"))?;
     if !problems.is_empty() {

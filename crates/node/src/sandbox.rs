@@ -11,14 +11,16 @@ use crate::job::{chain, insist};
 use crate::{Node, convert};
 use api::attach::LinkOpen;
 use api::node::{SandboxLife, SandboxRef, SandboxReport, SandboxSaid, SandboxWant, SandboxWork};
+use bytes::BytesMut;
 use driver::driver::Handle;
+use driver::guest::GuestStream;
 use make::Made;
 use model::id::SandboxId;
 use record::Record;
 use std::collections::HashMap;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::io::copy_bidirectional_with_sizes;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::watch;
 
 pub(crate) use record::{known, recover};
@@ -34,6 +36,13 @@ pub(crate) struct Keeper {
     /// How its guest is reached.
     handle: Handle,
 }
+
+/// How long a guest may go on to answer after its client has said all, or has gone: as long as it may be
+/// silent towards the door.
+const AFTER_CLIENT: Duration = Duration::from_secs(20 * 60);
+
+/// Bytes that are copied at once: one of the guest's frames, and few enough for a thousand connections.
+const COPY_BYTES: usize = 64 * 1024;
 
 /// What a keeper is told.
 #[derive(Debug, Clone)]
@@ -149,25 +158,55 @@ pub(crate) async fn extend(node: &Node, lives: Vec<SandboxLife>) {
 }
 
 /// Connects a client with the guest of a sandbox. What cannot be reached is closed.
-pub(crate) fn link(node: &Node, id: &str, mut open: LinkOpen) {
+pub(crate) fn link(node: &Node, id: &str, open: LinkOpen) {
     let Some(handle) = node.kept().get(id).map(|keeper| keeper.handle.clone()) else {
         return;
     };
     let connecting = node.clone();
     node.inner.tasks.spawn(async move {
         match connecting.inner.driver.connect(&handle).await {
-            Ok(mut guest) => {
-                let (io, size) = (&mut open.io, api::attach::BUFFER_BYTES);
-                let copied = copy_bidirectional_with_sizes(io, &mut guest, size, size);
-                // Whoever hangs up first ends it; how it went is between the two.
-                drop(copied.await);
-            }
+            Ok(guest) => carry(open.io, guest).await,
             Err(error) => {
                 let error = chain(&error);
                 tracing::debug!(sandbox.id = %handle.id, error, "a guest cannot be reached");
             }
         }
     });
+}
+
+/// Carries bytes both ways until the guest has hung up. A guest that has answered need not read what is
+/// still sent to it, so an error on the way to it is none on the way back.
+async fn carry(client: DuplexStream, guest: GuestStream) {
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_guest, mut to_guest) = tokio::io::split(guest);
+    let up = async {
+        drop(copy(&mut from_client, &mut to_guest).await);
+        drop(to_guest.shutdown().await);
+        // A client that is gone looks like one that has nothing more to say.
+        tokio::time::sleep(AFTER_CLIENT).await;
+    };
+    let down = async {
+        drop(copy(&mut from_guest, &mut to_client).await);
+        drop(to_client.shutdown().await);
+    };
+    tokio::select! {
+        () = up => {}
+        () = down => {}
+    }
+}
+
+/// Copies to the end. Unlike tokio's, this writes what it has read before it reads on, so that an error of
+/// the reader does not swallow what came before it.
+async fn copy(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+) -> std::io::Result<()> {
+    let mut buffer = BytesMut::with_capacity(COPY_BYTES);
+    while from.read_buf(&mut buffer).await? > 0 {
+        to.write_all_buf(&mut buffer).await?;
+        buffer.reserve(COPY_BYTES);
+    }
+    Ok(())
 }
 
 /// Starts a keeper.

@@ -409,3 +409,16 @@ async fn orphans_are_reaped() {
     assert!(alone, "{:?}", processes_in(pid_ns));
     served.destroy().await;
 }
+
+#[tokio::test]
+async fn more_commands_than_may_run_at_once_may_follow_each_other() {
+    let world = world!();
+    let served = world.serve(false).await;
+    // Those that have ended are remembered for half a minute, and these take less.
+    for _ in 0..1100 {
+        let request = json!({"process": {"cmd": "/bin/true"}});
+        let (_, code) = served.start_with(request, &[]).await.run().await;
+        assert_eq!(code, 0);
+    }
+    served.destroy().await;
+}

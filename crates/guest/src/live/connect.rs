@@ -128,10 +128,13 @@ impl Requests {
         }
     }
 
-    /// The only message of a request whose answer is a stream.
+    /// The only message of a request whose answer is a stream. What is left of the request, which is its
+    /// end, is taken beside the answer: a connection that is closed before loses what was said over it.
     pub(super) async fn only<T: DeserializeOwned>(mut self) -> Result<T, Failure> {
         let missing = || Failure::invalid("the request has no message");
-        self.next().await?.ok_or_else(missing)
+        let message = self.next().await?.ok_or_else(missing);
+        tokio::task::spawn_local(async move { swallow(&mut self.body).await });
+        message
     }
 }
 

@@ -72,8 +72,8 @@ pub(super) struct Process {
     pub(super) terminal: Option<Rc<Stream>>,
     subscribers: RefCell<Vec<mpsc::Sender<Bytes>>>,
     end: OnceCell<Bytes>,
-    /// One of [`PROCESSES_MAX`].
-    pub(super) slot: Rc<()>,
+    /// One of [`PROCESSES_MAX`], as long as it runs.
+    pub(super) slot: RefCell<Option<Rc<()>>>,
 }
 
 impl Process {
@@ -285,7 +285,7 @@ pub(super) async fn launch(
         terminal: terminal.map_err(broken)?.map(Rc::new),
         subscribers: RefCell::default(),
         end: OnceCell::new(),
-        slot,
+        slot: RefCell::new(Some(slot)),
     });
     let mut processes = live.processes.borrow_mut();
     // A number that is used again is nobody's old process.
@@ -358,14 +358,17 @@ fn not_started(failure: &StartFailure) -> Failure {
 pub(super) fn retire(live: &Rc<Live>, process: Rc<Process>) {
     let mut processes = live.processes.borrow_mut();
     processes.running.remove(&process.pid);
+    process.slot.take();
     if processes.ended.len() >= ENDED_MAX {
         processes.ended.pop_front();
     }
-    processes.ended.push_back(process.clone());
+    let remembered = Rc::downgrade(&process);
+    processes.ended.push_back(process);
     let live = live.clone();
     tokio::task::spawn_local(async move {
         tokio::time::sleep(ENDED_FOR).await;
         let mut processes = live.processes.borrow_mut();
-        processes.ended.retain(|ended| !Rc::ptr_eq(ended, &process));
+        let is_it = |ended: &Rc<Process>| std::ptr::eq(Rc::as_ptr(ended), remembered.as_ptr());
+        processes.ended.retain(|ended| !is_it(ended));
     });
 }

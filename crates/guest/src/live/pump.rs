@@ -136,12 +136,12 @@ async fn pump(
         left = left.saturating_sub(bytes.len() as u64);
         process.publish(output.event(&bytes)).await;
     }
-    tokio::task::spawn_local(swallow(stream, process.slot.clone()));
+    tokio::task::spawn_local(swallow(stream, process.slot.borrow().clone()));
 }
 
 /// Reads on and forgets, because a process that writes to a closed pipe dies. As long as this goes on,
 /// the ended process counts as one that runs.
-async fn swallow(stream: Rc<Stream>, _slot: Rc<()>) {
+async fn swallow(stream: Rc<Stream>, _slot: Option<Rc<()>>) {
     while read(&stream, CHUNK).await.is_some() {}
 }
 

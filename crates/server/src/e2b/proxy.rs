@@ -116,7 +116,12 @@ fn dial(app: &App, sandbox: &Reachable, target: &Target) -> Result<DuplexStream,
 
 fn unanswered(target: &Target, error: &Broken) -> Refusal {
     // A workload can cause as many of these as it likes.
-    tracing::debug!(sandbox.id = target.id, port = target.port, %error, "a sandbox did not answer");
+    tracing::debug!(
+        sandbox.id = target.id,
+        port = target.port,
+        ?error,
+        "a sandbox did not answer"
+    );
     match error {
         Broken::Closed(_) => Refusal::closed_port(target),
         Broken::Http(_) | Broken::Late => Refusal::no_answer(&target.id),
