@@ -17,6 +17,7 @@ mod control;
 pub(crate) mod find;
 pub(crate) mod keys;
 mod line;
+mod measure;
 pub(crate) mod places;
 mod proxy;
 mod query;

@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use service::{Ctx, SandboxFilter, SandboxRow};
 
+use super::measure;
 use super::query::List;
 use super::refusal::Refusal;
 use super::wire::{self, Change, NewSandbox, Refresh, TEMPLATES, Timeout};
@@ -273,14 +274,15 @@ async fn refresh(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Nothing is measured over time yet, and a list without samples says so.
+/// What it uses now, as the only sample: nothing is kept over time yet.
 async fn metrics(
     State(app): State<App>,
     Extension(ctx): Extension<Ctx>,
     Named(id): Named,
 ) -> Answered {
-    live(&app, &ctx, &id).await?;
-    Ok(Answer(json!([])).into_response())
+    let row = live(&app, &ctx, &id).await?;
+    let samples: Vec<_> = measure::sample(&app, &row).await.into_iter().collect();
+    Ok(Answer(samples).into_response())
 }
 
 async fn logs(

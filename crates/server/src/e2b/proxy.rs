@@ -20,6 +20,7 @@ use super::line::{Broken, Line, Patience};
 use super::places::{self, Place};
 use super::refusal::Refusal;
 use crate::App;
+use crate::links::NoLink;
 
 /// Each way's buffer between the server and a node: what a guest's pipe holds.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -57,7 +58,8 @@ pub(crate) async fn pass(
         clean::stay(&mut parts.headers);
     }
     let request = Request::from_parts(forwarded(parts), Body::new(body));
-    let stream = dial(app, sandbox, target)?;
+    let stream = dial(app, &sandbox.node, &sandbox.id);
+    let stream = stream.map_err(|_| Refusal::no_answer(&target.id))?;
     let broken = |error| unanswered(target, &error);
     let line = if to_guest {
         Line::to_guest(stream, Patience::USUAL).await
@@ -99,17 +101,15 @@ fn forwarded(mut parts: Parts) -> Parts {
     parts
 }
 
-fn dial(app: &App, sandbox: &Reachable, target: &Target) -> Result<DuplexStream, Refusal> {
+/// A stream to the guest of a sandbox, by its node.
+pub(crate) fn dial(app: &App, node: &NodeId, sandbox: &SandboxId) -> Result<DuplexStream, NoLink> {
     let (ours, theirs) = tokio::io::duplex(BUFFER_BYTES);
-    let open = LinkOpen {
-        target: LinkTarget::Sandbox {
-            id: sandbox.id.to_string(),
-        },
-        io: theirs,
+    let target = LinkTarget::Sandbox {
+        id: sandbox.to_string(),
     };
-    app.links.open(&sandbox.node, open).map_err(|error| {
-        tracing::warn!(sandbox.id = %sandbox.id, %error, "failed to reach a sandbox");
-        Refusal::no_answer(&target.id)
+    let open = LinkOpen { target, io: theirs };
+    app.links.open(node, open).inspect_err(|error| {
+        tracing::warn!(sandbox.id = %sandbox, %error, "failed to reach a sandbox");
     })?;
     Ok(ours)
 }

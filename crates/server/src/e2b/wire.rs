@@ -14,6 +14,7 @@ use serde_json::Value;
 use service::{Event, SandboxAsk, SandboxRow};
 
 use super::keys;
+use super::measure::Said;
 use super::refusal::Refusal;
 
 /// The version of envd whose routes the guest has. It tells the clients what they may use.
@@ -342,6 +343,42 @@ pub(crate) fn listed(row: &SandboxRow) -> Listed {
         state: state(&row.state),
         envd_version: ENVD_VERSION,
         metadata: metadata.map(|(k, v)| (k.clone(), v.clone())).collect(),
+    }
+}
+
+/// What a sandbox uses at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Metric {
+    timestamp: String,
+    timestamp_unix: u64,
+    cpu_count: u32,
+    cpu_used_pct: f64,
+    mem_used: u64,
+    mem_total: u64,
+    mem_cache: u64,
+    disk_used: u64,
+    disk_total: u64,
+}
+
+/// A sample, of what the guest said and what the limits allow.
+pub(crate) fn metric(row: &SandboxRow, said: &Said, now_ms: u64) -> Metric {
+    let asked = &row.spec.limits;
+    let millis = asked.cpu_millis.unwrap_or(limits::CPU_DEFAULT_MILLIS);
+    let mem_total = asked.memory_bytes.unwrap_or(limits::MEMORY_DEFAULT_BYTES);
+    let disk_total = asked.disk_bytes.unwrap_or(said.disk_total);
+    let cpu_count = millis.div_ceil(1000);
+    let most = f64::from(cpu_count) * 100.0;
+    Metric {
+        timestamp: time(now_ms),
+        timestamp_unix: now_ms / 1000,
+        cpu_count,
+        cpu_used_pct: said.cpu_used_pct.clamp(0.0, most),
+        mem_used: said.mem_used.min(mem_total),
+        mem_total,
+        mem_cache: said.mem_cache.min(mem_total),
+        disk_used: said.disk_used.min(disk_total),
+        disk_total,
     }
 }
 

@@ -57,7 +57,7 @@ async fn a_sandbox_lives_as_the_clients_expect() {
 }
 
 #[tokio::test]
-async fn logs_are_what_happened_and_metrics_are_none() {
+async fn logs_are_what_happened_and_metrics_are_what_is_used_now_within_the_limits() {
     let world = World::new().await;
     let id = world.sandbox(json!({})).await.id;
     let get = async |path: String| {
@@ -71,7 +71,20 @@ async fn logs_are_what_happened_and_metrics_are_none() {
     assert_eq!(logs["logs"][0]["line"], "sandbox.requested");
     let logs = get(format!("/v2/sandboxes/{id}/logs")).await;
     assert_eq!(logs["logs"][0]["level"], "info");
-    assert_eq!(get(format!("/sandboxes/{id}/metrics")).await, json!([]));
+    let metrics = get(format!("/sandboxes/{id}/metrics")).await;
+    let [now] = metrics.as_array().unwrap().as_slice() else {
+        panic!("one sample: {metrics}")
+    };
+    assert_eq!(
+        (&now["cpuUsedPct"], &now["cpuCount"]),
+        (&json!(100.0), &json!(1))
+    );
+    let memory = json!(model::limits::MEMORY_DEFAULT_BYTES);
+    assert_eq!((&now["memUsed"], &now["memTotal"]), (&memory, &memory));
+    assert_eq!(
+        (&now["diskUsed"], &now["diskTotal"]),
+        (&json!(7), &json!(9))
+    );
 }
 
 #[tokio::test]

@@ -86,6 +86,11 @@ async fn answer(guest: Arc<Guest>, mut request: Request<Incoming>) -> Response<F
     let body = request.into_body().collect().await.unwrap().to_bytes();
     match (method.as_str(), path.as_str()) {
         ("GET", "/health") => reply(204, "text/plain", ""),
+        // More than any sandbox has: a guest may say what it likes.
+        ("GET", "/metrics") => json_reply(
+            200,
+            &json!({"cpu_used_pct": 1e300, "mem_used": u64::MAX, "disk_used": 7, "disk_total": 9}),
+        ),
         ("POST", "/files") => {
             let name = parameter(&query, "path");
             guest.files.lock().unwrap().insert(name.clone(), part(body));

@@ -21,7 +21,7 @@ assert s.get_host(3000) == f"3000-{s.sandbox_id}.localhost:{os.environ['PORT']}"
 assert [x.sandbox_id for x in Sandbox.list(query=SandboxQuery(metadata={"k 1": "v"})).next_items()] == [s.sandbox_id]
 assert s.get_info().metadata == {"k 1": "v"}
 s.set_timeout(30)
-assert s.get_metrics() == []
+assert [m.disk_total for m in s.get_metrics()] == [9]
 same = Sandbox.connect(s.sandbox_id)
 assert same.sandbox_id == s.sandbox_id
 s.pause()
