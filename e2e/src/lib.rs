@@ -212,6 +212,18 @@ impl Drop for Server {
     }
 }
 
+/// The points that a server with `COFFERDAM_DIE_AT=trace` has visited, by its log: `NAME#N` for the Nth time.
+pub fn visited(log: &str) -> Vec<String> {
+    let mut seen = std::collections::HashMap::<&str, u32>::new();
+    let names = log.lines().filter_map(|line| line.split("point ").nth(1));
+    let numbered = names.map(|name| {
+        let count = seen.entry(name).or_default();
+        *count += 1;
+        format!("{name}#{count}")
+    });
+    numbered.collect()
+}
+
 /// Looks until it is so, or patience ends.
 pub fn until(mut so: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + PATIENCE;
@@ -279,7 +291,7 @@ pub fn left_behind(place: &Place) -> Vec<String> {
 }
 
 /// The first processes of the sandboxes of a state directory: the children of its launchers.
-fn guests(state: &Path) -> Vec<Pid> {
+pub fn guests(state: &Path) -> Vec<Pid> {
     let state = state.to_string_lossy();
     let numbers = entries(Path::new("/proc"));
     let pids = numbers

@@ -1,7 +1,7 @@
 //! Killed at any moment, started again: every job is finished or runs again as its retry rule says, and
 //! nothing is left behind.
 
-use e2e::{Place, Server, http, left_behind, no_sandbox, until};
+use e2e::{Place, Server, http, left_behind, no_sandbox, until, visited};
 use std::collections::BTreeMap;
 
 const JOBS: usize = 2;
@@ -89,24 +89,16 @@ fn scenario(place: &Place, server: &mut Server) -> Vec<String> {
 }
 
 /// The points that the scenario visits, each as often as it does.
-fn visited() -> Vec<String> {
+fn points() -> Vec<String> {
     let place = Place::new();
     let mut server = place.up(&["--driver", "fake"], &[("COFFERDAM_DIE_AT", "trace")]);
     scenario(&place, &mut server);
-    let (_, log) = server.end();
-    let mut seen = BTreeMap::<String, u32>::new();
-    let mut points = Vec::new();
-    for name in log.lines().filter_map(|line| line.split("point ").nth(1)) {
-        let count = seen.entry(name.to_owned()).or_default();
-        *count += 1;
-        points.push(format!("{name}#{count}"));
-    }
-    points
+    visited(&server.end().1)
 }
 
 #[test]
 fn a_server_killed_at_every_write_point_loses_nothing_and_leaves_nothing() {
-    let points = visited();
+    let points = points();
     let names: std::collections::BTreeSet<&str> = points
         .iter()
         .filter_map(|point| point.split('#').next())

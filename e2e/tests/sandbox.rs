@@ -1,7 +1,7 @@
 //! Sandboxes that live on, and their supervisor killed at any moment: none is lost that stands, none is
 //! stuck on its way, and nothing is left of those that were to go.
 
-use e2e::{Place, Server, http, left_behind, until};
+use e2e::{Place, Server, guests, http, left_behind, no_sandbox, until, visited};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -90,25 +90,16 @@ fn check(place: &Place, known: &[String], point: &str) {
 }
 
 /// The points that the scenario visits, each as often as it does.
-fn visited() -> Vec<String> {
+fn points() -> Vec<String> {
     let place = Place::new();
     let mut server = place.up(&FAKE, &[("COFFERDAM_DIE_AT", "trace")]);
     scenario(&place, &mut server);
-    let (_, log) = server.end();
-    let mut seen = BTreeMap::<String, u32>::new();
-    let names = log.lines().filter_map(|line| line.split("point ").nth(1));
-    names
-        .map(|name| {
-            let count = seen.entry(name.to_owned()).or_default();
-            *count += 1;
-            format!("{name}#{count}")
-        })
-        .collect()
+    visited(&server.end().1)
 }
 
 #[test]
 fn a_server_killed_at_every_write_point_loses_no_sandbox_and_leaves_none() {
-    let points = visited();
+    let points = points();
     let names: BTreeSet<&str> = points
         .iter()
         .filter_map(|point| point.split('#').next())
@@ -188,7 +179,7 @@ impl Inside<'_> {
 
 #[test]
 fn a_real_sandbox_keeps_its_files_and_processes_while_it_is_paused_and_its_server_dies() {
-    if let Some(why) = e2e::no_sandbox() {
+    if let Some(why) = no_sandbox() {
         println!("skipped: {why}");
         return;
     }
@@ -238,4 +229,23 @@ fn a_real_sandbox_keeps_its_files_and_processes_while_it_is_paused_and_its_serve
     let (_, answer) = inside.ask("GET", "/health", "text/plain", "");
     assert!(answer.contains("was not found"), "{answer}");
     drop(server);
+}
+
+#[test]
+fn a_sandbox_that_falls_while_somebody_takes_it_away_is_gone_at_once() {
+    if let Some(why) = no_sandbox() {
+        println!("skipped: {why}");
+        return;
+    }
+    let place = Place::new();
+    let _server = place.up(&["--spares", "0"], &[]);
+    for round in 0..20 {
+        let id = create(&place).expect("a sandbox");
+        for guest in guests(&place.state()) {
+            rustix::process::kill_process(guest, rustix::process::Signal::KILL).expect("it lives");
+        }
+        // Far less than the time between two heartbeats, with which the order comes again.
+        let gone = ask(&place, "DELETE", &format!("/{id}?wait=10s"), "");
+        assert_eq!(gone["state"], "destroyed", "round {round}: {gone}");
+    }
 }

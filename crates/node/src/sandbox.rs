@@ -225,7 +225,7 @@ fn begin(node: &Node, kept: &mut Kept, first: Order, id: String, handle: Handle)
 async fn keep(node: Node, id: String, mut handle: Handle, mut orders: watch::Receiver<Order>) {
     loop {
         let order = orders.borrow_and_update().clone();
-        let next = match &order {
+        let mut next = match &order {
             Order::Nothing(_) => None,
             Order::Drop(_) => Some(Next::Gone(None)),
             Order::Work(work) => Some(carry_out(&node, work, &mut handle).await),
@@ -233,36 +233,39 @@ async fn keep(node: Node, id: String, mut handle: Handle, mut orders: watch::Rec
         if let Some(keeper) = node.kept().get_mut(&id) {
             keeper.handle = handle.clone();
         }
-        let gone = match next {
-            None => false,
-            Some(Next::Stays(said)) => {
-                say(&node, &id, order.epoch(), said).await;
-                false
-            }
-            Some(Next::Gone(said)) => {
-                take_away(&node, &handle).await;
-                record::forget(&node, &id);
-                if let Some(said) = said {
-                    say(&node, &id, order.epoch(), said).await;
-                }
-                true
-            }
-        };
-        if gone {
-            node.kept().remove(&id);
-            node.inner.freed.notify_one();
-            return;
+        if let Some(Next::Stays(said)) = next {
+            say(&node, &id, order.epoch(), said).await;
+            next = None;
         }
-        if let Some(why) = wait(&node, &handle, &mut orders).await {
-            let epoch = orders.borrow().epoch();
-            take_away(&node, &handle).await;
-            record::forget(&node, &id);
-            say(&node, &id, epoch, SandboxSaid::Failed { why }).await;
-            node.kept().remove(&id);
-            node.inner.freed.notify_one();
+        let said = match next {
+            Some(Next::Gone(said)) => said,
+            Some(Next::Stays(_)) | None => match wait(&node, &handle, &mut orders).await {
+                Some(why) => Some(SandboxSaid::Failed { why }),
+                None => continue,
+            },
+        };
+        take_away(&node, &handle).await;
+        record::forget(&node, &id);
+        if let Some(said) = said {
+            say(&node, &id, order.epoch(), said).await;
+        }
+        if leave(&node, &id, &orders) {
             return;
         }
     }
+}
+
+/// Ends a keeper, unless an order has come since the last one that it took: who wants a sandbox gone at the
+/// moment at which it ends by itself would else wait for a heartbeat.
+fn leave(node: &Node, id: &str, orders: &watch::Receiver<Order>) -> bool {
+    let mut kept = node.kept();
+    // Looked at under the lock under which orders come.
+    if orders.has_changed().unwrap_or(false) {
+        return false;
+    }
+    kept.remove(id);
+    node.inner.freed.notify_one();
+    true
 }
 
 /// Waits for the next order; or says why the sandbox has ended without one.

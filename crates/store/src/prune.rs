@@ -89,9 +89,19 @@ pub fn tenants(
     after: Option<&TenantId>,
     limit: u32,
 ) -> Result<Vec<TenantId>, StoreError> {
-    let mut found: Vec<TenantId> = Vec::new();
-    // One step of the index for each; a list of distinct ones would read all of it.
     let sql = "SELECT tenant FROM job WHERE tenant > $1 ORDER BY tenant LIMIT 1";
+    tenants_of(tx, sql, after, limit)
+}
+
+/// Tenants one by one, each with the statement that finds the next: one step of an index for each, where a
+/// list of distinct ones would read all of it.
+pub(crate) fn tenants_of(
+    tx: &mut Tx<'_>,
+    sql: &'static str,
+    after: Option<&TenantId>,
+    limit: u32,
+) -> Result<Vec<TenantId>, StoreError> {
+    let mut found: Vec<TenantId> = Vec::new();
     while found.len() < limit as usize {
         let last = found.last().or(after).map_or("", TenantId::as_str);
         match tx.query_one(sql, &[last.into()])? {

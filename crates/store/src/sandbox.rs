@@ -640,15 +640,6 @@ pub fn tenants(
     after: Option<&TenantId>,
     limit: u32,
 ) -> Result<Vec<TenantId>, StoreError> {
-    let mut found: Vec<TenantId> = Vec::new();
-    // One step of the index for each; a list of distinct ones would read all of it.
     let sql = "SELECT tenant FROM sandbox WHERE tenant > $1 ORDER BY tenant LIMIT 1";
-    while found.len() < limit as usize {
-        let last = found.last().or(after).map_or("", TenantId::as_str);
-        match tx.query_one(sql, &[last.into()])? {
-            Some(row) => found.push(row.parsed("tenant")?),
-            None => break,
-        }
-    }
-    Ok(found)
+    crate::prune::tenants_of(tx, sql, after, limit)
 }
