@@ -230,8 +230,13 @@ fn variable(option: &str, pair: &str) -> Result<(String, String), Failure> {
     let split = pair.split_once('=').filter(|(name, _)| !name.is_empty());
     let wrong = || {
         let message = format!("{option} takes KEY=VALUE, not `{pair}`");
-        let hint = "nothing of your environment is passed on by itself; for one of your variables write \
-                    --env \"NAME=$NAME\"";
+        let hint = match option {
+            "--env" => {
+                "nothing of your environment is passed on by itself; for one of your variables write \
+                 --env \"NAME=$NAME\""
+            }
+            _ => "write a name, `=`, and a value, which may be empty",
+        };
         Failure::new(Code::InvalidArgument, message).hint(hint)
     };
     let (name, value) = split.ok_or_else(wrong)?;

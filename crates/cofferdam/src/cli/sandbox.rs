@@ -103,6 +103,10 @@ fn about(id: &str) -> impl Fn(ClientError) -> Failure {
 }
 
 async fn create(client: &Client, new: SandboxNew) -> Result<SandboxView, Failure> {
+    if new.ttl == Some(Duration::ZERO) {
+        let failure = Failure::new(Code::LimitZero, "--ttl must not be 0");
+        return Err(failure.hint("leave it out to get 15 minutes, or say how long"));
+    }
     let asked = SandboxCreate {
         name: new.name,
         metadata: variables("--metadata", &new.metadata)?,
