@@ -8,7 +8,7 @@ use model::spec::AskedLimits;
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 use std::future::Future;
-
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -28,7 +28,14 @@ pub struct Spec {
     pub life: Duration,
     /// What it is for.
     pub mode: Mode,
+    /// Directories that [`Driver::save`] made, the oldest first: what was written in them is there from the
+    /// start. At most [`LAYERS_MAX`].
+    pub layers: Vec<PathBuf>,
 }
+
+/// Layers of one sandbox. The kernel's overlay takes 500 (`OVL_MAX_STACK` in its `fs/overlayfs`), but each
+/// is looked at for each name that is not there, and one option of a mount is at most a page long.
+pub const LAYERS_MAX: usize = 16;
 
 /// What a sandbox is for, which decides what is mounted in it and what its guest keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -139,6 +146,12 @@ pub enum DriverError {
     /// Nothing here stops processes so that they do not notice.
     #[error("pause the sandbox: no control group can freeze it here")]
     CannotPause,
+    /// What is written here cannot be copied, and why.
+    #[error("save the sandbox: {why}")]
+    CannotSave {
+        /// For a person.
+        why: String,
+    },
     /// The handle is of another driver or version.
     #[error("read the handle of driver {driver}, version {version}")]
     Handle {
@@ -202,6 +215,14 @@ pub trait Driver: Send + Sync + Debug {
     /// # Errors
     /// [`DriverError::CannotPause`] where this machine cannot, which changes nothing.
     fn pause<'d>(&'d self, handle: &'d Handle, paused: bool) -> Doing<'d, ()>;
+
+    /// Copies what was written in a paused sandbox into `to`, a directory that is not there yet: a layer for
+    /// [`Spec::layers`], together with those of this sandbox. Gives the bytes of the copy. What an attempt
+    /// that failed has left of `to` is the caller's to remove.
+    ///
+    /// # Errors
+    /// [`DriverError::CannotSave`] where this machine cannot, which changes nothing.
+    fn save<'d>(&'d self, handle: &'d Handle, to: &'d Path) -> Doing<'d, u64>;
 
     /// What it has used so far. Only while it is not destroyed.
     fn counted<'d>(&'d self, handle: &'d Handle) -> Doing<'d, Counted>;

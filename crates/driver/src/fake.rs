@@ -158,6 +158,14 @@ impl Driver for Fake {
         Box::pin(async { Ok(()) })
     }
 
+    /// A pretence: a directory with nothing in it.
+    fn save<'d>(&'d self, _handle: &'d Handle, to: &'d Path) -> Doing<'d, u64> {
+        Box::pin(async move {
+            std::fs::create_dir(to).map_err(broken)?;
+            Ok(0)
+        })
+    }
+
     fn counted<'d>(&'d self, _handle: &'d Handle) -> Doing<'d, Counted> {
         Box::pin(async { Ok(Counted::default()) })
     }

@@ -314,6 +314,11 @@ impl Driver for Linux {
         Box::pin(self.freeze(handle, paused))
     }
 
+    fn save<'d>(&'d self, _handle: &'d Handle, _to: &'d Path) -> Doing<'d, u64> {
+        let why = "this driver does not keep what is written yet".to_owned();
+        Box::pin(async { Err(DriverError::CannotSave { why }) })
+    }
+
     fn counted<'d>(&'d self, handle: &'d Handle) -> Doing<'d, Counted> {
         Box::pin(async move {
             let body = self.body(handle)?;

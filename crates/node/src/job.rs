@@ -206,6 +206,7 @@ impl Job {
             limits: convert::limits(self.spec.limits),
             life: self.life(),
             mode: Mode::Job,
+            layers: Vec::new(),
         };
         self.node
             .inner

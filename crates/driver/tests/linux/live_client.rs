@@ -44,6 +44,7 @@ impl World {
     pub(crate) async fn serve(&self, allow_root: bool) -> Served<'_> {
         let spec = Spec {
             mode: Mode::Live { allow_root },
+            layers: Vec::new(),
             ..spec(DEFAULTS)
         };
         self.serve_with(spec, allow_root).await

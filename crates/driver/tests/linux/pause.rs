@@ -14,6 +14,7 @@ const BUSY: &str = "(while :; do :; done) & echo ready; while :; do :; done";
 fn living_on() -> Spec {
     Spec {
         mode: Mode::Live { allow_root: false },
+        layers: Vec::new(),
         ..spec(DEFAULTS)
     }
 }

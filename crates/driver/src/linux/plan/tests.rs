@@ -45,6 +45,7 @@ fn spec(limits: AskedLimits) -> Spec {
         limits,
         life: Duration::from_secs(60),
         mode: Mode::Job,
+        layers: Vec::new(),
     }
 }
 
