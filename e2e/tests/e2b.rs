@@ -1,6 +1,7 @@
-//! The real SDK of E2B against the real binary and real sandboxes.
+//! The real SDKs of E2B against the real binary and real sandboxes.
 
 use e2e::{Place, no_sandbox, until};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Exported variables as `cofferdam env` prints them.
@@ -17,37 +18,72 @@ fn variables(place: &Place) -> Vec<(String, String)> {
     clippy::disallowed_methods,
     reason = "the environment is cleared at once, and the program is the test's"
 )]
-fn python(path: &std::ffi::OsStr) -> Command {
+fn program(path: &Path) -> Command {
     let mut command = Command::new(path);
     command.env_clear().stdin(Stdio::null());
     command
 }
 
+/// The places in a list like `PATH`; none when nobody has set it, or nothing could be installed.
+fn places(variable: &str) -> Vec<PathBuf> {
+    let list = std::env::var_os(variable).unwrap_or_default();
+    let paths = std::env::split_paths(&list);
+    paths.filter(|path| !path.as_os_str().is_empty()).collect()
+}
+
+/// Runs each command against a server of its own, with the variables that `cofferdam env e2b` prints.
+fn all_is_well(commands: Vec<Command>) {
+    for mut command in commands {
+        let place = Place::new();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = free.local_addr().expect("an address").to_string();
+        drop(free);
+        let mut up = place.command(&["up", "--listen", &address, "--spares", "0"]);
+        let mut up = up.stderr(Stdio::null()).spawn().expect("a server");
+        assert!(until(|| std::net::TcpStream::connect(&address).is_ok()));
+        let output = command.envs(variables(&place)).output();
+        drop(up.kill());
+        drop(up.wait());
+        let output = output.expect("an interpreter");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command:?}: {text}");
+    }
+}
+
 #[test]
-fn the_python_sdk_does_in_real_sandboxes_what_its_users_do_in_a_day() {
+fn the_python_sdks_do_in_real_sandboxes_what_their_users_do_in_a_day() {
     if let Some(why) = no_sandbox() {
         println!("skipped: {why}");
         return;
     }
-    let Some(path) = std::env::var_os("COFFERDAM_E2B_PYTHON") else {
+    let pythons = places("COFFERDAM_E2B_PYTHON");
+    if pythons.is_empty() {
         println!("skipped: COFFERDAM_E2B_PYTHON names no Python with the SDK of E2B");
-        return;
+    }
+    let command = |path: PathBuf| {
+        let mut command = program(&path);
+        command.args(["-c", include_str!("e2b.py")]);
+        command
     };
-    let place = Place::new();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = free.local_addr().expect("an address").to_string();
-    drop(free);
-    let mut up = place.command(&["up", "--listen", &address, "--spares", "0"]);
-    let mut up = up.stderr(Stdio::null()).spawn().expect("a server");
-    assert!(until(|| std::net::TcpStream::connect(&address).is_ok()));
-    let mut command = python(&path);
-    command
-        .args(["-c", include_str!("e2b.py")])
-        .envs(variables(&place));
-    let output = command.output();
-    drop(up.kill());
-    drop(up.wait());
-    let output = output.expect("a Python");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}");
+    all_is_well(pythons.into_iter().map(command).collect());
+}
+
+#[test]
+fn the_javascript_sdks_do_in_real_sandboxes_what_their_users_do_in_a_day() {
+    if let Some(why) = no_sandbox() {
+        println!("skipped: {why}");
+        return;
+    }
+    let dirs = places("COFFERDAM_E2B_JS");
+    if dirs.is_empty() {
+        println!("skipped: COFFERDAM_E2B_JS names no directory with the SDK of E2B");
+    }
+    let command = |dir: PathBuf| {
+        let mut command = program(Path::new("node"));
+        command
+            .args(["--input-type=module", "-e", include_str!("e2b.mjs")])
+            .current_dir(dir);
+        command
+    };
+    all_is_well(dirs.into_iter().map(command).collect());
 }

@@ -54,37 +54,6 @@ const THINGS: &[Thing] = &[
     },
 ];
 
-/// The SDK of E2B that the door for its clients was last checked with.
-const E2B: &str = "e2b==2.63.0";
-
-/// A Python with the SDK of E2B, in an environment of its own below `target`. Without the network there is
-/// none, and the tests that need it say that they were skipped.
-pub(crate) fn e2b_python(target: &Path) -> Option<PathBuf> {
-    let dir = target.join("e2b-python");
-    let python = dir.join("bin/python");
-    let wanted =
-        format!("import importlib.metadata as m; assert 'e2b==' + m.version('e2b') == '{E2B}'");
-    if process::succeeds(command(&python).args(["-c", &wanted])) {
-        return Some(python);
-    }
-    let made = process::run(command("python3").args(["-m", "venv"]).arg(&dir)).and_then(|()| {
-        let pip = [
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            E2B,
-        ];
-        process::run(command(&python).args(pip))
-    });
-    if let Err(error) = made {
-        say::line(format_args!("E2B's SDK is not tried: {error:#}"));
-        return None;
-    }
-    Some(python)
-}
-
 /// Debian keeps the server's programs off the `PATH`, one directory per version.
 fn debian_initdb(versions: &Path) -> bool {
     fs::read_dir(versions).is_ok_and(|entries| {

@@ -17,6 +17,7 @@ mod install;
 mod process;
 mod release;
 mod say;
+mod sdk;
 mod skips;
 mod suite;
 mod tidy;

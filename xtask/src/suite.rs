@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::process::cargo;
 use crate::skips::{self, Report};
 use crate::workspace::Workspace;
-use crate::{install, process, say, tidy};
+use crate::{install, process, say, sdk, tidy};
 
 /// Runs everything; stops at the first phase that fails, because what follows would only repeat
 /// its complaint.
@@ -61,9 +61,9 @@ fn tests(workspace: &Workspace, filter: &[String]) -> Result<Report> {
         .arg(format!("xtask:{}", config.display()))
         .args(filter)
         .env("COFFERDAM_BIN", workspace.target.join("debug/cofferdam"));
-    if let Some(python) = install::e2b_python(&workspace.target) {
-        nextest.env("COFFERDAM_E2B_PYTHON", python);
-    }
+    nextest
+        .env("COFFERDAM_E2B_PYTHON", sdk::pythons(&workspace.target))
+        .env("COFFERDAM_E2B_JS", sdk::javascripts(&workspace.target));
     process::run(&mut nextest)?;
     let report = Report::read(&junit)?;
     let problems = skips::judge(&report, &workspace.root.join("xtask/skips.txt"))?;

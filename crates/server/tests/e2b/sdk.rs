@@ -1,6 +1,7 @@
-//! The real SDKs of E2B, where there are any: `COFFERDAM_E2B_PYTHON` names a Python that has one, and
-//! `COFFERDAM_E2B_JS` a directory with one in its `node_modules`.
+//! The real SDKs of E2B, where there are any: `COFFERDAM_E2B_PYTHON` lists Pythons that have one, and
+//! `COFFERDAM_E2B_JS` directories with one in their `node_modules`, like `PATH`.
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::world::World;
@@ -86,30 +87,41 @@ async fn run(mut command: Command) {
     clippy::disallowed_methods,
     reason = "`run` clears the environment, and the programs are the test's"
 )]
-fn program(path: &std::ffi::OsStr) -> Command {
+fn program(path: &Path) -> Command {
     Command::new(path)
+}
+
+/// The places in a list like `PATH`.
+fn places(variable: &str) -> Vec<PathBuf> {
+    let list = std::env::var_os(variable).unwrap_or_default();
+    let paths = std::env::split_paths(&list);
+    paths.filter(|path| !path.as_os_str().is_empty()).collect()
 }
 
 #[tokio::test]
 async fn the_python_sdk_of_e2b_does_its_work() {
-    let Some(python) = std::env::var_os("COFFERDAM_E2B_PYTHON") else {
+    let pythons = places("COFFERDAM_E2B_PYTHON");
+    if pythons.is_empty() {
         println!("skipped: COFFERDAM_E2B_PYTHON names no Python with the SDK of E2B");
-        return;
-    };
-    let mut command = program(&python);
-    command.args(["-c", PYTHON]);
-    run(command).await;
+    }
+    for python in pythons {
+        let mut command = program(&python);
+        command.args(["-c", PYTHON]);
+        run(command).await;
+    }
 }
 
 #[tokio::test]
 async fn the_javascript_sdk_of_e2b_does_its_work() {
-    let Some(dir) = std::env::var_os("COFFERDAM_E2B_JS") else {
+    let dirs = places("COFFERDAM_E2B_JS");
+    if dirs.is_empty() {
         println!("skipped: COFFERDAM_E2B_JS names no directory with the SDK of E2B");
-        return;
-    };
-    let mut command = program("node".as_ref());
-    command
-        .args(["--input-type=module", "-e", JS])
-        .current_dir(dir);
-    run(command).await;
+    }
+    for dir in dirs {
+        let mut command = program(Path::new("node"));
+        command
+            .args(["--input-type=module", "-e", JS])
+            .current_dir(dir);
+        run(command).await;
+    }
 }
