@@ -395,6 +395,31 @@ async fn a_trap_among_the_files_catches_nobody() {
 }
 
 #[tokio::test]
+async fn what_the_kernel_says_about_itself_can_be_read_and_nothing_else_of_proc() {
+    let world = world!();
+    let served = world.serve(false).await;
+    let asked = "/files?path=/proc/sys/kernel/random/boot_id";
+    let (inside, _) = served.sh("cat /proc/sys/kernel/random/boot_id").await;
+    let got = served.get(asked).await;
+    assert_eq!(
+        (got.status, String::from_utf8_lossy(&got.body).as_ref()),
+        (200, &*inside)
+    );
+    for (path, status) in [
+        ("/proc/sys/../self/environ", 403),
+        ("/proc/sys/kernel/random", 400),
+        ("/proc/sys", 403),
+        ("/proc/sys/no/such", 404),
+        ("/proc/self/environ", 403),
+    ] {
+        let got = served.get(&format!("/files?path={path}")).await;
+        assert_eq!(got.status, status, "{path}");
+    }
+    assert_eq!(put(&served, "/proc/sys/kernel/hostname", "x").await, 403);
+    served.destroy().await;
+}
+
+#[tokio::test]
 async fn deep_and_wide_trees_are_bounded() {
     let world = world!();
     let served = world.serve(false).await;

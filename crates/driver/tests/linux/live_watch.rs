@@ -77,6 +77,29 @@ async fn what_happens_in_a_directory_is_told_as_it_happens() {
     served.destroy().await;
 }
 
+/// E2B's own tests count these.
+#[tokio::test]
+async fn of_an_uploaded_file_three_things_are_told_when_it_is_new_and_one_when_it_is_not() {
+    let world = world!();
+    let served = world.serve(false).await;
+    let mut events = watch(&served, json!({"path": "~"})).await;
+    let raw = [("content-type", "application/octet-stream")];
+    let kinds = |seen: Vec<Value>| -> Vec<String> {
+        let kind = |event: &Value| event["type"].as_str().unwrap_or_default().to_owned();
+        seen.iter().map(kind).collect()
+    };
+    served.http("POST", "/files?path=f", &raw, "1").await;
+    let seen = kinds(until(&mut events, "f", "WRITE").await);
+    assert_eq!(
+        seen,
+        ["EVENT_TYPE_CREATE", "EVENT_TYPE_CHMOD", "EVENT_TYPE_WRITE"]
+    );
+    served.http("POST", "/files?path=f", &raw, "2").await;
+    let seen = kinds(until(&mut events, "f", "WRITE").await);
+    assert_eq!(seen, ["EVENT_TYPE_WRITE"]);
+    served.destroy().await;
+}
+
 #[tokio::test]
 async fn a_recursive_watch_follows_directories_that_are_made_and_moved() {
     let world = world!();

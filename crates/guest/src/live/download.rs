@@ -109,6 +109,14 @@ fn disposition(name: &str) -> String {
 pub(super) fn answer(user: User, asked: &str, headers: &HeaderMap) -> Result<Answer, Failure> {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let path = path::resolve(asked, user.home)?;
+    if let Some(setting) = user.act(|| tree::read_setting(&path)) {
+        let content = Body::Whole(Some(setting?.into()));
+        return Ok(body::of_type(
+            StatusCode::OK,
+            "application/octet-stream",
+            content,
+        ));
+    }
     let (file, stat) = user.act(|| tree::open_to_read(&path))?;
     if refuses_identity(header(ACCEPT_ENCODING)) {
         return Ok(body::empty(StatusCode::NOT_ACCEPTABLE));

@@ -112,12 +112,50 @@ pub(super) fn open_to_read(path: &str) -> Result<(OwnedFd, Stat), Failure> {
 /// Opens a file to write it from its beginning; makes it and the directories above it if need be.
 pub(super) fn open_to_write(path: &str) -> Result<OwnedFd, Failure> {
     make_parents(path)?;
-    let flags = OFlags::WRONLY | OFlags::CREATE;
-    let file = open(path, flags, Mode::from_raw_mode(0o644)).map_err(refused(path))?;
+    let file = match open(path, OFlags::WRONLY, Mode::empty()) {
+        Err(Errno::NOENT) => make(path),
+        opened => opened,
+    };
+    let file = file.map_err(refused(path))?;
     regular(path, &file)?;
     // Only now: a device or a pipe must not be touched.
     fs::ftruncate(&file, 0).map_err(refused(path))?;
     Ok(file)
+}
+
+/// What new files get.
+const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
+
+/// Makes a file. E2B's envd gives a new file to its user after it made it, and clients that watch a
+/// directory count on being told of both; here the second is that it gets its mode.
+fn make(path: &str) -> Result<OwnedFd, Errno> {
+    let file = open(path, OFlags::WRONLY | OFlags::CREATE, FILE_MODE)?;
+    fs::fchmod(&file, FILE_MODE)?;
+    Ok(file)
+}
+
+/// Where the kernel tells how it is set. Nothing there is of one process, so it is the same for this one
+/// as for the workload.
+const SETTINGS: &str = "/proc/sys/";
+/// Most are a line. The longest is a list of ports, of which there are so many.
+const SETTING_MAX: usize = 64 * 1024;
+
+/// What a setting of the kernel says, if that is what is at `path`.
+pub(super) fn read_setting(path: &str) -> Option<Result<Vec<u8>, Failure>> {
+    let name = path.strip_prefix(SETTINGS)?;
+    // No link may lead from here to what is this process's own.
+    let links = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let read = || {
+        let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let settings = fs::openat(fs::CWD, SETTINGS, directory, Mode::empty())?;
+        let file = fs::openat2(settings, name, flags, Mode::empty(), links)?;
+        let mut bytes = vec![0; SETTING_MAX];
+        let n = rustix::io::read(&file, &mut bytes)?;
+        bytes.truncate(n);
+        Ok(bytes)
+    };
+    Some(read().map_err(refused(path)))
 }
 
 fn regular(path: &str, file: &OwnedFd) -> Result<Stat, Failure> {
