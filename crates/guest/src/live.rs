@@ -6,6 +6,7 @@
 //! buffer has a bound, and every path is walked as the user who asks. All of it is one thread: it
 //! forks, and a fork copies only the thread that calls it.
 
+mod ahead;
 mod body;
 mod connect;
 mod download;
@@ -70,6 +71,7 @@ pub(crate) struct Live {
     landlock: Option<RulesetCreated>,
     processes: RefCell<Processes>,
     watchers: RefCell<Watchers>,
+    ahead: RefCell<Option<ahead::Ahead>>,
     /// One more for each tunnel.
     tunnels: Rc<()>,
     /// When somebody last asked what is used.
@@ -91,6 +93,7 @@ pub(crate) fn run(
         cgroups,
         processes: RefCell::default(),
         watchers: RefCell::default(),
+        ahead: RefCell::default(),
         tunnels: Rc::default(),
         look: Cell::default(),
     });

@@ -1,5 +1,6 @@
 //! The processes that were asked for: those that run, and for a while those that have ended.
 
+use super::ahead::Ahead;
 use super::failure::{Code, Failure};
 use super::user::User;
 use super::{Live, Stream, register};
@@ -159,6 +160,13 @@ pub(super) struct Processes {
 }
 
 impl Processes {
+    /// Tells of the death of a child that was just made.
+    pub(super) fn wait_for(&mut self, pid: i32) -> oneshot::Receiver<Reaped> {
+        let (waiting, dead) = oneshot::channel();
+        self.waited.insert(pid, waiting);
+        dead
+    }
+
     /// Tells of a death whoever waits for it. The others are children that somebody left behind.
     pub(super) fn bury(&mut self, dead: Reaped) {
         self.cpu_us += dead.cpu_us;
@@ -249,16 +257,7 @@ pub(super) async fn launch(
 ) -> Result<Launched, Failure> {
     let slot = live.processes.borrow().slot()?;
     let (ours, theirs) = terminal.map(|both| (both.ours, both.theirs)).unzip();
-    let mut child = fork(&live, user, theirs)?;
-    let (waiting, dead) = oneshot::channel();
-    live.processes
-        .borrow_mut()
-        .waited
-        .insert(child.pid, waiting);
-    child.start(&start).map_err(|errno| match errno {
-        Errno::TOOBIG => Failure::invalid("the command and its environment are too long"),
-        _ => Failure::errno("start the process", errno),
-    })?;
+    let Ahead { mut child, dead } = begin(&live, user, &start, theirs)?;
     let told = told(child.status.take()).await;
     if let Err(failure) = told {
         // It may have been stopped before it became the command.
@@ -298,7 +297,34 @@ pub(super) async fn launch(
     })
 }
 
-fn fork(live: &Live, user: User, terminal: Option<OwnedFd>) -> Result<process::Child, Failure> {
+/// Gives the command to a process: to the one that stands ready, or to a new one.
+fn begin(
+    live: &Live,
+    user: User,
+    start: &Start,
+    terminal: Option<OwnedFd>,
+) -> Result<Ahead, Failure> {
+    let ready = terminal.is_none().then(|| Ahead::take(live, user));
+    if let Some(mut ahead) = ready.flatten()
+        && ahead.child.start(start).is_ok()
+    {
+        return Ok(ahead);
+    }
+    // Without one, or it was killed a moment ago.
+    let mut ahead = Ahead::fork(live, user, terminal)?;
+    ahead.child.start(start).map_err(|errno| match errno {
+        Errno::TOOBIG => Failure::invalid("the command and its environment are too long"),
+        _ => Failure::errno("start the process", errno),
+    })?;
+    Ok(ahead)
+}
+
+/// Forks a process and confines it.
+pub(super) fn fork(
+    live: &Live,
+    user: User,
+    terminal: Option<OwnedFd>,
+) -> Result<process::Child, Failure> {
     let landlock = live
         .landlock
         .as_ref()

@@ -1,6 +1,7 @@
 //! The service `process.Process`: what a client asks, and how it is answered.
 
 use super::Live;
+use super::ahead;
 use super::body::Body;
 use super::connect::{self, INPUT_PATIENCE, Requests};
 use super::failure::{Code, Failure};
@@ -165,6 +166,12 @@ async fn start(live: &Rc<Live>, headers: &HeaderMap, body: Incoming) -> Result<B
     let launched = launched.map_err(|error| Failure::new(Code::Internal, error.to_string()))??;
     let body = follow(&launched.process, pace.clone());
     tokio::task::spawn_local(pump::carry(live.clone(), launched, pace.timeout));
+    let live = live.clone();
+    tokio::task::spawn_local(async move {
+        // The client is told first.
+        tokio::task::yield_now().await;
+        ahead::make(&live, user);
+    });
     Ok(body)
 }
 
