@@ -23,24 +23,45 @@ fn python(path: &std::ffi::OsStr) -> Command {
     command
 }
 
+/// Ends the test where there is no sandbox or no SDK.
+macro_rules! needs_python {
+    () => {{
+        if let Some(why) = no_sandbox() {
+            println!("skipped: {why}");
+            return;
+        }
+        let Some(path) = std::env::var_os("COFFERDAM_E2B_PYTHON") else {
+            println!("skipped: COFFERDAM_E2B_PYTHON names no Python with the SDK of E2B");
+            return;
+        };
+        path
+    }};
+}
+
 #[test]
 fn the_python_sdk_does_in_real_sandboxes_what_its_users_do_in_a_day() {
-    if let Some(why) = no_sandbox() {
-        println!("skipped: {why}");
-        return;
-    }
-    let Some(path) = std::env::var_os("COFFERDAM_E2B_PYTHON") else {
-        println!("skipped: COFFERDAM_E2B_PYTHON names no Python with the SDK of E2B");
-        return;
-    };
+    a_day(&needs_python!(), &[]);
+}
+
+#[test]
+fn the_python_sdk_does_the_same_through_tls_with_nothing_but_a_domain() {
+    a_day(&needs_python!(), &["--tls", "self"]);
+}
+
+/// A server with these options more, and all that the SDK can do.
+fn a_day(path: &std::ffi::OsStr, more: &[&str]) {
     let place = Place::new();
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = free.local_addr().expect("an address").to_string();
     drop(free);
     let mut up = place.command(&["up", "--listen", &address, "--spares", "0"]);
-    let mut up = up.stderr(Stdio::null()).spawn().expect("a server");
+    let mut up = up
+        .args(more)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a server");
     assert!(until(|| std::net::TcpStream::connect(&address).is_ok()));
-    let mut command = python(&path);
+    let mut command = python(path);
     command
         .args(["-c", include_str!("e2b.py")])
         .envs(variables(&place));

@@ -14,6 +14,7 @@
 pub(crate) mod aim;
 mod clean;
 mod control;
+pub(crate) mod domain;
 pub(crate) mod find;
 pub(crate) mod keys;
 mod line;
@@ -93,6 +94,8 @@ async fn lead(
         }
         Aim::Control => {
             check_key(&parts, keys)?;
+            let domain = domain::told(gate.domain(), &parts.headers);
+            parts.extensions.insert(control::Domain(domain));
             parts.extensions.insert(ctx);
             let request = Request::from_parts(parts, Body::new(body));
             return match shared.e2b.call(request).await {

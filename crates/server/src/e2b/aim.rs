@@ -1,13 +1,15 @@
 //! Whom a request is for, by its Host and its headers: a port of a sandbox, the sandbox that signed
 //! its address, or the control plane. Pure.
 //!
-//! Only names below `localhost` are taken for sandboxes. Browsers and the SDKs resolve those to this
-//! machine and to no other, so a web page cannot make one of its own names mean us.
+//! Only names below `localhost`, and below the domain that whoever runs the server has named, are taken
+//! for sandboxes. Browsers and the SDKs resolve the former to this machine and to no other, and nobody
+//! else decides about the latter, so a web page cannot make one of its own names mean us.
 
 use http::header::HOST;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, StatusCode};
 
+use super::domain::Domain;
 use super::refusal::Refusal;
 
 /// The port at which every sandbox has its envd, which here is the guest itself.
@@ -42,9 +44,9 @@ pub(crate) struct Target {
 ///
 /// # Errors
 /// A refusal where a sandbox is meant and cannot be understood.
-pub(crate) fn aim(parts: &Parts) -> Result<Option<Aim>, Refusal> {
+pub(crate) fn aim(parts: &Parts, domain: Option<&Domain>) -> Result<Option<Aim>, Refusal> {
     let host = host(parts);
-    if let Some(target) = by_host(&host)? {
+    if let Some(target) = by_host(&host, domain)? {
         return Ok(Some(Aim::Port(target)));
     }
     let path = parts.uri.path();
@@ -81,8 +83,10 @@ pub(crate) fn is_below_localhost(host: &str) -> bool {
 }
 
 /// `{port}-{id}.{domain}`. What stands behind a second dash is what old clients add, and means nothing.
-fn by_host(host: &str) -> Result<Option<Target>, Refusal> {
-    let Some((label, _)) = host.split_once('.').filter(|_| is_below_localhost(host)) else {
+fn by_host(host: &str, domain: Option<&Domain>) -> Result<Option<Target>, Refusal> {
+    let own = domain.and_then(|domain| domain.label(host));
+    let local = || Some(host.split_once('.').filter(|_| is_below_localhost(host))?.0);
+    let Some(label) = own.or_else(local) else {
         return Ok(None);
     };
     let mut words = label.split('-');
@@ -157,12 +161,23 @@ mod tests {
 
     /// `id:port`, `signed`, `control`, `-`, or the refusal.
     fn check(host: &str, headers: &[(&str, &str)], path: &str, expect: &str) {
+        check_at(None, host, headers, path, expect);
+    }
+
+    fn check_at(
+        domain: Option<&str>,
+        host: &str,
+        headers: &[(&str, &str)],
+        path: &str,
+        expect: &str,
+    ) {
+        let domain: Option<Domain> = domain.map(|domain| domain.parse().unwrap());
         let mut request = http::Request::get(path).header("host", host);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let found = match aim(&parts) {
+        let found = match aim(&parts, domain.as_ref()) {
             Ok(Some(Aim::Port(target))) => format!("{}:{}", target.id, target.port),
             Ok(Some(Aim::Signed)) => "signed".to_owned(),
             Ok(Some(Aim::Control)) => "control".to_owned(),
@@ -193,6 +208,24 @@ mod tests {
         }
         let long = format!("3000-{}.localhost", "a".repeat(65));
         check(&long, &[], "/", "400 invalid sandbox id");
+    }
+
+    #[test]
+    fn a_domain_of_ones_own_names_them_too() {
+        let check = |host, expect| check_at(Some("sbx.example"), host, &[], "/sandboxes", expect);
+        check("49983-abc1.SBX.example:7300", "abc1:49983");
+        check("3000-abc1-legacy.sbx.example", "abc1:3000");
+        check("x-abc1.sbx.example", "400 invalid sandbox port");
+        check("3000-abc1.localhost", "abc1:3000");
+        check("api.sbx.example", "control");
+        check("sbx.example", "control");
+        // Not below it, and below something else that is.
+        check("3000-abc1.x.sbx.example", "control");
+        check("3000-abc1.sbx.example.evil", "control");
+        let both = [("e2b-sandbox-id", "abc1"), ("e2b-sandbox-port", "3000")];
+        let check = |host, expect| check_at(Some("sbx.example"), host, &both, "/x", expect);
+        check("sandbox.sbx.example", "abc1:3000");
+        check("api.sbx.example", "-");
     }
 
     #[test]
