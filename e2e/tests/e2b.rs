@@ -31,15 +31,20 @@ fn places(variable: &str) -> Vec<PathBuf> {
     paths.filter(|path| !path.as_os_str().is_empty()).collect()
 }
 
-/// Runs each command against a server of its own, with the variables that `cofferdam env e2b` prints.
-fn all_is_well(commands: Vec<Command>) {
+/// Runs each command against a server of its own with these options more, and with the variables that
+/// `cofferdam env e2b` prints.
+fn all_is_well(commands: Vec<Command>, more: &[&str]) {
     for mut command in commands {
         let place = Place::new();
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = free.local_addr().expect("an address").to_string();
         drop(free);
         let mut up = place.command(&["up", "--listen", &address, "--spares", "0"]);
-        let mut up = up.stderr(Stdio::null()).spawn().expect("a server");
+        let mut up = up
+            .args(more)
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a server");
         assert!(until(|| std::net::TcpStream::connect(&address).is_ok()));
         let output = command.envs(variables(&place)).output();
         drop(up.kill());
@@ -50,11 +55,11 @@ fn all_is_well(commands: Vec<Command>) {
     }
 }
 
-#[test]
-fn the_python_sdks_do_in_real_sandboxes_what_their_users_do_in_a_day() {
+/// What each Python that has an SDK is told to do; none where there is no sandbox, or no SDK.
+fn python_days() -> Vec<Command> {
     if let Some(why) = no_sandbox() {
         println!("skipped: {why}");
-        return;
+        return Vec::new();
     }
     let pythons = places("COFFERDAM_E2B_PYTHON");
     if pythons.is_empty() {
@@ -65,7 +70,17 @@ fn the_python_sdks_do_in_real_sandboxes_what_their_users_do_in_a_day() {
         command.args(["-c", include_str!("e2b.py")]);
         command
     };
-    all_is_well(pythons.into_iter().map(command).collect());
+    pythons.into_iter().map(command).collect()
+}
+
+#[test]
+fn the_python_sdks_do_in_real_sandboxes_what_their_users_do_in_a_day() {
+    all_is_well(python_days(), &[]);
+}
+
+#[test]
+fn the_python_sdks_do_the_same_through_tls_with_nothing_but_a_domain() {
+    all_is_well(python_days(), &["--tls", "self"]);
 }
 
 #[test]
@@ -85,5 +100,5 @@ fn the_javascript_sdks_do_in_real_sandboxes_what_their_users_do_in_a_day() {
             .current_dir(dir);
         command
     };
-    all_is_well(dirs.into_iter().map(command).collect());
+    all_is_well(dirs.into_iter().map(command).collect(), &[]);
 }

@@ -7,6 +7,7 @@
 //! This room must never decide about a job, read a row, or talk to a sandbox: it starts those that do.
 //! Its `cli/` half must never name a room but `api`, so that it works against any server.
 
+mod authority;
 mod cli;
 mod compose;
 mod doctor;
@@ -16,6 +17,7 @@ mod reach;
 mod signals;
 mod state;
 mod sweep;
+mod tcp;
 mod up;
 mod upkeep;
 

@@ -4,12 +4,13 @@ use crate::cli::args::{Place, Up};
 use crate::cli::failure::{Failure, reason};
 use crate::cli::table;
 use crate::compose;
-use crate::private::{failed, write_private};
+use crate::private::failed;
 use crate::signals::Signals;
 use crate::state::State;
 use crate::sweep;
+use crate::tcp;
 use api::Code;
-use api::client::{Client, Endpoint, Token};
+use api::client::{Client, Endpoint};
 use api::job::{JobListQuery, StateName};
 use api::sandbox::{SandboxListQuery, SandboxStateName};
 use driver::driver::Mode;
@@ -21,7 +22,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -45,8 +46,8 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let (driver, linux) = compose::driver(&up.driver, &dir, &host)?;
     let (node_client, node_door) = compose::node_door(&node_id);
     let mut doors = vec![node_door, Door::Unix(unix_listener(&state)?)];
-    let tcp = tcp_door(&state, up).await?;
-    doors.extend(tcp);
+    table::note(&format!("listening on unix:{}", state.socket().display()));
+    doors.extend(tcp::door(&state, up).await?);
     let stop = CancellationToken::new();
     let links = Links::default();
     let (link, linked) = mpsc::channel(256);
@@ -80,7 +81,6 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let stop_node = CancellationToken::new();
     let stopping = stop_node.clone();
     let mut working = tokio::spawn(async move { node.run(linked, stopping).await });
-    announce(&state, up);
     tokio::select! {
         _ = signals.next() => {}
         () = idle(&state, up.idle_exit) => {}
@@ -99,18 +99,6 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn announce(state: &State, up: &Up) {
-    table::note(&format!("listening on unix:{}", state.socket().display()));
-    if !up.no_listen {
-        let token = state.dir().join("token");
-        table::note(&format!(
-            "and on http://{} with the token in {}",
-            up.listen,
-            token.display()
-        ));
-    }
-}
-
 /// The socket in the state directory, which only this user can enter. A stale one is replaced: the lock
 /// says that no server lives.
 fn unix_listener(state: &State) -> Result<UnixListener, Failure> {
@@ -121,32 +109,6 @@ fn unix_listener(state: &State) -> Result<UnixListener, Failure> {
         let hint = "an address of a Unix socket has room for 107 bytes; a shorter --state may help";
         Failure::new(Code::StateUnusable, text).hint(hint)
     })
-}
-
-async fn tcp_door(state: &State, up: &Up) -> Result<Option<Door>, Failure> {
-    // What is left of another server must not be taken for ours.
-    drop(std::fs::remove_file(state.address()));
-    if up.no_listen {
-        return Ok(None);
-    }
-    if !up.listen.ip().is_loopback() {
-        let message = format!(
-            "failed to listen on {}: only loopback addresses are served, because nothing is encrypted yet",
-            up.listen
-        );
-        let hint = "use 127.0.0.1:PORT; from another machine, `ssh -L 7300:127.0.0.1:7300 HOST` leads to it";
-        return Err(Failure::new(Code::InvalidArgument, message).hint(hint));
-    }
-    let token = Token::new(state.token()?);
-    let listener = TcpListener::bind(up.listen).await.map_err(|error| {
-        let text = format!("failed to listen on {}: {}", up.listen, reason(&error));
-        let failure = Failure::new(Code::InvalidArgument, text);
-        failure.hint("name another port with --listen, or none with --no-listen")
-    })?;
-    if let Ok(address) = listener.local_addr() {
-        write_private(&state.address(), &format!("{address}\n"))?;
-    }
-    Ok(Some(Door::Tcp { listener, token }))
 }
 
 fn hostname() -> String {

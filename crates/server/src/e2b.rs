@@ -9,11 +9,13 @@
 //! one of our credentials, and never hold more of what a guest says than it is just passing on.
 //!
 //! Reading order: `aim` (for whom), `keys` (who may), `refusal`, `query`, then `control` with `wire` for
-//! sandboxes as a resource, and `proxy` with `clean`, `line` and `places` for what is inside them.
+//! sandboxes as a resource, and `proxy` with `clean`, `cors`, `line` and `places` for what is inside them.
 
 pub(crate) mod aim;
 mod clean;
 mod control;
+mod cors;
+pub(crate) mod domain;
 pub(crate) mod find;
 pub(crate) mod keys;
 mod line;
@@ -86,6 +88,7 @@ async fn lead(
     let ctx = ctx(&visitor, id)?;
     let keys = visitor.keys.as_ref();
     let target = match aim {
+        Aim::Permission => return Ok(cors::permission()),
         Aim::Port(target) => target,
         Aim::Signed => {
             let file = FileQuery::parse(&parts.method, parts.uri.query())?;
@@ -93,6 +96,8 @@ async fn lead(
         }
         Aim::Control => {
             check_key(&parts, keys)?;
+            let domain = domain::told(gate.domain(), &parts.headers);
+            parts.extensions.insert(control::Domain(domain));
             parts.extensions.insert(ctx);
             let request = Request::from_parts(parts, Body::new(body));
             return match shared.e2b.call(request).await {

@@ -8,7 +8,7 @@
 //! `service`; what things mean is decided in `model`. This room must never open the database, never
 //! decide about a job, and never let an error out that has no stable code. Bad input is never 500.
 //!
-//! Reading order: [`accept`](Door) takes connections, `auth` lets requests in, `request` is around
+//! Reading order: [`accept`](Door) takes connections, `tls` shakes hands on some, `auth` lets requests in, `request` is around
 //! every one, `extract` reads what handlers need, `http/` and `node_api` are the handlers,
 //! `convert/` knows both languages, `upload` and `download` carry files, `attach` and [`Links`] carry
 //! streams. `e2b/` is a door of its own on the same connections.
@@ -26,6 +26,7 @@ mod links;
 mod metrics;
 mod node_api;
 mod request;
+mod tls;
 mod upload;
 
 use std::sync::Arc;
@@ -38,9 +39,11 @@ use tokio_util::task::TaskTracker;
 
 pub use crate::accept::Door;
 pub use crate::auth::Peer;
+pub use crate::e2b::domain::{BadDomain, Domain};
 pub use crate::e2b::keys::api_key as e2b_api_key;
 pub use crate::http::document;
 pub use crate::links::{Links, NoLink};
+pub use crate::tls::{BadCertificate, Tls};
 pub use api::attach::{LinkOpen, LinkTarget};
 
 use crate::metrics::Metrics;

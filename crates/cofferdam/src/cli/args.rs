@@ -167,9 +167,22 @@ pub(crate) struct Run {
 /// Serve until SIGTERM or Ctrl-C. Sandboxes that still run then are found again at the next start.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Up {
-    /// Where to listen for HTTP, on a loopback address; the token is in the state directory
+    /// Where to listen for HTTP, on a loopback address unless there is TLS; the token is in the state
+    /// directory
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7300")]
     pub(crate) listen: SocketAddr,
+    /// Speak TLS there: `self` with a certificate of our own, which `cofferdam env e2b` makes clients
+    /// trust; or the files of yours, a chain and its key
+    #[arg(
+        long,
+        value_name = "self|CERT.pem,KEY.pem",
+        conflicts_with = "no_listen"
+    )]
+    pub(crate) tls: Option<String>,
+    /// A domain below which sandboxes have names, {port}-{id}.NAME, and the port at which clients find
+    /// it, if it is another; with `--tls self`, sbx.localhost when absent
+    #[arg(long, value_name = "NAME[:PORT]", conflicts_with = "no_listen")]
+    pub(crate) domain: Option<String>,
     /// Only the Unix socket, no TCP
     #[arg(long)]
     pub(crate) no_listen: bool,

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
 use axum::{Extension, Json as Answer, Router};
 use http::StatusCode;
-use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use model::id::SandboxId;
 use model::limits;
@@ -59,7 +59,7 @@ async fn create(
     State(app): State<App>,
     Extension(ctx): Extension<Ctx>,
     CreateKey(key): CreateKey,
-    Domain(domain): Domain,
+    Extension(Domain(domain)): Extension<Domain>,
     Lenient(asked): Lenient<NewSandbox>,
 ) -> Answered {
     let key = key.of(&asked)?;
@@ -154,7 +154,7 @@ async fn detail(
     State(app): State<App>,
     Extension(ctx): Extension<Ctx>,
     Named(id): Named,
-    Domain(domain): Domain,
+    Extension(Domain(domain)): Extension<Domain>,
 ) -> Answered {
     let row = live(&app, &ctx, &id).await?;
     Ok(Answer(wire::detail(&row, domain)).into_response())
@@ -187,7 +187,7 @@ async fn connect(
     State(app): State<App>,
     Extension(ctx): Extension<Ctx>,
     Named(id): Named,
-    Domain(domain): Domain,
+    Extension(Domain(domain)): Extension<Domain>,
     Lenient(change): Lenient<Change>,
 ) -> Answered {
     change.check()?;
@@ -209,7 +209,7 @@ async fn resume(
     state: State<App>,
     ctx: Extension<Ctx>,
     Named(id): Named,
-    domain: Domain,
+    domain: Extension<Domain>,
     change: Lenient<Change>,
 ) -> Answered {
     let before = live(&state, &ctx, &id).await?;
@@ -344,25 +344,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     }
 }
 
-/// What stands behind the names of a sandbox's ports, for somebody who found us at this port.
-#[derive(Debug)]
-struct Domain(Option<String>);
-
-impl<S: Send + Sync> FromRequestParts<S> for Domain {
-    type Rejection = std::convert::Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(Self(domain(&parts.headers)))
-    }
-}
-
-/// The port is the one that the client dialled, which a tunnel may have changed.
-fn domain(headers: &HeaderMap) -> Option<String> {
-    let host = headers.get(HOST)?.to_str().ok()?;
-    let (_, port) = host.rsplit_once(':')?;
-    let port: u16 = port.parse().ok()?;
-    Some(format!("localhost:{port}"))
-}
+/// What stands behind the names of a sandbox's ports, for somebody who found us where this one did.
+#[derive(Debug, Clone)]
+pub(crate) struct Domain(pub(crate) Option<String>);
 
 /// The key that makes a create safe to repeat.
 #[derive(Debug)]
@@ -394,23 +378,5 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Lenient<T> {
         value
             .map(Self)
             .map_err(|error| Refusal::bad(format!("the body: {error}")))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_domain_has_the_port_that_the_client_found_us_at() {
-        for (host, expect) in [
-            ("127.0.0.1:7300", Some("localhost:7300")),
-            ("[::1]:7300", Some("localhost:7300")),
-            ("localhost", None),
-            ("localhost:x", None),
-        ] {
-            let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]);
-            assert_eq!(domain(&headers).as_deref(), expect, "{host}");
-        }
     }
 }

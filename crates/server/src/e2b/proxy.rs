@@ -13,8 +13,9 @@ use hyper::upgrade::OnUpgrade;
 use model::id::{NodeId, SandboxId};
 use tokio::io::DuplexStream;
 
-use super::aim::{ENVD_PORT, Target};
+use super::aim::{ENVD_PORT, SANDBOX_ID, Target};
 use super::clean;
+use super::cors;
 use super::keys::{self, FileQuery, Keys};
 use super::line::{Broken, Line, Patience};
 use super::places::{self, Place};
@@ -49,7 +50,15 @@ pub(crate) async fn pass(
 ) -> Result<Response, Refusal> {
     let (mut parts, body) = request.into_parts();
     let now_s = app.service.clock().now_ms() / 1000;
-    check(&parts, sandbox, target.port, keys.is_some(), now_s)?;
+    let is_page = cors::is_of_a_page(&parts.headers);
+    let shown = match check(&parts, sandbox, target.port, keys.is_some(), now_s) {
+        // A permission that the program inside cannot give: to ask it, a token is needed.
+        Err(_) if target.port != ENVD_PORT && cors::wanted(&parts).is_some() => {
+            return Ok(cors::permission());
+        }
+        shown => shown?,
+    };
+    let may_read = is_page && shown == Shown::Token;
     let place = app.places.take(&sandbox.id).ok_or_else(too_many)?;
     let client = parts.extensions.remove::<OnUpgrade>();
     clean::request(&mut parts.headers, keys, &sandbox.access_token);
@@ -71,8 +80,12 @@ pub(crate) async fn pass(
     let is_upgrade = answer.response.status() == StatusCode::SWITCHING_PROTOCOLS;
     *answer.response.version_mut() = Version::HTTP_11;
     clean::answer(answer.response.headers_mut(), is_upgrade);
+    let headers = answer.response.headers_mut();
     if to_guest {
-        clean::defuse(answer.response.headers_mut());
+        clean::defuse(headers);
+        cors::of_guest(headers, may_read);
+    } else {
+        cors::of_program(headers, may_read);
     }
     match client.filter(|_| !to_guest) {
         Some(client) if is_upgrade => Ok(switch(app, answer, client)),
@@ -136,7 +149,7 @@ fn too_many() -> Refusal {
 
 /// What somebody has to show for a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rule {
+pub(crate) enum Rule {
     /// Nothing.
     Open,
     /// The sandbox's access token.
@@ -150,7 +163,7 @@ enum Rule {
 }
 
 /// Only routes of envd that are known lead to a guest: it has others, for its node.
-fn rule(method: &Method, path: &str, port: u16) -> Rule {
+pub(crate) fn rule(method: &Method, path: &str, port: u16) -> Rule {
     if *method == Method::CONNECT {
         return Rule::Hidden;
     }
@@ -170,28 +183,47 @@ fn rule(method: &Method, path: &str, port: u16) -> Rule {
     }
 }
 
+/// What somebody who may pass has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Nothing,
+    /// A token of the sandbox, or a signature made with one.
+    Token,
+}
+
 fn check(
     parts: &Parts,
     sandbox: &Reachable,
     port: u16,
     is_stranger: bool,
     now_s: u64,
-) -> Result<(), Refusal> {
+) -> Result<Shown, Refusal> {
     let headers: &HeaderMap = &parts.headers;
+    let is_page = cors::is_of_a_page(headers);
+    let (access, traffic) = (
+        || keys::check_access(&sandbox.access_token, headers),
+        || keys::check_traffic(&sandbox.access_token, headers),
+    );
     match rule(&parts.method, parts.uri.path(), port) {
         Rule::Hidden => Err(Refusal::new(
             StatusCode::NOT_FOUND,
             "there is no such route",
         )),
-        _ if !is_stranger => Ok(()),
-        Rule::Open => Ok(()),
-        Rule::AccessToken => keys::check_access(&sandbox.access_token, headers),
+        _ if !is_stranger => Ok(Shown::Nothing),
+        Rule::Open => Ok(access().map_or(Shown::Nothing, |()| Shown::Token)),
+        Rule::AccessToken => access().map(|()| Shown::Token),
         Rule::Signature => {
             let file = FileQuery::parse(&parts.method, parts.uri.query())?;
-            keys::check_file(&sandbox.access_token, headers, &file, now_s)
+            keys::check_file(&sandbox.access_token, headers, &file, now_s).map(|()| Shown::Token)
         }
-        Rule::Traffic if sandbox.is_open => Ok(()),
-        Rule::Traffic => keys::check_traffic(&sandbox.access_token, headers),
+        Rule::Traffic => match traffic() {
+            Ok(()) => Ok(Shown::Token),
+            // By a header a page could ask what the program itself would not let it ask.
+            Err(_) if sandbox.is_open && !(is_page && headers.contains_key(SANDBOX_ID)) => {
+                Ok(Shown::Nothing)
+            }
+            Err(refusal) => Err(refusal),
+        },
     }
 }
 

@@ -139,6 +139,8 @@ impl World {
             Door::Tcp {
                 listener,
                 token: Token::new(TOKEN),
+                domain: None,
+                tls: None,
             },
         ];
         let (links, stop) = (Links::default(), CancellationToken::new());
