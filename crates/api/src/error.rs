@@ -172,6 +172,14 @@ codes! {
     NotAttachable = "not_attachable", 409, false, 125,
         "create the job with `attach`, and attach before it ends; its log has what it wrote";
 
+    // What is inside a sandbox.
+    /// The guest of the sandbox says no.
+    GuestRefused = "guest_refused", 422, false, 125,
+        "the message is from inside the sandbox: check the path, the process and the user that it names";
+    /// The guest of the sandbox does not answer, or not as a guest does.
+    GuestUnavailable = "guest_unavailable", 502, true, 125,
+        "try again; if it stays so, something in the sandbox broke it: create a new one";
+
     // Not now.
     /// Too many jobs wait.
     QueueFull = "queue_full", 429, true, 125,

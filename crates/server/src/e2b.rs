@@ -9,14 +9,13 @@
 //! one of our credentials, and never hold more of what a guest says than it is just passing on.
 //!
 //! Reading order: `aim` (for whom), `keys` (who may), `refusal`, `query`, then `control` with `wire` for
-//! sandboxes as a resource, and `proxy` with `clean`, `line` and `places` for what is inside them.
+//! sandboxes as a resource, and `proxy` with `clean` and `places` for what is inside them.
 
 pub(crate) mod aim;
 mod clean;
 mod control;
 pub(crate) mod find;
 pub(crate) mod keys;
-mod line;
 mod measure;
 pub(crate) mod places;
 mod proxy;

@@ -4,10 +4,12 @@
 //! in vain, because it belongs to the workload's side.
 
 use api::attach::{LinkOpen, LinkTarget};
+use api::guest::line::{self, Broken, Line, Patience};
 use axum::body::Body;
 use axum::response::Response;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use model::id::{NodeId, SandboxId};
@@ -16,7 +18,6 @@ use tokio::io::DuplexStream;
 use super::aim::{ENVD_PORT, Target};
 use super::clean;
 use super::keys::{self, FileQuery, Keys};
-use super::line::{Broken, Line, Patience};
 use super::places::{self, Place};
 use super::refusal::Refusal;
 use crate::App;
@@ -57,7 +58,8 @@ pub(crate) async fn pass(
     if to_guest {
         clean::stay(&mut parts.headers);
     }
-    let request = Request::from_parts(forwarded(parts), Body::new(body));
+    let body = body.map_err(Into::into).boxed_unsync();
+    let request = Request::from_parts(forwarded(parts), body);
     let stream = dial(app, &sandbox.node, &sandbox.id);
     let stream = stream.map_err(|_| Refusal::no_answer(&target.id))?;
     let broken = |error| unanswered(target, &error);
@@ -77,11 +79,11 @@ pub(crate) async fn pass(
     match client.filter(|_| !to_guest) {
         Some(client) if is_upgrade => Ok(switch(app, answer, client)),
         _ if is_upgrade => Err(Refusal::no_answer(&target.id)),
-        _ => Ok(answer.into_response()),
+        _ => Ok(answer.into_response().map(Body::new)),
     }
 }
 
-fn switch(app: &App, answer: super::line::Answer<Place>, client: OnUpgrade) -> Response {
+fn switch(app: &App, answer: line::Answer<Place>, client: OnUpgrade) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = answer.response.headers().clone();
