@@ -38,6 +38,15 @@ use line::{Body, Line, Patience, Rest};
 /// header that names it to a guest for its own credential.
 pub const USER: &str = "cofferdam-user";
 
+/// Says to a guest who asks, for the record. A door sets it and lets nobody else.
+pub const PRINCIPAL: &str = "cofferdam-principal";
+/// Says to a guest which request it is, for the record. A door sets it and lets nobody else.
+pub const REQUEST: &str = "cofferdam-request";
+/// What the headers that only a door may set begin with.
+pub const OF_THE_DOOR: &str = "cofferdam-";
+/// The value of the `Upgrade` header for a tunnel to a port.
+pub const TUNNEL: &str = "cofferdam-tunnel";
+
 /// The largest whole answer that is read: a listing of 10,000 files with long names.
 pub const ANSWER_MAX_BYTES: usize = 16 << 20;
 /// The largest body of a refusal that is read; ours have a sentence.

@@ -18,7 +18,7 @@ pub(crate) mod find;
 pub(crate) mod keys;
 mod measure;
 pub(crate) mod places;
-mod proxy;
+pub(crate) mod proxy;
 mod query;
 pub(crate) mod refusal;
 mod wire;
@@ -102,7 +102,9 @@ async fn lead(
     };
     let sandbox = find::reachable(&shared.app, &ctx, &target).await?;
     let request = Request::from_parts(parts, body);
-    proxy::pass(&shared.app, keys, (&sandbox, &target), request).await
+    let place = (&sandbox, target.port);
+    let passed = proxy::pass(&shared.app, (&ctx, keys), place, request).await;
+    passed.map_err(|stopped| stopped.refusal(&target))
 }
 
 fn ctx(visitor: &Visitor, id: &RequestId) -> Result<Ctx, Refusal> {

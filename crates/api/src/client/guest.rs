@@ -1,7 +1,11 @@
-//! The way to the guest of a sandbox through the server.
+//! The way to the guest of a sandbox, and to its ports, through the server.
 
-use super::{Client, ClientError, Endpoint};
-use crate::guest::{Guest, GuestError};
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::{Method, StatusCode};
+use hyper_util::rt::TokioIo;
+
+use super::{AttachIo, Client, ClientError, Endpoint};
+use crate::guest::{self, Guest, GuestError};
 use crate::routes;
 
 impl Client {
@@ -21,5 +25,38 @@ impl Client {
         };
         let guest = Guest::by_door(io, prefix, endpoint.host(), token).await;
         guest.map_err(|error: GuestError| self.unreachable(error))
+    }
+
+    /// Bytes both ways to whoever listens at a port in a sandbox. A sandbox that sleeps and may be woken
+    /// is woken.
+    ///
+    /// # Errors
+    /// [`ClientError`]; `port_closed` when nobody listens there.
+    pub async fn sandbox_port(&self, id: &str, port: u16) -> Result<AttachIo, ClientError> {
+        let path = routes::fill(routes::SANDBOX_PORT, &[id, &port.to_string()]);
+        self.upgrade(path, guest::TUNNEL).await
+    }
+
+    /// Asks for a connection that goes on with another protocol.
+    pub(crate) async fn upgrade(
+        &self,
+        path: String,
+        protocol: &'static str,
+    ) -> Result<AttachIo, ClientError> {
+        let mut call = self.call(Method::GET, path);
+        call.headers
+            .push((CONNECTION, HeaderValue::from_static("upgrade")));
+        call.headers
+            .push((UPGRADE, HeaderValue::from_static(protocol)));
+        let deadline = call.deadline;
+        let work = Box::pin(async {
+            let answer = self.exchange(call).await?;
+            if answer.response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                return Err(self.protocol(format!("an answer that does not switch to {protocol}")));
+            }
+            let upgraded = hyper::upgrade::on(answer.response).await;
+            upgraded.map_err(|error| self.unreachable(error))
+        });
+        Ok(TokioIo::new(self.within(deadline, work).await?))
     }
 }

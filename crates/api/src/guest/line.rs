@@ -105,11 +105,27 @@ impl Line {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        let tunnel = Self::tunnel(stream, port, patience).await?;
+        Self::over(tunnel.io, tunnel.moved, patience).await
+    }
+
+    /// Bytes both ways to whoever listens at a port in the sandbox.
+    ///
+    /// # Errors
+    /// [`Broken`]; `Closed` when nobody listens there.
+    pub async fn tunnel<S>(stream: S, port: u16, patience: Patience) -> Result<Tunnel, Broken>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let guest = Self::to_guest(stream, patience).await?;
         let moved = guest.moved.clone();
         let connecting = tokio::time::timeout(CONNECT_DEADLINE, guest.connect(port));
         let through = connecting.await.map_err(|_| Broken::Late)??;
-        Self::over(TokioIo::new(through), moved, patience).await
+        Ok(Tunnel {
+            io: TokioIo::new(through),
+            moved,
+            patience,
+        })
     }
 
     async fn over<S>(stream: S, moved: Moved, patience: Patience) -> Result<Self, Broken>
@@ -170,6 +186,30 @@ impl Line {
             line: self,
             held,
         })
+    }
+}
+
+/// A connection to a port in a sandbox.
+#[derive(Debug)]
+pub struct Tunnel {
+    io: TokioIo<hyper::upgrade::Upgraded>,
+    moved: Moved,
+    patience: Patience,
+}
+
+impl Tunnel {
+    /// Carries bytes both ways, until both ends have closed, one has broken, or nothing moves any more.
+    pub async fn carry(mut self, client: hyper::upgrade::OnUpgrade) {
+        let carrying = async {
+            let Ok(client) = client.await else { return };
+            let mut client = TokioIo::new(client);
+            // How it ended is known to both ends.
+            drop(tokio::io::copy_bidirectional(&mut client, &mut self.io).await);
+        };
+        tokio::select! {
+            () = carrying => {}
+            () = self.moved.silence(self.patience.silence) => {}
+        }
     }
 }
 

@@ -4,15 +4,15 @@
 //! in vain, because it belongs to the workload's side.
 
 use api::attach::{LinkOpen, LinkTarget};
-use api::guest::line::{self, Broken, Line, Patience};
+use api::guest::line::{self, Broken, Line, Patience, Tunnel};
 use axum::body::Body;
 use axum::response::Response;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use model::id::{NodeId, SandboxId};
+use service::Ctx;
 use tokio::io::DuplexStream;
 
 use super::aim::{ENVD_PORT, Target};
@@ -37,36 +37,72 @@ pub(crate) struct Reachable {
     pub(crate) is_open: bool,
 }
 
+/// Why a request does not get through to a sandbox.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    /// There is no such route for anybody outside.
+    Hidden,
+    /// Whoever sent it has not shown what opens the port.
+    Locked(Refusal),
+    /// Too many connections lead there.
+    Full,
+    /// Nobody listens at the port.
+    Closed,
+    /// The guest does not answer as one does.
+    Silent,
+}
+
+impl Stopped {
+    /// The same in the words of E2B's clients.
+    pub(crate) fn refusal(self, target: &Target) -> Refusal {
+        match self {
+            Self::Hidden => Refusal::new(StatusCode::NOT_FOUND, "there is no such route"),
+            Self::Locked(refusal) => refusal,
+            Self::Full => {
+                let message = "too many connections to the sandbox";
+                let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, message);
+                refusal.with("connectionLimit", places::OF_ONE_MAX)
+            }
+            Self::Closed => Refusal::closed_port(target),
+            Self::Silent => Refusal::no_answer(&target.id),
+        }
+    }
+}
+
 /// Passes a request on to a port of a sandbox. With `keys`, whoever sent it has to show what opens that
 /// port; without, the connection itself has vouched for them.
 ///
 /// # Errors
-/// A refusal where the request may not pass, or nobody answers it.
-pub(crate) async fn pass(
+/// [`Stopped`] where the request may not pass, or nobody answers it.
+pub(crate) async fn pass<B>(
     app: &App,
-    keys: Option<&Keys>,
-    (sandbox, target): (&Reachable, &Target),
-    request: Request<Incoming>,
-) -> Result<Response, Refusal> {
+    (ctx, keys): (&Ctx, Option<&Keys>),
+    (sandbox, port): (&Reachable, u16),
+    request: Request<B>,
+) -> Result<Response, Stopped>
+where
+    B: hyper::body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let (mut parts, body) = request.into_parts();
     let now_s = app.service.clock().now_ms() / 1000;
-    check(&parts, sandbox, target.port, keys.is_some(), now_s)?;
-    let place = app.places.take(&sandbox.id).ok_or_else(too_many)?;
+    check(&parts, sandbox, port, keys.is_some(), now_s)?;
+    let place = app.places.take(&sandbox.id).ok_or(Stopped::Full)?;
     let client = parts.extensions.remove::<OnUpgrade>();
     clean::request(&mut parts.headers, keys, &sandbox.access_token);
-    let to_guest = target.port == ENVD_PORT;
+    let to_guest = port == ENVD_PORT;
     if to_guest {
         clean::stay(&mut parts.headers);
+        clean::vouch(&mut parts.headers, ctx);
     }
     let body = body.map_err(Into::into).boxed_unsync();
     let request = Request::from_parts(forwarded(parts), body);
-    let stream = dial(app, &sandbox.node, &sandbox.id);
-    let stream = stream.map_err(|_| Refusal::no_answer(&target.id))?;
-    let broken = |error| unanswered(target, &error);
+    let stream = dial(app, &sandbox.node, &sandbox.id).map_err(|_| Stopped::Silent)?;
+    let broken = |error| unanswered(sandbox, port, &error);
     let line = if to_guest {
         Line::to_guest(stream, Patience::USUAL).await
     } else {
-        Line::to_port(stream, target.port, Patience::USUAL).await
+        Line::to_port(stream, port, Patience::USUAL).await
     };
     let answer = line.map_err(broken)?.send(request, place).await;
     let mut answer = answer.map_err(broken)?;
@@ -78,9 +114,25 @@ pub(crate) async fn pass(
     }
     match client.filter(|_| !to_guest) {
         Some(client) if is_upgrade => Ok(switch(app, answer, client)),
-        _ if is_upgrade => Err(Refusal::no_answer(&target.id)),
+        _ if is_upgrade => Err(Stopped::Silent),
         _ => Ok(answer.into_response().map(Body::new)),
     }
+}
+
+/// Opens a connection to a port of a sandbox, for somebody who has been let in.
+///
+/// # Errors
+/// [`Stopped`] where there is no room, or nobody answers.
+pub(crate) async fn tunnel(
+    app: &App,
+    sandbox: &Reachable,
+    port: u16,
+) -> Result<(Tunnel, Place), Stopped> {
+    let place = app.places.take(&sandbox.id).ok_or(Stopped::Full)?;
+    let stream = dial(app, &sandbox.node, &sandbox.id).map_err(|_| Stopped::Silent)?;
+    let tunnel = Line::tunnel(stream, port, Patience::USUAL).await;
+    let tunnel = tunnel.map_err(|error| unanswered(sandbox, port, &error))?;
+    Ok((tunnel, place))
 }
 
 fn switch(app: &App, answer: line::Answer<Place>, client: OnUpgrade) -> Response {
@@ -116,24 +168,18 @@ pub(crate) fn dial(app: &App, node: &NodeId, sandbox: &SandboxId) -> Result<Dupl
     Ok(ours)
 }
 
-fn unanswered(target: &Target, error: &Broken) -> Refusal {
+fn unanswered(sandbox: &Reachable, port: u16, error: &Broken) -> Stopped {
     // A workload can cause as many of these as it likes.
     tracing::debug!(
-        sandbox.id = target.id,
-        port = target.port,
+        sandbox.id = %sandbox.id,
+        port,
         ?error,
         "a sandbox did not answer"
     );
     match error {
-        Broken::Closed(_) => Refusal::closed_port(target),
-        Broken::Http(_) | Broken::Late => Refusal::no_answer(&target.id),
+        Broken::Closed(_) => Stopped::Closed,
+        Broken::Http(_) | Broken::Late => Stopped::Silent,
     }
-}
-
-fn too_many() -> Refusal {
-    let message = "too many connections to the sandbox";
-    let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, message);
-    refusal.with("connectionLimit", places::OF_ONE_MAX)
 }
 
 /// What somebody has to show for a route.
@@ -178,23 +224,19 @@ fn check(
     port: u16,
     is_stranger: bool,
     now_s: u64,
-) -> Result<(), Refusal> {
+) -> Result<(), Stopped> {
     let headers: &HeaderMap = &parts.headers;
-    match rule(&parts.method, parts.uri.path(), port) {
-        Rule::Hidden => Err(Refusal::new(
-            StatusCode::NOT_FOUND,
-            "there is no such route",
-        )),
+    let shown = match rule(&parts.method, parts.uri.path(), port) {
+        Rule::Hidden => return Err(Stopped::Hidden),
         _ if !is_stranger => Ok(()),
         Rule::Open => Ok(()),
         Rule::AccessToken => keys::check_access(&sandbox.access_token, headers),
-        Rule::Signature => {
-            let file = FileQuery::parse(&parts.method, parts.uri.query())?;
-            keys::check_file(&sandbox.access_token, headers, &file, now_s)
-        }
+        Rule::Signature => FileQuery::parse(&parts.method, parts.uri.query())
+            .and_then(|file| keys::check_file(&sandbox.access_token, headers, &file, now_s)),
         Rule::Traffic if sandbox.is_open => Ok(()),
         Rule::Traffic => keys::check_traffic(&sandbox.access_token, headers),
-    }
+    };
+    shown.map_err(Stopped::Locked)
 }
 
 #[cfg(test)]

@@ -8,5 +8,6 @@
 mod control;
 mod guest;
 mod proxy;
+mod rest;
 mod sdk;
 mod world;
