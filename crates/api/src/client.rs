@@ -8,9 +8,10 @@
 mod artifact;
 mod attach;
 mod blob;
-mod body;
+pub(crate) mod body;
 mod endpoint;
 mod error;
+mod guest;
 mod health;
 mod job;
 mod log;

@@ -30,6 +30,12 @@ pub const SANDBOX_RESUME: &str = "/v1/sandboxes/{id}/resume";
 pub const SANDBOX_CONNECT: &str = "/v1/sandboxes/{id}/connect";
 /// `GET` reads what happened to a sandbox.
 pub const SANDBOX_EVENTS: &str = "/v1/sandboxes/{id}/events";
+/// Below it is what the guest of a sandbox serves: processes and files, as E2B's envd has them.
+pub const SANDBOX_GUEST: &str = "/v1/sandboxes/{id}/guest";
+/// The same with the rest of its path.
+pub const SANDBOX_GUEST_PATH: &str = "/v1/sandboxes/{id}/guest/{*path}";
+/// `GET` with an upgrade connects to a port in a sandbox.
+pub const SANDBOX_PORT: &str = "/v1/sandboxes/{id}/ports/{port}";
 /// `POST` takes bytes and answers their digest, to be named by a job's `files`.
 pub const BLOBS: &str = "/v1/blobs";
 

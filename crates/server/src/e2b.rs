@@ -9,7 +9,7 @@
 //! one of our credentials, and never hold more of what a guest says than it is just passing on.
 //!
 //! Reading order: `aim` (for whom), `keys` (who may), `refusal`, `query`, then `control` with `wire` for
-//! sandboxes as a resource, and `proxy` with `clean`, `cors`, `line` and `places` for what is inside them.
+//! sandboxes as a resource, and `proxy` with `clean`, `cors` and `places` for what is inside them.
 
 pub(crate) mod aim;
 mod clean;
@@ -18,10 +18,9 @@ mod cors;
 pub(crate) mod domain;
 pub(crate) mod find;
 pub(crate) mod keys;
-mod line;
 mod measure;
 pub(crate) mod places;
-mod proxy;
+pub(crate) mod proxy;
 mod query;
 pub(crate) mod refusal;
 mod wire;
@@ -108,7 +107,9 @@ async fn lead(
     };
     let sandbox = find::reachable(&shared.app, &ctx, &target).await?;
     let request = Request::from_parts(parts, body);
-    proxy::pass(&shared.app, keys, (&sandbox, &target), request).await
+    let place = (&sandbox, target.port);
+    let passed = proxy::pass(&shared.app, (&ctx, keys), place, request).await;
+    passed.map_err(|stopped| stopped.refusal(&target))
 }
 
 fn ctx(visitor: &Visitor, id: &RequestId) -> Result<Ctx, Refusal> {

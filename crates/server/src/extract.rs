@@ -78,6 +78,10 @@ pub(crate) struct JobOf(pub(crate) JobId);
 #[derive(Debug)]
 pub(crate) struct SandboxOf(pub(crate) SandboxId);
 
+/// The port that the path names.
+#[derive(Debug)]
+pub(crate) struct PortOf(pub(crate) u16);
+
 /// The artifact that the path names.
 #[derive(Debug)]
 pub(crate) struct ArtifactOf(pub(crate) ArtifactId);
@@ -99,6 +103,15 @@ impl<S: Send + Sync> FromRequestParts<S> for SandboxOf {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
         segment(parts, state, "id").await.map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PortOf {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        let port: std::num::NonZeroU16 = segment(parts, state, "port").await?;
+        Ok(Self(port.get()))
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub(crate) mod artifact;
 pub(crate) mod blob;
+pub(crate) mod guest;
 pub(crate) mod health;
 pub(crate) mod job;
 pub(crate) mod log;
@@ -57,6 +58,8 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(sandbox::resume))
         .routes(paths!(sandbox::connect))
         .routes(paths!(sandbox::events))
+        .routes(paths!(guest::read, guest::ask))
+        .routes(paths!(guest::port))
         .routes(paths!(node_api::register))
         .routes(paths!(node_api::heartbeat))
         .routes(paths!(node_api::poll))

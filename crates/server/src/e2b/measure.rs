@@ -1,10 +1,9 @@
 //! What a sandbox uses at this moment, as its guest says and as its limits allow.
 
-use super::line::{Line, Patience};
 use super::proxy;
 use super::wire::{self, Metric};
 use crate::App;
-use axum::body::Body;
+use api::guest::line::{self, Line, Patience};
 use http::Request;
 use http::header::{HOST, HeaderValue};
 use http_body_util::{BodyExt as _, Limited};
@@ -41,7 +40,7 @@ pub(crate) async fn sample(app: &App, row: &SandboxRow) -> Option<Metric> {
             head: DEADLINE,
         };
         let line = Line::to_guest(stream, patience).await.ok()?;
-        let mut request = Request::new(Body::empty());
+        let mut request = Request::new(line::empty());
         *request.uri_mut() = "/metrics".parse().ok()?;
         let host = HeaderValue::from_static("localhost");
         request.headers_mut().insert(HOST, host);

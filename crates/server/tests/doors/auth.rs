@@ -15,7 +15,7 @@ enum For {
     Node,
 }
 
-const ROUTES: [(&str, &str, For); 33] = [
+const ROUTES: [(&str, &str, For); 36] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/metrics", For::User),
     ("GET", "/openapi.json", For::User),
@@ -36,7 +36,10 @@ const ROUTES: [(&str, &str, For); 33] = [
     ("DELETE", "/v1/sandboxes/{id}", For::User),
     ("POST", "/v1/sandboxes/{id}/connect", For::User),
     ("GET", "/v1/sandboxes/{id}/events", For::User),
+    ("GET", "/v1/sandboxes/{id}/guest/{*path}", For::User),
+    ("POST", "/v1/sandboxes/{id}/guest/{*path}", For::User),
     ("POST", "/v1/sandboxes/{id}/pause", For::User),
+    ("GET", "/v1/sandboxes/{id}/ports/{port}", For::User),
     ("POST", "/v1/sandboxes/{id}/resume", For::User),
     ("POST", "/v1/sandboxes/{id}/timeout", For::User),
     ("GET", "/node/v1/blobs/{digest}", For::Node),
@@ -68,6 +71,8 @@ fn filled(path: &str) -> String {
     path.replace("{id}", "job_0197747bb4007000800000000000dead")
         .replace("{artifact_id}", "art_0197747bb4007000800000000000dead")
         .replace("{digest}", &"ab".repeat(32))
+        .replace("{*path}", "metrics")
+        .replace("{port}", "8080")
 }
 
 #[test]

@@ -8,6 +8,7 @@
 mod control;
 mod guest;
 mod proxy;
+mod rest;
 mod sdk;
 mod tls;
 mod world;

@@ -22,7 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::guest::{self, Guest};
 
-const TOKEN: &str = "a-token-for-tests";
+pub(crate) const TOKEN: &str = "a-token-for-tests";
 /// When everything happens: 2025-06-15, 15:06:40 UTC.
 const NOW_MS: u64 = 1_750_000_000_000;
 
