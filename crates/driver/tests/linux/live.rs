@@ -130,7 +130,7 @@ async fn a_process_is_killed_with_its_group_when_the_time_of_its_request_is_over
         (&end["exitCode"], &end["status"]),
         (&json!(137), &json!("signal: killed"))
     );
-    let (seen, _) = served.sh("grep -l sleep /proc/[0-9]*/comm; true").await;
+    let (seen, _) = served.sh("grep -sl sleep /proc/[0-9]*/comm; true").await;
     assert_eq!(seen, "");
     served.destroy().await;
 }
