@@ -19,7 +19,7 @@ pub(crate) mod domain;
 pub(crate) mod find;
 pub(crate) mod keys;
 mod line;
-mod measure;
+pub(crate) mod measure;
 pub(crate) mod places;
 mod proxy;
 mod query;

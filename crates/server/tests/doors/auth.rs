@@ -15,7 +15,7 @@ enum For {
     Node,
 }
 
-const ROUTES: [(&str, &str, For); 33] = [
+const ROUTES: [(&str, &str, For); 35] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/metrics", For::User),
     ("GET", "/openapi.json", For::User),
@@ -36,6 +36,7 @@ const ROUTES: [(&str, &str, For); 33] = [
     ("DELETE", "/v1/sandboxes/{id}", For::User),
     ("POST", "/v1/sandboxes/{id}/connect", For::User),
     ("GET", "/v1/sandboxes/{id}/events", For::User),
+    ("GET", "/v1/sandboxes/{id}/usage", For::User),
     ("POST", "/v1/sandboxes/{id}/pause", For::User),
     ("POST", "/v1/sandboxes/{id}/resume", For::User),
     ("POST", "/v1/sandboxes/{id}/timeout", For::User),
@@ -49,6 +50,7 @@ const ROUTES: [(&str, &str, For); 33] = [
     ("POST", "/node/v1/poll", For::Node),
     ("POST", "/node/v1/register", For::Node),
     ("POST", "/node/v1/sandboxes/{id}/report", For::Node),
+    ("POST", "/node/v1/usage", For::Node),
 ];
 
 fn documented() -> BTreeSet<(String, String)> {
