@@ -112,6 +112,40 @@ pub struct NodeHeartbeatAnswer {
     pub stale_sandboxes: Vec<SandboxRef>,
 }
 
+/// What sandboxes of a node used. May get lost.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeUsage {
+    /// At most 1,000; what is said of a sandbox that this node has not is passed over.
+    pub sandboxes: Vec<SandboxUsed>,
+}
+
+/// What one sandbox used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxUsed {
+    /// The sandbox.
+    pub sandbox_id: String,
+    /// The oldest first; at most 32.
+    pub samples: Vec<UsageSample>,
+}
+
+/// What a sandbox used at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UsageSample {
+    /// How long ago when this was sent; what is older than five minutes is passed over.
+    pub age_ms: u64,
+    /// Processor time since its start.
+    pub cpu_us: u64,
+    /// Memory without the cache.
+    pub memory_bytes: u64,
+    /// What the kernel keeps of files and would give back.
+    pub cache_bytes: u64,
+    /// Storage that is filled.
+    pub disk_bytes: u64,
+}
+
 /// A node asks for work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -36,6 +36,8 @@ pub const SANDBOX_GUEST: &str = "/v1/sandboxes/{id}/guest";
 pub const SANDBOX_GUEST_PATH: &str = "/v1/sandboxes/{id}/guest/{*path}";
 /// `GET` with an upgrade connects to a port in a sandbox.
 pub const SANDBOX_PORT: &str = "/v1/sandboxes/{id}/ports/{port}";
+/// `GET` answers what a sandbox uses and used.
+pub const SANDBOX_USAGE: &str = "/v1/sandboxes/{id}/usage";
 /// `POST` takes bytes and answers their digest, to be named by a job's `files`.
 pub const BLOBS: &str = "/v1/blobs";
 
@@ -57,6 +59,8 @@ pub const NODE_JOB_RELEASE: &str = "/node/v1/jobs/{id}/release";
 pub const NODE_JOB_ARTIFACTS: &str = "/node/v1/jobs/{id}/artifacts";
 /// `POST`: a node says what has become of a sandbox.
 pub const NODE_SANDBOX_REPORT: &str = "/node/v1/sandboxes/{id}/report";
+/// `POST`: a node says what its sandboxes used.
+pub const NODE_USAGE: &str = "/node/v1/usage";
 /// `GET`: a node fetches an input file.
 pub const NODE_BLOB: &str = "/node/v1/blobs/{digest}";
 

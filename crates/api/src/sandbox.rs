@@ -258,6 +258,49 @@ pub struct SandboxList {
     pub next: Option<String>,
 }
 
+/// Which time somebody wants to know the usage of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct UsageQuery {
+    /// From when, in milliseconds since 1970; the last day when absent.
+    pub from: Option<u64>,
+    /// Until when; now when absent.
+    pub to: Option<u64>,
+}
+
+/// What a sandbox uses and used, of the last day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UsageView {
+    /// Thousandths of a processor that it may use.
+    pub cpu_millis_max: u32,
+    /// Memory that it may use.
+    pub memory_bytes_max: u64,
+    /// Storage that it may fill.
+    pub disk_bytes_max: u64,
+    /// The oldest first, at most 500. A running sandbox is looked at about every ten seconds, and now, if
+    /// now was asked for; of more moments, each point is of a part of the time.
+    pub points: Vec<UsagePoint>,
+}
+
+/// What a sandbox used in the time up to a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UsagePoint {
+    /// The moment, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Processor time since its start.
+    pub cpu_us: u64,
+    /// Thousandths of a processor since the point before; of the first nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u32>,
+    /// Memory without the cache; the most that was seen.
+    pub memory_bytes: u64,
+    /// What the kernel keeps of files and would give back; the most that was seen.
+    pub cache_bytes: u64,
+    /// Storage that is filled; the most that was seen.
+    pub disk_bytes: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -170,6 +170,10 @@ impl Driver for Fake {
         Box::pin(async { Ok(Counted::default()) })
     }
 
+    fn counting<'d>(&'d self, _handle: &'d Handle) -> Doing<'d, Counted> {
+        Box::pin(async { Ok(Counted::default()) })
+    }
+
     fn destroy<'d>(&'d self, handle: &'d Handle) -> Doing<'d, ()> {
         Box::pin(async move {
             match std::fs::remove_file(self.file(&handle.id)) {

@@ -1,5 +1,9 @@
 //! Speaking with a guest: frames out, bounded frames in.
 
+mod metrics;
+
+pub use metrics::{Metrics, metrics};
+
 pub use ::guest::message;
 use ::guest::message::{BadMessage, FromGuest, Serve, Stream, ToGuest, VERSION};
 use ::guest::wire::{self, BadFrame, Kind};

@@ -326,6 +326,13 @@ impl Driver for Linux {
         })
     }
 
+    fn counting<'d>(&'d self, handle: &'d Handle) -> Doing<'d, Counted> {
+        Box::pin(async move {
+            let body = self.body(handle)?;
+            Ok(cgroup::counting(&body.cgroups, handle.id.as_str()))
+        })
+    }
+
     fn destroy<'d>(&'d self, handle: &'d Handle) -> Doing<'d, ()> {
         Box::pin(self.destroy_all(handle))
     }

@@ -19,3 +19,4 @@ pub mod points;
 pub mod sandbox;
 pub mod sandbox_spec;
 pub mod spec;
+pub mod usage;

@@ -129,3 +129,17 @@ pub const METADATA_BYTES_MAX: usize = 16 * 1024;
 pub const METADATA_FILTERS_MAX: usize = 4;
 /// The name of a sandbox, for people, in bytes.
 pub const SANDBOX_NAME_BYTES_MAX: usize = 128;
+
+/// How often a node looks at a sandbox: often enough to see a build, and a thousand of them cost it a few
+/// percent of a processor.
+pub const USAGE_EVERY_MS: u64 = 10_000;
+/// Sandboxes whose guests are asked at each look; of more, each is looked at less often.
+pub const USAGE_ASKED_MAX: usize = 128;
+/// Moments of one sandbox in one report: those of some minutes without a server.
+pub const USAGE_POINTS_MAX: usize = 32;
+/// How long a node keeps what it could not report.
+pub const USAGE_AGE_MAX_MS: u64 = LEASE_MS;
+/// What sandboxes used is kept for as long as one lives.
+pub const RETAIN_USAGE_MS: u64 = SANDBOX_TTL_MAX_MS;
+/// Moments that are shown at once: more than a screen has room for.
+pub const USAGE_SHOWN_MAX: u32 = 500;

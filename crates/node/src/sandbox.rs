@@ -6,6 +6,7 @@
 
 mod make;
 mod record;
+mod usage;
 
 use crate::job::{chain, insist};
 use crate::{Node, convert};
@@ -24,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Du
 use tokio::sync::watch;
 
 pub(crate) use record::{known, recover};
+pub(crate) use usage::watch;
 
 /// Sandboxes that live on and that this node has, by id.
 pub(crate) type Kept = HashMap<String, Keeper>;
@@ -35,6 +37,9 @@ pub(crate) struct Keeper {
     orders: watch::Sender<Order>,
     /// How its guest is reached.
     handle: Handle,
+    /// Its guest serves, and nothing in it is stopped. A guest that does not serve yet must not be asked:
+    /// it takes whoever connects for its node.
+    is_ready: bool,
 }
 
 /// How long a guest may go on to answer after its client has said all, or has gone: as long as it may be
@@ -215,6 +220,7 @@ fn begin(node: &Node, kept: &mut Kept, first: Order, id: String, handle: Handle)
     let keeper = Keeper {
         orders,
         handle: handle.clone(),
+        is_ready: false,
     };
     kept.insert(id.clone(), keeper);
     let tasks = node.inner.tasks.clone();
@@ -232,6 +238,12 @@ async fn keep(node: Node, id: String, mut handle: Handle, mut orders: watch::Rec
         };
         if let Some(keeper) = node.kept().get_mut(&id) {
             keeper.handle = handle.clone();
+            keeper.is_ready = match (&order, &next) {
+                // One that was found again and is as it was ordered; of a paused one nothing moves.
+                (Order::Nothing(_), _) => true,
+                (_, Some(Next::Stays(said))) => matches!(said, SandboxSaid::Ready { .. }),
+                _ => false,
+            };
         }
         if let Some(Next::Stays(said)) = next {
             say(&node, &id, order.epoch(), said).await;

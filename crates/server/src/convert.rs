@@ -3,3 +3,4 @@
 pub(crate) mod from_wire;
 pub(crate) mod sandbox;
 pub(crate) mod to_wire;
+pub(crate) mod usage;

@@ -18,7 +18,7 @@ mod cors;
 pub(crate) mod domain;
 pub(crate) mod find;
 pub(crate) mod keys;
-mod measure;
+pub(crate) mod measure;
 pub(crate) mod places;
 pub(crate) mod proxy;
 mod query;

@@ -11,6 +11,7 @@ pub(crate) mod job;
 pub(crate) mod log;
 pub(crate) mod openapi;
 pub(crate) mod sandbox;
+pub(crate) mod usage;
 
 use api::Code;
 use axum::Router;
@@ -60,6 +61,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(sandbox::events))
         .routes(paths!(guest::read, guest::ask))
         .routes(paths!(guest::port))
+        .routes(paths!(usage::usage))
         .routes(paths!(node_api::register))
         .routes(paths!(node_api::heartbeat))
         .routes(paths!(node_api::poll))
@@ -69,6 +71,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(node_api::release))
         .routes(paths!(node_api::artifact))
         .routes(paths!(node_api::sandbox_report))
+        .routes(paths!(node_api::usage))
         .routes(paths!(node_api::blob))
         .routes(paths!(health::healthz))
         .routes(paths!(health::readyz))

@@ -5,8 +5,8 @@ use std::time::Duration;
 use api::artifact::ArtifactView;
 use api::node::{
     ArtifactPutQuery, JobFinished, JobOutput, JobRelease, JobStarted, NodeHeartbeat,
-    NodeHeartbeatAnswer, NodePoll, NodePollAnswer, NodeRegister, NodeRegistered, ReportAnswer,
-    SandboxReport,
+    NodeHeartbeatAnswer, NodePoll, NodePollAnswer, NodeRegister, NodeRegistered, NodeUsage,
+    ReportAnswer, SandboxReport,
 };
 use api::{Code, ErrorBody, routes};
 use axum::Json as Answer;
@@ -15,7 +15,7 @@ use axum::response::Response;
 
 use service::Free;
 
-use crate::convert::{from_wire, sandbox, to_wire};
+use crate::convert::{self, from_wire, sandbox, to_wire};
 use crate::error::Error;
 use crate::extract::{DigestOf, JobOf, Json, Node, Query, SandboxOf};
 use crate::{App, download, upload};
@@ -204,6 +204,25 @@ pub(crate) async fn sandbox_report(
     let said = sandbox::said(report.what);
     let reported = app.service.sandbox_report(&ctx, &id, report.epoch, said);
     Ok(Answer(to_wire::reported(reported.await?)))
+}
+
+/// What a node's sandboxes used.
+#[utoipa::path(post, path = routes::NODE_USAGE, tag = "node", operation_id = "node_usage",
+    request_body = NodeUsage,
+    responses((status = 200, description = "It is stored", body = ReportAnswer),
+              (status = 400, description = "It is too much at once", body = ErrorBody)))]
+pub(crate) async fn usage(
+    State(app): State<App>,
+    Node(ctx): Node,
+    Json(usage): Json<NodeUsage>,
+) -> Result<Answer<ReportAnswer>, Error> {
+    let seen = convert::usage::seen(usage)?;
+    app.service.sandbox_usage_report(&ctx, seen).await?;
+    let heard = service::Report {
+        duplicate: false,
+        cancel: false,
+    };
+    Ok(Answer(to_wire::reported(heard)))
 }
 
 /// The bytes of an input file.

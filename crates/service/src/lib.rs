@@ -47,10 +47,12 @@ pub use crate::output::{OutputPage, OutputPiece, Stream};
 pub use crate::poll::{Free, Polled};
 pub use crate::report::{Finished, Report, Started};
 pub use crate::sandbox::{
-    SandboxAsk, SandboxLife, SandboxPage, SandboxRef, SandboxSaid, SandboxWork, sandbox_life_ms,
+    SandboxAsk, SandboxLife, SandboxPage, SandboxRef, SandboxSaid, SandboxSeen, SandboxWork,
+    sandbox_life_ms,
 };
 pub use model::event::Event;
 pub use model::spec::Invalid;
+pub use model::usage::{UsagePoint, UsageSpan};
 pub use store::artifact::ArtifactRow;
 pub use store::blob::{Blobs, Written};
 pub use store::job::JobRow;

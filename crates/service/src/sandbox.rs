@@ -10,10 +10,12 @@
 pub(crate) mod change;
 mod create;
 mod report;
+mod usage;
 pub(crate) mod work;
 
 pub use create::SandboxAsk;
 pub use report::SandboxSaid;
+pub use usage::Seen as SandboxSeen;
 pub use work::{SandboxLife, SandboxRef, SandboxWork, life_ms as sandbox_life_ms};
 
 use crate::error::Fail;

@@ -28,6 +28,7 @@ pub mod queue;
 pub mod sandbox;
 mod sqlite;
 pub mod upload;
+pub mod usage;
 mod work;
 
 pub use crate::db::{Row, Tx, Value};

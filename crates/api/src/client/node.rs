@@ -11,7 +11,8 @@ use crate::artifact::ArtifactView;
 use crate::node::SandboxReport;
 use crate::node::{
     ArtifactPutQuery, JobFinished, JobOutput, JobRelease, JobStarted, NodeHeartbeat,
-    NodeHeartbeatAnswer, NodePoll, NodePollAnswer, NodeRegister, NodeRegistered, ReportAnswer,
+    NodeHeartbeatAnswer, NodePoll, NodePollAnswer, NodeRegister, NodeRegistered, NodeUsage,
+    ReportAnswer,
 };
 use crate::routes;
 
@@ -33,6 +34,14 @@ impl Client {
         beat: &NodeHeartbeat,
     ) -> Result<NodeHeartbeatAnswer, ClientError> {
         self.post(routes::NODE_HEARTBEAT.to_owned(), beat).await
+    }
+
+    /// Says what this node's sandboxes used.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn node_usage(&self, usage: &NodeUsage) -> Result<ReportAnswer, ClientError> {
+        self.post(routes::NODE_USAGE.to_owned(), usage).await
     }
 
     /// Asks for work and waits for it as long as the poll says.

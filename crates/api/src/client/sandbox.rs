@@ -11,6 +11,7 @@ use crate::job::WAIT_MAX;
 use crate::routes;
 use crate::sandbox::{
     SandboxConnect, SandboxCreate, SandboxList, SandboxListQuery, SandboxTimeout, SandboxView,
+    UsageQuery, UsageView,
 };
 
 impl Client {
@@ -159,6 +160,23 @@ impl Client {
             ("limit", query.limit.map(|limit| limit.to_string())),
         ]);
         self.get(routes::fill(routes::SANDBOX_EVENTS, &[id]) + &query)
+            .await
+    }
+
+    /// What a sandbox uses and used.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sandbox_usage(
+        &self,
+        id: &str,
+        query: &UsageQuery,
+    ) -> Result<UsageView, ClientError> {
+        let query = routes::query(&[
+            ("from", query.from.map(|from| from.to_string())),
+            ("to", query.to.map(|to| to.to_string())),
+        ]);
+        self.get(routes::fill(routes::SANDBOX_USAGE, &[id]) + &query)
             .await
     }
 

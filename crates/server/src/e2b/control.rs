@@ -2,12 +2,14 @@
 //!
 //! A create and a pause are answered when they are done, because the clients have no other way to wait.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, Path, RawPathParams, RawQuery, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
 use axum::{Extension, Json as Answer, Router};
+use futures_util::future::join_all;
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
@@ -19,7 +21,7 @@ use serde_json::json;
 use service::{Ctx, SandboxFilter, SandboxRow};
 
 use super::measure;
-use super::query::List;
+use super::query::{self, List};
 use super::refusal::Refusal;
 use super::wire::{self, Change, NewSandbox, Refresh, TEMPLATES, Timeout};
 use crate::App;
@@ -38,6 +40,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/health", get(async || StatusCode::NO_CONTENT))
         .route("/sandboxes", post(create).get(list_running))
         .route("/v2/sandboxes", post(create).get(list))
+        .route("/sandboxes/metrics", get(metrics_of_some))
         .route("/sandboxes/{id}", get(detail).delete(kill))
         .route("/sandboxes/{id}/connect", post(connect))
         .route("/v2/sandboxes/{id}/connect", post(connect))
@@ -274,15 +277,44 @@ async fn refresh(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// What it uses now, as the only sample: nothing is kept over time yet.
+/// What it used, and uses now if now is asked for.
 async fn metrics(
     State(app): State<App>,
     Extension(ctx): Extension<Ctx>,
     Named(id): Named,
+    RawQuery(query): RawQuery,
 ) -> Answered {
+    let (from_ms, to_ms) = query::span(query.as_deref())?;
     let row = live(&app, &ctx, &id).await?;
-    let samples: Vec<_> = measure::sample(&app, &row).await.into_iter().collect();
+    let is_now = to_ms >= app.service.clock().now_ms();
+    let now = if is_now {
+        measure::sample(&app, &row).await
+    } else {
+        None
+    };
+    let now = now.filter(|_| from_ms <= app.service.clock().now_ms());
+    let spans = app.service.sandbox_usage(&ctx, &id, (from_ms, to_ms), None);
+    let spans = spans.await?;
+    let samples = spans.iter().map(|span| wire::metric_of(&row, span));
+    let samples: Vec<_> = samples.chain(now).collect();
     Ok(Answer(samples).into_response())
+}
+
+/// What each of some sandboxes uses now; of those that do not run nothing.
+async fn metrics_of_some(
+    State(app): State<App>,
+    Extension(ctx): Extension<Ctx>,
+    RawQuery(query): RawQuery,
+) -> Answered {
+    let ids = query::sandbox_ids(query.as_deref())?;
+    let one = async |id: SandboxId| {
+        let row = app.service.sandbox_get(&ctx, &id).await.ok()?;
+        let sample = measure::sample(&app, &row).await?;
+        Some((id.short().to_owned(), sample))
+    };
+    let samples = join_all(ids.into_iter().map(one)).await;
+    let samples: BTreeMap<_, _> = samples.into_iter().flatten().collect();
+    Ok(Answer(json!({"sandboxes": samples})).into_response())
 }
 
 async fn logs(

@@ -21,6 +21,7 @@ const BYTES_MAX: usize = 16 * 1024;
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Said {
+    pub(crate) cpu_used_us: u64,
     pub(crate) cpu_used_pct: f64,
     pub(crate) mem_used: u64,
     pub(crate) mem_cache: u64,
@@ -30,6 +31,12 @@ pub(crate) struct Said {
 
 /// One sample, if the sandbox runs and its guest answers.
 pub(crate) async fn sample(app: &App, row: &SandboxRow) -> Option<Metric> {
+    let said = ask(app, row).await?;
+    Some(wire::metric(row, &said, app.service.clock().now_ms()))
+}
+
+/// What its guest says of this moment.
+pub(crate) async fn ask(app: &App, row: &SandboxRow) -> Option<Said> {
     let (SandboxState::Ready, Some(node)) = (&row.state, &row.node) else {
         return None;
     };
@@ -49,6 +56,5 @@ pub(crate) async fn sample(app: &App, row: &SandboxRow) -> Option<Metric> {
         let bytes = body.collect().await.ok()?.to_bytes();
         serde_json::from_slice(&bytes).ok()
     };
-    let said: Option<Said> = tokio::time::timeout(DEADLINE, asking).await.ok().flatten();
-    said.map(|said| wire::metric(row, &said, app.service.clock().now_ms()))
+    tokio::time::timeout(DEADLINE, asking).await.ok().flatten()
 }

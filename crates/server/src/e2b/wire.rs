@@ -11,7 +11,7 @@ use model::sandbox_spec::{OnExpiry, SandboxSpec};
 use model::spec::AskedLimits;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use service::{Event, SandboxAsk, SandboxRow};
+use service::{Event, SandboxAsk, SandboxRow, UsageSpan};
 
 use super::keys;
 use super::measure::Said;
@@ -380,6 +380,19 @@ pub(crate) fn metric(row: &SandboxRow, said: &Said, now_ms: u64) -> Metric {
         disk_used: said.disk_used.min(disk_total),
         disk_total,
     }
+}
+
+/// The same of the past.
+pub(crate) fn metric_of(row: &SandboxRow, span: &UsageSpan) -> Metric {
+    let said = Said {
+        cpu_used_us: span.end.cpu_us,
+        cpu_used_pct: f64::from(span.cpu_millis.unwrap_or(0)) / 10.0,
+        mem_used: span.end.memory_bytes,
+        mem_cache: span.end.cache_bytes,
+        disk_used: span.end.disk_bytes,
+        disk_total: limits::DISK_DEFAULT_BYTES,
+    };
+    metric(row, &said, span.end.at_ms)
 }
 
 /// How a sandbox is.

@@ -15,7 +15,7 @@ enum For {
     Node,
 }
 
-const ROUTES: [(&str, &str, For); 36] = [
+const ROUTES: [(&str, &str, For); 38] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/metrics", For::User),
     ("GET", "/openapi.json", For::User),
@@ -42,6 +42,7 @@ const ROUTES: [(&str, &str, For); 36] = [
     ("GET", "/v1/sandboxes/{id}/ports/{port}", For::User),
     ("POST", "/v1/sandboxes/{id}/resume", For::User),
     ("POST", "/v1/sandboxes/{id}/timeout", For::User),
+    ("GET", "/v1/sandboxes/{id}/usage", For::User),
     ("GET", "/node/v1/blobs/{digest}", For::Node),
     ("POST", "/node/v1/heartbeat", For::Node),
     ("PUT", "/node/v1/jobs/{id}/artifacts", For::Node),
@@ -52,6 +53,7 @@ const ROUTES: [(&str, &str, For); 36] = [
     ("POST", "/node/v1/poll", For::Node),
     ("POST", "/node/v1/register", For::Node),
     ("POST", "/node/v1/sandboxes/{id}/report", For::Node),
+    ("POST", "/node/v1/usage", For::Node),
 ];
 
 fn documented() -> BTreeSet<(String, String)> {

@@ -85,6 +85,14 @@ async fn logs_are_what_happened_and_metrics_are_what_is_used_now_within_the_limi
         (&now["diskUsed"], &now["diskTotal"]),
         (&json!(7), &json!(9))
     );
+    // Of the past nothing is known here, and of now only if now was asked for.
+    let past = get(format!("/sandboxes/{id}/metrics?start=1&end=2")).await;
+    assert_eq!(past, json!([]));
+    let some = get(format!("/sandboxes/metrics?sandbox_ids={id},0000")).await;
+    assert_eq!(some["sandboxes"][&id]["memTotal"], memory);
+    assert_eq!(some["sandboxes"].as_object().unwrap().len(), 1);
+    let refused = world.control("GET /sandboxes/metrics", &Value::Null).await;
+    assert_eq!(refused.status, 400);
 }
 
 #[tokio::test]

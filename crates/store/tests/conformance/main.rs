@@ -134,6 +134,7 @@ conformance! {
         sandboxes_are_due_at_their_time_and_not_before
         sandboxes_of_a_silent_or_forgotten_node_are_found
         sandboxes_that_are_over_go_with_their_events
+        what_a_sandbox_used_is_kept_for_a_time_and_only_as_its_node_says
     }
     random {
         any_sequence_of_moves_keeps_row_events_and_queue_in_step
