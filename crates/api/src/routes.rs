@@ -30,6 +30,8 @@ pub const SANDBOX_RESUME: &str = "/v1/sandboxes/{id}/resume";
 pub const SANDBOX_CONNECT: &str = "/v1/sandboxes/{id}/connect";
 /// `GET` reads what happened to a sandbox.
 pub const SANDBOX_EVENTS: &str = "/v1/sandboxes/{id}/events";
+/// `GET` answers whether and how a sandbox can be reached.
+pub const SANDBOX_REACHABILITY: &str = "/v1/sandboxes/{id}/reachability";
 /// `GET` answers what a sandbox uses and used.
 pub const SANDBOX_USAGE: &str = "/v1/sandboxes/{id}/usage";
 /// `POST` takes bytes and answers their digest, to be named by a job's `files`.

@@ -15,7 +15,7 @@ enum For {
     Node,
 }
 
-const ROUTES: [(&str, &str, For); 35] = [
+const ROUTES: [(&str, &str, For); 36] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/metrics", For::User),
     ("GET", "/openapi.json", For::User),
@@ -38,6 +38,7 @@ const ROUTES: [(&str, &str, For); 35] = [
     ("GET", "/v1/sandboxes/{id}/events", For::User),
     ("GET", "/v1/sandboxes/{id}/usage", For::User),
     ("POST", "/v1/sandboxes/{id}/pause", For::User),
+    ("GET", "/v1/sandboxes/{id}/reachability", For::User),
     ("POST", "/v1/sandboxes/{id}/resume", For::User),
     ("POST", "/v1/sandboxes/{id}/timeout", For::User),
     ("GET", "/node/v1/blobs/{digest}", For::Node),
