@@ -36,6 +36,8 @@ pub const SANDBOX_GUEST: &str = "/v1/sandboxes/{id}/guest";
 pub const SANDBOX_GUEST_PATH: &str = "/v1/sandboxes/{id}/guest/{*path}";
 /// `GET` with an upgrade connects to a port in a sandbox.
 pub const SANDBOX_PORT: &str = "/v1/sandboxes/{id}/ports/{port}";
+/// `GET` answers whether and how a sandbox can be reached.
+pub const SANDBOX_REACHABILITY: &str = "/v1/sandboxes/{id}/reachability";
 /// `GET` answers what a sandbox uses and used.
 pub const SANDBOX_USAGE: &str = "/v1/sandboxes/{id}/usage";
 /// `POST` takes bytes and answers their digest, to be named by a job's `files`.

@@ -258,6 +258,59 @@ pub struct SandboxList {
     pub next: Option<String>,
 }
 
+/// Whether and how a sandbox can be reached at this moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReachabilityView {
+    /// Where it is in its life. Only one that is `ready` answers.
+    pub state: SandboxStateName,
+    /// Its first process.
+    pub guest: GuestReach,
+    /// Where somebody listens inside, the least port first; at most 256. Empty where the guest does not
+    /// answer.
+    pub ports: Vec<PortReach>,
+    /// Where E2B's clients find its commands and files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub envd_url: Option<String>,
+    /// The way by headers; none where the server has no TCP port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by_header: Option<HeaderReach>,
+    /// Its ports need the header `e2b-traffic-access-token`.
+    pub needs_traffic_token: bool,
+}
+
+/// Whether a guest answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GuestReach {
+    /// It has answered within five seconds.
+    pub answers: bool,
+    /// After how many microseconds, by way of its node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_us: Option<u64>,
+}
+
+/// A port inside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PortReach {
+    /// The port.
+    pub port: u16,
+    /// Its address by name; none where the server has no TCP port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+}
+
+/// How a port is reached where its name cannot be resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HeaderReach {
+    /// The address of all of them.
+    pub url: String,
+    /// The header that says which sandbox is meant.
+    pub sandbox_header: String,
+    /// What it says for this one.
+    pub sandbox_value: String,
+    /// The header that says which port.
+    pub port_header: String,
+}
+
 /// Which time somebody wants to know the usage of.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]

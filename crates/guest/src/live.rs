@@ -17,6 +17,7 @@ mod http;
 mod metrics;
 mod multipart;
 mod path;
+mod ports;
 mod processes;
 mod pump;
 mod query;

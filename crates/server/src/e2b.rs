@@ -8,9 +8,11 @@
 //! in a limit, a network or a snapshot that is not there does harm with it. It must never give a guest
 //! one of our credentials, and never hold more of what a guest says than it is just passing on.
 //!
-//! Reading order: `aim` (for whom), `keys` (who may), `refusal`, `query`, then `control` with `wire` for
-//! sandboxes as a resource, and `proxy` with `clean`, `cors` and `places` for what is inside them.
+//! Reading order: `aim` (for whom), `keys` (who may), `refusal`, `query`, then `control` with `wire`, `logs`
+//! and `account` for sandboxes as a resource, and `proxy` with `clean`, `cors` and `places` for what is
+//! inside them.
 
+mod account;
 pub(crate) mod aim;
 mod clean;
 mod control;
@@ -18,12 +20,13 @@ mod cors;
 pub(crate) mod domain;
 pub(crate) mod find;
 pub(crate) mod keys;
+mod logs;
 pub(crate) mod measure;
 pub(crate) mod places;
 pub(crate) mod proxy;
 mod query;
 pub(crate) mod refusal;
-mod wire;
+pub(crate) mod wire;
 
 use std::panic::AssertUnwindSafe;
 
@@ -97,6 +100,9 @@ async fn lead(
             check_key(&parts, keys)?;
             let domain = domain::told(gate.domain(), &parts.headers);
             parts.extensions.insert(control::Domain(domain));
+            parts
+                .extensions
+                .insert(account::Shown(visitor.keys.clone()));
             parts.extensions.insert(ctx);
             let request = Request::from_parts(parts, Body::new(body));
             return match shared.e2b.call(request).await {

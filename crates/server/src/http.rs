@@ -10,6 +10,7 @@ pub(crate) mod health;
 pub(crate) mod job;
 pub(crate) mod log;
 pub(crate) mod openapi;
+pub(crate) mod reachability;
 pub(crate) mod sandbox;
 pub(crate) mod usage;
 
@@ -62,6 +63,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(guest::read, guest::ask))
         .routes(paths!(guest::port))
         .routes(paths!(usage::usage))
+        .routes(paths!(reachability::reachability))
         .routes(paths!(node_api::register))
         .routes(paths!(node_api::heartbeat))
         .routes(paths!(node_api::poll))

@@ -26,6 +26,7 @@ mod links;
 mod metrics;
 mod node_api;
 mod request;
+mod site;
 mod tls;
 mod upload;
 
@@ -48,6 +49,7 @@ pub use api::attach::{LinkOpen, LinkTarget};
 
 use crate::metrics::Metrics;
 use crate::request::RequestIds;
+use crate::site::Site;
 
 /// What every handler can reach.
 #[derive(Debug, Clone)]
@@ -59,6 +61,8 @@ pub(crate) struct App {
     pub(crate) tasks: TaskTracker,
     /// Places for attached clients.
     pub(crate) attached: Arc<Semaphore>,
+    /// Where it is found over TCP.
+    pub(crate) site: Option<Site>,
     /// Places for connections to guests.
     pub(crate) places: e2b::places::Places,
     /// Places for searches of who signed a request.
@@ -92,6 +96,7 @@ pub async fn serve(service: Service, links: Links, doors: Vec<Door>, stop: Cance
         stopping: stop.clone(),
         tasks,
         attached: Arc::new(Semaphore::new(attach::ATTACHED_MAX)),
+        site: Site::of(&doors),
         places: e2b::places::Places::default(),
         searches: Arc::new(e2b::find::searches()),
     };

@@ -10,8 +10,8 @@ use crate::event::{EventList, EventListQuery};
 use crate::job::WAIT_MAX;
 use crate::routes;
 use crate::sandbox::{
-    SandboxConnect, SandboxCreate, SandboxList, SandboxListQuery, SandboxTimeout, SandboxView,
-    UsageQuery, UsageView,
+    ReachabilityView, SandboxConnect, SandboxCreate, SandboxList, SandboxListQuery, SandboxTimeout,
+    SandboxView, UsageQuery, UsageView,
 };
 
 impl Client {
@@ -160,6 +160,15 @@ impl Client {
             ("limit", query.limit.map(|limit| limit.to_string())),
         ]);
         self.get(routes::fill(routes::SANDBOX_EVENTS, &[id]) + &query)
+            .await
+    }
+
+    /// Whether and how a sandbox can be reached.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sandbox_reachability(&self, id: &str) -> Result<ReachabilityView, ClientError> {
+        self.get(routes::fill(routes::SANDBOX_REACHABILITY, &[id]))
             .await
     }
 

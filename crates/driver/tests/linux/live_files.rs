@@ -134,7 +134,7 @@ async fn a_file_is_compressed_on_its_way_for_those_who_like_that() {
     let served = world.serve(false).await;
     let script = "seq 1000000 > text; head -c 20000000 /dev/zero > zeros; : > empty; sha256sum *";
     let (sums, _) = served.sh(script).await;
-    let likes = ("accept-encoding", "gzip, deflate");
+    let likes = ("accept-encoding", "gzip");
     for name in ["text", "zeros", "empty"] {
         let path = format!("/files?path={name}");
         let range = ("range", "bytes=2-4");

@@ -119,8 +119,9 @@ enum Coding {
     Neither,
 }
 
-/// What an `Accept-Encoding` header means (RFC 9110, 12.5.3). Compression is only for those who name it:
-/// it costs a processor more than the way costs bytes.
+/// What an `Accept-Encoding` header means (RFC 9110, 12.5.3). Compression is only for those who name it and
+/// no other: clients that list all that they know, as their libraries do by themselves, would wait ten times
+/// as long for a large file, because one processor compresses more slowly than the way carries.
 fn coding(accepted: Option<&str>) -> Coding {
     let weight = |wanted: &str| {
         accepted.unwrap_or_default().split(',').find_map(|one| {
@@ -133,8 +134,14 @@ fn coding(accepted: Option<&str>) -> Coding {
     let gzip = weight("gzip").or_else(|| weight("x-gzip"));
     let any = weight("*");
     let identity = weight("identity").or_else(|| any.filter(|any| *any == 0.0));
+    let names = accepted.unwrap_or_default().split(',');
+    let mut names = names.map(|one| one.split(';').next().unwrap_or_default().trim());
+    let own = |name: &str| ["gzip", "x-gzip", "identity", "*", ""].contains(&name);
+    let is_wish = names.all(|name| own(&name.to_ascii_lowercase()));
     match (gzip, identity) {
-        (Some(gzip), identity) if gzip > 0.0 && gzip >= identity.unwrap_or(0.0) => Coding::Gzip,
+        (Some(gzip), identity) if is_wish && gzip > 0.0 && gzip >= identity.unwrap_or(0.0) => {
+            Coding::Gzip
+        }
         (_, Some(0.0)) if gzip.or(any).is_some_and(|gzip| gzip > 0.0) => Coding::Gzip,
         (_, Some(0.0)) => Coding::Neither,
         _ => Coding::Identity,
@@ -257,7 +264,11 @@ mod tests {
             (Some("gzip;q=0.5, identity"), Coding::Identity),
             (Some("gzip;q=0"), Coding::Identity),
             (Some("gzip"), Coding::Gzip),
-            (Some("br;q=1, GZIP;q=0.8, deflate"), Coding::Gzip),
+            (Some("GZIP;q=0.8"), Coding::Gzip),
+            (Some("br, gzip, identity;q=0"), Coding::Gzip),
+            // What HTTP libraries send when nobody says anything.
+            (Some("gzip, deflate"), Coding::Identity),
+            (Some("br;q=1, gzip;q=0.8, *;q=0.1"), Coding::Identity),
             (Some("gzip, identity;q=0"), Coding::Gzip),
             (Some("gzip;q=1, *;q=0"), Coding::Gzip),
             (Some("identity;q=0, *"), Coding::Gzip),

@@ -42,14 +42,25 @@ pub(crate) fn now(said: &Said, at_ms: u64) -> service::UsagePoint {
     }
 }
 
-/// The most that a sandbox may use, as far as anybody has said: thousandths of a processor, memory, storage.
+/// The most that a sandbox may use: thousandths of a processor, memory, storage.
 pub(crate) fn most(row: &SandboxRow) -> (u32, u64, u64) {
     let asked = &row.spec.limits;
+    let memory = asked.memory_bytes.unwrap_or(limits::MEMORY_DEFAULT_BYTES);
     (
         asked.cpu_millis.unwrap_or(limits::CPU_DEFAULT_MILLIS),
-        asked.memory_bytes.unwrap_or(limits::MEMORY_DEFAULT_BYTES),
-        asked.disk_bytes.unwrap_or(limits::DISK_DEFAULT_BYTES),
+        memory,
+        asked.disk_bytes.unwrap_or_else(|| disk(row, memory)),
     )
+}
+
+/// The storage of a sandbox for which nobody asked any: what its node says is in force; before it has, what
+/// it will be, which is a part of the memory.
+fn disk(row: &SandboxRow, memory: u64) -> u64 {
+    let mut clauses = row.enforcement.iter();
+    let clause = clauses.find(|clause| clause.clause == "disk");
+    let value = clause.and_then(|clause| clause.value.as_deref());
+    let bytes = value.and_then(|value| value.strip_suffix(" bytes")?.parse().ok());
+    bytes.unwrap_or_else(|| limits::DISK_DEFAULT_BYTES.min(memory / 2))
 }
 
 /// For whoever asked. What a guest and a node say is not believed beyond the limits of the sandbox.

@@ -20,6 +20,8 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use service::{Ctx, SandboxFilter, SandboxRow};
 
+use super::account;
+use super::logs;
 use super::measure;
 use super::query::{self, List};
 use super::refusal::Refusal;
@@ -49,8 +51,15 @@ pub(crate) fn router(app: App) -> Router {
         .route("/sandboxes/{id}/timeout", post(set_timeout))
         .route("/sandboxes/{id}/refreshes", post(refresh))
         .route("/sandboxes/{id}/metrics", get(metrics))
-        .route("/sandboxes/{id}/logs", get(logs))
-        .route("/v2/sandboxes/{id}/logs", get(logs_v2))
+        .route("/sandboxes/{id}/logs", get(logs::first))
+        .route("/v2/sandboxes/{id}/logs", get(logs::second))
+        .route("/teams", get(account::teams))
+        .route("/api-keys", get(account::keys).post(account::no_keys))
+        .route(
+            "/api-keys/{id}",
+            delete(account::no_keys).patch(account::no_keys),
+        )
+        .route("/default-templates", get(account::default_templates))
         .route("/templates/aliases/{alias}", get(alias))
         .route("/templates/{id}", delete(delete_template))
         .fallback(async || Refusal::not_here("this route"))
@@ -317,33 +326,6 @@ async fn metrics_of_some(
     Ok(Answer(json!({"sandboxes": samples})).into_response())
 }
 
-async fn logs(
-    State(app): State<App>,
-    Extension(ctx): Extension<Ctx>,
-    Named(id): Named,
-) -> Answered {
-    let events = app
-        .service
-        .sandbox_events(&ctx, &id, 0, limits::PAGE_MAX)
-        .await?;
-    let lines: Vec<_> = events.iter().map(wire::log_line).collect();
-    let entries: Vec<_> = events.iter().map(wire::log_entry).collect();
-    Ok(Answer(json!({"logs": lines, "logEntries": entries})).into_response())
-}
-
-async fn logs_v2(
-    State(app): State<App>,
-    Extension(ctx): Extension<Ctx>,
-    Named(id): Named,
-) -> Answered {
-    let events = app
-        .service
-        .sandbox_events(&ctx, &id, 0, limits::PAGE_MAX)
-        .await?;
-    let entries: Vec<_> = events.iter().map(wire::log_entry).collect();
-    Ok(Answer(json!({"logs": entries})).into_response())
-}
-
 async fn alias(Path(alias): Path<String>) -> Answered {
     if !TEMPLATES.contains(&alias.as_str()) {
         return Err(wire::no_template(&alias));
@@ -361,7 +343,7 @@ async fn delete_template(Path(id): Path<String>) -> Refusal {
 
 /// The sandbox that the path names.
 #[derive(Debug)]
-struct Named(SandboxId);
+pub(crate) struct Named(pub(crate) SandboxId);
 
 impl<S: Send + Sync> FromRequestParts<S> for Named {
     type Rejection = Refusal;

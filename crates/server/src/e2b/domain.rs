@@ -85,7 +85,7 @@ impl Domain {
 
     /// The domain as clients have to write it: with the port that was named, or else the one that this
     /// client dialled, which a tunnel may have changed.
-    fn answer(&self, dialled: Option<u16>) -> String {
+    pub(crate) fn answer(&self, dialled: Option<u16>) -> String {
         let port = self.port.or(dialled);
         match port.filter(|port| *port != HTTPS_PORT) {
             Some(port) => format!("{}:{port}", self.name),

@@ -9,12 +9,13 @@ use http::header::{HOST, HeaderValue};
 use http_body_util::{BodyExt as _, Limited};
 use model::sandbox::SandboxState;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use service::SandboxRow;
 use std::time::Duration;
 
 /// A guest answers within milliseconds; one that does not is not waited for longer than a client would.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// A dozen numbers.
+/// A dozen numbers, or some hundred ports.
 const BYTES_MAX: usize = 16 * 1024;
 
 /// What a guest says. Nothing of it is believed beyond the limits of its sandbox.
@@ -37,6 +38,15 @@ pub(crate) async fn sample(app: &App, row: &SandboxRow) -> Option<Metric> {
 
 /// What its guest says of this moment.
 pub(crate) async fn ask(app: &App, row: &SandboxRow) -> Option<Said> {
+    get(app, row, "/metrics").await
+}
+
+/// What the guest of a sandbox that runs answers at one of the routes that are for us alone.
+pub(crate) async fn get<T: DeserializeOwned>(
+    app: &App,
+    row: &SandboxRow,
+    path: &'static str,
+) -> Option<T> {
     let (SandboxState::Ready, Some(node)) = (&row.state, &row.node) else {
         return None;
     };
@@ -48,7 +58,7 @@ pub(crate) async fn ask(app: &App, row: &SandboxRow) -> Option<Said> {
         };
         let line = Line::to_guest(stream, patience).await.ok()?;
         let mut request = Request::new(line::empty());
-        *request.uri_mut() = "/metrics".parse().ok()?;
+        *request.uri_mut() = path.parse().ok()?;
         let host = HeaderValue::from_static("localhost");
         request.headers_mut().insert(HOST, host);
         let answer = line.send(request, ()).await.ok()?;

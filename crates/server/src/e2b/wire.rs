@@ -14,8 +14,10 @@ use serde_json::Value;
 use service::{Event, SandboxAsk, SandboxRow, UsageSpan};
 
 use super::keys;
+use super::logs;
 use super::measure::Said;
 use super::refusal::Refusal;
+use crate::convert::usage::most;
 
 /// The version of envd whose routes the guest has. It tells the clients what they may use.
 const ENVD_VERSION: &str = "0.6.13";
@@ -319,10 +321,7 @@ pub(crate) fn sandbox(row: &SandboxRow, domain: Option<String>) -> Sandbox {
 
 /// How a sandbox is, in a list.
 pub(crate) fn listed(row: &SandboxRow) -> Listed {
-    let asked = &row.spec.limits;
-    let millis = asked.cpu_millis.unwrap_or(limits::CPU_DEFAULT_MILLIS);
-    let memory = asked.memory_bytes.unwrap_or(limits::MEMORY_DEFAULT_BYTES);
-    let disk = asked.disk_bytes.unwrap_or(limits::DISK_DEFAULT_BYTES);
+    let (millis, memory, disk) = most(row);
     let own = |(key, _): &(&String, &String)| !key.starts_with(RESERVED);
     let metadata = row.metadata.iter().filter(own);
     // One that is paused has no end; this is when it would have had one.
@@ -390,7 +389,7 @@ pub(crate) fn metric_of(row: &SandboxRow, span: &UsageSpan) -> Metric {
         mem_used: span.end.memory_bytes,
         mem_cache: span.end.cache_bytes,
         disk_used: span.end.disk_bytes,
-        disk_total: limits::DISK_DEFAULT_BYTES,
+        disk_total: most(row).2,
     };
     metric(row, &said, span.end.at_ms)
 }
@@ -457,7 +456,7 @@ pub(crate) fn log_entry(event: &Event) -> LogEntry {
     LogEntry {
         timestamp: time(event.at_ms),
         message: event.kind.clone(),
-        level: "info",
+        level: logs::level_of(&event.kind),
         fields: BTreeMap::new(),
     }
 }

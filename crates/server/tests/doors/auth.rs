@@ -15,7 +15,7 @@ enum For {
     Node,
 }
 
-const ROUTES: [(&str, &str, For); 38] = [
+const ROUTES: [(&str, &str, For); 39] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/metrics", For::User),
     ("GET", "/openapi.json", For::User),
@@ -40,6 +40,7 @@ const ROUTES: [(&str, &str, For); 38] = [
     ("POST", "/v1/sandboxes/{id}/guest/{*path}", For::User),
     ("POST", "/v1/sandboxes/{id}/pause", For::User),
     ("GET", "/v1/sandboxes/{id}/ports/{port}", For::User),
+    ("GET", "/v1/sandboxes/{id}/reachability", For::User),
     ("POST", "/v1/sandboxes/{id}/resume", For::User),
     ("POST", "/v1/sandboxes/{id}/timeout", For::User),
     ("GET", "/v1/sandboxes/{id}/usage", For::User),

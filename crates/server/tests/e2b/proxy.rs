@@ -336,3 +336,50 @@ async fn a_page_reaches_a_closed_port_with_its_token_and_an_open_one_as_its_prog
     assert_eq!(world.ask("PUT /a", &named, "").await.status, 403);
     assert_eq!(world.ask("PUT /a", &named[..3], "").await.status, 200);
 }
+
+#[tokio::test]
+async fn who_asks_is_told_whether_a_sandbox_answers_and_how_its_ports_are_reached() {
+    let world = World::new().await;
+    let closed = json!({"network": {"allowPublicTraffic": false}});
+    let made = world.sandbox(closed).await;
+    let get = async || {
+        let line = format!("GET /v1/sandboxes/sbx_{}/reachability", made.id);
+        let reply = world.ask_trusted(&line, &[("host", "localhost")]).await;
+        assert_eq!(reply.status, 200, "{}", reply.message());
+        reply.json()
+    };
+    let (id, port) = (&made.id, world.tcp.port());
+    let reach = get().await;
+    assert_eq!(
+        (&reach["state"], &reach["guest"]["answers"]),
+        (&json!("ready"), &json!(true))
+    );
+    assert!(reach["guest"]["after_us"].as_u64().unwrap() < 5_000_000);
+    let url = |inside: u16| format!("http://{inside}-{id}.localhost:{port}");
+    let ports = json!([{"port": 3000, "url": url(3000)}, {"port": 8080, "url": url(8080)}]);
+    assert_eq!(
+        (&reach["ports"], &reach["envd_url"]),
+        (&ports, &json!(url(49983)))
+    );
+    assert_eq!(reach["needs_traffic_token"], true);
+    // The way by headers leads there.
+    let by = &reach["by_header"];
+    assert_eq!(by["url"], format!("http://127.0.0.1:{port}"));
+    let headers = [
+        ("host", "127.0.0.1"),
+        (
+            by["sandbox_header"].as_str().unwrap(),
+            by["sandbox_value"].as_str().unwrap(),
+        ),
+        (by["port_header"].as_str().unwrap(), "49983"),
+    ];
+    assert_eq!(world.ask("GET /health", &headers, "").await.status, 204);
+    let pause = format!("POST /sandboxes/{id}/pause");
+    assert_eq!(world.control(&pause, &json!({})).await.status, 204);
+    let reach = get().await;
+    assert_eq!(
+        (&reach["state"], &reach["guest"]),
+        (&json!("paused"), &json!({"answers": false}))
+    );
+    assert_eq!(reach["ports"], json!([]));
+}
