@@ -6,6 +6,8 @@ mod plan;
 pub mod seccomp;
 mod sockets;
 mod tree;
+mod trial;
+mod writable;
 
 use crate::cgroup;
 use crate::driver::{
@@ -18,13 +20,15 @@ use launcher::{Launcher, Start};
 use model::id::SandboxId;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::os::fd::AsFd;
+use rustix::fs::OFlags;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 
 pub use plan::LinuxPlan;
+pub(crate) use trial::no_writable_root;
 
 /// The driver's name.
 pub const NAME: &str = "linux";
@@ -95,8 +99,9 @@ impl Linux {
     /// [`DriverError`] where no sandbox could be started either.
     pub async fn warm(&self, mode: Mode) -> Result<(), DriverError> {
         let root = &self.host.root;
-        let tree = tree::tree(root, &self.host.devices, &self.dir.join("staging"), mode);
-        self.launcher(&plan::launcher_name(root, mode), Start::IfNone(&tree))
+        let kind = plan::Kind::of(mode, root, &self.host);
+        let tree = kind.tree(root, &self.host.devices, &self.dir.join("staging"));
+        self.launcher(&plan::launcher_name(root, kind), Start::IfNone(&tree))
             .await
             .map(drop)
     }
@@ -173,9 +178,30 @@ impl Linux {
         let mut sandbox = body.sandbox.clone();
         sandbox.deadline_boot_ms = boot_ms_in(plan.life);
         let cgroup = (!groups.is_empty()).then(|| id.as_str().to_owned());
+        let layers = open_layers(&body.layers)?;
         let mut fds = vec![socket.as_fd()];
-        fds.extend(groups.iter().map(AsFd::as_fd));
-        launcher.spawn(sandbox, cgroup, &fds).await
+        fds.extend(groups.iter().chain(&layers).map(AsFd::as_fd));
+        launcher.spawn(sandbox, cgroup, layers.len(), &fds).await
+    }
+
+    async fn save_into(&self, handle: &Handle, to: &Path) -> Result<u64, DriverError> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let body = self.body(handle)?;
+        // Files that change while they are copied would be something that never was.
+        match cgroup::is_frozen(&body.cgroups, handle.id.as_str()) {
+            Some(true) => {}
+            Some(false) | None => {
+                let why = "it is not paused".to_owned();
+                return Err(DriverError::CannotSave { why });
+            }
+        }
+        let launcher = self.launcher(&body.launcher, Start::Never).await?;
+        let made = std::fs::DirBuilder::new().mode(0o700).create(to);
+        made.map_err(io("make the directory for the copy"))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let to = rustix::fs::open(to, flags, rustix::fs::Mode::empty());
+        let to = to.map_err(|errno| io("open the directory for the copy")(errno.into()))?;
+        launcher.save(handle.id.as_str(), to.as_fd()).await
     }
 
     async fn freeze(&self, handle: &Handle, paused: bool) -> Result<(), DriverError> {
@@ -237,6 +263,21 @@ impl Linux {
             }
         }
     }
+}
+
+/// The layers as mounts that are mounted nowhere, the newest first. The launcher sees only its tree, so they
+/// are opened here.
+fn open_layers(layers: &[PathBuf]) -> Result<Vec<OwnedFd>, DriverError> {
+    use rustix::mount::{OpenTreeFlags, open_tree};
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let newest_first = layers.iter().rev();
+    let open = newest_first.map(|layer| {
+        open_tree(rustix::fs::CWD, layer, flags).map_err(|errno| DriverError::SetUp {
+            step: "open a layer".to_owned(),
+            source: errno.into(),
+        })
+    });
+    open.collect()
 }
 
 /// An error of something outside the sandbox.
@@ -314,9 +355,8 @@ impl Driver for Linux {
         Box::pin(self.freeze(handle, paused))
     }
 
-    fn save<'d>(&'d self, _handle: &'d Handle, _to: &'d Path) -> Doing<'d, u64> {
-        let why = "this driver does not keep what is written yet".to_owned();
-        Box::pin(async { Err(DriverError::CannotSave { why }) })
+    fn save<'d>(&'d self, handle: &'d Handle, to: &'d Path) -> Doing<'d, u64> {
+        Box::pin(self.save_into(handle, to))
     }
 
     fn counted<'d>(&'d self, handle: &'d Handle) -> Doing<'d, Counted> {

@@ -21,6 +21,7 @@ mod live;
 mod live_client;
 mod live_files;
 mod live_hostile;
+mod live_root;
 mod live_terminal;
 mod live_watch;
 mod namespaces;

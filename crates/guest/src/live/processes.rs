@@ -3,7 +3,7 @@
 use super::failure::{Code, Failure};
 use super::user::User;
 use super::{Live, Stream, register};
-use crate::process::{self, Reaped, Status, Wanted};
+use crate::process::{self, Reaped, Status, Streams, Wanted};
 use bytes::Bytes;
 use guest::message::{Start, StartFailure};
 use rustix::io::Errno;
@@ -168,6 +168,13 @@ impl Processes {
         }
     }
 
+    /// Tells when a child of the guest is dead.
+    pub(super) fn wait_for(&mut self, pid: i32) -> oneshot::Receiver<Reaped> {
+        let (waiting, dead) = oneshot::channel();
+        self.waited.insert(pid, waiting);
+        dead
+    }
+
     /// Those that run, in the order of their numbers.
     pub(super) fn running(&self) -> impl Iterator<Item = &Rc<Process>> {
         self.running.values()
@@ -250,11 +257,7 @@ pub(super) async fn launch(
     let slot = live.processes.borrow().slot()?;
     let (ours, theirs) = terminal.map(|both| (both.ours, both.theirs)).unzip();
     let mut child = fork(&live, user, theirs)?;
-    let (waiting, dead) = oneshot::channel();
-    live.processes
-        .borrow_mut()
-        .waited
-        .insert(child.pid, waiting);
+    let dead = live.processes.borrow_mut().wait_for(child.pid);
     child.start(&start).map_err(|errno| match errno {
         Errno::TOOBIG => Failure::invalid("the command and its environment are too long"),
         _ => Failure::errno("start the process", errno),
@@ -309,7 +312,7 @@ fn fork(live: &Live, user: User, terminal: Option<OwnedFd>) -> Result<process::C
         who: user.who,
         landlock: landlock.map_err(|error| Failure::new(Code::Internal, error.to_string()))?,
         cgroups: &live.cgroups,
-        terminal,
+        streams: terminal.map_or(Streams::Pipes, Streams::Terminal),
     };
     process::prepare(wanted).map_err(|errno| Failure::errno("make a process", errno))
 }
