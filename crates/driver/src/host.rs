@@ -99,6 +99,10 @@ pub struct Root {
     pub etc_more: BTreeMap<String, Entry>,
     /// Directories below its `/var` that say which packages are installed.
     pub var: Vec<String>,
+    /// Users of its own that no person is, as lines of `passwd(5)`: its packages say that files are theirs.
+    pub users: Vec<String>,
+    /// Groups of that kind, without their members, as lines of `group(5)`.
+    pub groups: Vec<String>,
     /// Nothing is mounted below those of its directories that a sandbox sees.
     pub is_one_file_system: bool,
 }
@@ -125,7 +129,8 @@ impl Root {
     }
 
     fn of(path: PathBuf, top: BTreeMap<String, Entry>, etc: BTreeMap<String, Entry>) -> Root {
-        let directory = |name: &&&str| entry(&path.join("var").join(name)) == Some(Entry::Directory);
+        let directory =
+            |name: &&&str| entry(&path.join("var").join(name)) == Some(Entry::Directory);
         let var = VAR.iter().filter(directory).map(|name| (*name).to_owned());
         let var: Vec<String> = var.collect();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -135,6 +140,8 @@ impl Root {
             .collect();
         Root {
             is_one_file_system: !mounted_below(&mounts, &shown),
+            users: system_lines(&path.join("etc/passwd"), 7),
+            groups: system_lines(&path.join("etc/group"), 4),
             path,
             is_host: false,
             top,
@@ -166,6 +173,31 @@ impl Root {
     }
 }
 
+/// Users or groups that are taken over from a root, and the longest line of one. A distribution has some
+/// forty.
+const SYSTEM_MAX: usize = 100;
+const SYSTEM_LINE_MAX: usize = 100;
+
+/// The first id of a person, in every distribution that we know of (`login.defs(5)`).
+const PEOPLE: u32 = 1000;
+
+/// Lines of so many fields whose id, the third, is no person's and not root's.
+fn system_lines(file: &Path, fields: usize) -> Vec<String> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let keep = |line: &str| -> Option<String> {
+        let mut parts: Vec<&str> = line.split(':').collect();
+        let id: u32 = parts.get(2)?.parse().ok()?;
+        let usual = parts.len() == fields && line.len() <= SYSTEM_LINE_MAX;
+        // A password or its place is not taken over, nor who is in a group.
+        *parts.get_mut(1)? = "x";
+        if fields == 4 {
+            *parts.get_mut(3)? = "";
+        }
+        (usual && (1..PEOPLE).contains(&id)).then(|| parts.join(":"))
+    };
+    text.lines().filter_map(keep).take(SYSTEM_MAX).collect()
+}
+
 /// Whether something is mounted below one of these directories, by the text of `mountinfo`
 /// (`proc_pid_mountinfo(5)`).
 fn mounted_below(mounts: &str, directories: &[PathBuf]) -> bool {
@@ -174,7 +206,9 @@ fn mounted_below(mounts: &str, directories: &[PathBuf]) -> bool {
     let mut points = points.map(|point| point.replace("\\040", " ").replace("\\134", "\\"));
     points.any(|point| {
         let point = Path::new(&point);
-        directories.iter().any(|dir| point != dir && point.starts_with(dir))
+        directories
+            .iter()
+            .any(|dir| point != dir && point.starts_with(dir))
     })
 }
 
@@ -448,6 +482,16 @@ mod tests {
         assert_eq!(subordinate(text, "alice", 1000), Some((100_000, 65536)));
         assert_eq!(subordinate(text, "bob", 1001), Some((200_000, 65536)));
         assert_eq!(subordinate(text, "", 7), None);
+    }
+
+    #[test]
+    fn of_users_and_groups_only_those_of_the_system_are_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("group");
+        let text = "root:x:0:\nbin:x:2:alice,bob\nalice:x:1000:\nbad\nlong:x:3:more:than:four\n";
+        std::fs::write(&file, text).unwrap();
+        assert_eq!(system_lines(&file, 4), ["bin:x:2:"]);
+        assert!(system_lines(&dir.path().join("none"), 4).is_empty());
     }
 
     #[test]

@@ -142,7 +142,11 @@ fn copy_all(wanted: &Wanted, from: &OwnedFd, to: &OwnedFd) -> Result<u64, Failur
         let upper = open_in(from, format!("{name}/{UPPER}"), directory);
         let upper = upper.map_err(failed("open", name))?;
         let copied = copy.top(&upper, to, name);
-        copied.map_err(|errno| copy.failed.take().unwrap_or_else(|| failed("copy", name)(errno)))?;
+        copied.map_err(|errno| {
+            copy.failed
+                .take()
+                .unwrap_or_else(|| failed("copy", name)(errno))
+        })?;
     }
     let cleared = files::each_name(&copy.links, |name| {
         rustix::fs::unlinkat(&copy.links, name, AtFlags::empty())
@@ -341,10 +345,19 @@ mod tests {
 
     #[test]
     fn of_the_overlays_own_attributes_only_opaque_is_kept() {
-        for kept in ["user.mine", "user.overlay.opaque", "user.overlay.overlay.opaque"] {
+        for kept in [
+            "user.mine",
+            "user.overlay.opaque",
+            "user.overlay.overlay.opaque",
+        ] {
             assert!(is_kept(kept.as_bytes()), "{kept}");
         }
-        for left in ["user.overlay.origin", "user.overlay.redirect", "security.capability", ""] {
+        for left in [
+            "user.overlay.origin",
+            "user.overlay.redirect",
+            "security.capability",
+            "",
+        ] {
             assert!(!is_kept(left.as_bytes()), "{left}");
         }
     }

@@ -273,7 +273,8 @@ impl Spawner {
         let storage = live.storage.as_ref();
         let storage = storage.ok_or_else(|| failed("storage", Errno::BADF))?;
         let saver = Saver::start(id.to_owned(), wanted, storage, &to);
-        self.savers.push(saver.map_err(|errno| failed("fork", errno))?);
+        self.savers
+            .push(saver.map_err(|errno| failed("fork", errno))?);
         Ok(())
     }
 
@@ -514,7 +515,11 @@ fn take_layers(
     fds: &mut Vec<OwnedFd>,
 ) -> Result<Vec<OwnedFd>, Failure> {
     let layers = usize::try_from(layers).unwrap_or(usize::MAX);
-    let most = if sandbox.root.is_some() { LAYERS_MAX } else { 0 };
+    let most = if sandbox.root.is_some() {
+        LAYERS_MAX
+    } else {
+        0
+    };
     if layers > most || layers > fds.len() {
         return Err(crate::mount::failed("layers", "")(Errno::BADF));
     }

@@ -124,7 +124,12 @@ impl Launcher {
             own_user_namespace: host.ids != Ids::Root,
             tree: tree.clone(),
         });
-        send(&socket, &setup, &[listener.as_fd(), guest.as_fd(), sudo.as_fd()]).await?;
+        send(
+            &socket,
+            &setup,
+            &[listener.as_fd(), guest.as_fd(), sudo.as_fd()],
+        )
+        .await?;
         let answer = tokio::time::timeout(ANSWER, set_up(&socket, host)).await;
         answer.map_err(|_| DriverError::TimedOut {
             what: "the launcher's tree".to_owned(),

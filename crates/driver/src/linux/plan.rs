@@ -100,7 +100,8 @@ pub(super) fn plan(spec: &Spec, host: &Host, dir: &Path) -> Result<Plan, Vec<Uns
             uid: tree::USER,
             gid: tree::USER,
             rlimits: rlimits(host, &limits),
-            landlock: (host.landlock_abi > 0).then(|| tree::landlock(spec.mode, kind == Kind::Writable)),
+            landlock: (host.landlock_abi > 0)
+                .then(|| tree::landlock(spec.mode, kind == Kind::Writable)),
             seccomp: filter.to_vec(),
         },
         body: PlanBody::Linux(Box::new(LinuxPlan {

@@ -1,8 +1,8 @@
 //! Whether this machine can give a sandbox a root that can be written: a launcher tries it, once for each
 //! process of ours.
 
-use crate::linux::{ids, launcher, tree};
 use crate::host::Ids;
+use crate::linux::{ids, launcher, tree};
 use jail::message::{FromJail, MESSAGE_MAX, ToJail};
 use jail::plan::{Data, Op, Overlay, Place, Root, Sandbox, Tree, UPPER, WORK};
 use model::id::SandboxId;
@@ -68,7 +68,13 @@ fn tree(staging: PathBuf) -> Tree {
         path: path.to_owned(),
         mode: 0o755,
     };
-    let dirs = ["/.low/base/usr", "/.low/base/etc", "/.in", "/.new", "/.data"];
+    let dirs = [
+        "/.low/base/usr",
+        "/.low/base/etc",
+        "/.in",
+        "/.new",
+        "/.data",
+    ];
     let mut ops: Vec<Op> = dirs.into_iter().map(dir).collect();
     ops.push(Op::File {
         path: "/.low/base/etc/here".to_owned(),
@@ -101,7 +107,11 @@ fn sandbox() -> Sandbox {
     };
     let places = overlays.iter().flat_map(|each| {
         let name = &each.name;
-        [name.clone(), format!("{name}/{UPPER}"), format!("{name}/{WORK}")]
+        [
+            name.clone(),
+            format!("{name}/{UPPER}"),
+            format!("{name}/{WORK}"),
+        ]
     });
     let map = ids::sandbox_map(&Ids::Root, &SandboxId::from_parts(0, [0; 10]));
     Sandbox {

@@ -43,7 +43,10 @@ pub(super) fn impossible(root: &Root, host: &Host) -> Option<String> {
     if !root.is_one_file_system {
         return Some("a file system is mounted below one of its directories".to_owned());
     }
-    let usual = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._+-/".contains(&b));
+    let usual = |name: &str| {
+        name.bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._+-/".contains(&b))
+    };
     if directories(root).count() + root.var.len() >= OVERLAYS_MAX
         || !root.top.keys().all(|name| usual(name))
     {
@@ -79,7 +82,10 @@ pub(super) fn root(root: &Root) -> jail::plan::Root {
     }];
     overlays.extend(shown(root).map(|(name, target, mapped)| {
         let lower = if mapped {
-            vec![format!("{MAPPED}/{MASK}/{name}"), format!("{MAPPED}/{name}")]
+            vec![
+                format!("{MAPPED}/{MASK}/{name}"),
+                format!("{MAPPED}/{name}"),
+            ]
         } else {
             vec![format!("{SHOWN}/{name}")]
         };
@@ -155,6 +161,12 @@ pub(super) fn tree(root: &Root, devices: &[String], staging: &Path) -> Tree {
             mask: mapped.then(|| format!("{LOW}/{MASK}/{name}")),
         });
     }
+    if directories(root).any(|name| name == "usr") {
+        // In the layer above the root's own, whose set-user-id program would gain nothing.
+        ops.extend(["bin", "local/bin"].map(|below| Op::Program {
+            path: format!("{LOW}/{MASK}/usr/{below}/sudo"),
+        }));
+    }
     ops.extend(tree::devices(DEVICES, devices));
     ops.push(Op::HostProc {
         target: "/proc".to_owned(),
@@ -180,7 +192,10 @@ fn skeleton() -> Vec<Op> {
         dir(NEW, 0o755),
         dir(DATA, 0o700),
         dir(&format!("{LOW}/{MASK}"), 0o755),
-        dir(&format!("{DEVICES}{}", TERMINALS.trim_start_matches("/dev")), 0o755),
+        dir(
+            &format!("{DEVICES}{}", TERMINALS.trim_start_matches("/dev")),
+            0o755,
+        ),
         dir(&format!("{DEVICES}/shm"), 0o1777),
         dir("/proc", 0o555),
     ];
@@ -221,7 +236,10 @@ const OWN: [(&str, u32); 26] = [
 
 fn base() -> Vec<Op> {
     let path = |path: &str| format!("{LOW}/{BASE}{path}");
-    let mut ops: Vec<Op> = OWN.iter().map(|(name, mode)| dir(&path(name), *mode)).collect();
+    let mut ops: Vec<Op> = OWN
+        .iter()
+        .map(|(name, mode)| dir(&path(name), *mode))
+        .collect();
     ops.push(Op::Owner {
         path: path(tree::HOME),
         id: USER,
@@ -235,31 +253,30 @@ fn base() -> Vec<Op> {
     ops
 }
 
-/// Who there is, as a distribution begins with: scripts of packages give files to some of them.
-const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\n\
-    daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n\
-    bin:x:2:2:bin:/bin:/usr/sbin/nologin\n\
-    sys:x:3:3:sys:/dev:/usr/sbin/nologin\n\
-    games:x:5:60:games:/usr/games:/usr/sbin/nologin\n\
-    man:x:6:12:man:/var/cache/man:/usr/sbin/nologin\n\
-    mail:x:8:8:mail:/var/mail:/usr/sbin/nologin\n\
-    www-data:x:33:33:www-data:/var/www:/usr/sbin/nologin\n\
-    user:x:1000:1000:user:/home/user:/bin/bash\n\
-    nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
-const GROUP: &str = "root:x:0:\ndaemon:x:1:\nbin:x:2:\nsys:x:3:\nadm:x:4:\ntty:x:5:\ndisk:x:6:\n\
-    mail:x:8:\nman:x:12:\nsudo:x:27:user\nwww-data:x:33:\nshadow:x:42:\nutmp:x:43:\nstaff:x:50:\n\
-    games:x:60:\nusers:x:100:\nuser:x:1000:\nnogroup:x:65534:\n";
+/// Who there is beside the users and groups of the root's own packages.
+const PASSWD: [&str; 3] = [
+    "root:x:0:0:root:/root:/bin/bash",
+    "user:x:1000:1000:user:/home/user:/bin/bash",
+    "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin",
+];
+const GROUP: [&str; 3] = ["root:x:0:", "user:x:1000:", "nogroup:x:65534:"];
 const SHADOW: &str = "root:*:20000:0:99999:7:::\nuser:*:20000:0:99999:7:::\n";
 
 /// A copy of what the launcher may show of a root's `/etc`, with files of our own in place of those that say
 /// who and what there is inside.
 fn etc(root: &Root) -> Vec<Op> {
+    let all = |ours: &[&str], system: &[String]| -> String {
+        let ours = ours.iter().map(|line| format!("{line}\n"));
+        ours.chain(system.iter().map(|line| format!("{line}\n")))
+            .collect()
+    };
+    let (group, passwd) = (all(&GROUP, &root.groups), all(&PASSWD, &root.users));
     let synthetic = [
-        ("group", GROUP, 0o644),
+        ("group", &*group, 0o644),
         ("hostname", "sandbox\n", 0o644),
         ("hosts", HOSTS, 0o644),
         ("nsswitch.conf", NSSWITCH, 0o644),
-        ("passwd", PASSWD, 0o644),
+        ("passwd", &*passwd, 0o644),
         ("resolv.conf", "", 0o644),
         ("shadow", SHADOW, 0o600),
     ];

@@ -22,6 +22,8 @@ mod live_client;
 mod live_files;
 mod live_hostile;
 mod live_root;
+mod live_save;
+mod live_sudo;
 mod live_terminal;
 mod live_watch;
 mod namespaces;

@@ -110,11 +110,7 @@ fn open(
 }
 
 /// Keeps of the guest's descriptors what is needed here. Gives its rules for files.
-fn keep_only(
-    listener: &OwnedFd,
-    live: &Live,
-    say: &OwnedFd,
-) -> io::Result<Option<RulesetCreated>> {
+fn keep_only(listener: &OwnedFd, live: &Live, say: &OwnedFd) -> io::Result<Option<RulesetCreated>> {
     // The rules do not tell their descriptor, but a copy gets the first number that is free.
     let free = rustix::io::fcntl_dupfd_cloexec(listener, 3)?.as_raw_fd();
     let rules = live.landlock.as_ref().map(RulesetCreated::try_clone);

@@ -15,6 +15,8 @@ fn host() -> Host {
         etc: BTreeMap::from([("ssl".to_owned(), Entry::Directory)]),
         etc_more: BTreeMap::from([("shells".to_owned(), Entry::File)]),
         var: vec!["lib/dpkg".to_owned()],
+        users: vec!["man:x:6:12:man:/var/cache/man:/usr/sbin/nologin".to_owned()],
+        groups: vec!["man:x:12:".to_owned(), "sudo:x:27:".to_owned()],
         is_one_file_system: true,
     };
     let dir = |name: &str| {

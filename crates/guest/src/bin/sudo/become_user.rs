@@ -53,7 +53,10 @@ pub(crate) fn run(wanted: &Wanted) -> Result<ExitCode, String> {
     let user = find(&read("/etc/passwd"), name)?;
     let (program, arg0, args) = command_line(wanted, &user);
     let mut command = prepare(&program);
-    command.args(args).env_clear().envs(environment(wanted, &user));
+    command
+        .args(args)
+        .env_clear()
+        .envs(environment(wanted, &user));
     command.arg0(arg0);
     if wanted.shell == Shell::Login {
         command.current_dir(&user.home);
@@ -118,10 +121,19 @@ fn groups_of(group: &str, user: &User) -> Vec<u32> {
             return None;
         };
         let gid: u32 = gid.parse().ok()?;
-        members.split(',').any(|name| name == user.name).then_some(gid)
+        members
+            .split(',')
+            .any(|name| name == user.name)
+            .then_some(gid)
     };
     let mut groups = vec![user.gid];
-    groups.extend(group.lines().filter_map(parse).filter(|gid| *gid != user.gid).take(31));
+    groups.extend(
+        group
+            .lines()
+            .filter_map(parse)
+            .filter(|gid| *gid != user.gid)
+            .take(31),
+    );
     groups
 }
 
@@ -131,7 +143,9 @@ fn command_line(wanted: &Wanted, user: &User) -> (String, String, Vec<String>) {
         Shell::None => None,
         Shell::Login => Some(user.shell.clone()),
         Shell::Own => {
-            let own = std::env::var("SHELL").ok().filter(|shell| !shell.is_empty());
+            let own = std::env::var("SHELL")
+                .ok()
+                .filter(|shell| !shell.is_empty());
             Some(own.unwrap_or_else(|| user.shell.clone()))
         }
     };
@@ -176,9 +190,8 @@ fn environment(wanted: &Wanted, user: &User) -> Vec<(String, String)> {
             || name.starts_with("LC_")
             || wanted.keep.iter().any(|one| one == name)
     };
-    let own = std::env::vars_os().filter_map(|(name, value)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    });
+    let own = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let mut env: Vec<(String, String)> = own.filter(|(name, _)| kept(name)).collect();
     let mut set = |name: &str, value: &str| {
         env.retain(|(other, _)| other != name);
@@ -199,7 +212,10 @@ fn environment(wanted: &Wanted, user: &User) -> Vec<(String, String)> {
     }
     let caller = std::env::var("SUDO_UID").unwrap_or_else(|_| "0".to_owned());
     let caller = find(&read("/etc/passwd"), &format!("#{caller}"));
-    set("SUDO_USER", &caller.map_or_else(|_| "root".to_owned(), |caller| caller.name));
+    set(
+        "SUDO_USER",
+        &caller.map_or_else(|_| "root".to_owned(), |caller| caller.name),
+    );
     for (name, value) in &wanted.env {
         set(name, value);
     }

@@ -16,7 +16,10 @@ use std::process::ExitCode;
 const REFUSED: u8 = 1;
 
 fn main() -> ExitCode {
-    let args: Result<Vec<String>, _> = std::env::args_os().skip(1).map(|a| a.into_string()).collect();
+    let args: Result<Vec<String>, _> = std::env::args_os()
+        .skip(1)
+        .map(|a| a.into_string())
+        .collect();
     let Ok(args) = args else {
         return refuse("an argument is no UTF-8");
     };

@@ -58,7 +58,9 @@ pub(crate) fn parse(args: &[String]) -> Result<Options, String> {
             break;
         }
         if let Some(long) = arg.strip_prefix("--") {
-            let (name, value) = long.split_once('=').map_or((long, None), |(n, v)| (n, Some(v)));
+            let (name, value) = long
+                .split_once('=')
+                .map_or((long, None), |(n, v)| (n, Some(v)));
             match (name, value) {
                 ("user", Some(user)) => wanted.user = Some(user.to_owned()),
                 ("preserve-env", Some(list)) => {
@@ -124,20 +126,30 @@ pub(crate) fn parse(args: &[String]) -> Result<Options, String> {
 }
 
 fn needed(option: &str, value: Option<&String>) -> Result<String, String> {
-    value.cloned().ok_or_else(|| format!("{option} needs a user"))
+    value
+        .cloned()
+        .ok_or_else(|| format!("{option} needs a user"))
 }
 
 fn unknown(option: &str) -> String {
-    format!("{option} is no option of the sudo of a sandbox\n{}", USAGE.trim_end())
+    format!(
+        "{option} is no option of the sudo of a sandbox\n{}",
+        USAGE.trim_end()
+    )
 }
 
 fn version() -> String {
-    format!("sudo of a Cofferdam sandbox {}\n", env!("CARGO_PKG_VERSION"))
+    format!(
+        "sudo of a Cofferdam sandbox {}\n",
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 fn is_variable(name: &str) -> bool {
     let mut bytes = name.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+    bytes
+        .next()
+        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
@@ -159,9 +171,18 @@ mod tests {
         assert_eq!(plain.command, ["apt-get", "install", "-y", "x"]);
         let set = run("-nE DEBIAN_FRONTEND=noninteractive apt-get a=b");
         assert!(set.keep_env);
-        assert_eq!(set.env, [("DEBIAN_FRONTEND".to_owned(), "noninteractive".to_owned())]);
+        assert_eq!(
+            set.env,
+            [("DEBIAN_FRONTEND".to_owned(), "noninteractive".to_owned())]
+        );
         assert_eq!(set.command, ["apt-get", "a=b"]);
-        for line in ["-u bob id", "-ubob id", "-Hu bob id", "--user=bob id", "--user bob -- id"] {
+        for line in [
+            "-u bob id",
+            "-ubob id",
+            "-Hu bob id",
+            "--user=bob id",
+            "--user bob -- id",
+        ] {
             assert_eq!(run(line).user.as_deref(), Some("bob"), "{line}");
             assert_eq!(run(line).command, ["id"], "{line}");
         }

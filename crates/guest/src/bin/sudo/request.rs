@@ -30,7 +30,8 @@ const FORWARDED: [i32; 7] = [
 pub(crate) fn send(args: &[String]) -> Result<ExitCode, String> {
     let said = |what: &'static str| move |errno: Errno| format!("{what}: {errno}");
     let signals = catch_signals().map_err(said("cannot wait for signals"))?;
-    let socket = connect().map_err(|_| "this sandbox does not allow it, or its guest is busy".to_owned())?;
+    let socket =
+        connect().map_err(|_| "this sandbox does not allow it, or its guest is busy".to_owned())?;
     let ask = ask(args)?;
     let bytes = sudo::encode(&ask).ok_or("the command and its environment are too long")?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
@@ -80,10 +81,11 @@ fn ask(args: &[String]) -> Result<Ask, String> {
     let mut argv = vec![SELF.to_owned()];
     argv.extend(args.iter().cloned());
     // A variable that is no text is not passed on, as those are not that have no place in root's.
-    let texts = std::env::vars_os().filter_map(|(name, value)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    });
-    let mut env: Vec<(String, String)> = texts.filter(|(name, _)| !name.starts_with("SUDO_")).collect();
+    let texts = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let mut env: Vec<(String, String)> = texts
+        .filter(|(name, _)| !name.starts_with("SUDO_"))
+        .collect();
     let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
     env.push(("SUDO_UID".to_owned(), uid.as_raw().to_string()));
     env.push(("SUDO_GID".to_owned(), gid.as_raw().to_string()));
@@ -96,7 +98,12 @@ fn ask(args: &[String]) -> Result<Ask, String> {
 
 fn end(socket: &OwnedFd) -> Result<ExitCode, String> {
     let mut bytes = vec![0; MESSAGE_MAX];
-    let got = rustix::net::recv(socket, &mut *bytes, rustix::net::RecvFlags::empty());
+    let mut read = || rustix::net::recv(socket, &mut *bytes, rustix::net::RecvFlags::empty());
+    let got = match read() {
+        // It hung up before it had read all; what it said before comes after this.
+        Err(Errno::CONNRESET) => read(),
+        got => got,
+    };
     let n = got.map_or(0, |(n, _)| n);
     match sudo::decode(bytes.get(..n).unwrap_or_default()) {
         Some(Ended::Code(code)) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(255))),
@@ -117,7 +124,9 @@ fn pass_on(signals: &OwnedFd, socket: &OwnedFd) {
         return;
     }
     // The number is the first member, see `signalfd(2)`.
-    let number = notice.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+    let number = notice
+        .first_chunk()
+        .map_or(0, |bytes| i32::from_ne_bytes(*bytes));
     if let Some(bytes) = sudo::encode(&Then::Signal(number)) {
         // A command that has ended takes no signal, and its end is read next.
         let _ = rustix::net::send(socket, &bytes, SendFlags::NOSIGNAL);
@@ -127,7 +136,8 @@ fn pass_on(signals: &OwnedFd, socket: &OwnedFd) {
 /// Blocks what is forwarded and returns a descriptor that tells of it.
 #[expect(unsafe_code, reason = "signalfd has no safe wrapper")]
 fn catch_signals() -> Result<OwnedFd, Errno> {
-    let failed = || Errno::from_raw_os_error(std::io::Error::last_os_error().raw_os_error().unwrap_or(0));
+    let failed =
+        || Errno::from_raw_os_error(std::io::Error::last_os_error().raw_os_error().unwrap_or(0));
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: `sigemptyset` initialises the set.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };
