@@ -60,6 +60,8 @@ pub struct Linux {
     host: Host,
     linger: Linger,
     launchers: Mutex<HashMap<String, Arc<Launcher>>>,
+    /// Who starts, or looks for, the launcher of a name does it alone.
+    turns: Mutex<HashMap<String, Arc<Mutex<()>>>>,
 }
 
 /// Whether sandboxes outlive the process that asked for them.
@@ -84,6 +86,7 @@ impl Linux {
             host,
             linger,
             launchers: Mutex::default(),
+            turns: Mutex::default(),
         })
     }
 
@@ -128,13 +131,21 @@ impl Linux {
         serde_json::from_str(&handle.body).map_err(|_| other())
     }
 
-    /// The launcher of this name: connected already, still running from before, or newly started.
+    /// The launcher of this name: connected already, still running from before, or newly started. One whose
+    /// tree takes a second to build holds up nobody who wants another.
     async fn launcher(&self, name: &str, start: Start<'_>) -> Result<Arc<Launcher>, DriverError> {
-        let mut launchers = self.launchers.lock().await;
-        if let Some(launcher) = launchers.get(name).filter(|launcher| launcher.is_open()) {
-            return Ok(launcher.clone());
+        if let Some(launcher) = self.open_launcher(name).await {
+            return Ok(launcher);
         }
-        launchers.remove(name);
+        let mut turns = self.turns.lock().await;
+        // Nobody waits for those any more.
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        let turn = turns.entry(name.to_owned()).or_default().clone();
+        drop(turns);
+        let _alone = turn.lock().await;
+        if let Some(launcher) = self.open_launcher(name).await {
+            return Ok(launcher);
+        }
         let socket = self.dir.join(name);
         let launcher = match (Launcher::connect(&socket).await, start) {
             (Some(launcher), _) => launcher,
@@ -143,6 +154,22 @@ impl Linux {
                 Launcher::start(&socket, tree, &self.host, self.linger).await?
             }
         };
+        let launcher = Arc::new(launcher);
+        self.keep(name, launcher.clone()).await;
+        Ok(launcher)
+    }
+
+    async fn open_launcher(&self, name: &str) -> Option<Arc<Launcher>> {
+        let launchers = self.launchers.lock().await;
+        launchers
+            .get(name)
+            .filter(|launcher| launcher.is_open())
+            .cloned()
+    }
+
+    async fn keep(&self, name: &str, launcher: Arc<Launcher>) {
+        let mut launchers = self.launchers.lock().await;
+        launchers.remove(name);
         if launchers.len() >= LAUNCHERS_MAX
             && let Some(idle) = launchers.iter().find(|(_, one)| one.is_idle())
         {
@@ -151,9 +178,7 @@ impl Linux {
                 launcher.quit().await;
             }
         }
-        let launcher = Arc::new(launcher);
-        launchers.insert(name.to_owned(), launcher.clone());
-        Ok(launcher)
+        launchers.insert(name.to_owned(), launcher);
     }
 
     async fn start_plan(&self, plan: &Plan) -> Result<(), DriverError> {

@@ -263,7 +263,7 @@ fn close_from(first: u32) {
 
 /// Closes everything but the three standard streams and these.
 #[expect(unsafe_code, reason = "closing by number")]
-pub(crate) fn close_all_but(kept: &mut Vec<RawFd>) {
+pub(crate) fn close_all_but(kept: &mut [RawFd]) {
     kept.sort_unstable();
     let mut first = 3;
     for fd in kept.iter().copied().chain([RawFd::MAX]) {

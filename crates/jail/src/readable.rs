@@ -59,12 +59,12 @@ fn copy_one(
     if !is_everybodys(&stat) || depth > DEPTH_MAX {
         return Ok(());
     }
-    match kind(&stat) {
-        FileType::Symlink => {
-            let says = rustix::fs::readlinkat(from, name, Vec::new())?;
-            return rustix::fs::symlinkat(&*says, to, new);
-        }
-        FileType::Directory => {
+    if kind(&stat) == FileType::Symlink {
+        let says = rustix::fs::readlinkat(from, name, Vec::new())?;
+        return rustix::fs::symlinkat(&*says, to, new);
+    }
+    match kind(&stat) == FileType::Directory {
+        true => {
             let inner = open_in(from, name, OFlags::RDONLY | OFlags::DIRECTORY)?;
             rustix::fs::mkdirat(to, new, Mode::from_raw_mode(0o700))?;
             let made = open_in(to, new, OFlags::RDONLY | OFlags::DIRECTORY)?;
@@ -72,7 +72,7 @@ fn copy_one(
                 copy_one(inner.as_fd(), name, made.as_fd(), name, depth + 1)
             })?;
         }
-        _ => {
+        false => {
             let file = open_in(from, name, OFlags::RDONLY)?;
             // Looked at again, now that nobody can put another in its place.
             if !is_everybodys(&rustix::fs::fstat(&file)?) {

@@ -82,10 +82,7 @@ impl Saver {
 const FROM: RawFd = 3;
 
 fn child(wanted: &Wanted, fds: [&OwnedFd; 3]) -> ! {
-    let result = prepare(fds).and_then(|[from, to, say]| {
-        let copied = copy_all(wanted, &from, &to);
-        Ok((copied, say))
-    });
+    let result = prepare(fds).map(|[from, to, say]| (copy_all(wanted, &from, &to), say));
     if let Ok((copied, say)) = result
         && let Some(bytes) = message::encode(&copied)
     {
@@ -253,9 +250,10 @@ impl Copying<'_> {
         rustix::fs::fchown(to, owner(uid), group(gid))?;
         // Root inside is 0, and so on the disk is root's. Its set-user-id bits have no effect inside; on the
         // host they would, if ever somebody came into this directory.
-        let kept = match kind(&stat) {
-            FileType::Directory => 0o7777,
-            _ => 0o1777,
+        let kept = if kind(&stat) == FileType::Directory {
+            0o7777
+        } else {
+            0o1777
         };
         rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & kept))?;
         copy_attributes(from, to)?;

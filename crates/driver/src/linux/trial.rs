@@ -59,7 +59,7 @@ fn answer(socket: &std::os::fd::OwnedFd) -> io::Result<FromJail> {
     }
     let mut buffer = vec![0; MESSAGE_MAX];
     let (bytes, _) = jail::socket::receive(socket, &mut buffer)?;
-    jail::message::decode(bytes).ok_or(io::ErrorKind::InvalidData.into())
+    jail::message::decode(bytes).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// The least that has all that can fail: the host's programs with other ids, and a directory of a tmpfs.

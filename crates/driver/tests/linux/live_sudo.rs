@@ -136,7 +136,7 @@ async fn a_hostile_caller_of_sudo_holds_up_nobody_but_others_who_ask() {
     let world = writable_world!();
     let served = world.serve(true).await;
     if served.sh("python3 -c 1").await.1 != 0 {
-        println!("skipped: there is no python3");
+        println!("skipped: no python3 can play the hostile caller");
         return served.destroy().await;
     }
     let pid_ns = served.sh("readlink /proc/self/ns/pid").await.0;

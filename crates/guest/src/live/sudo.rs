@@ -143,7 +143,7 @@ fn attend(listener: &OwnedFd, live: &Live, landlock: Option<RulesetCreated>, say
     let said = sudo::encode(&ended.unwrap_or_else(|ended| ended)).unwrap_or_default();
     // It may have gone, and then nobody waits for this.
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    drop(rustix::net::send(&asker, &said, flags));
+    let _ = rustix::net::send(&asker, &said, flags);
 }
 
 /// Who asks, and for what. Root inside may ask too; it has no need to.
@@ -253,6 +253,8 @@ fn end_of(pid: i32) -> Ended {
             (Some(code), _) => Ended::Code(code),
             (None, signal) => Ended::Signal(signal.unwrap_or(libc::SIGKILL)),
         },
-        _ => Ended::Signal(libc::SIGKILL),
+        process::Reap::Dead(_) | process::Reap::Alive | process::Reap::None => {
+            Ended::Signal(libc::SIGKILL)
+        }
     }
 }

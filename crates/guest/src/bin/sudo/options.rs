@@ -49,8 +49,7 @@ pub(crate) enum Shell {
 
 /// Reads a command line, without the program's own name.
 pub(crate) fn parse(args: &[String]) -> Result<Options, String> {
-    let mut wanted = Wanted::default();
-    let (mut validate, mut forget) = (false, false);
+    let mut reading = Reading::default();
     let mut rest = args.iter();
     let mut first = None;
     while let Some(arg) = rest.next() {
@@ -58,55 +57,18 @@ pub(crate) fn parse(args: &[String]) -> Result<Options, String> {
             break;
         }
         if let Some(long) = arg.strip_prefix("--") {
-            let (name, value) = long
-                .split_once('=')
-                .map_or((long, None), |(n, v)| (n, Some(v)));
-            match (name, value) {
-                ("user", Some(user)) => wanted.user = Some(user.to_owned()),
-                ("preserve-env", Some(list)) => {
-                    wanted.keep.extend(list.split(',').map(str::to_owned));
-                }
-                ("user", None) => wanted.user = Some(needed("--user", rest.next())?),
-                ("preserve-env", None) => wanted.keep_env = true,
-                ("non-interactive", None) => {}
-                ("set-home", None) => wanted.set_home = true,
-                ("login", None) => wanted.shell = Shell::Login,
-                ("shell", None) => wanted.shell = Shell::Own,
-                ("validate", None) => validate = true,
-                ("reset-timestamp" | "remove-timestamp", None) => forget = true,
-                ("help", None) => return Ok(Options::Tell(USAGE.to_owned())),
-                ("version", None) => return Ok(Options::Tell(version())),
-                _ => return Err(unknown(arg)),
-            }
-            continue;
-        }
-        let Some(letters) = arg.strip_prefix('-').filter(|letters| !letters.is_empty()) else {
+            reading.long(long, &mut rest)?;
+        } else if let Some(letters) = arg.strip_prefix('-').filter(|letters| !letters.is_empty()) {
+            reading.letters(letters, &mut rest)?;
+        } else {
             first = Some(arg);
             break;
-        };
-        for (at, letter) in letters.char_indices() {
-            match letter {
-                'u' => {
-                    let joined = letters.get(at + 1..).filter(|user| !user.is_empty());
-                    wanted.user = Some(match joined {
-                        Some(user) => user.to_owned(),
-                        None => needed("-u", rest.next())?,
-                    });
-                    break;
-                }
-                'E' => wanted.keep_env = true,
-                'H' => wanted.set_home = true,
-                'n' => {}
-                'i' => wanted.shell = Shell::Login,
-                's' => wanted.shell = Shell::Own,
-                'v' => validate = true,
-                'k' | 'K' => forget = true,
-                'h' => return Ok(Options::Tell(USAGE.to_owned())),
-                'V' => return Ok(Options::Tell(version())),
-                _ => return Err(unknown(&format!("-{letter}"))),
-            }
+        }
+        if let Some(text) = reading.tell.take() {
+            return Ok(Options::Tell(text));
         }
     }
+    let Reading { mut wanted, .. } = reading;
     for arg in first.into_iter().chain(rest) {
         match arg.split_once('=') {
             Some((name, value)) if wanted.command.is_empty() && is_variable(name) => {
@@ -115,14 +77,76 @@ pub(crate) fn parse(args: &[String]) -> Result<Options, String> {
             _ => wanted.command.push(arg.clone()),
         }
     }
-    if wanted.command.is_empty() && wanted.shell == Shell::None {
-        return if validate || forget {
-            Ok(Options::Nothing)
-        } else {
-            Err(format!("there is no command\n{}", USAGE.trim_end()))
-        };
+    match (wanted.command.is_empty(), wanted.shell, reading.nothing) {
+        (true, Shell::None, true) => Ok(Options::Nothing),
+        (true, Shell::None, false) => Err(format!("there is no command\n{}", USAGE.trim_end())),
+        _ => Ok(Options::Run(wanted)),
     }
-    Ok(Options::Run(wanted))
+}
+
+/// What was read so far.
+#[derive(Debug, Default)]
+struct Reading {
+    wanted: Wanted,
+    /// An option was there that does something without a command.
+    nothing: bool,
+    tell: Option<String>,
+}
+
+impl Reading {
+    fn long(&mut self, long: &str, rest: &mut std::slice::Iter<'_, String>) -> Result<(), String> {
+        let (name, value) = match long.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (long, None),
+        };
+        match (name, value) {
+            ("user", Some(user)) => self.wanted.user = Some(user.to_owned()),
+            ("preserve-env", Some(list)) => {
+                let names = list.split(',').map(str::to_owned);
+                self.wanted.keep.extend(names);
+            }
+            ("user", None) => self.wanted.user = Some(needed("--user", rest.next())?),
+            ("preserve-env", None) => self.wanted.keep_env = true,
+            ("non-interactive", None) => {}
+            ("set-home", None) => self.wanted.set_home = true,
+            ("login", None) => self.wanted.shell = Shell::Login,
+            ("shell", None) => self.wanted.shell = Shell::Own,
+            ("validate" | "reset-timestamp" | "remove-timestamp", None) => self.nothing = true,
+            ("help", None) => self.tell = Some(USAGE.to_owned()),
+            ("version", None) => self.tell = Some(version()),
+            _ => return Err(unknown(&format!("--{long}"))),
+        }
+        Ok(())
+    }
+
+    fn letters(
+        &mut self,
+        letters: &str,
+        rest: &mut std::slice::Iter<'_, String>,
+    ) -> Result<(), String> {
+        for (at, letter) in letters.char_indices() {
+            match letter {
+                'u' => {
+                    let joined = letters.get(at + 1..).filter(|user| !user.is_empty());
+                    self.wanted.user = Some(match joined {
+                        Some(user) => user.to_owned(),
+                        None => needed("-u", rest.next())?,
+                    });
+                    break;
+                }
+                'E' => self.wanted.keep_env = true,
+                'H' => self.wanted.set_home = true,
+                'n' => {}
+                'i' => self.wanted.shell = Shell::Login,
+                's' => self.wanted.shell = Shell::Own,
+                'v' | 'k' | 'K' => self.nothing = true,
+                'h' => self.tell = Some(USAGE.to_owned()),
+                'V' => self.tell = Some(version()),
+                _ => return Err(unknown(&format!("-{letter}"))),
+            }
+        }
+        Ok(())
+    }
 }
 
 fn needed(option: &str, value: Option<&String>) -> Result<String, String> {
@@ -159,10 +183,10 @@ mod tests {
 
     fn run(line: &str) -> Wanted {
         let args: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        match parse(&args).unwrap() {
-            Options::Run(wanted) => wanted,
-            other => panic!("{other:?}"),
-        }
+        let Options::Run(wanted) = parse(&args).unwrap() else {
+            panic!("{line} runs nothing")
+        };
+        wanted
     }
 
     #[test]
