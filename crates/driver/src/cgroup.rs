@@ -318,6 +318,18 @@ pub fn freeze(parents: &[PathBuf], name: &str, frozen: bool) -> Result<bool, Err
     Err(Errno::NOENT)
 }
 
+/// Whether everything in the groups of one sandbox is stopped; `None` where no group of it can be.
+pub fn is_frozen(parents: &[PathBuf], name: &str) -> Option<bool> {
+    parents
+        .iter()
+        .map(|parent| parent.join(name))
+        .find_map(|dir| {
+            let read = |file: &str| std::fs::read_to_string(dir.join(file)).ok();
+            let first = read("freezer.state").map(|state| state.trim() == "FROZEN");
+            first.or_else(|| Some(keyed(&read("cgroup.events")?, "frozen")? == 1))
+        })
+}
+
 /// Removes the groups of one sandbox. `BUSY` as long as a process is in one.
 ///
 /// # Errors

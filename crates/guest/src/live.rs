@@ -22,6 +22,7 @@ mod processes;
 mod pump;
 mod query;
 mod rpc;
+mod sudo;
 mod terminal;
 mod tree;
 mod tunnel;
@@ -114,9 +115,12 @@ fn serve_all(listener: OwnedFd, signals: OwnedFd, live: Rc<Live>) -> io::Result<
     LocalSet::new().block_on(&runtime, async {
         let listener = UnixListener::from_std(listener.into())?;
         let signals = register(signals, Interest::READABLE)?;
+        // Before anything else runs that could take the name.
+        let askers = sudo::listen(&live);
         tokio::select! {
             ended = reap(&signals, &live) => ended,
             never = accept(&listener, &live) => match never {},
+            never = sudo::serve(askers, &live) => match never {},
         }
     })
 }

@@ -4,7 +4,7 @@ use super::ahead::Ahead;
 use super::failure::{Code, Failure};
 use super::user::User;
 use super::{Live, Stream, register};
-use crate::process::{self, Reaped, Status, Wanted};
+use crate::process::{self, Reaped, Status, Streams, Wanted};
 use bytes::Bytes;
 use guest::message::{Start, StartFailure};
 use rustix::io::Errno;
@@ -335,7 +335,7 @@ pub(super) fn fork(
         who: user.who,
         landlock: landlock.map_err(|error| Failure::new(Code::Internal, error.to_string()))?,
         cgroups: &live.cgroups,
-        terminal,
+        streams: terminal.map_or(Streams::Pipes, Streams::Terminal),
     };
     process::prepare(wanted).map_err(|errno| Failure::errno("make a process", errno))
 }
