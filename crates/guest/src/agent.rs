@@ -368,6 +368,7 @@ impl Agent {
                     landlock: rules,
                     cgroups: &self.cgroups,
                     terminal: None,
+                    stdin: None,
                 };
                 process::prepare(wanted).map_err(|errno| ("fork", errno.raw_os_error()))
             });

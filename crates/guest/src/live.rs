@@ -8,6 +8,7 @@
 
 mod body;
 mod connect;
+mod context;
 mod download;
 mod entry;
 mod failure;
@@ -70,6 +71,7 @@ pub(crate) struct Live {
     landlock: Option<RulesetCreated>,
     processes: RefCell<Processes>,
     watchers: RefCell<Watchers>,
+    contexts: context::Contexts,
     /// One more for each tunnel.
     tunnels: Rc<()>,
     /// When somebody last asked what is used.
@@ -91,6 +93,7 @@ pub(crate) fn run(
         cgroups,
         processes: RefCell::default(),
         watchers: RefCell::default(),
+        contexts: context::Contexts::default(),
         tunnels: Rc::default(),
         look: Cell::default(),
     });

@@ -65,6 +65,8 @@ pub(crate) struct Wanted<'w> {
     pub(crate) cgroups: &'w [OwnedFd],
     /// Its end of the terminal that it lives on, instead of three pipes.
     pub(crate) terminal: Option<OwnedFd>,
+    /// What it has at standard input, instead of a pipe.
+    pub(crate) stdin: Option<OwnedFd>,
 }
 
 /// The child's ends of its standard streams.
@@ -85,7 +87,7 @@ impl Inner {
 
 /// Forks the process that will be the command, and confines it.
 pub(crate) fn prepare(mut wanted: Wanted<'_>) -> Result<Child, Errno> {
-    let (inner, outer) = streams(wanted.terminal.take())?;
+    let (inner, outer) = streams(wanted.terminal.take(), wanted.stdin.take())?;
     let (start_read, start) = pipe()?;
     let (status, status_write) = pipe()?;
     match fork()? {
@@ -115,16 +117,23 @@ pub(crate) fn prepare(mut wanted: Wanted<'_>) -> Result<Child, Errno> {
     }
 }
 
-/// The two ends of the standard streams; ours are none where the child lives on a terminal.
-fn streams(terminal: Option<OwnedFd>) -> Result<(Inner, [Option<OwnedFd>; 3]), Errno> {
+/// The two ends of the standard streams; ours are none where the child lives on a terminal, or brings its
+/// own.
+fn streams(
+    terminal: Option<OwnedFd>,
+    stdin: Option<OwnedFd>,
+) -> Result<(Inner, [Option<OwnedFd>; 3]), Errno> {
     if let Some(terminal) = terminal {
         return Ok((Inner::Terminal(terminal), [None, None, None]));
     }
-    let (stdin_read, stdin) = pipe()?;
+    let (stdin_read, stdin) = match stdin {
+        Some(theirs) => (theirs, None),
+        None => pipe().map(|(theirs, ours)| (theirs, Some(ours)))?,
+    };
     let (stdout, stdout_write) = pipe()?;
     let (stderr, stderr_write) = pipe()?;
     let inner = Inner::Pipes([stdin_read, stdout_write, stderr_write]);
-    Ok((inner, [Some(stdin), Some(stdout), Some(stderr)]))
+    Ok((inner, [stdin, Some(stdout), Some(stderr)]))
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), Errno> {

@@ -188,6 +188,11 @@ impl Processes {
         })
     }
 
+    /// Whether nobody has reaped it yet, so that its number is still its own.
+    pub(super) fn is_unreaped(&self, pid: i32) -> bool {
+        self.waited.contains_key(&pid)
+    }
+
     /// Processor time of those that are dead, in microseconds.
     pub(super) fn cpu_us_of_dead(&self) -> u64 {
         self.cpu_us
@@ -232,6 +237,17 @@ pub(super) struct Launched {
     pub(super) dead: oneshot::Receiver<Reaped>,
 }
 
+/// What a process has for its standard streams.
+#[derive(Debug)]
+pub(super) enum Streams {
+    /// A pipe for each.
+    Pipes,
+    /// A terminal for all three.
+    Terminal(Terminal),
+    /// A socket whose other end somebody has instead of a pipe for its input.
+    Socket(OwnedFd),
+}
+
 /// The two ends of a terminal.
 #[derive(Debug)]
 pub(super) struct Terminal {
@@ -244,12 +260,16 @@ pub(super) async fn launch(
     live: Rc<Live>,
     user: User,
     start: Start,
-    terminal: Option<Terminal>,
+    streams: Streams,
     named: (Config, Option<String>),
 ) -> Result<Launched, Failure> {
     let slot = live.processes.borrow().slot()?;
-    let (ours, theirs) = terminal.map(|both| (both.ours, both.theirs)).unzip();
-    let mut child = fork(&live, user, theirs)?;
+    let (ours, terminal, socket) = match streams {
+        Streams::Pipes => (None, None, None),
+        Streams::Terminal(both) => (Some(both.ours), Some(both.theirs), None),
+        Streams::Socket(theirs) => (None, None, Some(theirs)),
+    };
+    let mut child = fork(&live, user, terminal, socket)?;
     let (waiting, dead) = oneshot::channel();
     live.processes
         .borrow_mut()
@@ -298,7 +318,12 @@ pub(super) async fn launch(
     })
 }
 
-fn fork(live: &Live, user: User, terminal: Option<OwnedFd>) -> Result<process::Child, Failure> {
+fn fork(
+    live: &Live,
+    user: User,
+    terminal: Option<OwnedFd>,
+    stdin: Option<OwnedFd>,
+) -> Result<process::Child, Failure> {
     let landlock = live
         .landlock
         .as_ref()
@@ -310,6 +335,7 @@ fn fork(live: &Live, user: User, terminal: Option<OwnedFd>) -> Result<process::C
         landlock: landlock.map_err(|error| Failure::new(Code::Internal, error.to_string()))?,
         cgroups: &live.cgroups,
         terminal,
+        stdin,
     };
     process::prepare(wanted).map_err(|errno| Failure::errno("make a process", errno))
 }
