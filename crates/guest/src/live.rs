@@ -113,6 +113,7 @@ fn serve_all(listener: OwnedFd, signals: OwnedFd, live: Rc<Live>) -> io::Result<
     LocalSet::new().block_on(&runtime, async {
         let listener = UnixListener::from_std(listener.into())?;
         let signals = register(signals, Interest::READABLE)?;
+        context::warm(&live);
         tokio::select! {
             ended = reap(&signals, &live) => ended,
             never = accept(&listener, &live) => match never {},

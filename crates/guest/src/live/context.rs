@@ -137,11 +137,35 @@ async fn make(live: &Rc<Live>, language: Language, cwd: &str) -> Result<Rc<Conte
     let kernel = Kernel::start(live, &state, language, &cwd).await?;
     // Others may have come while it started.
     live.contexts.check_room()?;
-    Ok(add(live, (language, cwd), state, Some(kernel)))
+    let place = work::Place {
+        live: live.clone(),
+        state,
+        language,
+        cwd,
+        starts_at_once: false,
+    };
+    Ok(add(place, false, Some(kernel)))
+}
+
+/// Starts the contexts that the first steps will want.
+pub(super) fn warm(live: &Rc<Live>) {
+    let languages = live.serve.contexts.iter();
+    for language in languages.filter_map(|name| Language::named(name).ok()) {
+        // It is missed when it is used.
+        drop(default_with(live, language, true));
+    }
 }
 
 /// The default context of a language. Its kernel starts with the first execution.
 fn default_of(live: &Rc<Live>, language: Language) -> Result<Rc<Context>, Failure> {
+    default_with(live, language, false)
+}
+
+fn default_with(
+    live: &Rc<Live>,
+    language: Language,
+    starts_at_once: bool,
+) -> Result<Rc<Context>, Failure> {
     let all = live.contexts.all.borrow();
     let mut defaults = all.iter().filter(|context| context.is_default);
     if let Some(found) = defaults.find(|context| context.language == language) {
@@ -149,31 +173,26 @@ fn default_of(live: &Rc<Live>, language: Language) -> Result<Rc<Context>, Failur
     }
     drop(all);
     live.contexts.check_room()?;
-    let home = user(live)?.home.to_owned();
-    Ok(add(live, (language, home), Rc::default(), None))
-}
-
-fn add(
-    live: &Rc<Live>,
-    (language, cwd): (Language, String),
-    state: Rc<State>,
-    kernel: Option<Kernel>,
-) -> Rc<Context> {
-    let (runs, queue) = mpsc::channel(WAITING_MAX);
-    let is_default = kernel.is_none();
     let place = work::Place {
         live: live.clone(),
-        state: state.clone(),
+        state: Rc::default(),
         language,
-        cwd: cwd.clone(),
+        cwd: user(live)?.home.to_owned(),
+        starts_at_once,
     };
+    Ok(add(place, true, None))
+}
+
+fn add(place: work::Place, is_default: bool, kernel: Option<Kernel>) -> Rc<Context> {
+    let (runs, queue) = mpsc::channel(WAITING_MAX);
+    let live = place.live.clone();
     let context = Rc::new(Context {
         id: new_id(),
-        language,
-        cwd,
+        language: place.language,
+        cwd: place.cwd.clone(),
         is_default,
         runs,
-        state,
+        state: place.state.clone(),
         task: tokio::task::spawn_local(work::work(place, queue, kernel)),
     });
     live.contexts.all.borrow_mut().push(context.clone());

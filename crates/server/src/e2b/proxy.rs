@@ -13,7 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use model::id::{NodeId, SandboxId};
 use tokio::io::DuplexStream;
 
-use super::aim::{ENVD_PORT, Target};
+use super::aim::{CODE_PORT, ENVD_PORT, Target};
 use super::clean;
 use super::keys::{self, FileQuery, Keys};
 use super::line::{Broken, Line, Patience};
@@ -145,6 +145,9 @@ enum Rule {
     Signature,
     /// What opens the ports of a sandbox that is not open to everybody.
     Traffic,
+    /// The access token too, although it is no route of envd: the guest runs code for whoever comes there,
+    /// and the name of a sandbox is in the address of each of its ports.
+    Code,
     /// There is no such route for anybody outside.
     Hidden,
 }
@@ -153,6 +156,9 @@ enum Rule {
 fn rule(method: &Method, path: &str, port: u16) -> Rule {
     if *method == Method::CONNECT {
         return Rule::Hidden;
+    }
+    if port == CODE_PORT && *method == Method::POST && path == "/execute" {
+        return Rule::Code;
     }
     if port != ENVD_PORT {
         return Rule::Traffic;
@@ -185,7 +191,7 @@ fn check(
         )),
         _ if !is_stranger => Ok(()),
         Rule::Open => Ok(()),
-        Rule::AccessToken => keys::check_access(&sandbox.access_token, headers),
+        Rule::AccessToken | Rule::Code => keys::check_access(&sandbox.access_token, headers),
         Rule::Signature => {
             let file = FileQuery::parse(&parts.method, parts.uri.query())?;
             keys::check_file(&sandbox.access_token, headers, &file, now_s)
@@ -227,6 +233,9 @@ mod tests {
             (&post, "/freeze", ENVD_PORT, Rule::Hidden),
             (&get, "/", ENVD_PORT, Rule::Hidden),
             (&get, "/init", 3000, Rule::Traffic),
+            (&post, "/execute", 3000, Rule::Traffic),
+            (&post, "/execute", CODE_PORT, Rule::Code),
+            (&post, "/contexts", CODE_PORT, Rule::Traffic),
             (&connect, "", 3000, Rule::Hidden),
             (&connect, "", ENVD_PORT, Rule::Hidden),
         ] {

@@ -33,7 +33,7 @@ const MIMES = {
 function textOf(value) {
   const text = util.inspect(value, { maxStringLength: Infinity });
   // E2B's clients get a string without its quotes.
-  return typeof value === 'string' && text.startsWith("'") && text.endsWith("'") ? text.slice(1, -1) : text;
+  return typeof value === 'string' ? text.slice(1, -1) : text;
 }
 
 function show(value, isMain, bundle) {

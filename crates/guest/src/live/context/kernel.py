@@ -76,7 +76,7 @@ def _text(value):
     text = repr(value)
     if isinstance(value, str):
         # E2B's clients get a string without its quotes.
-        return text[1:-1] if text[:1] == "'" and text[-1:] == "'" else text
+        return text[1:-1] if text[:1] in "'\"" else text
     if len(text) > 80 and type(value) in (dict, list, tuple, set, frozenset) and len(text) < 1 << 20:
         import pprint
 

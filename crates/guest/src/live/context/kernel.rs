@@ -27,6 +27,9 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 /// time; after it the kernel is killed, so that the context can be used again.
 const INTERRUPT_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often it is interrupted meanwhile. One that comes before the code has begun is nobody's.
+const INTERRUPT_AGAIN: Duration = Duration::from_secs(1);
+
 /// Bytes of results of one execution.
 const RESULTS_MAX: usize = 64 << 20;
 
@@ -102,6 +105,8 @@ struct Turn<'r> {
     shown: usize,
     /// The client has gone, and this is when the kernel must have stopped.
     patience: Option<Instant>,
+    /// This is when it is interrupted again.
+    again: Option<Instant>,
 }
 
 impl Kernel {
@@ -144,14 +149,12 @@ impl Kernel {
 
     /// Runs code, and tells what comes of it, but not the end.
     pub(super) async fn run(&mut self, run: &Run) -> Result<(), Ended> {
-        self.ready().await?;
-        self.count += 1;
-        run.tell(event::number(self.count)).await;
-        let request = self.language.request(&run.code, &run.env, self.exit);
+        let request = self.begin(run).await?;
         let mut turn = Turn {
             run,
             shown: 0,
             patience: None,
+            again: None,
         };
         let Kernel {
             channel,
@@ -172,6 +175,7 @@ impl Kernel {
                 line = lines.next(channel) => Next::Said(line),
                 reaped = &mut *dead => Next::Dead(reaped.ok()),
                 () = run.events.closed(), if turn.patience.is_none() => Next::Gone,
+                () = late(turn.again) => Next::Gone,
                 () = late(turn.patience) => Next::Late,
             };
             match next {
@@ -186,7 +190,9 @@ impl Kernel {
                     turn.output(Which::Stderr, stderr, &bytes).await
                 }
                 Next::Gone => {
-                    turn.patience = Some(Instant::now() + INTERRUPT_PATIENCE);
+                    let now = Instant::now();
+                    turn.patience.get_or_insert(now + INTERRUPT_PATIENCE);
+                    turn.again = Some(now + INTERRUPT_AGAIN);
                     self.state.signal(&self.live.processes, libc::SIGINT);
                 }
                 Next::Late => return Err(Ended::Broken("it did not stop when it was interrupted")),
@@ -210,6 +216,14 @@ impl Kernel {
                 }
             }
         }
+    }
+
+    /// What it is to be told to run the code, once it can.
+    async fn begin(&mut self, run: &Run) -> Result<Vec<u8>, Ended> {
+        self.ready().await?;
+        self.count += 1;
+        run.tell(event::number(self.count)).await;
+        Ok(self.language.request(&run.code, &run.env, self.exit))
     }
 
     /// Waits until it can run code. What it wrote before is nobody's.

@@ -16,6 +16,8 @@ pub(super) struct Place {
     pub(super) state: Rc<State>,
     pub(super) language: Language,
     pub(super) cwd: String,
+    /// A kernel is started before anybody wants it.
+    pub(super) starts_at_once: bool,
 }
 
 impl Place {
@@ -38,6 +40,10 @@ impl Drop for Busy<'_> {
 pub(super) async fn work(place: Place, mut runs: mpsc::Receiver<Run>, mut kernel: Option<Kernel>) {
     // Why what the code has left in memory is gone, while nobody has been told.
     let mut lost = None;
+    if place.starts_at_once {
+        // If it does not start, the first execution tries again and is told why not.
+        kernel = place.start().await.ok();
+    }
     loop {
         let next = match &mut kernel {
             None => runs.recv().await,
