@@ -210,8 +210,11 @@ fn remove(live: &Live, id: &str) -> Result<(), Failure> {
 /// Kills the kernel of a context; a new one starts.
 fn restart(live: &Live, id: &str) -> Result<(), Failure> {
     let context = live.contexts.find(id)?;
-    context.state.is_restarting.set(true);
-    context.state.signal(&live.processes, libc::SIGKILL);
+    // Without a kernel the next one is new anyway.
+    if context.state.pid.get().is_some() {
+        context.state.is_restarting.set(true);
+        context.state.signal(&live.processes, libc::SIGKILL);
+    }
     Ok(())
 }
 

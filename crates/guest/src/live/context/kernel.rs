@@ -7,7 +7,7 @@ use super::language::Language;
 use super::lines::{Broken, Line, Lines};
 use super::output::{self, Output};
 use super::stream::Run;
-use super::{Failure, State};
+use super::{Code, Failure, State};
 use crate::process::Reaped;
 use guest::message::Start;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -117,32 +117,29 @@ impl Kernel {
         language: Language,
         cwd: &str,
     ) -> Result<Kernel, Failure> {
-        let broken = |error: io::Error| Failure::new(super::Code::Internal, error.to_string());
+        let broken = |error: io::Error| Failure::new(Code::Internal, error.to_string());
         let flags = SocketFlags::CLOEXEC;
         let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
         let (ours, theirs) = pair.map_err(|errno| Failure::errno("make a socket", errno))?;
         let channel = output::socket(ours).map_err(broken)?;
-        let launched = spawn(live, language, cwd, theirs).await?;
-        let (to, dead) = oneshot::channel();
-        let pid = launched.process.pid;
-        let (stdout, stderr) = mourn(live.clone(), launched, to)?;
-        state.pid.set(Some(pid));
+        let begun = spawn(live, language, cwd, theirs).await?;
+        state.pid.set(Some(begun.pid));
         let kernel = Kernel {
             live: live.clone(),
             state: state.clone(),
             language,
             channel,
             lines: Lines::new(live.contexts.large.clone()),
-            stdout: Output::new(stdout),
-            stderr: Output::new(stderr),
-            dead,
+            stdout: Output::new(begun.stdout),
+            stderr: Output::new(begun.stderr),
+            dead: begun.dead,
             is_ready: false,
             count: 0,
             exit: 0,
         };
         // It reads this first of all, and all of it fits into the socket.
         let sent = timeout(START_PATIENCE, write_all(&kernel.channel, language.begin())).await;
-        let late = |_| Failure::new(super::Code::Unavailable, "the interpreter does not start");
+        let late = |_| Failure::new(Code::Unavailable, "the interpreter does not start");
         sent.map_err(late)?.map_err(broken)?;
         Ok(kernel)
     }
@@ -360,12 +357,21 @@ async fn late(patience: Option<Instant>) {
     }
 }
 
+/// A process that was started for a kernel.
+#[derive(Debug)]
+struct Begun {
+    pid: i32,
+    stdout: Stream,
+    stderr: Stream,
+    dead: oneshot::Receiver<Reaped>,
+}
+
 async fn spawn(
     live: &Rc<Live>,
     language: Language,
     cwd: &str,
     theirs: OwnedFd,
-) -> Result<Launched, Failure> {
+) -> Result<Begun, Failure> {
     let user = super::user(live)?;
     let start = Start {
         argv: language.argv(),
@@ -381,43 +387,47 @@ async fn spawn(
         ..Config::default()
     };
     let tag = format!("context:{}", language.name());
-    let launching = launch(
-        live.clone(),
-        user,
-        start,
-        Streams::Socket(theirs),
-        (config, Some(tag)),
-    );
-    // A client that leaves now must not leave half a process behind.
-    let launched = tokio::task::spawn_local(launching).await;
-    let launched =
-        launched.map_err(|error| Failure::new(super::Code::Internal, error.to_string()))?;
-    launched.map_err(|failure| {
+    let live = live.clone();
+    // A client that leaves now must not leave half a process behind. Without us it reads the end of its
+    // input, and goes too.
+    let launching = tokio::task::spawn_local(async move {
+        let streams = Streams::Socket(theirs);
+        let launched = launch(live.clone(), user, start, streams, (config, Some(tag))).await;
+        launched.and_then(|launched| mourn(live, launched))
+    });
+    let launched = launching.await;
+    let broken = |error: tokio::task::JoinError| Failure::new(Code::Internal, error.to_string());
+    launched.map_err(broken)?.map_err(|failure| {
         let why = format!("{} does not start: {}", language.program(), failure.message);
         Failure::new(failure.code, why)
     })
 }
 
-/// Follows the process to its end, as is done for every other, and passes its death on. The two streams
-/// are its output.
-fn mourn(
-    live: Rc<Live>,
-    launched: Launched,
-    to: oneshot::Sender<Reaped>,
-) -> Result<(Stream, Stream), Failure> {
+/// Follows the process to its end, as is done for every other, and passes its death on.
+fn mourn(live: Rc<Live>, launched: Launched) -> Result<Begun, Failure> {
     let Launched {
         process,
         outputs,
         dead,
     } = launched;
+    let pid = process.pid;
+    let (to, passed_on) = oneshot::channel();
     tokio::task::spawn_local(async move {
         let Ok(reaped) = dead.await else { return };
-        process.finish(pump::end(&reaped)).await;
-        retire(&live, process);
-        // Whoever had the kernel may have dropped it.
+        let end = pump::end(&reaped);
+        // Whoever had the kernel may have dropped it. A client who follows the process waits for nobody.
         drop(to.send(reaped));
+        process.finish(end).await;
+        retire(&live, process);
     });
-    outputs.ok_or_else(|| Failure::new(super::Code::Internal, "the process has no output"))
+    let none = || Failure::new(Code::Internal, "the process has no output");
+    let (stdout, stderr) = outputs.ok_or_else(none)?;
+    Ok(Begun {
+        pid,
+        stdout,
+        stderr,
+        dead: passed_on,
+    })
 }
 
 async fn write_all(stream: &Stream, bytes: Vec<u8>) -> io::Result<()> {

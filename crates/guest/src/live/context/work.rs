@@ -58,6 +58,11 @@ pub(super) async fn work(place: Place, mut runs: mpsc::Receiver<Run>, mut kernel
             },
         };
         let Some(run) = next else { return };
+        // Whoever was told of the restart may be faster than the death of the old kernel.
+        if place.state.is_restarting.get() {
+            kernel = None;
+            anew(&place, &mut kernel, &mut lost).await;
+        }
         if run.events.is_closed() {
             continue;
         }
