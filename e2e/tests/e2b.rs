@@ -84,6 +84,29 @@ fn the_python_sdks_do_the_same_through_tls_with_nothing_but_a_domain() {
 }
 
 #[test]
+fn the_code_interpreter_sdk_runs_code_that_remembers_in_real_sandboxes() {
+    if let Some(why) = no_sandbox() {
+        println!("skipped: {why}");
+        return;
+    }
+    let has = |python: &PathBuf| {
+        let mut command = program(python);
+        command.args(["-c", "import e2b_code_interpreter"]);
+        command.output().is_ok_and(|output| output.status.success())
+    };
+    let Some(python) = places("COFFERDAM_E2B_PYTHON").into_iter().find(has) else {
+        println!("skipped: COFFERDAM_E2B_PYTHON names no Python with E2B's code interpreter");
+        return;
+    };
+    let mut command = program(&python);
+    command.args(["-c", include_str!("code.py")]);
+    // An archive of matplotlib and pandas for the sandbox's Python. Nobody downloads it for a test.
+    let libraries = "COFFERDAM_E2B_LIBRARIES";
+    command.envs(std::env::var_os(libraries).map(|path| (libraries, path)));
+    all_is_well(vec![command], &[]);
+}
+
+#[test]
 fn the_javascript_sdks_do_in_real_sandboxes_what_their_users_do_in_a_day() {
     if let Some(why) = no_sandbox() {
         println!("skipped: {why}");

@@ -9,6 +9,7 @@
 mod ahead;
 mod body;
 mod connect;
+mod context;
 mod download;
 mod entry;
 mod failure;
@@ -74,6 +75,7 @@ pub(crate) struct Live {
     processes: RefCell<Processes>,
     watchers: RefCell<Watchers>,
     ahead: RefCell<Option<ahead::Ahead>>,
+    contexts: context::Contexts,
     /// One more for each tunnel.
     tunnels: Rc<()>,
     /// When somebody last asked what is used.
@@ -96,6 +98,7 @@ pub(crate) fn run(
         processes: RefCell::default(),
         watchers: RefCell::default(),
         ahead: RefCell::default(),
+        contexts: context::Contexts::default(),
         tunnels: Rc::default(),
         look: Cell::default(),
     });
@@ -117,6 +120,7 @@ fn serve_all(listener: OwnedFd, signals: OwnedFd, live: Rc<Live>) -> io::Result<
         let signals = register(signals, Interest::READABLE)?;
         // Before anything else runs that could take the name.
         let askers = sudo::listen(&live);
+        context::warm(&live);
         tokio::select! {
             ended = reap(&signals, &live) => ended,
             never = accept(&listener, &live) => match never {},

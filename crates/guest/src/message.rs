@@ -87,6 +87,9 @@ pub struct Serve {
     /// Whether processes and files may be asked for as the sandbox's root. Its launcher must have left
     /// the guest the capabilities for it.
     pub allow_root: bool,
+    /// The languages whose contexts are started at once, so that the first step need not wait. One that
+    /// is not there is passed over, and missed when it is used.
+    pub contexts: Vec<String>,
 }
 
 /// A file to be made inside the sandbox, before the command starts.

@@ -74,6 +74,8 @@ pub(crate) enum Streams {
     Pipes,
     /// Its end of the terminal that it lives on.
     Terminal(OwnedFd),
+    /// A socket whose other end somebody has for its input, and two pipes.
+    Socket(OwnedFd),
     /// Somebody else's.
     Given([OwnedFd; 3]),
 }
@@ -128,16 +130,16 @@ pub(crate) fn prepare(mut wanted: Wanted<'_>) -> Result<Child, Errno> {
 
 /// The two ends of the standard streams; ours are none where they are no pipes of ours.
 fn streams(wanted: Streams) -> Result<(Inner, [Option<OwnedFd>; 3]), Errno> {
-    match wanted {
+    let (stdin_read, stdin) = match wanted {
         Streams::Terminal(terminal) => return Ok((Inner::Terminal(terminal), [None, None, None])),
         Streams::Given(three) => return Ok((Inner::Three(three), [None, None, None])),
-        Streams::Pipes => {}
-    }
-    let (stdin_read, stdin) = pipe()?;
+        Streams::Socket(theirs) => (theirs, None),
+        Streams::Pipes => pipe().map(|(theirs, ours)| (theirs, Some(ours)))?,
+    };
     let (stdout, stdout_write) = pipe()?;
     let (stderr, stderr_write) = pipe()?;
     let inner = Inner::Three([stdin_read, stdout_write, stderr_write]);
-    Ok((inner, [Some(stdin), Some(stdout), Some(stderr)]))
+    Ok((inner, [stdin, Some(stdout), Some(stderr)]))
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), Errno> {

@@ -3,7 +3,8 @@
 use crate::id::NodeId;
 use crate::limits;
 use crate::spec::{
-    AskedLimits, Findings, Invalid, check_env_names, check_limits, check_profile, check_root,
+    AskedLimits, CODE_INTERPRETER, Findings, Invalid, check_env_names, check_limits, check_profile,
+    check_root,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -83,7 +84,9 @@ impl SandboxSpec {
     /// All that is wrong, not only the first.
     pub fn validate(&self, metadata: &BTreeMap<String, String>) -> Result<(), Vec<Invalid>> {
         let mut found = Findings::default();
-        check_profile(&self.profile, &mut found);
+        if self.profile != CODE_INTERPRETER {
+            check_profile(&self.profile, &mut found);
+        }
         check_env(&self.env, &mut found);
         check_limits(&self.limits, &mut found);
         check_root(self.root.as_deref(), &mut found);
@@ -193,6 +196,7 @@ mod tests {
             codes(|s, _| s.profile = "p".to_owned()),
             ["unknown_profile"]
         );
+        assert!(codes(|s, _| s.profile = CODE_INTERPRETER.to_owned()).is_empty());
         assert_eq!(codes(|s, _| s.queue_timeout_ms = 0), ["limit_zero"]);
         assert_eq!(codes(|s, _| s.name = Some(String::new())), ["sandbox_name"]);
         assert_eq!(codes(|s, _| s.env.extend([entry("A=B", "")])), ["env_name"]);

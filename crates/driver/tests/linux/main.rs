@@ -19,6 +19,8 @@ mod life;
 mod limits;
 mod live;
 mod live_client;
+mod live_context;
+mod live_context_hostile;
 mod live_files;
 mod live_hostile;
 mod live_root;

@@ -9,7 +9,7 @@ use super::Live;
 use super::processes::fork;
 use super::user::User;
 use crate::confine::Who;
-use crate::process::{self, Child, Reaped};
+use crate::process::{self, Child, Reaped, Streams};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -30,9 +30,9 @@ impl Ahead {
     pub(super) fn fork(
         live: &Live,
         user: User,
-        terminal: Option<std::os::fd::OwnedFd>,
+        streams: Streams,
     ) -> Result<Ahead, super::failure::Failure> {
-        let child = fork(live, user, terminal)?;
+        let child = fork(live, user, streams)?;
         let dead = live.processes.borrow_mut().wait_for(child.pid);
         Ok(Ahead { child, dead })
     }
@@ -56,7 +56,7 @@ pub(super) fn make(live: &Rc<Live>, user: User) {
     if user.who != Who::User || live.ahead.borrow().is_some() {
         return;
     }
-    let Ok(ahead) = Ahead::fork(live, user, None) else {
+    let Ok(ahead) = Ahead::fork(live, user, Streams::Pipes) else {
         return;
     };
     let pid = ahead.child.pid;

@@ -4,7 +4,7 @@ use super::ahead::Ahead;
 use super::failure::{Code, Failure};
 use super::user::User;
 use super::{Live, Stream, register};
-use crate::process::{self, Reaped, Status, Streams, Wanted};
+use crate::process::{self, Reaped, Status, Wanted};
 use bytes::Bytes;
 use guest::message::{Start, StartFailure};
 use rustix::io::Errno;
@@ -196,6 +196,11 @@ impl Processes {
         })
     }
 
+    /// Whether nobody has reaped it yet, so that its number is still its own.
+    pub(super) fn is_unreaped(&self, pid: i32) -> bool {
+        self.waited.contains_key(&pid)
+    }
+
     /// Processor time of those that are dead, in microseconds.
     pub(super) fn cpu_us_of_dead(&self) -> u64 {
         self.cpu_us
@@ -240,6 +245,17 @@ pub(super) struct Launched {
     pub(super) dead: oneshot::Receiver<Reaped>,
 }
 
+/// What a process has for its standard streams.
+#[derive(Debug)]
+pub(super) enum Streams {
+    /// A pipe for each.
+    Pipes,
+    /// A terminal for all three.
+    Terminal(Terminal),
+    /// A socket whose other end somebody has instead of a pipe for its input.
+    Socket(OwnedFd),
+}
+
 /// The two ends of a terminal.
 #[derive(Debug)]
 pub(super) struct Terminal {
@@ -252,12 +268,16 @@ pub(super) async fn launch(
     live: Rc<Live>,
     user: User,
     start: Start,
-    terminal: Option<Terminal>,
+    streams: Streams,
     named: (Config, Option<String>),
 ) -> Result<Launched, Failure> {
     let slot = live.processes.borrow().slot()?;
-    let (ours, theirs) = terminal.map(|both| (both.ours, both.theirs)).unzip();
-    let Ahead { mut child, dead } = begin(&live, user, &start, theirs)?;
+    let (ours, streams) = match streams {
+        Streams::Pipes => (None, process::Streams::Pipes),
+        Streams::Terminal(both) => (Some(both.ours), process::Streams::Terminal(both.theirs)),
+        Streams::Socket(theirs) => (None, process::Streams::Socket(theirs)),
+    };
+    let Ahead { mut child, dead } = begin(&live, user, &start, streams)?;
     let told = told(child.status.take()).await;
     if let Err(failure) = told {
         // It may have been stopped before it became the command.
@@ -302,16 +322,16 @@ fn begin(
     live: &Live,
     user: User,
     start: &Start,
-    terminal: Option<OwnedFd>,
+    streams: process::Streams,
 ) -> Result<Ahead, Failure> {
-    let ready = terminal.is_none().then(|| Ahead::take(live, user));
+    let ready = matches!(streams, process::Streams::Pipes).then(|| Ahead::take(live, user));
     if let Some(mut ahead) = ready.flatten()
         && ahead.child.start(start).is_ok()
     {
         return Ok(ahead);
     }
     // Without one, or it was killed a moment ago.
-    let mut ahead = Ahead::fork(live, user, terminal)?;
+    let mut ahead = Ahead::fork(live, user, streams)?;
     ahead.child.start(start).map_err(|errno| match errno {
         Errno::TOOBIG => Failure::invalid("the command and its environment are too long"),
         _ => Failure::errno("start the process", errno),
@@ -323,7 +343,7 @@ fn begin(
 pub(super) fn fork(
     live: &Live,
     user: User,
-    terminal: Option<OwnedFd>,
+    streams: process::Streams,
 ) -> Result<process::Child, Failure> {
     let landlock = live
         .landlock
@@ -335,7 +355,7 @@ pub(super) fn fork(
         who: user.who,
         landlock: landlock.map_err(|error| Failure::new(Code::Internal, error.to_string()))?,
         cgroups: &live.cgroups,
-        streams: terminal.map_or(Streams::Pipes, Streams::Terminal),
+        streams,
     };
     process::prepare(wanted).map_err(|errno| Failure::errno("make a process", errno))
 }

@@ -158,13 +158,18 @@ async fn read(stream: &Stream, most: usize) -> Option<Vec<u8>> {
     (!bytes.is_empty()).then_some(bytes)
 }
 
-/// The event that tells how a process ended, in the words of envd.
-fn end(reaped: &Reaped) -> Bytes {
-    let status = match (reaped.code, reaped.signal) {
+/// How a process ended, as Go says it.
+pub(super) fn status(reaped: &Reaped) -> String {
+    match (reaped.code, reaped.signal) {
         (Some(code), _) => format!("exit status {code}"),
         (None, Some(signal)) => format!("signal: {}", signal_name(signal)),
         (None, None) => "unknown".to_owned(),
-    };
+    }
+}
+
+/// The event that tells how a process ended, in the words of envd.
+pub(super) fn end(reaped: &Reaped) -> Bytes {
+    let status = status(reaped);
     let code = reaped
         .code
         .or_else(|| reaped.signal.map(|signal| 128 + signal))

@@ -6,7 +6,7 @@ use super::body::Body;
 use super::connect::{self, INPUT_PATIENCE, Requests};
 use super::failure::{Code, Failure};
 use super::path;
-use super::processes::{Config, Process, Selector, launch};
+use super::processes::{Config, Process, Selector, Streams, launch};
 use super::pump::{self, Pace};
 use super::terminal::{self, Pty};
 use super::tree;
@@ -159,10 +159,11 @@ async fn start(live: &Rc<Live>, headers: &HeaderMap, body: Incoming) -> Result<B
         .pty
         .map(|pty| terminal::open(user, pty))
         .transpose()?;
+    let streams = terminal.map_or(Streams::Pipes, Streams::Terminal);
     let named = (request.process, request.tag);
     // A client that leaves now must not leave half a process behind.
     let launched =
-        tokio::task::spawn_local(launch(live.clone(), user, start, terminal, named)).await;
+        tokio::task::spawn_local(launch(live.clone(), user, start, streams, named)).await;
     let launched = launched.map_err(|error| Failure::new(Code::Internal, error.to_string()))??;
     let body = follow(&launched.process, pace.clone());
     tokio::task::spawn_local(pump::carry(live.clone(), launched, pace.timeout));
@@ -178,11 +179,34 @@ async fn start(live: &Rc<Live>, headers: &HeaderMap, body: Incoming) -> Result<B
 /// The command with its whole environment, in a directory that is there.
 fn command(live: &Live, user: User, request: &StartRequest) -> Result<Start, Failure> {
     let wanted = &request.process;
-    let cwd = wanted.cwd.as_deref().unwrap_or_default();
+    let cwd = directory(user, wanted.cwd.as_deref().unwrap_or_default())?;
+    let argv = std::iter::once(&wanted.cmd).chain(&wanted.args).cloned();
+    Ok(Start {
+        argv: argv.collect(),
+        env: environment(live, user, &wanted.envs),
+        cwd,
+        stdin: request.pty.is_some() || request.stdin.unwrap_or(true),
+        // Time is kept where the process is followed.
+        timeout_ms: 0,
+        grace_ms: 0,
+    })
+}
+
+/// The clean path of a directory that is there for the user.
+pub(super) fn directory(user: User, cwd: &str) -> Result<String, Failure> {
     let cwd = path::resolve(cwd, user.home)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     user.act(|| tree::open(&cwd, flags, Mode::empty()))
         .map_err(|_| Failure::invalid(format!("cwd '{cwd}' does not exist")))?;
+    Ok(cwd)
+}
+
+/// The whole environment of a process: what is clean, what the sandbox was given, what is asked.
+pub(super) fn environment(
+    live: &Live,
+    user: User,
+    asked: &BTreeMap<String, String>,
+) -> Vec<(String, String)> {
     let own = [
         ("PATH", PATH),
         ("HOME", user.home),
@@ -190,8 +214,7 @@ fn command(live: &Live, user: User, request: &StartRequest) -> Result<Start, Fai
         ("LOGNAME", user.name),
     ];
     let own = own.map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let asked = wanted
-        .envs
+    let asked = asked
         .iter()
         .map(|(key, value)| (key.clone(), value.clone()));
     let env: BTreeMap<String, String> = own
@@ -199,16 +222,7 @@ fn command(live: &Live, user: User, request: &StartRequest) -> Result<Start, Fai
         .chain(live.serve.env.iter().cloned())
         .chain(asked)
         .collect();
-    let argv = std::iter::once(&wanted.cmd).chain(&wanted.args).cloned();
-    Ok(Start {
-        argv: argv.collect(),
-        env: env.into_iter().collect(),
-        cwd,
-        stdin: request.pty.is_some() || request.stdin.unwrap_or(true),
-        // Time is kept where the process is followed.
-        timeout_ms: 0,
-        grace_ms: 0,
-    })
+    env.into_iter().collect()
 }
 
 fn pace(headers: &HeaderMap) -> Result<Pace, Failure> {

@@ -11,6 +11,7 @@ use driver::driver::{Handle, Mode, Plan, Spec};
 use driver::guest::message::Serve;
 use driver::host::Root;
 use model::id::SandboxId;
+use model::spec::CODE_INTERPRETER;
 use std::path::Path;
 use std::time::Duration;
 
@@ -83,6 +84,15 @@ async fn stand(node: &Node, plan: &Plan, work: &SandboxWork) -> Result<(), Broke
         confine: plan.confine.clone(),
         env: work.spec.env.clone().into_iter().collect(),
         allow_root: work.spec.allow_root,
+        contexts: contexts(&work.spec.profile),
     };
     Ok(driver::guest::serve(stream, serve).await?)
+}
+
+/// The contexts that a profile has started from the beginning.
+fn contexts(profile: &str) -> Vec<String> {
+    match profile {
+        CODE_INTERPRETER => vec!["python".to_owned()],
+        _ => Vec::new(),
+    }
 }

@@ -15,6 +15,8 @@ use super::{cors, proxy};
 
 /// The port at which every sandbox has its envd, which here is the guest itself.
 pub(crate) const ENVD_PORT: u16 = 49983;
+/// The port at which every sandbox runs code in contexts, unless a program of its own listens there.
+pub(crate) const CODE_PORT: u16 = 49999;
 /// Names the sandbox where the host name does not.
 pub(crate) const SANDBOX_ID: HeaderName = HeaderName::from_static("e2b-sandbox-id");
 /// Names its port.

@@ -15,7 +15,7 @@ use model::id::{NodeId, SandboxId};
 use service::Ctx;
 use tokio::io::DuplexStream;
 
-use super::aim::{ENVD_PORT, SANDBOX_ID, Target};
+use super::aim::{CODE_PORT, ENVD_PORT, SANDBOX_ID, Target};
 use super::clean;
 use super::cors;
 use super::keys::{self, FileQuery, Keys};
@@ -206,6 +206,9 @@ pub(crate) enum Rule {
     Signature,
     /// What opens the ports of a sandbox that is not open to everybody.
     Traffic,
+    /// The access token too, although it is no route of envd: the guest runs code for whoever comes there,
+    /// and the name of a sandbox is in the address of each of its ports.
+    Code,
     /// There is no such route for anybody outside.
     Hidden,
 }
@@ -214,6 +217,9 @@ pub(crate) enum Rule {
 pub(crate) fn rule(method: &Method, path: &str, port: u16) -> Rule {
     if *method == Method::CONNECT {
         return Rule::Hidden;
+    }
+    if port == CODE_PORT && *method == Method::POST && path == "/execute" {
+        return Rule::Code;
     }
     if port != ENVD_PORT {
         return Rule::Traffic;
@@ -256,7 +262,7 @@ fn check(
         Rule::Hidden => return Err(Stopped::Hidden),
         _ if !is_stranger => return Ok(Shown::Nothing),
         Rule::Open => return Ok(access().map_or(Shown::Nothing, |()| Shown::Token)),
-        Rule::AccessToken => access(),
+        Rule::AccessToken | Rule::Code => access(),
         Rule::Signature => FileQuery::parse(&parts.method, parts.uri.query())
             .and_then(|file| keys::check_file(&sandbox.access_token, headers, &file, now_s)),
         Rule::Traffic => match traffic() {
@@ -302,6 +308,9 @@ mod tests {
             (&post, "/freeze", ENVD_PORT, Rule::Hidden),
             (&get, "/", ENVD_PORT, Rule::Hidden),
             (&get, "/init", 3000, Rule::Traffic),
+            (&post, "/execute", 3000, Rule::Traffic),
+            (&post, "/execute", CODE_PORT, Rule::Code),
+            (&post, "/contexts", CODE_PORT, Rule::Traffic),
             (&connect, "", 3000, Rule::Hidden),
             (&connect, "", ENVD_PORT, Rule::Hidden),
         ] {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use model::limits;
 use model::sandbox::SandboxState;
 use model::sandbox_spec::{OnExpiry, SandboxSpec};
-use model::spec::AskedLimits;
+use model::spec::{AskedLimits, CODE_INTERPRETER};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use service::{Event, SandboxAsk, SandboxRow, UsageSpan};
@@ -25,8 +25,10 @@ const ENVD_VERSION: &str = "0.6.13";
 const CLIENT_ID: &str = "cofferdam";
 /// How long a sandbox lives when nobody says: what E2B's documents promise, and old clients send.
 const TIMEOUT_DEFAULT_S: u64 = 300;
-/// What a template is here: a name by which clients ask for the one profile that there is.
-pub(crate) const TEMPLATES: [&str; 2] = ["base", "code-interpreter-v1"];
+/// What a template is here: a name by which clients ask for a profile.
+pub(crate) const TEMPLATES: [&str; 2] = ["base", CODE_TEMPLATE];
+/// The template of E2B's code interpreter.
+const CODE_TEMPLATE: &str = "code-interpreter-v1";
 /// What E2B knows of a sandbox and we do not is kept in its metadata, under names that clients of this
 /// door can neither set nor see.
 const RESERVED: &str = "e2b:";
@@ -91,13 +93,17 @@ impl NewSandbox {
         if let Some(key) = metadata.keys().find(|key| key.starts_with(RESERVED)) {
             return Err(Refusal::bad(format!("metadata: `{key}` is ours")));
         }
+        let profile = match self.template_id.as_str() {
+            CODE_TEMPLATE => CODE_INTERPRETER,
+            _ => "default",
+        };
         metadata.insert(TEMPLATE_KEY.to_owned(), self.template_id);
         if network.allow_public_traffic == Some(false) {
             metadata.insert(CLOSED_KEY.to_owned(), "1".to_owned());
         }
         Ok(SandboxAsk {
             spec: SandboxSpec {
-                profile: "default".to_owned(),
+                profile: profile.to_owned(),
                 name: None,
                 env: self.env_vars.unwrap_or_default(),
                 root: None,
