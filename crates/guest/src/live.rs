@@ -9,6 +9,7 @@
 mod body;
 mod connect;
 mod download;
+mod egress;
 mod entry;
 mod failure;
 mod filesystem;
@@ -36,7 +37,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use landlock::RulesetCreated;
 use processes::Processes;
 use rustix::io::Errno;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -72,6 +73,8 @@ pub(crate) struct Live {
     watchers: RefCell<Watchers>,
     /// One more for each tunnel.
     tunnels: Rc<()>,
+    /// The way out, where the node has opened one.
+    egress: OnceCell<Rc<egress::Lines>>,
     /// When somebody last asked what is used.
     look: Cell<Option<metrics::Look>>,
 }
@@ -92,6 +95,7 @@ pub(crate) fn run(
         processes: RefCell::default(),
         watchers: RefCell::default(),
         tunnels: Rc::default(),
+        egress: OnceCell::new(),
         look: Cell::default(),
     });
     serve_all(listener, signals, live).map_err(|error| {

@@ -28,6 +28,7 @@ pub(crate) async fn run(node: &Node, links: mpsc::Receiver<LinkOpen>, stop: Canc
             renew(node, heartbeat),
             poll_for_jobs(node),
             poll_for_sandboxes(node),
+            sandbox::log_egress(node),
             hand_over(node, links)
         );
     };

@@ -49,6 +49,11 @@ pub(super) async fn answer(live: &Live, request: Request<Incoming>) -> Result<An
         let why = format!("a tunnel leads to localhost, not to '{}'", target.host());
         return Err(Failure::new(Code::PermissionDenied, why));
     }
+    // Whoever may speak to a port inside must not speak in the sandbox's name outside.
+    if port == guest::message::EGRESS_PORT && live.egress.get().is_some() {
+        let why = "that port is the sandbox's way out, and nobody's way in";
+        return Err(Failure::new(Code::PermissionDenied, why));
+    }
     let mut stream = connect(addresses, port).await?;
     tokio::task::spawn_local(async move {
         if let Ok(upgraded) = hyper::upgrade::on(request).await {
