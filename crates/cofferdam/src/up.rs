@@ -30,8 +30,7 @@ const IDLE_LOOK: Duration = Duration::from_millis(500);
 
 /// Serves until SIGTERM, Ctrl-C, or, if asked, until there is nothing to do.
 pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
-    let egress_allow = exceptions(&up.egress_allow)?;
-    let mut signals = Signals::listen()?;
+    let (mut signals, egress_allow) = (Signals::listen()?, exceptions(&up.egress_allow)?);
     let state = State::of(place)?;
     state.make()?;
     let _locked = state.lock_server()?;

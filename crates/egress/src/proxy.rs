@@ -23,8 +23,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 /// Connections of one sandbox at a time: a package manager has tens, a crawler hundreds. More wait inside.
 pub const OF_SANDBOX_MAX: usize = 1024;
 
-/// Connections of all sandboxes at a time. Each has three descriptors of the node, of which 20,000 are a usual
-/// bound, and up to 256 KiB of its memory. More are refused.
+/// Connections of all sandboxes at a time. Each has two descriptors of the node and up to 256 KiB of its memory.
+/// More are refused.
 pub const OF_NODE_MAX: usize = 4096;
 
 /// Records that wait to be taken: some seconds of a busy node.
@@ -68,10 +68,12 @@ pub struct Place {
 }
 
 impl Proxy {
-    /// A proxy, and where its records come out. `now_ms` is the clock, in milliseconds since 1970.
+    /// A proxy for at most so many connections at a time, [`OF_NODE_MAX`] at most, and where its records come
+    /// out. `now_ms` is the clock, in milliseconds since 1970.
     pub fn new(
         exceptions: Vec<Exception>,
         resolver: Resolver,
+        connections: usize,
         now_ms: fn() -> u64,
     ) -> (Proxy, mpsc::Receiver<EgressRecord>) {
         let (to, records) = mpsc::channel(RECORDS_MAX);
@@ -81,7 +83,7 @@ impl Proxy {
             own: Own::default(),
             resolver,
             recorder: Recorder { to, counts, now_ms },
-            places: Arc::new(Semaphore::new(OF_NODE_MAX)),
+            places: Arc::new(Semaphore::new(connections.min(OF_NODE_MAX))),
         };
         let inner = Arc::new(inner);
         (Proxy { inner }, records)

@@ -113,7 +113,12 @@ impl Node {
     /// A node that runs jobs with `driver` for the control plane behind `client`.
     pub fn new(config: Config, client: Client, driver: Arc<dyn Driver>, host: Host) -> Node {
         let allow = config.egress_allow.clone();
-        let (egress, records) = Proxy::new(allow, Resolver::system(), job::now_ms);
+        let (egress, records) = Proxy::new(
+            allow,
+            Resolver::system(),
+            sandbox::connections(),
+            job::now_ms,
+        );
         let inner = Inner {
             config,
             client,

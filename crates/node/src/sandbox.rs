@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use way::WayOut;
 
 pub(crate) use record::{known, recover};
-pub(crate) use way::log as log_egress;
+pub(crate) use way::{connections, log as log_egress};
 
 /// Sandboxes that live on and that this node has, by id.
 pub(crate) type Kept = HashMap<String, Keeper>;

@@ -50,7 +50,7 @@ fn way(served: &Served<'_>, exceptions: &[String]) -> Way {
     let exceptions = exceptions
         .iter()
         .map(|one| one.parse().expect("an exception"));
-    let (proxy, _) = Proxy::new(exceptions.collect(), Resolver::system(), || 0);
+    let (proxy, _) = Proxy::new(exceptions.collect(), Resolver::system(), 64, || 0);
     proxy.way(served.plan.handle.id.clone(), Mode::Unrestricted)
 }
 

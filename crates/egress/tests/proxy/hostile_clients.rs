@@ -4,8 +4,7 @@ use crate::world::{PATIENCE, World, is_untouched, read_all, server, trap};
 use tokio::io::AsyncWriteExt as _;
 
 /// Requests with the status that refuses them.
-#[expect(clippy::too_many_lines, reason = "a table")]
-fn bad_requests(port: u16) -> Vec<(String, &'static str)> {
+fn bad_heads(port: u16) -> Vec<(String, &'static str)> {
     let long = "x".repeat(200_000);
     let many = "x: y\r\n".repeat(500);
     let one = format!("http://one.test:{port}/");
@@ -45,6 +44,14 @@ fn bad_requests(port: u16) -> Vec<(String, &'static str)> {
             format!("GET ftp://one.test:{port}/ HTTP/1.1\r\n{host}\r\n"),
             "400",
         ),
+    ]
+}
+
+/// The same, for what their bodies say about themselves, and for tunnels.
+fn bad_bodies(port: u16) -> Vec<(String, &'static str)> {
+    let one = format!("http://one.test:{port}/");
+    let host = format!("host: one.test:{port}\r\n");
+    vec![
         (
             format!(
                 "GET {one} HTTP/1.1\r\n{host}content-length: 3\r\ncontent-length: 4\r\n\r\nabcd"
@@ -96,7 +103,7 @@ fn bad_requests(port: u16) -> Vec<(String, &'static str)> {
 async fn what_is_no_request_for_a_proxy_is_refused_and_nothing_is_dialled() {
     let world = World::open();
     let (port, trap) = trap().await;
-    for (bytes, expect) in bad_requests(port) {
+    for (bytes, expect) in bad_heads(port).into_iter().chain(bad_bodies(port)) {
         let answer = world.say(&bytes).await;
         let shown = &bytes[..bytes.len().min(120)];
         assert!(
@@ -202,4 +209,22 @@ async fn one_sandbox_has_so_many_connections_and_the_next_waits() {
     drop(other.place().await);
     places.pop();
     drop(next.await.unwrap());
+}
+
+#[tokio::test]
+async fn one_connection_too_many_of_all_is_told_so() {
+    let mut world = World::open();
+    let mut held = Vec::new();
+    for _ in 0..64 {
+        let mut stream = world.connect();
+        // A byte, and then the proxy waits for the rest.
+        stream.write_all(b"G").await.unwrap();
+        held.push(stream);
+        tokio::task::yield_now().await;
+    }
+    let answer = world.say("").await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.contains("x-proxy-error: too_many\r\n"), "{answer}");
+    assert_eq!(world.next_code().await, "too_many");
+    drop(held);
 }

@@ -46,7 +46,7 @@ impl World {
             .iter()
             .map(|one| one.parse().expect("the loopback works"))
             .collect();
-        let (proxy, records) = Proxy::new(exceptions, resolver, || 7);
+        let (proxy, records) = Proxy::new(exceptions, resolver, 64, || 7);
         let way = proxy.way(sandbox(), mode);
         World {
             proxy,

@@ -135,6 +135,19 @@ pub(super) fn describe(enforcement: &mut [Enforced]) {
     }
 }
 
+/// How many connections to the outside all sandboxes may have together: their descriptors are at most half of
+/// what this process may open, because the other half is its database, its doors and its guests. First allows
+/// itself all that it may have.
+pub(crate) fn connections() -> usize {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Where that is refused, the bound is smaller.
+    let _ = setrlimit(Resource::Nofile, limit);
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(files / 4).unwrap_or(usize::MAX)
+}
+
 /// Tells the log what was let out and what was not, as it happens.
 pub(crate) async fn log(node: &Node) {
     let mut records = node.inner.egress_records.lock().await;
