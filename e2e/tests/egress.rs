@@ -83,6 +83,10 @@ fn a_sandbox_reaches_what_the_operator_opened_also_after_the_server_was_killed()
         println!("skipped: {why}");
         return;
     }
+    if !std::path::Path::new("/usr/bin/python3").exists() {
+        println!("skipped: there is no python3 to listen with");
+        return;
+    }
     let place = Place::new();
     let (open, shut) = (server(), server());
     let allow = format!("127.0.0.1:{open}");
