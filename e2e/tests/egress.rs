@@ -101,10 +101,11 @@ fn a_sandbox_reaches_what_the_operator_opened_also_after_the_server_was_killed()
         Some(json!("unrestricted"))
     );
     let none = create(&place, &json!({}));
-    // By a name that `no_proxy` does not hold: what is the loopback of the sandbox is not asked for outside.
     let at = |host: &str, port: u16| fetch(&format!("http://{host}:{port}/"));
     let plain = |url: &str| {
-        let direct = "proxy = urllib.request.ProxyHandler({'http': 'http://127.0.0.1:3128'})\n\
+        // What `no_proxy` holds is taken away from it, for a look at the loopback outside.
+        let direct = "import os\nfor name in ('no_proxy', 'NO_PROXY'): os.environ.pop(name, None)\n\
+                      proxy = urllib.request.ProxyHandler({'http': 'http://127.0.0.1:3128'})\n\
                       urllib.request.install_opener(urllib.request.build_opener(proxy))\ntry:";
         fetch(url).replacen("try:", direct, 1)
     };
