@@ -153,6 +153,7 @@ pub(crate) async fn start_here(state: &State) -> Result<(Client, Here), Failure>
         sandboxes: 0,
         spares: 0,
         spare_life: Duration::ZERO,
+        egress_allow: Vec::new(),
         dir: dir.clone(),
         points: Points::none(),
     };

@@ -16,7 +16,7 @@ use api::sandbox::{SandboxListQuery, SandboxStateName};
 use driver::driver::Mode;
 use driver::host::Host;
 use model::points::Points;
-use node::{Config, Node};
+use node::{Config, Exception, Node};
 use server::{Door, Links};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -31,7 +31,7 @@ const IDLE_LOOK: Duration = Duration::from_millis(500);
 
 /// Serves until SIGTERM, Ctrl-C, or, if asked, until there is nothing to do.
 pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
-    let mut signals = Signals::listen()?;
+    let (mut signals, egress_allow) = (Signals::listen()?, exceptions(&up.egress_allow)?);
     let state = State::of(place)?;
     state.make()?;
     let _locked = state.lock_server()?;
@@ -74,6 +74,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
         sandboxes: up.sandboxes,
         spares: up.spares,
         spare_life: up.spare_life,
+        egress_allow,
         dir,
         points,
     };
@@ -97,6 +98,17 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     drop(std::fs::remove_file(state.socket()));
     drop(std::fs::remove_file(state.address()));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the operator opens to sandboxes.
+fn exceptions(asked: &[String]) -> Result<Vec<Exception>, Failure> {
+    let read = |text: &String| {
+        text.parse().map_err(|error: node::BadException| {
+            let failure = Failure::new(Code::InvalidArgument, format!("--egress-allow: {error}"));
+            failure.hint("such as 10.1.2.3, 10.1.0.0/16:443 or [fd00::1]:443")
+        })
+    };
+    asked.iter().map(read).collect()
 }
 
 /// The socket in the state directory, which only this user can enter. A stale one is replaced: the lock

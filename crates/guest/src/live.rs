@@ -11,6 +11,7 @@ mod body;
 mod connect;
 mod context;
 mod download;
+mod egress;
 mod entry;
 mod failure;
 mod filesystem;
@@ -40,7 +41,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use landlock::RulesetCreated;
 use processes::Processes;
 use rustix::io::Errno;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -78,6 +79,8 @@ pub(crate) struct Live {
     contexts: context::Contexts,
     /// One more for each tunnel.
     tunnels: Rc<()>,
+    /// The way out, where the node has opened one.
+    egress: OnceCell<Rc<egress::Lines>>,
     /// When somebody last asked what is used.
     look: Cell<Option<metrics::Look>>,
 }
@@ -100,6 +103,7 @@ pub(crate) fn run(
         ahead: RefCell::default(),
         contexts: context::Contexts::default(),
         tunnels: Rc::default(),
+        egress: OnceCell::new(),
         look: Cell::default(),
     });
     serve_all(listener, signals, live).map_err(|error| {

@@ -29,6 +29,7 @@ pub(crate) async fn run(node: &Node, links: mpsc::Receiver<LinkOpen>, stop: Canc
             poll_for_jobs(node),
             poll_for_sandboxes(node),
             sandbox::watch(node),
+            sandbox::log_egress(node),
             hand_over(node, links)
         );
     };

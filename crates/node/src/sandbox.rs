@@ -7,6 +7,7 @@
 mod make;
 mod record;
 mod usage;
+mod way;
 
 use crate::job::{chain, insist};
 use crate::{Node, convert};
@@ -23,9 +24,11 @@ use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::watch;
+use way::WayOut;
 
 pub(crate) use record::{known, recover};
 pub(crate) use usage::watch;
+pub(crate) use way::{connections, log as log_egress};
 
 /// Sandboxes that live on and that this node has, by id.
 pub(crate) type Kept = HashMap<String, Keeper>;
@@ -105,7 +108,8 @@ pub(crate) fn order(node: &Node, work: Vec<SandboxWork>) {
             continue;
         };
         let handle = node.inner.driver.handle(&sandbox_id);
-        begin(node, &mut kept, Order::Work(Box::new(work)), id, handle);
+        let (first, way) = (Order::Work(Box::new(work)), None);
+        begin(node, &mut kept, id, (first, handle, way));
     }
 }
 
@@ -214,8 +218,13 @@ async fn copy(
     Ok(())
 }
 
-/// Starts a keeper.
-fn begin(node: &Node, kept: &mut Kept, first: Order, id: String, handle: Handle) {
+/// Starts a keeper with its first order, and with the way out of a sandbox that stands and has one.
+fn begin(
+    node: &Node,
+    kept: &mut Kept,
+    id: String,
+    (first, handle, way): (Order, Handle, Option<WayOut>),
+) {
     let (orders, told) = watch::channel(first);
     let keeper = Keeper {
         orders,
@@ -224,17 +233,22 @@ fn begin(node: &Node, kept: &mut Kept, first: Order, id: String, handle: Handle)
     };
     kept.insert(id.clone(), keeper);
     let tasks = node.inner.tasks.clone();
-    tasks.spawn(keep(node.clone(), id, handle, told));
+    tasks.spawn(keep(node.clone(), id, (handle, way), told));
 }
 
 /// The life of a sandbox on this node.
-async fn keep(node: Node, id: String, mut handle: Handle, mut orders: watch::Receiver<Order>) {
+async fn keep(
+    node: Node,
+    id: String,
+    (mut handle, mut way): (Handle, Option<WayOut>),
+    mut orders: watch::Receiver<Order>,
+) {
     loop {
         let order = orders.borrow_and_update().clone();
         let mut next = match &order {
             Order::Nothing(_) => None,
             Order::Drop(_) => Some(Next::Gone(None)),
-            Order::Work(work) => Some(carry_out(&node, work, &mut handle).await),
+            Order::Work(work) => Some(carry_out(&node, work, &mut handle, &mut way).await),
         };
         if let Some(keeper) = node.kept().get_mut(&id) {
             keeper.handle = handle.clone();
@@ -256,6 +270,8 @@ async fn keep(node: Node, id: String, mut handle: Handle, mut orders: watch::Rec
                 None => continue,
             },
         };
+        // Nothing is let out any more, however long taking it away takes.
+        drop(way.take());
         take_away(&node, &handle).await;
         record::forget(&node, &id);
         if let Some(said) = said {
@@ -294,7 +310,12 @@ async fn wait(node: &Node, handle: &Handle, orders: &mut watch::Receiver<Order>)
     }
 }
 
-async fn carry_out(node: &Node, work: &SandboxWork, handle: &mut Handle) -> Next {
+async fn carry_out(
+    node: &Node,
+    work: &SandboxWork,
+    handle: &mut Handle,
+    way: &mut Option<WayOut>,
+) -> Next {
     let failed = |why| Next::Gone(Some(SandboxSaid::Failed { why }));
     let ready = |enforcement| SandboxSaid::Ready {
         driver: node.inner.driver.name().to_owned(),
@@ -305,8 +326,10 @@ async fn carry_out(node: &Node, work: &SandboxWork, handle: &mut Handle) -> Next
             Ok(Made {
                 handle: made,
                 enforcement,
+                way: opened,
             }) => {
                 *handle = made;
+                *way = opened;
                 Next::Stays(ready(enforcement))
             }
             Err(why) => failed(why),
@@ -346,5 +369,14 @@ async fn say(node: &Node, id: &str, epoch: u64, what: SandboxSaid) {
 }
 
 fn new_record(work: &SandboxWork, plan: &driver::driver::Plan) -> Record {
-    Record::new(work, plan.handle.clone(), convert::enforced(&plan.enforced))
+    Record::new(work, plan.handle.clone(), enforced(work, plan))
+}
+
+/// What is in force around it, the way out included.
+fn enforced(work: &SandboxWork, plan: &driver::driver::Plan) -> Vec<api::job::Enforced> {
+    let mut enforced = convert::enforced(&plan.enforced);
+    if work.spec.allow_internet {
+        way::describe(&mut enforced);
+    }
+    enforced
 }

@@ -204,6 +204,10 @@ pub(crate) struct Up {
     /// How long such a sandbox is kept unused
     #[arg(long, hide = true, value_parser = units::duration, default_value = "10m")]
     pub(crate) spare_life: Duration,
+    /// An address, or a block of them, that sandboxes with a way out may reach although it is not public: the
+    /// machine itself, its network; may be repeated
+    #[arg(long, value_name = "ADDRESS[/BITS][:PORT]")]
+    pub(crate) egress_allow: Vec<String>,
     /// End when there has been nothing to do for this long
     #[arg(long, hide = true, value_parser = units::duration)]
     pub(crate) idle_exit: Option<Duration>,
@@ -362,6 +366,9 @@ pub(crate) struct SandboxNew {
     /// Pause it when its time is over, instead of taking it away
     #[arg(long)]
     pub(crate) pause_on_expiry: bool,
+    /// Let it out: HTTP, and whatever else goes through a proxy, to public addresses
+    #[arg(long)]
+    pub(crate) internet: bool,
     /// Processors it may use, such as 1 or 0.5
     #[arg(long, value_parser = units::cpus, value_name = "CPUS", allow_negative_numbers = true)]
     pub(crate) cpu: Option<u32>,

@@ -123,6 +123,7 @@ async fn create(client: &Client, new: SandboxNew) -> Result<SandboxView, Failure
         } else {
             OnExpiry::Kill
         },
+        allow_internet: new.internet,
         ..SandboxCreate::default()
     };
     let options = JobCreateOptions {

@@ -23,11 +23,16 @@ pub(super) async fn serve(io: DuplexStream) {
     let service = service_fn(|request| async { Ok::<_, Infallible>(answer(request).await) });
     let http = hyper::server::conn::http1::Builder::new();
     // A connection that breaks is the other end's business.
-    drop(http.serve_connection(TokioIo::new(io), service).await);
+    drop(
+        http.serve_connection(TokioIo::new(io), service)
+            .with_upgrades()
+            .await,
+    );
 }
 
 async fn answer(request: Request<Incoming>) -> Response<Full<Bytes>> {
     match (request.method(), request.uri().path()) {
+        (&Method::GET, guest::message::EGRESS_PATH) => hold(request),
         (&Method::GET, "/health") => with(StatusCode::NO_CONTENT, "text/plain", Bytes::new()),
         (&Method::POST, "/process.Process/List") => {
             let none = json!({"processes": []}).to_string();
@@ -48,6 +53,25 @@ async fn answer(request: Request<Incoming>) -> Response<Full<Bytes>> {
             )
         }
     }
+}
+
+/// A way out that no client inside ever uses.
+fn hold(request: Request<Incoming>) -> Response<Full<Bytes>> {
+    tokio::spawn(async move {
+        if let Ok(line) = hyper::upgrade::on(request).await {
+            // Held until the node hangs up.
+            let mut line = TokioIo::new(line);
+            drop(tokio::io::copy(&mut line, &mut tokio::io::sink()).await);
+        }
+    });
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let protocol = hyper::header::HeaderValue::from_static(guest::message::EGRESS_PROTOCOL);
+    let headers = answer.headers_mut();
+    headers.insert(hyper::header::UPGRADE, protocol);
+    let upgrade = hyper::header::HeaderValue::from_static("upgrade");
+    headers.insert(hyper::header::CONNECTION, upgrade);
+    answer
 }
 
 fn with(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {

@@ -11,6 +11,7 @@
 #[macro_use]
 mod world;
 
+mod egress;
 mod files;
 mod guest;
 mod ids;

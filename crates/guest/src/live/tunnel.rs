@@ -50,6 +50,11 @@ pub(super) async fn answer(live: &Rc<Live>, request: Request<Incoming>) -> Resul
         let why = format!("a tunnel leads to localhost, not to '{}'", target.host());
         return Err(Failure::new(Code::PermissionDenied, why));
     }
+    // Whoever may speak to a port inside must not speak in the sandbox's name outside.
+    if port == guest::message::EGRESS_PORT && live.egress.get().is_some() {
+        let why = "that port is the sandbox's way out, and nobody's way in";
+        return Err(Failure::new(Code::PermissionDenied, why));
+    }
     let stream = connect(addresses, port).await;
     let is_ours = port == context::PORT && matches!(stream, Err(Closed::ToAll));
     let closed = |_| {

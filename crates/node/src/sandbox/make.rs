@@ -2,6 +2,7 @@
 
 use super::new_record;
 use super::record;
+use super::way::{self, WayOut};
 use crate::job::{Broken, chain};
 use crate::spare::PROVISION;
 use crate::{Node, convert};
@@ -19,6 +20,8 @@ use std::time::Duration;
 pub(super) struct Made {
     pub(super) handle: Handle,
     pub(super) enforcement: Vec<Enforced>,
+    /// Where one was asked for.
+    pub(super) way: Option<WayOut>,
 }
 
 /// Makes it, or says why not. What an earlier try left is taken away first: nobody was told of it.
@@ -34,8 +37,9 @@ pub(super) async fn make(node: &Node, work: &SandboxWork) -> Result<Made, String
     let stood = tokio::time::timeout(PROVISION, stand(node, &plan, work)).await;
     let stood = stood.map_err(|_| Broken::Silent).flatten();
     match stood {
-        Ok(()) => Ok(Made {
-            enforcement: convert::enforced(&plan.enforced),
+        Ok(way) => Ok(Made {
+            enforcement: super::enforced(work, &plan),
+            way,
             handle: plan.handle,
         }),
         Err(error) => Err(format!("the sandbox could not be made: {}", chain(&error))),
@@ -43,9 +47,6 @@ pub(super) async fn make(node: &Node, work: &SandboxWork) -> Result<Made, String
 }
 
 fn plan(node: &Node, work: &SandboxWork) -> Result<Plan, String> {
-    if work.spec.allow_internet {
-        return Err("sandboxes have no network here yet".to_owned());
-    }
     let id: SandboxId = work
         .sandbox_id
         .parse()
@@ -75,18 +76,26 @@ fn plan(node: &Node, work: &SandboxWork) -> Result<Plan, String> {
     })
 }
 
-async fn stand(node: &Node, plan: &Plan, work: &SandboxWork) -> Result<(), Broken> {
+async fn stand(node: &Node, plan: &Plan, work: &SandboxWork) -> Result<Option<WayOut>, Broken> {
     let driver = &node.inner.driver;
     driver.start(plan).await?;
     node.at("node.sandbox_started");
     let stream = driver.connect(&plan.handle).await?;
+    let proxied = work.spec.allow_internet.then(way::environment);
+    // What somebody asked for by name comes last and counts.
+    let env = proxied.into_iter().flatten().chain(work.spec.env.clone());
     let serve = Serve {
         confine: plan.confine.clone(),
-        env: work.spec.env.clone().into_iter().collect(),
+        env: env.collect(),
         allow_root: work.spec.allow_root,
         contexts: contexts(&work.spec.profile),
     };
-    Ok(driver::guest::serve(stream, serve).await?)
+    driver::guest::serve(stream, serve).await?;
+    if !work.spec.allow_internet {
+        return Ok(None);
+    }
+    // Before anybody can start anything inside: no program takes the port, and none finds it closed.
+    way::open(node, &plan.handle).await.map(Some)
 }
 
 /// The contexts that a profile has started from the beginning.

@@ -1,6 +1,6 @@
 //! What is written down of a sandbox that lives on, and what the next process makes of it.
 
-use super::{Order, begin, take_away};
+use super::{Order, begin, take_away, way};
 use crate::{Node, record as file};
 use api::job::Enforced;
 use api::node::{HeldSandbox, SandboxSaid, SandboxWork};
@@ -23,6 +23,9 @@ pub(super) struct Record {
     /// Written down before it is started.
     pub(super) handle: Handle,
     enforcement: Vec<Enforced>,
+    /// It has a way out, which the next process opens again. Records of older builds have none.
+    #[serde(default)]
+    way_out: bool,
 }
 
 impl Record {
@@ -32,6 +35,7 @@ impl Record {
             sandbox_id: work.sandbox_id.clone(),
             handle,
             enforcement,
+            way_out: work.spec.allow_internet,
         }
     }
 }
@@ -138,13 +142,9 @@ async fn take_up(node: &Node, record: Record, held: &HeldSandbox) {
     let settled = [SandboxStateName::Ready, SandboxStateName::Paused].contains(&held.state);
     // The order that is under way comes again, and must not be taken for an echo.
     let done = held.epoch.saturating_sub(u64::from(!settled));
-    begin(
-        node,
-        &mut node.kept(),
-        Order::Nothing(done),
-        id,
-        record.handle,
-    );
+    let way = record.way_out.then(|| way::reopen(node, &record.handle));
+    let first = Order::Nothing(done);
+    begin(node, &mut node.kept(), id, (first, record.handle, way));
 }
 
 async fn say_lost(node: &Node, held: &HeldSandbox) {

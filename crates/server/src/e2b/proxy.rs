@@ -305,6 +305,8 @@ mod tests {
             ),
             (&get, "/process.Process/Start", ENVD_PORT, Rule::Hidden),
             (&post, "/init", ENVD_PORT, Rule::Hidden),
+            // The way of the node to be a sandbox's way out.
+            (&get, "/egress", ENVD_PORT, Rule::Hidden),
             (&post, "/freeze", ENVD_PORT, Rule::Hidden),
             (&get, "/", ENVD_PORT, Rule::Hidden),
             (&get, "/init", 3000, Rule::Traffic),

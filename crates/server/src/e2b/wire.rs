@@ -34,6 +34,8 @@ const CODE_TEMPLATE: &str = "code-interpreter-v1";
 const RESERVED: &str = "e2b:";
 /// The template that was named.
 pub(crate) const TEMPLATE_KEY: &str = "e2b:template";
+/// What the SDKs call `ALL_TRAFFIC`.
+const EVERYTHING: &str = "0.0.0.0/0";
 /// There, where the ports need a token.
 const CLOSED_KEY: &str = "e2b:closed";
 
@@ -47,6 +49,8 @@ pub(crate) struct NewSandbox {
     auto_pause: Option<bool>,
     auto_pause_memory: Option<bool>,
     auto_resume: Option<AutoResume>,
+    #[serde(rename = "allow_internet_access")]
+    allow_internet_access: Option<bool>,
     network: Option<Network>,
     metadata: Option<BTreeMap<String, String>>,
     env_vars: Option<BTreeMap<String, String>>,
@@ -60,12 +64,13 @@ struct AutoResume {
     enabled: bool,
 }
 
-/// Sandboxes have no way out, so that what forbids one is kept; what opens one cannot be.
+/// Of rules there are two: everything, and nothing. What asks for one in between is refused.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Network {
     allow_public_traffic: Option<bool>,
     allow_out: Option<Value>,
+    deny_out: Option<Vec<String>>,
     dns_servers: Option<Value>,
     egress_proxy: Option<Value>,
     mask_request_host: Option<Value>,
@@ -89,6 +94,7 @@ impl NewSandbox {
         refuse("volumeMounts", mounts.map(Value::from).as_ref())?;
         let network = self.network.unwrap_or_default();
         network.check()?;
+        let allow_internet = network.lets_out(self.allow_internet_access)?;
         let mut metadata = self.metadata.unwrap_or_default();
         if let Some(key) = metadata.keys().find(|key| key.starts_with(RESERVED)) {
             return Err(Refusal::bad(format!("metadata: `{key}` is ours")));
@@ -108,8 +114,7 @@ impl NewSandbox {
                 env: self.env_vars.unwrap_or_default(),
                 root: None,
                 limits: AskedLimits::default(),
-                // Less than clients ask for when they say nothing, and said in the answer.
-                allow_internet: false,
+                allow_internet,
                 // Its clients know two users.
                 allow_root: true,
                 on_expiry: if self.auto_pause == Some(true) {
@@ -128,6 +133,20 @@ impl NewSandbox {
 }
 
 impl Network {
+    /// Whether there is a way out: by E2B's documents there is one, unless somebody says no or denies all.
+    fn lets_out(&self, asked: Option<bool>) -> Result<bool, Refusal> {
+        let denied = self.deny_out.as_deref().unwrap_or_default();
+        if asked == Some(false) || denied.iter().any(|block| block == EVERYTHING) {
+            return Ok(false);
+        }
+        if denied.is_empty() {
+            return Ok(true);
+        }
+        let message =
+            format!("network.denyOut: only {EVERYTHING} can be denied, which is everything");
+        Err(Refusal::bad(message))
+    }
+
     fn check(&self) -> Result<(), Refusal> {
         refuse("network.allowOut", self.allow_out.as_ref())?;
         refuse("network.dnsServers", self.dns_servers.as_ref())?;
@@ -536,6 +555,39 @@ mod tests {
     }
 
     #[test]
+    fn there_is_a_way_out_unless_somebody_says_no() {
+        for (more, expect) in [
+            ("", Some(true)),
+            (r#","allow_internet_access":true"#, Some(true)),
+            (r#","allow_internet_access":null"#, Some(true)),
+            (r#","allow_internet_access":false"#, Some(false)),
+            (r#","network":{"denyOut":[]}"#, Some(true)),
+            (r#","network":{"denyOut":["0.0.0.0/0"]}"#, Some(false)),
+            (
+                r#","network":{"denyOut":["8.8.8.8","0.0.0.0/0"]}"#,
+                Some(false),
+            ),
+            (
+                r#","allow_internet_access":true,"network":{"denyOut":["0.0.0.0/0"]}"#,
+                Some(false),
+            ),
+            (r#","network":{"denyOut":["8.8.8.8"]}"#, None),
+            (
+                r#","allow_internet_access":false,"network":{"denyOut":["8.8.8.8"]}"#,
+                Some(false),
+            ),
+        ] {
+            let body = format!(r#"{{"templateID":"base"{more}}}"#);
+            let ask = serde_json::from_str::<NewSandbox>(&body).unwrap().ask();
+            assert_eq!(
+                ask.ok().map(|ask| ask.spec.allow_internet),
+                expect,
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
     fn an_ask_has_the_words_of_the_house() {
         let body = r#"{"templateID":"base","timeout":60,"autoPause":true,"autoResume":{"enabled":true},
             "envVars":{"A":"b"},"metadata":{"k":"v"},"network":{"allowPublicTraffic":false}}"#;
@@ -544,7 +596,7 @@ mod tests {
             .ask()
             .unwrap();
         assert_eq!((ask.ttl_ms, ask.spec.on_expiry), (60_000, OnExpiry::Pause));
-        assert!(ask.spec.auto_resume && !ask.spec.allow_internet);
+        assert!(ask.spec.auto_resume && ask.spec.allow_internet);
         assert_eq!(
             (ask.spec.env["A"].as_str(), ask.metadata["k"].as_str()),
             ("b", "v")

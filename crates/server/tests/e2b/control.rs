@@ -29,7 +29,7 @@ async fn a_sandbox_lives_as_the_clients_expect() {
     assert_eq!(detail["metadata"], json!({"user": "ada"}));
     assert_eq!(detail["startedAt"], "2025-06-15T15:06:40Z");
     assert_eq!(detail["endAt"], "2025-06-15T15:07:40Z");
-    assert_eq!(detail["allowInternetAccess"], false);
+    assert_eq!(detail["allowInternetAccess"], true);
     assert_eq!(detail["lifecycle"]["onTimeout"], "kill");
 
     let line = format!("POST {one}/timeout");
