@@ -23,15 +23,15 @@ fn python(path: &std::ffi::OsStr) -> Command {
     command
 }
 
-#[test]
-fn the_python_sdk_does_in_real_sandboxes_what_its_users_do_in_a_day() {
+/// Runs a script of the SDK against a server of its own; nothing where that cannot be, which is said.
+fn script(text: &str) -> Option<std::process::Output> {
     if let Some(why) = no_sandbox() {
         println!("skipped: {why}");
-        return;
+        return None;
     }
     let Some(path) = std::env::var_os("COFFERDAM_E2B_PYTHON") else {
         println!("skipped: COFFERDAM_E2B_PYTHON names no Python with the SDK of E2B");
-        return;
+        return None;
     };
     let place = Place::new();
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -40,14 +40,32 @@ fn the_python_sdk_does_in_real_sandboxes_what_its_users_do_in_a_day() {
     let mut up = place.command(&["up", "--listen", &address, "--spares", "0"]);
     let mut up = up.stderr(Stdio::null()).spawn().expect("a server");
     assert!(until(|| std::net::TcpStream::connect(&address).is_ok()));
-    let mut command = python(&path);
-    command
-        .args(["-c", include_str!("e2b.py")])
-        .envs(variables(&place));
-    let output = command.output();
+    let output = python(&path)
+        .args(["-c", text])
+        .envs(variables(&place))
+        .output();
     drop(up.kill());
     drop(up.wait());
-    let output = output.expect("a Python");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}");
+    Some(output.expect("a Python"))
+}
+
+#[test]
+fn the_python_sdk_does_in_real_sandboxes_what_its_users_do_in_a_day() {
+    if let Some(output) = script(include_str!("e2b.py")) {
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}");
+    }
+}
+
+#[test]
+fn the_python_sdk_saves_sandboxes_and_begins_others_with_them() {
+    if let Some(output) = script(include_str!("snapshot.py")) {
+        let text = String::from_utf8_lossy(&output.stderr);
+        if output.status.code() == Some(77) {
+            let why = String::from_utf8_lossy(&output.stdout);
+            println!("skipped: {}", why.trim());
+            return;
+        }
+        assert!(output.status.success(), "{text}");
+    }
 }

@@ -18,6 +18,7 @@ mod node;
 mod pool;
 mod sandbox;
 mod send;
+mod snapshot;
 mod sse;
 
 use std::sync::Arc;

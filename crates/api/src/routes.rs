@@ -28,8 +28,18 @@ pub const SANDBOX_PAUSE: &str = "/v1/sandboxes/{id}/pause";
 pub const SANDBOX_RESUME: &str = "/v1/sandboxes/{id}/resume";
 /// `POST` resumes a sandbox if it is paused, and lets it live longer.
 pub const SANDBOX_CONNECT: &str = "/v1/sandboxes/{id}/connect";
+/// `POST` copies what was written in a sandbox.
+pub const SANDBOX_SNAPSHOTS: &str = "/v1/sandboxes/{id}/snapshots";
+/// `POST` makes sandboxes that begin as this one is.
+pub const SANDBOX_FORK: &str = "/v1/sandboxes/{id}/fork";
+/// `POST` takes a sandbox away and makes it anew.
+pub const SANDBOX_RECREATE: &str = "/v1/sandboxes/{id}/recreate";
 /// `GET` reads what happened to a sandbox.
 pub const SANDBOX_EVENTS: &str = "/v1/sandboxes/{id}/events";
+/// `GET` lists snapshots.
+pub const SNAPSHOTS: &str = "/v1/snapshots";
+/// `GET` answers one snapshot, `DELETE` gives it up.
+pub const SNAPSHOT: &str = "/v1/snapshots/{id}";
 /// `POST` takes bytes and answers their digest, to be named by a job's `files`.
 pub const BLOBS: &str = "/v1/blobs";
 
@@ -51,6 +61,8 @@ pub const NODE_JOB_RELEASE: &str = "/node/v1/jobs/{id}/release";
 pub const NODE_JOB_ARTIFACTS: &str = "/node/v1/jobs/{id}/artifacts";
 /// `POST`: a node says what has become of a sandbox.
 pub const NODE_SANDBOX_REPORT: &str = "/node/v1/sandboxes/{id}/report";
+/// `POST`: a node has removed the bytes of a snapshot.
+pub const NODE_SNAPSHOT_REMOVED: &str = "/node/v1/snapshots/{id}/removed";
 /// `GET`: a node fetches an input file.
 pub const NODE_BLOB: &str = "/node/v1/blobs/{digest}";
 

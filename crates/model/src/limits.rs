@@ -129,3 +129,17 @@ pub const METADATA_BYTES_MAX: usize = 16 * 1024;
 pub const METADATA_FILTERS_MAX: usize = 4;
 /// The name of a sandbox, for people, in bytes.
 pub const SANDBOX_NAME_BYTES_MAX: usize = 128;
+/// Snapshots of a tenant that are not gone: each keeps bytes on a node, and what is not asked to go stays.
+pub const SNAPSHOTS_MAX: u64 = 1000;
+/// Of one sandbox: more than anybody tells apart, and few enough that a loop in a script shows.
+pub const SANDBOX_SNAPSHOTS_MAX: u64 = 100;
+/// Snapshots whose bytes one node has or may have: it names them all in each heartbeat.
+pub const NODE_SNAPSHOTS_MAX: u32 = 4096;
+/// Snapshots that stand on each other: as many layers as a driver puts into one sandbox.
+pub const SNAPSHOT_LAYERS_MAX: usize = 16;
+/// A name of a snapshot with its tag.
+pub const SNAPSHOT_NAME_BYTES_MAX: usize = 128;
+/// Sandboxes of one fork: E2B's bound.
+pub const FORK_MAX: u32 = 100;
+/// A fork that was cut off by a crash leaves its snapshot; by then nobody makes sandboxes from it any more.
+pub const FORK_MS: u64 = 10 * 60 * 1000;

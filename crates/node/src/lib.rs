@@ -18,6 +18,7 @@ mod pump;
 mod record;
 mod recover;
 mod sandbox;
+mod snapshot;
 mod spare;
 mod spool;
 
@@ -75,6 +76,7 @@ struct Inner {
     jobs: Mutex<HashMap<String, Running>>,
     sandboxes: Mutex<sandbox::Kept>,
     spares: spare::Spares,
+    removing: snapshot::Removing,
     /// A slot became free, or there is none any more.
     freed: Notify,
     tasks: TaskTracker,
@@ -111,6 +113,7 @@ impl Node {
             jobs: Mutex::default(),
             sandboxes: Mutex::default(),
             spares: spare::Spares::default(),
+            removing: snapshot::Removing::default(),
             freed: Notify::new(),
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),

@@ -8,7 +8,7 @@ mod make;
 mod record;
 
 use crate::job::{chain, insist};
-use crate::{Node, convert};
+use crate::{Node, convert, snapshot};
 use api::attach::LinkOpen;
 use api::node::{SandboxLife, SandboxRef, SandboxReport, SandboxSaid, SandboxWant, SandboxWork};
 use bytes::BytesMut;
@@ -23,7 +23,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::watch;
 
-pub(crate) use record::{known, recover};
+pub(crate) use record::{known, recover, stands_on};
 
 /// Sandboxes that live on and that this node has, by id.
 pub(crate) type Kept = HashMap<String, Keeper>;
@@ -306,6 +306,10 @@ async fn carry_out(node: &Node, work: &SandboxWork, handle: &mut Handle) -> Next
         SandboxWant::Resume => match node.inner.driver.pause(handle, false).await {
             Ok(()) => Next::Stays(ready(record::enforcement(node, &work.sandbox_id))),
             Err(error) => failed(chain(&error)),
+        },
+        SandboxWant::Snapshot => match snapshot::copy(node, work, handle).await {
+            Ok(said) => Next::Stays(said),
+            Err(why) => failed(why),
         },
         SandboxWant::Destroy => Next::Gone(Some(SandboxSaid::Destroyed)),
     }

@@ -8,8 +8,8 @@
 //! in a limit, a network or a snapshot that is not there does harm with it. It must never give a guest
 //! one of our credentials, and never hold more of what a guest says than it is just passing on.
 //!
-//! Reading order: `aim` (for whom), `keys` (who may), `refusal`, `query`, then `control` with `wire` for
-//! sandboxes as a resource, and `proxy` with `clean`, `line` and `places` for what is inside them.
+//! Reading order: `aim` (for whom), `keys` (who may), `refusal`, `query`, then `control` and `snapshots` with `wire`
+//! for sandboxes as a resource, and `proxy` with `clean`, `line` and `places` for what is inside them.
 
 pub(crate) mod aim;
 mod clean;
@@ -22,6 +22,7 @@ pub(crate) mod places;
 mod proxy;
 mod query;
 pub(crate) mod refusal;
+mod snapshots;
 mod wire;
 
 use std::panic::AssertUnwindSafe;

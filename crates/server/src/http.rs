@@ -10,6 +10,7 @@ pub(crate) mod job;
 pub(crate) mod log;
 pub(crate) mod openapi;
 pub(crate) mod sandbox;
+pub(crate) mod snapshot;
 
 use api::Code;
 use axum::Router;
@@ -56,7 +57,12 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(sandbox::pause))
         .routes(paths!(sandbox::resume))
         .routes(paths!(sandbox::connect))
+        .routes(paths!(sandbox::recreate))
         .routes(paths!(sandbox::events))
+        .routes(paths!(snapshot::create))
+        .routes(paths!(snapshot::fork))
+        .routes(paths!(snapshot::list))
+        .routes(paths!(snapshot::get, snapshot::delete))
         .routes(paths!(node_api::register))
         .routes(paths!(node_api::heartbeat))
         .routes(paths!(node_api::poll))
@@ -66,6 +72,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(node_api::release))
         .routes(paths!(node_api::artifact))
         .routes(paths!(node_api::sandbox_report))
+        .routes(paths!(node_api::snapshot_removed))
         .routes(paths!(node_api::blob))
         .routes(paths!(health::healthz))
         .routes(paths!(health::readyz))

@@ -23,6 +23,9 @@ pub(super) struct Record {
     /// Written down before it is started.
     pub(super) handle: Handle,
     enforcement: Vec<Enforced>,
+    /// The snapshots that it stands on.
+    #[serde(default)]
+    layers: Vec<String>,
 }
 
 impl Record {
@@ -32,6 +35,7 @@ impl Record {
             sandbox_id: work.sandbox_id.clone(),
             handle,
             enforcement,
+            layers: work.spec.layers.clone(),
         }
     }
 }
@@ -68,6 +72,13 @@ pub(super) fn forget(node: &Node, id: &str) {
     if let Some(dir) = dir_of(node, id) {
         file::remove(&dir);
     }
+}
+
+/// Whether a sandbox that is written down stands on a snapshot.
+pub(crate) fn stands_on(node: &Node, layer: &str) -> bool {
+    let dirs = file::dirs(&dir(node));
+    let mut records = dirs.iter().filter_map(|dir| file::read::<Record>(dir));
+    records.any(|record| record.layers.iter().any(|one| one == layer))
 }
 
 /// The handles of all that are written down.

@@ -15,7 +15,7 @@ enum For {
     Node,
 }
 
-const ROUTES: [(&str, &str, For); 33] = [
+const ROUTES: [(&str, &str, For); 40] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/metrics", For::User),
     ("GET", "/openapi.json", For::User),
@@ -36,9 +36,15 @@ const ROUTES: [(&str, &str, For); 33] = [
     ("DELETE", "/v1/sandboxes/{id}", For::User),
     ("POST", "/v1/sandboxes/{id}/connect", For::User),
     ("GET", "/v1/sandboxes/{id}/events", For::User),
+    ("POST", "/v1/sandboxes/{id}/fork", For::User),
     ("POST", "/v1/sandboxes/{id}/pause", For::User),
+    ("POST", "/v1/sandboxes/{id}/recreate", For::User),
     ("POST", "/v1/sandboxes/{id}/resume", For::User),
+    ("POST", "/v1/sandboxes/{id}/snapshots", For::User),
     ("POST", "/v1/sandboxes/{id}/timeout", For::User),
+    ("GET", "/v1/snapshots", For::User),
+    ("GET", "/v1/snapshots/{id}", For::User),
+    ("DELETE", "/v1/snapshots/{id}", For::User),
     ("GET", "/node/v1/blobs/{digest}", For::Node),
     ("POST", "/node/v1/heartbeat", For::Node),
     ("PUT", "/node/v1/jobs/{id}/artifacts", For::Node),
@@ -49,6 +55,7 @@ const ROUTES: [(&str, &str, For); 33] = [
     ("POST", "/node/v1/poll", For::Node),
     ("POST", "/node/v1/register", For::Node),
     ("POST", "/node/v1/sandboxes/{id}/report", For::Node),
+    ("POST", "/node/v1/snapshots/{id}/removed", For::Node),
 ];
 
 fn documented() -> BTreeSet<(String, String)> {

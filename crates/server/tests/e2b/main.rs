@@ -9,4 +9,5 @@ mod control;
 mod guest;
 mod proxy;
 mod sdk;
+mod snapshots;
 mod world;

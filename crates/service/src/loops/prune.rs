@@ -34,6 +34,8 @@ pub struct Pruned {
     pub jobs: u64,
     /// Sandboxes that were over, with their events.
     pub sandboxes: u64,
+    /// Snapshots that were gone, with their events.
+    pub snapshots: u64,
     /// Keys that are forgotten.
     pub keys: u64,
     /// Uploads that are forgotten.
@@ -56,6 +58,7 @@ pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
     let now = service.now_ms();
     let (jobs, more_jobs) = prune_jobs(service, now).await?;
     let (sandboxes, more_sandboxes) = prune_sandboxes(service, now).await?;
+    let snapshots = super::snapshots::prune_snapshots(service, now).await?;
     let keys_before = now.saturating_sub(limits::IDEMPOTENCY_MS);
     let keys = service.unit(move |tx| Ok(idempotency::prune(tx, keys_before)?));
     let keys = keys.await?;
@@ -68,12 +71,13 @@ pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
     Ok(Pruned {
         jobs,
         sandboxes,
+        snapshots,
         keys,
         uploads,
         nodes,
         events,
         blobs,
-        more: more_jobs || more_sandboxes || more_blobs,
+        more: more_jobs || more_sandboxes || snapshots == u64::from(BATCH) || more_blobs,
     })
 }
 
