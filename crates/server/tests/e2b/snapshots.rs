@@ -1,5 +1,7 @@
 //! Snapshots and forks, in E2B's words.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -51,7 +53,7 @@ async fn a_snapshot_is_a_template_by_its_id_and_its_name_until_it_is_deleted() {
     ]
     .map(|id| id.as_str().unwrap().to_owned());
     let made = [&*snapshot, plain.json()["snapshotID"].as_str().unwrap()].map(str::to_owned);
-    assert_eq!(std::collections::BTreeSet::from(shown), made.into());
+    assert_eq!(BTreeSet::from(shown), BTreeSet::from(made));
     assert!(!last.headers.contains_key("x-next-token"));
 
     let alias = "GET /templates/aliases/my-env%3Av1";
