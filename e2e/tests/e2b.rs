@@ -23,15 +23,13 @@ fn python(path: &std::ffi::OsStr) -> Command {
     command
 }
 
-/// Runs a script of the SDK against a server of its own; nothing where that cannot be, which is said.
-fn script(text: &str) -> Option<std::process::Output> {
+/// Runs a script of the SDK against a server of its own, or says why that cannot be.
+fn script(text: &str) -> Result<std::process::Output, String> {
     if let Some(why) = no_sandbox() {
-        println!("skipped: {why}");
-        return None;
+        return Err(why);
     }
     let Some(path) = std::env::var_os("COFFERDAM_E2B_PYTHON") else {
-        println!("skipped: COFFERDAM_E2B_PYTHON names no Python with the SDK of E2B");
-        return None;
+        return Err("COFFERDAM_E2B_PYTHON names no Python with the SDK of E2B".to_owned());
     };
     let place = Place::new();
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -46,26 +44,32 @@ fn script(text: &str) -> Option<std::process::Output> {
         .output();
     drop(up.kill());
     drop(up.wait());
-    Some(output.expect("a Python"))
+    let output = output.expect("a Python");
+    if output.status.code() == Some(77) {
+        let why = String::from_utf8_lossy(&output.stdout);
+        return Err(why.trim().to_owned());
+    }
+    Ok(output)
 }
 
 #[test]
 fn the_python_sdk_does_in_real_sandboxes_what_its_users_do_in_a_day() {
-    if let Some(output) = script(include_str!("e2b.py")) {
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{text}");
+    match script(include_str!("e2b.py")) {
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{text}");
+        }
+        Err(why) => println!("skipped: {why}"),
     }
 }
 
 #[test]
 fn the_python_sdk_saves_sandboxes_and_begins_others_with_them() {
-    if let Some(output) = script(include_str!("snapshot.py")) {
-        let text = String::from_utf8_lossy(&output.stderr);
-        if output.status.code() == Some(77) {
-            let why = String::from_utf8_lossy(&output.stdout);
-            println!("skipped: {}", why.trim());
-            return;
+    match script(include_str!("snapshot.py")) {
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{text}");
         }
-        assert!(output.status.success(), "{text}");
+        Err(why) => println!("skipped: {why}"),
     }
 }

@@ -14,7 +14,7 @@ try:
 except SandboxException as error:
     assert "could not be copied" in str(error) or "while it is copied" in str(error), error
     assert first.files.read("/home/user/data/one.txt") == "before"
-    print(error)
+    print("snapshots cannot be made here:", error)
     sys.exit(77)
 
 assert snapshot.names == ["day/env:v1"], snapshot
