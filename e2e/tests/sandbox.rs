@@ -9,8 +9,12 @@ const FAKE: [&str; 4] = ["--driver", "fake", "--spares", "0"];
 
 /// One request; nothing when the server is gone.
 fn ask(place: &Place, method: &str, path: &str, body: &str) -> Value {
+    ask_at(place, method, &format!("/v1/sandboxes{path}"), body)
+}
+
+fn ask_at(place: &Place, method: &str, path: &str, body: &str) -> Value {
     let request = format!(
-        "{method} /v1/sandboxes{path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
@@ -53,7 +57,45 @@ fn scenario(place: &Place, server: &mut Server) -> Vec<String> {
     tell(1, "POST", "/pause");
     tell(1, "POST", "/resume");
     tell(2, "DELETE", "");
+    if let Some(id) = known.first() {
+        copy_and_begin(place, server, id);
+    }
     known
+}
+
+/// One is copied, another begins with the copy, and the copy is given up.
+fn copy_and_begin(place: &Place, server: &mut Server, id: &str) {
+    let copy = ask(place, "POST", &format!("/{id}/snapshots?wait=30s"), "{}");
+    let Some(copy) = copy["id"].as_str() else {
+        return;
+    };
+    let begun = ask(
+        place,
+        "POST",
+        "?wait=30s",
+        &format!(r#"{{"snapshot":"{copy}"}}"#),
+    );
+    if let Some(id) = begun["id"].as_str() {
+        ask(place, "DELETE", &format!("/{id}?wait=30s"), "");
+    }
+    ask_at(place, "DELETE", &format!("/v1/snapshots/{copy}"), "");
+    until(|| server.has_ended() || layers(place).is_empty());
+}
+
+/// Snapshots that are not gone.
+fn snapshots(place: &Place) -> Vec<Value> {
+    let list = ask_at(place, "GET", "/v1/snapshots", "");
+    list["snapshots"].as_array().cloned().unwrap_or_default()
+}
+
+/// What is on the disk of snapshots, of any node.
+fn layers(place: &Place) -> Vec<std::path::PathBuf> {
+    let dirs = |path: std::path::PathBuf| {
+        let entries = std::fs::read_dir(path).into_iter().flatten();
+        entries.filter_map(|entry| Some(entry.ok()?.path()))
+    };
+    let nodes = dirs(place.state().join("nodes")).chain(dirs(place.state()));
+    nodes.flat_map(|node| dirs(node.join("layers"))).collect()
 }
 
 fn check(place: &Place, known: &[String], point: &str) {
@@ -74,8 +116,18 @@ fn check(place: &Place, known: &[String], point: &str) {
     if let Some(state) = known.first().and_then(|id| found.get(id)) {
         assert_eq!(state, "ready", "{point}");
     }
+    let is_saving = |one: &Value| one["state"] == "saving";
+    assert!(
+        until(|| !snapshots(place).iter().any(is_saving)),
+        "{point}: {:?}",
+        snapshots(place)
+    );
     for id in found.keys() {
         ask(place, "DELETE", &format!("/{id}"), "");
+    }
+    for one in snapshots(place) {
+        let id = one["id"].as_str().unwrap_or_default();
+        ask_at(place, "DELETE", &format!("/v1/snapshots/{id}"), "");
     }
     assert!(
         until(|| are_all(place, &["destroyed", "failed"])),
@@ -86,6 +138,12 @@ fn check(place: &Place, known: &[String], point: &str) {
         until(|| left_behind(place).is_empty()),
         "{point}: {:?}",
         left_behind(place)
+    );
+    assert!(
+        until(|| snapshots(place).is_empty() && layers(place).is_empty()),
+        "{point}: {:?} {:?}",
+        snapshots(place),
+        layers(place)
     );
 }
 
@@ -109,6 +167,11 @@ fn a_server_killed_at_every_write_point_loses_no_sandbox_and_leaves_none() {
         "node.sandbox_recorded",
         "node.sandbox_reported",
         "node.sandbox_started",
+        "node.snapshot_begun",
+        "node.snapshot_named",
+        "node.snapshot_removed",
+        "node.snapshot_saved",
+        "node.snapshot_thawed",
         "store.after_commit",
         "store.before_commit",
     ];

@@ -19,6 +19,7 @@ mod node;
 mod pool;
 mod sandbox;
 mod send;
+mod snapshot;
 mod sse;
 
 use std::sync::Arc;

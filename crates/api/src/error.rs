@@ -169,6 +169,12 @@ codes! {
     /// The sandbox is over, or is being taken away.
     SandboxGone = "sandbox_gone", 410, false, 125,
         "create a new sandbox; its record says why this one ended";
+    /// The sandbox could not be copied.
+    SnapshotFailed = "snapshot_failed", 409, false, 125,
+        "the message says what its node lacks; the sandbox runs on as it was";
+    /// Too many snapshots stand on each other.
+    SnapshotTooDeep = "snapshot_too_deep", 409, false, 125,
+        "begin again with a sandbox that stands on fewer snapshots, and copy what is needed into it";
     /// The job has no streams to attach to.
     NotAttachable = "not_attachable", 409, false, 125,
         "create the job with `attach`, and attach before it ends; its log has what it wrote";

@@ -30,6 +30,7 @@ pub mod log;
 pub mod node;
 pub mod routes;
 pub mod sandbox;
+pub mod snapshot;
 
 pub use client::{Client, ClientError, Endpoint};
 pub use error::{Code, ErrorBody};

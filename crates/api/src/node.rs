@@ -90,6 +90,9 @@ pub struct NodeHeartbeat {
     /// One that was ready or paused and is not named for a minute has failed.
     #[serde(default)]
     pub sandboxes: Vec<SandboxRef>,
+    /// The snapshots of which it has bytes, half ones too; at most 4096.
+    #[serde(default)]
+    pub snapshots: Vec<String>,
 }
 
 /// The leases are renewed.
@@ -110,6 +113,9 @@ pub struct NodeHeartbeatAnswer {
     /// Sandboxes that are no longer this node's: take them away, and report nothing.
     #[serde(default)]
     pub stale_sandboxes: Vec<SandboxRef>,
+    /// Snapshots whose bytes are to be removed, told before or not; then report `removed`.
+    #[serde(default)]
+    pub remove_snapshots: Vec<String>,
 }
 
 /// What sandboxes of a node used. May get lost.
@@ -172,6 +178,9 @@ pub struct NodePollAnswer {
     /// What is to be done with sandboxes. Each order is told once; heartbeats say it again.
     #[serde(default)]
     pub sandboxes: Vec<SandboxWork>,
+    /// Snapshots whose bytes are to be removed. Each is told once; heartbeats say it again.
+    #[serde(default)]
+    pub remove_snapshots: Vec<String>,
 }
 
 /// A sandbox at the epoch of one order.
@@ -228,6 +237,19 @@ pub struct SandboxWork {
     pub access_token: String,
     /// What it was asked to be.
     pub spec: SandboxWorkSpec,
+    /// What to copy it to; only with `snapshot`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<CopyWork>,
+}
+
+/// What a sandbox is copied to, and what it is afterwards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CopyWork {
+    /// The snapshot, `snp_...`.
+    pub snapshot_id: String,
+    /// It was paused before, and stays so.
+    pub paused: bool,
 }
 
 /// What is to be done with a sandbox.
@@ -240,6 +262,8 @@ pub enum SandboxWant {
     Pause,
     /// Bring it back, then report `ready`.
     Resume,
+    /// Copy what was written in it, then report `saved` or `not_saved`; afterwards it is what it was.
+    Snapshot,
     /// Take it away, then report `destroyed`; also one that is not here.
     Destroy,
 }
@@ -262,6 +286,9 @@ pub struct SandboxWorkSpec {
     /// Commands and files may be asked for as its own root.
     #[serde(default)]
     pub allow_root: bool,
+    /// The snapshots that it begins with, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<String>,
 }
 
 /// What has become of a sandbox.
@@ -290,6 +317,16 @@ pub enum SandboxSaid {
     },
     /// It is kept, and nothing in it runs.
     Paused,
+    /// It was copied, and is what it was before.
+    Saved {
+        /// Bytes of the copy.
+        size_bytes: u64,
+    },
+    /// It could not be copied. Nothing is left of the try, and it is what it was before.
+    NotSaved {
+        /// Why.
+        why: String,
+    },
     /// Nothing is left of it, as was ordered.
     Destroyed,
     /// It could not be made, or has ended by itself. Nothing is left of it.

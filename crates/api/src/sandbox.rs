@@ -23,6 +23,10 @@ pub struct SandboxCreate {
     /// Variables of every command in it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// The snapshot to begin with, by its id or its name. Root, node and, where nothing else is said here,
+    /// variables, limits and `allow_root` are then those of its sandbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
     /// A directory on the node that becomes the read-only root; the host's `/usr` and friends
     /// when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -211,6 +215,9 @@ pub struct SandboxSpecView {
     /// The root that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
+    /// The snapshot that it began with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
     /// The limits that were named.
     pub limits: LimitsAsked,
     /// It may reach the outside.

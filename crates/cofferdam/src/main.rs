@@ -72,6 +72,10 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             let client = compose::server(&args.place).await?;
             cli::sandbox::sandbox(&client, sandbox).await
         }
+        Command::Snapshot(snapshot) => {
+            let client = compose::server(&args.place).await?;
+            cli::snapshot::snapshot(&client, snapshot).await
+        }
         Command::Doctor(asked) => doctor::doctor(&args.place, &asked).await,
         Command::Env { of: Foreign::E2b } => env::e2b(&args.place).await,
         Command::Completions { shell } => cli::args::completions(shell),

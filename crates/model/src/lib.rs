@@ -18,5 +18,6 @@ pub mod node;
 pub mod points;
 pub mod sandbox;
 pub mod sandbox_spec;
+pub mod snapshot;
 pub mod spec;
 pub mod usage;

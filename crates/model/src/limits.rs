@@ -143,3 +143,17 @@ pub const USAGE_AGE_MAX_MS: u64 = LEASE_MS;
 pub const RETAIN_USAGE_MS: u64 = SANDBOX_TTL_MAX_MS;
 /// Moments that are shown at once: more than a screen has room for.
 pub const USAGE_SHOWN_MAX: u32 = 500;
+/// Snapshots of a tenant that are not gone: each keeps bytes on a node, and what is not asked to go stays.
+pub const SNAPSHOTS_MAX: u64 = 1000;
+/// Of one sandbox: more than anybody tells apart, and few enough that a loop in a script shows.
+pub const SANDBOX_SNAPSHOTS_MAX: u64 = 100;
+/// Snapshots whose bytes one node has or may have: it names them all in each heartbeat.
+pub const NODE_SNAPSHOTS_MAX: u32 = 4096;
+/// Snapshots that stand on each other: as many layers as a driver puts into one sandbox.
+pub const SNAPSHOT_LAYERS_MAX: usize = 16;
+/// A name of a snapshot with its tag.
+pub const SNAPSHOT_NAME_BYTES_MAX: usize = 128;
+/// Sandboxes of one fork: E2B's bound.
+pub const FORK_MAX: u32 = 100;
+/// A fork that was cut off by a crash leaves its snapshot; by then nobody makes sandboxes from it any more.
+pub const FORK_MS: u64 = 10 * 60 * 1000;

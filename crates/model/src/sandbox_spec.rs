@@ -1,6 +1,6 @@
 //! What a sandbox that lives on is asked to be, and what may be wrong with it.
 
-use crate::id::NodeId;
+use crate::id::{NodeId, SnapshotId};
 use crate::limits;
 use crate::spec::{
     AskedLimits, CODE_INTERPRETER, Findings, Invalid, check_env_names, check_limits, check_profile,
@@ -37,6 +37,10 @@ pub struct SandboxSpec {
     pub queue_timeout_ms: u64,
     /// The only node that may take it.
     pub node: Option<NodeId>,
+    /// What it begins with: snapshots that stand on each other, the oldest first. The last one is the one
+    /// that was asked for, and the others are what that one stands on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<SnapshotId>,
 }
 
 /// What happens to a sandbox when its time to live is over.
@@ -78,6 +82,11 @@ pub fn cut_ttl(ttl_ms: u64) -> u64 {
 }
 
 impl SandboxSpec {
+    /// The snapshot that it begins with.
+    pub fn snapshot(&self) -> Option<&SnapshotId> {
+        self.layers.last()
+    }
+
     /// Checks everything that can be said without knowing a machine.
     ///
     /// # Errors
@@ -165,6 +174,7 @@ mod tests {
             auto_resume: false,
             queue_timeout_ms: 1000,
             node: None,
+            layers: Vec::new(),
         }
     }
 

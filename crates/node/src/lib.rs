@@ -18,6 +18,7 @@ mod pump;
 mod record;
 mod recover;
 mod sandbox;
+mod snapshot;
 mod spare;
 mod spool;
 
@@ -84,6 +85,7 @@ struct Inner {
     egress: Proxy,
     /// Of the above; whoever works takes them.
     egress_records: tokio::sync::Mutex<mpsc::Receiver<EgressRecord>>,
+    removing: snapshot::Removing,
     /// A slot became free, or there is none any more.
     freed: Notify,
     tasks: TaskTracker,
@@ -129,6 +131,7 @@ impl Node {
             spares: spare::Spares::default(),
             egress,
             egress_records: tokio::sync::Mutex::new(records),
+            removing: snapshot::Removing::default(),
             freed: Notify::new(),
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),

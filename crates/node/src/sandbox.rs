@@ -10,7 +10,7 @@ mod usage;
 mod way;
 
 use crate::job::{chain, insist};
-use crate::{Node, convert};
+use crate::{Node, convert, snapshot};
 use api::attach::LinkOpen;
 use api::node::{SandboxLife, SandboxRef, SandboxReport, SandboxSaid, SandboxWant, SandboxWork};
 use bytes::BytesMut;
@@ -26,7 +26,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Du
 use tokio::sync::watch;
 use way::WayOut;
 
-pub(crate) use record::{known, recover};
+pub(crate) use record::{known, recover, stands_on};
 pub(crate) use usage::watch;
 pub(crate) use way::{connections, log as log_egress};
 
@@ -341,6 +341,10 @@ async fn carry_out(
         SandboxWant::Resume => match node.inner.driver.pause(handle, false).await {
             Ok(()) => Next::Stays(ready(record::enforcement(node, &work.sandbox_id))),
             Err(error) => failed(chain(&error)),
+        },
+        SandboxWant::Snapshot => match snapshot::copy(node, work, handle).await {
+            Ok(said) => Next::Stays(said),
+            Err(why) => failed(why),
         },
         SandboxWant::Destroy => Next::Gone(Some(SandboxSaid::Destroyed)),
     }

@@ -2,5 +2,6 @@
 
 pub(crate) mod from_wire;
 pub(crate) mod sandbox;
+pub(crate) mod snapshot;
 pub(crate) mod to_wire;
 pub(crate) mod usage;

@@ -8,9 +8,9 @@
 //! in a limit, a network or a snapshot that is not there does harm with it. It must never give a guest
 //! one of our credentials, and never hold more of what a guest says than it is just passing on.
 //!
-//! Reading order: `aim` (for whom), `keys` (who may), `refusal`, `query`, then `control` with `wire`, `logs`
-//! and `account` for sandboxes as a resource, and `proxy` with `clean`, `cors` and `places` for what is
-//! inside them.
+//! Reading order: `aim` (for whom), `keys` (who may), `refusal`, `query`, then `control`, `snapshots`, `logs`
+//! and `account` with `wire` for sandboxes as a resource, and `proxy` with `clean`, `cors` and `places` for
+//! what is inside them.
 
 mod account;
 pub(crate) mod aim;
@@ -26,6 +26,7 @@ pub(crate) mod places;
 pub(crate) mod proxy;
 mod query;
 pub(crate) mod refusal;
+mod snapshots;
 pub(crate) mod wire;
 
 use std::panic::AssertUnwindSafe;

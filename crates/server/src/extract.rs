@@ -13,7 +13,7 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use model::id::{ArtifactId, JobId, SandboxId};
+use model::id::{ArtifactId, JobId, SandboxId, SnapshotId};
 use model::limits;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -81,6 +81,9 @@ pub(crate) struct SandboxOf(pub(crate) SandboxId);
 /// The port that the path names.
 #[derive(Debug)]
 pub(crate) struct PortOf(pub(crate) u16);
+/// The snapshot that the path names.
+#[derive(Debug)]
+pub(crate) struct SnapshotOf(pub(crate) SnapshotId);
 
 /// The artifact that the path names.
 #[derive(Debug)]
@@ -112,6 +115,14 @@ impl<S: Send + Sync> FromRequestParts<S> for PortOf {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
         let port: std::num::NonZeroU16 = segment(parts, state, "port").await?;
         Ok(Self(port.get()))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for SnapshotOf {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        segment(parts, state, "id").await.map(Self)
     }
 }
 

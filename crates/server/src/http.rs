@@ -12,6 +12,7 @@ pub(crate) mod log;
 pub(crate) mod openapi;
 pub(crate) mod reachability;
 pub(crate) mod sandbox;
+pub(crate) mod snapshot;
 pub(crate) mod usage;
 
 use api::Code;
@@ -59,11 +60,16 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(sandbox::pause))
         .routes(paths!(sandbox::resume))
         .routes(paths!(sandbox::connect))
+        .routes(paths!(sandbox::recreate))
         .routes(paths!(sandbox::events))
         .routes(paths!(guest::read, guest::ask))
         .routes(paths!(guest::port))
         .routes(paths!(usage::usage))
         .routes(paths!(reachability::reachability))
+        .routes(paths!(snapshot::create))
+        .routes(paths!(snapshot::fork))
+        .routes(paths!(snapshot::list))
+        .routes(paths!(snapshot::get, snapshot::delete))
         .routes(paths!(node_api::register))
         .routes(paths!(node_api::heartbeat))
         .routes(paths!(node_api::poll))
@@ -74,6 +80,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(node_api::artifact))
         .routes(paths!(node_api::sandbox_report))
         .routes(paths!(node_api::usage))
+        .routes(paths!(node_api::snapshot_removed))
         .routes(paths!(node_api::blob))
         .routes(paths!(health::healthz))
         .routes(paths!(health::readyz))

@@ -17,7 +17,7 @@ use service::Free;
 
 use crate::convert::{self, from_wire, sandbox, to_wire};
 use crate::error::Error;
-use crate::extract::{DigestOf, JobOf, Json, Node, Query, SandboxOf};
+use crate::extract::{DigestOf, JobOf, Json, Node, Query, SandboxOf, SnapshotOf};
 use crate::{App, download, upload};
 
 /// A node says that it is there, and learns what it is believed to hold.
@@ -50,11 +50,17 @@ pub(crate) async fn heartbeat(
 ) -> Result<Answer<NodeHeartbeatAnswer>, Error> {
     let running = from_wire::job_refs(beat.running)?;
     let sandboxes = sandbox::refs_from(beat.sandboxes)?;
+    let snapshots = sandbox::snapshots_from(&beat.snapshots)?;
     let renewed = app
         .service
         .node_heartbeat(&ctx, &beat.incarnation, &running, &sandboxes)
         .await?;
-    Ok(Answer(to_wire::renewed(renewed)))
+    // Only of the process that is this node: another one's directories are not this one's.
+    let remove = app.service.snapshot_beat(&ctx, snapshots).await?;
+    Ok(Answer(NodeHeartbeatAnswer {
+        remove_snapshots: to_wire::snapshot_ids(&remove),
+        ..to_wire::renewed(renewed)
+    }))
 }
 
 /// A node asks for work and waits for it.
@@ -223,6 +229,22 @@ pub(crate) async fn usage(
         cancel: false,
     };
     Ok(Answer(to_wire::reported(heard)))
+}
+
+/// Nothing of a snapshot is left on this node.
+#[utoipa::path(post, path = routes::NODE_SNAPSHOT_REMOVED, tag = "node",
+    operation_id = "node_snapshot_removed",
+    params(("id" = String, Path, description = "The snapshot")),
+    responses((status = 200, description = "It is stored", body = ReportAnswer),
+              (status = 404, description = "No snapshot of this node", body = ErrorBody),
+              (status = 409, description = "It was not to be removed", body = ErrorBody)))]
+pub(crate) async fn snapshot_removed(
+    State(app): State<App>,
+    Node(ctx): Node,
+    SnapshotOf(id): SnapshotOf,
+) -> Result<Answer<ReportAnswer>, Error> {
+    app.service.snapshot_removed(&ctx, &id).await?;
+    Ok(Answer(to_wire::reported(service::Report::default())))
 }
 
 /// The bytes of an input file.

@@ -13,7 +13,7 @@
 //!
 //! Reading order: `ctx`, `error`, `change` (decide and write), `job`, `create`, `poll` and `wake` (how
 //! work finds a node), `report` (what nodes say), `lose` (when they say nothing), `sandbox` (those that
-//! live on, by the same means), `loops`.
+//! live on, by the same means), `snapshot`, `loops`.
 
 mod artifact;
 mod blob;
@@ -33,6 +33,7 @@ mod output;
 mod poll;
 mod report;
 mod sandbox;
+mod snapshot;
 mod wake;
 
 pub use crate::artifact::NewArtifact;
@@ -50,6 +51,7 @@ pub use crate::sandbox::{
     SandboxAsk, SandboxLife, SandboxPage, SandboxRef, SandboxSaid, SandboxSeen, SandboxWork,
     sandbox_life_ms,
 };
+pub use crate::snapshot::{Fork, SnapshotPage, SnapshotRef};
 pub use model::event::Event;
 pub use model::spec::Invalid;
 pub use model::usage::{UsagePoint, UsageSpan};
@@ -58,6 +60,7 @@ pub use store::blob::{Blobs, Written};
 pub use store::job::JobRow;
 pub use store::output::Segment;
 pub use store::sandbox::{SandboxFilter, SandboxRow};
+pub use store::snapshot::{SnapshotFilter, SnapshotRow};
 
 use crate::create::Room;
 use crate::loops::Watch;

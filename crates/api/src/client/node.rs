@@ -81,6 +81,15 @@ impl Client {
             .await
     }
 
+    /// Says that nothing of a snapshot is left here.
+    ///
+    /// # Errors
+    /// [`ClientError`]; `not_found` for one that nobody knows.
+    pub async fn node_snapshot_removed(&self, id: &str) -> Result<ReportAnswer, ClientError> {
+        let path = routes::fill(routes::NODE_SNAPSHOT_REMOVED, &[id]);
+        self.json(self.call(Method::POST, path)).await
+    }
+
     /// Says how a job ended.
     ///
     /// # Errors

@@ -146,6 +146,19 @@ impl Client {
             .await
     }
 
+    /// Takes a sandbox away and makes it anew, under another id.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sandbox_recreate(
+        &self,
+        id: &str,
+        wait: Option<Duration>,
+    ) -> Result<SandboxView, ClientError> {
+        self.order(Method::POST, routes::SANDBOX_RECREATE, id, wait)
+            .await
+    }
+
     /// What happened to a sandbox, oldest first.
     ///
     /// # Errors

@@ -79,6 +79,8 @@ pub(crate) enum Command {
     Job(JobArgs),
     /// Make sandboxes that live on, look at them, pause them, take them away
     Sandbox(SandboxArgs),
+    /// Look at saved file systems of sandboxes, give them up
+    Snapshot(SnapshotArgs),
     /// Serve: control plane and node in one process
     Up(Up),
     /// Say what this machine can and cannot enforce, and what to do about it
@@ -345,6 +347,34 @@ pub(crate) enum SandboxCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Save what was written in it, for others to begin with. Files are kept; what runs is not
+    Snapshot {
+        /// Its id
+        id: String,
+        /// What the snapshot is called, such as env or env:v1
+        #[arg(long)]
+        name: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make one that begins with a snapshot, and wait until it can be used
+    Restore {
+        /// The snapshot: its id or its name
+        snapshot: String,
+        #[command(flatten)]
+        new: SandboxNew,
+    },
+    /// Make others that begin with what was written in it. What runs in it is not in them
+    Fork(SandboxForkArgs),
+    /// Take it away and make one that is asked to be the same, with another id
+    Recreate {
+        /// Its id
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Take it away; its record stays
     Rm {
         /// Its id
@@ -353,6 +383,74 @@ pub(crate) enum SandboxCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SnapshotArgs {
+    #[command(subcommand)]
+    pub(crate) command: SnapshotCommand,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// List those that are not deleted, newest first
+    Ls {
+        /// Only those of this sandbox
+        #[arg(long, value_name = "ID")]
+        sandbox: Option<String>,
+        /// Only those that are called so
+        #[arg(long)]
+        name: Option<String>,
+        /// At most so many, 1 to 500
+        #[arg(
+            long,
+            value_name = "N",
+            default_value_t = 20,
+            value_parser = clap::value_parser!(u32).range(1..=500),
+            allow_negative_numbers = true
+        )]
+        limit: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one
+    Get {
+        /// Its id
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give it up. Sandboxes that began with it stay
+    Rm {
+        /// Its id
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SandboxForkArgs {
+    /// Its id
+    pub(crate) id: String,
+    /// So many, 1 to 100
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=100),
+        allow_negative_numbers = true
+    )]
+    pub(crate) count: u32,
+    /// How long each lives, such as 30m; as long as the first when absent
+    #[arg(long, value_parser = units::duration, value_name = "TIME", allow_negative_numbers = true)]
+    pub(crate) ttl: Option<Duration>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -430,13 +528,21 @@ impl Args {
                 | JobCommand::Artifacts { json, .. } => *json,
             },
             Command::Sandbox(sandbox) => match &sandbox.command {
-                SandboxCommand::Create(new) => new.json,
+                SandboxCommand::Create(new) | SandboxCommand::Restore { new, .. } => new.json,
+                SandboxCommand::Fork(fork) => fork.json,
                 SandboxCommand::Ls { json, .. }
                 | SandboxCommand::Get { json, .. }
                 | SandboxCommand::Pause { json, .. }
                 | SandboxCommand::Resume { json, .. }
                 | SandboxCommand::Ttl { json, .. }
+                | SandboxCommand::Snapshot { json, .. }
+                | SandboxCommand::Recreate { json, .. }
                 | SandboxCommand::Rm { json, .. } => *json,
+            },
+            Command::Snapshot(snapshot) => match &snapshot.command {
+                SnapshotCommand::Ls { json, .. }
+                | SnapshotCommand::Get { json, .. }
+                | SnapshotCommand::Rm { json, .. } => *json,
             },
             Command::Up(_) | Command::Env { .. } | Command::Completions { .. } => false,
         }

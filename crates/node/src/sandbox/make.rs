@@ -5,7 +5,7 @@ use super::record;
 use super::way::{self, WayOut};
 use crate::job::{Broken, chain};
 use crate::spare::PROVISION;
-use crate::{Node, convert};
+use crate::{Node, convert, snapshot};
 use api::job::Enforced;
 use api::node::SandboxWork;
 use driver::driver::{Handle, Mode, Plan, Spec};
@@ -65,7 +65,7 @@ fn plan(node: &Node, work: &SandboxWork) -> Result<Plan, String> {
         mode: Mode::Live {
             allow_root: work.spec.allow_root,
         },
-        layers: Vec::new(),
+        layers: snapshot::layers(node, &work.spec.layers)?,
     };
     let plan = node.inner.driver.plan(&spec, &node.inner.host);
     plan.map_err(|refused| {

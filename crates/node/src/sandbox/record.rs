@@ -26,6 +26,9 @@ pub(super) struct Record {
     /// It has a way out, which the next process opens again. Records of older builds have none.
     #[serde(default)]
     way_out: bool,
+    /// The snapshots that it stands on.
+    #[serde(default)]
+    layers: Vec<String>,
 }
 
 impl Record {
@@ -36,6 +39,7 @@ impl Record {
             handle,
             enforcement,
             way_out: work.spec.allow_internet,
+            layers: work.spec.layers.clone(),
         }
     }
 }
@@ -72,6 +76,13 @@ pub(super) fn forget(node: &Node, id: &str) {
     if let Some(dir) = dir_of(node, id) {
         file::remove(&dir);
     }
+}
+
+/// Whether a sandbox that is written down stands on a snapshot.
+pub(crate) fn stands_on(node: &Node, layer: &str) -> bool {
+    let dirs = file::dirs(&dir(node));
+    let mut records = dirs.iter().filter_map(|dir| file::read::<Record>(dir));
+    records.any(|record| record.layers.iter().any(|one| one == layer))
 }
 
 /// The handles of all that are written down.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::extract::{FromRequest, FromRequestParts, Path, RawPathParams, RawQuery, Request, State};
+use axum::extract::{FromRequest, FromRequestParts, RawPathParams, RawQuery, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
 use axum::{Extension, Json as Answer, Router};
@@ -25,16 +25,17 @@ use super::logs;
 use super::measure;
 use super::query::{self, List};
 use super::refusal::Refusal;
-use super::wire::{self, Change, NewSandbox, Refresh, TEMPLATES, Timeout};
+use super::snapshots;
+use super::wire::{self, Change, NewSandbox, Refresh, Timeout};
 use crate::App;
 use crate::extract::{self, Key};
 
 /// How long a request waits for a node. The clients themselves wait for 60 s.
-const WAIT: Duration = Duration::from_secs(50);
+pub(super) const WAIT: Duration = Duration::from_secs(50);
 /// Where the next page begins.
-const NEXT_TOKEN: HeaderName = HeaderName::from_static("x-next-token");
+pub(super) const NEXT_TOKEN: HeaderName = HeaderName::from_static("x-next-token");
 
-type Answered = Result<Response, Refusal>;
+pub(super) type Answered = Result<Response, Refusal>;
 
 /// Everything that can be asked for.
 pub(crate) fn router(app: App) -> Router {
@@ -60,8 +61,11 @@ pub(crate) fn router(app: App) -> Router {
             delete(account::no_keys).patch(account::no_keys),
         )
         .route("/default-templates", get(account::default_templates))
-        .route("/templates/aliases/{alias}", get(alias))
-        .route("/templates/{id}", delete(delete_template))
+        .route("/sandboxes/{id}/snapshots", post(snapshots::create))
+        .route("/sandboxes/{id}/fork", post(snapshots::fork))
+        .route("/snapshots", get(snapshots::list))
+        .route("/templates/aliases/{alias}", get(snapshots::alias))
+        .route("/templates/{id}", delete(snapshots::delete))
         .fallback(async || Refusal::not_here("this route"))
         .method_not_allowed_fallback(async || Refusal::not_here("this method of the route"))
         .with_state(app)
@@ -75,7 +79,12 @@ async fn create(
     Lenient(asked): Lenient<NewSandbox>,
 ) -> Answered {
     let key = key.of(&asked)?;
-    let row = app.service.sandbox_create(&ctx, asked.ask()?, key).await?;
+    let template = asked.template().to_owned();
+    let made = app.service.sandbox_create(&ctx, asked.ask()?, key).await;
+    if let Err(service::Error::NotFound) = &made {
+        return Err(wire::no_template(&template));
+    }
+    let row = made?;
     let row = app.service.sandbox_wait(&ctx, &row.id, WAIT).await?;
     match &row.state {
         SandboxState::Ready => {
@@ -173,7 +182,7 @@ async fn detail(
 }
 
 /// The sandbox, unless it is over or about to be: at this edge there is none then.
-async fn live(app: &App, ctx: &Ctx, id: &SandboxId) -> Result<SandboxRow, Refusal> {
+pub(super) async fn live(app: &App, ctx: &Ctx, id: &SandboxId) -> Result<SandboxRow, Refusal> {
     let gone = || Refusal::no_sandbox(id.short());
     let row = match app.service.sandbox_get(ctx, id).await {
         Err(service::Error::NotFound) => return Err(gone()),
@@ -216,6 +225,14 @@ async fn connect(
     Ok((status, Answer(wire::sandbox(&row, domain))).into_response())
 }
 
+/// The sandbox when the copy is made that is being made of it: the clients know no such state.
+pub(super) async fn copied(app: &App, ctx: &Ctx, row: SandboxRow) -> Result<SandboxRow, Refusal> {
+    if matches!(row.state, SandboxState::Snapshotting { .. }) {
+        return Ok(app.service.sandbox_wait(ctx, &row.id, WAIT).await?);
+    }
+    Ok(row)
+}
+
 /// What older clients call to bring a paused sandbox back; one that runs is a mistake there.
 async fn resume(
     state: State<App>,
@@ -239,6 +256,7 @@ async fn pause(
 ) -> Answered {
     change.check()?;
     let row = live(&app, &ctx, &id).await?;
+    let row = copied(&app, &ctx, row).await?;
     if matches!(row.state, SandboxState::Paused | SandboxState::Pausing) {
         return Err(conflict(&row.state));
     }
@@ -326,21 +344,6 @@ async fn metrics_of_some(
     Ok(Answer(json!({"sandboxes": samples})).into_response())
 }
 
-async fn alias(Path(alias): Path<String>) -> Answered {
-    if !TEMPLATES.contains(&alias.as_str()) {
-        return Err(wire::no_template(&alias));
-    }
-    Ok(Answer(json!({"templateID": alias, "public": true})).into_response())
-}
-
-/// Also how the clients delete a snapshot, of which there are none.
-async fn delete_template(Path(id): Path<String>) -> Refusal {
-    if TEMPLATES.contains(&id.as_str()) {
-        return Refusal::new(StatusCode::FORBIDDEN, "the template is part of Cofferdam");
-    }
-    wire::no_template(&id)
-}
-
 /// The sandbox that the path names.
 #[derive(Debug)]
 pub(crate) struct Named(pub(crate) SandboxId);
@@ -364,7 +367,7 @@ pub(crate) struct Domain(pub(crate) Option<String>);
 
 /// The key that makes a create safe to repeat.
 #[derive(Debug)]
-struct CreateKey(Key);
+pub(super) struct CreateKey(pub(super) Key);
 
 impl<S: Send + Sync> FromRequestParts<S> for CreateKey {
     type Rejection = Refusal;
@@ -376,7 +379,7 @@ impl<S: Send + Sync> FromRequestParts<S> for CreateKey {
 
 /// A JSON body in which what we do not know is passed over; none at all is an empty one.
 #[derive(Debug)]
-struct Lenient<T>(T);
+pub(super) struct Lenient<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Lenient<T> {
     type Rejection = Refusal;

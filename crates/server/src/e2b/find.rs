@@ -98,13 +98,13 @@ async fn settled(app: &App, ctx: &Ctx, row: SandboxRow) -> Result<SandboxRow, se
         SandboxState::Paused if row.spec.auto_resume => {
             Ok(service.sandbox_connect(ctx, &row.id, None, WAIT).await?)
         }
-        SandboxState::Requested | SandboxState::Provisioning | SandboxState::Resuming => {
-            Ok(service.sandbox_wait(ctx, &row.id, WAIT).await?)
-        }
+        SandboxState::Requested
+        | SandboxState::Provisioning
+        | SandboxState::Resuming
+        | SandboxState::Snapshotting { .. } => Ok(service.sandbox_wait(ctx, &row.id, WAIT).await?),
         SandboxState::Ready
         | SandboxState::Pausing
         | SandboxState::Paused
-        | SandboxState::Snapshotting { .. }
         | SandboxState::Destroying
         | SandboxState::Destroyed
         | SandboxState::Failed { .. } => Ok(row),

@@ -146,6 +146,44 @@ impl List {
     }
 }
 
+/// A list of snapshots, as asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SnapshotPage {
+    /// Only those of this sandbox.
+    pub(crate) sandbox: Option<String>,
+    /// Only the one with this id, or those that are called so.
+    pub(crate) name: Option<String>,
+    /// Rows of a page.
+    pub(crate) limit: u32,
+    /// Where the page before ended.
+    pub(crate) before: Option<String>,
+}
+
+impl SnapshotPage {
+    /// Reads the query of a list.
+    ///
+    /// # Errors
+    /// A refusal that names the parameter.
+    pub(crate) fn parse(query: Option<&str>) -> Result<Self, Refusal> {
+        let mut page = Self {
+            sandbox: None,
+            name: None,
+            limit: limits::PAGE_MAX,
+            before: None,
+        };
+        for (key, value) in pairs(query)? {
+            match key.as_str() {
+                "sandboxID" if !value.is_empty() => page.sandbox = Some(value),
+                "name" if !value.is_empty() => page.name = Some(value),
+                "limit" => page.limit = limit(&value)?,
+                "nextToken" if !value.is_empty() => page.before = Some(before(value)?),
+                _ => {}
+            }
+        }
+        Ok(page)
+    }
+}
+
 fn wanted(states: &[String]) -> Result<(bool, bool), Refusal> {
     let known = |state: &String| state == "running" || state == "paused";
     if !states.iter().all(known) {

@@ -5,13 +5,15 @@
 
 use std::collections::BTreeMap;
 
+use model::id::SnapshotId;
 use model::limits;
 use model::sandbox::SandboxState;
 use model::sandbox_spec::{OnExpiry, SandboxSpec};
+use model::snapshot::SnapshotName;
 use model::spec::{AskedLimits, CODE_INTERPRETER};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use service::{Event, SandboxAsk, SandboxRow, UsageSpan};
+use service::{Event, SandboxAsk, SandboxRow, SnapshotRef, UsageSpan};
 
 use super::keys;
 use super::logs;
@@ -79,14 +81,17 @@ struct Network {
 }
 
 impl NewSandbox {
+    /// The template, as it was named.
+    pub(crate) fn template(&self) -> &str {
+        &self.template_id
+    }
+
     /// What is asked, in the words of the house.
     ///
     /// # Errors
     /// A refusal that names what there is not.
     pub(crate) fn ask(self) -> Result<SandboxAsk, Refusal> {
-        if !TEMPLATES.contains(&self.template_id.as_str()) {
-            return Err(no_template(&self.template_id));
-        }
+        let from = template_ref(&self.template_id)?;
         check_memory(self.auto_pause_memory, "autoPauseMemory")?;
         refuse("mcp", self.mcp.as_ref())?;
         refuse("iam", self.iam.as_ref())?;
@@ -125,7 +130,9 @@ impl NewSandbox {
                 auto_resume: self.auto_resume.is_some_and(|resume| resume.enabled),
                 queue_timeout_ms: limits::SANDBOX_QUEUE_DEFAULT_MS,
                 node: None,
+                layers: Vec::new(),
             },
+            from,
             metadata,
             ttl_ms: ms(self.timeout.unwrap_or(TIMEOUT_DEFAULT_S)),
         })
@@ -181,6 +188,23 @@ fn check_memory(memory: Option<bool>, field: &str) -> Result<(), Refusal> {
         ))),
         Some(true) | None => Ok(()),
     }
+}
+
+/// What a template id means: the one that is always there, or a snapshot, by its id or its name.
+pub(crate) fn template_ref(text: &str) -> Result<Option<SnapshotRef>, Refusal> {
+    if TEMPLATES.contains(&text) {
+        return Ok(None);
+    }
+    // A client may put the tag behind an id, too.
+    let bare = text.split(':').next().unwrap_or(text);
+    if let Ok(id) = SnapshotId::from_short(bare) {
+        return Ok(Some(SnapshotRef::Id(id)));
+    }
+    // Names are made small where they are given, too.
+    let named: Result<SnapshotName, _> = text.to_lowercase().parse();
+    named
+        .map(|name| Some(SnapshotRef::Name(name)))
+        .map_err(|_| no_template(text))
 }
 
 /// There is no such template.
@@ -440,12 +464,12 @@ pub(crate) fn detail(row: &SandboxRow, domain: Option<String>) -> Detail {
 }
 
 /// The states that are `running` at this edge.
-pub(crate) const RUNNING: [&str; 2] = ["ready", "resuming"];
+pub(crate) const RUNNING: [&str; 3] = ["ready", "resuming", "snapshotting"];
 /// Those that are `paused`.
 pub(crate) const PAUSED: [&str; 2] = ["pausing", "paused"];
 
 fn state(state: &SandboxState) -> &'static str {
-    let is_paused = matches!(state, SandboxState::Snapshotting { paused: true });
+    let is_paused = matches!(state, SandboxState::Snapshotting { paused: true, .. });
     if is_paused || PAUSED.contains(&state.name()) {
         "paused"
     } else {
@@ -516,7 +540,10 @@ mod tests {
             r#"{"templateID":"code-interpreter-v1"}"#,
             "code-interpreter-v1",
         );
-        check(r#"{"templateID":"x"}"#, "404 template \"x\" was not found");
+        check(
+            r#"{"templateID":"x y"}"#,
+            "404 template \"x y\" was not found",
+        );
         for fine in [
             r#""secure":true,"allow_internet_access":true,"metadata":null"#,
             r#""mcp":null,"iam":{},"volumeMounts":[],"network":null"#,

@@ -190,6 +190,35 @@ pub(crate) async fn connect(
     Ok(Answer(sandbox::view(row)))
 }
 
+/// Takes a sandbox away and makes it anew: what was asked of it is asked again, and nothing of what was
+/// written since is there. It has another id; the record of the old one stays.
+#[utoipa::path(post, path = routes::SANDBOX_RECREATE, tag = "sandboxes",
+    operation_id = "sandbox_recreate",
+    params(("id" = String, Path, description = "The sandbox"), WaitQuery,
+        ("Idempotency-Key" = Option<String>, Header,
+         description = "Makes the create safe to repeat: 8 to 255 of A-Z, a-z, 0-9, `_`, `-`")),
+    responses((status = 201, description = "The new sandbox, or the one that the key made before",
+               body = SandboxView),
+              (status = 404, description = "No such sandbox, or its snapshot is gone",
+               body = ErrorBody),
+              (status = 429, description = "There are too many", body = ErrorBody),
+              (status = 507, description = "The disk is full", body = ErrorBody)))]
+pub(crate) async fn recreate(
+    State(app): State<App>,
+    User(ctx): User,
+    SandboxOf(id): SandboxOf,
+    key: Key,
+    Query(query): Query<WaitQuery>,
+) -> Result<Created, Error> {
+    let wait = from_wire::wait(query.wait.as_deref())?;
+    let key = key.of(&id.as_str())?;
+    let row = app.service.sandbox_recreate(&ctx, &id, key).await?;
+    let row = wait_for(&app, &ctx, row, wait).await?;
+    let location = routes::fill(routes::SANDBOX, &[row.id.as_str()]);
+    let view = Answer(sandbox::view(row));
+    Ok((StatusCode::CREATED, [(LOCATION, location)], view))
+}
+
 /// What happened to a sandbox, oldest first.
 #[utoipa::path(get, path = routes::SANDBOX_EVENTS, tag = "sandboxes",
     operation_id = "sandbox_events",

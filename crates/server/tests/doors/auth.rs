@@ -15,7 +15,7 @@ enum For {
     Node,
 }
 
-const ROUTES: [(&str, &str, For); 39] = [
+const ROUTES: [(&str, &str, For); 46] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/metrics", For::User),
     ("GET", "/openapi.json", For::User),
@@ -38,12 +38,18 @@ const ROUTES: [(&str, &str, For); 39] = [
     ("GET", "/v1/sandboxes/{id}/events", For::User),
     ("GET", "/v1/sandboxes/{id}/guest/{*path}", For::User),
     ("POST", "/v1/sandboxes/{id}/guest/{*path}", For::User),
+    ("POST", "/v1/sandboxes/{id}/fork", For::User),
     ("POST", "/v1/sandboxes/{id}/pause", For::User),
     ("GET", "/v1/sandboxes/{id}/ports/{port}", For::User),
     ("GET", "/v1/sandboxes/{id}/reachability", For::User),
+    ("POST", "/v1/sandboxes/{id}/recreate", For::User),
     ("POST", "/v1/sandboxes/{id}/resume", For::User),
+    ("POST", "/v1/sandboxes/{id}/snapshots", For::User),
     ("POST", "/v1/sandboxes/{id}/timeout", For::User),
     ("GET", "/v1/sandboxes/{id}/usage", For::User),
+    ("GET", "/v1/snapshots", For::User),
+    ("GET", "/v1/snapshots/{id}", For::User),
+    ("DELETE", "/v1/snapshots/{id}", For::User),
     ("GET", "/node/v1/blobs/{digest}", For::Node),
     ("POST", "/node/v1/heartbeat", For::Node),
     ("PUT", "/node/v1/jobs/{id}/artifacts", For::Node),
@@ -54,6 +60,7 @@ const ROUTES: [(&str, &str, For); 39] = [
     ("POST", "/node/v1/poll", For::Node),
     ("POST", "/node/v1/register", For::Node),
     ("POST", "/node/v1/sandboxes/{id}/report", For::Node),
+    ("POST", "/node/v1/snapshots/{id}/removed", For::Node),
     ("POST", "/node/v1/usage", For::Node),
 ];
 

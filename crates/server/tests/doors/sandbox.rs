@@ -21,9 +21,9 @@ use crate::life::register;
 use crate::world::{World, bare, steady_ids, with_body};
 
 const NO_SANDBOX: &str = "sbx_0197747bb4007000800000000000dead";
-const LONG: Option<Duration> = Some(Duration::from_secs(60));
+pub(crate) const LONG: Option<Duration> = Some(Duration::from_secs(60));
 
-fn asked() -> SandboxCreate {
+pub(crate) fn asked() -> SandboxCreate {
     SandboxCreate {
         name: Some("work".into()),
         metadata: [("user".to_owned(), "1".to_owned())].into(),
@@ -63,12 +63,13 @@ fn ready() -> SandboxSaid {
 }
 
 /// The node does what it is told, once.
-async fn obey(world: &World, want: SandboxWant) -> SandboxWork {
+pub(crate) async fn obey(world: &World, want: SandboxWant) -> SandboxWork {
     let work = work(world).await;
     assert_eq!(work.want, want);
     let what = match want {
         SandboxWant::Make | SandboxWant::Resume => ready(),
         SandboxWant::Pause => SandboxSaid::Paused,
+        SandboxWant::Snapshot => SandboxSaid::Saved { size_bytes: 7 },
         SandboxWant::Destroy => SandboxSaid::Destroyed,
     };
     let report = SandboxReport {
@@ -207,6 +208,7 @@ async fn a_heartbeat_says_what_to_do_how_long_to_live_and_what_is_stale() {
     let beat = NodeHeartbeat {
         incarnation: "first".into(),
         running: Vec::new(),
+        snapshots: Vec::new(),
         sandboxes: refs.to_vec(),
     };
     let answer = world.node.node_heartbeat(&beat).await.unwrap();

@@ -255,7 +255,7 @@ async fn what_is_not_here_is_said_and_never_retried() {
         (
             "POST /sandboxes/0197747bb4007000800000000000dead/snapshots",
             json!({}),
-            501,
+            404,
         ),
     ] {
         let reply = world.control(line, &body).await;

@@ -10,5 +10,6 @@ mod guest;
 mod proxy;
 mod rest;
 mod sdk;
+mod snapshots;
 mod tls;
 mod world;

@@ -224,6 +224,9 @@ async fn obey(node: Client) {
         wait_ms: 10_000,
     };
     while let Ok(answer) = node.node_poll(&poll).await {
+        for id in answer.remove_snapshots {
+            drop(node.node_snapshot_removed(&id).await);
+        }
         for order in answer.sandboxes {
             let what = match order.want {
                 SandboxWant::Make | SandboxWant::Resume => SandboxSaid::Ready {
@@ -231,6 +234,7 @@ async fn obey(node: Client) {
                     enforcement: Vec::new(),
                 },
                 SandboxWant::Pause => SandboxSaid::Paused,
+                SandboxWant::Snapshot => SandboxSaid::Saved { size_bytes: 7 },
                 SandboxWant::Destroy => SandboxSaid::Destroyed,
             };
             let report = SandboxReport {

@@ -38,6 +38,8 @@ pub struct Pruned {
     pub sandboxes: u64,
     /// Rows of what sandboxes used.
     pub usage: u64,
+    /// Snapshots that were gone, with their events.
+    pub snapshots: u64,
     /// Keys that are forgotten.
     pub keys: u64,
     /// Uploads that are forgotten.
@@ -63,6 +65,7 @@ pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
     let usage_before = now.saturating_sub(limits::RETAIN_USAGE_MS);
     let usage = service.unit(move |tx| Ok(usage::prune(tx, usage_before, USAGE_ROWS)?));
     let usage = usage.await?;
+    let snapshots = super::snapshots::prune_snapshots(service, now).await?;
     let keys_before = now.saturating_sub(limits::IDEMPOTENCY_MS);
     let keys = service.unit(move |tx| Ok(idempotency::prune(tx, keys_before)?));
     let keys = keys.await?;
@@ -76,12 +79,17 @@ pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
         jobs,
         sandboxes,
         usage,
+        snapshots,
         keys,
         uploads,
         nodes,
         events,
         blobs,
-        more: more_jobs || more_sandboxes || more_blobs || usage == u64::from(USAGE_ROWS),
+        more: more_jobs
+            || more_sandboxes
+            || snapshots == u64::from(BATCH)
+            || more_blobs
+            || usage == u64::from(USAGE_ROWS),
     })
 }
 

@@ -15,6 +15,7 @@ mod prune;
 mod report;
 mod sandbox_nodes;
 mod sandboxes;
+mod snapshots;
 
 use model::enforcement::StreamReport;
 use model::id::{JobId, NodeId, TenantId};

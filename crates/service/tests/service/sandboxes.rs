@@ -30,7 +30,9 @@ pub(crate) fn ask() -> SandboxAsk {
             auto_resume: false,
             queue_timeout_ms: 30_000,
             node: None,
+            layers: Vec::new(),
         },
+        from: None,
         metadata: BTreeMap::new(),
         ttl_ms: TTL,
     }
@@ -193,6 +195,7 @@ async fn whoever_creates_is_woken_by_the_nodes_word_and_the_poll_by_every_order(
             let polled = service.node_poll(&ctx, "a", FREE, LONG).await.unwrap();
             for work in polled.sandboxes {
                 let said = match work.want {
+                    Want::Snapshot => SandboxSaid::Saved { bytes: 0 },
                     Want::Make | Want::Resume => said_ready(),
                     Want::Pause => SandboxSaid::Paused,
                     Want::Destroy => SandboxSaid::Destroyed,

@@ -26,6 +26,7 @@ mod queue;
 mod random;
 mod sandboxes;
 mod schema;
+mod snapshots;
 mod units;
 
 /// Makes a test on SQLite of every case, and the list of all cases for PostgreSQL.
@@ -107,6 +108,11 @@ conformance! {
         silent_nodes_are_found_and_written_only_as_they_were_seen
         what_waits_for_a_node_alone_is_found_when_that_is_silent_or_gone
         events_of_nodes_go_when_they_are_old_and_versions_go_on
+    }
+    snapshots {
+        every_change_of_a_snapshot_is_written_with_its_event
+        a_name_means_the_newest_ready_snapshot_and_lists_show_what_is_asked_for
+        a_snapshot_may_go_when_nothing_stands_on_it
     }
     units {
         a_unit_that_fails_leaves_nothing_and_takes_nobody_with_it

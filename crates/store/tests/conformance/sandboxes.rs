@@ -22,7 +22,7 @@ fn sandbox_id(number: u64) -> SandboxId {
     SandboxId::from_parts(0, bytes)
 }
 
-fn spec() -> SandboxSpec {
+pub(crate) fn spec() -> SandboxSpec {
     SandboxSpec {
         profile: "default".to_owned(),
         name: Some("ö \"quoted\"".to_owned()),
@@ -35,6 +35,7 @@ fn spec() -> SandboxSpec {
         auto_resume: true,
         queue_timeout_ms: 1000,
         node: None,
+        layers: Vec::new(),
     }
 }
 
@@ -63,7 +64,7 @@ fn get(db: &Db, id: &SandboxId) -> Option<SandboxRow> {
 }
 
 /// What an event makes of a sandbox, with node 1 where one is needed.
-fn change(row: &SandboxRow, event: &SandboxEvent, at_ms: u64) -> SandboxChange {
+pub(crate) fn change(row: &SandboxRow, event: &SandboxEvent, at_ms: u64) -> SandboxChange {
     let Ok(Step::Moved(state)) = row.state.step(event) else {
         panic!("{event:?} in {:?}", row.state)
     };
