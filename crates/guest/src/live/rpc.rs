@@ -237,10 +237,24 @@ async fn give(process: &Process, input: Input) -> Result<(), Failure> {
     }
 }
 
+/// The signals that can be sent. Those of envd have names; by their numbers there are also those that a
+/// terminal or a supervisor sends, and that cannot stop what nobody could wake.
 fn signal(named: &Value) -> Result<i32, Failure> {
-    match (named.as_str(), named.as_i64()) {
-        (Some("SIGNAL_SIGTERM"), _) | (_, Some(15)) => Ok(libc::SIGTERM),
-        (Some("SIGNAL_SIGKILL"), _) | (_, Some(9)) => Ok(libc::SIGKILL),
+    const BY_NUMBER: [i32; 8] = [
+        libc::SIGHUP,
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGKILL,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGTERM,
+        libc::SIGCONT,
+    ];
+    let number = named.as_i64().and_then(|number| i32::try_from(number).ok());
+    match (named.as_str(), number) {
+        (Some("SIGNAL_SIGTERM"), _) => Ok(libc::SIGTERM),
+        (Some("SIGNAL_SIGKILL"), _) => Ok(libc::SIGKILL),
+        (_, Some(number)) if BY_NUMBER.contains(&number) => Ok(number),
         _ => Err(Failure::invalid(format!("invalid signal: {named}"))),
     }
 }
