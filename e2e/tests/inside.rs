@@ -23,9 +23,22 @@ fn code(output: &Output) -> i32 {
     output.status.code().unwrap_or(-1)
 }
 
-fn create(place: &Place) -> String {
+/// A sandbox that is taken away when this goes: one that outlives its server keeps a launcher.
+struct Made<'p> {
+    place: &'p Place,
+    id: String,
+}
+
+fn create(place: &Place) -> Made<'_> {
     let made = place.json(&["sandbox", "create", "--json"]);
-    made["id"].as_str().expect("an id").to_owned()
+    let id = made["id"].as_str().expect("an id").to_owned();
+    Made { place, id }
+}
+
+impl Drop for Made<'_> {
+    fn drop(&mut self) {
+        self.place.run(&["sandbox", "rm", &self.id]);
+    }
 }
 
 #[test]
@@ -33,7 +46,8 @@ fn a_command_has_its_streams_its_exit_code_and_what_it_was_given() {
     needs_sandbox!();
     let place = Place::new();
     let _server = place.up(&["--spares", "0"], &[]);
-    let id = create(&place);
+    let made = create(&place);
+    let id = made.id.clone();
     let exec = |words: &[&str]| place.run(&[&["sandbox", "exec", &id][..], words].concat());
     let output = exec(&["--", "sh", "-c", "echo out; echo err >&2; exit 3"]);
     let seen = (code(&output), text(&output.stdout), text(&output.stderr));
@@ -93,7 +107,8 @@ fn a_command_that_is_detached_goes_on_and_one_that_is_interrupted_hears_it() {
     needs_sandbox!();
     let place = Place::new();
     let _server = place.up(&["--spares", "0"], &[]);
-    let id = create(&place);
+    let made = create(&place);
+    let id = made.id.clone();
     let exec = |script: &str| {
         let words = ["sandbox", "exec", &id, "--", "sh", "-c", script];
         text(&place.run(&words).stdout)
@@ -129,7 +144,8 @@ fn files_come_back_as_they_went_and_a_wrong_copy_leaves_nothing() {
     needs_sandbox!();
     let place = Place::new();
     let _server = place.up(&["--spares", "0"], &[]);
-    let id = create(&place);
+    let made = create(&place);
+    let id = made.id.clone();
     let here = |name: &str| place.work().join(name);
     let cp = |words: &[&str]| place.run(&[&["sandbox", "cp"][..], words].concat());
     let bytes: Vec<u8> = (0..5_000_000_u32)
@@ -208,7 +224,8 @@ fn a_port_of_a_sandbox_is_a_port_here_until_it_is_ended() {
     }
     let place = Place::new();
     let _server = place.up(&["--spares", "0"], &[]);
-    let id = create(&place);
+    let made = create(&place);
+    let id = made.id.clone();
     let mut command = place.command(&["sandbox", "port", &id, "8000:0"]);
     let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
     let mut stdout = std::io::BufReader::new(child.stdout.take().expect("a pipe"));
@@ -250,7 +267,8 @@ fn a_shell_is_a_terminal_and_leaves_ours_as_it_was() {
     }
     let place = Place::new();
     let _server = place.up(&["--spares", "0"], &[]);
-    let id = create(&place);
+    let made = create(&place);
+    let id = made.id.clone();
     let refused = place.run(&["sandbox", "shell", &id]);
     assert_eq!(code(&refused), 125);
     assert!(

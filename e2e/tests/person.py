@@ -45,6 +45,9 @@ expect(b"resized")
 type_in(b"echo wai''ting; sleep 1000\r")
 expect(b"waiting")
 type_in(b"\x03")
+# A shell that is told of it throws away what was typed meanwhile.
+expect(b"^C")
+expect(b"$ ")
 type_in(b"echo a''live; exit 9\r")
 expect(b"alive")
 status = os.waitpid(pid, 0)[1]

@@ -34,6 +34,8 @@ pub const SANDBOX_EVENTS: &str = "/v1/sandboxes/{id}/events";
 pub const SANDBOX_GUEST: &str = "/v1/sandboxes/{id}/guest";
 /// The same with the rest of its path.
 pub const SANDBOX_GUEST_PATH: &str = "/v1/sandboxes/{id}/guest/{*path}";
+/// `GET` lists what was run in a sandbox.
+pub const SANDBOX_JOBS: &str = "/v1/sandboxes/{id}/jobs";
 /// `GET` with an upgrade connects to a port in a sandbox.
 pub const SANDBOX_PORT: &str = "/v1/sandboxes/{id}/ports/{port}";
 /// `POST` takes bytes and answers their digest, to be named by a job's `files`.
@@ -57,6 +59,8 @@ pub const NODE_JOB_RELEASE: &str = "/node/v1/jobs/{id}/release";
 pub const NODE_JOB_ARTIFACTS: &str = "/node/v1/jobs/{id}/artifacts";
 /// `POST`: a node says what has become of a sandbox.
 pub const NODE_SANDBOX_REPORT: &str = "/node/v1/sandboxes/{id}/report";
+/// `POST`: a node says what was run in a sandbox.
+pub const NODE_SANDBOX_EXECS: &str = "/node/v1/sandboxes/{id}/execs";
 /// `GET`: a node fetches an input file.
 pub const NODE_BLOB: &str = "/node/v1/blobs/{digest}";
 

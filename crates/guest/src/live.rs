@@ -10,6 +10,7 @@ mod body;
 mod connect;
 mod download;
 mod entry;
+mod facts;
 mod failure;
 mod filesystem;
 mod http;
@@ -69,6 +70,8 @@ pub(crate) struct Live {
     cgroups: Vec<OwnedFd>,
     landlock: Option<RulesetCreated>,
     processes: RefCell<Processes>,
+    /// What the node has to learn of processes.
+    facts: RefCell<facts::Facts>,
     watchers: RefCell<Watchers>,
     /// One more for each tunnel.
     tunnels: Rc<()>,
@@ -90,6 +93,7 @@ pub(crate) fn run(
         serve,
         cgroups,
         processes: RefCell::default(),
+        facts: RefCell::default(),
         watchers: RefCell::default(),
         tunnels: Rc::default(),
         look: Cell::default(),

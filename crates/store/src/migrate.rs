@@ -7,10 +7,12 @@ use crate::StoreError;
 const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0001_init.sql"),
     include_str!("../migrations/sqlite/0002_sandbox.sql"),
+    include_str!("../migrations/sqlite/0004_exec.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
     include_str!("../migrations/postgres/0002_sandbox.sql"),
+    include_str!("../migrations/postgres/0004_exec.sql"),
 ];
 
 /// The version that this program knows.

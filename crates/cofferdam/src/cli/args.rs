@@ -309,6 +309,23 @@ pub(crate) enum SandboxCommand {
     Shell(SandboxShell),
     Cp(SandboxCp),
     Port(SandboxPort),
+    /// Show what was run in it, newest first: when, by whom, and how it ended
+    Log {
+        /// Its id
+        id: String,
+        /// At most so many, 1 to 500
+        #[arg(
+            long,
+            value_name = "N",
+            default_value_t = 50,
+            value_parser = clap::value_parser!(u32).range(1..=500),
+            allow_negative_numbers = true
+        )]
+        limit: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Stop everything in it in its tracks, and keep it
     Pause {
         /// Its id
@@ -423,6 +440,7 @@ impl Args {
                 SandboxCommand::Shell(_) | SandboxCommand::Cp(_) | SandboxCommand::Port(_) => false,
                 SandboxCommand::Ls { json, .. }
                 | SandboxCommand::Get { json, .. }
+                | SandboxCommand::Log { json, .. }
                 | SandboxCommand::Pause { json, .. }
                 | SandboxCommand::Resume { json, .. }
                 | SandboxCommand::Ttl { json, .. }

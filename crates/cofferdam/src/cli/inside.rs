@@ -2,6 +2,7 @@
 
 pub(crate) mod copy;
 pub(crate) mod exec;
+pub(crate) mod log;
 pub(crate) mod port;
 pub(crate) mod shell;
 

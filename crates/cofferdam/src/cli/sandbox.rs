@@ -33,6 +33,10 @@ pub(crate) async fn sandbox(client: &Client, args: SandboxArgs) -> Result<ExitCo
         SandboxCommand::Shell(args) => return inside::shell::shell(client, args).await,
         SandboxCommand::Cp(args) => return inside::copy::copy(client, args).await,
         SandboxCommand::Port(args) => return inside::port::port(client, args).await,
+        SandboxCommand::Log { id, limit, json } => {
+            inside::log::log(client, known(&id)?, limit, json).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
         SandboxCommand::Create(new) => {
             let json = new.json;
             (create(client, new).await?, json)

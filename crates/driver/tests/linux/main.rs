@@ -19,6 +19,7 @@ mod life;
 mod limits;
 mod live;
 mod live_client;
+mod live_facts;
 mod live_files;
 mod live_hostile;
 mod live_terminal;

@@ -3,6 +3,7 @@
 use super::Live;
 use super::body::Body;
 use super::connect::{self, INPUT_PATIENCE, Requests};
+use super::facts::{Asked, End};
 use super::failure::{Code, Failure};
 use super::path;
 use super::processes::{Config, Process, Selector, launch};
@@ -158,14 +159,32 @@ async fn start(live: &Rc<Live>, headers: &HeaderMap, body: Incoming) -> Result<B
         .pty
         .map(|pty| terminal::open(user, pty))
         .transpose()?;
+    let asked = Asked::new(
+        headers,
+        &request.process,
+        (user.name, &start.cwd),
+        (request.tag.as_deref(), terminal.is_some()),
+    );
     let named = (request.process, request.tag);
-    // A client that leaves now must not leave half a process behind.
-    let launched =
-        tokio::task::spawn_local(launch(live.clone(), user, start, terminal, named)).await;
-    let launched = launched.map_err(|error| Failure::new(Code::Internal, error.to_string()))??;
-    let body = follow(&launched.process, pace.clone());
-    tokio::task::spawn_local(pump::carry(live.clone(), launched, pace.timeout));
-    Ok(body)
+    let live = live.clone();
+    // A client that leaves now must leave neither half a process behind nor one without a record.
+    let launched = tokio::task::spawn_local(async move {
+        let launched = launch(live.clone(), user, start, terminal, named).await;
+        let facts = || live.facts.borrow_mut();
+        let launched = launched.inspect_err(|failure| {
+            let fact = facts().started(&asked, None);
+            facts().ended(fact, &End::not_started(&failure.message), [0; 2]);
+        })?;
+        let fact = facts().started(&asked, Some(launched.process.pid));
+        let time = pace.timeout;
+        // The answer keeps its time from before the process does: who waits is told that the time was
+        // over, and not that something killed the process.
+        let body = follow(&launched.process, pace);
+        tokio::task::spawn_local(pump::carry(live.clone(), launched, time, fact));
+        Ok(body)
+    });
+    let launched = launched.await;
+    launched.map_err(|error| Failure::new(Code::Internal, error.to_string()))?
 }
 
 /// The command with its whole environment, in a directory that is there.

@@ -15,7 +15,7 @@ enum For {
     Node,
 }
 
-const ROUTES: [(&str, &str, For); 36] = [
+const ROUTES: [(&str, &str, For); 38] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/metrics", For::User),
     ("GET", "/openapi.json", For::User),
@@ -39,6 +39,7 @@ const ROUTES: [(&str, &str, For); 36] = [
     ("GET", "/v1/sandboxes/{id}/guest/{*path}", For::User),
     ("POST", "/v1/sandboxes/{id}/guest/{*path}", For::User),
     ("POST", "/v1/sandboxes/{id}/pause", For::User),
+    ("GET", "/v1/sandboxes/{id}/jobs", For::User),
     ("GET", "/v1/sandboxes/{id}/ports/{port}", For::User),
     ("POST", "/v1/sandboxes/{id}/resume", For::User),
     ("POST", "/v1/sandboxes/{id}/timeout", For::User),
@@ -51,6 +52,7 @@ const ROUTES: [(&str, &str, For); 36] = [
     ("POST", "/node/v1/jobs/{id}/started", For::Node),
     ("POST", "/node/v1/poll", For::Node),
     ("POST", "/node/v1/register", For::Node),
+    ("POST", "/node/v1/sandboxes/{id}/execs", For::Node),
     ("POST", "/node/v1/sandboxes/{id}/report", For::Node),
 ];
 

@@ -10,6 +10,7 @@
 mod breaks;
 mod cluster;
 mod db;
+mod execs;
 mod files;
 mod full;
 mod group;
@@ -134,6 +135,11 @@ conformance! {
         sandboxes_are_due_at_their_time_and_not_before
         sandboxes_of_a_silent_or_forgotten_node_are_found
         sandboxes_that_are_over_go_with_their_events
+    }
+    execs {
+        a_command_is_written_once_and_ended_once
+        what_was_run_is_listed_newest_first_page_by_page
+        old_commands_of_a_sandbox_go_with_their_events_and_those_of_others_stay
     }
     random {
         any_sequence_of_moves_keeps_row_events_and_queue_in_step
