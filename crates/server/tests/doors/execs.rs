@@ -13,11 +13,9 @@ use crate::world::{World, bare, with_body};
 /// A sandbox that the node was told to make.
 async fn placed(world: &World) -> String {
     register(world).await;
-    let options = JobCreateOptions::default();
-    let made = world
-        .user
-        .sandbox_create(&SandboxCreate::default(), &options);
-    let id = made.await.unwrap().id;
+    let (asked, options) = (SandboxCreate::default(), JobCreateOptions::default());
+    let made = world.user.sandbox_create(&asked, &options).await;
+    let id = made.unwrap().id;
     let poll = NodePoll {
         incarnation: "first".into(),
         free_slots: 1,
