@@ -65,6 +65,39 @@ s.commands.run("sleep 1000", background=True)
 print(s.sandbox_id)
 "#;
 
+/// What is on record of the three.
+fn check_record(log: &serde_json::Value) {
+    let first = log[2].clone();
+    let asked = &first["asked"];
+    assert!(
+        asked["argv"][3]
+            .as_str()
+            .is_some_and(|script| script.contains("echo one")),
+        "{first}"
+    );
+    assert_eq!(
+        (&asked["env_names"][0], &asked["user"]),
+        (&"KEY".into(), &"user".into())
+    );
+    assert!(
+        asked["principal"]
+            .as_str()
+            .is_some_and(|who| who.starts_with("uid:")),
+        "{first}"
+    );
+    assert!(
+        asked["request_id"]
+            .as_str()
+            .is_some_and(|id| id.starts_with("req_")),
+        "{first}"
+    );
+    assert!(!log.to_string().contains("a secret"));
+    assert_eq!(
+        (&first["stdout_bytes"], &log[1]["stderr_bytes"]),
+        (&4.into(), &4.into())
+    );
+}
+
 #[test]
 fn what_the_sdk_ran_is_on_record_though_the_server_is_killed_at_once() {
     if let Some(why) = no_sandbox() {
@@ -109,35 +142,7 @@ fn what_the_sdk_ran_is_on_record_though_the_server_is_killed_at_once() {
     let exited = |code: i32| format!(r#"{{"code":{code},"how":"exited"}}"#);
     let expected = ["null".to_owned(), exited(3), exited(0)];
     assert!(until(|| ends(&log()) == expected), "{}", log());
-    let first = log()[2].clone();
-    let asked = &first["asked"];
-    assert!(
-        asked["argv"][3]
-            .as_str()
-            .is_some_and(|script| script.contains("echo one")),
-        "{first}"
-    );
-    assert_eq!(
-        (&asked["env_names"][0], &asked["user"]),
-        (&"KEY".into(), &"user".into())
-    );
-    assert!(
-        asked["principal"]
-            .as_str()
-            .is_some_and(|who| who.starts_with("uid:")),
-        "{first}"
-    );
-    assert!(
-        asked["request_id"]
-            .as_str()
-            .is_some_and(|id| id.starts_with("req_")),
-        "{first}"
-    );
-    assert!(!log().to_string().contains("a secret"));
-    assert_eq!(
-        (&first["stdout_bytes"], &log()[1]["stderr_bytes"]),
-        (&4.into(), &4.into())
-    );
+    check_record(&log());
     place.run(&["sandbox", "rm", &id]);
     let expected = [r#"{"how":"lost"}"#.to_owned(), exited(3), exited(0)];
     assert!(until(|| ends(&log()) == expected), "{}", log());
