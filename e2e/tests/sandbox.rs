@@ -188,6 +188,67 @@ fn a_server_killed_at_every_write_point_loses_no_sandbox_and_leaves_none() {
     println!("killed at {} points", points.len());
 }
 
+/// What was run in a sandbox, as it is on record: the scripts, and how many have an end.
+fn record(place: &Place, id: &str) -> (Vec<String>, usize) {
+    let page = ask(place, "GET", &format!("/{id}/jobs"), "");
+    let jobs = page["jobs"].as_array().cloned().unwrap_or_default();
+    let script = |job: &Value| job["asked"]["argv"][2].as_str().map(str::to_owned);
+    let ended = jobs.iter().filter(|job| job["end"]["how"] == "exited");
+    (jobs.iter().filter_map(script).collect(), ended.count())
+}
+
+/// Three commands, one after the other; gives those that were answered.
+fn commands(place: &Place, server: &mut Server) -> Option<(String, Vec<String>)> {
+    let id = create(place)?;
+    let inside = Inside::new(place, &id);
+    let scripts = (0..3).map(|n| format!("print={n}"));
+    let answered = scripts.filter(|script| inside.try_start(script).contains("exitCode"));
+    let answered: Vec<String> = answered.collect();
+    until(|| server.has_ended() || record(place, &id).1 == answered.len());
+    Some((id, answered))
+}
+
+#[test]
+fn what_was_run_is_on_record_once_wherever_the_server_is_killed() {
+    let place = Place::new();
+    let mut server = place.up(&FAKE, &[("COFFERDAM_DIE_AT", "trace")]);
+    commands(&place, &mut server);
+    let points = visited(&server.end().1);
+    for name in ["node.execs_written#1", "node.execs_told#1"] {
+        assert!(points.iter().any(|point| point == name), "{points:?}");
+    }
+    for point in &points {
+        let place = Place::new();
+        let mut server = place.up(&FAKE, &[("COFFERDAM_DIE_AT", point)]);
+        let known = commands(&place, &mut server);
+        drop(server);
+        let restarted = place.up(&FAKE, &[]);
+        if let Some((id, mut answered)) = known {
+            let all = until(|| {
+                let (scripts, ended) = record(&place, &id);
+                let has = |script: &String| scripts.contains(script);
+                answered.iter().all(has) && ended >= answered.len()
+            });
+            let (mut scripts, ended) = record(&place, &id);
+            assert!(
+                all,
+                "{point}: {answered:?} were answered, {scripts:?} are on record"
+            );
+            answered.extend(scripts.clone());
+            answered.sort();
+            answered.dedup();
+            scripts.sort();
+            assert_eq!(
+                (&scripts, scripts.len()),
+                (&answered, ended),
+                "{point}: each once"
+            );
+        }
+        drop(restarted);
+    }
+    println!("killed at {} points", points.len());
+}
+
 /// What E2B's clients send to the guest of a sandbox: which one, and what opens it.
 struct Inside<'p> {
     place: &'p Place,
@@ -222,6 +283,13 @@ impl Inside<'_> {
 
     /// The events of a command, as they came.
     fn start(&self, script: &str) -> String {
+        let answer = self.try_start(script);
+        assert!(answer.contains("event"), "{answer}");
+        answer
+    }
+
+    /// The same; nothing when the server is gone.
+    fn try_start(&self, script: &str) -> String {
         let message = serde_json::json!({
             "process": { "cmd": "/bin/sh", "args": ["-c", script] },
             "stdin": false,
@@ -229,14 +297,8 @@ impl Inside<'_> {
         let message = message.to_string();
         // The head of a frame is no flags and a length; this one's bytes are text.
         let frame = format!("\0\0\0\u{1}\0{message:<256}");
-        let (status, answer) = self.ask(
-            "POST",
-            "/process.Process/Start",
-            "application/connect+json",
-            &frame,
-        );
-        assert_eq!(status, 200, "{answer}");
-        answer
+        let kind = "application/connect+json";
+        self.ask("POST", "/process.Process/Start", kind, &frame).1
     }
 }
 

@@ -13,7 +13,7 @@
 //! This room must never know the database, the state machines or the kernel. It imports no other
 //! room. It never blocks, and it never reads more from a peer than a named constant allows.
 //!
-//! Reading order: [`routes`], [`job`], [`sandbox`], [`log`], [`artifact`], [`blob`], [`event`], [`node`],
+//! Reading order: [`routes`], [`job`], [`sandbox`], [`log`], [`artifact`], [`blob`], [`event`], [`exec`], [`node`],
 //! [`health`], [`error`], [`attach`], [`guest`], then [`client`].
 
 pub mod artifact;
@@ -23,6 +23,7 @@ pub mod client;
 pub mod encoding;
 pub mod error;
 pub mod event;
+pub mod exec;
 pub mod guest;
 pub mod health;
 pub mod job;

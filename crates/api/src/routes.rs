@@ -40,6 +40,8 @@ pub const SANDBOX_EVENTS: &str = "/v1/sandboxes/{id}/events";
 pub const SANDBOX_GUEST: &str = "/v1/sandboxes/{id}/guest";
 /// The same with the rest of its path.
 pub const SANDBOX_GUEST_PATH: &str = "/v1/sandboxes/{id}/guest/{*path}";
+/// `GET` lists what was run in a sandbox.
+pub const SANDBOX_JOBS: &str = "/v1/sandboxes/{id}/jobs";
 /// `GET` with an upgrade connects to a port in a sandbox.
 pub const SANDBOX_PORT: &str = "/v1/sandboxes/{id}/ports/{port}";
 /// `GET` answers whether and how a sandbox can be reached.
@@ -75,6 +77,8 @@ pub const NODE_SANDBOX_REPORT: &str = "/node/v1/sandboxes/{id}/report";
 pub const NODE_USAGE: &str = "/node/v1/usage";
 /// `POST`: a node has removed the bytes of a snapshot.
 pub const NODE_SNAPSHOT_REMOVED: &str = "/node/v1/snapshots/{id}/removed";
+/// `POST`: a node says what was run in a sandbox.
+pub const NODE_SANDBOX_EXECS: &str = "/node/v1/sandboxes/{id}/execs";
 /// `GET`: a node fetches an input file.
 pub const NODE_BLOB: &str = "/node/v1/blobs/{digest}";
 

@@ -4,6 +4,7 @@ pub(crate) mod answer;
 pub(crate) mod args;
 pub(crate) mod failure;
 pub(crate) mod fetch;
+pub(crate) mod inside;
 pub(crate) mod job;
 pub(crate) mod run;
 pub(crate) mod sandbox;

@@ -13,6 +13,7 @@ mod context;
 mod download;
 mod egress;
 mod entry;
+mod facts;
 mod failure;
 mod filesystem;
 mod http;
@@ -74,6 +75,8 @@ pub(crate) struct Live {
     cgroups: Vec<OwnedFd>,
     landlock: Option<RulesetCreated>,
     processes: RefCell<Processes>,
+    /// What the node has to learn of processes.
+    facts: RefCell<facts::Facts>,
     watchers: RefCell<Watchers>,
     ahead: RefCell<Option<ahead::Ahead>>,
     contexts: context::Contexts,
@@ -99,6 +102,7 @@ pub(crate) fn run(
         serve,
         cgroups,
         processes: RefCell::default(),
+        facts: RefCell::default(),
         watchers: RefCell::default(),
         ahead: RefCell::default(),
         contexts: context::Contexts::default(),

@@ -116,6 +116,11 @@ pub const SANDBOX_ORDER_MS: u64 = 120_000;
 pub const SANDBOX_PAUSED_MS: u64 = RETAIN_JOBS_MS;
 /// Sandboxes of one tenant that are not over: far more than one machine holds.
 pub const SANDBOXES_MAX: u64 = 10_000;
+/// Facts about commands in one report of a node: a busy agent starts tens in the time between two.
+pub const EXEC_FACTS_MAX: usize = 256;
+/// What is kept of the commands of one sandbox, in numbers of facts, of which a command has two: the newest
+/// 10,000 are two days of an agent that runs one in 15 s.
+pub const RETAIN_EXECS: u64 = 20_000;
 /// Sandboxes of one node: each has processes, groups and mounts, of which a machine has thousands; and all
 /// of them are told in one heartbeat.
 pub const NODE_SANDBOXES_MAX: u32 = 1000;

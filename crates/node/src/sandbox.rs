@@ -4,6 +4,7 @@
 //! The newest order counts; the same one again is carried out once. What was ordered is told again until it
 //! is reported, so a keeper may die in any line.
 
+mod execs;
 mod make;
 mod record;
 mod usage;
@@ -16,6 +17,7 @@ use api::node::{SandboxLife, SandboxRef, SandboxReport, SandboxSaid, SandboxWant
 use bytes::BytesMut;
 use driver::driver::Handle;
 use driver::guest::GuestStream;
+use execs::Spool;
 use make::Made;
 use model::id::SandboxId;
 use record::Record;
@@ -243,6 +245,9 @@ async fn keep(
     (mut handle, mut way): (Handle, Option<WayOut>),
     mut orders: watch::Receiver<Order>,
 ) {
+    let Some(mut spool) = execs::Spool::open(&node, &id) else {
+        return; // An order for what has no such id is not taken.
+    };
     loop {
         let order = orders.borrow_and_update().clone();
         let mut next = match &order {
@@ -265,18 +270,24 @@ async fn keep(
         }
         let said = match next {
             Some(Next::Gone(said)) => said,
-            Some(Next::Stays(_)) | None => match wait(&node, &handle, &mut orders).await {
-                Some(why) => Some(SandboxSaid::Failed { why }),
-                None => continue,
-            },
+            Some(Next::Stays(_)) | None => {
+                match wait(&node, &handle, &mut orders, &mut spool).await {
+                    Some(why) => Some(SandboxSaid::Failed { why }),
+                    None => continue,
+                }
+            }
         };
         // Nothing is let out any more, however long taking it away takes.
         drop(way.take());
+        execs::last(&node, &handle, &mut spool).await;
         take_away(&node, &handle).await;
-        record::forget(&node, &id);
         if let Some(said) = said {
             say(&node, &id, order.epoch(), said).await;
         }
+        // Nobody who waits for its end waits for the record too. If we die here, the next process finds
+        // both, and does this.
+        execs::finish(&node, &id, &mut spool).await;
+        record::forget(&node, &id);
         if leave(&node, &id, &orders) {
             return;
         }
@@ -296,8 +307,14 @@ fn leave(node: &Node, id: &str, orders: &watch::Receiver<Order>) -> bool {
     true
 }
 
-/// Waits for the next order; or says why the sandbox has ended without one.
-async fn wait(node: &Node, handle: &Handle, orders: &mut watch::Receiver<Order>) -> Option<String> {
+/// Waits for the next order, and learns meanwhile what is run; or says why the sandbox has ended without one.
+async fn wait(
+    node: &Node,
+    handle: &Handle,
+    orders: &mut watch::Receiver<Order>,
+    spool: &mut Spool,
+) -> Option<String> {
+    let id = handle.id.to_string();
     tokio::select! {
         biased;
         // The sender is in the map for as long as this runs.
@@ -307,6 +324,7 @@ async fn wait(node: &Node, handle: &Handle, orders: &mut watch::Receiver<Order>)
             Ok(ended) => ended.failure.unwrap_or_else(|| "its first process ended".to_owned()),
             Err(error) => chain(&error),
         }),
+        never = execs::follow(node, &id, handle, spool) => match never {},
     }
 }
 

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use api::artifact::ArtifactView;
+use api::exec::NodeExecs;
 use api::node::{
     ArtifactPutQuery, JobFinished, JobOutput, JobRelease, JobStarted, NodeHeartbeat,
     NodeHeartbeatAnswer, NodePoll, NodePollAnswer, NodeRegister, NodeRegistered, NodeUsage,
-    ReportAnswer, SandboxReport,
+    ReportAnswer, ReportResult, SandboxReport,
 };
 use api::{Code, ErrorBody, routes};
 use axum::Json as Answer;
@@ -15,7 +16,7 @@ use axum::response::Response;
 
 use service::Free;
 
-use crate::convert::{self, from_wire, sandbox, to_wire};
+use crate::convert::{self, exec, from_wire, sandbox, to_wire};
 use crate::error::Error;
 use crate::extract::{DigestOf, JobOf, Json, Node, Query, SandboxOf, SnapshotOf};
 use crate::{App, download, upload};
@@ -245,6 +246,31 @@ pub(crate) async fn snapshot_removed(
 ) -> Result<Answer<ReportAnswer>, Error> {
     app.service.snapshot_removed(&ctx, &id).await?;
     Ok(Answer(to_wire::reported(service::Report::default())))
+}
+
+/// What was run in a sandbox that lives on.
+#[utoipa::path(post, path = routes::NODE_SANDBOX_EXECS, tag = "node",
+    operation_id = "node_sandbox_execs",
+    params(("id" = String, Path, description = "The sandbox")), request_body = NodeExecs,
+    responses((status = 200, description = "It is stored", body = ReportAnswer),
+              (status = 404, description = "No sandbox of this node", body = ErrorBody),
+              (status = 429, description = "Too many facts", body = ErrorBody)))]
+pub(crate) async fn sandbox_execs(
+    State(app): State<App>,
+    Node(ctx): Node,
+    SandboxOf(id): SandboxOf,
+    Json(report): Json<NodeExecs>,
+) -> Result<Answer<ReportAnswer>, Error> {
+    let facts = exec::facts(report.facts)?;
+    let new = app.service.exec_report(&ctx, &id, facts).await?;
+    Ok(Answer(ReportAnswer {
+        result: if new > 0 {
+            ReportResult::Accepted
+        } else {
+            ReportResult::Duplicate
+        },
+        cancel: false,
+    }))
 }
 
 /// The bytes of an input file.

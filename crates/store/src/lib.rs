@@ -17,6 +17,7 @@ pub mod blob;
 mod db;
 mod error;
 pub mod event;
+pub mod exec;
 pub mod idempotency;
 pub mod job;
 mod migrate;

@@ -8,12 +8,14 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0001_init.sql"),
     include_str!("../migrations/sqlite/0002_sandbox.sql"),
     include_str!("../migrations/sqlite/0003_snapshot.sql"),
+    include_str!("../migrations/sqlite/0004_exec.sql"),
     include_str!("../migrations/sqlite/0005_usage.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
     include_str!("../migrations/postgres/0002_sandbox.sql"),
     include_str!("../migrations/postgres/0003_snapshot.sql"),
+    include_str!("../migrations/postgres/0004_exec.sql"),
     include_str!("../migrations/postgres/0005_usage.sql"),
 ];
 

@@ -1,7 +1,7 @@
 //! Sandboxes that live on.
 
 use crate::db::to_json;
-use crate::{Row, StoreError, Tx, Value, event, queue};
+use crate::{Row, StoreError, Tx, Value, event, exec, queue};
 use model::enforcement::Enforced;
 use model::id::{NodeId, PrincipalId, SandboxId, SnapshotId, TenantId};
 use model::limits;
@@ -645,6 +645,7 @@ fn delete(tx: &mut Tx<'_>, rows: &[Row]) -> Result<u64, StoreError> {
         if tx.execute(sql, &id)? == 1 {
             let sql = "DELETE FROM event_inbox WHERE resource = 'sandbox' AND resource_id = $1";
             tx.execute(sql, &id)?;
+            exec::prune(tx, &row.parsed("id")?, u64::MAX)?;
             deleted += 1;
         }
     }

@@ -8,6 +8,7 @@ use tokio::io::AsyncRead;
 use super::body::RequestBody;
 use super::{Client, ClientError, Download, UPLOAD_DEADLINE, WAIT_GRACE};
 use crate::artifact::ArtifactView;
+use crate::exec::NodeExecs;
 use crate::node::SandboxReport;
 use crate::node::{
     ArtifactPutQuery, JobFinished, JobOutput, JobRelease, JobStarted, NodeHeartbeat,
@@ -126,6 +127,19 @@ impl Client {
         report: &SandboxReport,
     ) -> Result<ReportAnswer, ClientError> {
         let path = routes::fill(routes::NODE_SANDBOX_REPORT, &[sandbox_id]);
+        self.post(path, report).await
+    }
+
+    /// Says what was run in a sandbox.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn node_sandbox_execs(
+        &self,
+        sandbox_id: &str,
+        report: &NodeExecs,
+    ) -> Result<ReportAnswer, ClientError> {
+        let path = routes::fill(routes::NODE_SANDBOX_EXECS, &[sandbox_id]);
         self.post(path, report).await
     }
 

@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, Method};
 use super::job::wait_query;
 use super::{Client, ClientError, JobCreateOptions, WAIT_GRACE};
 use crate::event::{EventList, EventListQuery};
+use crate::exec::{ExecList, ExecListQuery};
 use crate::job::WAIT_MAX;
 use crate::routes;
 use crate::sandbox::{
@@ -199,6 +200,23 @@ impl Client {
             ("to", query.to.map(|to| to.to_string())),
         ]);
         self.get(routes::fill(routes::SANDBOX_USAGE, &[id]) + &query)
+            .await
+    }
+
+    /// A page of what was run in a sandbox, newest first.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sandbox_jobs(
+        &self,
+        id: &str,
+        query: &ExecListQuery,
+    ) -> Result<ExecList, ClientError> {
+        let query = routes::query(&[
+            ("limit", query.limit.map(|limit| limit.to_string())),
+            ("before", query.before.map(|before| before.to_string())),
+        ]);
+        self.get(routes::fill(routes::SANDBOX_JOBS, &[id]) + &query)
             .await
     }
 

@@ -15,8 +15,9 @@ use tokio::time::Instant;
 
 use super::connect::{self, Envelope, Envelopes, STREAM_TYPE};
 use super::error::plain;
-use super::line::Rest;
-use super::{ANSWER_DEADLINE, Guest, GuestError, full};
+use super::line::{Rest, empty};
+use super::{ANSWER_DEADLINE, Guest, GuestError, full, whole};
+use crate::exec::{ExecFact, FACTS_BYTES_MAX};
 
 /// After so many seconds of silence a guest is asked to say that it is alive.
 const KEEPALIVE_S: u16 = 20;
@@ -199,6 +200,27 @@ impl Guest {
             .call("/process.Process/List", &json!({}), ANSWER_DEADLINE)
             .await?;
         Ok(listed.processes.into_iter().map(Process::info).collect())
+    }
+
+    /// For a node: the facts about processes after the one that it has, as soon as there are some, or none
+    /// after `wait`, at most a minute. What it says to have, the guest forgets.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn execs(self, after: u64, wait: Duration) -> Result<Vec<ExecFact>, GuestError> {
+        let wait_ms = wait.as_millis();
+        let path = format!("/cofferdam/execs?after={after}&wait_ms={wait_ms}");
+        let request = self.request(Method::GET, &path, "application/json", empty())?;
+        let asking = async {
+            let answer = self.send(request).await?;
+            whole(answer.into_body(), FACTS_BYTES_MAX).await
+        };
+        let deadline = wait + ANSWER_DEADLINE;
+        let body = tokio::time::timeout(deadline, asking).await;
+        let body = body.map_err(|_| GuestError::Late(deadline))??;
+        let facts: Facts = serde_json::from_slice(&body)
+            .map_err(|error| GuestError::Protocol(format!("facts that {error}")))?;
+        Ok(facts.facts)
     }
 
     /// Gives a process input, at most [`INPUT_MAX_BYTES`], and returns when it has taken it.
@@ -402,6 +424,11 @@ struct End {
     exit_code: i32,
     exited: bool,
     status: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Facts {
+    facts: Vec<ExecFact>,
 }
 
 #[derive(Debug, Default, Deserialize)]

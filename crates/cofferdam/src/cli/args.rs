@@ -1,5 +1,7 @@
 //! What can be written on the command line. The doc comments here are the help.
 
+mod inside;
+
 use crate::cli::failure::Failure;
 use crate::cli::{units, usage};
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
@@ -9,6 +11,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+
+pub(crate) use inside::{SandboxCp, SandboxExec, SandboxPort, SandboxShell};
 
 /// Run code that nobody has reason to trust where it can do no harm, and keep a record of what it did.
 #[derive(Debug, Parser)]
@@ -20,7 +24,7 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes of `run`: the program's own; 124 its time was over; 125 \
+const EXIT_CODES: &str = "Exit codes of `run` and `sandbox exec`: the program's own; 124 its time was over; 125 \
 cofferdam's own failure, a wrong option among them; 126 the program cannot be run; 127 there is no such \
 program; 128+N signal N ended it; 137 it was canceled; 141 nobody reads its output.";
 
@@ -77,7 +81,7 @@ pub(crate) enum Command {
     Run(Run),
     /// Look at jobs, read their output, cancel them
     Job(JobArgs),
-    /// Make sandboxes that live on, look at them, pause them, take them away
+    /// Make sandboxes that live on, run commands in them, copy files, pause them, take them away
     Sandbox(SandboxArgs),
     /// Look at saved file systems of sandboxes, give them up
     Snapshot(SnapshotArgs),
@@ -320,6 +324,27 @@ pub(crate) enum SandboxCommand {
         #[arg(long)]
         json: bool,
     },
+    Exec(SandboxExec),
+    Shell(SandboxShell),
+    Cp(SandboxCp),
+    Port(SandboxPort),
+    /// Show what was run in it, newest first: when, by whom, and how it ended
+    Log {
+        /// Its id
+        id: String,
+        /// At most so many, 1 to 500
+        #[arg(
+            long,
+            value_name = "N",
+            default_value_t = 50,
+            value_parser = clap::value_parser!(u32).range(1..=500),
+            allow_negative_numbers = true
+        )]
+        limit: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Stop everything in it in its tracks, and keep it
     Pause {
         /// Its id
@@ -530,8 +555,11 @@ impl Args {
             Command::Sandbox(sandbox) => match &sandbox.command {
                 SandboxCommand::Create(new) | SandboxCommand::Restore { new, .. } => new.json,
                 SandboxCommand::Fork(fork) => fork.json,
+                SandboxCommand::Exec(exec) => exec.json,
+                SandboxCommand::Shell(_) | SandboxCommand::Cp(_) | SandboxCommand::Port(_) => false,
                 SandboxCommand::Ls { json, .. }
                 | SandboxCommand::Get { json, .. }
+                | SandboxCommand::Log { json, .. }
                 | SandboxCommand::Pause { json, .. }
                 | SandboxCommand::Resume { json, .. }
                 | SandboxCommand::Ttl { json, .. }

@@ -2,6 +2,7 @@
 
 use crate::cli::args::{SandboxArgs, SandboxCommand, SandboxForkArgs, SandboxNew};
 use crate::cli::failure::Failure;
+use crate::cli::inside;
 use crate::cli::job::{clauses, row, when};
 use crate::cli::run::variables;
 use crate::cli::snapshot;
@@ -28,6 +29,14 @@ pub(crate) async fn sandbox(client: &Client, args: SandboxArgs) -> Result<ExitCo
             let mut states = SandboxStateName::ALL.to_vec();
             states.retain(|state| all || !over.contains(state));
             list(client, states, limit, json).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        SandboxCommand::Exec(args) => return inside::exec::exec(client, args).await,
+        SandboxCommand::Shell(args) => return inside::shell::shell(client, args).await,
+        SandboxCommand::Cp(args) => return inside::copy::copy(client, args).await,
+        SandboxCommand::Port(args) => return inside::port::port(client, args).await,
+        SandboxCommand::Log { id, limit, json } => {
+            inside::log::log(client, known(&id)?, limit, json).await?;
             return Ok(ExitCode::SUCCESS);
         }
         SandboxCommand::Create(new) => {
@@ -115,7 +124,7 @@ fn millis(time: Duration) -> u64 {
 }
 
 /// An id that can be in a path; an empty one would ask for something else.
-fn known(id: &str) -> Result<&str, Failure> {
+pub(crate) fn known(id: &str) -> Result<&str, Failure> {
     if id.is_empty() {
         Err(no_sandbox(id))
     } else {
@@ -123,13 +132,13 @@ fn known(id: &str) -> Result<&str, Failure> {
     }
 }
 
-fn no_sandbox(id: &str) -> Failure {
+pub(crate) fn no_sandbox(id: &str) -> Failure {
     let failure = Failure::new(Code::NotFound, format!("there is no sandbox `{id}`"));
     failure.hint("`cofferdam sandbox ls` lists the sandboxes of this server")
 }
 
 /// Names the sandbox that is not there.
-fn about(id: &str) -> impl Fn(ClientError) -> Failure {
+pub(crate) fn about(id: &str) -> impl Fn(ClientError) -> Failure {
     move |error| {
         if error.is(Code::NotFound) {
             no_sandbox(id)

@@ -22,6 +22,7 @@ mod live;
 mod live_client;
 mod live_context;
 mod live_context_hostile;
+mod live_facts;
 mod live_files;
 mod live_hostile;
 mod live_root;

@@ -5,7 +5,9 @@ use super::body::{self, Answer};
 use super::connect;
 use super::failure::{Code, Failure};
 use super::user::User;
-use super::{download, egress, filesystem, metrics, ports, query, rpc, tunnel, upload, watch};
+use super::{
+    download, egress, facts, filesystem, metrics, ports, query, rpc, tunnel, upload, watch,
+};
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request, StatusCode};
@@ -32,6 +34,7 @@ pub(super) async fn answer(live: Rc<Live>, request: Request<Incoming>) -> Answer
         }
         (&Method::GET, "/metrics") => body::json(StatusCode::OK, &metrics::answer(&live)),
         (&Method::GET, "/ports") => body::json(StatusCode::OK, &ports::answer()),
+        (&Method::GET, "/cofferdam/execs") => facts::answer(&live, request.uri().query()).await,
         (&Method::CONNECT, _) => plain(tunnel::answer(&live, request).await),
         (&Method::GET, guest::message::EGRESS_PATH) => plain(egress::answer(&live, request).await),
         (&Method::GET, "/files") => plain(get_file(&live, &request)),

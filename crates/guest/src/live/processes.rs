@@ -9,7 +9,7 @@ use bytes::Bytes;
 use guest::message::{Start, StartFailure};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -73,6 +73,8 @@ pub(super) struct Process {
     pub(super) terminal: Option<Rc<Stream>>,
     subscribers: RefCell<Vec<mpsc::Sender<Bytes>>>,
     end: OnceCell<Bytes>,
+    /// Bytes that it wrote to its output, or its terminal, and to its error output.
+    pub(super) written: [Cell<u64>; 2],
     /// One of [`PROCESSES_MAX`], as long as it runs.
     pub(super) slot: RefCell<Option<Rc<()>>>,
 }
@@ -304,6 +306,7 @@ pub(super) async fn launch(
         terminal: terminal.map_err(broken)?.map(Rc::new),
         subscribers: RefCell::default(),
         end: OnceCell::new(),
+        written: Default::default(),
         slot: RefCell::new(Some(slot)),
     });
     let mut processes = live.processes.borrow_mut();

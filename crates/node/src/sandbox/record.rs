@@ -1,6 +1,6 @@
 //! What is written down of a sandbox that lives on, and what the next process makes of it.
 
-use super::{Order, begin, take_away, way};
+use super::{Order, begin, execs, take_away, way};
 use crate::{Node, record as file};
 use api::job::Enforced;
 use api::node::{HeldSandbox, SandboxSaid, SandboxWork};
@@ -49,7 +49,7 @@ fn dir(node: &Node) -> PathBuf {
 }
 
 /// Only what a driver would take as the id of a sandbox gets a path.
-fn dir_of(node: &Node, id: &str) -> Option<PathBuf> {
+pub(super) fn dir_of(node: &Node, id: &str) -> Option<PathBuf> {
     let id = id.parse::<model::id::SandboxId>().ok()?;
     Some(dir(node).join(id.as_str()))
 }
@@ -110,7 +110,7 @@ pub(crate) async fn recover(node: &Node, held: Vec<HeldSandbox>) {
             Some(held) => take_up(node, record, &held).await,
             None => {
                 take_away(node, &record.handle).await;
-                file::remove(&dir);
+                wind_up(node, record.sandbox_id);
             }
         }
     }
@@ -143,7 +143,7 @@ async fn take_up(node: &Node, record: Record, held: &HeldSandbox) {
             "a sandbox did not outlive the agent"
         );
         take_away(node, &record.handle).await;
-        forget(node, &id);
+        wind_up(node, id);
         return say_lost(node, held).await;
     }
     let life = Duration::from_millis(held.life_ms);
@@ -156,6 +156,18 @@ async fn take_up(node: &Node, record: Record, held: &HeldSandbox) {
     let way = record.way_out.then(|| way::reopen(node, &record.handle));
     let first = Order::Nothing(done);
     begin(node, &mut node.kept(), id, (first, record.handle, way));
+}
+
+/// Tells what is left to tell of a sandbox that is gone, and forgets it.
+fn wind_up(node: &Node, id: String) {
+    let spool = execs::Spool::open(node, &id);
+    let telling = node.clone();
+    node.inner.tasks.spawn(async move {
+        if let Some(mut spool) = spool {
+            execs::finish(&telling, &id, &mut spool).await;
+        }
+        forget(&telling, &id);
+    });
 }
 
 async fn say_lost(node: &Node, held: &HeldSandbox) {

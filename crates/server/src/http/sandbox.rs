@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use api::event::{EventList, EventListQuery};
+use api::exec::{ExecList, ExecListQuery};
 use api::job::WaitQuery;
 use api::sandbox::{
     SandboxConnect, SandboxCreate, SandboxList, SandboxListQuery, SandboxTimeout, SandboxView,
@@ -15,7 +16,7 @@ use http::header::{HeaderName, LOCATION};
 use service::{Ctx, SandboxFilter, SandboxPage, SandboxRow};
 
 use crate::App;
-use crate::convert::{from_wire, sandbox, to_wire};
+use crate::convert::{exec, from_wire, sandbox, to_wire};
 use crate::error::Error;
 use crate::extract::{Json, Key, Query, SandboxOf, User};
 
@@ -235,6 +236,26 @@ pub(crate) async fn events(
     let after = query.after.unwrap_or(0);
     let events = app.service.sandbox_events(&ctx, &id, after, limit).await?;
     Ok(Answer(to_wire::event_list(events, limit)))
+}
+
+/// What was run in a sandbox, newest first: each command with who asked for it and how it ended. Of what a
+/// command wrote, only the length is kept.
+#[utoipa::path(get, path = routes::SANDBOX_JOBS, tag = "sandboxes", operation_id = "sandbox_jobs",
+    params(("id" = String, Path, description = "The sandbox"), ExecListQuery),
+    responses((status = 200, description = "A page", body = ExecList),
+              (status = 404, description = "No such sandbox", body = ErrorBody)))]
+pub(crate) async fn jobs(
+    State(app): State<App>,
+    User(ctx): User,
+    SandboxOf(id): SandboxOf,
+    Query(query): Query<ExecListQuery>,
+) -> Result<Answer<ExecList>, Error> {
+    let limit = from_wire::page_limit(query.limit)?;
+    let page = app
+        .service
+        .exec_list(&ctx, &id, query.before, limit)
+        .await?;
+    Ok(Answer(exec::list(&id, page)))
 }
 
 /// A page that a client can hold: when the sandboxes on it are unusually long, a shorter one.

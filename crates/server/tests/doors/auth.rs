@@ -15,7 +15,7 @@ enum For {
     Node,
 }
 
-const ROUTES: [(&str, &str, For); 46] = [
+const ROUTES: [(&str, &str, For); 48] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/metrics", For::User),
     ("GET", "/openapi.json", For::User),
@@ -40,6 +40,7 @@ const ROUTES: [(&str, &str, For); 46] = [
     ("POST", "/v1/sandboxes/{id}/guest/{*path}", For::User),
     ("POST", "/v1/sandboxes/{id}/fork", For::User),
     ("POST", "/v1/sandboxes/{id}/pause", For::User),
+    ("GET", "/v1/sandboxes/{id}/jobs", For::User),
     ("GET", "/v1/sandboxes/{id}/ports/{port}", For::User),
     ("GET", "/v1/sandboxes/{id}/reachability", For::User),
     ("POST", "/v1/sandboxes/{id}/recreate", For::User),
@@ -59,6 +60,7 @@ const ROUTES: [(&str, &str, For); 46] = [
     ("POST", "/node/v1/jobs/{id}/started", For::Node),
     ("POST", "/node/v1/poll", For::Node),
     ("POST", "/node/v1/register", For::Node),
+    ("POST", "/node/v1/sandboxes/{id}/execs", For::Node),
     ("POST", "/node/v1/sandboxes/{id}/report", For::Node),
     ("POST", "/node/v1/snapshots/{id}/removed", For::Node),
     ("POST", "/node/v1/usage", For::Node),

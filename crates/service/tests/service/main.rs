@@ -6,6 +6,7 @@
 
 mod capacity;
 mod deaths;
+mod execs;
 mod files;
 mod life;
 mod loops;

@@ -10,6 +10,7 @@
 mod breaks;
 mod cluster;
 mod db;
+mod execs;
 mod files;
 mod full;
 mod group;
@@ -141,6 +142,11 @@ conformance! {
         sandboxes_of_a_silent_or_forgotten_node_are_found
         sandboxes_that_are_over_go_with_their_events
         what_a_sandbox_used_is_kept_for_a_time_and_only_as_its_node_says
+    }
+    execs {
+        a_command_is_written_once_and_ended_once
+        what_was_run_is_listed_newest_first_page_by_page
+        old_commands_of_a_sandbox_go_with_their_events_and_those_of_others_stay
     }
     random {
         any_sequence_of_moves_keeps_row_events_and_queue_in_step
