@@ -104,10 +104,15 @@ async fn what_is_written_to_the_private_connection_ends_the_interpreter_and_noth
         assert!(value(&told).contains(why), "{code}: {told:?}");
         assert_eq!(python(&served, "1").await.results[0]["text"], "1");
     }
-    // It can end its own execution before its time, which harms nobody.
+    // It can end its own execution before its time, and what its context says may then come late. Others
+    // do not notice, and a new start of it ends that.
     let told = python(&served, "import os; os.write(64, b'{\"end\":{}}\\n')").await;
     assert!(told.errors.is_empty());
     python(&served, "1").await;
+    let list = served.code("GET", "/contexts", "").await.json();
+    let id = list[0]["id"].as_str().unwrap().to_owned();
+    let restarted = served.code("POST", &format!("/contexts/{id}/restart"), "").await;
+    assert_eq!(restarted.status, 200);
     assert_eq!(python(&served, "2").await.results[0]["text"], "2");
     served.destroy().await;
 }

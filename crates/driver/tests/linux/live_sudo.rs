@@ -88,7 +88,8 @@ async fn a_signal_for_sudo_reaches_the_command_and_without_sudo_there_is_no_comm
         until grep -qs '^sleep$' /proc/[0-9]*/comm; do sleep 0.02; done; kill -9 $!";
     let (seen, _) = served.sh(script).await;
     let pid_ns = seen.lines().next().unwrap_or_default().to_owned();
-    let alone = until(|| processes_in(&pid_ns).len() == 1).await;
+    // The guest, and the process that stands ready.
+    let alone = until(|| processes_in(&pid_ns).len() == 2).await;
     assert!(alone, "{:?}", processes_in(&pid_ns));
     served.destroy().await;
 }
