@@ -17,6 +17,7 @@ mod log;
 mod node;
 mod pool;
 mod sandbox;
+mod secret;
 mod send;
 mod sse;
 

@@ -13,7 +13,7 @@
 //! This room must never know the database, the state machines or the kernel. It imports no other
 //! room. It never blocks, and it never reads more from a peer than a named constant allows.
 //!
-//! Reading order: [`routes`], [`job`], [`sandbox`], [`log`], [`artifact`], [`blob`], [`event`], [`node`],
+//! Reading order: [`routes`], [`job`], [`sandbox`], [`secret`], [`log`], [`artifact`], [`blob`], [`event`], [`node`],
 //! [`health`], [`error`], [`attach`], then [`client`].
 
 pub mod artifact;
@@ -29,6 +29,7 @@ pub mod log;
 pub mod node;
 pub mod routes;
 pub mod sandbox;
+pub mod secret;
 
 pub use client::{Client, ClientError, Endpoint};
 pub use error::{Code, ErrorBody};

@@ -14,6 +14,7 @@ use crate::encoding::{self, BadData, Encoding};
 use crate::job::{Enforced, FileInput, LimitsAsked, RetryAsked, StateName, StreamReport, Usage};
 use crate::log::StreamName;
 use crate::sandbox::SandboxStateName;
+use crate::secret::SecretUse;
 
 /// A node says that it is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -228,6 +229,9 @@ pub struct SandboxWorkSpec {
     /// Commands and files may be asked for as its own root.
     #[serde(default)]
     pub allow_root: bool,
+    /// Secrets that it uses; their values are asked for when they are needed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
 }
 
 /// What has become of a sandbox.
@@ -316,6 +320,9 @@ pub struct LeaseSpec {
     /// The one node that may run it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// Secrets that it uses; their values are asked for when they are needed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
 }
 
 /// A sandbox is ready; the command is let go when this is acknowledged.

@@ -30,6 +30,14 @@ pub const SANDBOX_RESUME: &str = "/v1/sandboxes/{id}/resume";
 pub const SANDBOX_CONNECT: &str = "/v1/sandboxes/{id}/connect";
 /// `GET` reads what happened to a sandbox.
 pub const SANDBOX_EVENTS: &str = "/v1/sandboxes/{id}/events";
+/// `POST` makes a secret, `GET` lists them.
+pub const SECRETS: &str = "/v1/secrets";
+/// `GET` answers what is known of a secret, `DELETE` deletes it.
+pub const SECRET: &str = "/v1/secrets/{name}";
+/// `POST` gives a secret a new value.
+pub const SECRET_VERSIONS: &str = "/v1/secrets/{name}/versions";
+/// `GET` reads what happened to a secret, and who used it.
+pub const SECRET_EVENTS: &str = "/v1/secrets/{name}/events";
 /// `POST` takes bytes and answers their digest, to be named by a job's `files`.
 pub const BLOBS: &str = "/v1/blobs";
 
@@ -51,6 +59,10 @@ pub const NODE_JOB_RELEASE: &str = "/node/v1/jobs/{id}/release";
 pub const NODE_JOB_ARTIFACTS: &str = "/node/v1/jobs/{id}/artifacts";
 /// `POST`: a node says what has become of a sandbox.
 pub const NODE_SANDBOX_REPORT: &str = "/node/v1/sandboxes/{id}/report";
+/// `POST`: a node asks for the secrets of a job.
+pub const NODE_JOB_SECRETS: &str = "/node/v1/jobs/{id}/secrets";
+/// `POST`: a node asks for the secrets of a sandbox.
+pub const NODE_SANDBOX_SECRETS: &str = "/node/v1/sandboxes/{id}/secrets";
 /// `GET`: a node fetches an input file.
 pub const NODE_BLOB: &str = "/node/v1/blobs/{digest}";
 

@@ -7,6 +7,7 @@ pub(crate) mod fetch;
 pub(crate) mod job;
 pub(crate) mod run;
 pub(crate) mod sandbox;
+pub(crate) mod secret;
 pub(crate) mod streams;
 pub(crate) mod table;
 pub(crate) mod units;

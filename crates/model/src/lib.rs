@@ -18,4 +18,5 @@ pub mod node;
 pub mod points;
 pub mod sandbox;
 pub mod sandbox_spec;
+pub mod secret;
 pub mod spec;

@@ -2,6 +2,7 @@
 
 use crate::id::NodeId;
 use crate::limits;
+use crate::secret::{SecretUse, check_uses};
 use crate::spec::{
     AskedLimits, Findings, Invalid, check_env_names, check_limits, check_profile, check_root,
 };
@@ -36,6 +37,9 @@ pub struct SandboxSpec {
     pub queue_timeout_ms: u64,
     /// The only node that may take it.
     pub node: Option<NodeId>,
+    /// Secrets that it uses.
+    #[serde(default)]
+    pub secrets: Vec<SecretUse>,
 }
 
 /// What happens to a sandbox when its time to live is over.
@@ -87,6 +91,7 @@ impl SandboxSpec {
         check_env(&self.env, &mut found);
         check_limits(&self.limits, &mut found);
         check_root(self.root.as_deref(), &mut found);
+        check_uses(&self.secrets, &self.env, &mut found);
         check_name(self.name.as_deref(), &mut found);
         check_metadata(metadata, &mut found);
         let (wait, most) = (self.queue_timeout_ms, limits::TIMEOUT_MAX_MS);
@@ -162,6 +167,7 @@ mod tests {
             auto_resume: false,
             queue_timeout_ms: 1000,
             node: None,
+            secrets: Vec::new(),
         }
     }
 

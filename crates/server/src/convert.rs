@@ -2,4 +2,5 @@
 
 pub(crate) mod from_wire;
 pub(crate) mod sandbox;
+pub(crate) mod secret;
 pub(crate) mod to_wire;

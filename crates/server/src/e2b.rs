@@ -22,6 +22,7 @@ pub(crate) mod places;
 mod proxy;
 mod query;
 pub(crate) mod refusal;
+mod secret;
 mod wire;
 
 use std::panic::AssertUnwindSafe;

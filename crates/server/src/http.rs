@@ -10,6 +10,7 @@ pub(crate) mod job;
 pub(crate) mod log;
 pub(crate) mod openapi;
 pub(crate) mod sandbox;
+pub(crate) mod secret;
 
 use api::Code;
 use axum::Router;
@@ -57,6 +58,10 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(sandbox::resume))
         .routes(paths!(sandbox::connect))
         .routes(paths!(sandbox::events))
+        .routes(paths!(secret::create, secret::list))
+        .routes(paths!(secret::get, secret::delete))
+        .routes(paths!(secret::rotate))
+        .routes(paths!(secret::events))
         .routes(paths!(node_api::register))
         .routes(paths!(node_api::heartbeat))
         .routes(paths!(node_api::poll))
@@ -66,6 +71,8 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(node_api::release))
         .routes(paths!(node_api::artifact))
         .routes(paths!(node_api::sandbox_report))
+        .routes(paths!(node_api::job_secrets))
+        .routes(paths!(node_api::sandbox_secrets))
         .routes(paths!(node_api::blob))
         .routes(paths!(health::healthz))
         .routes(paths!(health::readyz))

@@ -13,7 +13,7 @@
 //!
 //! Reading order: `ctx`, `error`, `change` (decide and write), `job`, `create`, `poll` and `wake` (how
 //! work finds a node), `report` (what nodes say), `lose` (when they say nothing), `sandbox` (those that
-//! live on, by the same means), `loops`.
+//! live on, by the same means), `secret` over `seal`, `loops`.
 
 mod artifact;
 mod blob;
@@ -33,6 +33,8 @@ mod output;
 mod poll;
 mod report;
 mod sandbox;
+mod seal;
+mod secret;
 mod wake;
 
 pub use crate::artifact::NewArtifact;
@@ -49,6 +51,8 @@ pub use crate::report::{Finished, Report, Started};
 pub use crate::sandbox::{
     SandboxAsk, SandboxLife, SandboxPage, SandboxRef, SandboxSaid, SandboxWork, sandbox_life_ms,
 };
+pub use crate::seal::{KeyError, MasterKey, MasterKeys, SecretValue};
+pub use crate::secret::{NewSecret, SecretGiven, SecretPage};
 pub use model::event::Event;
 pub use model::spec::Invalid;
 pub use store::artifact::ArtifactRow;
@@ -56,12 +60,14 @@ pub use store::blob::{Blobs, Written};
 pub use store::job::JobRow;
 pub use store::output::Segment;
 pub use store::sandbox::{SandboxFilter, SandboxRow};
+pub use store::secret::SecretRow;
 
 use crate::create::Room;
 use crate::loops::Watch;
+use crate::secret::KeySource;
 use crate::wake::Wake;
 use std::sync::atomic::AtomicU8;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use store::Store;
 
 /// Everything that can be asked. Clones are the same service.
@@ -87,6 +93,8 @@ struct Inner {
     /// Held while a blob's file and its row are made to agree: else who sends a blob again while the old
     /// one is removed is told to send it once more.
     blob_gate: tokio::sync::Mutex<()>,
+    key_source: OnceLock<KeySource>,
+    keys: tokio::sync::OnceCell<Arc<MasterKeys>>,
 }
 
 /// Where the looking through blobs starts: eight of 256 parts an hour.
@@ -116,6 +124,8 @@ impl Service {
             watch,
             sweep: AtomicU8::new(first_part(clock_now)),
             blob_gate: tokio::sync::Mutex::default(),
+            key_source: OnceLock::new(),
+            keys: tokio::sync::OnceCell::new(),
         };
         Service {
             inner: Arc::new(inner),

@@ -9,7 +9,7 @@
 
 pub(crate) mod change;
 mod create;
-mod report;
+pub(crate) mod report;
 pub(crate) mod work;
 
 pub use create::SandboxAsk;

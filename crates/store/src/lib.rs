@@ -26,6 +26,7 @@ mod postgres;
 pub mod prune;
 pub mod queue;
 pub mod sandbox;
+pub mod secret;
 mod sqlite;
 pub mod upload;
 mod work;

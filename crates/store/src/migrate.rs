@@ -7,10 +7,12 @@ use crate::StoreError;
 const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0001_init.sql"),
     include_str!("../migrations/sqlite/0002_sandbox.sql"),
+    include_str!("../migrations/sqlite/0006_secret.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
     include_str!("../migrations/postgres/0002_sandbox.sql"),
+    include_str!("../migrations/postgres/0006_secret.sql"),
 ];
 
 /// The version that this program knows.

@@ -4,6 +4,7 @@ use crate::cli::args::{SandboxArgs, SandboxCommand, SandboxNew};
 use crate::cli::failure::Failure;
 use crate::cli::job::{clauses, row, when};
 use crate::cli::run::variables;
+use crate::cli::secret::uses;
 use crate::cli::table;
 use crate::cli::units;
 use api::Code;
@@ -111,6 +112,7 @@ async fn create(client: &Client, new: SandboxNew) -> Result<SandboxView, Failure
         name: new.name,
         metadata: variables("--metadata", &new.metadata)?,
         env: variables("--env", &new.env)?,
+        secrets: uses(&new.secret)?,
         limits: LimitsAsked {
             cpu_millis: new.cpu,
             memory_bytes: new.memory,

@@ -21,6 +21,7 @@ use service::{Ctx, SandboxFilter, SandboxRow};
 use super::measure;
 use super::query::List;
 use super::refusal::Refusal;
+use super::secret;
 use super::wire::{self, Change, NewSandbox, Refresh, TEMPLATES, Timeout};
 use crate::App;
 use crate::extract::{self, Key};
@@ -28,7 +29,7 @@ use crate::extract::{self, Key};
 /// How long a request waits for a node. The clients themselves wait for 60 s.
 const WAIT: Duration = Duration::from_secs(50);
 /// Where the next page begins.
-const NEXT_TOKEN: HeaderName = HeaderName::from_static("x-next-token");
+pub(super) const NEXT_TOKEN: HeaderName = HeaderName::from_static("x-next-token");
 
 type Answered = Result<Response, Refusal>;
 
@@ -48,6 +49,11 @@ pub(crate) fn router(app: App) -> Router {
         .route("/sandboxes/{id}/metrics", get(metrics))
         .route("/sandboxes/{id}/logs", get(logs))
         .route("/v2/sandboxes/{id}/logs", get(logs_v2))
+        .route("/secrets", post(secret::create).get(secret::list))
+        .route(
+            "/secrets/{id}",
+            get(secret::get).post(secret::update).delete(secret::delete),
+        )
         .route("/templates/aliases/{alias}", get(alias))
         .route("/templates/{id}", delete(delete_template))
         .fallback(async || Refusal::not_here("this route"))
@@ -378,7 +384,7 @@ impl<S: Send + Sync> FromRequestParts<S> for CreateKey {
 
 /// A JSON body in which what we do not know is passed over; none at all is an empty one.
 #[derive(Debug)]
-struct Lenient<T>(T);
+pub(super) struct Lenient<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Lenient<T> {
     type Rejection = Refusal;

@@ -112,6 +112,7 @@ impl NewSandbox {
                 auto_resume: self.auto_resume.is_some_and(|resume| resume.enabled),
                 queue_timeout_ms: limits::SANDBOX_QUEUE_DEFAULT_MS,
                 node: None,
+                secrets: Vec::new(),
             },
             metadata,
             ttl_ms: ms(self.timeout.unwrap_or(TIMEOUT_DEFAULT_S)),

@@ -15,7 +15,7 @@ enum For {
     Node,
 }
 
-const ROUTES: [(&str, &str, For); 33] = [
+const ROUTES: [(&str, &str, For); 41] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/metrics", For::User),
     ("GET", "/openapi.json", For::User),
@@ -39,6 +39,14 @@ const ROUTES: [(&str, &str, For); 33] = [
     ("POST", "/v1/sandboxes/{id}/pause", For::User),
     ("POST", "/v1/sandboxes/{id}/resume", For::User),
     ("POST", "/v1/sandboxes/{id}/timeout", For::User),
+    ("GET", "/v1/secrets", For::User),
+    ("POST", "/v1/secrets", For::User),
+    ("GET", "/v1/secrets/{name}", For::User),
+    ("DELETE", "/v1/secrets/{name}", For::User),
+    ("GET", "/v1/secrets/{name}/events", For::User),
+    ("POST", "/v1/secrets/{name}/versions", For::User),
+    ("POST", "/node/v1/jobs/{id}/secrets", For::Node),
+    ("POST", "/node/v1/sandboxes/{id}/secrets", For::Node),
     ("GET", "/node/v1/blobs/{digest}", For::Node),
     ("POST", "/node/v1/heartbeat", For::Node),
     ("PUT", "/node/v1/jobs/{id}/artifacts", For::Node),

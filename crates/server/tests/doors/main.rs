@@ -11,4 +11,5 @@ mod auth;
 mod bad_input;
 mod life;
 mod sandbox;
+mod secret;
 mod world;

@@ -57,7 +57,7 @@ impl Service {
     pub async fn sandbox_create(
         &self,
         ctx: &Ctx,
-        ask: SandboxAsk,
+        mut ask: SandboxAsk,
         idempotency: Option<Idempotency>,
     ) -> Result<SandboxRow, Error> {
         ctx.only_user()?;
@@ -67,6 +67,7 @@ impl Service {
         }
         self.check_capacity(&ask.spec.limits, ask.spec.node.as_ref())
             .await?;
+        self.pin_secrets(ctx, &mut ask.spec.secrets).await?;
         let parked = self
             .wake()
             .take_parked(For::Sandboxes, ask.spec.node.as_ref());

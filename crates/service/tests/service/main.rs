@@ -15,6 +15,7 @@ mod prune;
 mod report;
 mod sandbox_nodes;
 mod sandboxes;
+mod secrets;
 
 use model::enforcement::StreamReport;
 use model::id::{JobId, NodeId, TenantId};
@@ -183,6 +184,7 @@ fn spec() -> JobSpec {
         retry: Retry { max_attempts: 1 },
         queue_timeout_ms: None,
         node: None,
+        secrets: Vec::new(),
     }
 }
 

@@ -34,6 +34,7 @@ fn spec() -> SandboxSpec {
         auto_resume: true,
         queue_timeout_ms: 1000,
         node: None,
+        secrets: Vec::new(),
     }
 }
 
