@@ -132,7 +132,7 @@ fn the_value_is_in_no_file_of_the_state_and_in_no_answer() {
     assert!(job.to_string().contains("[secret token]"), "{job}");
     let id = job["job"]["id"]
         .as_str()
-        .or(job["id"].as_str())
+        .or_else(|| job["id"].as_str())
         .expect("an id")
         .to_owned();
     // A program that is not there, whose name is the value.

@@ -3,7 +3,7 @@
 use crate::cli::failure::Failure;
 use crate::private::random_name;
 use api::Code;
-use service::{KeyError, MasterKey, MasterKeys, SecretValue};
+use service::{KeyError, MasterKey, MasterKeys, SecretValue, Service};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -200,10 +200,13 @@ fn from_command(words: &[String]) -> Result<SecretValue, KeyError> {
     text.map_err(failed)
 }
 
-/// What a person is told of a key that cannot be used.
-pub(crate) fn failure(error: &service::Error) -> Failure {
-    let code = Code::parse(error.code()).unwrap_or(Code::Internal);
-    Failure::new(code, error.to_string())
+/// Gets the keys before anybody is served, and says what is wrong with them to whoever starts the server.
+pub(crate) async fn ready(service: &Service) -> Result<(), Failure> {
+    let said = |error: service::Error| {
+        let code = Code::parse(error.code()).unwrap_or(Code::Internal);
+        Failure::new(code, error.to_string())
+    };
+    service.secrets_ready().await.map_err(said)
 }
 
 #[cfg(test)]

@@ -37,8 +37,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let _locked = state.lock_server()?;
     let points = points_from(std::env::var("COFFERDAM_DIE_AT").ok());
     let service = compose::service(&state, points.clone())?;
-    let ready = service.secrets_ready().await;
-    ready.map_err(|error| keys::failure(&error))?;
+    keys::ready(&service).await?;
     let node_id = state.own_node()?;
     let _node_locked = state.lock_node(&node_id)?;
     let host = Host::probe();
