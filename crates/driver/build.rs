@@ -1,4 +1,4 @@
-//! Builds the launcher and the guest as static programs, so that the driver can carry both inside.
+//! Builds the launcher, the guest and sudo as static programs, so that the driver can carry both inside.
 //!
 //! Cargo cannot yet depend on another package's binary for another profile, so this calls cargo. The
 //! programs share one target directory of their own, whatever profile the driver is built in: they
@@ -15,7 +15,11 @@ fn main() {
     let target = variable("TARGET");
     let directory = target_directory().join("programs");
     build(&root, &target, &directory);
-    for (program, variable) in [("jail", "JAIL_PROGRAM"), ("guest", "GUEST_PROGRAM")] {
+    for (program, variable) in [
+        ("jail", "JAIL_PROGRAM"),
+        ("guest", "GUEST_PROGRAM"),
+        ("sudo", "SUDO_PROGRAM"),
+    ] {
         let path = directory.join(&target).join("program").join(program);
         println!("cargo::rustc-env={variable}={}", path.display());
     }

@@ -137,10 +137,19 @@ impl Place {
     /// Starts a server here, and waits until it answers.
     pub fn up(&self, args: &[&str], env: &[(&str, &str)]) -> Server {
         let mut command = self.command(&["up", "--no-listen"]);
-        command
-            .args(args)
-            .envs(env.iter().copied())
-            .stderr(Stdio::piped());
+        command.args(args).envs(env.iter().copied());
+        self.serve(command)
+    }
+
+    /// The same, listening on this address too.
+    pub fn up_at(&self, address: &str, args: &[&str]) -> Server {
+        let mut command = self.command(&["up", "--listen", address]);
+        command.args(args);
+        self.serve(command)
+    }
+
+    fn serve(&self, mut command: Command) -> Server {
+        command.stderr(Stdio::piped());
         let mut child = command.spawn().expect("the server starts");
         let stderr = child.stderr.take().expect("a pipe");
         let log = std::thread::spawn(move || {

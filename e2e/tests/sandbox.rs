@@ -9,8 +9,12 @@ const FAKE: [&str; 4] = ["--driver", "fake", "--spares", "0"];
 
 /// One request; nothing when the server is gone.
 fn ask(place: &Place, method: &str, path: &str, body: &str) -> Value {
+    ask_at(place, method, &format!("/v1/sandboxes{path}"), body)
+}
+
+fn ask_at(place: &Place, method: &str, path: &str, body: &str) -> Value {
     let request = format!(
-        "{method} /v1/sandboxes{path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
@@ -53,7 +57,45 @@ fn scenario(place: &Place, server: &mut Server) -> Vec<String> {
     tell(1, "POST", "/pause");
     tell(1, "POST", "/resume");
     tell(2, "DELETE", "");
+    if let Some(id) = known.first() {
+        copy_and_begin(place, server, id);
+    }
     known
+}
+
+/// One is copied, another begins with the copy, and the copy is given up.
+fn copy_and_begin(place: &Place, server: &mut Server, id: &str) {
+    let copy = ask(place, "POST", &format!("/{id}/snapshots?wait=30s"), "{}");
+    let Some(copy) = copy["id"].as_str() else {
+        return;
+    };
+    let begun = ask(
+        place,
+        "POST",
+        "?wait=30s",
+        &format!(r#"{{"snapshot":"{copy}"}}"#),
+    );
+    if let Some(id) = begun["id"].as_str() {
+        ask(place, "DELETE", &format!("/{id}?wait=30s"), "");
+    }
+    ask_at(place, "DELETE", &format!("/v1/snapshots/{copy}"), "");
+    until(|| server.has_ended() || layers(place).is_empty());
+}
+
+/// Snapshots that are not gone.
+fn snapshots(place: &Place) -> Vec<Value> {
+    let list = ask_at(place, "GET", "/v1/snapshots", "");
+    list["snapshots"].as_array().cloned().unwrap_or_default()
+}
+
+/// What is on the disk of snapshots, of any node.
+fn layers(place: &Place) -> Vec<std::path::PathBuf> {
+    let dirs = |path: std::path::PathBuf| {
+        let entries = std::fs::read_dir(path).into_iter().flatten();
+        entries.filter_map(|entry| Some(entry.ok()?.path()))
+    };
+    let nodes = dirs(place.state().join("nodes")).chain(dirs(place.state()));
+    nodes.flat_map(|node| dirs(node.join("layers"))).collect()
 }
 
 fn check(place: &Place, known: &[String], point: &str) {
@@ -74,8 +116,18 @@ fn check(place: &Place, known: &[String], point: &str) {
     if let Some(state) = known.first().and_then(|id| found.get(id)) {
         assert_eq!(state, "ready", "{point}");
     }
+    let is_saving = |one: &Value| one["state"] == "saving";
+    assert!(
+        until(|| !snapshots(place).iter().any(is_saving)),
+        "{point}: {:?}",
+        snapshots(place)
+    );
     for id in found.keys() {
         ask(place, "DELETE", &format!("/{id}"), "");
+    }
+    for one in snapshots(place) {
+        let id = one["id"].as_str().unwrap_or_default();
+        ask_at(place, "DELETE", &format!("/v1/snapshots/{id}"), "");
     }
     assert!(
         until(|| are_all(place, &["destroyed", "failed"])),
@@ -86,6 +138,12 @@ fn check(place: &Place, known: &[String], point: &str) {
         until(|| left_behind(place).is_empty()),
         "{point}: {:?}",
         left_behind(place)
+    );
+    assert!(
+        until(|| snapshots(place).is_empty() && layers(place).is_empty()),
+        "{point}: {:?} {:?}",
+        snapshots(place),
+        layers(place)
     );
 }
 
@@ -109,6 +167,11 @@ fn a_server_killed_at_every_write_point_loses_no_sandbox_and_leaves_none() {
         "node.sandbox_recorded",
         "node.sandbox_reported",
         "node.sandbox_started",
+        "node.snapshot_begun",
+        "node.snapshot_named",
+        "node.snapshot_removed",
+        "node.snapshot_saved",
+        "node.snapshot_thawed",
         "store.after_commit",
         "store.before_commit",
     ];
@@ -120,6 +183,67 @@ fn a_server_killed_at_every_write_point_loses_no_sandbox_and_leaves_none() {
         drop(server);
         let restarted = place.up(&FAKE, &[]);
         check(&place, &known, point);
+        drop(restarted);
+    }
+    println!("killed at {} points", points.len());
+}
+
+/// What was run in a sandbox, as it is on record: the scripts, and how many have an end.
+fn record(place: &Place, id: &str) -> (Vec<String>, usize) {
+    let page = ask(place, "GET", &format!("/{id}/jobs"), "");
+    let jobs = page["jobs"].as_array().cloned().unwrap_or_default();
+    let script = |job: &Value| job["asked"]["argv"][2].as_str().map(str::to_owned);
+    let ended = jobs.iter().filter(|job| job["end"]["how"] == "exited");
+    (jobs.iter().filter_map(script).collect(), ended.count())
+}
+
+/// Three commands, one after the other; gives those that were answered.
+fn commands(place: &Place, server: &mut Server) -> Option<(String, Vec<String>)> {
+    let id = create(place)?;
+    let inside = Inside::new(place, &id);
+    let scripts = (0..3).map(|n| format!("print={n}"));
+    let answered = scripts.filter(|script| inside.try_start(script).contains("exitCode"));
+    let answered: Vec<String> = answered.collect();
+    until(|| server.has_ended() || record(place, &id).1 == answered.len());
+    Some((id, answered))
+}
+
+#[test]
+fn what_was_run_is_on_record_once_wherever_the_server_is_killed() {
+    let place = Place::new();
+    let mut server = place.up(&FAKE, &[("COFFERDAM_DIE_AT", "trace")]);
+    commands(&place, &mut server);
+    let points = visited(&server.end().1);
+    for name in ["node.execs_written#1", "node.execs_told#1"] {
+        assert!(points.iter().any(|point| point == name), "{points:?}");
+    }
+    for point in &points {
+        let place = Place::new();
+        let mut server = place.up(&FAKE, &[("COFFERDAM_DIE_AT", point)]);
+        let known = commands(&place, &mut server);
+        drop(server);
+        let restarted = place.up(&FAKE, &[]);
+        if let Some((id, mut answered)) = known {
+            let all = until(|| {
+                let (scripts, ended) = record(&place, &id);
+                let has = |script: &String| scripts.contains(script);
+                answered.iter().all(has) && ended >= answered.len()
+            });
+            let (mut scripts, ended) = record(&place, &id);
+            assert!(
+                all,
+                "{point}: {answered:?} were answered, {scripts:?} are on record"
+            );
+            answered.extend(scripts.clone());
+            answered.sort();
+            answered.dedup();
+            scripts.sort();
+            assert_eq!(
+                (&scripts, scripts.len()),
+                (&answered, ended),
+                "{point}: each once"
+            );
+        }
         drop(restarted);
     }
     println!("killed at {} points", points.len());
@@ -159,6 +283,13 @@ impl Inside<'_> {
 
     /// The events of a command, as they came.
     fn start(&self, script: &str) -> String {
+        let answer = self.try_start(script);
+        assert!(answer.contains("event"), "{answer}");
+        answer
+    }
+
+    /// The same; nothing when the server is gone.
+    fn try_start(&self, script: &str) -> String {
         let message = serde_json::json!({
             "process": { "cmd": "/bin/sh", "args": ["-c", script] },
             "stdin": false,
@@ -166,14 +297,8 @@ impl Inside<'_> {
         let message = message.to_string();
         // The head of a frame is no flags and a length; this one's bytes are text.
         let frame = format!("\0\0\0\u{1}\0{message:<256}");
-        let (status, answer) = self.ask(
-            "POST",
-            "/process.Process/Start",
-            "application/connect+json",
-            &frame,
-        );
-        assert_eq!(status, 200, "{answer}");
-        answer
+        let kind = "application/connect+json";
+        self.ask("POST", "/process.Process/Start", kind, &frame).1
     }
 }
 

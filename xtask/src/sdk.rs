@@ -14,6 +14,9 @@ use crate::say;
 /// From PyPI, the newest first. The older one speaks the first version of the control plane.
 const PYTHON: [&str; 2] = ["2.63.0", "2.45.1"];
 
+/// The client of the code interpreter, beside the newest of them: it takes none before 2.55.1.
+const CODE_INTERPRETER: &str = "2.11.5";
+
 /// From npm, the newest first.
 const JAVASCRIPT: [&str; 2] = ["2.51.0", "2.39.0"];
 
@@ -56,7 +59,12 @@ fn tried(language: &str, version: &str, installed: Result<PathBuf>) -> Option<Pa
 
 fn python(dir: &Path, version: &str) -> Result<PathBuf> {
     let python = dir.join("bin/python");
-    let wanted = format!("import importlib.metadata as m; assert m.version('e2b') == '{version}'");
+    let code = (version == PYTHON[0]).then_some(CODE_INTERPRETER);
+    let is = |package: &str, version: &str| {
+        format!("import importlib.metadata as m; assert m.version('{package}') == '{version}'\n")
+    };
+    let code_too = code.map(|code| is("e2b-code-interpreter", code));
+    let wanted = is("e2b", version) + &code_too.unwrap_or_default();
     if process::succeeds(command(&python).args(["-c", &wanted])) {
         return Ok(python);
     }
@@ -68,7 +76,12 @@ fn python(dir: &Path, version: &str) -> Result<PathBuf> {
         "--quiet",
         "--disable-pip-version-check",
     ];
-    process::run(command(&python).args(pip).arg(format!("e2b=={version}")))?;
+    process::run(
+        command(&python)
+            .args(pip)
+            .arg(format!("e2b=={version}"))
+            .args(code.map(|code| format!("e2b-code-interpreter=={code}"))),
+    )?;
     Ok(python)
 }
 

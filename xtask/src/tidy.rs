@@ -65,6 +65,8 @@ pub(crate) struct Tree {
     files: Vec<File>,
     /// `Cargo.lock`, which names the crates of every platform.
     lock: String,
+    /// The names of the crates that are compiled on this machine.
+    built: Vec<String>,
     packages: Vec<Package>,
 }
 
@@ -74,6 +76,7 @@ impl Tree {
             root: root.to_owned(),
             files: sources(root)?,
             lock: fs::read_to_string(root.join("Cargo.lock")).context("cannot read Cargo.lock")?,
+            built: workspace::built(root)?,
             packages: workspace::packages(root)?,
         })
     }

@@ -84,6 +84,23 @@ pub(crate) fn packages(root: &Path) -> Result<Vec<Package>> {
     Ok(convert(root, &metadata))
 }
 
+/// The names of all crates that a build on this machine compiles.
+pub(crate) fn built(root: &Path) -> Result<Vec<String>> {
+    let output = process::cargo(root)
+        .args(["tree", "--workspace", "--locked", "--edges", "all"])
+        .args(["--prefix", "none", "--format", "{p}"])
+        .output()
+        .context("cannot start cargo tree")?;
+    let text = String::from_utf8(output.stdout).context("cargo tree does not print text")?;
+    let names = text.lines().filter_map(|line| line.split(' ').next());
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    if !output.status.success() || names.is_empty() {
+        let why = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(anyhow::anyhow!("cargo tree fails: {why}"));
+    }
+    Ok(names)
+}
+
 fn convert(root: &Path, metadata: &Metadata) -> Vec<Package> {
     metadata
         .packages

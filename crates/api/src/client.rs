@@ -8,9 +8,10 @@
 mod artifact;
 mod attach;
 mod blob;
-mod body;
+pub(crate) mod body;
 mod endpoint;
 mod error;
+mod guest;
 mod health;
 mod job;
 mod log;
@@ -19,6 +20,7 @@ mod pool;
 mod sandbox;
 mod secret;
 mod send;
+mod snapshot;
 mod sse;
 
 use std::sync::Arc;

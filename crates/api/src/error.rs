@@ -150,7 +150,8 @@ codes! {
         "use a method named in the Allow header";
     /// The route needs an upgraded connection.
     UpgradeRequired = "upgrade_required", 426, false, 125,
-        "send `Connection: Upgrade` and `Upgrade: cofferdam-attach`";
+        "send `Connection: Upgrade` and the `Upgrade` of the route: `cofferdam-attach` for a job, \
+         `cofferdam-tunnel` for a port";
 
     // What is, contradicts what is asked.
     /// The state of the thing does not allow this.
@@ -171,9 +172,26 @@ codes! {
     /// The sandbox is over, or is being taken away.
     SandboxGone = "sandbox_gone", 410, false, 125,
         "create a new sandbox; its record says why this one ended";
+    /// The sandbox could not be copied.
+    SnapshotFailed = "snapshot_failed", 409, false, 125,
+        "the message says what its node lacks; the sandbox runs on as it was";
+    /// Too many snapshots stand on each other.
+    SnapshotTooDeep = "snapshot_too_deep", 409, false, 125,
+        "begin again with a sandbox that stands on fewer snapshots, and copy what is needed into it";
     /// The job has no streams to attach to.
     NotAttachable = "not_attachable", 409, false, 125,
         "create the job with `attach`, and attach before it ends; its log has what it wrote";
+
+    // What is inside a sandbox.
+    /// The guest of the sandbox says no.
+    GuestRefused = "guest_refused", 422, false, 125,
+        "the message is from inside the sandbox: check the path, the process and the user that it names";
+    /// The guest of the sandbox does not answer, or not as a guest does.
+    GuestUnavailable = "guest_unavailable", 502, true, 125,
+        "try again; if it stays so, something in the sandbox broke it: create a new one";
+    /// Nobody listens at the port in the sandbox.
+    PortClosed = "port_closed", 502, true, 125,
+        "start the program that listens there, or wait until it does; only the sandbox's own loopback counts";
 
     // Not now.
     /// Too many jobs wait.

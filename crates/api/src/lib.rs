@@ -1,5 +1,5 @@
 //! What the outside sees: the wire types of every route, the table of stable error codes, the
-//! framing of an attached job, and the typed client.
+//! framing of an attached job, the typed client, and a client for the guest of a sandbox.
 //!
 //! Enters: JSON that a stranger wrote. Leaves: typed values, or an error with a stable code.
 //! Everybody who speaks to a server reads this room and nothing else: the command line, the node
@@ -13,8 +13,8 @@
 //! This room must never know the database, the state machines or the kernel. It imports no other
 //! room. It never blocks, and it never reads more from a peer than a named constant allows.
 //!
-//! Reading order: [`routes`], [`job`], [`sandbox`], [`secret`], [`log`], [`artifact`], [`blob`], [`event`], [`node`],
-//! [`health`], [`error`], [`attach`], then [`client`].
+//! Reading order: [`routes`], [`job`], [`sandbox`], [`snapshot`], [`secret`], [`log`], [`artifact`], [`blob`],
+//! [`event`], [`exec`], [`node`], [`health`], [`error`], [`attach`], [`guest`], then [`client`].
 
 pub mod artifact;
 pub mod attach;
@@ -23,6 +23,8 @@ pub mod client;
 pub mod encoding;
 pub mod error;
 pub mod event;
+pub mod exec;
+pub mod guest;
 pub mod health;
 pub mod job;
 pub mod log;
@@ -30,6 +32,7 @@ pub mod node;
 pub mod routes;
 pub mod sandbox;
 pub mod secret;
+pub mod snapshot;
 
 pub use client::{Client, ClientError, Endpoint};
 pub use error::{Code, ErrorBody};

@@ -91,6 +91,9 @@ pub struct NodeHeartbeat {
     /// One that was ready or paused and is not named for a minute has failed.
     #[serde(default)]
     pub sandboxes: Vec<SandboxRef>,
+    /// The snapshots of which it has bytes, half ones too; at most 4096.
+    #[serde(default)]
+    pub snapshots: Vec<String>,
 }
 
 /// The leases are renewed.
@@ -111,6 +114,43 @@ pub struct NodeHeartbeatAnswer {
     /// Sandboxes that are no longer this node's: take them away, and report nothing.
     #[serde(default)]
     pub stale_sandboxes: Vec<SandboxRef>,
+    /// Snapshots whose bytes are to be removed, told before or not; then report `removed`.
+    #[serde(default)]
+    pub remove_snapshots: Vec<String>,
+}
+
+/// What sandboxes of a node used. May get lost.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeUsage {
+    /// At most 1,000; what is said of a sandbox that this node has not is passed over.
+    pub sandboxes: Vec<SandboxUsed>,
+}
+
+/// What one sandbox used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxUsed {
+    /// The sandbox.
+    pub sandbox_id: String,
+    /// The oldest first; at most 32.
+    pub samples: Vec<UsageSample>,
+}
+
+/// What a sandbox used at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UsageSample {
+    /// How long ago when this was sent; what is older than five minutes is passed over.
+    pub age_ms: u64,
+    /// Processor time since its start.
+    pub cpu_us: u64,
+    /// Memory without the cache.
+    pub memory_bytes: u64,
+    /// What the kernel keeps of files and would give back.
+    pub cache_bytes: u64,
+    /// Storage that is filled.
+    pub disk_bytes: u64,
 }
 
 /// A node asks for work.
@@ -139,6 +179,9 @@ pub struct NodePollAnswer {
     /// What is to be done with sandboxes. Each order is told once; heartbeats say it again.
     #[serde(default)]
     pub sandboxes: Vec<SandboxWork>,
+    /// Snapshots whose bytes are to be removed. Each is told once; heartbeats say it again.
+    #[serde(default)]
+    pub remove_snapshots: Vec<String>,
 }
 
 /// A sandbox at the epoch of one order.
@@ -195,6 +238,19 @@ pub struct SandboxWork {
     pub access_token: String,
     /// What it was asked to be.
     pub spec: SandboxWorkSpec,
+    /// What to copy it to; only with `snapshot`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<CopyWork>,
+}
+
+/// What a sandbox is copied to, and what it is afterwards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CopyWork {
+    /// The snapshot, `snp_...`.
+    pub snapshot_id: String,
+    /// It was paused before, and stays so.
+    pub paused: bool,
 }
 
 /// What is to be done with a sandbox.
@@ -207,6 +263,8 @@ pub enum SandboxWant {
     Pause,
     /// Bring it back, then report `ready`.
     Resume,
+    /// Copy what was written in it, then report `saved` or `not_saved`; afterwards it is what it was.
+    Snapshot,
     /// Take it away, then report `destroyed`; also one that is not here.
     Destroy,
 }
@@ -232,6 +290,9 @@ pub struct SandboxWorkSpec {
     /// Secrets that it uses; their values are asked for when they are needed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretUse>,
+    /// The snapshots that it begins with, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<String>,
 }
 
 /// What has become of a sandbox.
@@ -260,6 +321,16 @@ pub enum SandboxSaid {
     },
     /// It is kept, and nothing in it runs.
     Paused,
+    /// It was copied, and is what it was before.
+    Saved {
+        /// Bytes of the copy.
+        size_bytes: u64,
+    },
+    /// It could not be copied. Nothing is left of the try, and it is what it was before.
+    NotSaved {
+        /// Why.
+        why: String,
+    },
     /// Nothing is left of it, as was ordered.
     Destroyed,
     /// It could not be made, or has ended by itself. Nothing is left of it.

@@ -28,6 +28,12 @@ pub const SANDBOX_PAUSE: &str = "/v1/sandboxes/{id}/pause";
 pub const SANDBOX_RESUME: &str = "/v1/sandboxes/{id}/resume";
 /// `POST` resumes a sandbox if it is paused, and lets it live longer.
 pub const SANDBOX_CONNECT: &str = "/v1/sandboxes/{id}/connect";
+/// `POST` copies what was written in a sandbox.
+pub const SANDBOX_SNAPSHOTS: &str = "/v1/sandboxes/{id}/snapshots";
+/// `POST` makes sandboxes that begin as this one is.
+pub const SANDBOX_FORK: &str = "/v1/sandboxes/{id}/fork";
+/// `POST` takes a sandbox away and makes it anew.
+pub const SANDBOX_RECREATE: &str = "/v1/sandboxes/{id}/recreate";
 /// `GET` reads what happened to a sandbox.
 pub const SANDBOX_EVENTS: &str = "/v1/sandboxes/{id}/events";
 /// `POST` makes a secret, `GET` lists them.
@@ -38,6 +44,22 @@ pub const SECRET: &str = "/v1/secrets/{name}";
 pub const SECRET_VERSIONS: &str = "/v1/secrets/{name}/versions";
 /// `GET` reads what happened to a secret, and who used it.
 pub const SECRET_EVENTS: &str = "/v1/secrets/{name}/events";
+/// Below it is what the guest of a sandbox serves: processes and files, as E2B's envd has them.
+pub const SANDBOX_GUEST: &str = "/v1/sandboxes/{id}/guest";
+/// The same with the rest of its path.
+pub const SANDBOX_GUEST_PATH: &str = "/v1/sandboxes/{id}/guest/{*path}";
+/// `GET` lists what was run in a sandbox.
+pub const SANDBOX_JOBS: &str = "/v1/sandboxes/{id}/jobs";
+/// `GET` with an upgrade connects to a port in a sandbox.
+pub const SANDBOX_PORT: &str = "/v1/sandboxes/{id}/ports/{port}";
+/// `GET` answers whether and how a sandbox can be reached.
+pub const SANDBOX_REACHABILITY: &str = "/v1/sandboxes/{id}/reachability";
+/// `GET` answers what a sandbox uses and used.
+pub const SANDBOX_USAGE: &str = "/v1/sandboxes/{id}/usage";
+/// `GET` lists snapshots.
+pub const SNAPSHOTS: &str = "/v1/snapshots";
+/// `GET` answers one snapshot, `DELETE` gives it up.
+pub const SNAPSHOT: &str = "/v1/snapshots/{id}";
 /// `POST` takes bytes and answers their digest, to be named by a job's `files`.
 pub const BLOBS: &str = "/v1/blobs";
 
@@ -63,6 +85,12 @@ pub const NODE_SANDBOX_REPORT: &str = "/node/v1/sandboxes/{id}/report";
 pub const NODE_JOB_SECRETS: &str = "/node/v1/jobs/{id}/secrets";
 /// `POST`: a node asks for the secrets of a sandbox.
 pub const NODE_SANDBOX_SECRETS: &str = "/node/v1/sandboxes/{id}/secrets";
+/// `POST`: a node says what its sandboxes used.
+pub const NODE_USAGE: &str = "/node/v1/usage";
+/// `POST`: a node has removed the bytes of a snapshot.
+pub const NODE_SNAPSHOT_REMOVED: &str = "/node/v1/snapshots/{id}/removed";
+/// `POST`: a node says what was run in a sandbox.
+pub const NODE_SANDBOX_EXECS: &str = "/node/v1/sandboxes/{id}/execs";
 /// `GET`: a node fetches an input file.
 pub const NODE_BLOB: &str = "/node/v1/blobs/{digest}";
 

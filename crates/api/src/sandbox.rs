@@ -24,6 +24,10 @@ pub struct SandboxCreate {
     /// Variables of every command in it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// The snapshot to begin with, by its id or its name. Root, node and, where nothing else is said here,
+    /// variables, limits and `allow_root` are then those of its sandbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
     /// A directory on the node that becomes the read-only root; the host's `/usr` and friends
     /// when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -215,6 +219,9 @@ pub struct SandboxSpecView {
     /// The root that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
+    /// The snapshot that it began with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
     /// The limits that were named.
     pub limits: LimitsAsked,
     /// It may reach the outside.
@@ -263,6 +270,102 @@ pub struct SandboxList {
     /// Give this as `before` to get the next page; absent on the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+}
+
+/// Whether and how a sandbox can be reached at this moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReachabilityView {
+    /// Where it is in its life. Only one that is `ready` answers.
+    pub state: SandboxStateName,
+    /// Its first process.
+    pub guest: GuestReach,
+    /// Where somebody listens inside, the least port first; at most 256. Empty where the guest does not
+    /// answer.
+    pub ports: Vec<PortReach>,
+    /// Where E2B's clients find its commands and files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub envd_url: Option<String>,
+    /// The way by headers; none where the server has no TCP port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by_header: Option<HeaderReach>,
+    /// Its ports need the header `e2b-traffic-access-token`.
+    pub needs_traffic_token: bool,
+}
+
+/// Whether a guest answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GuestReach {
+    /// It has answered within five seconds.
+    pub answers: bool,
+    /// After how many microseconds, by way of its node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_us: Option<u64>,
+}
+
+/// A port inside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PortReach {
+    /// The port.
+    pub port: u16,
+    /// Its address by name; none where the server has no TCP port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+}
+
+/// How a port is reached where its name cannot be resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HeaderReach {
+    /// The address of all of them.
+    pub url: String,
+    /// The header that says which sandbox is meant.
+    pub sandbox_header: String,
+    /// What it says for this one.
+    pub sandbox_value: String,
+    /// The header that says which port.
+    pub port_header: String,
+}
+
+/// Which time somebody wants to know the usage of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct UsageQuery {
+    /// From when, in milliseconds since 1970; the last day when absent.
+    pub from: Option<u64>,
+    /// Until when; now when absent.
+    pub to: Option<u64>,
+}
+
+/// What a sandbox uses and used, of the last day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UsageView {
+    /// Thousandths of a processor that it may use.
+    pub cpu_millis_max: u32,
+    /// Memory that it may use.
+    pub memory_bytes_max: u64,
+    /// Storage that it may fill.
+    pub disk_bytes_max: u64,
+    /// The oldest first, at most 500. A running sandbox is looked at about every ten seconds, and now, if
+    /// now was asked for; of more moments, each point is of a part of the time.
+    pub points: Vec<UsagePoint>,
+}
+
+/// What a sandbox used in the time up to a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UsagePoint {
+    /// The moment, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Processor time since its start.
+    pub cpu_us: u64,
+    /// Thousandths of a processor since the point before; of the first nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u32>,
+    /// Memory without the cache; the most that was seen.
+    pub memory_bytes: u64,
+    /// What the kernel keeps of files and would give back; the most that was seen.
+    pub cache_bytes: u64,
+    /// Storage that is filled; the most that was seen.
+    pub disk_bytes: u64,
 }
 
 #[cfg(test)]

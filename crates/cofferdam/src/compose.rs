@@ -59,7 +59,7 @@ pub(crate) async fn client(place: &Place) -> Result<(Client, Option<Here>), Fail
     let left = sweep::left(&state);
     if !left.is_empty() {
         // First: a job of a process that was killed would be shown as if it ran.
-        sweep::sweep(service.clone(), Host::probe(), left).await;
+        sweep::sweep(service.clone(), Host::probe_for_jobs(), left).await;
     }
     let stop = CancellationToken::new();
     let (dial, incoming) = mpsc::channel(MEMORY_DOOR);
@@ -124,7 +124,7 @@ pub(crate) async fn client_for_run(
 pub(crate) async fn start_here(state: &State) -> Result<(Client, Here), Failure> {
     let left = sweep::left(state);
     let (node_id, locked) = state.new_node()?;
-    let host = Host::probe();
+    let host = Host::probe_for_jobs();
     let dir = state.node(&node_id);
     let linux = Linux::new(&dir.join("linux"), host.clone(), Linger::No);
     let linux = Arc::new(linux.map_err(|error| Failure::state("prepare the driver", &error))?);
@@ -153,6 +153,7 @@ pub(crate) async fn start_here(state: &State) -> Result<(Client, Here), Failure>
         sandboxes: 0,
         spares: 0,
         spare_life: Duration::ZERO,
+        egress_allow: Vec::new(),
         dir: dir.clone(),
         points: Points::none(),
     };

@@ -1,35 +1,97 @@
 //! `cofferdam env`: what the clients of another system must have in their environment to use this server.
 
+use crate::authority;
 use crate::cli::args::Place;
 use crate::cli::failure::Failure;
 use crate::cli::table;
 use crate::reach;
 use crate::state::State;
+use crate::tcp::Address;
 use api::Code;
 use api::client::Endpoint;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+/// Where the server is, as its clients must know it.
+#[derive(Debug, PartialEq, Eq)]
+struct Found {
+    way: Way,
+    token: String,
+}
+
+/// How its clients find it.
+#[derive(Debug, PartialEq, Eq)]
+enum Way {
+    /// Everything at one address in the clear; headers say which sandbox is meant.
+    Plain { authority: String },
+    /// By names below a domain, through TLS.
+    Named {
+        domain: String,
+        /// The directory with what has to be trusted, where the certificate is self-made.
+        trust: Option<PathBuf>,
+    },
+}
 
 /// Prints the variables of E2B's clients as lines for a shell.
 pub(crate) async fn e2b(place: &Place) -> Result<ExitCode, Failure> {
-    let (authority, token) = server(place).await?;
-    table::print(&lines(&authority, &server::e2b_api_key(&token)))?;
+    let found = server(place).await?;
+    table::print(&lines(&found.way, &server::e2b_api_key(&found.token))?)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Neither an authority nor a key has a character that means something to a shell.
-fn lines(authority: &str, key: &str) -> String {
-    format!(
-        "export E2B_API_URL=http://{authority}\n\
-         export E2B_SANDBOX_URL=http://{authority}\n\
-         export E2B_API_KEY={key}\n"
-    )
+/// Neither an authority, nor a domain, nor a key has a character that means something to a shell.
+fn lines(way: &Way, key: &str) -> Result<String, Failure> {
+    let mut text = match way {
+        Way::Plain { authority } => format!(
+            "export E2B_API_URL=http://{authority}\n\
+             export E2B_SANDBOX_URL=http://{authority}\n"
+        ),
+        // The sandboxes' addresses are made from the domain, unless another is named.
+        Way::Named { domain, .. } => format!(
+            "unset E2B_SANDBOX_URL\n\
+             export E2B_DOMAIN={domain}\n\
+             export E2B_API_URL=https://api.{domain}\n"
+        ),
+    };
+    if let Way::Named {
+        trust: Some(dir), ..
+    } = way
+    {
+        let all = quoted(&authority::trust_file(dir))?;
+        let own = quoted(&authority::certificate_file(dir))?;
+        let lines = [
+            format!("export SSL_CERT_FILE={all}\n"),
+            format!("export NODE_EXTRA_CA_CERTS={own}\n"),
+        ];
+        text.extend(lines);
+    }
+    text.extend(["export E2B_API_KEY=", key, "\n"]);
+    Ok(text)
+}
+
+/// A path as one word of a shell.
+fn quoted(path: &Path) -> Result<String, Failure> {
+    let odd = || {
+        let message =
+            "the path of the state directory is not text, and a shell could not be told it";
+        Failure::new(Code::StateUnusable, message).hint("name another with --state")
+    };
+    let text = path.to_str().ok_or_else(odd)?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./:@%+,".contains(&byte);
+    if text.bytes().all(plain) {
+        return Ok(text.to_owned());
+    }
+    Ok(format!("'{}'", text.replace('\'', "'\\''")))
 }
 
 /// Where the server listens on TCP, and its token.
-async fn server(place: &Place) -> Result<(String, String), Failure> {
+async fn server(place: &Place) -> Result<Found, Failure> {
     if let Some(url) = &place.url {
         return match reach::endpoint(url, place)? {
-            Endpoint::Tcp { authority, token } => Ok((authority, token.text().to_owned())),
+            Endpoint::Tcp { authority, token } => Ok(Found {
+                way: Way::Plain { authority },
+                token: token.text().to_owned(),
+            }),
             Endpoint::Unix(_) | Endpoint::Memory(_) => Err(no_tcp()),
         };
     }
@@ -39,8 +101,26 @@ async fn server(place: &Place) -> Result<(String, String), Failure> {
     };
     reach::running(place).await?.ok_or_else(missing)?;
     let state = State::of(place)?;
-    let found = state.known_address().zip(state.known_token());
-    found.ok_or_else(no_tcp)
+    let address = state.known_address().ok_or_else(no_tcp)?;
+    let token = state.known_token().ok_or_else(no_tcp)?;
+    let way = way(&state, address);
+    Ok(Found { way, token })
+}
+
+fn way(state: &State, address: Address) -> Way {
+    match address.named {
+        None => Way::Plain {
+            authority: address.listen.to_string(),
+        },
+        Some(named) => {
+            let name = named.domain.split(':').next().unwrap_or_default();
+            let trust = named.is_self_made.then(|| state.tls(name));
+            Way::Named {
+                domain: named.domain,
+                trust,
+            }
+        }
+    }
 }
 
 fn no_tcp() -> Failure {
@@ -54,12 +134,35 @@ mod tests {
 
     #[test]
     fn a_shell_can_read_the_lines() {
+        let authority = "127.0.0.1:7300".to_owned();
         assert_eq!(
-            lines("127.0.0.1:7300", "e2b_00"),
+            lines(&Way::Plain { authority }, "e2b_00").unwrap(),
             "export E2B_API_URL=http://127.0.0.1:7300\n\
              export E2B_SANDBOX_URL=http://127.0.0.1:7300\n\
              export E2B_API_KEY=e2b_00\n"
         );
+    }
+
+    #[test]
+    fn with_tls_clients_are_told_the_domain_and_whom_to_trust() {
+        let state = State::at(Path::new("/home/o'neil/x y"));
+        let address = "127.0.0.1:7300\ntls self sbx.localhost:7300\n";
+        let found = way(&state, Address::parse(address).unwrap());
+        let dir = "'/home/o'\\''neil/x y/tls/sbx.localhost";
+        assert_eq!(
+            lines(&found, "e2b_00").unwrap(),
+            format!(
+                "unset E2B_SANDBOX_URL\n\
+                 export E2B_DOMAIN=sbx.localhost:7300\n\
+                 export E2B_API_URL=https://api.sbx.localhost:7300\n\
+                 export SSL_CERT_FILE={dir}/trust.pem'\n\
+                 export NODE_EXTRA_CA_CERTS={dir}/ca.pem'\n\
+                 export E2B_API_KEY=e2b_00\n"
+            )
+        );
+        let address = "[::]:443\ntls given sbx.example\n";
+        let found = way(&state, Address::parse(address).unwrap());
+        assert!(!lines(&found, "e2b_00").unwrap().contains("CERT"));
     }
 
     #[tokio::test]
@@ -72,7 +175,11 @@ mod tests {
             secret_key_before: Vec::new(),
         };
         let found = server(&place("http://host:7300", "theirs")).await.unwrap();
-        assert_eq!(found, ("host:7300".to_owned(), "theirs".to_owned()));
+        let authority = "host:7300".to_owned();
+        assert_eq!(
+            (found.way, found.token.as_str()),
+            (Way::Plain { authority }, "theirs")
+        );
         let refused = server(&place("unix:/s", "theirs")).await.unwrap_err();
         assert!(refused.to_string().contains("TCP"), "{refused}");
     }

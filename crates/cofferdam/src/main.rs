@@ -7,6 +7,7 @@
 //! This room must never decide about a job, read a row, or talk to a sandbox: it starts those that do.
 //! Its `cli/` half must never name a room but `api`, so that it works against any server.
 
+mod authority;
 mod cli;
 mod compose;
 mod doctor;
@@ -17,6 +18,7 @@ mod reach;
 mod signals;
 mod state;
 mod sweep;
+mod tcp;
 mod up;
 mod upkeep;
 
@@ -74,6 +76,10 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         Command::Secret(secret) => {
             let (client, _here) = compose::client(&args.place).await?;
             cli::secret::secret(&client, secret).await
+        }
+        Command::Snapshot(snapshot) => {
+            let client = compose::server(&args.place).await?;
+            cli::snapshot::snapshot(&client, snapshot).await
         }
         Command::Doctor(asked) => doctor::doctor(&args.place, &asked).await,
         Command::Env { of: Foreign::E2b } => env::e2b(&args.place).await,

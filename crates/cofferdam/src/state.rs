@@ -6,6 +6,7 @@ use crate::keys::KeyPlaces;
 use crate::private::{
     Locked, check_private, failed, fresh_dir, lock, private_dir, random_name, write_private,
 };
+use crate::tcp::Address;
 use api::Code;
 use model::id::NodeId;
 use std::path::{Path, PathBuf};
@@ -105,10 +106,13 @@ impl State {
     }
 
     /// What is said there.
-    pub(crate) fn known_address(&self) -> Option<String> {
-        let text = std::fs::read_to_string(self.address()).ok()?;
-        let address: std::net::SocketAddr = text.trim().parse().ok()?;
-        Some(address.to_string())
+    pub(crate) fn known_address(&self) -> Option<Address> {
+        Address::parse(&std::fs::read_to_string(self.address()).ok()?)
+    }
+
+    /// What a self-made certificate for this domain needs.
+    pub(crate) fn tls(&self, domain: &str) -> PathBuf {
+        self.dir.join("tls").join(domain)
     }
 
     /// The token for TCP, if one was made.

@@ -5,24 +5,25 @@ use crate::cli::failure::{Failure, reason};
 use crate::cli::table;
 use crate::compose;
 use crate::keys;
-use crate::private::{failed, write_private};
+use crate::private::failed;
 use crate::signals::Signals;
 use crate::state::State;
 use crate::sweep;
+use crate::tcp;
 use api::Code;
-use api::client::{Client, Endpoint, Token};
+use api::client::{Client, Endpoint};
 use api::job::{JobListQuery, StateName};
 use api::sandbox::{SandboxListQuery, SandboxStateName};
 use driver::driver::Mode;
 use driver::host::Host;
 use model::points::Points;
-use node::{Config, Node};
+use node::{Config, Exception, Node};
 use server::{Door, Links};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +32,7 @@ const IDLE_LOOK: Duration = Duration::from_millis(500);
 
 /// Serves until SIGTERM, Ctrl-C, or, if asked, until there is nothing to do.
 pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
-    let mut signals = Signals::listen()?;
+    let (mut signals, egress_allow) = (Signals::listen()?, exceptions(&up.egress_allow)?);
     let state = State::of(place)?;
     state.make()?;
     let _locked = state.lock_server()?;
@@ -47,8 +48,8 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let (driver, linux) = compose::driver(&up.driver, &dir, &host)?;
     let (node_client, node_door) = compose::node_door(&node_id);
     let mut doors = vec![node_door, Door::Unix(unix_listener(&state)?)];
-    let tcp = tcp_door(&state, up).await?;
-    doors.extend(tcp);
+    table::note(&format!("listening on unix:{}", state.socket().display()));
+    doors.extend(tcp::door(&state, up).await?);
     let stop = CancellationToken::new();
     let links = Links::default();
     let (link, linked) = mpsc::channel(256);
@@ -75,6 +76,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
         sandboxes: up.sandboxes,
         spares: up.spares,
         spare_life: up.spare_life,
+        egress_allow,
         dir,
         points,
     };
@@ -82,7 +84,6 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let stop_node = CancellationToken::new();
     let stopping = stop_node.clone();
     let mut working = tokio::spawn(async move { node.run(linked, stopping).await });
-    announce(&state, up);
     tokio::select! {
         _ = signals.next() => {}
         () = idle(&state, up.idle_exit) => {}
@@ -101,16 +102,15 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn announce(state: &State, up: &Up) {
-    table::note(&format!("listening on unix:{}", state.socket().display()));
-    if !up.no_listen {
-        let token = state.dir().join("token");
-        table::note(&format!(
-            "and on http://{} with the token in {}",
-            up.listen,
-            token.display()
-        ));
-    }
+/// What the operator opens to sandboxes.
+fn exceptions(asked: &[String]) -> Result<Vec<Exception>, Failure> {
+    let read = |text: &String| {
+        text.parse().map_err(|error: node::BadException| {
+            let failure = Failure::new(Code::InvalidArgument, format!("--egress-allow: {error}"));
+            failure.hint("such as 10.1.2.3, 10.1.0.0/16:443 or [fd00::1]:443")
+        })
+    };
+    asked.iter().map(read).collect()
 }
 
 /// The socket in the state directory, which only this user can enter. A stale one is replaced: the lock
@@ -123,32 +123,6 @@ fn unix_listener(state: &State) -> Result<UnixListener, Failure> {
         let hint = "an address of a Unix socket has room for 107 bytes; a shorter --state may help";
         Failure::new(Code::StateUnusable, text).hint(hint)
     })
-}
-
-async fn tcp_door(state: &State, up: &Up) -> Result<Option<Door>, Failure> {
-    // What is left of another server must not be taken for ours.
-    drop(std::fs::remove_file(state.address()));
-    if up.no_listen {
-        return Ok(None);
-    }
-    if !up.listen.ip().is_loopback() {
-        let message = format!(
-            "failed to listen on {}: only loopback addresses are served, because nothing is encrypted yet",
-            up.listen
-        );
-        let hint = "use 127.0.0.1:PORT; from another machine, `ssh -L 7300:127.0.0.1:7300 HOST` leads to it";
-        return Err(Failure::new(Code::InvalidArgument, message).hint(hint));
-    }
-    let token = Token::new(state.token()?);
-    let listener = TcpListener::bind(up.listen).await.map_err(|error| {
-        let text = format!("failed to listen on {}: {}", up.listen, reason(&error));
-        let failure = Failure::new(Code::InvalidArgument, text);
-        failure.hint("name another port with --listen, or none with --no-listen")
-    })?;
-    if let Ok(address) = listener.local_addr() {
-        write_private(&state.address(), &format!("{address}\n"))?;
-    }
-    Ok(Some(Door::Tcp { listener, token }))
 }
 
 fn hostname() -> String {

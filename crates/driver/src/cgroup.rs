@@ -46,6 +46,12 @@ pub struct Group {
 pub struct Counted {
     /// Most memory at any time, in bytes.
     pub memory_peak_bytes: Option<u64>,
+    /// Memory now, in bytes, without what the kernel keeps of files and would give back.
+    pub memory_bytes: Option<u64>,
+    /// That, in bytes.
+    pub cache_bytes: Option<u64>,
+    /// Processor time so far, in microseconds.
+    pub cpu_us: Option<u64>,
     /// Most processes at any time.
     pub pids_peak: Option<u64>,
     /// The kernel killed a process of the workload because the memory limit was reached.
@@ -312,6 +318,18 @@ pub fn freeze(parents: &[PathBuf], name: &str, frozen: bool) -> Result<bool, Err
     Err(Errno::NOENT)
 }
 
+/// Whether everything in the groups of one sandbox is stopped; `None` where no group of it can be.
+pub fn is_frozen(parents: &[PathBuf], name: &str) -> Option<bool> {
+    parents
+        .iter()
+        .map(|parent| parent.join(name))
+        .find_map(|dir| {
+            let read = |file: &str| std::fs::read_to_string(dir.join(file)).ok();
+            let first = read("freezer.state").map(|state| state.trim() == "FROZEN");
+            first.or_else(|| Some(keyed(&read("cgroup.events")?, "frozen")? == 1))
+        })
+}
+
 /// Removes the groups of one sandbox. `BUSY` as long as a process is in one.
 ///
 /// # Errors
@@ -348,6 +366,30 @@ pub fn counted(parents: &[PathBuf], name: &str) -> Counted {
         }
     }
     counted
+}
+
+/// What the groups of a sandbox that runs count now: beside what [`counted`] says at the end, memory and
+/// processor time.
+pub fn counting(parents: &[PathBuf], name: &str) -> Counted {
+    let mut now = Counted::default();
+    for dir in parents.iter().map(|parent| parent.join(name)) {
+        let read = |file: &str| std::fs::read_to_string(dir.join(file)).ok();
+        let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
+        let all = number("memory.usage_in_bytes").or_else(|| number("memory.current"));
+        if let Some(all) = all {
+            let stat = read("memory.stat").unwrap_or_default();
+            // What is in a tmpfs is counted as cache, and cannot be given back.
+            let files = keyed(&stat, "cache ").or_else(|| keyed(&stat, "file "));
+            let kept = keyed(&stat, "shmem ").unwrap_or(0);
+            let cache = files.unwrap_or(0).saturating_sub(kept).min(all);
+            now.memory_bytes = Some(all - cache);
+            now.cache_bytes = Some(cache);
+        }
+        let version_1 = || number("cpuacct.usage").map(|ns| ns / 1000);
+        let version_2 = read("cpu.stat").and_then(|text| keyed(&text, "usage_usec "));
+        now.cpu_us = now.cpu_us.or(version_2).or_else(version_1);
+    }
+    now
 }
 
 /// The number after `key` in a file of keys and numbers.
@@ -430,6 +472,7 @@ mod tests {
             pids_peak: None,
             out_of_memory: true,
             out_of_pids: true,
+            ..Counted::default()
         };
         assert_eq!(counted, all);
     }
@@ -503,6 +546,52 @@ mod tests {
         assert_eq!(
             std::fs::read(group.join("freezer.state")).unwrap(),
             b"FROZEN"
+        );
+    }
+
+    #[test]
+    fn what_is_counted_now_is_read_from_either_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+        let write = |parent: &PathBuf, files: &[(&str, &str)]| {
+            std::fs::create_dir_all(parent.join("sbx")).unwrap();
+            for (name, text) in files {
+                std::fs::write(parent.join("sbx").join(name), text).unwrap();
+            }
+        };
+        write(
+            &one,
+            &[
+                ("memory.usage_in_bytes", "1000\n"),
+                (
+                    "memory.stat",
+                    "cache 700\nrss 300\nshmem 600\ntotal_cache 9\n",
+                ),
+                ("cpuacct.usage", "5000000\n"),
+            ],
+        );
+        write(
+            &two,
+            &[
+                ("memory.current", "1000\n"),
+                (
+                    "memory.stat",
+                    "anon 300\nfile 700\nfile_mapped 3\nshmem 600\n",
+                ),
+                ("cpu.stat", "usage_usec 5000\nuser_usec 1\n"),
+            ],
+        );
+        let expected = Counted {
+            memory_bytes: Some(900),
+            cache_bytes: Some(100),
+            cpu_us: Some(5000),
+            ..Counted::default()
+        };
+        assert_eq!(counting(&[one], "sbx"), expected);
+        assert_eq!(counting(&[two], "sbx"), expected);
+        assert_eq!(
+            counting(&[dir.path().join("none")], "sbx"),
+            Counted::default()
         );
     }
 }

@@ -227,6 +227,9 @@ pub trait Driver: Send + Sync + Debug {
     /// What it has used so far. Only while it is not destroyed.
     fn counted<'d>(&'d self, handle: &'d Handle) -> Doing<'d, Counted>;
 
+    /// What it uses at this moment, as far as that can be seen from outside. Only while it runs.
+    fn counting<'d>(&'d self, handle: &'d Handle) -> Doing<'d, Counted>;
+
     /// Ends it and takes everything away. May be repeated, also for a sandbox that never started. When
     /// it returns `Ok`, nothing is left on the machine: no process, mount, group or file.
     fn destroy<'d>(&'d self, handle: &'d Handle) -> Doing<'d, ()>;

@@ -1,9 +1,16 @@
 //! Speaking with a guest: frames out, bounded frames in.
 
+mod metrics;
+
+pub use metrics::{Metrics, metrics};
+
 pub use ::guest::message;
 use ::guest::message::{BadMessage, FromGuest, Serve, Stream, ToGuest, VERSION};
 use ::guest::wire::{self, BadFrame, Kind};
 use bytes::{Bytes, BytesMut};
+use hyper::header::{CONNECTION, HOST, UPGRADE};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
 use std::fmt::Debug;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
@@ -108,6 +115,57 @@ pub async fn serve(stream: GuestStream, serve: Serve) -> Result<(), GuestError> 
         Incoming::Message(FromGuest::Serving) => Ok(()),
         Incoming::Message(_) | Incoming::Output(..) | Incoming::File(_) => {
             Err(GuestError::Unexpected)
+        }
+    }
+}
+
+/// Brings a line for a client of the sandbox's way out, on a connection of its own. The guest opens the way
+/// with the first one. The caller bounds the wait.
+///
+/// # Errors
+/// [`GuestError`]; [`GuestError::Unexpected`] when the guest cannot open it.
+pub async fn egress_line(stream: GuestStream) -> Result<EgressLine, GuestError> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
+    // Ends with the switch; or, where there is none, with the sender.
+    drop(tokio::spawn(connection.with_upgrades()));
+    let head = Request::get(message::EGRESS_PATH)
+        .header(HOST, "guest")
+        .header(CONNECTION, "upgrade")
+        .header(UPGRADE, message::EGRESS_PROTOCOL);
+    let request = head.body(http_body_util::Empty::<Bytes>::new());
+    let request = request.map_err(|_| GuestError::Unexpected)?;
+    let answer = sender.send_request(request).await.map_err(broken)?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(GuestError::Unexpected);
+    }
+    let upgraded = hyper::upgrade::on(answer).await.map_err(broken)?;
+    Ok(EgressLine {
+        io: TokioIo::new(upgraded),
+    })
+}
+
+fn broken(error: hyper::Error) -> GuestError {
+    GuestError::Io(std::io::Error::other(error))
+}
+
+/// A connection that waits for a client inside.
+#[derive(Debug)]
+pub struct EgressLine {
+    io: TokioIo<hyper::upgrade::Upgraded>,
+}
+
+impl EgressLine {
+    /// Waits until a client has it; what it reads and writes then is the client's.
+    ///
+    /// # Errors
+    /// [`GuestError::Closed`] when the sandbox has ended.
+    pub async fn client(mut self) -> Result<GuestStream, GuestError> {
+        match self.io.read_u8().await {
+            Ok(message::EGRESS_CLIENT) => Ok(Box::new(self.io)),
+            Ok(_) => Err(GuestError::Unexpected),
+            Err(_) => Err(GuestError::Closed),
         }
     }
 }

@@ -76,6 +76,8 @@ pub struct Host {
     pub cpus: u32,
     /// Hard limit of open files, which nobody here can raise.
     pub open_files_max: u64,
+    /// Why no sandbox can have a root that can be written, where none can.
+    pub no_writable_root: Option<String>,
     /// The host's own file system, of which a sandbox may see the programs.
     pub root: Root,
     /// Which device files exist, see [`DEVICES`].
@@ -93,6 +95,16 @@ pub struct Root {
     pub top: BTreeMap<String, Entry>,
     /// What is below its `/etc`, of what a sandbox sees.
     pub etc: BTreeMap<String, Entry>,
+    /// What of its `/etc` a sandbox sees beside that where it can change its own copy of it.
+    pub etc_more: BTreeMap<String, Entry>,
+    /// Directories below its `/var` that say which packages are installed.
+    pub var: Vec<String>,
+    /// Users of its own that no person is, as lines of `passwd(5)`: its packages say that files are theirs.
+    pub users: Vec<String>,
+    /// Groups of that kind, without their members, as lines of `group(5)`.
+    pub groups: Vec<String>,
+    /// Nothing is mounted below those of its directories that a sandbox sees.
+    pub is_one_file_system: bool,
 }
 
 /// The most entries of a directory that are looked at; a root with more at its top is none.
@@ -110,10 +122,32 @@ impl Root {
         let top = pick(&path, &TOP);
         let etc = pick(Path::new("/etc"), &ETC);
         Root {
-            path,
             is_host: true,
+            etc_more: pick(Path::new("/etc"), &ETC_MORE),
+            ..Root::of(path, top, etc)
+        }
+    }
+
+    fn of(path: PathBuf, top: BTreeMap<String, Entry>, etc: BTreeMap<String, Entry>) -> Root {
+        let directory =
+            |name: &&&str| entry(&path.join("var").join(name)) == Some(Entry::Directory);
+        let var = VAR.iter().filter(directory).map(|name| (*name).to_owned());
+        let var: Vec<String> = var.collect();
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let shown = top.keys().map(|name| path.join(name));
+        let shown: Vec<PathBuf> = shown
+            .chain(var.iter().map(|name| path.join("var").join(name)))
+            .collect();
+        Root {
+            is_one_file_system: !mounted_below(&mounts, &shown),
+            users: system_lines(&path.join("etc/passwd"), 7),
+            groups: system_lines(&path.join("etc/group"), 4),
+            path,
+            is_host: false,
             top,
             etc,
+            etc_more: BTreeMap::new(),
+            var,
         }
     }
 
@@ -135,13 +169,47 @@ impl Root {
         } else {
             BTreeMap::new()
         };
-        Ok(Root {
-            path,
-            is_host: false,
-            top,
-            etc,
-        })
+        Ok(Root::of(path, top, etc))
     }
+}
+
+/// Users or groups that are taken over from a root, and the longest line of one. A distribution has some
+/// forty.
+const SYSTEM_MAX: usize = 100;
+const SYSTEM_LINE_MAX: usize = 100;
+
+/// The first id of a person, in every distribution that we know of (`login.defs(5)`).
+const PEOPLE: u32 = 1000;
+
+/// Lines of so many fields whose id, the third, is no person's and not root's.
+fn system_lines(file: &Path, fields: usize) -> Vec<String> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let keep = |line: &str| -> Option<String> {
+        let mut parts: Vec<&str> = line.split(':').collect();
+        let id: u32 = parts.get(2)?.parse().ok()?;
+        let usual = parts.len() == fields && line.len() <= SYSTEM_LINE_MAX;
+        // A password or its place is not taken over, nor who is in a group.
+        *parts.get_mut(1)? = "x";
+        if fields == 4 {
+            *parts.get_mut(3)? = "";
+        }
+        (usual && (1..PEOPLE).contains(&id)).then(|| parts.join(":"))
+    };
+    text.lines().filter_map(keep).take(SYSTEM_MAX).collect()
+}
+
+/// Whether something is mounted below one of these directories, by the text of `mountinfo`
+/// (`proc_pid_mountinfo(5)`).
+fn mounted_below(mounts: &str, directories: &[PathBuf]) -> bool {
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    // A blank in a name is written as three digits, as are three other bytes.
+    let mut points = points.map(|point| point.replace("\\040", " ").replace("\\134", "\\"));
+    points.any(|point| {
+        let point = Path::new(&point);
+        directories
+            .iter()
+            .any(|dir| point != dir && point.starts_with(dir))
+    })
 }
 
 fn pick(directory: &Path, names: &[&str]) -> BTreeMap<String, Entry> {
@@ -205,12 +273,69 @@ pub const ETC: [&str; 19] = [
     "ssl",
 ];
 
+/// What else of the host's `/etc` is copied for a sandbox that can change it: what package managers, shells
+/// and tools for users look for. Nothing of it that not everybody may read; of `apt` not where its
+/// passwords belong.
+pub const ETC_MORE: [&str; 38] = [
+    "adduser.conf",
+    "apt/apt.conf.d",
+    "apt/keyrings",
+    "apt/preferences.d",
+    "apt/sources.list",
+    "apt/sources.list.d",
+    "apt/trusted.gpg.d",
+    "bash.bashrc",
+    "debconf.conf",
+    "debian_version",
+    "default/locale",
+    "default/useradd",
+    "deluser.conf",
+    "dpkg",
+    "fedora-release",
+    "gai.conf",
+    "host.conf",
+    "inputrc",
+    "issue",
+    "locale.gen",
+    "login.defs",
+    "networks",
+    "os-release",
+    "pacman.conf",
+    "pam.conf",
+    "pam.d",
+    "profile",
+    "profile.d",
+    "protocols",
+    "redhat-release",
+    "rpc",
+    "rpm",
+    "services",
+    "shells",
+    "skel",
+    "terminfo",
+    "timezone",
+    "ucf.conf",
+];
+
+/// Where package managers keep what is installed, below `/var`.
+pub const VAR: [&str; 3] = ["lib/dpkg", "lib/pacman", "lib/rpm"];
+
 /// Device files that a sandbox has. None of them leads to hardware.
 pub const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 
 impl Host {
     /// Looks at the machine. Never fails: what cannot be read is not there.
     pub fn probe() -> Host {
+        let mut host = Host::probe_for_jobs();
+        if host.ids == Ids::Root && host.no_user_namespaces.is_none() {
+            host.no_writable_root = crate::linux::no_writable_root();
+        }
+        host
+    }
+
+    /// The same without a trial whether a root can be written, which takes some milliseconds and matters only
+    /// to sandboxes that live on.
+    pub fn probe_for_jobs() -> Host {
         let (uid, gid) = (
             rustix::process::geteuid().as_raw(),
             rustix::process::getegid().as_raw(),
@@ -228,6 +353,7 @@ impl Host {
             open_files_max: rustix::process::getrlimit(rustix::process::Resource::Nofile)
                 .maximum
                 .unwrap_or(1 << 20),
+            no_writable_root: Some("nobody has tried whether one can be made".to_owned()),
             root: Root::host(),
             devices: existing("/dev", &DEVICES),
         }
@@ -356,6 +482,25 @@ mod tests {
         assert_eq!(subordinate(text, "alice", 1000), Some((100_000, 65536)));
         assert_eq!(subordinate(text, "bob", 1001), Some((200_000, 65536)));
         assert_eq!(subordinate(text, "", 7), None);
+    }
+
+    #[test]
+    fn of_users_and_groups_only_those_of_the_system_are_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("group");
+        let text = "root:x:0:\nbin:x:2:alice,bob\nalice:x:1000:\nbad\nlong:x:3:more:than:four\n";
+        std::fs::write(&file, text).unwrap();
+        assert_eq!(system_lines(&file, 4), ["bin:x:2:"]);
+        assert!(system_lines(&dir.path().join("none"), 4).is_empty());
+    }
+
+    #[test]
+    fn what_is_mounted_below_a_directory_is_seen_and_what_is_mounted_at_it_is_not() {
+        let mounts = "22 1 8:1 / / rw - ext4 /dev/a rw\n23 22 8:2 / /usr rw - ext4 /dev/b rw\n\
+                      24 22 8:3 / /us\\040r/x rw - ext4 /dev/c rw\n";
+        let below = |dir: &str| mounted_below(mounts, &[PathBuf::from(dir)]);
+        assert!(!below("/usr") && !below("/opt") && !below("/u"));
+        assert!(below("/us r") && below("/"));
     }
 
     #[test]

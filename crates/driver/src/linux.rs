@@ -6,6 +6,8 @@ mod plan;
 pub mod seccomp;
 mod sockets;
 mod tree;
+mod trial;
+mod writable;
 
 use crate::cgroup;
 use crate::driver::{
@@ -16,15 +18,17 @@ use crate::guest::GuestStream;
 use crate::host::Host;
 use launcher::{Launcher, Start};
 use model::id::SandboxId;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 
 pub use plan::LinuxPlan;
+pub(crate) use trial::no_writable_root;
 
 /// The driver's name.
 pub const NAME: &str = "linux";
@@ -56,6 +60,8 @@ pub struct Linux {
     host: Host,
     linger: Linger,
     launchers: Mutex<HashMap<String, Arc<Launcher>>>,
+    /// Who starts, or looks for, the launcher of a name does it alone.
+    turns: Mutex<HashMap<String, Arc<Mutex<()>>>>,
 }
 
 /// Whether sandboxes outlive the process that asked for them.
@@ -80,6 +86,7 @@ impl Linux {
             host,
             linger,
             launchers: Mutex::default(),
+            turns: Mutex::default(),
         })
     }
 
@@ -95,8 +102,9 @@ impl Linux {
     /// [`DriverError`] where no sandbox could be started either.
     pub async fn warm(&self, mode: Mode) -> Result<(), DriverError> {
         let root = &self.host.root;
-        let tree = tree::tree(root, &self.host.devices, &self.dir.join("staging"), mode);
-        self.launcher(&plan::launcher_name(root, mode), Start::IfNone(&tree))
+        let kind = plan::Kind::of(mode, root, &self.host);
+        let tree = kind.tree(root, &self.host.devices, &self.dir.join("staging"));
+        self.launcher(&plan::launcher_name(root, kind), Start::IfNone(&tree))
             .await
             .map(drop)
     }
@@ -123,13 +131,21 @@ impl Linux {
         serde_json::from_str(&handle.body).map_err(|_| other())
     }
 
-    /// The launcher of this name: connected already, still running from before, or newly started.
+    /// The launcher of this name: connected already, still running from before, or newly started. One whose
+    /// tree takes a second to build holds up nobody who wants another.
     async fn launcher(&self, name: &str, start: Start<'_>) -> Result<Arc<Launcher>, DriverError> {
-        let mut launchers = self.launchers.lock().await;
-        if let Some(launcher) = launchers.get(name).filter(|launcher| launcher.is_open()) {
-            return Ok(launcher.clone());
+        if let Some(launcher) = self.open_launcher(name).await {
+            return Ok(launcher);
         }
-        launchers.remove(name);
+        let mut turns = self.turns.lock().await;
+        // Nobody waits for those any more.
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        let turn = turns.entry(name.to_owned()).or_default().clone();
+        drop(turns);
+        let _alone = turn.lock().await;
+        if let Some(launcher) = self.open_launcher(name).await {
+            return Ok(launcher);
+        }
         let socket = self.dir.join(name);
         let launcher = match (Launcher::connect(&socket).await, start) {
             (Some(launcher), _) => launcher,
@@ -138,6 +154,22 @@ impl Linux {
                 Launcher::start(&socket, tree, &self.host, self.linger).await?
             }
         };
+        let launcher = Arc::new(launcher);
+        self.keep(name, launcher.clone()).await;
+        Ok(launcher)
+    }
+
+    async fn open_launcher(&self, name: &str) -> Option<Arc<Launcher>> {
+        let launchers = self.launchers.lock().await;
+        launchers
+            .get(name)
+            .filter(|launcher| launcher.is_open())
+            .cloned()
+    }
+
+    async fn keep(&self, name: &str, launcher: Arc<Launcher>) {
+        let mut launchers = self.launchers.lock().await;
+        launchers.remove(name);
         if launchers.len() >= LAUNCHERS_MAX
             && let Some(idle) = launchers.iter().find(|(_, one)| one.is_idle())
         {
@@ -146,9 +178,7 @@ impl Linux {
                 launcher.quit().await;
             }
         }
-        let launcher = Arc::new(launcher);
-        launchers.insert(name.to_owned(), launcher.clone());
-        Ok(launcher)
+        launchers.insert(name.to_owned(), launcher);
     }
 
     async fn start_plan(&self, plan: &Plan) -> Result<(), DriverError> {
@@ -173,9 +203,30 @@ impl Linux {
         let mut sandbox = body.sandbox.clone();
         sandbox.deadline_boot_ms = boot_ms_in(plan.life);
         let cgroup = (!groups.is_empty()).then(|| id.as_str().to_owned());
+        let layers = open_layers(&body.layers)?;
         let mut fds = vec![socket.as_fd()];
-        fds.extend(groups.iter().map(AsFd::as_fd));
-        launcher.spawn(sandbox, cgroup, &fds).await
+        fds.extend(groups.iter().chain(&layers).map(AsFd::as_fd));
+        launcher.spawn(sandbox, cgroup, layers.len(), &fds).await
+    }
+
+    async fn save_into(&self, handle: &Handle, to: &Path) -> Result<u64, DriverError> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let body = self.body(handle)?;
+        // Files that change while they are copied would be something that never was.
+        match cgroup::is_frozen(&body.cgroups, handle.id.as_str()) {
+            Some(true) => {}
+            Some(false) | None => {
+                let why = "it is not paused".to_owned();
+                return Err(DriverError::CannotSave { why });
+            }
+        }
+        let launcher = self.launcher(&body.launcher, Start::Never).await?;
+        let made = std::fs::DirBuilder::new().mode(0o700).create(to);
+        made.map_err(io("make the directory for the copy"))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let to = rustix::fs::open(to, flags, rustix::fs::Mode::empty());
+        let to = to.map_err(|errno| io("open the directory for the copy")(errno.into()))?;
+        launcher.save(handle.id.as_str(), to.as_fd()).await
     }
 
     async fn freeze(&self, handle: &Handle, paused: bool) -> Result<(), DriverError> {
@@ -237,6 +288,21 @@ impl Linux {
             }
         }
     }
+}
+
+/// The layers as mounts that are mounted nowhere, the newest first. The launcher sees only its tree, so they
+/// are opened here.
+fn open_layers(layers: &[PathBuf]) -> Result<Vec<OwnedFd>, DriverError> {
+    use rustix::mount::{OpenTreeFlags, open_tree};
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let newest_first = layers.iter().rev();
+    let open = newest_first.map(|layer| {
+        open_tree(rustix::fs::CWD, layer, flags).map_err(|errno| DriverError::SetUp {
+            step: "open a layer".to_owned(),
+            source: errno.into(),
+        })
+    });
+    open.collect()
 }
 
 /// An error of something outside the sandbox.
@@ -314,15 +380,21 @@ impl Driver for Linux {
         Box::pin(self.freeze(handle, paused))
     }
 
-    fn save<'d>(&'d self, _handle: &'d Handle, _to: &'d Path) -> Doing<'d, u64> {
-        let why = "this driver does not keep what is written yet".to_owned();
-        Box::pin(async { Err(DriverError::CannotSave { why }) })
+    fn save<'d>(&'d self, handle: &'d Handle, to: &'d Path) -> Doing<'d, u64> {
+        Box::pin(self.save_into(handle, to))
     }
 
     fn counted<'d>(&'d self, handle: &'d Handle) -> Doing<'d, Counted> {
         Box::pin(async move {
             let body = self.body(handle)?;
             Ok(cgroup::counted(&body.cgroups, handle.id.as_str()))
+        })
+    }
+
+    fn counting<'d>(&'d self, handle: &'d Handle) -> Doing<'d, Counted> {
+        Box::pin(async move {
+            let body = self.body(handle)?;
+            Ok(cgroup::counting(&body.cgroups, handle.id.as_str()))
         })
     }
 

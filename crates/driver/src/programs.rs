@@ -1,4 +1,4 @@
-//! The launcher and the guest, as they are carried inside this binary.
+//! The launcher, the guest and sudo, as they are carried inside this binary.
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
@@ -9,6 +9,9 @@ pub const JAIL: &[u8] = include_bytes!(env!("JAIL_PROGRAM"));
 
 /// The guest, a static program.
 pub const GUEST: &[u8] = include_bytes!(env!("GUEST_PROGRAM"));
+
+/// What `sudo` is inside, a static program.
+pub const SUDO: &[u8] = include_bytes!(env!("SUDO_PROGRAM"));
 
 /// A file in memory that holds `program` and that nobody can change any more, ready to be run.
 ///

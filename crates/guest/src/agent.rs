@@ -379,7 +379,7 @@ impl Agent {
                     who: Who::User,
                     landlock: rules,
                     cgroups: &self.cgroups,
-                    terminal: None,
+                    streams: process::Streams::Pipes,
                 };
                 process::prepare(wanted).map_err(|errno| ("fork", errno.raw_os_error()))
             });

@@ -97,6 +97,10 @@ pub(crate) fn apply(
         Who::User => become_user(confine.uid, confine.gid)?,
         Who::Root => become_user(0, 0)?,
     }
+    // The kernel decides this anew where the user changes, by the sysctl `fs.suid_dumpable`. A process may
+    // wait like this beside others of its user.
+    let hidden = rustix::process::DumpableBehavior::NotDumpable;
+    rustix::process::set_dumpable_behavior(hidden).map_err(step("dumpable"))?;
     drop_capabilities(who)?;
     install_seccomp(&confine.seccomp)
 }

@@ -11,4 +11,5 @@
 
 pub mod message;
 pub mod ring;
+pub mod sudo;
 pub mod wire;

@@ -6,20 +6,26 @@
 //! buffer has a bound, and every path is walked as the user who asks. All of it is one thread: it
 //! forks, and a fork copies only the thread that calls it.
 
+mod ahead;
 mod body;
 mod connect;
+mod context;
 mod download;
+mod egress;
 mod entry;
+mod facts;
 mod failure;
 mod filesystem;
 mod http;
 mod metrics;
 mod multipart;
 mod path;
+mod ports;
 mod processes;
 mod pump;
 mod query;
 mod rpc;
+mod sudo;
 mod terminal;
 mod tree;
 mod tunnel;
@@ -36,7 +42,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use landlock::RulesetCreated;
 use processes::Processes;
 use rustix::io::Errno;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -69,9 +75,15 @@ pub(crate) struct Live {
     cgroups: Vec<OwnedFd>,
     landlock: Option<RulesetCreated>,
     processes: RefCell<Processes>,
+    /// What the node has to learn of processes.
+    facts: RefCell<facts::Facts>,
     watchers: RefCell<Watchers>,
+    ahead: RefCell<Option<ahead::Ahead>>,
+    contexts: context::Contexts,
     /// One more for each tunnel.
     tunnels: Rc<()>,
+    /// The way out, where the node has opened one.
+    egress: OnceCell<Rc<egress::Lines>>,
     /// When somebody last asked what is used.
     look: Cell<Option<metrics::Look>>,
 }
@@ -90,8 +102,12 @@ pub(crate) fn run(
         serve,
         cgroups,
         processes: RefCell::default(),
+        facts: RefCell::default(),
         watchers: RefCell::default(),
+        ahead: RefCell::default(),
+        contexts: context::Contexts::default(),
         tunnels: Rc::default(),
+        egress: OnceCell::new(),
         look: Cell::default(),
     });
     serve_all(listener, signals, live).map_err(|error| {
@@ -110,9 +126,13 @@ fn serve_all(listener: OwnedFd, signals: OwnedFd, live: Rc<Live>) -> io::Result<
     LocalSet::new().block_on(&runtime, async {
         let listener = UnixListener::from_std(listener.into())?;
         let signals = register(signals, Interest::READABLE)?;
+        // Before anything else runs that could take the name.
+        let askers = sudo::listen(&live);
+        context::warm(&live);
         tokio::select! {
             ended = reap(&signals, &live) => ended,
             never = accept(&listener, &live) => match never {},
+            never = sudo::serve(askers, &live) => match never {},
         }
     })
 }

@@ -23,6 +23,19 @@ pub const LANDLOCK_ABI: u32 = 6;
 /// The longest control message in bytes, once encoded.
 pub const CONTROL_MAX: usize = 192 * 1024;
 
+/// Where programs inside find the way out, on the loopback, if the sandbox has one. `egress::PORT` is the same.
+pub const EGRESS_PORT: u16 = 3128;
+
+/// The route over which the node brings lines to the outside, each a connection that waits until a client inside
+/// needs it. For the node only: the doors pass nothing on to it.
+pub const EGRESS_PATH: &str = "/egress";
+
+/// What such a connection is upgraded to.
+pub const EGRESS_PROTOCOL: &str = "cofferdam-egress";
+
+/// The first byte of a line: a client has it, and all that follows is the client's.
+pub const EGRESS_CLIENT: u8 = 1;
+
 /// The two output streams of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stream {
@@ -87,6 +100,9 @@ pub struct Serve {
     /// Whether processes and files may be asked for as the sandbox's root. Its launcher must have left
     /// the guest the capabilities for it.
     pub allow_root: bool,
+    /// The languages whose contexts are started at once, so that the first step need not wait. One that
+    /// is not there is passed over, and missed when it is used.
+    pub contexts: Vec<String>,
     /// Small files that are there before anything runs, such as secrets; all of them in this one frame.
     pub files: Vec<SmallFile>,
 }

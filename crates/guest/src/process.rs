@@ -63,21 +63,34 @@ pub(crate) struct Wanted<'w> {
     pub(crate) landlock: Option<RulesetCreated>,
     /// Membership files of the control groups that it joins.
     pub(crate) cgroups: &'w [OwnedFd],
-    /// Its end of the terminal that it lives on, instead of three pipes.
-    pub(crate) terminal: Option<OwnedFd>,
+    /// What its standard streams are.
+    pub(crate) streams: Streams,
+}
+
+/// The standard streams of a process that is wanted.
+#[derive(Debug)]
+pub(crate) enum Streams {
+    /// Three pipes, with the other ends in [`Child`].
+    Pipes,
+    /// Its end of the terminal that it lives on.
+    Terminal(OwnedFd),
+    /// A socket whose other end somebody has for its input, and two pipes.
+    Socket(OwnedFd),
+    /// Somebody else's.
+    Given([OwnedFd; 3]),
 }
 
 /// The child's ends of its standard streams.
 #[derive(Debug)]
 enum Inner {
-    Pipes([OwnedFd; 3]),
+    Three([OwnedFd; 3]),
     Terminal(OwnedFd),
 }
 
 impl Inner {
     fn each(&self) -> [&OwnedFd; 3] {
         match self {
-            Inner::Pipes([stdin, stdout, stderr]) => [stdin, stdout, stderr],
+            Inner::Three([stdin, stdout, stderr]) => [stdin, stdout, stderr],
             Inner::Terminal(terminal) => [terminal; 3],
         }
     }
@@ -85,7 +98,7 @@ impl Inner {
 
 /// Forks the process that will be the command, and confines it.
 pub(crate) fn prepare(mut wanted: Wanted<'_>) -> Result<Child, Errno> {
-    let (inner, outer) = streams(wanted.terminal.take())?;
+    let (inner, outer) = streams(std::mem::replace(&mut wanted.streams, Streams::Pipes))?;
     let (start_read, start) = pipe()?;
     let (status, status_write) = pipe()?;
     match fork()? {
@@ -115,24 +128,27 @@ pub(crate) fn prepare(mut wanted: Wanted<'_>) -> Result<Child, Errno> {
     }
 }
 
-/// The two ends of the standard streams; ours are none where the child lives on a terminal.
-fn streams(terminal: Option<OwnedFd>) -> Result<(Inner, [Option<OwnedFd>; 3]), Errno> {
-    if let Some(terminal) = terminal {
-        return Ok((Inner::Terminal(terminal), [None, None, None]));
-    }
-    let (stdin_read, stdin) = pipe()?;
+/// The two ends of the standard streams; ours are none where they are no pipes of ours.
+fn streams(wanted: Streams) -> Result<(Inner, [Option<OwnedFd>; 3]), Errno> {
+    let (stdin_read, stdin) = match wanted {
+        Streams::Terminal(terminal) => return Ok((Inner::Terminal(terminal), [None, None, None])),
+        Streams::Given(three) => return Ok((Inner::Three(three), [None, None, None])),
+        Streams::Socket(theirs) => (theirs, None),
+        Streams::Pipes => pipe().map(|(theirs, ours)| (theirs, Some(ours)))?,
+    };
     let (stdout, stdout_write) = pipe()?;
     let (stderr, stderr_write) = pipe()?;
-    let inner = Inner::Pipes([stdin_read, stdout_write, stderr_write]);
-    Ok((inner, [Some(stdin), Some(stdout), Some(stderr)]))
+    let inner = Inner::Three([stdin_read, stdout_write, stderr_write]);
+    Ok((inner, [stdin, Some(stdout), Some(stderr)]))
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
     rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
 }
 
+/// Forks. In the child: 0.
 #[expect(unsafe_code, reason = "fork has no safe wrapper")]
-fn fork() -> Result<i32, Errno> {
+pub(crate) fn fork() -> Result<i32, Errno> {
     // SAFETY: this process has one thread, so the child may run any code and allocate.
     // JUSTIFICATION: the confinement must run between fork and exec, in our own code.
     match unsafe { libc::fork() } {
@@ -173,7 +189,7 @@ fn start_fd() -> rustix::fd::BorrowedFd<'static> {
     unsafe_code,
     reason = "leaving without running the guest's own clean-up"
 )]
-fn exit_now() -> ! {
+pub(crate) fn exit_now() -> ! {
     // SAFETY: `_exit` ends the process at once; nothing of the guest's state is touched.
     unsafe { libc::_exit(127) }
 }
@@ -245,6 +261,21 @@ fn close_from(first: u32) {
     // not use again; it execs or exits without running their owners' drops.
     // JUSTIFICATION: CLOEXEC alone would leave them open while the confined process waits.
     unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+}
+
+/// Closes everything but the three standard streams and these.
+#[expect(unsafe_code, reason = "closing by number")]
+pub(crate) fn close_all_but(kept: &mut [RawFd]) {
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept.iter().copied().chain([RawFd::MAX]) {
+        if first < fd {
+            // SAFETY: only in a forked child, which ends without running the drops of their owners.
+            // JUSTIFICATION: a copy of a pipe or a connection of the guest would keep it open.
+            unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) };
+        }
+        first = fd.saturating_add(1);
+    }
 }
 
 /// Becomes the command, or tells why not.

@@ -8,13 +8,18 @@
 //! guest that it was handed, and never act on a message that is larger, later or stranger than the
 //! protocol says.
 
+mod files;
 mod mount;
+mod probe;
+mod readable;
 mod sandbox;
+mod save;
 mod spawner;
 mod sys;
 mod tree;
+mod writable;
 
-use jail::message::{self, FromJail, MESSAGE_MAX, Setup, ToJail, VERSION};
+use jail::message::{self, Failure, FromJail, MESSAGE_MAX, Setup, ToJail, VERSION};
 use jail::socket;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -35,16 +40,21 @@ fn launch() -> Result<(), Errno> {
     let agent = leave_inheritance()?;
     let mut buffer = vec![0; MESSAGE_MAX];
     let (bytes, fds) = socket::receive(&agent, &mut buffer)?;
-    let Some(ToJail::Setup(setup)) = message::decode(bytes) else {
-        return Err(Errno::PROTO);
-    };
-    let (Ok([listener, guest]), VERSION) = (<[OwnedFd; 2]>::try_from(fds), setup.version) else {
-        return Err(Errno::PROTO);
+    let said = message::decode(bytes);
+    let fds = <[OwnedFd; 3]>::try_from(fds).map_err(|_| Errno::PROTO)?;
+    let [listener, guest, program] = fds;
+    let setup = match said {
+        Some(ToJail::Setup(setup)) if setup.version == VERSION => setup,
+        Some(ToJail::Probe { tree, sandbox }) => {
+            let tried = probe::try_once(&tree, &sandbox, &program);
+            return answer(&agent, tried);
+        }
+        _ => return Err(Errno::PROTO),
     };
     if setup.own_user_namespace {
         enter_user_namespace(&agent)?;
     }
-    build(&agent, &setup)?;
+    build(&agent, &setup, &program)?;
     spawner::Spawner::new(agent, listener, guest, &setup)?.run()
 }
 
@@ -85,8 +95,20 @@ fn enter_user_namespace(agent: &OwnedFd) -> Result<(), Errno> {
     }
 }
 
-fn build(agent: &OwnedFd, setup: &Setup) -> Result<(), Errno> {
-    tree::enter(&setup.tree).map_err(|failure| {
+fn answer(agent: &OwnedFd, tried: Result<(), Failure>) -> Result<(), Errno> {
+    let said = match tried {
+        Ok(()) => FromJail::Ready {
+            version: VERSION,
+            pid: rustix::process::getpid().as_raw_nonzero().get(),
+            alive: Vec::new(),
+        },
+        Err(failure) => FromJail::Failed(failure),
+    };
+    spawner::tell(agent.as_fd(), &said)
+}
+
+fn build(agent: &OwnedFd, setup: &Setup, program: &OwnedFd) -> Result<(), Errno> {
+    tree::enter(&setup.tree, program).map_err(|failure| {
         let errno = Errno::from_raw_os_error(failure.errno);
         // The agent may be gone, and then nobody needs to know.
         let _ = spawner::tell(agent.as_fd(), &FromJail::Failed(failure));

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// The version of this protocol. An agent that meets another one lets that launcher finish its
 /// sandboxes and starts its own beside it.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The longest datagram in bytes. A plan is a few KiB; the socket's default buffer takes 200.
 pub const MESSAGE_MAX: usize = 64 * 1024;
@@ -19,24 +19,47 @@ pub const SANDBOXES_MAX: usize = 4096;
 /// The most control-group hierarchies that a sandbox is in.
 pub const CGROUPS_MAX: usize = 8;
 
+/// The most layers below one sandbox.
+pub const LAYERS_MAX: usize = 16;
+
+/// Sandboxes that are saved at once by one launcher; each is a process that reads and writes as fast as the
+/// disk.
+pub const SAVES_MAX: usize = 4;
+
 /// What an agent says. Descriptors ride along where it says so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToJail {
     /// First on the connection of a new launcher. With it: the listening socket for later agents,
-    /// then the guest's program.
+    /// then the guest's program, then the program of [`crate::plan::Op::Program`].
     Setup(Setup),
+    /// First and last on the connection of a launcher that is only to find out whether it can do this: build
+    /// the tree, make the sandbox, write in its root. Answered with `Ready` or `Failed`.
+    Probe {
+        /// A tree.
+        tree: Tree,
+        /// A sandbox with a root that can be written.
+        sandbox: Box<Sandbox>,
+    },
     /// First on every later connection. The answer lists what there is.
     Hello {
         /// Must be [`VERSION`].
         version: u32,
     },
     /// Start a sandbox. With it: the guest's listening socket, then for each control group its
-    /// membership file, then for each the directory that it is in.
+    /// membership file, then for each the directory that it is in, then the layers, the newest first, each a
+    /// mount that is mounted nowhere.
     Spawn {
         /// What it is made of.
         sandbox: Box<Sandbox>,
         /// The name of its control group below each of the directories.
         cgroup: Option<String>,
+        /// How many layers came along.
+        layers: u32,
+    },
+    /// Copy what was written in it, while it is frozen. With it: an empty directory.
+    Save {
+        /// Which.
+        id: String,
     },
     /// Kill everything in it.
     Kill {
@@ -106,6 +129,13 @@ pub enum FromJail {
         id: String,
         /// Why.
         failure: Failure,
+    },
+    /// Answers `Save`, which other messages may come before.
+    Saved {
+        /// Which.
+        id: String,
+        /// Bytes of files that were copied, or why the copy is not whole.
+        result: Result<u64, Failure>,
     },
     /// Nothing of it is left: processes, mounts, namespaces, control groups.
     Ended {

@@ -84,6 +84,24 @@ pub(crate) fn attach(
     rustix::mount::move_mount(mount, "", at, target, flags)
 }
 
+/// Mounts an overlay. Its marks are user attributes, because this is not the host's root; whatever makes a
+/// name mean a file elsewhere (redirects, metacopy) is off then, see `overlayfs.rst` of the kernel.
+pub(crate) fn overlay(lower: &[String], storage: &str, target: &str) -> Result<(), Errno> {
+    use jail::plan::{UPPER, WORK};
+    let options = format!(
+        "userxattr,lowerdir={},upperdir={storage}/{UPPER},workdir={storage}/{WORK}",
+        lower.join(":")
+    );
+    let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
+    let flags = rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV;
+    rustix::mount::mount("overlay", target, "overlay", flags, &*options)
+}
+
+/// Mounts `source` at `target` with everything that is mounted in it.
+pub(crate) fn bind_all(source: &str, target: &str) -> Result<(), Errno> {
+    rustix::mount::mount_bind_recursive(source, target)
+}
+
 /// Mounts `source` at `target` as well; both are paths of this namespace.
 pub(crate) fn bind(source: &str, target: &str) -> Result<(), Errno> {
     rustix::mount::mount_bind(source, target)
@@ -101,7 +119,6 @@ struct MountAttr {
 
 /// Sets these flags on the mount that `mount` holds and, with `recursive`, on all below it. The
 /// kernel does all or none of them, which a remount for each path could not.
-#[expect(unsafe_code, reason = "mount_setattr has no safe wrapper")]
 pub(crate) fn restrict(
     mount: impl AsFd,
     flags: MountAttrFlags,
@@ -113,6 +130,30 @@ pub(crate) fn restrict(
         propagation: 0,
         userns: 0,
     };
+    set_attributes(mount, &attr, recursive)
+}
+
+/// `MOUNT_ATTR_IDMAP` of `mount_setattr(2)`.
+const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+
+/// Shows the ids that are on the disk, in what `mount` holds and all below it, as the same ids of this user
+/// namespace; read-only from now on. Only for a mount that is mounted nowhere yet, see
+/// `mount_setattr(2)`.
+pub(crate) fn map_ids(mount: impl AsFd, userns: &OwnedFd) -> Result<(), Errno> {
+    let flags = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let attr = MountAttr {
+        set: u64::from(flags.bits()) | MOUNT_ATTR_IDMAP,
+        clear: 0,
+        propagation: 0,
+        userns: u64::from(userns.as_raw_fd().unsigned_abs()),
+    };
+    set_attributes(mount, &attr, Recursive::Yes)
+}
+
+#[expect(unsafe_code, reason = "mount_setattr has no safe wrapper")]
+fn set_attributes(mount: impl AsFd, attr: &MountAttr, recursive: Recursive) -> Result<(), Errno> {
     let mut at = libc::AT_EMPTY_PATH;
     if recursive == Recursive::Yes {
         at |= libc::AT_RECURSIVE;
@@ -125,7 +166,7 @@ pub(crate) fn restrict(
             mount.as_fd().as_raw_fd(),
             c"".as_ptr(),
             at,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<MountAttr>(),
         )
     };

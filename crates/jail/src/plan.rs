@@ -56,7 +56,71 @@ pub enum Op {
         /// In the tree.
         target: String,
     },
+    /// Gives something of the tree to an id, as it is inside a sandbox.
+    Owner {
+        /// What was made before.
+        path: String,
+        /// User and group.
+        id: u32,
+    },
+    /// Copies a file or directory of the host, but only what everybody may read there.
+    Copy {
+        /// On the host.
+        source: PathBuf,
+        /// In the tree; not there yet.
+        target: String,
+    },
+    /// Shows one file system of the host as [`Op::Bind`] does, to be the lower layer of an overlay. With
+    /// ids of its own, a sandbox would read in it what only its owner may read on the host; so whatever
+    /// not everybody may read is whited out in a layer above it.
+    Lower {
+        /// On the host.
+        source: PathBuf,
+        /// In the tree; made if it is not there.
+        target: String,
+        /// The layer above it, a directory of the tree; none where its ids are not mapped.
+        mask: Option<String>,
+    },
+    /// Makes a program file of the third descriptor that came with the set-up.
+    Program {
+        /// Where.
+        path: String,
+    },
 }
+
+/// A root that can be written: overlays that the sandbox makes in its own namespaces, with the launcher's
+/// tree below and its own storage above. It takes the place of the tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// A directory of the tree that is shown, with all that is mounted in it, with the sandbox's own ids.
+    pub lower: String,
+    /// Where in the tree it is shown so.
+    pub mapped: String,
+    /// Where in the tree layers are shown, by number: 0 is the newest.
+    pub layers: String,
+    /// Where in the tree the new root is put together.
+    pub target: String,
+    /// In order; the first is the root itself.
+    pub overlays: Vec<Overlay>,
+    /// What of the tree is in the new root too, with all that is mounted in it: from and to.
+    pub binds: Vec<(String, String)>,
+}
+
+/// One overlay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overlay {
+    /// Its directory in the storage, and in each layer that was saved.
+    pub name: String,
+    /// Directories of the tree that are below, the topmost first.
+    pub lower: Vec<String>,
+    /// Where it is in the new root; empty for the root itself.
+    pub target: String,
+}
+
+/// In an overlay's directory of the storage: what was written.
+pub const UPPER: &str = "upper";
+/// In an overlay's directory of the storage: what the kernel works with.
+pub const WORK: &str = "work";
 
 /// The writable storage of a sandbox: one tmpfs with a limit on bytes and on files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +185,8 @@ pub struct Sandbox {
     pub user_uid: u32,
     /// Writable storage.
     pub data: Data,
+    /// The root, where it can be written; otherwise the tree is the root.
+    pub root: Option<Root>,
     /// Where a fresh proc is mounted.
     pub proc: String,
     /// Paths that are covered: a file by an empty file, a directory by an empty directory. A path that

@@ -1,15 +1,17 @@
 //! The life of a sandbox's first process from its clone to the moment it becomes the guest.
 
+use crate::files::{group, owner};
 use crate::mount::{self, Recursive, failed};
-use crate::sys;
+use crate::{sys, writable};
 use jail::message::Failure;
-use jail::plan::{Data, EMPTY_DIR, EMPTY_FILE, Place, Sandbox};
+use jail::plan::{EMPTY_DIR, EMPTY_FILE, Place, Sandbox};
+use jail::socket;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{AtFlags, CWD, Mode};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::thread::{CapabilitySet, CapabilitySets};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// What the first process of a sandbox is given.
 #[derive(Debug)]
@@ -20,7 +22,8 @@ pub(crate) struct Given<'g> {
     pub(crate) cgroups: &'g [OwnedFd],
     /// The guest's program.
     pub(crate) guest: &'g OwnedFd,
-    /// One byte comes from here when the id maps are written.
+    /// One byte comes from here when the id maps are written, and with it what is below a root that can be
+    /// written. The storage of such a root goes back.
     pub(crate) go: OwnedFd,
     /// Where a failure is told; closed by `exec`. Its other end is open as long as the launcher lives.
     pub(crate) status: OwnedFd,
@@ -67,15 +70,29 @@ fn become_guest(
     status: &OwnedFd,
     guest: &OwnedFd,
 ) -> Result<std::convert::Infallible, Failure> {
-    wait_for_ids(&given.go)?;
+    let handed = wait_for_ids(&given.go)?;
     become_root_inside(sandbox)?;
     rustix::system::sethostname(sandbox.hostname.as_bytes()).map_err(failed("hostname", ""))?;
     sys::loopback_up().map_err(failed("loopback", ""))?;
-    mount_data(&sandbox.data, sandbox)?;
-    mount_proc(sandbox)?;
+    let at = match &sandbox.root {
+        Some(root) => {
+            let data = writable::lay(sandbox, root, &handed)?;
+            socket::send(&given.go, b"d", &[data.as_fd()]).map_err(failed("hand over", "data"))?;
+            &*root.target
+        }
+        None => {
+            mount_data(sandbox)?;
+            ""
+        }
+    };
+    mount_proc(sandbox, at)?;
     if let Some(target) = &sandbox.terminals {
         let fs = mount::terminals().map_err(failed("terminals", ""))?;
-        mount::attach(&fs, CWD, target).map_err(failed("mount", target))?;
+        mount::attach(&fs, CWD, format!("{at}{target}")).map_err(failed("mount", target))?;
+    }
+    if sandbox.root.is_some() {
+        rustix::process::chdir(at).map_err(failed("chdir", at))?;
+        mount::enter_root().map_err(failed("pivot_root", at))?;
     }
     place_descriptors(given)?;
     // From here on only the guest's identity and its few capabilities are left.
@@ -86,11 +103,20 @@ fn become_guest(
     Err(failed("exec", "guest")(errno))
 }
 
+/// As far as [`become_guest`] makes a root that can be written, and then a look whether it is one.
+pub(crate) fn probe(sandbox: &Sandbox, go: &OwnedFd) -> Result<(), Failure> {
+    let handed = wait_for_ids(go)?;
+    become_root_inside(sandbox)?;
+    let root = sandbox.root.as_ref().ok_or(Errno::INVAL);
+    let root = root.map_err(failed("root", ""))?;
+    writable::lay(sandbox, root, &handed)?;
+    writable::try_out(root)
+}
+
 /// Nothing here has an id until the launcher has written the maps.
-fn wait_for_ids(go: &OwnedFd) -> Result<(), Failure> {
-    let mut byte = [0];
-    match rustix::io::read(go, &mut byte) {
-        Ok(1) => Ok(()),
+fn wait_for_ids(go: &OwnedFd) -> Result<Vec<OwnedFd>, Failure> {
+    match socket::receive(go, &mut [0; 8]) {
+        Ok(([_], fds)) => Ok(fds),
         // The launcher died before it wrote the maps.
         Ok(_) => Err(failed("ids", "")(Errno::PIPE)),
         Err(errno) => Err(failed("ids", "")(errno)),
@@ -107,17 +133,26 @@ fn become_root_inside(sandbox: &Sandbox) -> Result<(), Failure> {
 }
 
 /// One tmpfs with a limit on bytes and files holds everything that the sandbox can write.
-fn mount_data(data: &Data, sandbox: &Sandbox) -> Result<(), Failure> {
-    let fs = mount::tmpfs(data.bytes, data.inodes).map_err(failed("tmpfs", &data.target))?;
-    mount::attach(&fs, CWD, &data.target).map_err(failed("mount", &data.target))?;
-    for place in &data.places {
-        make_place(&fs, place, sandbox).map_err(failed("mkdir", &place.name))?;
+fn mount_data(sandbox: &Sandbox) -> Result<(), Failure> {
+    make_data(sandbox)?;
+    for place in &sandbox.data.places {
         if let Some(target) = &place.target {
-            let source = format!("{}/{}", data.target, place.name);
+            let source = format!("{}/{}", sandbox.data.target, place.name);
             mount::bind(&source, target).map_err(failed("bind", target))?;
         }
     }
     Ok(())
+}
+
+/// The storage with its directories, mounted where only this process sees it yet.
+pub(crate) fn make_data(sandbox: &Sandbox) -> Result<OwnedFd, Failure> {
+    let data = &sandbox.data;
+    let fs = mount::tmpfs(data.bytes, data.inodes).map_err(failed("tmpfs", &data.target))?;
+    mount::attach(&fs, CWD, &data.target).map_err(failed("mount", &data.target))?;
+    for place in &data.places {
+        make_place(&fs, place, sandbox).map_err(failed("mkdir", &place.name))?;
+    }
+    Ok(fs)
 }
 
 fn make_place(fs: &OwnedFd, place: &Place, sandbox: &Sandbox) -> Result<(), Errno> {
@@ -134,19 +169,13 @@ fn make_place(fs: &OwnedFd, place: &Place, sandbox: &Sandbox) -> Result<(), Errn
     )
 }
 
-fn owner(id: u32) -> Option<rustix::fs::Uid> {
-    Some(rustix::fs::Uid::from_raw(id))
-}
-
-fn group(id: u32) -> Option<rustix::fs::Gid> {
-    Some(rustix::fs::Gid::from_raw(id))
-}
-
-/// A fresh proc over the host's, with the parts that tell about the machine covered.
-fn mount_proc(sandbox: &Sandbox) -> Result<(), Failure> {
+/// A fresh proc over the host's, or in the root at `at`, with the parts that tell about the machine covered.
+fn mount_proc(sandbox: &Sandbox, at: &str) -> Result<(), Failure> {
     let proc = mount::proc().map_err(failed("proc", ""))?;
-    mount::attach(&proc, CWD, &sandbox.proc).map_err(failed("mount", &sandbox.proc))?;
-    for path in &sandbox.masked {
+    let place = format!("{at}{}", sandbox.proc);
+    mount::attach(&proc, CWD, &*place).map_err(failed("mount", &sandbox.proc))?;
+    for path in sandbox.masked.iter().map(|path| format!("{at}{path}")) {
+        let path = &path;
         match rustix::fs::statat(CWD, &**path, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => {} // This kernel has nothing there to hide.
             Err(errno) => return Err(failed("mask", path)(errno)),
@@ -158,7 +187,8 @@ fn mount_proc(sandbox: &Sandbox) -> Result<(), Failure> {
             }
         }
     }
-    for path in &sandbox.read_only {
+    for path in sandbox.read_only.iter().map(|path| format!("{at}{path}")) {
+        let path = &path;
         let copy = mount::copy(path, Recursive::Yes).map_err(failed("read-only", path))?;
         mount::restrict(&copy, MountAttrFlags::MOUNT_ATTR_RDONLY, Recursive::Yes)
             .map_err(failed("read-only", path))?;

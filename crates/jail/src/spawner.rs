@@ -5,10 +5,11 @@
 //! wake-up is handled at a time.
 
 use crate::sandbox::{self, Given};
-use crate::sys;
+use crate::save::{self, Saver, Wanted};
+use crate::{sys, writable};
 use jail::message::{
-    self, CGROUPS_MAX, Failure, FromJail, ID_MAX, MESSAGE_MAX, SANDBOXES_MAX, Setup, ToJail,
-    VERSION,
+    self, CGROUPS_MAX, Failure, FromJail, ID_MAX, LAYERS_MAX, MESSAGE_MAX, SANDBOXES_MAX,
+    SAVES_MAX, Setup, ToJail, VERSION,
 };
 use jail::plan::{IdMap, Sandbox};
 use jail::socket;
@@ -35,8 +36,12 @@ struct Live {
     id: String,
     pidfd: OwnedFd,
     status: OwnedFd,
-    /// Keeps the child's `go` pipe open, so that it never reads an end of file before its byte.
+    /// Keeps the child's end of `go` open, so that it never reads an end of file before its byte. What the
+    /// child hands over, the storage of a root that can be written, waits in it until it is wanted.
     go: OwnedFd,
+    storage: Option<OwnedFd>,
+    /// What would be saved.
+    saved: Option<Wanted>,
     deadline: u64,
     struck: bool,
     groups: Vec<OwnedFd>,
@@ -70,6 +75,7 @@ pub(crate) struct Spawner {
     linger: bool,
     live: Vec<Live>,
     ended: Vec<Ended>,
+    savers: Vec<Saver>,
     quitting: bool,
     alone_since: Option<u64>,
 }
@@ -94,6 +100,7 @@ impl Spawner {
             linger: setup.linger,
             live: Vec::new(),
             ended: Vec::new(),
+            savers: Vec::new(),
             quitting: false,
             alone_since: None,
         })
@@ -105,6 +112,7 @@ impl Spawner {
         loop {
             self.wait()?;
             self.bury();
+            self.hear_savers();
             self.strike();
             self.accept();
             self.hear();
@@ -131,6 +139,8 @@ impl Spawner {
         }
         let living = self.live.iter().filter(|live| live.dead.is_none());
         fds.extend(living.map(|live| PollFd::new(&live.pidfd, PollFlags::IN)));
+        let savers = self.savers.iter();
+        fds.extend(savers.map(|saver| PollFd::new(&saver.pidfd, PollFlags::IN)));
         match rustix::event::poll(&mut fds, Some(&self.patience())) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno),
@@ -200,6 +210,11 @@ impl Spawner {
             false
         });
         for ended in gone {
+            // What is copied of a sandbox that ended is wanted by nobody, and holds its storage.
+            let its = self.savers.iter().filter(|saver| saver.id == ended.id);
+            its.for_each(|saver| {
+                let _ = rustix::process::pidfd_send_signal(&saver.pidfd, Signal::KILL);
+            });
             self.say_ended(&ended);
             if self.ended.len() < SANDBOXES_MAX {
                 self.ended.push(ended);
@@ -214,6 +229,53 @@ impl Spawner {
             failure,
             deadline,
         });
+    }
+
+    /// Tells of copies that are made, or not.
+    fn hear_savers(&mut self) {
+        let all = std::mem::take(&mut self.savers);
+        let (over, others) = all.into_iter().partition(save::is_over);
+        self.savers = others;
+        for saver in over {
+            let result = saver.result();
+            self.say(&FromJail::Saved {
+                id: saver.id,
+                result,
+            });
+        }
+    }
+
+    fn save(&mut self, id: String, fds: Vec<OwnedFd>) {
+        if let Err(failure) = self.try_save(&id, fds) {
+            let result = Err(failure);
+            self.say(&FromJail::Saved { id, result });
+        }
+    }
+
+    fn try_save(&mut self, id: &str, fds: Vec<OwnedFd>) -> Result<(), Failure> {
+        let failed = |step: &str, errno: Errno| crate::mount::failed(step, "")(errno);
+        let to = <[OwnedFd; 1]>::try_from(fds).map_err(|_| failed("directory", Errno::BADF))?;
+        let [to] = to;
+        if self.savers.len() >= SAVES_MAX || self.savers.iter().any(|saver| saver.id == id) {
+            return Err(failed("one more copy", Errno::AGAIN));
+        }
+        let mut living = self.live.iter_mut().filter(|live| live.dead.is_none());
+        let live = living.find(|live| live.id == id);
+        let live = live.ok_or_else(|| failed("sandbox", Errno::SRCH))?;
+        let wanted = live.saved.as_ref();
+        let wanted = wanted.ok_or_else(|| failed("storage", Errno::OPNOTSUPP))?;
+        if live.storage.is_none() {
+            rustix::io::ioctl_fionbio(&live.go, true).map_err(|errno| failed("storage", errno))?;
+            let received = socket::receive(&live.go, &mut [0; 8]).map(|(_, fds)| fds);
+            let mut fds = received.map_err(|errno| failed("storage", errno))?;
+            live.storage = fds.pop();
+        }
+        let storage = live.storage.as_ref();
+        let storage = storage.ok_or_else(|| failed("storage", Errno::BADF))?;
+        let saver = Saver::start(id.to_owned(), wanted, storage, &to);
+        self.savers
+            .push(saver.map_err(|errno| failed("fork", errno))?);
+        Ok(())
     }
 
     /// The newest agent is the one that is served: the one before it is dead, or about to be.
@@ -275,7 +337,7 @@ impl Spawner {
 
     fn obey(&mut self, message: ToJail, fds: Vec<OwnedFd>) {
         match message {
-            ToJail::Setup(_) => self.lose_agent(),
+            ToJail::Setup(_) | ToJail::Probe { .. } => self.lose_agent(),
             ToJail::Hello { version } if version != VERSION => self.lose_agent(),
             ToJail::Hello { .. } => {
                 self.say(&self.ready());
@@ -283,7 +345,12 @@ impl Spawner {
                 ended.iter().for_each(|one| self.say_ended(one));
                 self.ended = ended;
             }
-            ToJail::Spawn { sandbox, cgroup } => self.spawn(*sandbox, cgroup, fds),
+            ToJail::Spawn {
+                sandbox,
+                cgroup,
+                layers,
+            } => self.spawn(*sandbox, cgroup, layers, fds),
+            ToJail::Save { id } => self.save(id, fds),
             ToJail::Kill { id } => self.live.iter().filter(|live| live.id == id).for_each(kill),
             ToJail::Extend {
                 id,
@@ -297,9 +364,9 @@ impl Spawner {
         }
     }
 
-    fn spawn(&mut self, sandbox: Sandbox, cgroup: Option<String>, fds: Vec<OwnedFd>) {
+    fn spawn(&mut self, sandbox: Sandbox, cgroup: Option<String>, layers: u32, fds: Vec<OwnedFd>) {
         let id = sandbox.id.clone();
-        match self.try_spawn(&sandbox, cgroup, fds) {
+        match self.try_spawn(&sandbox, cgroup, layers, fds) {
             Ok(pid) => self.say(&FromJail::Spawned { id, pid }),
             Err(failure) => self.say(&FromJail::Refused { id, failure }),
         }
@@ -309,18 +376,20 @@ impl Spawner {
         &mut self,
         sandbox: &Sandbox,
         cgroup: Option<String>,
+        layers: u32,
         mut fds: Vec<OwnedFd>,
     ) -> Result<i32, Failure> {
         let failed = |step: &str, errno: Errno| crate::mount::failed(step, "")(errno);
+        let layers = take_layers(sandbox, layers, &mut fds)?;
         self.admit(sandbox, cgroup.as_deref(), &fds)?;
         let groups = fds.split_off(1 + (fds.len() - 1) / 2);
         let members = fds.split_off(1);
         let socket = fds.pop().ok_or_else(|| failed("socket", Errno::BADF))?;
         let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
-        let (wait, go) = pipe().map_err(|errno| failed("pipe", errno))?;
+        let (go, wait) = pair().map_err(|errno| failed("pair", errno))?;
         let (status, tell) = pipe().map_err(|errno| failed("pipe", errno))?;
         let Some((pid, pidfd)) =
-            sys::clone_into_namespaces().map_err(|errno| failed("clone", errno))?
+            sys::fork_into(sys::NAMESPACES).map_err(|errno| failed("clone", errno))?
         else {
             drop((go, status));
             let guest = &self.guest;
@@ -338,18 +407,20 @@ impl Spawner {
             pidfd,
             status,
             go,
+            storage: None,
+            saved: Wanted::of(sandbox),
             deadline: sandbox.deadline_boot_ms,
             struck: false,
             groups,
             cgroup,
             dead: None,
         };
-        let mapped = write_maps(pid, sandbox).and_then(|()| rustix::io::write(&live.go, b"g"));
-        if mapped.is_err() {
+        let gone = let_go(pid, sandbox, &live.go, &layers);
+        if gone.is_err() {
             kill(&live); // It is buried like any other, which removes its groups.
         }
         self.live.push(live);
-        mapped.map(|_| pid).map_err(|errno| failed("ids", errno))
+        gone.map(|()| pid)
     }
 
     /// The last check before anything is made; the driver's plan should never fail it.
@@ -428,6 +499,51 @@ fn remove_groups(dirs: &[OwnedFd], name: Option<&str>) -> bool {
             Ok(()) | Err(Errno::NOENT)
         )
     })
+}
+
+/// The two ends over which the launcher lets a sandbox's first process go: the launcher's, the child's.
+pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    use rustix::net::{AddressFamily, SocketType};
+    let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+    rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None)
+}
+
+/// The layers are the last descriptors of a request to spawn.
+fn take_layers(
+    sandbox: &Sandbox,
+    layers: u32,
+    fds: &mut Vec<OwnedFd>,
+) -> Result<Vec<OwnedFd>, Failure> {
+    let layers = usize::try_from(layers).unwrap_or(usize::MAX);
+    let most = if sandbox.root.is_some() {
+        LAYERS_MAX
+    } else {
+        0
+    };
+    if layers > most || layers > fds.len() {
+        return Err(crate::mount::failed("layers", "")(Errno::BADF));
+    }
+    Ok(fds.split_off(fds.len() - layers))
+}
+
+/// Gives the child its ids, and what is below its root, and lets it go.
+pub(crate) fn let_go(
+    pid: i32,
+    sandbox: &Sandbox,
+    go: &OwnedFd,
+    layers: &[OwnedFd],
+) -> Result<(), Failure> {
+    use crate::mount::failed;
+    write_maps(pid, sandbox).map_err(failed("ids", ""))?;
+    let mut below = None;
+    if let Some(root) = &sandbox.root {
+        let path = format!("/proc/{pid}/ns/user");
+        let userns = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let userns = userns.map_err(failed("user namespace", ""))?;
+        below = Some(writable::of_launcher(root, &userns, layers)?);
+    }
+    let fds: Vec<BorrowedFd<'_>> = below.iter().chain(layers).map(AsFd::as_fd).collect();
+    socket::send(go, b"g", &fds).map_err(failed("go", ""))
 }
 
 /// Writes the id maps of the child. Only its parent may map more than one id.

@@ -24,7 +24,7 @@ struct CloneArgs {
 }
 
 /// Every namespace that a sandbox has of its own.
-const NAMESPACES: i32 = libc::CLONE_NEWUSER
+pub(crate) const NAMESPACES: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET
@@ -32,12 +32,12 @@ const NAMESPACES: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWUTS
     | libc::CLONE_NEWCGROUP;
 
-/// Forks into seven new namespaces. In the parent: the child's id and a descriptor for it.
+/// Forks, into new namespaces of these kinds. In the parent: the child's id and a descriptor for it.
 #[expect(unsafe_code, reason = "clone3 has no safe wrapper")]
-pub(crate) fn clone_into_namespaces() -> Result<Option<(i32, OwnedFd)>, Errno> {
+pub(crate) fn fork_into(namespaces: i32) -> Result<Option<(i32, OwnedFd)>, Errno> {
     let mut pidfd: RawFd = -1;
     let args = CloneArgs {
-        flags: u64::from((NAMESPACES | libc::CLONE_PIDFD).unsigned_abs()),
+        flags: u64::from((namespaces | libc::CLONE_PIDFD).unsigned_abs()),
         pidfd: (&raw mut pidfd) as u64,
         exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
         ..CloneArgs::default()
@@ -59,6 +59,17 @@ pub(crate) fn clone_into_namespaces() -> Result<Option<(i32, OwnedFd)>, Errno> {
 pub(crate) fn unshare(flag: i32) -> Result<(), Errno> {
     // SAFETY: one thread, and only namespaces are unshared, not memory or descriptors.
     if unsafe { libc::unshare(flag) } == 0 {
+        Ok(())
+    } else {
+        Err(errno())
+    }
+}
+
+/// Closes every descriptor from `first` on.
+#[expect(unsafe_code, reason = "close_range has no safe wrapper")]
+pub(crate) fn close_from(first: RawFd) -> Result<(), Errno> {
+    // SAFETY: only in a forked child that never returns, so no owner there is dropped or used again.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } == 0 {
         Ok(())
     } else {
         Err(errno())

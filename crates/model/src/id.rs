@@ -81,6 +81,8 @@ uuid_id! {
     JobId = "job_";
     /// One isolated place.
     SandboxId = "sbx_";
+    /// A saved file system of a sandbox.
+    SnapshotId = "snp_";
     /// One machine, or one process that runs jobs by itself.
     NodeId = "node_";
     /// One file kept from a job.
@@ -153,6 +155,21 @@ impl SandboxId {
     /// [`IdError`] for any other text.
     pub fn from_short(text: &str) -> Result<SandboxId, IdError> {
         format!("{}{text}", SandboxId::PREFIX).parse()
+    }
+}
+
+impl SnapshotId {
+    /// The id without its prefix, as of a [`SandboxId`].
+    pub fn short(&self) -> &str {
+        self.0.strip_prefix(SnapshotId::PREFIX).unwrap_or(&self.0)
+    }
+
+    /// Reads what [`SnapshotId::short`] wrote.
+    ///
+    /// # Errors
+    /// [`IdError`] for any other text.
+    pub fn from_short(text: &str) -> Result<SnapshotId, IdError> {
+        format!("{}{text}", SnapshotId::PREFIX).parse()
     }
 }
 

@@ -19,4 +19,6 @@ pub mod points;
 pub mod sandbox;
 pub mod sandbox_spec;
 pub mod secret;
+pub mod snapshot;
 pub mod spec;
+pub mod usage;

@@ -116,6 +116,11 @@ pub const SANDBOX_ORDER_MS: u64 = 120_000;
 pub const SANDBOX_PAUSED_MS: u64 = RETAIN_JOBS_MS;
 /// Sandboxes of one tenant that are not over: far more than one machine holds.
 pub const SANDBOXES_MAX: u64 = 10_000;
+/// Facts about commands in one report of a node: a busy agent starts tens in the time between two.
+pub const EXEC_FACTS_MAX: usize = 256;
+/// What is kept of the commands of one sandbox, in numbers of facts, of which a command has two: the newest
+/// 10,000 are two days of an agent that runs one in 15 s.
+pub const RETAIN_EXECS: u64 = 20_000;
 /// Sandboxes of one node: each has processes, groups and mounts, of which a machine has thousands; and all
 /// of them are told in one heartbeat.
 pub const NODE_SANDBOXES_MAX: u32 = 1000;
@@ -152,3 +157,30 @@ pub const SECRET_USES_MAX: usize = 16;
 /// The shortest value that is looked for in output, in bytes: a shorter one is in half of all lines by
 /// accident.
 pub const SECRET_SCRUB_BYTES_MIN: usize = 4;
+/// How often a node looks at a sandbox: often enough to see a build, and a thousand of them cost it a few
+/// percent of a processor.
+pub const USAGE_EVERY_MS: u64 = 10_000;
+/// Sandboxes whose guests are asked at each look; of more, each is looked at less often.
+pub const USAGE_ASKED_MAX: usize = 128;
+/// Moments of one sandbox in one report: those of some minutes without a server.
+pub const USAGE_POINTS_MAX: usize = 32;
+/// How long a node keeps what it could not report.
+pub const USAGE_AGE_MAX_MS: u64 = LEASE_MS;
+/// What sandboxes used is kept for as long as one lives.
+pub const RETAIN_USAGE_MS: u64 = SANDBOX_TTL_MAX_MS;
+/// Moments that are shown at once: more than a screen has room for.
+pub const USAGE_SHOWN_MAX: u32 = 500;
+/// Snapshots of a tenant that are not gone: each keeps bytes on a node, and what is not asked to go stays.
+pub const SNAPSHOTS_MAX: u64 = 1000;
+/// Of one sandbox: more than anybody tells apart, and few enough that a loop in a script shows.
+pub const SANDBOX_SNAPSHOTS_MAX: u64 = 100;
+/// Snapshots whose bytes one node has or may have: it names them all in each heartbeat.
+pub const NODE_SNAPSHOTS_MAX: u32 = 4096;
+/// Snapshots that stand on each other: as many layers as a driver puts into one sandbox.
+pub const SNAPSHOT_LAYERS_MAX: usize = 16;
+/// A name of a snapshot with its tag.
+pub const SNAPSHOT_NAME_BYTES_MAX: usize = 128;
+/// Sandboxes of one fork: E2B's bound.
+pub const FORK_MAX: u32 = 100;
+/// A fork that was cut off by a crash leaves its snapshot; by then nobody makes sandboxes from it any more.
+pub const FORK_MS: u64 = 10 * 60 * 1000;

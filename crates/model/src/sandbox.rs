@@ -7,6 +7,7 @@
 //!                failed(why)   destroying ─▶ destroyed        expiry destroys or pauses, as asked
 //! ```
 
+use crate::id::SnapshotId;
 use serde::{Deserialize, Serialize};
 
 /// Where a sandbox is. What is being done to it is a state too, so that whoever finds it after a crash
@@ -30,6 +31,8 @@ pub enum SandboxState {
     Snapshotting {
         /// It was paused before.
         paused: bool,
+        /// What the copy is.
+        snapshot: SnapshotId,
     },
     /// It is being taken away.
     Destroying,
@@ -56,8 +59,11 @@ pub enum SandboxEvent {
     /// Somebody wants it back.
     Resume,
     /// Somebody wants a copy.
-    Snapshot,
-    /// The copy is made.
+    Snapshot {
+        /// What the copy is to be.
+        snapshot: SnapshotId,
+    },
+    /// The copy is made, or cannot be made.
     SnapshotDone,
     /// Its time is over.
     Expire {
@@ -101,6 +107,8 @@ pub enum Want {
     Pause,
     /// Bring it back.
     Resume,
+    /// Copy what was written in it.
+    Snapshot,
     /// Take it away.
     Destroy,
 }
@@ -113,11 +121,11 @@ impl SandboxState {
             SandboxState::Provisioning => Some(Want::Make),
             SandboxState::Pausing => Some(Want::Pause),
             SandboxState::Resuming => Some(Want::Resume),
+            SandboxState::Snapshotting { .. } => Some(Want::Snapshot),
             SandboxState::Destroying => Some(Want::Destroy),
             SandboxState::Requested
             | SandboxState::Ready
             | SandboxState::Paused
-            | SandboxState::Snapshotting { .. }
             | SandboxState::Destroyed
             | SandboxState::Failed { .. } => None,
         }
@@ -184,11 +192,17 @@ impl SandboxState {
                 Ok(Step::Unchanged)
             }
 
-            (S::Ready, E::Snapshot) => moved(S::Snapshotting { paused: false }),
-            (S::Paused, E::Snapshot) => moved(S::Snapshotting { paused: true }),
-            (S::Snapshotting { .. }, E::Snapshot) => Ok(Step::Unchanged),
-            (S::Snapshotting { paused: true }, E::SnapshotDone) => moved(S::Paused),
-            (S::Snapshotting { paused: false }, E::SnapshotDone) => moved(S::Ready),
+            (S::Ready | S::Paused, E::Snapshot { snapshot }) => moved(S::Snapshotting {
+                paused: *self == S::Paused,
+                snapshot: snapshot.clone(),
+            }),
+            (S::Snapshotting { snapshot, .. }, E::Snapshot { snapshot: again })
+                if snapshot == again =>
+            {
+                Ok(Step::Unchanged)
+            }
+            (S::Snapshotting { paused: true, .. }, E::SnapshotDone) => moved(S::Paused),
+            (S::Snapshotting { paused: false, .. }, E::SnapshotDone) => moved(S::Ready),
 
             (_, E::Expire { pause: false }) => moved(S::Destroying),
             _ => Err(Denied { state: self.name() }),
@@ -202,6 +216,17 @@ mod tests {
     use proptest::prelude::*;
     use std::fmt::Write as _;
 
+    fn snapshot() -> SnapshotId {
+        SnapshotId::from_parts(0, [1; 10])
+    }
+
+    fn snapshotting(paused: bool) -> SandboxState {
+        SandboxState::Snapshotting {
+            paused,
+            snapshot: snapshot(),
+        }
+    }
+
     fn states() -> Vec<SandboxState> {
         use SandboxState as S;
         vec![
@@ -211,8 +236,8 @@ mod tests {
             S::Pausing,
             S::Paused,
             S::Resuming,
-            S::Snapshotting { paused: false },
-            S::Snapshotting { paused: true },
+            snapshotting(false),
+            snapshotting(true),
             S::Destroying,
             S::Destroyed,
             S::Failed {
@@ -229,7 +254,9 @@ mod tests {
             E::Pause,
             E::Paused,
             E::Resume,
-            E::Snapshot,
+            E::Snapshot {
+                snapshot: snapshot(),
+            },
             E::SnapshotDone,
             E::Expire { pause: false },
             E::Expire { pause: true },
@@ -261,7 +288,7 @@ mod tests {
     #[test]
     fn an_order_ends_in_a_state_without_one() {
         use SandboxEvent as E;
-        let ends = [E::Ready, E::Paused, E::Destroyed];
+        let ends = [E::Ready, E::Paused, E::SnapshotDone, E::Destroyed];
         for state in states() {
             let done = ends
                 .iter()

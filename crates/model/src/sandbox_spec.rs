@@ -1,10 +1,11 @@
 //! What a sandbox that lives on is asked to be, and what may be wrong with it.
 
-use crate::id::NodeId;
+use crate::id::{NodeId, SnapshotId};
 use crate::limits;
 use crate::secret::{SecretUse, check_uses};
 use crate::spec::{
-    AskedLimits, Findings, Invalid, check_env_names, check_limits, check_profile, check_root,
+    AskedLimits, CODE_INTERPRETER, Findings, Invalid, check_env_names, check_limits, check_profile,
+    check_root,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -40,6 +41,10 @@ pub struct SandboxSpec {
     /// Secrets that it uses.
     #[serde(default)]
     pub secrets: Vec<SecretUse>,
+    /// What it begins with: snapshots that stand on each other, the oldest first. The last one is the one
+    /// that was asked for, and the others are what that one stands on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<SnapshotId>,
 }
 
 /// What happens to a sandbox when its time to live is over.
@@ -81,13 +86,20 @@ pub fn cut_ttl(ttl_ms: u64) -> u64 {
 }
 
 impl SandboxSpec {
+    /// The snapshot that it begins with.
+    pub fn snapshot(&self) -> Option<&SnapshotId> {
+        self.layers.last()
+    }
+
     /// Checks everything that can be said without knowing a machine.
     ///
     /// # Errors
     /// All that is wrong, not only the first.
     pub fn validate(&self, metadata: &BTreeMap<String, String>) -> Result<(), Vec<Invalid>> {
         let mut found = Findings::default();
-        check_profile(&self.profile, &mut found);
+        if self.profile != CODE_INTERPRETER {
+            check_profile(&self.profile, &mut found);
+        }
         check_env(&self.env, &mut found);
         check_limits(&self.limits, &mut found);
         check_root(self.root.as_deref(), &mut found);
@@ -168,6 +180,7 @@ mod tests {
             queue_timeout_ms: 1000,
             node: None,
             secrets: Vec::new(),
+            layers: Vec::new(),
         }
     }
 
@@ -199,6 +212,7 @@ mod tests {
             codes(|s, _| s.profile = "p".to_owned()),
             ["unknown_profile"]
         );
+        assert!(codes(|s, _| s.profile = CODE_INTERPRETER.to_owned()).is_empty());
         assert_eq!(codes(|s, _| s.queue_timeout_ms = 0), ["limit_zero"]);
         assert_eq!(codes(|s, _| s.name = Some(String::new())), ["sandbox_name"]);
         assert_eq!(codes(|s, _| s.env.extend([entry("A=B", "")])), ["env_name"]);

@@ -15,6 +15,9 @@ pub const HOME: &str = "/home/user";
 /// Profiles that this version knows.
 pub const PROFILES: [&str; 1] = ["default"];
 
+/// The profile of a sandbox that lives on whose Python waits for the first step.
+pub const CODE_INTERPRETER: &str = "code-interpreter";
+
 /// One command, with everything that was asked for and every default filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobSpec {

@@ -1,6 +1,6 @@
 //! The node's own loops: registering, renewing, polling, and handing clients to jobs.
 
-use crate::{Node, job, recover, sandbox, spare};
+use crate::{Node, job, recover, sandbox, snapshot, spare};
 use api::attach::{LinkOpen, LinkTarget};
 use api::node::{JobRef, NodeHeartbeat, NodePoll, NodeRegister};
 use model::limits;
@@ -28,6 +28,8 @@ pub(crate) async fn run(node: &Node, links: mpsc::Receiver<LinkOpen>, stop: Canc
             renew(node, heartbeat),
             poll_for_jobs(node),
             poll_for_sandboxes(node),
+            sandbox::watch(node),
+            sandbox::log_egress(node),
             hand_over(node, links)
         );
     };
@@ -69,6 +71,10 @@ async fn register(node: &Node) -> Duration {
 }
 
 async fn renew(node: &Node, every: Duration) {
+    if !snapshot::held(node).is_empty() {
+        // What an earlier process has left here and nobody needs is heard of at once.
+        renew_once(node).await;
+    }
     loop {
         tokio::time::sleep(every).await;
         spare::expire(node).await;
@@ -82,6 +88,7 @@ pub(crate) async fn renew_once(node: &Node) {
         incarnation: node.inner.config.incarnation.clone(),
         running: held(node),
         sandboxes: sandbox::held(node),
+        snapshots: snapshot::held(node),
     };
     match node.inner.client.node_heartbeat(&beat).await {
         Ok(answer) => {
@@ -92,6 +99,7 @@ pub(crate) async fn renew_once(node: &Node) {
             sandbox::drop_stale(node, &answer.stale_sandboxes);
             sandbox::order(node, answer.sandboxes);
             sandbox::extend(node, answer.sandbox_lives).await;
+            snapshot::remove(node, answer.remove_snapshots);
         }
         Err(error) => tracing::warn!(%error, "failed to renew; the leases go on until they end"),
     }
@@ -159,6 +167,7 @@ async fn poll(node: &Node, free_slots: u32, free_sandboxes: u32, pause: &mut Dur
                 job::begin(node, lease);
             }
             sandbox::order(node, answer.sandboxes);
+            snapshot::remove(node, answer.remove_snapshots);
         }
         Err(error) => {
             tracing::warn!(%error, "failed to poll; trying again");

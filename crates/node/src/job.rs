@@ -744,16 +744,20 @@ where
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "an id carries the moment of its making, and decides nothing"
-)]
 pub(crate) fn new_sandbox_id() -> SandboxId {
     let mut random = [0; 10];
     // Without random bytes two sandboxes of one millisecond would share a name, and starting the
     // second would be refused; nothing weaker than that happens.
     let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+    SandboxId::from_parts(now_ms(), random)
+}
+
+/// Milliseconds since 1970.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "ids and records carry the moment of their making, and decide nothing"
+)]
+pub(crate) fn now_ms() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let now = now.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(0));
-    SandboxId::from_parts(now, random)
+    now.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(0))
 }

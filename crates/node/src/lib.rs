@@ -20,6 +20,7 @@ mod recover;
 mod sandbox;
 mod scrub;
 mod secret;
+mod snapshot;
 mod spare;
 mod spool;
 
@@ -27,6 +28,10 @@ use api::attach::LinkOpen;
 use api::client::Client;
 use driver::driver::Driver;
 use driver::host::Host;
+pub use egress::exception::{BadException, Exception};
+use egress::proxy::Proxy;
+use egress::record::EgressRecord;
+use egress::resolve::Resolver;
 use model::points::Points;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -56,6 +61,8 @@ pub struct Config {
     pub spares: u32,
     /// How long one of them may live unused; its supervisor ends it then, also without us.
     pub spare_life: Duration,
+    /// Addresses that are open to sandboxes with a way out, although they are not public.
+    pub egress_allow: Vec<Exception>,
     /// Private to this node: the records of its jobs and their output.
     pub dir: PathBuf,
     /// Where a test may stop the process.
@@ -77,6 +84,10 @@ struct Inner {
     jobs: Mutex<HashMap<String, Running>>,
     sandboxes: Mutex<sandbox::Kept>,
     spares: spare::Spares,
+    egress: Proxy,
+    /// Of the above; whoever works takes them.
+    egress_records: tokio::sync::Mutex<mpsc::Receiver<EgressRecord>>,
+    removing: snapshot::Removing,
     /// A slot became free, or there is none any more.
     freed: Notify,
     tasks: TaskTracker,
@@ -105,6 +116,13 @@ impl Running {
 impl Node {
     /// A node that runs jobs with `driver` for the control plane behind `client`.
     pub fn new(config: Config, client: Client, driver: Arc<dyn Driver>, host: Host) -> Node {
+        let allow = config.egress_allow.clone();
+        let (egress, records) = Proxy::new(
+            allow,
+            Resolver::system(),
+            sandbox::connections(),
+            job::now_ms,
+        );
         let inner = Inner {
             config,
             client,
@@ -113,6 +131,9 @@ impl Node {
             jobs: Mutex::default(),
             sandboxes: Mutex::default(),
             spares: spare::Spares::default(),
+            egress,
+            egress_records: tokio::sync::Mutex::new(records),
+            removing: snapshot::Removing::default(),
             freed: Notify::new(),
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),

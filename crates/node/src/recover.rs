@@ -1,7 +1,7 @@
 //! After a start: what the control plane believes and what is really here are made one, both ways.
 
 use crate::record::{self, Record};
-use crate::{Node, job, sandbox};
+use crate::{Node, job, sandbox, snapshot};
 use api::node::{HeldLease, HeldSandbox, JobFinished, OutcomeReport};
 use driver::driver::Found;
 use std::collections::HashMap;
@@ -54,6 +54,7 @@ pub(crate) async fn recover(node: &Node, held: Vec<HeldLease>, sandboxes: Vec<He
         report_lost(node, &lease.job_id, lease.attempt, lease.epoch).await;
         done.lost += 1;
     }
+    snapshot::clear_halves(node).await;
     sandbox::recover(node, sandboxes).await;
     destroy_strays(node, &mut done).await;
     let Done {

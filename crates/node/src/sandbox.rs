@@ -4,16 +4,20 @@
 //! The newest order counts; the same one again is carried out once. What was ordered is told again until it
 //! is reported, so a keeper may die in any line.
 
+mod execs;
 mod make;
 mod record;
+mod usage;
+mod way;
 
 use crate::job::{chain, insist};
-use crate::{Node, convert};
+use crate::{Node, convert, snapshot};
 use api::attach::LinkOpen;
 use api::node::{SandboxLife, SandboxRef, SandboxReport, SandboxSaid, SandboxWant, SandboxWork};
 use bytes::BytesMut;
 use driver::driver::Handle;
 use driver::guest::GuestStream;
+use execs::Spool;
 use make::Made;
 use model::id::SandboxId;
 use record::Record;
@@ -22,8 +26,11 @@ use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::watch;
+use way::WayOut;
 
-pub(crate) use record::{known, recover};
+pub(crate) use record::{known, recover, stands_on};
+pub(crate) use usage::watch;
+pub(crate) use way::{connections, log as log_egress};
 
 /// Sandboxes that live on and that this node has, by id.
 pub(crate) type Kept = HashMap<String, Keeper>;
@@ -35,6 +42,9 @@ pub(crate) struct Keeper {
     orders: watch::Sender<Order>,
     /// How its guest is reached.
     handle: Handle,
+    /// Its guest serves, and nothing in it is stopped. A guest that does not serve yet must not be asked:
+    /// it takes whoever connects for its node.
+    is_ready: bool,
 }
 
 /// How long a guest may go on to answer after its client has said all, or has gone: as long as it may be
@@ -100,7 +110,8 @@ pub(crate) fn order(node: &Node, work: Vec<SandboxWork>) {
             continue;
         };
         let handle = node.inner.driver.handle(&sandbox_id);
-        begin(node, &mut kept, Order::Work(Box::new(work)), id, handle);
+        let (first, way) = (Order::Work(Box::new(work)), None);
+        begin(node, &mut kept, id, (first, handle, way));
     }
 }
 
@@ -209,29 +220,49 @@ async fn copy(
     Ok(())
 }
 
-/// Starts a keeper.
-fn begin(node: &Node, kept: &mut Kept, first: Order, id: String, handle: Handle) {
+/// Starts a keeper with its first order, and with the way out of a sandbox that stands and has one.
+fn begin(
+    node: &Node,
+    kept: &mut Kept,
+    id: String,
+    (first, handle, way): (Order, Handle, Option<WayOut>),
+) {
     let (orders, told) = watch::channel(first);
     let keeper = Keeper {
         orders,
         handle: handle.clone(),
+        is_ready: false,
     };
     kept.insert(id.clone(), keeper);
     let tasks = node.inner.tasks.clone();
-    tasks.spawn(keep(node.clone(), id, handle, told));
+    tasks.spawn(keep(node.clone(), id, (handle, way), told));
 }
 
 /// The life of a sandbox on this node.
-async fn keep(node: Node, id: String, mut handle: Handle, mut orders: watch::Receiver<Order>) {
+async fn keep(
+    node: Node,
+    id: String,
+    (mut handle, mut way): (Handle, Option<WayOut>),
+    mut orders: watch::Receiver<Order>,
+) {
+    let Some(mut spool) = execs::Spool::open(&node, &id) else {
+        return; // An order for what has no such id is not taken.
+    };
     loop {
         let order = orders.borrow_and_update().clone();
         let mut next = match &order {
             Order::Nothing(_) => None,
             Order::Drop(_) => Some(Next::Gone(None)),
-            Order::Work(work) => Some(carry_out(&node, work, &mut handle).await),
+            Order::Work(work) => Some(carry_out(&node, work, &mut handle, &mut way).await),
         };
         if let Some(keeper) = node.kept().get_mut(&id) {
             keeper.handle = handle.clone();
+            keeper.is_ready = match (&order, &next) {
+                // One that was found again and is as it was ordered; of a paused one nothing moves.
+                (Order::Nothing(_), _) => true,
+                (_, Some(Next::Stays(said))) => matches!(said, SandboxSaid::Ready { .. }),
+                _ => false,
+            };
         }
         if let Some(Next::Stays(said)) = next {
             say(&node, &id, order.epoch(), said).await;
@@ -239,16 +270,24 @@ async fn keep(node: Node, id: String, mut handle: Handle, mut orders: watch::Rec
         }
         let said = match next {
             Some(Next::Gone(said)) => said,
-            Some(Next::Stays(_)) | None => match wait(&node, &handle, &mut orders).await {
-                Some(why) => Some(SandboxSaid::Failed { why }),
-                None => continue,
-            },
+            Some(Next::Stays(_)) | None => {
+                match wait(&node, &handle, &mut orders, &mut spool).await {
+                    Some(why) => Some(SandboxSaid::Failed { why }),
+                    None => continue,
+                }
+            }
         };
+        // Nothing is let out any more, however long taking it away takes.
+        drop(way.take());
+        execs::last(&node, &handle, &mut spool).await;
         take_away(&node, &handle).await;
-        record::forget(&node, &id);
         if let Some(said) = said {
             say(&node, &id, order.epoch(), said).await;
         }
+        // Nobody who waits for its end waits for the record too. If we die here, the next process finds
+        // both, and does this.
+        execs::finish(&node, &id, &mut spool).await;
+        record::forget(&node, &id);
         if leave(&node, &id, &orders) {
             return;
         }
@@ -268,8 +307,14 @@ fn leave(node: &Node, id: &str, orders: &watch::Receiver<Order>) -> bool {
     true
 }
 
-/// Waits for the next order; or says why the sandbox has ended without one.
-async fn wait(node: &Node, handle: &Handle, orders: &mut watch::Receiver<Order>) -> Option<String> {
+/// Waits for the next order, and learns meanwhile what is run; or says why the sandbox has ended without one.
+async fn wait(
+    node: &Node,
+    handle: &Handle,
+    orders: &mut watch::Receiver<Order>,
+    spool: &mut Spool,
+) -> Option<String> {
+    let id = handle.id.to_string();
     tokio::select! {
         biased;
         // The sender is in the map for as long as this runs.
@@ -279,10 +324,16 @@ async fn wait(node: &Node, handle: &Handle, orders: &mut watch::Receiver<Order>)
             Ok(ended) => ended.failure.unwrap_or_else(|| "its first process ended".to_owned()),
             Err(error) => chain(&error),
         }),
+        never = execs::follow(node, &id, handle, spool) => match never {},
     }
 }
 
-async fn carry_out(node: &Node, work: &SandboxWork, handle: &mut Handle) -> Next {
+async fn carry_out(
+    node: &Node,
+    work: &SandboxWork,
+    handle: &mut Handle,
+    way: &mut Option<WayOut>,
+) -> Next {
     let failed = |why| Next::Gone(Some(SandboxSaid::Failed { why }));
     let ready = |enforcement| SandboxSaid::Ready {
         driver: node.inner.driver.name().to_owned(),
@@ -293,8 +344,10 @@ async fn carry_out(node: &Node, work: &SandboxWork, handle: &mut Handle) -> Next
             Ok(Made {
                 handle: made,
                 enforcement,
+                way: opened,
             }) => {
                 *handle = made;
+                *way = opened;
                 Next::Stays(ready(enforcement))
             }
             Err(why) => failed(why),
@@ -306,6 +359,10 @@ async fn carry_out(node: &Node, work: &SandboxWork, handle: &mut Handle) -> Next
         SandboxWant::Resume => match node.inner.driver.pause(handle, false).await {
             Ok(()) => Next::Stays(ready(record::enforcement(node, &work.sandbox_id))),
             Err(error) => failed(chain(&error)),
+        },
+        SandboxWant::Snapshot => match snapshot::copy(node, work, handle).await {
+            Ok(said) => Next::Stays(said),
+            Err(why) => failed(why),
         },
         SandboxWant::Destroy => Next::Gone(Some(SandboxSaid::Destroyed)),
     }
@@ -334,5 +391,14 @@ async fn say(node: &Node, id: &str, epoch: u64, what: SandboxSaid) {
 }
 
 fn new_record(work: &SandboxWork, plan: &driver::driver::Plan) -> Record {
-    Record::new(work, plan.handle.clone(), convert::enforced(&plan.enforced))
+    Record::new(work, plan.handle.clone(), enforced(work, plan))
+}
+
+/// What is in force around it, the way out included.
+fn enforced(work: &SandboxWork, plan: &driver::driver::Plan) -> Vec<api::job::Enforced> {
+    let mut enforced = convert::enforced(&plan.enforced);
+    if work.spec.allow_internet {
+        way::describe(&mut enforced);
+    }
+    enforced
 }

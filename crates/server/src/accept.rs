@@ -1,4 +1,4 @@
-//! The doors: taking connections and speaking HTTP/1.1 on them.
+//! The doors: taking connections and speaking HTTP/1.1 on them, through TLS where it was asked for.
 //!
 //! Every door has its own bound on connections, so that somebody who floods the TCP port cannot
 //! lock the owner of the machine out of the Unix socket. A connection that does not send a request
@@ -17,6 +17,8 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::auth::{Gate, Peer, TcpGate};
+use crate::e2b::domain::Domain;
+use crate::tls::Tls;
 use crate::{Shared, request};
 
 /// Connections per door. A waiting request or a followed log holds one, so there must be many; each
@@ -43,6 +45,10 @@ pub enum Door {
         listener: TcpListener,
         /// What to know.
         token: api::client::Token,
+        /// Below which sandboxes have names, beside `localhost`.
+        domain: Option<Domain>,
+        /// What is shown to clients; without it, they are spoken to in the clear.
+        tls: Option<Tls>,
     },
     /// Connections inside the process; who holds the other end of the channel is trusted.
     Memory {
@@ -59,7 +65,19 @@ impl Door {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         match self {
             Self::Unix(listener) => run_unix(&listener, &shared, &places).await,
-            Self::Tcp { listener, token } => run_tcp(&listener, &token, &shared, &places).await,
+            Self::Tcp {
+                listener,
+                token,
+                domain,
+                tls,
+            } => {
+                let (Ok(listen), Some(owner)) = (listener.local_addr(), own_principal()) else {
+                    return;
+                };
+                let gate = TcpGate::new(token.text(), listen, Peer::User(owner));
+                let gate = Gate::Tcp(gate.named(domain, tls.is_some()));
+                run_tcp(&listener, tls.as_ref(), &gate, &shared, &places).await;
+            }
             Self::Memory { incoming, peer } => run_memory(incoming, peer, &shared, &places).await,
         }
     }
@@ -81,22 +99,36 @@ async fn run_unix(listener: &UnixListener, shared: &Shared, places: &Arc<Semapho
 
 async fn run_tcp(
     listener: &TcpListener,
-    token: &api::client::Token,
+    tls: Option<&Tls>,
+    gate: &Gate,
     shared: &Shared,
     places: &Arc<Semaphore>,
 ) {
-    let (Ok(listen), Some(owner)) = (listener.local_addr(), own_principal()) else {
-        return;
-    };
-    let gate = Gate::Tcp(TcpGate::new(token.text(), listen, Peer::User(owner)));
     while let Some(place) = place(shared, places).await {
+        // Before the connection is taken, so that those who wait for it cost us nothing.
+        let shaking = match tls {
+            None => None,
+            Some(tls) => match until_stopped(shared, tls.place()).await.flatten() {
+                None => return,
+                Some(handshake) => Some((tls.clone(), handshake)),
+            },
+        };
         let accepted = until_stopped(shared, listener.accept()).await;
         match accepted {
             None => return,
             Some(Ok((stream, _))) => {
                 // Nagle's algorithm would hold the end of a short answer back for 40 ms.
                 drop(stream.set_nodelay(true));
-                shared.spawn(connection(stream, gate.clone(), shared.clone(), place));
+                let (gate, inner) = (gate.clone(), shared.clone());
+                match shaking {
+                    None => shared.spawn(connection(stream, gate, inner, place)),
+                    Some((tls, handshake)) => shared.spawn(async move {
+                        let shaken = until_stopped(&inner, tls.shake(stream, handshake)).await;
+                        if let Some(stream) = shaken.flatten() {
+                            connection(stream, gate, inner, place).await;
+                        }
+                    }),
+                }
             }
             Some(Err(error)) => pause(&error).await,
         }

@@ -51,18 +51,19 @@ pub(crate) async fn attach(
     let place = std::sync::Arc::clone(&app.attached).try_acquire_owned();
     let place = place.map_err(|_| Error::new(Code::TooMuch, "too many clients are attached"))?;
     app.service.job_attachable(&ctx, &id).await?;
-    let upgrade = upgrade_of(&mut request)?;
+    let upgrade = upgrade_of(&mut request, UPGRADE)?;
     let tasks = app.tasks.clone();
     drop(tasks.spawn(async move {
         connect(&app, &ctx, &id, upgrade).await;
         drop(place);
     }));
-    Ok(switching())
+    Ok(switching(UPGRADE))
 }
 
-fn upgrade_of(request: &mut Request) -> Result<OnUpgrade, Error> {
+/// The connection of a request that asks to go on with this protocol.
+pub(crate) fn upgrade_of(request: &mut Request, protocol: &str) -> Result<OnUpgrade, Error> {
     let asked = request.headers().get(header::UPGRADE);
-    let ours = asked.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(UPGRADE.as_bytes()));
+    let ours = asked.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(protocol.as_bytes()));
     let upgrade = request
         .extensions_mut()
         .remove::<OnUpgrade>()
@@ -70,10 +71,11 @@ fn upgrade_of(request: &mut Request) -> Result<OnUpgrade, Error> {
     upgrade.ok_or_else(|| Error::new(Code::UpgradeRequired, "this route needs an upgrade"))
 }
 
-fn switching() -> Response {
+/// The answer that goes on with this protocol.
+pub(crate) fn switching(protocol: &'static str) -> Response {
     let headers = [
         (header::CONNECTION, HeaderValue::from_static("upgrade")),
-        (header::UPGRADE, HeaderValue::from_static(UPGRADE)),
+        (header::UPGRADE, HeaderValue::from_static(protocol)),
     ];
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }

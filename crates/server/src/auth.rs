@@ -14,6 +14,7 @@ use model::id::{NodeId, PrincipalId};
 use subtle::ConstantTimeEq as _;
 
 use crate::e2b::aim;
+use crate::e2b::domain::Domain;
 use crate::e2b::keys::Keys;
 use crate::error::Error;
 
@@ -45,6 +46,9 @@ pub(crate) struct TcpGate {
     keys: Keys,
     listen: SocketAddr,
     peer: Peer,
+    domain: Option<Domain>,
+    /// Of the origins of our own pages.
+    scheme: &'static str,
 }
 
 /// Who is behind a request at E2B's door, and what they must show there; `None` where the transport
@@ -72,12 +76,24 @@ impl TcpGate {
             keys: Keys::new(token),
             listen,
             peer,
+            domain: None,
+            scheme: "http",
+        }
+    }
+
+    /// The same, found by names of this domain too, and maybe through TLS.
+    pub(crate) fn named(self, domain: Option<Domain>, is_tls: bool) -> Self {
+        let scheme = if is_tls { "https" } else { "http" };
+        Self {
+            domain,
+            scheme,
+            ..self
         }
     }
 
     fn admit(&self, parts: &Parts) -> Result<Option<Peer>, Error> {
         check_host(parts, |host| self.is_ours(host))?;
-        check_origin(parts)?;
+        check_origin(parts, self.scheme)?;
         if parts.uri.path() == routes::HEALTHZ {
             return Ok(None);
         }
@@ -89,14 +105,16 @@ impl TcpGate {
         }
     }
 
-    /// At E2B's door sandboxes have names of their own below `localhost`, and their pages origins.
+    /// At E2B's door sandboxes have names of their own, and their pages origins.
     fn visitor(&self, parts: &Parts, is_control: bool) -> Result<Visitor, Error> {
         check_host(parts, |host| {
             let name = without_port(host).to_ascii_lowercase();
-            self.is_ours(host) || aim::is_below_localhost(&name)
+            let below = |domain: &Domain| domain.label(&name).is_some();
+            let is_below = self.domain.as_ref().is_some_and(below);
+            self.is_ours(host) || is_below || aim::is_below_localhost(&name)
         })?;
         if is_control {
-            check_origin(parts)?;
+            check_origin(parts, self.scheme)?;
         }
         Ok(Visitor {
             peer: self.peer.clone(),
@@ -111,7 +129,11 @@ impl TcpGate {
             .and_then(|name| name.strip_suffix(']'));
         match address.unwrap_or(name).parse::<IpAddr>() {
             Ok(ip) => ip.is_loopback() || ip == self.listen.ip(),
-            Err(_) => name.eq_ignore_ascii_case("localhost"),
+            Err(_) => {
+                let name = name.to_ascii_lowercase();
+                let domain = self.domain.as_ref();
+                name == "localhost" || domain.is_some_and(|domain| domain.is_control(&name))
+            }
         }
     }
 }
@@ -123,6 +145,14 @@ impl Gate {
             Self::Known(peer) => Ok(Some(peer.clone())),
             Self::Stranger => Err(unauthenticated("this socket belongs to another user")),
             Self::Tcp(gate) => gate.admit(parts),
+        }
+    }
+
+    /// The domain below which the door has names for sandboxes.
+    pub(crate) fn domain(&self) -> Option<&Domain> {
+        match self {
+            Self::Tcp(gate) => gate.domain.as_ref(),
+            Self::Known(_) | Self::Stranger => None,
         }
     }
 
@@ -163,7 +193,7 @@ fn check_host(parts: &Parts, is_ours: impl Fn(&str) -> bool) -> Result<(), Error
 }
 
 /// Absent (a program), or the very origin that the request is for (our own console).
-fn check_origin(parts: &Parts) -> Result<(), Error> {
+fn check_origin(parts: &Parts, scheme: &str) -> Result<(), Error> {
     let Some(origin) = parts.headers.get(ORIGIN) else {
         return Ok(());
     };
@@ -173,7 +203,8 @@ fn check_origin(parts: &Parts) -> Result<(), Error> {
         .map_or(&[][..], http::HeaderValue::as_bytes);
     let same = origin
         .as_bytes()
-        .strip_prefix(b"http://")
+        .strip_prefix(scheme.as_bytes())
+        .and_then(|origin| origin.strip_prefix(b"://"))
         .is_some_and(|origin| origin == host);
     let alone = parts.headers.get_all(ORIGIN).iter().count() == 1;
     if same && alone {
@@ -204,9 +235,16 @@ mod tests {
     use super::*;
     use http::Request;
 
-    fn check(headers: &[(&str, &str)], target: &str, expect: Result<(), Code>) {
+    fn gate() -> TcpGate {
         let peer = Peer::User("uid:1000".parse().unwrap());
-        let gate = TcpGate::new("right", "10.1.2.3:7300".parse().unwrap(), peer);
+        TcpGate::new("right", "10.1.2.3:7300".parse().unwrap(), peer)
+    }
+
+    fn check(headers: &[(&str, &str)], target: &str, expect: Result<(), Code>) {
+        check_at(gate(), headers, target, expect);
+    }
+
+    fn check_at(gate: TcpGate, headers: &[(&str, &str)], target: &str, expect: Result<(), Code>) {
         let mut request = Request::get(target);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -285,6 +323,36 @@ mod tests {
                 "/v1/jobs",
                 Err(Code::ForbiddenOrigin),
             );
+        }
+    }
+
+    #[test]
+    fn a_domain_adds_its_own_name_and_api_and_tls_changes_the_origin() {
+        let gate = || gate().named(Some("sbx.example".parse().unwrap()), true);
+        let token = ("authorization", "Bearer right");
+        for (host, expect) in [
+            ("SBX.example", Ok(())),
+            ("api.sbx.example:7300", Ok(())),
+            ("localhost", Ok(())),
+            // A sandbox's own name: what it serves must not reach the other doors.
+            ("3000-abc1.sbx.example", Err(Code::ForbiddenHost)),
+            ("sandbox.sbx.example", Err(Code::ForbiddenHost)),
+            ("x.api.sbx.example", Err(Code::ForbiddenHost)),
+            ("example", Err(Code::ForbiddenHost)),
+        ] {
+            check_at(gate(), &[("host", host), token], "/v1/jobs", expect);
+        }
+        let host = ("host", "api.sbx.example:7300");
+        for (origin, expect) in [
+            ("https://api.sbx.example:7300", Ok(())),
+            ("http://api.sbx.example:7300", Err(Code::ForbiddenOrigin)),
+            (
+                "https://3000-abc1.sbx.example:7300",
+                Err(Code::ForbiddenOrigin),
+            ),
+        ] {
+            let headers = [host, token, ("origin", origin)];
+            check_at(gate(), &headers, "/v1/jobs", expect);
         }
     }
 

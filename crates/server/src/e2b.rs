@@ -8,22 +8,27 @@
 //! in a limit, a network or a snapshot that is not there does harm with it. It must never give a guest
 //! one of our credentials, and never hold more of what a guest says than it is just passing on.
 //!
-//! Reading order: `aim` (for whom), `keys` (who may), `refusal`, `query`, then `control` with `wire` for
-//! sandboxes as a resource, and `proxy` with `clean`, `line` and `places` for what is inside them.
+//! Reading order: `aim` (for whom), `keys` (who may), `refusal`, `query`, then `control`, `snapshots`, `logs`
+//! and `account` with `wire` for sandboxes as a resource, and `proxy` with `clean`, `cors` and `places` for
+//! what is inside them.
 
+mod account;
 pub(crate) mod aim;
 mod clean;
 mod control;
+mod cors;
+pub(crate) mod domain;
 pub(crate) mod find;
 pub(crate) mod keys;
-mod line;
-mod measure;
+mod logs;
+pub(crate) mod measure;
 pub(crate) mod places;
-mod proxy;
+pub(crate) mod proxy;
 mod query;
 pub(crate) mod refusal;
 mod secret;
-mod wire;
+mod snapshots;
+pub(crate) mod wire;
 
 use std::panic::AssertUnwindSafe;
 
@@ -87,6 +92,7 @@ async fn lead(
     let ctx = ctx(&visitor, id)?;
     let keys = visitor.keys.as_ref();
     let target = match aim {
+        Aim::Permission => return Ok(cors::permission()),
         Aim::Port(target) => target,
         Aim::Signed => {
             let file = FileQuery::parse(&parts.method, parts.uri.query())?;
@@ -94,6 +100,11 @@ async fn lead(
         }
         Aim::Control => {
             check_key(&parts, keys)?;
+            let domain = domain::told(gate.domain(), &parts.headers);
+            parts.extensions.insert(control::Domain(domain));
+            parts
+                .extensions
+                .insert(account::Shown(visitor.keys.clone()));
             parts.extensions.insert(ctx);
             let request = Request::from_parts(parts, Body::new(body));
             return match shared.e2b.call(request).await {
@@ -104,7 +115,9 @@ async fn lead(
     };
     let sandbox = find::reachable(&shared.app, &ctx, &target).await?;
     let request = Request::from_parts(parts, body);
-    proxy::pass(&shared.app, keys, (&sandbox, &target), request).await
+    let place = (&sandbox, target.port);
+    let passed = proxy::pass(&shared.app, (&ctx, keys), place, request).await;
+    passed.map_err(|stopped| stopped.refusal(&target))
 }
 
 fn ctx(visitor: &Visitor, id: &RequestId) -> Result<Ctx, Refusal> {

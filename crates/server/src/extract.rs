@@ -13,7 +13,7 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use model::id::{ArtifactId, JobId, SandboxId};
+use model::id::{ArtifactId, JobId, SandboxId, SnapshotId};
 use model::limits;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -78,6 +78,13 @@ pub(crate) struct JobOf(pub(crate) JobId);
 #[derive(Debug)]
 pub(crate) struct SandboxOf(pub(crate) SandboxId);
 
+/// The port that the path names.
+#[derive(Debug)]
+pub(crate) struct PortOf(pub(crate) u16);
+/// The snapshot that the path names.
+#[derive(Debug)]
+pub(crate) struct SnapshotOf(pub(crate) SnapshotId);
+
 /// The artifact that the path names.
 #[derive(Debug)]
 pub(crate) struct ArtifactOf(pub(crate) ArtifactId);
@@ -107,6 +114,23 @@ impl<S: Send + Sync> FromRequestParts<S> for JobOf {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for SandboxOf {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        segment(parts, state, "id").await.map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PortOf {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        let port: std::num::NonZeroU16 = segment(parts, state, "port").await?;
+        Ok(Self(port.get()))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for SnapshotOf {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {

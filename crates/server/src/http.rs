@@ -5,12 +5,16 @@
 
 pub(crate) mod artifact;
 pub(crate) mod blob;
+pub(crate) mod guest;
 pub(crate) mod health;
 pub(crate) mod job;
 pub(crate) mod log;
 pub(crate) mod openapi;
+pub(crate) mod reachability;
 pub(crate) mod sandbox;
 pub(crate) mod secret;
+pub(crate) mod snapshot;
+pub(crate) mod usage;
 
 use api::Code;
 use axum::Router;
@@ -57,11 +61,21 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(sandbox::pause))
         .routes(paths!(sandbox::resume))
         .routes(paths!(sandbox::connect))
+        .routes(paths!(sandbox::recreate))
         .routes(paths!(sandbox::events))
         .routes(paths!(secret::create, secret::list))
         .routes(paths!(secret::get, secret::delete))
         .routes(paths!(secret::rotate))
         .routes(paths!(secret::events))
+        .routes(paths!(guest::read, guest::ask))
+        .routes(paths!(guest::port))
+        .routes(paths!(usage::usage))
+        .routes(paths!(reachability::reachability))
+        .routes(paths!(snapshot::create))
+        .routes(paths!(snapshot::fork))
+        .routes(paths!(snapshot::list))
+        .routes(paths!(snapshot::get, snapshot::delete))
+        .routes(paths!(sandbox::jobs))
         .routes(paths!(node_api::register))
         .routes(paths!(node_api::heartbeat))
         .routes(paths!(node_api::poll))
@@ -73,6 +87,9 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(node_api::sandbox_report))
         .routes(paths!(node_api::job_secrets))
         .routes(paths!(node_api::sandbox_secrets))
+        .routes(paths!(node_api::usage))
+        .routes(paths!(node_api::snapshot_removed))
+        .routes(paths!(node_api::sandbox_execs))
         .routes(paths!(node_api::blob))
         .routes(paths!(health::healthz))
         .routes(paths!(health::readyz))

@@ -8,7 +8,7 @@
 //! `service`; what things mean is decided in `model`. This room must never open the database, never
 //! decide about a job, and never let an error out that has no stable code. Bad input is never 500.
 //!
-//! Reading order: [`accept`](Door) takes connections, `auth` lets requests in, `request` is around
+//! Reading order: [`accept`](Door) takes connections, `tls` shakes hands on some, `auth` lets requests in, `request` is around
 //! every one, `extract` reads what handlers need, `http/` and `node_api` are the handlers,
 //! `convert/` knows both languages, `upload` and `download` carry files, `attach` and [`Links`] carry
 //! streams. `e2b/` is a door of its own on the same connections.
@@ -26,6 +26,8 @@ mod links;
 mod metrics;
 mod node_api;
 mod request;
+mod site;
+mod tls;
 mod upload;
 
 use std::sync::Arc;
@@ -38,13 +40,16 @@ use tokio_util::task::TaskTracker;
 
 pub use crate::accept::Door;
 pub use crate::auth::Peer;
+pub use crate::e2b::domain::{BadDomain, Domain};
 pub use crate::e2b::keys::api_key as e2b_api_key;
 pub use crate::http::document;
 pub use crate::links::{Links, NoLink};
+pub use crate::tls::{BadCertificate, Tls};
 pub use api::attach::{LinkOpen, LinkTarget};
 
 use crate::metrics::Metrics;
 use crate::request::RequestIds;
+use crate::site::Site;
 
 /// What every handler can reach.
 #[derive(Debug, Clone)]
@@ -56,6 +61,8 @@ pub(crate) struct App {
     pub(crate) tasks: TaskTracker,
     /// Places for attached clients.
     pub(crate) attached: Arc<Semaphore>,
+    /// Where it is found over TCP.
+    pub(crate) site: Option<Site>,
     /// Places for connections to guests.
     pub(crate) places: e2b::places::Places,
     /// Places for searches of who signed a request.
@@ -89,6 +96,7 @@ pub async fn serve(service: Service, links: Links, doors: Vec<Door>, stop: Cance
         stopping: stop.clone(),
         tasks,
         attached: Arc::new(Semaphore::new(attach::ATTACHED_MAX)),
+        site: Site::of(&doors),
         places: e2b::places::Places::default(),
         searches: Arc::new(e2b::find::searches()),
     };

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use api::artifact::ArtifactView;
+use api::exec::NodeExecs;
 use api::node::{
     ArtifactPutQuery, JobFinished, JobOutput, JobRelease, JobStarted, NodeHeartbeat,
-    NodeHeartbeatAnswer, NodePoll, NodePollAnswer, NodeRegister, NodeRegistered, ReportAnswer,
-    SandboxReport,
+    NodeHeartbeatAnswer, NodePoll, NodePollAnswer, NodeRegister, NodeRegistered, NodeUsage,
+    ReportAnswer, ReportResult, SandboxReport,
 };
 use api::secret::{SecretsAsk, SecretsGiven};
 use api::{Code, ErrorBody, routes};
@@ -16,9 +17,9 @@ use axum::response::Response;
 
 use service::Free;
 
-use crate::convert::{from_wire, sandbox, secret, to_wire};
+use crate::convert::{self, exec, from_wire, sandbox, secret, to_wire};
 use crate::error::Error;
-use crate::extract::{DigestOf, JobOf, Json, Node, Query, SandboxOf};
+use crate::extract::{DigestOf, JobOf, Json, Node, Query, SandboxOf, SnapshotOf};
 use crate::{App, download, upload};
 
 /// A node says that it is there, and learns what it is believed to hold.
@@ -51,11 +52,17 @@ pub(crate) async fn heartbeat(
 ) -> Result<Answer<NodeHeartbeatAnswer>, Error> {
     let running = from_wire::job_refs(beat.running)?;
     let sandboxes = sandbox::refs_from(beat.sandboxes)?;
+    let snapshots = sandbox::snapshots_from(&beat.snapshots)?;
     let renewed = app
         .service
         .node_heartbeat(&ctx, &beat.incarnation, &running, &sandboxes)
         .await?;
-    Ok(Answer(to_wire::renewed(renewed)))
+    // Only of the process that is this node: another one's directories are not this one's.
+    let remove = app.service.snapshot_beat(&ctx, snapshots).await?;
+    Ok(Answer(NodeHeartbeatAnswer {
+        remove_snapshots: to_wire::snapshot_ids(&remove),
+        ..to_wire::renewed(renewed)
+    }))
 }
 
 /// A node asks for work and waits for it.
@@ -241,6 +248,66 @@ pub(crate) async fn sandbox_secrets(
 ) -> Result<Answer<SecretsGiven>, Error> {
     let given = app.service.sandbox_secrets(&ctx, &id, ask.epoch).await?;
     Ok(Answer(secret::given(given)))
+}
+
+/// What a node's sandboxes used.
+#[utoipa::path(post, path = routes::NODE_USAGE, tag = "node", operation_id = "node_usage",
+    request_body = NodeUsage,
+    responses((status = 200, description = "It is stored", body = ReportAnswer),
+              (status = 400, description = "It is too much at once", body = ErrorBody)))]
+pub(crate) async fn usage(
+    State(app): State<App>,
+    Node(ctx): Node,
+    Json(usage): Json<NodeUsage>,
+) -> Result<Answer<ReportAnswer>, Error> {
+    let seen = convert::usage::seen(usage)?;
+    app.service.sandbox_usage_report(&ctx, seen).await?;
+    let heard = service::Report {
+        duplicate: false,
+        cancel: false,
+    };
+    Ok(Answer(to_wire::reported(heard)))
+}
+
+/// Nothing of a snapshot is left on this node.
+#[utoipa::path(post, path = routes::NODE_SNAPSHOT_REMOVED, tag = "node",
+    operation_id = "node_snapshot_removed",
+    params(("id" = String, Path, description = "The snapshot")),
+    responses((status = 200, description = "It is stored", body = ReportAnswer),
+              (status = 404, description = "No snapshot of this node", body = ErrorBody),
+              (status = 409, description = "It was not to be removed", body = ErrorBody)))]
+pub(crate) async fn snapshot_removed(
+    State(app): State<App>,
+    Node(ctx): Node,
+    SnapshotOf(id): SnapshotOf,
+) -> Result<Answer<ReportAnswer>, Error> {
+    app.service.snapshot_removed(&ctx, &id).await?;
+    Ok(Answer(to_wire::reported(service::Report::default())))
+}
+
+/// What was run in a sandbox that lives on.
+#[utoipa::path(post, path = routes::NODE_SANDBOX_EXECS, tag = "node",
+    operation_id = "node_sandbox_execs",
+    params(("id" = String, Path, description = "The sandbox")), request_body = NodeExecs,
+    responses((status = 200, description = "It is stored", body = ReportAnswer),
+              (status = 404, description = "No sandbox of this node", body = ErrorBody),
+              (status = 429, description = "Too many facts", body = ErrorBody)))]
+pub(crate) async fn sandbox_execs(
+    State(app): State<App>,
+    Node(ctx): Node,
+    SandboxOf(id): SandboxOf,
+    Json(report): Json<NodeExecs>,
+) -> Result<Answer<ReportAnswer>, Error> {
+    let facts = exec::facts(report.facts)?;
+    let new = app.service.exec_report(&ctx, &id, facts).await?;
+    Ok(Answer(ReportAnswer {
+        result: if new > 0 {
+            ReportResult::Accepted
+        } else {
+            ReportResult::Duplicate
+        },
+        cancel: false,
+    }))
 }
 
 /// The bytes of an input file.

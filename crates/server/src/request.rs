@@ -52,7 +52,7 @@ pub(crate) async fn answer(mut shared: Shared, gate: Gate, request: Request<Inco
     let id = RequestId::of(&request, &shared);
     let timer = shared.app.metrics.start(request.method());
     let (parts, body) = request.into_parts();
-    let aim = e2b::aim::aim(&parts).transpose();
+    let aim = e2b::aim::aim(&parts, gate.domain()).transpose();
     let request = Request::from_parts(parts, body);
     let response = match aim {
         Some(aim) => e2b::answer(&mut shared, &gate, aim, request, &id).await,

@@ -13,7 +13,7 @@
 //!
 //! Reading order: `ctx`, `error`, `change` (decide and write), `job`, `create`, `poll` and `wake` (how
 //! work finds a node), `report` (what nodes say), `lose` (when they say nothing), `sandbox` (those that
-//! live on, by the same means), `secret` over `seal`, `loops`.
+//! live on, by the same means), `snapshot`, `secret` over `seal`, `loops`.
 
 mod artifact;
 mod blob;
@@ -23,6 +23,7 @@ mod clock;
 mod create;
 mod ctx;
 mod error;
+mod exec;
 mod hand;
 mod job;
 mod late;
@@ -35,6 +36,7 @@ mod report;
 mod sandbox;
 mod seal;
 mod secret;
+mod snapshot;
 mod wake;
 
 pub use crate::artifact::NewArtifact;
@@ -43,24 +45,30 @@ pub use crate::clock::Clock;
 pub use crate::create::Idempotency;
 pub use crate::ctx::{Caller, Ctx};
 pub use crate::error::Error;
+pub use crate::exec::{ExecFact, ExecPage};
 pub use crate::job::JobPage;
 pub use crate::node::{Beat, LeaseRef, NodeHello, Registered};
 pub use crate::output::{OutputPage, OutputPiece, Stream};
 pub use crate::poll::{Free, Polled};
 pub use crate::report::{Finished, Report, Started};
 pub use crate::sandbox::{
-    SandboxAsk, SandboxLife, SandboxPage, SandboxRef, SandboxSaid, SandboxWork, sandbox_life_ms,
+    SandboxAsk, SandboxLife, SandboxPage, SandboxRef, SandboxSaid, SandboxSeen, SandboxWork,
+    sandbox_life_ms,
 };
 pub use crate::seal::{KeyError, MasterKey, MasterKeys, SecretValue};
 pub use crate::secret::{NewSecret, SecretGiven, SecretPage};
+pub use crate::snapshot::{Fork, SnapshotPage, SnapshotRef};
 pub use model::event::Event;
 pub use model::spec::Invalid;
+pub use model::usage::{UsagePoint, UsageSpan};
 pub use store::artifact::ArtifactRow;
 pub use store::blob::{Blobs, Written};
+pub use store::exec::ExecRow;
 pub use store::job::JobRow;
 pub use store::output::Segment;
 pub use store::sandbox::{SandboxFilter, SandboxRow};
 pub use store::secret::SecretRow;
+pub use store::snapshot::{SnapshotFilter, SnapshotRow};
 
 use crate::create::Room;
 use crate::loops::Watch;

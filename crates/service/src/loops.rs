@@ -6,6 +6,7 @@ mod due;
 mod expire;
 mod prune;
 mod reap;
+mod snapshots;
 mod uploads;
 
 pub use due::{Due, due_pass};

@@ -131,6 +131,7 @@ impl Service {
             .await?;
         // A new process knows nothing of what the one before was told.
         locked(&wake.told_sandboxes).clear();
+        locked(&wake.told_snapshots).clear();
         Ok(Registered {
             lease_ms: limits::LEASE_MS,
             heartbeat_ms: limits::HEARTBEAT_MS,

@@ -9,9 +9,10 @@ use crate::job::until;
 use crate::node::{LeaseRef, lease_ref, unregistered};
 use crate::sandbox::SandboxWork;
 use crate::sandbox::work::{Untold, untold as untold_orders, wanted_of};
+use crate::snapshot::work::{removable, untold as untold_removals};
 use crate::wake::{FLOOR, Handed, NodeWake, Takes};
 use crate::{Ctx, Error, Service, locked};
-use model::id::NodeId;
+use model::id::{NodeId, SnapshotId};
 use model::limits;
 use std::pin::Pin;
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub struct Polled {
     pub cancel: Vec<LeaseRef>,
     /// Orders for sandboxes, each told once; heartbeats say them again.
     pub sandboxes: Vec<SandboxWork>,
+    /// Snapshots whose bytes are to go, each told once; heartbeats say them again.
+    pub remove_snapshots: Vec<SnapshotId>,
 }
 
 /// How much a node can take now.
@@ -56,6 +59,7 @@ impl From<u32> for Free {
 struct Look {
     cancel: Vec<LeaseRef>,
     wanted: Vec<SandboxRow>,
+    removable: Vec<SnapshotId>,
     job_waits: bool,
     sandbox_waits: bool,
     gets_work: bool,
@@ -66,11 +70,15 @@ struct Found {
     leases: Undelivered,
     cancel: Vec<LeaseRef>,
     sandboxes: Untold,
+    removals: Vec<SnapshotId>,
 }
 
 impl Found {
     fn is_empty(&self) -> bool {
-        self.leases.is_empty() && self.cancel.is_empty() && self.sandboxes.is_empty()
+        self.leases.is_empty()
+            && self.cancel.is_empty()
+            && self.sandboxes.is_empty()
+            && self.removals.is_empty()
     }
 
     fn deliver(self) -> Polled {
@@ -78,6 +86,7 @@ impl Found {
             leases: self.leases.deliver(),
             cancel: self.cancel,
             sandboxes: self.sandboxes.deliver(),
+            remove_snapshots: self.removals,
         }
     }
 }
@@ -157,6 +166,7 @@ impl Service {
             leases,
             cancel: untold(wake, look.cancel),
             sandboxes: Untold::new(self, node, orders.iter().collect()),
+            removals: untold_removals(wake, look.removable),
         })
     }
 
@@ -209,6 +219,7 @@ impl Service {
             Ok(Look {
                 cancel: stopping.iter().map(lease_ref).collect(),
                 wanted: wanted_of(tx, &node)?,
+                removable: removable(tx, &node)?,
                 job_waits: !store::queue::is_empty(tx, &node)?,
                 sandbox_waits: store::sandbox::is_requested(tx, &node)?,
                 gets_work: gets_work(tx, &node, now)?,

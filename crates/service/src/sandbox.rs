@@ -9,11 +9,14 @@
 
 pub(crate) mod change;
 mod create;
+mod recreate;
 pub(crate) mod report;
+mod usage;
 pub(crate) mod work;
 
 pub use create::SandboxAsk;
 pub use report::SandboxSaid;
+pub use usage::Seen as SandboxSeen;
 pub use work::{SandboxLife, SandboxRef, SandboxWork, life_ms as sandbox_life_ms};
 
 use crate::error::Fail;
@@ -41,7 +44,7 @@ pub struct SandboxPage {
 }
 
 /// The sandbox, if it is this tenant's.
-fn owned(tx: &mut Tx<'_>, ctx: &Ctx, id: &SandboxId) -> Result<SandboxRow, Fail> {
+pub(crate) fn owned(tx: &mut Tx<'_>, ctx: &Ctx, id: &SandboxId) -> Result<SandboxRow, Fail> {
     sandbox::get(tx, Some(&ctx.tenant), id)?.ok_or(Fail::Ours(Error::NotFound))
 }
 
@@ -140,18 +143,7 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn sandbox_destroy(&self, ctx: &Ctx, id: &SandboxId) -> Result<SandboxRow, Error> {
-        self.change(ctx, id, |tx, row, note| {
-            let Some(next) = apply(tx, &row, &SandboxEvent::Destroy, note.clone())? else {
-                return Ok(row);
-            };
-            // Of one that failed, its node has nothing: it said so, or is told when it comes back.
-            if row.node.is_some() && !row.state.is_over() {
-                return Ok(next);
-            }
-            let gone = apply(tx, &next, &SandboxEvent::Destroyed, note)?;
-            Ok(gone.unwrap_or(next))
-        })
-        .await
+        self.change(ctx, id, take_away).await
     }
 
     /// Comes to use a sandbox: one that is paused is resumed, and it lives for at least `ttl_ms` from then
@@ -173,8 +165,12 @@ impl Service {
             let come = move |tx: &mut Tx<'_>, row, note| come_to(tx, row, ttl_ms, note);
             let row = self.change(ctx, id, come).await?;
             let left = until.saturating_duration_since(Instant::now());
-            if row.state != SandboxState::Pausing {
+            let comes_back = matches!(row.state, SandboxState::Snapshotting { .. });
+            if row.state != SandboxState::Pausing && !comes_back {
                 return self.sandbox_wait(ctx, id, left).await;
+            }
+            if left.is_zero() && comes_back {
+                return Ok(row);
             }
             if left.is_zero() {
                 return Err(Error::conflict_of(
@@ -258,6 +254,19 @@ impl Service {
     }
 }
 
+/// Wants a sandbox gone; one that no node has is gone at once.
+fn take_away(tx: &mut Tx<'_>, row: SandboxRow, note: Note) -> Result<SandboxRow, Fail> {
+    let Some(next) = apply(tx, &row, &SandboxEvent::Destroy, note.clone())? else {
+        return Ok(row);
+    };
+    // Of one that failed, its node has nothing: it said so, or is told when it comes back.
+    if row.node.is_some() && !row.state.is_over() {
+        return Ok(next);
+    }
+    let gone = apply(tx, &next, &SandboxEvent::Destroyed, note)?;
+    Ok(gone.unwrap_or(next))
+}
+
 /// What it means for a sandbox that somebody comes to use it. Pure but for the writing.
 fn come_to(
     tx: &mut Tx<'_>,
@@ -299,8 +308,12 @@ fn is_longer(row: &SandboxRow, ttl_ms: u64, now_ms: u64) -> bool {
 fn check_has_time(row: &SandboxRow) -> Result<(), Error> {
     use SandboxState as S;
     match row.state {
-        S::Requested | S::Provisioning | S::Ready | S::Resuming | S::Snapshotting { .. } => Ok(()),
-        S::Pausing | S::Paused => {
+        S::Requested
+        | S::Provisioning
+        | S::Ready
+        | S::Resuming
+        | S::Snapshotting { paused: false, .. } => Ok(()),
+        S::Pausing | S::Paused | S::Snapshotting { paused: true, .. } => {
             let message = "the sandbox is paused, and its time does not run";
             Err(Error::conflict_of("sandbox_paused", message))
         }
@@ -326,7 +339,7 @@ fn check_filter(filter: &SandboxFilter) -> Result<(), Error> {
 }
 
 /// Where a page begins, from the text that the page before ended with.
-fn cursor(text: &str) -> Result<(u64, SandboxId), Error> {
+pub(crate) fn cursor<Id: std::str::FromStr>(text: &str) -> Result<(u64, Id), Error> {
     let wrong = || Error::invalid("before", "invalid_argument", "no page ended with this");
     let (ms, id) = text.split_once('.').ok_or_else(wrong)?;
     let ms = ms.parse().map_err(|_| wrong())?;

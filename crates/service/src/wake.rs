@@ -4,7 +4,7 @@ use crate::hand::Undelivered;
 use crate::locked;
 use crate::sandbox::SandboxRef;
 use crate::sandbox::work::Untold;
-use model::id::{JobId, NodeId, SandboxId};
+use model::id::{JobId, NodeId, SandboxId, SnapshotId};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -50,6 +50,8 @@ pub(crate) struct NodeWake {
     pub(crate) told: Mutex<HashSet<(JobId, u64)>>,
     /// The same for orders.
     pub(crate) told_sandboxes: Mutex<HashSet<SandboxRef>>,
+    /// The same for snapshots that are to go.
+    pub(crate) told_snapshots: Mutex<HashSet<SnapshotId>>,
 }
 
 /// What a poll waits for.

@@ -17,6 +17,7 @@ pub mod blob;
 mod db;
 mod error;
 pub mod event;
+pub mod exec;
 pub mod idempotency;
 pub mod job;
 mod migrate;
@@ -27,8 +28,10 @@ pub mod prune;
 pub mod queue;
 pub mod sandbox;
 pub mod secret;
+pub mod snapshot;
 mod sqlite;
 pub mod upload;
+pub mod usage;
 mod work;
 
 pub use crate::db::{Row, Tx, Value};

@@ -1,9 +1,9 @@
 //! Sandboxes that live on.
 
 use crate::db::to_json;
-use crate::{Row, StoreError, Tx, Value, event, queue};
+use crate::{Row, StoreError, Tx, Value, event, exec, queue};
 use model::enforcement::Enforced;
-use model::id::{NodeId, PrincipalId, SandboxId, TenantId};
+use model::id::{NodeId, PrincipalId, SandboxId, SnapshotId, TenantId};
 use model::limits;
 use model::sandbox::SandboxState;
 use model::sandbox_spec::{AccessToken, SandboxSpec};
@@ -25,7 +25,7 @@ pub struct SandboxRow {
     pub state: SandboxState,
     /// How often it was changed, from 1.
     pub version: u64,
-    /// Of the last order to its node: to make, pause, resume or destroy it. 0 before the first.
+    /// Of the last order to its node: to make, pause, resume, copy or destroy it. 0 before the first.
     pub epoch: u64,
     /// The node that has it, or had it last.
     pub node: Option<NodeId>,
@@ -37,7 +37,7 @@ pub struct SandboxRow {
     pub access_token: AccessToken,
     /// How long it lives, counted from when it is ready.
     pub ttl_ms: u64,
-    /// When its time is over; only while it is ready.
+    /// When its time is over; only while it is ready, or copied and ready again then.
     pub expires_at_ms: Option<u64>,
     /// When it has to be looked at next; never for one that is over.
     pub due_at_ms: Option<u64>,
@@ -182,8 +182,8 @@ pub fn insert(tx: &mut Tx<'_>, new: &NewSandbox) -> Result<SandboxRow, StoreErro
     let row = row_of(new);
     tx.execute(
         "INSERT INTO sandbox (id, tenant, principal, state, state_json, version, epoch, \
-         pinned_node, spec, metadata, access_token, ttl_ms, due_at_ms, created_at_ms) \
-         VALUES ($1, $2, $3, $4, $5, 1, 0, $6, $7, $8, $9, $10, $11, $12)",
+         pinned_node, spec, metadata, access_token, ttl_ms, due_at_ms, created_at_ms, snapshot) \
+         VALUES ($1, $2, $3, $4, $5, 1, 0, $6, $7, $8, $9, $10, $11, $12, $13)",
         &[
             row.id.as_str().into(),
             row.tenant.as_str().into(),
@@ -197,6 +197,7 @@ pub fn insert(tx: &mut Tx<'_>, new: &NewSandbox) -> Result<SandboxRow, StoreErro
             row.ttl_ms.into(),
             row.due_at_ms.into(),
             row.created_at_ms.into(),
+            row.spec.snapshot().map(SnapshotId::as_str).into(),
         ],
     )?;
     append(
@@ -413,7 +414,9 @@ fn after(row: &SandboxRow, change: &SandboxChange) -> SandboxRow {
     if let Some(enforcement) = &change.enforcement {
         next.enforcement.clone_from(enforcement);
     }
-    if change.state == row.state {
+    let was_copied = matches!(row.state, SandboxState::Snapshotting { .. });
+    if change.state == row.state || (was_copied && !change.state.is_over()) {
+        // After a copy it is what it was, since when it was.
         return next;
     }
     let at = Some(change.at_ms);
@@ -469,7 +472,7 @@ pub fn wanted_of(
         "SELECT ",
         columns!(),
         " FROM sandbox WHERE node = $1 AND node IS NOT NULL AND ended_at_ms IS NULL \
-         AND state IN ('provisioning', 'pausing', 'resuming', 'destroying') ORDER BY id LIMIT $2"
+         AND state IN ('provisioning', 'pausing', 'resuming', 'snapshotting', 'destroying') ORDER BY id LIMIT $2"
     );
     rows(&tx.query(sql, &[node.as_str().into(), limit.into()])?)
 }
@@ -552,6 +555,23 @@ pub fn with_silent_node(
     rows(&tx.query(sql, &[now_ms.into(), limit.into()])?)
 }
 
+/// Sandboxes that began with a snapshot, by id.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn from_snapshot(
+    tx: &mut Tx<'_>,
+    snapshot: &SnapshotId,
+    limit: u32,
+) -> Result<Vec<SandboxRow>, StoreError> {
+    let sql = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM sandbox WHERE snapshot = $1 AND snapshot IS NOT NULL ORDER BY id LIMIT $2"
+    );
+    rows(&tx.query(sql, &[snapshot.as_str().into(), limit.into()])?)
+}
+
 /// How many sandboxes of a tenant are not over, counted up to `most`.
 ///
 /// # Errors
@@ -625,6 +645,7 @@ fn delete(tx: &mut Tx<'_>, rows: &[Row]) -> Result<u64, StoreError> {
         if tx.execute(sql, &id)? == 1 {
             let sql = "DELETE FROM event_inbox WHERE resource = 'sandbox' AND resource_id = $1";
             tx.execute(sql, &id)?;
+            exec::prune(tx, &row.parsed("id")?, u64::MAX)?;
             deleted += 1;
         }
     }

@@ -4,10 +4,6 @@ use super::{Finding, Tree};
 
 /// Crates that are not to be in `Cargo.lock`, not even behind another one.
 const REFUSED: &[(&str, &str)] = &[
-    (
-        "ring",
-        "one implementation of cryptography is enough to watch; use aws-lc-rs",
-    ),
     ("openssl", "the binary is to be self-contained; use rustls"),
     (
         "openssl-sys",
@@ -18,6 +14,13 @@ const REFUSED: &[(&str, &str)] = &[
         "the binary is to be self-contained; use rustls",
     ),
 ];
+
+/// Crates that are not to be built. Cargo writes those into `Cargo.lock`, too, of which a feature says
+/// what is to be turned on in them if somebody else asks for them (`ring?/alloc` of rustls-webpki).
+const UNBUILT: &[(&str, &str)] = &[(
+    "ring",
+    "one implementation of cryptography is enough to watch; use aws-lc-rs",
+)];
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -31,6 +34,12 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
                 "Cargo.lock",
                 format!("has `{name}`: {instead}"),
             ));
+        }
+    }
+    for (name, instead) in UNBUILT {
+        if tree.built.iter().any(|built| built == name) {
+            let what = format!("is built: {instead}");
+            findings.push(Finding::new(*name, what));
         }
     }
     for package in &tree.packages {
@@ -163,5 +172,18 @@ mod tests {
             ..Tree::default()
         };
         assert_eq!(check(&tree), []);
+    }
+
+    #[test]
+    fn a_crate_that_is_only_in_the_lock_file_is_found_when_it_is_built() {
+        for (name, _) in UNBUILT {
+            let mut tree = Tree {
+                lock: format!("name = \"{name}\"\n"),
+                ..Tree::default()
+            };
+            assert_eq!(check(&tree), []);
+            tree.built.push((*name).to_owned());
+            assert_eq!(check(&tree).len(), 1, "{name}");
+        }
     }
 }

@@ -8,10 +8,12 @@ use tokio::io::AsyncRead;
 use super::body::RequestBody;
 use super::{Client, ClientError, Download, UPLOAD_DEADLINE, WAIT_GRACE};
 use crate::artifact::ArtifactView;
+use crate::exec::NodeExecs;
 use crate::node::SandboxReport;
 use crate::node::{
     ArtifactPutQuery, JobFinished, JobOutput, JobRelease, JobStarted, NodeHeartbeat,
-    NodeHeartbeatAnswer, NodePoll, NodePollAnswer, NodeRegister, NodeRegistered, ReportAnswer,
+    NodeHeartbeatAnswer, NodePoll, NodePollAnswer, NodeRegister, NodeRegistered, NodeUsage,
+    ReportAnswer,
 };
 use crate::routes;
 
@@ -33,6 +35,14 @@ impl Client {
         beat: &NodeHeartbeat,
     ) -> Result<NodeHeartbeatAnswer, ClientError> {
         self.post(routes::NODE_HEARTBEAT.to_owned(), beat).await
+    }
+
+    /// Says what this node's sandboxes used.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn node_usage(&self, usage: &NodeUsage) -> Result<ReportAnswer, ClientError> {
+        self.post(routes::NODE_USAGE.to_owned(), usage).await
     }
 
     /// Asks for work and waits for it as long as the poll says.
@@ -72,6 +82,15 @@ impl Client {
             .await
     }
 
+    /// Says that nothing of a snapshot is left here.
+    ///
+    /// # Errors
+    /// [`ClientError`]; `not_found` for one that nobody knows.
+    pub async fn node_snapshot_removed(&self, id: &str) -> Result<ReportAnswer, ClientError> {
+        let path = routes::fill(routes::NODE_SNAPSHOT_REMOVED, &[id]);
+        self.json(self.call(Method::POST, path)).await
+    }
+
     /// Says how a job ended.
     ///
     /// # Errors
@@ -108,6 +127,19 @@ impl Client {
         report: &SandboxReport,
     ) -> Result<ReportAnswer, ClientError> {
         let path = routes::fill(routes::NODE_SANDBOX_REPORT, &[sandbox_id]);
+        self.post(path, report).await
+    }
+
+    /// Says what was run in a sandbox.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn node_sandbox_execs(
+        &self,
+        sandbox_id: &str,
+        report: &NodeExecs,
+    ) -> Result<ReportAnswer, ClientError> {
+        let path = routes::fill(routes::NODE_SANDBOX_EXECS, &[sandbox_id]);
         self.post(path, report).await
     }
 

@@ -7,10 +7,12 @@ use http::{HeaderName, HeaderValue, Method};
 use super::job::wait_query;
 use super::{Client, ClientError, JobCreateOptions, WAIT_GRACE};
 use crate::event::{EventList, EventListQuery};
+use crate::exec::{ExecList, ExecListQuery};
 use crate::job::WAIT_MAX;
 use crate::routes;
 use crate::sandbox::{
-    SandboxConnect, SandboxCreate, SandboxList, SandboxListQuery, SandboxTimeout, SandboxView,
+    ReachabilityView, SandboxConnect, SandboxCreate, SandboxList, SandboxListQuery, SandboxTimeout,
+    SandboxView, UsageQuery, UsageView,
 };
 
 impl Client {
@@ -145,6 +147,19 @@ impl Client {
             .await
     }
 
+    /// Takes a sandbox away and makes it anew, under another id.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sandbox_recreate(
+        &self,
+        id: &str,
+        wait: Option<Duration>,
+    ) -> Result<SandboxView, ClientError> {
+        self.order(Method::POST, routes::SANDBOX_RECREATE, id, wait)
+            .await
+    }
+
     /// What happened to a sandbox, oldest first.
     ///
     /// # Errors
@@ -159,6 +174,49 @@ impl Client {
             ("limit", query.limit.map(|limit| limit.to_string())),
         ]);
         self.get(routes::fill(routes::SANDBOX_EVENTS, &[id]) + &query)
+            .await
+    }
+
+    /// Whether and how a sandbox can be reached.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sandbox_reachability(&self, id: &str) -> Result<ReachabilityView, ClientError> {
+        self.get(routes::fill(routes::SANDBOX_REACHABILITY, &[id]))
+            .await
+    }
+
+    /// What a sandbox uses and used.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sandbox_usage(
+        &self,
+        id: &str,
+        query: &UsageQuery,
+    ) -> Result<UsageView, ClientError> {
+        let query = routes::query(&[
+            ("from", query.from.map(|from| from.to_string())),
+            ("to", query.to.map(|to| to.to_string())),
+        ]);
+        self.get(routes::fill(routes::SANDBOX_USAGE, &[id]) + &query)
+            .await
+    }
+
+    /// A page of what was run in a sandbox, newest first.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sandbox_jobs(
+        &self,
+        id: &str,
+        query: &ExecListQuery,
+    ) -> Result<ExecList, ClientError> {
+        let query = routes::query(&[
+            ("limit", query.limit.map(|limit| limit.to_string())),
+            ("before", query.before.map(|before| before.to_string())),
+        ]);
+        self.get(routes::fill(routes::SANDBOX_JOBS, &[id]) + &query)
             .await
     }
 

@@ -9,10 +9,12 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::body::{Download, RequestBody};
+use super::endpoint::Stream;
 use super::pool::Borrowed;
 use super::{ANSWER_MAX_BYTES, ApiFailure, CONNECT_DEADLINE, Client, ClientError, Endpoint};
 use crate::error::ErrorBody;
@@ -158,16 +160,7 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<SendRequest<RequestBody>, ClientError> {
-        let dial = self.inner.endpoint.dial();
-        let io = match tokio::time::timeout(CONNECT_DEADLINE, dial).await {
-            Ok(io) => io.map_err(|e| self.unreachable(e))?,
-            Err(_) => {
-                return Err(ClientError::Timeout {
-                    target: self.target(),
-                    within: CONNECT_DEADLINE,
-                });
-            }
-        };
+        let io = self.dial().await?;
         let (sender, connection) = http1::handshake(io)
             .await
             .map_err(|error| self.unreachable(error))?;
@@ -177,6 +170,18 @@ impl Client {
             drop(connection.with_upgrades().await);
         }));
         Ok(sender)
+    }
+
+    /// A connection of its own, on which nothing was said yet.
+    pub(crate) async fn dial(&self) -> Result<TokioIo<Box<dyn Stream>>, ClientError> {
+        let dial = self.inner.endpoint.dial();
+        match tokio::time::timeout(CONNECT_DEADLINE, dial).await {
+            Ok(io) => io.map_err(|e| self.unreachable(e)),
+            Err(_) => Err(ClientError::Timeout {
+                target: self.target(),
+                within: CONNECT_DEADLINE,
+            }),
+        }
     }
 
     fn request(&self, call: Call) -> Result<Request<RequestBody>, ClientError> {

@@ -1,5 +1,7 @@
 //! What can be written on the command line. The doc comments here are the help.
 
+mod inside;
+
 use crate::cli::failure::Failure;
 use crate::cli::{units, usage};
 use crate::keys::KeyPlace;
@@ -11,6 +13,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+pub(crate) use inside::{SandboxCp, SandboxExec, SandboxPort, SandboxShell};
+
 /// Run code that nobody has reason to trust where it can do no harm, and keep a record of what it did.
 #[derive(Debug, Parser)]
 #[command(name = "cofferdam", version, max_term_width = 100, after_help = EXIT_CODES)]
@@ -21,7 +25,7 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes of `run`: the program's own; 124 its time was over; 125 \
+const EXIT_CODES: &str = "Exit codes of `run` and `sandbox exec`: the program's own; 124 its time was over; 125 \
 cofferdam's own failure, a wrong option among them; 126 the program cannot be run; 127 there is no such \
 program; 128+N signal N ended it; 137 it was canceled; 141 nobody reads its output.";
 
@@ -93,10 +97,12 @@ pub(crate) enum Command {
     Run(Run),
     /// Look at jobs, read their output, cancel them
     Job(JobArgs),
-    /// Make sandboxes that live on, look at them, pause them, take them away
+    /// Make sandboxes that live on, run commands in them, copy files, pause them, take them away
     Sandbox(SandboxArgs),
     /// Keep values that sandboxes may use and nobody may read back
     Secret(SecretArgs),
+    /// Look at saved file systems of sandboxes, give them up
+    Snapshot(SnapshotArgs),
     /// Serve: control plane and node in one process
     Up(Up),
     /// Say what this machine can and cannot enforce, and what to do about it
@@ -189,9 +195,22 @@ pub(crate) struct Run {
 /// Serve until SIGTERM or Ctrl-C. Sandboxes that still run then are found again at the next start.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Up {
-    /// Where to listen for HTTP, on a loopback address; the token is in the state directory
+    /// Where to listen for HTTP, on a loopback address unless there is TLS; the token is in the state
+    /// directory
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7300")]
     pub(crate) listen: SocketAddr,
+    /// Speak TLS there: `self` with a certificate of our own, which `cofferdam env e2b` makes clients
+    /// trust; or the files of yours, a chain and its key
+    #[arg(
+        long,
+        value_name = "self|CERT.pem,KEY.pem",
+        conflicts_with = "no_listen"
+    )]
+    pub(crate) tls: Option<String>,
+    /// A domain below which sandboxes have names, {port}-{id}.NAME, and the port at which clients find
+    /// it, if it is another; with `--tls self`, sbx.localhost when absent
+    #[arg(long, value_name = "NAME[:PORT]", conflicts_with = "no_listen")]
+    pub(crate) domain: Option<String>,
     /// Only the Unix socket, no TCP
     #[arg(long)]
     pub(crate) no_listen: bool,
@@ -213,6 +232,10 @@ pub(crate) struct Up {
     /// How long such a sandbox is kept unused
     #[arg(long, hide = true, value_parser = units::duration, default_value = "10m")]
     pub(crate) spare_life: Duration,
+    /// An address, or a block of them, that sandboxes with a way out may reach although it is not public: the
+    /// machine itself, its network; may be repeated
+    #[arg(long, value_name = "ADDRESS[/BITS][:PORT]")]
+    pub(crate) egress_allow: Vec<String>,
     /// End when there has been nothing to do for this long
     #[arg(long, hide = true, value_parser = units::duration)]
     pub(crate) idle_exit: Option<Duration>,
@@ -390,6 +413,27 @@ pub(crate) enum SandboxCommand {
         #[arg(long)]
         json: bool,
     },
+    Exec(SandboxExec),
+    Shell(SandboxShell),
+    Cp(SandboxCp),
+    Port(SandboxPort),
+    /// Show what was run in it, newest first: when, by whom, and how it ended
+    Log {
+        /// Its id
+        id: String,
+        /// At most so many, 1 to 500
+        #[arg(
+            long,
+            value_name = "N",
+            default_value_t = 50,
+            value_parser = clap::value_parser!(u32).range(1..=500),
+            allow_negative_numbers = true
+        )]
+        limit: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Stop everything in it in its tracks, and keep it
     Pause {
         /// Its id
@@ -417,6 +461,34 @@ pub(crate) enum SandboxCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Save what was written in it, for others to begin with. Files are kept; what runs is not
+    Snapshot {
+        /// Its id
+        id: String,
+        /// What the snapshot is called, such as env or env:v1
+        #[arg(long)]
+        name: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make one that begins with a snapshot, and wait until it can be used
+    Restore {
+        /// The snapshot: its id or its name
+        snapshot: String,
+        #[command(flatten)]
+        new: SandboxNew,
+    },
+    /// Make others that begin with what was written in it. What runs in it is not in them
+    Fork(SandboxForkArgs),
+    /// Take it away and make one that is asked to be the same, with another id
+    Recreate {
+        /// Its id
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Take it away; its record stays
     Rm {
         /// Its id
@@ -425,6 +497,74 @@ pub(crate) enum SandboxCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SnapshotArgs {
+    #[command(subcommand)]
+    pub(crate) command: SnapshotCommand,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// List those that are not deleted, newest first
+    Ls {
+        /// Only those of this sandbox
+        #[arg(long, value_name = "ID")]
+        sandbox: Option<String>,
+        /// Only those that are called so
+        #[arg(long)]
+        name: Option<String>,
+        /// At most so many, 1 to 500
+        #[arg(
+            long,
+            value_name = "N",
+            default_value_t = 20,
+            value_parser = clap::value_parser!(u32).range(1..=500),
+            allow_negative_numbers = true
+        )]
+        limit: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one
+    Get {
+        /// Its id
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give it up. Sandboxes that began with it stay
+    Rm {
+        /// Its id
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SandboxForkArgs {
+    /// Its id
+    pub(crate) id: String,
+    /// So many, 1 to 100
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=100),
+        allow_negative_numbers = true
+    )]
+    pub(crate) count: u32,
+    /// How long each lives, such as 30m; as long as the first when absent
+    #[arg(long, value_parser = units::duration, value_name = "TIME", allow_negative_numbers = true)]
+    pub(crate) ttl: Option<Duration>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -438,6 +578,9 @@ pub(crate) struct SandboxNew {
     /// Pause it when its time is over, instead of taking it away
     #[arg(long)]
     pub(crate) pause_on_expiry: bool,
+    /// Let it out: HTTP, and whatever else goes through a proxy, to public addresses
+    #[arg(long)]
+    pub(crate) internet: bool,
     /// Processors it may use, such as 1 or 0.5
     #[arg(long, value_parser = units::cpus, value_name = "CPUS", allow_negative_numbers = true)]
     pub(crate) cpu: Option<u32>,
@@ -503,12 +646,18 @@ impl Args {
                 | JobCommand::Artifacts { json, .. } => *json,
             },
             Command::Sandbox(sandbox) => match &sandbox.command {
-                SandboxCommand::Create(new) => new.json,
+                SandboxCommand::Create(new) | SandboxCommand::Restore { new, .. } => new.json,
+                SandboxCommand::Fork(fork) => fork.json,
+                SandboxCommand::Exec(exec) => exec.json,
+                SandboxCommand::Shell(_) | SandboxCommand::Cp(_) | SandboxCommand::Port(_) => false,
                 SandboxCommand::Ls { json, .. }
                 | SandboxCommand::Get { json, .. }
+                | SandboxCommand::Log { json, .. }
                 | SandboxCommand::Pause { json, .. }
                 | SandboxCommand::Resume { json, .. }
                 | SandboxCommand::Ttl { json, .. }
+                | SandboxCommand::Snapshot { json, .. }
+                | SandboxCommand::Recreate { json, .. }
                 | SandboxCommand::Rm { json, .. } => *json,
             },
             Command::Secret(secret) => match &secret.command {
@@ -517,6 +666,11 @@ impl Args {
                 | SecretCommand::Ls { json, .. }
                 | SecretCommand::Rm { json, .. }
                 | SecretCommand::Events { json, .. } => *json,
+            },
+            Command::Snapshot(snapshot) => match &snapshot.command {
+                SnapshotCommand::Ls { json, .. }
+                | SnapshotCommand::Get { json, .. }
+                | SnapshotCommand::Rm { json, .. } => *json,
             },
             Command::Up(_) | Command::Env { .. } | Command::Completions { .. } => false,
         }

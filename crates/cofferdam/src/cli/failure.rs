@@ -76,7 +76,9 @@ impl Failure {
     /// The exit code.
     pub(crate) fn code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Failure::Told(_) => OURS,
+            Failure::Told(body) => {
+                Code::parse(&body.code).map_or(OURS, |code| code.row().exit_code)
+            }
             Failure::NobodyReads => NOBODY_READS,
             Failure::Signaled(signal) => signal.exit_code(),
         })

@@ -12,9 +12,18 @@ use tokio::io::AsyncWriteExt as _;
 
 /// A file that is not whole yet, beside the place where it goes; taken away if it never gets there.
 #[derive(Debug)]
-struct Part {
+pub(crate) struct Part {
     path: PathBuf,
     is_whole: bool,
+}
+
+impl Part {
+    /// Puts it where it goes, in place of what is there.
+    pub(crate) fn settle(&mut self, target: &Path) -> io::Result<()> {
+        std::fs::rename(&self.path, target)?;
+        self.is_whole = true;
+        Ok(())
+    }
 }
 
 impl Drop for Part {
@@ -52,14 +61,12 @@ pub(crate) async fn fetch(
     let mode = artifact.mode & 0o777 & !umask();
     let settled = file.set_permissions(Permissions::from_mode(mode)).await;
     settled.map_err(failed)?;
-    std::fs::rename(&part.path, target).map_err(failed)?;
-    part.is_whole = true;
-    Ok(())
+    part.settle(target).map_err(failed)
 }
 
 /// A new file in the directory of `target`, for us alone. Its name cannot be guessed, and nothing that
 /// has it, be it a link that somebody left there, is opened.
-fn begin(target: &Path) -> io::Result<(File, Part)> {
+pub(crate) fn begin(target: &Path) -> io::Result<(File, Part)> {
     let parent = target.parent().unwrap_or_else(|| Path::new(""));
     if !parent.as_os_str().is_empty() {
         std::fs::create_dir_all(parent)?;
@@ -78,7 +85,7 @@ fn begin(target: &Path) -> io::Result<(File, Part)> {
 }
 
 /// Permissions that this process gives to nobody. Read and not asked for: to ask is to change it.
-fn umask() -> u32 {
+pub(crate) fn umask() -> u32 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
     let mask = line.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok());

@@ -1,10 +1,12 @@
 //! `cofferdam sandbox`: sandboxes that live on.
 
-use crate::cli::args::{SandboxArgs, SandboxCommand, SandboxNew};
+use crate::cli::args::{SandboxArgs, SandboxCommand, SandboxForkArgs, SandboxNew};
 use crate::cli::failure::Failure;
+use crate::cli::inside;
 use crate::cli::job::{clauses, row, when};
 use crate::cli::run::variables;
 use crate::cli::secret::uses;
+use crate::cli::snapshot;
 use crate::cli::table;
 use crate::cli::units;
 use api::Code;
@@ -13,11 +15,12 @@ use api::job::LimitsAsked;
 use api::sandbox::{
     OnExpiry, SandboxCreate, SandboxListQuery, SandboxStateName, SandboxTimeout, SandboxView,
 };
+use api::snapshot::{SandboxFork, SnapshotCreate};
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// How long a command waits for what it asked for: longer than a node takes for anything.
-const WAIT: Duration = Duration::from_secs(60);
+pub(super) const WAIT: Duration = Duration::from_secs(60);
 
 /// Does what was asked about sandboxes.
 pub(crate) async fn sandbox(client: &Client, args: SandboxArgs) -> Result<ExitCode, Failure> {
@@ -29,19 +32,31 @@ pub(crate) async fn sandbox(client: &Client, args: SandboxArgs) -> Result<ExitCo
             list(client, states, limit, json).await?;
             return Ok(ExitCode::SUCCESS);
         }
+        SandboxCommand::Exec(args) => return inside::exec::exec(client, args).await,
+        SandboxCommand::Shell(args) => return inside::shell::shell(client, args).await,
+        SandboxCommand::Cp(args) => return inside::copy::copy(client, args).await,
+        SandboxCommand::Port(args) => return inside::port::port(client, args).await,
+        SandboxCommand::Log { id, limit, json } => {
+            inside::log::log(client, known(&id)?, limit, json).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
         SandboxCommand::Create(new) => {
             let json = new.json;
-            (create(client, new).await?, json)
+            (create(client, new, None).await?, json)
         }
-        SandboxCommand::Get { id, json } => {
-            let view = client.sandbox_get(known(&id)?).await;
-            let view = view.map_err(about(&id))?;
-            if !json {
-                table::print(&describe(&view))?;
-                return Ok(ExitCode::SUCCESS);
-            }
-            (view, json)
+        SandboxCommand::Restore { snapshot, new } => {
+            let json = new.json;
+            (create(client, new, Some(snapshot)).await?, json)
         }
+        SandboxCommand::Snapshot { id, name, json } => {
+            return copy(client, &id, name, json).await;
+        }
+        SandboxCommand::Fork(fork) => return split(client, fork).await,
+        SandboxCommand::Recreate { id, json } => {
+            let view = client.sandbox_recreate(known(&id)?, Some(WAIT)).await;
+            (view.map_err(about(&id))?, json)
+        }
+        SandboxCommand::Get { id, json } => return get(client, &id, json).await,
         SandboxCommand::Pause { id, json } => {
             let view = client.sandbox_pause(known(&id)?, Some(WAIT)).await;
             (view.map_err(about(&id))?, json)
@@ -74,12 +89,43 @@ pub(crate) async fn sandbox(client: &Client, args: SandboxArgs) -> Result<ExitCo
     Ok(ExitCode::from(u8::from(failed)))
 }
 
+async fn get(client: &Client, id: &str, json: bool) -> Result<ExitCode, Failure> {
+    let view = client.sandbox_get(known(id)?).await;
+    let view = view.map_err(about(id))?;
+    table::print(&if json {
+        table::to_json(&view)?
+    } else {
+        describe(&view)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn copy(
+    client: &Client,
+    id: &str,
+    name: Option<String>,
+    json: bool,
+) -> Result<ExitCode, Failure> {
+    let asked = SnapshotCreate { name };
+    let made = client.snapshot_create(known(id)?, &asked, Some(WAIT)).await;
+    snapshot::show(&made.map_err(about(id))?, json)
+}
+
+async fn split(client: &Client, fork: SandboxForkArgs) -> Result<ExitCode, Failure> {
+    let asked = SandboxFork {
+        count: Some(fork.count),
+        timeout_ms: fork.ttl.map(millis),
+    };
+    let forks = client.sandbox_fork(known(&fork.id)?, &asked).await;
+    snapshot::forks(client, forks.map_err(about(&fork.id))?, fork.json).await
+}
+
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// An id that can be in a path; an empty one would ask for something else.
-fn known(id: &str) -> Result<&str, Failure> {
+pub(crate) fn known(id: &str) -> Result<&str, Failure> {
     if id.is_empty() {
         Err(no_sandbox(id))
     } else {
@@ -87,13 +133,13 @@ fn known(id: &str) -> Result<&str, Failure> {
     }
 }
 
-fn no_sandbox(id: &str) -> Failure {
+pub(crate) fn no_sandbox(id: &str) -> Failure {
     let failure = Failure::new(Code::NotFound, format!("there is no sandbox `{id}`"));
     failure.hint("`cofferdam sandbox ls` lists the sandboxes of this server")
 }
 
 /// Names the sandbox that is not there.
-fn about(id: &str) -> impl Fn(ClientError) -> Failure {
+pub(crate) fn about(id: &str) -> impl Fn(ClientError) -> Failure {
     move |error| {
         if error.is(Code::NotFound) {
             no_sandbox(id)
@@ -103,13 +149,19 @@ fn about(id: &str) -> impl Fn(ClientError) -> Failure {
     }
 }
 
-async fn create(client: &Client, new: SandboxNew) -> Result<SandboxView, Failure> {
+async fn create(
+    client: &Client,
+    new: SandboxNew,
+    snapshot: Option<String>,
+) -> Result<SandboxView, Failure> {
+    let named = snapshot.clone();
     if new.ttl == Some(Duration::ZERO) {
         let failure = Failure::new(Code::LimitZero, "--ttl must not be 0");
         return Err(failure.hint("leave it out to get 15 minutes, or say how long"));
     }
     let asked = SandboxCreate {
         name: new.name,
+        snapshot,
         metadata: variables("--metadata", &new.metadata)?,
         env: variables("--env", &new.env)?,
         secrets: uses(&new.secret)?,
@@ -125,13 +177,18 @@ async fn create(client: &Client, new: SandboxNew) -> Result<SandboxView, Failure
         } else {
             OnExpiry::Kill
         },
+        allow_internet: new.internet,
         ..SandboxCreate::default()
     };
     let options = JobCreateOptions {
         wait: Some(WAIT),
         ..JobCreateOptions::default()
     };
-    Ok(client.sandbox_create(&asked, &options).await?)
+    let made = client.sandbox_create(&asked, &options).await;
+    made.map_err(|error| match named {
+        Some(named) if error.is(Code::NotFound) => snapshot::no_snapshot(&named),
+        _ => error.into(),
+    })
 }
 
 async fn list(
@@ -182,6 +239,8 @@ fn describe(view: &SandboxView) -> String {
     let until = view.expires_at_ms.map(|at| format!("{} UTC", when(at)));
     rows.extend(until.map(|until| row("until", &until)));
     rows.extend(view.name.as_ref().map(|name| row("name", name)));
+    let began = view.spec.snapshot.as_ref();
+    rows.extend(began.map(|snapshot| row("began with", snapshot)));
     rows.extend(view.reason.as_ref().map(|why| row("because", why)));
     let labels = view.metadata.iter();
     rows.extend(labels.map(|(key, value)| row(&format!("metadata {key}"), value)));

@@ -42,11 +42,69 @@ pub(crate) enum End {
     Broken,
 }
 
-/// Two threads that write to our own descriptors.
-#[derive(Debug)]
-struct Writers {
+/// The way to two threads that write to our own standard output and standard error.
+#[derive(Debug, Clone)]
+pub(crate) struct Writers {
     stdout: mpsc::Sender<Bytes>,
     stderr: mpsc::Sender<Bytes>,
+}
+
+impl Writers {
+    /// Gives a piece to its thread. One that has ended takes none, and has said why.
+    pub(crate) async fn write(&self, is_error: bool, piece: Bytes) {
+        let to = if is_error { &self.stderr } else { &self.stdout };
+        drop(to.send(piece).await);
+    }
+}
+
+/// Our own standard output and standard error.
+#[derive(Debug)]
+pub(crate) struct Ours {
+    writers: Writers,
+    failed: mpsc::Receiver<Errno>,
+    threads: [JoinHandle<()>; 2],
+}
+
+impl Ours {
+    pub(crate) fn start() -> Ours {
+        let (fail, failed) = mpsc::channel(2);
+        let (stdout, stdout_thread) = writer(1, fail.clone());
+        let (stderr, stderr_thread) = writer(2, fail);
+        Ours {
+            writers: Writers { stdout, stderr },
+            failed,
+            threads: [stdout_thread, stderr_thread],
+        }
+    }
+
+    pub(crate) fn writers(&self) -> Writers {
+        self.writers.clone()
+    }
+
+    /// Waits until something cannot be written.
+    pub(crate) async fn failed(&mut self) -> Errno {
+        match self.failed.recv().await {
+            Some(errno) => errno,
+            // Both threads have ended without an error, which they do only below.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until everything is written, or says why it cannot be. Nobody else may have a way to the
+    /// threads any more, or this never ends.
+    pub(crate) async fn finish(self) -> Option<Errno> {
+        let Ours {
+            writers,
+            mut failed,
+            threads,
+        } = self;
+        drop(writers);
+        for thread in threads {
+            // It ends when its channel is empty and closed.
+            drop(thread.await);
+        }
+        failed.try_recv().ok()
+    }
 }
 
 /// Carries the streams until the job has ended. `started` is called once, when the command runs.
@@ -58,24 +116,17 @@ pub(crate) async fn carry(
 ) -> End {
     let (read, write) = tokio::io::split(io);
     let input = tokio::spawn(send(write, told));
-    let (fail, mut failed) = mpsc::channel(2);
-    let (stdout, stdout_thread) = writer(1, fail.clone());
-    let (stderr, stderr_thread) = writer(2, fail);
-    let writers = Writers { stdout, stderr };
+    let mut ours = Ours::start();
+    let writers = ours.writers();
     let frames = FrameReader::new(read);
     let end = tokio::select! {
-        end = receive(frames, output, &writers, started) => end,
-        Some(errno) = failed.recv() => End::Unwritten(errno),
+        end = receive(frames, output, writers, started) => end,
+        errno = ours.failed() => End::Unwritten(errno),
     };
-    drop(writers);
     input.abort();
-    for thread in [stdout_thread, stderr_thread] {
-        // It ends when its channel is empty and closed.
-        drop(thread.await);
-    }
     // The last of it may be what could not be written.
-    match failed.try_recv() {
-        Ok(errno) if end == End::Whole => End::Unwritten(errno),
+    match ours.finish().await {
+        Some(errno) if end == End::Whole => End::Unwritten(errno),
         _ => end,
     }
 }
@@ -83,7 +134,7 @@ pub(crate) async fn carry(
 async fn receive(
     mut frames: FrameReader<ReadHalf<AttachIo>>,
     output: Output,
-    writers: &Writers,
+    writers: Writers,
     started: impl FnOnce() + Send,
 ) -> End {
     let mut started = Some(started);

@@ -9,6 +9,7 @@ use jail::plan::{Sandbox, Tree};
 use jail::socket;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -23,6 +24,9 @@ use tokio::sync::{Notify, oneshot};
 /// How long a launcher may take to build its tree, or to answer.
 const ANSWER: Duration = Duration::from_secs(20);
 
+/// How long the copy of a sandbox may take: what fits into memory, at the pace of a slow disk.
+const SAVE: Duration = Duration::from_secs(600);
+
 /// Whether a launcher that is not there is started.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Start<'t> {
@@ -36,6 +40,7 @@ pub(super) enum Start<'t> {
 #[derive(Debug, Default)]
 struct Known {
     spawning: HashMap<String, oneshot::Sender<Result<(), Failure>>>,
+    saving: HashMap<String, oneshot::Sender<Result<u64, Failure>>>,
     alive: HashSet<String>,
     ended: HashMap<String, Ended>,
     closed: bool,
@@ -103,18 +108,28 @@ impl Launcher {
             return Err(DriverError::Gone);
         };
         let listener = sockets::listen_messages(dir, name).map_err(failed("launcher socket"))?;
-        let (socket, child) = exec(dir).map_err(failed("launcher"))?;
+        let (socket, child) = run(dir).map_err(failed("launcher"))?;
         reap(child);
+        let unblocked = rustix::io::ioctl_fionbio(&socket, true).map_err(io::Error::from);
+        let socket = unblocked.and_then(|()| register(socket));
+        let socket = socket.map_err(failed("launcher"))?;
         // The launcher starts while its guest is copied.
         let guest = programs::sealed("cofferdam-guest", programs::GUEST)
             .map_err(|errno| failed("guest")(errno.into()))?;
+        let sudo = programs::sealed("cofferdam-sudo", programs::SUDO)
+            .map_err(|errno| failed("sudo")(errno.into()))?;
         let setup = ToJail::Setup(Setup {
             version: VERSION,
             linger: linger == Linger::Yes,
             own_user_namespace: host.ids != Ids::Root,
             tree: tree.clone(),
         });
-        send(&socket, &setup, &[listener.as_fd(), guest.as_fd()]).await?;
+        send(
+            &socket,
+            &setup,
+            &[listener.as_fd(), guest.as_fd(), sudo.as_fd()],
+        )
+        .await?;
         let answer = tokio::time::timeout(ANSWER, set_up(&socket, host)).await;
         answer.map_err(|_| DriverError::TimedOut {
             what: "the launcher's tree".to_owned(),
@@ -152,6 +167,7 @@ impl Launcher {
         &self,
         sandbox: Sandbox,
         cgroup: Option<String>,
+        layers: usize,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(), DriverError> {
         let id = sandbox.id.clone();
@@ -160,6 +176,7 @@ impl Launcher {
         let message = ToJail::Spawn {
             sandbox: Box::new(sandbox),
             cgroup,
+            layers: u32::try_from(layers).unwrap_or(u32::MAX),
         };
         if let Err(error) = send(&self.shared.socket, &message, fds).await {
             self.shared.known().spawning.remove(&id);
@@ -207,6 +224,38 @@ impl Launcher {
             deadline_boot_ms,
         };
         send(&self.shared.socket, &message, &[]).await
+    }
+
+    /// Copies what was written in a sandbox into this empty directory. The bytes that were copied.
+    pub(super) async fn save(&self, id: &str, to: BorrowedFd<'_>) -> Result<u64, DriverError> {
+        let (tell, told) = oneshot::channel();
+        let busy = || DriverError::CannotSave {
+            why: "it is being saved already".to_owned(),
+        };
+        match self.shared.known().saving.entry(id.to_owned()) {
+            Entry::Occupied(_) => return Err(busy()),
+            Entry::Vacant(free) => free.insert(tell),
+        };
+        let message = ToJail::Save { id: id.to_owned() };
+        let sent = send(&self.shared.socket, &message, &[to]).await;
+        // Who gives up waiting is not told, and the next one may ask once the launcher has answered.
+        let waited = match sent {
+            Ok(()) => tokio::time::timeout(SAVE, told).await,
+            Err(error) => {
+                self.shared.known().saving.remove(id);
+                return Err(error);
+            }
+        };
+        match waited {
+            Ok(Ok(Ok(bytes))) => Ok(bytes),
+            Ok(Ok(Err(failure))) => Err(save_error(&failure)),
+            Ok(Err(_)) => Err(DriverError::Launcher {
+                what: "it ended".to_owned(),
+            }),
+            Err(_) => Err(DriverError::TimedOut {
+                what: "the copy of a sandbox".to_owned(),
+            }),
+        }
     }
 
     /// Kills a sandbox, waits until nothing of it is left, and forgets it.
@@ -277,6 +326,11 @@ impl Shared {
                 let failure = failure.map(|failure| set_up_error_text(&failure));
                 known.ended.insert(id, Ended { failure, deadline });
             }
+            FromJail::Saved { id, result } => {
+                if let Some(tell) = known.saving.remove(&id) {
+                    drop(tell.send(result));
+                }
+            }
             FromJail::NeedsIds { .. } | FromJail::Ready { .. } | FromJail::Failed(_) => {}
         }
         drop(known);
@@ -292,6 +346,7 @@ async fn read(shared: Arc<Shared>) {
     let mut known = shared.known();
     known.closed = true;
     known.spawning.clear();
+    known.saving.clear();
     drop(known);
     shared.changed.notify_waiters();
 }
@@ -316,12 +371,36 @@ async fn set_up(socket: &AsyncFd<OwnedFd>, host: &Host) -> Result<(), DriverErro
             }
             FromJail::Ready { .. } => return Ok(()),
             FromJail::Failed(failure) => return Err(set_up_error(&failure)),
-            FromJail::Spawned { .. } | FromJail::Refused { .. } | FromJail::Ended { .. } => {
+            FromJail::Spawned { .. }
+            | FromJail::Refused { .. }
+            | FromJail::Saved { .. }
+            | FromJail::Ended { .. } => {
                 return Err(DriverError::Launcher {
                     what: "it speaks out of turn".to_owned(),
                 });
             }
         }
+    }
+}
+
+/// A copy that this machine cannot make is told apart from one that was not made.
+fn save_error(failure: &Failure) -> DriverError {
+    let errno = Errno::from_raw_os_error(failure.errno);
+    match (errno, &*failure.step) {
+        (Errno::SRCH, "sandbox") => DriverError::Gone,
+        (Errno::OPNOTSUPP, "storage") => DriverError::CannotSave {
+            why: "its root cannot be written".to_owned(),
+        },
+        (Errno::AGAIN, _) => DriverError::CannotSave {
+            why: "too many sandboxes are being saved at once, or it runs".to_owned(),
+        },
+        (Errno::MLINK, step) => DriverError::CannotSave {
+            why: format!("cannot {step}"),
+        },
+        _ => DriverError::Io {
+            what: format!("save the sandbox at `{}`", failure.step),
+            source: errno.into(),
+        },
     }
 }
 
@@ -347,7 +426,7 @@ fn set_up_error_text(failure: &Failure) -> String {
     clippy::disallowed_methods,
     reason = "this is the place that clears what a child inherits"
 )]
-fn exec(dir: &Path) -> io::Result<(AsyncFd<OwnedFd>, Child)> {
+pub(super) fn run(dir: &Path) -> io::Result<(OwnedFd, Child)> {
     let program = programs::sealed("cofferdam-jail", programs::JAIL)?;
     let (ours, theirs) = rustix::net::socketpair(
         AddressFamily::UNIX,
@@ -355,7 +434,6 @@ fn exec(dir: &Path) -> io::Result<(AsyncFd<OwnedFd>, Child)> {
         SocketFlags::CLOEXEC,
         None,
     )?;
-    rustix::io::ioctl_fionbio(&ours, true)?;
     let child = std::process::Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
         .arg0("cofferdam-jail")
         .arg(dir)
@@ -365,11 +443,11 @@ fn exec(dir: &Path) -> io::Result<(AsyncFd<OwnedFd>, Child)> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
-    Ok((register(ours)?, child))
+    Ok((ours, child))
 }
 
 /// Takes the launcher's exit status when it ends, so that it does not stay a zombie.
-fn reap(mut child: Child) {
+pub(super) fn reap(mut child: Child) {
     let waiting = move || child.wait();
     let thread = std::thread::Builder::new()
         .name("launcher-wait".to_owned())

@@ -1,9 +1,11 @@
 //! From what is asked and what the machine is to a plan. Pure: looks at nothing but its arguments.
 
 use crate::cgroup::{self, Group, Limits};
-use crate::driver::{Body as PlanBody, HANDLE_VERSION, Handle, Mode, Plan, Spec, Unsupported};
+use crate::driver::{
+    Body as PlanBody, HANDLE_VERSION, Handle, LAYERS_MAX, Mode, Plan, Spec, Unsupported,
+};
 use crate::host::{Cgroups, Host, Ids, Root};
-use crate::linux::{Body, NAME, ids, seccomp, tree};
+use crate::linux::{Body, NAME, ids, seccomp, tree, writable};
 use guest::message::Confine;
 use jail::plan::{Sandbox, Tree};
 use model::enforcement::{Enforced, Held};
@@ -23,6 +25,43 @@ pub struct LinuxPlan {
     pub(super) sandbox: Sandbox,
     /// Its control groups.
     pub(super) groups: Vec<Group>,
+    /// What it begins with, the oldest first.
+    pub(super) layers: Vec<PathBuf>,
+}
+
+/// What a launcher's sandboxes see: each kind has a tree of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A root that is read, for one command.
+    Job,
+    /// A root that is read, with terminals.
+    Live,
+    /// A root that is written.
+    Writable,
+}
+
+impl Kind {
+    pub(super) fn of(mode: Mode, root: &Root, host: &Host) -> Kind {
+        match mode {
+            Mode::Job => Kind::Job,
+            Mode::Live { allow_root: true } if writable::impossible(root, host).is_none() => {
+                Kind::Writable
+            }
+            Mode::Live { .. } => Kind::Live,
+        }
+    }
+
+    pub(super) fn tree(self, root: &Root, devices: &[String], staging: &Path) -> Tree {
+        match self {
+            Kind::Job => tree::tree(root, devices, staging, Mode::Job),
+            // The same tree for both: whether there is a root inside is the sandbox's matter.
+            Kind::Live => {
+                let mode = Mode::Live { allow_root: false };
+                tree::tree(root, devices, staging, mode)
+            }
+            Kind::Writable => writable::tree(root, devices, staging),
+        }
+    }
 }
 
 /// The limits that will be in force, asked for or not.
@@ -49,32 +88,34 @@ pub(super) fn plan(spec: &Spec, host: &Host, dir: &Path) -> Result<Plan, Vec<Uns
     let (Ok(filter), []) = (filter, refused.as_slice()) else {
         return Err(refused);
     };
-    let root = spec.root.as_ref().unwrap_or(&host.root);
+    let root = root(spec, host);
+    let kind = Kind::of(spec.mode, root, host);
     let groups = groups(spec, host, &limits);
-    let sandbox = sandbox(spec, host, &limits);
+    let sandbox = sandbox(spec, host, &limits, kind);
     Ok(Plan {
-        handle: handle(spec, root, &groups),
+        handle: handle(spec, launcher_name(root, kind), &groups),
         life: spec.life,
         enforced: enforced(spec, host, &limits, &groups),
         confine: Confine {
             uid: tree::USER,
             gid: tree::USER,
             rlimits: rlimits(host, &limits),
-            landlock: (host.landlock_abi > 0).then(|| tree::landlock(spec.mode)),
+            landlock: (host.landlock_abi > 0)
+                .then(|| tree::landlock(spec.mode, kind == Kind::Writable)),
             seccomp: filter.to_vec(),
         },
         body: PlanBody::Linux(Box::new(LinuxPlan {
-            launcher: launcher_name(root, spec.mode),
-            tree: Arc::new(tree::tree(
-                root,
-                &host.devices,
-                &dir.join("staging"),
-                spec.mode,
-            )),
+            launcher: launcher_name(root, kind),
+            tree: Arc::new(kind.tree(root, &host.devices, &dir.join("staging"))),
             sandbox,
             groups,
+            layers: spec.layers.clone(),
         })),
     })
+}
+
+fn root<'s>(spec: &'s Spec, host: &'s Host) -> &'s Root {
+    spec.root.as_ref().unwrap_or(&host.root)
 }
 
 fn unsupported(clause: &str, why: impl ToString) -> Unsupported {
@@ -134,7 +175,24 @@ fn refusals(spec: &Spec, host: &Host, limits: &Effective) -> Vec<Unsupported> {
     {
         refused.push(beyond("cpu", u64::from(host.cpus * 1000)));
     }
+    refused.extend(layers(spec, host));
     refused
+}
+
+/// Layers are below what is written, so there must be a root that can be.
+fn layers(spec: &Spec, host: &Host) -> Option<Unsupported> {
+    let why = match spec.mode {
+        _ if spec.layers.is_empty() => return None,
+        _ if spec.layers.len() > LAYERS_MAX => format!("at most {LAYERS_MAX} can be had"),
+        Mode::Job | Mode::Live { allow_root: false } => {
+            "only a sandbox that lives on and allows root has a root that can be written".to_owned()
+        }
+        Mode::Live { allow_root: true } => {
+            let why = writable::impossible(root(spec, host), host)?;
+            format!("its root cannot be written: {why}")
+        }
+    };
+    Some(unsupported("layers", why))
 }
 
 fn beyond(clause: &str, most: u64) -> Unsupported {
@@ -174,7 +232,12 @@ fn memory_limit(spec: &Spec, limits: &Effective) -> u64 {
     limits.memory_bytes.saturating_add(disk)
 }
 
-fn sandbox(spec: &Spec, host: &Host, limits: &Effective) -> Sandbox {
+fn sandbox(spec: &Spec, host: &Host, limits: &Effective, kind: Kind) -> Sandbox {
+    let written = (kind == Kind::Writable).then(|| writable::root(root(spec, host)));
+    let data = match &written {
+        Some(written) => writable::data(limits.disk_bytes, written),
+        None => tree::data(limits.disk_bytes, spec.mode),
+    };
     let map = ids::sandbox_map(&host.ids, &spec.id);
     Sandbox {
         id: spec.id.to_string(),
@@ -183,7 +246,8 @@ fn sandbox(spec: &Spec, host: &Host, limits: &Effective) -> Sandbox {
         gids: map,
         guest_uid: ids::guest_uid(&host.ids),
         user_uid: tree::USER,
-        data: tree::data(limits.disk_bytes, spec.mode),
+        data,
+        root: written,
         proc: "/proc".to_owned(),
         masked: tree::MASKED.map(str::to_owned).to_vec(),
         read_only: tree::READ_ONLY.map(str::to_owned).to_vec(),
@@ -209,9 +273,9 @@ fn rlimits(host: &Host, limits: &Effective) -> Vec<(u32, u64)> {
     all.map(|(resource, limit)| (resource, limit)).to_vec()
 }
 
-fn handle(spec: &Spec, root: &Root, groups: &[Group]) -> Handle {
+fn handle(spec: &Spec, launcher: String, groups: &[Group]) -> Handle {
     let cgroups: Vec<PathBuf> = groups.iter().map(|group| group.parent.clone()).collect();
-    handle_with(&spec.id, launcher_name(root, spec.mode), cgroups)
+    handle_with(&spec.id, launcher, cgroups)
 }
 
 /// For a sandbox of which only its directory is left: no launcher by name, because that follows from a root
@@ -236,12 +300,13 @@ fn handle_with(id: &SandboxId, launcher: String, cgroups: Vec<PathBuf>) -> Handl
     }
 }
 
-/// The name of the socket of the launcher that shows this root in this mode: it shows one tree.
-pub(super) fn launcher_name(root: &Root, mode: Mode) -> String {
+/// The name of the socket of the launcher that shows this root in this way: it shows one tree.
+pub(super) fn launcher_name(root: &Root, kind: Kind) -> String {
     use std::hash::{DefaultHasher, Hash, Hasher};
-    let kind = match mode {
-        Mode::Job => "launcher",
-        Mode::Live { .. } => "launcher-live",
+    let kind = match kind {
+        Kind::Job => "launcher",
+        Kind::Live => "launcher-live",
+        Kind::Writable => "launcher-root",
     };
     if root.is_host {
         return format!("{kind}-host.sock");
@@ -269,14 +334,7 @@ fn enforced(spec: &Spec, host: &Host, limits: &Effective, groups: &[Group]) -> V
     let mut all = vec![
         held("isolation", "namespaces", Some(namespaces.to_owned())),
         held("network", "network namespace", Some("none".to_owned())),
-        held(
-            "root",
-            "read-only mounts",
-            Some(spec.root.as_ref().filter(|root| !root.is_host).map_or_else(
-                || "programs of the host".to_owned(),
-                |root| root.path.display().to_string(),
-            )),
-        ),
+        shown_root(spec, host),
         held("seccomp", "allow-list of system calls", None),
         held("privileges", privileges(spec.mode), None),
     ];
@@ -322,6 +380,37 @@ fn enforced(spec: &Spec, host: &Host, limits: &Effective, groups: &[Group]) -> V
     all.extend(pause(spec, host));
     all
 }
+
+/// What the sandbox has for a root, and whether it can be written.
+fn shown_root(spec: &Spec, host: &Host) -> Enforced {
+    let root = root(spec, host);
+    let of = match root.is_host {
+        true => "programs of the host".to_owned(),
+        false => root.path.display().to_string(),
+    };
+    let why = writable::impossible(root, host);
+    let (how, value) = match (spec.mode, why, spec.layers.len()) {
+        (Mode::Live { allow_root: true }, None, 0) => (WRITTEN, of),
+        (Mode::Live { allow_root: true }, None, 1) => (WRITTEN, format!("{of}, 1 layer")),
+        (Mode::Live { allow_root: true }, None, n) => (WRITTEN, format!("{of}, {n} layers")),
+        (Mode::Live { allow_root: true }, Some(why), _) => {
+            (READ, format!("{of}; cannot be written: {why}"))
+        }
+        (Mode::Job | Mode::Live { allow_root: false }, _, _) => (READ, of),
+    };
+    Enforced {
+        clause: "root".to_owned(),
+        how: how.to_owned(),
+        value: Some(value),
+        asked: false,
+        state: Held::Held,
+    }
+}
+
+/// How a root is shown that is read.
+const READ: &str = "read-only mounts";
+/// How a root is shown that is written.
+const WRITTEN: &str = "read-only mounts below overlays of the sandbox's own";
 
 /// Whether the sandbox can be paused; whoever orders a pause looks at this before.
 fn pause(spec: &Spec, host: &Host) -> Option<Enforced> {
@@ -408,6 +497,9 @@ fn users(host: &Host) -> Enforced {
         state: Held::Held,
     }
 }
+
+// A driver's layers are the launcher's.
+const _: () = assert!(LAYERS_MAX == jail::message::LAYERS_MAX);
 
 #[cfg(test)]
 mod tests;

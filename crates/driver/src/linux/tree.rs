@@ -53,8 +53,8 @@ const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
     user:x:1000:1000:user:/home/user:/bin/sh\n\
     nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n";
 const GROUP: &str = "root:x:0:\nuser:x:1000:\nnogroup:x:65534:\n";
-const HOSTS: &str = "127.0.0.1 localhost sandbox\n::1 localhost\n";
-const NSSWITCH: &str = "passwd: files\ngroup: files\nhosts: files dns\n";
+pub(super) const HOSTS: &str = "127.0.0.1 localhost sandbox\n::1 localhost\n";
+pub(super) const NSSWITCH: &str = "passwd: files\ngroup: files\nhosts: files dns\n";
 
 /// Where the files are made that stand in for a root's own.
 const OURS: &str = "/.etc";
@@ -69,24 +69,7 @@ pub(super) fn tree(root: &Root, devices: &[String], staging: &Path, mode: Mode) 
         ops.push(show(&root.path, "", name, entry));
     }
     ops.extend(etc(root));
-    for name in devices {
-        let path = format!("/dev/{name}");
-        ops.push(Op::Device {
-            source: path.clone(),
-            target: path,
-        });
-    }
-    for (name, to) in [
-        ("fd", "fd"),
-        ("stdin", "fd/0"),
-        ("stdout", "fd/1"),
-        ("stderr", "fd/2"),
-    ] {
-        ops.push(Op::Link {
-            path: format!("/dev/{name}"),
-            to: format!("/proc/self/{to}"),
-        });
-    }
+    ops.extend(devices_at("/dev", devices));
     ops.push(Op::HostProc {
         target: "/proc".to_owned(),
     });
@@ -94,6 +77,41 @@ pub(super) fn tree(root: &Root, devices: &[String], staging: &Path, mode: Mode) 
         staging: staging.to_path_buf(),
         ops,
     }
+}
+
+/// The device files that there are, and the links that programs expect beside them.
+fn devices_at(at: &str, devices: &[String]) -> Vec<Op> {
+    let device = |name: &String| Op::Device {
+        source: format!("/dev/{name}"),
+        target: format!("{at}/{name}"),
+    };
+    let mut ops: Vec<Op> = devices.iter().map(device).collect();
+    for (name, to) in [
+        ("fd", "fd"),
+        ("stdin", "fd/0"),
+        ("stdout", "fd/1"),
+        ("stderr", "fd/2"),
+    ] {
+        ops.push(Op::Link {
+            path: format!("{at}/{name}"),
+            to: format!("/proc/self/{to}"),
+        });
+    }
+    ops
+}
+
+/// All of `/dev` of a sandbox that lives on, made elsewhere in the tree.
+pub(super) fn devices(at: &str, devices: &[String]) -> Vec<Op> {
+    let mut ops = devices_at(at, devices);
+    ops.push(Op::Link {
+        path: format!("{at}/ptmx"),
+        to: "pts/ptmx".to_owned(),
+    });
+    ops.push(Op::Device {
+        source: "/dev/tty".to_owned(),
+        target: format!("{at}/tty"),
+    });
+    ops
 }
 
 /// The places of terminals. `/dev/tty` is whichever terminal its opener lives on.
@@ -185,6 +203,10 @@ fn etc(root: &Root) -> Vec<Op> {
 /// The home of the sandbox's root, where processes may be asked for as that.
 const ROOT_HOME: &str = "/root";
 
+pub(super) fn inodes(bytes: u64) -> u64 {
+    (bytes >> 20).saturating_mul(INODES_PER_MIB).max(INODES_MIN)
+}
+
 /// Everything that a sandbox can write: one tmpfs of `bytes`, shown in several places.
 pub(super) fn data(bytes: u64, mode: Mode) -> Data {
     let place = |name: &str, target: Option<&str>, mode: u32| Place {
@@ -193,7 +215,6 @@ pub(super) fn data(bytes: u64, mode: Mode) -> Data {
         mode,
         of_user: false,
     };
-    let inodes = (bytes >> 20).saturating_mul(INODES_PER_MIB).max(INODES_MIN);
     let mut places = vec![
         Place {
             of_user: true,
@@ -211,14 +232,16 @@ pub(super) fn data(bytes: u64, mode: Mode) -> Data {
     Data {
         target: DATA.to_owned(),
         bytes,
-        inodes,
+        inodes: inodes(bytes),
         places,
     }
 }
 
 /// What Landlock leaves open. The tree holds only what may be read, so reading is open in all of it;
-/// writing is open where there is something to write, whatever becomes of the mounts.
-pub(super) fn landlock(mode: Mode) -> guest::message::Landlock {
+/// writing is open where there is something to write, whatever becomes of the mounts. In a root that can
+/// be written that is everywhere: directories that are made later are written too, and no rule can
+/// name them; mounts and owners are what holds there.
+pub(super) fn landlock(mode: Mode, writable: bool) -> guest::message::Landlock {
     let mut devices = vec![
         "/dev/null",
         "/dev/zero",
@@ -232,6 +255,9 @@ pub(super) fn landlock(mode: Mode) -> guest::message::Landlock {
     let mut write = vec![HOME, "/tmp", "/var/tmp", "/dev/shm"];
     if mode == (Mode::Live { allow_root: true }) {
         write.push(ROOT_HOME);
+    }
+    if writable {
+        write = vec!["/"];
     }
     let strings = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
     guest::message::Landlock {

@@ -129,6 +129,56 @@ async fn several_files_come_in_one_request_and_may_be_compressed() {
 }
 
 #[tokio::test]
+async fn a_file_is_compressed_on_its_way_for_those_who_like_that() {
+    let world = world!();
+    let served = world.serve(false).await;
+    let script = "seq 1000000 > text; head -c 20000000 /dev/zero > zeros; : > empty; sha256sum *";
+    let (sums, _) = served.sh(script).await;
+    let likes = ("accept-encoding", "gzip");
+    for name in ["text", "zeros", "empty"] {
+        let path = format!("/files?path={name}");
+        let range = ("range", "bytes=2-4");
+        let got = served.http("GET", &path, &[likes, range], "").await;
+        assert_eq!((got.status, got.head.get("content-length")), (200, None));
+        assert_eq!(got.head["content-encoding"], "gzip");
+        assert!(got.body.len() < 4_000_000, "{name} {}", got.body.len());
+        // Back the same way, and as it is.
+        let encoded = [RAW, ("content-encoding", "gzip")];
+        let path = format!("/files?path=/tmp/{name}");
+        let back = served.http("POST", &path, &encoded, got.body.clone()).await;
+        assert_eq!(back.status, 200, "{name}");
+        assert_eq!(
+            put(&served, &format!("/tmp/z/{name}.gz"), got.body).await,
+            200
+        );
+    }
+    let (again, _) = served.sh("cd /tmp && sha256sum empty text zeros").await;
+    assert_eq!(again, sums);
+    let (again, _) = served.sh("cd /tmp/z && gunzip * && sha256sum *").await;
+    assert_eq!(again, sums);
+    let changed = [("range", "bytes=2-4"), ("if-range", "\"a\"")];
+    let got = served.http("GET", "/files?path=text", &changed, "").await;
+    assert_eq!((got.status, &got.body[..4]), (200, &b"1\n2\n"[..]));
+    served.destroy().await;
+}
+
+#[tokio::test]
+async fn a_little_that_becomes_more_than_the_disk_ends_there() {
+    let world = world!();
+    let served = world.serve(false).await;
+    let (_, code) = served
+        .sh("head -c 700000000 /dev/zero | gzip -1 > bomb")
+        .await;
+    assert_eq!(code, 0);
+    let bomb = served.get("/files?path=bomb").await.body;
+    let encoded = [RAW, ("content-encoding", "gzip")];
+    let put = served.http("POST", "/files?path=out", &encoded, bomb).await;
+    assert_eq!(put.status, 507);
+    assert_eq!(served.sh("rm out; echo on").await.0, "on\n");
+    served.destroy().await;
+}
+
+#[tokio::test]
 async fn files_are_put_together_into_one() {
     let world = world!();
     let served = world.serve(false).await;
@@ -288,7 +338,7 @@ async fn what_the_file_system_refuses_has_the_code_that_clients_know() {
     let refused = served.http(
         "GET",
         "/files?path=f",
-        &[("accept-encoding", "gzip, identity;q=0")],
+        &[("accept-encoding", "br, identity;q=0")],
         "",
     );
     assert_eq!(refused.await.status, 406);

@@ -208,6 +208,8 @@ async fn a_tunnel_leads_to_a_port_inside_and_to_nothing_else() {
     let mut events = served.start_with(request, &[]).await;
     events.pid().await;
     events.until("ready\n").await;
+    let told = served.get("/ports").await.json();
+    assert_eq!(told, json!({"ports": [8080]}));
     for to in ["localhost:8080", "127.0.0.1:8080"] {
         let answer = served.send(connect(to)).await;
         assert_eq!(answer.status().as_u16(), 200);

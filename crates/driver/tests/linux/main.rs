@@ -11,6 +11,7 @@
 #[macro_use]
 mod world;
 
+mod egress;
 mod files;
 mod guest;
 mod ids;
@@ -19,8 +20,14 @@ mod life;
 mod limits;
 mod live;
 mod live_client;
+mod live_context;
+mod live_context_hostile;
+mod live_facts;
 mod live_files;
 mod live_hostile;
+mod live_root;
+mod live_save;
+mod live_sudo;
 mod live_terminal;
 mod live_watch;
 mod namespaces;

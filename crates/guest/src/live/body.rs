@@ -1,6 +1,6 @@
 //! The bodies of answers: all at once, or piece by piece as they come.
 
-use super::download::Download;
+use super::download::{Download, Gzip};
 use super::failure::Failure;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -20,6 +20,8 @@ pub(super) enum Body {
     Pieces(mpsc::Receiver<Bytes>),
     /// It is in a file.
     File(Download),
+    /// The same, compressed.
+    Gzip(Gzip),
 }
 
 impl http_body::Body for Body {
@@ -37,6 +39,14 @@ impl http_body::Body for Body {
                 let read = download.read().transpose();
                 return Poll::Ready(read.map(|bytes| bytes.map(Frame::data)));
             }
+            Body::Gzip(gzip) => match gzip.read() {
+                // Others have their turn; what was read may become something with what follows.
+                Ok(Some(bytes)) if bytes.is_empty() => {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                read => return Poll::Ready(read.transpose().map(|bytes| bytes.map(Frame::data))),
+            },
         };
         next.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
     }
@@ -50,7 +60,7 @@ impl http_body::Body for Body {
             Body::Whole(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Body::Pieces(_) => SizeHint::new(),
+            Body::Pieces(_) | Body::Gzip(_) => SizeHint::new(),
             Body::File(download) => SizeHint::with_exact(download.left),
         }
     }

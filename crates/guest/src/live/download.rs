@@ -1,4 +1,4 @@
-//! `GET /files`: a regular file, or a part of it.
+//! `GET /files`: a regular file, or a part of it; compressed on the way, if the client likes that.
 
 use super::body::{self, Answer, Body};
 use super::failure::Failure;
@@ -6,12 +6,15 @@ use super::path;
 use super::tree;
 use super::user::User;
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use hyper::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_RANGE, HeaderValue, RANGE,
+    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_RANGE,
+    HeaderValue, IF_RANGE, RANGE, VARY,
 };
 use hyper::{HeaderMap, StatusCode};
 use rustix::io::Errno;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 
 /// Bytes that are read at once: other requests have their turn between.
@@ -44,6 +47,43 @@ impl Download {
     }
 }
 
+/// The same, compressed.
+pub(super) struct Gzip {
+    download: Download,
+    /// What comes out waits here; nothing once the end was written.
+    encoder: Option<GzEncoder<Vec<u8>>>,
+}
+
+impl std::fmt::Debug for Gzip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Gzip").field(&self.download).finish()
+    }
+}
+
+impl Gzip {
+    fn new(download: Download) -> Gzip {
+        // The fastest: whoever wants it small can do that inside.
+        let encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        Gzip {
+            download,
+            encoder: Some(encoder),
+        }
+    }
+
+    /// What comes of the next bytes, which may be none: what compresses well yields little.
+    pub(super) fn read(&mut self) -> io::Result<Option<Bytes>> {
+        let Some(encoder) = &mut self.encoder else {
+            return Ok(None);
+        };
+        if let Some(bytes) = self.download.read()? {
+            encoder.write_all(&bytes)?;
+            return Ok(Some(std::mem::take(encoder.get_mut()).into()));
+        }
+        let rest = self.encoder.take().map(GzEncoder::finish).transpose()?;
+        Ok(rest.map(Bytes::from))
+    }
+}
+
 /// Which bytes are asked for.
 #[derive(Debug, PartialEq, Eq)]
 enum Part {
@@ -70,22 +110,42 @@ fn part(range: Option<&str>, size: u64) -> Part {
     }
 }
 
-/// Whether the client refuses content as it is.
-fn refuses_identity(accepted: Option<&str>) -> bool {
-    let Some(accepted) = accepted else {
-        return false;
-    };
-    let refused = |wanted: &str| {
-        accepted.split(',').find_map(|one| {
+/// How content is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Identity,
+    Gzip,
+    /// The client takes neither.
+    Neither,
+}
+
+/// What an `Accept-Encoding` header means (RFC 9110, 12.5.3). Compression is only for those who name it and
+/// no other: clients that list all that they know, as their libraries do by themselves, would wait ten times
+/// as long for a large file, because one processor compresses more slowly than the way carries.
+fn coding(accepted: Option<&str>) -> Coding {
+    let weight = |wanted: &str| {
+        accepted.unwrap_or_default().split(',').find_map(|one| {
             let (name, weight) = one.split_once(';').unwrap_or((one, "q=1"));
             let weight = weight.trim().strip_prefix("q=").map(str::trim);
-            let none = weight.is_some_and(|weight| weight.parse() == Ok(0.0_f32));
-            (name.trim() == wanted).then_some(none)
+            let weight = weight.and_then(|weight| weight.parse::<f32>().ok());
+            (name.trim().eq_ignore_ascii_case(wanted)).then_some(weight.unwrap_or(1.0))
         })
     };
-    refused("identity")
-        .or_else(|| refused("*"))
-        .unwrap_or(false)
+    let gzip = weight("gzip").or_else(|| weight("x-gzip"));
+    let any = weight("*");
+    let identity = weight("identity").or_else(|| any.filter(|any| *any == 0.0));
+    let names = accepted.unwrap_or_default().split(',');
+    let mut names = names.map(|one| one.split(';').next().unwrap_or_default().trim());
+    let own = |name: &str| ["gzip", "x-gzip", "identity", "*", ""].contains(&name);
+    let is_wish = names.all(|name| own(&name.to_ascii_lowercase()));
+    match (gzip, identity) {
+        (Some(gzip), identity) if is_wish && gzip > 0.0 && gzip >= identity.unwrap_or(0.0) => {
+            Coding::Gzip
+        }
+        (_, Some(0.0)) if gzip.or(any).is_some_and(|gzip| gzip > 0.0) => Coding::Gzip,
+        (_, Some(0.0)) => Coding::Neither,
+        _ => Coding::Identity,
+    }
 }
 
 /// How a browser is told the name, by RFC 6266.
@@ -118,24 +178,38 @@ pub(super) fn answer(user: User, asked: &str, headers: &HeaderMap) -> Result<Ans
         ));
     }
     let (file, stat) = user.act(|| tree::open_to_read(&path))?;
-    if refuses_identity(header(ACCEPT_ENCODING)) {
+    let coding = coding(header(ACCEPT_ENCODING));
+    if coding == Coding::Neither {
         return Ok(body::empty(StatusCode::NOT_ACCEPTABLE));
     }
     let size = u64::try_from(stat.st_size).unwrap_or(0);
-    let (status, from, to) = match part(header(RANGE), size) {
+    // A part is one of the content as it is sent, and what it would be of a compressed one nobody knows.
+    // Nothing tells whether a file has changed, so that `If-Range` never holds (RFC 9110, 13.1.5).
+    let is_whole = coding == Coding::Gzip || headers.contains_key(IF_RANGE);
+    let range = header(RANGE).filter(|_| !is_whole);
+    let (status, from, to) = match part(range, size) {
         Part::All => (StatusCode::OK, 0, size),
         Part::Of(from, to) => (StatusCode::PARTIAL_CONTENT, from, to),
         Part::Beyond => (StatusCode::RANGE_NOT_SATISFIABLE, 0, 0),
     };
     let left = to - from;
-    let content = Body::File(Download {
+    let download = Download {
         file,
         at: from,
         left,
-    });
+    };
+    let content = match coding {
+        Coding::Gzip => Body::Gzip(Gzip::new(download)),
+        Coding::Identity | Coding::Neither => Body::File(download),
+    };
     let mut answer = body::of_type(status, "application/octet-stream", content);
     let head = answer.headers_mut();
-    head.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    head.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    if coding == Coding::Gzip {
+        head.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    } else {
+        head.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    }
     let range = match status {
         StatusCode::PARTIAL_CONTENT => {
             Some(format!("bytes {from}-{}/{size}", to.saturating_sub(1)))
@@ -180,14 +254,29 @@ mod tests {
     }
 
     #[test]
-    fn a_client_may_refuse_content_as_it_is() {
-        for (accepted, refused) in [
-            ("gzip", false),
-            ("gzip, identity;q=0", true),
-            ("gzip;q=1, *;q=0", true),
-            ("identity, *;q=0", false),
+    fn content_is_compressed_for_those_who_name_it() {
+        for (accepted, expected) in [
+            (None, Coding::Identity),
+            (Some(""), Coding::Identity),
+            (Some("*"), Coding::Identity),
+            (Some("br, deflate"), Coding::Identity),
+            (Some("identity, *;q=0"), Coding::Identity),
+            (Some("gzip;q=0.5, identity"), Coding::Identity),
+            (Some("gzip;q=0"), Coding::Identity),
+            (Some("gzip"), Coding::Gzip),
+            (Some("GZIP;q=0.8"), Coding::Gzip),
+            (Some("br, gzip, identity;q=0"), Coding::Gzip),
+            // What HTTP libraries send when nobody says anything.
+            (Some("gzip, deflate"), Coding::Identity),
+            (Some("br;q=1, gzip;q=0.8, *;q=0.1"), Coding::Identity),
+            (Some("gzip, identity;q=0"), Coding::Gzip),
+            (Some("gzip;q=1, *;q=0"), Coding::Gzip),
+            (Some("identity;q=0, *"), Coding::Gzip),
+            (Some("identity;q=0"), Coding::Neither),
+            (Some("gzip;q=0, identity;q=0"), Coding::Neither),
+            (Some("br, *;q=0"), Coding::Neither),
         ] {
-            assert_eq!(refuses_identity(Some(accepted)), refused, "{accepted}");
+            assert_eq!(coding(accepted), expected, "{accepted:?}");
         }
     }
 

@@ -5,7 +5,9 @@ use super::body::{self, Answer};
 use super::connect;
 use super::failure::{Code, Failure};
 use super::user::User;
-use super::{download, filesystem, metrics, query, rpc, tunnel, upload, watch};
+use super::{
+    download, egress, facts, filesystem, metrics, ports, query, rpc, tunnel, upload, watch,
+};
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request, StatusCode};
@@ -31,7 +33,10 @@ pub(super) async fn answer(live: Rc<Live>, request: Request<Incoming>) -> Answer
             body::json(StatusCode::OK, &envs)
         }
         (&Method::GET, "/metrics") => body::json(StatusCode::OK, &metrics::answer(&live)),
+        (&Method::GET, "/ports") => body::json(StatusCode::OK, &ports::answer()),
+        (&Method::GET, "/cofferdam/execs") => facts::answer(&live, request.uri().query()).await,
         (&Method::CONNECT, _) => plain(tunnel::answer(&live, request).await),
+        (&Method::GET, guest::message::EGRESS_PATH) => plain(egress::answer(&live, request).await),
         (&Method::GET, "/files") => plain(get_file(&live, &request)),
         (&Method::POST, "/files") => plain(upload::answer(&live, request).await),
         (&Method::POST, "/files/compose") => {

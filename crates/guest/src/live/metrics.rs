@@ -49,6 +49,7 @@ pub(super) fn answer(live: &Live) -> Value {
     json!({
         "ts": now.tv_sec,
         "cpu_count": rustix::thread::sched_getaffinity(None).map_or(1, |cpus| cpus.count()),
+        "cpu_used_us": cpu_us,
         "cpu_used_pct": before.map_or(0.0, |before| share(before, cpu_us)),
         "mem_total": mem_total,
         "mem_used": mem_used,

@@ -1,5 +1,6 @@
 //! The processes that were asked for: those that run, and for a while those that have ended.
 
+use super::ahead::Ahead;
 use super::failure::{Code, Failure};
 use super::user::User;
 use super::{Live, Stream, register};
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use guest::message::{Start, StartFailure};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -72,6 +73,8 @@ pub(super) struct Process {
     pub(super) terminal: Option<Rc<Stream>>,
     subscribers: RefCell<Vec<mpsc::Sender<Bytes>>>,
     end: OnceCell<Bytes>,
+    /// Bytes that it wrote to its output, or its terminal, and to its error output.
+    pub(super) written: [Cell<u64>; 2],
     /// One of [`PROCESSES_MAX`], as long as it runs.
     pub(super) slot: RefCell<Option<Rc<()>>>,
 }
@@ -159,6 +162,13 @@ pub(super) struct Processes {
 }
 
 impl Processes {
+    /// Tells of the death of a child that was just made.
+    pub(super) fn wait_for(&mut self, pid: i32) -> oneshot::Receiver<Reaped> {
+        let (waiting, dead) = oneshot::channel();
+        self.waited.insert(pid, waiting);
+        dead
+    }
+
     /// Tells of a death whoever waits for it. The others are children that somebody left behind.
     pub(super) fn bury(&mut self, dead: Reaped) {
         self.cpu_us += dead.cpu_us;
@@ -186,6 +196,11 @@ impl Processes {
             let mut ended = ended.filter(|process| selector.means(process));
             ended.next().cloned().ok_or(missing)
         })
+    }
+
+    /// Whether nobody has reaped it yet, so that its number is still its own.
+    pub(super) fn is_unreaped(&self, pid: i32) -> bool {
+        self.waited.contains_key(&pid)
     }
 
     /// Processor time of those that are dead, in microseconds.
@@ -232,6 +247,17 @@ pub(super) struct Launched {
     pub(super) dead: oneshot::Receiver<Reaped>,
 }
 
+/// What a process has for its standard streams.
+#[derive(Debug)]
+pub(super) enum Streams {
+    /// A pipe for each.
+    Pipes,
+    /// A terminal for all three.
+    Terminal(Terminal),
+    /// A socket whose other end somebody has instead of a pipe for its input.
+    Socket(OwnedFd),
+}
+
 /// The two ends of a terminal.
 #[derive(Debug)]
 pub(super) struct Terminal {
@@ -244,21 +270,16 @@ pub(super) async fn launch(
     live: Rc<Live>,
     user: User,
     start: Start,
-    terminal: Option<Terminal>,
+    streams: Streams,
     named: (Config, Option<String>),
 ) -> Result<Launched, Failure> {
     let slot = live.processes.borrow().slot()?;
-    let (ours, theirs) = terminal.map(|both| (both.ours, both.theirs)).unzip();
-    let mut child = fork(&live, user, theirs)?;
-    let (waiting, dead) = oneshot::channel();
-    live.processes
-        .borrow_mut()
-        .waited
-        .insert(child.pid, waiting);
-    child.start(&start).map_err(|errno| match errno {
-        Errno::TOOBIG => Failure::invalid("the command and its environment are too long"),
-        _ => Failure::errno("start the process", errno),
-    })?;
+    let (ours, streams) = match streams {
+        Streams::Pipes => (None, process::Streams::Pipes),
+        Streams::Terminal(both) => (Some(both.ours), process::Streams::Terminal(both.theirs)),
+        Streams::Socket(theirs) => (None, process::Streams::Socket(theirs)),
+    };
+    let Ahead { mut child, dead } = begin(&live, user, &start, streams)?;
     let told = told(child.status.take()).await;
     if let Err(failure) = told {
         // It may have been stopped before it became the command.
@@ -285,6 +306,7 @@ pub(super) async fn launch(
         terminal: terminal.map_err(broken)?.map(Rc::new),
         subscribers: RefCell::default(),
         end: OnceCell::new(),
+        written: Default::default(),
         slot: RefCell::new(Some(slot)),
     });
     let mut processes = live.processes.borrow_mut();
@@ -298,7 +320,34 @@ pub(super) async fn launch(
     })
 }
 
-fn fork(live: &Live, user: User, terminal: Option<OwnedFd>) -> Result<process::Child, Failure> {
+/// Gives the command to a process: to the one that stands ready, or to a new one.
+fn begin(
+    live: &Live,
+    user: User,
+    start: &Start,
+    streams: process::Streams,
+) -> Result<Ahead, Failure> {
+    let ready = matches!(streams, process::Streams::Pipes).then(|| Ahead::take(live, user));
+    if let Some(mut ahead) = ready.flatten()
+        && ahead.child.start(start).is_ok()
+    {
+        return Ok(ahead);
+    }
+    // Without one, or it was killed a moment ago.
+    let mut ahead = Ahead::fork(live, user, streams)?;
+    ahead.child.start(start).map_err(|errno| match errno {
+        Errno::TOOBIG => Failure::invalid("the command and its environment are too long"),
+        _ => Failure::errno("start the process", errno),
+    })?;
+    Ok(ahead)
+}
+
+/// Forks a process and confines it.
+pub(super) fn fork(
+    live: &Live,
+    user: User,
+    streams: process::Streams,
+) -> Result<process::Child, Failure> {
     let landlock = live
         .landlock
         .as_ref()
@@ -309,7 +358,7 @@ fn fork(live: &Live, user: User, terminal: Option<OwnedFd>) -> Result<process::C
         who: user.who,
         landlock: landlock.map_err(|error| Failure::new(Code::Internal, error.to_string()))?,
         cgroups: &live.cgroups,
-        terminal,
+        streams,
     };
     process::prepare(wanted).map_err(|errno| Failure::errno("make a process", errno))
 }

@@ -2,6 +2,7 @@
 
 use super::body::Body;
 use super::connect;
+use super::facts::End;
 use super::failure::{Code, Failure};
 use super::processes::{Launched, Process, retire};
 use super::{Live, Stream};
@@ -45,6 +46,15 @@ impl Output {
         connect::message(&json!({"event": {"data": data}}))
     }
 
+    fn count(self, process: &Process, bytes: usize) {
+        let [stdout, stderr] = &process.written;
+        let of = match self {
+            Output::Stdout | Output::Terminal => stdout,
+            Output::Stderr => stderr,
+        };
+        of.set(of.get().saturating_add(bytes as u64));
+    }
+
     fn chunk(self) -> usize {
         match self {
             Output::Stdout | Output::Stderr => CHUNK,
@@ -54,7 +64,13 @@ impl Output {
 }
 
 /// Carries the output of a process until both have ended, and ends the process when its time is over.
-pub(super) async fn carry(live: Rc<Live>, launched: Launched, time: Option<Duration>) {
+/// `fact` is that of its start.
+pub(super) async fn carry(
+    live: Rc<Live>,
+    launched: Launched,
+    time: Option<Duration>,
+    fact: Option<u64>,
+) {
     let Launched {
         process,
         outputs,
@@ -72,22 +88,27 @@ pub(super) async fn carry(live: Rc<Live>, launched: Launched, time: Option<Durat
     if let Some(terminal) = &process.terminal {
         pumps.push(pump(Output::Terminal, terminal.clone()));
     }
-    let reaped = await_end(process.pid, dead, time).await;
+    let (reaped, timed_out) = await_end(process.pid, dead, time).await;
     say_dead.send_replace(true);
     for pump in pumps {
         // A pump does not panic, and nobody cancels it.
         drop(pump.await);
     }
+    // Before anybody is told: whoever has seen the end finds it in the record.
+    let [stdout, stderr] = &process.written;
+    let written = [stdout.get(), stderr.get()];
+    let how = End::of(&reaped, timed_out);
+    live.facts.borrow_mut().ended(fact, &how, written);
     process.finish(end(&reaped)).await;
     retire(&live, process);
 }
 
-/// How the process died; it is killed, with its group, when its time is over.
+/// How the process died, and whether because its time was over: then it is killed, with its group.
 async fn await_end(
     pid: i32,
     mut dead: oneshot::Receiver<Reaped>,
     time: Option<Duration>,
-) -> Reaped {
+) -> (Reaped, bool) {
     let unknown = |_| Reaped {
         pid,
         code: None,
@@ -97,11 +118,11 @@ async fn await_end(
     };
     if let Some(time) = time {
         match timeout(time, &mut dead).await {
-            Ok(reaped) => return reaped.unwrap_or_else(unknown),
+            Ok(reaped) => return (reaped.unwrap_or_else(unknown), false),
             Err(_) => process::signal(Some(pid), libc::SIGKILL),
         }
     }
-    dead.await.unwrap_or_else(unknown)
+    (dead.await.unwrap_or_else(unknown), time.is_some())
 }
 
 async fn pump(
@@ -122,7 +143,10 @@ async fn pump(
             bytes = read(&stream, output.chunk()) => bytes,
         };
         match bytes {
-            Some(bytes) => process.publish(output.event(&bytes)).await,
+            Some(bytes) => {
+                output.count(&process, bytes.len());
+                process.publish(output.event(&bytes)).await;
+            }
             None => return,
         }
     }
@@ -134,6 +158,7 @@ async fn pump(
             return;
         };
         left = left.saturating_sub(bytes.len() as u64);
+        output.count(&process, bytes.len());
         process.publish(output.event(&bytes)).await;
     }
     tokio::task::spawn_local(swallow(stream, process.slot.borrow().clone()));
@@ -158,13 +183,18 @@ async fn read(stream: &Stream, most: usize) -> Option<Vec<u8>> {
     (!bytes.is_empty()).then_some(bytes)
 }
 
-/// The event that tells how a process ended, in the words of envd.
-fn end(reaped: &Reaped) -> Bytes {
-    let status = match (reaped.code, reaped.signal) {
+/// How a process ended, as Go says it.
+pub(super) fn status(reaped: &Reaped) -> String {
+    match (reaped.code, reaped.signal) {
         (Some(code), _) => format!("exit status {code}"),
         (None, Some(signal)) => format!("signal: {}", signal_name(signal)),
         (None, None) => "unknown".to_owned(),
-    };
+    }
+}
+
+/// The event that tells how a process ended, in the words of envd.
+pub(super) fn end(reaped: &Reaped) -> Bytes {
+    let status = status(reaped);
     let code = reaped
         .code
         .or_else(|| reaped.signal.map(|signal| 128 + signal))

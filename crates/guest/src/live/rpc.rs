@@ -1,11 +1,13 @@
 //! The service `process.Process`: what a client asks, and how it is answered.
 
 use super::Live;
+use super::ahead;
 use super::body::Body;
 use super::connect::{self, INPUT_PATIENCE, Requests};
+use super::facts::{Asked, End};
 use super::failure::{Code, Failure};
 use super::path;
-use super::processes::{Config, Process, Selector, launch};
+use super::processes::{Config, Process, Selector, Streams, launch};
 use super::pump::{self, Pace};
 use super::terminal::{self, Pty};
 use super::tree;
@@ -158,24 +160,71 @@ async fn start(live: &Rc<Live>, headers: &HeaderMap, body: Incoming) -> Result<B
         .pty
         .map(|pty| terminal::open(user, pty))
         .transpose()?;
+    let asked = Asked::new(
+        headers,
+        &request.process,
+        (user.name, &start.cwd),
+        (request.tag.as_deref(), terminal.is_some()),
+    );
+    let streams = terminal.map_or(Streams::Pipes, Streams::Terminal);
     let named = (request.process, request.tag);
-    // A client that leaves now must not leave half a process behind.
-    let launched =
-        tokio::task::spawn_local(launch(live.clone(), user, start, terminal, named)).await;
-    let launched = launched.map_err(|error| Failure::new(Code::Internal, error.to_string()))??;
-    let body = follow(&launched.process, pace.clone());
-    tokio::task::spawn_local(pump::carry(live.clone(), launched, pace.timeout));
-    Ok(body)
+    let live = live.clone();
+    // A client that leaves now must leave neither half a process behind nor one without a record.
+    let launched = tokio::task::spawn_local(async move {
+        let launched = launch(live.clone(), user, start, streams, named).await;
+        let facts = || live.facts.borrow_mut();
+        let launched = launched.inspect_err(|failure| {
+            let fact = facts().started(&asked, None);
+            facts().ended(fact, &End::not_started(&failure.message), [0; 2]);
+        })?;
+        let fact = facts().started(&asked, Some(launched.process.pid));
+        let time = pace.timeout;
+        // The answer keeps its time from before the process does: who waits is told that the time was
+        // over, and not that something killed the process.
+        let body = follow(&launched.process, pace);
+        tokio::task::spawn_local(pump::carry(live.clone(), launched, time, fact));
+        tokio::task::spawn_local(async move {
+            // The client is told first.
+            tokio::task::yield_now().await;
+            ahead::make(&live, user);
+        });
+        Ok(body)
+    });
+    let launched = launched.await;
+    launched.map_err(|error| Failure::new(Code::Internal, error.to_string()))?
 }
 
 /// The command with its whole environment, in a directory that is there.
 fn command(live: &Live, user: User, request: &StartRequest) -> Result<Start, Failure> {
     let wanted = &request.process;
-    let cwd = wanted.cwd.as_deref().unwrap_or_default();
+    let cwd = directory(user, wanted.cwd.as_deref().unwrap_or_default())?;
+    let argv = std::iter::once(&wanted.cmd).chain(&wanted.args).cloned();
+    Ok(Start {
+        argv: argv.collect(),
+        env: environment(live, user, &wanted.envs),
+        cwd,
+        stdin: request.pty.is_some() || request.stdin.unwrap_or(true),
+        // Time is kept where the process is followed.
+        timeout_ms: 0,
+        grace_ms: 0,
+    })
+}
+
+/// The clean path of a directory that is there for the user.
+pub(super) fn directory(user: User, cwd: &str) -> Result<String, Failure> {
     let cwd = path::resolve(cwd, user.home)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     user.act(|| tree::open(&cwd, flags, Mode::empty()))
         .map_err(|_| Failure::invalid(format!("cwd '{cwd}' does not exist")))?;
+    Ok(cwd)
+}
+
+/// The whole environment of a process: what is clean, what the sandbox was given, what is asked.
+pub(super) fn environment(
+    live: &Live,
+    user: User,
+    asked: &BTreeMap<String, String>,
+) -> Vec<(String, String)> {
     let own = [
         ("PATH", PATH),
         ("HOME", user.home),
@@ -183,8 +232,7 @@ fn command(live: &Live, user: User, request: &StartRequest) -> Result<Start, Fai
         ("LOGNAME", user.name),
     ];
     let own = own.map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let asked = wanted
-        .envs
+    let asked = asked
         .iter()
         .map(|(key, value)| (key.clone(), value.clone()));
     let env: BTreeMap<String, String> = own
@@ -192,16 +240,7 @@ fn command(live: &Live, user: User, request: &StartRequest) -> Result<Start, Fai
         .chain(live.serve.env.iter().cloned())
         .chain(asked)
         .collect();
-    let argv = std::iter::once(&wanted.cmd).chain(&wanted.args).cloned();
-    Ok(Start {
-        argv: argv.collect(),
-        env: env.into_iter().collect(),
-        cwd,
-        stdin: request.pty.is_some() || request.stdin.unwrap_or(true),
-        // Time is kept where the process is followed.
-        timeout_ms: 0,
-        grace_ms: 0,
-    })
+    env.into_iter().collect()
 }
 
 fn pace(headers: &HeaderMap) -> Result<Pace, Failure> {
@@ -237,10 +276,24 @@ async fn give(process: &Process, input: Input) -> Result<(), Failure> {
     }
 }
 
+/// The signals that can be sent. Those of envd have names; by their numbers there are also those that a
+/// terminal or a supervisor sends, and that cannot stop what nobody could wake.
 fn signal(named: &Value) -> Result<i32, Failure> {
-    match (named.as_str(), named.as_i64()) {
-        (Some("SIGNAL_SIGTERM"), _) | (_, Some(15)) => Ok(libc::SIGTERM),
-        (Some("SIGNAL_SIGKILL"), _) | (_, Some(9)) => Ok(libc::SIGKILL),
+    const BY_NUMBER: [i32; 8] = [
+        libc::SIGHUP,
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGKILL,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGTERM,
+        libc::SIGCONT,
+    ];
+    let number = named.as_i64().and_then(|number| i32::try_from(number).ok());
+    match (named.as_str(), number) {
+        (Some("SIGNAL_SIGTERM"), _) => Ok(libc::SIGTERM),
+        (Some("SIGNAL_SIGKILL"), _) => Ok(libc::SIGKILL),
+        (_, Some(number)) if BY_NUMBER.contains(&number) => Ok(number),
         _ => Err(Failure::invalid(format!("invalid signal: {named}"))),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Live;
 use super::body::{self, Answer};
+use super::context;
 use super::failure::{Code, Failure};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
@@ -34,7 +35,7 @@ fn addresses(host: &str) -> &'static [IpAddr] {
 }
 
 /// Connects to the port, and gives the connection to the client.
-pub(super) async fn answer(live: &Live, request: Request<Incoming>) -> Result<Answer, Failure> {
+pub(super) async fn answer(live: &Rc<Live>, request: Request<Incoming>) -> Result<Answer, Failure> {
     let target = request.uri().authority();
     let bad = || Failure::invalid("a tunnel leads to a host and a port");
     let target = target.ok_or_else(bad)?;
@@ -49,25 +50,55 @@ pub(super) async fn answer(live: &Live, request: Request<Incoming>) -> Result<An
         let why = format!("a tunnel leads to localhost, not to '{}'", target.host());
         return Err(Failure::new(Code::PermissionDenied, why));
     }
-    let mut stream = connect(addresses, port).await?;
+    // Whoever may speak to a port inside must not speak in the sandbox's name outside.
+    if port == guest::message::EGRESS_PORT && live.egress.get().is_some() {
+        let why = "that port is the sandbox's way out, and nobody's way in";
+        return Err(Failure::new(Code::PermissionDenied, why));
+    }
+    let stream = connect(addresses, port).await;
+    let is_ours = port == context::PORT && matches!(stream, Err(Closed::ToAll));
+    let closed = |_| {
+        let why = format!("the sandbox is running but port is not open: {port}");
+        Failure::new(Code::Unavailable, why)
+    };
+    let mut stream = match stream {
+        Err(_) if is_ours => None,
+        stream => Some(stream.map_err(closed)?),
+    };
+    let live = live.clone();
     tokio::task::spawn_local(async move {
-        if let Ok(upgraded) = hyper::upgrade::on(request).await {
-            let mut client = TokioIo::new(upgraded);
-            // However it ended, both ends are closed now.
-            drop(copy_bidirectional_with_sizes(&mut client, &mut stream, BUFFER, BUFFER).await);
+        match (hyper::upgrade::on(request).await, &mut stream) {
+            (Ok(client), Some(stream)) => {
+                let mut client = TokioIo::new(client);
+                // However it ended, both ends are closed now.
+                drop(copy_bidirectional_with_sizes(&mut client, stream, BUFFER, BUFFER).await);
+            }
+            (Ok(client), None) => context::serve(live, client).await,
+            (Err(_), _) => {} // The client is gone.
         }
         drop(slot);
     });
     Ok(body::empty(StatusCode::OK))
 }
 
-async fn connect(addresses: &[IpAddr], port: u16) -> Result<TcpStream, Failure> {
+/// Why there is no connection.
+#[derive(Debug)]
+enum Closed {
+    /// Nobody listens.
+    ToAll,
+    /// Somebody does, and takes no connection.
+    ToUs,
+}
+
+async fn connect(addresses: &[IpAddr], port: u16) -> Result<TcpStream, Closed> {
+    let mut closed = Closed::ToAll;
     for address in addresses {
         let connecting = TcpStream::connect((*address, port));
-        if let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, connecting).await {
-            return Ok(stream);
+        match tokio::time::timeout(PATIENCE, connecting).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(_)) => {}
+            Err(_) => closed = Closed::ToUs,
         }
     }
-    let why = format!("the sandbox is running but port is not open: {port}");
-    Err(Failure::new(Code::Unavailable, why))
+    Err(closed)
 }

@@ -2,10 +2,11 @@
 
 use super::new_record;
 use super::record;
+use super::way::{self, WayOut};
 use crate::job::{Broken, chain, insist};
 use crate::secret::{self, Secrets};
 use crate::spare::PROVISION;
-use crate::{Node, convert};
+use crate::{Node, convert, snapshot};
 use api::job::Enforced;
 use api::node::SandboxWork;
 use api::secret::SecretsAsk;
@@ -14,6 +15,7 @@ use driver::guest::message::{Serve, SmallFile};
 use driver::host::Root;
 use model::id::SandboxId;
 use model::limits;
+use model::spec::CODE_INTERPRETER;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,6 +23,8 @@ use std::time::Duration;
 pub(super) struct Made {
     pub(super) handle: Handle,
     pub(super) enforcement: Vec<Enforced>,
+    /// Where one was asked for.
+    pub(super) way: Option<WayOut>,
 }
 
 /// Makes it, or says why not. What an earlier try left is taken away first: nobody was told of it.
@@ -38,8 +42,9 @@ pub(super) async fn make(node: &Node, work: &SandboxWork) -> Result<Made, String
     let stood = tokio::time::timeout(PROVISION, standing).await;
     let stood = stood.map_err(|_| Broken::Silent).flatten();
     match stood {
-        Ok(()) => Ok(Made {
-            enforcement: convert::enforced(&plan.enforced),
+        Ok(way) => Ok(Made {
+            enforcement: super::enforced(work, &plan),
+            way,
             handle: plan.handle,
         }),
         Err(error) => Err(format!("the sandbox could not be made: {}", chain(&error))),
@@ -47,9 +52,6 @@ pub(super) async fn make(node: &Node, work: &SandboxWork) -> Result<Made, String
 }
 
 fn plan(node: &Node, work: &SandboxWork) -> Result<Plan, String> {
-    if work.spec.allow_internet {
-        return Err("sandboxes have no network here yet".to_owned());
-    }
     let id: SandboxId = work
         .sandbox_id
         .parse()
@@ -68,7 +70,7 @@ fn plan(node: &Node, work: &SandboxWork) -> Result<Plan, String> {
         mode: Mode::Live {
             allow_root: work.spec.allow_root,
         },
-        layers: Vec::new(),
+        layers: snapshot::layers(node, &work.spec.layers)?,
     };
     let plan = node.inner.driver.plan(&spec, &node.inner.host);
     plan.map_err(|refused| {
@@ -108,7 +110,7 @@ async fn stand(
     plan: &Plan,
     work: &SandboxWork,
     secrets: Option<&Secrets>,
-) -> Result<(), Broken> {
+) -> Result<Option<WayOut>, Broken> {
     let driver = &node.inner.driver;
     driver.start(plan).await?;
     node.at("node.sandbox_started");
@@ -121,11 +123,28 @@ async fn stand(
         mode: secret::MODE,
         bytes: bytes.to_vec(),
     });
+    let proxied = work.spec.allow_internet.then(way::environment);
+    // What somebody asked for by name comes last and counts.
+    let env = proxied.into_iter().flatten().chain(work.spec.env.clone());
     let serve = Serve {
         confine: plan.confine.clone(),
-        env: work.spec.env.clone().into_iter().chain(given).collect(),
+        env: env.chain(given).collect(),
         allow_root: work.spec.allow_root,
+        contexts: contexts(&work.spec.profile),
         files: files.collect(),
     };
-    Ok(driver::guest::serve(stream, serve).await?)
+    driver::guest::serve(stream, serve).await?;
+    if !work.spec.allow_internet {
+        return Ok(None);
+    }
+    // Before anybody can start anything inside: no program takes the port, and none finds it closed.
+    way::open(node, &plan.handle).await.map(Some)
+}
+
+/// The contexts that a profile has started from the beginning.
+fn contexts(profile: &str) -> Vec<String> {
+    match profile {
+        CODE_INTERPRETER => vec!["python".to_owned()],
+        _ => Vec::new(),
+    }
 }

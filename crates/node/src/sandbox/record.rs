@@ -1,6 +1,6 @@
 //! What is written down of a sandbox that lives on, and what the next process makes of it.
 
-use super::{Order, begin, take_away};
+use super::{Order, begin, execs, take_away, way};
 use crate::{Node, record as file};
 use api::job::Enforced;
 use api::node::{HeldSandbox, SandboxSaid, SandboxWork};
@@ -23,6 +23,12 @@ pub(super) struct Record {
     /// Written down before it is started.
     pub(super) handle: Handle,
     enforcement: Vec<Enforced>,
+    /// It has a way out, which the next process opens again. Records of older builds have none.
+    #[serde(default)]
+    way_out: bool,
+    /// The snapshots that it stands on.
+    #[serde(default)]
+    layers: Vec<String>,
 }
 
 impl Record {
@@ -32,6 +38,8 @@ impl Record {
             sandbox_id: work.sandbox_id.clone(),
             handle,
             enforcement,
+            way_out: work.spec.allow_internet,
+            layers: work.spec.layers.clone(),
         }
     }
 }
@@ -41,7 +49,7 @@ fn dir(node: &Node) -> PathBuf {
 }
 
 /// Only what a driver would take as the id of a sandbox gets a path.
-fn dir_of(node: &Node, id: &str) -> Option<PathBuf> {
+pub(super) fn dir_of(node: &Node, id: &str) -> Option<PathBuf> {
     let id = id.parse::<model::id::SandboxId>().ok()?;
     Some(dir(node).join(id.as_str()))
 }
@@ -70,6 +78,13 @@ pub(super) fn forget(node: &Node, id: &str) {
     }
 }
 
+/// Whether a sandbox that is written down stands on a snapshot.
+pub(crate) fn stands_on(node: &Node, layer: &str) -> bool {
+    let dirs = file::dirs(&dir(node));
+    let mut records = dirs.iter().filter_map(|dir| file::read::<Record>(dir));
+    records.any(|record| record.layers.iter().any(|one| one == layer))
+}
+
 /// The handles of all that are written down.
 pub(crate) fn known(node: &Node) -> Vec<Handle> {
     let dirs = file::dirs(&dir(node));
@@ -95,7 +110,7 @@ pub(crate) async fn recover(node: &Node, held: Vec<HeldSandbox>) {
             Some(held) => take_up(node, record, &held).await,
             None => {
                 take_away(node, &record.handle).await;
-                file::remove(&dir);
+                wind_up(node, record.sandbox_id);
             }
         }
     }
@@ -128,7 +143,7 @@ async fn take_up(node: &Node, record: Record, held: &HeldSandbox) {
             "a sandbox did not outlive the agent"
         );
         take_away(node, &record.handle).await;
-        forget(node, &id);
+        wind_up(node, id);
         return say_lost(node, held).await;
     }
     let life = Duration::from_millis(held.life_ms);
@@ -138,13 +153,21 @@ async fn take_up(node: &Node, record: Record, held: &HeldSandbox) {
     let settled = [SandboxStateName::Ready, SandboxStateName::Paused].contains(&held.state);
     // The order that is under way comes again, and must not be taken for an echo.
     let done = held.epoch.saturating_sub(u64::from(!settled));
-    begin(
-        node,
-        &mut node.kept(),
-        Order::Nothing(done),
-        id,
-        record.handle,
-    );
+    let way = record.way_out.then(|| way::reopen(node, &record.handle));
+    let first = Order::Nothing(done);
+    begin(node, &mut node.kept(), id, (first, record.handle, way));
+}
+
+/// Tells what is left to tell of a sandbox that is gone, and forgets it.
+fn wind_up(node: &Node, id: String) {
+    let spool = execs::Spool::open(node, &id);
+    let telling = node.clone();
+    node.inner.tasks.spawn(async move {
+        if let Some(mut spool) = spool {
+            execs::finish(&telling, &id, &mut spool).await;
+        }
+        forget(&telling, &id);
+    });
 }
 
 async fn say_lost(node: &Node, held: &HeldSandbox) {

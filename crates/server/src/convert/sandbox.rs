@@ -1,11 +1,14 @@
 //! Sandboxes that live on, in both languages.
 
 use api::Code;
-use api::node::{HeldSandbox, SandboxRef, SandboxSaid, SandboxWant, SandboxWork, SandboxWorkSpec};
+use api::node::{
+    CopyWork, HeldSandbox, SandboxRef, SandboxSaid, SandboxWant, SandboxWork, SandboxWorkSpec,
+};
 use api::sandbox::{
     OnExpiry, SandboxCreate, SandboxList, SandboxListQuery, SandboxSpecView, SandboxStateName,
     SandboxView,
 };
+use model::id::SnapshotId;
 use model::limits;
 use model::sandbox::{SandboxState, Want};
 use model::sandbox_spec::{self, SandboxSpec};
@@ -37,9 +40,12 @@ pub(crate) fn ask(asked: SandboxCreate) -> Result<SandboxAsk, Error> {
             .unwrap_or(limits::SANDBOX_QUEUE_DEFAULT_MS),
         node: node.transpose()?,
         secrets: super::secret::uses(asked.secrets)?,
+        layers: Vec::new(),
     };
+    let from = asked.snapshot.as_deref().map(super::snapshot::named);
     Ok(SandboxAsk {
         spec,
+        from: from.transpose()?,
         metadata: asked.metadata,
         ttl_ms: asked.timeout_ms.unwrap_or(limits::SANDBOX_TTL_DEFAULT_MS),
     })
@@ -143,6 +149,7 @@ fn without_token(row: SandboxRow) -> SandboxView {
 
 fn spec_view(spec: SandboxSpec) -> SandboxSpecView {
     SandboxSpecView {
+        snapshot: spec.snapshot().map(ToString::to_string),
         profile: spec.profile,
         env_names: spec.env.into_keys().collect(),
         root: spec.root,
@@ -202,12 +209,24 @@ fn work(work: service::SandboxWork) -> SandboxWork {
             Want::Make => SandboxWant::Make,
             Want::Pause => SandboxWant::Pause,
             Want::Resume => SandboxWant::Resume,
+            Want::Snapshot => SandboxWant::Snapshot,
             Want::Destroy => SandboxWant::Destroy,
         },
         life_ms: work.life_ms,
         access_token: row.access_token.text().to_owned(),
         spec: work_spec(row.spec),
+        copy: copy(&row.state),
     }
+}
+
+fn copy(state: &SandboxState) -> Option<CopyWork> {
+    let SandboxState::Snapshotting { paused, snapshot } = state else {
+        return None;
+    };
+    Some(CopyWork {
+        snapshot_id: snapshot.to_string(),
+        paused: *paused,
+    })
 }
 
 fn work_spec(spec: SandboxSpec) -> SandboxWorkSpec {
@@ -219,6 +238,7 @@ fn work_spec(spec: SandboxSpec) -> SandboxWorkSpec {
         allow_internet: spec.allow_internet,
         allow_root: spec.allow_root,
         secrets: super::secret::uses_view(spec.secrets),
+        layers: spec.layers.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -250,6 +270,11 @@ pub(crate) fn refs_from(refs: Vec<SandboxRef>) -> Result<Vec<service::SandboxRef
     refs.into_iter().map(one).collect()
 }
 
+pub(crate) fn snapshots_from(ids: &[String]) -> Result<Vec<SnapshotId>, Error> {
+    let one = |id: &String| id.parse().map_err(|e| from_wire::bad_id("snapshots", &e));
+    ids.iter().map(one).collect()
+}
+
 pub(crate) fn said(said: SandboxSaid) -> service::SandboxSaid {
     match said {
         SandboxSaid::Provisioning => service::SandboxSaid::Provisioning,
@@ -261,6 +286,8 @@ pub(crate) fn said(said: SandboxSaid) -> service::SandboxSaid {
             enforcement: from_wire::enforcement(enforcement),
         },
         SandboxSaid::Paused => service::SandboxSaid::Paused,
+        SandboxSaid::Saved { size_bytes } => service::SandboxSaid::Saved { bytes: size_bytes },
+        SandboxSaid::NotSaved { why } => service::SandboxSaid::NotSaved { why },
         SandboxSaid::Destroyed => service::SandboxSaid::Destroyed,
         SandboxSaid::Failed { why } => service::SandboxSaid::Failed { why },
     }

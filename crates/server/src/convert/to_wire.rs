@@ -211,6 +211,7 @@ pub(crate) fn renewed(renewed: Beat) -> NodeHeartbeatAnswer {
         sandboxes: sandbox::works(renewed.sandboxes),
         sandbox_lives: sandbox::lives(renewed.sandbox_lives),
         stale_sandboxes: sandbox::refs(renewed.stale_sandboxes),
+        remove_snapshots: Vec::new(),
     }
 }
 
@@ -219,7 +220,12 @@ pub(crate) fn polled(polled: Polled) -> NodePollAnswer {
         leases: polled.leases.into_iter().map(lease).collect(),
         cancel: job_refs(polled.cancel),
         sandboxes: sandbox::works(polled.sandboxes),
+        remove_snapshots: snapshot_ids(&polled.remove_snapshots),
     }
+}
+
+pub(crate) fn snapshot_ids(ids: &[model::id::SnapshotId]) -> Vec<String> {
+    ids.iter().map(ToString::to_string).collect()
 }
 
 fn job_refs(refs: Vec<LeaseRef>) -> Vec<JobRef> {

@@ -1,17 +1,22 @@
 //! Whom a request is for, by its Host and its headers: a port of a sandbox, the sandbox that signed
 //! its address, or the control plane. Pure.
 //!
-//! Only names below `localhost` are taken for sandboxes. Browsers and the SDKs resolve those to this
-//! machine and to no other, so a web page cannot make one of its own names mean us.
+//! Only names below `localhost`, and below the domain that whoever runs the server has named, are taken
+//! for sandboxes. Browsers and the SDKs resolve the former to this machine and to no other, and nobody
+//! else decides about the latter, so a web page cannot make one of its own names mean us.
 
 use http::header::HOST;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, StatusCode};
 
+use super::domain::Domain;
 use super::refusal::Refusal;
+use super::{cors, proxy};
 
 /// The port at which every sandbox has its envd, which here is the guest itself.
 pub(crate) const ENVD_PORT: u16 = 49983;
+/// The port at which every sandbox runs code in contexts, unless a program of its own listens there.
+pub(crate) const CODE_PORT: u16 = 49999;
 /// Names the sandbox where the host name does not.
 pub(crate) const SANDBOX_ID: HeaderName = HeaderName::from_static("e2b-sandbox-id");
 /// Names its port.
@@ -28,6 +33,8 @@ pub(crate) enum Aim {
     Signed,
     /// The control plane as E2B's clients know it.
     Control,
+    /// A browser asks whether a page may ask envd.
+    Permission,
 }
 
 /// A port of a sandbox, as somebody named it.
@@ -42,12 +49,26 @@ pub(crate) struct Target {
 ///
 /// # Errors
 /// A refusal where a sandbox is meant and cannot be understood.
-pub(crate) fn aim(parts: &Parts) -> Result<Option<Aim>, Refusal> {
+pub(crate) fn aim(parts: &Parts, domain: Option<&Domain>) -> Result<Option<Aim>, Refusal> {
     let host = host(parts);
-    if let Some(target) = by_host(&host)? {
-        return Ok(Some(Aim::Port(target)));
-    }
     let path = parts.uri.path();
+    // It looks at no sandbox, so that a page cannot find out which there are.
+    let is_permission = cors::wanted(parts)
+        .is_some_and(|method| proxy::rule(&method, path, ENVD_PORT) != proxy::Rule::Hidden);
+    if let Some(target) = by_host(&host, domain)? {
+        let is_permission = is_permission && target.port == ENVD_PORT;
+        let aim = if is_permission {
+            Aim::Permission
+        } else {
+            Aim::Port(target)
+        };
+        return Ok(Some(aim));
+    }
+    // Which sandbox is meant a page cannot say yet.
+    let is_shared = path == "/files" || cors::names_a_sandbox(&parts.headers);
+    if is_permission && is_shared {
+        return Ok(Some(Aim::Permission));
+    }
     if let Some(target) = by_headers(&host, &parts.headers)? {
         // Older clients say to the control plane, too, which sandbox they are about to speak to. Of its
         // routes envd has only the one.
@@ -81,8 +102,10 @@ pub(crate) fn is_below_localhost(host: &str) -> bool {
 }
 
 /// `{port}-{id}.{domain}`. What stands behind a second dash is what old clients add, and means nothing.
-fn by_host(host: &str) -> Result<Option<Target>, Refusal> {
-    let Some((label, _)) = host.split_once('.').filter(|_| is_below_localhost(host)) else {
+fn by_host(host: &str, domain: Option<&Domain>) -> Result<Option<Target>, Refusal> {
+    let own = domain.and_then(|domain| domain.label(host));
+    let local = || Some(host.split_once('.').filter(|_| is_below_localhost(host))?.0);
+    let Some(label) = own.or_else(local) else {
         return Ok(None);
     };
     let mut words = label.split('-');
@@ -157,15 +180,30 @@ mod tests {
 
     /// `id:port`, `signed`, `control`, `-`, or the refusal.
     fn check(host: &str, headers: &[(&str, &str)], path: &str, expect: &str) {
-        let mut request = http::Request::get(path).header("host", host);
+        check_at(None, host, headers, path, expect);
+    }
+
+    fn check_at(
+        domain: Option<&str>,
+        host: &str,
+        headers: &[(&str, &str)],
+        path: &str,
+        expect: &str,
+    ) {
+        let domain: Option<Domain> = domain.map(|domain| domain.parse().unwrap());
+        // A path with a method in front of it, or one that is just read.
+        let (method, path) = path.split_once(' ').unwrap_or(("GET", path));
+        let mut request = http::Request::builder().method(method).uri(path);
+        request = request.header("host", host);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let found = match aim(&parts) {
+        let found = match aim(&parts, domain.as_ref()) {
             Ok(Some(Aim::Port(target))) => format!("{}:{}", target.id, target.port),
             Ok(Some(Aim::Signed)) => "signed".to_owned(),
             Ok(Some(Aim::Control)) => "control".to_owned(),
+            Ok(Some(Aim::Permission)) => "permission".to_owned(),
             Ok(None) => "-".to_owned(),
             Err(refusal) => refusal.to_string(),
         };
@@ -196,6 +234,24 @@ mod tests {
     }
 
     #[test]
+    fn a_domain_of_ones_own_names_them_too() {
+        let check = |host, expect| check_at(Some("sbx.example"), host, &[], "/sandboxes", expect);
+        check("49983-abc1.SBX.example:7300", "abc1:49983");
+        check("3000-abc1-legacy.sbx.example", "abc1:3000");
+        check("x-abc1.sbx.example", "400 invalid sandbox port");
+        check("3000-abc1.localhost", "abc1:3000");
+        check("api.sbx.example", "control");
+        check("sbx.example", "control");
+        // Not below it, and below something else that is.
+        check("3000-abc1.x.sbx.example", "control");
+        check("3000-abc1.sbx.example.evil", "control");
+        let both = [("e2b-sandbox-id", "abc1"), ("e2b-sandbox-port", "3000")];
+        let check = |host, expect| check_at(Some("sbx.example"), host, &both, "/x", expect);
+        check("sandbox.sbx.example", "abc1:3000");
+        check("api.sbx.example", "-");
+    }
+
+    #[test]
     fn headers_name_it_where_the_host_cannot() {
         let both = [("e2b-sandbox-id", "abc1"), ("e2b-sandbox-port", "49999")];
         for host in [
@@ -218,6 +274,53 @@ mod tests {
         check("3000-other.localhost", &both, "/", "other:3000");
         let bad = [("e2b-sandbox-id", "../x"), ("e2b-sandbox-port", "1")];
         check("localhost", &bad, "/", "400 invalid sandbox id");
+    }
+
+    #[test]
+    fn a_page_is_told_that_it_may_ask_envd_and_nothing_about_a_sandbox() {
+        let asks = |method| {
+            let origin = ("origin", "https://page.example");
+            let headers = (
+                "access-control-request-headers",
+                "X-Access-Token,E2b-Sandbox-Id",
+            );
+            [origin, headers, ("access-control-request-method", method)]
+        };
+        for (host, line, expect) in [
+            (
+                "49983-abc1.localhost",
+                "OPTIONS /process.Process/Start",
+                "permission",
+            ),
+            (
+                "49983-abc1.localhost",
+                "OPTIONS /files?path=a",
+                "permission",
+            ),
+            (
+                "localhost:7300",
+                "OPTIONS /filesystem.Filesystem/Stat",
+                "permission",
+            ),
+            ("localhost:7300", "OPTIONS /files", "permission"),
+            // The program at that port says itself what it lets pages do.
+            ("3000-abc1.localhost", "OPTIONS /files", "abc1:3000"),
+            ("49983-abc1.localhost", "OPTIONS /init", "abc1:49983"),
+            ("localhost:7300", "OPTIONS /sandboxes", "control"),
+            ("localhost:7300", "OPTIONS /v1/jobs", "-"),
+            ("localhost:7300", "OPTIONS /", "-"),
+        ] {
+            check(host, &asks("POST"), line, expect);
+        }
+        let delete = asks("DELETE");
+        check(
+            "49983-abc1.localhost",
+            &delete,
+            "OPTIONS /files",
+            "abc1:49983",
+        );
+        let line = "OPTIONS /process.Process/Start";
+        check("localhost", &asks("POST")[..1], line, "-");
     }
 
     #[test]

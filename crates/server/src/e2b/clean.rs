@@ -3,11 +3,13 @@
 //! Headers that are about one connection stay on it. Our own credentials never reach a guest, which is
 //! hostile: it would have the key of the control plane as soon as somebody asked it for a page.
 
+use api::guest;
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, EXPECT, HeaderName, TE,
     TRAILER, TRANSFER_ENCODING, UPGRADE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue};
+use service::Ctx;
 
 use super::aim::{SANDBOX_ID, SANDBOX_PORT};
 use super::keys::{ACCESS_TOKEN, API_KEY, Keys, TRAFFIC_TOKEN, same};
@@ -58,6 +60,7 @@ pub(crate) fn request(headers: &mut HeaderMap, keys: Option<&Keys>, access_token
     for name in [EXPECT, SANDBOX_ID, SANDBOX_PORT, TRAFFIC_TOKEN] {
         headers.remove(name);
     }
+    remove_vouched(headers);
     let ours = |value: &HeaderValue| same(value.as_bytes(), access_token);
     remove_if(headers, &ACCESS_TOKEN, ours);
     let key = |value: &HeaderValue| {
@@ -67,6 +70,28 @@ pub(crate) fn request(headers: &mut HeaderMap, keys: Option<&Keys>, access_token
     };
     remove_if(headers, &API_KEY, key);
     remove_if(headers, &AUTHORIZATION, key);
+}
+
+/// Tells the guest who asks, which it keeps for the record. What a client says of itself was taken out.
+pub(crate) fn vouch(headers: &mut HeaderMap, ctx: &Ctx) {
+    let said = [
+        (guest::PRINCIPAL, ctx.principal.as_str()),
+        (guest::REQUEST, ctx.request_id.as_str()),
+    ];
+    for (name, value) in said {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+}
+
+/// Takes out what only a door may say.
+fn remove_vouched(headers: &mut HeaderMap) {
+    let is_ours = |name: &&HeaderName| name.as_str().starts_with(guest::OF_THE_DOOR);
+    let named: Vec<HeaderName> = headers.keys().filter(is_ours).cloned().collect();
+    for name in named {
+        headers.remove(name);
+    }
 }
 
 /// A program in a sandbox may have headers of these names for itself.
@@ -153,6 +178,9 @@ mod tests {
                 ("e2b-sandbox-id", "abc1"),
                 ("e2b-sandbox-port", "1"),
                 ("e2b-traffic-access-token", "x"),
+                ("cofferdam-principal", "somebody else"),
+                ("cofferdam-request", "forged"),
+                ("cofferdam-anything", "x"),
                 ("x-access-token", "access_token"),
                 ("x-api-key", &key),
                 ("authorization", "Bearer token"),

@@ -2,14 +2,16 @@
 //!
 //! A create and a pause are answered when they are done, because the clients have no other way to wait.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::extract::{FromRequest, FromRequestParts, Path, RawPathParams, RawQuery, Request, State};
+use axum::extract::{FromRequest, FromRequestParts, RawPathParams, RawQuery, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
 use axum::{Extension, Json as Answer, Router};
+use futures_util::future::join_all;
 use http::StatusCode;
-use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use model::id::SandboxId;
 use model::limits;
@@ -18,20 +20,23 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use service::{Ctx, SandboxFilter, SandboxRow};
 
+use super::account;
+use super::logs;
 use super::measure;
-use super::query::List;
+use super::query::{self, List};
 use super::refusal::Refusal;
 use super::secret;
-use super::wire::{self, Change, NewSandbox, Refresh, TEMPLATES, Timeout};
+use super::snapshots;
+use super::wire::{self, Change, NewSandbox, Refresh, Timeout};
 use crate::App;
 use crate::extract::{self, Key};
 
 /// How long a request waits for a node. The clients themselves wait for 60 s.
-const WAIT: Duration = Duration::from_secs(50);
+pub(super) const WAIT: Duration = Duration::from_secs(50);
 /// Where the next page begins.
 pub(super) const NEXT_TOKEN: HeaderName = HeaderName::from_static("x-next-token");
 
-type Answered = Result<Response, Refusal>;
+pub(super) type Answered = Result<Response, Refusal>;
 
 /// Everything that can be asked for.
 pub(crate) fn router(app: App) -> Router {
@@ -39,6 +44,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/health", get(async || StatusCode::NO_CONTENT))
         .route("/sandboxes", post(create).get(list_running))
         .route("/v2/sandboxes", post(create).get(list))
+        .route("/sandboxes/metrics", get(metrics_of_some))
         .route("/sandboxes/{id}", get(detail).delete(kill))
         .route("/sandboxes/{id}/connect", post(connect))
         .route("/v2/sandboxes/{id}/connect", post(connect))
@@ -47,15 +53,25 @@ pub(crate) fn router(app: App) -> Router {
         .route("/sandboxes/{id}/timeout", post(set_timeout))
         .route("/sandboxes/{id}/refreshes", post(refresh))
         .route("/sandboxes/{id}/metrics", get(metrics))
-        .route("/sandboxes/{id}/logs", get(logs))
-        .route("/v2/sandboxes/{id}/logs", get(logs_v2))
+        .route("/sandboxes/{id}/logs", get(logs::first))
+        .route("/v2/sandboxes/{id}/logs", get(logs::second))
+        .route("/teams", get(account::teams))
+        .route("/api-keys", get(account::keys).post(account::no_keys))
+        .route(
+            "/api-keys/{id}",
+            delete(account::no_keys).patch(account::no_keys),
+        )
+        .route("/default-templates", get(account::default_templates))
+        .route("/sandboxes/{id}/snapshots", post(snapshots::create))
+        .route("/sandboxes/{id}/fork", post(snapshots::fork))
+        .route("/snapshots", get(snapshots::list))
+        .route("/templates/aliases/{alias}", get(snapshots::alias))
+        .route("/templates/{id}", delete(snapshots::delete))
         .route("/secrets", post(secret::create).get(secret::list))
         .route(
             "/secrets/{id}",
             get(secret::get).post(secret::update).delete(secret::delete),
         )
-        .route("/templates/aliases/{alias}", get(alias))
-        .route("/templates/{id}", delete(delete_template))
         .fallback(async || Refusal::not_here("this route"))
         .method_not_allowed_fallback(async || Refusal::not_here("this method of the route"))
         .with_state(app)
@@ -65,11 +81,16 @@ async fn create(
     State(app): State<App>,
     Extension(ctx): Extension<Ctx>,
     CreateKey(key): CreateKey,
-    Domain(domain): Domain,
+    Extension(Domain(domain)): Extension<Domain>,
     Lenient(asked): Lenient<NewSandbox>,
 ) -> Answered {
     let key = key.of(&asked)?;
-    let row = app.service.sandbox_create(&ctx, asked.ask()?, key).await?;
+    let template = asked.template().to_owned();
+    let made = app.service.sandbox_create(&ctx, asked.ask()?, key).await;
+    if let Err(service::Error::NotFound) = &made {
+        return Err(wire::no_template(&template));
+    }
+    let row = made?;
     let row = app.service.sandbox_wait(&ctx, &row.id, WAIT).await?;
     match &row.state {
         SandboxState::Ready => {
@@ -160,14 +181,14 @@ async fn detail(
     State(app): State<App>,
     Extension(ctx): Extension<Ctx>,
     Named(id): Named,
-    Domain(domain): Domain,
+    Extension(Domain(domain)): Extension<Domain>,
 ) -> Answered {
     let row = live(&app, &ctx, &id).await?;
     Ok(Answer(wire::detail(&row, domain)).into_response())
 }
 
 /// The sandbox, unless it is over or about to be: at this edge there is none then.
-async fn live(app: &App, ctx: &Ctx, id: &SandboxId) -> Result<SandboxRow, Refusal> {
+pub(super) async fn live(app: &App, ctx: &Ctx, id: &SandboxId) -> Result<SandboxRow, Refusal> {
     let gone = || Refusal::no_sandbox(id.short());
     let row = match app.service.sandbox_get(ctx, id).await {
         Err(service::Error::NotFound) => return Err(gone()),
@@ -193,7 +214,7 @@ async fn connect(
     State(app): State<App>,
     Extension(ctx): Extension<Ctx>,
     Named(id): Named,
-    Domain(domain): Domain,
+    Extension(Domain(domain)): Extension<Domain>,
     Lenient(change): Lenient<Change>,
 ) -> Answered {
     change.check()?;
@@ -210,12 +231,20 @@ async fn connect(
     Ok((status, Answer(wire::sandbox(&row, domain))).into_response())
 }
 
+/// The sandbox when the copy is made that is being made of it: the clients know no such state.
+pub(super) async fn copied(app: &App, ctx: &Ctx, row: SandboxRow) -> Result<SandboxRow, Refusal> {
+    if matches!(row.state, SandboxState::Snapshotting { .. }) {
+        return Ok(app.service.sandbox_wait(ctx, &row.id, WAIT).await?);
+    }
+    Ok(row)
+}
+
 /// What older clients call to bring a paused sandbox back; one that runs is a mistake there.
 async fn resume(
     state: State<App>,
     ctx: Extension<Ctx>,
     Named(id): Named,
-    domain: Domain,
+    domain: Extension<Domain>,
     change: Lenient<Change>,
 ) -> Answered {
     let before = live(&state, &ctx, &id).await?;
@@ -233,6 +262,7 @@ async fn pause(
 ) -> Answered {
     change.check()?;
     let row = live(&app, &ctx, &id).await?;
+    let row = copied(&app, &ctx, row).await?;
     if matches!(row.state, SandboxState::Paused | SandboxState::Pausing) {
         return Err(conflict(&row.state));
     }
@@ -280,62 +310,49 @@ async fn refresh(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// What it uses now, as the only sample: nothing is kept over time yet.
+/// What it used, and uses now if now is asked for.
 async fn metrics(
     State(app): State<App>,
     Extension(ctx): Extension<Ctx>,
     Named(id): Named,
+    RawQuery(query): RawQuery,
 ) -> Answered {
+    let (from_ms, to_ms) = query::span(query.as_deref())?;
     let row = live(&app, &ctx, &id).await?;
-    let samples: Vec<_> = measure::sample(&app, &row).await.into_iter().collect();
+    let is_now = to_ms >= app.service.clock().now_ms();
+    let now = if is_now {
+        measure::sample(&app, &row).await
+    } else {
+        None
+    };
+    let now = now.filter(|_| from_ms <= app.service.clock().now_ms());
+    let spans = app.service.sandbox_usage(&ctx, &id, (from_ms, to_ms), None);
+    let spans = spans.await?;
+    let samples = spans.iter().map(|span| wire::metric_of(&row, span));
+    let samples: Vec<_> = samples.chain(now).collect();
     Ok(Answer(samples).into_response())
 }
 
-async fn logs(
+/// What each of some sandboxes uses now; of those that do not run nothing.
+async fn metrics_of_some(
     State(app): State<App>,
     Extension(ctx): Extension<Ctx>,
-    Named(id): Named,
+    RawQuery(query): RawQuery,
 ) -> Answered {
-    let events = app
-        .service
-        .sandbox_events(&ctx, &id, 0, limits::PAGE_MAX)
-        .await?;
-    let lines: Vec<_> = events.iter().map(wire::log_line).collect();
-    let entries: Vec<_> = events.iter().map(wire::log_entry).collect();
-    Ok(Answer(json!({"logs": lines, "logEntries": entries})).into_response())
-}
-
-async fn logs_v2(
-    State(app): State<App>,
-    Extension(ctx): Extension<Ctx>,
-    Named(id): Named,
-) -> Answered {
-    let events = app
-        .service
-        .sandbox_events(&ctx, &id, 0, limits::PAGE_MAX)
-        .await?;
-    let entries: Vec<_> = events.iter().map(wire::log_entry).collect();
-    Ok(Answer(json!({"logs": entries})).into_response())
-}
-
-async fn alias(Path(alias): Path<String>) -> Answered {
-    if !TEMPLATES.contains(&alias.as_str()) {
-        return Err(wire::no_template(&alias));
-    }
-    Ok(Answer(json!({"templateID": alias, "public": true})).into_response())
-}
-
-/// Also how the clients delete a snapshot, of which there are none.
-async fn delete_template(Path(id): Path<String>) -> Refusal {
-    if TEMPLATES.contains(&id.as_str()) {
-        return Refusal::new(StatusCode::FORBIDDEN, "the template is part of Cofferdam");
-    }
-    wire::no_template(&id)
+    let ids = query::sandbox_ids(query.as_deref())?;
+    let one = async |id: SandboxId| {
+        let row = app.service.sandbox_get(&ctx, &id).await.ok()?;
+        let sample = measure::sample(&app, &row).await?;
+        Some((id.short().to_owned(), sample))
+    };
+    let samples = join_all(ids.into_iter().map(one)).await;
+    let samples: BTreeMap<_, _> = samples.into_iter().flatten().collect();
+    Ok(Answer(json!({"sandboxes": samples})).into_response())
 }
 
 /// The sandbox that the path names.
 #[derive(Debug)]
-struct Named(SandboxId);
+pub(crate) struct Named(pub(crate) SandboxId);
 
 impl<S: Send + Sync> FromRequestParts<S> for Named {
     type Rejection = Refusal;
@@ -350,29 +367,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     }
 }
 
-/// What stands behind the names of a sandbox's ports, for somebody who found us at this port.
-#[derive(Debug)]
-struct Domain(Option<String>);
-
-impl<S: Send + Sync> FromRequestParts<S> for Domain {
-    type Rejection = std::convert::Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(Self(domain(&parts.headers)))
-    }
-}
-
-/// The port is the one that the client dialled, which a tunnel may have changed.
-fn domain(headers: &HeaderMap) -> Option<String> {
-    let host = headers.get(HOST)?.to_str().ok()?;
-    let (_, port) = host.rsplit_once(':')?;
-    let port: u16 = port.parse().ok()?;
-    Some(format!("localhost:{port}"))
-}
+/// What stands behind the names of a sandbox's ports, for somebody who found us where this one did.
+#[derive(Debug, Clone)]
+pub(crate) struct Domain(pub(crate) Option<String>);
 
 /// The key that makes a create safe to repeat.
 #[derive(Debug)]
-struct CreateKey(Key);
+pub(super) struct CreateKey(pub(super) Key);
 
 impl<S: Send + Sync> FromRequestParts<S> for CreateKey {
     type Rejection = Refusal;
@@ -400,23 +401,5 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Lenient<T> {
         value
             .map(Self)
             .map_err(|error| Refusal::bad(format!("the body: {error}")))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_domain_has_the_port_that_the_client_found_us_at() {
-        for (host, expect) in [
-            ("127.0.0.1:7300", Some("localhost:7300")),
-            ("[::1]:7300", Some("localhost:7300")),
-            ("localhost", None),
-            ("localhost:x", None),
-        ] {
-            let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]);
-            assert_eq!(domain(&headers).as_deref(), expect, "{host}");
-        }
     }
 }

@@ -26,6 +26,31 @@ pub(crate) fn searches() -> tokio::sync::Semaphore {
     tokio::sync::Semaphore::new(SEARCHES_MAX)
 }
 
+/// Why a sandbox cannot be reached.
+#[derive(Debug)]
+pub(crate) enum Unreachable {
+    /// There is none, or it is not the caller's.
+    Absent,
+    /// It is over, or is being taken away.
+    Over,
+    /// It sleeps, and traffic does not wake it.
+    Paused,
+    /// Something is under way with it for too long.
+    Busy(&'static str),
+    /// It could not be looked up, or woken.
+    Failed(service::Error),
+}
+
+impl From<service::Error> for Unreachable {
+    fn from(error: service::Error) -> Self {
+        if matches!(error, service::Error::NotFound) {
+            Self::Absent
+        } else {
+            Self::Failed(error)
+        }
+    }
+}
+
 /// The sandbox that somebody named, if it runs, or wants to when somebody comes.
 ///
 /// # Errors
@@ -33,42 +58,53 @@ pub(crate) fn searches() -> tokio::sync::Semaphore {
 pub(crate) async fn reachable(app: &App, ctx: &Ctx, target: &Target) -> Result<Reachable, Refusal> {
     let absent = || Refusal::not_running(&target.id);
     let id = SandboxId::from_short(&target.id).map_err(|_| absent())?;
-    let row = match app.service.sandbox_get(ctx, &id).await {
-        Err(service::Error::NotFound) => return Err(absent()),
-        row => row?,
-    };
+    sandbox(app, ctx, &id).await.map_err(|why| match why {
+        Unreachable::Absent | Unreachable::Over | Unreachable::Paused => absent(),
+        Unreachable::Busy(state) => {
+            let message = format!("The sandbox is still transitioning: it is {state}");
+            let refusal = Refusal::new(StatusCode::CONFLICT, message);
+            refusal.with("sandboxId", target.id.as_str())
+        }
+        Unreachable::Failed(error) => error.into(),
+    })
+}
+
+/// The same by its own id, for every door.
+pub(crate) async fn sandbox(
+    app: &App,
+    ctx: &Ctx,
+    id: &SandboxId,
+) -> Result<Reachable, Unreachable> {
+    let row = app.service.sandbox_get(ctx, id).await?;
     let row = settled(app, ctx, row).await?;
     match (&row.state, &row.node) {
         (SandboxState::Ready, Some(node)) => Ok(Reachable {
             node: node.clone(),
             access_token: row.access_token.text().to_owned(),
             is_open: wire::is_open(&row),
-            id,
+            id: id.clone(),
         }),
-        (state, _) if state.is_settled() => Err(absent()),
-        (SandboxState::Destroying, _) => Err(absent()),
-        (state, _) => {
-            let message = format!("The sandbox is still transitioning: it is {}", state.name());
-            let refusal = Refusal::new(StatusCode::CONFLICT, message);
-            Err(refusal.with("sandboxId", target.id.as_str()))
-        }
+        (SandboxState::Paused, _) => Err(Unreachable::Paused),
+        (SandboxState::Destroying, _) => Err(Unreachable::Over),
+        (state, _) if state.is_settled() => Err(Unreachable::Over),
+        (state, _) => Err(Unreachable::Busy(state.name())),
     }
 }
 
 /// Waits for what is under way, and brings back what wants to be.
-async fn settled(app: &App, ctx: &Ctx, row: SandboxRow) -> Result<SandboxRow, Refusal> {
+async fn settled(app: &App, ctx: &Ctx, row: SandboxRow) -> Result<SandboxRow, service::Error> {
     let service = &app.service;
     match row.state {
         SandboxState::Paused if row.spec.auto_resume => {
             Ok(service.sandbox_connect(ctx, &row.id, None, WAIT).await?)
         }
-        SandboxState::Requested | SandboxState::Provisioning | SandboxState::Resuming => {
-            Ok(service.sandbox_wait(ctx, &row.id, WAIT).await?)
-        }
+        SandboxState::Requested
+        | SandboxState::Provisioning
+        | SandboxState::Resuming
+        | SandboxState::Snapshotting { .. } => Ok(service.sandbox_wait(ctx, &row.id, WAIT).await?),
         SandboxState::Ready
         | SandboxState::Pausing
         | SandboxState::Paused
-        | SandboxState::Snapshotting { .. }
         | SandboxState::Destroying
         | SandboxState::Destroyed
         | SandboxState::Failed { .. } => Ok(row),

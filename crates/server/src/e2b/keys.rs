@@ -41,6 +41,11 @@ impl Keys {
         }
     }
 
+    /// What clients are given.
+    pub(crate) fn api_key(&self) -> &str {
+        &self.api_key
+    }
+
     /// Whether this opens the control plane: the key, or the token that it is made from.
     pub(crate) fn is_key(&self, sent: &[u8]) -> bool {
         same(sent, &self.api_key) | same(sent, &self.token)

@@ -1,27 +1,28 @@
 //! What a sandbox uses at this moment, as its guest says and as its limits allow.
 
-use super::line::{Line, Patience};
 use super::proxy;
 use super::wire::{self, Metric};
 use crate::App;
-use axum::body::Body;
+use api::guest::line::{self, Line, Patience};
 use http::Request;
 use http::header::{HOST, HeaderValue};
 use http_body_util::{BodyExt as _, Limited};
 use model::sandbox::SandboxState;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use service::SandboxRow;
 use std::time::Duration;
 
 /// A guest answers within milliseconds; one that does not is not waited for longer than a client would.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// A dozen numbers.
+/// A dozen numbers, or some hundred ports.
 const BYTES_MAX: usize = 16 * 1024;
 
 /// What a guest says. Nothing of it is believed beyond the limits of its sandbox.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Said {
+    pub(crate) cpu_used_us: u64,
     pub(crate) cpu_used_pct: f64,
     pub(crate) mem_used: u64,
     pub(crate) mem_cache: u64,
@@ -31,6 +32,21 @@ pub(crate) struct Said {
 
 /// One sample, if the sandbox runs and its guest answers.
 pub(crate) async fn sample(app: &App, row: &SandboxRow) -> Option<Metric> {
+    let said = ask(app, row).await?;
+    Some(wire::metric(row, &said, app.service.clock().now_ms()))
+}
+
+/// What its guest says of this moment.
+pub(crate) async fn ask(app: &App, row: &SandboxRow) -> Option<Said> {
+    get(app, row, "/metrics").await
+}
+
+/// What the guest of a sandbox that runs answers at one of the routes that are for us alone.
+pub(crate) async fn get<T: DeserializeOwned>(
+    app: &App,
+    row: &SandboxRow,
+    path: &'static str,
+) -> Option<T> {
     let (SandboxState::Ready, Some(node)) = (&row.state, &row.node) else {
         return None;
     };
@@ -41,8 +57,8 @@ pub(crate) async fn sample(app: &App, row: &SandboxRow) -> Option<Metric> {
             head: DEADLINE,
         };
         let line = Line::to_guest(stream, patience).await.ok()?;
-        let mut request = Request::new(Body::empty());
-        *request.uri_mut() = "/metrics".parse().ok()?;
+        let mut request = Request::new(line::empty());
+        *request.uri_mut() = path.parse().ok()?;
         let host = HeaderValue::from_static("localhost");
         request.headers_mut().insert(HOST, host);
         let answer = line.send(request, ()).await.ok()?;
@@ -50,6 +66,5 @@ pub(crate) async fn sample(app: &App, row: &SandboxRow) -> Option<Metric> {
         let bytes = body.collect().await.ok()?.to_bytes();
         serde_json::from_slice(&bytes).ok()
     };
-    let said: Option<Said> = tokio::time::timeout(DEADLINE, asking).await.ok().flatten();
-    said.map(|said| wire::metric(row, &said, app.service.clock().now_ms()))
+    tokio::time::timeout(DEADLINE, asking).await.ok().flatten()
 }

@@ -4,19 +4,21 @@
 //! in vain, because it belongs to the workload's side.
 
 use api::attach::{LinkOpen, LinkTarget};
+use api::guest::line::{self, Broken, Line, Patience, Tunnel};
 use axum::body::Body;
 use axum::response::Response;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
-use hyper::body::Incoming;
+use http_body_util::BodyExt as _;
 use hyper::upgrade::OnUpgrade;
 use model::id::{NodeId, SandboxId};
+use service::Ctx;
 use tokio::io::DuplexStream;
 
-use super::aim::{ENVD_PORT, Target};
+use super::aim::{CODE_PORT, ENVD_PORT, SANDBOX_ID, Target};
 use super::clean;
+use super::cors;
 use super::keys::{self, FileQuery, Keys};
-use super::line::{Broken, Line, Patience};
 use super::places::{self, Place};
 use super::refusal::Refusal;
 use crate::App;
@@ -36,52 +38,117 @@ pub(crate) struct Reachable {
     pub(crate) is_open: bool,
 }
 
+/// Why a request does not get through to a sandbox.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    /// There is no such route for anybody outside.
+    Hidden,
+    /// Whoever sent it has not shown what opens the port.
+    Locked(Refusal),
+    /// Too many connections lead there.
+    Full,
+    /// Nobody listens at the port.
+    Closed,
+    /// The guest does not answer as one does.
+    Silent,
+}
+
+impl Stopped {
+    /// The same in the words of E2B's clients.
+    pub(crate) fn refusal(self, target: &Target) -> Refusal {
+        match self {
+            Self::Hidden => Refusal::new(StatusCode::NOT_FOUND, "there is no such route"),
+            Self::Locked(refusal) => refusal,
+            Self::Full => {
+                let message = "too many connections to the sandbox";
+                let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, message);
+                refusal.with("connectionLimit", places::OF_ONE_MAX)
+            }
+            Self::Closed => Refusal::closed_port(target),
+            Self::Silent => Refusal::no_answer(&target.id),
+        }
+    }
+}
+
 /// Passes a request on to a port of a sandbox. With `keys`, whoever sent it has to show what opens that
 /// port; without, the connection itself has vouched for them.
 ///
 /// # Errors
-/// A refusal where the request may not pass, or nobody answers it.
-pub(crate) async fn pass(
+/// [`Stopped`] where the request may not pass, or nobody answers it.
+pub(crate) async fn pass<B>(
     app: &App,
-    keys: Option<&Keys>,
-    (sandbox, target): (&Reachable, &Target),
-    request: Request<Incoming>,
-) -> Result<Response, Refusal> {
+    (ctx, keys): (&Ctx, Option<&Keys>),
+    (sandbox, port): (&Reachable, u16),
+    request: Request<B>,
+) -> Result<Response, Stopped>
+where
+    B: hyper::body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let (mut parts, body) = request.into_parts();
     let now_s = app.service.clock().now_ms() / 1000;
-    check(&parts, sandbox, target.port, keys.is_some(), now_s)?;
-    let place = app.places.take(&sandbox.id).ok_or_else(too_many)?;
+    let is_page = cors::is_of_a_page(&parts.headers);
+    let shown = match check(&parts, sandbox, port, keys.is_some(), now_s) {
+        // A permission that the program inside cannot give: to ask it, a token is needed.
+        Err(_) if port != ENVD_PORT && cors::wanted(&parts).is_some() => {
+            return Ok(cors::permission());
+        }
+        shown => shown?,
+    };
+    let may_read = is_page && shown == Shown::Token;
+    let place = app.places.take(&sandbox.id).ok_or(Stopped::Full)?;
     let client = parts.extensions.remove::<OnUpgrade>();
     clean::request(&mut parts.headers, keys, &sandbox.access_token);
-    let to_guest = target.port == ENVD_PORT;
+    let to_guest = port == ENVD_PORT;
     if to_guest {
         clean::stay(&mut parts.headers);
+        clean::vouch(&mut parts.headers, ctx);
     }
-    let request = Request::from_parts(forwarded(parts), Body::new(body));
-    let stream = dial(app, &sandbox.node, &sandbox.id);
-    let stream = stream.map_err(|_| Refusal::no_answer(&target.id))?;
-    let broken = |error| unanswered(target, &error);
+    let body = body.map_err(Into::into).boxed_unsync();
+    let request = Request::from_parts(forwarded(parts), body);
+    let stream = dial(app, &sandbox.node, &sandbox.id).map_err(|_| Stopped::Silent)?;
+    let broken = |error| unanswered(sandbox, port, &error);
     let line = if to_guest {
         Line::to_guest(stream, Patience::USUAL).await
     } else {
-        Line::to_port(stream, target.port, Patience::USUAL).await
+        Line::to_port(stream, port, Patience::USUAL).await
     };
     let answer = line.map_err(broken)?.send(request, place).await;
     let mut answer = answer.map_err(broken)?;
     let is_upgrade = answer.response.status() == StatusCode::SWITCHING_PROTOCOLS;
     *answer.response.version_mut() = Version::HTTP_11;
     clean::answer(answer.response.headers_mut(), is_upgrade);
+    let headers = answer.response.headers_mut();
     if to_guest {
-        clean::defuse(answer.response.headers_mut());
+        clean::defuse(headers);
+        cors::of_guest(headers, may_read);
+    } else {
+        cors::of_program(headers, may_read);
     }
     match client.filter(|_| !to_guest) {
         Some(client) if is_upgrade => Ok(switch(app, answer, client)),
-        _ if is_upgrade => Err(Refusal::no_answer(&target.id)),
-        _ => Ok(answer.into_response()),
+        _ if is_upgrade => Err(Stopped::Silent),
+        _ => Ok(answer.into_response().map(Body::new)),
     }
 }
 
-fn switch(app: &App, answer: super::line::Answer<Place>, client: OnUpgrade) -> Response {
+/// Opens a connection to a port of a sandbox, for somebody who has been let in.
+///
+/// # Errors
+/// [`Stopped`] where there is no room, or nobody answers.
+pub(crate) async fn tunnel(
+    app: &App,
+    sandbox: &Reachable,
+    port: u16,
+) -> Result<(Tunnel, Place), Stopped> {
+    let place = app.places.take(&sandbox.id).ok_or(Stopped::Full)?;
+    let stream = dial(app, &sandbox.node, &sandbox.id).map_err(|_| Stopped::Silent)?;
+    let tunnel = Line::tunnel(stream, port, Patience::USUAL).await;
+    let tunnel = tunnel.map_err(|error| unanswered(sandbox, port, &error))?;
+    Ok((tunnel, place))
+}
+
+fn switch(app: &App, answer: line::Answer<Place>, client: OnUpgrade) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = answer.response.headers().clone();
@@ -114,29 +181,23 @@ pub(crate) fn dial(app: &App, node: &NodeId, sandbox: &SandboxId) -> Result<Dupl
     Ok(ours)
 }
 
-fn unanswered(target: &Target, error: &Broken) -> Refusal {
+fn unanswered(sandbox: &Reachable, port: u16, error: &Broken) -> Stopped {
     // A workload can cause as many of these as it likes.
     tracing::debug!(
-        sandbox.id = target.id,
-        port = target.port,
+        sandbox.id = %sandbox.id,
+        port,
         ?error,
         "a sandbox did not answer"
     );
     match error {
-        Broken::Closed(_) => Refusal::closed_port(target),
-        Broken::Http(_) | Broken::Late => Refusal::no_answer(&target.id),
+        Broken::Closed(_) => Stopped::Closed,
+        Broken::Http(_) | Broken::Late => Stopped::Silent,
     }
-}
-
-fn too_many() -> Refusal {
-    let message = "too many connections to the sandbox";
-    let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, message);
-    refusal.with("connectionLimit", places::OF_ONE_MAX)
 }
 
 /// What somebody has to show for a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rule {
+pub(crate) enum Rule {
     /// Nothing.
     Open,
     /// The sandbox's access token.
@@ -145,14 +206,20 @@ enum Rule {
     Signature,
     /// What opens the ports of a sandbox that is not open to everybody.
     Traffic,
+    /// The access token too, although it is no route of envd: the guest runs code for whoever comes there,
+    /// and the name of a sandbox is in the address of each of its ports.
+    Code,
     /// There is no such route for anybody outside.
     Hidden,
 }
 
 /// Only routes of envd that are known lead to a guest: it has others, for its node.
-fn rule(method: &Method, path: &str, port: u16) -> Rule {
+pub(crate) fn rule(method: &Method, path: &str, port: u16) -> Rule {
     if *method == Method::CONNECT {
         return Rule::Hidden;
+    }
+    if port == CODE_PORT && *method == Method::POST && path == "/execute" {
+        return Rule::Code;
     }
     if port != ENVD_PORT {
         return Rule::Traffic;
@@ -170,29 +237,43 @@ fn rule(method: &Method, path: &str, port: u16) -> Rule {
     }
 }
 
+/// What somebody who may pass has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Nothing,
+    /// A token of the sandbox, or a signature made with one.
+    Token,
+}
+
 fn check(
     parts: &Parts,
     sandbox: &Reachable,
     port: u16,
     is_stranger: bool,
     now_s: u64,
-) -> Result<(), Refusal> {
+) -> Result<Shown, Stopped> {
     let headers: &HeaderMap = &parts.headers;
-    match rule(&parts.method, parts.uri.path(), port) {
-        Rule::Hidden => Err(Refusal::new(
-            StatusCode::NOT_FOUND,
-            "there is no such route",
-        )),
-        _ if !is_stranger => Ok(()),
-        Rule::Open => Ok(()),
-        Rule::AccessToken => keys::check_access(&sandbox.access_token, headers),
-        Rule::Signature => {
-            let file = FileQuery::parse(&parts.method, parts.uri.query())?;
-            keys::check_file(&sandbox.access_token, headers, &file, now_s)
-        }
-        Rule::Traffic if sandbox.is_open => Ok(()),
-        Rule::Traffic => keys::check_traffic(&sandbox.access_token, headers),
-    }
+    let is_page = cors::is_of_a_page(headers);
+    let (access, traffic) = (
+        || keys::check_access(&sandbox.access_token, headers),
+        || keys::check_traffic(&sandbox.access_token, headers),
+    );
+    let shown = match rule(&parts.method, parts.uri.path(), port) {
+        Rule::Hidden => return Err(Stopped::Hidden),
+        _ if !is_stranger => return Ok(Shown::Nothing),
+        Rule::Open => return Ok(access().map_or(Shown::Nothing, |()| Shown::Token)),
+        Rule::AccessToken | Rule::Code => access(),
+        Rule::Signature => FileQuery::parse(&parts.method, parts.uri.query())
+            .and_then(|file| keys::check_file(&sandbox.access_token, headers, &file, now_s)),
+        Rule::Traffic => match traffic() {
+            // By a header a page could ask what the program itself would not let it ask.
+            Err(_) if sandbox.is_open && !(is_page && headers.contains_key(SANDBOX_ID)) => {
+                return Ok(Shown::Nothing);
+            }
+            shown => shown,
+        },
+    };
+    shown.map(|()| Shown::Token).map_err(Stopped::Locked)
 }
 
 #[cfg(test)]
@@ -224,9 +305,14 @@ mod tests {
             ),
             (&get, "/process.Process/Start", ENVD_PORT, Rule::Hidden),
             (&post, "/init", ENVD_PORT, Rule::Hidden),
+            // The way of the node to be a sandbox's way out.
+            (&get, "/egress", ENVD_PORT, Rule::Hidden),
             (&post, "/freeze", ENVD_PORT, Rule::Hidden),
             (&get, "/", ENVD_PORT, Rule::Hidden),
             (&get, "/init", 3000, Rule::Traffic),
+            (&post, "/execute", 3000, Rule::Traffic),
+            (&post, "/execute", CODE_PORT, Rule::Code),
+            (&post, "/contexts", CODE_PORT, Rule::Traffic),
             (&connect, "", 3000, Rule::Hidden),
             (&connect, "", ENVD_PORT, Rule::Hidden),
         ] {

@@ -2,6 +2,7 @@
 //!
 //! What is unknown is passed over: the clients of every week know more parameters than the last.
 
+use model::id::SandboxId;
 use model::limits;
 
 use super::refusal::Refusal;
@@ -41,6 +42,51 @@ pub(crate) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, Refusa
             decoded.ok_or_else(|| Refusal::bad("the query has a broken escape"))
         })
         .collect()
+}
+
+/// Sandboxes whose metrics are asked for at once; E2B's own bound.
+const IDS_MAX: usize = 100;
+
+/// From when to when metrics are asked for, in milliseconds since 1970.
+///
+/// # Errors
+/// A refusal that names the parameter.
+pub(crate) fn span(query: Option<&str>) -> Result<(u64, u64), Refusal> {
+    let (mut from, mut to) = (0, u64::MAX);
+    for (key, value) in pairs(query)? {
+        let seconds = || {
+            let seconds = value.parse::<u64>().ok();
+            let ms = seconds.map(|seconds| seconds.saturating_mul(1000));
+            ms.ok_or_else(|| Refusal::bad(format!("{key}: seconds since 1970")))
+        };
+        match key.as_str() {
+            "start" => from = seconds()?,
+            // To the end of that second.
+            "end" => to = seconds()?.saturating_add(999),
+            _ => {}
+        }
+    }
+    if from > to {
+        return Err(Refusal::bad("start: it is later than `end`"));
+    }
+    Ok((from, to))
+}
+
+/// The sandboxes whose metrics are asked for; those that nobody can have are passed over.
+///
+/// # Errors
+/// A refusal where there are none, or too many.
+pub(crate) fn sandbox_ids(query: Option<&str>) -> Result<Vec<SandboxId>, Refusal> {
+    let pairs = pairs(query)?;
+    let lists = pairs.iter().filter(|(key, _)| key == "sandbox_ids");
+    let ids = lists.flat_map(|(_, list)| list.split(','));
+    let ids: Vec<&str> = ids.filter(|id| !id.is_empty()).take(IDS_MAX + 1).collect();
+    if ids.is_empty() || ids.len() > IDS_MAX {
+        let message = format!("sandbox_ids: 1 to {IDS_MAX} ids with commas between them");
+        return Err(Refusal::bad(message));
+    }
+    let known = ids.into_iter().map(SandboxId::from_short);
+    Ok(known.filter_map(Result::ok).collect())
 }
 
 /// A list of sandboxes, as asked for.
@@ -97,6 +143,44 @@ impl List {
             (list.running, list.paused) = wanted(&states)?;
         }
         Ok(list)
+    }
+}
+
+/// A list of snapshots, as asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SnapshotPage {
+    /// Only those of this sandbox.
+    pub(crate) sandbox: Option<String>,
+    /// Only the one with this id, or those that are called so.
+    pub(crate) name: Option<String>,
+    /// Rows of a page.
+    pub(crate) limit: u32,
+    /// Where the page before ended.
+    pub(crate) before: Option<String>,
+}
+
+impl SnapshotPage {
+    /// Reads the query of a list.
+    ///
+    /// # Errors
+    /// A refusal that names the parameter.
+    pub(crate) fn parse(query: Option<&str>) -> Result<Self, Refusal> {
+        let mut page = Self {
+            sandbox: None,
+            name: None,
+            limit: limits::PAGE_MAX,
+            before: None,
+        };
+        for (key, value) in pairs(query)? {
+            match key.as_str() {
+                "sandboxID" if !value.is_empty() => page.sandbox = Some(value),
+                "name" if !value.is_empty() => page.name = Some(value),
+                "limit" => page.limit = limit(&value)?,
+                "nextToken" if !value.is_empty() => page.before = Some(before(value)?),
+                _ => {}
+            }
+        }
+        Ok(page)
     }
 }
 
@@ -225,5 +309,33 @@ mod tests {
         ] {
             assert!(List::parse(Some(wrong), true).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_time_of_metrics_is_in_seconds_and_the_last_one_is_whole() {
+        let check = |query, expect: Result<(u64, u64), &str>| {
+            let found = span(query).map_err(|refusal| refusal.to_string());
+            assert_eq!(found, expect.map_err(str::to_owned), "{query:?}");
+        };
+        check(None, Ok((0, u64::MAX)));
+        check(Some("start=5&end=7"), Ok((5000, 7999)));
+        check(Some("start=5&end=5&of_next_week=x"), Ok((5000, 5999)));
+        check(Some("end=18446744073709551615"), Ok((0, u64::MAX)));
+        check(Some("start=x"), Err("400 start: seconds since 1970"));
+        check(
+            Some("start=9&end=7"),
+            Err("400 start: it is later than `end`"),
+        );
+    }
+
+    #[test]
+    fn metrics_are_of_a_hundred_sandboxes_at_most() {
+        let id = "01a1fd07a936799b8274dc62d786b1db";
+        let count = |query: &str| sandbox_ids(Some(query)).map_or(0, |ids| ids.len());
+        assert_eq!(count(&format!("sandbox_ids={id},{id}&sandbox_ids={id}")), 3);
+        assert_eq!(count(&format!("sandbox_ids={id},../x")), 1);
+        assert_eq!(count(&format!("sandbox_ids={}", [id; 100].join(","))), 100);
+        assert!(sandbox_ids(Some(&format!("sandbox_ids={}", [id; 101].join(",")))).is_err());
+        assert!(sandbox_ids(None).is_err());
     }
 }

@@ -81,7 +81,7 @@ impl Refusal {
         self
     }
 
-    fn body(&self) -> Value {
+    pub(crate) fn body(&self) -> Value {
         let mut body = Map::new();
         body.insert("code".to_owned(), json!(self.status.as_u16()));
         body.insert("message".to_owned(), json!(self.message));

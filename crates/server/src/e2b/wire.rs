@@ -5,17 +5,21 @@
 
 use std::collections::BTreeMap;
 
+use model::id::SnapshotId;
 use model::limits;
 use model::sandbox::SandboxState;
 use model::sandbox_spec::{OnExpiry, SandboxSpec};
-use model::spec::AskedLimits;
+use model::snapshot::SnapshotName;
+use model::spec::{AskedLimits, CODE_INTERPRETER};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use service::{Event, SandboxAsk, SandboxRow};
+use service::{Event, SandboxAsk, SandboxRow, SnapshotRef, UsageSpan};
 
 use super::keys;
+use super::logs;
 use super::measure::Said;
 use super::refusal::Refusal;
+use crate::convert::usage::most;
 
 /// The version of envd whose routes the guest has. It tells the clients what they may use.
 const ENVD_VERSION: &str = "0.6.13";
@@ -23,13 +27,17 @@ const ENVD_VERSION: &str = "0.6.13";
 const CLIENT_ID: &str = "cofferdam";
 /// How long a sandbox lives when nobody says: what E2B's documents promise, and old clients send.
 const TIMEOUT_DEFAULT_S: u64 = 300;
-/// What a template is here: a name by which clients ask for the one profile that there is.
-pub(crate) const TEMPLATES: [&str; 2] = ["base", "code-interpreter-v1"];
+/// What a template is here: a name by which clients ask for a profile.
+pub(crate) const TEMPLATES: [&str; 2] = ["base", CODE_TEMPLATE];
+/// The template of E2B's code interpreter.
+const CODE_TEMPLATE: &str = "code-interpreter-v1";
 /// What E2B knows of a sandbox and we do not is kept in its metadata, under names that clients of this
 /// door can neither set nor see.
 const RESERVED: &str = "e2b:";
 /// The template that was named.
 pub(crate) const TEMPLATE_KEY: &str = "e2b:template";
+/// What the SDKs call `ALL_TRAFFIC`.
+const EVERYTHING: &str = "0.0.0.0/0";
 /// There, where the ports need a token.
 const CLOSED_KEY: &str = "e2b:closed";
 
@@ -43,6 +51,8 @@ pub(crate) struct NewSandbox {
     auto_pause: Option<bool>,
     auto_pause_memory: Option<bool>,
     auto_resume: Option<AutoResume>,
+    #[serde(rename = "allow_internet_access")]
+    allow_internet_access: Option<bool>,
     network: Option<Network>,
     metadata: Option<BTreeMap<String, String>>,
     env_vars: Option<BTreeMap<String, String>>,
@@ -56,12 +66,13 @@ struct AutoResume {
     enabled: bool,
 }
 
-/// Sandboxes have no way out, so that what forbids one is kept; what opens one cannot be.
+/// Of rules there are two: everything, and nothing. What asks for one in between is refused.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Network {
     allow_public_traffic: Option<bool>,
     allow_out: Option<Value>,
+    deny_out: Option<Vec<String>>,
     dns_servers: Option<Value>,
     egress_proxy: Option<Value>,
     mask_request_host: Option<Value>,
@@ -70,14 +81,17 @@ struct Network {
 }
 
 impl NewSandbox {
+    /// The template, as it was named.
+    pub(crate) fn template(&self) -> &str {
+        &self.template_id
+    }
+
     /// What is asked, in the words of the house.
     ///
     /// # Errors
     /// A refusal that names what there is not.
     pub(crate) fn ask(self) -> Result<SandboxAsk, Refusal> {
-        if !TEMPLATES.contains(&self.template_id.as_str()) {
-            return Err(no_template(&self.template_id));
-        }
+        let from = template_ref(&self.template_id)?;
         check_memory(self.auto_pause_memory, "autoPauseMemory")?;
         refuse("mcp", self.mcp.as_ref())?;
         refuse("iam", self.iam.as_ref())?;
@@ -85,23 +99,27 @@ impl NewSandbox {
         refuse("volumeMounts", mounts.map(Value::from).as_ref())?;
         let network = self.network.unwrap_or_default();
         network.check()?;
+        let allow_internet = network.lets_out(self.allow_internet_access)?;
         let mut metadata = self.metadata.unwrap_or_default();
         if let Some(key) = metadata.keys().find(|key| key.starts_with(RESERVED)) {
             return Err(Refusal::bad(format!("metadata: `{key}` is ours")));
         }
+        let profile = match self.template_id.as_str() {
+            CODE_TEMPLATE => CODE_INTERPRETER,
+            _ => "default",
+        };
         metadata.insert(TEMPLATE_KEY.to_owned(), self.template_id);
         if network.allow_public_traffic == Some(false) {
             metadata.insert(CLOSED_KEY.to_owned(), "1".to_owned());
         }
         Ok(SandboxAsk {
             spec: SandboxSpec {
-                profile: "default".to_owned(),
+                profile: profile.to_owned(),
                 name: None,
                 env: self.env_vars.unwrap_or_default(),
                 root: None,
                 limits: AskedLimits::default(),
-                // Less than clients ask for when they say nothing, and said in the answer.
-                allow_internet: false,
+                allow_internet,
                 // Its clients know two users.
                 allow_root: true,
                 on_expiry: if self.auto_pause == Some(true) {
@@ -113,7 +131,9 @@ impl NewSandbox {
                 queue_timeout_ms: limits::SANDBOX_QUEUE_DEFAULT_MS,
                 node: None,
                 secrets: Vec::new(),
+                layers: Vec::new(),
             },
+            from,
             metadata,
             ttl_ms: ms(self.timeout.unwrap_or(TIMEOUT_DEFAULT_S)),
         })
@@ -121,6 +141,20 @@ impl NewSandbox {
 }
 
 impl Network {
+    /// Whether there is a way out: by E2B's documents there is one, unless somebody says no or denies all.
+    fn lets_out(&self, asked: Option<bool>) -> Result<bool, Refusal> {
+        let denied = self.deny_out.as_deref().unwrap_or_default();
+        if asked == Some(false) || denied.iter().any(|block| block == EVERYTHING) {
+            return Ok(false);
+        }
+        if denied.is_empty() {
+            return Ok(true);
+        }
+        let message =
+            format!("network.denyOut: only {EVERYTHING} can be denied, which is everything");
+        Err(Refusal::bad(message))
+    }
+
     fn check(&self) -> Result<(), Refusal> {
         refuse("network.allowOut", self.allow_out.as_ref())?;
         refuse("network.dnsServers", self.dns_servers.as_ref())?;
@@ -155,6 +189,23 @@ fn check_memory(memory: Option<bool>, field: &str) -> Result<(), Refusal> {
         ))),
         Some(true) | None => Ok(()),
     }
+}
+
+/// What a template id means: the one that is always there, or a snapshot, by its id or its name.
+pub(crate) fn template_ref(text: &str) -> Result<Option<SnapshotRef>, Refusal> {
+    if TEMPLATES.contains(&text) {
+        return Ok(None);
+    }
+    // A client may put the tag behind an id, too.
+    let bare = text.split(':').next().unwrap_or(text);
+    if let Ok(id) = SnapshotId::from_short(bare) {
+        return Ok(Some(SnapshotRef::Id(id)));
+    }
+    // Names are made small where they are given, too.
+    let named: Result<SnapshotName, _> = text.to_lowercase().parse();
+    named
+        .map(|name| Some(SnapshotRef::Name(name)))
+        .map_err(|_| no_template(text))
 }
 
 /// There is no such template.
@@ -320,10 +371,7 @@ pub(crate) fn sandbox(row: &SandboxRow, domain: Option<String>) -> Sandbox {
 
 /// How a sandbox is, in a list.
 pub(crate) fn listed(row: &SandboxRow) -> Listed {
-    let asked = &row.spec.limits;
-    let millis = asked.cpu_millis.unwrap_or(limits::CPU_DEFAULT_MILLIS);
-    let memory = asked.memory_bytes.unwrap_or(limits::MEMORY_DEFAULT_BYTES);
-    let disk = asked.disk_bytes.unwrap_or(limits::DISK_DEFAULT_BYTES);
+    let (millis, memory, disk) = most(row);
     let own = |(key, _): &(&String, &String)| !key.starts_with(RESERVED);
     let metadata = row.metadata.iter().filter(own);
     // One that is paused has no end; this is when it would have had one.
@@ -383,6 +431,19 @@ pub(crate) fn metric(row: &SandboxRow, said: &Said, now_ms: u64) -> Metric {
     }
 }
 
+/// The same of the past.
+pub(crate) fn metric_of(row: &SandboxRow, span: &UsageSpan) -> Metric {
+    let said = Said {
+        cpu_used_us: span.end.cpu_us,
+        cpu_used_pct: f64::from(span.cpu_millis.unwrap_or(0)) / 10.0,
+        mem_used: span.end.memory_bytes,
+        mem_cache: span.end.cache_bytes,
+        disk_used: span.end.disk_bytes,
+        disk_total: most(row).2,
+    };
+    metric(row, &said, span.end.at_ms)
+}
+
 /// How a sandbox is.
 pub(crate) fn detail(row: &SandboxRow, domain: Option<String>) -> Detail {
     Detail {
@@ -404,12 +465,12 @@ pub(crate) fn detail(row: &SandboxRow, domain: Option<String>) -> Detail {
 }
 
 /// The states that are `running` at this edge.
-pub(crate) const RUNNING: [&str; 2] = ["ready", "resuming"];
+pub(crate) const RUNNING: [&str; 3] = ["ready", "resuming", "snapshotting"];
 /// Those that are `paused`.
 pub(crate) const PAUSED: [&str; 2] = ["pausing", "paused"];
 
 fn state(state: &SandboxState) -> &'static str {
-    let is_paused = matches!(state, SandboxState::Snapshotting { paused: true });
+    let is_paused = matches!(state, SandboxState::Snapshotting { paused: true, .. });
     if is_paused || PAUSED.contains(&state.name()) {
         "paused"
     } else {
@@ -445,7 +506,7 @@ pub(crate) fn log_entry(event: &Event) -> LogEntry {
     LogEntry {
         timestamp: time(event.at_ms),
         message: event.kind.clone(),
-        level: "info",
+        level: logs::level_of(&event.kind),
         fields: BTreeMap::new(),
     }
 }
@@ -480,7 +541,10 @@ mod tests {
             r#"{"templateID":"code-interpreter-v1"}"#,
             "code-interpreter-v1",
         );
-        check(r#"{"templateID":"x"}"#, "404 template \"x\" was not found");
+        check(
+            r#"{"templateID":"x y"}"#,
+            "404 template \"x y\" was not found",
+        );
         for fine in [
             r#""secure":true,"allow_internet_access":true,"metadata":null"#,
             r#""mcp":null,"iam":{},"volumeMounts":[],"network":null"#,
@@ -519,6 +583,39 @@ mod tests {
     }
 
     #[test]
+    fn there_is_a_way_out_unless_somebody_says_no() {
+        for (more, expect) in [
+            ("", Some(true)),
+            (r#","allow_internet_access":true"#, Some(true)),
+            (r#","allow_internet_access":null"#, Some(true)),
+            (r#","allow_internet_access":false"#, Some(false)),
+            (r#","network":{"denyOut":[]}"#, Some(true)),
+            (r#","network":{"denyOut":["0.0.0.0/0"]}"#, Some(false)),
+            (
+                r#","network":{"denyOut":["8.8.8.8","0.0.0.0/0"]}"#,
+                Some(false),
+            ),
+            (
+                r#","allow_internet_access":true,"network":{"denyOut":["0.0.0.0/0"]}"#,
+                Some(false),
+            ),
+            (r#","network":{"denyOut":["8.8.8.8"]}"#, None),
+            (
+                r#","allow_internet_access":false,"network":{"denyOut":["8.8.8.8"]}"#,
+                Some(false),
+            ),
+        ] {
+            let body = format!(r#"{{"templateID":"base"{more}}}"#);
+            let ask = serde_json::from_str::<NewSandbox>(&body).unwrap().ask();
+            assert_eq!(
+                ask.ok().map(|ask| ask.spec.allow_internet),
+                expect,
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
     fn an_ask_has_the_words_of_the_house() {
         let body = r#"{"templateID":"base","timeout":60,"autoPause":true,"autoResume":{"enabled":true},
             "envVars":{"A":"b"},"metadata":{"k":"v"},"network":{"allowPublicTraffic":false}}"#;
@@ -527,7 +624,7 @@ mod tests {
             .ask()
             .unwrap();
         assert_eq!((ask.ttl_ms, ask.spec.on_expiry), (60_000, OnExpiry::Pause));
-        assert!(ask.spec.auto_resume && !ask.spec.allow_internet);
+        assert!(ask.spec.auto_resume && ask.spec.allow_internet);
         assert_eq!(
             (ask.spec.env["A"].as_str(), ask.metadata["k"].as_str()),
             ("b", "v")

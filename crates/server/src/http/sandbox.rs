@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use api::event::{EventList, EventListQuery};
+use api::exec::{ExecList, ExecListQuery};
 use api::job::WaitQuery;
 use api::sandbox::{
     SandboxConnect, SandboxCreate, SandboxList, SandboxListQuery, SandboxTimeout, SandboxView,
@@ -15,7 +16,7 @@ use http::header::{HeaderName, LOCATION};
 use service::{Ctx, SandboxFilter, SandboxPage, SandboxRow};
 
 use crate::App;
-use crate::convert::{from_wire, sandbox, to_wire};
+use crate::convert::{exec, from_wire, sandbox, to_wire};
 use crate::error::Error;
 use crate::extract::{Json, Key, Query, SandboxOf, User};
 
@@ -190,6 +191,35 @@ pub(crate) async fn connect(
     Ok(Answer(sandbox::view(row)))
 }
 
+/// Takes a sandbox away and makes it anew: what was asked of it is asked again, and nothing of what was
+/// written since is there. It has another id; the record of the old one stays.
+#[utoipa::path(post, path = routes::SANDBOX_RECREATE, tag = "sandboxes",
+    operation_id = "sandbox_recreate",
+    params(("id" = String, Path, description = "The sandbox"), WaitQuery,
+        ("Idempotency-Key" = Option<String>, Header,
+         description = "Makes the create safe to repeat: 8 to 255 of A-Z, a-z, 0-9, `_`, `-`")),
+    responses((status = 201, description = "The new sandbox, or the one that the key made before",
+               body = SandboxView),
+              (status = 404, description = "No such sandbox, or its snapshot is gone",
+               body = ErrorBody),
+              (status = 429, description = "There are too many", body = ErrorBody),
+              (status = 507, description = "The disk is full", body = ErrorBody)))]
+pub(crate) async fn recreate(
+    State(app): State<App>,
+    User(ctx): User,
+    SandboxOf(id): SandboxOf,
+    key: Key,
+    Query(query): Query<WaitQuery>,
+) -> Result<Created, Error> {
+    let wait = from_wire::wait(query.wait.as_deref())?;
+    let key = key.of(&id.as_str())?;
+    let row = app.service.sandbox_recreate(&ctx, &id, key).await?;
+    let row = wait_for(&app, &ctx, row, wait).await?;
+    let location = routes::fill(routes::SANDBOX, &[row.id.as_str()]);
+    let view = Answer(sandbox::view(row));
+    Ok((StatusCode::CREATED, [(LOCATION, location)], view))
+}
+
 /// What happened to a sandbox, oldest first.
 #[utoipa::path(get, path = routes::SANDBOX_EVENTS, tag = "sandboxes",
     operation_id = "sandbox_events",
@@ -206,6 +236,26 @@ pub(crate) async fn events(
     let after = query.after.unwrap_or(0);
     let events = app.service.sandbox_events(&ctx, &id, after, limit).await?;
     Ok(Answer(to_wire::event_list(events, limit)))
+}
+
+/// What was run in a sandbox, newest first: each command with who asked for it and how it ended. Of what a
+/// command wrote, only the length is kept.
+#[utoipa::path(get, path = routes::SANDBOX_JOBS, tag = "sandboxes", operation_id = "sandbox_jobs",
+    params(("id" = String, Path, description = "The sandbox"), ExecListQuery),
+    responses((status = 200, description = "A page", body = ExecList),
+              (status = 404, description = "No such sandbox", body = ErrorBody)))]
+pub(crate) async fn jobs(
+    State(app): State<App>,
+    User(ctx): User,
+    SandboxOf(id): SandboxOf,
+    Query(query): Query<ExecListQuery>,
+) -> Result<Answer<ExecList>, Error> {
+    let limit = from_wire::page_limit(query.limit)?;
+    let page = app
+        .service
+        .exec_list(&ctx, &id, query.before, limit)
+        .await?;
+    Ok(Answer(exec::list(&id, page)))
 }
 
 /// A page that a client can hold: when the sandboxes on it are unusually long, a shorter one.

@@ -15,7 +15,7 @@ enum For {
     Node,
 }
 
-const ROUTES: [(&str, &str, For); 41] = [
+const ROUTES: [(&str, &str, For); 56] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/metrics", For::User),
     ("GET", "/openapi.json", For::User),
@@ -36,8 +36,16 @@ const ROUTES: [(&str, &str, For); 41] = [
     ("DELETE", "/v1/sandboxes/{id}", For::User),
     ("POST", "/v1/sandboxes/{id}/connect", For::User),
     ("GET", "/v1/sandboxes/{id}/events", For::User),
+    ("GET", "/v1/sandboxes/{id}/guest/{*path}", For::User),
+    ("POST", "/v1/sandboxes/{id}/guest/{*path}", For::User),
+    ("POST", "/v1/sandboxes/{id}/fork", For::User),
     ("POST", "/v1/sandboxes/{id}/pause", For::User),
+    ("GET", "/v1/sandboxes/{id}/jobs", For::User),
+    ("GET", "/v1/sandboxes/{id}/ports/{port}", For::User),
+    ("GET", "/v1/sandboxes/{id}/reachability", For::User),
+    ("POST", "/v1/sandboxes/{id}/recreate", For::User),
     ("POST", "/v1/sandboxes/{id}/resume", For::User),
+    ("POST", "/v1/sandboxes/{id}/snapshots", For::User),
     ("POST", "/v1/sandboxes/{id}/timeout", For::User),
     ("GET", "/v1/secrets", For::User),
     ("POST", "/v1/secrets", For::User),
@@ -47,6 +55,10 @@ const ROUTES: [(&str, &str, For); 41] = [
     ("POST", "/v1/secrets/{name}/versions", For::User),
     ("POST", "/node/v1/jobs/{id}/secrets", For::Node),
     ("POST", "/node/v1/sandboxes/{id}/secrets", For::Node),
+    ("GET", "/v1/sandboxes/{id}/usage", For::User),
+    ("GET", "/v1/snapshots", For::User),
+    ("GET", "/v1/snapshots/{id}", For::User),
+    ("DELETE", "/v1/snapshots/{id}", For::User),
     ("GET", "/node/v1/blobs/{digest}", For::Node),
     ("POST", "/node/v1/heartbeat", For::Node),
     ("PUT", "/node/v1/jobs/{id}/artifacts", For::Node),
@@ -56,7 +68,10 @@ const ROUTES: [(&str, &str, For); 41] = [
     ("POST", "/node/v1/jobs/{id}/started", For::Node),
     ("POST", "/node/v1/poll", For::Node),
     ("POST", "/node/v1/register", For::Node),
+    ("POST", "/node/v1/sandboxes/{id}/execs", For::Node),
     ("POST", "/node/v1/sandboxes/{id}/report", For::Node),
+    ("POST", "/node/v1/snapshots/{id}/removed", For::Node),
+    ("POST", "/node/v1/usage", For::Node),
 ];
 
 fn documented() -> BTreeSet<(String, String)> {
@@ -76,6 +91,8 @@ fn filled(path: &str) -> String {
     path.replace("{id}", "job_0197747bb4007000800000000000dead")
         .replace("{artifact_id}", "art_0197747bb4007000800000000000dead")
         .replace("{digest}", &"ab".repeat(32))
+        .replace("{*path}", "metrics")
+        .replace("{port}", "8080")
 }
 
 #[test]

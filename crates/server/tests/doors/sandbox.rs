@@ -8,11 +8,12 @@ use api::client::JobCreateOptions;
 use api::event::EventListQuery;
 use api::job::{Enforced, EnforcedState};
 use api::node::{
-    NodeHeartbeat, NodePoll, ReportResult, SandboxRef, SandboxReport, SandboxSaid, SandboxWant,
-    SandboxWork,
+    NodeHeartbeat, NodePoll, NodeUsage, ReportResult, SandboxRef, SandboxReport, SandboxSaid,
+    SandboxUsed, SandboxWant, SandboxWork, UsageSample,
 };
 use api::sandbox::{
     SandboxConnect, SandboxCreate, SandboxListQuery, SandboxStateName, SandboxTimeout, SandboxView,
+    UsageQuery,
 };
 use insta::assert_snapshot;
 
@@ -20,9 +21,9 @@ use crate::life::register;
 use crate::world::{World, bare, steady_ids, with_body};
 
 const NO_SANDBOX: &str = "sbx_0197747bb4007000800000000000dead";
-const LONG: Option<Duration> = Some(Duration::from_secs(60));
+pub(crate) const LONG: Option<Duration> = Some(Duration::from_secs(60));
 
-fn asked() -> SandboxCreate {
+pub(crate) fn asked() -> SandboxCreate {
     SandboxCreate {
         name: Some("work".into()),
         metadata: [("user".to_owned(), "1".to_owned())].into(),
@@ -62,12 +63,13 @@ fn ready() -> SandboxSaid {
 }
 
 /// The node does what it is told, once.
-async fn obey(world: &World, want: SandboxWant) -> SandboxWork {
+pub(crate) async fn obey(world: &World, want: SandboxWant) -> SandboxWork {
     let work = work(world).await;
     assert_eq!(work.want, want);
     let what = match want {
         SandboxWant::Make | SandboxWant::Resume => ready(),
         SandboxWant::Pause => SandboxSaid::Paused,
+        SandboxWant::Snapshot => SandboxSaid::Saved { size_bytes: 7 },
         SandboxWant::Destroy => SandboxSaid::Destroyed,
     };
     let report = SandboxReport {
@@ -206,6 +208,7 @@ async fn a_heartbeat_says_what_to_do_how_long_to_live_and_what_is_stale() {
     let beat = NodeHeartbeat {
         incarnation: "first".into(),
         running: Vec::new(),
+        snapshots: Vec::new(),
         sandboxes: refs.to_vec(),
     };
     let answer = world.node.node_heartbeat(&beat).await.unwrap();
@@ -478,4 +481,42 @@ async fn a_stop_lets_nobody_wait_for_a_sandbox_until_the_end_of_their_time() {
     let (waited, ()) = tokio::join!(waiting, stop);
     assert_eq!(waited.unwrap().state, SandboxStateName::Requested);
     world.serving.take().unwrap().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_sandbox_used_is_answered_as_its_node_has_seen_it() {
+    let world = World::new().await;
+    register(&world).await;
+    let made = create(&world, &asked()).await;
+    obey(&world, SandboxWant::Make).await;
+    let sample = |age_ms, cpu_us, memory_bytes| UsageSample {
+        age_ms,
+        cpu_us,
+        memory_bytes,
+        cache_bytes: 1,
+        disk_bytes: 2,
+    };
+    let used = SandboxUsed {
+        sandbox_id: made.id.clone(),
+        samples: vec![sample(20_000, 0, 5), sample(10_000, 90_000_000, u64::MAX)],
+    };
+    let report = NodeUsage {
+        sandboxes: vec![used],
+    };
+    world.node.node_usage(&report).await.unwrap();
+    let query = UsageQuery {
+        from: Some(0),
+        to: Some(world.clock.now_ms() - 1),
+    };
+    let usage = world.user.sandbox_usage(&made.id, &query).await.unwrap();
+    // Nine processors, and more memory than there is, are cut to what it may have.
+    assert_snapshot!(serde_json::to_string_pretty(&usage).unwrap());
+    let bad = UsageQuery {
+        from: Some(2),
+        to: Some(1),
+    };
+    let refused = world.user.sandbox_usage(&made.id, &bad).await.unwrap_err();
+    assert_eq!(refused.code(), "invalid_argument");
+    let none = world.user.sandbox_usage(NO_SANDBOX, &query).await;
+    assert_eq!(none.unwrap_err().code(), "not_found");
 }

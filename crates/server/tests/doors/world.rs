@@ -89,7 +89,7 @@ pub(crate) fn steady_ids(text: &str) -> String {
     let mut seen: Vec<String> = Vec::new();
     let mut out = String::new();
     let mut rest = text;
-    while let Some((at, prefix)) = ["job_", "art_", "node_", "req_", "sbx_"]
+    while let Some((at, prefix)) = ["job_", "art_", "node_", "req_", "sbx_", "snp_"]
         .iter()
         .filter_map(|prefix| rest.find(prefix).map(|at| (at, *prefix)))
         .min()
@@ -144,6 +144,8 @@ impl World {
             Door::Tcp {
                 listener,
                 token: Token::new(TOKEN),
+                domain: None,
+                tls: None,
             },
         ];
         let (links, stop) = (Links::default(), CancellationToken::new());

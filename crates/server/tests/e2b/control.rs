@@ -29,7 +29,7 @@ async fn a_sandbox_lives_as_the_clients_expect() {
     assert_eq!(detail["metadata"], json!({"user": "ada"}));
     assert_eq!(detail["startedAt"], "2025-06-15T15:06:40Z");
     assert_eq!(detail["endAt"], "2025-06-15T15:07:40Z");
-    assert_eq!(detail["allowInternetAccess"], false);
+    assert_eq!(detail["allowInternetAccess"], true);
     assert_eq!(detail["lifecycle"]["onTimeout"], "kill");
 
     let line = format!("POST {one}/timeout");
@@ -85,6 +85,14 @@ async fn logs_are_what_happened_and_metrics_are_what_is_used_now_within_the_limi
         (&now["diskUsed"], &now["diskTotal"]),
         (&json!(7), &json!(9))
     );
+    // Of the past nothing is known here, and of now only if now was asked for.
+    let past = get(format!("/sandboxes/{id}/metrics?start=1&end=2")).await;
+    assert_eq!(past, json!([]));
+    let some = get(format!("/sandboxes/metrics?sandbox_ids={id},0000")).await;
+    assert_eq!(some["sandboxes"][&id]["memTotal"], memory);
+    assert_eq!(some["sandboxes"].as_object().unwrap().len(), 1);
+    let refused = world.control("GET /sandboxes/metrics", &Value::Null).await;
+    assert_eq!(refused.status, 400);
 }
 
 #[tokio::test]
@@ -236,7 +244,7 @@ async fn what_is_not_here_is_said_and_never_retried() {
         ("POST /v2/sandboxes", json!("text"), 400),
         ("POST /v3/templates", json!({"name": "x"}), 501),
         ("GET /volumes", Value::Null, 501),
-        ("GET /teams", Value::Null, 501),
+        ("GET /access-tokens", Value::Null, 501),
         ("PATCH /sandboxes", Value::Null, 501),
         ("GET /templates/aliases/x", Value::Null, 404),
         ("GET /templates/aliases/base", Value::Null, 200),
@@ -247,7 +255,7 @@ async fn what_is_not_here_is_said_and_never_retried() {
         (
             "POST /sandboxes/0197747bb4007000800000000000dead/snapshots",
             json!({}),
-            501,
+            404,
         ),
     ] {
         let reply = world.control(line, &body).await;
@@ -328,4 +336,58 @@ async fn only_who_has_the_key_gets_in_and_only_by_our_name() {
     // The key of this door does not open the others.
     let v1 = [("host", "localhost"), ("authorization", bearer.as_str())];
     assert_eq!(world.ask("GET /v1/jobs", &v1, "").await.status, 401);
+}
+
+#[tokio::test]
+async fn there_is_one_team_with_one_key_that_cannot_be_changed() {
+    let world = World::new().await;
+    let get = async |path: &str| world.control(&format!("GET {path}"), &Value::Null).await;
+    let teams = get("/teams").await.json();
+    assert_eq!(teams[0]["apiKey"], World::key());
+    let keys = get("/api-keys").await;
+    let shown = &World::key()[..8];
+    assert!(!String::from_utf8_lossy(&keys.body).contains(&World::key()[8..]));
+    let mask = &keys.json()[0]["mask"];
+    let prefix = format!(
+        "{}{}",
+        mask["prefix"].as_str().unwrap(),
+        mask["maskedValuePrefix"].as_str().unwrap()
+    );
+    assert_eq!((prefix.as_str(), &mask["valueLength"]), (shown, &json!(40)));
+    for line in ["POST /api-keys", "DELETE /api-keys/1", "PATCH /api-keys/1"] {
+        let refused = world.control(line, &json!({"name": "x"})).await;
+        assert_eq!(refused.status, 501, "{line}");
+        assert!(refused.message().contains("cofferdam env e2b"), "{line}");
+    }
+    let templates = get("/default-templates").await.json();
+    assert_eq!(templates[0]["templateID"], "base");
+}
+
+#[tokio::test]
+async fn logs_are_of_a_sandbox_that_is_there_or_was_and_in_either_direction() {
+    let world = World::new().await;
+    let id = world.sandbox(json!({})).await.id;
+    world
+        .control(&format!("DELETE /sandboxes/{id}"), &Value::Null)
+        .await;
+    let get = async |query: &str| {
+        let line = format!("GET /v2/sandboxes/{id}/logs?{query}");
+        world.control(&line, &Value::Null).await
+    };
+    let all = get("").await.json();
+    let all = all["logs"].as_array().unwrap();
+    // The end of its life is still being written; its beginning stands at the end of the other direction.
+    let back = get("direction=backward").await.json();
+    assert_eq!(back["logs"].as_array().unwrap().last(), all.first());
+    assert_eq!(get("limit=1").await.json()["logs"], json!([all[0]]));
+    assert_eq!(
+        get("search=requested").await.json()["logs"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(get("limit=1001").await.status, 400);
+    let none = "GET /v2/sandboxes/01977420dc007bc9adaaee37933d922c/logs";
+    assert_eq!(world.control(none, &Value::Null).await.status, 404);
 }

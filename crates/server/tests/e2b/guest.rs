@@ -91,6 +91,7 @@ async fn answer(guest: Arc<Guest>, mut request: Request<Incoming>) -> Response<F
             200,
             &json!({"cpu_used_pct": 1e300, "mem_used": u64::MAX, "disk_used": 7, "disk_total": 9}),
         ),
+        ("GET", "/ports") => json_reply(200, &json!({"ports": [3000, 8080]})),
         ("POST", "/files") => {
             let name = parameter(&query, "path");
             guest.files.lock().unwrap().insert(name.clone(), part(body));

@@ -8,5 +8,8 @@
 mod control;
 mod guest;
 mod proxy;
+mod rest;
 mod sdk;
+mod snapshots;
+mod tls;
 mod world;

@@ -243,3 +243,143 @@ async fn half_a_name_is_a_mistake() {
     assert_eq!(reply.status, 400);
     assert!(reply.message().contains("missing header"));
 }
+
+const PAGE: (&str, &str) = ("origin", "https://page.example");
+
+fn allowed(reply: &crate::world::Reply) -> Option<&str> {
+    let name = "access-control-allow-origin";
+    reply.headers.get(name).map(|value| value.to_str().unwrap())
+}
+
+#[tokio::test]
+async fn a_page_may_use_envd_with_the_token_and_read_nothing_without() {
+    let world = World::new().await;
+    let made = world.sandbox(json!({})).await;
+    let own = format!("49983-{}.localhost:7300", made.id);
+    let absent = "49983-0000.localhost:7300";
+    for host in [own.as_str(), absent, "localhost:7300"] {
+        let headers = [
+            ("host", host),
+            PAGE,
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", "e2b-sandbox-id"),
+        ];
+        let reply = world
+            .ask("OPTIONS /process.Process/List", &headers, "")
+            .await;
+        assert_eq!((reply.status.as_u16(), allowed(&reply)), (204, Some("*")));
+        assert!(
+            reply
+                .headers
+                .get("access-control-allow-credentials")
+                .is_none()
+        );
+        // The control plane is not for pages, and neither is a name of somebody else.
+        let reply = world.ask("OPTIONS /sandboxes", &headers, "").await;
+        assert_eq!(allowed(&reply), None, "{host}");
+        let headers = [("host", "evil.example"), headers[1], headers[2], headers[3]];
+        let reply = world
+            .ask("OPTIONS /process.Process/List", &headers, "")
+            .await;
+        assert_eq!((reply.status.as_u16(), allowed(&reply)), (403, None));
+    }
+    for (line, token, expect) in [
+        ("POST /process.Process/List", Some(&made.token), Some("*")),
+        ("POST /process.Process/List", None, None),
+        ("GET /health", Some(&made.token), Some("*")),
+        ("GET /health", None, None),
+    ] {
+        let mut headers = vec![("host", own.as_str()), PAGE];
+        headers.extend(token.map(|token| ("x-access-token", token.as_str())));
+        let reply = world.ask(line, &headers, "").await;
+        assert_eq!(allowed(&reply), expect, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_reaches_a_closed_port_with_its_token_and_an_open_one_as_its_program_likes() {
+    let world = World::new().await;
+    let open = world.sandbox(json!({})).await;
+    let closed = json!({"network": {"allowPublicTraffic": false}});
+    let closed = world.sandbox(closed).await;
+    let asks = ("access-control-request-method", "PUT");
+    let host_of = |made: &Known| host(OPEN_PORT, made);
+    let (open_host, closed_host) = (host_of(&open), host_of(&closed));
+    // The program inside hears the one and not the other.
+    let asked = [("host", &*open_host), PAGE, asks];
+    let reply = world.ask("OPTIONS /a", &asked, "").await;
+    assert_eq!(reply.json()["method"], "OPTIONS");
+    let asked = [("host", &*closed_host), PAGE, asks];
+    let reply = world.ask("OPTIONS /a", &asked, "").await;
+    assert_eq!((reply.status.as_u16(), allowed(&reply)), (204, Some("*")));
+
+    let token = closed.json["trafficAccessToken"].as_str().unwrap();
+    let shown = [
+        ("host", &*closed_host),
+        PAGE,
+        ("e2b-traffic-access-token", token),
+    ];
+    let reply = world.ask("PUT /a", &shown, "").await;
+    assert_eq!((reply.status.as_u16(), allowed(&reply)), (200, Some("*")));
+    let reply = world.ask("PUT /a", &shown[..2], "").await;
+    assert_eq!((reply.status.as_u16(), allowed(&reply)), (403, None));
+    let reply = world.ask("PUT /a", &[("host", &open_host), PAGE], "").await;
+    assert_eq!((reply.status.as_u16(), allowed(&reply)), (200, None));
+    // By header, to a program that was not asked whether pages may.
+    let port = OPEN_PORT.to_string();
+    let named = [
+        ("host", "localhost"),
+        ("e2b-sandbox-id", &open.id),
+        ("e2b-sandbox-port", &port),
+        PAGE,
+    ];
+    assert_eq!(world.ask("PUT /a", &named, "").await.status, 403);
+    assert_eq!(world.ask("PUT /a", &named[..3], "").await.status, 200);
+}
+
+#[tokio::test]
+async fn who_asks_is_told_whether_a_sandbox_answers_and_how_its_ports_are_reached() {
+    let world = World::new().await;
+    let closed = json!({"network": {"allowPublicTraffic": false}});
+    let made = world.sandbox(closed).await;
+    let get = async || {
+        let line = format!("GET /v1/sandboxes/sbx_{}/reachability", made.id);
+        let reply = world.ask_trusted(&line, &[("host", "localhost")]).await;
+        assert_eq!(reply.status, 200, "{}", reply.message());
+        reply.json()
+    };
+    let (id, port) = (&made.id, world.tcp.port());
+    let reach = get().await;
+    assert_eq!(
+        (&reach["state"], &reach["guest"]["answers"]),
+        (&json!("ready"), &json!(true))
+    );
+    assert!(reach["guest"]["after_us"].as_u64().unwrap() < 5_000_000);
+    let url = |inside: u16| format!("http://{inside}-{id}.localhost:{port}");
+    let ports = json!([{"port": 3000, "url": url(3000)}, {"port": 8080, "url": url(8080)}]);
+    assert_eq!(
+        (&reach["ports"], &reach["envd_url"]),
+        (&ports, &json!(url(49983)))
+    );
+    assert_eq!(reach["needs_traffic_token"], true);
+    // The way by headers leads there.
+    let by = &reach["by_header"];
+    assert_eq!(by["url"], format!("http://127.0.0.1:{port}"));
+    let headers = [
+        ("host", "127.0.0.1"),
+        (
+            by["sandbox_header"].as_str().unwrap(),
+            by["sandbox_value"].as_str().unwrap(),
+        ),
+        (by["port_header"].as_str().unwrap(), "49983"),
+    ];
+    assert_eq!(world.ask("GET /health", &headers, "").await.status, 204);
+    let pause = format!("POST /sandboxes/{id}/pause");
+    assert_eq!(world.control(&pause, &json!({})).await.status, 204);
+    let reach = get().await;
+    assert_eq!(
+        (&reach["state"], &reach["guest"]),
+        (&json!("paused"), &json!({"answers": false}))
+    );
+    assert_eq!(reach["ports"], json!([]));
+}

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use model::id::NodeId;
 use model::points::Points;
 use serde_json::{Value, json};
-use server::{Door, Links, Peer};
+use server::{Domain, Door, Links, Peer, Tls};
 use service::{Blobs, Clock, Service};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,7 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::guest::{self, Guest};
 
-const TOKEN: &str = "a-token-for-tests";
+pub(crate) const TOKEN: &str = "a-token-for-tests";
 /// When everything happens: 2025-06-15, 15:06:40 UTC.
 const NOW_MS: u64 = 1_750_000_000_000;
 
@@ -61,6 +61,11 @@ pub(crate) struct Known {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::at(None, None).await
+    }
+
+    /// One that is found by names of a domain, maybe through TLS.
+    pub(crate) async fn at(domain: Option<Domain>, tls: Option<Tls>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cofferdam.db");
         let store = store::Store::open_sqlite(&path, Points::none()).unwrap();
@@ -86,7 +91,12 @@ impl World {
                 incoming: nodes,
                 peer: Peer::Node(node_id.clone()),
             },
-            Door::Tcp { listener, token },
+            Door::Tcp {
+                listener,
+                token,
+                domain,
+                tls,
+            },
         ];
         let (links, stop) = (Links::default(), CancellationToken::new());
         let (link, linked) = mpsc::channel(64);
@@ -125,6 +135,16 @@ impl World {
     ) -> Reply {
         let stream = TcpStream::connect(self.tcp).await.unwrap();
         exchange(stream, request(line, headers, body.into())).await
+    }
+
+    /// Asks over this connection.
+    pub(crate) async fn ask_over(
+        io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        line: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Reply {
+        exchange(io, request(line, headers, body.into())).await
     }
 
     /// Asks over a connection that says itself who is there.
@@ -209,6 +229,9 @@ async fn obey(node: Client) {
         wait_ms: 10_000,
     };
     while let Ok(answer) = node.node_poll(&poll).await {
+        for id in answer.remove_snapshots {
+            drop(node.node_snapshot_removed(&id).await);
+        }
         for order in answer.sandboxes {
             let what = match order.want {
                 SandboxWant::Make | SandboxWant::Resume => SandboxSaid::Ready {
@@ -216,6 +239,7 @@ async fn obey(node: Client) {
                     enforcement: Vec::new(),
                 },
                 SandboxWant::Pause => SandboxSaid::Paused,
+                SandboxWant::Snapshot => SandboxSaid::Saved { size_bytes: 7 },
                 SandboxWant::Destroy => SandboxSaid::Destroyed,
             };
             let report = SandboxReport {

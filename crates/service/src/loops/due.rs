@@ -4,7 +4,8 @@ use super::BATCH;
 use crate::error::Fail;
 use crate::sandbox::can_be_paused;
 use crate::sandbox::change::{Note, apply};
-use crate::{Ctx, Error, Service, locked};
+use crate::snapshot::change::{abandoned, settle};
+use crate::{Ctx, Error, Service, locked, snapshot};
 use model::id::SandboxId;
 use model::limits;
 use model::sandbox::{SandboxEvent, SandboxState};
@@ -53,7 +54,19 @@ async fn due_one(
             let row = sandbox::get(tx, None, &id)?;
             let row = row.filter(|row| row.due_at_ms.is_some_and(|due| due <= now));
             match row.and_then(|row| Some((verdict(&row, now, since)?, row))) {
-                Some(((event, why), row)) => apply(tx, &row, &event, note.clone().because(why)),
+                Some(((event, why), row)) => {
+                    let next = apply(tx, &row, &event, note.clone().because(why))?;
+                    if let (
+                        SandboxState::Snapshotting { snapshot, .. },
+                        SandboxEvent::SnapshotDone,
+                    ) = (&row.state, &event)
+                    {
+                        // What its node has of it, or will have, is nobody's then and is taken away.
+                        let note = snapshot::change::note_of(&Ctx::internal("due"), now);
+                        settle(tx, snapshot, &abandoned(why), &note)?;
+                    }
+                    Ok(next)
+                }
                 None => Ok::<_, Fail>(None),
             }
         })
@@ -87,7 +100,11 @@ fn verdict(row: &SandboxRow, now: u64, since: u64) -> Option<(SandboxEvent, &'st
         SandboxState::Provisioning if watched => fail("its node did not make it in time"),
         SandboxState::Pausing if watched => fail("its node did not pause it in time"),
         SandboxState::Resuming if watched => fail("its node did not resume it in time"),
-        SandboxState::Snapshotting { .. } if watched => fail("its node did not copy it in time"),
+        // The sandbox itself is as good as it was.
+        SandboxState::Snapshotting { .. } if watched => {
+            let event = SandboxEvent::SnapshotDone;
+            Some((event, "its node did not copy it in time"))
+        }
         SandboxState::Provisioning
         | SandboxState::Pausing
         | SandboxState::Resuming

@@ -16,7 +16,7 @@ use model::id::{NodeId, TenantId};
 use model::limits;
 use model::node::Scheduling;
 use std::sync::atomic::Ordering;
-use store::{idempotency, job, node, prune, queue, sandbox};
+use store::{idempotency, job, node, prune, queue, sandbox, usage};
 
 /// Jobs that go in one transaction: with the most output each, that is 64 MB, and others wait for it.
 const JOBS_AT_ONCE: u32 = 32;
@@ -24,6 +24,8 @@ const JOBS_AT_ONCE: u32 = 32;
 const TIMES: u32 = 32;
 /// Tenants that are read at one time.
 const TENANTS: u32 = 100;
+/// Rows of usage that go in one pass: a thousand sandboxes write a hundred in a minute.
+const USAGE_ROWS: u32 = 1000;
 /// Of the 256 parts of the blobs, those that one pass looks through.
 const PARTS: u32 = 8;
 
@@ -34,6 +36,10 @@ pub struct Pruned {
     pub jobs: u64,
     /// Sandboxes that were over, with their events.
     pub sandboxes: u64,
+    /// Rows of what sandboxes used.
+    pub usage: u64,
+    /// Snapshots that were gone, with their events.
+    pub snapshots: u64,
     /// Keys that are forgotten.
     pub keys: u64,
     /// Uploads that are forgotten.
@@ -56,6 +62,10 @@ pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
     let now = service.now_ms();
     let (jobs, more_jobs) = prune_jobs(service, now).await?;
     let (sandboxes, more_sandboxes) = prune_sandboxes(service, now).await?;
+    let usage_before = now.saturating_sub(limits::RETAIN_USAGE_MS);
+    let usage = service.unit(move |tx| Ok(usage::prune(tx, usage_before, USAGE_ROWS)?));
+    let usage = usage.await?;
+    let snapshots = super::snapshots::prune_snapshots(service, now).await?;
     let keys_before = now.saturating_sub(limits::IDEMPOTENCY_MS);
     let keys = service.unit(move |tx| Ok(idempotency::prune(tx, keys_before)?));
     let keys = keys.await?;
@@ -71,12 +81,18 @@ pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
     Ok(Pruned {
         jobs,
         sandboxes,
+        usage,
+        snapshots,
         keys,
         uploads,
         nodes,
         events,
         blobs,
-        more: more_jobs || more_sandboxes || more_blobs,
+        more: more_jobs
+            || more_sandboxes
+            || snapshots == u64::from(BATCH)
+            || more_blobs
+            || usage == u64::from(USAGE_ROWS),
     })
 }
 

@@ -2,7 +2,8 @@
 
 use crate::change::cut;
 use crate::error::Fail;
-use crate::{Ctx, Error, Service};
+use crate::snapshot::change::{abandoned, settle};
+use crate::{Ctx, Error, Service, snapshot};
 use model::enforcement::Enforced;
 use model::id::{NodeId, PrincipalId};
 use model::limits;
@@ -54,7 +55,7 @@ pub(crate) fn decide(
         return Ok(None);
     };
     let ttl_ms = note.ttl_ms.unwrap_or(row.ttl_ms);
-    let expires_at_ms = (state == SandboxState::Ready).then(|| note.at_ms.saturating_add(ttl_ms));
+    let expires_at_ms = expires(row, &state, note.at_ms.saturating_add(ttl_ms));
     // Each order has an epoch that no report has carried yet.
     let epoch = row.epoch + u64::from(state.want().is_some());
     let why = if let SandboxState::Failed { why } = &state {
@@ -67,7 +68,7 @@ pub(crate) fn decide(
         kind: kind(&state),
         data: data(node, epoch, expires_at_ms, why.as_deref()),
         reason: why.filter(|_| state.is_over() || state == SandboxState::Destroying),
-        due_at_ms: due(&state, note.at_ms, expires_at_ms),
+        due_at_ms: due(row, &state, note.at_ms, expires_at_ms),
         principal: note.principal,
         at_ms: note.at_ms,
         epoch,
@@ -80,16 +81,42 @@ pub(crate) fn decide(
     }))
 }
 
+/// When its time is over: counted from when it is ready, and a copy in between changes nothing.
+fn expires(row: &SandboxRow, next: &SandboxState, at_ms: u64) -> Option<u64> {
+    let was_copied = matches!(row.state, SandboxState::Snapshotting { .. });
+    match next {
+        SandboxState::Ready if was_copied => row.expires_at_ms,
+        SandboxState::Ready => Some(at_ms),
+        SandboxState::Snapshotting { paused: false, .. } => row.expires_at_ms,
+        SandboxState::Requested
+        | SandboxState::Provisioning
+        | SandboxState::Pausing
+        | SandboxState::Paused
+        | SandboxState::Resuming
+        | SandboxState::Snapshotting { paused: true, .. }
+        | SandboxState::Destroying
+        | SandboxState::Destroyed
+        | SandboxState::Failed { .. } => None,
+    }
+}
+
 /// When a sandbox that has come into this state has to be looked at if nothing happens before. One that
 /// is being destroyed ends with its node at the latest.
-fn due(state: &SandboxState, at_ms: u64, expires_at_ms: Option<u64>) -> Option<u64> {
+fn due(
+    row: &SandboxRow,
+    state: &SandboxState,
+    at_ms: u64,
+    expires_at_ms: Option<u64>,
+) -> Option<u64> {
+    let was_copied = matches!(row.state, SandboxState::Snapshotting { .. });
+    let paused_at = row.paused_at_ms.filter(|_| was_copied).unwrap_or(at_ms);
     match state {
         SandboxState::Ready => expires_at_ms,
         SandboxState::Provisioning
         | SandboxState::Pausing
         | SandboxState::Resuming
         | SandboxState::Snapshotting { .. } => Some(at_ms.saturating_add(limits::SANDBOX_ORDER_MS)),
-        SandboxState::Paused => Some(at_ms.saturating_add(limits::SANDBOX_PAUSED_MS)),
+        SandboxState::Paused => Some(paused_at.saturating_add(limits::SANDBOX_PAUSED_MS)),
         SandboxState::Requested
         | SandboxState::Destroying
         | SandboxState::Destroyed
@@ -139,10 +166,25 @@ pub(crate) fn apply(
     event: &SandboxEvent,
     note: Note,
 ) -> Result<Option<SandboxRow>, Fail> {
-    match decide(row, event, note)? {
-        Some(change) => Ok(Some(store::sandbox::move_to(tx, row, &change)?)),
-        None => Ok(None),
+    let (principal, at_ms) = (note.principal.clone(), note.at_ms);
+    let Some(change) = decide(row, event, note)? else {
+        return Ok(None);
+    };
+    let next = store::sandbox::move_to(tx, row, &change)?;
+    if let SandboxState::Snapshotting { snapshot, .. } = &row.state
+        && *event != SandboxEvent::SnapshotDone
+    {
+        // Whatever ended the sandbox, or gave the order up, nobody will say any more that the copy is there.
+        let why = abandoned(&format!("the sandbox is {}", next.state.name()));
+        let bytes = None;
+        let note = snapshot::change::Note {
+            principal,
+            at_ms,
+            bytes,
+        };
+        settle(tx, snapshot, &why, &note)?;
     }
+    Ok(Some(next))
 }
 
 /// Gives a sandbox another time to live: from now on if it is ready, from when it will be if it is not.
@@ -152,7 +194,8 @@ pub(crate) fn extend(
     ttl_ms: u64,
     note: Note,
 ) -> Result<SandboxRow, Fail> {
-    let runs = row.state == SandboxState::Ready;
+    let is_copied = matches!(row.state, SandboxState::Snapshotting { paused: false, .. });
+    let runs = row.state == SandboxState::Ready || is_copied;
     let expires_at_ms = runs.then(|| note.at_ms.saturating_add(ttl_ms));
     let data = serde_json::json!({"ttl_ms": ttl_ms, "expires_at_ms": expires_at_ms});
     let change = SandboxChange {
@@ -165,7 +208,7 @@ pub(crate) fn extend(
         node: None,
         ttl_ms,
         expires_at_ms,
-        due_at_ms: expires_at_ms.or(row.due_at_ms),
+        due_at_ms: expires_at_ms.filter(|_| !is_copied).or(row.due_at_ms),
         driver: None,
         enforcement: None,
         reason: None,

@@ -4,12 +4,14 @@ use super::change::{Note, apply};
 use super::work::Untold;
 use crate::create::{Idempotency, gets_work, key_of, made_before};
 use crate::error::Fail;
+use crate::snapshot::SnapshotRef;
+use crate::snapshot::begin::{hold, spec_from};
 use crate::wake::{For, Parked};
 use crate::{Ctx, Error, Service, locked, random};
 use model::id::{NodeId, SandboxId};
 use model::limits;
 use model::node::Scheduling;
-use model::sandbox::SandboxEvent;
+use model::sandbox::{SandboxEvent, SandboxState};
 use model::sandbox_spec::{AccessToken, SandboxSpec, cut_ttl};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -22,6 +24,8 @@ use store::{Tx, sandbox};
 pub struct SandboxAsk {
     /// What it is to be.
     pub spec: SandboxSpec,
+    /// The snapshot that it is to begin with. What the spec does not say is then as it was there.
+    pub from: Option<SnapshotRef>,
     /// Labels to find it by.
     pub metadata: BTreeMap<String, String>,
     /// How long it is to live, counted from when it is ready; cut to the longest.
@@ -32,6 +36,8 @@ pub struct SandboxAsk {
 #[derive(Clone)]
 struct Plan {
     new: NewSandbox,
+    /// The sandbox whose place it takes.
+    replaces: Option<SandboxId>,
     key: Option<(KeyOwner, Remembered)>,
     disk_is_full: bool,
     count: bool,
@@ -61,6 +67,21 @@ impl Service {
         idempotency: Option<Idempotency>,
     ) -> Result<SandboxRow, Error> {
         ctx.only_user()?;
+        if let Some(from) = ask.from.take() {
+            let from = self.snapshot_find(ctx, &from).await?;
+            ask.spec = spec_from(ask.spec, &from)?;
+        }
+        self.sandbox_make(ctx, ask, idempotency, None).await
+    }
+
+    /// The same, when everything is said; perhaps in the place of another.
+    pub(super) async fn sandbox_make(
+        &self,
+        ctx: &Ctx,
+        mut ask: SandboxAsk,
+        idempotency: Option<Idempotency>,
+        replaces: Option<SandboxId>,
+    ) -> Result<SandboxRow, Error> {
         ask.spec.validate(&ask.metadata).map_err(Error::Invalid)?;
         if ask.ttl_ms == 0 {
             return Err(Error::invalid("timeout_ms", "limit_zero", "must not be 0"));
@@ -71,7 +92,14 @@ impl Service {
         let parked = self
             .wake()
             .take_parked(For::Sandboxes, ask.spec.node.as_ref());
-        let plan = self.sandbox_plan(ctx, ask, idempotency, parked.as_ref())?;
+        let mut plan = self.sandbox_plan(ctx, ask, parked.as_ref())?;
+        let operation = match &replaces {
+            Some(_) => "sandbox.recreate",
+            None => "sandbox.create",
+        };
+        let id = plan.new.id.as_str();
+        plan.key = idempotency.map(|asked| key_of(ctx, operation, asked, id));
+        plan.replaces = replaces;
         let tenant = ctx.tenant.clone();
         // Whoever asks may go away at any line: what is committed by then is found by the next look of the
         // node's poll, because the row says whose it is.
@@ -97,13 +125,13 @@ impl Service {
         &self,
         ctx: &Ctx,
         ask: SandboxAsk,
-        idempotency: Option<Idempotency>,
         parked: Option<&Parked>,
     ) -> Result<Plan, Error> {
         let at_ms = self.now_ms();
         let id = SandboxId::from_parts(at_ms, random()?);
         Ok(Plan {
-            key: idempotency.map(|asked| key_of(ctx, "sandbox.create", asked, id.as_str())),
+            replaces: None,
+            key: None,
             disk_is_full: self.is_full_with(0),
             count: !locked(&self.inner.sandbox_room).take(&ctx.tenant),
             node: parked.map(|poll| poll.node.clone()),
@@ -148,6 +176,11 @@ fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
         return Err(Error::DiskFull.into());
     }
     check_pin(tx, plan)?;
+    let held = match &plan.replaces {
+        Some(old) => replace(tx, plan, old)?,
+        None => false,
+    };
+    hold(tx, &plan.new.tenant, &plan.new.spec, held)?;
     let counted = count(tx, plan)?;
     let node = match &plan.node {
         Some(node) if may_place(tx, node, plan.new.at_ms)? => Some(node),
@@ -162,6 +195,18 @@ fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
         idempotency::put(tx, owner, asked, plan.new.at_ms)?;
     }
     Ok(Made::New(Box::new(row), counted))
+}
+
+/// Takes away the sandbox whose place another takes. Says whether it stood on its snapshot until this
+/// transaction, which then finds the bytes there.
+fn replace(tx: &mut Tx<'_>, plan: &Plan, old: &SandboxId) -> Result<bool, Fail> {
+    let old = sandbox::get(tx, Some(&plan.new.tenant), old)?;
+    let old = old.ok_or(Fail::Ours(Error::NotFound))?;
+    let stood = !old.state.is_over() && old.state != SandboxState::Destroying;
+    if !old.state.is_over() {
+        super::take_away(tx, old, plan.note.clone().because("it is made anew"))?;
+    }
+    Ok(stood)
 }
 
 /// Whoever waited longer goes first, and a node has no more than it can tell in a heartbeat.

@@ -5,10 +5,12 @@ use super::change::{Note, apply};
 use crate::change::cut;
 use crate::error::Fail;
 use crate::report::{Report, check_clauses};
-use crate::{Ctx, Error, Service};
+use crate::snapshot::change::{abandoned, settle};
+use crate::{Ctx, Error, Service, snapshot};
 use model::enforcement::Enforced;
 use model::id::{NodeId, SandboxId};
 use model::sandbox::{SandboxEvent, SandboxState};
+use model::snapshot::SnapshotEvent;
 use store::sandbox::SandboxRow;
 use store::{Tx, sandbox};
 
@@ -26,6 +28,16 @@ pub enum SandboxSaid {
     },
     /// It is kept, and nothing in it runs.
     Paused,
+    /// It was copied, and is what it was before.
+    Saved {
+        /// Of the copy.
+        bytes: u64,
+    },
+    /// It could not be copied, and is what it was before.
+    NotSaved {
+        /// Why.
+        why: String,
+    },
     /// Nothing is left of it, as was ordered.
     Destroyed,
     /// It could not be made, or has ended by itself.
@@ -54,7 +66,9 @@ impl Service {
         said: SandboxSaid,
     ) -> Result<Report, Error> {
         let node = ctx.only_node()?.clone();
-        let (event, note) = read(said, Note::new(ctx, self.now_ms()))?;
+        let note = Note::new(ctx, self.now_ms());
+        let copy = copy_of(&said, &note);
+        let (event, note) = read(said, note)?;
         let id = id.clone();
         let moved = self
             .unit(move |tx| {
@@ -68,10 +82,17 @@ impl Service {
                     return Ok(Told::Before);
                 }
                 check_in_life(&row)?;
-                match apply(tx, &row, event, note.clone())? {
-                    Some(row) => Ok(Told::Moved(Box::new(row))),
-                    None => Ok(Told::Before),
+                let Some(next) = apply(tx, &row, event, note.clone())? else {
+                    return Ok(Told::Before);
+                };
+                // After the sandbox, as for everybody who changes both: two that begin at different ends
+                // would wait for each other.
+                if let (SandboxState::Snapshotting { snapshot, .. }, Some((event, note))) =
+                    (&row.state, &copy)
+                {
+                    settle(tx, snapshot, event, note)?;
                 }
+                Ok(Told::Moved(Box::new(next)))
             })
             .await?;
         match moved {
@@ -83,6 +104,25 @@ impl Service {
             }
         }
     }
+}
+
+/// What a report means for the copy, if it is about one.
+fn copy_of(said: &SandboxSaid, note: &Note) -> Option<(SnapshotEvent, snapshot::change::Note)> {
+    let (event, bytes) = match said {
+        SandboxSaid::Saved { bytes } => (SnapshotEvent::Saved, Some(*bytes)),
+        SandboxSaid::NotSaved { why } => (abandoned(why), None),
+        SandboxSaid::Provisioning
+        | SandboxSaid::Ready { .. }
+        | SandboxSaid::Paused
+        | SandboxSaid::Destroyed
+        | SandboxSaid::Failed { .. } => return None,
+    };
+    let note = snapshot::change::Note {
+        principal: note.principal.clone(),
+        at_ms: note.at_ms,
+        bytes,
+    };
+    Some((event, note))
 }
 
 /// What became of a report.
@@ -111,6 +151,9 @@ fn read(said: SandboxSaid, note: Note) -> Result<(Option<SandboxEvent>, Note), E
             (Some(SandboxEvent::Ready), note)
         }
         SandboxSaid::Paused => (Some(SandboxEvent::Paused), note),
+        SandboxSaid::Saved { .. } | SandboxSaid::NotSaved { .. } => {
+            (Some(SandboxEvent::SnapshotDone), note)
+        }
         SandboxSaid::Destroyed => (Some(SandboxEvent::Destroyed), note),
         SandboxSaid::Failed { why } => {
             let why = cut(&why);
@@ -154,6 +197,10 @@ fn is_repeated(state: &SandboxState, event: &SandboxEvent) -> bool {
         (state, event),
         (SandboxState::Ready, SandboxEvent::Ready)
             | (SandboxState::Paused, SandboxEvent::Paused)
+            | (
+                SandboxState::Ready | SandboxState::Paused,
+                SandboxEvent::SnapshotDone
+            )
             | (SandboxState::Destroyed, SandboxEvent::Destroyed)
             | (SandboxState::Failed { .. }, SandboxEvent::Fail { .. })
     )

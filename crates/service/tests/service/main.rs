@@ -6,6 +6,7 @@
 
 mod capacity;
 mod deaths;
+mod execs;
 mod files;
 mod life;
 mod loops;
@@ -16,6 +17,7 @@ mod report;
 mod sandbox_nodes;
 mod sandboxes;
 mod secrets;
+mod snapshots;
 
 use model::enforcement::StreamReport;
 use model::id::{JobId, NodeId, TenantId};

@@ -6,7 +6,7 @@ use model::enforcement::{Enforced, Held};
 use model::sandbox::{SandboxState, Want};
 use model::sandbox_spec::OnExpiry;
 use service::loops::{due_pass, prune_pass};
-use service::{SandboxRef, SandboxSaid};
+use service::{SandboxRef, SandboxSaid, SandboxSeen, UsagePoint};
 use std::collections::HashSet;
 
 #[tokio::test]
@@ -379,4 +379,53 @@ async fn a_sandbox_whose_node_cannot_pause_is_not_asked_to_and_ends_instead_when
     assert_eq!(due_pass(&world.service).await.unwrap().expired, 1);
     let row = world.sandbox(&row.id).await;
     assert_eq!(row.state, SandboxState::Destroying);
+}
+
+#[tokio::test]
+async fn what_a_sandbox_used_is_known_for_a_day_and_to_its_owner() {
+    let world = World::new();
+    let row = world.ready(ask()).await;
+    let (service, ctx) = (&world.service, user());
+    let aged = |age_ms: u64, cpu_us: u64| UsagePoint {
+        at_ms: age_ms,
+        cpu_us,
+        ..UsagePoint::default()
+    };
+    let seen = |points| SandboxSeen {
+        id: row.id.clone(),
+        points,
+    };
+    let now = world.clock.now_ms();
+    let points = vec![
+        aged(limits::USAGE_AGE_MAX_MS + 1, 1),
+        aged(20_000, 0),
+        aged(10_000, 5_000_000),
+    ];
+    for who in [node(1), node(2)] {
+        let told = service.sandbox_usage_report(&who, vec![seen(points.clone())]);
+        told.await.unwrap();
+    }
+    let times = async || {
+        let fresh = Some(aged(now, 6_000_000));
+        let spans = service.sandbox_usage(&ctx, &row.id, (now - 30_000, u64::MAX), fresh);
+        let spans = spans.await.unwrap();
+        let short = spans.iter().map(|span| (span.end.at_ms, span.cpu_millis));
+        short.collect::<Vec<_>>()
+    };
+    let all = [
+        (now - 20_000, None),
+        (now - 10_000, Some(500)),
+        (now, Some(100)),
+    ];
+    assert_eq!(times().await, all);
+    let too_much = vec![seen(vec![aged(0, 0); limits::USAGE_POINTS_MAX + 1])];
+    let refused = service.sandbox_usage_report(&node(1), too_much).await;
+    assert_eq!(refused.unwrap_err().code(), "too_many");
+    let nobody = service.sandbox_usage_report(&ctx, Vec::new()).await;
+    assert_eq!(nobody.unwrap_err().code(), "forbidden");
+    let nosy = service.sandbox_usage(&node(1), &row.id, (0, 1), None).await;
+    assert_eq!(nosy.unwrap_err().code(), "forbidden");
+    world.clock.advance(limits::RETAIN_USAGE_MS + 600_000);
+    assert_eq!(prune_pass(&world.service).await.unwrap().usage, 1);
+    assert_eq!(times().await, [(now, None)]);
 }

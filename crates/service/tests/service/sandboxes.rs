@@ -31,7 +31,9 @@ pub(crate) fn ask() -> SandboxAsk {
             queue_timeout_ms: 30_000,
             node: None,
             secrets: Vec::new(),
+            layers: Vec::new(),
         },
+        from: None,
         metadata: BTreeMap::new(),
         ttl_ms: TTL,
     }
@@ -194,6 +196,7 @@ async fn whoever_creates_is_woken_by_the_nodes_word_and_the_poll_by_every_order(
             let polled = service.node_poll(&ctx, "a", FREE, LONG).await.unwrap();
             for work in polled.sandboxes {
                 let said = match work.want {
+                    Want::Snapshot => SandboxSaid::Saved { bytes: 0 },
                     Want::Make | Want::Resume => said_ready(),
                     Want::Pause => SandboxSaid::Paused,
                     Want::Destroy => SandboxSaid::Destroyed,

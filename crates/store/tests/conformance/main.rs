@@ -10,6 +10,7 @@
 mod breaks;
 mod cluster;
 mod db;
+mod execs;
 mod files;
 mod full;
 mod group;
@@ -27,6 +28,7 @@ mod random;
 mod sandboxes;
 mod schema;
 mod secrets;
+mod snapshots;
 mod units;
 
 /// Makes a test on SQLite of every case, and the list of all cases for PostgreSQL.
@@ -115,6 +117,11 @@ conformance! {
         what_waits_for_a_node_alone_is_found_when_that_is_silent_or_gone
         events_of_nodes_go_when_they_are_old_and_versions_go_on
     }
+    snapshots {
+        every_change_of_a_snapshot_is_written_with_its_event
+        a_name_means_the_newest_ready_snapshot_and_lists_show_what_is_asked_for
+        a_snapshot_may_go_when_nothing_stands_on_it
+    }
     units {
         a_unit_that_fails_leaves_nothing_and_takes_nobody_with_it
         a_unit_that_panics_leaves_nothing_and_the_store_works_on
@@ -141,6 +148,12 @@ conformance! {
         sandboxes_are_due_at_their_time_and_not_before
         sandboxes_of_a_silent_or_forgotten_node_are_found
         sandboxes_that_are_over_go_with_their_events
+        what_a_sandbox_used_is_kept_for_a_time_and_only_as_its_node_says
+    }
+    execs {
+        a_command_is_written_once_and_ended_once
+        what_was_run_is_listed_newest_first_page_by_page
+        old_commands_of_a_sandbox_go_with_their_events_and_those_of_others_stay
     }
     random {
         any_sequence_of_moves_keeps_row_events_and_queue_in_step

@@ -8,9 +8,10 @@ use model::node::{Connectivity, NodeState, Scheduling};
 use model::sandbox::{SandboxEvent, SandboxState, Step};
 use model::sandbox_spec::{AccessToken, OnExpiry, SandboxSpec};
 use model::spec::AskedLimits;
+use model::usage::UsagePoint;
 use store::node::NodeRow;
 use store::sandbox::{self, NewSandbox, SandboxChange, SandboxFilter, SandboxRow};
-use store::{StoreError, event};
+use store::{StoreError, event, usage};
 
 use crate::db::{Db, race};
 use crate::make::{node, principal, tenant};
@@ -21,7 +22,7 @@ fn sandbox_id(number: u64) -> SandboxId {
     SandboxId::from_parts(0, bytes)
 }
 
-fn spec() -> SandboxSpec {
+pub(crate) fn spec() -> SandboxSpec {
     SandboxSpec {
         profile: "default".to_owned(),
         name: Some("ö \"quoted\"".to_owned()),
@@ -35,6 +36,7 @@ fn spec() -> SandboxSpec {
         queue_timeout_ms: 1000,
         node: None,
         secrets: Vec::new(),
+        layers: Vec::new(),
     }
 }
 
@@ -63,7 +65,7 @@ fn get(db: &Db, id: &SandboxId) -> Option<SandboxRow> {
 }
 
 /// What an event makes of a sandbox, with node 1 where one is needed.
-fn change(row: &SandboxRow, event: &SandboxEvent, at_ms: u64) -> SandboxChange {
+pub(crate) fn change(row: &SandboxRow, event: &SandboxEvent, at_ms: u64) -> SandboxChange {
     let Ok(Step::Moved(state)) = row.state.step(event) else {
         panic!("{event:?} in {:?}", row.state)
     };
@@ -447,4 +449,43 @@ pub(crate) fn sandboxes_that_are_over_go_with_their_events(db: &Db) {
     assert_eq!(db.count(events, &[]), 3);
     let tenants = db.read(|tx| sandbox::tenants(tx, None, 9));
     assert_eq!(tenants, [tenant("a")]);
+}
+
+pub(crate) fn what_a_sandbox_used_is_kept_for_a_time_and_only_as_its_node_says(db: &Db) {
+    let (live, over) = (ready(db, 1), failed(db, 2, 3));
+    let point = |at_ms: u64| UsagePoint {
+        at_ms,
+        cpu_us: at_ms * 2,
+        memory_bytes: u64::MAX,
+        cache_bytes: 0,
+        disk_bytes: 7,
+    };
+    let add = |row: &SandboxRow, from: u64, times: &[u64]| {
+        let (id, points) = (row.id.clone(), times.iter().map(|at| point(*at)));
+        let points: Vec<_> = points.collect();
+        db.write(move |tx| usage::append(tx, &node(from), &id, &points))
+            .unwrap();
+    };
+    let times = |row: &SandboxRow, from: u64, to: u64| {
+        let id = row.id.clone();
+        let points = db.read(move |tx| usage::list(tx, &id, from, to));
+        assert!(points.iter().all(|found| *found == point(found.at_ms)));
+        points.iter().map(|point| point.at_ms).collect::<Vec<_>>()
+    };
+    add(&live, 1, &[1_000, 599_999, 600_000]);
+    add(&live, 1, &[2_000, 610_000]);
+    add(&live, 2, &[3_000]);
+    add(&over, 1, &[1_000]);
+    let all = [1_000, 599_999, 2_000, 600_000, 610_000];
+    assert_eq!(times(&live, 0, u64::MAX), all);
+    assert_eq!(times(&live, 2_000, 600_000), [599_999, 2_000, 600_000]);
+    assert!(times(&over, 0, u64::MAX).is_empty());
+    // However much a node says, a row ends.
+    for _ in 0..40 {
+        add(&live, 1, &[5_000; 32]);
+    }
+    assert!(times(&live, 0, 599_999).len() < 1000);
+    let pruned = |before| db.write(move |tx| usage::prune(tx, before, 9)).unwrap();
+    assert_eq!((pruned(0), pruned(600_000), pruned(600_000)), (0, 1, 0));
+    assert_eq!(times(&live, 0, u64::MAX), [600_000, 610_000]);
 }

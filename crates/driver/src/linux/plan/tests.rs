@@ -13,6 +13,11 @@ fn host() -> Host {
             ("usr".to_owned(), Entry::Directory),
         ]),
         etc: BTreeMap::from([("ssl".to_owned(), Entry::Directory)]),
+        etc_more: BTreeMap::from([("shells".to_owned(), Entry::File)]),
+        var: vec!["lib/dpkg".to_owned()],
+        users: vec!["man:x:6:12:man:/var/cache/man:/usr/sbin/nologin".to_owned()],
+        groups: vec!["man:x:12:".to_owned(), "sudo:x:27:".to_owned()],
+        is_one_file_system: true,
     };
     let dir = |name: &str| {
         (
@@ -29,6 +34,7 @@ fn host() -> Host {
         },
         landlock_abi: 6,
         no_user_namespaces: None,
+        no_writable_root: None,
         memory_bytes: 8 << 30,
         cpus: 2,
         open_files_max: 20_000,
@@ -147,13 +153,13 @@ fn launchers_are_shared_by_root() {
         is_host: false,
         ..host().root
     };
-    assert_eq!(launcher_name(&host().root, Mode::Job), "launcher-host.sock");
+    assert_eq!(launcher_name(&host().root, Kind::Job), "launcher-host.sock");
     assert_ne!(
-        launcher_name(&other, Mode::Job),
-        launcher_name(&host().root, Mode::Job)
+        launcher_name(&other, Kind::Job),
+        launcher_name(&host().root, Kind::Job)
     );
     assert_eq!(
-        launcher_name(&other, Mode::Job),
-        launcher_name(&other.clone(), Mode::Job)
+        launcher_name(&other, Kind::Job),
+        launcher_name(&other.clone(), Kind::Job)
     );
 }

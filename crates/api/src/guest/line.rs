@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::Body;
 use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -29,19 +30,28 @@ const HEADERS_MAX: usize = 128;
 /// How long a guest may take to connect to a port of its own sandbox.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
+/// What a request to a guest carries.
+pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// A body without a byte.
+#[must_use]
+pub fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
 /// How patient a line is.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
+pub struct Patience {
     /// How long nothing may move, either way. Streams of envd send a sign of life every 50 to 90 s.
-    pub(crate) silence: Duration,
+    pub silence: Duration,
     /// How long the head of an answer may take, whatever moves meanwhile: a file is answered when it is
     /// written, and a guest could send "go on" for ever.
-    pub(crate) head: Duration,
+    pub head: Duration,
 }
 
 impl Patience {
     /// As E2B's own proxy, ten minutes; and an hour, in which a GiB comes in at 300 KB/s.
-    pub(crate) const USUAL: Self = Self {
+    pub const USUAL: Self = Self {
         silence: Duration::from_secs(600),
         head: Duration::from_secs(3600),
     };
@@ -49,7 +59,7 @@ impl Patience {
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Broken {
+pub enum Broken {
     /// The guest says that nobody listens at the port.
     #[error("connect to a port in the sandbox: {0}")]
     Closed(StatusCode),
@@ -63,7 +73,7 @@ pub(crate) enum Broken {
 
 /// A connection to a guest, or through it to a port. It is cut when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub struct Line {
     sender: http1::SendRequest<Body>,
     _task: AbortOnDropHandle<()>,
     moved: Moved,
@@ -72,7 +82,10 @@ pub(crate) struct Line {
 
 impl Line {
     /// Speaks to the guest itself.
-    pub(crate) async fn to_guest<S>(stream: S, patience: Patience) -> Result<Self, Broken>
+    ///
+    /// # Errors
+    /// [`Broken::Http`] when the connection cannot be used.
+    pub async fn to_guest<S>(stream: S, patience: Patience) -> Result<Self, Broken>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -85,7 +98,22 @@ impl Line {
     }
 
     /// Speaks to whoever listens at a port in the sandbox.
-    pub(crate) async fn to_port<S>(stream: S, port: u16, patience: Patience) -> Result<Self, Broken>
+    ///
+    /// # Errors
+    /// [`Broken`]; `Closed` when nobody listens there.
+    pub async fn to_port<S>(stream: S, port: u16, patience: Patience) -> Result<Self, Broken>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let tunnel = Self::tunnel(stream, port, patience).await?;
+        Self::over(tunnel.io, tunnel.moved, patience).await
+    }
+
+    /// Bytes both ways to whoever listens at a port in the sandbox.
+    ///
+    /// # Errors
+    /// [`Broken`]; `Closed` when nobody listens there.
+    pub async fn tunnel<S>(stream: S, port: u16, patience: Patience) -> Result<Tunnel, Broken>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -93,7 +121,11 @@ impl Line {
         let moved = guest.moved.clone();
         let connecting = tokio::time::timeout(CONNECT_DEADLINE, guest.connect(port));
         let through = connecting.await.map_err(|_| Broken::Late)??;
-        Self::over(TokioIo::new(through), moved, patience).await
+        Ok(Tunnel {
+            io: TokioIo::new(through),
+            moved,
+            patience,
+        })
     }
 
     async fn over<S>(stream: S, moved: Moved, patience: Patience) -> Result<Self, Broken>
@@ -123,7 +155,7 @@ impl Line {
 
     async fn connect(mut self, port: u16) -> Result<hyper::upgrade::Upgraded, Broken> {
         let place = format!("127.0.0.1:{port}");
-        let mut request = Request::new(Body::empty());
+        let mut request = Request::new(empty());
         *request.method_mut() = Method::CONNECT;
         // A number makes an authority, and a header.
         if let (Ok(uri), Ok(host)) = (place.parse(), HeaderValue::from_str(&place)) {
@@ -139,7 +171,10 @@ impl Line {
 
     /// Sends a request and waits for the head of its answer, whose body holds the line. `held` is let
     /// go with it.
-    pub(crate) async fn send<H: Send + Unpin + 'static>(
+    ///
+    /// # Errors
+    /// [`Broken`] when there is no head in time, or none that is HTTP.
+    pub async fn send<H: Send + Unpin + 'static>(
         mut self,
         request: Request<Body>,
         held: H,
@@ -154,29 +189,53 @@ impl Line {
     }
 }
 
+/// A connection to a port in a sandbox.
+#[derive(Debug)]
+pub struct Tunnel {
+    io: TokioIo<hyper::upgrade::Upgraded>,
+    moved: Moved,
+    patience: Patience,
+}
+
+impl Tunnel {
+    /// Carries bytes both ways, until both ends have closed, one has broken, or nothing moves any more.
+    pub async fn carry(mut self, client: hyper::upgrade::OnUpgrade) {
+        let carrying = async {
+            let Ok(client) = client.await else { return };
+            let mut client = TokioIo::new(client);
+            // How it ended is known to both ends.
+            drop(tokio::io::copy_bidirectional(&mut client, &mut self.io).await);
+        };
+        tokio::select! {
+            () = carrying => {}
+            () = self.moved.silence(self.patience.silence) => {}
+        }
+    }
+}
+
 /// An answer, and what must live as long as it does.
 #[derive(Debug)]
-pub(crate) struct Answer<H> {
-    pub(crate) response: Response<Incoming>,
+pub struct Answer<H> {
+    /// Its head, and its body while nobody reads it.
+    pub response: Response<Incoming>,
     line: Line,
     held: H,
 }
 
 impl<H: Send + Unpin + 'static> Answer<H> {
     /// The answer for the client.
-    pub(crate) fn into_response(self) -> Response<Body> {
+    #[must_use]
+    pub fn into_response(self) -> Response<Rest<H>> {
         let (line, held) = (self.line, self.held);
-        self.response.map(|body| {
-            Body::new(Rest {
-                body,
-                _line: line,
-                _held: held,
-            })
+        self.response.map(|body| Rest {
+            body,
+            _line: line,
+            _held: held,
         })
     }
 
     /// Carries bytes both ways after an upgrade, until either end closes or nothing moves any more.
-    pub(crate) async fn carry(self, client: hyper::upgrade::OnUpgrade) {
+    pub async fn carry(self, client: hyper::upgrade::OnUpgrade) {
         let patience = self.line.patience;
         let moved = self.line.moved.clone();
         let carrying = async {
@@ -196,9 +255,9 @@ impl<H: Send + Unpin + 'static> Answer<H> {
     }
 }
 
-/// The body of an answer.
+/// The body of an answer, and what must live as long as it does.
 #[derive(Debug)]
-struct Rest<H> {
+pub struct Rest<H> {
     body: Incoming,
     _line: Line,
     _held: H,

@@ -1,7 +1,6 @@
 //! Guests that do what no guest should.
 
 use super::*;
-use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 const SHORT: Patience = Patience {
@@ -17,7 +16,7 @@ where
 {
     let (ours, mut theirs) = duplex(4096);
     let line = Line::to_guest(ours, SHORT).await.unwrap();
-    let request = Request::post("/x").header(HOST, "h").body(Body::empty());
+    let request = Request::post("/x").header(HOST, "h").body(empty());
     let sending = line.send(request.unwrap(), ());
     let guest = async {
         let mut head = [0; 4096];
@@ -157,7 +156,7 @@ async fn a_reader_that_stops_is_cut_and_holds_little() {
         sent
     });
     let line = Line::to_guest(ours, SHORT).await.unwrap();
-    let request = Request::get("/x").body(Body::empty()).unwrap();
+    let request = Request::get("/x").body(empty()).unwrap();
     let answer = line.send(request, ()).await.unwrap();
     let response = answer.into_response();
     // Nobody reads the body; the line is cut all the same.
@@ -186,7 +185,7 @@ async fn through(answer: &'static str, port_says: &'static str) -> String {
     let outcome = match Line::to_port(ours, 3000, SHORT).await {
         Err(error) => error.to_string(),
         Ok(line) => {
-            let request = Request::get("/").header(HOST, "h").body(Body::empty());
+            let request = Request::get("/").header(HOST, "h").body(empty());
             match line.send(request.unwrap(), ()).await {
                 Ok(answer) => body_of(answer).await,
                 Err(error) => error.to_string(),

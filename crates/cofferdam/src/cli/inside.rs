@@ -1,0 +1,45 @@
+//! What is inside a sandbox: commands, a terminal, files, ports.
+
+pub(crate) mod copy;
+pub(crate) mod exec;
+pub(crate) mod log;
+pub(crate) mod port;
+pub(crate) mod shell;
+
+use crate::cli::failure::Failure;
+use crate::cli::sandbox::{known, no_sandbox};
+use api::Code;
+use api::client::Client;
+use api::guest::{Guest, GuestError};
+
+/// A sandbox, and the user inside as whom something is done.
+#[derive(Debug, Clone)]
+struct Place {
+    client: Client,
+    id: String,
+    user: Option<String>,
+}
+
+impl Place {
+    fn new(client: &Client, id: &str, user: Option<String>) -> Result<Place, Failure> {
+        Ok(Place {
+            client: client.clone(),
+            id: known(id)?.to_owned(),
+            user,
+        })
+    }
+
+    /// A connection for one request.
+    async fn guest(&self) -> Result<Guest, Failure> {
+        let guest = self.client.sandbox_guest(&self.id).await?;
+        Ok(guest.as_user(self.user.as_deref()))
+    }
+
+    /// What is told of an error.
+    fn failure(&self, error: GuestError) -> Failure {
+        if matches!(&error, GuestError::Door(_)) && error.body().code == Code::NotFound.as_str() {
+            return no_sandbox(&self.id);
+        }
+        Failure::Told(Box::new(error.body()))
+    }
+}

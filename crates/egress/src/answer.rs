@@ -1,0 +1,91 @@
+//! What a client gets that gets no answer from outside.
+
+use crate::reason::Reason;
+use crate::record::Recording;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{Response, StatusCode};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// The code of whatever ended here; never from outside.
+pub(crate) const PROXY_ERROR: HeaderName = HeaderName::from_static("x-proxy-error");
+
+/// What an answer carries.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// Of our own making.
+    Own(Option<Bytes>),
+    /// From outside.
+    Passed {
+        body: Incoming,
+        /// The record is complete when the body is.
+        _recording: Box<Recording>,
+    },
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Body::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Body::Passed { body, .. } => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Body::Own(bytes) => bytes.is_none(),
+            Body::Passed { body, .. } => http_body::Body::is_end_stream(body),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Own(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Body::Passed { body, .. } => http_body::Body::size_hint(body),
+        }
+    }
+}
+
+/// Text for a person or a model: what, and what to do about it.
+fn text(reason: Reason, what: &str) -> String {
+    let verb = if reason.is_denial() {
+        "denied"
+    } else {
+        "failed"
+    };
+    let (code, hint) = (reason.code(), reason.hint());
+    format!("egress {verb}: {code}: {what}\nhint: {hint}\n")
+}
+
+/// The answer to a request that ended here.
+pub(crate) fn refused(reason: Reason, what: &str) -> Response<Body> {
+    let body = Body::Own(Some(text(reason, what).into()));
+    let mut answer = Response::new(body);
+    *answer.status_mut() = StatusCode::from_u16(reason.status()).unwrap_or_default();
+    let headers = answer.headers_mut();
+    headers.insert(PROXY_ERROR, HeaderValue::from_static(reason.code()));
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    headers.insert(CONTENT_TYPE, plain);
+    answer
+}
+
+/// The same as bytes, for a client of whom nothing was read.
+pub(crate) fn unread(reason: Reason, what: &str) -> String {
+    let (status, code, text) = (reason.status(), reason.code(), text(reason, what));
+    let length = text.len();
+    format!(
+        "HTTP/1.1 {status} {code}\r\nx-proxy-error: {code}\r\ncontent-type: text/plain; charset=utf-8\r\n\
+         content-length: {length}\r\nconnection: close\r\n\r\n{text}"
+    )
+}

@@ -1,0 +1,140 @@
+//! What of a head is between two neighbours and goes no further: RFC 9110 section 7.6.1.
+//!
+//! No `Via` is added, although RFC 9110 section 7.6.3 asks for one: it would tell everybody outside that
+//! there is a sandbox.
+
+use crate::answer::PROXY_ERROR;
+use crate::reason::Reason;
+use hyper::HeaderMap;
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+
+/// Fields between neighbours, also where nobody says so.
+const BETWEEN: [HeaderName; 9] = [
+    CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// Cleans the head of a request, whose body was understood already and is written anew.
+///
+/// # Errors
+/// [`Reason::BadCoding`] for a body in a coding other than `chunked`: without the field nobody could read it.
+pub(crate) fn request(headers: &mut HeaderMap) -> Result<(), Reason> {
+    only_chunked(headers)?;
+    strip(headers);
+    // Answered here, because the body is read here.
+    headers.remove(EXPECT);
+    Ok(())
+}
+
+/// Cleans the head of an answer.
+///
+/// # Errors
+/// As for requests.
+pub(crate) fn response(headers: &mut HeaderMap) -> Result<(), Reason> {
+    only_chunked(headers).map_err(|_| Reason::BadAnswer)?;
+    strip(headers);
+    // A denial is ours to give.
+    headers.remove(PROXY_ERROR);
+    Ok(())
+}
+
+fn only_chunked(headers: &mut HeaderMap) -> Result<(), Reason> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+            // RFC 9112 section 6.3: the coding counts and the length is a lie.
+            headers.remove(CONTENT_LENGTH);
+            Ok(())
+        }
+        _ => Err(Reason::BadCoding),
+    }
+}
+
+fn strip(headers: &mut HeaderMap) {
+    let named = headers.get_all(CONNECTION).iter();
+    let named = named.filter_map(|value| value.to_str().ok());
+    let named: Vec<HeaderName> = named
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        // What says where a request goes and where it ends is not the client's to take away.
+        .filter(|name| *name != hyper::header::HOST && *name != CONTENT_LENGTH)
+        .collect();
+    for name in BETWEEN.iter().chain(&named) {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(text: &[(&str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&str, &str)| {
+            let name: HeaderName = name.parse().unwrap();
+            (name, value.parse().unwrap())
+        };
+        text.iter()
+            .map(pair)
+            .fold(HeaderMap::new(), |mut map, (name, value)| {
+                map.append(name, value);
+                map
+            })
+    }
+
+    #[test]
+    fn what_is_between_neighbours_stays_there() {
+        let mut head = headers(&[
+            ("host", "a.example"),
+            ("connection", "keep-alive, x-mine, host, content-length"),
+            ("x-mine", "1"),
+            ("proxy-authorization", "Basic x"),
+            ("proxy-connection", "keep-alive"),
+            ("upgrade", "websocket"),
+            ("te", "trailers"),
+            ("expect", "100-continue"),
+            ("content-length", "3"),
+            ("authorization", "Bearer kept"),
+        ]);
+        request(&mut head).unwrap();
+        let mut left: Vec<&str> = head.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["authorization", "content-length", "host"]);
+    }
+
+    #[test]
+    fn only_chunked_is_a_coding_and_a_length_beside_it_is_dropped() {
+        let mut both = headers(&[("transfer-encoding", "Chunked"), ("content-length", "3")]);
+        request(&mut both).unwrap();
+        assert!(both.is_empty());
+        for codings in [
+            &[("transfer-encoding", "gzip, chunked")][..],
+            &[
+                ("transfer-encoding", "chunked"),
+                ("transfer-encoding", "chunked"),
+            ],
+            &[("transfer-encoding", "identity")],
+            &[("transfer-encoding", "chunked, identity")],
+        ] {
+            assert_eq!(request(&mut headers(codings)), Err(Reason::BadCoding));
+            assert_eq!(response(&mut headers(codings)), Err(Reason::BadAnswer));
+        }
+    }
+
+    #[test]
+    fn nobody_outside_can_pretend_a_denial() {
+        let mut head = headers(&[("x-proxy-error", "address_private"), ("x-other", "1")]);
+        response(&mut head).unwrap();
+        assert_eq!(head, headers(&[("x-other", "1")]));
+    }
+}

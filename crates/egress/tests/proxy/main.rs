@@ -1,0 +1,7 @@
+//! The proxy over real sockets of the loopback, which an exception opens.
+
+mod hostile_clients;
+mod hostile_outside;
+mod names;
+mod passes;
+mod world;

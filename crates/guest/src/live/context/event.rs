@@ -1,0 +1,230 @@
+//! What a kernel says, and the lines that clients are told. Pure.
+//!
+//! The values of a result are passed on as they were written, once they are known to be JSON: what is
+//! small on the wire can be large in memory, and nobody here needs to know it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+
+/// What a kernel says, a line each.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase", bound(deserialize = "'de: 'l"))]
+pub(super) enum Said<'l> {
+    /// It can run code. Once, first of all.
+    Ready,
+    /// A value to be shown.
+    Result(Box<Shown<'l>>),
+    /// The code failed.
+    Error(Raised<'l>),
+    /// The code has ended.
+    End(End),
+}
+
+/// A value in every form that it has. The names are those of E2B's clients.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(bound(deserialize = "'de: 'l"))]
+pub(super) struct Shown<'l> {
+    #[serde(skip_deserializing, rename = "type")]
+    kind: Kind,
+    #[serde(default)]
+    is_main_result: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<&'l RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    html: Option<&'l RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    markdown: Option<&'l RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    svg: Option<&'l RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    png: Option<&'l RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    jpeg: Option<&'l RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pdf: Option<&'l RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    latex: Option<&'l RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    json: Option<&'l RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    javascript: Option<&'l RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data: Option<&'l RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chart: Option<&'l RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    extra: Option<&'l RawValue>,
+}
+
+/// What a line is.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    #[default]
+    Result,
+    Error,
+}
+
+/// Why the code failed.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(bound(deserialize = "'de: 'l"))]
+pub(super) struct Raised<'l> {
+    #[serde(skip_deserializing, default = "error", rename = "type")]
+    kind: Kind,
+    #[serde(borrow)]
+    name: &'l RawValue,
+    #[serde(borrow)]
+    value: &'l RawValue,
+    #[serde(borrow)]
+    traceback: &'l RawValue,
+}
+
+fn error() -> Kind {
+    Kind::Error
+}
+
+/// How the code ended.
+#[derive(Debug, Deserialize)]
+pub(super) struct End {
+    /// The code with which a shell's last command ended.
+    #[serde(default)]
+    pub(super) exit: Option<i32>,
+}
+
+fn is_text(value: &RawValue) -> bool {
+    value.get().starts_with('"')
+}
+
+/// Reads a line; none where it is nothing that a kernel says.
+pub(super) fn read(line: &[u8]) -> Option<Said<'_>> {
+    let said: Said<'_> = serde_json::from_slice(line).ok()?;
+    let is_well = match &said {
+        Said::Ready | Said::End(_) => true,
+        Said::Result(shown) => shown.is_well(),
+        Said::Error(raised) => [raised.name, raised.value, raised.traceback]
+            .into_iter()
+            .all(is_text),
+    };
+    is_well.then_some(said)
+}
+
+impl Shown<'_> {
+    /// Whether what should be text is text. A client would fail at anything else.
+    fn is_well(&self) -> bool {
+        let texts = [
+            self.text,
+            self.html,
+            self.markdown,
+            self.svg,
+            self.png,
+            self.jpeg,
+            self.pdf,
+            self.latex,
+            self.javascript,
+        ];
+        texts.into_iter().flatten().all(is_text)
+    }
+
+    pub(super) fn line(&self) -> Vec<u8> {
+        line(self)
+    }
+}
+
+impl Raised<'_> {
+    pub(super) fn line(&self) -> Vec<u8> {
+        line(self)
+    }
+}
+
+fn line(value: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+/// The number of this execution in its kernel, from 1.
+pub(super) fn number(count: u64) -> Vec<u8> {
+    line(&json!({"type": "number_of_executions", "execution_count": count}))
+}
+
+/// A stream that code writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    Stdout,
+    Stderr,
+}
+
+/// What the code wrote, and when it was read, in nanoseconds since 1970.
+pub(super) fn output(which: Which, text: &str, now_ns: u64) -> Vec<u8> {
+    let name = match which {
+        Which::Stdout => "stdout",
+        Which::Stderr => "stderr",
+    };
+    line(&json!({"type": name, "text": text, "timestamp": now_ns}))
+}
+
+/// A failure that is told by us.
+pub(super) fn failed(name: &str, value: &str) -> Vec<u8> {
+    line(&json!({"type": "error", "name": name, "value": value, "traceback": ""}))
+}
+
+/// Says that somebody is there.
+pub(super) const KEEPALIVE: &[u8] = b"{\"type\":\"keepalive\"}\n";
+
+/// The last line of every execution.
+pub(super) const END: &[u8] = b"{\"type\":\"end_of_execution\"}\n";
+
+/// The name under which clients know an execution whose interpreter is gone.
+pub(super) const GONE: &str = "UnexpectedEndOfExecution";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(line: &str) -> Option<String> {
+        let bytes = match read(line.as_bytes())? {
+            Said::Result(shown) => shown.line(),
+            Said::Error(raised) => raised.line(),
+            Said::Ready | Said::End(_) => b"-\n".to_vec(),
+        };
+        Some(String::from_utf8(bytes).unwrap().trim_end().to_owned())
+    }
+
+    #[test]
+    fn what_a_kernel_says_is_told_in_the_words_of_the_clients() {
+        for (said, expected) in [
+            (r#""ready""#, "-"),
+            (r#"{"end":{}}"#, "-"),
+            (r#"{"end":{"exit":3}}"#, "-"),
+            (
+                r#"{"result":{"is_main_result":true,"text":"1","json":{"a":[1]},"new":2}}"#,
+                r#"{"type":"result","is_main_result":true,"text":"1","json":{"a":[1]}}"#,
+            ),
+            (
+                r#"{"error":{"name":"E","value":"\ud800","traceback":""}}"#,
+                r#"{"type":"error","name":"E","value":"\ud800","traceback":""}"#,
+            ),
+        ] {
+            assert_eq!(told(said).as_deref(), Some(expected), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_no_kernel_of_ours_says_is_refused() {
+        for said in [
+            "",
+            "garbage",
+            "null",
+            r#"{"end":{}} {"end":{}}"#,
+            r#"{"type":"end_of_execution"}"#,
+            r#"{"result":{"text":1}}"#,
+            r#"{"result":{"text":NaN}}"#,
+            r#"{"error":{"name":"E"}}"#,
+            r#"{"end":{"exit":"x"}}"#,
+            "\u{0}",
+        ] {
+            assert_eq!(told(said), None, "{said}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The way out: clients inside connect to a port of the loopback, and each connection is handed to the node over
+//! a line that the node made beforehand. Nothing here reads or judges what passes; it has no rights that the
+//! workload lacks, and the judge is outside.
+//!
+//! The port is there from the node's first line on and stays. When the node dies, clients wait for a while for the
+//! next one.
+
+use super::body::{self, Answer};
+use super::failure::{Code, Failure};
+use super::{ACCEPT_PAUSE, Live};
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
+use hyper::upgrade::Upgraded;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncWriteExt as _, copy_bidirectional_with_sizes};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore};
+
+/// Clients that have a line or wait for one: as many as the node serves of one sandbox, and some that wait. The
+/// kernel's queue holds the rest.
+const CLIENTS_MAX: usize = 1280;
+
+/// Lines that wait for a client. The node keeps one; what is more is of nodes that have died.
+const LINES_MAX: usize = 8;
+
+/// How long a client waits for a line: longer than a node takes to be started again.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Bytes of one direction that wait for the other end.
+const BUFFER: usize = 64 * 1024;
+
+/// What a client gets that got no line. It is HTTP to whoever spoke HTTP, and the end to everybody else.
+const NO_LINE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nx-proxy-error: egress_unavailable\r\n\
+    content-type: text/plain\r\ncontent-length: 64\r\nconnection: close\r\n\r\n\
+    egress failed: the sandbox's node does not answer; try it again\n";
+
+/// Lines from the node that wait for clients.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    waiting: RefCell<VecDeque<TokioIo<Upgraded>>>,
+    more: Notify,
+}
+
+impl Lines {
+    fn put(&self, line: TokioIo<Upgraded>) {
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.len() >= LINES_MAX {
+            waiting.pop_front();
+        }
+        waiting.push_back(line);
+        self.more.notify_one();
+    }
+
+    /// A line whose other end was told that there is a client. One that is dead is passed over.
+    async fn take(&self) -> TokioIo<Upgraded> {
+        loop {
+            let next = self.waiting.borrow_mut().pop_front();
+            match next {
+                None => self.more.notified().await,
+                Some(mut line) => {
+                    if line
+                        .write_all(&[guest::message::EGRESS_CLIENT])
+                        .await
+                        .is_ok()
+                    {
+                        return line;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Takes a line from the node, and opens the port if this is the first one.
+pub(super) async fn answer(live: &Rc<Live>, request: Request<Incoming>) -> Result<Answer, Failure> {
+    let wanted = request.headers().get(UPGRADE);
+    if wanted.is_none_or(|wanted| wanted != guest::message::EGRESS_PROTOCOL) {
+        return Err(Failure::invalid("this route is for the node"));
+    }
+    let lines = open(live).await?;
+    tokio::task::spawn_local(async move {
+        if let Ok(upgraded) = hyper::upgrade::on(request).await {
+            lines.put(TokioIo::new(upgraded));
+        }
+    });
+    let mut answer = body::empty(StatusCode::SWITCHING_PROTOCOLS);
+    let headers = answer.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    let protocol = HeaderValue::from_static(guest::message::EGRESS_PROTOCOL);
+    headers.insert(UPGRADE, protocol);
+    Ok(answer)
+}
+
+async fn open(live: &Rc<Live>) -> Result<Rc<Lines>, Failure> {
+    if let Some(lines) = live.egress.get() {
+        return Ok(lines.clone());
+    }
+    let address = (Ipv4Addr::LOCALHOST, guest::message::EGRESS_PORT);
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        let why = format!("the port of the way out cannot be opened: {error}");
+        Failure::new(Code::FailedPrecondition, why)
+    })?;
+    let lines = Rc::<Lines>::default();
+    // Of two first lines at once, only one could bind.
+    drop(live.egress.set(lines.clone()));
+    tokio::task::spawn_local(accept(listener, lines.clone()));
+    Ok(lines)
+}
+
+async fn accept(listener: TcpListener, lines: Rc<Lines>) {
+    let free = Arc::new(Semaphore::new(CLIENTS_MAX));
+    loop {
+        // The semaphore is never closed.
+        let held = free.clone().acquire_owned().await.ok();
+        match listener.accept().await {
+            Ok((client, _)) => {
+                let lines = lines.clone();
+                tokio::task::spawn_local(async move {
+                    carry(client, &lines).await;
+                    drop(held);
+                });
+            }
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
+async fn carry(mut client: TcpStream, lines: &Lines) {
+    // Who waits for the end of a small answer would wait for the kernel.
+    drop(client.set_nodelay(true));
+    match tokio::time::timeout(PATIENCE, lines.take()).await {
+        // However it ended, both ends are closed now.
+        Ok(mut line) => {
+            drop(copy_bidirectional_with_sizes(&mut client, &mut line, BUFFER, BUFFER).await);
+        }
+        Err(_) => drop(client.write_all(NO_LINE).await),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_without_a_line_gets_has_the_length_that_it_says() {
+        let text = std::str::from_utf8(NO_LINE).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.contains(&format!("content-length: {}", body.len())),
+            "{}",
+            body.len()
+        );
+    }
+}

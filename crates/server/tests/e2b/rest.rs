@@ -1,0 +1,208 @@
+//! Our own door to what is inside a sandbox.
+
+use api::client::Token;
+use api::guest::{Event, Start};
+use api::{Client, Code, Endpoint};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::guest::OPEN_PORT;
+use crate::world::{Known, TOKEN, World};
+
+const BEARER: (&str, &str) = ("authorization", "Bearer a-token-for-tests");
+
+impl World {
+    /// Asks our own API with the token and these headers more.
+    async fn rest(&self, line: &str, more: &[(&str, &str)]) -> crate::world::Reply {
+        let headers = [&[("host", "localhost"), BEARER], more].concat();
+        self.ask(line, &headers, "").await
+    }
+
+    fn client(&self) -> Client {
+        Client::new(Endpoint::Tcp {
+            authority: self.tcp.to_string(),
+            token: Token::new(TOKEN),
+        })
+    }
+}
+
+fn id(sandbox: &Known) -> String {
+    format!("sbx_{}", sandbox.id)
+}
+
+#[tokio::test]
+async fn the_guest_hears_who_asks_and_nothing_of_our_credential() {
+    let world = World::new().await;
+    let sandbox = world.sandbox(json!({})).await;
+    let line = format!("GET /v1/sandboxes/{}/guest/envs?a=b", id(&sandbox));
+    let forged = [
+        ("cofferdam-principal", "somebody-else"),
+        ("cofferdam-request", "forged"),
+        ("x-request-id", "mine"),
+    ];
+    let reply = world.rest(&line, &forged).await;
+    let heard = reply.json();
+    assert_eq!(
+        (reply.status.as_u16(), &heard["target"]),
+        (200, &json!("/envs?a=b"))
+    );
+    let headers = &heard["headers"];
+    let principal = headers["cofferdam-principal"].as_str().unwrap();
+    assert!(principal.starts_with("uid:"), "{principal}");
+    assert_eq!(headers["cofferdam-request"], "mine");
+    assert!(headers["authorization"].is_null(), "{headers}");
+    let root = world
+        .rest(&line, &[("cofferdam-user", "root")])
+        .await
+        .json();
+    assert_eq!(root["headers"]["authorization"], "Basic cm9vdDo=");
+    // E2B's clients cannot say who they are either, and programs in the sandbox do not learn it.
+    let host = format!("49983-{}.localhost", sandbox.id);
+    let as_e2b = [
+        ("host", host.as_str()),
+        ("x-access-token", &sandbox.token),
+        forged[0],
+    ];
+    let heard = world.ask("GET /envs", &as_e2b, "").await.json();
+    assert_eq!(heard["headers"]["cofferdam-principal"], principal);
+    let host = format!("{OPEN_PORT}-{}.localhost", sandbox.id);
+    let heard = world
+        .ask("GET /", &[("host", host.as_str()), forged[0]], "")
+        .await;
+    assert!(heard.json()["headers"]["cofferdam-principal"].is_null());
+}
+
+#[tokio::test]
+async fn the_guest_is_for_those_with_a_token_and_only_by_its_known_routes() {
+    let world = World::new().await;
+    let sandbox = world.sandbox(json!({})).await;
+    let base = format!("/v1/sandboxes/{}/guest", id(&sandbox));
+    let health = format!("GET {base}/health");
+    let nobody = world.ask(&health, &[("host", "localhost")], "").await;
+    assert_eq!(nobody.json()["code"], "unauthenticated");
+    // What opens one sandbox does not open the server.
+    let own = [("host", "localhost"), ("x-access-token", &*sandbox.token)];
+    assert_eq!(world.ask(&health, &own, "").await.status, 401);
+    assert_eq!(world.rest(&health, &[]).await.status, 204);
+    for hidden in [
+        "GET /",
+        "POST /init",
+        "GET /cofferdam/execs",
+        "POST /health",
+        "GET /../v1",
+    ] {
+        let line = hidden.replace(" /", &format!(" {base}/"));
+        let reply = world.rest(&line, &[]).await;
+        assert_eq!(reply.json()["code"], "not_found", "{line}");
+    }
+    let absent = format!("GET /v1/sandboxes/sbx_{}/guest/health", "0".repeat(32));
+    assert_eq!(world.rest(&absent, &[]).await.json()["code"], "not_found");
+}
+
+#[tokio::test]
+async fn a_sandbox_that_does_not_run_says_why() {
+    let world = World::new().await;
+    let sandbox = world.sandbox(json!({})).await;
+    let base = format!("/v1/sandboxes/{}", id(&sandbox));
+    let health = format!("GET {base}/guest/health");
+    assert_eq!(
+        world
+            .rest(&format!("POST {base}/pause?wait=10s"), &[])
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        world.rest(&health, &[]).await.json()["code"],
+        "sandbox_paused"
+    );
+    assert_eq!(
+        world
+            .rest(&format!("DELETE {base}?wait=10s"), &[])
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        world.rest(&health, &[]).await.json()["code"],
+        "sandbox_gone"
+    );
+    let error = world
+        .client()
+        .sandbox_port(&id(&sandbox), OPEN_PORT)
+        .await
+        .unwrap_err();
+    assert!(error.is(Code::SandboxGone), "{error:?}");
+    // One that resumes on traffic is woken.
+    let asleep = world
+        .sandbox(json!({"autoPause": true, "autoResume": {"enabled": true}}))
+        .await;
+    let base = format!("/v1/sandboxes/{}", id(&asleep));
+    assert_eq!(
+        world
+            .rest(&format!("POST {base}/pause?wait=10s"), &[])
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        world
+            .rest(&format!("GET {base}/guest/health"), &[])
+            .await
+            .status,
+        204
+    );
+}
+
+#[tokio::test]
+async fn a_port_is_a_connection_to_whoever_listens_there() {
+    let world = World::new().await;
+    let sandbox = world.sandbox(json!({})).await;
+    let client = world.client();
+    let mut io = client.sandbox_port(&id(&sandbox), OPEN_PORT).await.unwrap();
+    let ask = b"GET /raw HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    io.write_all(ask).await.unwrap();
+    io.flush().await.unwrap();
+    let mut said = String::new();
+    io.read_to_string(&mut said).await.unwrap();
+    assert!(
+        said.starts_with("HTTP/1.1 200 OK") && said.contains("/raw"),
+        "{said}"
+    );
+    let error = client.sandbox_port(&id(&sandbox), 9).await.unwrap_err();
+    assert!(error.is(Code::PortClosed), "{error:?}");
+    let base = format!("GET /v1/sandboxes/{}/ports", id(&sandbox));
+    for (port, code) in [
+        (OPEN_PORT.to_string(), "upgrade_required"),
+        ("0".to_owned(), "not_found"),
+        ("65536".to_owned(), "not_found"),
+        ("x".to_owned(), "not_found"),
+    ] {
+        let reply = world.rest(&format!("{base}/{port}"), &[]).await;
+        assert_eq!(reply.json()["code"], code, "{port}");
+    }
+}
+
+#[tokio::test]
+async fn the_typed_client_runs_a_command_through_the_door() {
+    let world = World::new().await;
+    let sandbox = world.sandbox(json!({})).await;
+    let client = world.client();
+    let guest = client.sandbox_guest(&id(&sandbox)).await.unwrap();
+    let start = Start {
+        program: "/bin/sh".to_owned(),
+        arguments: ["-l", "-c", "this"].map(str::to_owned).to_vec(),
+        ..Start::default()
+    };
+    let mut events = guest.start(&start).await.unwrap();
+    let mut seen = Vec::new();
+    while let Some(event) = events.next().await.unwrap() {
+        seen.push(event);
+    }
+    assert_eq!(seen[0], Event::Started { pid: 42 });
+    assert_eq!(seen[1], Event::Stdout("ran this\n".into()));
+    assert!(matches!(&seen[2], Event::Ended(end) if end.exit_code == 0 && end.exited));
+    let guest = client.sandbox_guest("sbx_nobody").await.unwrap();
+    let error = guest.start(&start).await.unwrap_err();
+    assert_eq!(error.body().code, "not_found");
+}

@@ -1,0 +1,42 @@
+//! Snapshots that nobody will ask about any more.
+
+use super::BATCH;
+use crate::error::Fail;
+use crate::snapshot::change::{apply, forget_without_node, note_of};
+use crate::{Ctx, Error, Service};
+use model::id::SnapshotId;
+use model::limits;
+use model::snapshot::SnapshotEvent;
+use store::snapshot;
+
+/// Gives up what a fork has left that died before its last line, and what a node had that is not known any
+/// more, and forgets what has been gone for long enough. Says how many were forgotten.
+pub(super) async fn prune_snapshots(service: &Service, now: u64) -> Result<u64, Error> {
+    let before = now.saturating_sub(limits::FORK_MS);
+    let forks = service.look(move |tx| Ok(snapshot::old_forks(tx, before, BATCH)?));
+    for id in forks.await? {
+        give_up(service, id, now).await?;
+    }
+    let left = service.look(|tx| Ok(snapshot::without_node(tx, BATCH)?));
+    for id in left.await? {
+        give_up(service, id, now).await?;
+    }
+    let old = now.saturating_sub(limits::RETAIN_JOBS_MS);
+    service
+        .unit(move |tx| Ok(snapshot::prune(tx, old, BATCH)?))
+        .await
+}
+
+/// Each in a transaction of its own: what a pass that ends in between has not come to, the next one finds.
+async fn give_up(service: &Service, id: SnapshotId, now: u64) -> Result<(), Error> {
+    let note = note_of(&Ctx::internal("prune"), now);
+    let gone = service.unit(move |tx| {
+        let Some(row) = snapshot::get(tx, None, &id)? else {
+            return Ok::<_, Fail>(());
+        };
+        let next = apply(tx, &row, &SnapshotEvent::Delete, &note)?.unwrap_or(row);
+        forget_without_node(tx, next, &note)?;
+        Ok(())
+    });
+    gone.await
+}
