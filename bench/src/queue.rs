@@ -123,5 +123,6 @@ fn spec() -> JobSpec {
         retry: Retry { max_attempts: 1 },
         queue_timeout_ms: None,
         node: None,
+        secrets: Vec::new(),
     }
 }

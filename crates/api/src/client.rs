@@ -18,6 +18,7 @@ mod log;
 mod node;
 mod pool;
 mod sandbox;
+mod secret;
 mod send;
 mod snapshot;
 mod sse;

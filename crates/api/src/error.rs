@@ -114,6 +114,9 @@ codes! {
     /// A job names bytes that the server does not have.
     BlobMissing = "blob_missing", 400, false, 125,
         "send the bytes to POST /v1/blobs first and use the digest it answers";
+    /// A job or sandbox names a secret that there is not.
+    SecretMissing = "secret_missing", 400, false, 125,
+        "`cofferdam secret ls` lists what there is; `cofferdam secret set NAME` makes one";
     /// The body is larger than the route takes.
     BodyTooLarge = "body_too_large", 413, false, 125,
         "send less; files belong in POST /v1/blobs, not in the request";
@@ -206,6 +209,12 @@ codes! {
     /// The disk is full.
     DiskFull = "disk_full", 507, true, 125,
         "free space on the file system of the state directory; new work needs 1 GiB";
+    /// The master key of secrets cannot be had, or is none.
+    SecretKeyUnusable = "secret_key_unusable", 503, true, 125,
+        "see --secret-key of `cofferdam up`; a key is 64 hexadecimal digits";
+    /// Values are sealed with another master key.
+    SecretKeyWrong = "secret_key_wrong", 503, false, 125,
+        "start with the key that sealed them, or name it with --secret-key-before";
     /// A bug of ours.
     Internal = "internal", 500, true, 125,
         "this is a bug: report it with the request id, and look for it in the server's log";

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::artifact::ArtifactView;
+use crate::secret::SecretUse;
 
 /// The longest time that one request waits for an outcome. A client that wants to wait longer
 /// asks again, so that a dead peer is noticed and a restart of the server loses little.
@@ -55,6 +56,9 @@ pub struct JobCreate {
     /// The one node that may run it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// Secrets that it may use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
 }
 
 /// Limits that a request names. Absent means the machine's best default, not "no limit".
@@ -302,6 +306,9 @@ pub struct SpecView {
     /// The one node that may run it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// The secrets that it uses; never their values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
 }
 
 /// How long each part of a job's life took, in milliseconds; a part that has not ended is absent.

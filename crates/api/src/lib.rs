@@ -13,8 +13,8 @@
 //! This room must never know the database, the state machines or the kernel. It imports no other
 //! room. It never blocks, and it never reads more from a peer than a named constant allows.
 //!
-//! Reading order: [`routes`], [`job`], [`sandbox`], [`log`], [`artifact`], [`blob`], [`event`], [`exec`], [`node`],
-//! [`health`], [`error`], [`attach`], [`guest`], then [`client`].
+//! Reading order: [`routes`], [`job`], [`sandbox`], [`snapshot`], [`secret`], [`log`], [`artifact`], [`blob`],
+//! [`event`], [`exec`], [`node`], [`health`], [`error`], [`attach`], [`guest`], then [`client`].
 
 pub mod artifact;
 pub mod attach;
@@ -31,6 +31,7 @@ pub mod log;
 pub mod node;
 pub mod routes;
 pub mod sandbox;
+pub mod secret;
 pub mod snapshot;
 
 pub use client::{Client, ClientError, Endpoint};

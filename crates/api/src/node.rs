@@ -14,6 +14,7 @@ use crate::encoding::{self, BadData, Encoding};
 use crate::job::{Enforced, FileInput, LimitsAsked, RetryAsked, StateName, StreamReport, Usage};
 use crate::log::StreamName;
 use crate::sandbox::SandboxStateName;
+use crate::secret::SecretUse;
 
 /// A node says that it is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -286,6 +287,9 @@ pub struct SandboxWorkSpec {
     /// Commands and files may be asked for as its own root.
     #[serde(default)]
     pub allow_root: bool,
+    /// Secrets that it uses; their values are asked for when they are needed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
     /// The snapshots that it begins with, the oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<String>,
@@ -387,6 +391,9 @@ pub struct LeaseSpec {
     /// The one node that may run it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// Secrets that it uses; their values are asked for when they are needed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
 }
 
 /// A sandbox is ready; the command is let go when this is acknowledged.

@@ -36,6 +36,14 @@ pub const SANDBOX_FORK: &str = "/v1/sandboxes/{id}/fork";
 pub const SANDBOX_RECREATE: &str = "/v1/sandboxes/{id}/recreate";
 /// `GET` reads what happened to a sandbox.
 pub const SANDBOX_EVENTS: &str = "/v1/sandboxes/{id}/events";
+/// `POST` makes a secret, `GET` lists them.
+pub const SECRETS: &str = "/v1/secrets";
+/// `GET` answers what is known of a secret, `DELETE` deletes it.
+pub const SECRET: &str = "/v1/secrets/{name}";
+/// `POST` gives a secret a new value.
+pub const SECRET_VERSIONS: &str = "/v1/secrets/{name}/versions";
+/// `GET` reads what happened to a secret, and who used it.
+pub const SECRET_EVENTS: &str = "/v1/secrets/{name}/events";
 /// Below it is what the guest of a sandbox serves: processes and files, as E2B's envd has them.
 pub const SANDBOX_GUEST: &str = "/v1/sandboxes/{id}/guest";
 /// The same with the rest of its path.
@@ -73,6 +81,10 @@ pub const NODE_JOB_RELEASE: &str = "/node/v1/jobs/{id}/release";
 pub const NODE_JOB_ARTIFACTS: &str = "/node/v1/jobs/{id}/artifacts";
 /// `POST`: a node says what has become of a sandbox.
 pub const NODE_SANDBOX_REPORT: &str = "/node/v1/sandboxes/{id}/report";
+/// `POST`: a node asks for the secrets of a job.
+pub const NODE_JOB_SECRETS: &str = "/node/v1/jobs/{id}/secrets";
+/// `POST`: a node asks for the secrets of a sandbox.
+pub const NODE_SANDBOX_SECRETS: &str = "/node/v1/sandboxes/{id}/secrets";
 /// `POST`: a node says what its sandboxes used.
 pub const NODE_USAGE: &str = "/node/v1/usage";
 /// `POST`: a node has removed the bytes of a snapshot.

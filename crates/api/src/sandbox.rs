@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::job::{Enforced, LimitsAsked};
+use crate::secret::SecretUse;
 
 /// A sandbox that is to live on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -55,6 +56,9 @@ pub struct SandboxCreate {
     /// The one node that may have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// Secrets that it may use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
 }
 
 /// What happens to a sandbox when its time is over.
@@ -234,6 +238,9 @@ pub struct SandboxSpecView {
     /// The one node that may have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// The secrets that it uses; never their values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
 }
 
 /// What `GET /v1/sandboxes` takes in the query, besides `metadata.KEY=VALUE`, at most four times.

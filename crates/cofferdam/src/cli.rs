@@ -8,6 +8,7 @@ pub(crate) mod inside;
 pub(crate) mod job;
 pub(crate) mod run;
 pub(crate) mod sandbox;
+pub(crate) mod secret;
 pub(crate) mod snapshot;
 pub(crate) mod streams;
 pub(crate) mod table;

@@ -232,7 +232,10 @@ pub(crate) fn service(state: &State, points: Points) -> Result<Service, Failure>
         let free = rustix::fs::statvfs(&dir).map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize));
         free.ok()
     };
-    Ok(Service::new(store, blobs, Clock::system(), free))
+    let service = Service::new(store, blobs, Clock::system(), free);
+    let (keys, dir) = (state.keys().clone(), state.dir().to_owned());
+    service.secret_keys_from(move || keys.load(&dir));
+    Ok(service)
 }
 
 fn store_failure(state: &State, error: &store::StoreError) -> Failure {

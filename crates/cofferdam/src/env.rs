@@ -171,6 +171,8 @@ mod tests {
             state: None,
             url: Some(url.to_owned()),
             token: Some(token.to_owned()),
+            secret_key: None,
+            secret_key_before: Vec::new(),
         };
         let found = server(&place("http://host:7300", "theirs")).await.unwrap();
         let authority = "host:7300".to_owned();
@@ -189,6 +191,8 @@ mod tests {
             state: Some(dir.path().join("none")),
             url: None,
             token: None,
+            secret_key: None,
+            secret_key_before: Vec::new(),
         };
         let refused = server(&place).await.unwrap_err();
         assert!(refused.to_string().contains("no server"), "{refused}");

@@ -12,6 +12,7 @@ mod cli;
 mod compose;
 mod doctor;
 mod env;
+mod keys;
 mod private;
 mod reach;
 mod signals;
@@ -71,6 +72,10 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         Command::Sandbox(sandbox) => {
             let client = compose::server(&args.place).await?;
             cli::sandbox::sandbox(&client, sandbox).await
+        }
+        Command::Secret(secret) => {
+            let (client, _here) = compose::client(&args.place).await?;
+            cli::secret::secret(&client, secret).await
         }
         Command::Snapshot(snapshot) => {
             let client = compose::server(&args.place).await?;

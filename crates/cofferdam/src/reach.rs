@@ -102,6 +102,8 @@ mod tests {
             state: Some(dir.path().to_owned()),
             url: Some(url.to_owned()),
             token: token.map(str::to_owned),
+            secret_key: None,
+            secret_key_before: Vec::new(),
         };
         let sent = |url: &str, token: Option<&str>| match endpoint(url, &place(url, token)) {
             Ok(Endpoint::Tcp { token, .. }) => Ok(token.text().to_owned()),

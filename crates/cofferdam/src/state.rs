@@ -2,6 +2,7 @@
 
 use crate::cli::args::Place;
 use crate::cli::failure::Failure;
+use crate::keys::KeyPlaces;
 use crate::private::{
     Locked, check_private, failed, fresh_dir, lock, private_dir, random_name, write_private,
 };
@@ -18,6 +19,7 @@ const TRIES: u32 = 8;
 #[derive(Debug, Clone)]
 pub(crate) struct State {
     dir: PathBuf,
+    keys: KeyPlaces,
 }
 
 impl State {
@@ -31,14 +33,22 @@ impl State {
         };
         let dir = dir.ok_or_else(missing)?;
         let absolute = std::path::absolute(&dir).map_err(|error| failed("find", &dir, &error))?;
-        Ok(State::at(&absolute))
+        let keys = KeyPlaces {
+            current: place.secret_key.clone(),
+            before: place.secret_key_before.clone(),
+        };
+        Ok(State {
+            keys,
+            ..State::at(&absolute)
+        })
     }
 
     /// This directory, whose name must be absolute.
     pub(crate) fn at(dir: &Path) -> State {
         // Without a slash at the end, which would look behind a link.
         let dir = dir.components().collect();
-        State { dir }
+        let keys = KeyPlaces::default();
+        State { dir, keys }
     }
 
     /// Makes the directory, or checks the one that is there.
@@ -57,6 +67,11 @@ impl State {
 
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Where the master keys of secrets are.
+    pub(crate) fn keys(&self) -> &KeyPlaces {
+        &self.keys
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

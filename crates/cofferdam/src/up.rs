@@ -4,6 +4,7 @@ use crate::cli::args::{Place, Up};
 use crate::cli::failure::{Failure, reason};
 use crate::cli::table;
 use crate::compose;
+use crate::keys;
 use crate::private::failed;
 use crate::signals::Signals;
 use crate::state::State;
@@ -37,6 +38,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let _locked = state.lock_server()?;
     let points = points_from(std::env::var("COFFERDAM_DIE_AT").ok());
     let service = compose::service(&state, points.clone())?;
+    keys::ready(&service).await?;
     let node_id = state.own_node()?;
     let _node_locked = state.lock_node(&node_id)?;
     let host = Host::probe();
@@ -204,6 +206,7 @@ pub(crate) async fn start_in_background(state: &State) -> Result<(), Failure> {
         .arg("--state")
         .arg(state.dir())
         .args(["up", "--no-listen", "--idle-exit", "5s"])
+        .args(state.keys().arguments())
         .env_remove("COFFERDAM_URL")
         .stdin(Stdio::null())
         .stdout(Stdio::null())

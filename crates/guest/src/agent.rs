@@ -325,9 +325,21 @@ impl Agent {
     }
 
     /// The last thing that is said in frames.
-    fn live_on(&mut self, serve: Serve) -> Result<(), Closed> {
+    fn live_on(&mut self, mut serve: Serve) -> Result<(), Closed> {
         if !matches!(self.phase, Phase::Idle) {
             return Err(Closed);
+        }
+        let (uid, gid) = (serve.confine.uid, serve.confine.gid);
+        for file in std::mem::take(&mut serve.files) {
+            let put = message::Put {
+                path: file.path,
+                mode: file.mode,
+                size_bytes: file.bytes.len() as u64,
+            };
+            let written = Upload::open(&put, uid, gid);
+            if let Err(failed) = written.and_then(|mut upload| upload.write(&file.bytes)) {
+                return self.file_failed(failed);
+            }
         }
         self.serve = Some(serve);
         self.say(&FromGuest::Serving)

@@ -103,6 +103,26 @@ pub struct Serve {
     /// The languages whose contexts are started at once, so that the first step need not wait. One that
     /// is not there is passed over, and missed when it is used.
     pub contexts: Vec<String>,
+    /// Small files that are there before anything runs, such as secrets; all of them in this one frame.
+    pub files: Vec<SmallFile>,
+}
+
+/// A file that fits into a frame with others.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SmallFile {
+    /// Absolute path inside the sandbox; missing directories are made.
+    pub path: String,
+    /// Permission bits, at most `0o777`.
+    pub mode: u32,
+    /// All of it.
+    pub bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for SmallFile {
+    /// Without the bytes, which may be a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SmallFile({})", self.path)
+    }
 }
 
 /// A file to be made inside the sandbox, before the command starts.

@@ -87,6 +87,8 @@ uuid_id! {
     NodeId = "node_";
     /// One file kept from a job.
     ArtifactId = "art_";
+    /// A named value that a sandbox may use and nobody may read back.
+    SecretId = "sec_";
 }
 
 macro_rules! text_id {

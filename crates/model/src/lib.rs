@@ -18,6 +18,7 @@ pub mod node;
 pub mod points;
 pub mod sandbox;
 pub mod sandbox_spec;
+pub mod secret;
 pub mod snapshot;
 pub mod spec;
 pub mod usage;

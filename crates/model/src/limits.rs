@@ -135,6 +135,28 @@ pub const METADATA_FILTERS_MAX: usize = 4;
 /// The name of a sandbox, for people, in bytes.
 pub const SANDBOX_NAME_BYTES_MAX: usize = 128;
 
+/// Secrets of one tenant: a person keeps dozens, a service hundreds.
+pub const SECRETS_MAX: u64 = 1000;
+/// The name of a secret, in bytes: it is the name of a file inside.
+pub const SECRET_NAME_BYTES_MAX: usize = 128;
+/// A value, in bytes: certificates and keys, and not files.
+pub const SECRET_VALUE_BYTES_MAX: usize = 64 * 1024;
+/// Versions of a secret that are kept: jobs that wait still find the one that they were given.
+pub const SECRET_VERSIONS_KEPT: u64 = 10;
+/// Entries of a secret's metadata, and the bytes of a key, a value and all together: what E2B's clients are
+/// told.
+pub const SECRET_METADATA_MAX: usize = 32;
+/// See [`SECRET_METADATA_MAX`].
+pub const SECRET_METADATA_KEY_BYTES_MAX: usize = 128;
+/// See [`SECRET_METADATA_MAX`].
+pub const SECRET_METADATA_VALUE_BYTES_MAX: usize = 1024;
+/// See [`SECRET_METADATA_MAX`].
+pub const SECRET_METADATA_BYTES_MAX: usize = 8192;
+/// Secrets that one job or sandbox may use: each is looked for in every byte of its output.
+pub const SECRET_USES_MAX: usize = 16;
+/// The shortest value that is looked for in output, in bytes: a shorter one is in half of all lines by
+/// accident.
+pub const SECRET_SCRUB_BYTES_MIN: usize = 4;
 /// How often a node looks at a sandbox: often enough to see a build, and a thousand of them cost it a few
 /// percent of a processor.
 pub const USAGE_EVERY_MS: u64 = 10_000;

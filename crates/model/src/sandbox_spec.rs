@@ -2,6 +2,7 @@
 
 use crate::id::{NodeId, SnapshotId};
 use crate::limits;
+use crate::secret::{SecretUse, check_uses};
 use crate::spec::{
     AskedLimits, CODE_INTERPRETER, Findings, Invalid, check_env_names, check_limits, check_profile,
     check_root,
@@ -37,6 +38,9 @@ pub struct SandboxSpec {
     pub queue_timeout_ms: u64,
     /// The only node that may take it.
     pub node: Option<NodeId>,
+    /// Secrets that it uses.
+    #[serde(default)]
+    pub secrets: Vec<SecretUse>,
     /// What it begins with: snapshots that stand on each other, the oldest first. The last one is the one
     /// that was asked for, and the others are what that one stands on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -99,6 +103,7 @@ impl SandboxSpec {
         check_env(&self.env, &mut found);
         check_limits(&self.limits, &mut found);
         check_root(self.root.as_deref(), &mut found);
+        check_uses(&self.secrets, &self.env, &mut found);
         check_name(self.name.as_deref(), &mut found);
         check_metadata(metadata, &mut found);
         let (wait, most) = (self.queue_timeout_ms, limits::TIMEOUT_MAX_MS);
@@ -174,6 +179,7 @@ mod tests {
             auto_resume: false,
             queue_timeout_ms: 1000,
             node: None,
+            secrets: Vec::new(),
             layers: Vec::new(),
         }
     }

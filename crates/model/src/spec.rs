@@ -2,6 +2,7 @@
 
 use crate::id::NodeId;
 use crate::limits;
+use crate::secret::{SecretUse, check_uses};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -46,6 +47,9 @@ pub struct JobSpec {
     pub queue_timeout_ms: Option<u64>,
     /// The only node that may take it.
     pub node: Option<NodeId>,
+    /// Secrets that it uses.
+    #[serde(default)]
+    pub secrets: Vec<SecretUse>,
 }
 
 /// Limits that somebody named: each is enforced, or the job is refused.
@@ -107,6 +111,7 @@ impl JobSpec {
             check_path("cwd", cwd, &mut found);
         }
         check_root(self.root.as_deref(), &mut found);
+        check_uses(&self.secrets, &self.env, &mut found);
         found.range("timeout_ms", self.timeout_ms, 1, limits::TIMEOUT_MAX_MS);
         let attempts = u64::from(self.retry.max_attempts);
         found.range(
@@ -362,6 +367,7 @@ mod tests {
             retry: Retry { max_attempts: 1 },
             queue_timeout_ms: None,
             node: None,
+            secrets: Vec::new(),
         }
     }
 

@@ -61,6 +61,27 @@ pub(crate) async fn put(
     }
 }
 
+/// Puts bytes that are here into the sandbox, as a file.
+pub(crate) async fn put_bytes(
+    (reader, writer): (&mut GuestReader, &mut GuestWriter),
+    path: &str,
+    mode: u32,
+    bytes: &[u8],
+) -> Result<(), FileError> {
+    let put = Put {
+        path: path.to_owned(),
+        mode,
+        size_bytes: bytes.len() as u64,
+    };
+    writer.say(&ToGuest::Put(put)).await?;
+    writer.file(bytes).await?;
+    match reader.next().await? {
+        Incoming::Message(FromGuest::PutDone) => Ok(()),
+        Incoming::Message(FromGuest::FileFailed { errno, step }) => Err(refused(step, errno)),
+        Incoming::Message(_) | Incoming::Output(..) | Incoming::File(_) => Err(FileError::Protocol),
+    }
+}
+
 /// What a person is told when a file could not be put.
 pub(crate) fn put_failed(file: &FileInput, error: &FileError) -> Told {
     Told::refused(format!(

@@ -3,6 +3,7 @@
 use crate::outcome::{self, Asked, Told};
 use crate::pump::{End, Lease as PumpLease, Pump, PumpError};
 use crate::record::{self, Prepared, Record};
+use crate::secret::{self, Secrets};
 use crate::spare::{self, PROVISION, Standing};
 use crate::spool::{Piece, Spool};
 use crate::{Node, Running, convert, files};
@@ -11,6 +12,7 @@ use api::client::ClientError;
 use api::job::{Enforced, Usage};
 use api::log::StreamName;
 use api::node::{JobFinished, JobOutput, JobStarted, Lease, LeaseSpec, OutputSegment};
+use api::secret::SecretsAsk;
 use driver::driver::{Counted, Driver, DriverError, Handle, Mode, Plan, Spec};
 use driver::guest::message::{Exited, FromGuest, Start, ToGuest, VERSION};
 use driver::guest::{GuestError, GuestReader, GuestWriter, Incoming, split};
@@ -47,6 +49,8 @@ pub(crate) struct Job {
     attach: mpsc::Receiver<LinkOpen>,
     /// Its sandbox was made before it.
     on_spare: bool,
+    /// What it was given, if it uses any.
+    secrets: Option<Secrets>,
 }
 
 /// What is known when a job is over.
@@ -139,6 +143,7 @@ impl Job {
             cancel,
             attach: attached,
             on_spare: false,
+            secrets: None,
         })
     }
 
@@ -168,9 +173,16 @@ impl Job {
             job.id = record.job_id,
             "going on with a job that outlived its agent"
         );
-        let report = match self.resume_streams(&record).await {
-            Ok(report) => report,
-            Err(error) => self.broken(&record.handle, &error).await,
+        // The record does not have them, and without them nothing could be taken out of the output.
+        let report = match self.ask_for_secrets().await {
+            Err(why) => Report::of(Told::lost(why)),
+            Ok(secrets) => {
+                self.secrets = secrets;
+                match self.resume_streams(&record).await {
+                    Ok(report) => report,
+                    Err(error) => self.broken(&record.handle, &error).await,
+                }
+            }
         };
         self.finish(report).await;
         self.destroy(&record.handle).await;
@@ -233,19 +245,32 @@ impl Job {
         record.released = true;
         // The sandbox is made while `started` travels, and what is to be on the disk is written; the
         // command is let go when all are there, and then only a name has to change before.
-        let (made, prepared, acknowledged) = tokio::join!(
+        let (made, prepared, acknowledged, secrets) = tokio::join!(
             self.provision(plan, spare),
             async { record.prepare(&self.dir) },
-            self.say_started(plan)
+            self.say_started(plan),
+            self.ask_for_secrets(),
         );
         let Some(cancel) = acknowledged else {
             return Report::of(Told::lost("the lease was not this node's any more"));
         };
         self.node.at("node.acknowledged");
-        let guest = match made {
+        let mut guest = match made {
             Ok(guest) => guest,
             Err(error) => return self.not_made(plan, &error).await,
         };
+        self.secrets = match secrets {
+            Ok(secrets) => secrets,
+            Err(why) => return Report::of(Told::refused(why)),
+        };
+        if let (Some(secrets), Ok((reader, writer))) = (&self.secrets, &mut guest) {
+            let put = tokio::time::timeout(PROVISION, secret::put((reader, writer), secrets)).await;
+            match put {
+                Ok(Ok(Ok(()))) => {}
+                Ok(Ok(Err(told))) => return Report::of(told),
+                Ok(Err(_)) | Err(_) => return self.not_made(plan, &Broken::Silent).await,
+            }
+        }
         if cancel || self.cancel.is_cancelled() {
             return Report::of(Told::canceled());
         }
@@ -282,6 +307,21 @@ impl Job {
             }
         }
         Ok(Ok((standing.reader, standing.writer)))
+    }
+
+    /// The values that the job uses. Nothing is asked for a job without any.
+    async fn ask_for_secrets(&self) -> Result<Option<Secrets>, String> {
+        if self.spec.secrets.is_empty() {
+            return Ok(None);
+        }
+        let ask = SecretsAsk {
+            epoch: self.lease.epoch,
+        };
+        let client = &self.node.inner.client;
+        let asking = insist(|| client.node_job_secrets(&self.lease.job_id, ask));
+        let answer = tokio::time::timeout(PROVISION, asking).await;
+        let answer = answer.map_err(|_| "its secrets cannot be had: nobody answers".to_owned())?;
+        secret::read(answer).map(Some)
     }
 
     /// Tells the control plane that the command is about to be let go. `None`: it may not be. Otherwise
@@ -328,6 +368,7 @@ impl Job {
             self.node.inner.client.clone(),
             self.cancel.clone(),
         );
+        self.scrub(&mut pump);
         if let Some(open) = first {
             pump.attach(open.io);
         }
@@ -345,7 +386,7 @@ impl Job {
         let stream = self.node.inner.driver.connect(&record.handle).await?;
         let (mut reader, mut writer) = split(stream);
         let spools = self.spools().map_err(PumpError::Spool)?;
-        let (stdout, stderr) = (spools.0.total(), spools.1.total());
+        let (stdout, stderr) = (spools.0.taken(), spools.1.taken());
         writer
             .say(&ToGuest::Hello {
                 version: VERSION,
@@ -367,8 +408,19 @@ impl Job {
         writer.say(&ToGuest::StdinEnd).await?;
         let client = self.node.inner.client.clone();
         let (lease, cancel) = (self.lease.clone(), self.cancel.clone());
-        let pump = Pump::new((reader, writer), spools, lease, client, cancel);
+        let mut pump = Pump::new((reader, writer), spools, lease, client, cancel);
+        self.scrub(&mut pump);
         self.stream(&record.handle, pump).await
+    }
+
+    fn scrub(&self, pump: &mut Pump) {
+        let known = self
+            .secrets
+            .as_ref()
+            .and_then(|secrets| secrets.known.as_ref());
+        if let Some(known) = known {
+            pump.scrub(known);
+        }
     }
 
     /// Carries the streams to their end, then what is to be kept.
@@ -461,6 +513,11 @@ impl Job {
                 .iter()
                 .map(|(key, value)| (key.clone(), value.clone())),
         );
+        for (var, value) in self.secrets.iter().flat_map(|secrets| &secrets.env) {
+            // Also over what the clean environment says.
+            env.retain(|(name, _)| name != var);
+            env.push((var.clone(), String::clone(value)));
+        }
         let cwd = self.spec.cwd.as_deref().unwrap_or(model::spec::HOME);
         Start {
             argv: self.spec.argv.clone(),
@@ -473,7 +530,7 @@ impl Job {
     }
 
     fn spools(&self) -> std::io::Result<(Spool, Spool)> {
-        let open = |name: &str| Spool::open(&self.dir.join(name));
+        let open = |name: &str| Spool::open(&self.dir.join(name), !self.spec.secrets.is_empty());
         Ok((open("stdout.spool")?, open("stderr.spool")?))
     }
 
@@ -544,15 +601,16 @@ impl Job {
                 }
             }
         }
+        let told = self.told(report.told);
         let finished = JobFinished {
             epoch: self.lease.epoch,
             attempt: self.lease.attempt,
-            outcome: report.told.outcome,
+            outcome: told.outcome,
             usage: report.usage,
             enforcement: report.enforcement,
             stdout,
             stderr,
-            detail: report.told.detail,
+            detail: told.detail,
             segments,
         };
         let client = &self.node.inner.client;
@@ -562,6 +620,18 @@ impl Job {
             Err(error) => tracing::warn!(%error, job.id = job, "the outcome was not accepted"),
         }
         self.node.at("node.reported");
+    }
+
+    /// What is told of the end, without values of secrets: a guest chose some of its words.
+    fn told(&self, told: Told) -> Told {
+        let known = self
+            .secrets
+            .as_ref()
+            .and_then(|secrets| secrets.known.as_ref());
+        match known {
+            Some(known) => told.clean(|text| known.text(text)),
+            None => told,
+        }
     }
 
     /// Gathers the rest of a stream: into `segments` as long as it is little, else in reports of its own.

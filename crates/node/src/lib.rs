@@ -18,6 +18,8 @@ mod pump;
 mod record;
 mod recover;
 mod sandbox;
+mod scrub;
+mod secret;
 mod snapshot;
 mod spare;
 mod spool;

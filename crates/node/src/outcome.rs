@@ -26,6 +26,22 @@ impl Told {
         }
     }
 
+    /// The same with other words.
+    pub(crate) fn clean(self, words: impl Fn(&str) -> String) -> Told {
+        let outcome = match self.outcome {
+            OutcomeReport::Lost { why } => OutcomeReport::Lost { why: words(&why) },
+            OutcomeReport::Refused { why } => OutcomeReport::Refused { why: words(&why) },
+            other @ (OutcomeReport::Succeeded
+            | OutcomeReport::Failed { .. }
+            | OutcomeReport::TimedOut
+            | OutcomeReport::Canceled) => other,
+        };
+        Told {
+            outcome,
+            detail: self.detail.map(|text| words(&text)),
+        }
+    }
+
     pub(crate) fn lost(why: impl Into<String>) -> Told {
         Told {
             outcome: OutcomeReport::Lost { why: why.into() },

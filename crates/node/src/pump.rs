@@ -4,6 +4,7 @@
 //! when it is in the spool and the client that is attached has taken it, so a slow reader slows the
 //! command down, as in any pipe, and nothing in between grows.
 
+use crate::scrub::{Known, Scrubber};
 use crate::spool::Spool;
 use api::attach::{Frame, FrameKind, FrameReader, write_frame};
 use api::client::{Client, ClientError};
@@ -15,6 +16,7 @@ use driver::guest::{GuestError, GuestReader, GuestWriter, Incoming};
 use model::limits;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt as _, DuplexStream};
 use tokio::sync::mpsc;
@@ -67,6 +69,8 @@ pub(crate) struct Pump {
     pub(crate) lease: Lease,
     pub(crate) api: Client,
     pub(crate) cancel: CancellationToken,
+    /// Of the two streams, where there is something to take out of them.
+    scrubbers: Option<(Scrubber, Scrubber)>,
     client: Option<Attached>,
     /// Standard input that the guest has no room for yet.
     pending: Bytes,
@@ -103,6 +107,7 @@ impl Pump {
             lease,
             api,
             cancel,
+            scrubbers: None,
             client: None,
             pending: Bytes::new(),
             sent: 0,
@@ -111,6 +116,11 @@ impl Pump {
             report: None,
             reported_last: None,
         }
+    }
+
+    /// Takes these values out of all that the job writes, from here on.
+    pub(crate) fn scrub(&mut self, known: &Arc<Known>) {
+        self.scrubbers = Some((Scrubber::new(known), Scrubber::new(known)));
     }
 
     /// Connects a client; the one before it is let go.
@@ -191,7 +201,10 @@ impl Pump {
     async fn hear(&mut self, incoming: Incoming) -> Result<Option<End>, PumpError> {
         match incoming {
             Incoming::Output(stream, bytes) => self.keep(stream, bytes).await?,
-            Incoming::Message(FromGuest::Exited(exited)) => return Ok(Some(End::Exited(exited))),
+            Incoming::Message(FromGuest::Exited(exited)) => {
+                self.let_go().await?;
+                return Ok(Some(End::Exited(exited)));
+            }
             Incoming::Message(FromGuest::Started {
                 failure: Some(failure),
             }) => {
@@ -215,10 +228,40 @@ impl Pump {
             Stream::Stdout => (&mut self.stdout, FrameKind::Stdout),
             Stream::Stderr => (&mut self.stderr, FrameKind::Stderr),
         };
-        spool.append(&bytes).map_err(PumpError::Spool)?;
-        let offset = spool.total();
-        self.tell(kind, bytes).await;
+        let bytes = match (&mut self.scrubbers, stream) {
+            (None, _) => {
+                spool.append(&bytes).map_err(PumpError::Spool)?;
+                bytes
+            }
+            (Some((scrubber, _)), Stream::Stdout) | (Some((_, scrubber)), Stream::Stderr) => {
+                scrubbed(spool, scrubber, &bytes).map_err(PumpError::Spool)?
+            }
+        };
+        let offset = spool.taken();
+        if !bytes.is_empty() {
+            self.tell(kind, bytes).await;
+        }
         Ok(self.writer.say(&ToGuest::Ack { stream, offset }).await?)
+    }
+
+    /// What was held back, because it could have been the beginning of a value, is told at the end.
+    async fn let_go(&mut self) -> Result<(), PumpError> {
+        let Some((mut out, mut err)) = self.scrubbers.take() else {
+            return Ok(());
+        };
+        for (scrubber, stream) in [(&mut out, Stream::Stdout), (&mut err, Stream::Stderr)] {
+            let (spool, kind) = match stream {
+                Stream::Stdout => (&mut self.stdout, FrameKind::Stdout),
+                Stream::Stderr => (&mut self.stderr, FrameKind::Stderr),
+            };
+            let taken = spool.taken() + scrubber.pending() as u64;
+            let bytes = Bytes::from(scrubber.finish());
+            spool.append_for(&bytes, taken).map_err(PumpError::Spool)?;
+            if !bytes.is_empty() {
+                self.tell(kind, bytes).await;
+            }
+        }
+        Ok(())
     }
 
     /// Passes something on to the client that is attached. One that does not read holds the command up;
@@ -345,6 +388,14 @@ impl Pump {
         }
         Ok(())
     }
+}
+
+/// Keeps what of the next bytes is no secret. If we die after it, the guest sends again what is pending.
+fn scrubbed(spool: &mut Spool, scrubber: &mut Scrubber, bytes: &Bytes) -> std::io::Result<Bytes> {
+    let end = spool.taken() + (scrubber.pending() + bytes.len()) as u64;
+    let clean = Bytes::from(scrubber.feed(bytes));
+    spool.append_for(&clean, end - scrubber.pending() as u64)?;
+    Ok(clean)
 }
 
 fn report(api: Client, lease: Lease, stream: StreamName, segments: Vec<OutputSegment>) -> Report {

@@ -4,6 +4,9 @@
 //! it. Layout: three little-endian `u64` (all bytes so far; how many of the head are reported; how many
 //! are being reported), the head, and the tail as a ring. Bytes go in before the count, so a process
 //! that dies between the two gets the same bytes again and writes them to the same place.
+//!
+//! What is taken out of a stream makes it shorter than what the guest sent. The spool of such a stream has
+//! a fourth number, how much of the guest's bytes it stands for, written together with the others.
 
 use model::limits::{OUTPUT_HEAD_BYTES as HEAD, OUTPUT_TAIL_BYTES as TAIL};
 use std::fs::File;
@@ -12,6 +15,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 const HEADER: u64 = 24;
+/// Of a stream that is scrubbed.
+const HEADER_SCRUBBED: u64 = 32;
 
 /// A stream's spool.
 #[derive(Debug)]
@@ -22,6 +27,9 @@ pub(crate) struct Spool {
     total: u64,
     reported: u64,
     reporting: u64,
+    /// Bytes of the guest's stream that it stands for; the same as `total` where nothing is scrubbed.
+    taken: u64,
+    scrubbed: bool,
 }
 
 /// Some bytes of a stream, and where they belong.
@@ -33,27 +41,31 @@ pub(crate) struct Piece {
 
 impl Spool {
     /// Opens the spool at `path`, as far as it got.
-    pub(crate) fn open(path: &Path) -> io::Result<Spool> {
+    pub(crate) fn open(path: &Path, scrubbed: bool) -> io::Result<Spool> {
         let mut spool = Spool {
             path: path.to_owned(),
             file: None,
             total: 0,
             reported: 0,
             reporting: 0,
+            taken: 0,
+            scrubbed,
         };
         match File::options().read(true).write(true).open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
             Ok(file) => {
-                let mut header = [0; 24];
+                let mut header = [0; 32];
+                let size = usize::try_from(spool.header()).unwrap_or(0);
+                let (header, _) = header.split_at_mut(size);
                 // A process that died before the first count wrote nothing that counts.
-                if file.read_exact_at(&mut header, 0).is_ok() {
+                if file.read_exact_at(header, 0).is_ok() {
                     let (counts, _) = header.as_chunks::<8>();
-                    if let [total, reported, reporting] = *counts {
-                        spool.total = u64::from_le_bytes(total);
-                        spool.reported = u64::from_le_bytes(reported);
-                        spool.reporting = u64::from_le_bytes(reporting);
-                    }
+                    let count = |at: usize| counts.get(at).map(|bytes| u64::from_le_bytes(*bytes));
+                    spool.total = count(0).unwrap_or(0);
+                    spool.reported = count(1).unwrap_or(0);
+                    spool.reporting = count(2).unwrap_or(0);
+                    spool.taken = count(3).unwrap_or(spool.total);
                 }
                 spool.file = Some(file);
             }
@@ -66,8 +78,27 @@ impl Spool {
         self.total
     }
 
+    fn header(&self) -> u64 {
+        if self.scrubbed {
+            HEADER_SCRUBBED
+        } else {
+            HEADER
+        }
+    }
+
+    /// Bytes of the guest's stream that are safe here, or need not be.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// Takes the next bytes of the stream.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.append_for(bytes, self.taken + bytes.len() as u64)
+    }
+
+    /// Takes what is left of the guest's stream up to `taken`.
+    pub(crate) fn append_for(&mut self, bytes: &[u8], taken: u64) -> io::Result<()> {
+        self.taken = taken;
         if bytes.is_empty() {
             return Ok(());
         }
@@ -94,7 +125,7 @@ impl Spool {
             let n = usize::try_from(room).unwrap_or(left.len()).min(left.len());
             let (now, later) = left.split_at(n);
             if at < HEAD || end - at <= TAIL + now.len() as u64 {
-                self.write_at(now, place(at))?;
+                self.write_at(now, self.place(at))?;
             }
             at += n as u64;
             left = later;
@@ -110,7 +141,13 @@ impl Spool {
     }
 
     fn write_counts(&self) -> io::Result<()> {
-        let counts = [self.total, self.reported, self.reporting].map(u64::to_le_bytes);
+        let counts = [self.total, self.reported, self.reporting, self.taken];
+        let counts = counts.map(u64::to_le_bytes);
+        let counts = if self.scrubbed {
+            &counts[..]
+        } else {
+            &counts[..3]
+        };
         self.write_at(counts.as_flattened(), 0)
     }
 
@@ -177,20 +214,20 @@ impl Spool {
             };
             let n = usize::try_from(room).unwrap_or(left.len()).min(left.len());
             let (now, later) = left.split_at_mut(n);
-            file.read_exact_at(now, place(at))?;
+            file.read_exact_at(now, self.place(at))?;
             at += n as u64;
             left = later;
         }
         Ok(bytes)
     }
-}
 
-/// Where in the file the byte at `offset` of the stream is.
-fn place(offset: u64) -> u64 {
-    if offset < HEAD {
-        HEADER + offset
-    } else {
-        HEADER + HEAD + (offset - HEAD) % TAIL
+    /// Where in the file the byte at `offset` of the stream is.
+    fn place(&self, offset: u64) -> u64 {
+        if offset < HEAD {
+            self.header() + offset
+        } else {
+            self.header() + HEAD + (offset - HEAD) % TAIL
+        }
     }
 }
 
@@ -203,7 +240,7 @@ mod tests {
     }
 
     fn filled(path: &Path, total: u64, step: u64) -> Spool {
-        let mut spool = Spool::open(path).unwrap();
+        let mut spool = Spool::open(path, false).unwrap();
         while spool.total() < total {
             let end = total.min(spool.total() + step);
             let bytes: Vec<u8> = (spool.total()..end).map(byte).collect();
@@ -246,11 +283,26 @@ mod tests {
         let mut first = filled(&path, 100, 100);
         let piece = first.unreported(60).unwrap().unwrap();
         drop(first);
-        let mut second = Spool::open(&path).unwrap();
+        let mut second = Spool::open(&path, false).unwrap();
         assert_eq!(second.total(), 100);
         second.append(&[1; 50]).unwrap();
         assert_eq!(second.unreported(1000).unwrap().unwrap(), piece);
         second.reported().unwrap();
         assert_eq!(second.unreported(1000).unwrap().unwrap().offset, 60);
+    }
+
+    #[test]
+    fn a_scrubbed_stream_goes_on_where_the_guest_has_to_and_not_where_its_own_bytes_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let mut first = Spool::open(&path, true).unwrap();
+        first.append_for(b"short", 1000).unwrap();
+        first.append_for(b"", 1000).unwrap();
+        drop(first);
+        let mut second = Spool::open(&path, true).unwrap();
+        assert_eq!((second.total(), second.taken()), (5, 1000));
+        assert_eq!(second.unreported(100).unwrap().unwrap().bytes, b"short");
+        let plain = Spool::open(&dir.path().join("none"), false).unwrap();
+        assert_eq!(plain.taken(), 0);
     }
 }

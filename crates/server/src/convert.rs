@@ -3,6 +3,7 @@
 pub(crate) mod exec;
 pub(crate) mod from_wire;
 pub(crate) mod sandbox;
+pub(crate) mod secret;
 pub(crate) mod snapshot;
 pub(crate) mod to_wire;
 pub(crate) mod usage;

@@ -26,6 +26,7 @@ pub(crate) mod places;
 pub(crate) mod proxy;
 mod query;
 pub(crate) mod refusal;
+mod secret;
 mod snapshots;
 pub(crate) mod wire;
 

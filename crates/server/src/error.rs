@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use model::spec::Invalid;
+use service::KeyError;
 
 /// Why a request is not answered with what it asked for.
 #[derive(Debug, Clone)]
@@ -92,6 +93,8 @@ impl From<service::Error> for Error {
             E::TooMuch { code, .. } => Code::parse(code).unwrap_or(Code::TooMuch),
             E::Stale => Code::StaleEpoch,
             E::DiskFull => Code::DiskFull,
+            E::SecretKey(KeyError::Unusable(_)) => Code::SecretKeyUnusable,
+            E::SecretKey(KeyError::Wrong { .. }) => Code::SecretKeyWrong,
             E::Unavailable(_) => Code::Unavailable,
         };
         let internal = (code == Code::Unavailable).then(|| error.cause());

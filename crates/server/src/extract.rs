@@ -89,6 +89,18 @@ pub(crate) struct SnapshotOf(pub(crate) SnapshotId);
 #[derive(Debug)]
 pub(crate) struct ArtifactOf(pub(crate) ArtifactId);
 
+/// The secret that the path names, by its name or its id. What can be neither names none.
+#[derive(Debug)]
+pub(crate) struct SecretOf(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for SecretOf {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        segment(parts, state, "name").await.map(Self)
+    }
+}
+
 /// The digest that the path names.
 #[derive(Debug)]
 pub(crate) struct DigestOf(pub(crate) String);

@@ -12,6 +12,7 @@ pub(crate) mod log;
 pub(crate) mod openapi;
 pub(crate) mod reachability;
 pub(crate) mod sandbox;
+pub(crate) mod secret;
 pub(crate) mod snapshot;
 pub(crate) mod usage;
 
@@ -62,6 +63,10 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(sandbox::connect))
         .routes(paths!(sandbox::recreate))
         .routes(paths!(sandbox::events))
+        .routes(paths!(secret::create, secret::list))
+        .routes(paths!(secret::get, secret::delete))
+        .routes(paths!(secret::rotate))
+        .routes(paths!(secret::events))
         .routes(paths!(guest::read, guest::ask))
         .routes(paths!(guest::port))
         .routes(paths!(usage::usage))
@@ -80,6 +85,8 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(node_api::release))
         .routes(paths!(node_api::artifact))
         .routes(paths!(node_api::sandbox_report))
+        .routes(paths!(node_api::job_secrets))
+        .routes(paths!(node_api::sandbox_secrets))
         .routes(paths!(node_api::usage))
         .routes(paths!(node_api::snapshot_removed))
         .routes(paths!(node_api::sandbox_execs))

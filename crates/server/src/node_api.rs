@@ -9,6 +9,7 @@ use api::node::{
     NodeHeartbeatAnswer, NodePoll, NodePollAnswer, NodeRegister, NodeRegistered, NodeUsage,
     ReportAnswer, ReportResult, SandboxReport,
 };
+use api::secret::{SecretsAsk, SecretsGiven};
 use api::{Code, ErrorBody, routes};
 use axum::Json as Answer;
 use axum::extract::{Request, State};
@@ -16,7 +17,7 @@ use axum::response::Response;
 
 use service::Free;
 
-use crate::convert::{self, exec, from_wire, sandbox, to_wire};
+use crate::convert::{self, exec, from_wire, sandbox, secret, to_wire};
 use crate::error::Error;
 use crate::extract::{DigestOf, JobOf, Json, Node, Query, SandboxOf, SnapshotOf};
 use crate::{App, download, upload};
@@ -211,6 +212,42 @@ pub(crate) async fn sandbox_report(
     let said = sandbox::said(report.what);
     let reported = app.service.sandbox_report(&ctx, &id, report.epoch, said);
     Ok(Answer(to_wire::reported(reported.await?)))
+}
+
+/// The secrets of a job. Their use is recorded.
+#[utoipa::path(post, path = routes::NODE_JOB_SECRETS, tag = "node",
+    operation_id = "node_job_secrets",
+    params(("id" = String, Path, description = "The job")), request_body = SecretsAsk,
+    responses((status = 200, description = "Their values", body = SecretsGiven),
+              (status = 400, description = "One is gone", body = ErrorBody),
+              (status = 404, description = "No job of this node", body = ErrorBody),
+              (status = 409, description = "The lease is over", body = ErrorBody)))]
+pub(crate) async fn job_secrets(
+    State(app): State<App>,
+    Node(ctx): Node,
+    JobOf(id): JobOf,
+    Json(ask): Json<SecretsAsk>,
+) -> Result<Answer<SecretsGiven>, Error> {
+    let given = app.service.job_secrets(&ctx, &id, ask.epoch).await?;
+    Ok(Answer(secret::given(given)))
+}
+
+/// The secrets of a sandbox. Their use is recorded.
+#[utoipa::path(post, path = routes::NODE_SANDBOX_SECRETS, tag = "node",
+    operation_id = "node_sandbox_secrets",
+    params(("id" = String, Path, description = "The sandbox")), request_body = SecretsAsk,
+    responses((status = 200, description = "Their values", body = SecretsGiven),
+              (status = 400, description = "One is gone", body = ErrorBody),
+              (status = 404, description = "No sandbox of this node", body = ErrorBody),
+              (status = 409, description = "It is not of the last order", body = ErrorBody)))]
+pub(crate) async fn sandbox_secrets(
+    State(app): State<App>,
+    Node(ctx): Node,
+    SandboxOf(id): SandboxOf,
+    Json(ask): Json<SecretsAsk>,
+) -> Result<Answer<SecretsGiven>, Error> {
+    let given = app.service.sandbox_secrets(&ctx, &id, ask.epoch).await?;
+    Ok(Answer(secret::given(given)))
 }
 
 /// What a node's sandboxes used.

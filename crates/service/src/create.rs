@@ -98,6 +98,7 @@ impl Service {
         spec.validate().map_err(Error::Invalid)?;
         self.check_capacity(&spec.limits, spec.node.as_ref())
             .await?;
+        self.pin_secrets(ctx, &mut spec.secrets).await?;
         let parked = self.wake().take_parked(For::Jobs, spec.node.as_ref());
         let plan = self.plan(ctx, spec, idempotency, parked.as_ref())?;
         // In a task of its own: whoever asks may go away at any line, and then a job that was leased

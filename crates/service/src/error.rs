@@ -1,5 +1,6 @@
 //! What can be wrong: a stable code and a text for whoever asked, and the cause for our log.
 
+use crate::seal::KeyError;
 use model::job::Denied;
 use model::spec::Invalid;
 use store::StoreError;
@@ -42,6 +43,9 @@ pub enum Error {
     /// Too little storage is free for new work.
     #[error("too little storage is free for new work")]
     DiskFull,
+    /// The master key of secrets cannot be used.
+    #[error("the master key of secrets cannot be used: {0}")]
+    SecretKey(KeyError),
     /// The database does not answer now.
     #[error("the database does not answer now")]
     Unavailable(#[source] Option<Box<dyn std::error::Error + Send + Sync>>),
@@ -66,6 +70,7 @@ impl Error {
             Error::Stale => "stale_epoch",
             Error::Forbidden(_) => "forbidden",
             Error::DiskFull => "disk_full",
+            Error::SecretKey(error) => error.code(),
             Error::Unavailable(_) => "unavailable",
             Error::Internal { .. } => "internal",
         }

@@ -13,7 +13,7 @@
 //!
 //! Reading order: `ctx`, `error`, `change` (decide and write), `job`, `create`, `poll` and `wake` (how
 //! work finds a node), `report` (what nodes say), `lose` (when they say nothing), `sandbox` (those that
-//! live on, by the same means), `snapshot`, `loops`.
+//! live on, by the same means), `snapshot`, `secret` over `seal`, `loops`.
 
 mod artifact;
 mod blob;
@@ -34,6 +34,8 @@ mod output;
 mod poll;
 mod report;
 mod sandbox;
+mod seal;
+mod secret;
 mod snapshot;
 mod wake;
 
@@ -53,6 +55,8 @@ pub use crate::sandbox::{
     SandboxAsk, SandboxLife, SandboxPage, SandboxRef, SandboxSaid, SandboxSeen, SandboxWork,
     sandbox_life_ms,
 };
+pub use crate::seal::{KeyError, MasterKey, MasterKeys, SecretValue};
+pub use crate::secret::{NewSecret, SecretGiven, SecretPage};
 pub use crate::snapshot::{Fork, SnapshotPage, SnapshotRef};
 pub use model::event::Event;
 pub use model::spec::Invalid;
@@ -63,13 +67,15 @@ pub use store::exec::ExecRow;
 pub use store::job::JobRow;
 pub use store::output::Segment;
 pub use store::sandbox::{SandboxFilter, SandboxRow};
+pub use store::secret::SecretRow;
 pub use store::snapshot::{SnapshotFilter, SnapshotRow};
 
 use crate::create::Room;
 use crate::loops::Watch;
+use crate::secret::KeySource;
 use crate::wake::Wake;
 use std::sync::atomic::AtomicU8;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use store::Store;
 
 /// Everything that can be asked. Clones are the same service.
@@ -95,6 +101,8 @@ struct Inner {
     /// Held while a blob's file and its row are made to agree: else who sends a blob again while the old
     /// one is removed is told to send it once more.
     blob_gate: tokio::sync::Mutex<()>,
+    key_source: OnceLock<KeySource>,
+    keys: tokio::sync::OnceCell<Arc<MasterKeys>>,
 }
 
 /// Where the looking through blobs starts: eight of 256 parts an hour.
@@ -124,6 +132,8 @@ impl Service {
             watch,
             sweep: AtomicU8::new(first_part(clock_now)),
             blob_gate: tokio::sync::Mutex::default(),
+            key_source: OnceLock::new(),
+            keys: tokio::sync::OnceCell::new(),
         };
         Service {
             inner: Arc::new(inner),

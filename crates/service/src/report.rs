@@ -263,7 +263,12 @@ impl Service {
 }
 
 /// The job, if its last lease is or was this node's and of this epoch.
-fn spoken_for(tx: &mut Tx<'_>, node: &NodeId, id: &JobId, epoch: u64) -> Result<JobRow, Fail> {
+pub(crate) fn spoken_for(
+    tx: &mut Tx<'_>,
+    node: &NodeId,
+    id: &JobId,
+    epoch: u64,
+) -> Result<JobRow, Fail> {
     let row = job::get(tx, None, id)?.ok_or(Fail::Ours(Error::NotFound))?;
     if row.epoch != epoch {
         return Err(Error::Stale.into());

@@ -10,7 +10,7 @@
 pub(crate) mod change;
 mod create;
 mod recreate;
-mod report;
+pub(crate) mod report;
 mod usage;
 pub(crate) mod work;
 

@@ -27,6 +27,7 @@ mod postgres;
 pub mod prune;
 pub mod queue;
 pub mod sandbox;
+pub mod secret;
 pub mod snapshot;
 mod sqlite;
 pub mod upload;

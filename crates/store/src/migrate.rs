@@ -10,6 +10,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0003_snapshot.sql"),
     include_str!("../migrations/sqlite/0004_exec.sql"),
     include_str!("../migrations/sqlite/0005_usage.sql"),
+    include_str!("../migrations/sqlite/0006_secret.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -17,6 +18,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0003_snapshot.sql"),
     include_str!("../migrations/postgres/0004_exec.sql"),
     include_str!("../migrations/postgres/0005_usage.sql"),
+    include_str!("../migrations/postgres/0006_secret.sql"),
 ];
 
 /// The version that this program knows.

@@ -5,7 +5,9 @@ use super::{Finding, Tree};
 
 /// Outside crates and the only rooms that may need them.
 const HOMES: &[(&str, &[&str])] = &[
+    ("aho-corasick", &["node"]),
     ("anyhow", &["cofferdam", "xtask", "e2e", "bench"]),
+    ("aws-lc-rs", &["service"]),
     ("axum", &["server"]),
     ("cargo_metadata", &["xtask"]),
     ("clap", &["cofferdam", "xtask", "bench"]),
@@ -57,6 +59,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("utoipa", &["api", "server"]),
     ("utoipa-axum", &["server"]),
     ("uuid", &["model"]),
+    ("zeroize", &["api", "service", "node"]),
 ];
 
 /// Rooms that may need these outside crates and no others.

@@ -4,6 +4,7 @@ mod inside;
 
 use crate::cli::failure::Failure;
 use crate::cli::{units, usage};
+use crate::keys::KeyPlace;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use std::ffi::OsString;
@@ -73,6 +74,21 @@ pub(crate) struct Place {
         value_name = "TOKEN"
     )]
     pub(crate) token: Option<String>,
+    /// Where the master key of secrets is: file:PATH, env:NAME or exec:COMMAND; by default the file
+    /// secret.key in the state directory, made on first use
+    #[arg(
+        long,
+        global = true,
+        env = "COFFERDAM_SECRET_KEY",
+        hide_env_values = true,
+        value_parser = KeyPlace::parse,
+        value_name = "PLACE"
+    )]
+    pub(crate) secret_key: Option<KeyPlace>,
+    /// Where a master key before it is, for a change of the key: what it seals is sealed with the new
+    /// one at the start; may be repeated
+    #[arg(long, global = true, value_parser = KeyPlace::parse, value_name = "PLACE")]
+    pub(crate) secret_key_before: Vec<KeyPlace>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -83,6 +99,8 @@ pub(crate) enum Command {
     Job(JobArgs),
     /// Make sandboxes that live on, run commands in them, copy files, pause them, take them away
     Sandbox(SandboxArgs),
+    /// Keep values that sandboxes may use and nobody may read back
+    Secret(SecretArgs),
     /// Look at saved file systems of sandboxes, give them up
     Snapshot(SnapshotArgs),
     /// Serve: control plane and node in one process
@@ -142,6 +160,10 @@ pub(crate) struct Run {
     /// A variable of its environment; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) env: Vec<String>,
+    /// A secret that it may use: as the file /dev/shm/secrets/NAME, or with =env:VARIABLE as a variable,
+    /// which every child inherits; may be repeated
+    #[arg(long, value_name = "NAME[=HOW]")]
+    pub(crate) secret: Vec<String>,
     /// A file to put into the sandbox, at DST or under its own name in the home; may be repeated. DST
     /// begins after the last colon
     #[arg(long, value_name = "SRC[:DST]", value_hint = clap::ValueHint::FilePath)]
@@ -220,6 +242,73 @@ pub(crate) struct Up {
     /// How to isolate: `linux`, or `fake` for tests of the control plane, which runs nothing
     #[arg(long, hide = true, default_value = "linux")]
     pub(crate) driver: String,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SecretArgs {
+    #[command(subcommand)]
+    pub(crate) command: SecretCommand,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum SecretCommand {
+    /// Make a secret, or give the one of this name a new value. The value is read from standard input,
+    /// without the newline at its end; on a terminal it is not shown
+    Set {
+        /// Its name: letters, digits and `_-.`
+        name: String,
+        /// Read the value from this file, as it is
+        #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::FilePath)]
+        file: Option<PathBuf>,
+        /// A label; may be repeated
+        #[arg(long, value_name = "KEY=VALUE")]
+        label: Vec<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give a secret a new value; what was made before keeps the old one
+    Rotate {
+        /// Its name
+        name: String,
+        /// Read the value from this file, as it is
+        #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::FilePath)]
+        file: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List secrets, never their values
+    Ls {
+        /// At most so many, 1 to 500
+        #[arg(
+            long,
+            value_name = "N",
+            default_value_t = 100,
+            value_parser = clap::value_parser!(u32).range(1..=500),
+            allow_negative_numbers = true
+        )]
+        limit: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete a secret with all versions of its value
+    Rm {
+        /// Its name
+        name: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what happened to a secret, and who used it
+    Events {
+        /// Its name
+        name: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -507,6 +596,10 @@ pub(crate) struct SandboxNew {
     /// A variable of every command in it; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) env: Vec<String>,
+    /// A secret that it may use: as the file /dev/shm/secrets/NAME, or with =env:VARIABLE as a variable,
+    /// which every child inherits; may be repeated
+    #[arg(long, value_name = "NAME[=HOW]")]
+    pub(crate) secret: Vec<String>,
     /// A label to find it by; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) metadata: Vec<String>,
@@ -567,6 +660,13 @@ impl Args {
                 | SandboxCommand::Recreate { json, .. }
                 | SandboxCommand::Rm { json, .. } => *json,
             },
+            Command::Secret(secret) => match &secret.command {
+                SecretCommand::Set { json, .. }
+                | SecretCommand::Rotate { json, .. }
+                | SecretCommand::Ls { json, .. }
+                | SecretCommand::Rm { json, .. }
+                | SecretCommand::Events { json, .. } => *json,
+            },
             Command::Snapshot(snapshot) => match &snapshot.command {
                 SnapshotCommand::Ls { json, .. }
                 | SnapshotCommand::Get { json, .. }
@@ -584,7 +684,10 @@ pub(crate) fn command() -> clap::Command {
     let unused: [(&str, &[&str]); 3] = [
         ("up", &["url", "token"]),
         ("doctor", &["url", "token"]),
-        ("completions", &["state", "url", "token"]),
+        (
+            "completions",
+            &["state", "url", "token", "secret_key", "secret_key_before"],
+        ),
     ];
     unused.into_iter().fold(whole, |whole, (name, ids)| {
         let args = whole

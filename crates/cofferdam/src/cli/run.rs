@@ -4,6 +4,7 @@ use crate::cli::answer::answer;
 use crate::cli::args::Run;
 use crate::cli::failure::{Failure, OURS, reason};
 use crate::cli::fetch::fetch;
+use crate::cli::secret::uses;
 use crate::cli::streams::{self, End, Output, Tell};
 use crate::cli::upload::upload;
 use crate::cli::{table, units};
@@ -214,6 +215,7 @@ async fn request(client: &Client, node: Option<String>, run: &Run) -> Result<Job
         outputs: run.out.clone(),
         attach: !run.detach,
         node,
+        secrets: uses(&run.secret)?,
         ..JobCreate::default()
     })
 }

@@ -5,6 +5,7 @@ use crate::cli::failure::Failure;
 use crate::cli::inside;
 use crate::cli::job::{clauses, row, when};
 use crate::cli::run::variables;
+use crate::cli::secret::uses;
 use crate::cli::snapshot;
 use crate::cli::table;
 use crate::cli::units;
@@ -163,6 +164,7 @@ async fn create(
         snapshot,
         metadata: variables("--metadata", &new.metadata)?,
         env: variables("--env", &new.env)?,
+        secrets: uses(&new.secret)?,
         limits: LimitsAsked {
             cpu_millis: new.cpu,
             memory_bytes: new.memory,

@@ -58,6 +58,7 @@ impl World {
             confine: plan.confine.clone(),
             env: vec![("OF_ALL".to_owned(), "everybody's".to_owned())],
             allow_root,
+            files: Vec::new(),
             contexts: Vec::new(),
         };
         let served = tokio::time::timeout(PATIENCE, driver::guest::serve(stream, serve)).await;

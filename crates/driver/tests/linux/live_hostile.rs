@@ -195,6 +195,7 @@ async fn a_sandbox_lives_on_or_has_a_job_and_does_not_change() {
         confine: prepared.plan.confine.clone(),
         env: Vec::new(),
         allow_root: false,
+        files: Vec::new(),
         contexts: Vec::new(),
     };
     let stream = world.linux.connect(&prepared.plan.handle).await.unwrap();

@@ -96,6 +96,7 @@ mod tests {
             confine,
             env: Vec::new(),
             allow_root: false,
+            files: Vec::new(),
             contexts: Vec::new(),
         };
         let mut headers = HeaderMap::new();

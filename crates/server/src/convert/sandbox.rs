@@ -39,6 +39,7 @@ pub(crate) fn ask(asked: SandboxCreate) -> Result<SandboxAsk, Error> {
             .queue_timeout_ms
             .unwrap_or(limits::SANDBOX_QUEUE_DEFAULT_MS),
         node: node.transpose()?,
+        secrets: super::secret::uses(asked.secrets)?,
         layers: Vec::new(),
     };
     let from = asked.snapshot.as_deref().map(super::snapshot::named);
@@ -162,6 +163,7 @@ fn spec_view(spec: SandboxSpec) -> SandboxSpecView {
         auto_resume: spec.auto_resume,
         queue_timeout_ms: spec.queue_timeout_ms,
         node: spec.node.map(|node| node.to_string()),
+        secrets: super::secret::uses_view(spec.secrets),
     }
 }
 
@@ -235,6 +237,7 @@ fn work_spec(spec: SandboxSpec) -> SandboxWorkSpec {
         limits: to_wire::limits_asked(spec.limits),
         allow_internet: spec.allow_internet,
         allow_root: spec.allow_root,
+        secrets: super::secret::uses_view(spec.secrets),
         layers: spec.layers.iter().map(ToString::to_string).collect(),
     }
 }

@@ -315,6 +315,7 @@ fn spec_view(spec: JobSpec) -> SpecView {
         max_attempts: spec.retry.max_attempts,
         queue_timeout_ms: spec.queue_timeout_ms,
         node: spec.node.map(|node| node.to_string()),
+        secrets: super::secret::uses_view(spec.secrets),
     }
 }
 
@@ -336,6 +337,7 @@ fn lease_spec(spec: JobSpec) -> LeaseSpec {
         },
         queue_timeout_ms: spec.queue_timeout_ms,
         node: spec.node.map(|node| node.to_string()),
+        secrets: super::secret::uses_view(spec.secrets),
     }
 }
 

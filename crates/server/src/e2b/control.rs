@@ -25,6 +25,7 @@ use super::logs;
 use super::measure;
 use super::query::{self, List};
 use super::refusal::Refusal;
+use super::secret;
 use super::snapshots;
 use super::wire::{self, Change, NewSandbox, Refresh, Timeout};
 use crate::App;
@@ -66,6 +67,11 @@ pub(crate) fn router(app: App) -> Router {
         .route("/snapshots", get(snapshots::list))
         .route("/templates/aliases/{alias}", get(snapshots::alias))
         .route("/templates/{id}", delete(snapshots::delete))
+        .route("/secrets", post(secret::create).get(secret::list))
+        .route(
+            "/secrets/{id}",
+            get(secret::get).post(secret::update).delete(secret::delete),
+        )
         .fallback(async || Refusal::not_here("this route"))
         .method_not_allowed_fallback(async || Refusal::not_here("this method of the route"))
         .with_state(app)

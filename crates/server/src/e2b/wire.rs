@@ -130,6 +130,7 @@ impl NewSandbox {
                 auto_resume: self.auto_resume.is_some_and(|resume| resume.enabled),
                 queue_timeout_ms: limits::SANDBOX_QUEUE_DEFAULT_MS,
                 node: None,
+                secrets: Vec::new(),
                 layers: Vec::new(),
             },
             from,

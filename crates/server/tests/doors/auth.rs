@@ -15,7 +15,7 @@ enum For {
     Node,
 }
 
-const ROUTES: [(&str, &str, For); 48] = [
+const ROUTES: [(&str, &str, For); 56] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/metrics", For::User),
     ("GET", "/openapi.json", For::User),
@@ -47,6 +47,14 @@ const ROUTES: [(&str, &str, For); 48] = [
     ("POST", "/v1/sandboxes/{id}/resume", For::User),
     ("POST", "/v1/sandboxes/{id}/snapshots", For::User),
     ("POST", "/v1/sandboxes/{id}/timeout", For::User),
+    ("GET", "/v1/secrets", For::User),
+    ("POST", "/v1/secrets", For::User),
+    ("GET", "/v1/secrets/{name}", For::User),
+    ("DELETE", "/v1/secrets/{name}", For::User),
+    ("GET", "/v1/secrets/{name}/events", For::User),
+    ("POST", "/v1/secrets/{name}/versions", For::User),
+    ("POST", "/node/v1/jobs/{id}/secrets", For::Node),
+    ("POST", "/node/v1/sandboxes/{id}/secrets", For::Node),
     ("GET", "/v1/sandboxes/{id}/usage", For::User),
     ("GET", "/v1/snapshots", For::User),
     ("GET", "/v1/snapshots/{id}", For::User),

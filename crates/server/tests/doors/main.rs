@@ -12,5 +12,6 @@ mod bad_input;
 mod execs;
 mod life;
 mod sandbox;
+mod secret;
 mod snapshot;
 mod world;

@@ -122,6 +122,11 @@ impl World {
         let blobs = Blobs::open(&dir.path().join("blobs")).unwrap();
         let clock = Clock::fake(NOW_MS);
         let service = Service::new(store, blobs, clock.clone(), || Some(u64::MAX));
+        service.secret_keys_from(|| {
+            let current = service::MasterKey::parse("ab".repeat(32).as_bytes())?;
+            let before = Vec::new();
+            Ok(service::MasterKeys { current, before })
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let tcp = listener.local_addr().unwrap();
         let node_id = NodeId::from_parts(NOW_MS, [7; 10]);

@@ -29,6 +29,28 @@ s.pause()
 assert not s.is_running()
 same = s.connect()
 assert same.is_running()
+try:
+    from e2b import Secret
+    from e2b.exceptions import SecretNotFoundException
+except ImportError:
+    Secret = None # An older release has none.
+if Secret:
+    made = Secret.create("api-key", "canary", metadata={"for": "tests"})
+    assert (made.name, made.version, made.metadata) == ("api-key", 1, {"for": "tests"}), made
+    assert Secret.update("api-key", "second").version == 2
+    assert Secret.update(made.secret_id, "third", metadata={}).metadata == {}
+    assert Secret.get_info("api-key").secret_id == made.secret_id
+    Secret.create("b", "x")
+    pages = Secret.list(limit=1)
+    assert [x.name for x in pages.next_items()] == ["api-key"] and pages.has_next
+    assert [x.name for x in pages.next_items()] == ["b"] and not pages.has_next
+    assert Secret.exists("b") and Secret.destroy("b") and not Secret.exists("b")
+    assert Secret.destroy("b") is False
+    try:
+        Secret.update("b", "x")
+        raise SystemExit("a secret that is not there")
+    except SecretNotFoundException:
+        pass
 assert s.kill() is True
 assert s.kill() is False
 assert not s.is_running()

@@ -46,7 +46,7 @@ pub struct Pruned {
     pub uploads: u32,
     /// Nodes that are forgotten.
     pub nodes: u32,
-    /// Events of nodes that are gone.
+    /// Events of nodes and secrets that are gone.
     pub events: u64,
     /// Blobs whose bytes are gone.
     pub blobs: u32,
@@ -73,7 +73,10 @@ pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
     let nodes = forget_nodes(service, now).await?;
     let events_before = now.saturating_sub(limits::RETAIN_JOBS_MS);
     let events = service.unit(move |tx| Ok(prune::node_events(tx, events_before, BATCH)?));
-    let events = events.await?;
+    let mut events = events.await?;
+    let used =
+        move |tx: &mut store::Tx<'_>| Ok(store::secret::prune_events(tx, events_before, BATCH)?);
+    events += service.unit(used).await?;
     let (blobs, more_blobs) = sweep(service, now).await?;
     Ok(Pruned {
         jobs,

@@ -78,7 +78,7 @@ impl Service {
     pub(super) async fn sandbox_make(
         &self,
         ctx: &Ctx,
-        ask: SandboxAsk,
+        mut ask: SandboxAsk,
         idempotency: Option<Idempotency>,
         replaces: Option<SandboxId>,
     ) -> Result<SandboxRow, Error> {
@@ -88,6 +88,7 @@ impl Service {
         }
         self.check_capacity(&ask.spec.limits, ask.spec.node.as_ref())
             .await?;
+        self.pin_secrets(ctx, &mut ask.spec.secrets).await?;
         let parked = self
             .wake()
             .take_parked(For::Sandboxes, ask.spec.node.as_ref());

@@ -166,7 +166,7 @@ fn read(said: SandboxSaid, note: Note) -> Result<(Option<SandboxEvent>, Note), E
 }
 
 /// The sandbox, if it is this node's and this is about the last order.
-fn in_force(
+pub(crate) fn in_force(
     tx: &mut Tx<'_>,
     node: &NodeId,
     id: &SandboxId,

@@ -16,6 +16,7 @@ mod prune;
 mod report;
 mod sandbox_nodes;
 mod sandboxes;
+mod secrets;
 mod snapshots;
 
 use model::enforcement::StreamReport;
@@ -185,6 +186,7 @@ fn spec() -> JobSpec {
         retry: Retry { max_attempts: 1 },
         queue_timeout_ms: None,
         node: None,
+        secrets: Vec::new(),
     }
 }
 

@@ -30,6 +30,7 @@ pub(crate) fn ask() -> SandboxAsk {
             auto_resume: false,
             queue_timeout_ms: 30_000,
             node: None,
+            secrets: Vec::new(),
             layers: Vec::new(),
         },
         from: None,

@@ -27,6 +27,7 @@ mod queue;
 mod random;
 mod sandboxes;
 mod schema;
+mod secrets;
 mod snapshots;
 mod units;
 
@@ -100,6 +101,12 @@ conformance! {
         only_the_process_that_registered_last_renews
         a_node_has_the_jobs_that_it_was_leased_until_they_end
         jobs_of_a_silent_or_forgotten_node_are_found
+    }
+    secrets {
+        a_secret_is_read_back_by_name_and_by_id_and_by_its_tenant_alone
+        a_change_from_a_row_that_was_changed_is_stale_and_writes_no_version
+        what_another_key_wraps_is_found_until_it_is_wrapped_anew
+        old_versions_and_events_go_and_a_deleted_secret_leaves_nothing
     }
     prune {
         old_jobs_go_oldest_first_with_all_that_belongs_to_them

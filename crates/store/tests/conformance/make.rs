@@ -55,6 +55,7 @@ pub(crate) fn spec() -> JobSpec {
         retry: Retry { max_attempts: 2 },
         queue_timeout_ms: None,
         node: None,
+        secrets: Vec::new(),
     }
 }
 

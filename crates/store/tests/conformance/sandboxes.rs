@@ -35,6 +35,7 @@ pub(crate) fn spec() -> SandboxSpec {
         auto_resume: true,
         queue_timeout_ms: 1000,
         node: None,
+        secrets: Vec::new(),
         layers: Vec::new(),
     }
 }

@@ -1,0 +1,180 @@
+//! Secrets: what one may be called, and how a job or a sandbox may use it.
+
+use crate::id::SecretId;
+use crate::limits;
+use crate::spec::Findings;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Where secrets are files inside a sandbox: on its tmpfs, which no copy of a sandbox's files takes along.
+pub const SECRET_DIR: &str = "/dev/shm/secrets";
+
+/// A secret that a job or a sandbox uses. Never its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretUse {
+    /// Which.
+    pub name: String,
+    /// Which, whatever is called so later; fixed when the job was made.
+    #[serde(default)]
+    pub id: Option<SecretId>,
+    /// The version, fixed when the job was made; 0 before.
+    #[serde(default)]
+    pub version: u64,
+    /// How it gets there.
+    pub how: SecretHow,
+}
+
+/// How a secret gets into a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "as", rename_all = "snake_case")]
+pub enum SecretHow {
+    /// As a file below [`SECRET_DIR`] that only the workload's user reads.
+    File,
+    /// As an environment variable: every child inherits it, and `/proc` shows it to the same user.
+    Env {
+        /// Its name.
+        var: String,
+    },
+}
+
+impl SecretHow {
+    /// For the record of its use.
+    pub fn name(&self) -> &'static str {
+        match self {
+            SecretHow::File => "file",
+            SecretHow::Env { .. } => "env",
+        }
+    }
+}
+
+/// Whether a secret may have this name. It is the name of a file inside, part of a path of the API, and
+/// written into output, so it has only characters that are plain in all three; and it is no id, so that
+/// what names a secret names one.
+pub fn is_secret_name(name: &str) -> bool {
+    let first = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
+    let other = |b: u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
+    name.len() <= limits::SECRET_NAME_BYTES_MAX
+        && name.as_bytes().first().is_some_and(first)
+        && name.bytes().all(other)
+        && name.parse::<SecretId>().is_err()
+}
+
+/// Checks the secrets that a job or a sandbox is to use, beside its variables.
+pub(crate) fn check_uses(uses: &[SecretUse], env: &BTreeMap<String, String>, found: &mut Findings) {
+    found.count("secrets", uses.len(), limits::SECRET_USES_MAX);
+    let mut files = BTreeSet::new();
+    let mut vars = BTreeSet::new();
+    for (index, one) in uses.iter().enumerate() {
+        let field = format!("secrets[{index}]");
+        if !is_secret_name(&one.name) {
+            found.add(format!("{field}.name"), "secret_name", NAME_RULE);
+        }
+        match &one.how {
+            SecretHow::File if !files.insert(&one.name) => {
+                found.add(field, "duplicate_path", "the secret is a file already");
+            }
+            SecretHow::File => {}
+            SecretHow::Env { var } => {
+                if !is_variable(var) {
+                    let message = "a variable is letters, digits and `_`, and begins with no digit";
+                    found.add(format!("{field}.how.var"), "env_name", message);
+                }
+                if env.contains_key(var) || !vars.insert(var) {
+                    let message = "the variable has a value already";
+                    found.add(format!("{field}.how.var"), "env_name", message);
+                }
+            }
+        }
+    }
+}
+
+/// What [`is_secret_name`] says, for a person.
+pub const NAME_RULE: &str = "a name is 1 to 128 of letters, digits and `_-.`, begins with a letter, a digit or `_`, and \
+     is not an id";
+
+fn is_variable(name: &str) -> bool {
+    let rest = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let first = |b: &u8| !b.is_ascii_digit();
+    name.len() <= limits::SECRET_NAME_BYTES_MAX
+        && name.as_bytes().first().is_some_and(first)
+        && name.bytes().all(rest)
+}
+
+/// What is wrong with the metadata of a secret, if anything.
+pub fn metadata_fault(metadata: &BTreeMap<String, String>) -> Option<&'static str> {
+    let bytes: usize = metadata
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum();
+    let long = |(key, value): (&String, &String)| {
+        key.is_empty()
+            || key.len() > limits::SECRET_METADATA_KEY_BYTES_MAX
+            || value.len() > limits::SECRET_METADATA_VALUE_BYTES_MAX
+            || key.contains('\0')
+            || value.contains('\0')
+    };
+    let fits = metadata.len() <= limits::SECRET_METADATA_MAX
+        && bytes <= limits::SECRET_METADATA_BYTES_MAX
+        && !metadata.iter().any(long);
+    (!fits).then_some(
+        "at most 32 entries of 8192 bytes together, keys of 1 to 128 bytes, values of at most 1024, no NUL",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_plain_as_a_file_and_in_a_path_and_is_no_id() {
+        for good in ["a", "OPENAI_API_KEY", "db.password-2", "_x", "9"] {
+            assert!(is_secret_name(good), "{good}");
+        }
+        let id = SecretId::from_parts(1, [0; 10]).to_string();
+        let long = "x".repeat(129);
+        for bad in [
+            "", ".", "..", ".x", "-x", "a/b", "../x", "a b", "a\nb", "a\0", "ä", "a]", "${x}", &id,
+            &long,
+        ] {
+            assert!(!is_secret_name(bad), "{bad}");
+        }
+    }
+
+    fn findings(uses: &[SecretUse]) -> Vec<&'static str> {
+        let mut found = Findings::default();
+        let env = BTreeMap::from([("TAKEN".to_owned(), String::new())]);
+        check_uses(uses, &env, &mut found);
+        found.0.into_iter().map(|one| one.code).collect()
+    }
+
+    fn one(name: &str, var: Option<&str>) -> SecretUse {
+        let env = |var: &str| SecretHow::Env {
+            var: var.to_owned(),
+        };
+        SecretUse {
+            name: name.to_owned(),
+            id: None,
+            version: 0,
+            how: var.map_or(SecretHow::File, env),
+        }
+    }
+
+    #[test]
+    fn uses_that_contradict_each_other_or_the_environment_are_refused() {
+        assert!(findings(&[one("a", None), one("a", Some("A")), one("b", Some("B"))]).is_empty());
+        assert_eq!(
+            findings(&[one("a", None), one("a", None)]),
+            ["duplicate_path"]
+        );
+        assert_eq!(
+            findings(&[one("a", Some("X")), one("b", Some("X"))]),
+            ["env_name"]
+        );
+        for var in ["", "1A", "A=B", "A\0", "a b", "TAKEN"] {
+            assert_eq!(findings(&[one("a", Some(var))]), ["env_name"], "{var}");
+        }
+        assert_eq!(findings(&[one("../a", None)]), ["secret_name"]);
+        let many: Vec<_> = (0..17).map(|n| one(&format!("s{n}"), None)).collect();
+        assert_eq!(findings(&many), ["too_many"]);
+    }
+}

@@ -1,0 +1,481 @@
+//! Takes the values of secrets out of what a job wrote, before it leaves the node or reaches its disk.
+//!
+//! This is for accidents: a stack trace, `env`, `curl -v`. A program that means to tell what it knows can
+//! write it in a way that nobody looks for. What is looked for: each value as it is, in base64 at each of
+//! its three alignments and in both alphabets, in hexadecimal digits, and percent-encoded.
+//!
+//! A stream comes in pieces that may be cut anywhere. What could be the beginning of a value is held back
+//! until it is known: the first [`ANCHOR`] bytes of a value are found by an automaton, and then the rest is
+//! compared byte by byte. So little is held back however long a value is, and a prompt without a newline
+//! is seen at once, because it begins no value.
+
+use aho_corasick::{AhoCorasick, BuildError, MatchKind};
+use base64::Engine as _;
+use base64::alphabet::{STANDARD, URL_SAFE};
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
+use model::limits::SECRET_SCRUB_BYTES_MIN;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// Bytes of a value that the automaton looks for. Longer ones would make it large: a value may have 64 KiB.
+const ANCHOR: usize = 32;
+
+/// A way in which a value may be written, and what is written in its stead.
+struct Pattern {
+    text: Zeroizing<Vec<u8>>,
+    instead: Arc<str>,
+}
+
+impl Pattern {
+    fn anchor(&self) -> &[u8] {
+        self.text.get(..ANCHOR).unwrap_or(&self.text)
+    }
+}
+
+/// What is looked for. Made once for a job; each of its streams has a [`Scrubber`].
+pub(crate) struct Known {
+    /// Sorted by their text, so that those with one anchor are neighbours.
+    patterns: Vec<Pattern>,
+    anchors: AhoCorasick,
+}
+
+impl std::fmt::Debug for Known {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Known({} patterns)", self.patterns.len())
+    }
+}
+
+impl Known {
+    /// Everything by which these secrets could be told; each has a name and a value. `None` when all are
+    /// too short to be looked for.
+    ///
+    /// # Errors
+    /// When it is more than the automaton holds. The job must not run then: nothing would be taken out.
+    pub(crate) fn new<'s>(
+        secrets: impl IntoIterator<Item = (&'s str, &'s [u8])>,
+    ) -> Result<Option<Arc<Known>>, BuildError> {
+        let mut patterns = Vec::new();
+        for (name, value) in secrets {
+            // A newline at the end of a file is seldom written with the rest.
+            let value = value.trim_ascii();
+            if value.len() < SECRET_SCRUB_BYTES_MIN {
+                continue;
+            }
+            let instead: Arc<str> = format!("[secret {name}]").into();
+            patterns.extend(writings(value).into_iter().map(|text| Pattern {
+                text,
+                instead: instead.clone(),
+            }));
+        }
+        patterns.sort_by(|one, other| one.text.cmp(&other.text));
+        patterns.dedup_by(|one, other| one.text == other.text);
+        let anchors = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .build(patterns.iter().map(Pattern::anchor))?;
+        Ok((!patterns.is_empty()).then(|| Arc::new(Known { patterns, anchors })))
+    }
+
+    /// A text that is whole.
+    pub(crate) fn text(self: &Arc<Known>, text: &str) -> String {
+        let mut scrubber = Scrubber::new(self);
+        let mut clean = scrubber.feed(text.as_bytes());
+        clean.extend(scrubber.finish());
+        // What stands in for a value is text, and what is left of a text may have lost half a character.
+        String::from_utf8_lossy(&clean).into_owned()
+    }
+
+    /// Where the longest end of `text` begins that is the beginning of an anchor and not a whole one.
+    fn hold(&self, text: &[u8]) -> usize {
+        let first = text.len().saturating_sub(ANCHOR - 1);
+        let begins = |at: &usize| {
+            let end = text.get(*at..).unwrap_or_default();
+            let next = self
+                .patterns
+                .partition_point(|one| one.text.as_slice() <= end);
+            let longer = self.patterns.get(next).map(Pattern::anchor);
+            longer.is_some_and(|anchor| anchor.len() > end.len() && anchor.starts_with(end))
+        };
+        (first..text.len()).find(begins).unwrap_or(text.len())
+    }
+
+    /// The patterns that have this anchor.
+    fn with_anchor(&self, anchor: &[u8]) -> std::ops::Range<usize> {
+        let from = self.patterns.partition_point(|one| one.anchor() < anchor);
+        let to = self.patterns.partition_point(|one| one.anchor() <= anchor);
+        from..to
+    }
+}
+
+/// All ways in which a value is looked for.
+fn writings(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
+    let mut all = vec![Zeroizing::new(value.to_vec())];
+    for alphabet in [&STANDARD, &URL_SAFE] {
+        all.extend((0..3).map(|shift| base64_at(value, shift, alphabet)));
+    }
+    for upper in [false, true] {
+        all.push(each(value, |_| true, "", upper));
+        // What is not encoded differs: RFC 3986 names the second, forms write a space as `+`.
+        all.push(each(value, |b| !is_unreserved(b), "%", upper));
+        all.push(each(value, |b| !is_unreserved(b) && b != b'/', "%", upper));
+        let mut form = each(value, |b| !is_unreserved(b) && b != b' ', "%", upper);
+        form.iter_mut()
+            .filter(|b| **b == b' ')
+            .for_each(|b| *b = b'+');
+        all.push(form);
+    }
+    // A cut form of a short value could be so short that it is everywhere.
+    all.retain(|text| text.len() >= SECRET_SCRUB_BYTES_MIN);
+    all
+}
+
+/// The characters of base64 that a value determines where it begins `shift` bytes after a group: with
+/// whatever stands before and after it, they are these.
+fn base64_at(
+    value: &[u8],
+    shift: usize,
+    alphabet: &base64::alphabet::Alphabet,
+) -> Zeroizing<Vec<u8>> {
+    let mut padded = Zeroizing::new(vec![0; shift]);
+    padded.extend_from_slice(value);
+    let engine = GeneralPurpose::new(alphabet, NO_PAD);
+    let mut text = Zeroizing::new(engine.encode(&*padded).into_bytes());
+    // Six bits each: those that begin in the value and end in it.
+    let from = (shift * 8).div_ceil(6);
+    let to = padded.len() * 8 / 6;
+    text.truncate(to);
+    text.drain(..from.min(to));
+    text
+}
+
+fn each(
+    value: &[u8],
+    encoded: impl Fn(u8) -> bool,
+    before: &str,
+    upper: bool,
+) -> Zeroizing<Vec<u8>> {
+    let mut text = Zeroizing::new(String::with_capacity(value.len() * 3));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(value.len() * 3));
+    for byte in value {
+        if !encoded(*byte) {
+            bytes.push(*byte);
+            continue;
+        }
+        text.clear();
+        // Writing into a text cannot fail.
+        let _ = match upper {
+            true => write!(text, "{before}{byte:02X}"),
+            false => write!(text, "{before}{byte:02x}"),
+        };
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    bytes
+}
+
+/// RFC 3986, section 2.3.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+/// One stream.
+#[derive(Debug)]
+pub(crate) struct Scrubber {
+    known: Arc<Known>,
+    /// What could be the beginning of an anchor.
+    held: Vec<u8>,
+    /// An anchor was found, and these patterns, which have it, have gone on as they should, so far.
+    inside: Option<Inside>,
+}
+
+#[derive(Debug)]
+struct Inside {
+    patterns: Vec<usize>,
+    at: usize,
+    instead: Arc<str>,
+}
+
+impl Scrubber {
+    pub(crate) fn new(known: &Arc<Known>) -> Scrubber {
+        Scrubber {
+            known: known.clone(),
+            held: Vec::new(),
+            inside: None,
+        }
+    }
+
+    /// Takes the next bytes of the stream, and gives what of it can be told now.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(bytes.len() + self.held.len());
+        let rest = self.go_on(bytes, &mut out);
+        let mut text = std::mem::take(&mut self.held);
+        // Most pieces begin where nothing is held, and are looked at where they are.
+        if text.is_empty() {
+            self.held = self.scan(rest, &mut out).to_vec();
+        } else {
+            text.extend_from_slice(rest);
+            self.held = self.scan(&text, &mut out).to_vec();
+        }
+        out
+    }
+
+    /// The stream is over: what was held back begins nothing.
+    pub(crate) fn finish(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        if let Some(inside) = self.inside.take() {
+            out.extend_from_slice(inside.instead.as_bytes());
+        }
+        let held = std::mem::take(&mut self.held);
+        let mut rest = held.as_slice();
+        // Shorter values may be in what could have been the beginning of a longer one.
+        while let Some(found) = self.known.anchors.find(rest) {
+            self.replace(rest, found.range(), &mut out);
+            rest = rest.get(found.end()..).unwrap_or_default();
+        }
+        out.extend_from_slice(rest);
+        out
+    }
+
+    /// Bytes that were taken and are not told yet. Whoever goes on with the stream in another process has
+    /// to see them again.
+    pub(crate) fn pending(&self) -> usize {
+        self.held.len() + self.inside.as_ref().map_or(0, |inside| inside.at)
+    }
+
+    fn replace(&self, text: &[u8], found: std::ops::Range<usize>, out: &mut Vec<u8>) {
+        out.extend_from_slice(text.get(..found.start).unwrap_or_default());
+        let anchor = text.get(found).unwrap_or_default();
+        let first = self.known.with_anchor(anchor).start;
+        if let Some(pattern) = self.known.patterns.get(first) {
+            out.extend_from_slice(pattern.instead.as_bytes());
+        }
+    }
+
+    /// Goes on in a value whose beginning was found, and gives what comes after it.
+    fn go_on<'b>(&mut self, mut bytes: &'b [u8], out: &mut Vec<u8>) -> &'b [u8] {
+        let Some(inside) = &mut self.inside else {
+            return bytes;
+        };
+        while let Some((byte, rest)) = bytes.split_first() {
+            let known = &self.known.patterns;
+            let goes_on = |index: &usize| {
+                let text = known.get(*index).map(|one| one.text.get(inside.at));
+                text.flatten() == Some(byte)
+            };
+            let left: Vec<usize> = inside.patterns.iter().copied().filter(goes_on).collect();
+            if left.is_empty() {
+                break;
+            }
+            inside.patterns = left;
+            inside.at += 1;
+            bytes = rest;
+        }
+        let at = inside.at;
+        let is_longer = |index: &usize| {
+            let pattern = self.known.patterns.get(*index);
+            pattern.is_some_and(|one| one.text.len() > at)
+        };
+        // Only here, when it is over, because until then all of it may be seen again.
+        if !bytes.is_empty() || !inside.patterns.iter().any(is_longer) {
+            out.extend_from_slice(inside.instead.as_bytes());
+            self.inside = None;
+        }
+        bytes
+    }
+
+    /// Takes values out of a text, and gives the end of it that could be the beginning of one.
+    fn scan<'t>(&mut self, mut text: &'t [u8], out: &mut Vec<u8>) -> &'t [u8] {
+        let known = self.known.clone();
+        // From the end, so that it holds as long as nothing of it was found to be a value.
+        let mut held = text.len() - known.hold(text);
+        loop {
+            let hold = text.len() - held;
+            let found = known
+                .anchors
+                .find(text)
+                .filter(|found| found.start() < hold);
+            let Some(found) = found else {
+                let (told, held) = text.split_at(hold);
+                out.extend_from_slice(told);
+                return held;
+            };
+            let anchor = text.get(found.range()).unwrap_or_default();
+            let patterns = known.with_anchor(anchor);
+            let instead = known.patterns.get(patterns.start);
+            out.extend_from_slice(text.get(..found.start()).unwrap_or_default());
+            self.inside = instead.map(|one| Inside {
+                patterns: patterns.collect(),
+                at: found.end() - found.start(),
+                instead: one.instead.clone(),
+            });
+            let rest = text.get(found.end()..).unwrap_or_default();
+            text = self.go_on(rest, out);
+            if text.len() < held {
+                held = text.len() - known.hold(text);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD};
+    use proptest::prelude::*;
+
+    const LONG: &[u8] = b"a long value: 0123456789/abcdefghij+KLMNOPQRSTUVWXYZ==~!";
+
+    fn known(values: &[&[u8]]) -> Arc<Known> {
+        Known::new(values.iter().map(|value| ("S", *value)))
+            .unwrap()
+            .unwrap()
+    }
+
+    /// What is told of a stream that comes in pieces of these sizes, and whether what is pending is ever
+    /// more than it may be.
+    fn told(known: &Arc<Known>, text: &[u8], sizes: &[usize]) -> Vec<u8> {
+        let mut scrubber = Scrubber::new(known);
+        let mut out = Vec::new();
+        let mut rest = text;
+        let mut sizes = sizes.iter().copied().cycle();
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(sizes.next().unwrap_or(1).clamp(1, rest.len()));
+            out.extend(scrubber.feed(now));
+            rest = later;
+        }
+        out.extend(scrubber.finish());
+        assert_eq!(scrubber.pending(), 0);
+        out
+    }
+
+    fn whole(values: &[&[u8]], text: &str) -> String {
+        String::from_utf8(told(&known(values), text.as_bytes(), &[usize::MAX])).unwrap()
+    }
+
+    #[test]
+    fn a_value_is_replaced_by_its_name_and_nothing_else_is_touched() {
+        assert_eq!(
+            whole(&[b"hunter2"], "a hunter2 b hunter2hunter2."),
+            "a [secret S] b [secret S][secret S]."
+        );
+        assert_eq!(
+            whole(&[b"hunter2"], "hunter hunter1 Hunter2"),
+            "hunter hunter1 Hunter2"
+        );
+        assert_eq!(whole(&[b"  hunter2\n"], "<hunter2>"), "<[secret S]>");
+        let both: [&[u8]; 2] = [b"abcd", b"abcdefgh"];
+        assert_eq!(
+            whole(&both, "abcdefgh abcde abcdefg"),
+            "[secret S] [secret S]e [secret S]efg"
+        );
+        let long = String::from_utf8(LONG.to_vec()).unwrap();
+        assert_eq!(
+            whole(&[LONG], &format!("x{long}{long}y")),
+            "x[secret S][secret S]y"
+        );
+    }
+
+    #[test]
+    fn two_values_with_one_beginning_are_both_found() {
+        let one = [LONG, b"one"].concat();
+        let two = [LONG, b"two and more"].concat();
+        let text = [b"<".as_slice(), &two, b"|", &one, b">"].concat();
+        let out = told(&known(&[&one, &two]), &text, &[usize::MAX]);
+        assert_eq!(out, b"<[secret S]|[secret S]>");
+    }
+
+    #[test]
+    fn what_begins_no_value_is_told_at_once() {
+        let known = known(&[LONG]);
+        let mut scrubber = Scrubber::new(&known);
+        assert_eq!(scrubber.feed(b"password: "), b"password: ");
+        assert_eq!(scrubber.feed(b"a long v"), b"");
+        assert_eq!(scrubber.pending(), 8);
+        assert_eq!(scrubber.feed(b"oyage"), b"a long voyage");
+    }
+
+    #[test]
+    fn no_pattern_is_left_of_values_that_are_too_short() {
+        let known = Known::new([("S", b"abc".as_slice()), ("T", b""), ("U", b" x \n")]);
+        assert!(known.unwrap().is_none());
+    }
+
+    #[test]
+    fn each_common_way_to_write_a_value_is_found() {
+        for value in [&b"hunter2"[..], b"p@ss w/rd\xff?", LONG] {
+            let hex = |upper: bool| each(value, |_| true, "", upper).to_vec();
+            let percent = |upper: bool| each(value, |b| !is_unreserved(b), "%", upper).to_vec();
+            let all = [hex(true), hex(false), percent(true), percent(false)];
+            for text in all {
+                assert_eq!(told(&known(&[value]), &text, &[3]), b"[secret S]");
+            }
+        }
+    }
+
+    /// In base64 with anything around it, a value leaves no four characters in a row but those at the
+    /// edges, which its neighbours determine too.
+    #[test]
+    fn base64_is_found_at_every_alignment_with_and_without_padding() {
+        for (before, after) in [(0, 0), (1, 0), (2, 1), (3, 2), (4, 3), (5, 7)] {
+            let text = [&vec![b'x'; before], LONG, &vec![b'y'; after]].concat();
+            for written in [BASE64.encode(&text), URL_SAFE_NO_PAD.encode(&text)] {
+                let out = told(&known(&[LONG]), written.as_bytes(), &[5]);
+                let out = String::from_utf8(out).unwrap();
+                assert!(out.contains("[secret S]"), "{out}");
+                let kept = out.replace("[secret S]", "");
+                let most = before.div_ceil(3) * 4 + after.div_ceil(3) * 4 + 6;
+                assert!(kept.len() <= most, "{before} {after}: {out}");
+            }
+        }
+    }
+
+    #[test]
+    fn little_is_pending_and_what_is_pending_may_be_seen_again() {
+        let value: Vec<u8> = (0..60_000_u32)
+            .map(|n| b'!' + (n * n / 7 % 90).to_le_bytes()[0])
+            .collect();
+        let known = known(&[&value]);
+        let text = [b"before ".as_slice(), &value, b" after"].concat();
+        for cut in [3, 10, 38, 39, 40, 5000, 60_006, 60_007, 60_008] {
+            let mut first = Scrubber::new(&known);
+            let mut out = first.feed(&text[..cut]);
+            let seen_again = cut - first.pending();
+            // Another process goes on with nothing but what was told.
+            out.extend(told(&known, &text[seen_again..], &[1000]));
+            assert_eq!(out, b"before [secret S] after", "{cut}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        /// However a stream is cut, the same is told, and no value is in it.
+        #[test]
+        fn no_way_to_cut_a_stream_lets_a_value_through(
+            // Two letters, so that values overlap and repeat as often as can be.
+            one in "[ab]{4,9}",
+            two in "[ab]{30,70}",
+            parts in prop::collection::vec((0..5_usize, "[ab]{0,6}"), 0..12),
+            sizes in prop::collection::vec(1..40_usize, 1..8),
+        ) {
+            let (one, two) = (one.as_bytes(), two.as_bytes());
+            let known = known(&[one, two]);
+            let mut text = Vec::new();
+            for (which, filler) in &parts {
+                match which {
+                    0 => text.extend_from_slice(one),
+                    1 => text.extend_from_slice(two),
+                    2 => text.extend_from_slice(BASE64.encode(two).as_bytes()),
+                    3 => text.extend_from_slice(&two[..two.len() / 2]),
+                    _ => text.extend_from_slice(b" "),
+                }
+                text.extend_from_slice(filler.as_bytes());
+            }
+            let cut = told(&known, &text, &sizes);
+            let whole = told(&known, &text, &[usize::MAX]);
+            prop_assert_eq!(&cut, &whole);
+            for value in [one, two] {
+                prop_assert!(!cut.windows(value.len()).any(|part| part == value));
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The secrets of a job or a sandbox on this node: in memory, on their way inside, and nowhere else. The
+//! records say which there are, so that the next process of this node can ask for them again.
+
+use crate::files::{FileError, put_bytes};
+use crate::outcome::Told;
+use crate::scrub::Known;
+use api::client::ClientError;
+use api::secret::{SecretHow, SecretsGiven, value_bytes};
+use driver::guest::{GuestReader, GuestWriter};
+use model::limits;
+use model::secret::SECRET_DIR;
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// Only the workload's user reads it.
+pub(crate) const MODE: u32 = 0o400;
+
+/// Secrets that were given for one job or sandbox.
+pub(crate) struct Secrets {
+    /// Variables of the environment.
+    pub(crate) env: Vec<(String, Zeroizing<String>)>,
+    /// Files, by their paths inside.
+    pub(crate) files: Vec<(String, Zeroizing<Vec<u8>>)>,
+    /// What is looked for in all that is told. Nothing when all values are too short to be found.
+    pub(crate) known: Option<Arc<Known>>,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secrets({} and {})", self.env.len(), self.files.len())
+    }
+}
+
+/// What was given, or what a person is told when it cannot be used.
+pub(crate) fn read(answer: Result<SecretsGiven, ClientError>) -> Result<Secrets, String> {
+    let given =
+        answer.map_err(|error| format!("its secrets cannot be had: {}", error.body().message))?;
+    let mut values = Vec::new();
+    for one in &given.secrets {
+        let bytes = value_bytes(&one.value, one.encoding);
+        let bytes = bytes.map_err(|_| format!("the secret `{}` cannot be read", one.name))?;
+        values.push((one, bytes));
+    }
+    let named = values
+        .iter()
+        .map(|(one, bytes)| (one.name.as_str(), bytes.as_slice()));
+    let known = Known::new(named);
+    let known =
+        known.map_err(|_| "its secrets are too much to be taken out of its output".to_owned())?;
+    let (mut env, mut files) = (Vec::new(), Vec::new());
+    for (one, bytes) in values {
+        match &one.how {
+            SecretHow::File => files.push((format!("{SECRET_DIR}/{}", one.name), bytes)),
+            SecretHow::Env { var } => {
+                let text = std::str::from_utf8(&bytes)
+                    .ok()
+                    .filter(|text| !text.contains('\0'));
+                let text = text.ok_or_else(|| {
+                    format!(
+                        "the secret `{}` is no text, and cannot be a variable",
+                        one.name
+                    )
+                })?;
+                env.push((var.clone(), Zeroizing::new(text.to_owned())));
+            }
+        }
+    }
+    // All of it goes to the guest in one frame.
+    let bytes: usize = env.iter().map(|(_, value)| value.len()).sum();
+    if bytes > limits::SECRET_VALUE_BYTES_MAX {
+        return Err("its secrets are too much for an environment: use them as files".to_owned());
+    }
+    Ok(Secrets { env, files, known })
+}
+
+/// Puts the files inside, by way of the guest.
+pub(crate) async fn put(
+    (reader, writer): (&mut GuestReader, &mut GuestWriter),
+    secrets: &Secrets,
+) -> Result<Result<(), Told>, FileError> {
+    for (path, bytes) in &secrets.files {
+        match put_bytes((&mut *reader, &mut *writer), path, MODE, bytes).await {
+            Ok(()) => {}
+            Err(error @ FileError::Refused { .. }) => {
+                return Ok(Err(Told::refused(format!(
+                    "`{path}` could not be made: {error}"
+                ))));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Ok(()))
+}

@@ -1,0 +1,123 @@
+//! Secrets: what comes in never goes out.
+
+use api::Code;
+use api::encoding::Encoding;
+use api::event::EventListQuery;
+use api::secret::{SecretCreate, SecretListQuery, SecretRotate, SecretText};
+
+use crate::world::{World, bare, with_body};
+
+const CANARY: &str = "canary-77aa-value";
+
+fn new(name: &str) -> SecretCreate {
+    SecretCreate {
+        name: name.to_owned(),
+        value: SecretText::new(CANARY.to_owned()),
+        encoding: Encoding::Utf8,
+        metadata: [("for".to_owned(), "tests".to_owned())].into(),
+    }
+}
+
+#[tokio::test]
+async fn a_secret_is_made_read_turned_listed_and_deleted_and_its_value_is_in_no_answer() {
+    let world = World::new().await;
+    let made = world
+        .user
+        .secret_create(&new("token"), Some("key-12345"))
+        .await
+        .unwrap();
+    let again = world
+        .user
+        .secret_create(&new("token"), Some("key-12345"))
+        .await
+        .unwrap();
+    assert_eq!((&made, made.version), (&again, 1));
+    let taken = world
+        .user
+        .secret_create(&new("token"), None)
+        .await
+        .unwrap_err();
+    assert!(taken.is(Code::Conflict), "{taken}");
+    let turn = SecretRotate {
+        value: SecretText::new("AP9B".to_owned()),
+        encoding: Encoding::Base64,
+        metadata: None,
+    };
+    let turned = world.user.secret_rotate("token", &turn).await.unwrap();
+    assert_eq!((turned.version, &turned.metadata), (2, &made.metadata));
+    assert_eq!(world.user.secret_get(&made.id).await.unwrap(), turned);
+    for name in ["b", "a"] {
+        world.user.secret_create(&new(name), None).await.unwrap();
+    }
+    let page = |after: Option<&str>| {
+        let after = after.map(str::to_owned);
+        SecretListQuery {
+            limit: Some(2),
+            after,
+        }
+    };
+    let first = world.user.secret_list(&page(None)).await.unwrap();
+    assert_eq!(first.next.as_deref(), Some("b"));
+    let last = world.user.secret_list(&page(Some("b"))).await.unwrap();
+    assert_eq!((last.secrets[0].name.as_str(), last.next), ("token", None));
+    let events = world
+        .user
+        .secret_events("token", &EventListQuery::default())
+        .await
+        .unwrap();
+    let kinds: Vec<_> = events
+        .events
+        .iter()
+        .map(|event| event.kind.as_str())
+        .collect();
+    assert_eq!(kinds, ["secret.created", "secret.rotated"]);
+    for path in ["/v1/secrets", "/v1/secrets/a", "/v1/secrets/a/events"] {
+        let reply = world.ask(bare("GET", path)).await;
+        assert!(
+            !String::from_utf8_lossy(&reply.body).contains(CANARY),
+            "{path}"
+        );
+    }
+    assert_eq!(world.user.secret_delete("token").await.unwrap().version, 2);
+    let gone = world.user.secret_get("token").await.unwrap_err();
+    assert!(gone.is(Code::NotFound), "{gone}");
+}
+
+#[tokio::test]
+async fn bad_secrets_are_refused_and_no_refusal_shows_the_value() {
+    let world = World::new().await;
+    let long = format!(r#"{{"name":"a","value":"{}"}}"#, "x".repeat(65_537));
+    for (body, code) in [
+        (
+            r#"{"name":"../a","value":"canary-77aa-value"}"#,
+            "invalid_argument",
+        ),
+        (r#"{"name":"a","value":""}"#, "invalid_argument"),
+        (r#"{"name":"a","value":77123456}"#, "invalid_argument"),
+        (
+            r#"{"name":"a","value":"canary-77aa-value","encoding":"base64"}"#,
+            "invalid_argument",
+        ),
+        (
+            r#"{"name":"a","value":"canary-77aa-value","x":1}"#,
+            "unknown_field",
+        ),
+        (r#"{"name":"a"}"#, "invalid_argument"),
+        (long.as_str(), "invalid_argument"),
+    ] {
+        let reply = world.ask(with_body("POST", "/v1/secrets", body)).await;
+        let text = String::from_utf8_lossy(&reply.body).into_owned();
+        assert_eq!(reply.code(), code, "{text}");
+        assert!(
+            !text.contains(CANARY) && !text.contains("77123456"),
+            "{text}"
+        );
+    }
+    for name in ["..%2f..%2fetc", "%00", "a%0ab", "nothing"] {
+        let reply = world.ask(bare("GET", &format!("/v1/secrets/{name}"))).await;
+        assert_eq!(reply.code(), "not_found", "{name}");
+    }
+    let job = r#"{"argv":["true"],"secrets":[{"name":"nothing"}]}"#;
+    let reply = world.ask(with_body("POST", "/v1/jobs", job)).await;
+    assert_eq!(reply.code(), "secret_missing");
+}

@@ -1,0 +1,395 @@
+//! Secrets: made, used, rotated, deleted, and the master key.
+
+use super::*;
+use model::secret::{SecretHow, SecretUse};
+use service::{Error, Idempotency, KeyError, MasterKey, MasterKeys, NewSecret, SecretValue};
+
+const CANARY: &str = "canary-5f2b-value";
+
+fn keys(current: &str, before: &[&str]) -> Result<MasterKeys, KeyError> {
+    let key = |digit: &str| MasterKey::parse(digit.repeat(64).as_bytes());
+    Ok(MasterKeys {
+        current: key(current)?,
+        before: before
+            .iter()
+            .map(|digit| key(digit))
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+fn world() -> World {
+    let world = World::new();
+    world.service.secret_keys_from(|| keys("a", &[]));
+    world
+}
+
+fn value(text: &str) -> SecretValue {
+    SecretValue::new(text.as_bytes().to_vec())
+}
+
+fn new(name: &str) -> NewSecret {
+    NewSecret {
+        name: name.to_owned(),
+        value: value(CANARY),
+        metadata: BTreeMap::new(),
+    }
+}
+
+fn using(name: &str, how: SecretHow) -> JobSpec {
+    let one = SecretUse {
+        name: name.to_owned(),
+        id: None,
+        version: 0,
+        how,
+    };
+    JobSpec {
+        secrets: vec![one],
+        ..spec()
+    }
+}
+
+async fn events(world: &World, name: &str) -> Vec<(String, String)> {
+    let events = world
+        .service
+        .secret_events(&user(), name, 0, 100)
+        .await
+        .unwrap();
+    events
+        .into_iter()
+        .map(|event| (event.kind, event.data))
+        .collect()
+}
+
+/// All bytes of the state directory: the database, its log, everything.
+fn contains(dir: &std::path::Path, needle: &str) -> bool {
+    std::fs::read_dir(dir).unwrap().any(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            return contains(&path, needle);
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        bytes
+            .windows(needle.len())
+            .any(|part| part == needle.as_bytes())
+    })
+}
+
+#[tokio::test]
+async fn a_job_gets_the_version_that_it_was_made_with_and_its_use_is_recorded() {
+    let world = world();
+    let made = world
+        .service
+        .secret_create(&user(), new("token"), None)
+        .await
+        .unwrap();
+    assert_eq!((made.version, made.revision), (1, 1));
+    let (node, row) = world.leased(using("token", SecretHow::File)).await;
+    assert_eq!(row.spec.secrets[0].version, 1);
+    let second = (value("another-value"), None);
+    let rotated = world
+        .service
+        .secret_rotate(&user(), "token", second, None)
+        .await
+        .unwrap();
+    assert_eq!(rotated.version, 2);
+    let given = world
+        .service
+        .job_secrets(&node, &row.id, row.epoch)
+        .await
+        .unwrap();
+    assert_eq!(given[0].value, value(CANARY));
+    let told = events(&world, "token").await;
+    let kinds: Vec<_> = told.iter().map(|(kind, _)| kind.as_str()).collect();
+    assert_eq!(kinds, ["secret.created", "secret.rotated", "secret.used"]);
+    for part in [
+        row.id.as_str(),
+        "\"version\":1",
+        "\"how\":\"file\"",
+        node_id(1).as_str(),
+    ] {
+        assert!(told[2].1.contains(part), "{part}: {}", told[2].1);
+    }
+    assert!(!contains(world.dir.path(), CANARY));
+}
+
+#[tokio::test]
+async fn a_secret_is_given_to_the_node_of_the_lease_alone_and_only_while_it_has_it() {
+    let world = world();
+    world
+        .service
+        .secret_create(&user(), new("token"), None)
+        .await
+        .unwrap();
+    let (first, row) = world.leased(using("token", SecretHow::File)).await;
+    let other = world
+        .service
+        .job_secrets(&node(2), &row.id, row.epoch)
+        .await;
+    assert!(matches!(other, Err(Error::NotFound)), "{other:?}");
+    let person = world.service.job_secrets(&user(), &row.id, row.epoch).await;
+    assert!(matches!(person, Err(Error::Forbidden(_))), "{person:?}");
+    let later = world
+        .service
+        .job_secrets(&first, &row.id, row.epoch + 1)
+        .await;
+    assert!(later.is_err(), "{later:?}");
+    let report = finished(&row, Outcome::Canceled);
+    world
+        .service
+        .job_finished(&first, &row.id, report)
+        .await
+        .unwrap();
+    let over = world.service.job_secrets(&first, &row.id, row.epoch).await;
+    assert!(matches!(over, Err(Error::Stale)), "{over:?}");
+    assert_eq!(events(&world, "token").await.len(), 1, "nothing was given");
+}
+
+#[tokio::test]
+async fn what_another_tenant_has_is_not_there() {
+    let world = world();
+    let made = world
+        .service
+        .secret_create(&user(), new("token"), None)
+        .await
+        .unwrap();
+    for named in ["token", made.id.as_str(), "../token", "a\0b", ""] {
+        let seen = world.service.secret_get(&stranger(), named).await;
+        assert!(matches!(seen, Err(Error::NotFound)), "{seen:?}");
+        let gone = world.service.secret_delete(&stranger(), named).await;
+        assert!(matches!(gone, Err(Error::NotFound)), "{gone:?}");
+        let what = (value("x"), None);
+        let turned = world
+            .service
+            .secret_rotate(&stranger(), named, what, None)
+            .await;
+        assert!(matches!(turned, Err(Error::NotFound)), "{turned:?}");
+    }
+    let list = world
+        .service
+        .secret_list(&stranger(), None, 10)
+        .await
+        .unwrap();
+    assert!(list.secrets.is_empty());
+    let job = world
+        .service
+        .job_create(&stranger(), using("token", SecretHow::File), None)
+        .await;
+    assert_eq!(job.unwrap_err().code(), "secret_missing");
+    // The name is free there.
+    world
+        .service
+        .secret_create(&stranger(), new("token"), None)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_deleted_secret_is_gone_for_a_job_that_waits() {
+    let world = world();
+    world
+        .service
+        .secret_create(&user(), new("token"), None)
+        .await
+        .unwrap();
+    let (node, row) = world.leased(using("token", SecretHow::File)).await;
+    world.service.secret_delete(&user(), "token").await.unwrap();
+    let given = world.service.job_secrets(&node, &row.id, row.epoch).await;
+    assert_eq!(given.unwrap_err().code(), "secret_missing");
+    // Nor does another of the same name stand in for it.
+    world
+        .service
+        .secret_create(&user(), new("token"), None)
+        .await
+        .unwrap();
+    let given = world.service.job_secrets(&node, &row.id, row.epoch).await;
+    assert_eq!(given.unwrap_err().code(), "secret_missing");
+}
+
+#[tokio::test]
+async fn bad_names_values_and_labels_are_refused_and_a_name_is_taken_once() {
+    let world = world();
+    let long = "x".repeat(129);
+    for name in ["", "a/b", "..", "a b", "a\0", "${x}", &long] {
+        let refused = world.service.secret_create(&user(), new(name), None).await;
+        assert_eq!(refused.unwrap_err().code(), "invalid_argument", "{name}");
+    }
+    for size in [0, limits::SECRET_VALUE_BYTES_MAX + 1] {
+        let value = SecretValue::new(vec![7; size]);
+        let asker = user();
+        let refused = world
+            .service
+            .secret_create(&asker, NewSecret { value, ..new("a") }, None);
+        assert_eq!(refused.await.unwrap_err().code(), "invalid_argument");
+    }
+    let metadata = (0..33).map(|n| (n.to_string(), String::new())).collect();
+    let asker = user();
+    let refused = world.service.secret_create(
+        &asker,
+        NewSecret {
+            metadata,
+            ..new("a")
+        },
+        None,
+    );
+    assert_eq!(refused.await.unwrap_err().code(), "invalid_argument");
+    world
+        .service
+        .secret_create(&user(), new("a"), None)
+        .await
+        .unwrap();
+    let twice = world.service.secret_create(&user(), new("a"), None).await;
+    assert_eq!(twice.unwrap_err().code(), "conflict");
+}
+
+#[tokio::test]
+async fn a_create_with_a_key_is_one_create_and_its_value_is_part_of_the_request() {
+    let world = world();
+    let key = || {
+        let (key, request_hash) = ("k-123456".to_owned(), "hash".to_owned());
+        Some(Idempotency { key, request_hash })
+    };
+    let first = world
+        .service
+        .secret_create(&user(), new("a"), key())
+        .await
+        .unwrap();
+    let again = world
+        .service
+        .secret_create(&user(), new("a"), key())
+        .await
+        .unwrap();
+    assert_eq!(first, again);
+    let other = NewSecret {
+        value: value("x"),
+        ..new("a")
+    };
+    let other = world.service.secret_create(&user(), other, key()).await;
+    assert_eq!(other.unwrap_err().code(), "idempotency_mismatch");
+    let turn = || (value("second"), None);
+    let one = world
+        .service
+        .secret_rotate(&user(), "a", turn(), key())
+        .await
+        .unwrap();
+    let two = world
+        .service
+        .secret_rotate(&user(), "a", turn(), key())
+        .await
+        .unwrap();
+    assert_eq!((one.version, two.version), (2, 2));
+}
+
+#[tokio::test]
+async fn the_last_ten_versions_are_kept() {
+    let world = world();
+    world
+        .service
+        .secret_create(&user(), new("a"), None)
+        .await
+        .unwrap();
+    let (node, row) = world.leased(using("a", SecretHow::File)).await;
+    for n in 2..=10 {
+        let what = (value(&format!("value {n}")), None);
+        world
+            .service
+            .secret_rotate(&user(), "a", what, None)
+            .await
+            .unwrap();
+    }
+    assert!(
+        world
+            .service
+            .job_secrets(&node, &row.id, row.epoch)
+            .await
+            .is_ok()
+    );
+    world
+        .service
+        .secret_rotate(&user(), "a", (value("11"), None), None)
+        .await
+        .unwrap();
+    let gone = world.service.job_secrets(&node, &row.id, row.epoch).await;
+    assert_eq!(gone.unwrap_err().code(), "secret_missing");
+}
+
+#[tokio::test]
+async fn another_master_key_is_refused_at_the_start_and_a_change_of_it_needs_both() {
+    let world = world();
+    world
+        .service
+        .secret_create(&user(), new("a"), None)
+        .await
+        .unwrap();
+    let (node, row) = world.leased(using("a", SecretHow::File)).await;
+
+    let wrong = world.again();
+    wrong.secret_keys_from(|| keys("b", &[]));
+    let error = wrong.secrets_ready().await.unwrap_err();
+    assert_eq!(error.code(), "secret_key_wrong");
+    assert!(wrong.job_secrets(&node, &row.id, row.epoch).await.is_err());
+
+    let both = world.again();
+    both.secret_keys_from(|| keys("b", &["a"]));
+    both.secrets_ready().await.unwrap();
+
+    let new = world.again();
+    new.secret_keys_from(|| keys("b", &[]));
+    new.secrets_ready().await.unwrap();
+    let given = new.job_secrets(&node, &row.id, row.epoch).await.unwrap();
+    assert_eq!(given[0].value, value(CANARY));
+
+    let old = world.again();
+    old.secret_keys_from(|| keys("a", &[]));
+    assert_eq!(
+        old.secrets_ready().await.unwrap_err().code(),
+        "secret_key_wrong"
+    );
+}
+
+#[tokio::test]
+async fn without_a_master_key_jobs_run_and_secrets_are_refused() {
+    let world = World::new();
+    world.create(spec()).await;
+    let refused = world.service.secret_create(&user(), new("a"), None).await;
+    assert_eq!(refused.unwrap_err().code(), "secret_key_unusable");
+    // What hung once may answer the next time.
+    world.service.secret_keys_from(|| keys("a", &[]));
+    world
+        .service
+        .secret_create(&user(), new("a"), None)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn rows_that_somebody_swapped_do_not_open() {
+    let world = world();
+    world
+        .service
+        .secret_create(&user(), new("mine"), None)
+        .await
+        .unwrap();
+    let other = NewSecret {
+        value: value("theirs"),
+        ..new("theirs")
+    };
+    world
+        .service
+        .secret_create(&user(), other, None)
+        .await
+        .unwrap();
+    let swap = |tx: &mut store::Tx<'_>| {
+        tx.execute(
+            "UPDATE secret SET name = CASE name WHEN 'mine' THEN 'theirs' ELSE 'mine' END || '_'",
+            &[],
+        )?;
+        tx.execute(
+            "UPDATE secret SET name = substr(name, 1, length(name) - 1)",
+            &[],
+        )
+    };
+    world.store().write(swap).await.unwrap();
+    let (node, row) = world.leased(using("mine", SecretHow::File)).await;
+    let given = world.service.job_secrets(&node, &row.id, row.epoch).await;
+    assert_eq!(given.unwrap_err().code(), "internal");
+}

@@ -1,0 +1,147 @@
+//! Secrets, sealed.
+
+use std::collections::BTreeMap;
+
+use model::id::SecretId;
+use store::event::{self, NewEvent};
+use store::secret::{self, Sealed, SecretRow};
+use store::{StoreError, Value};
+
+use crate::db::Db;
+use crate::make::{principal, tenant};
+
+fn row(of: &str, name: &str, number: u8) -> SecretRow {
+    SecretRow {
+        id: SecretId::from_parts(1, [number; 10]),
+        tenant: tenant(of),
+        name: name.to_owned(),
+        version: 1,
+        revision: 1,
+        metadata: BTreeMap::from([("k".to_owned(), "ö".to_owned())]),
+        principal: principal(),
+        created_at_ms: 5,
+        updated_at_ms: 5,
+    }
+}
+
+fn sealed(key: &str) -> Sealed {
+    Sealed {
+        key_id: key.to_owned(),
+        wrapped_key: vec![0, 1, 255],
+        value: vec![0; 100],
+    }
+}
+
+fn insert(db: &Db, row: &SecretRow) -> Result<(), StoreError> {
+    let row = row.clone();
+    db.write(move |tx| secret::insert(tx, &row, &sealed("k1")))
+}
+
+fn rotate(db: &Db, row: &SecretRow) -> Result<SecretRow, StoreError> {
+    let (before, mut next) = (row.clone(), row.clone());
+    next.version += 1;
+    next.revision += 1;
+    let answer = next.clone();
+    db.write(move |tx| secret::update(tx, &before, &next, Some(&sealed("k1"))))?;
+    Ok(answer)
+}
+
+fn versions(db: &Db) -> u64 {
+    db.count(
+        "SELECT COUNT(*) AS n FROM secret_version WHERE version > $1",
+        &[Value::Int(0)],
+    )
+}
+
+pub(crate) fn a_secret_is_read_back_by_name_and_by_id_and_by_its_tenant_alone(db: &Db) {
+    let (one, other) = (row("a", "x", 1), row("b", "x", 2));
+    insert(db, &one).unwrap();
+    insert(db, &other).unwrap();
+    insert(db, &row("a", "A", 3)).unwrap();
+    let twice = insert(db, &row("a", "x", 4));
+    assert!(matches!(twice, Err(StoreError::Stale { .. })), "{twice:?}");
+    let get = |of: &str, named: &str| {
+        let (of, named) = (tenant(of), named.to_owned());
+        db.read(move |tx| secret::get(tx, &of, &named))
+    };
+    assert_eq!(get("a", "x"), Some(one.clone()));
+    assert_eq!(get("a", one.id.as_str()), Some(one.clone()));
+    assert_eq!(get("b", "x"), Some(other));
+    assert_eq!(get("b", one.id.as_str()), None);
+    let list = |after: &'static str| db.read(move |tx| secret::list(tx, &tenant("a"), after, 1));
+    assert_eq!(list("")[0].name, "A");
+    assert_eq!(list("A")[0].name, "x");
+    assert!(list("x").is_empty());
+    assert_eq!(db.read(|tx| secret::count(tx, &tenant("a"))), 2);
+    let id = one.id;
+    assert_eq!(
+        db.read(move |tx| secret::version(tx, &id, 1)),
+        Some(sealed("k1"))
+    );
+}
+
+pub(crate) fn a_change_from_a_row_that_was_changed_is_stale_and_writes_no_version(db: &Db) {
+    let first = row("a", "x", 1);
+    insert(db, &first).unwrap();
+    let second = rotate(db, &first).unwrap();
+    let late = rotate(db, &first);
+    assert!(matches!(late, Err(StoreError::Stale { .. })), "{late:?}");
+    assert_eq!(versions(db), 2);
+    let before = first.clone();
+    let late = db.write(move |tx| secret::delete(tx, &before));
+    assert!(matches!(late, Err(StoreError::Stale { .. })), "{late:?}");
+    assert_eq!(
+        db.read(|tx| secret::get(tx, &tenant("a"), "x")),
+        Some(second)
+    );
+}
+
+pub(crate) fn what_another_key_wraps_is_found_until_it_is_wrapped_anew(db: &Db) {
+    let first = row("a", "x", 1);
+    insert(db, &first).unwrap();
+    rotate(db, &first).unwrap();
+    let others = || db.read(|tx| secret::not_of_key(tx, "k2", 10));
+    assert_eq!(others().len(), 2);
+    let one = others().swap_remove(0);
+    assert_eq!((one.version, &one.sealed), (1, &sealed("k1")));
+    let again = one.clone();
+    db.write(move |tx| secret::rewrap(tx, &one, "k2", &[7]))
+        .unwrap();
+    assert_eq!(others()[0].version, 2);
+    let late = db.write(move |tx| secret::rewrap(tx, &again, "k3", &[8]));
+    assert!(matches!(late, Err(StoreError::Stale { .. })), "{late:?}");
+    let id = first.id;
+    let now = db.read(move |tx| secret::version(tx, &id, 1)).unwrap();
+    assert_eq!((&*now.key_id, now.wrapped_key), ("k2", vec![7]));
+}
+
+pub(crate) fn old_versions_and_events_go_and_a_deleted_secret_leaves_nothing(db: &Db) {
+    let first = row("a", "x", 1);
+    insert(db, &first).unwrap();
+    let second = rotate(db, &first).unwrap();
+    let id = second.id.clone();
+    db.write(move |tx| secret::forget_before(tx, &id, 2))
+        .unwrap();
+    assert_eq!(versions(db), 1);
+    for version in [1, 2] {
+        let row = second.clone();
+        db.write(move |tx| {
+            let new = NewEvent {
+                tenant: &row.tenant,
+                resource: "secret",
+                resource_id: row.id.as_str(),
+                version,
+                kind: "secret.used",
+                data: "{}",
+                principal: &row.principal,
+                at_ms: version * 100,
+            };
+            event::append(tx, &new)
+        })
+        .unwrap();
+    }
+    assert_eq!(db.write(|tx| secret::prune_events(tx, 200, 10)).unwrap(), 1);
+    db.write(move |tx| secret::delete(tx, &second)).unwrap();
+    assert_eq!(versions(db), 0);
+    assert_eq!(db.read(|tx| secret::count(tx, &tenant("a"))), 0);
+}
