@@ -1,5 +1,10 @@
 //! The real SDKs of E2B against the real binary and real sandboxes.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "what cannot be tried is said by what the tests share"
+)]
+
 use e2e::{Place, no_sandbox, until};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -24,13 +24,14 @@ except urllib.error.URLError as error:
     print(error.reason)
 "#;
 
-/// Says so where there is none.
-fn no_python() -> bool {
-    let none = !std::path::Path::new("/usr/bin/python3").exists();
-    if none {
-        println!("skipped: there is no python3 to listen with");
-    }
-    none
+/// Ends the test where there is none.
+macro_rules! needs_python {
+    () => {
+        if !std::path::Path::new("/usr/bin/python3").exists() {
+            println!("skipped: there is no python3 to listen with");
+            return;
+        }
+    };
 }
 
 /// One line after the other, as a node brings them, until `lines` were used.
@@ -81,9 +82,7 @@ async fn hello() -> u16 {
 #[tokio::test]
 async fn programs_inside_reach_what_is_allowed_and_are_told_what_is_not() {
     let world = world!();
-    if no_python() {
-        return;
-    }
+    needs_python!();
     let served = world.serve(false).await;
     let port = hello().await;
     let open = way(&served, &[format!("127.0.0.1:{port}")]);
@@ -111,9 +110,7 @@ async fn programs_inside_reach_what_is_allowed_and_are_told_what_is_not() {
 #[tokio::test]
 async fn without_the_proxy_there_is_nothing() {
     let world = world!();
-    if no_python() {
-        return;
-    }
+    needs_python!();
     let served = world.serve(true).await;
     let script = "python3 - <<'E'\nimport errno, socket\nfor to in [('8.8.8.8', 53), ('169.254.169.254', 80)]:\n    \
         for kind in [socket.SOCK_STREAM, socket.SOCK_DGRAM]:\n        s = socket.socket(socket.AF_INET, kind)\n        \
@@ -151,9 +148,7 @@ async fn the_way_out_is_no_way_in() {
 #[tokio::test]
 async fn a_port_that_is_taken_is_a_refusal_and_not_a_sandbox_without_a_way_out() {
     let world = world!();
-    if no_python() {
-        return;
-    }
+    needs_python!();
     let served = world.serve(false).await;
     let taking = "import socket,time; s=socket.socket(); s.bind((\"127.0.0.1\",3128)); s.listen(); print(1,flush=True); time.sleep(60)";
     let mut taken = served.start(&format!("exec python3 -c '{taking}'")).await;
@@ -166,9 +161,7 @@ async fn a_port_that_is_taken_is_a_refusal_and_not_a_sandbox_without_a_way_out()
 #[tokio::test]
 async fn clients_wait_for_the_next_node_and_a_dead_line_is_passed_over() {
     let world = world!();
-    if no_python() {
-        return;
-    }
+    needs_python!();
     let served = world.serve(false).await;
     let port = hello().await;
     let open = way(&served, &[format!("127.0.0.1:{port}")]);

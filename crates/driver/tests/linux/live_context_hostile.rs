@@ -111,7 +111,9 @@ async fn what_is_written_to_the_private_connection_ends_the_interpreter_and_noth
     python(&served, "1").await;
     let list = served.code("GET", "/contexts", "").await.json();
     let id = list[0]["id"].as_str().unwrap().to_owned();
-    let restarted = served.code("POST", &format!("/contexts/{id}/restart"), "").await;
+    let restarted = served
+        .code("POST", &format!("/contexts/{id}/restart"), "")
+        .await;
     assert_eq!(restarted.status, 200);
     assert_eq!(python(&served, "2").await.results[0]["text"], "2");
     served.destroy().await;
