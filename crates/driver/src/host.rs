@@ -105,6 +105,8 @@ pub struct Root {
     pub groups: Vec<String>,
     /// Nothing is mounted below those of its directories that a sandbox sees.
     pub is_one_file_system: bool,
+    /// It has a `python3` and nothing by the name of `python`, which scripts of agents ask for.
+    pub lacks_python: bool,
 }
 
 /// The most entries of a directory that are looked at; a root with more at its top is none.
@@ -138,8 +140,10 @@ impl Root {
         let shown: Vec<PathBuf> = shown
             .chain(var.iter().map(|name| path.join("var").join(name)))
             .collect();
+        let has = |program: &str| entry(&path.join("usr").join(program)).is_some();
         Root {
             is_one_file_system: !mounted_below(&mounts, &shown),
+            lacks_python: has("bin/python3") && !has("bin/python") && !has("local/bin/python"),
             users: system_lines(&path.join("etc/passwd"), 7),
             groups: system_lines(&path.join("etc/group"), 4),
             path,

@@ -166,6 +166,10 @@ pub(super) fn tree(root: &Root, devices: &[String], staging: &Path) -> Tree {
         ops.extend(["bin", "local/bin"].map(|below| Op::Program {
             path: format!("{LOW}/{MASK}/usr/{below}/sudo"),
         }));
+        ops.extend(root.lacks_python.then(|| Op::Link {
+            path: format!("{LOW}/{MASK}/usr/local/bin/python"),
+            to: "/usr/bin/python3".to_owned(),
+        }));
     }
     ops.extend(tree::devices(DEVICES, devices));
     ops.push(Op::HostProc {

@@ -114,7 +114,7 @@ async fn what_is_written_to_the_private_connection_ends_the_interpreter_and_noth
     let restarted = served
         .code("POST", &format!("/contexts/{id}/restart"), "")
         .await;
-    assert_eq!(restarted.status, 200);
+    assert_eq!(restarted.status, 204);
     assert_eq!(python(&served, "2").await.results[0]["text"], "2");
     served.destroy().await;
 }

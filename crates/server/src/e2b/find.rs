@@ -82,6 +82,7 @@ pub(crate) async fn sandbox(
             node: node.clone(),
             access_token: row.access_token.text().to_owned(),
             is_open: wire::is_open(&row),
+            masked_host: wire::masked_host(&row),
             id: id.clone(),
         }),
         (SandboxState::Paused, _) => Err(Unreachable::Paused),

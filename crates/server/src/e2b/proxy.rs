@@ -7,6 +7,7 @@ use api::attach::{LinkOpen, LinkTarget};
 use api::guest::line::{self, Broken, Line, Patience, Tunnel};
 use axum::body::Body;
 use axum::response::Response;
+use http::header::{HOST, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use http_body_util::BodyExt as _;
@@ -21,6 +22,7 @@ use super::cors;
 use super::keys::{self, FileQuery, Keys};
 use super::places::{self, Place};
 use super::refusal::Refusal;
+use super::wire;
 use crate::App;
 use crate::links::NoLink;
 
@@ -36,6 +38,8 @@ pub(crate) struct Reachable {
     pub(crate) access_token: String,
     /// Its other ports are open to whoever knows its name.
     pub(crate) is_open: bool,
+    /// What programs inside are told as their host.
+    pub(crate) masked_host: Option<String>,
 }
 
 /// Why a request does not get through to a sandbox.
@@ -103,6 +107,8 @@ where
     if to_guest {
         clean::stay(&mut parts.headers);
         clean::vouch(&mut parts.headers, ctx);
+    } else if let Some(host) = masked_host(sandbox, port) {
+        parts.headers.insert(HOST, host);
     }
     let body = body.map_err(Into::into).boxed_unsync();
     let request = Request::from_parts(forwarded(parts), body);
@@ -179,6 +185,10 @@ pub(crate) fn dial(app: &App, node: &NodeId, sandbox: &SandboxId) -> Result<Dupl
         tracing::warn!(sandbox.id = %sandbox, %error, "failed to reach a sandbox");
     })?;
     Ok(ours)
+}
+
+fn masked_host(sandbox: &Reachable, port: u16) -> Option<HeaderValue> {
+    wire::host_at(sandbox.masked_host.as_deref()?, port)
 }
 
 fn unanswered(sandbox: &Reachable, port: u16, error: &Broken) -> Stopped {

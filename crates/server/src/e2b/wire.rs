@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use http::HeaderValue;
 use model::id::SnapshotId;
 use model::limits;
 use model::sandbox::SandboxState;
@@ -40,6 +41,12 @@ pub(crate) const TEMPLATE_KEY: &str = "e2b:template";
 const EVERYTHING: &str = "0.0.0.0/0";
 /// There, where the ports need a token.
 const CLOSED_KEY: &str = "e2b:closed";
+/// The host that programs inside are told to be, whatever the client dialled.
+const HOST_KEY: &str = "e2b:host";
+/// The longest host: RFC 1035, section 2.3.4, with a port.
+const HOST_BYTES_MAX: usize = 262;
+/// What in that host stands for the port.
+const PORT_PLACE: &str = "${PORT}";
 
 /// What somebody asks a sandbox to be.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
@@ -56,7 +63,6 @@ pub(crate) struct NewSandbox {
     network: Option<Network>,
     metadata: Option<BTreeMap<String, String>>,
     env_vars: Option<BTreeMap<String, String>>,
-    mcp: Option<Value>,
     iam: Option<Value>,
     volume_mounts: Option<Vec<Value>>,
 }
@@ -75,7 +81,7 @@ struct Network {
     deny_out: Option<Vec<String>>,
     dns_servers: Option<Value>,
     egress_proxy: Option<Value>,
-    mask_request_host: Option<Value>,
+    mask_request_host: Option<String>,
     https_ports: Option<Value>,
     rules: Option<Value>,
 }
@@ -93,7 +99,6 @@ impl NewSandbox {
     pub(crate) fn ask(self) -> Result<SandboxAsk, Refusal> {
         let from = template_ref(&self.template_id)?;
         check_memory(self.auto_pause_memory, "autoPauseMemory")?;
-        refuse("mcp", self.mcp.as_ref())?;
         refuse("iam", self.iam.as_ref())?;
         let mounts = self.volume_mounts.filter(|mounts| !mounts.is_empty());
         refuse("volumeMounts", mounts.map(Value::from).as_ref())?;
@@ -111,6 +116,9 @@ impl NewSandbox {
         metadata.insert(TEMPLATE_KEY.to_owned(), self.template_id);
         if network.allow_public_traffic == Some(false) {
             metadata.insert(CLOSED_KEY.to_owned(), "1".to_owned());
+        }
+        if let Some(host) = network.masked_host()? {
+            metadata.insert(HOST_KEY.to_owned(), host);
         }
         Ok(SandboxAsk {
             spec: SandboxSpec {
@@ -141,6 +149,20 @@ impl NewSandbox {
 }
 
 impl Network {
+    /// What a program inside is to be told as its host.
+    fn masked_host(&self) -> Result<Option<String>, Refusal> {
+        let host = self.mask_request_host.as_deref().unwrap_or_default();
+        if host.is_empty() {
+            return Ok(None);
+        }
+        let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]${}".contains(&byte);
+        if host.len() > HOST_BYTES_MAX || !host.bytes().all(is_host) {
+            let why = "network.maskRequestHost: a host name, a colon, and a port or ${PORT}";
+            return Err(Refusal::bad(why));
+        }
+        Ok(Some(host.to_owned()))
+    }
+
     /// Whether there is a way out: by E2B's documents there is one, unless somebody says no or denies all.
     fn lets_out(&self, asked: Option<bool>) -> Result<bool, Refusal> {
         let denied = self.deny_out.as_deref().unwrap_or_default();
@@ -159,7 +181,6 @@ impl Network {
         refuse("network.allowOut", self.allow_out.as_ref())?;
         refuse("network.dnsServers", self.dns_servers.as_ref())?;
         refuse("network.egressProxy", self.egress_proxy.as_ref())?;
-        refuse("network.maskRequestHost", self.mask_request_host.as_ref())?;
         refuse("network.httpsPorts", self.https_ports.as_ref())?;
         refuse("network.rules", self.rules.as_ref())
     }
@@ -341,6 +362,19 @@ struct Lifecycle {
 #[serde(rename_all = "camelCase")]
 struct NetworkView {
     allow_public_traffic: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mask_request_host: Option<String>,
+}
+
+/// What programs at this port are told as their host, where that is not what the client says.
+pub(crate) fn masked_host(row: &SandboxRow) -> Option<String> {
+    row.metadata.get(HOST_KEY).cloned()
+}
+
+/// The same with the port in its place.
+pub(crate) fn host_at(masked: &str, port: u16) -> Option<HeaderValue> {
+    let host = masked.replace(PORT_PLACE, &port.to_string());
+    HeaderValue::from_str(&host).ok()
 }
 
 /// The ports of a sandbox are open to whoever knows its name.
@@ -460,6 +494,7 @@ pub(crate) fn detail(row: &SandboxRow, domain: Option<String>) -> Detail {
         },
         network: NetworkView {
             allow_public_traffic: is_open(row),
+            mask_request_host: masked_host(row),
         },
     }
 }
@@ -547,14 +582,13 @@ mod tests {
         );
         for fine in [
             r#""secure":true,"allow_internet_access":true,"metadata":null"#,
-            r#""mcp":null,"iam":{},"volumeMounts":[],"network":null"#,
+            r#""mcp":{"x":{}},"iam":{},"volumeMounts":[],"network":null"#,
             r#""network":{"denyOut":["0.0.0.0/0"],"allowOut":[],"egressProxy":null}"#,
             r#""autoPauseMemory":true,"of_next_week":[1]"#,
         ] {
             check(&with(fine), "base");
         }
         for (more, expect) in [
-            (r#""mcp":{"x":{}}"#, no("mcp")),
             (r#""iam":{"tokens":{}}"#, no("iam")),
             (
                 r#""volumeMounts":[{"name":"v","path":"/v"}]"#,
@@ -630,6 +664,7 @@ mod tests {
             ("b", "v")
         );
         assert!(ask.metadata.contains_key(CLOSED_KEY));
+        assert_eq!(host_at("a.example:${PORT}", 80).unwrap(), "a.example:80");
         assert!(ask.spec.validate(&ask.metadata).is_ok());
     }
 

@@ -228,7 +228,11 @@ async fn what_is_not_here_is_said_and_never_retried() {
     };
     for (line, body, expect) in [
         ("POST /sandboxes", json!({"templateID": "x"}), 404),
-        ("POST /v2/sandboxes", base(json!({"mcp": {"exa": {}}})), 400),
+        (
+            "POST /v2/sandboxes",
+            base(json!({"network": {"maskRequestHost": "a b"}})),
+            400,
+        ),
         (
             "POST /v2/sandboxes",
             base(json!({"volumeMounts": [{"name": "v", "path": "/v"}]})),

@@ -18,6 +18,7 @@ fn host() -> Host {
         users: vec!["man:x:6:12:man:/var/cache/man:/usr/sbin/nologin".to_owned()],
         groups: vec!["man:x:12:".to_owned(), "sudo:x:27:".to_owned()],
         is_one_file_system: true,
+        lacks_python: false,
     };
     let dir = |name: &str| {
         (
