@@ -578,6 +578,9 @@ pub(crate) struct SandboxNew {
     /// Pause it when its time is over, instead of taking it away
     #[arg(long)]
     pub(crate) pause_on_expiry: bool,
+    /// Allow commands as its own root, who is nobody outside: sudo, packages, snapshots need it
+    #[arg(long)]
+    pub(crate) allow_root: bool,
     /// Let it out: HTTP, and whatever else goes through a proxy, to public addresses
     #[arg(long)]
     pub(crate) internet: bool,

@@ -80,7 +80,7 @@ pub(crate) async fn sandbox(client: &Client, args: SandboxArgs) -> Result<ExitCo
     table::print(&if json {
         table::to_json(&view)?
     } else {
-        format!("{} {}\n", view.id, view.state.as_str())
+        format!("{}\t{}\n", view.id, view.state.as_str())
     })?;
     let failed = view.state == SandboxStateName::Failed;
     if let Some(why) = view.reason.filter(|_| failed) {
@@ -178,6 +178,7 @@ async fn create(
             OnExpiry::Kill
         },
         allow_internet: new.internet,
+        allow_root: new.allow_root,
         ..SandboxCreate::default()
     };
     let options = JobCreateOptions {

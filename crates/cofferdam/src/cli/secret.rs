@@ -60,7 +60,7 @@ pub(crate) async fn secret(client: &Client, args: SecretArgs) -> Result<ExitCode
     table::print(&if json {
         table::to_json(&view)?
     } else {
-        format!("{} {}\n", view.name, view.version)
+        format!("{}\t{}\n", view.name, view.version)
     })?;
     Ok(ExitCode::SUCCESS)
 }

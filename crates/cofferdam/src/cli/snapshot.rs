@@ -76,7 +76,7 @@ pub(super) fn show(view: &SnapshotView, json: bool) -> Result<ExitCode, Failure>
     table::print(&if json {
         table::to_json(view)?
     } else {
-        format!("{} {}\n", view.id, view.state.as_str())
+        format!("{}\t{}\n", view.id, view.state.as_str())
     })?;
     let failed = view.state == SnapshotStateName::Failed;
     if let Some(why) = view.reason.as_ref().filter(|_| failed) {

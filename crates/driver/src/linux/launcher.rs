@@ -389,7 +389,8 @@ fn save_error(failure: &Failure) -> DriverError {
     match (errno, &*failure.step) {
         (Errno::SRCH, "sandbox") => DriverError::Gone,
         (Errno::OPNOTSUPP, "storage") => DriverError::CannotSave {
-            why: "its root cannot be written".to_owned(),
+            why: "its root cannot be written; one that was made with `allow_root` can, on a node of root"
+                .to_owned(),
         },
         (Errno::AGAIN, _) => DriverError::CannotSave {
             why: "too many sandboxes are being saved at once, or it runs".to_owned(),
