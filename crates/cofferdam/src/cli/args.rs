@@ -567,6 +567,10 @@ pub(crate) struct SandboxForkArgs {
     pub(crate) json: bool,
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag that people type"
+)]
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct SandboxNew {
     /// A name for people
