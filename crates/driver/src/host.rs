@@ -280,7 +280,7 @@ pub const ETC: [&str; 19] = [
 /// What else of the host's `/etc` is copied for a sandbox that can change it: what package managers, shells
 /// and tools for users look for. Nothing of it that not everybody may read; of `apt` not where its
 /// passwords belong.
-pub const ETC_MORE: [&str; 38] = [
+pub const ETC_MORE: [&str; 36] = [
     "adduser.conf",
     "apt/apt.conf.d",
     "apt/keyrings",
@@ -307,8 +307,6 @@ pub const ETC_MORE: [&str; 38] = [
     "pacman.conf",
     "pam.conf",
     "pam.d",
-    "profile",
-    "profile.d",
     "protocols",
     "redhat-release",
     "rpc",

@@ -266,6 +266,10 @@ const PASSWD: [&str; 3] = [
 const GROUP: [&str; 3] = ["root:x:0:", "user:x:1000:", "nogroup:x:65534:"];
 const SHADOW: &str = "root:*:20000:0:99999:7:::\nuser:*:20000:0:99999:7:::\n";
 
+/// What a login shell reads first. A distribution's own starts programs, which costs each command of E2B's
+/// clients a millisecond, and the host's may hold what its administrator told the host's users.
+const PROFILE: &str = "for i in /etc/profile.d/*.sh; do [ -r \"$i\" ] && . \"$i\"; done; unset i\n";
+
 /// A copy of what the launcher may show of a root's `/etc`, with files of our own in place of those that say
 /// who and what there is inside.
 fn etc(root: &Root) -> Vec<Op> {
@@ -286,7 +290,12 @@ fn etc(root: &Root) -> Vec<Op> {
     ];
     let at = |name: &str| format!("{LOW}/{BASE}/etc/{name}");
     let mut ops = Vec::new();
-    for (name, content, mode) in synthetic {
+    // A root that an operator prepared has its own.
+    let profile = (!root.etc.contains_key("profile")).then_some(("profile", PROFILE, 0o644));
+    if !root.etc.contains_key("profile.d") {
+        ops.push(dir(&at("profile.d"), 0o755));
+    }
+    for (name, content, mode) in synthetic.into_iter().chain(profile) {
         ops.push(Op::File {
             path: at(name),
             mode,

@@ -78,6 +78,17 @@ pub(crate) async fn is_said_to_be_read(world: &World) {
 }
 
 #[tokio::test]
+async fn a_login_shell_reads_what_was_put_there_for_it_and_nothing_of_the_host() {
+    let world = writable_world!();
+    let served = world.serve(true).await;
+    let script = "ls /etc/profile.d; bash -lc 'echo -$OF_A_FILE-'; \
+                  sudo sh -c 'echo OF_A_FILE=yes > /etc/profile.d/x.sh'; bash -lc 'echo -$OF_A_FILE-'";
+    let (seen, _) = served.sh(script).await;
+    assert_eq!(seen, "--\n-yes-\n");
+    served.destroy().await;
+}
+
+#[tokio::test]
 async fn root_writes_everywhere_and_nobody_else_does_or_sees_it() {
     let world = writable_world!();
     let served = world.serve(true).await;
