@@ -63,7 +63,7 @@ fn set(place: &Place) {
         &["secret", "set", "token"],
         format!("{CANARY}\n").as_bytes(),
     );
-    assert_eq!(good(&output), "token 1\n");
+    assert_eq!(good(&output), "token\t1\n");
 }
 
 #[test]
@@ -284,9 +284,9 @@ fn a_value_is_never_taken_from_the_command_line() {
         "--file",
         &file.display().to_string(),
     ]);
-    assert_eq!(good(&set), "a.b 1\n");
+    assert_eq!(good(&set), "a.b\t1\n");
     let again = place.run_with_input(&["secret", "rotate", "a.b"], b"x");
-    assert_eq!(good(&again), "a.b 2\n");
+    assert_eq!(good(&again), "a.b\t2\n");
     let none = place.run_with_input(&["secret", "rotate", "none"], b"x");
     assert!(text(&none.stderr).contains("not_found"), "{none:?}");
     let empty = place.run_with_input(&["secret", "set", "empty"], b"\n");
