@@ -6,6 +6,7 @@ use crate::cli::table;
 use crate::compose;
 use crate::keys;
 use crate::private::failed;
+use crate::roots;
 use crate::signals::Signals;
 use crate::state::State;
 use crate::sweep;
@@ -30,6 +31,9 @@ use tokio_util::sync::CancellationToken;
 /// How often an idle server looks whether it still is.
 const IDLE_LOOK: Duration = Duration::from_millis(500);
 
+/// What a root is made ready for first; where overlays can be had, all sandboxes share what this makes.
+const WARM: Mode = Mode::Live { allow_root: true };
+
 /// Serves until SIGTERM, Ctrl-C, or, if asked, until there is nothing to do.
 pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let (mut signals, egress_allow) = (Signals::listen()?, exceptions(&up.egress_allow)?);
@@ -42,6 +46,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let node_id = state.own_node()?;
     let _node_locked = state.lock_node(&node_id)?;
     let host = Host::probe();
+    let roots = roots::all(&state, &up.root, &host)?;
     let sweeping = sweep::sweep(service.clone(), host.clone(), sweep::left(&state));
     drop(tokio::spawn(sweeping));
     let dir = state.node(&node_id);
@@ -61,10 +66,17 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
         let warming = linux.clone();
         let modes = [Mode::Job, Mode::Live { allow_root: true }];
         let modes = modes.into_iter().take(1 + usize::from(up.sandboxes > 0));
+        let roots = roots.clone();
         tokio::spawn(async move {
             for mode in modes {
                 if let Err(error) = warming.warm(mode).await {
                     tracing::error!(%error, "no sandbox can be made here; `cofferdam doctor` says why");
+                }
+            }
+            for root in &roots {
+                let name = root.given.as_ref().map(|given| given.name.as_str());
+                if let Err(error) = warming.warm_root(root, WARM).await {
+                    tracing::error!(%error, name, "no sandbox can have this root file system");
                 }
             }
         });
@@ -77,6 +89,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
         spares: up.spares,
         spare_life: up.spare_life,
         egress_allow,
+        roots,
         dir,
         points,
     };
