@@ -13,8 +13,6 @@ use std::path::{Path, PathBuf};
 mod identity;
 mod users;
 
-pub use identity::{DEPTH_MAX, ENTRIES_MAX};
-
 /// What is known of a root beside what [`Root`] says of any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Given {

@@ -97,6 +97,7 @@ struct Inner {
     room: Mutex<Room>,
     sandbox_room: Mutex<Room>,
     roots: Mutex<root::RootsKnown>,
+    node_came: tokio::sync::Notify,
     watch: Mutex<Watch>,
     /// The part of the blobs that is looked through next. It starts somewhere else in each hour, so that
     /// processes that live for one command look everywhere too.
@@ -133,6 +134,7 @@ impl Service {
             room: Mutex::default(),
             sandbox_room: Mutex::default(),
             roots: Mutex::default(),
+            node_came: tokio::sync::Notify::new(),
             watch,
             sweep: AtomicU8::new(first_part(clock_now)),
             blob_gate: tokio::sync::Mutex::default(),

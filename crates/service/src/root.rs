@@ -7,6 +7,7 @@ use model::root::FACT;
 use model::spec::Invalid;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use store::node::NodeRow;
 
 /// Nodes that are looked at.
@@ -14,6 +15,8 @@ const NODES_MAX: u32 = 1000;
 /// How old the answer to "which roots are there" may be. Each sandbox that E2B's clients make asks; and what
 /// is made of it is looked at again, in the database.
 const FRESH_MS: u64 = 1000;
+/// How long the first node is waited for.
+const NODE_WAIT: Duration = Duration::from_secs(5);
 
 /// A root file system that sandboxes can have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,10 +67,11 @@ impl Service {
     }
 
     /// Which root a job or a sandbox gets that names one. Where not all nodes have the same by that name, it
-    /// is bound to one that has. Without nodes nobody knows; the node says.
+    /// is bound to one that has.
     ///
     /// # Errors
-    /// [`Error::Invalid`] `unknown_root`, where nodes are there and none of them has it.
+    /// [`Error::Invalid`] `unknown_root`, where no node has it; [`Error::TooMuch`] `no_capacity`, where no node
+    /// came in time who could say.
     pub(crate) async fn place_on_root(
         &self,
         root: Option<&str>,
@@ -76,12 +80,9 @@ impl Service {
         let Some(name) = root.filter(|root| !root.starts_with('/')) else {
             return Ok(None);
         };
-        let nodes = self.root_nodes(pin.as_ref()).await?;
+        let nodes = self.wait_for_nodes(pin.as_ref()).await?;
         let Some(node) = nodes.iter().find(|node| has(node, name).is_some()) else {
-            return match nodes.is_empty() {
-                true => Ok(None),
-                false => Err(unknown(name, &nodes)),
-            };
+            return Err(unknown(name, &nodes));
         };
         let identity = has(node, name).map(str::to_owned);
         if nodes
@@ -91,6 +92,25 @@ impl Service {
             *pin = Some(node.id.clone());
         }
         Ok(identity)
+    }
+
+    /// The same, once there is one: the node of a server that has just started comes a moment after its doors
+    /// are open.
+    async fn wait_for_nodes(&self, pin: Option<&NodeId>) -> Result<Vec<NodeRow>, Error> {
+        let until = tokio::time::Instant::now() + NODE_WAIT;
+        loop {
+            let came = self.inner.node_came.notified();
+            let nodes = self.root_nodes(pin).await?;
+            if !nodes.is_empty() {
+                return Ok(nodes);
+            }
+            if tokio::time::timeout_at(until, came).await.is_err() {
+                return Err(Error::TooMuch {
+                    code: "no_capacity",
+                    message: "no node is here that could have a root file system".to_owned(),
+                });
+            }
+        }
     }
 
     /// Nodes that may get work now or later, those that get it now first, and of those the newest lease.
@@ -112,6 +132,7 @@ impl Service {
     /// What nodes say has changed.
     pub(crate) fn forget_roots(&self) {
         *locked(&self.inner.roots) = None;
+        self.inner.node_came.notify_waiters();
     }
 }
 

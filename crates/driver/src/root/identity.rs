@@ -12,9 +12,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 /// Files and directories of one root. A distribution with everything that a person installs has half of it.
-pub const ENTRIES_MAX: u64 = 1 << 20;
+const ENTRIES_MAX: u64 = 1 << 20;
 /// Directories in one another.
-pub const DEPTH_MAX: u32 = 128;
+const DEPTH_MAX: u32 = 128;
 
 /// What a sandbox covers at the top, so that it is not the root's.
 const COVERED: [&[u8]; 4] = [b"dev", b"proc", b"run", b"sys"];

@@ -76,10 +76,20 @@ async fn a_name_that_no_node_has_is_refused_with_those_that_there_are() {
 }
 
 #[tokio::test]
-async fn without_nodes_nobody_knows_and_it_waits() {
+async fn the_first_node_is_waited_for_and_not_for_ever() {
     let world = World::new();
-    let row = world.create(job_on("alpine")).await;
-    assert_eq!((row.state, row.spec.node), (JobState::Queued, None));
+    let (ctx, spec) = (user(), job_on("alpine"));
+    let (made, ()) = tokio::join!(
+        world.service.job_create(&ctx, spec.clone(), None),
+        comes(&world, 1, &[("alpine", "1")])
+    );
+    assert_eq!(made.unwrap().state, JobState::Queued);
+    let pinned = JobSpec {
+        node: Some(node_id(9)),
+        ..spec
+    };
+    let refused = world.service.job_create(&ctx, pinned, None).await;
+    assert_eq!(why(refused).0, "no_capacity");
 }
 
 #[tokio::test]
