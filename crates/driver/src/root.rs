@@ -183,7 +183,7 @@ fn shape(what: &'static str, is: &'static str, must: &'static str) -> Unusable {
 /// What is at a path of the root. A link on the way is as if nothing were there; at its end it is a link.
 fn kind_of(top: &OwnedFd, path: &str) -> Option<FileType> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let fd = rustix::fs::openat2(top, path, flags, Mode::empty(), resolve);
     let stat = rustix::fs::fstat(fd.ok()?).ok()?;
     Some(FileType::from_raw_mode(stat.st_mode))

@@ -97,7 +97,12 @@ impl Walk {
                 Ok(())
             }
             // Of a directory neither is the same after a copy.
-            _ => {
+            FileType::RegularFile
+            | FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice
+            | FileType::Unknown => {
                 self.hash.update(stat.st_size.to_le_bytes());
                 self.hash.update(stat.st_mtime.to_le_bytes());
                 self.hash.update(stat.st_mtime_nsec.to_le_bytes());

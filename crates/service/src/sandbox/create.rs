@@ -91,10 +91,10 @@ impl Service {
         let identity = self
             .place_on_root(spec.root.as_deref(), &mut spec.node)
             .await?;
-        if !spec.layers.is_empty() {
-            check_same(spec.root_identity.as_deref(), identity.as_deref())?;
-        } else {
+        if spec.layers.is_empty() {
             spec.root_identity = identity;
+        } else {
+            check_same(spec.root_identity.as_deref(), identity.as_deref())?;
         }
         self.check_capacity(&ask.spec.limits, ask.spec.node.as_ref())
             .await?;
