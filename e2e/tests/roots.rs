@@ -2,7 +2,7 @@
 
 use e2e::{Place, no_sandbox};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 /// Ends the test where no sandbox can be made.
 macro_rules! needs_sandbox {
@@ -20,12 +20,8 @@ const ROOT: &str = "set -e; mkdir -p \"$1\"; cd \"$1\"; mkdir -p usr/bin usr/lib
     for l in $(ldd usr/bin/* | grep -o '/[^ ]*' | grep -v : | sort -u); do cp -L $l usr/lib/; cp -L $l usr/lib64/; done
     ln -s usr/bin bin; ln -s usr/lib lib; ln -s usr/lib64 lib64; echo first > srv/which; chmod 755 .";
 
-fn make(dir: &Path) -> PathBuf {
-    let made = Command::new("sh")
-        .args(["-c", ROOT, "sh"])
-        .arg(dir)
-        .output()
-        .expect("a shell");
+fn make(place: &Place, dir: &Path) -> PathBuf {
+    let made = place.shell(&format!("set -- '{}'; {ROOT}", dir.display()));
     assert!(made.status.success(), "{made:?}");
     dir.to_owned()
 }
@@ -44,7 +40,7 @@ fn option(name: &str, dir: &Path) -> String {
 fn a_root_that_was_given_is_there_by_its_name_for_jobs_and_sandboxes_and_after_a_restart() {
     needs_sandbox!();
     let place = Place::new();
-    let dir = make(&place.work().join("root"));
+    let dir = make(&place, &place.work().join("root"));
     let given = [option("a:1", &dir), option("b", &dir)];
     let args = ["--root", &given[0], "--root", &given[1], "--spares", "0"];
     let server = place.up(&args, &[]);
@@ -96,7 +92,7 @@ fn a_root_that_was_given_is_there_by_its_name_for_jobs_and_sandboxes_and_after_a
 fn a_snapshot_begins_on_the_root_of_then_and_is_refused_on_another_by_its_name() {
     needs_sandbox!();
     let place = Place::new();
-    let dir = make(&place.work().join("root"));
+    let dir = make(&place, &place.work().join("root"));
     let args = ["--root", &option("a", &dir), "--spares", "0"];
     let server = place.up(&args, &[]);
     let made = place.json(&["sandbox", "create", "--allow-root", "--root", "a", "--json"]);
@@ -128,8 +124,8 @@ fn roots_in_the_state_have_the_names_of_their_directories_with_a_server_and_with
     let place = Place::new();
     // Made by the program, for its user alone.
     place.run(&["job", "ls"]);
-    make(&place.state().join("roots/tiny:1"));
-    make(&place.state().join("roots/.not-yet"));
+    make(&place, &place.state().join("roots/tiny:1"));
+    make(&place, &place.state().join("roots/.not-yet"));
     let seen = said(&place.run(&["run", "--root", "tiny:1", "--", "cat", "/srv/which"]));
     assert_eq!(seen, (0, "first\n".to_owned()));
     let (code, text) = said(&place.run(&["run", "--root", "other", "--", "true"]));
@@ -144,10 +140,10 @@ fn roots_in_the_state_have_the_names_of_their_directories_with_a_server_and_with
 #[test]
 fn what_cannot_be_a_root_is_refused_at_the_start_with_what_to_do() {
     let place = Place::new();
-    let dir = make(&place.work().join("root"));
+    let dir = make(&place, &place.work().join("root"));
     let empty = place.work().join("empty");
     std::fs::create_dir(&empty).expect("a directory");
-    let hostile = make(&place.work().join("hostile"));
+    let hostile = make(&place, &place.work().join("hostile"));
     std::fs::remove_dir_all(hostile.join("etc")).expect("a directory");
     std::os::unix::fs::symlink("/etc", hostile.join("etc")).expect("a link");
     let cases: [(&str, &str, &str); 7] = [
