@@ -169,12 +169,16 @@ fn skeleton() -> Vec<Op> {
 /// Who and what there is inside is ours, whatever the root says. Of the host's `/etc` only the listed
 /// entries are shown; a root file system's own is shown whole, with ours over it.
 fn etc(root: &Root) -> Vec<Op> {
+    let (group, passwd) = match &root.given {
+        Some(given) => (&*given.group, &*given.passwd),
+        None => (GROUP, PASSWD),
+    };
     let synthetic = [
-        ("group", GROUP),
+        ("group", group),
         ("hostname", "sandbox\n"),
         ("hosts", HOSTS),
         ("nsswitch.conf", NSSWITCH),
-        ("passwd", PASSWD),
+        ("passwd", passwd),
         ("resolv.conf", ""),
     ];
     let file = |path: String, content: &str| Op::File {
