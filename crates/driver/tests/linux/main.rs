@@ -25,6 +25,7 @@ mod live_context_hostile;
 mod live_facts;
 mod live_files;
 mod live_hostile;
+mod live_power;
 mod live_root;
 mod live_save;
 mod live_sudo;

@@ -147,6 +147,11 @@ async fn make(live: &Rc<Live>, language: Language, cwd: &str) -> Result<Rc<Conte
     Ok(add(place, false, Some(kernel)))
 }
 
+/// Forgets all of them. Their kernels are killed.
+pub(super) fn forget(live: &Live) {
+    live.contexts.all.borrow_mut().clear();
+}
+
 /// Starts the contexts that the first steps will want.
 pub(super) fn warm(live: &Rc<Live>) {
     let languages = live.serve.contexts.iter();
