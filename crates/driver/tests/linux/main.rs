@@ -21,6 +21,7 @@ mod limits;
 mod live;
 mod live_client;
 mod live_context;
+mod live_context_clients;
 mod live_context_hostile;
 mod live_facts;
 mod live_files;
