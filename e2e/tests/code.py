@@ -34,7 +34,7 @@ assert shown.results[1].html == "<b>1</b>" and shown.results[1].json == {"a": 1}
 assert run("import asyncio\nawait asyncio.sleep(0.01)\n3").text == "3"
 assert run("!echo from a shell").logs.stdout == ["from a shell\n"]
 
-assert run("\n    y = 1\n    if y:\n        y += 1\n    y\n    ").text == "2"
+assert run("\n    right = 1\n    if right:\n        right += 1\n    right\n    ").text == "2"
 assert run("\n  %%bash\n  echo from a cell").logs.stdout == ["from a cell\n"]
 assert run("from IPython.display import display\ndisplay({'text/latex': r'\\x'}, raw=True)").results[0].formats() == ["latex"]
 
