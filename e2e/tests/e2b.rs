@@ -101,6 +101,13 @@ fn the_python_sdk_saves_sandboxes_and_begins_others_with_them() {
 }
 
 #[test]
+fn the_python_sdk_pauses_without_memory_and_finds_files_and_another_boot() {
+    // The parameter is as new as the newest.
+    let newest = python_days(include_str!("pause.py")).into_iter().take(1);
+    all_is_well(newest.collect(), &[]);
+}
+
+#[test]
 fn the_python_sdks_do_the_same_through_tls_with_nothing_but_a_domain() {
     all_is_well(python_days(include_str!("e2b.py")), &["--tls", "self"]);
 }

@@ -241,6 +241,10 @@ pub struct SandboxWork {
     /// What to copy it to; only with `snapshot`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy: Option<CopyWork>,
+    /// What runs in it is to end: by a pause before it is kept, by a resume before it is ready. It comes
+    /// back with another boot id.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reboot: bool,
 }
 
 /// What a sandbox is copied to, and what it is afterwards.

@@ -70,6 +70,28 @@ pub enum OnExpiry {
     Kill,
     /// It is paused.
     Pause,
+    /// It is paused, and what runs in it ends: only its files are kept.
+    PauseWithoutMemory,
+}
+
+/// What a pause keeps of a sandbox beside its files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxPause {
+    /// What runs in it goes on when it comes back; true when absent. With false it ends, and what it
+    /// held of the memory is free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<bool>,
+}
+
+/// How a paused sandbox comes back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxResume {
+    /// What ran in it goes on, where the pause has kept it; true when absent. With false it begins with
+    /// its files alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<bool>,
 }
 
 /// A new time to live, counted from now.
@@ -88,6 +110,9 @@ pub struct SandboxConnect {
     /// only one that is paused gets time: as much as it had at first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// If it is paused: what ran in it goes on, where the pause has kept it; true when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<bool>,
 }
 
 /// The states of a sandbox.
@@ -192,6 +217,9 @@ pub struct SandboxView {
     /// When it was paused last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused_at_ms: Option<u64>,
+    /// What ran in it is kept by its pause; only while it is pausing, paused or resuming.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_kept: Option<bool>,
     /// When it was destroyed or failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at_ms: Option<u64>,

@@ -1,5 +1,6 @@
 //! The guest's one loop: it owns all state, waits for any descriptor, and does one small thing.
 
+use crate::Inherited;
 use crate::confine::{self, Who};
 use crate::conn::{Closed, Conn};
 use crate::files::{self, Download, Upload};
@@ -60,6 +61,7 @@ pub(crate) struct Agent {
     listener: OwnedFd,
     signals: OwnedFd,
     cgroups: Vec<OwnedFd>,
+    boot_id: OwnedFd,
     conn: Option<Conn>,
     phase: Phase,
     confine: Option<Confine>,
@@ -79,7 +81,12 @@ pub(crate) struct Agent {
 
 impl Agent {
     /// Prepares the process: unkillable from inside, not traceable, deaf to every signal but SIGCHLD.
-    pub(crate) fn new(listener: OwnedFd, cgroups: Vec<OwnedFd>) -> Result<Agent, Errno> {
+    pub(crate) fn new(inherited: Inherited) -> Result<Agent, Errno> {
+        let Inherited {
+            listener,
+            cgroups,
+            boot_id,
+        } = inherited;
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
         let signals = process::child_signals()?;
         rustix::io::ioctl_fionbio(&listener, true)?;
@@ -87,6 +94,7 @@ impl Agent {
             listener,
             signals,
             cgroups,
+            boot_id,
             conn: None,
             phase: Phase::Idle,
             confine: None,
@@ -120,7 +128,8 @@ impl Agent {
             }
             if let Some(serve) = self.serve.take() {
                 self.hang_up();
-                return live::run(self.listener, self.signals, self.cgroups, serve);
+                let fds = (self.listener, self.signals, self.cgroups, self.boot_id);
+                return live::run(fds, serve);
             }
         }
     }

@@ -21,6 +21,7 @@ mod metrics;
 mod multipart;
 mod path;
 mod ports;
+mod power;
 mod processes;
 mod pump;
 mod query;
@@ -73,6 +74,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct Live {
     serve: Serve,
     cgroups: Vec<OwnedFd>,
+    power: power::Power,
     landlock: Option<RulesetCreated>,
     processes: RefCell<Processes>,
     /// What the node has to learn of processes.
@@ -90,9 +92,7 @@ pub(crate) struct Live {
 
 /// Serves until the sandbox is killed. An error means that waiting itself does not work.
 pub(crate) fn run(
-    listener: OwnedFd,
-    signals: OwnedFd,
-    cgroups: Vec<OwnedFd>,
+    (listener, signals, cgroups, boot_id): (OwnedFd, OwnedFd, Vec<OwnedFd>, OwnedFd),
     serve: Serve,
 ) -> Result<(), Errno> {
     let landlock = serve.confine.landlock.as_ref();
@@ -101,6 +101,7 @@ pub(crate) fn run(
         landlock: landlock.map_err(|_| Errno::INVAL)?,
         serve,
         cgroups,
+        power: power::Power::new(boot_id),
         processes: RefCell::default(),
         facts: RefCell::default(),
         watchers: RefCell::default(),

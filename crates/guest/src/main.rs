@@ -1,7 +1,8 @@
 //! The agent inside a sandbox: its first process, and the parent of everything that runs there.
 //!
 //! It gets descriptors and no paths: 0 to 2 are `/dev/null`, 3 is a listening socket that was bound
-//! outside, and 4 and up are the membership files of the workload's control groups. It runs one
+//! outside, 4 and up are the membership files of the workload's control groups, and after them comes the file
+//! that the workload sees as its boot id. It runs one
 //! command, carries its streams over a connection made to the socket, reaps, and enforces the
 //! timeout; or it is told to live on, and serves processes and files over HTTP until the sandbox is
 //! killed, see [`live`]. A command is hostile to the guest: the guest is not dumpable, takes no signal from
@@ -33,14 +34,9 @@ fn main() -> std::process::ExitCode {
         .nth(1)
         .and_then(|n| n.parse::<i32>().ok())
         .unwrap_or(0);
-    let (listener, cgroups) = inherited(count.clamp(0, CGROUPS_MAX));
-    // The children put their pipes at 3 and 4; nothing that they need may be open at those numbers.
-    let _reserved = if count == 0 {
-        rustix::io::dup(&listener).ok()
-    } else {
-        None
-    };
-    match agent::Agent::new(listener, cgroups).and_then(agent::Agent::run) {
+    // The children put their pipes at 3 and 4, and need neither the listener nor the boot id.
+    let inherited = inherited(count.clamp(0, CGROUPS_MAX));
+    match agent::Agent::new(inherited).and_then(agent::Agent::run) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
             std::process::ExitCode::from(u8::try_from(error.raw_os_error()).unwrap_or(255))
@@ -48,14 +44,26 @@ fn main() -> std::process::ExitCode {
     }
 }
 
+/// What the launcher has opened for us.
+#[derive(Debug)]
+struct Inherited {
+    listener: OwnedFd,
+    cgroups: Vec<OwnedFd>,
+    boot_id: OwnedFd,
+}
+
 #[expect(
     unsafe_code,
     reason = "taking ownership of descriptors that the launcher passed by number"
 )]
-fn inherited(count: i32) -> (OwnedFd, Vec<OwnedFd>) {
+fn inherited(count: i32) -> Inherited {
     // SAFETY: `fd` was opened for us by the launcher and nothing else in this process owns it;
     // `main` calls this once, before anything opens a descriptor.
     // JUSTIFICATION: there is no safe way to adopt a descriptor by number.
     let own = |fd: i32| unsafe { OwnedFd::from_raw_fd(fd) };
-    (own(LISTENER), (CGROUPS..CGROUPS + count).map(own).collect())
+    Inherited {
+        listener: own(LISTENER),
+        cgroups: (CGROUPS..CGROUPS + count).map(own).collect(),
+        boot_id: own(CGROUPS + count),
+    }
 }

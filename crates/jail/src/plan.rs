@@ -187,7 +187,8 @@ pub struct Sandbox {
     pub data: Data,
     /// The root, where it can be written; otherwise the tree is the root.
     pub root: Option<Root>,
-    /// Where a fresh proc is mounted.
+    /// Where a fresh proc is mounted. What it says of the machine's boot is covered by an id of this
+    /// sandbox's own, which its guest may change.
     pub proc: String,
     /// Paths that are covered: a file by an empty file, a directory by an empty directory. A path that
     /// this kernel does not have is skipped, as there is nothing to hide.

@@ -60,6 +60,19 @@ pub enum OnExpiry {
     Kill,
     /// It is paused.
     Pause,
+    /// It is paused, and what runs in it ends: only its files are kept.
+    PauseWithoutMemory,
+}
+
+impl OnExpiry {
+    /// Whether it is paused, and then whether what runs in it is kept.
+    pub fn pause(self) -> Option<bool> {
+        match self {
+            OnExpiry::Kill => None,
+            OnExpiry::Pause => Some(true),
+            OnExpiry::PauseWithoutMemory => Some(false),
+        }
+    }
 }
 
 /// The secret that opens the door of a sandbox's guest. Shown by no `Debug`.

@@ -6,6 +6,7 @@
 
 mod execs;
 mod make;
+mod reboot;
 mod record;
 mod usage;
 mod way;
@@ -352,11 +353,11 @@ async fn carry_out(
             }
             Err(why) => failed(why),
         },
-        SandboxWant::Pause => match node.inner.driver.pause(handle, true).await {
+        SandboxWant::Pause => match reboot::pause(node, handle, work.reboot).await {
             Ok(()) => Next::Stays(SandboxSaid::Paused),
             Err(error) => failed(chain(&error)),
         },
-        SandboxWant::Resume => match node.inner.driver.pause(handle, false).await {
+        SandboxWant::Resume => match reboot::resume(node, handle, work.reboot).await {
             Ok(()) => Next::Stays(ready(record::enforcement(node, &work.sandbox_id))),
             Err(error) => failed(chain(&error)),
         },

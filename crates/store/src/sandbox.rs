@@ -423,11 +423,11 @@ fn after(row: &SandboxRow, change: &SandboxChange) -> SandboxRow {
     match &change.state {
         SandboxState::Provisioning => next.placed_at_ms = at,
         SandboxState::Ready => next.ready_at_ms = at,
-        SandboxState::Paused => next.paused_at_ms = at,
+        SandboxState::Paused { .. } => next.paused_at_ms = at,
         SandboxState::Destroyed | SandboxState::Failed { .. } => next.ended_at_ms = at,
         SandboxState::Requested
-        | SandboxState::Pausing
-        | SandboxState::Resuming
+        | SandboxState::Pausing { .. }
+        | SandboxState::Resuming { .. }
         | SandboxState::Snapshotting { .. }
         | SandboxState::Destroying => {}
     }

@@ -11,8 +11,8 @@ use crate::exec::{ExecList, ExecListQuery};
 use crate::job::WAIT_MAX;
 use crate::routes;
 use crate::sandbox::{
-    ReachabilityView, SandboxConnect, SandboxCreate, SandboxList, SandboxListQuery, SandboxTimeout,
-    SandboxView, UsageQuery, UsageView,
+    ReachabilityView, SandboxConnect, SandboxCreate, SandboxList, SandboxListQuery, SandboxPause,
+    SandboxResume, SandboxTimeout, SandboxView, UsageQuery, UsageView,
 };
 
 impl Client {
@@ -97,10 +97,10 @@ impl Client {
     pub async fn sandbox_pause(
         &self,
         id: &str,
+        asked: &SandboxPause,
         wait: Option<Duration>,
     ) -> Result<SandboxView, ClientError> {
-        self.order(Method::POST, routes::SANDBOX_PAUSE, id, wait)
-            .await
+        self.ask(routes::SANDBOX_PAUSE, id, asked, wait).await
     }
 
     /// Brings a paused sandbox back. With `wait` it answers when that is done.
@@ -110,10 +110,10 @@ impl Client {
     pub async fn sandbox_resume(
         &self,
         id: &str,
+        asked: &SandboxResume,
         wait: Option<Duration>,
     ) -> Result<SandboxView, ClientError> {
-        self.order(Method::POST, routes::SANDBOX_RESUME, id, wait)
-            .await
+        self.ask(routes::SANDBOX_RESUME, id, asked, wait).await
     }
 
     /// Comes to use a sandbox: resumes it if it is paused, and lets it live longer. With `wait` it
@@ -127,8 +127,18 @@ impl Client {
         asked: &SandboxConnect,
         wait: Option<Duration>,
     ) -> Result<SandboxView, ClientError> {
+        self.ask(routes::SANDBOX_CONNECT, id, asked, wait).await
+    }
+
+    async fn ask(
+        &self,
+        route: &str,
+        id: &str,
+        asked: &impl serde::Serialize,
+        wait: Option<Duration>,
+    ) -> Result<SandboxView, ClientError> {
         let wait = wait.map(|wait| wait.min(WAIT_MAX));
-        let path = routes::fill(routes::SANDBOX_CONNECT, &[id]) + &wait_query(wait);
+        let path = routes::fill(route, &[id]) + &wait_query(wait);
         let mut call = self.with_json(self.call(Method::POST, path), asked)?;
         call.deadline = wait.map_or(call.deadline, |wait| wait + WAIT_GRACE);
         self.json(call).await

@@ -443,6 +443,9 @@ pub(crate) enum SandboxCommand {
     Pause {
         /// Its id
         id: String,
+        /// End what runs in it, and keep its files
+        #[arg(long)]
+        no_memory: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -451,6 +454,9 @@ pub(crate) enum SandboxCommand {
     Resume {
         /// Its id
         id: String,
+        /// Begin with its files alone: what ran in it ends
+        #[arg(long)]
+        no_memory: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -587,6 +593,9 @@ pub(crate) struct SandboxNew {
     /// Pause it when its time is over, instead of taking it away
     #[arg(long)]
     pub(crate) pause_on_expiry: bool,
+    /// When it is paused so, end what runs in it, and keep its files
+    #[arg(long, requires = "pause_on_expiry")]
+    pub(crate) no_memory: bool,
     /// Allow commands as its own root, who is nobody outside: sudo, packages, snapshots need it
     #[arg(long)]
     pub(crate) allow_root: bool,

@@ -13,7 +13,8 @@ use api::Code;
 use api::client::{Client, ClientError, JobCreateOptions};
 use api::job::LimitsAsked;
 use api::sandbox::{
-    OnExpiry, SandboxCreate, SandboxListQuery, SandboxStateName, SandboxTimeout, SandboxView,
+    OnExpiry, SandboxCreate, SandboxListQuery, SandboxPause, SandboxResume, SandboxStateName,
+    SandboxTimeout, SandboxView,
 };
 use api::snapshot::{SandboxFork, SnapshotCreate};
 use std::process::ExitCode;
@@ -57,14 +58,16 @@ pub(crate) async fn sandbox(client: &Client, args: SandboxArgs) -> Result<ExitCo
             (view.map_err(about(&id))?, json)
         }
         SandboxCommand::Get { id, json } => return get(client, &id, json).await,
-        SandboxCommand::Pause { id, json } => {
-            let view = client.sandbox_pause(known(&id)?, Some(WAIT)).await;
-            (view.map_err(about(&id))?, json)
-        }
-        SandboxCommand::Resume { id, json } => {
-            let view = client.sandbox_resume(known(&id)?, Some(WAIT)).await;
-            (view.map_err(about(&id))?, json)
-        }
+        SandboxCommand::Pause {
+            id,
+            no_memory,
+            json,
+        } => (pause(client, &id, no_memory).await?, json),
+        SandboxCommand::Resume {
+            id,
+            no_memory,
+            json,
+        } => (resume(client, &id, no_memory).await?, json),
         SandboxCommand::Ttl { id, time, json } => {
             let asked = SandboxTimeout {
                 timeout_ms: millis(time),
@@ -87,6 +90,20 @@ pub(crate) async fn sandbox(client: &Client, args: SandboxArgs) -> Result<ExitCo
         table::complain(&why);
     }
     Ok(ExitCode::from(u8::from(failed)))
+}
+
+async fn pause(client: &Client, id: &str, no_memory: bool) -> Result<SandboxView, Failure> {
+    let memory = no_memory.then_some(false);
+    let asked = SandboxPause { memory };
+    let view = client.sandbox_pause(known(id)?, &asked, Some(WAIT));
+    view.await.map_err(about(id))
+}
+
+async fn resume(client: &Client, id: &str, no_memory: bool) -> Result<SandboxView, Failure> {
+    let memory = no_memory.then_some(false);
+    let asked = SandboxResume { memory };
+    let view = client.sandbox_resume(known(id)?, &asked, Some(WAIT));
+    view.await.map_err(about(id))
 }
 
 async fn get(client: &Client, id: &str, json: bool) -> Result<ExitCode, Failure> {
@@ -172,10 +189,10 @@ async fn create(
             disk_bytes: new.disk,
         },
         timeout_ms: new.ttl.map(millis),
-        on_expiry: if new.pause_on_expiry {
-            OnExpiry::Pause
-        } else {
-            OnExpiry::Kill
+        on_expiry: match (new.pause_on_expiry, new.no_memory) {
+            (true, true) => OnExpiry::PauseWithoutMemory,
+            (true, false) => OnExpiry::Pause,
+            (false, _) => OnExpiry::Kill,
         },
         allow_internet: new.internet,
         allow_root: new.allow_root,
@@ -240,6 +257,11 @@ fn describe(view: &SandboxView) -> String {
     ];
     let until = view.expires_at_ms.map(|at| format!("{} UTC", when(at)));
     rows.extend(until.map(|until| row("until", &until)));
+    let kept = view.memory_kept.map(|kept| match kept {
+        true => "files and what runs",
+        false => "files",
+    });
+    rows.extend(kept.map(|kept| row("keeps", kept)));
     rows.extend(view.name.as_ref().map(|name| row("name", name)));
     let began = view.spec.snapshot.as_ref();
     rows.extend(began.map(|snapshot| row("began with", snapshot)));

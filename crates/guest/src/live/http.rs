@@ -6,7 +6,7 @@ use super::connect;
 use super::failure::{Code, Failure};
 use super::user::User;
 use super::{
-    download, egress, facts, filesystem, metrics, ports, query, rpc, tunnel, upload, watch,
+    download, egress, facts, filesystem, metrics, ports, power, query, rpc, tunnel, upload, watch,
 };
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
@@ -35,6 +35,8 @@ pub(super) async fn answer(live: Rc<Live>, request: Request<Incoming>) -> Answer
         (&Method::GET, "/metrics") => body::json(StatusCode::OK, &metrics::answer(&live)),
         (&Method::GET, "/ports") => body::json(StatusCode::OK, &ports::answer()),
         (&Method::GET, "/cofferdam/execs") => facts::answer(&live, request.uri().query()).await,
+        (&Method::POST, "/cofferdam/halt") => power::halt(&live, request.uri().query()).await,
+        (&Method::POST, "/cofferdam/boot") => plain(power::boot(&live)),
         (&Method::CONNECT, _) => plain(tunnel::answer(&live, request).await),
         (&Method::GET, guest::message::EGRESS_PATH) => plain(egress::answer(&live, request).await),
         (&Method::GET, "/files") => plain(get_file(&live, &request)),

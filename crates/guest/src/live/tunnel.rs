@@ -56,7 +56,12 @@ pub(super) async fn answer(live: &Rc<Live>, request: Request<Incoming>) -> Resul
         let why = "that port is the sandbox's way out, and nobody's way in";
         return Err(Failure::new(Code::PermissionDenied, why));
     }
-    let stream = connect(addresses, port).await;
+    let is_open = port == context::PORT && live.contexts.is_open();
+    let stream = if is_open {
+        Err(Closed::ToAll)
+    } else {
+        connect(addresses, port).await
+    };
     let is_ours = port == context::PORT && matches!(stream, Err(Closed::ToAll));
     let closed = |_| {
         let why = format!("the sandbox is running but port is not open: {port}");

@@ -105,7 +105,8 @@ async fn line(node: &Node, handle: &Handle) -> Result<EgressLine, Broken> {
 /// What the programs inside find in their environment. Those that are made to look there use the proxy; what
 /// is inside stays inside. Lower and upper case, because each is the only one for somebody.
 pub(super) fn environment() -> impl Iterator<Item = (String, String)> {
-    const NONE: &str = "localhost,127.0.0.1,::1";
+    // The last one is how some name the loopback; the kernel takes it for that.
+    const NONE: &str = "localhost,127.0.0.1,::1,0.0.0.0";
     let proxy = format!("http://127.0.0.1:{EGRESS_PORT}");
     let through = [
         "http_proxy",
@@ -190,6 +191,6 @@ mod tests {
         };
         assert_eq!(value("https_proxy"), Some("http://127.0.0.1:3128"));
         assert_eq!(value("HTTP_PROXY"), value("https_proxy"));
-        assert_eq!(value("no_proxy"), Some("localhost,127.0.0.1,::1"));
+        assert_eq!(value("no_proxy"), Some("localhost,127.0.0.1,::1,0.0.0.0"));
     }
 }

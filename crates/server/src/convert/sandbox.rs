@@ -34,6 +34,7 @@ pub(crate) fn ask(asked: SandboxCreate) -> Result<SandboxAsk, Error> {
         on_expiry: match asked.on_expiry {
             OnExpiry::Kill => sandbox_spec::OnExpiry::Kill,
             OnExpiry::Pause => sandbox_spec::OnExpiry::Pause,
+            OnExpiry::PauseWithoutMemory => sandbox_spec::OnExpiry::PauseWithoutMemory,
         },
         auto_resume: asked.auto_resume,
         queue_timeout_ms: asked
@@ -105,9 +106,9 @@ pub(crate) fn state(state: &SandboxState) -> SandboxStateName {
         SandboxState::Requested => SandboxStateName::Requested,
         SandboxState::Provisioning => SandboxStateName::Provisioning,
         SandboxState::Ready => SandboxStateName::Ready,
-        SandboxState::Pausing => SandboxStateName::Pausing,
-        SandboxState::Paused => SandboxStateName::Paused,
-        SandboxState::Resuming => SandboxStateName::Resuming,
+        SandboxState::Pausing { .. } => SandboxStateName::Pausing,
+        SandboxState::Paused { .. } => SandboxStateName::Paused,
+        SandboxState::Resuming { .. } => SandboxStateName::Resuming,
         SandboxState::Snapshotting { .. } => SandboxStateName::Snapshotting,
         SandboxState::Destroying => SandboxStateName::Destroying,
         SandboxState::Destroyed => SandboxStateName::Destroyed,
@@ -140,6 +141,7 @@ fn without_token(row: SandboxRow) -> SandboxView {
         placed_at_ms: row.placed_at_ms,
         ready_at_ms: row.ready_at_ms,
         paused_at_ms: row.paused_at_ms,
+        memory_kept: memory_kept(&row.state),
         ended_at_ms: row.ended_at_ms,
         expires_at_ms: row.expires_at_ms,
         enforcement: to_wire::enforcement(row.enforcement),
@@ -160,6 +162,7 @@ fn spec_view(spec: SandboxSpec) -> SandboxSpecView {
         on_expiry: match spec.on_expiry {
             sandbox_spec::OnExpiry::Kill => OnExpiry::Kill,
             sandbox_spec::OnExpiry::Pause => OnExpiry::Pause,
+            sandbox_spec::OnExpiry::PauseWithoutMemory => OnExpiry::PauseWithoutMemory,
         },
         auto_resume: spec.auto_resume,
         queue_timeout_ms: spec.queue_timeout_ms,
@@ -217,11 +220,31 @@ fn work(work: service::SandboxWork) -> SandboxWork {
         access_token: row.access_token.text().to_owned(),
         spec: work_spec(row.spec),
         copy: copy(&row.state),
+        reboot: memory_kept(&row.state) == Some(false),
+    }
+}
+
+/// Whether what ran in it is kept by its pause, where it is in one.
+fn memory_kept(state: &SandboxState) -> Option<bool> {
+    match state {
+        SandboxState::Pausing { memory }
+        | SandboxState::Paused { memory }
+        | SandboxState::Resuming { memory } => Some(*memory),
+        SandboxState::Requested
+        | SandboxState::Provisioning
+        | SandboxState::Ready
+        | SandboxState::Snapshotting { .. }
+        | SandboxState::Destroying
+        | SandboxState::Destroyed
+        | SandboxState::Failed { .. } => None,
     }
 }
 
 fn copy(state: &SandboxState) -> Option<CopyWork> {
-    let SandboxState::Snapshotting { paused, snapshot } = state else {
+    let SandboxState::Snapshotting {
+        paused, snapshot, ..
+    } = state
+    else {
         return None;
     };
     Some(CopyWork {

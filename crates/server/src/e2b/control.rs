@@ -27,7 +27,7 @@ use super::query::{self, List};
 use super::refusal::Refusal;
 use super::secret;
 use super::snapshots;
-use super::wire::{self, Change, NewSandbox, Refresh, Timeout};
+use super::wire::{self, Change, NewSandbox, Pause, Refresh, Timeout};
 use crate::App;
 use crate::extract::{self, Key};
 
@@ -110,9 +110,9 @@ async fn create(
             format!("the sandbox could not be made: {why}"),
         )),
         // The one that an earlier request with the same key made, and what has become of it since.
-        SandboxState::Pausing
-        | SandboxState::Paused
-        | SandboxState::Resuming
+        SandboxState::Pausing { .. }
+        | SandboxState::Paused { .. }
+        | SandboxState::Resuming { .. }
         | SandboxState::Snapshotting { .. }
         | SandboxState::Destroying
         | SandboxState::Destroyed => Err(conflict(&row.state)),
@@ -224,7 +224,7 @@ async fn connect(
     let before = live(&app, &ctx, &id).await?;
     let row = app
         .service
-        .sandbox_connect(&ctx, &id, change.ttl_ms(), WAIT)
+        .sandbox_connect(&ctx, &id, (change.ttl_ms(), change.keeps_memory()), WAIT)
         .await?;
     let status = match (&before.state, &row.state) {
         (SandboxState::Ready, SandboxState::Ready) => StatusCode::OK,
@@ -261,17 +261,25 @@ async fn pause(
     State(app): State<App>,
     Extension(ctx): Extension<Ctx>,
     Named(id): Named,
-    Lenient(change): Lenient<Change>,
+    Lenient(asked): Lenient<Pause>,
 ) -> Answered {
-    change.check()?;
     let row = live(&app, &ctx, &id).await?;
     let row = copied(&app, &ctx, row).await?;
-    if matches!(row.state, SandboxState::Paused | SandboxState::Pausing) {
+    if matches!(
+        row.state,
+        SandboxState::Paused { .. } | SandboxState::Pausing { .. }
+    ) {
         return Err(conflict(&row.state));
     }
-    app.service.sandbox_pause(&ctx, &id).await?;
+    let runs = row.state == SandboxState::Ready;
+    if runs && asked.needs_guest() && !measure::is_healthy(&app, &row).await {
+        let message = "the sandbox's guest does not answer; it is not paused and runs on";
+        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message));
+    }
+    let keeps_memory = asked.keeps_memory();
+    app.service.sandbox_pause(&ctx, &id, keeps_memory).await?;
     let row = app.service.sandbox_wait(&ctx, &id, WAIT).await?;
-    if row.state == SandboxState::Paused {
+    if matches!(row.state, SandboxState::Paused { .. }) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     // Not 409, which the clients take for "it was paused already".
@@ -308,7 +316,7 @@ async fn refresh(
     }
     let ttl_ms = Some(refresh.ttl_ms());
     app.service
-        .sandbox_connect(&ctx, &id, ttl_ms, Duration::ZERO)
+        .sandbox_connect(&ctx, &id, (ttl_ms, true), Duration::ZERO)
         .await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

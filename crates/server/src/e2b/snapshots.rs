@@ -179,9 +179,9 @@ async fn settled(
         )),
         other @ (SandboxState::Requested
         | SandboxState::Provisioning
-        | SandboxState::Pausing
-        | SandboxState::Paused
-        | SandboxState::Resuming
+        | SandboxState::Pausing { .. }
+        | SandboxState::Paused { .. }
+        | SandboxState::Resuming { .. }
         | SandboxState::Snapshotting { .. }
         | SandboxState::Destroying
         | SandboxState::Destroyed) => {

@@ -92,6 +92,21 @@ impl NewSandbox {
         &self.template_id
     }
 
+    /// What is to happen when its time is over.
+    fn on_expiry(&self) -> Result<OnExpiry, Refusal> {
+        let wakes = self.auto_resume.is_some_and(|resume| resume.enabled);
+        match (self.auto_pause, self.auto_pause_memory) {
+            // E2B says no to this, too: traffic would meet a sandbox in which nobody listens.
+            (Some(true), Some(false)) if wakes => Err(Refusal::bad(
+                "autoPauseMemory: without its memory, traffic cannot resume a sandbox; \
+                 leave autoResume out",
+            )),
+            (Some(true), Some(false)) => Ok(OnExpiry::PauseWithoutMemory),
+            (Some(true), Some(true) | None) => Ok(OnExpiry::Pause),
+            (Some(false) | None, _) => Ok(OnExpiry::Kill),
+        }
+    }
+
     /// What is asked, in the words of the house. `root` is the operator's root by the template's name.
     ///
     /// # Errors
@@ -101,7 +116,7 @@ impl NewSandbox {
             Some(_) => None,
             None => template_ref(&self.template_id)?,
         };
-        check_memory(self.auto_pause_memory, "autoPauseMemory")?;
+        let on_expiry = self.on_expiry()?;
         refuse("iam", self.iam.as_ref())?;
         let mounts = self.volume_mounts.filter(|mounts| !mounts.is_empty());
         refuse("volumeMounts", mounts.map(Value::from).as_ref())?;
@@ -134,11 +149,7 @@ impl NewSandbox {
                 allow_internet,
                 // Its clients know two users.
                 allow_root: true,
-                on_expiry: if self.auto_pause == Some(true) {
-                    OnExpiry::Pause
-                } else {
-                    OnExpiry::Kill
-                },
+                on_expiry,
                 auto_resume: self.auto_resume.is_some_and(|resume| resume.enabled),
                 queue_timeout_ms: limits::SANDBOX_QUEUE_DEFAULT_MS,
                 node: None,
@@ -206,16 +217,6 @@ fn refuse(field: &str, value: Option<&Value>) -> Result<(), Refusal> {
     Err(Refusal::bad(message))
 }
 
-/// A pause keeps the memory, and a sandbox that comes back goes on where it was.
-fn check_memory(memory: Option<bool>, field: &str) -> Result<(), Refusal> {
-    match memory {
-        Some(false) => Err(Refusal::bad(format!(
-            "{field}: a pause without the memory is not known here"
-        ))),
-        Some(true) | None => Ok(()),
-    }
-}
-
 /// What a template id means: the one that is always there, or a snapshot, by its id or its name.
 pub(crate) fn template_ref(text: &str) -> Result<Option<SnapshotRef>, Refusal> {
     if TEMPLATES.contains(&text) {
@@ -246,17 +247,42 @@ fn ms(seconds: u64) -> u64 {
     seconds.saturating_mul(1000)
 }
 
-/// The body of a connect, of a resume, and of a pause.
+/// The body of a connect and of a resume.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Change {
     timeout: Option<u64>,
     memory: Option<bool>,
     auto_pause: Option<bool>,
+}
+
+/// The body of a pause.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Pause {
+    memory: Option<bool>,
     require_healthy_guest: Option<bool>,
 }
 
+impl Pause {
+    /// What runs is to go on when it comes back.
+    pub(crate) fn keeps_memory(self) -> bool {
+        self.memory != Some(false)
+    }
+
+    /// It is refused where the guest does not answer. One without memory always is, because the guest is
+    /// who ends what runs.
+    pub(crate) fn needs_guest(self) -> bool {
+        !self.keeps_memory() || self.require_healthy_guest == Some(true)
+    }
+}
+
 impl Change {
+    /// What ran is to go on, where it was kept.
+    pub(crate) fn keeps_memory(&self) -> bool {
+        self.memory != Some(false)
+    }
+
     /// How long it is to live from then on.
     pub(crate) fn ttl_ms(&self) -> Option<u64> {
         self.timeout.map(ms)
@@ -265,11 +291,6 @@ impl Change {
     /// # Errors
     /// A refusal that names what there is not.
     pub(crate) fn check(&self) -> Result<(), Refusal> {
-        check_memory(self.memory, "memory")?;
-        if self.require_healthy_guest == Some(true) {
-            let message = "requireHealthyGuest: a pause does not ask the guest here";
-            return Err(Refusal::bad(message));
-        }
         if self.auto_pause == Some(true) {
             let message = "autoPause: it is said when a sandbox is created";
             return Err(Refusal::bad(message));
@@ -352,6 +373,8 @@ pub(crate) struct Detail {
     allow_internet_access: bool,
     domain: Option<String>,
     lifecycle: Lifecycle,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pause_mode: Option<&'static str>,
     network: NetworkView,
 }
 
@@ -405,6 +428,14 @@ pub(crate) fn sandbox(row: &SandboxRow, domain: Option<String>) -> Sandbox {
         traffic_access_token: (!is_open(row)).then(|| keys::traffic_token(access_token)),
         domain,
     }
+}
+
+/// What its pause has kept, once that is done.
+fn pause_mode(state: &SandboxState) -> Option<&'static str> {
+    let SandboxState::Paused { memory } = state else {
+        return None;
+    };
+    Some(if *memory { "full" } else { "filesystem" })
 }
 
 /// How a sandbox is, in a list.
@@ -493,9 +524,10 @@ pub(crate) fn detail(row: &SandboxRow, domain: Option<String>) -> Detail {
             auto_resume: row.spec.auto_resume,
             on_timeout: match row.spec.on_expiry {
                 OnExpiry::Kill => "kill",
-                OnExpiry::Pause => "pause",
+                OnExpiry::Pause | OnExpiry::PauseWithoutMemory => "pause",
             },
         },
+        pause_mode: pause_mode(&row.state),
         network: NetworkView {
             allow_public_traffic: is_open(row),
             mask_request_host: masked_host(row),
@@ -608,10 +640,6 @@ mod tests {
                 no("network.httpsPorts"),
             ),
             (
-                r#""autoPauseMemory":false"#,
-                "400 autoPauseMemory: a pause without the memory is not known here".to_owned(),
-            ),
-            (
                 r#""metadata":{"e2b:closed":""}"#,
                 "400 metadata: `e2b:closed` is ours".to_owned(),
             ),
@@ -680,15 +708,39 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_done_with_a_pause_is_named() {
-        let ok = |body: &str| {
-            serde_json::from_str::<Change>(body)
-                .unwrap()
-                .check()
-                .is_ok()
+    fn a_pause_keeps_the_memory_unless_somebody_says_no_and_asks_the_guest_where_it_has_to() {
+        let read = |body: &str| {
+            let pause = serde_json::from_str::<Pause>(body).unwrap();
+            (pause.keeps_memory(), pause.needs_guest())
         };
-        assert!(ok("{}") && ok(r#"{"memory":true,"timeout":5}"#));
-        assert!(!ok(r#"{"memory":false}"#));
-        assert!(!ok(r#"{"requireHealthyGuest":true}"#) && !ok(r#"{"autoPause":true}"#));
+        assert_eq!(read("{}"), (true, false));
+        assert_eq!(read(r#"{"memory":true}"#), (true, false));
+        assert_eq!(read(r#"{"requireHealthyGuest":true}"#), (true, true));
+        assert_eq!(read(r#"{"memory":false}"#), (false, true));
+        let no = r#"{"memory":false,"requireHealthyGuest":false}"#;
+        assert_eq!(read(no), (false, true));
+        let ok = |body: &str| {
+            let change = serde_json::from_str::<Change>(body).unwrap();
+            change.check().is_ok().then(|| change.keeps_memory())
+        };
+        assert_eq!(ok(r#"{"timeout":5}"#), Some(true));
+        assert_eq!(ok(r#"{"memory":false}"#), Some(false));
+        assert_eq!(ok(r#"{"autoPause":true}"#), None);
+    }
+
+    #[test]
+    fn what_is_to_happen_at_the_end_of_its_time_is_as_the_client_says() {
+        let read = |more: &str| {
+            let body = format!(r#"{{"templateID":"base"{more}}}"#);
+            let ask = serde_json::from_str::<NewSandbox>(&body).unwrap().ask(None);
+            ask.ok().map(|ask| ask.spec.on_expiry)
+        };
+        let no_memory = r#","autoPause":true,"autoPauseMemory":false"#;
+        assert_eq!(read(""), Some(OnExpiry::Kill));
+        assert_eq!(read(r#","autoPauseMemory":false"#), Some(OnExpiry::Kill));
+        assert_eq!(read(r#","autoPause":true"#), Some(OnExpiry::Pause));
+        assert_eq!(read(no_memory), Some(OnExpiry::PauseWithoutMemory));
+        let woken = format!(r#"{no_memory},"autoResume":{{"enabled":true}}"#);
+        assert_eq!(read(&woken), None);
     }
 }

@@ -196,9 +196,9 @@ fn is_repeated(state: &SandboxState, event: &SandboxEvent) -> bool {
     matches!(
         (state, event),
         (SandboxState::Ready, SandboxEvent::Ready)
-            | (SandboxState::Paused, SandboxEvent::Paused)
+            | (SandboxState::Paused { .. }, SandboxEvent::Paused)
             | (
-                SandboxState::Ready | SandboxState::Paused,
+                SandboxState::Ready | SandboxState::Paused { .. },
                 SandboxEvent::SnapshotDone
             )
             | (SandboxState::Destroyed, SandboxEvent::Destroyed)

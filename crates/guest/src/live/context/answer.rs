@@ -160,7 +160,8 @@ async fn make(live: &Rc<Live>, body: Incoming) -> Result<Answer, Failure> {
     Ok(body::json(StatusCode::OK, &info(&context)))
 }
 
-/// All contexts. The defaults of the two languages that E2B starts at once are there from the start.
+/// All contexts, the defaults first: clients look for what they made last at the end. The defaults of the two
+/// languages that E2B starts at once are there from the start.
 fn list(live: &Rc<Live>) -> Result<Answer, Failure> {
     for language in [Language::Python, Language::Javascript] {
         if is_there(live, language)? {
@@ -169,7 +170,9 @@ fn list(live: &Rc<Live>) -> Result<Answer, Failure> {
         }
     }
     let all = live.contexts.all.borrow();
-    let list: Vec<Value> = all.iter().map(|context| info(context)).collect();
+    let (defaults, made): (Vec<_>, Vec<_>) = all.iter().partition(|context| context.is_default);
+    let list = defaults.into_iter().chain(made);
+    let list: Vec<Value> = list.map(|context| info(context)).collect();
     Ok(body::json(StatusCode::OK, &list))
 }
 
