@@ -18,7 +18,6 @@ mod pump;
 mod record;
 mod recover;
 mod sandbox;
-mod scrub;
 mod secret;
 mod snapshot;
 mod spare;

@@ -3,9 +3,11 @@
 //! The values of a result are passed on as they were written, once they are known to be JSON: what is
 //! small on the wire can be large in memory, and nobody here needs to know it.
 
+use scrub::Known;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// What a kernel says, a line each.
 #[derive(Debug, Deserialize)]
@@ -148,6 +150,42 @@ fn line(value: &impl Serialize) -> Vec<u8> {
     line
 }
 
+/// A line without the values of secrets. Only what stands in texts is looked at: a value may be a word of
+/// the protocol, and the line must stay one.
+pub(super) fn clean(known: Option<&Arc<Known>>, line: Vec<u8>) -> Vec<u8> {
+    let Some(known) = known else { return line };
+    if known.bytes(&line) == line {
+        return line;
+    }
+    match serde_json::from_slice::<Map<String, Value>>(&line) {
+        Ok(mut said) => {
+            let values = said.iter_mut().filter(|(name, _)| *name != "type");
+            values.for_each(|(_, value)| clean_value(known, value));
+            self::line(&said)
+        }
+        // Half a pair of surrogates is JSON, and no text that can be looked at.
+        Err(_) => failed(
+            "SecretInResult",
+            "a result with a secret in it is not shown",
+        ),
+    }
+}
+
+fn clean_value(known: &Arc<Known>, value: &mut Value) {
+    match value {
+        Value::String(text) => *text = known.text(text),
+        Value::Array(values) => values.iter_mut().for_each(|one| clean_value(known, one)),
+        Value::Object(fields) => {
+            let clean = std::mem::take(fields).into_iter().map(|(name, mut value)| {
+                clean_value(known, &mut value);
+                (known.text(&name), value)
+            });
+            *fields = clean.collect();
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
 /// The number of this execution in its kernel, from 1.
 pub(super) fn number(count: u64) -> Vec<u8> {
     line(&json!({"type": "number_of_executions", "execution_count": count}))
@@ -213,6 +251,32 @@ mod tests {
         ] {
             assert_eq!(told(said).as_deref(), Some(expected), "{said}");
         }
+    }
+
+    #[test]
+    fn the_value_of_a_secret_is_taken_out_of_texts_and_the_line_stays_one() {
+        let values = [("a", "text".as_bytes()), ("b", b"p\"w\n!"), ("c", b"true")];
+        let known = scrub::Known::new(values).unwrap();
+        let cleaned = |line: &str| {
+            let line = clean(known.as_ref(), format!("{line}\n").into_bytes());
+            String::from_utf8(line).unwrap().trim_end().to_owned()
+        };
+        for (line, expected) in [
+            (
+                r#"{"text":"a text: p\"w\n!","type":"result"}"#,
+                r#"{"text":"a [secret a]: [secret b]","type":"result"}"#,
+            ),
+            (
+                r#"{"is_main_result":true,"json":{"text":["text",true,1]}}"#,
+                r#"{"is_main_result":true,"json":{"[secret a]":["[secret a]",true,1]}}"#,
+            ),
+            (r#"{"html":"nothing"}"#, r#"{"html":"nothing"}"#),
+        ] {
+            assert_eq!(cleaned(line), expected, "{line}");
+        }
+        assert!(cleaned(r#"{"html":"\ud800 text"}"#).contains("SecretInResult"));
+        let line = b"{\"html\":\"text\"}\n".to_vec();
+        assert_eq!(clean(None, line.clone()), line);
     }
 
     #[test]

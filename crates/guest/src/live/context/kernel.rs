@@ -13,10 +13,12 @@ use super::{Code, Failure, State};
 use crate::process::Reaped;
 use guest::message::Start;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use scrub::Known;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::sync::oneshot;
@@ -111,6 +113,8 @@ enum Next {
 #[derive(Debug)]
 struct Turn<'r> {
     run: &'r Run,
+    /// What is taken out of what the code shows.
+    known: Option<&'r Arc<Known>>,
     step: &'r mut Step,
     /// Bytes of its results so far.
     shown: usize,
@@ -141,8 +145,8 @@ impl Kernel {
             language,
             channel,
             lines: Lines::new(live.contexts.large.clone()),
-            stdout: Output::new(begun.stdout),
-            stderr: Output::new(begun.stderr),
+            stdout: Output::new(begun.stdout, live.known.as_ref()),
+            stderr: Output::new(begun.stderr, live.known.as_ref()),
             dead: begun.dead,
             is_ready: false,
             count: 0,
@@ -158,8 +162,10 @@ impl Kernel {
     /// Runs code, and tells what comes of it, but not the end.
     pub(super) async fn run(&mut self, run: &Run, step: &mut Step) -> Result<(), Ended> {
         let request = self.begin(run).await?;
+        let live = self.live.clone();
         let mut turn = Turn {
             run,
+            known: live.known.as_ref(),
             step,
             shown: 0,
             patience: None,
@@ -331,7 +337,7 @@ impl Turn<'_> {
                 let before = self.shown;
                 self.shown = before.saturating_add(line.bytes.len());
                 if self.shown <= RESULTS_MAX {
-                    self.run.tell(shown.line()).await;
+                    self.run.tell(event::clean(self.known, shown.line())).await;
                 } else if before <= RESULTS_MAX {
                     let why =
                         "the results of one execution have at most 64 MiB; the rest is not shown";
@@ -341,7 +347,7 @@ impl Turn<'_> {
             }
             Said::Error(raised) => {
                 self.step.end = End::raised(&raised.name());
-                self.run.tell(raised.line()).await;
+                self.run.tell(event::clean(self.known, raised.line())).await;
                 Ok(None)
             }
             Said::End(end) => {
