@@ -7,8 +7,8 @@
 //! back until it is known. [`Known`] and [`Scrubber`] look for values, as they are and as they are often
 //! written; [`Shapes`] looks for keys and tokens that nobody named, by their well-known beginnings.
 //!
-//! This room is pure: it reads no clock and no file, waits for nothing, and never panics, whatever the
-//! bytes are. What it holds of a stream is bounded by a constant.
+//! This room must never read a clock or a file, wait for anything, or panic, whatever the bytes are. It must
+//! never hold more of a stream than a constant, nor take longer than the stream's length.
 
 mod shape;
 mod value;

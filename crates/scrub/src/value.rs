@@ -1,5 +1,6 @@
 //! Values that are known. What is looked for: each value as it is, in base64 at each of its three
-//! alignments and in both alphabets, in hexadecimal digits, percent-encoded, and escaped as in JSON.
+//! alignments and in both alphabets, in hexadecimal digits, percent-encoded, escaped as in JSON and
+//! Python, and with lines that end as on a terminal.
 //!
 //! What could be the beginning of a value is held back until it is known: the first [`ANCHOR`] bytes of a
 //! value are found by an automaton, and then the rest is compared byte by byte. So little is held back
@@ -146,6 +147,9 @@ fn writings(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     }
     if let Ok(text) = std::str::from_utf8(value) {
         all.extend([false, true].map(|ascii| in_json(text, ascii)));
+        all.extend([None, Some('\'')].map(|quote| in_python(text, quote)));
+        // A terminal ends lines so.
+        all.push(Zeroizing::new(text.replace('\n', "\r\n").into_bytes()));
     }
     // A cut form of a short value could be so short that it is everywhere.
     all.retain(|text| text.len() >= VALUE_BYTES_MIN);
@@ -197,20 +201,47 @@ fn each(
 
 /// As it stands in a JSON string (RFC 8259, section 7), with everything beyond ASCII escaped or as it is.
 fn in_json(value: &str, ascii: bool) -> Zeroizing<Vec<u8>> {
+    escaped(value, Some('"'), |char, text| {
+        let is_plain = !char.is_ascii_control() && (char.is_ascii() || !ascii);
+        for unit in char.encode_utf16(&mut [0; 2]).iter().filter(|_| !is_plain) {
+            // Writing into a text cannot fail.
+            let _ = write!(text, "\\u{unit:04x}");
+        }
+        is_plain
+    })
+}
+
+/// As Python and others show a text to programmers, in quotes of either kind.
+fn in_python(value: &str, quote: Option<char>) -> Zeroizing<Vec<u8>> {
+    escaped(value, quote, |char, text| {
+        if char.is_ascii_control() {
+            // Writing into a text cannot fail.
+            let _ = write!(text, "\\x{:02x}", u32::from(char));
+        }
+        !char.is_ascii_control()
+    })
+}
+
+/// Escapes what every language escapes, and leaves the rest to `other`, which says whether a character is
+/// to stand as it is.
+fn escaped(
+    value: &str,
+    quote: Option<char>,
+    other: impl Fn(char, &mut String) -> bool,
+) -> Zeroizing<Vec<u8>> {
     let mut text = Zeroizing::new(String::with_capacity(value.len() * 2));
     for char in value.chars() {
         match char {
-            '"' | '\\' => text.extend(['\\', char]),
+            '\\' => text.push_str("\\\\"),
             '\n' => text.push_str("\\n"),
             '\r' => text.push_str("\\r"),
             '\t' => text.push_str("\\t"),
-            _ if char.is_ascii_control() || (ascii && !char.is_ascii()) => {
-                for unit in char.encode_utf16(&mut [0; 2]) {
-                    // Writing into a text cannot fail.
-                    let _ = write!(text, "\\u{unit:04x}");
+            _ if Some(char) == quote => text.extend(['\\', char]),
+            _ => {
+                if other(char, &mut text) {
+                    text.push(char);
                 }
             }
-            _ => text.push(char),
         }
     }
     Zeroizing::new(std::mem::take(&mut *text).into_bytes())
@@ -469,6 +500,19 @@ mod tests {
             "{\"v\":\"p\\\"a\\\\ss\\n\\u00e4\\ud83d\\ude00\\u0001\"}",
         ] {
             assert_eq!(known.text(line), "{\"v\":\"[secret S]\"}", "{line}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_found_as_programmers_and_terminals_show_it() {
+        let value = "a\"b'c\nd\\\u{1}\u{e4}";
+        let known = known(&[value.as_bytes()]);
+        for text in [
+            "'a\"b\\'c\\nd\\\\\\x01\u{e4}'",
+            "'a\"b'c\\nd\\\\\\x01\u{e4}'",
+            "'a\"b'c\r\nd\\\u{1}\u{e4}'",
+        ] {
+            assert_eq!(known.text(text), "'[secret S]'", "{text}");
         }
     }
 

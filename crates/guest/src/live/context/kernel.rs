@@ -114,7 +114,7 @@ enum Next {
 struct Turn<'r> {
     run: &'r Run,
     /// What is taken out of what the code shows.
-    known: Option<&'r Arc<Known>>,
+    known: Option<Arc<Known>>,
     step: &'r mut Step,
     /// Bytes of its results so far.
     shown: usize,
@@ -162,15 +162,7 @@ impl Kernel {
     /// Runs code, and tells what comes of it, but not the end.
     pub(super) async fn run(&mut self, run: &Run, step: &mut Step) -> Result<(), Ended> {
         let request = self.begin(run).await?;
-        let live = self.live.clone();
-        let mut turn = Turn {
-            run,
-            known: live.known.as_ref(),
-            step,
-            shown: 0,
-            patience: None,
-            again: None,
-        };
+        let mut turn = Turn::new(run, step, self.live.known.clone());
         let Kernel {
             channel,
             lines,
@@ -299,7 +291,18 @@ impl Drop for Kernel {
     }
 }
 
-impl Turn<'_> {
+impl<'r> Turn<'r> {
+    fn new(run: &'r Run, step: &'r mut Step, known: Option<Arc<Known>>) -> Turn<'r> {
+        Turn {
+            run,
+            known,
+            step,
+            shown: 0,
+            patience: None,
+            again: None,
+        }
+    }
+
     async fn output(&mut self, which: Which, output: &mut Output, bytes: &[u8]) {
         self.step.wrote(which, bytes.len());
         let text = output.text(bytes);
@@ -337,7 +340,9 @@ impl Turn<'_> {
                 let before = self.shown;
                 self.shown = before.saturating_add(line.bytes.len());
                 if self.shown <= RESULTS_MAX {
-                    self.run.tell(event::clean(self.known, shown.line())).await;
+                    self.run
+                        .tell(event::clean(self.known.as_ref(), shown.line()))
+                        .await;
                 } else if before <= RESULTS_MAX {
                     let why =
                         "the results of one execution have at most 64 MiB; the rest is not shown";
@@ -347,7 +352,9 @@ impl Turn<'_> {
             }
             Said::Error(raised) => {
                 self.step.end = End::raised(&raised.name());
-                self.run.tell(event::clean(self.known, raised.line())).await;
+                self.run
+                    .tell(event::clean(self.known.as_ref(), raised.line()))
+                    .await;
                 Ok(None)
             }
             Said::End(end) => {
