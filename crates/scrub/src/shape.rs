@@ -5,6 +5,7 @@
 //! looked at more often than a few times, whatever a workload writes.
 
 use std::collections::VecDeque;
+use std::sync::LazyLock;
 
 /// Bytes that are swallowed as one credential: longer than any key. What comes after is told.
 const SWALLOWED_MAX: usize = 16 * 1024;
@@ -194,6 +195,15 @@ fn judge(text: &[u8]) -> Verdict {
     verdict
 }
 
+/// With which bytes a shape begins. Made once: records are many and short.
+static BEGINS: LazyLock<[bool; 256]> = LazyLock::new(|| {
+    let mut begins = [false; 256];
+    for (b, begins) in (0..=u8::MAX).zip(&mut begins) {
+        *begins = can_begin(b);
+    }
+    begins
+});
+
 fn can_begin(b: u8) -> bool {
     let begins = |shape: &Shape| {
         shape
@@ -211,7 +221,6 @@ fn can_begin(b: u8) -> bool {
 /// `[secret pattern:NAME]`.
 #[derive(Debug)]
 pub struct Shapes {
-    begins: [bool; 256],
     /// A word goes on, in which nothing begins.
     in_word: bool,
     /// The next byte is escaped, as the `n` of a newline in a string of JSON, and part of no word.
@@ -243,12 +252,7 @@ impl Shapes {
     /// At the beginning of a stream.
     #[must_use]
     pub fn new() -> Shapes {
-        let mut begins = [false; 256];
-        for (b, begins) in (0..=u8::MAX).zip(&mut begins) {
-            *begins = can_begin(b);
-        }
         Shapes {
-            begins,
             in_word: false,
             is_escaped: false,
             held: VecDeque::new(),
@@ -310,7 +314,7 @@ impl Shapes {
             }
             self.leave(out);
         }
-        if self.held.is_empty() && (self.in_word || !self.begins[usize::from(byte)]) {
+        if self.held.is_empty() && (self.in_word || !BEGINS[usize::from(byte)]) {
             return self.tell(byte, out);
         }
         self.held.push_back(byte);
@@ -332,7 +336,7 @@ impl Shapes {
     fn let_one_go(&mut self, out: &mut Vec<u8>) {
         let mut is_first = true;
         while let Some(byte) = self.held.front().copied() {
-            if !is_first && !self.in_word && self.begins[usize::from(byte)] {
+            if !is_first && !self.in_word && BEGINS[usize::from(byte)] {
                 return;
             }
             is_first = false;
