@@ -612,7 +612,7 @@ mod tests {
             for (which, filler) in &parts {
                 text.push_str(filler);
                 match examples.get(*which) {
-                    Some((_, example)) => text.push_str(&format!(" {example} ")),
+                    Some((_, example)) => text.extend([" ", example.as_str(), " "]),
                     None => text.push_str("AKIA-----BEGIN eyJ.eyJ"),
                 }
             }
