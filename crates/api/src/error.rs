@@ -121,6 +121,12 @@ codes! {
     /// A job or sandbox names a secret that there is not.
     SecretMissing = "secret_missing", 400, false, 125,
         "`cofferdam secret ls` lists what there is; `cofferdam secret set NAME` makes one";
+    /// A secret is from a provider that the server was not started with.
+    SecretProviderUnknown = "secret_provider_unknown", 400, false, 125,
+        "providers are named where the server is started: see --secret-provider of `cofferdam up`";
+    /// The provider of a secret gave no value.
+    SecretProviderFailed = "secret_provider_failed", 502, false, 125,
+        "the message says which provider and why; check the reference, and then the provider";
     /// The body is larger than the route takes.
     BodyTooLarge = "body_too_large", 413, false, 125,
         "send less; files belong in POST /v1/blobs, not in the request";

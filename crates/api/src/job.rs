@@ -59,6 +59,9 @@ pub struct JobCreate {
     /// Secrets that it may use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretUse>,
+    /// What looks like a credential is taken out of its output, too: `[secret pattern:NAME]` stands instead.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub scrub_patterns: bool,
 }
 
 /// Limits that a request names. Absent means the machine's best default, not "no limit".
@@ -309,6 +312,9 @@ pub struct SpecView {
     /// The secrets that it uses; never their values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretUse>,
+    /// What looks like a credential is taken out of its output, too: `[secret pattern:NAME]` stands instead.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub scrub_patterns: bool,
 }
 
 /// How long each part of a job's life took, in milliseconds; a part that has not ended is absent.

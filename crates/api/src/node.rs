@@ -401,6 +401,9 @@ pub struct LeaseSpec {
     /// Secrets that it uses; their values are asked for when they are needed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretUse>,
+    /// What looks like a credential is taken out of its output, too.
+    #[serde(default)]
+    pub scrub_patterns: bool,
 }
 
 /// A sandbox is ready; the command is let go when this is acknowledged.

@@ -3,6 +3,7 @@
 use crate::cli::args::Place;
 use crate::cli::failure::Failure;
 use crate::private::{Locked, failed};
+use crate::providers::Providers;
 use crate::reach::running;
 use crate::state::{self, State};
 use crate::{roots, sweep, upkeep};
@@ -246,6 +247,8 @@ pub(crate) fn service(state: &State, points: Points) -> Result<Service, Failure>
     let service = Service::new(store, blobs, Clock::system(), free);
     let (keys, dir) = (state.keys().clone(), state.dir().to_owned());
     service.secret_keys_from(move || keys.load(&dir));
+    let providers = Providers::new(state.providers());
+    service.secret_sources_from(move |source| providers.fetch(source));
     Ok(service)
 }
 

@@ -173,6 +173,7 @@ mod tests {
             token: Some(token.to_owned()),
             secret_key: None,
             secret_key_before: Vec::new(),
+            secret_provider: Vec::new(),
         };
         let found = server(&place("http://host:7300", "theirs")).await.unwrap();
         let authority = "host:7300".to_owned();
@@ -193,6 +194,7 @@ mod tests {
             token: None,
             secret_key: None,
             secret_key_before: Vec::new(),
+            secret_provider: Vec::new(),
         };
         let refused = server(&place).await.unwrap_err();
         assert!(refused.to_string().contains("no server"), "{refused}");

@@ -14,6 +14,7 @@ mod doctor;
 mod env;
 mod keys;
 mod private;
+mod providers;
 mod reach;
 mod roots;
 mod signals;

@@ -6,6 +6,7 @@ use crate::cli::table;
 use crate::compose;
 use crate::keys;
 use crate::private::failed;
+use crate::providers;
 use crate::roots;
 use crate::signals::Signals;
 use crate::state::State;
@@ -227,6 +228,7 @@ pub(crate) async fn start_in_background(state: &State) -> Result<(), Failure> {
         .arg(state.dir())
         .args(["up", "--no-listen", "--idle-exit", "5s"])
         .args(state.keys().arguments())
+        .args(providers::arguments(state.providers()))
         .env_remove("COFFERDAM_URL")
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -76,7 +76,7 @@ pub(crate) struct Agent {
     upload: Option<Upload>,
     download: Option<Download>,
     exit_said: bool,
-    serve: Option<Serve>,
+    serve: Option<live::Orders>,
 }
 
 impl Agent {
@@ -338,6 +338,8 @@ impl Agent {
         if !matches!(self.phase, Phase::Idle) {
             return Err(Closed);
         }
+        // Where values could not be taken out of what is told, nothing runs.
+        let known = scrub::Known::new(serve.secret_values()).map_err(|_| Closed)?;
         let (uid, gid) = (serve.confine.uid, serve.confine.gid);
         for file in std::mem::take(&mut serve.files) {
             let put = message::Put {
@@ -350,7 +352,7 @@ impl Agent {
                 return self.file_failed(failed);
             }
         }
-        self.serve = Some(serve);
+        self.serve = Some((serve, known));
         self.say(&FromGuest::Serving)
     }
 

@@ -43,11 +43,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use landlock::RulesetCreated;
 use processes::Processes;
 use rustix::io::Errno;
+use scrub::Known;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -69,10 +71,15 @@ const HEAD_MAX: usize = 32 * 1024;
 /// After a connection could not be taken, because descriptors ran out: they come back when others end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
+/// What a sandbox is to be, and the values of its secrets where there are some to look for.
+pub(crate) type Orders = (Serve, Option<Arc<Known>>);
+
 /// Everything that the requests share.
 #[derive(Debug)]
 pub(crate) struct Live {
     serve: Serve,
+    /// What is taken out of what is told of processes.
+    known: Option<Arc<Known>>,
     cgroups: Vec<OwnedFd>,
     power: power::Power,
     landlock: Option<RulesetCreated>,
@@ -93,17 +100,18 @@ pub(crate) struct Live {
 /// Serves until the sandbox is killed. An error means that waiting itself does not work.
 pub(crate) fn run(
     (listener, signals, cgroups, boot_id): (OwnedFd, OwnedFd, Vec<OwnedFd>, OwnedFd),
-    serve: Serve,
+    (serve, known): Orders,
 ) -> Result<(), Errno> {
     let landlock = serve.confine.landlock.as_ref();
     let landlock = landlock.map(confine::landlock_rules).transpose();
     let live = Rc::new(Live {
         landlock: landlock.map_err(|_| Errno::INVAL)?,
         serve,
+        facts: RefCell::new(facts::Facts::new(known.clone())),
+        known,
         cgroups,
         power: power::Power::new(boot_id),
         processes: RefCell::default(),
-        facts: RefCell::default(),
         watchers: RefCell::default(),
         ahead: RefCell::default(),
         contexts: context::Contexts::default(),
@@ -148,7 +156,7 @@ fn allow_descriptors() -> io::Result<()> {
 }
 
 async fn accept(listener: &UnixListener, live: &Rc<Live>) -> Infallible {
-    let free = std::sync::Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {

@@ -105,6 +105,38 @@ pub struct Serve {
     pub contexts: Vec<String>,
     /// Small files that are there before anything runs, such as secrets; all of them in this one frame.
     pub files: Vec<SmallFile>,
+    /// Which of these are secrets: their values are taken out of what is told of processes.
+    pub secrets: Vec<Secret>,
+}
+
+/// A secret that a sandbox has, and where in [`Serve`] its value is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret {
+    /// What stands in its stead.
+    pub name: String,
+    /// Its place.
+    pub place: SecretPlace,
+}
+
+/// Where the value of a secret is, by its number there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SecretPlace {
+    /// One of [`Serve::env`].
+    Env(usize),
+    /// One of [`Serve::files`].
+    File(usize),
+}
+
+impl Serve {
+    /// The secrets, each by its name with its value.
+    pub fn secret_values(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let value = |place: SecretPlace| match place {
+            SecretPlace::Env(at) => self.env.get(at).map(|(_, value)| value.as_bytes()),
+            SecretPlace::File(at) => self.files.get(at).map(|file| &*file.bytes),
+        };
+        let secrets = self.secrets.iter();
+        secrets.filter_map(move |one| Some((&*one.name, value(one.place)?)))
+    }
 }
 
 /// A file that fits into a frame with others.

@@ -145,6 +145,8 @@ pub const SECRETS_MAX: u64 = 1000;
 pub const SECRET_NAME_BYTES_MAX: usize = 128;
 /// A value, in bytes: certificates and keys, and not files.
 pub const SECRET_VALUE_BYTES_MAX: usize = 64 * 1024;
+/// What a provider of values is asked for, in bytes: a path with a name in it.
+pub const SECRET_REFERENCE_BYTES_MAX: usize = 512;
 /// Versions of a secret that are kept: jobs that wait still find the one that they were given.
 pub const SECRET_VERSIONS_KEPT: u64 = 10;
 /// Entries of a secret's metadata, and the bytes of a key, a value and all together: what E2B's clients are
@@ -158,9 +160,6 @@ pub const SECRET_METADATA_VALUE_BYTES_MAX: usize = 1024;
 pub const SECRET_METADATA_BYTES_MAX: usize = 8192;
 /// Secrets that one job or sandbox may use: each is looked for in every byte of its output.
 pub const SECRET_USES_MAX: usize = 16;
-/// The shortest value that is looked for in output, in bytes: a shorter one is in half of all lines by
-/// accident.
-pub const SECRET_SCRUB_BYTES_MIN: usize = 4;
 /// How often a node looks at a sandbox: often enough to see a build, and a thousand of them cost it a few
 /// percent of a processor.
 pub const USAGE_EVERY_MS: u64 = 10_000;

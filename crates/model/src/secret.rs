@@ -47,6 +47,53 @@ impl SecretHow {
     }
 }
 
+/// Where a value is that is not kept here: a provider that the operator configured, and what it is asked
+/// for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SecretSource {
+    /// The provider's name.
+    pub provider: String,
+    /// What it is asked for; what that means is the provider's.
+    pub reference: String,
+}
+
+impl SecretSource {
+    /// What is wrong with it, if anything. A reference is an argument of a command, a path or part of a
+    /// URL; each provider looks at it again.
+    pub fn fault(&self) -> Option<&'static str> {
+        if !is_provider_name(&self.provider) {
+            return Some(PROVIDER_RULE);
+        }
+        let text = &self.reference;
+        let plain = !text.is_empty()
+            && text.len() <= limits::SECRET_REFERENCE_BYTES_MAX
+            && !text.starts_with('-')
+            && !text.chars().any(char::is_control);
+        (!plain).then_some(
+            "a reference is 1 to 512 bytes without control characters, and begins with no `-`",
+        )
+    }
+}
+
+impl std::fmt::Display for SecretSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.provider, self.reference)
+    }
+}
+
+/// What [`is_provider_name`] says, for a person.
+pub const PROVIDER_RULE: &str =
+    "a provider's name is 1 to 32 of small letters, digits and `-`, and begins with a letter";
+
+/// Whether a provider may have this name.
+pub fn is_provider_name(name: &str) -> bool {
+    name.len() <= 32
+        && name.as_bytes().first().is_some_and(u8::is_ascii_lowercase)
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
 /// Whether a secret may have this name. It is the name of a file inside, part of a path of the API, and
 /// written into output, so it has only characters that are plain in all three; and it is no id, so that
 /// what names a secret names one.
@@ -137,6 +184,29 @@ mod tests {
             &long,
         ] {
             assert!(!is_secret_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_source_names_a_provider_and_is_no_option_of_a_command() {
+        let source = |provider: &str, reference: &str| SecretSource {
+            provider: provider.to_owned(),
+            reference: reference.to_owned(),
+        };
+        assert_eq!(source("vault-2", "app/db#password").fault(), None);
+        let long = "x".repeat(513);
+        for bad in [
+            source("", "x"),
+            source("V", "x"),
+            source("a:b", "x"),
+            source(&"a".repeat(33), "x"),
+            source("a", ""),
+            source("a", "-x"),
+            source("a", "x\ny"),
+            source("a", "x\0"),
+            source("a", &long),
+        ] {
+            assert!(bad.fault().is_some(), "{bad}");
         }
     }
 

@@ -51,6 +51,9 @@ pub struct JobSpec {
     /// Secrets that it uses.
     #[serde(default)]
     pub secrets: Vec<SecretUse>,
+    /// What looks like a credential is taken out of its output, too.
+    #[serde(default)]
+    pub scrub_patterns: bool,
 }
 
 /// Limits that somebody named: each is enforced, or the job is refused.
@@ -373,6 +376,7 @@ mod tests {
             queue_timeout_ms: None,
             node: None,
             secrets: Vec::new(),
+            scrub_patterns: false,
         }
     }
 

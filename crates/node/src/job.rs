@@ -18,9 +18,11 @@ use driver::guest::message::{Exited, FromGuest, Start, ToGuest, VERSION};
 use driver::guest::{GuestError, GuestReader, GuestWriter, Incoming, split};
 use model::id::SandboxId;
 use model::limits;
+use scrub::{Cleaner, Known, Shapes};
 use std::convert::Infallible;
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -406,13 +408,13 @@ impl Job {
     }
 
     fn scrub(&self, pump: &mut Pump) {
-        let known = self
-            .secrets
-            .as_ref()
-            .and_then(|secrets| secrets.known.as_ref());
-        if let Some(known) = known {
-            pump.scrub(known);
-        }
+        let cleaner = || Cleaner::new(self.known(), self.spec.scrub_patterns);
+        pump.scrub(cleaner(), cleaner());
+    }
+
+    /// The values of its secrets, where there are some to look for.
+    fn known(&self) -> Option<&Arc<Known>> {
+        self.secrets.as_ref()?.known.as_ref()
     }
 
     /// Carries the streams to their end, then what is to be kept.
@@ -522,7 +524,8 @@ impl Job {
     }
 
     fn spools(&self) -> std::io::Result<(Spool, Spool)> {
-        let open = |name: &str| Spool::open(&self.dir.join(name), !self.spec.secrets.is_empty());
+        let cleaned = self.spec.scrub_patterns || !self.spec.secrets.is_empty();
+        let open = |name: &str| Spool::open(&self.dir.join(name), cleaned);
         Ok((open("stdout.spool")?, open("stderr.spool")?))
     }
 
@@ -614,16 +617,13 @@ impl Job {
         self.node.at("node.reported");
     }
 
-    /// What is told of the end, without values of secrets: a guest chose some of its words.
+    /// What is told of the end, without values of secrets and without what looks like a credential: a
+    /// guest chose some of its words.
     fn told(&self, told: Told) -> Told {
-        let known = self
-            .secrets
-            .as_ref()
-            .and_then(|secrets| secrets.known.as_ref());
-        match known {
-            Some(known) => told.clean(|text| known.text(text)),
-            None => told,
-        }
+        told.clean(|text| match self.known() {
+            Some(known) => Shapes::text(&known.text(text)),
+            None => Shapes::text(text),
+        })
     }
 
     /// Gathers the rest of a stream: into `segments` as long as it is little, else in reports of its own.

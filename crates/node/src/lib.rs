@@ -19,7 +19,6 @@ mod record;
 mod recover;
 mod root;
 mod sandbox;
-mod scrub;
 mod secret;
 mod snapshot;
 mod spare;

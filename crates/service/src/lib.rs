@@ -58,7 +58,7 @@ pub use crate::sandbox::{
     sandbox_life_ms,
 };
 pub use crate::seal::{KeyError, MasterKey, MasterKeys, SecretValue};
-pub use crate::secret::{NewSecret, SecretGiven, SecretPage};
+pub use crate::secret::{Fetching, NewSecret, NewValue, SecretGiven, SecretPage, SourceError};
 pub use crate::snapshot::{Fork, SnapshotPage, SnapshotRef};
 pub use model::event::Event;
 pub use model::spec::Invalid;
@@ -74,7 +74,7 @@ pub use store::snapshot::{SnapshotFilter, SnapshotRow};
 
 use crate::create::Room;
 use crate::loops::Watch;
-use crate::secret::KeySource;
+use crate::secret::{FetchSource, KeySource};
 use crate::wake::Wake;
 use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -106,6 +106,7 @@ struct Inner {
     /// one is removed is told to send it once more.
     blob_gate: tokio::sync::Mutex<()>,
     key_source: OnceLock<KeySource>,
+    fetch_source: OnceLock<FetchSource>,
     keys: tokio::sync::OnceCell<Arc<MasterKeys>>,
 }
 
@@ -139,6 +140,7 @@ impl Service {
             sweep: AtomicU8::new(first_part(clock_now)),
             blob_gate: tokio::sync::Mutex::default(),
             key_source: OnceLock::new(),
+            fetch_source: OnceLock::new(),
             keys: tokio::sync::OnceCell::new(),
         };
         Service {

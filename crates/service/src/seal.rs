@@ -8,6 +8,7 @@
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hmac;
+use model::secret::SecretSource;
 use std::fmt::{self, Write as _};
 use store::secret::{Sealed, SecretRow};
 use zeroize::Zeroizing;
@@ -178,6 +179,28 @@ impl MasterKeys {
         version: u64,
         value: &SecretValue,
     ) -> Result<Sealed, NotOpened> {
+        self.seal_as(row, version, value, false)
+    }
+
+    /// Seals where a version of a secret is. It is no secret, and whoever writes into the database must not
+    /// be able to point somebody's secret at another place.
+    pub(crate) fn seal_source(
+        &self,
+        row: &SecretRow,
+        version: u64,
+        source: &SecretSource,
+    ) -> Result<Sealed, NotOpened> {
+        let text = serde_json::to_vec(source).map_err(|_| not_opened(row, version))?;
+        self.seal_as(row, version, &SecretValue::new(text), true)
+    }
+
+    fn seal_as(
+        &self,
+        row: &SecretRow,
+        version: u64,
+        value: &SecretValue,
+        is_source: bool,
+    ) -> Result<Sealed, NotOpened> {
         let failed = || not_opened(row, version);
         let mut data_key = Zeroizing::new([0; KEY_BYTES]);
         getrandom::fill(data_key.as_mut_slice()).map_err(|_| failed())?;
@@ -190,8 +213,13 @@ impl MasterKeys {
                 data_key.as_slice(),
             )
             .ok_or_else(failed)?,
-            value: lock(&data_key, &bound("value", row, version), value.bytes())
-                .ok_or_else(failed)?,
+            value: lock(
+                &data_key,
+                &bound(kind(is_source), row, version),
+                value.bytes(),
+            )
+            .ok_or_else(failed)?,
+            is_source,
         })
     }
 
@@ -225,9 +253,24 @@ impl MasterKeys {
         sealed: &Sealed,
     ) -> Result<SecretValue, NotOpened> {
         let key = self.data_key(row, version, sealed)?;
-        unlock(&key, &bound("value", row, version), &sealed.value)
-            .map(SecretValue)
-            .ok_or_else(|| not_opened(row, version))
+        unlock(
+            &key,
+            &bound(kind(sealed.is_source), row, version),
+            &sealed.value,
+        )
+        .map(SecretValue)
+        .ok_or_else(|| not_opened(row, version))
+    }
+
+    /// Opens where a version of a secret is.
+    pub(crate) fn open_source(
+        &self,
+        row: &SecretRow,
+        version: u64,
+        sealed: &Sealed,
+    ) -> Result<SecretSource, NotOpened> {
+        let text = self.open(row, version, sealed)?;
+        serde_json::from_slice(text.bytes()).map_err(|_| not_opened(row, version))
     }
 
     /// The data key of a version, wrapped by the key in force.
@@ -259,6 +302,11 @@ fn not_opened(row: &SecretRow, version: u64) -> NotOpened {
         secret: row.id.to_string(),
         version,
     }
+}
+
+/// What is sealed.
+fn kind(is_source: bool) -> &'static str {
+    if is_source { "source" } else { "value" }
 }
 
 /// What a ciphertext belongs to. Each part has its length before it, so that no two rows say the same.
@@ -320,6 +368,7 @@ mod tests {
             version: 1,
             revision: 1,
             metadata: BTreeMap::new(),
+            source: None,
             principal: "uid:0".parse().unwrap(),
             created_at_ms: 1,
             updated_at_ms: 1,
@@ -373,6 +422,32 @@ mod tests {
             ..sealed
         };
         assert!(keys.open(&row(), 1, &mixed).is_err());
+    }
+
+    #[test]
+    fn a_value_does_not_pass_for_the_place_of_one() {
+        let keys = keys("a");
+        let source = SecretSource {
+            provider: "vault".to_owned(),
+            reference: "admin#token".to_owned(),
+        };
+        let sealed = keys.seal_source(&row(), 1, &source).unwrap();
+        assert_eq!(keys.open_source(&row(), 1, &sealed), Ok(source.clone()));
+        let text = SecretValue::new(serde_json::to_vec(&source).unwrap());
+        let value = keys.seal(&row(), 1, &text).unwrap();
+        for changed in [
+            Sealed {
+                is_source: true,
+                ..value
+            },
+            Sealed {
+                is_source: false,
+                ..sealed
+            },
+        ] {
+            assert!(keys.open(&row(), 1, &changed).is_err());
+            assert!(keys.open_source(&row(), 1, &changed).is_err());
+        }
     }
 
     #[test]

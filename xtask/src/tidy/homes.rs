@@ -5,7 +5,7 @@ use super::{Finding, Tree};
 
 /// Outside crates and the only rooms that may need them.
 const HOMES: &[(&str, &[&str])] = &[
-    ("aho-corasick", &["node"]),
+    ("aho-corasick", &["scrub"]),
     ("anyhow", &["cofferdam", "xtask", "e2e", "bench"]),
     ("aws-lc-rs", &["service"]),
     ("axum", &["server"]),
@@ -14,10 +14,13 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap_complete", &["cofferdam"]),
     ("comfy-table", &["cofferdam"]),
     ("getrandom", &["service", "cofferdam"]),
-    ("hyper", &["api", "server", "driver", "guest", "egress"]),
+    (
+        "hyper",
+        &["api", "server", "driver", "guest", "egress", "cofferdam"],
+    ),
     (
         "hyper-util",
-        &["api", "server", "driver", "guest", "egress"],
+        &["api", "server", "driver", "guest", "egress", "cofferdam"],
     ),
     ("flate2", &["guest"]),
     ("indicatif", &["cofferdam"]),
@@ -33,7 +36,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("prometheus-client", &["server"]),
     ("rcgen", &["cofferdam"]),
     ("rusqlite", &["store"]),
-    ("rustls", &["server"]),
+    ("rustls", &["server", "cofferdam"]),
     ("subtle", &["server"]),
     ("syn", &["xtask"]),
     ("syscalls", &["driver"]),
@@ -54,12 +57,12 @@ const HOMES: &[(&str, &[&str])] = &[
             "bench",
         ],
     ),
-    ("tokio-rustls", &["server"]),
+    ("tokio-rustls", &["server", "cofferdam"]),
     ("tracing-subscriber", &["cofferdam"]),
     ("utoipa", &["api", "server"]),
     ("utoipa-axum", &["server"]),
     ("uuid", &["model"]),
-    ("zeroize", &["api", "service", "node"]),
+    ("zeroize", &["api", "service", "node", "scrub", "cofferdam"]),
 ];
 
 /// Rooms that may need these outside crates and no others.

@@ -1,10 +1,12 @@
 //! What can be written on the command line. The doc comments here are the help.
 
 mod inside;
+mod secret;
 
 use crate::cli::failure::Failure;
 use crate::cli::{units, usage};
 use crate::keys::KeyPlace;
+use crate::providers::Provider;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use std::ffi::OsString;
@@ -14,6 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 pub(crate) use inside::{SandboxCp, SandboxExec, SandboxPort, SandboxShell};
+pub(crate) use secret::{Scrub, SecretArgs, SecretCommand};
 
 /// Run code that nobody has reason to trust where it can do no harm, and keep a record of what it did.
 #[derive(Debug, Parser)]
@@ -89,6 +92,11 @@ pub(crate) struct Place {
     /// one at the start; may be repeated
     #[arg(long, global = true, value_parser = KeyPlace::parse, value_name = "PLACE")]
     pub(crate) secret_key_before: Vec<KeyPlace>,
+    /// Where values of secrets are that are not kept here: NAME=env:PREFIX, NAME=file:DIRECTORY,
+    /// NAME=exec:COMMAND or NAME=vault:URL; whoever may set secrets may read all that it can give; may be
+    /// repeated
+    #[arg(long, global = true, value_parser = Provider::parse, value_name = "PROVIDER")]
+    pub(crate) secret_provider: Vec<Provider>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -164,6 +172,9 @@ pub(crate) struct Run {
     /// which every child inherits; may be repeated
     #[arg(long, value_name = "NAME[=HOW]")]
     pub(crate) secret: Vec<String>,
+    /// Take out of its output what looks like a credential too, such as a token of GitHub or a private key
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) scrub: Option<Scrub>,
     /// A file to put into the sandbox, at DST or under its own name in the home; may be repeated. DST
     /// begins after the last colon
     #[arg(long, value_name = "SRC[:DST]", value_hint = clap::ValueHint::FilePath)]
@@ -247,73 +258,6 @@ pub(crate) struct Up {
     /// How to isolate: `linux`, or `fake` for tests of the control plane, which runs nothing
     #[arg(long, hide = true, default_value = "linux")]
     pub(crate) driver: String,
-}
-
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct SecretArgs {
-    #[command(subcommand)]
-    pub(crate) command: SecretCommand,
-}
-
-#[derive(Debug, Clone, Subcommand)]
-pub(crate) enum SecretCommand {
-    /// Make a secret, or give the one of this name a new value. The value is read from standard input,
-    /// without the newline at its end; on a terminal it is not shown
-    Set {
-        /// Its name: letters, digits and `_-.`
-        name: String,
-        /// Read the value from this file, as it is
-        #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::FilePath)]
-        file: Option<PathBuf>,
-        /// A label; may be repeated
-        #[arg(long, value_name = "KEY=VALUE")]
-        label: Vec<String>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Give a secret a new value; what was made before keeps the old one
-    Rotate {
-        /// Its name
-        name: String,
-        /// Read the value from this file, as it is
-        #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::FilePath)]
-        file: Option<PathBuf>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// List secrets, never their values
-    Ls {
-        /// At most so many, 1 to 500
-        #[arg(
-            long,
-            value_name = "N",
-            default_value_t = 100,
-            value_parser = clap::value_parser!(u32).range(1..=500),
-            allow_negative_numbers = true
-        )]
-        limit: u32,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Delete a secret with all versions of its value
-    Rm {
-        /// Its name
-        name: String,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show what happened to a secret, and who used it
-    Events {
-        /// Its name
-        name: String,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -685,13 +629,7 @@ impl Args {
                 | SandboxCommand::Recreate { json, .. }
                 | SandboxCommand::Rm { json, .. } => *json,
             },
-            Command::Secret(secret) => match &secret.command {
-                SecretCommand::Set { json, .. }
-                | SecretCommand::Rotate { json, .. }
-                | SecretCommand::Ls { json, .. }
-                | SecretCommand::Rm { json, .. }
-                | SecretCommand::Events { json, .. } => *json,
-            },
+            Command::Secret(secret) => secret.json(),
             Command::Snapshot(snapshot) => match &snapshot.command {
                 SnapshotCommand::Ls { json, .. }
                 | SnapshotCommand::Get { json, .. }
@@ -711,7 +649,14 @@ pub(crate) fn command() -> clap::Command {
         ("doctor", &["url", "token"]),
         (
             "completions",
-            &["state", "url", "token", "secret_key", "secret_key_before"],
+            &[
+                "state",
+                "url",
+                "token",
+                "secret_key",
+                "secret_key_before",
+                "secret_provider",
+            ],
         ),
     ];
     unused.into_iter().fold(whole, |whole, (name, ids)| {

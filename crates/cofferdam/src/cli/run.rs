@@ -216,6 +216,7 @@ async fn request(client: &Client, node: Option<String>, run: &Run) -> Result<Job
         attach: !run.detach,
         node,
         secrets: uses(&run.secret)?,
+        scrub_patterns: run.scrub.is_some(),
         ..JobCreate::default()
     })
 }

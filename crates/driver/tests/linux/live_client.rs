@@ -69,6 +69,7 @@ impl World {
             env: vec![("OF_ALL".to_owned(), "everybody's".to_owned())],
             allow_root,
             files: Vec::new(),
+            secrets: Vec::new(),
             contexts: contexts.iter().map(|one| (*one).to_owned()).collect(),
         };
         let served = tokio::time::timeout(PATIENCE, driver::guest::serve(stream, serve)).await;

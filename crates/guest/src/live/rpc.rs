@@ -161,7 +161,7 @@ async fn start(live: &Rc<Live>, headers: &HeaderMap, body: Incoming) -> Result<B
         .map(|pty| terminal::open(user, pty))
         .transpose()?;
     let asked = Asked::new(
-        headers,
+        (headers, live.known.as_ref()),
         &request.process,
         (user.name, &start.cwd),
         (request.tag.as_deref(), terminal.is_some()),

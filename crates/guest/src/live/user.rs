@@ -97,6 +97,7 @@ mod tests {
             env: Vec::new(),
             allow_root: false,
             files: Vec::new(),
+            secrets: Vec::new(),
             contexts: Vec::new(),
         };
         let mut headers = HeaderMap::new();

@@ -11,7 +11,7 @@ use api::job::Enforced;
 use api::node::SandboxWork;
 use api::secret::SecretsAsk;
 use driver::driver::{Handle, Mode, Plan, Spec};
-use driver::guest::message::{Serve, SmallFile};
+use driver::guest::message::Serve;
 use model::id::SandboxId;
 use model::limits;
 use model::spec::CODE_INTERPRETER;
@@ -108,24 +108,20 @@ async fn stand(
     driver.start(plan).await?;
     node.at("node.sandbox_started");
     let stream = driver.connect(&plan.handle).await?;
-    let given = secrets.iter().flat_map(|secrets| &secrets.env);
-    let given = given.map(|(name, value)| (name.clone(), String::clone(value)));
-    let files = secrets.iter().flat_map(|secrets| &secrets.files);
-    let files = files.map(|(path, bytes)| SmallFile {
-        path: path.clone(),
-        mode: secret::MODE,
-        bytes: bytes.to_vec(),
-    });
     let proxied = work.spec.allow_internet.then(way::environment);
     // What somebody asked for by name comes last and counts.
     let env = proxied.into_iter().flatten().chain(work.spec.env.clone());
-    let serve = Serve {
+    let mut serve = Serve {
         confine: plan.confine.clone(),
-        env: env.chain(given).collect(),
+        env: env.collect(),
         allow_root: work.spec.allow_root,
         contexts: contexts(&work.spec.profile),
-        files: files.collect(),
+        files: Vec::new(),
+        secrets: Vec::new(),
     };
+    if let Some(secrets) = secrets {
+        secrets.add_to(&mut serve);
+    }
     driver::guest::serve(stream, serve).await?;
     if !work.spec.allow_internet {
         return Ok(None);

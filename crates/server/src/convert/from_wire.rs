@@ -38,6 +38,7 @@ pub(crate) fn job_spec(job: JobCreate) -> Result<JobSpec, Error> {
         queue_timeout_ms: job.queue_timeout_ms,
         node: job.node.map(|node| node_id(&node)).transpose()?,
         secrets: super::secret::uses(job.secrets)?,
+        scrub_patterns: job.scrub_patterns,
     })
 }
 

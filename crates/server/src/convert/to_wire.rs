@@ -316,6 +316,7 @@ fn spec_view(spec: JobSpec) -> SpecView {
         queue_timeout_ms: spec.queue_timeout_ms,
         node: spec.node.map(|node| node.to_string()),
         secrets: super::secret::uses_view(spec.secrets),
+        scrub_patterns: spec.scrub_patterns,
     }
 }
 
@@ -338,6 +339,7 @@ fn lease_spec(spec: JobSpec) -> LeaseSpec {
         queue_timeout_ms: spec.queue_timeout_ms,
         node: spec.node.map(|node| node.to_string()),
         secrets: super::secret::uses_view(spec.secrets),
+        scrub_patterns: spec.scrub_patterns,
     }
 }
 

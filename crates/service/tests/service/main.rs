@@ -188,6 +188,7 @@ fn spec() -> JobSpec {
         queue_timeout_ms: None,
         node: None,
         secrets: Vec::new(),
+        scrub_patterns: false,
     }
 }
 

@@ -131,7 +131,12 @@ async fn execute(live: &Rc<Live>, by: By, body: Incoming) -> Result<Answer, Fail
     };
     let user = super::user(live)?.name;
     let run = Run {
-        asked: Asked::step(by, of, (&asked.code, env.keys()), (user, &context.cwd)),
+        asked: Asked::step(
+            (by, live.known.as_ref()),
+            of,
+            (&asked.code, env.keys()),
+            (user, &context.cwd),
+        ),
         code: asked.code,
         env,
         events,
