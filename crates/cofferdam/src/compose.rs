@@ -23,7 +23,7 @@ use std::time::Duration;
 use store::Store;
 use store::blob::Blobs;
 use tokio::io::DuplexStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -31,8 +31,21 @@ use tokio_util::sync::CancellationToken;
 const MEMORY_DOOR: usize = 64;
 /// Clients that wait to be handed to their jobs.
 const LINK_QUEUE: usize = 256;
-/// Jobs at one time in a process that runs one.
-const SLOTS_HERE: u32 = 1;
+
+/// What a node in this process may have at one time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Size {
+    /// Jobs.
+    pub(crate) slots: u32,
+    /// Sandboxes that live on. They end with this process.
+    pub(crate) sandboxes: u32,
+}
+
+/// For a process that runs one job.
+pub(crate) const ONE_JOB: Size = Size {
+    slots: 1,
+    sandboxes: 0,
+};
 
 /// A control plane and a node in this process, for one command.
 #[derive(Debug)]
@@ -45,6 +58,8 @@ pub(crate) struct Here {
     state: State,
     /// What killed processes had left is taken away meanwhile.
     sweeping: Option<JoinHandle<()>>,
+    /// While it is there, times to live are looked after.
+    _looking: Option<watch::Sender<bool>>,
     _locked: Option<Locked>,
 }
 
@@ -83,6 +98,7 @@ pub(crate) async fn client(place: &Place) -> Result<(Client, Option<Here>), Fail
         linux: None,
         state,
         sweeping: None,
+        _looking: None,
         _locked: None,
     };
     Ok((Client::new(Endpoint::Memory(dial)), Some(here)))
@@ -117,21 +133,37 @@ pub(crate) async fn client_for_run(
             )),
         };
     }
-    let (client, here) = start_here(&state).await?;
+    let (client, here) = start_here(&state, ONE_JOB).await?;
     Ok((client, Some(here)))
 }
 
-pub(crate) async fn start_here(state: &State) -> Result<(Client, Here), Failure> {
+pub(crate) async fn start_here(state: &State, size: Size) -> Result<(Client, Here), Failure> {
     let left = sweep::left(state);
     let (node_id, locked) = state.new_node()?;
-    let host = Host::probe_for_jobs();
+    let has_sandboxes = size.sandboxes > 0;
+    let host = if has_sandboxes {
+        Host::probe()
+    } else {
+        Host::probe_for_jobs()
+    };
     let dir = state.node(&node_id);
     let linux = Linux::new(&dir.join("linux"), host.clone(), Linger::No);
     let linux = Arc::new(linux.map_err(|error| Failure::state("prepare the driver", &error))?);
     // The launcher is started while the database is opened and the node registers.
     let warming = linux.clone();
-    tokio::spawn(async move { drop(warming.warm(Mode::Job).await) });
+    let modes = [Mode::Job, Mode::Live { allow_root: false }];
+    let modes = modes.into_iter().take(1 + usize::from(has_sandboxes));
+    tokio::spawn(async move {
+        for mode in modes {
+            drop(warming.warm(mode).await);
+        }
+    });
     let service = service(state, Points::none())?;
+    let looking = has_sandboxes.then(|| {
+        let (looking, stopped) = watch::channel(false);
+        drop(tokio::spawn(service::loops::run(service.clone(), stopped)));
+        looking
+    });
     let sweeping = sweep::sweep(service.clone(), host.clone(), left);
     let sweeping = Some(tokio::spawn(sweeping));
     let stop = CancellationToken::new();
@@ -149,8 +181,8 @@ pub(crate) async fn start_here(state: &State) -> Result<(Client, Here), Failure>
     let config = Config {
         name: format!("run-{}", std::process::id()),
         incarnation: node_id.to_string(),
-        slots: SLOTS_HERE,
-        sandboxes: 0,
+        slots: size.slots,
+        sandboxes: size.sandboxes,
         spares: 0,
         spare_life: Duration::ZERO,
         egress_allow: Vec::new(),
@@ -174,6 +206,7 @@ pub(crate) async fn start_here(state: &State) -> Result<(Client, Here), Failure>
             linux,
             state: state.clone(),
             sweeping,
+            _looking: looking,
             _locked: Some(locked),
         },
     ))

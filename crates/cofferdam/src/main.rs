@@ -13,6 +13,7 @@ mod compose;
 mod doctor;
 mod env;
 mod keys;
+mod mcp;
 mod private;
 mod reach;
 mod signals;
@@ -82,6 +83,10 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             cli::snapshot::snapshot(&client, snapshot).await
         }
         Command::Doctor(asked) => doctor::doctor(&args.place, &asked).await,
+        Command::Mcp(asked) => match asked.command {
+            None => mcp::serve(&args.place).await,
+            Some(command) => cli::mcp::install(&args.place, command),
+        },
         Command::Env { of: Foreign::E2b } => env::e2b(&args.place).await,
         Command::Completions { shell } => cli::args::completions(shell),
     }
