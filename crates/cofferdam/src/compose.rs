@@ -150,14 +150,7 @@ pub(crate) async fn start_here(state: &State, size: Size) -> Result<(Client, Her
     let linux = Linux::new(&dir.join("linux"), host.clone(), Linger::No);
     let linux = Arc::new(linux.map_err(|error| Failure::state("prepare the driver", &error))?);
     // The launcher is started while the database is opened and the node registers.
-    let warming = linux.clone();
-    let modes = [Mode::Job, Mode::Live { allow_root: false }];
-    let modes = modes.into_iter().take(1 + usize::from(has_sandboxes));
-    tokio::spawn(async move {
-        for mode in modes {
-            drop(warming.warm(mode).await);
-        }
-    });
+    tokio::spawn(warm(linux.clone(), has_sandboxes));
     let service = service(state, Points::none())?;
     let looking = has_sandboxes.then(|| {
         let (looking, stopped) = watch::channel(false);
@@ -210,6 +203,14 @@ pub(crate) async fn start_here(state: &State, size: Size) -> Result<(Client, Her
             _locked: Some(locked),
         },
     ))
+}
+
+/// Starts the launchers that will be wanted. What fails is told to who wants a sandbox.
+async fn warm(linux: Arc<Linux>, has_sandboxes: bool) {
+    drop(linux.warm(Mode::Job).await);
+    if has_sandboxes {
+        drop(linux.warm(Mode::Live { allow_root: false }).await);
+    }
 }
 
 impl Here {

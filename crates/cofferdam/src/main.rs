@@ -98,8 +98,9 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
 fn start_log(args: &Args) {
     use std::io::IsTerminal as _;
     use tracing_subscriber::EnvFilter;
+    // The SDK of the Model Context Protocol has a line for every request, with what it says.
     let default = if matches!(args.command, Command::Up(_)) {
-        "info"
+        "info,rmcp=error"
     } else {
         "error"
     };

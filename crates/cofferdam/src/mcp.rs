@@ -3,12 +3,14 @@
 
 use crate::cli::args::Place;
 use crate::cli::failure::Failure;
+use crate::cli::table;
 use crate::compose::{self, Here, Size};
 use crate::reach::running;
 use crate::signals::Signals;
 use crate::state::State;
 use api::ErrorBody;
 use mcp::{Ports, Reaching, Tools, Way};
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -26,6 +28,11 @@ type Started = Arc<Mutex<Option<Here>>>;
 /// Serves one client, until it closes our input or somebody ends us.
 pub(crate) async fn serve(place: &Place) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen()?;
+    if std::io::stdin().is_terminal() {
+        table::note(
+            "a client speaks here; `cofferdam mcp install` tells those on this machine how",
+        );
+    }
     let started = Started::default();
     let (place, here) = (Arc::new(place.clone()), started.clone());
     let tools = Tools::new(Ports::Here, move || reaching(place.clone(), here.clone()));

@@ -33,6 +33,10 @@ const SESSIONS_MAX: usize = 256;
 /// How long a session may be silent: longer than any call.
 const SESSION_IDLE: Duration = Duration::from_secs(4000);
 
+/// How long an answer is kept for a client whose connection broke. Answers are large, and a caller may have
+/// many in that time.
+const ANSWERS_KEPT: Duration = Duration::from_secs(5);
+
 /// Takes requests of the protocol.
 #[derive(Clone)]
 pub struct Door {
@@ -64,6 +68,7 @@ impl Door {
         let mut inner = LocalSessionManager::default();
         inner.session_config = SessionConfig::default();
         inner.session_config.keep_alive = Some(SESSION_IDLE);
+        inner.session_config.completed_cache_ttl = ANSWERS_KEPT;
         // The server has checked both with what it knows of its own names.
         let config = StreamableHttpServerConfig::default()
             .disable_allowed_hosts()

@@ -57,7 +57,13 @@ pub(crate) async fn create(hand: &Hand<'_>, args: args::SandboxCreate) -> Result
     match view.state {
         SandboxStateName::Ready => Ok(answer(&view)),
         SandboxStateName::Failed | SandboxStateName::Destroyed => Err(fell(&view)),
-        _ => {
+        SandboxStateName::Requested
+        | SandboxStateName::Provisioning
+        | SandboxStateName::Pausing
+        | SandboxStateName::Paused
+        | SandboxStateName::Resuming
+        | SandboxStateName::Snapshotting
+        | SandboxStateName::Destroying => {
             let message = format!(
                 "{} is not ready yet; it is {}",
                 view.id,
@@ -153,6 +159,10 @@ fn told(view: &SandboxView) -> Sandbox {
 }
 
 /// By our own clock, which for a server elsewhere is only about right.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it is shown, and nothing is decided by it"
+)]
 fn seconds_until(at_ms: u64) -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now_ms = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));

@@ -86,16 +86,17 @@ impl<T: Transport<RoleServer>> Transport<RoleServer> for Patient<T> {
 
 /// Whether the SDK takes whatever follows this request.
 fn begins(request: &ClientRequest) -> bool {
+    if matches!(request, ClientRequest::InitializeRequest(_)) {
+        return true;
+    }
+    let is_probe = matches!(
+        request,
+        ClientRequest::DiscoverRequest(_) | ClientRequest::PingRequest(_)
+    );
     let meta = request.get_meta();
-    let is_whole = meta
-        .missing_required_keys(&ProtocolVersion::V_2026_07_28)
-        .is_empty();
+    let missing = meta.missing_required_keys(&ProtocolVersion::V_2026_07_28);
     let version = meta.protocol_version();
     let is_known =
         version.is_some_and(|version| ProtocolVersion::KNOWN_VERSIONS.contains(&version));
-    match request {
-        ClientRequest::InitializeRequest(_) => true,
-        ClientRequest::DiscoverRequest(_) | ClientRequest::PingRequest(_) => false,
-        _ => is_whole && is_known,
-    }
+    !is_probe && missing.is_empty() && is_known
 }

@@ -184,14 +184,12 @@ fn schema<T: JsonSchema>(settings: SchemaSettings) -> Arc<JsonObject> {
         .into_root_schema_for::<T>()
         .to_value();
     slim(&mut schema);
-    match schema {
-        Value::Object(mut object) => {
-            object.remove("title");
-            object.remove("description");
-            Arc::new(object)
-        }
-        _ => Arc::default(),
-    }
+    let Value::Object(mut object) = schema else {
+        return Arc::default();
+    };
+    object.remove("title");
+    object.remove("description");
+    Arc::new(object)
 }
 
 /// Takes out the widths of numbers, which validators do not know as formats, and defaults that say nothing.

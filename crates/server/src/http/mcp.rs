@@ -96,14 +96,19 @@ pub(crate) async fn get(app: State<App>, user: User, request: Request) -> Result
 
 /// Ends a session; protocols before 2026-07-28.
 #[utoipa::path(delete, path = routes::MCP, tag = "mcp", operation_id = "mcp_delete",
-    responses((status = 202, description = "It is over"),
+    responses((status = 204, description = "It is over"),
               (status = 405, description = "This protocol has no sessions", body = ErrorBody)))]
 pub(crate) async fn delete(
     app: State<App>,
     user: User,
     request: Request,
 ) -> Result<Response, Error> {
-    answer(app, user, request).await
+    let mut response = answer(app, user, request).await?;
+    // The SDK says 202, which others take for a failure here.
+    if response.status() == StatusCode::ACCEPTED {
+        *response.status_mut() = StatusCode::NO_CONTENT;
+    }
+    Ok(response)
 }
 
 async fn answer(

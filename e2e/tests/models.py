@@ -29,7 +29,7 @@ async def day(client, here):
     assert len(tools) == 13 and tools["file_read"].annotations.read_only_hint, tools.keys()
     assert tools["sandbox_destroy"].annotations.destructive_hint and tools["run"].output_schema
 
-    async def call(name, **arguments):
+    async def call(name, /, **arguments):
         result = await client.call_tool(name, arguments)
         assert not result.is_error, text(result)
         return result.structured_content
@@ -140,7 +140,7 @@ async def day(client, here):
     await refused(client, "invalid_argument", "run", {"command": "true", "no_such": 1})
     await refused(client, "invalid_argument", "run", {"command": 1})
     await refused(client, "invalid_argument", "run", {"command": "true", "timeout_s": 0})
-    await refused(client, "limit_beyond_machine", "run", {"command": "true", "limits": {"memory_mib": 2**31}})
+    await refused(client, "limit_beyond_machine", "run", {"command": "true", "limits": {"memory_mib": 2**24}})
     await refused(client, "not_found", "sandbox_exec", {"sandbox_id": "../../jobs", "command": "true"})
     await refused(client, "not_found", "sandbox_exec", {"sandbox_id": "sbx_" + "0" * 32, "command": "true"})
     await refused(client, "not_found", "output_read", {"cursor": "out_" + "0" * 32 + ":0"})
@@ -159,22 +159,27 @@ async def day(client, here):
     await refused(client, "sandbox_gone", "sandbox_exec", {"sandbox_id": box, "command": "true"})
 
 
+async def on_stdio(mode, state):
+    server = StdioServerParameters(command=HERE, args=["mcp", "--state", os.environ[state]])
+    async with Client(server, mode=mode) as client:
+        assert mode == "2026-07-28" or client.server_info.name == "cofferdam"
+        await day(client, True)
+
+
+async def over_http(mode):
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with httpx2.AsyncClient(headers=headers, timeout=60) as http:
+        async with Client(streamable_http_client(URL, http_client=http), mode=mode) as client:
+            await day(client, False)
+        asked = await http.post(URL, json={}, headers=headers | {"Origin": "http://evil.example"})
+        assert asked.status_code == 403, asked
+
+
 async def main():
-    for mode in MODES:
-        # The second of the two times there is a server, and it is found.
-        for state in ("MCP_STATE", "MCP_STATE_OF_UP"):
-            server = StdioServerParameters(command=HERE, args=["mcp", "--state", os.environ[state]])
-            async with Client(server, mode=mode) as client:
-                assert "cofferdam" in str(client.server_info), client.server_info
-                await day(client, True)
-    for mode in MODES:
-        headers = {"Authorization": f"Bearer {TOKEN}"}
-        async with httpx2.AsyncClient(headers=headers, timeout=60) as http:
-            async with Client(streamable_http_client(URL, http_client=http), mode=mode) as client:
-                await day(client, False)
-            forged = {"Authorization": f"Bearer {TOKEN}", "Origin": "http://evil.example"}
-            asked = await http.post(URL, json={}, headers=forged)
-            assert asked.status_code == 403, asked
+    # All side by side, as on a machine with many clients: those without a server, those that find one, and
+    # those that are told its address.
+    days = [on_stdio(mode, state) for mode in MODES for state in ("MCP_STATE", "MCP_STATE_OF_UP")]
+    await asyncio.gather(*days, *(over_http(mode) for mode in MODES))
     print("all is well")
 
 
