@@ -84,6 +84,9 @@ pub struct ExecAsked {
     /// It had a terminal.
     #[serde(default)]
     pub pty: bool,
+    /// The context in which it was a step; `argv` is its code then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<ExecContext>,
     /// Who asked, as the door knew them.
     #[serde(default)]
     pub principal: String,
@@ -92,7 +95,16 @@ pub struct ExecAsked {
     pub request_id: String,
 }
 
-/// How a process ended.
+/// An interpreter that remembers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ExecContext {
+    /// Its id in the sandbox.
+    pub id: String,
+    /// What it understands: `python`, `javascript`, `typescript` or `bash`.
+    pub language: String,
+}
+
+/// How a process or a step ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "how", rename_all = "snake_case")]
 pub enum ExecEnd {
@@ -108,6 +120,11 @@ pub enum ExecEnd {
     },
     /// Its time was over, and it was killed.
     TimedOut,
+    /// The code of a step failed.
+    Raised {
+        /// With what, such as `ValueError`.
+        name: String,
+    },
     /// It never ran.
     NotStarted {
         /// Why.
@@ -190,6 +207,8 @@ pub struct ExecView {
 pub enum ExecKind {
     /// A command.
     Exec,
+    /// Code in a context.
+    Step,
     /// A gap: more was run than could be kept at the time.
     Missed,
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -71,6 +71,15 @@ pub enum Broken {
     Late,
 }
 
+/// A port in a sandbox, and who wants to speak to it.
+#[derive(Debug, Clone, Default)]
+pub struct ToPort {
+    /// The port.
+    pub port: u16,
+    /// What a door says of whoever asks, to the guest alone: nobody at the port hears it.
+    pub said: HeaderMap,
+}
+
 /// A connection to a guest, or through it to a port. It is cut when this is dropped.
 #[derive(Debug)]
 pub struct Line {
@@ -101,11 +110,11 @@ impl Line {
     ///
     /// # Errors
     /// [`Broken`]; `Closed` when nobody listens there.
-    pub async fn to_port<S>(stream: S, port: u16, patience: Patience) -> Result<Self, Broken>
+    pub async fn to_port<S>(stream: S, to: ToPort, patience: Patience) -> Result<Self, Broken>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let tunnel = Self::tunnel(stream, port, patience).await?;
+        let tunnel = Self::tunnel(stream, to, patience).await?;
         Self::over(tunnel.io, tunnel.moved, patience).await
     }
 
@@ -113,13 +122,13 @@ impl Line {
     ///
     /// # Errors
     /// [`Broken`]; `Closed` when nobody listens there.
-    pub async fn tunnel<S>(stream: S, port: u16, patience: Patience) -> Result<Tunnel, Broken>
+    pub async fn tunnel<S>(stream: S, to: ToPort, patience: Patience) -> Result<Tunnel, Broken>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let guest = Self::to_guest(stream, patience).await?;
         let moved = guest.moved.clone();
-        let connecting = tokio::time::timeout(CONNECT_DEADLINE, guest.connect(port));
+        let connecting = tokio::time::timeout(CONNECT_DEADLINE, guest.connect(to));
         let through = connecting.await.map_err(|_| Broken::Late)??;
         Ok(Tunnel {
             io: TokioIo::new(through),
@@ -153,9 +162,10 @@ impl Line {
         })
     }
 
-    async fn connect(mut self, port: u16) -> Result<hyper::upgrade::Upgraded, Broken> {
-        let place = format!("127.0.0.1:{port}");
+    async fn connect(mut self, to: ToPort) -> Result<hyper::upgrade::Upgraded, Broken> {
+        let place = format!("127.0.0.1:{}", to.port);
         let mut request = Request::new(empty());
+        *request.headers_mut() = to.said;
         *request.method_mut() = Method::CONNECT;
         // A number makes an authority, and a header.
         if let (Ok(uri), Ok(host)) = (place.parse(), HeaderValue::from_str(&place)) {

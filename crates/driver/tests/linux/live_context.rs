@@ -108,6 +108,8 @@ impl Served<'_> {
         let tunnel = Request::builder().method("CONNECT").uri("127.0.0.1:49999");
         let tunnel = tunnel
             .header("host", "x")
+            // As the door says it, for the record.
+            .header("cofferdam-principal", "uid:7")
             .body(Empty::<Bytes>::new())
             .expect("a request");
         let tunnel = sender.send_request(tunnel).await.expect("an answer");

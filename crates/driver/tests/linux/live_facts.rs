@@ -1,6 +1,7 @@
 //! What a guest keeps of the processes that were asked for, for its node.
 
 use crate::live_client::{Served, shell};
+use crate::live_context::program;
 use serde_json::{Value, json};
 
 async fn facts(served: &Served<'_>, after: u64, wait_ms: u64) -> Vec<Value> {
@@ -81,6 +82,71 @@ async fn a_process_is_known_by_what_was_asked_and_how_it_ended() {
         (&end["stdout_bytes"], &end["stderr_bytes"]),
         (&6.into(), &3.into())
     );
+    served.destroy().await;
+}
+
+/// Each start with how it ended.
+fn pairs(facts: &[Value]) -> Vec<(&Value, &Value)> {
+    let starts = facts.iter().filter(|fact| fact["kind"] == "started");
+    let ends = |seq: &Value| facts.iter().find(|fact| &fact["of"] == seq);
+    starts
+        .map(|start| (&start["asked"], ends(&start["seq"]).expect("its end")))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_step_in_a_context_is_known_by_its_code_and_how_it_ended() {
+    let world = world!();
+    program!("python3");
+    let served = world.serve(false).await;
+    let asked = json!({"code": "print('hi')", "env_vars": {"KEY": "a secret"}});
+    served.execute(asked).await.end().await;
+    let fails = json!({"code": "raise ValueError('a secret')"});
+    served.execute(fails).await.end().await;
+    let dies = json!({"code": "import os; os._exit(7)"});
+    served.execute(dies).await.end().await;
+    let shell = json!({"code": "exit_with() { return 3; }; exit_with", "language": "bash"});
+    served.execute(shell).await.end().await;
+    // One that is taken away in the middle.
+    let got = served.code("POST", "/contexts", "{}").await.json();
+    let id = got["id"].as_str().expect("an id").to_owned();
+    let sleeps =
+        json!({"code": "print(1, flush=True); import time; time.sleep(100)", "context_id": id});
+    let mut sleeps = served.execute(sleeps).await;
+    sleeps.until("stdout").await;
+    served.code("DELETE", &format!("/contexts/{id}"), "").await;
+    sleeps.end().await;
+
+    let all = facts(&served, 0, 10_000).await;
+    assert!(
+        !all.iter()
+            .any(|fact| fact.to_string().contains("a secret\"}"))
+    );
+    let pairs = pairs(&all);
+    let ends: Vec<&Value> = pairs.iter().map(|(_, end)| &end["end"]).collect();
+    assert_eq!(
+        ends,
+        [
+            &json!({"how": "exited", "code": 0}),
+            &json!({"how": "raised", "name": "ValueError"}),
+            &json!({"how": "exited", "code": 7}),
+            &json!({"how": "exited", "code": 3}),
+            &json!({"how": "unknown"}),
+        ]
+    );
+    let (asked, end) = pairs[0];
+    assert_eq!(asked["argv"], json!(["print('hi')"]));
+    assert_eq!(
+        (&asked["principal"], &asked["user"], &asked["cwd"]),
+        (&"uid:7".into(), &"user".into(), &"/home/user".into())
+    );
+    assert_eq!(asked["env_names"], json!(["KEY"]));
+    assert_eq!(asked["context"]["language"], "python");
+    assert_eq!(
+        (&end["stdout_bytes"], &end["stderr_bytes"]),
+        (&3.into(), &0.into())
+    );
+    assert_eq!(pairs[4].0["context"]["id"], id);
     served.destroy().await;
 }
 

@@ -13,6 +13,7 @@ mod kernel;
 mod language;
 mod lines;
 mod output;
+mod record;
 mod stream;
 mod work;
 

@@ -4,6 +4,8 @@
 //! that it has that one. What there is no room for is counted, and the count becomes a fact as soon as
 //! there is room again: what is recorded stays, and what is missing is known to be.
 //!
+//! A step in a context is told as a process is: its code stands where the arguments do.
+//!
 //! Values of the environment are never here, because people put secrets there, and nothing of what a
 //! process reads or writes is but its length.
 
@@ -41,6 +43,33 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 const PRINCIPAL: &str = "cofferdam-principal";
 const REQUEST: &str = "cofferdam-request";
 
+/// Who asks, as the door knows them.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(super) struct By {
+    principal: String,
+    request_id: String,
+}
+
+impl By {
+    pub(super) fn of(headers: &HeaderMap) -> By {
+        let header = |name| {
+            let value = headers.get(name).and_then(|value| value.to_str().ok());
+            short(value.unwrap_or_default(), TEXT_MAX).to_owned()
+        };
+        By {
+            principal: header(PRINCIPAL),
+            request_id: header(REQUEST),
+        }
+    }
+}
+
+/// The context that a step is of.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct OfContext {
+    pub(super) id: String,
+    pub(super) language: &'static str,
+}
+
 /// Who asked for a process, and what it was to be.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Asked {
@@ -53,8 +82,10 @@ pub(super) struct Asked {
     #[serde(skip_serializing_if = "Option::is_none")]
     tag: Option<String>,
     pty: bool,
-    principal: String,
-    request_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<OfContext>,
+    #[serde(flatten)]
+    by: By,
 }
 
 impl Asked {
@@ -64,10 +95,6 @@ impl Asked {
         (user, cwd): (&'static str, &str),
         (tag, pty): (Option<&str>, bool),
     ) -> Asked {
-        let header = |name| {
-            let value = headers.get(name).and_then(|value| value.to_str().ok());
-            short(value.unwrap_or_default(), TEXT_MAX).to_owned()
-        };
         let words = std::iter::once(&config.cmd).chain(&config.args);
         let (argv, argv_cut) = fitting(words, usize::MAX, ARGV_MAX);
         let (env_names, names_cut) = fitting(config.envs.keys(), NAMES_MAX, ARGV_MAX);
@@ -79,8 +106,30 @@ impl Asked {
             env_names,
             tag: tag.map(|tag| short(tag, TEXT_MAX).to_owned()),
             pty,
-            principal: header(PRINCIPAL),
-            request_id: header(REQUEST),
+            context: None,
+            by: By::of(headers),
+        }
+    }
+
+    /// A step in a context.
+    pub(super) fn step<'n>(
+        by: By,
+        context: OfContext,
+        (code, env_names): (&String, impl Iterator<Item = &'n String>),
+        (user, cwd): (&'static str, &str),
+    ) -> Asked {
+        let (argv, code_cut) = fitting(std::iter::once(code), 1, ARGV_MAX);
+        let (env_names, names_cut) = fitting(env_names, NAMES_MAX, ARGV_MAX);
+        Asked {
+            argv,
+            cut: code_cut || names_cut,
+            cwd: short(cwd, TEXT_MAX).to_owned(),
+            user,
+            env_names,
+            tag: None,
+            pty: false,
+            context: Some(context),
+            by,
         }
     }
 }
@@ -117,10 +166,20 @@ fn short(text: &str, most: usize) -> &str {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "how", rename_all = "snake_case")]
 pub(super) enum End {
-    Exited { code: i32 },
-    Signaled { signal: i32 },
+    Exited {
+        code: i32,
+    },
+    Signaled {
+        signal: i32,
+    },
     TimedOut,
-    NotStarted { why: String },
+    /// Code of a step failed, and the interpreter lives on.
+    Raised {
+        name: String,
+    },
+    NotStarted {
+        why: String,
+    },
     Unknown,
 }
 
@@ -132,6 +191,11 @@ impl End {
             (None, Some(signal)) => End::Signaled { signal },
             (None, None) => End::Unknown,
         }
+    }
+
+    pub(super) fn raised(name: &str) -> End {
+        let name = short(name, TEXT_MAX).to_owned();
+        End::Raised { name }
     }
 
     pub(super) fn not_started(why: &str) -> End {

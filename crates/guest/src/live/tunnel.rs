@@ -3,6 +3,7 @@
 use super::Live;
 use super::body::{self, Answer};
 use super::context;
+use super::facts::By;
 use super::failure::{Code, Failure};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
@@ -65,6 +66,7 @@ pub(super) async fn answer(live: &Rc<Live>, request: Request<Incoming>) -> Resul
         Err(_) if is_ours => None,
         stream => Some(stream.map_err(closed)?),
     };
+    let by = By::of(request.headers());
     let live = live.clone();
     tokio::task::spawn_local(async move {
         match (hyper::upgrade::on(request).await, &mut stream) {
@@ -73,7 +75,7 @@ pub(super) async fn answer(live: &Rc<Live>, request: Request<Incoming>) -> Resul
                 // However it ended, both ends are closed now.
                 drop(copy_bidirectional_with_sizes(&mut client, stream, BUFFER, BUFFER).await);
             }
-            (Ok(client), None) => context::serve(live, client).await,
+            (Ok(client), None) => context::serve(live, client, by).await,
             (Err(_), _) => {} // The client is gone.
         }
         drop(slot);

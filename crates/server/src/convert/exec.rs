@@ -85,12 +85,14 @@ fn view(id: &SandboxId, row: ExecRow, over_at_ms: Option<u64>) -> ExecView {
         None => (is_lost.then_some(ExecEnd::Lost), 0, 0),
     };
     let (pid, asked) = started.map_or((None, None), |one| (one.pid, Some(one.asked)));
+    let is_step = asked.as_ref().is_some_and(|asked| asked.context.is_some());
+    let kind = match row.missed {
+        Some(_) => ExecKind::Missed,
+        None if is_step => ExecKind::Step,
+        None => ExecKind::Exec,
+    };
     ExecView {
-        kind: if row.missed.is_some() {
-            ExecKind::Missed
-        } else {
-            ExecKind::Exec
-        },
+        kind,
         sandbox_id: id.to_string(),
         seq: row.seq,
         started_at_ms: row.started_at_ms,

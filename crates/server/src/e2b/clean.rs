@@ -74,6 +74,12 @@ pub(crate) fn request(headers: &mut HeaderMap, keys: Option<&Keys>, access_token
 
 /// Tells the guest who asks, which it keeps for the record. What a client says of itself was taken out.
 pub(crate) fn vouch(headers: &mut HeaderMap, ctx: &Ctx) {
+    headers.extend(vouched(ctx));
+}
+
+/// The same as headers of their own.
+pub(crate) fn vouched(ctx: &Ctx) -> HeaderMap {
+    let mut headers = HeaderMap::new();
     let said = [
         (guest::PRINCIPAL, ctx.principal.as_str()),
         (guest::REQUEST, ctx.request_id.as_str()),
@@ -83,6 +89,7 @@ pub(crate) fn vouch(headers: &mut HeaderMap, ctx: &Ctx) {
             headers.insert(HeaderName::from_static(name), value);
         }
     }
+    headers
 }
 
 /// Takes out what only a door may say.

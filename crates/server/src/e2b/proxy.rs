@@ -4,7 +4,7 @@
 //! in vain, because it belongs to the workload's side.
 
 use api::attach::{LinkOpen, LinkTarget};
-use api::guest::line::{self, Broken, Line, Patience, Tunnel};
+use api::guest::line::{self, Broken, Line, Patience, ToPort, Tunnel};
 use axum::body::Body;
 use axum::response::Response;
 use http::header::{HOST, HeaderValue};
@@ -117,7 +117,7 @@ where
     let line = if to_guest {
         Line::to_guest(stream, Patience::USUAL).await
     } else {
-        Line::to_port(stream, port, Patience::USUAL).await
+        Line::to_port(stream, to_port(ctx, port), Patience::USUAL).await
     };
     let answer = line.map_err(broken)?.send(request, place).await;
     let mut answer = answer.map_err(broken)?;
@@ -144,14 +144,22 @@ where
 /// [`Stopped`] where there is no room, or nobody answers.
 pub(crate) async fn tunnel(
     app: &App,
-    sandbox: &Reachable,
-    port: u16,
+    ctx: &Ctx,
+    (sandbox, port): (&Reachable, u16),
 ) -> Result<(Tunnel, Place), Stopped> {
     let place = app.places.take(&sandbox.id).ok_or(Stopped::Full)?;
     let stream = dial(app, &sandbox.node, &sandbox.id).map_err(|_| Stopped::Silent)?;
-    let tunnel = Line::tunnel(stream, port, Patience::USUAL).await;
+    let tunnel = Line::tunnel(stream, to_port(ctx, port), Patience::USUAL).await;
     let tunnel = tunnel.map_err(|error| unanswered(sandbox, port, &error))?;
     Ok((tunnel, place))
+}
+
+/// A port, and for the guest alone who asks: what answers at one of them keeps a record.
+fn to_port(ctx: &Ctx, port: u16) -> ToPort {
+    ToPort {
+        port,
+        said: clean::vouched(ctx),
+    }
 }
 
 fn switch(app: &App, answer: line::Answer<Place>, client: OnUpgrade) -> Response {

@@ -117,7 +117,7 @@ pub(crate) async fn port(
 ) -> Result<Response, Error> {
     let upgrade = upgrade_of(&mut request, TUNNEL)?;
     let sandbox = find::sandbox(&app, &ctx, &id).await?;
-    let (tunnel, place) = proxy::tunnel(&app, &sandbox, port).await?;
+    let (tunnel, place) = proxy::tunnel(&app, &ctx, (&sandbox, port)).await?;
     let stopping = app.stopping.clone();
     drop(app.tasks.spawn(async move {
         stopping.run_until_cancelled(tunnel.carry(upgrade)).await;

@@ -40,6 +40,7 @@ fn started(seq: u64) -> ExecFact {
             env_names: vec!["KEY".into()],
             tag: None,
             pty: false,
+            context: None,
             principal: "uid:1000".into(),
             request_id: "req".into(),
         },

@@ -182,7 +182,11 @@ async fn through(answer: &'static str, port_says: &'static str) -> String {
         }
         asked
     });
-    let outcome = match Line::to_port(ours, 3000, SHORT).await {
+    let to = ToPort {
+        port: 3000,
+        ..ToPort::default()
+    };
+    let outcome = match Line::to_port(ours, to, SHORT).await {
         Err(error) => error.to_string(),
         Ok(line) => {
             let request = Request::get("/").header(HOST, "h").body(empty());

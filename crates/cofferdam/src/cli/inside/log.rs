@@ -35,7 +35,12 @@ fn row(one: &ExecView) -> Vec<String> {
         Some(asked) => {
             let more = if asked.cut { " ..." } else { "" };
             let words: Vec<String> = asked.argv.iter().map(|word| shown(word)).collect();
-            let command = words.join(" ") + more;
+            let language = asked
+                .context
+                .as_ref()
+                .map(|context| shown(&context.language));
+            let language = language.map_or_else(String::new, |language| language + ": ");
+            let command = language + &words.join(" ") + more;
             (shown(&asked.principal), shown(&asked.user), command)
         }
         None => {
@@ -66,6 +71,7 @@ fn ended(one: &ExecView) -> String {
         None => "runs".to_owned(),
         Some(ExecEnd::Exited { code }) => code.to_string(),
         Some(ExecEnd::Signaled { signal }) => format!("signal {signal}"),
+        Some(ExecEnd::Raised { name }) => shown(name),
         Some(ExecEnd::TimedOut) => "timed out".to_owned(),
         Some(ExecEnd::NotStarted { .. }) => "not started".to_owned(),
         Some(ExecEnd::Unknown) => "unknown".to_owned(),

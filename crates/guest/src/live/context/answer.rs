@@ -2,6 +2,7 @@
 
 use super::super::body::{self, Answer, Body};
 use super::super::connect;
+use super::super::facts::{Asked, By, OfContext};
 use super::super::failure::{Code, Failure};
 use super::super::tree;
 use super::super::{HEAD_MAX, HEAD_PATIENCE, Live, rpc};
@@ -35,11 +36,11 @@ const BODY_MAX: usize = 16 * 1024;
 /// Bytes of the variables for one execution, names and values.
 const VARIABLES_MAX: usize = 128 * 1024;
 
-/// Serves one connection.
-pub(in super::super) async fn serve(live: Rc<Live>, connection: Upgraded) {
+/// Serves one connection, for whom the door has let in.
+pub(in super::super) async fn serve(live: Rc<Live>, connection: Upgraded, by: By) {
     let service = service_fn(move |request| {
-        let live = live.clone();
-        async move { Ok::<_, Infallible>(answer(live, request).await) }
+        let (live, by) = (live.clone(), by.clone());
+        async move { Ok::<_, Infallible>(answer(live, by, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -50,12 +51,12 @@ pub(in super::super) async fn serve(live: Rc<Live>, connection: Upgraded) {
     drop(connection.await);
 }
 
-async fn answer(live: Rc<Live>, request: Request<Incoming>) -> Answer {
+async fn answer(live: Rc<Live>, by: By, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().to_owned();
     let words: Vec<&str> = path.split('/').skip(1).collect();
     let answered = match (request.method(), words.as_slice()) {
         (&Method::GET, ["health"]) => Ok(text(StatusCode::OK, "OK".to_owned())),
-        (&Method::POST, ["execute"]) => execute(&live, request.into_body()).await,
+        (&Method::POST, ["execute"]) => execute(&live, by, request.into_body()).await,
         (&Method::GET, ["contexts"]) => list(&live),
         (&Method::POST, ["contexts"]) => make(&live, request.into_body()).await,
         (&Method::DELETE, ["contexts", id]) => done(super::remove(&live, id)),
@@ -94,7 +95,7 @@ async fn read<T: serde::de::DeserializeOwned>(body: Incoming, most: usize) -> Re
         .map_err(|error| Failure::invalid(format!("the request cannot be read: {error}")))
 }
 
-async fn execute(live: &Rc<Live>, body: Incoming) -> Result<Answer, Failure> {
+async fn execute(live: &Rc<Live>, by: By, body: Incoming) -> Result<Answer, Failure> {
     let asked: Execute = read(body, EXECUTE_MAX).await?;
     let env = asked.env_vars.unwrap_or_default();
     let variables: usize = env
@@ -124,7 +125,13 @@ async fn execute(live: &Rc<Live>, body: Incoming) -> Result<Answer, Failure> {
     let waiting = &live.contexts.waiting;
     let waiting = Waiting::add(waiting, asked.code.len(), WAITING_BYTES_MAX).ok_or_else(full)?;
     let (events, from) = mpsc::channel(QUEUE);
+    let of = OfContext {
+        id: context.id.clone(),
+        language: context.language.name(),
+    };
+    let user = super::user(live)?.name;
     let run = Run {
+        asked: Asked::step(by, of, (&asked.code, env.keys()), (user, &context.cwd)),
         code: asked.code,
         env,
         events,

@@ -132,6 +132,11 @@ impl Shown<'_> {
 }
 
 impl Raised<'_> {
+    /// What it is called; nothing where that is no text after all, such as half a pair of surrogates.
+    pub(super) fn name(&self) -> String {
+        serde_json::from_str(self.name.get()).unwrap_or_default()
+    }
+
     pub(super) fn line(&self) -> Vec<u8> {
         line(self)
     }

@@ -1,11 +1,13 @@
 //! A kernel: the process of a context that runs its code.
 
+use super::super::facts::End;
 use super::super::processes::{Config, Launched, Streams, launch, retire};
 use super::super::{Live, Stream, pump, rpc};
 use super::event::{self, Said, Which};
 use super::language::Language;
 use super::lines::{Broken, Line, Lines};
 use super::output::{self, Output};
+use super::record::Step;
 use super::stream::Run;
 use super::{Code, Failure, State};
 use crate::process::Reaped;
@@ -59,6 +61,14 @@ pub(super) enum Ended {
 }
 
 impl Ended {
+    /// For the record.
+    pub(super) fn end(&self) -> End {
+        match self {
+            Ended::Broken(_) => End::Unknown,
+            Ended::Died(reaped) => End::of(reaped, false),
+        }
+    }
+
     /// For a person.
     pub(super) fn why(&self) -> String {
         match self {
@@ -101,6 +111,7 @@ enum Next {
 #[derive(Debug)]
 struct Turn<'r> {
     run: &'r Run,
+    step: &'r mut Step,
     /// Bytes of its results so far.
     shown: usize,
     /// The client has gone, and this is when the kernel must have stopped.
@@ -145,10 +156,11 @@ impl Kernel {
     }
 
     /// Runs code, and tells what comes of it, but not the end.
-    pub(super) async fn run(&mut self, run: &Run) -> Result<(), Ended> {
+    pub(super) async fn run(&mut self, run: &Run, step: &mut Step) -> Result<(), Ended> {
         let request = self.begin(run).await?;
         let mut turn = Turn {
             run,
+            step,
             shown: 0,
             patience: None,
             again: None,
@@ -282,7 +294,8 @@ impl Drop for Kernel {
 }
 
 impl Turn<'_> {
-    async fn output(&self, which: Which, output: &mut Output, bytes: &[u8]) {
+    async fn output(&mut self, which: Which, output: &mut Output, bytes: &[u8]) {
+        self.step.wrote(which, bytes.len());
         let text = output.text(bytes);
         self.say(which, &text).await;
     }
@@ -294,7 +307,7 @@ impl Turn<'_> {
     }
 
     /// Tells what was written before something else was said.
-    async fn drain(&self, stdout: &mut Output, stderr: &mut Output) {
+    async fn drain(&mut self, stdout: &mut Output, stderr: &mut Output) {
         for (which, output) in [(Which::Stdout, stdout), (Which::Stderr, stderr)] {
             for bytes in output.drain() {
                 self.output(which, output, &bytes).await;
@@ -327,11 +340,13 @@ impl Turn<'_> {
                 Ok(None)
             }
             Said::Error(raised) => {
+                self.step.end = End::raised(&raised.name());
                 self.run.tell(raised.line()).await;
                 Ok(None)
             }
             Said::End(end) => {
                 if let Some(exit) = end.exit.filter(|exit| *exit != 0) {
+                    self.step.end = End::Exited { code: exit };
                     self.run
                         .tell(event::failed("ExitCode", &exit.to_string()))
                         .await;

@@ -1,6 +1,7 @@
 //! From an execution to the client who follows it: lines of JSON, and every stream with an end.
 
 use super::super::body::Body;
+use super::super::facts::Asked;
 use super::event;
 use bytes::Bytes;
 use std::cell::Cell;
@@ -21,6 +22,8 @@ const PIECE: usize = 64 * 1024;
 /// Code that is to run.
 #[derive(Debug)]
 pub(super) struct Run {
+    /// For the record.
+    pub(super) asked: Asked,
     pub(super) code: String,
     pub(super) env: BTreeMap<String, String>,
     pub(super) events: mpsc::Sender<Bytes>,

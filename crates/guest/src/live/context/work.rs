@@ -4,6 +4,7 @@ use super::super::Live;
 use super::event::{self, Which};
 use super::kernel::Kernel;
 use super::language::Language;
+use super::record::Step;
 use super::stream::Run;
 use super::{Failure, State};
 use std::rc::Rc;
@@ -91,6 +92,7 @@ async fn execute(
         None => match place.start().await {
             Ok(there) => there,
             Err(failure) => {
+                Step::not_started(&place.live, &run.asked, &failure.message);
                 run.tell(event::failed("ContextError", &failure.message))
                     .await;
                 return None;
@@ -101,13 +103,16 @@ async fn execute(
         let text = format!("{why}; the context begins anew, and its variables are gone\n");
         run.tell(event::output(Which::Stderr, &text, 0)).await;
     }
-    match there.run(run).await {
+    let mut step = Step::begin(&place.live, &run.asked, place.state.pid.get());
+    match there.run(run, &mut step).await {
         Ok(()) => {
+            step.done();
             *kernel = Some(there);
             None
         }
         Err(ended) => {
-            drop(there);
+            step.end = ended.end();
+            drop((there, step));
             let why = if place.state.is_restarting.get() {
                 "the context was restarted".to_owned()
             } else {
