@@ -26,7 +26,8 @@ pub(crate) fn with(text: &str, config: &Config, start: &Start) -> Result<Merged,
 
 /// A configuration without us.
 pub(crate) fn without(text: &str, config: &Config) -> Result<Merged, Unreadable> {
-    if text.trim().is_empty() {
+    // Where our name is not at all, it does not matter whether it can be read.
+    if !text.contains(NAME) {
         return Ok(None);
     }
     match config.format {
@@ -267,6 +268,7 @@ mod tests {
             "{} {}",
         ] {
             assert!(with(text, &json, &start()).is_err(), "{text}");
+            assert_eq!(without(text, &json), Ok(None), "{text}");
         }
         let toml = config(McpClient::Codex);
         for text in ["a = ", "mcp_servers = 1", "[a"] {
