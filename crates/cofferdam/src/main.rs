@@ -98,9 +98,10 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
 fn start_log(args: &Args) {
     use std::io::IsTerminal as _;
     use tracing_subscriber::EnvFilter;
-    // The SDK of the Model Context Protocol has a line for every request, with what it says.
+    // The SDK of the Model Context Protocol has a line for every request, with what it says, and errors
+    // for clients that have gone away.
     let default = if matches!(args.command, Command::Up(_)) {
-        "info,rmcp=error"
+        "info,rmcp=off"
     } else {
         "error"
     };
