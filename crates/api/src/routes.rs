@@ -94,6 +94,8 @@ pub const NODE_SANDBOX_EXECS: &str = "/node/v1/sandboxes/{id}/execs";
 /// `GET`: a node fetches an input file.
 pub const NODE_BLOB: &str = "/node/v1/blobs/{digest}";
 
+/// `POST`, `GET`, `DELETE`: the Model Context Protocol over HTTP.
+pub const MCP: &str = "/mcp";
 /// `GET`: the process answers. Needs no credential.
 pub const HEALTHZ: &str = "/healthz";
 /// `GET`: the process can do work.

@@ -6,6 +6,7 @@ pub(crate) mod failure;
 pub(crate) mod fetch;
 pub(crate) mod inside;
 pub(crate) mod job;
+pub(crate) mod mcp;
 pub(crate) mod run;
 pub(crate) mod sandbox;
 pub(crate) mod secret;

@@ -24,7 +24,7 @@ use std::time::Duration;
 use store::Store;
 use store::blob::Blobs;
 use tokio::io::DuplexStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -32,8 +32,21 @@ use tokio_util::sync::CancellationToken;
 const MEMORY_DOOR: usize = 64;
 /// Clients that wait to be handed to their jobs.
 const LINK_QUEUE: usize = 256;
-/// Jobs at one time in a process that runs one.
-const SLOTS_HERE: u32 = 1;
+
+/// What a node in this process may have at one time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Size {
+    /// Jobs.
+    pub(crate) slots: u32,
+    /// Sandboxes that live on. They end with this process.
+    pub(crate) sandboxes: u32,
+}
+
+/// For a process that runs one job.
+pub(crate) const ONE_JOB: Size = Size {
+    slots: 1,
+    sandboxes: 0,
+};
 
 /// A control plane and a node in this process, for one command.
 #[derive(Debug)]
@@ -46,6 +59,8 @@ pub(crate) struct Here {
     state: State,
     /// What killed processes had left is taken away meanwhile.
     sweeping: Option<JoinHandle<()>>,
+    /// While it is there, times to live are looked after.
+    _looking: Option<watch::Sender<bool>>,
     _locked: Option<Locked>,
 }
 
@@ -84,6 +99,7 @@ pub(crate) async fn client(place: &Place) -> Result<(Client, Option<Here>), Fail
         linux: None,
         state,
         sweeping: None,
+        _looking: None,
         _locked: None,
     };
     Ok((Client::new(Endpoint::Memory(dial)), Some(here)))
@@ -119,18 +135,24 @@ pub(crate) async fn client_for_run(
             )),
         };
     }
-    let (client, here) = start_here(&state, root).await?;
+    let (client, here) = start_here(&state, ONE_JOB, root).await?;
     Ok((client, Some(here)))
 }
 
 /// A control plane and a node, which has the root that is named if it is in the state.
 pub(crate) async fn start_here(
     state: &State,
+    size: Size,
     root: Option<&str>,
 ) -> Result<(Client, Here), Failure> {
     let left = sweep::left(state);
     let (node_id, locked) = state.new_node()?;
-    let mut host = Host::probe_for_jobs();
+    let has_sandboxes = size.sandboxes > 0;
+    let mut host = if has_sandboxes {
+        Host::probe()
+    } else {
+        Host::probe_for_jobs()
+    };
     let roots = roots::one(state, root, &host)?;
     if !roots.is_empty() {
         // Whether it can be below an overlay was tried with itself.
@@ -140,9 +162,13 @@ pub(crate) async fn start_here(
     let linux = Linux::new(&dir.join("linux"), host.clone(), Linger::No);
     let linux = Arc::new(linux.map_err(|error| Failure::state("prepare the driver", &error))?);
     // The launcher is started while the database is opened and the node registers.
-    let warming = linux.clone();
-    tokio::spawn(async move { drop(warming.warm(Mode::Job).await) });
+    tokio::spawn(warm(linux.clone(), has_sandboxes));
     let service = service(state, Points::none())?;
+    let looking = has_sandboxes.then(|| {
+        let (looking, stopped) = watch::channel(false);
+        drop(tokio::spawn(service::loops::run(service.clone(), stopped)));
+        looking
+    });
     let sweeping = sweep::sweep(service.clone(), host.clone(), left);
     let sweeping = Some(tokio::spawn(sweeping));
     let stop = CancellationToken::new();
@@ -160,8 +186,8 @@ pub(crate) async fn start_here(
     let config = Config {
         name: format!("run-{}", std::process::id()),
         incarnation: node_id.to_string(),
-        slots: SLOTS_HERE,
-        sandboxes: 0,
+        slots: size.slots,
+        sandboxes: size.sandboxes,
         spares: 0,
         spare_life: Duration::ZERO,
         egress_allow: Vec::new(),
@@ -186,9 +212,18 @@ pub(crate) async fn start_here(
             linux,
             state: state.clone(),
             sweeping,
+            _looking: looking,
             _locked: Some(locked),
         },
     ))
+}
+
+/// Starts the launchers that will be wanted. What fails is told to who wants a sandbox.
+async fn warm(linux: Arc<Linux>, has_sandboxes: bool) {
+    drop(linux.warm(Mode::Job).await);
+    if has_sandboxes {
+        drop(linux.warm(Mode::Live { allow_root: false }).await);
+    }
 }
 
 impl Here {

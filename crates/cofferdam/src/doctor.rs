@@ -279,7 +279,7 @@ async fn try_sandbox(state: &State) -> Result<JobView, Failure> {
 }
 
 async fn run_nothing(scratch: &State) -> Result<JobView, Failure> {
-    let (client, here) = compose::start_here(scratch, None).await?;
+    let (client, here) = compose::start_here(scratch, compose::ONE_JOB, None).await?;
     let job = JobCreate {
         argv: vec!["true".to_owned()],
         node: Some(here.node()),

@@ -9,6 +9,7 @@ pub(crate) mod guest;
 pub(crate) mod health;
 pub(crate) mod job;
 pub(crate) mod log;
+pub(crate) mod mcp;
 pub(crate) mod openapi;
 pub(crate) mod reachability;
 pub(crate) mod sandbox;
@@ -91,6 +92,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(node_api::snapshot_removed))
         .routes(paths!(node_api::sandbox_execs))
         .routes(paths!(node_api::blob))
+        .routes(paths!(mcp::get, mcp::post, mcp::delete))
         .routes(paths!(health::healthz))
         .routes(paths!(health::readyz))
         .routes(paths!(health::metrics))

@@ -1,5 +1,5 @@
-//! The doors: REST for people and programs, the node protocol, the raw streams of attached jobs, and
-//! what E2B's clients speak.
+//! The doors: REST for people and programs, the node protocol, the raw streams of attached jobs, tools for
+//! models, and what E2B's clients speak.
 //!
 //! Enters: bytes from the network, from other users of the machine, from web pages, from nodes.
 //! Leaves: one call into `service` per request, and its answer in the words of `api`.
@@ -67,6 +67,8 @@ pub(crate) struct App {
     pub(crate) places: e2b::places::Places,
     /// Places for searches of who signed a request.
     pub(crate) searches: Arc<Semaphore>,
+    /// Tools for models.
+    pub(crate) mcp: http::mcp::Mcp,
 }
 
 /// What every connection can reach.
@@ -89,6 +91,7 @@ impl Shared {
 /// Returns when every connection is closed, or when the moment is over.
 pub async fn serve(service: Service, links: Links, doors: Vec<Door>, stop: CancellationToken) {
     let tasks = TaskTracker::new();
+    let (mcp, mut wanted) = http::mcp::Mcp::new(stop.clone());
     let app = App {
         service,
         links,
@@ -99,6 +102,7 @@ pub async fn serve(service: Service, links: Links, doors: Vec<Door>, stop: Cance
         site: Site::of(&doors),
         places: e2b::places::Places::default(),
         searches: Arc::new(e2b::find::searches()),
+        mcp,
     };
     let shared = Shared {
         router: http::router(app.clone()),
@@ -107,6 +111,10 @@ pub async fn serve(service: Service, links: Links, doors: Vec<Door>, stop: Cance
         request_ids: Arc::new(RequestIds::new()),
     };
     for door in doors {
+        shared.spawn(door.run(shared.clone()));
+    }
+    // Doors of those who call tools come later, one for each.
+    while let Some(Some(door)) = stop.run_until_cancelled(wanted.recv()).await {
         shared.spawn(door.run(shared.clone()));
     }
     stop.cancelled().await;

@@ -19,7 +19,9 @@ const EDGES: &[(&str, &[&str])] = &[
     // Not `api`: three doors must not leak into the logic.
     ("service", &["model", "store"]),
     // Not `store`: a door that reads the database forgets to ask who is there.
-    ("server", &["service", "model", "api"]),
+    ("server", &["service", "model", "api", "mcp"]),
+    // A client like any other, so that a tool can do nothing that its caller could not do by REST.
+    ("mcp", &["api"]),
     ("driver", &["model", "jail", "guest"]),
     // Not `driver`: it gets streams, and must not know what a sandbox is made of.
     ("egress", &["model"]),
@@ -29,7 +31,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "cofferdam",
         &[
-            "server", "node", "api", "service", "store", "driver", "model",
+            "server", "node", "api", "service", "store", "driver", "model", "mcp",
         ],
     ),
     // These drive the real binary, as a person does.

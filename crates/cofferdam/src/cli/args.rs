@@ -2,6 +2,7 @@
 
 mod inside;
 mod secret;
+mod mcp;
 
 use crate::cli::failure::Failure;
 use crate::cli::{units, usage};
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 pub(crate) use inside::{SandboxCp, SandboxExec, SandboxPort, SandboxShell};
 pub(crate) use secret::{Scrub, SecretArgs, SecretCommand};
+pub(crate) use mcp::{McpArgs, McpClient, McpCommand, McpInstall};
 
 /// Run code that nobody has reason to trust where it can do no harm, and keep a record of what it did.
 #[derive(Debug, Parser)]
@@ -113,6 +115,8 @@ pub(crate) enum Command {
     Snapshot(SnapshotArgs),
     /// Serve: control plane and node in one process
     Up(Up),
+    /// Give a model tools to run code with: the Model Context Protocol on standard input and output
+    Mcp(McpArgs),
     /// Say what this machine can and cannot enforce, and what to do about it
     Doctor(Doctor),
     /// Print what the clients of another system need to use the server that runs, for a shell:
@@ -635,7 +639,10 @@ impl Args {
                 | SnapshotCommand::Get { json, .. }
                 | SnapshotCommand::Rm { json, .. } => *json,
             },
-            Command::Up(_) | Command::Env { .. } | Command::Completions { .. } => false,
+            Command::Mcp(_)
+            | Command::Up(_)
+            | Command::Env { .. }
+            | Command::Completions { .. } => false,
         }
     }
 }

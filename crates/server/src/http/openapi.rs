@@ -27,6 +27,7 @@ use crate::error::Error;
         (name = "secrets", description = "Named values that sandboxes may use and nobody may read back."),
         (name = "snapshots", description = "Saved file systems of sandboxes."),
         (name = "blobs", description = "Bytes by their digest."),
+        (name = "mcp", description = "Tools for models, by the Model Context Protocol."),
         (name = "node", description = "What nodes say and ask. People are refused here."),
         (name = "server", description = "The server itself."),
     ),

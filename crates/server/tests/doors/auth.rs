@@ -15,8 +15,11 @@ enum For {
     Node,
 }
 
-const ROUTES: [(&str, &str, For); 56] = [
+const ROUTES: [(&str, &str, For); 59] = [
     ("GET", "/healthz", For::Anybody),
+    ("GET", "/mcp", For::User),
+    ("POST", "/mcp", For::User),
+    ("DELETE", "/mcp", For::User),
     ("GET", "/metrics", For::User),
     ("GET", "/openapi.json", For::User),
     ("GET", "/readyz", For::User),
