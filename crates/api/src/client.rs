@@ -19,6 +19,7 @@ mod node;
 mod pool;
 mod sandbox;
 mod secret;
+mod volume;
 mod send;
 mod snapshot;
 mod sse;

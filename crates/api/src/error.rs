@@ -117,6 +117,13 @@ codes! {
     /// A job or sandbox names a secret that there is not.
     SecretMissing = "secret_missing", 400, false, 125,
         "`cofferdam secret ls` lists what there is; `cofferdam secret set NAME` makes one";
+    /// A sandbox names a volume that there is not.
+    VolumeMissing = "volume_missing", 400, false, 125,
+        "`cofferdam volume ls` lists what there is; `cofferdam volume create NAME` makes one";
+    /// No node can keep a volume.
+    VolumeUnsupported = "volume_unsupported", 422, false, 125,
+        "a node keeps volumes when it runs as root and has loop devices and mkfs.ext4; \
+         `cofferdam doctor` says what is missing";
     /// The body is larger than the route takes.
     BodyTooLarge = "body_too_large", 413, false, 125,
         "send less; files belong in POST /v1/blobs, not in the request";
@@ -178,6 +185,9 @@ codes! {
     /// Too many snapshots stand on each other.
     SnapshotTooDeep = "snapshot_too_deep", 409, false, 125,
         "begin again with a sandbox that stands on fewer snapshots, and copy what is needed into it";
+    /// A sandbox has the volume.
+    VolumeInUse = "volume_in_use", 409, false, 125,
+        "take the sandbox away that the message names, or wait until its time is over";
     /// The job has no streams to attach to.
     NotAttachable = "not_attachable", 409, false, 125,
         "create the job with `attach`, and attach before it ends; its log has what it wrote";

@@ -13,7 +13,7 @@
 //! This room must never know the database, the state machines or the kernel. It imports no other
 //! room. It never blocks, and it never reads more from a peer than a named constant allows.
 //!
-//! Reading order: [`routes`], [`job`], [`sandbox`], [`snapshot`], [`secret`], [`log`], [`artifact`], [`blob`],
+//! Reading order: [`routes`], [`job`], [`sandbox`], [`snapshot`], [`volume`], [`secret`], [`log`], [`artifact`], [`blob`],
 //! [`event`], [`exec`], [`node`], [`health`], [`error`], [`attach`], [`guest`], then [`client`].
 
 pub mod artifact;
@@ -32,6 +32,7 @@ pub mod node;
 pub mod routes;
 pub mod sandbox;
 pub mod secret;
+pub mod volume;
 pub mod snapshot;
 
 pub use client::{Client, ClientError, Endpoint};

@@ -10,6 +10,7 @@ pub(crate) mod run;
 pub(crate) mod sandbox;
 pub(crate) mod secret;
 pub(crate) mod snapshot;
+pub(crate) mod volume;
 pub(crate) mod streams;
 pub(crate) mod table;
 pub(crate) mod units;

@@ -22,3 +22,4 @@ pub mod secret;
 pub mod snapshot;
 pub mod spec;
 pub mod usage;
+pub mod volume;

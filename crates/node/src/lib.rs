@@ -21,6 +21,7 @@ mod sandbox;
 mod scrub;
 mod secret;
 mod snapshot;
+mod volume;
 mod spare;
 mod spool;
 
