@@ -135,17 +135,23 @@ fn format(path: &Path) -> io::Result<()> {
 
 /// A mount of the file system in a file, mounted nowhere.
 fn open(image: &Path, read_only: bool) -> io::Result<OwnedFd> {
-    let file = File::options().read(true).write(true).open(image)?;
     // Two devices of one file would be two file systems that know nothing of each other and destroy it. So
-    // whoever looks for its device, and takes one if there is none, does that alone.
-    rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+    // whoever looks for its device, and takes one if there is none, does that alone. The lock is of an opening
+    // of its own: the kernel keeps the one that a device is given, and a lock with it.
+    let lock = File::open(image)?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
+    let file = File::options().read(true).write(true).open(image)?;
     let (device, number) = match attached(&file)? {
         Some(found) => found,
         None => attach(&file)?,
     };
     let fs = rustix::mount::fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    // By its descriptor, because not every `/dev` has a name for it.
-    let source = format!("/proc/self/fd/{}", device.as_raw_fd());
+    // By its descriptor, where `/dev` has no name for it.
+    let name = format!("/dev/loop{number}");
+    let source = match Path::new(&name).exists() {
+        true => name,
+        false => format!("/proc/self/fd/{}", device.as_raw_fd()),
+    };
     rustix::mount::fsconfig_set_string(&fs, "source", &source)?;
     // What is deleted goes back to the disk of the node.
     rustix::mount::fsconfig_set_flag(&fs, "discard")?;
@@ -177,19 +183,14 @@ fn attached(file: &File) -> io::Result<Option<(File, u32)>> {
             continue;
         };
         match status(&device) {
-            Ok(status) if (status.device, status.inode) == (encoded(stat.dev()), stat.ino()) => {
+            // `lo_device` is encoded as `stat(2)` has it on 64 bits (`huge_encode_dev`).
+            Ok(status) if (status.device, status.inode) == (stat.dev(), stat.ino()) => {
                 return Ok(Some((device, number)));
             }
             Ok(_) | Err(_) => {}
         }
     }
     Ok(None)
-}
-
-/// `lo_device` is as the kernel encodes device numbers for old programs (`huge_encode_dev`), which is what
-/// `stat(2)` says on 64 bits, too.
-fn encoded(device: u64) -> u64 {
-    device
 }
 
 fn attach(file: &File) -> io::Result<(File, u32)> {
