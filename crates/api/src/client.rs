@@ -19,10 +19,10 @@ mod node;
 mod pool;
 mod sandbox;
 mod secret;
-mod volume;
 mod send;
 mod snapshot;
 mod sse;
+mod volume;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -32,8 +32,8 @@ pub mod node;
 pub mod routes;
 pub mod sandbox;
 pub mod secret;
-pub mod volume;
 pub mod snapshot;
+pub mod volume;
 
 pub use client::{Client, ClientError, Endpoint};
 pub use error::{Code, ErrorBody};

@@ -3,8 +3,8 @@
 //! Below is what the launcher hands over, with ids of this sandbox; above is the sandbox's own storage,
 //! which nobody inside can reach but through the overlays: it stays behind with the old root.
 
-use crate::mount::{self, Recursive, Written, failed};
 use crate::files::{group, owner};
+use crate::mount::{self, Recursive, Written, failed};
 use crate::sandbox;
 use jail::message::Failure;
 use jail::plan::{Data, Root, Sandbox};
@@ -32,7 +32,8 @@ pub(crate) fn lay(sandbox: &Sandbox, root: &Root, handed: &[OwnedFd]) -> Result<
         return Err(failed("layers", "")(Errno::BADF));
     };
     let split = others.len().checked_sub(sandbox.volumes.len());
-    let (layers, volumes) = others.split_at(split.ok_or_else(|| failed("volumes", "")(Errno::BADF))?);
+    let (layers, volumes) =
+        others.split_at(split.ok_or_else(|| failed("volumes", "")(Errno::BADF))?);
     mount::attach(lower, CWD, &*root.mapped).map_err(failed("mount", &root.mapped))?;
     for (at, layer) in layers.iter().enumerate() {
         let at = format!("{}/{at}", root.layers);

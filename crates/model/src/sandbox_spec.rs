@@ -110,7 +110,8 @@ impl SandboxSpec {
         check_uses(&self.secrets, &self.env, &mut found);
         check_mounts(&self.volumes, &mut found);
         if !self.volumes.is_empty() && !self.allow_root {
-            let message = "only a sandbox that allows root has files of its own to put volumes into";
+            let message =
+                "only a sandbox that allows root has files of its own to put volumes into";
             found.add("volumes", "invalid_argument", message);
         }
         check_name(self.name.as_deref(), &mut found);

@@ -134,7 +134,11 @@ fn path_fault(path: &str) -> Option<&'static str> {
     }
     match path.strip_prefix('/') {
         Some(below) if below.split('/').all(plain) => {}
-        _ => return Some("the path must be absolute, below `/`, without `.`, `..` and double slashes"),
+        _ => {
+            return Some(
+                "the path must be absolute, below `/`, without `.`, `..` and double slashes",
+            );
+        }
     }
     let top = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/var"];
     if top.contains(&path) || TAKEN.iter().any(|taken| is_within(path, taken)) {
@@ -211,9 +215,29 @@ mod tests {
         }
         let long = format!("/{}", "x".repeat(limits::VOLUME_PATH_BYTES_MAX));
         for path in [
-            "", "/", "data", "./data", "/data/", "//data", "/data/../x", "/..", "/data/./x", "/proc",
-            "/proc/self", "/dev", "/dev/shm", "/sys", "/run/x", "/etc", "/etc/x", "/usr", "/var", "/lib64",
-            "/da\nta", "/da\0ta", &long,
+            "",
+            "/",
+            "data",
+            "./data",
+            "/data/",
+            "//data",
+            "/data/../x",
+            "/..",
+            "/data/./x",
+            "/proc",
+            "/proc/self",
+            "/dev",
+            "/dev/shm",
+            "/sys",
+            "/run/x",
+            "/etc",
+            "/etc/x",
+            "/usr",
+            "/var",
+            "/lib64",
+            "/da\nta",
+            "/da\0ta",
+            &long,
         ] {
             assert_eq!(codes(&[mount("v", path)]), ["volume_path"], "{path:?}");
         }

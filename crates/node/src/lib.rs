@@ -21,9 +21,9 @@ mod sandbox;
 mod scrub;
 mod secret;
 mod snapshot;
-mod volume;
 mod spare;
 mod spool;
+mod volume;
 
 use api::attach::LinkOpen;
 use api::client::Client;

@@ -5,6 +5,6 @@ pub(crate) mod from_wire;
 pub(crate) mod sandbox;
 pub(crate) mod secret;
 pub(crate) mod snapshot;
-pub(crate) mod volume;
 pub(crate) mod to_wire;
 pub(crate) mod usage;
+pub(crate) mod volume;

@@ -15,8 +15,8 @@
 mod account;
 pub(crate) mod aim;
 mod clean;
-mod control;
 mod content;
+mod control;
 mod cors;
 pub(crate) mod domain;
 pub(crate) mod find;

@@ -268,7 +268,9 @@ impl MasterKeys {
             let (ours, theirs) = (key.volume_token(id), token.as_bytes());
             verify_slices_are_equal(ours.as_bytes(), theirs).is_ok()
         };
-        std::iter::once(&self.current).chain(&self.before).any(is_it)
+        std::iter::once(&self.current)
+            .chain(&self.before)
+            .any(is_it)
     }
 }
 

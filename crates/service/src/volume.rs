@@ -163,7 +163,7 @@ impl Service {
             let users = volume::users(tx, &row, 2)?;
             if let Some(first) = users.first() {
                 let more = if users.len() > 1 { " and others" } else { "" };
-                let message = format!("the sandbox {first}{more} has the volume");
+                let message = format!("the volume is in use by the sandbox {first}{more}");
                 return Err(Error::conflict_of("volume_in_use", message).into());
             }
             let server = match &row.server {
@@ -189,11 +189,7 @@ impl Service {
     /// # Errors
     /// [`Error::Invalid`] `volume_missing` for each that this tenant has not, or where they are not all on
     /// the node of the sandbox.
-    pub(crate) async fn pin_volumes(
-        &self,
-        ctx: &Ctx,
-        spec: &mut SandboxSpec,
-    ) -> Result<(), Error> {
+    pub(crate) async fn pin_volumes(&self, ctx: &Ctx, spec: &mut SandboxSpec) -> Result<(), Error> {
         if spec.volumes.is_empty() {
             return Ok(());
         }

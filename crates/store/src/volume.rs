@@ -47,9 +47,7 @@ fn from_row(row: &Row) -> Result<VolumeRow, StoreError> {
         what: format!("the {what} of {id}"),
     };
     let state = row.text("state")?;
-    let state = VolumeState::ALL
-        .into_iter()
-        .find(|one| one.name() == state);
+    let state = VolumeState::ALL.into_iter().find(|one| one.name() == state);
     let server = row.text_or_null("server")?.map(|id| id.parse()).transpose();
     Ok(VolumeRow {
         tenant: row.parsed("tenant")?,
@@ -94,13 +92,7 @@ pub fn insert(tx: &mut Tx<'_>, row: &VolumeRow) -> Result<(), StoreError> {
     if added != 1 {
         return Err(stale(row));
     }
-    append(
-        tx,
-        row,
-        "volume.created",
-        &row.principal,
-        row.created_at_ms,
-    )
+    append(tx, row, "volume.created", &row.principal, row.created_at_ms)
 }
 
 fn stale(row: &VolumeRow) -> StoreError {
@@ -281,11 +273,7 @@ pub fn use_in(tx: &mut Tx<'_>, id: &VolumeId, sandbox: &SandboxId) -> Result<(),
 ///
 /// # Errors
 /// [`StoreError`] of the database.
-pub fn users(
-    tx: &mut Tx<'_>,
-    row: &VolumeRow,
-    limit: u32,
-) -> Result<Vec<SandboxId>, StoreError> {
+pub fn users(tx: &mut Tx<'_>, row: &VolumeRow, limit: u32) -> Result<Vec<SandboxId>, StoreError> {
     let rows = tx.query(
         "SELECT sandbox.id AS id FROM sandbox_volume \
          JOIN sandbox ON sandbox.id = sandbox_volume.sandbox WHERE sandbox_volume.volume = $1 \
@@ -300,11 +288,7 @@ pub fn users(
 ///
 /// # Errors
 /// [`StoreError`] of the database.
-pub fn set_server(
-    tx: &mut Tx<'_>,
-    id: &VolumeId,
-    sandbox: &SandboxId,
-) -> Result<(), StoreError> {
+pub fn set_server(tx: &mut Tx<'_>, id: &VolumeId, sandbox: &SandboxId) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE volume SET server = $1 WHERE id = $2 AND state = 'created'",
         &[sandbox.as_str().into(), id.as_str().into()],
@@ -338,11 +322,7 @@ pub fn on_node(tx: &mut Tx<'_>, node: &NodeId, limit: u32) -> Result<Vec<VolumeI
 ///
 /// # Errors
 /// [`StoreError`] of the database.
-pub fn removable(
-    tx: &mut Tx<'_>,
-    node: &NodeId,
-    limit: u32,
-) -> Result<Vec<VolumeRow>, StoreError> {
+pub fn removable(tx: &mut Tx<'_>, node: &NodeId, limit: u32) -> Result<Vec<VolumeRow>, StoreError> {
     let sql = concat!(
         "SELECT ",
         columns!(),

@@ -2,8 +2,8 @@
 
 use crate::cgroup::{self, Group, Limits};
 use crate::driver::{
-    Body as PlanBody, HANDLE_VERSION, Handle, LAYERS_MAX, Mode, Plan, Spec, Unsupported, VOLUMES_MAX,
-    Volume,
+    Body as PlanBody, HANDLE_VERSION, Handle, LAYERS_MAX, Mode, Plan, Spec, Unsupported,
+    VOLUMES_MAX, Volume,
 };
 use crate::host::{Cgroups, Host, Ids, Root};
 use crate::linux::{Body, NAME, ids, seccomp, tree, writable};
@@ -206,7 +206,8 @@ fn volumes(spec: &Spec, host: &Host) -> Option<Unsupported> {
         _ if spec.volumes.is_empty() => return None,
         _ if spec.volumes.len() > VOLUMES_MAX => format!("at most {VOLUMES_MAX} can be had"),
         (Mode::Job | Mode::Live { allow_root: false }, _) => {
-            "only a sandbox that lives on and allows root has files of its own to put them into".to_owned()
+            "only a sandbox that lives on and allows root has files of its own to put them into"
+                .to_owned()
         }
         (Mode::Live { allow_root: true }, Some(why)) => why.clone(),
         (Mode::Live { allow_root: true }, None) => {

@@ -40,9 +40,13 @@ pub(crate) fn no_volumes() -> Option<String> {
         return Some("the node is not root, and only root mounts a file system".to_owned());
     }
     if let Err(error) = File::open(LOOP_CONTROL) {
-        return Some(format!("there are no loop devices: {LOOP_CONTROL}: {error}"));
+        return Some(format!(
+            "there are no loop devices: {LOOP_CONTROL}: {error}"
+        ));
     }
-    mkfs().is_none().then(|| format!("there is no {MKFS}: install e2fsprogs"))
+    mkfs()
+        .is_none()
+        .then(|| format!("there is no {MKFS}: install e2fsprogs"))
 }
 
 fn mkfs() -> Option<PathBuf> {
@@ -129,7 +133,10 @@ fn format(path: &Path) -> io::Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    let said: String = String::from_utf8_lossy(&output.stderr).chars().take(200).collect();
+    let said: String = String::from_utf8_lossy(&output.stderr)
+        .chars()
+        .take(200)
+        .collect();
     Err(io::Error::other(format!("{MKFS}: {}", said.trim())))
 }
 
@@ -162,7 +169,11 @@ fn open(image: &Path, read_only: bool) -> io::Result<OwnedFd> {
         flags |= MountAttrFlags::MOUNT_ATTR_RDONLY;
     }
     tracing::debug!(loop.number = number, "a volume is mounted for a sandbox");
-    Ok(rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, flags)?)
+    Ok(rustix::mount::fsmount(
+        &fs,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        flags,
+    )?)
 }
 
 /// The loop device that has this file, and its number. As long as it is open here it keeps it.
@@ -174,7 +185,9 @@ fn attached(file: &File) -> io::Result<Option<(File, u32)>> {
         let Some(number) = number.and_then(|number| number.parse().ok()) else {
             continue;
         };
-        let has_file = Path::new("/sys/block").join(&name).join("loop/backing_file");
+        let has_file = Path::new("/sys/block")
+            .join(&name)
+            .join("loop/backing_file");
         if !has_file.exists() {
             continue;
         }
@@ -216,7 +229,11 @@ fn loop_device(number: u32) -> io::Result<File> {
         let is_it = FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice
             && rustix::fs::major(stat.st_rdev) == LOOP_MAJOR
             && rustix::fs::minor(stat.st_rdev) == number;
-        if is_it { Ok(file) } else { Err(io::Error::from(io::ErrorKind::NotFound)) }
+        if is_it {
+            Ok(file)
+        } else {
+            Err(io::Error::from(io::ErrorKind::NotFound))
+        }
     };
     match open(&PathBuf::from(format!("/dev/loop{number}"))) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}

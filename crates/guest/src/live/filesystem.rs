@@ -171,7 +171,10 @@ fn list_in(
 }
 
 /// The names in a directory in order, or none if they are too many with those that were told before.
-pub(super) fn names(directory: &OwnedFd, before: usize) -> Result<Option<Vec<std::ffi::CString>>, Errno> {
+pub(super) fn names(
+    directory: &OwnedFd,
+    before: usize,
+) -> Result<Option<Vec<std::ffi::CString>>, Errno> {
     let mut names = Vec::new();
     let mut entries = fs::Dir::read_from(directory)?;
     while let Some(entry) = entries.read() {

@@ -58,7 +58,9 @@ impl Asked {
         let text = |name: &str| query::value(query, name).filter(|text| !text.is_empty());
         let number = |name: &str| {
             let bad = |_| Failure::invalid(format!("{name} is no number"));
-            text(name).map(|text| text.parse::<u32>().map_err(bad)).transpose()
+            text(name)
+                .map(|text| text.parse::<u32>().map_err(bad))
+                .transpose()
         };
         let none = || Failure::invalid("the request names no path");
         let depth = number("depth")?.unwrap_or(1).max(1) as usize;
@@ -390,7 +392,13 @@ fn check_free(directory: &OwnedFd, name: &str, asked: &Asked) -> Result<(), Fail
 fn name_it(file: &OwnedFd, directory: &OwnedFd, name: &str, force: bool) -> Result<(), Errno> {
     let nameless = format!("/proc/self/fd/{}", file.as_raw_fd());
     let link = |name: &str| {
-        fs::linkat(fs::CWD, &*nameless, directory, name, AtFlags::SYMLINK_FOLLOW)
+        fs::linkat(
+            fs::CWD,
+            &*nameless,
+            directory,
+            name,
+            AtFlags::SYMLINK_FOLLOW,
+        )
     };
     if !force {
         return link(name);
@@ -442,7 +450,10 @@ mod tests {
     fn what_is_no_number_or_too_deep_is_refused() {
         let one = asked("path=a&uid=7&gid=8&mode=420&force=True&depth=10").unwrap();
         assert_eq!((one.owner.uid, one.owner.gid), (Some(7), Some(8)));
-        assert_eq!((one.owner.mode, one.force, one.depth), (Some(0o644), true, 10));
+        assert_eq!(
+            (one.owner.mode, one.force, one.depth),
+            (Some(0o644), true, 10)
+        );
         assert!(!asked("path=a&force=false").unwrap().force);
         for query in ["uid=-1", "gid=x", "mode=4294967296", "depth=11"] {
             let query = format!("path=a&{query}");

@@ -1,9 +1,7 @@
 //! Volumes, in both languages.
 
 use api::Code;
-use api::volume::{
-    VolumeCreate, VolumeList, VolumeStateName, VolumeUse, VolumeView, VolumeWork,
-};
+use api::volume::{VolumeCreate, VolumeList, VolumeStateName, VolumeUse, VolumeView, VolumeWork};
 use model::id::VolumeId;
 use model::volume::{VolumeMount, VolumeState, is_volume_name};
 use service::{NewVolume, VolumePage, VolumeRow};

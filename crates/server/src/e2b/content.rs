@@ -95,7 +95,9 @@ async fn pass(
 fn aimed(parts: &Parts) -> Result<(VolumeId, &'static str), Refusal> {
     let rest = parts.uri.path().strip_prefix(ROUTE).unwrap_or_default();
     let (id, what) = rest.split_once('/').unwrap_or((rest, ""));
-    let known = ["path", "dir", "file"].into_iter().find(|known| *known == what);
+    let known = ["path", "dir", "file"]
+        .into_iter()
+        .find(|known| *known == what);
     let missing = || Refusal::new(StatusCode::NOT_FOUND, "there is no such route");
     let what = known.ok_or_else(missing)?;
     Ok((id.parse().map_err(|_| no_volume())?, what))
@@ -117,10 +119,18 @@ fn no_volume() -> Refusal {
 }
 
 fn token(parts: &Parts) -> Result<&str, Refusal> {
-    let value = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let value = parts
+        .headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
     let bearer = value.and_then(|value| value.split_once(' '));
     let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let missing = || Refusal::new(StatusCode::UNAUTHORIZED, "the token of the volume is missing");
+    let missing = || {
+        Refusal::new(
+            StatusCode::UNAUTHORIZED,
+            "the token of the volume is missing",
+        )
+    };
     bearer.map(|(_, token)| token).ok_or_else(missing)
 }
 
