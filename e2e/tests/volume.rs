@@ -27,7 +27,7 @@ fn keeps(place: &Place) -> bool {
     let made = place.run(&["volume", "create", "v", "--size", "64M", "--json"]);
     let said = String::from_utf8_lossy(&made.stderr);
     if said.contains("volume_unsupported") {
-        println!("skipped: this node keeps no volumes");
+        println!("skipped: volumes cannot be kept here");
         return false;
     }
     assert!(made.status.success(), "{made:?}");

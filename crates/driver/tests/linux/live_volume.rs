@@ -11,7 +11,7 @@ macro_rules! volume_world {
     () => {{
         let world = writable_world!();
         if let Some(why) = &world.host.no_volumes {
-            println!("skipped: {why}");
+            println!("skipped: volumes cannot be kept here: {why}");
             return;
         }
         world
@@ -121,7 +121,7 @@ async fn a_volume_holds_no_more_than_its_size_in_bytes_and_in_files() {
     let world = volume_world!();
     let image = image(&world);
     let served = serve(&world, vec![volume(&image, "/data")]).await;
-    let fill = "head -c 20000000 /dev/zero > /data/big 2>&1; stat -c %s /data/big";
+    let fill = "(head -c 20000000 /dev/zero > /data/big) 2>&1; stat -c %s /data/big";
     let (said, _) = served.sh(fill).await;
     assert!(said.contains("No space left"), "{said}");
     let size = said

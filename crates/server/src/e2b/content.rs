@@ -17,6 +17,8 @@ use hyper::body::Incoming;
 use model::id::VolumeId;
 use model::sandbox::SandboxState;
 use serde_json::json;
+use service::Ctx;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::clean;
 use super::proxy::dial;
@@ -29,6 +31,8 @@ use crate::request::RequestId;
 const VOLUME_PATH: &str = "/volume/";
 /// Before the id of a volume in a path.
 pub(super) const ROUTE: &str = "/volumecontent/";
+/// How often it is said that the sandbox is used: a few times before half of its life is over.
+const KEEP_EVERY: Duration = Duration::from_secs(120);
 /// How long the first request waits for the sandbox that serves the volume. The clients wait for 60 s.
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -84,11 +88,27 @@ async fn pass(
     let line = Line::to_guest(stream, Patience::USUAL).await;
     let line = line.map_err(|_| silent())?;
     let request = forwarded(&parts, what, body)?;
-    let answer = line.send(request, place).await.map_err(|_| silent())?;
+    // Both end with the body of the answer.
+    let held = (place, kept_alive(app, ctx, volume));
+    let answer = line.send(request, held).await.map_err(|_| silent())?;
     let mut response = answer.into_response().map(Body::new);
     clean::answer(response.headers_mut(), false);
     clean::defuse(response.headers_mut());
     Ok(response)
+}
+
+/// As long as something is carried, the sandbox that serves the volume lives on.
+fn kept_alive(app: &App, ctx: Ctx, volume: VolumeId) -> AbortOnDropHandle<()> {
+    let (service, stopping) = (app.service.clone(), app.stopping.clone());
+    let looking = async move {
+        loop {
+            tokio::time::sleep(KEEP_EVERY).await;
+            // If the volume is deleted meanwhile, what is carried ends with it.
+            drop(service.volume_server(&ctx, &volume, Duration::ZERO).await);
+        }
+    };
+    let looking = async move { drop(stopping.run_until_cancelled(looking).await) };
+    AbortOnDropHandle::new(app.tasks.spawn(looking))
 }
 
 /// The volume and what of it is asked for, by the path.
