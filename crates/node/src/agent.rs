@@ -45,10 +45,7 @@ async fn register(node: &Node) -> Duration {
         ("cpus".to_owned(), host.cpus.to_string()),
         ("landlock_abi".to_owned(), host.landlock_abi.to_string()),
         // What the control plane looks for when somebody wants a volume.
-        (
-            "volumes".to_owned(),
-            host.no_volumes.as_ref().map_or("yes", |_| "no").to_owned(),
-        ),
+        ("volumes".to_owned(), volume::can_be_kept(host).to_owned()),
     ]);
     let hello = NodeRegister {
         name: node.inner.config.name.clone(),

@@ -4,6 +4,7 @@
 use crate::{Node, agent};
 use api::volume::VolumeWork;
 use driver::driver::Volume;
+use driver::host::Host;
 use model::id::VolumeId;
 use model::limits;
 use std::collections::BTreeSet;
@@ -17,6 +18,14 @@ const _: () = assert!(limits::VOLUME_MOUNTS_MAX <= driver::driver::VOLUMES_MAX);
 
 /// Behind the name of a file system, and behind that of one that is not whole yet, which is the driver's.
 const WHOLE: &str = "ext4";
+
+/// Whether a sandbox here can have a volume, in the words of the control plane.
+pub(crate) fn can_be_kept(host: &Host) -> &'static str {
+    match host.no_volumes.is_none() && host.no_writable_root.is_none() {
+        true => "yes",
+        false => "no",
+    }
+}
 
 fn dir(node: &Node) -> PathBuf {
     node.inner.config.dir.join("volumes")

@@ -166,3 +166,54 @@ fn launchers_are_shared_by_root() {
         launcher_name(&other.clone(), Kind::Job)
     );
 }
+
+#[test]
+fn the_plan_of_a_sandbox_with_volumes_is_as_reviewed() {
+    let volume = |name: &str, target: &str, read_only| Volume {
+        image: format!("/state/volumes/{name}.ext4").into(),
+        is_new: !read_only,
+        size_bytes: 1 << 30,
+        target: target.to_owned(),
+        read_only,
+    };
+    let mut spec = spec(AskedLimits::default());
+    spec.mode = Mode::Live { allow_root: true };
+    spec.volumes = vec![
+        volume("one", "/data", false),
+        volume("two", "/mnt/read", true),
+    ];
+    let made = plan(&spec, &host(), Path::new("/state")).unwrap();
+    let PlanBody::Linux(body) = &made.body else {
+        panic!("linux")
+    };
+    let held: Vec<_> = made
+        .enforced
+        .iter()
+        .filter(|one| one.clause == "volume")
+        .collect();
+    insta::assert_debug_snapshot!((&body.sandbox.volumes, &body.volumes, held));
+    // What cannot be held is refused, and nothing weaker is made.
+    let refused = |spec: &Spec, host: &Host| {
+        let refused = plan(spec, host, Path::new("/state")).err();
+        let refused = refused.unwrap_or_default();
+        refused
+            .into_iter()
+            .map(|one| format!("{}: {}", one.clause, one.why))
+            .collect::<Vec<_>>()
+    };
+    let none = Host {
+        no_volumes: Some("no loop devices".to_owned()),
+        ..host()
+    };
+    assert_eq!(refused(&spec, &none), ["volumes: no loop devices"]);
+    let read = Host {
+        no_writable_root: Some("old".to_owned()),
+        ..host()
+    };
+    assert_eq!(
+        refused(&spec, &read),
+        ["volumes: its root cannot be written: old"]
+    );
+    spec.mode = Mode::Live { allow_root: false };
+    assert_eq!(refused(&spec, &host()).len(), 1);
+}
