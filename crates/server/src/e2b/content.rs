@@ -107,8 +107,10 @@ fn kept_alive(app: &App, ctx: Ctx, volume: VolumeId) -> AbortOnDropHandle<()> {
             drop(service.volume_server(&ctx, &volume, Duration::ZERO).await);
         }
     };
-    let looking = async move { drop(stopping.run_until_cancelled(looking).await) };
-    AbortOnDropHandle::new(app.tasks.spawn(looking))
+    let until_the_end = async move {
+        stopping.run_until_cancelled(looking).await;
+    };
+    AbortOnDropHandle::new(app.tasks.spawn(until_the_end))
 }
 
 /// The volume and what of it is asked for, by the path.
