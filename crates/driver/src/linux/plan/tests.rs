@@ -169,7 +169,7 @@ fn launchers_are_shared_by_root() {
 
 #[test]
 fn the_plan_of_a_sandbox_with_volumes_is_as_reviewed() {
-    let volume = |name: &str, target: &str, read_only| Volume {
+    let volume = |name: &str, target: &str, read_only: bool| Volume {
         image: format!("/state/volumes/{name}.ext4").into(),
         is_new: !read_only,
         size_bytes: 1 << 30,
