@@ -353,9 +353,18 @@ fn node_for(tx: &mut Tx<'_>, asked: Option<&NodeId>) -> Result<NodeId, Fail> {
             best = Some((has, node.id.clone()));
         }
     }
+    let is_online = |node: &NodeRow| node.state.connectivity == Connectivity::Online;
+    let is_there = nodes.iter().any(is_online);
     let none = || {
-        let message = "no node that is there can keep a volume";
-        Fail::Ours(Error::conflict_of("volume_unsupported", message))
+        // A server that has just started hears of its node in a moment.
+        let (code, message) = match is_there {
+            true => (
+                "volume_unsupported",
+                "no node that is there can keep a volume",
+            ),
+            false => ("no_capacity", "no node is there"),
+        };
+        Fail::Ours(Error::conflict_of(code, message))
     };
     best.map(|(_, node)| node).ok_or_else(none)
 }

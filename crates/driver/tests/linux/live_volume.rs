@@ -129,7 +129,7 @@ async fn a_volume_holds_no_more_than_its_size_in_bytes_and_in_files() {
         .last()
         .and_then(|line| line.parse::<u64>().ok());
     assert!(size.is_some_and(|size| size < 16 * MIB), "{said}");
-    let files = "rm /data/big; i=0; while [ $i -lt 20000 ] && : 2>/dev/null > /data/$i; do i=$((i+1)); done; echo $i";
+    let files = "rm /data/big; i=0; while [ $i -lt 20000 ] && command : 2>/dev/null > /data/$i; do i=$((i+1)); done; echo $i";
     let made = served.as_root(files).await.0;
     let made: u32 = made
         .trim()

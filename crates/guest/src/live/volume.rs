@@ -31,6 +31,9 @@ const DIRECTORY_MODE: u32 = 0o777;
 const OWNER: u32 = 1000;
 /// Levels of one listing, as in E2B.
 const DEPTH_MAX: usize = 10;
+/// Something on the machine was renamed or mounted while the kernel followed `..`, and it cannot tell whether
+/// that led out (`openat2(2)`, `EAGAIN`). So often at once it is bad luck; more often it is somebody's doing.
+const OPEN_TRIES: u32 = 64;
 /// What a mode may say.
 const PERMISSIONS: u32 = 0o777;
 
@@ -133,7 +136,15 @@ fn open(path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let top = fs::openat(fs::CWD, VOLUME_DIR, directory, Mode::empty())?;
     let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-    fs::openat2(top, path, flags | OFlags::CLOEXEC, Mode::empty(), inside)
+    let open = || fs::openat2(&top, path, flags | OFlags::CLOEXEC, Mode::empty(), inside);
+    let mut opened = open();
+    for _ in 0..OPEN_TRIES {
+        match opened {
+            Err(Errno::AGAIN) => opened = open(),
+            _ => break,
+        }
+    }
+    opened
 }
 
 /// The directory that something is in, and its name there; none for the top.

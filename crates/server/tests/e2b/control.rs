@@ -255,12 +255,6 @@ async fn what_is_not_here_is_said_and_never_retried() {
         ("GET /volumes/x", Value::Null, 404),
         ("DELETE /volumes/x", Value::Null, 404),
         ("PUT /volumes/x", Value::Null, 501),
-        ("GET /volumecontent/x/dir?path=a", Value::Null, 404),
-        (
-            "GET /volumecontent/vol_00000000000000000000000000000000/no",
-            Value::Null,
-            404,
-        ),
         ("GET /access-tokens", Value::Null, 501),
         ("PATCH /sandboxes", Value::Null, 501),
         ("GET /templates/aliases/x", Value::Null, 404),

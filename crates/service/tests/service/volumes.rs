@@ -86,7 +86,7 @@ impl World {
 async fn a_volume_is_on_a_node_that_can_keep_one_and_its_sandboxes_are_there() {
     let world = World::new();
     let none = world.service.volume_create(&user(), new("one"), None).await;
-    assert_eq!(none.unwrap_err().code(), "volume_unsupported");
+    assert_eq!(none.unwrap_err().code(), "no_capacity");
     world.register(&node(2), "a").await;
     let none = world.service.volume_create(&user(), new("one"), None).await;
     assert_eq!(none.unwrap_err().code(), "volume_unsupported");
