@@ -15,7 +15,7 @@ enum For {
     Node,
 }
 
-const ROUTES: [(&str, &str, For); 56] = [
+const ROUTES: [(&str, &str, For); 60] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/metrics", For::User),
     ("GET", "/openapi.json", For::User),
