@@ -22,6 +22,7 @@ mod secret;
 mod send;
 mod snapshot;
 mod sse;
+mod volume;
 
 use std::sync::Arc;
 use std::time::Duration;

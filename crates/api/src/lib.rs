@@ -13,7 +13,7 @@
 //! This room must never know the database, the state machines or the kernel. It imports no other
 //! room. It never blocks, and it never reads more from a peer than a named constant allows.
 //!
-//! Reading order: [`routes`], [`job`], [`sandbox`], [`snapshot`], [`secret`], [`log`], [`artifact`], [`blob`],
+//! Reading order: [`routes`], [`job`], [`sandbox`], [`snapshot`], [`volume`], [`secret`], [`log`], [`artifact`], [`blob`],
 //! [`event`], [`exec`], [`node`], [`health`], [`error`], [`attach`], [`guest`], then [`client`].
 
 pub mod artifact;
@@ -33,6 +33,7 @@ pub mod routes;
 pub mod sandbox;
 pub mod secret;
 pub mod snapshot;
+pub mod volume;
 
 pub use client::{Client, ClientError, Endpoint};
 pub use error::{Code, ErrorBody};

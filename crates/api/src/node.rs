@@ -15,6 +15,7 @@ use crate::job::{Enforced, FileInput, LimitsAsked, RetryAsked, StateName, Stream
 use crate::log::StreamName;
 use crate::sandbox::SandboxStateName;
 use crate::secret::SecretUse;
+use crate::volume::VolumeWork;
 
 /// A node says that it is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -94,6 +95,9 @@ pub struct NodeHeartbeat {
     /// The snapshots of which it has bytes, half ones too; at most 4096.
     #[serde(default)]
     pub snapshots: Vec<String>,
+    /// The volumes of which it has bytes, half ones too; at most 4096.
+    #[serde(default)]
+    pub volumes: Vec<String>,
 }
 
 /// The leases are renewed.
@@ -117,6 +121,9 @@ pub struct NodeHeartbeatAnswer {
     /// Snapshots whose bytes are to be removed, told before or not; then report `removed`.
     #[serde(default)]
     pub remove_snapshots: Vec<String>,
+    /// Volumes whose bytes are to be removed; one that a later heartbeat does not name is gone.
+    #[serde(default)]
+    pub remove_volumes: Vec<String>,
 }
 
 /// What sandboxes of a node used. May get lost.
@@ -300,6 +307,9 @@ pub struct SandboxWorkSpec {
     /// The snapshots that it begins with, the oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<String>,
+    /// Volumes in its files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeWork>,
 }
 
 /// What has become of a sandbox.

@@ -44,6 +44,10 @@ pub const SECRET: &str = "/v1/secrets/{name}";
 pub const SECRET_VERSIONS: &str = "/v1/secrets/{name}/versions";
 /// `GET` reads what happened to a secret, and who used it.
 pub const SECRET_EVENTS: &str = "/v1/secrets/{name}/events";
+/// `POST` makes a volume, `GET` lists them.
+pub const VOLUMES: &str = "/v1/volumes";
+/// `GET` answers a volume, `DELETE` deletes it.
+pub const VOLUME: &str = "/v1/volumes/{name}";
 /// Below it is what the guest of a sandbox serves: processes and files, as E2B's envd has them.
 pub const SANDBOX_GUEST: &str = "/v1/sandboxes/{id}/guest";
 /// The same with the rest of its path.

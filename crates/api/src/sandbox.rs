@@ -7,6 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::job::{Enforced, LimitsAsked};
 use crate::secret::SecretUse;
+use crate::volume::VolumeUse;
 
 /// A sandbox that is to live on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -59,6 +60,9 @@ pub struct SandboxCreate {
     /// Secrets that it may use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretUse>,
+    /// Volumes in its files, at most eight; only with `allow_root`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeUse>,
 }
 
 /// What happens to a sandbox when its time is over.
@@ -269,6 +273,9 @@ pub struct SandboxSpecView {
     /// The secrets that it uses; never their values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretUse>,
+    /// The volumes in its files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeUse>,
 }
 
 /// What `GET /v1/sandboxes` takes in the query, besides `metadata.KEY=VALUE`, at most four times.

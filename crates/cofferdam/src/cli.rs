@@ -16,4 +16,5 @@ pub(crate) mod table;
 pub(crate) mod units;
 pub(crate) mod upload;
 pub(crate) mod usage;
+pub(crate) mod volume;
 pub(crate) mod words;

@@ -70,6 +70,7 @@ pub(crate) async fn doctor(place: &Place, asked: &Doctor) -> Result<ExitCode, Fa
         cgroups(&host),
         landlock(&host),
         seccomp(),
+        volumes(&host),
         directory(&state),
     ];
     findings.extend(state.as_ref().map(disk));
@@ -205,6 +206,14 @@ fn seccomp() -> Finding {
         }
         Ok(_) | Err(_) => finding("seccomp", Verdict::Fail, "filters cannot be installed")
             .todo("use a kernel with CONFIG_SECCOMP_FILTER"),
+    }
+}
+
+fn volumes(host: &Host) -> Finding {
+    let missing = host.no_volumes.as_ref();
+    match missing.or(host.no_writable_root.as_ref()) {
+        None => finding("volumes", Verdict::Ok, "can be kept"),
+        Some(why) => finding("volumes", Verdict::Warn, format!("cannot be kept: {why}")),
     }
 }
 

@@ -81,6 +81,10 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             let (client, _here) = compose::client(&args.place).await?;
             cli::secret::secret(&client, secret).await
         }
+        Command::Volume(volume) => {
+            let client = compose::server(&args.place).await?;
+            cli::volume::volume(&client, volume).await
+        }
         Command::Snapshot(snapshot) => {
             let client = compose::server(&args.place).await?;
             cli::snapshot::snapshot(&client, snapshot).await

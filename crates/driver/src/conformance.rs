@@ -54,6 +54,7 @@ pub fn spec(limits: AskedLimits) -> Spec {
         life: Duration::from_secs(60),
         mode: Mode::Job,
         layers: Vec::new(),
+        volumes: Vec::new(),
     }
 }
 

@@ -78,6 +78,8 @@ pub struct Host {
     pub open_files_max: u64,
     /// Why no sandbox can have a root that can be written, where none can.
     pub no_writable_root: Option<String>,
+    /// Why no volume can be kept here, where none can.
+    pub no_volumes: Option<String>,
     /// The host's own file system, of which a sandbox may see the programs.
     pub root: Root,
     /// Which device files exist, see [`DEVICES`].
@@ -340,6 +342,7 @@ impl Host {
         let mut host = Host::probe_for_jobs();
         if host.ids == Ids::Root && host.no_user_namespaces.is_none() {
             host.no_writable_root = crate::linux::no_writable_root();
+            host.no_volumes = crate::linux::no_volumes();
         }
         host
     }
@@ -365,6 +368,7 @@ impl Host {
                 .maximum
                 .unwrap_or(1 << 20),
             no_writable_root: Some("nobody has tried whether one can be made".to_owned()),
+            no_volumes: Some("the node is not root, and only root mounts a file system".to_owned()),
             root: Root::host(),
             devices: existing("/dev", &DEVICES),
         }

@@ -32,6 +32,7 @@ mod tree;
 mod tunnel;
 mod upload;
 mod user;
+mod volume;
 mod watch;
 
 use crate::confine;

@@ -26,6 +26,13 @@ pub const CONTROL_MAX: usize = 192 * 1024;
 /// Where programs inside find the way out, on the loopback, if the sandbox has one. `egress::PORT` is the same.
 pub const EGRESS_PORT: u16 = 3128;
 
+/// Before `path`, `dir` and `file`: the routes of the content of a volume. For the door of volumes only, and
+/// only in a sandbox that was made to serve one: no other door passes anything on to them.
+pub const VOLUME_PATH: &str = "/volume/";
+
+/// Where such a sandbox has the volume.
+pub const VOLUME_DIR: &str = "/volume";
+
 /// The route over which the node brings lines to the outside, each a connection that waits until a client inside
 /// needs it. For the node only: the doors pass nothing on to it.
 pub const EGRESS_PATH: &str = "/egress";

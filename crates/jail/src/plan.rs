@@ -199,6 +199,9 @@ pub struct Sandbox {
     pub terminals: Option<String>,
     /// Processes may be asked for as the sandbox's root: the guest keeps what it gives to those.
     pub root_inside: bool,
+    /// Where in its root volumes are, which come along with the request. Only with a root that can be
+    /// written.
+    pub volumes: Vec<String>,
     /// When everything in it is killed, whatever the guest or the agent do: milliseconds of the
     /// boot-time clock.
     pub deadline_boot_ms: u64,

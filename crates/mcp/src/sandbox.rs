@@ -121,6 +121,7 @@ pub(crate) async fn extend(hand: &Hand<'_>, args: args::SandboxExtend) -> Result
     let id = known("sandbox_id", &args.sandbox_id)?;
     let asked = SandboxConnect {
         timeout_ms: Some(ttl_ms(args.ttl_s)?),
+        memory: None,
     };
     let asking = async {
         Ok(hand

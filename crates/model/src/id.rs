@@ -89,6 +89,8 @@ uuid_id! {
     ArtifactId = "art_";
     /// A named value that a sandbox may use and nobody may read back.
     SecretId = "sec_";
+    /// A named directory that outlives sandboxes.
+    VolumeId = "vol_";
 }
 
 macro_rules! text_id {

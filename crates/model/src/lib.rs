@@ -23,3 +23,4 @@ pub mod secret;
 pub mod snapshot;
 pub mod spec;
 pub mod usage;
+pub mod volume;

@@ -187,3 +187,23 @@ pub const SNAPSHOT_NAME_BYTES_MAX: usize = 128;
 pub const FORK_MAX: u32 = 100;
 /// A fork that was cut off by a crash leaves its snapshot; by then nobody makes sandboxes from it any more.
 pub const FORK_MS: u64 = 10 * 60 * 1000;
+/// Volumes of a tenant that are not gone: each keeps a file system on a node.
+pub const VOLUMES_MAX: u64 = 1000;
+/// Volumes of which one node has bytes or may have: it names them all in each heartbeat.
+pub const NODE_VOLUMES_MAX: u32 = 4096;
+/// The name of a volume, in bytes: a part of a path of the API.
+pub const VOLUME_NAME_BYTES_MAX: usize = 128;
+/// Volumes in one sandbox: each is a mount that its making pays for.
+pub const VOLUME_MOUNTS_MAX: usize = 8;
+/// Where a volume is in a sandbox, in bytes: all of them are in one message to the launcher.
+pub const VOLUME_PATH_BYTES_MAX: usize = 512;
+/// What a volume holds when nobody says: what an agent gathers in weeks. It takes what is written, not more.
+pub const VOLUME_DEFAULT_BYTES: u64 = 10 << 30;
+/// The smallest: room for a journal and for the file system itself.
+pub const VOLUME_MIN_BYTES: u64 = 16 << 20;
+/// The largest: more than the disk of a node that keeps volumes for many.
+pub const VOLUME_MAX_BYTES: u64 = 1 << 40;
+/// How long the sandbox lives that serves the content of a volume, counted from the last request that came
+/// when half of it was over: an agent that reads and writes now and then finds it there, and one that is
+/// done leaves nothing behind for long.
+pub const VOLUME_SERVED_MS: u64 = 15 * 60 * 1000;

@@ -7,6 +7,7 @@ use crate::spec::{
     AskedLimits, CODE_INTERPRETER, Findings, Invalid, check_env_names, check_limits, check_profile,
     check_root,
 };
+use crate::volume::{VOLUME_PROFILE, VolumeMount, check_mounts};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -49,6 +50,9 @@ pub struct SandboxSpec {
     /// that was asked for, and the others are what that one stands on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<SnapshotId>,
+    /// Volumes in its files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeMount>,
 }
 
 /// What happens to a sandbox when its time to live is over.
@@ -114,13 +118,19 @@ impl SandboxSpec {
     /// All that is wrong, not only the first.
     pub fn validate(&self, metadata: &BTreeMap<String, String>) -> Result<(), Vec<Invalid>> {
         let mut found = Findings::default();
-        if self.profile != CODE_INTERPRETER {
+        if self.profile != CODE_INTERPRETER && self.profile != VOLUME_PROFILE {
             check_profile(&self.profile, &mut found);
         }
         check_env(&self.env, &mut found);
         check_limits(&self.limits, &mut found);
         check_root(self.root.as_deref(), &mut found);
         check_uses(&self.secrets, &self.env, &mut found);
+        check_mounts(&self.volumes, &mut found);
+        if !self.volumes.is_empty() && !self.allow_root {
+            let message =
+                "only a sandbox that allows root has files of its own to put volumes into";
+            found.add("volumes", "invalid_argument", message);
+        }
         check_name(self.name.as_deref(), &mut found);
         check_metadata(metadata, &mut found);
         let (wait, most) = (self.queue_timeout_ms, limits::TIMEOUT_MAX_MS);
@@ -199,6 +209,7 @@ mod tests {
             node: None,
             secrets: Vec::new(),
             layers: Vec::new(),
+            volumes: Vec::new(),
         }
     }
 

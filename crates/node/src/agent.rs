@@ -1,6 +1,6 @@
 //! The node's own loops: registering, renewing, polling, and handing clients to jobs.
 
-use crate::{Node, job, recover, root, sandbox, snapshot, spare};
+use crate::{Node, job, recover, root, sandbox, snapshot, spare, volume};
 use api::attach::{LinkOpen, LinkTarget};
 use api::node::{JobRef, NodeHeartbeat, NodePoll, NodeRegister};
 use model::limits;
@@ -44,6 +44,8 @@ async fn register(node: &Node) -> Duration {
         ("memory_bytes".to_owned(), host.memory_bytes.to_string()),
         ("cpus".to_owned(), host.cpus.to_string()),
         ("landlock_abi".to_owned(), host.landlock_abi.to_string()),
+        // What the control plane looks for when somebody wants a volume.
+        ("volumes".to_owned(), volume::can_be_kept(host).to_owned()),
     ]);
     facts.extend(root::facts(node));
     let hello = NodeRegister {
@@ -72,7 +74,7 @@ async fn register(node: &Node) -> Duration {
 }
 
 async fn renew(node: &Node, every: Duration) {
-    if !snapshot::held(node).is_empty() {
+    if !snapshot::held(node).is_empty() || !volume::held(node).is_empty() {
         // What an earlier process has left here and nobody needs is heard of at once.
         renew_once(node).await;
     }
@@ -90,6 +92,7 @@ pub(crate) async fn renew_once(node: &Node) {
         running: held(node),
         sandboxes: sandbox::held(node),
         snapshots: snapshot::held(node),
+        volumes: volume::held(node),
     };
     match node.inner.client.node_heartbeat(&beat).await {
         Ok(answer) => {
@@ -101,6 +104,7 @@ pub(crate) async fn renew_once(node: &Node) {
             sandbox::order(node, answer.sandboxes);
             sandbox::extend(node, answer.sandbox_lives).await;
             snapshot::remove(node, answer.remove_snapshots);
+            volume::remove(node, answer.remove_volumes);
         }
         Err(error) => tracing::warn!(%error, "failed to renew; the leases go on until they end"),
     }

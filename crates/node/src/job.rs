@@ -213,6 +213,7 @@ impl Job {
             life: self.life(),
             mode: Mode::Job,
             layers: Vec::new(),
+            volumes: Vec::new(),
         };
         self.node
             .inner

@@ -23,6 +23,7 @@ mod secret;
 mod snapshot;
 mod spare;
 mod spool;
+mod volume;
 
 use api::attach::LinkOpen;
 use api::client::Client;

@@ -179,6 +179,7 @@ async fn make(node: &Node, limits: AskedLimits) -> Result<Standing, String> {
         life: node.inner.config.spare_life,
         mode: Mode::Job,
         layers: Vec::new(),
+        volumes: Vec::new(),
     };
     let plan = node.inner.driver.plan(&spec, &node.inner.host);
     let plan = plan.map_err(|_| "these limits cannot be held".to_owned())?;

@@ -7,3 +7,4 @@ pub(crate) mod secret;
 pub(crate) mod snapshot;
 pub(crate) mod to_wire;
 pub(crate) mod usage;
+pub(crate) mod volume;

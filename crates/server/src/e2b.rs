@@ -9,12 +9,13 @@
 //! one of our credentials, and never hold more of what a guest says than it is just passing on.
 //!
 //! Reading order: `aim` (for whom), `keys` (who may), `refusal`, `query`, then `control`, `snapshots`, `logs`
-//! and `account` with `wire` for sandboxes as a resource, and `proxy` with `clean`, `cors` and `places` for
+//! and `account` with `wire` for sandboxes as a resource, `volumes` and `content`, and `proxy` with `clean`, `cors` and `places` for
 //! what is inside them.
 
 mod account;
 pub(crate) mod aim;
 mod clean;
+mod content;
 mod control;
 mod cors;
 pub(crate) mod domain;
@@ -28,6 +29,7 @@ mod query;
 pub(crate) mod refusal;
 mod secret;
 mod snapshots;
+mod volumes;
 pub(crate) mod wire;
 
 use std::panic::AssertUnwindSafe;
@@ -91,6 +93,10 @@ async fn lead(
     let visitor = gate.visitor(&parts, aim == Aim::Control)?;
     let ctx = ctx(&visitor, id)?;
     let keys = visitor.keys.as_ref();
+    // The token of the volume counts there, and no other.
+    if aim == Aim::Control && parts.uri.path().starts_with(content::ROUTE) {
+        return content::answer(&shared.app, (parts, body), id).await;
+    }
     let target = match aim {
         Aim::Permission => return Ok(cors::permission()),
         Aim::Port(target) => target,

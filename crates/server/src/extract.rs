@@ -101,6 +101,18 @@ impl<S: Send + Sync> FromRequestParts<S> for SecretOf {
     }
 }
 
+/// The volume that the path names, by its name or its id. What can be neither names none.
+#[derive(Debug)]
+pub(crate) struct VolumeOf(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for VolumeOf {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        segment(parts, state, "name").await.map(Self)
+    }
+}
+
 /// The digest that the path names.
 #[derive(Debug)]
 pub(crate) struct DigestOf(pub(crate) String);

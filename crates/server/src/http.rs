@@ -16,6 +16,7 @@ pub(crate) mod sandbox;
 pub(crate) mod secret;
 pub(crate) mod snapshot;
 pub(crate) mod usage;
+pub(crate) mod volume;
 
 use api::Code;
 use axum::Router;
@@ -68,6 +69,8 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(secret::get, secret::delete))
         .routes(paths!(secret::rotate))
         .routes(paths!(secret::events))
+        .routes(paths!(volume::create, volume::list))
+        .routes(paths!(volume::get, volume::delete))
         .routes(paths!(guest::read, guest::ask))
         .routes(paths!(guest::port))
         .routes(paths!(usage::usage))

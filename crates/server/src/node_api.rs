@@ -17,7 +17,7 @@ use axum::response::Response;
 
 use service::Free;
 
-use crate::convert::{self, exec, from_wire, sandbox, secret, to_wire};
+use crate::convert::{self, exec, from_wire, sandbox, secret, to_wire, volume};
 use crate::error::Error;
 use crate::extract::{DigestOf, JobOf, Json, Node, Query, SandboxOf, SnapshotOf};
 use crate::{App, download, upload};
@@ -53,14 +53,17 @@ pub(crate) async fn heartbeat(
     let running = from_wire::job_refs(beat.running)?;
     let sandboxes = sandbox::refs_from(beat.sandboxes)?;
     let snapshots = sandbox::snapshots_from(&beat.snapshots)?;
+    let volumes = volume::ids_from(&beat.volumes)?;
     let renewed = app
         .service
         .node_heartbeat(&ctx, &beat.incarnation, &running, &sandboxes)
         .await?;
     // Only of the process that is this node: another one's directories are not this one's.
     let remove = app.service.snapshot_beat(&ctx, snapshots).await?;
+    let remove_volumes = app.service.volume_beat(&ctx, volumes).await?;
     Ok(Answer(NodeHeartbeatAnswer {
         remove_snapshots: to_wire::snapshot_ids(&remove),
+        remove_volumes: remove_volumes.iter().map(ToString::to_string).collect(),
         ..to_wire::renewed(renewed)
     }))
 }

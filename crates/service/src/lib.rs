@@ -13,7 +13,7 @@
 //!
 //! Reading order: `ctx`, `error`, `change` (decide and write), `job`, `create`, `poll` and `wake` (how
 //! work finds a node), `report` (what nodes say), `lose` (when they say nothing), `sandbox` (those that
-//! live on, by the same means), `snapshot`, `secret` over `seal`, `loops`.
+//! live on, by the same means), `snapshot`, `volume`, `secret` over `seal`, `loops`.
 
 mod artifact;
 mod blob;
@@ -38,6 +38,7 @@ mod sandbox;
 mod seal;
 mod secret;
 mod snapshot;
+mod volume;
 mod wake;
 
 pub use crate::artifact::NewArtifact;
@@ -60,6 +61,7 @@ pub use crate::sandbox::{
 pub use crate::seal::{KeyError, MasterKey, MasterKeys, SecretValue};
 pub use crate::secret::{Fetching, NewSecret, NewValue, SecretGiven, SecretPage, SourceError};
 pub use crate::snapshot::{Fork, SnapshotPage, SnapshotRef};
+pub use crate::volume::{NewVolume, VolumePage};
 pub use model::event::Event;
 pub use model::spec::Invalid;
 pub use model::usage::{UsagePoint, UsageSpan};
@@ -71,6 +73,7 @@ pub use store::output::Segment;
 pub use store::sandbox::{SandboxFilter, SandboxRow};
 pub use store::secret::SecretRow;
 pub use store::snapshot::{SnapshotFilter, SnapshotRow};
+pub use store::volume::VolumeRow;
 
 use crate::create::Room;
 use crate::loops::Watch;
@@ -107,6 +110,8 @@ struct Inner {
     blob_gate: tokio::sync::Mutex<()>,
     key_source: OnceLock<KeySource>,
     fetch_source: OnceLock<FetchSource>,
+    /// Held by who makes the sandbox that serves the content of a volume.
+    volume_gate: tokio::sync::Mutex<()>,
     keys: tokio::sync::OnceCell<Arc<MasterKeys>>,
 }
 
@@ -141,6 +146,7 @@ impl Service {
             blob_gate: tokio::sync::Mutex::default(),
             key_source: OnceLock::new(),
             fetch_source: OnceLock::new(),
+            volume_gate: tokio::sync::Mutex::default(),
             keys: tokio::sync::OnceCell::new(),
         };
         Service {

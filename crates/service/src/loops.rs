@@ -8,6 +8,7 @@ mod prune;
 mod reap;
 mod snapshots;
 mod uploads;
+mod volumes;
 
 pub use due::{Due, due_pass};
 pub use expire::{Expired, expire_pass};

@@ -268,7 +268,7 @@ impl Service {
 }
 
 /// Wants a sandbox gone; one that no node has is gone at once.
-fn take_away(tx: &mut Tx<'_>, row: SandboxRow, note: Note) -> Result<SandboxRow, Fail> {
+pub(crate) fn take_away(tx: &mut Tx<'_>, row: SandboxRow, note: Note) -> Result<SandboxRow, Fail> {
     let Some(next) = apply(tx, &row, &SandboxEvent::Destroy, note.clone())? else {
         return Ok(row);
     };

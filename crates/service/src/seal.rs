@@ -7,7 +7,9 @@
 //! A change of the master key wraps the data keys anew and leaves the values as they are.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
+use model::id::VolumeId;
 use model::secret::SecretSource;
 use std::fmt::{self, Write as _};
 use store::secret::{Sealed, SecretRow};
@@ -79,6 +81,7 @@ pub struct MasterKey {
     id: String,
     wrap: Zeroizing<[u8; KEY_BYTES]>,
     tag: Zeroizing<[u8; KEY_BYTES]>,
+    volume: Zeroizing<[u8; KEY_BYTES]>,
 }
 
 impl fmt::Debug for MasterKey {
@@ -114,15 +117,12 @@ impl MasterKey {
     /// One key for each purpose, so that what one shows says nothing about another.
     fn of(key: &[u8; KEY_BYTES]) -> MasterKey {
         let id = derived(key, b"cofferdam secret: key id");
-        let short = id.iter().take(8);
+        let (short, _) = id.split_at(8);
         MasterKey {
-            id: short.fold(String::new(), |mut text, byte| {
-                // Writing into a text cannot fail.
-                let _ = write!(text, "{byte:02x}");
-                text
-            }),
+            id: hex(short),
             wrap: derived(key, b"cofferdam secret: wrap data keys"),
             tag: derived(key, b"cofferdam secret: compare requests"),
+            volume: derived(key, b"cofferdam volume: tokens of contents"),
         }
     }
 
@@ -130,6 +130,19 @@ impl MasterKey {
     pub fn id(&self) -> &str {
         &self.id
     }
+
+    /// What opens the content of a volume. Ids are never used twice, so neither is a token.
+    pub(crate) fn volume_token(&self, id: &VolumeId) -> String {
+        hex(mac(&self.volume, id.as_str().as_bytes()).as_slice())
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing into a text cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn derived(key: &[u8; KEY_BYTES], purpose: &[u8]) -> Zeroizing<[u8; KEY_BYTES]> {
@@ -288,12 +301,19 @@ impl MasterKeys {
     /// A text that is the same for the same value and tells nobody without the key which it is: whoever
     /// reads the database must not be able to try values against it.
     pub(crate) fn tag(&self, value: &SecretValue) -> String {
-        let mac = mac(&self.current.tag, value.bytes());
-        mac.iter().fold(String::new(), |mut text, byte| {
-            // Writing into a text cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hex(mac(&self.current.tag, value.bytes()).as_slice())
+    }
+
+    /// Whether a token opens the content of a volume. One that was made with an older key does, as long as
+    /// that key is named.
+    pub(crate) fn opens_volume(&self, id: &VolumeId, token: &str) -> bool {
+        let is_it = |key: &MasterKey| {
+            let (ours, theirs) = (key.volume_token(id), token.as_bytes());
+            verify_slices_are_equal(ours.as_bytes(), theirs).is_ok()
+        };
+        std::iter::once(&self.current)
+            .chain(&self.before)
+            .any(is_it)
     }
 }
 

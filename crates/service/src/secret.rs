@@ -69,7 +69,7 @@ impl Service {
         self.secret_keys().await.map(drop)
     }
 
-    async fn secret_keys(&self) -> Result<&Arc<MasterKeys>, Error> {
+    pub(crate) async fn secret_keys(&self) -> Result<&Arc<MasterKeys>, Error> {
         self.inner.keys.get_or_try_init(|| self.load_keys()).await
     }
 

@@ -32,6 +32,7 @@ pub mod snapshot;
 mod sqlite;
 pub mod upload;
 pub mod usage;
+pub mod volume;
 mod work;
 
 pub use crate::db::{Row, Tx, Value};

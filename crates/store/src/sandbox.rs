@@ -275,7 +275,8 @@ pub fn get(
 
 /// What all lists have in common. States and entries of metadata are looked for as pieces of text: a state
 /// between commas, and an entry as it stands in the JSON text of the map, where a quotation mark within a
-/// key or a value has a backslash before it.
+/// key or a value has a backslash before it. Those that serve the content of a volume are in no list: nobody
+/// has asked for them.
 macro_rules! list {
     ($live:literal) => {
         concat!(
@@ -288,6 +289,7 @@ macro_rules! list {
              AND ($12 = '' OR REPLACE(metadata, $13, '') <> metadata) \
              AND ($14 = '' OR REPLACE(metadata, $15, '') <> metadata)",
             $live,
+            r#" AND spec NOT LIKE '{"profile":"volume"%'"#,
             " ORDER BY created_at_ms DESC, id DESC LIMIT $16"
         )
     };
@@ -646,6 +648,7 @@ fn delete(tx: &mut Tx<'_>, rows: &[Row]) -> Result<u64, StoreError> {
             let sql = "DELETE FROM event_inbox WHERE resource = 'sandbox' AND resource_id = $1";
             tx.execute(sql, &id)?;
             exec::prune(tx, &row.parsed("id")?, u64::MAX)?;
+            tx.execute("DELETE FROM sandbox_volume WHERE sandbox = $1", &id)?;
             deleted += 1;
         }
     }

@@ -1,8 +1,9 @@
 //! What can be written on the command line. The doc comments here are the help.
 
 mod inside;
-mod secret;
 mod mcp;
+mod secret;
+mod volume;
 
 use crate::cli::failure::Failure;
 use crate::cli::{units, usage};
@@ -17,8 +18,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 pub(crate) use inside::{SandboxCp, SandboxExec, SandboxPort, SandboxShell};
-pub(crate) use secret::{Scrub, SecretArgs, SecretCommand};
 pub(crate) use mcp::{McpArgs, McpClient, McpCommand, McpInstall};
+pub(crate) use secret::{Scrub, SecretArgs, SecretCommand};
+pub(crate) use volume::{VolumeArgs, VolumeCommand};
 
 /// Run code that nobody has reason to trust where it can do no harm, and keep a record of what it did.
 #[derive(Debug, Parser)]
@@ -111,6 +113,7 @@ pub(crate) enum Command {
     Sandbox(SandboxArgs),
     /// Keep values that sandboxes may use and nobody may read back
     Secret(SecretArgs),
+    Volume(VolumeArgs),
     /// Look at saved file systems of sandboxes, give them up
     Snapshot(SnapshotArgs),
     /// Serve: control plane and node in one process
@@ -573,6 +576,9 @@ pub(crate) struct SandboxNew {
     /// which every child inherits; may be repeated
     #[arg(long, value_name = "NAME[=HOW]")]
     pub(crate) secret: Vec<String>,
+    /// A volume in its files; needs --allow-root; may be repeated
+    #[arg(long, value_name = "NAME:PATH[:ro]")]
+    pub(crate) volume: Vec<String>,
     /// A label to find it by; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) metadata: Vec<String>,
@@ -634,6 +640,7 @@ impl Args {
                 | SandboxCommand::Rm { json, .. } => *json,
             },
             Command::Secret(secret) => secret.json(),
+            Command::Volume(volume) => volume.command.json(),
             Command::Snapshot(snapshot) => match &snapshot.command {
                 SnapshotCommand::Ls { json, .. }
                 | SnapshotCommand::Get { json, .. }

@@ -182,6 +182,7 @@ async fn create(
         metadata: variables("--metadata", &new.metadata)?,
         env: variables("--env", &new.env)?,
         secrets: uses(&new.secret)?,
+        volumes: crate::cli::volume::uses(&new.volume)?,
         limits: LimitsAsked {
             cpu_millis: new.cpu,
             memory_bytes: new.memory,

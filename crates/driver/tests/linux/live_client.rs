@@ -45,6 +45,7 @@ impl World {
         let spec = Spec {
             mode: Mode::Live { allow_root },
             layers: Vec::new(),
+            volumes: Vec::new(),
             ..spec(DEFAULTS)
         };
         self.serve_with(spec, allow_root).await

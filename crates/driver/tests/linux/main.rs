@@ -32,6 +32,7 @@ mod live_root;
 mod live_save;
 mod live_sudo;
 mod live_terminal;
+mod live_volume;
 mod live_watch;
 mod namespaces;
 mod network;

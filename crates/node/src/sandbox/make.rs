@@ -6,7 +6,7 @@ use super::way::{self, WayOut};
 use crate::job::{Broken, chain, insist};
 use crate::secret::{self, Secrets};
 use crate::spare::PROVISION;
-use crate::{Node, convert, root, snapshot};
+use crate::{Node, convert, root, snapshot, volume};
 use api::job::Enforced;
 use api::node::SandboxWork;
 use api::secret::SecretsAsk;
@@ -64,6 +64,7 @@ fn plan(node: &Node, work: &SandboxWork) -> Result<Plan, String> {
             allow_root: work.spec.allow_root,
         },
         layers: snapshot::layers(node, &work.spec.layers)?,
+        volumes: volume::of(node, &work.spec.volumes)?,
     };
     let plan = node.inner.driver.plan(&spec, &node.inner.host);
     plan.map_err(|refused| {

@@ -43,6 +43,7 @@ pub(crate) fn ask(asked: SandboxCreate) -> Result<SandboxAsk, Error> {
         node: node.transpose()?,
         secrets: super::secret::uses(asked.secrets)?,
         layers: Vec::new(),
+        volumes: super::volume::mounts(asked.volumes),
     };
     let from = asked.snapshot.as_deref().map(super::snapshot::named);
     Ok(SandboxAsk {
@@ -168,6 +169,7 @@ fn spec_view(spec: SandboxSpec) -> SandboxSpecView {
         queue_timeout_ms: spec.queue_timeout_ms,
         node: spec.node.map(|node| node.to_string()),
         secrets: super::secret::uses_view(spec.secrets),
+        volumes: super::volume::mounts_view(spec.volumes),
     }
 }
 
@@ -264,6 +266,7 @@ fn work_spec(spec: SandboxSpec) -> SandboxWorkSpec {
         allow_root: spec.allow_root,
         secrets: super::secret::uses_view(spec.secrets),
         layers: spec.layers.iter().map(ToString::to_string).collect(),
+        volumes: super::volume::works(spec.volumes),
     }
 }
 

@@ -212,6 +212,7 @@ pub(crate) fn renewed(renewed: Beat) -> NodeHeartbeatAnswer {
         sandbox_lives: sandbox::lives(renewed.sandbox_lives),
         stale_sandboxes: sandbox::refs(renewed.stale_sandboxes),
         remove_snapshots: Vec::new(),
+        remove_volumes: Vec::new(),
     }
 }
 

@@ -27,6 +27,7 @@ use super::query::{self, List};
 use super::refusal::Refusal;
 use super::secret;
 use super::snapshots;
+use super::volumes;
 use super::wire::{self, Change, NewSandbox, Pause, Refresh, Timeout};
 use crate::App;
 use crate::extract::{self, Key};
@@ -72,6 +73,8 @@ pub(crate) fn router(app: App) -> Router {
             "/secrets/{id}",
             get(secret::get).post(secret::update).delete(secret::delete),
         )
+        .route("/volumes", post(volumes::create).get(volumes::list))
+        .route("/volumes/{id}", get(volumes::get).delete(volumes::delete))
         .fallback(async || Refusal::not_here("this route"))
         .method_not_allowed_fallback(async || Refusal::not_here("this method of the route"))
         .with_state(app)

@@ -12,6 +12,7 @@ use model::sandbox::SandboxState;
 use model::sandbox_spec::{OnExpiry, SandboxSpec};
 use model::snapshot::SnapshotName;
 use model::spec::{AskedLimits, CODE_INTERPRETER};
+use model::volume::VolumeMount;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use service::{Event, SandboxAsk, SandboxRow, SnapshotRef, UsageSpan};
@@ -64,7 +65,34 @@ pub(crate) struct NewSandbox {
     metadata: Option<BTreeMap<String, String>>,
     env_vars: Option<BTreeMap<String, String>>,
     iam: Option<Value>,
-    volume_mounts: Option<Vec<Value>>,
+    volume_mounts: Option<Vec<Mount>>,
+}
+
+/// A volume in the files of a sandbox.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub(crate) struct Mount {
+    name: String,
+    path: String,
+}
+
+impl Mount {
+    fn of(mount: &VolumeMount) -> Self {
+        Self {
+            name: mount.name.clone(),
+            path: mount.path.clone(),
+        }
+    }
+
+    fn ask(self) -> VolumeMount {
+        VolumeMount {
+            name: self.name,
+            id: None,
+            path: self.path,
+            read_only: false,
+            size_bytes: 0,
+            is_new: false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, Serialize)]
@@ -118,8 +146,7 @@ impl NewSandbox {
         };
         let on_expiry = self.on_expiry()?;
         refuse("iam", self.iam.as_ref())?;
-        let mounts = self.volume_mounts.filter(|mounts| !mounts.is_empty());
-        refuse("volumeMounts", mounts.map(Value::from).as_ref())?;
+        let mounts = self.volume_mounts.unwrap_or_default();
         let network = self.network.unwrap_or_default();
         network.check()?;
         let allow_internet = network.lets_out(self.allow_internet_access)?;
@@ -155,6 +182,7 @@ impl NewSandbox {
                 node: None,
                 secrets: Vec::new(),
                 layers: Vec::new(),
+                volumes: mounts.into_iter().map(Mount::ask).collect(),
             },
             from,
             metadata,
@@ -361,6 +389,8 @@ pub(crate) struct Listed {
     state: &'static str,
     envd_version: &'static str,
     metadata: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    volume_mounts: Vec<Mount>,
 }
 
 /// How a sandbox is.
@@ -461,6 +491,7 @@ pub(crate) fn listed(row: &SandboxRow) -> Listed {
         state: state(&row.state),
         envd_version: ENVD_VERSION,
         metadata: metadata.map(|(k, v)| (k.clone(), v.clone())).collect(),
+        volume_mounts: row.spec.volumes.iter().map(Mount::of).collect(),
     }
 }
 
@@ -626,10 +657,6 @@ mod tests {
         }
         for (more, expect) in [
             (r#""iam":{"tokens":{}}"#, no("iam")),
-            (
-                r#""volumeMounts":[{"name":"v","path":"/v"}]"#,
-                no("volumeMounts"),
-            ),
             (
                 r#""network":{"allowOut":["1.1.1.1"]}"#,
                 no("network.allowOut"),

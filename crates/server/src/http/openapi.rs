@@ -24,6 +24,7 @@ use crate::error::Error;
     tags(
         (name = "jobs", description = "One command in a sandbox of its own."),
         (name = "sandboxes", description = "Sandboxes that live on."),
+        (name = "volumes", description = "Named directories that outlive sandboxes."),
         (name = "secrets", description = "Named values that sandboxes may use and nobody may read back."),
         (name = "snapshots", description = "Saved file systems of sandboxes."),
         (name = "blobs", description = "Bytes by their digest."),

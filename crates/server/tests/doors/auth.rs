@@ -15,7 +15,7 @@ enum For {
     Node,
 }
 
-const ROUTES: [(&str, &str, For); 59] = [
+const ROUTES: [(&str, &str, For); 63] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/mcp", For::User),
     ("POST", "/mcp", For::User),
@@ -62,6 +62,10 @@ const ROUTES: [(&str, &str, For); 59] = [
     ("GET", "/v1/snapshots", For::User),
     ("GET", "/v1/snapshots/{id}", For::User),
     ("DELETE", "/v1/snapshots/{id}", For::User),
+    ("GET", "/v1/volumes", For::User),
+    ("POST", "/v1/volumes", For::User),
+    ("GET", "/v1/volumes/{name}", For::User),
+    ("DELETE", "/v1/volumes/{name}", For::User),
     ("GET", "/node/v1/blobs/{digest}", For::Node),
     ("POST", "/node/v1/heartbeat", For::Node),
     ("PUT", "/node/v1/jobs/{id}/artifacts", For::Node),

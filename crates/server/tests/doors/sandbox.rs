@@ -243,6 +243,7 @@ async fn a_heartbeat_says_what_to_do_how_long_to_live_and_what_is_stale() {
         incarnation: "first".into(),
         running: Vec::new(),
         snapshots: Vec::new(),
+        volumes: Vec::new(),
         sandboxes: refs.to_vec(),
     };
     let answer = world.node.node_heartbeat(&beat).await.unwrap();

@@ -66,6 +66,7 @@ pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
     let usage = service.unit(move |tx| Ok(usage::prune(tx, usage_before, USAGE_ROWS)?));
     let usage = usage.await?;
     let snapshots = super::snapshots::prune_snapshots(service, now).await?;
+    super::volumes::prune_volumes(service, now).await?;
     let keys_before = now.saturating_sub(limits::IDEMPOTENCY_MS);
     let keys = service.unit(move |tx| Ok(idempotency::prune(tx, keys_before)?));
     let keys = keys.await?;

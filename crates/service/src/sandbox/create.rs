@@ -8,12 +8,13 @@ use crate::root::check_same;
 use crate::snapshot::SnapshotRef;
 use crate::snapshot::begin::{hold, spec_from};
 use crate::wake::{For, Parked};
-use crate::{Ctx, Error, Service, locked, random};
+use crate::{Ctx, Error, Service, locked, random, volume};
 use model::id::{NodeId, SandboxId};
 use model::limits;
 use model::node::Scheduling;
 use model::sandbox::{SandboxEvent, SandboxState};
 use model::sandbox_spec::{AccessToken, SandboxSpec, cut_ttl};
+use model::volume::VOLUME_PROFILE;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use store::idempotency::{self, KeyOwner, Remembered};
@@ -68,6 +69,10 @@ impl Service {
         idempotency: Option<Idempotency>,
     ) -> Result<SandboxRow, Error> {
         ctx.only_user()?;
+        if ask.spec.profile == VOLUME_PROFILE {
+            let message = "this profile is not for anybody to ask for";
+            return Err(Error::invalid("profile", "unknown_profile", message));
+        }
         if let Some(from) = ask.from.take() {
             let from = self.snapshot_find(ctx, &from).await?;
             ask.spec = spec_from(ask.spec, &from)?;
@@ -76,7 +81,7 @@ impl Service {
     }
 
     /// The same, when everything is said; perhaps in the place of another.
-    pub(super) async fn sandbox_make(
+    pub(crate) async fn sandbox_make(
         &self,
         ctx: &Ctx,
         mut ask: SandboxAsk,
@@ -96,6 +101,7 @@ impl Service {
         } else {
             check_same(spec.root_identity.as_deref(), identity.as_deref())?;
         }
+        self.pin_volumes(ctx, &mut ask.spec).await?;
         self.check_capacity(&ask.spec.limits, ask.spec.node.as_ref())
             .await?;
         self.pin_secrets(ctx, &mut ask.spec.secrets).await?;
@@ -191,6 +197,7 @@ fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
         None => false,
     };
     hold(tx, &plan.new.tenant, &plan.new.spec, held)?;
+    volume::hold(tx, &plan.new.tenant, &plan.new.spec)?;
     let counted = count(tx, plan)?;
     let node = match &plan.node {
         Some(node) if may_place(tx, node, plan.new.at_ms)? => Some(node),
@@ -198,6 +205,7 @@ fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
     };
     // From here on it is written.
     let mut row = sandbox::insert(tx, &plan.new)?;
+    volume::use_in(tx, &row.spec, &row.id)?;
     if let Some(node) = node {
         row = place(tx, &row, node, plan.note.clone())?.unwrap_or(row);
     }

@@ -19,6 +19,7 @@ mod sandbox_nodes;
 mod sandboxes;
 mod secrets;
 mod snapshots;
+mod volumes;
 
 use model::enforcement::StreamReport;
 use model::id::{JobId, NodeId, TenantId};

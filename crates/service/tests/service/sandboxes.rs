@@ -33,6 +33,7 @@ pub(crate) fn ask() -> SandboxAsk {
             node: None,
             secrets: Vec::new(),
             layers: Vec::new(),
+            volumes: Vec::new(),
         },
         from: None,
         metadata: BTreeMap::new(),

@@ -30,6 +30,7 @@ mod schema;
 mod secrets;
 mod snapshots;
 mod units;
+mod volumes;
 
 /// Makes a test on SQLite of every case, and the list of all cases for PostgreSQL.
 macro_rules! conformance {
@@ -121,6 +122,11 @@ conformance! {
         every_change_of_a_snapshot_is_written_with_its_event
         a_name_means_the_newest_ready_snapshot_and_lists_show_what_is_asked_for
         a_snapshot_may_go_when_nothing_stands_on_it
+    }
+    volumes {
+        a_volume_is_found_by_its_name_and_its_id_and_by_its_tenant_alone
+        a_volume_may_go_when_no_sandbox_has_it
+        the_sandbox_that_serves_a_volume_is_remembered_while_there_is_one
     }
     units {
         a_unit_that_fails_leaves_nothing_and_takes_nobody_with_it

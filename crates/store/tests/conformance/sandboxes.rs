@@ -38,11 +38,12 @@ pub(crate) fn spec() -> SandboxSpec {
         node: None,
         secrets: Vec::new(),
         layers: Vec::new(),
+        volumes: Vec::new(),
     }
 }
 
 /// A sandbox that is asked for at the time of its number.
-fn new_sandbox(number: u64) -> NewSandbox {
+pub(crate) fn new_sandbox(number: u64) -> NewSandbox {
     NewSandbox {
         id: sandbox_id(number),
         tenant: tenant("a"),
@@ -56,7 +57,7 @@ fn new_sandbox(number: u64) -> NewSandbox {
     }
 }
 
-fn insert(db: &Db, new: NewSandbox) -> SandboxRow {
+pub(crate) fn insert(db: &Db, new: NewSandbox) -> SandboxRow {
     db.write(move |tx| sandbox::insert(tx, &new)).unwrap()
 }
 
@@ -88,7 +89,7 @@ pub(crate) fn change(row: &SandboxRow, event: &SandboxEvent, at_ms: u64) -> Sand
     }
 }
 
-fn moved(db: &Db, row: &SandboxRow, event: &SandboxEvent, at_ms: u64) -> SandboxRow {
+pub(crate) fn moved(db: &Db, row: &SandboxRow, event: &SandboxEvent, at_ms: u64) -> SandboxRow {
     let (row, change) = (row.clone(), change(row, event, at_ms));
     db.write(move |tx| sandbox::move_to(tx, &row, &change))
         .unwrap()

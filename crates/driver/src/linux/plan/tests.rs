@@ -37,6 +37,7 @@ fn host() -> Host {
         landlock_abi: 6,
         no_user_namespaces: None,
         no_writable_root: None,
+        no_volumes: None,
         memory_bytes: 8 << 30,
         cpus: 2,
         open_files_max: 20_000,
@@ -54,6 +55,7 @@ fn spec(limits: AskedLimits) -> Spec {
         life: Duration::from_secs(60),
         mode: Mode::Job,
         layers: Vec::new(),
+        volumes: Vec::new(),
     }
 }
 
@@ -245,4 +247,58 @@ fn all_sandboxes_on_a_root_that_was_given_share_a_launcher_where_it_can_be_below
         Some("debian:bookworm 00ff; cannot be written: its file system")
     );
     assert_eq!(plan_on(bare, &host(), Mode::Job).0.how, READ);
+}
+
+#[test]
+fn the_plan_of_a_sandbox_has_its_volumes_or_there_is_none() {
+    let volume = |name: &str, target: &str, read_only: bool| Volume {
+        image: format!("/state/volumes/{name}.ext4").into(),
+        is_new: !read_only,
+        size_bytes: 1 << 30,
+        target: target.to_owned(),
+        read_only,
+    };
+    let mut spec = spec(AskedLimits::default());
+    spec.mode = Mode::Live { allow_root: true };
+    spec.volumes = vec![
+        volume("one", "/data", false),
+        volume("two", "/mnt/read", true),
+    ];
+    let made = plan(&spec, &host(), Path::new("/state")).unwrap();
+    let PlanBody::Linux(body) = &made.body else {
+        panic!("linux")
+    };
+    assert_eq!(body.sandbox.volumes, ["/data", "/mnt/read"]);
+    assert_eq!(body.volumes, spec.volumes);
+    let held = made.enforced.iter().filter(|one| one.clause == "volume");
+    let held: Vec<_> = held.map(|one| (one.asked, &*one.how)).collect();
+    let expected = [
+        (true, "a file system of its own"),
+        (true, "a file system of its own, read-only"),
+    ];
+    assert_eq!(held, expected);
+    // What cannot be held is refused, and nothing weaker is made.
+    let refused = |spec: &Spec, host: &Host| {
+        let refused = plan(spec, host, Path::new("/state")).err();
+        let refused = refused.unwrap_or_default();
+        refused
+            .into_iter()
+            .map(|one| format!("{}: {}", one.clause, one.why))
+            .collect::<Vec<_>>()
+    };
+    let none = Host {
+        no_volumes: Some("no loop devices".to_owned()),
+        ..host()
+    };
+    assert_eq!(refused(&spec, &none), ["volumes: no loop devices"]);
+    let read = Host {
+        no_writable_root: Some("old".to_owned()),
+        ..host()
+    };
+    assert_eq!(
+        refused(&spec, &read),
+        ["volumes: its root cannot be written: old"]
+    );
+    spec.mode = Mode::Live { allow_root: false };
+    assert_eq!(refused(&spec, &host()).len(), 1);
 }

@@ -89,8 +89,11 @@ struct Execute {
     env_vars: Option<BTreeMap<String, String>>,
 }
 
-async fn read<T: serde::de::DeserializeOwned>(body: Incoming, most: usize) -> Result<T, Failure> {
-    let bytes = connect::whole(body, most).await?;
+async fn read<T: serde::de::DeserializeOwned>(
+    mut body: Incoming,
+    most: usize,
+) -> Result<T, Failure> {
+    let bytes = connect::whole(&mut body, most).await?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Failure::invalid(format!("the request cannot be read: {error}")))
 }
