@@ -3,7 +3,9 @@
 
 use crate::answer::{Body, refused};
 use crate::clean;
+use crate::decide::precheck;
 use crate::dial::reach;
+use crate::inspect;
 use crate::proxy::Way;
 use crate::reason::Reason;
 use crate::record::{Method as How, Recording};
@@ -35,8 +37,27 @@ const FIELDS_MAX: usize = 100;
 /// A tunnel that was agreed to and has not begun.
 struct Tunnel {
     client: OnUpgrade,
-    outside: Counted<TcpStream>,
+    end: End,
     recording: Recording,
+}
+
+/// Where a tunnel leads.
+enum End {
+    /// Outside.
+    Outside(Counted<TcpStream>),
+    /// To a host whose requests are judged one by one, when they come.
+    Inspected(Target),
+}
+
+/// How HTTP is spoken with a client.
+pub(crate) fn server() -> hyper::server::conn::http1::Builder {
+    let mut server = hyper::server::conn::http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .max_buf_size(HEAD_MAX)
+        .max_headers(FIELDS_MAX);
+    server
 }
 
 /// Serves one connection of a client to its end.
@@ -51,11 +72,7 @@ where
         let (way, agreed) = (owned.clone(), agreeing.clone());
         async move { Ok::<_, Infallible>(answer(&way, request, &agreed).await) }
     });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
-        .max_buf_size(HEAD_MAX)
-        .max_headers(FIELDS_MAX)
+    let connection = server()
         .serve_connection(TokioIo::new(client), service)
         .with_upgrades();
     // However it ended, it is over.
@@ -64,8 +81,16 @@ where
     if let Some(tunnel) = tunnel
         && let Ok(client) = tunnel.client.await
     {
-        crate::proxy::carry(TokioIo::new(client), tunnel.outside).await;
-        drop(tunnel.recording);
+        let client = TokioIo::new(client);
+        match tunnel.end {
+            End::Outside(outside) => {
+                crate::proxy::carry(client, outside).await;
+                drop(tunnel.recording);
+            }
+            End::Inspected(target) => {
+                inspect::serve(way, target, client, tunnel.recording).await;
+            }
+        }
     }
 }
 
@@ -86,20 +111,22 @@ async fn answer(
             return refused(reason, "the request's target is not served");
         }
     };
-    let outside = match reach(way, &target, &mut recording).await {
-        Ok(outside) => outside,
-        Err(reason) => return refused(reason, &target.authority(HTTP)),
-    };
     if is_connect {
-        let tunnel = Tunnel {
+        let end = end(way, &target, &mut recording).await;
+        let end = end.map(|end| Tunnel {
             client,
-            outside,
+            end,
             recording,
+        });
+        return match end {
+            Ok(tunnel) => {
+                *agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
+                Response::new(Body::Own(None))
+            }
+            Err(reason) => refused(reason, &target.authority(HTTP)),
         };
-        *agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
-        return Response::new(Body::Own(None));
     }
-    match pass(&target, head, body, outside, &mut recording).await {
+    match passed(way, &target, (head, body), &mut recording).await {
         Ok(answer) => answer.map(|body| Body::Passed {
             body,
             _recording: Box::new(recording),
@@ -111,15 +138,44 @@ async fn answer(
     }
 }
 
-/// Sends a request out and waits for the head of its answer.
-async fn pass(
+/// Where a tunnel is to lead, or why to nowhere.
+async fn end(way: &Way, target: &Target, recording: &mut Recording) -> Result<End, Reason> {
+    if !way.looks_into(target) {
+        return reach(way, target, recording).await.map(End::Outside);
+    }
+    recording.asks(target);
+    let open = precheck(way.mode(), &target.host);
+    open.inspect_err(|reason| recording.refused(*reason))?;
+    Ok(End::Inspected(target.clone()))
+}
+
+/// Passes on a request in absolute form.
+async fn passed(
+    way: &Way,
     target: &Target,
-    head: Parts,
-    body: Incoming,
-    outside: Counted<TcpStream>,
+    (head, body): (Parts, Incoming),
     recording: &mut Recording,
 ) -> Result<Response<Incoming>, Reason> {
-    let head = outgoing(head, target)?;
+    recording.asks(target);
+    let rules = way.inspector().filter(|one| one.is_about(target));
+    let headers = rules
+        .map(|one| one.judge(target, false, &head))
+        .transpose()?;
+    let mut head = outgoing(head, &target.authority(HTTP))?;
+    inspect::set(&mut head, &headers.unwrap_or_default());
+    let outside = reach(way, target, recording).await?;
+    pass((head, body), outside, recording).await
+}
+
+/// Sends a request out and waits for the head of its answer.
+pub(crate) async fn pass<S>(
+    (head, body): (Parts, Incoming),
+    outside: S,
+    recording: &mut Recording,
+) -> Result<Response<Incoming>, Reason>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_buf_size(HEAD_MAX)
         .max_headers(FIELDS_MAX)
@@ -152,9 +208,9 @@ async fn pass(
 }
 
 /// The head as the other end expects it: only the path, one Host in the one form, nothing for a proxy.
-fn outgoing(mut head: Parts, target: &Target) -> Result<Parts, Reason> {
+pub(crate) fn outgoing(mut head: Parts, authority: &str) -> Result<Parts, Reason> {
     clean::request(&mut head.headers)?;
-    let host = HeaderValue::from_str(&target.authority(HTTP)).map_err(|_| Reason::BadTarget)?;
+    let host = HeaderValue::from_str(authority).map_err(|_| Reason::BadTarget)?;
     head.headers.insert(HOST, host);
     let path = head.uri.path_and_query().cloned();
     head.uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));

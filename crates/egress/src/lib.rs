@@ -13,6 +13,7 @@ pub mod address;
 pub mod decide;
 pub mod exception;
 pub mod host;
+pub mod inspect;
 pub mod own;
 pub mod proxy;
 pub mod reason;

@@ -4,10 +4,12 @@ use crate::answer;
 use crate::decide::Mode;
 use crate::exception::Exception;
 use crate::host::Host;
+use crate::inspect::Inspector;
 use crate::own::Own;
 use crate::reason::Reason;
 use crate::record::{Counts, EgressRecord, Method, Recorder, Recording};
 use crate::resolve::{self, Resolver};
+use crate::target::Target;
 use crate::traffic::{Counted, Reread};
 use crate::{http, socks};
 use bytes::{Bytes, BytesMut};
@@ -56,6 +58,7 @@ pub struct Way {
     mode: Mode,
     places: Arc<Semaphore>,
     names: Arc<Semaphore>,
+    inspector: Option<Arc<Inspector>>,
 }
 
 /// A connection that is served; boxed, because the compiler cannot see through all of HTTP that it may be sent.
@@ -102,11 +105,19 @@ impl Proxy {
             mode,
             places: Arc::new(Semaphore::new(OF_SANDBOX_MAX)),
             names: Arc::new(Semaphore::new(resolve::OF_SANDBOX_MAX)),
+            inspector: None,
         }
     }
 }
 
 impl Way {
+    /// The same way, on which the hosts of these rules are looked into.
+    #[must_use]
+    pub fn inspecting(mut self, inspector: Inspector) -> Way {
+        self.inspector = Some(Arc::new(inspector));
+        self
+    }
+
     /// Waits until the sandbox may have one connection more.
     pub async fn place(&self) -> Place {
         // The semaphore is never closed.
@@ -155,6 +166,20 @@ impl Way {
 
     pub(crate) fn mode(&self) -> Mode {
         self.mode
+    }
+
+    pub(crate) fn inspector(&self) -> Option<&Inspector> {
+        self.inspector.as_deref()
+    }
+
+    /// Whether what is asked of this host is judged request by request.
+    pub(crate) fn looks_into(&self, target: &Target) -> bool {
+        let inspector = self.inspector.as_ref();
+        inspector.is_some_and(|inspector| inspector.is_about(target))
+    }
+
+    pub(crate) fn now_s(&self) -> u64 {
+        (self.proxy.inner.recorder.now_ms)() / 1000
     }
 
     pub(crate) fn exceptions(&self) -> &[Exception] {

@@ -18,6 +18,16 @@ pub enum Reason {
     BadHost(BadHost),
     /// The `Host` field names somebody else, there are two, or there is none.
     HostMismatch,
+    /// TLS names somebody else than the target, or nobody.
+    SniMismatch,
+    /// The client did not speak TLS to its end, maybe because it does not trust the sandbox's authority.
+    ClientTls,
+    /// No rule of the host lets such a request out.
+    HttpRule,
+    /// The path has more than one meaning, and the host has rules about paths.
+    OddPath,
+    /// The request would carry a secret without TLS.
+    ClearSecret,
     /// The body has a coding that is not passed on.
     BadCoding,
     /// Absolute form with a scheme that is not `http`.
@@ -34,6 +44,8 @@ pub enum Reason {
     Unreachable,
     /// Nobody answered.
     ConnectTimeout,
+    /// Whoever answered does not show that it is the host.
+    OutsideTls,
     /// What was answered cannot be passed on.
     BadAnswer,
     /// No answer came in time.
@@ -54,6 +66,12 @@ impl Reason {
             Reason::BadHost(BadHost::NotAscii) => "host_not_ascii",
             Reason::BadHost(BadHost::OddAddress) => "odd_address",
             Reason::HostMismatch => "host_mismatch",
+            Reason::SniMismatch => "sni_mismatch",
+            Reason::ClientTls => "client_tls",
+            Reason::HttpRule => "http_rule",
+            Reason::OddPath => "odd_path",
+            Reason::ClearSecret => "secret_needs_tls",
+            Reason::OutsideTls => "outside_tls",
             Reason::BadCoding => "bad_coding",
             Reason::BadScheme => "bad_scheme",
             Reason::BadCommand => "bad_command",
@@ -71,15 +89,24 @@ impl Reason {
     /// The status that answers it, RFC 9110 section 15.
     pub fn status(self) -> u16 {
         match self {
-            Reason::NoEgress | Reason::Closed(_) | Reason::OwnAddress => 403,
+            Reason::NoEgress
+            | Reason::Closed(_)
+            | Reason::OwnAddress
+            | Reason::HttpRule
+            | Reason::ClearSecret => 403,
             Reason::BadTarget
             | Reason::BadHost(_)
             | Reason::HostMismatch
+            | Reason::SniMismatch
+            | Reason::ClientTls
+            | Reason::OddPath
             | Reason::BadCoding
             | Reason::BadScheme
             | Reason::BadCommand => 400,
             Reason::TooMany => 503,
-            Reason::UnknownName | Reason::Unreachable | Reason::BadAnswer => 502,
+            Reason::UnknownName | Reason::Unreachable | Reason::OutsideTls | Reason::BadAnswer => {
+                502
+            }
             Reason::ResolveTimeout | Reason::ConnectTimeout | Reason::AnswerTimeout => 504,
             Reason::Internal => 500,
         }
@@ -103,6 +130,19 @@ impl Reason {
             Reason::BadHost(BadHost::NotAscii) => "write the name in its `xn--` form",
             Reason::BadHost(BadHost::OddAddress) => "write an IPv4 address as four decimal numbers",
             Reason::HostMismatch => "send one Host field, the same as the target",
+            Reason::SniMismatch => "name the host of the tunnel in TLS",
+            Reason::ClientTls => {
+                "trust the certificates in SSL_CERT_FILE; this host's requests are looked into"
+            }
+            Reason::HttpRule => {
+                "ask whoever made the sandbox for a rule about this method and path of the host"
+            }
+            Reason::OddPath => "write the path without dots, encoded slashes and empty parts",
+            Reason::ClearSecret => "use https: a secret is added only to what leaves through TLS",
+            Reason::OutsideTls => {
+                "the host's certificate is not one that the node trusts; whoever runs the server may \
+                 name others with `cofferdam up --egress-trust FILE`"
+            }
             Reason::BadCoding => "send the body with `Transfer-Encoding: chunked` or a length",
             Reason::BadScheme => "for https, CONNECT to HOST:443",
             Reason::BadCommand => "of SOCKS, CONNECT is served",

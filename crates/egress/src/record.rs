@@ -20,6 +20,8 @@ pub enum Method {
     Connect,
     /// A tunnel by SOCKS5.
     Socks,
+    /// A request in a tunnel that was looked into.
+    Https,
 }
 
 impl Method {
@@ -29,6 +31,7 @@ impl Method {
             Method::Http => "http",
             Method::Connect => "connect",
             Method::Socks => "socks5",
+            Method::Https => "https",
         }
     }
 }
@@ -97,6 +100,7 @@ pub(crate) struct Recording {
     record: EgressRecord,
     since: Instant,
     pub(crate) traffic: Arc<Traffic>,
+    is_discarded: bool,
 }
 
 impl Recording {
@@ -119,7 +123,13 @@ impl Recording {
             record,
             since: Instant::now(),
             traffic: Arc::default(),
+            is_discarded: false,
         }
+    }
+
+    /// Nothing was asked after all, or what was asked has records of its own.
+    pub(crate) fn discard(mut self) {
+        self.is_discarded = true;
     }
 
     pub(crate) fn asks(&mut self, target: &Target) {
@@ -146,6 +156,9 @@ impl Recording {
 
 impl Drop for Recording {
     fn drop(&mut self) {
+        if self.is_discarded {
+            return;
+        }
         let counts = &self.recorder.counts;
         let count = match self.record.verdict {
             Verdict::Allowed => &counts.allowed,

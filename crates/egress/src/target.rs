@@ -63,6 +63,28 @@ pub fn of(head: &Parts) -> Result<Target, Reason> {
     }
 }
 
+/// Checks a request in a tunnel: its target is a path, and its one Host field names the other end of the
+/// tunnel. `usual` is the port that may be left out.
+///
+/// # Errors
+/// [`Reason::BadTarget`], [`Reason::HostMismatch`].
+pub(crate) fn check_origin(head: &Parts, target: &Target, usual: u16) -> Result<(), Reason> {
+    let is_path = head.uri.authority().is_none() && head.uri.scheme().is_none();
+    if head.method == Method::CONNECT || !is_path {
+        return Err(Reason::BadTarget);
+    }
+    let mut fields = head.headers.get_all(HOST).iter();
+    let (Some(field), None) = (fields.next(), fields.next()) else {
+        return Err(Reason::HostMismatch);
+    };
+    let field = field.to_str().map_err(|_| Reason::HostMismatch)?;
+    if parse(field, Some(usual)).as_ref() == Ok(target) {
+        Ok(())
+    } else {
+        Err(Reason::HostMismatch)
+    }
+}
+
 /// Reads `host[:port]`. Nothing may stand before an `@`: no program sends a password to a proxy there, and
 /// `good@evil` is read both ways.
 fn parse(authority: &str, usual: Option<u16>) -> Result<Target, Reason> {

@@ -2,6 +2,7 @@
 
 mod hostile_clients;
 mod hostile_outside;
+mod inspect;
 mod names;
 mod passes;
 mod world;

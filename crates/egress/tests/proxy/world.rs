@@ -29,7 +29,11 @@ impl World {
     }
 
     pub(crate) fn new(exceptions: &[&str], mode: Mode) -> World {
-        let resolver = Resolver::with(|name| {
+        World::with(exceptions, mode, World::resolver())
+    }
+
+    pub(crate) fn resolver() -> Resolver {
+        Resolver::with(|name| {
             Box::pin(async move {
                 if name.ends_with(".test") {
                     Ok(vec![IpAddr::from([127, 0, 0, 1])])
@@ -37,16 +41,25 @@ impl World {
                     Err(io::ErrorKind::NotFound.into())
                 }
             })
-        });
-        World::with(exceptions, mode, resolver)
+        })
     }
 
     pub(crate) fn with(exceptions: &[&str], mode: Mode, resolver: Resolver) -> World {
+        World::at(|| 7, exceptions, mode, resolver)
+    }
+
+    /// The same with this clock, in milliseconds since 1970.
+    pub(crate) fn at(
+        now_ms: fn() -> u64,
+        exceptions: &[&str],
+        mode: Mode,
+        resolver: Resolver,
+    ) -> World {
         let exceptions: Vec<Exception> = exceptions
             .iter()
             .map(|one| one.parse().expect("the loopback works"))
             .collect();
-        let (proxy, records) = Proxy::new(exceptions, resolver, 64, || 7);
+        let (proxy, records) = Proxy::new(exceptions, resolver, 64, now_ms);
         let way = proxy.way(sandbox(), mode);
         World {
             proxy,
