@@ -2,7 +2,7 @@
 
 use crate::id::{NodeId, SnapshotId};
 use crate::limits;
-use crate::secret::{SecretUse, check_uses};
+use crate::secret::{SecretUse, check_uses, is_any_header};
 use crate::spec::{
     AskedLimits, CODE_INTERPRETER, Findings, Invalid, check_env_names, check_limits, check_profile,
     check_root,
@@ -104,6 +104,10 @@ impl SandboxSpec {
         check_limits(&self.limits, &mut found);
         check_root(self.root.as_deref(), &mut found);
         check_uses(&self.secrets, &self.env, &mut found);
+        if is_any_header(&self.secrets) && !self.allow_internet {
+            let message = "a secret is added to what goes out, and this sandbox has no way out";
+            found.add("secrets", "secret_header", message);
+        }
         check_name(self.name.as_deref(), &mut found);
         check_metadata(metadata, &mut found);
         let (wait, most) = (self.queue_timeout_ms, limits::TIMEOUT_MAX_MS);

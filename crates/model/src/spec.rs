@@ -2,7 +2,7 @@
 
 use crate::id::NodeId;
 use crate::limits;
-use crate::secret::{SecretUse, check_uses};
+use crate::secret::{SecretUse, check_uses, is_any_header};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -112,6 +112,10 @@ impl JobSpec {
         }
         check_root(self.root.as_deref(), &mut found);
         check_uses(&self.secrets, &self.env, &mut found);
+        if is_any_header(&self.secrets) {
+            let message = "a secret is added to what goes out, and a job has no way out";
+            found.add("secrets", "secret_header", message);
+        }
         found.range("timeout_ms", self.timeout_ms, 1, limits::TIMEOUT_MAX_MS);
         let attempts = u64::from(self.retry.max_attempts);
         found.range(

@@ -86,8 +86,11 @@ pub struct HostRules {
     pub host: HostPattern,
     /// At which ports; 80 and 443 where there is none.
     pub ports: Vec<u16>,
-    /// A request that matches none is denied. The header fields of all that match are set, in this order.
+    /// A request that matches none of these is denied; where there is none, every request is let out. The
+    /// header fields of all that match are set, in this order.
     pub rules: Vec<HttpRule>,
+    /// These are set on whatever is let out, before those.
+    pub headers: Vec<SetHeader>,
 }
 
 impl HostRules {
@@ -121,26 +124,28 @@ pub struct Asked<'a> {
     pub path: &'a str,
 }
 
-/// Decides about a request to a host that has rules: what is set, or why it stays inside.
+/// Decides about a request to a host that has rules: what is set, or why it stays inside. Where two entries are
+/// about the same host, both must let it out.
 ///
 /// # Errors
 /// [`Reason::HttpRule`], [`Reason::OddPath`], [`Reason::ClearSecret`].
 pub fn judge<'r>(all: &'r [HostRules], asked: Asked<'_>) -> Result<Vec<&'r SetHeader>, Reason> {
-    let own = all
-        .iter()
-        .filter(|one| one.is_about(asked.host, asked.port));
-    let rules: Vec<&HttpRule> = own.flat_map(|one| &one.rules).collect();
-    if rules.iter().any(|rule| !rule.paths.is_empty()) && is_odd(asked.path) {
-        return Err(Reason::OddPath);
+    let mut headers = Vec::new();
+    let about = |one: &&HostRules| one.is_about(asked.host, asked.port);
+    for own in all.iter().filter(about) {
+        if own.rules.iter().any(|rule| !rule.paths.is_empty()) && is_odd(asked.path) {
+            return Err(Reason::OddPath);
+        }
+        let rules = own.rules.iter();
+        let mut matching = rules
+            .filter(|rule| rule.matches(asked.method, asked.path))
+            .peekable();
+        if matching.peek().is_none() && !own.rules.is_empty() {
+            return Err(Reason::HttpRule);
+        }
+        headers.extend(&own.headers);
+        headers.extend(matching.flat_map(|rule| &rule.headers));
     }
-    let mut matching = rules
-        .into_iter()
-        .filter(|rule| rule.matches(asked.method, asked.path))
-        .peekable();
-    if matching.peek().is_none() {
-        return Err(Reason::HttpRule);
-    }
-    let headers: Vec<&SetHeader> = matching.flat_map(|rule| &rule.headers).collect();
     if !asked.is_tls && headers.iter().any(|one| one.value.is_sensitive()) {
         return Err(Reason::ClearSecret);
     }
@@ -188,20 +193,25 @@ mod tests {
             paths: vec![PathPattern::Below("/v1/".to_owned())],
             headers: vec![set("authorization", "Bearer s", true)],
         };
-        let open = HttpRule {
-            headers: vec![set("x-open", "1", false)],
-            ..HttpRule::default()
-        };
         vec![
             HostRules {
                 host: exact("api.test"),
                 ports: Vec::new(),
                 rules: vec![read, all],
+                headers: Vec::new(),
+            },
+            // The same host again: it narrows nothing, and sets something.
+            HostRules {
+                host: exact("api.test"),
+                ports: vec![443],
+                rules: Vec::new(),
+                headers: vec![set("x-always", "1", false)],
             },
             HostRules {
                 host: HostPattern::Below("open.test".to_owned()),
                 ports: vec![8443],
-                rules: vec![open],
+                rules: Vec::new(),
+                headers: vec![set("x-open", "1", false)],
             },
         ]
     }
@@ -229,11 +239,11 @@ mod tests {
     #[test]
     fn what_matches_no_rule_stays_inside_and_all_that_match_set_their_fields() {
         for (method, path, expect) in [
-            ("GET", "/v1/models", "x-read authorization"),
-            ("GET", "/v1/models/", "authorization"),
-            ("POST", "/v1/models", "authorization"),
-            ("GET", "/v1/files/a", "x-read authorization"),
-            ("GET", "/v1/", "authorization"),
+            ("GET", "/v1/models", "x-read authorization x-always"),
+            ("GET", "/v1/models/", "authorization x-always"),
+            ("POST", "/v1/models", "authorization x-always"),
+            ("GET", "/v1/files/a", "x-read authorization x-always"),
+            ("GET", "/v1/", "authorization x-always"),
             ("GET", "/v1", "http_rule"),
             ("GET", "/v2/x", "http_rule"),
             ("DELETE", "/v1/models", "http_rule"),

@@ -23,6 +23,10 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "certificates have a life, and rustls looks at the real clock"
+)]
 fn now_s() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.expect("a clock").as_secs()
@@ -117,6 +121,7 @@ fn rules(port: u16) -> Vec<HostRules> {
         host: HostPattern::Exact(host),
         ports: vec![port],
         rules: vec![rule],
+        headers: Vec::new(),
     }]
 }
 
