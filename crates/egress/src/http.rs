@@ -9,7 +9,8 @@ use crate::reason::Reason;
 use crate::record::{Method as How, Recording};
 use crate::target::{self, HTTP, Target};
 use crate::traffic::Counted;
-use hyper::body::Incoming;
+use crate::tunnel::carry;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{HOST, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
@@ -17,6 +18,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use model::network::How as Asked;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -37,6 +39,7 @@ struct Tunnel {
     client: OnUpgrade,
     outside: Counted<TcpStream>,
     recording: Recording,
+    target: Target,
 }
 
 /// Serves one connection of a client to its end.
@@ -61,11 +64,17 @@ where
     // However it ended, it is over.
     drop(connection.await);
     let tunnel = agreed.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(tunnel) = tunnel
-        && let Ok(client) = tunnel.client.await
+    if let Some(mut tunnel) = tunnel
+        && let Ok(client) = (&mut tunnel.client).await
     {
-        crate::proxy::carry(TokioIo::new(client), tunnel.outside).await;
-        drop(tunnel.recording);
+        let Tunnel {
+            outside,
+            target,
+            mut recording,
+            ..
+        } = tunnel;
+        let ends = (TokioIo::new(client), outside);
+        carry(way, &target, ends, &mut recording).await;
     }
 }
 
@@ -82,43 +91,54 @@ async fn answer(
     let target = match target::of(&head) {
         Ok(target) => target,
         Err(reason) => {
-            recording.refused(reason);
-            return refused(reason, "the request's target is not served");
+            let refusal = recording.denied(reason.into());
+            return refused(&refusal, "the request's target is not served");
         }
     };
-    let outside = match reach(way, &target, &mut recording).await {
+    let asked = if is_connect {
+        Asked::Tunnel
+    } else {
+        Asked::Request {
+            method: head.method.as_str(),
+            has_body: !body.is_end_stream(),
+        }
+    };
+    let outside = match reach(way, asked, &target, &mut recording).await {
         Ok(outside) => outside,
-        Err(reason) => return refused(reason, &target.authority(HTTP)),
+        Err(refusal) => return refused(&refusal, &target.authority(HTTP)),
     };
     if is_connect {
         let tunnel = Tunnel {
             client,
             outside,
             recording,
+            target,
         };
         *agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
         return Response::new(Body::Own(None));
     }
-    match pass(&target, head, body, outside, &mut recording).await {
+    match pass(way, &target, (head, body), outside, &mut recording).await {
         Ok(answer) => answer.map(|body| Body::Passed {
             body,
             _recording: Box::new(recording),
         }),
         Err(reason) => {
-            recording.refused(reason);
-            refused(reason, &target.authority(HTTP))
+            let refusal = recording.denied(reason.into());
+            refused(&refusal, &target.authority(HTTP))
         }
     }
 }
 
 /// Sends a request out and waits for the head of its answer.
 async fn pass(
+    way: &Way,
     target: &Target,
-    head: Parts,
-    body: Incoming,
+    (head, body): (Parts, Incoming),
     outside: Counted<TcpStream>,
     recording: &mut Recording,
 ) -> Result<Response<Incoming>, Reason> {
+    let has_body = !body.is_end_stream();
+    let cut = way.cut_request(target, recording.address(), head.method.clone(), has_body);
     let head = outgoing(head, target)?;
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_buf_size(HEAD_MAX)
@@ -132,14 +152,15 @@ async fn pass(
         tokio::select! {
             ended = connection => drop(ended),
             () = watched.idle() => {}
+            refusal = cut => watched.cut(refusal),
         }
     }));
     let answer = sender.send_request(Request::from_parts(head, body)).await;
     let mut answer = answer.map_err(|_| {
-        if traffic.was_idle() {
-            Reason::AnswerTimeout
-        } else {
-            Reason::BadAnswer
+        match traffic.was_cut() {
+            Some(cut) => cut.reason,
+            None if traffic.was_idle() => Reason::AnswerTimeout,
+            None => Reason::BadAnswer,
         }
     })?;
     // Nobody asked to switch: the field that does is not passed on.

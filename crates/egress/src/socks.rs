@@ -1,12 +1,14 @@
 //! SOCKS5, RFC 1928: CONNECT by name or address, without a password.
 
 use crate::dial::reach;
-use crate::host::Host;
 use crate::http::HEAD_PATIENCE;
-use crate::proxy::{Way, carry};
+use crate::proxy::Way;
 use crate::reason::Reason;
 use crate::record::Method;
 use crate::target::Target;
+use crate::tunnel::carry;
+use model::host::Host;
+use model::network::How;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -27,22 +29,24 @@ where
     let asked = tokio::time::timeout(HEAD_PATIENCE, ask(&mut client)).await;
     // No SOCKS, or none in time.
     let Ok(Ok(asked)) = asked else {
-        return recording.refused(Reason::BadTarget);
+        recording.denied(Reason::BadTarget.into());
+        return;
     };
     let reached = match asked {
-        Ok(target) => reach(way, &target, &mut recording).await,
-        Err(reason) => {
-            recording.refused(reason);
-            Err(reason)
-        }
+        Ok(target) => reach(way, How::Tunnel, &target, &mut recording)
+            .await
+            .map(|outside| (target, outside)),
+        Err(reason) => Err(recording.denied(reason.into())),
     };
-    let code = reached.as_ref().map_or_else(|reason| reply(*reason), |_| 0);
+    let code = reached
+        .as_ref()
+        .map_or_else(|refusal| reply(refusal.reason), |_| 0);
     // The address that was bound is of no use to anybody; zeros say so.
     let said = [VERSION, code, 0, 1, 0, 0, 0, 0, 0, 0];
     if client.write_all(&said).await.is_ok()
-        && let Ok(outside) = reached
+        && let Ok((target, outside)) = reached
     {
-        carry(client, outside).await;
+        carry(way, &target, (client, outside), &mut recording).await;
     }
 }
 
@@ -97,7 +101,12 @@ where
 /// RFC 1928 section 6.
 fn reply(reason: Reason) -> u8 {
     match reason {
-        Reason::NoEgress | Reason::Closed(_) | Reason::OwnAddress => 2,
+        Reason::Rules(_)
+        | Reason::Closed(_)
+        | Reason::OwnAddress
+        | Reason::TooFast
+        | Reason::TooMuch
+        | Reason::BadGreeting => 2,
         Reason::UnknownName | Reason::ResolveTimeout => 4,
         Reason::Unreachable => 5,
         Reason::ConnectTimeout => 6,

@@ -4,4 +4,5 @@ mod hostile_clients;
 mod hostile_outside;
 mod names;
 mod passes;
+mod rules;
 mod world;
