@@ -5,6 +5,7 @@
 //! <https://www.iana.org/assignments/iana-ipv6-special-registry>. Of IPv6 only the global unicast space
 //! 2000::/3 can be the outside; what IANA has not given out is reserved.
 
+use model::block::within;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What an address is for.
@@ -122,21 +123,6 @@ pub fn classify(address: IpAddr) -> Class {
             let found = blocks.find(|(block, bits, _)| fits(IpAddr::from(*block), *bits));
             found.map_or(Class::Reserved, |(_, _, class)| *class)
         }
-    }
-}
-
-/// Whether an address begins with the first `bits` of a block of its own family.
-pub fn within(address: IpAddr, block: IpAddr, bits: u32) -> bool {
-    match (address, block) {
-        (IpAddr::V4(address), IpAddr::V4(block)) => {
-            let differs = address.to_bits() ^ block.to_bits();
-            differs.leading_zeros() >= bits.min(32)
-        }
-        (IpAddr::V6(address), IpAddr::V6(block)) => {
-            let differs = address.to_bits() ^ block.to_bits();
-            differs.leading_zeros() >= bits.min(128)
-        }
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
     }
 }
 

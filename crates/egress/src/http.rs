@@ -3,7 +3,7 @@
 
 use crate::answer::{Body, refused};
 use crate::clean;
-use crate::decide::precheck;
+use crate::decide::Refusal;
 use crate::dial::reach;
 use crate::inspect;
 use crate::proxy::Way;
@@ -11,7 +11,8 @@ use crate::reason::Reason;
 use crate::record::{Method as How, Recording};
 use crate::target::{self, HTTP, Target};
 use crate::traffic::Counted;
-use hyper::body::Incoming;
+use crate::tunnel::carry;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{HOST, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
@@ -19,6 +20,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use model::network::How as Asked;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -39,6 +41,7 @@ struct Tunnel {
     client: OnUpgrade,
     end: End,
     recording: Recording,
+    target: Target,
 }
 
 /// Where a tunnel leads.
@@ -46,7 +49,7 @@ enum End {
     /// Outside.
     Outside(Counted<TcpStream>),
     /// To a host whose requests are judged one by one, when they come.
-    Inspected(Target),
+    Inspected,
 }
 
 /// How HTTP is spoken with a client.
@@ -78,18 +81,21 @@ where
     // However it ended, it is over.
     drop(connection.await);
     let tunnel = agreed.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(tunnel) = tunnel
-        && let Ok(client) = tunnel.client.await
+    if let Some(mut tunnel) = tunnel
+        && let Ok(client) = (&mut tunnel.client).await
     {
+        let Tunnel {
+            end,
+            target,
+            mut recording,
+            ..
+        } = tunnel;
         let client = TokioIo::new(client);
-        match tunnel.end {
+        match end {
             End::Outside(outside) => {
-                crate::proxy::carry(client, outside).await;
-                drop(tunnel.recording);
+                carry(way, &target, (client, outside), &mut recording).await;
             }
-            End::Inspected(target) => {
-                inspect::serve(way, target, client, tunnel.recording).await;
-            }
+            End::Inspected => inspect::serve(way, target, client, recording).await,
         }
     }
 }
@@ -107,46 +113,44 @@ async fn answer(
     let target = match target::of(&head) {
         Ok(target) => target,
         Err(reason) => {
-            recording.refused(reason);
-            return refused(reason, "the request's target is not served");
+            let refusal = recording.denied(reason.into());
+            return refused(&refusal, "the request's target is not served");
         }
     };
     if is_connect {
-        let end = end(way, &target, &mut recording).await;
-        let end = end.map(|end| Tunnel {
+        let end = match end(way, &target, &mut recording).await {
+            Ok(end) => end,
+            Err(refusal) => return refused(&refusal, &target.authority(HTTP)),
+        };
+        let tunnel = Tunnel {
             client,
             end,
             recording,
-        });
-        return match end {
-            Ok(tunnel) => {
-                *agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
-                Response::new(Body::Own(None))
-            }
-            Err(reason) => refused(reason, &target.authority(HTTP)),
+            target,
         };
+        *agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
+        return Response::new(Body::Own(None));
     }
     match passed(way, &target, (head, body), &mut recording).await {
         Ok(answer) => answer.map(|body| Body::Passed {
             body,
             _recording: Box::new(recording),
         }),
-        Err(reason) => {
-            recording.refused(reason);
-            refused(reason, &target.authority(HTTP))
+        Err(refusal) => {
+            let refusal = recording.denied(refusal);
+            refused(&refusal, &target.authority(HTTP))
         }
     }
 }
 
 /// Where a tunnel is to lead, or why to nowhere.
-async fn end(way: &Way, target: &Target, recording: &mut Recording) -> Result<End, Reason> {
-    if !way.looks_into(target) {
-        return reach(way, target, recording).await.map(End::Outside);
+async fn end(way: &Way, target: &Target, recording: &mut Recording) -> Result<End, Refusal> {
+    if way.looks_into(target) {
+        inspect::begin(way, target, recording)?;
+        return Ok(End::Inspected);
     }
-    recording.asks(target);
-    let open = precheck(way.mode(), &target.host);
-    open.inspect_err(|reason| recording.refused(*reason))?;
-    Ok(End::Inspected(target.clone()))
+    let outside = reach(way, Asked::Tunnel, target, recording).await?;
+    Ok(End::Outside(outside))
 }
 
 /// Passes on a request in absolute form.
@@ -155,20 +159,30 @@ async fn passed(
     target: &Target,
     (head, body): (Parts, Incoming),
     recording: &mut Recording,
-) -> Result<Response<Incoming>, Reason> {
+) -> Result<Response<Incoming>, Refusal> {
     recording.asks(target);
     let rules = way.inspector().filter(|one| one.is_about(target));
-    let headers = rules
-        .map(|one| one.judge(target, false, &head))
-        .transpose()?;
+    let headers = rules.map(|one| one.judge(target, false, &head));
+    let headers = headers.transpose()?.unwrap_or_default();
+    let outside = reach(way, asked(&head, &body), target, recording).await?;
     let mut head = outgoing(head, &target.authority(HTTP))?;
-    inspect::set(&mut head, &headers.unwrap_or_default());
-    let outside = reach(way, target, recording).await?;
-    pass((head, body), outside, recording).await
+    inspect::set(&mut head, &headers);
+    let answer = pass(way, target, (head, body), outside, recording).await;
+    Ok(answer?)
+}
+
+/// What is asked, for the rules.
+pub(crate) fn asked<'h>(head: &'h Parts, body: &Incoming) -> Asked<'h> {
+    Asked::Request {
+        method: head.method.as_str(),
+        has_body: !body.is_end_stream(),
+    }
 }
 
 /// Sends a request out and waits for the head of its answer.
 pub(crate) async fn pass<S>(
+    way: &Way,
+    target: &Target,
     (head, body): (Parts, Incoming),
     outside: S,
     recording: &mut Recording,
@@ -176,6 +190,8 @@ pub(crate) async fn pass<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let has_body = !body.is_end_stream();
+    let cut = way.cut_request(target, recording.address(), head.method.clone(), has_body);
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_buf_size(HEAD_MAX)
         .max_headers(FIELDS_MAX)
@@ -188,15 +204,14 @@ where
         tokio::select! {
             ended = connection => drop(ended),
             () = watched.idle() => {}
+            refusal = cut => watched.cut(refusal),
         }
     }));
     let answer = sender.send_request(Request::from_parts(head, body)).await;
-    let mut answer = answer.map_err(|_| {
-        if traffic.was_idle() {
-            Reason::AnswerTimeout
-        } else {
-            Reason::BadAnswer
-        }
+    let mut answer = answer.map_err(|_| match traffic.was_cut() {
+        Some(cut) => cut.reason,
+        None if traffic.was_idle() => Reason::AnswerTimeout,
+        None => Reason::BadAnswer,
     })?;
     // Nobody asked to switch: the field that does is not passed on.
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {

@@ -11,8 +11,8 @@ mod authority;
 pub mod rule;
 
 use crate::answer::{Body, refused};
+use crate::decide::{Ask, Refusal, precheck};
 use crate::dial::reach;
-use crate::host::Host;
 use crate::http::{self, HEAD_PATIENCE};
 use crate::proxy::Way;
 use crate::reason::Reason;
@@ -26,6 +26,8 @@ use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use model::host::Host;
+use model::network::{Denial, How as AskedHow};
 use rule::{Asked, HostRules, SetHeader};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -177,6 +179,22 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
+/// Whether a tunnel to a host that is looked into may begin. Its requests are judged one by one; a host that may
+/// not even be read is refused here.
+pub(crate) fn begin(way: &Way, target: &Target, recording: &mut Recording) -> Result<(), Refusal> {
+    recording.asks(target);
+    let how = AskedHow::Request {
+        method: "GET",
+        has_body: false,
+    };
+    let ask = Ask {
+        how,
+        host: &target.host,
+        port: target.port,
+    };
+    precheck(&way.rules(), ask).map_err(|refusal| recording.denied(refusal))
+}
+
 /// Serves a tunnel to a host that is looked into, to its end. What fails before the first request is recorded
 /// as of the tunnel.
 pub(crate) async fn serve<S>(way: &Way, target: Target, mut client: S, mut tunnel: Recording)
@@ -201,7 +219,7 @@ where
             tunnel.discard();
             requests(way, target, client, true).await;
         }
-        Err(reason) => tunnel.refused(reason),
+        Err(refusal) => drop(tunnel.denied(refusal)),
     }
 }
 
@@ -210,7 +228,7 @@ async fn accept<S>(
     way: &Way,
     target: &Target,
     client: S,
-) -> Result<tokio_rustls::server::TlsStream<S>, Reason>
+) -> Result<tokio_rustls::server::TlsStream<S>, Refusal>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -224,12 +242,12 @@ where
         (Some(Ok(named)), host) if named == *host => {}
         // RFC 6066 section 3: an address is not named.
         (None, Host::Address(_)) => {}
-        _ => return Err(Reason::SniMismatch),
+        _ => return Err(Reason::Rules(Denial::SniMismatch).into()),
     }
     let config = inspector.config(&target.host, way.now_s())?;
     let stream = tokio::time::timeout(HANDSHAKE_PATIENCE, hello.into_stream(config)).await;
     let stream = stream.map_err(|_| Reason::ClientTls)?;
-    stream.map_err(|_| Reason::ClientTls)
+    Ok(stream.map_err(|_| Reason::ClientTls)?)
 }
 
 /// Serves the requests on a tunnel.
@@ -261,9 +279,9 @@ async fn answer(
             body,
             _recording: Box::new(recording),
         }),
-        Err(reason) => {
-            recording.refused(reason);
-            refused(reason, &target.authority(usual))
+        Err(refusal) => {
+            let refusal = recording.denied(refusal);
+            refused(&refusal, &target.authority(usual))
         }
     }
 }
@@ -273,21 +291,22 @@ async fn passed(
     (target, usual): (&Target, u16),
     (head, body): (Parts, Incoming),
     recording: &mut Recording,
-) -> Result<Response<Incoming>, Reason> {
+) -> Result<Response<Incoming>, Refusal> {
     recording.asks(target);
     let is_tls = usual == HTTPS;
     let inspector = way.inspector().ok_or(Reason::Internal)?;
     target::check_origin(&head, target, usual)?;
     let headers = inspector.judge(target, is_tls, &head)?;
+    let outside = reach(way, http::asked(&head, &body), target, recording).await?;
     let mut head = http::outgoing(head, &target.authority(usual))?;
     set(&mut head, &headers);
-    let outside = reach(way, target, recording).await?;
-    if is_tls {
+    let answer = if is_tls {
         let outside = secure(inspector, &target.host, outside).await?;
-        http::pass((head, body), outside, recording).await
+        http::pass(way, target, (head, body), outside, recording).await
     } else {
-        http::pass((head, body), outside, recording).await
-    }
+        http::pass(way, target, (head, body), outside, recording).await
+    };
+    Ok(answer?)
 }
 
 /// Sets header fields, in place of those that the client wrote.

@@ -12,7 +12,6 @@
 pub mod address;
 pub mod decide;
 pub mod exception;
-pub mod host;
 pub mod inspect;
 pub mod own;
 pub mod proxy;
@@ -24,9 +23,12 @@ pub mod target;
 mod answer;
 mod clean;
 mod dial;
+mod greeting;
 mod http;
+mod pace;
 mod socks;
 mod traffic;
+mod tunnel;
 
 /// Where the programs of a sandbox find the proxy, on the loopback inside: the port that Squid has made
 /// the usual one.

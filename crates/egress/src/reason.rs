@@ -1,13 +1,20 @@
 //! Why something was not let out or did not come back: stable codes, each with its status and its hint.
 
 use crate::address::Class;
-use crate::host::BadHost;
+use model::host::BadHost;
+use model::network::Denial;
 
 /// Why a request ended here. The codes are what programs read in `x-proxy-error`, and what records hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// The sandbox has no way out.
-    NoEgress,
+    /// The rules of the sandbox say no.
+    Rules(Denial),
+    /// More requests in a minute than the rules allow.
+    TooFast,
+    /// More bytes than the rules allow.
+    TooMuch,
+    /// What begins like TLS cannot be read.
+    BadGreeting,
     /// The address is not of the outside.
     Closed(Class),
     /// The address is one of this machine's own.
@@ -18,8 +25,6 @@ pub enum Reason {
     BadHost(BadHost),
     /// The `Host` field names somebody else, there are two, or there is none.
     HostMismatch,
-    /// TLS names somebody else than the target, or nobody.
-    SniMismatch,
     /// The client did not speak TLS to its end, maybe because it does not trust the sandbox's authority.
     ClientTls,
     /// No rule of the host lets such a request out.
@@ -58,7 +63,10 @@ impl Reason {
     /// The code; never changes its meaning.
     pub fn code(self) -> &'static str {
         match self {
-            Reason::NoEgress => "no_egress",
+            Reason::Rules(denial) => denial.code(),
+            Reason::TooFast => "too_fast",
+            Reason::TooMuch => "byte_limit",
+            Reason::BadGreeting => "bad_greeting",
             Reason::Closed(class) => class_code(class),
             Reason::OwnAddress => "address_node",
             Reason::BadTarget => "bad_target",
@@ -66,7 +74,6 @@ impl Reason {
             Reason::BadHost(BadHost::NotAscii) => "host_not_ascii",
             Reason::BadHost(BadHost::OddAddress) => "odd_address",
             Reason::HostMismatch => "host_mismatch",
-            Reason::SniMismatch => "sni_mismatch",
             Reason::ClientTls => "client_tls",
             Reason::HttpRule => "http_rule",
             Reason::OddPath => "odd_path",
@@ -89,15 +96,18 @@ impl Reason {
     /// The status that answers it, RFC 9110 section 15.
     pub fn status(self) -> u16 {
         match self {
-            Reason::NoEgress
+            Reason::Rules(_)
             | Reason::Closed(_)
             | Reason::OwnAddress
+            | Reason::TooMuch
             | Reason::HttpRule
-            | Reason::ClearSecret => 403,
+            | Reason::ClearSecret
+            | Reason::BadGreeting => 403,
+            // RFC 6585 section 4.
+            Reason::TooFast => 429,
             Reason::BadTarget
             | Reason::BadHost(_)
             | Reason::HostMismatch
-            | Reason::SniMismatch
             | Reason::ClientTls
             | Reason::OddPath
             | Reason::BadCoding
@@ -114,13 +124,16 @@ impl Reason {
 
     /// Whether a rule said no, and not the network or the request.
     pub fn is_denial(self) -> bool {
-        self.status() == 403
+        matches!(self.status(), 403 | 429)
     }
 
     /// What to do about it.
     pub fn hint(self) -> &'static str {
         match self {
-            Reason::NoEgress => "make the sandbox with a way out: `allow_internet`",
+            Reason::Rules(denial) => denial.hint(),
+            Reason::TooFast => "wait a minute; the rules allow so many requests in one",
+            Reason::TooMuch => "the rules allow no more bytes; ask whoever made the sandbox",
+            Reason::BadGreeting => "a tunnel that begins like TLS must be TLS",
             Reason::Closed(_) | Reason::OwnAddress => {
                 "sandboxes reach public addresses only; whoever runs the server may open others with \
                  `cofferdam up --egress-allow ADDRESS[:PORT]`"
@@ -130,7 +143,6 @@ impl Reason {
             Reason::BadHost(BadHost::NotAscii) => "write the name in its `xn--` form",
             Reason::BadHost(BadHost::OddAddress) => "write an IPv4 address as four decimal numbers",
             Reason::HostMismatch => "send one Host field, the same as the target",
-            Reason::SniMismatch => "name the host of the tunnel in TLS",
             Reason::ClientTls => {
                 "trust the certificates in SSL_CERT_FILE; this host's requests are looked into"
             }

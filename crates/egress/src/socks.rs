@@ -1,14 +1,15 @@
 //! SOCKS5, RFC 1928: CONNECT by name or address, without a password.
 
-use crate::decide::precheck;
 use crate::dial::reach;
-use crate::host::Host;
 use crate::http::HEAD_PATIENCE;
 use crate::inspect;
-use crate::proxy::{Way, carry};
+use crate::proxy::Way;
 use crate::reason::Reason;
 use crate::record::{Method, Recording};
 use crate::target::Target;
+use crate::tunnel::carry;
+use model::host::Host;
+use model::network::How;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -29,7 +30,8 @@ where
     let asked = tokio::time::timeout(HEAD_PATIENCE, ask(&mut client)).await;
     // No SOCKS, or none in time.
     let Ok(Ok(asked)) = asked else {
-        return recording.refused(Reason::BadTarget);
+        recording.denied(Reason::BadTarget.into());
+        return;
     };
     if let Ok(target) = &asked
         && way.looks_into(target)
@@ -37,17 +39,18 @@ where
         return look_into(way, target.clone(), client, recording).await;
     }
     let reached = match asked {
-        Ok(target) => reach(way, &target, &mut recording).await,
-        Err(reason) => {
-            recording.refused(reason);
-            Err(reason)
-        }
+        Ok(target) => reach(way, How::Tunnel, &target, &mut recording)
+            .await
+            .map(|outside| (target, outside)),
+        Err(reason) => Err(recording.denied(reason.into())),
     };
-    let code = reached.as_ref().map_or_else(|reason| reply(*reason), |_| 0);
+    let code = reached
+        .as_ref()
+        .map_or_else(|refusal| reply(refusal.reason), |_| 0);
     if client.write_all(&said(code)).await.is_ok()
-        && let Ok(outside) = reached
+        && let Ok((target, outside)) = reached
     {
-        carry(client, outside).await;
+        carry(way, &target, (client, outside), &mut recording).await;
     }
 }
 
@@ -61,11 +64,11 @@ async fn look_into<S>(way: &Way, target: Target, mut client: S, mut recording: R
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    recording.asks(&target);
-    if let Err(reason) = precheck(way.mode(), &target.host) {
-        recording.refused(reason);
-        drop(client.write_all(&said(reply(reason))).await);
-    } else if client.write_all(&said(0)).await.is_ok() {
+    let begun = inspect::begin(way, &target, &mut recording);
+    let code = begun
+        .as_ref()
+        .map_or_else(|refusal| reply(refusal.reason), |()| 0);
+    if client.write_all(&said(code)).await.is_ok() && begun.is_ok() {
         inspect::serve(way, target, client, recording).await;
     }
 }
@@ -121,18 +124,20 @@ where
 /// RFC 1928 section 6.
 fn reply(reason: Reason) -> u8 {
     match reason {
-        Reason::NoEgress
+        Reason::Rules(_)
         | Reason::Closed(_)
         | Reason::OwnAddress
+        | Reason::TooFast
+        | Reason::TooMuch
         | Reason::HttpRule
-        | Reason::ClearSecret => 2,
+        | Reason::ClearSecret
+        | Reason::BadGreeting => 2,
         Reason::UnknownName | Reason::ResolveTimeout => 4,
         Reason::Unreachable => 5,
         Reason::ConnectTimeout => 6,
         Reason::BadCommand => 7,
         Reason::BadTarget | Reason::BadHost(_) => 8,
         Reason::HostMismatch
-        | Reason::SniMismatch
         | Reason::ClientTls
         | Reason::OutsideTls
         | Reason::OddPath

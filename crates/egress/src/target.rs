@@ -1,11 +1,11 @@
 //! Whom a request is for, read strictly: RFC 9112 section 3.2.
 
-use crate::host::Host;
 use crate::reason::Reason;
 use hyper::header::HOST;
 use hyper::http::request::Parts;
 use hyper::http::uri::Scheme;
 use hyper::{Method, Version};
+use model::host::Host;
 
 /// Whom a request is for.
 #[derive(Debug, Clone, PartialEq, Eq)]

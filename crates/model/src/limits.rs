@@ -184,3 +184,13 @@ pub const SNAPSHOT_NAME_BYTES_MAX: usize = 128;
 pub const FORK_MAX: u32 = 100;
 /// A fork that was cut off by a crash leaves its snapshot; by then nobody makes sandboxes from it any more.
 pub const FORK_MS: u64 = 10 * 60 * 1000;
+
+/// Entries of one list of network rules: what a person writes, with room; each is compared with every request.
+pub const NETWORK_ENTRIES_MAX: usize = 256;
+/// Connections to the outside of one sandbox at a time: a package manager has tens, a crawler hundreds. More
+/// wait inside.
+pub const NETWORK_CONNECTIONS_MAX: u64 = 1024;
+/// Records of connections in one report of a node: some hundred bytes each.
+pub const EGRESS_RECORDS_MAX: usize = 1000;
+/// Records of connections that are kept of one sandbox or job: hours of a busy agent.
+pub const RETAIN_EGRESS: u64 = 10_000;

@@ -2,7 +2,7 @@
 //!
 //! Its key stays on the node. Whoever steals it can speak for any host to the programs of this one sandbox.
 
-use crate::host::Host;
+use model::host::Host;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, SanType,

@@ -4,10 +4,10 @@
 //! A path is compared as it is written. What a server might read as another path than we do is refused where
 //! paths are compared: dots, encoded dots and slashes, backslashes, empty parts.
 
-use crate::host::Host;
 use crate::reason::Reason;
 use hyper::Method;
 use hyper::header::{HeaderName, HeaderValue};
+use model::host::Host;
 
 /// The ports of a host that its rules are about, where none is named.
 const USUAL_PORTS: [u16; 2] = [80, 443];

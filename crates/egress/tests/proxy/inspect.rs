@@ -1,13 +1,13 @@
 //! HTTPS that is looked into: between a client that trusts the sandbox's authority and servers that show
 //! certificates of an authority of their own.
 
-use crate::world::{PATIENCE, World, read_all, read_until, server};
-use egress::decide::Mode;
-use egress::host::Host;
+use crate::world::{PATIENCE, World, open, owner, read_all, read_until, server};
 use egress::inspect::rule::{HostPattern, HostRules, HttpRule, PathPattern, SetHeader};
 use egress::inspect::{Authority, Inspector, Roots};
 use egress::record::{EgressRecord, Method, Verdict};
 use hyper::header::{HeaderName, HeaderValue};
+use model::host::Host;
+use model::network::NetworkRules;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
@@ -33,8 +33,8 @@ fn now_s() -> u64 {
 }
 
 /// With a real clock: certificates have a life.
-fn world(exceptions: &[&str], mode: Mode) -> World {
-    World::at(|| now_s() * 1000, exceptions, mode, World::resolver())
+fn world(exceptions: &[&str], rules: NetworkRules) -> World {
+    World::at(|| now_s() * 1000, exceptions, rules, World::resolver())
 }
 
 /// An authority outside, and what servers show that it has signed.
@@ -127,7 +127,7 @@ fn rules(port: u16) -> Vec<HostRules> {
 
 impl Looked {
     fn new(outside: &Outside, port: u16) -> Looked {
-        Looked::with(world(&["127.0.0.1"], Mode::Unrestricted), outside, port)
+        Looked::with(world(&["127.0.0.1"], open()), outside, port)
     }
 
     fn with(mut world: World, outside: &Outside, port: u16) -> Looked {
@@ -137,7 +137,9 @@ impl Looked {
         let authority = Authority::from_text(&text).expect("an authority");
         let certificate = authority.certificate().to_owned();
         let inspector = Inspector::new(rules(port), authority, &outside.roots());
-        world.way = world.way.inspecting(inspector.expect("TLS"));
+        let rules = NetworkRules::clone(&world.way.rules());
+        let inspector = Some(inspector.expect("TLS"));
+        world.way = world.proxy.way_inspecting(owner(), rules, inspector);
         Looked {
             world,
             authority: certificate,
@@ -365,7 +367,7 @@ async fn without_tls_a_secret_stays_inside() {
 async fn a_tunnel_that_is_looked_into_opens_nothing_that_is_closed() {
     let outside = Outside::new();
     let (port, mut seen) = outside.server("api.test", OK).await;
-    let mut looked = Looked::with(world(&[], Mode::Unrestricted), &outside, port);
+    let mut looked = Looked::with(world(&[], open()), &outside, port);
     let tunnel = looked.tunnel().await;
     let answer = looked.ask(tunnel, "api.test", GET).await;
     assert!(
@@ -373,7 +375,7 @@ async fn a_tunnel_that_is_looked_into_opens_nothing_that_is_closed() {
         "{answer}"
     );
     assert_eq!(looked.world.next_code().await, "address_loopback");
-    let looked = Looked::with(world(&[], Mode::None), &outside, port);
+    let looked = Looked::with(world(&[], NetworkRules::all_or_nothing(false)), &outside, port);
     let head = format!("CONNECT api.test:{port} HTTP/1.1\r\nhost: api.test:{port}\r\n\r\n");
     let answer = looked.world.say(head).await;
     assert!(answer.contains("x-proxy-error: no_egress\r\n"), "{answer}");

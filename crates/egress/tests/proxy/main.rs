@@ -5,4 +5,5 @@ mod hostile_outside;
 mod inspect;
 mod names;
 mod passes;
+mod rules;
 mod world;
