@@ -156,12 +156,10 @@ async fn pass(
         }
     }));
     let answer = sender.send_request(Request::from_parts(head, body)).await;
-    let mut answer = answer.map_err(|_| {
-        match traffic.was_cut() {
-            Some(cut) => cut.reason,
-            None if traffic.was_idle() => Reason::AnswerTimeout,
-            None => Reason::BadAnswer,
-        }
+    let mut answer = answer.map_err(|_| match traffic.was_cut() {
+        Some(cut) => cut.reason,
+        None if traffic.was_idle() => Reason::AnswerTimeout,
+        None => Reason::BadAnswer,
     })?;
     // Nobody asked to switch: the field that does is not passed on.
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {

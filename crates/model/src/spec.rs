@@ -2,6 +2,7 @@
 
 use crate::id::NodeId;
 use crate::limits;
+use crate::network::NetworkRules;
 use crate::secret::{SecretUse, check_uses};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -50,6 +51,9 @@ pub struct JobSpec {
     /// Secrets that it uses.
     #[serde(default)]
     pub secrets: Vec<SecretUse>,
+    /// What it may reach; nothing in older rows.
+    #[serde(default)]
+    pub network: NetworkRules,
 }
 
 /// Limits that somebody named: each is enforced, or the job is refused.
@@ -368,6 +372,7 @@ mod tests {
             queue_timeout_ms: None,
             node: None,
             secrets: Vec::new(),
+            network: NetworkRules::default(),
         }
     }
 

@@ -1,11 +1,14 @@
 //! The life of one job on a node, from its lease to the moment when nothing of it is left.
 
+mod network;
+
 use crate::outcome::{self, Asked, Told};
 use crate::pump::{End, Lease as PumpLease, Pump, PumpError};
 use crate::record::{self, Prepared, Record};
 use crate::secret::{self, Secrets};
 use crate::spare::{self, PROVISION, Standing};
 use crate::spool::{Piece, Spool};
+use crate::way::WayOut;
 use crate::{Node, Running, convert, files};
 use api::attach::LinkOpen;
 use api::client::ClientError;
@@ -14,7 +17,7 @@ use api::log::StreamName;
 use api::node::{JobFinished, JobOutput, JobStarted, Lease, LeaseSpec, OutputSegment};
 use api::secret::SecretsAsk;
 use driver::driver::{Counted, Driver, DriverError, Handle, Mode, Plan, Spec};
-use driver::guest::message::{Exited, FromGuest, Start, ToGuest, VERSION};
+use driver::guest::message::{Exited, FromGuest, Start, ToGuest, VERSION, egress_env};
 use driver::guest::{GuestError, GuestReader, GuestWriter, Incoming, split};
 use driver::host::Root;
 use model::id::SandboxId;
@@ -51,6 +54,8 @@ pub(crate) struct Job {
     on_spare: bool,
     /// What it was given, if it uses any.
     secrets: Option<Secrets>,
+    /// Where it has one.
+    way: Option<WayOut>,
 }
 
 /// What is known when a job is over.
@@ -144,6 +149,7 @@ impl Job {
             attach: attached,
             on_spare: false,
             secrets: None,
+            way: None,
         })
     }
 
@@ -158,6 +164,7 @@ impl Job {
             Err(told) => self.finish(Report::of(told)).await,
             Ok(plan) => {
                 let report = self.carry_out(&plan, &lease, spare).await;
+                self.way = None;
                 self.node.at("node.ended");
                 self.finish(report).await;
                 self.destroy(&plan.handle).await;
@@ -184,6 +191,7 @@ impl Job {
                 }
             }
         };
+        self.way = None;
         self.finish(report).await;
         self.destroy(&record.handle).await;
         self.leave();
@@ -332,7 +340,7 @@ impl Job {
             attempt: self.lease.attempt,
             driver: plan.handle.driver.clone(),
             sandbox_id: Some(plan.handle.id.to_string()),
-            enforcement: convert::enforced(&plan.enforced),
+            enforcement: self.enforced(plan),
         };
         let client = &self.node.inner.client;
         let job = self.lease.job_id.as_str();
@@ -359,6 +367,7 @@ impl Job {
         if self.spec.attach && first.is_none() {
             return Ok(Report::of(Told::canceled()));
         }
+        self.open_way(&plan.handle).await?;
         writer.say(&ToGuest::Start(self.start())).await?;
         let spools = self.spools().map_err(PumpError::Spool)?;
         let mut pump = Pump::new(
@@ -402,6 +411,7 @@ impl Job {
             }
             writer.say(&ToGuest::Start(self.start())).await?;
         }
+        self.reopen_way(&record.handle);
         let life = self.life();
         self.node.inner.driver.extend(&record.handle, life).await?;
         // Whoever fed it is gone.
@@ -506,6 +516,9 @@ impl Job {
             ("SHELL".to_owned(), "/bin/sh".to_owned()),
             ("USER".to_owned(), "user".to_owned()),
         ];
+        if self.spec.network.is_some() {
+            env.extend(egress_env());
+        }
         env.retain(|(key, _)| !self.spec.env.contains_key(key));
         env.extend(
             self.spec

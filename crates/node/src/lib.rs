@@ -23,6 +23,7 @@ mod secret;
 mod snapshot;
 mod spare;
 mod spool;
+mod way;
 
 use api::attach::LinkOpen;
 use api::client::Client;
@@ -117,12 +118,8 @@ impl Node {
     /// A node that runs jobs with `driver` for the control plane behind `client`.
     pub fn new(config: Config, client: Client, driver: Arc<dyn Driver>, host: Host) -> Node {
         let allow = config.egress_allow.clone();
-        let (egress, records) = Proxy::new(
-            allow,
-            Resolver::system(),
-            sandbox::connections(),
-            job::now_ms,
-        );
+        let (egress, records) =
+            Proxy::new(allow, Resolver::system(), way::connections(), job::now_ms);
         let inner = Inner {
             config,
             client,

@@ -1,20 +1,20 @@
 //! How a sandbox that lives on comes to stand.
 
-use super::new_record;
-use super::record;
-use super::way::{self, WayOut};
+use super::record::{self, Record};
 use crate::job::{Broken, chain, insist};
 use crate::secret::{self, Secrets};
 use crate::spare::PROVISION;
+use crate::way::{self, WayOut};
 use crate::{Node, convert, snapshot};
 use api::job::Enforced;
 use api::node::SandboxWork;
 use api::secret::SecretsAsk;
 use driver::driver::{Handle, Mode, Plan, Spec};
-use driver::guest::message::{Serve, SmallFile};
+use driver::guest::message::{Serve, SmallFile, egress_env};
 use driver::host::Root;
 use model::id::SandboxId;
 use model::limits;
+use model::network::NetworkRules;
 use model::spec::CODE_INTERPRETER;
 use std::path::Path;
 use std::time::Duration;
@@ -30,25 +30,34 @@ pub(super) struct Made {
 /// Makes it, or says why not. What an earlier try left is taken away first: nobody was told of it.
 pub(super) async fn make(node: &Node, work: &SandboxWork) -> Result<Made, String> {
     let plan = plan(node, work)?;
+    let rules = convert::network(&work.spec.network)?;
     if let Some(earlier) = record::of(node, &work.sandbox_id) {
         super::take_away(node, &earlier.handle).await;
     }
-    let record = new_record(work, &plan);
+    let enforcement = enforced(&plan, &rules);
+    let record = Record::new(work, plan.handle.clone(), enforcement.clone());
     record::write(node, &record)
         .map_err(|error| format!("the node cannot write its records: {error}"))?;
     node.at("node.sandbox_recorded");
     let secrets = secrets(node, work).await?;
-    let standing = stand(node, &plan, work, secrets.as_ref());
+    let standing = stand(node, &plan, (work, rules), secrets.as_ref());
     let stood = tokio::time::timeout(PROVISION, standing).await;
     let stood = stood.map_err(|_| Broken::Silent).flatten();
     match stood {
         Ok(way) => Ok(Made {
-            enforcement: super::enforced(work, &plan),
+            enforcement,
             way,
             handle: plan.handle,
         }),
         Err(error) => Err(format!("the sandbox could not be made: {}", chain(&error))),
     }
+}
+
+/// What is in force around it, the way out included.
+fn enforced(plan: &Plan, rules: &NetworkRules) -> Vec<Enforced> {
+    let mut enforced = convert::enforced(&plan.enforced);
+    way::describe(&mut enforced, rules);
+    enforced
 }
 
 fn plan(node: &Node, work: &SandboxWork) -> Result<Plan, String> {
@@ -108,7 +117,7 @@ async fn secrets(node: &Node, work: &SandboxWork) -> Result<Option<Secrets>, Str
 async fn stand(
     node: &Node,
     plan: &Plan,
-    work: &SandboxWork,
+    (work, rules): (&SandboxWork, NetworkRules),
     secrets: Option<&Secrets>,
 ) -> Result<Option<WayOut>, Broken> {
     let driver = &node.inner.driver;
@@ -123,7 +132,7 @@ async fn stand(
         mode: secret::MODE,
         bytes: bytes.to_vec(),
     });
-    let proxied = work.spec.allow_internet.then(way::environment);
+    let proxied = rules.has_way_out().then(egress_env);
     // What somebody asked for by name comes last and counts.
     let env = proxied.into_iter().flatten().chain(work.spec.env.clone());
     let serve = Serve {
@@ -134,11 +143,11 @@ async fn stand(
         files: files.collect(),
     };
     driver::guest::serve(stream, serve).await?;
-    if !work.spec.allow_internet {
+    if !rules.has_way_out() {
         return Ok(None);
     }
     // Before anybody can start anything inside: no program takes the port, and none finds it closed.
-    way::open(node, &plan.handle).await.map(Some)
+    way::open(node, &plan.handle, None, rules).await.map(Some)
 }
 
 /// The contexts that a profile has started from the beginning.

@@ -1,0 +1,50 @@
+//! The way out of a job. Its rules are what it was asked with, and do not change.
+
+use super::{Broken, Job};
+use crate::{convert, way};
+use api::job::Enforced;
+use driver::driver::{Handle, Plan};
+use model::network::NetworkRules;
+
+impl Job {
+    /// Rules that cannot be read let nothing out.
+    fn rules(&self) -> NetworkRules {
+        let rules = self.spec.network.as_ref().map(convert::network);
+        match rules {
+            None => NetworkRules::default(),
+            Some(Ok(rules)) => rules,
+            Some(Err(why)) => {
+                let job = self.lease.job_id.as_str();
+                tracing::error!(job.id = job, why, "rules of a network cannot be read");
+                NetworkRules::default()
+            }
+        }
+    }
+
+    /// What is in force around it, the way out included.
+    pub(super) fn enforced(&self, plan: &Plan) -> Vec<Enforced> {
+        let mut enforced = convert::enforced(&plan.enforced);
+        way::describe(&mut enforced, &self.rules());
+        enforced
+    }
+
+    /// Opens the way out, if there is to be one, before the command is let go: no program takes the port, and none
+    /// finds it closed.
+    pub(super) async fn open_way(&mut self, handle: &Handle) -> Result<(), Broken> {
+        let rules = self.rules();
+        if rules.has_way_out() {
+            let job = self.lease.job_id.parse().ok();
+            self.way = Some(way::open(&self.node, handle, job, rules).await?);
+        }
+        Ok(())
+    }
+
+    /// The same for a job that an earlier process of this node began.
+    pub(super) fn reopen_way(&mut self, handle: &Handle) {
+        let rules = self.rules();
+        if rules.has_way_out() {
+            let job = self.lease.job_id.parse().ok();
+            self.way = Some(way::reopen(&self.node, handle, job, rules));
+        }
+    }
+}
