@@ -124,5 +124,6 @@ fn spec() -> JobSpec {
         queue_timeout_ms: None,
         node: None,
         secrets: Vec::new(),
+        network: model::network::NetworkRules::default(),
     }
 }

@@ -28,6 +28,7 @@ pub mod guest;
 pub mod health;
 pub mod job;
 pub mod log;
+pub mod network;
 pub mod node;
 pub mod routes;
 pub mod sandbox;

@@ -22,6 +22,8 @@ pub const SANDBOXES: &str = "/v1/sandboxes";
 pub const SANDBOX: &str = "/v1/sandboxes/{id}";
 /// `POST` gives a sandbox a new time to live.
 pub const SANDBOX_TIMEOUT: &str = "/v1/sandboxes/{id}/timeout";
+/// `PUT` puts other rules of the network in the place of those that there are.
+pub const SANDBOX_NETWORK: &str = "/v1/sandboxes/{id}/network";
 /// `POST` pauses a sandbox.
 pub const SANDBOX_PAUSE: &str = "/v1/sandboxes/{id}/pause";
 /// `POST` brings a paused sandbox back.
@@ -81,6 +83,8 @@ pub const NODE_JOB_RELEASE: &str = "/node/v1/jobs/{id}/release";
 pub const NODE_JOB_ARTIFACTS: &str = "/node/v1/jobs/{id}/artifacts";
 /// `POST`: a node says what has become of a sandbox.
 pub const NODE_SANDBOX_REPORT: &str = "/node/v1/sandboxes/{id}/report";
+/// `POST`: a node has put rules of a network in force.
+pub const NODE_SANDBOX_NETWORK: &str = "/node/v1/sandboxes/{id}/network";
 /// `POST`: a node asks for the secrets of a job.
 pub const NODE_JOB_SECRETS: &str = "/node/v1/jobs/{id}/secrets";
 /// `POST`: a node asks for the secrets of a sandbox.

@@ -154,6 +154,7 @@ pub(crate) async fn start_here(state: &State) -> Result<(Client, Here), Failure>
         spares: 0,
         spare_life: Duration::ZERO,
         egress_allow: Vec::new(),
+        egress_trust: Vec::new(),
         dir: dir.clone(),
         points: Points::none(),
     };

@@ -77,6 +77,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
         spares: up.spares,
         spare_life: up.spare_life,
         egress_allow,
+        egress_trust: up.egress_trust.clone(),
         dir,
         points,
     };

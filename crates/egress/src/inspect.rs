@@ -8,6 +8,7 @@
 //! What the host outside answers is its own.
 
 mod authority;
+pub mod roots;
 pub mod rule;
 
 use crate::answer::{Body, refused};
@@ -28,9 +29,10 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use model::host::Host;
 use model::network::{Denial, How as AskedHow};
+pub use roots::Roots;
 use rule::{Asked, HostRules, SetHeader};
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -55,19 +57,6 @@ const TLS: u8 = 22;
 
 /// HTTP/1.1 alone is spoken, inside and outside: RFC 7301, 6.
 const ALPN: &[u8] = b"http/1.1";
-
-/// Whom this machine trusts outside.
-#[derive(Debug, Clone)]
-pub struct Roots(Arc<RootCertStore>);
-
-impl Roots {
-    /// These authorities. What cannot be read is passed over, as every program does with a system's list.
-    pub fn new(certificates: impl IntoIterator<Item = CertificateDer<'static>>) -> Roots {
-        let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(certificates);
-        Roots(Arc::new(store))
-    }
-}
 
 /// What looks into the HTTPS of one sandbox.
 pub struct Inspector {

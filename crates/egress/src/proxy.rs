@@ -19,8 +19,8 @@ use model::network::{How, NetworkRules};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
@@ -64,7 +64,7 @@ struct WayInner {
     rules: watch::Sender<Arc<NetworkRules>>,
     open: Arc<Open>,
     names: Arc<Semaphore>,
-    inspector: Option<Inspector>,
+    inspector: OnceLock<Inspector>,
     pace: Pace,
     total: Arc<Total>,
 }
@@ -121,16 +121,6 @@ impl Proxy {
 
     /// The way out of a sandbox.
     pub fn way(&self, owner: Owner, rules: NetworkRules) -> Way {
-        self.way_inspecting(owner, rules, None)
-    }
-
-    /// The same; requests to some hosts are looked into.
-    pub fn way_inspecting(
-        &self,
-        owner: Owner,
-        rules: NetworkRules,
-        inspector: Option<Inspector>,
-    ) -> Way {
         let total = Arc::<Total>::default();
         total.allow(rules.caps.bytes);
         let inner = WayInner {
@@ -138,7 +128,7 @@ impl Proxy {
             rules: watch::Sender::new(Arc::new(rules)),
             open: Arc::default(),
             names: Arc::new(Semaphore::new(resolve::OF_SANDBOX_MAX)),
-            inspector,
+            inspector: OnceLock::new(),
             pace: Pace::default(),
             total,
         };
@@ -150,6 +140,11 @@ impl Proxy {
 }
 
 impl Way {
+    /// From now on requests to some hosts are looked into. It is set once, before anything is served.
+    pub fn look_into(&self, inspector: Inspector) {
+        drop(self.inner.inspector.set(inspector));
+    }
+
     /// Puts other rules in the place of those that there are. What they do not allow any more ends now; what is
     /// asked from now on is judged by them.
     pub fn set_rules(&self, rules: NetworkRules) {
@@ -282,7 +277,7 @@ impl Way {
     }
 
     pub(crate) fn inspector(&self) -> Option<&Inspector> {
-        self.inner.inspector.as_ref()
+        self.inner.inspector.get()
     }
 
     /// Whether what is asked of this host is judged request by request.

@@ -17,6 +17,17 @@ pub struct Block {
 pub struct BadBlock;
 
 impl Block {
+    /// Reads `ADDRESS/BITS` that may be written by any of its addresses, as others take it.
+    pub fn around(text: &str) -> Option<Block> {
+        let (address, bits) = text.split_once('/')?;
+        let (address, bits) = (address.parse::<IpAddr>().ok()?, digits(bits)?);
+        let is_plain = address.to_canonical() == address && bits <= whole(address);
+        is_plain.then(|| Block {
+            first: masked(address, bits),
+            bits,
+        })
+    }
+
     /// Whether it holds one address only.
     pub fn is_one(&self) -> bool {
         self.bits == whole(self.first)

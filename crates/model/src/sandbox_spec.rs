@@ -2,6 +2,7 @@
 
 use crate::id::{NodeId, SnapshotId};
 use crate::limits;
+use crate::network::NetworkRules;
 use crate::secret::{SecretUse, check_uses, is_any_header};
 use crate::spec::{
     AskedLimits, CODE_INTERPRETER, Findings, Invalid, check_env_names, check_limits, check_profile,
@@ -25,8 +26,9 @@ pub struct SandboxSpec {
     pub root: Option<String>,
     /// Limits that somebody named, for everything in it together.
     pub limits: AskedLimits,
-    /// It may reach the outside. A node that cannot allow it refuses.
-    pub allow_internet: bool,
+    /// What it may reach, as it was asked for at first. Older rows say only whether there is a network.
+    #[serde(default, alias = "allow_internet")]
+    pub network: NetworkRules,
     /// Commands and files may be asked for as its own root, who is nobody outside.
     #[serde(default)]
     pub allow_root: bool,
@@ -104,7 +106,7 @@ impl SandboxSpec {
         check_limits(&self.limits, &mut found);
         check_root(self.root.as_deref(), &mut found);
         check_uses(&self.secrets, &self.env, &mut found);
-        if is_any_header(&self.secrets) && !self.allow_internet {
+        if is_any_header(&self.secrets) && !self.network.has_way_out() {
             let message = "a secret is added to what goes out, and this sandbox has no way out";
             found.add("secrets", "secret_header", message);
         }
@@ -177,7 +179,7 @@ mod tests {
             env: BTreeMap::new(),
             root: None,
             limits: AskedLimits::default(),
-            allow_internet: false,
+            network: NetworkRules::default(),
             allow_root: false,
             on_expiry: OnExpiry::Kill,
             auto_resume: false,

@@ -2,6 +2,7 @@
 
 use crate::id::NodeId;
 use crate::limits;
+use crate::network::NetworkRules;
 use crate::secret::{SecretUse, check_uses, is_any_header};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -50,6 +51,9 @@ pub struct JobSpec {
     /// Secrets that it uses.
     #[serde(default)]
     pub secrets: Vec<SecretUse>,
+    /// What it may reach; nothing in older rows.
+    #[serde(default)]
+    pub network: NetworkRules,
 }
 
 /// Limits that somebody named: each is enforced, or the job is refused.
@@ -112,8 +116,8 @@ impl JobSpec {
         }
         check_root(self.root.as_deref(), &mut found);
         check_uses(&self.secrets, &self.env, &mut found);
-        if is_any_header(&self.secrets) {
-            let message = "a secret is added to what goes out, and a job has no way out";
+        if is_any_header(&self.secrets) && !self.network.has_way_out() {
+            let message = "a secret is added to what goes out, and this job has no way out";
             found.add("secrets", "secret_header", message);
         }
         found.range("timeout_ms", self.timeout_ms, 1, limits::TIMEOUT_MAX_MS);
@@ -372,6 +376,7 @@ mod tests {
             queue_timeout_ms: None,
             node: None,
             secrets: Vec::new(),
+            network: NetworkRules::default(),
         }
     }
 

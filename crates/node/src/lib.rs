@@ -12,6 +12,7 @@
 mod agent;
 mod convert;
 mod files;
+mod inspect;
 mod job;
 mod outcome;
 mod pump;
@@ -23,12 +24,14 @@ mod secret;
 mod snapshot;
 mod spare;
 mod spool;
+mod way;
 
 use api::attach::LinkOpen;
 use api::client::Client;
 use driver::driver::Driver;
 use driver::host::Host;
 pub use egress::exception::{BadException, Exception};
+pub use egress::inspect::roots;
 use egress::proxy::Proxy;
 use egress::record::EgressRecord;
 use egress::resolve::Resolver;
@@ -36,7 +39,7 @@ use model::points::Points;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -63,6 +66,8 @@ pub struct Config {
     pub spare_life: Duration,
     /// Addresses that are open to sandboxes with a way out, although they are not public.
     pub egress_allow: Vec<Exception>,
+    /// Files with certificates of authorities that are believed outside, beside those that this machine believes.
+    pub egress_trust: Vec<PathBuf>,
     /// Private to this node: the records of its jobs and their output.
     pub dir: PathBuf,
     /// Where a test may stop the process.
@@ -85,6 +90,7 @@ struct Inner {
     sandboxes: Mutex<sandbox::Kept>,
     spares: spare::Spares,
     egress: Proxy,
+    trusted: OnceLock<inspect::Trusted>,
     /// Of the above; whoever works takes them.
     egress_records: tokio::sync::Mutex<mpsc::Receiver<EgressRecord>>,
     removing: snapshot::Removing,
@@ -117,12 +123,8 @@ impl Node {
     /// A node that runs jobs with `driver` for the control plane behind `client`.
     pub fn new(config: Config, client: Client, driver: Arc<dyn Driver>, host: Host) -> Node {
         let allow = config.egress_allow.clone();
-        let (egress, records) = Proxy::new(
-            allow,
-            Resolver::system(),
-            sandbox::connections(),
-            job::now_ms,
-        );
+        let (egress, records) =
+            Proxy::new(allow, Resolver::system(), way::connections(), job::now_ms);
         let inner = Inner {
             config,
             client,
@@ -132,6 +134,7 @@ impl Node {
             sandboxes: Mutex::default(),
             spares: spare::Spares::default(),
             egress,
+            trusted: OnceLock::new(),
             egress_records: tokio::sync::Mutex::new(records),
             removing: snapshot::Removing::default(),
             freed: Notify::new(),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use api::artifact::ArtifactView;
 use api::exec::NodeExecs;
+use api::network::NetworkReport;
 use api::node::{
     ArtifactPutQuery, JobFinished, JobOutput, JobRelease, JobStarted, NodeHeartbeat,
     NodeHeartbeatAnswer, NodePoll, NodePollAnswer, NodeRegister, NodeRegistered, NodeUsage,
@@ -283,6 +284,26 @@ pub(crate) async fn snapshot_removed(
 ) -> Result<Answer<ReportAnswer>, Error> {
     app.service.snapshot_removed(&ctx, &id).await?;
     Ok(Answer(to_wire::reported(service::Report::default())))
+}
+
+/// Rules of a network are in force.
+#[utoipa::path(post, path = routes::NODE_SANDBOX_NETWORK, tag = "node",
+    operation_id = "node_sandbox_network",
+    params(("id" = String, Path, description = "The sandbox")), request_body = NetworkReport,
+    responses((status = 200, description = "It is known", body = ReportAnswer),
+              (status = 404, description = "No sandbox of this node", body = ErrorBody)))]
+pub(crate) async fn sandbox_network(
+    State(app): State<App>,
+    Node(ctx): Node,
+    SandboxOf(id): SandboxOf,
+    Json(report): Json<NetworkReport>,
+) -> Result<Answer<ReportAnswer>, Error> {
+    let enforcement = from_wire::enforcement(report.enforcement);
+    let reported = app
+        .service
+        .sandbox_network_report(&ctx, &id, report.epoch, enforcement)
+        .await?;
+    Ok(Answer(to_wire::reported(reported)))
 }
 
 /// What was run in a sandbox that lives on.

@@ -236,6 +236,10 @@ pub(crate) struct Up {
     /// machine itself, its network; may be repeated
     #[arg(long, value_name = "ADDRESS[/BITS][:PORT]")]
     pub(crate) egress_allow: Vec<String>,
+    /// A file with certificates of authorities, in PEM, that are believed when a secret is added to a request on its
+    /// way out, beside those that this machine believes; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) egress_trust: Vec<PathBuf>,
     /// End when there has been nothing to do for this long
     #[arg(long, hide = true, value_parser = units::duration)]
     pub(crate) idle_exit: Option<Duration>,

@@ -1,7 +1,7 @@
 //! HTTPS that is looked into: between a client that trusts the sandbox's authority and servers that show
 //! certificates of an authority of their own.
 
-use crate::world::{PATIENCE, World, open, owner, read_all, read_until, server};
+use crate::world::{PATIENCE, World, open, read_all, read_until, server};
 use egress::inspect::rule::{HostPattern, HostRules, HttpRule, PathPattern, SetHeader};
 use egress::inspect::{Authority, Inspector, Roots};
 use egress::record::{EgressRecord, Method, Verdict};
@@ -53,7 +53,7 @@ impl Outside {
 
     fn roots(&self) -> Roots {
         let own = self.params.self_signed(&self.key).expect("a certificate");
-        Roots::new([own.der().clone()])
+        Roots::of_pem(&own.pem())
     }
 
     fn config(&self, name: &str) -> Arc<ServerConfig> {
@@ -130,16 +130,14 @@ impl Looked {
         Looked::with(world(&["127.0.0.1"], open()), outside, port)
     }
 
-    fn with(mut world: World, outside: &Outside, port: u16) -> Looked {
+    fn with(world: World, outside: &Outside, port: u16) -> Looked {
         let authority = Authority::make(now_s()).expect("an authority");
         // What was kept is what goes on.
         let text = authority.to_text();
         let authority = Authority::from_text(&text).expect("an authority");
         let certificate = authority.certificate().to_owned();
         let inspector = Inspector::new(rules(port), authority, &outside.roots());
-        let rules = NetworkRules::clone(&world.way.rules());
-        let inspector = Some(inspector.expect("TLS"));
-        world.way = world.proxy.way_inspecting(owner(), rules, inspector);
+        world.way.look_into(inspector.expect("TLS"));
         Looked {
             world,
             authority: certificate,
@@ -375,7 +373,11 @@ async fn a_tunnel_that_is_looked_into_opens_nothing_that_is_closed() {
         "{answer}"
     );
     assert_eq!(looked.world.next_code().await, "address_loopback");
-    let looked = Looked::with(world(&[], NetworkRules::all_or_nothing(false)), &outside, port);
+    let looked = Looked::with(
+        world(&[], NetworkRules::all_or_nothing(false)),
+        &outside,
+        port,
+    );
     let head = format!("CONNECT api.test:{port} HTTP/1.1\r\nhost: api.test:{port}\r\n\r\n");
     let answer = looked.world.say(head).await;
     assert!(answer.contains("x-proxy-error: no_egress\r\n"), "{answer}");

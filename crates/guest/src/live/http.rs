@@ -36,7 +36,9 @@ pub(super) async fn answer(live: Rc<Live>, request: Request<Incoming>) -> Answer
         (&Method::GET, "/ports") => body::json(StatusCode::OK, &ports::answer()),
         (&Method::GET, "/cofferdam/execs") => facts::answer(&live, request.uri().query()).await,
         (&Method::CONNECT, _) => plain(tunnel::answer(&live, request).await),
-        (&Method::GET, guest::message::EGRESS_PATH) => plain(egress::answer(&live, request).await),
+        (&Method::GET, guest::message::EGRESS_PATH) => {
+            plain(egress::answer(&live.egress, request).await)
+        }
         (&Method::GET, "/files") => plain(get_file(&live, &request)),
         (&Method::POST, "/files") => plain(upload::answer(&live, request).await),
         (&Method::POST, "/files/compose") => {

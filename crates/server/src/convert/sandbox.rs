@@ -28,7 +28,7 @@ pub(crate) fn ask(asked: SandboxCreate) -> Result<SandboxAsk, Error> {
         env: asked.env,
         root: asked.root,
         limits: from_wire::asked_limits(asked.limits),
-        allow_internet: asked.allow_internet,
+        network: super::network::of_new(asked.allow_internet, asked.network)?,
         allow_root: asked.allow_root,
         on_expiry: match asked.on_expiry {
             OnExpiry::Kill => sandbox_spec::OnExpiry::Kill,
@@ -125,6 +125,9 @@ pub(crate) fn view(row: SandboxRow) -> SandboxView {
 
 fn without_token(row: SandboxRow) -> SandboxView {
     SandboxView {
+        network: super::network::view(row.rules()),
+        network_pending: row.is_network_pending(),
+        egress_denied: row.egress_denied,
         id: row.id.to_string(),
         state: state(&row.state),
         name: row.spec.name.clone(),
@@ -154,7 +157,7 @@ fn spec_view(spec: SandboxSpec) -> SandboxSpecView {
         env_names: spec.env.into_keys().collect(),
         root: spec.root,
         limits: to_wire::limits_asked(spec.limits),
-        allow_internet: spec.allow_internet,
+        allow_internet: spec.network.has_way_out(),
         allow_root: spec.allow_root,
         on_expiry: match spec.on_expiry {
             sandbox_spec::OnExpiry::Kill => OnExpiry::Kill,
@@ -214,8 +217,8 @@ fn work(work: service::SandboxWork) -> SandboxWork {
         },
         life_ms: work.life_ms,
         access_token: row.access_token.text().to_owned(),
-        spec: work_spec(row.spec),
         copy: copy(&row.state),
+        spec: work_spec(row),
     }
 }
 
@@ -229,13 +232,16 @@ fn copy(state: &SandboxState) -> Option<CopyWork> {
     })
 }
 
-fn work_spec(spec: SandboxSpec) -> SandboxWorkSpec {
+fn work_spec(row: SandboxRow) -> SandboxWorkSpec {
+    let network = super::network::view(row.rules());
+    let spec = row.spec;
     SandboxWorkSpec {
         profile: spec.profile,
         env: spec.env,
         root: spec.root,
         limits: to_wire::limits_asked(spec.limits),
-        allow_internet: spec.allow_internet,
+        network,
+        network_epoch: row.network_epoch,
         allow_root: spec.allow_root,
         secrets: super::secret::uses_view(spec.secrets),
         layers: spec.layers.iter().map(ToString::to_string).collect(),

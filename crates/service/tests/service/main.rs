@@ -187,6 +187,7 @@ fn spec() -> JobSpec {
         queue_timeout_ms: None,
         node: None,
         secrets: Vec::new(),
+        network: model::network::NetworkRules::default(),
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) fn ask() -> SandboxAsk {
             env: BTreeMap::new(),
             root: None,
             limits: AskedLimits::default(),
-            allow_internet: false,
+            network: model::network::NetworkRules::default(),
             allow_root: false,
             on_expiry: OnExpiry::Kill,
             auto_resume: false,

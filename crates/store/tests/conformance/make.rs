@@ -56,6 +56,7 @@ pub(crate) fn spec() -> JobSpec {
         queue_timeout_ms: None,
         node: None,
         secrets: Vec::new(),
+        network: model::network::NetworkRules::default(),
     }
 }
 

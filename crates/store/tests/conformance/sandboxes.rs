@@ -29,7 +29,7 @@ pub(crate) fn spec() -> SandboxSpec {
         env: BTreeMap::from([("A".to_owned(), "b\nc".to_owned())]),
         root: None,
         limits: AskedLimits::default(),
-        allow_internet: true,
+        network: model::network::NetworkRules::all_or_nothing(true),
         allow_root: true,
         on_expiry: OnExpiry::Pause,
         auto_resume: true,

@@ -1,4 +1,4 @@
-//! The way out of a sandbox that lives on: the node brings lines to its guest, one at a time, and serves what
+//! The way out of a sandbox, of one that lives on or of a job: the node brings lines to its guest, one at a time, and serves what
 //! clients inside say on them with the node's proxy.
 //!
 //! The node always connects, the guest never: so it works the same with every driver. Nothing of it is written
@@ -11,9 +11,12 @@ use api::job::Enforced;
 use driver::driver::Handle;
 use driver::guest::EgressLine;
 use driver::guest::message::EGRESS_PORT;
-use egress::decide::Mode;
+use egress::inspect::Inspector;
 use egress::proxy::Way;
-use egress::record::{EgressRecord, Verdict};
+use egress::record::{EgressRecord, Owner, Verdict};
+use model::id::JobId;
+use model::network::NetworkRules;
+use std::pin::Pin;
 use std::time::Duration;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -28,31 +31,84 @@ const PAUSE_MOST: Duration = Duration::from_secs(2);
 
 /// A way out that is open, with everything on it until this is dropped.
 #[derive(Debug)]
-pub(super) struct WayOut {
+pub(crate) struct WayOut {
+    way: Way,
     _stop: DropGuard,
 }
 
+impl WayOut {
+    /// Other rules: what they do not allow any more is cut.
+    pub(crate) fn set_rules(&self, rules: NetworkRules) {
+        self.way.set_rules(rules);
+    }
+}
+
 /// Opens the way out. When this returns, clients inside can use it.
-pub(super) async fn open(node: &Node, handle: &Handle) -> Result<WayOut, Broken> {
+pub(crate) async fn open(
+    node: &Node,
+    handle: &Handle,
+    job: Option<JobId>,
+    (rules, inspector): (NetworkRules, Option<Inspector>),
+) -> Result<WayOut, Broken> {
     let first = line(node, handle).await?;
-    Ok(begin(node, handle, Some(first)))
+    let first = First {
+        line: Some(first),
+        inspector: inspector.map(|inspector| Box::pin(async { inspector }) as Coming),
+    };
+    Ok(begin(node, handle, (job, rules), first))
 }
 
-/// Goes on with the way out of a sandbox that an earlier process of this node made.
-pub(super) fn reopen(node: &Node, handle: &Handle) -> WayOut {
-    begin(node, handle, None)
+/// What looks into HTTPS, once it is there.
+pub(crate) type Coming = Pin<Box<dyn Future<Output = Inspector> + Send>>;
+
+/// With what a way out begins.
+struct First {
+    line: Option<EgressLine>,
+    /// Nothing is served before it is there.
+    inspector: Option<Coming>,
 }
 
-fn begin(node: &Node, handle: &Handle, first: Option<EgressLine>) -> WayOut {
-    let way = node.inner.egress.way(handle.id.clone(), Mode::Unrestricted);
+/// Opens a way out that clients inside need not find at once: of a sandbox that an earlier process of this node
+/// made, or of one that had none until now. It is tried until the guest takes it.
+pub(crate) fn reopen(
+    node: &Node,
+    handle: &Handle,
+    job: Option<JobId>,
+    (rules, inspector): (NetworkRules, Option<Coming>),
+) -> WayOut {
+    let first = First {
+        line: None,
+        inspector,
+    };
+    begin(node, handle, (job, rules), first)
+}
+
+fn begin(
+    node: &Node,
+    handle: &Handle,
+    (job, rules): (Option<JobId>, NetworkRules),
+    first: First,
+) -> WayOut {
+    let owner = Owner {
+        sandbox: handle.id.clone(),
+        job,
+    };
+    let way = node.inner.egress.way(owner, rules);
+    let held = way.clone();
     let stop = CancellationToken::new();
     let (node, handle, ended) = (node.clone(), handle.clone(), stop.clone());
     let tasks = node.inner.tasks.clone();
     tasks.spawn(async move {
-        let bringing = bring(&node, &handle, &way, first, &ended);
+        let bringing = async {
+            if let Some(coming) = first.inspector {
+                way.look_into(coming.await);
+            }
+            bring(&node, &handle, &way, first.line, &ended).await;
+        };
         ended.run_until_cancelled(bringing).await;
     });
     WayOut {
+        way: held,
         _stop: stop.drop_guard(),
     }
 }
@@ -102,36 +158,33 @@ async fn line(node: &Node, handle: &Handle) -> Result<EgressLine, Broken> {
     line.unwrap_or(Err(Broken::Silent))
 }
 
-/// What the programs inside find in their environment. Those that are made to look there use the proxy; what
-/// is inside stays inside. Lower and upper case, because each is the only one for somebody.
-pub(super) fn environment() -> impl Iterator<Item = (String, String)> {
-    const NONE: &str = "localhost,127.0.0.1,::1";
-    let proxy = format!("http://127.0.0.1:{EGRESS_PORT}");
-    let through = [
-        "http_proxy",
-        "https_proxy",
-        "all_proxy",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "ALL_PROXY",
-    ];
-    let own = [
-        ("no_proxy", NONE),
-        ("NO_PROXY", NONE),
-        // Node.js looks at the variables above only if it is told to.
-        ("NODE_USE_ENV_PROXY", "1"),
-    ];
-    let through = through.map(|name| (name.to_owned(), proxy.clone()));
-    let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    through.into_iter().chain(own)
+/// Says in the clauses of a sandbox what its network is now.
+pub(crate) fn describe(enforcement: &mut [Enforced], rules: &NetworkRules) {
+    const PROXY: &str = ", egress proxy";
+    for clause in enforcement.iter_mut().filter(|one| one.clause == "network") {
+        let bare = clause.how.trim_end_matches(PROXY).to_owned();
+        clause.how = if rules.has_way_out() {
+            bare + PROXY
+        } else {
+            bare
+        };
+        clause.value = Some(in_words(rules));
+        clause.asked = rules.has_way_out();
+    }
 }
 
-/// Says in the sandbox's clauses what the network is now.
-pub(super) fn describe(enforcement: &mut [Enforced]) {
-    for clause in enforcement.iter_mut().filter(|one| one.clause == "network") {
-        clause.how.push_str(", egress proxy");
-        clause.value = Some("unrestricted".to_owned());
-        clause.asked = true;
+fn in_words(rules: &NetworkRules) -> String {
+    let counted = |count: usize, what: &str| (count > 0).then(|| format!("{count} {what}"));
+    let parts = [
+        counted(rules.allow.len(), "allowed"),
+        counted(rules.presets.len(), "presets"),
+        counted(rules.deny.len(), "denied"),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    if parts.is_empty() {
+        rules.mode.to_string()
+    } else {
+        format!("{}: {}", rules.mode, parts.join(", "))
     }
 }
 
@@ -163,7 +216,7 @@ fn log_one(record: &EgressRecord) {
         Verdict::Failed(reason) => ("failed", reason.code()),
     };
     tracing::debug!(
-        sandbox.id = %record.sandbox,
+        sandbox.id = %record.owner.sandbox,
         method = record.method.as_str(),
         host = record.host.as_ref().map(tracing::field::display),
         port = record.port,
@@ -180,16 +233,47 @@ fn log_one(record: &EgressRecord) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::network::{NetworkAsked, NetworkMode};
 
     #[test]
-    fn programs_are_told_of_the_proxy_and_to_leave_the_loopback_alone() {
-        let all: Vec<_> = environment().collect();
-        let value = |name: &str| {
-            let found = all.iter().find(|(key, _)| key == name);
-            found.map(|(_, value)| value.as_str())
+    fn the_clause_says_what_holds_however_often_it_changes() {
+        let mut clauses = vec![Enforced {
+            clause: "network".to_owned(),
+            how: "network namespace".to_owned(),
+            value: Some("none".to_owned()),
+            asked: false,
+            state: api::job::EnforcedState::Held,
+        }];
+        let asked = NetworkAsked {
+            mode: Some(NetworkMode::Allowlist),
+            allow: vec!["a.example".to_owned()],
+            deny: vec!["b.a.example".to_owned()],
+            ..NetworkAsked::default()
         };
-        assert_eq!(value("https_proxy"), Some("http://127.0.0.1:3128"));
-        assert_eq!(value("HTTP_PROXY"), value("https_proxy"));
-        assert_eq!(value("no_proxy"), Some("localhost,127.0.0.1,::1"));
+        let list = NetworkRules::read(&asked).unwrap();
+        for (rules, how, value) in [
+            (
+                &list,
+                "network namespace, egress proxy",
+                "allowlist: 1 allowed, 1 denied",
+            ),
+            (
+                &NetworkRules::all_or_nothing(true),
+                "network namespace, egress proxy",
+                "unrestricted",
+            ),
+            (&NetworkRules::default(), "network namespace", "none"),
+            (
+                &list,
+                "network namespace, egress proxy",
+                "allowlist: 1 allowed, 1 denied",
+            ),
+        ] {
+            describe(&mut clauses, rules);
+            assert_eq!(
+                (clauses[0].how.as_str(), clauses[0].value.as_deref()),
+                (how, Some(value))
+            );
+        }
     }
 }
