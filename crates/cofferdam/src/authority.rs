@@ -7,7 +7,7 @@
 //! steals its key from somebody who trusts it gets no other name.
 
 use crate::cli::failure::Failure;
-use crate::private::{failed, private_dir, write_private};
+use crate::private::{private_dir, write_private};
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DnType, ExtendedKeyUsagePurpose,
     GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SanType,
