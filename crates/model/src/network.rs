@@ -6,10 +6,12 @@
 mod decide;
 mod entry;
 mod preset;
+mod trial;
 
 pub use decide::{Denial, How, Rule, Verdict};
 pub use entry::{BadEntry, Entry};
 pub use preset::Preset;
+pub use trial::{BadUrl, Trial};
 
 use crate::limits;
 use crate::spec::{Findings, Invalid};

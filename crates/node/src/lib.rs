@@ -11,6 +11,7 @@
 
 mod agent;
 mod convert;
+mod egress;
 mod files;
 mod job;
 mod outcome;
@@ -25,18 +26,18 @@ mod spare;
 mod spool;
 mod way;
 
+pub use ::egress::exception::{BadException, Exception};
+use ::egress::proxy::Proxy;
+use ::egress::record::EgressRecord;
+use ::egress::resolve::Resolver;
 use api::attach::LinkOpen;
 use api::client::Client;
 use driver::driver::Driver;
 use driver::host::Host;
-pub use egress::exception::{BadException, Exception};
-use egress::proxy::Proxy;
-use egress::record::EgressRecord;
-use egress::resolve::Resolver;
 use model::points::Points;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
@@ -88,6 +89,8 @@ struct Inner {
     egress: Proxy,
     /// Of the above; whoever works takes them.
     egress_records: tokio::sync::Mutex<mpsc::Receiver<EgressRecord>>,
+    /// How many of them there were, which names them.
+    egress_count: AtomicU64,
     removing: snapshot::Removing,
     /// A slot became free, or there is none any more.
     freed: Notify,
@@ -130,6 +133,7 @@ impl Node {
             spares: spare::Spares::default(),
             egress,
             egress_records: tokio::sync::Mutex::new(records),
+            egress_count: AtomicU64::new(0),
             removing: snapshot::Removing::default(),
             freed: Notify::new(),
             tasks: TaskTracker::new(),
@@ -153,6 +157,7 @@ impl Node {
             .store(true, std::sync::atomic::Ordering::Release);
         spare::clear(self).await;
         self.settle().await;
+        egress::last(self).await;
     }
 
     /// Waits for jobs that are at their end. One that does not come to it stays for the next node, and
