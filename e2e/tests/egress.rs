@@ -127,6 +127,156 @@ fn a_sandbox_reaches_what_the_operator_opened_also_after_the_server_was_killed()
     assert_eq!(python(&place, &out, &plain(&there)), Some(3));
 }
 
+/// What a sandbox or a job has asked of the outside, once it is so many records.
+fn log(place: &Place, id: &str, count: usize) -> Vec<Value> {
+    let mut records = Vec::new();
+    let all = until(|| {
+        let out = place.run(&["egress", "log", id, "--json"]);
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        records = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect();
+        records.len() >= count
+    });
+    assert!(all, "{records:?}");
+    records
+}
+
+#[test]
+fn a_job_reaches_what_it_was_allowed_and_its_denials_are_on_record() {
+    if let Some(why) = no_sandbox() {
+        println!("skipped: {why}");
+        return;
+    }
+    if !std::path::Path::new("/usr/bin/curl").exists() {
+        println!("skipped: there is no curl to ask with");
+        return;
+    }
+    let place = Place::new();
+    let port = server();
+    let allow = format!("127.0.0.1:{port}");
+    for spares in ["0", "2"] {
+        let _up = place.up(&["--egress-allow", &allow, "--spares", spares], &[]);
+        let url = format!("http://127.0.0.1:{port}/");
+        let ask = format!(
+            "unset no_proxy NO_PROXY; curl -s {url}; curl -s -o /dev/null -w ' %{{http_code}}' http://a.example/"
+        );
+        let out = place.run(&["run", "--json", "--allow", &allow, "--", "sh", "-c", &ask]);
+        let job: Value = serde_json::from_slice(&out.stdout).expect("a job");
+        assert_eq!(job["stdout"]["text"], "ok 403", "{job}");
+        let id = job["id"]
+            .as_str()
+            .or(job["job"]["id"].as_str())
+            .expect("an id")
+            .to_owned();
+        let records = log(&place, &id, 2);
+        assert_eq!(records[0]["decision"], "allowed");
+        assert_eq!(
+            records[0]["rule"],
+            format!("allow {allow}, operator {allow}")
+        );
+        assert_eq!(records[0]["job_id"], json!(id));
+        assert_eq!(records[1]["host"], "a.example");
+        assert_eq!(
+            (&records[1]["decision"], &records[1]["code"]),
+            (&json!("denied"), &json!("host_not_allowed"))
+        );
+        let shown = place.json(&["job", "get", &id, "--json"]);
+        assert_eq!(shown["egress_denied"], 1, "{shown}");
+        assert_eq!(shown["spec"]["network"]["mode"], "allowlist");
+        // Without being asked for there is none: nobody listens, and no variable says so.
+        let none = format!("echo \"<$http_proxy>\"; curl -s -m 5 -x http://127.0.0.1:3128 {url}");
+        let out = place.run(&["run", "--", "sh", "-c", &none]);
+        assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), "<>");
+        assert_eq!(out.status.code(), Some(7));
+    }
+}
+
+#[test]
+fn rules_of_a_sandbox_change_while_it_lives_and_what_they_do_not_allow_is_cut() {
+    if let Some(why) = no_sandbox() {
+        println!("skipped: {why}");
+        return;
+    }
+    if !std::path::Path::new("/usr/bin/curl").exists() {
+        println!("skipped: there is no curl to ask with");
+        return;
+    }
+    let place = Place::new();
+    let port = server();
+    let up = ["--egress-allow", "127.0.0.1", "--spares", "0"];
+    let first = place.up(&up, &[]);
+    let made = place.json(&["sandbox", "create", "--json"]);
+    let id = made["id"].as_str().expect("an id").to_owned();
+    assert_eq!(made["network"]["mode"], "none");
+    // As the environment says, and past what is for the loopback.
+    let ask = |proxy: &str| {
+        let line = format!(
+            "unset no_proxy NO_PROXY; curl -s -m 10 -w '%{{http_code}}' -o /dev/null {proxy} http://127.0.0.1:{port}/"
+        );
+        let out = place.run(&["sandbox", "exec", &id, "--", "sh", "-c", &line]);
+        String::from_utf8_lossy(&out.stdout).trim().to_owned()
+    };
+    // Outside is not what is inside: the port is closed there.
+    assert_eq!(ask(""), "000");
+    let net = |args: &[&str]| {
+        let all = [&["sandbox", "net", &id, "--json"][..], args].concat();
+        let view = place.json(&all);
+        assert_eq!(view["network_pending"], false, "{view}");
+        let clauses = view["enforcement"].as_array().cloned().unwrap_or_default();
+        let network = clauses.into_iter().find(|one| one["clause"] == "network");
+        network.map(|one| one["value"].clone())
+    };
+    assert_eq!(net(&["--net", "unrestricted"]), Some(json!("unrestricted")));
+    assert!(
+        until(|| ask("") == "200"),
+        "a program that begins now finds the way"
+    );
+    assert_eq!(
+        net(&["--deny", "127.0.0.0/8"]),
+        Some(json!("unrestricted: 1 denied"))
+    );
+    assert_eq!(ask(""), "403");
+    let tested = place.run(&["egress", "test", "http://127.0.0.1/", "--as", &id]);
+    assert_eq!(tested.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&tested.stdout).into_owned();
+    assert!(said.contains("deny 127.0.0.0/8"), "{said}");
+    first.kill();
+    let _second = place.up(&up, &[]);
+    assert!(until(|| ask("") == "403"), "the rules outlive the server");
+    assert_eq!(
+        net(&["--allow", "127.0.0.1", "--allow", "b.example"]),
+        Some(json!("allowlist: 2 allowed"))
+    );
+    assert_eq!(ask(""), "200");
+    // A stream that is under way ends when it is not allowed any more.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let silent = listener.local_addr().expect("an address").port();
+    let line = format!(
+        "curl -s -N -p -x http://127.0.0.1:3128 --noproxy '' telnet://127.0.0.1:{silent} </dev/zero >/dev/null; echo ended"
+    );
+    let mut hanging = place.command(&["sandbox", "exec", &id, "--", "sh", "-c", &line]);
+    let hanging = hanging
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("a command");
+    let (mut stream, _) = listener.accept().expect("a connection");
+    assert_eq!(net(&["--net", "none"]), Some(json!("none")));
+    let mut rest = Vec::new();
+    drop(stream.read_to_end(&mut rest));
+    let out = hanging.wait_with_output().expect("an end");
+    assert!(String::from_utf8_lossy(&out.stdout).contains("ended"));
+    assert_eq!(ask(""), "403", "it says that there is none now");
+    let denied = log(&place, &id, 5);
+    assert!(
+        denied
+            .iter()
+            .any(|one| one["code"] == "no_egress" && one["port"] == silent),
+        "{denied:?}"
+    );
+}
+
 #[test]
 fn an_exception_that_cannot_be_read_is_refused_at_the_start() {
     let place = Place::new();
