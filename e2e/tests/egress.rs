@@ -145,12 +145,7 @@ fn log(place: &Place, id: &str, count: usize) -> Vec<Value> {
 
 #[test]
 fn a_job_reaches_what_it_was_allowed_and_its_denials_are_on_record() {
-    if let Some(why) = no_sandbox() {
-        println!("skipped: {why}");
-        return;
-    }
-    if !std::path::Path::new("/usr/bin/curl").exists() {
-        println!("skipped: there is no curl to ask with");
+    if !can_ask() {
         return;
     }
     let place = Place::new();
@@ -193,88 +188,128 @@ fn a_job_reaches_what_it_was_allowed_and_its_denials_are_on_record() {
     }
 }
 
-#[test]
-fn rules_of_a_sandbox_change_while_it_lives_and_what_they_do_not_allow_is_cut() {
-    if let Some(why) = no_sandbox() {
-        println!("skipped: {why}");
-        return;
+/// A sandbox, and where somebody answers outside.
+struct Living {
+    place: Place,
+    id: String,
+    port: u16,
+}
+
+impl Living {
+    /// One without a network.
+    fn new(place: Place) -> Living {
+        let made = place.json(&["sandbox", "create", "--json"]);
+        assert_eq!(made["network"]["mode"], "none");
+        let id = made["id"].as_str().expect("an id").to_owned();
+        let port = server();
+        Living { place, id, port }
     }
-    if !std::path::Path::new("/usr/bin/curl").exists() {
-        println!("skipped: there is no curl to ask with");
-        return;
+
+    fn shell(&self, line: &str) -> std::process::Command {
+        let args = ["sandbox", "exec", &self.id, "--", "sh", "-c", line];
+        self.place.command(&args)
     }
-    let place = Place::new();
-    let port = server();
-    let up = ["--egress-allow", "127.0.0.1", "--spares", "0"];
-    let first = place.up(&up, &[]);
-    let made = place.json(&["sandbox", "create", "--json"]);
-    let id = made["id"].as_str().expect("an id").to_owned();
-    assert_eq!(made["network"]["mode"], "none");
-    // As the environment says, and past what is for the loopback.
-    let ask = |proxy: &str| {
+
+    /// The status of a request outside, by what the environment says.
+    fn ask(&self) -> String {
+        let port = self.port;
         let line = format!(
-            "unset no_proxy NO_PROXY; curl -s -m 10 -w '%{{http_code}}' -o /dev/null {proxy} http://127.0.0.1:{port}/"
+            "unset no_proxy NO_PROXY; curl -s -m 10 -w '%{{http_code}}' -o /dev/null http://127.0.0.1:{port}/"
         );
-        let out = place.run(&["sandbox", "exec", &id, "--", "sh", "-c", &line]);
+        let out = self.shell(&line).output().expect("a command");
         String::from_utf8_lossy(&out.stdout).trim().to_owned()
-    };
-    // Outside is not what is inside: the port is closed there.
-    assert_eq!(ask(""), "000");
-    let net = |args: &[&str]| {
-        let all = [&["sandbox", "net", &id, "--json"][..], args].concat();
-        let view = place.json(&all);
+    }
+
+    /// Says the rules anew, and gives what the clause says then.
+    fn net(&self, args: &[&str]) -> Value {
+        let all = [&["sandbox", "net", &self.id, "--json"][..], args].concat();
+        let view = self.place.json(&all);
         assert_eq!(view["network_pending"], false, "{view}");
         let clauses = view["enforcement"].as_array().cloned().unwrap_or_default();
         let network = clauses.into_iter().find(|one| one["clause"] == "network");
-        network.map(|one| one["value"].clone())
-    };
-    assert_eq!(net(&["--net", "unrestricted"]), Some(json!("unrestricted")));
-    assert!(
-        until(|| ask("") == "200"),
-        "a program that begins now finds the way"
-    );
+        network.map(|one| one["value"].clone()).unwrap_or_default()
+    }
+}
+
+/// Whether what these tests need is here.
+fn can_ask() -> bool {
+    if let Some(why) = no_sandbox() {
+        println!("skipped: {why}");
+        return false;
+    }
+    let has = std::path::Path::new("/usr/bin/curl").exists();
+    if !has {
+        println!("skipped: there is no curl to ask with");
+    }
+    has
+}
+
+#[test]
+fn rules_of_a_sandbox_change_while_it_lives_and_outlive_the_server() {
+    if !can_ask() {
+        return;
+    }
+    let place = Place::new();
+    let up = ["--egress-allow", "127.0.0.1", "--spares", "0"];
+    let first = place.up(&up, &[]);
+    let living = Living::new(place);
+    // Outside is not what is inside: the port is closed there.
+    assert_eq!(living.ask(), "000");
+    assert_eq!(living.net(&["--net", "unrestricted"]), "unrestricted");
+    let finds = || living.ask() == "200";
+    assert!(until(finds), "a program that begins now finds the way");
     assert_eq!(
-        net(&["--deny", "127.0.0.0/8"]),
-        Some(json!("unrestricted: 1 denied"))
+        living.net(&["--deny", "127.0.0.0/8"]),
+        "unrestricted: 1 denied"
     );
-    assert_eq!(ask(""), "403");
-    let tested = place.run(&["egress", "test", "http://127.0.0.1/", "--as", &id]);
+    assert_eq!(living.ask(), "403");
+    let args = ["egress", "test", "https://127.0.0.1/", "--as", &living.id];
+    let tested = living.place.run(&args);
     assert_eq!(tested.status.code(), Some(1));
     let said = String::from_utf8_lossy(&tested.stdout).into_owned();
     assert!(said.contains("deny 127.0.0.0/8"), "{said}");
     first.kill();
-    let _second = place.up(&up, &[]);
-    assert!(until(|| ask("") == "403"), "the rules outlive the server");
-    assert_eq!(
-        net(&["--allow", "127.0.0.1", "--allow", "b.example"]),
-        Some(json!("allowlist: 2 allowed"))
+    let _second = living.place.up(&up, &[]);
+    assert!(
+        until(|| living.ask() == "403"),
+        "the rules outlive the server"
     );
-    assert_eq!(ask(""), "200");
-    // A stream that is under way ends when it is not allowed any more.
+    let some = ["--allow", "127.0.0.1", "--allow", "b.example"];
+    assert_eq!(living.net(&some), "allowlist: 2 allowed");
+    assert_eq!(living.ask(), "200");
+}
+
+#[test]
+fn a_stream_that_is_not_allowed_any_more_is_cut_and_recorded() {
+    if !can_ask() {
+        return;
+    }
+    let place = Place::new();
+    let _up = place.up(&["--egress-allow", "127.0.0.1", "--spares", "0"], &[]);
+    let living = Living::new(place);
+    assert_eq!(living.net(&["--net", "unrestricted"]), "unrestricted");
+    assert!(until(|| living.ask() == "200"));
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let silent = listener.local_addr().expect("an address").port();
     let line = format!(
-        "curl -s -N -p -x http://127.0.0.1:3128 --noproxy '' telnet://127.0.0.1:{silent} </dev/zero >/dev/null; echo ended"
+        "unset no_proxy NO_PROXY; curl -s -N http://127.0.0.1:{silent}/ >/dev/null; echo ended"
     );
-    let mut hanging = place.command(&["sandbox", "exec", &id, "--", "sh", "-c", &line]);
-    let hanging = hanging
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .expect("a command");
+    let mut hanging = living.shell(&line);
+    hanging.stdout(std::process::Stdio::piped());
+    let hanging = hanging.spawn().expect("a command");
     let (mut stream, _) = listener.accept().expect("a connection");
-    assert_eq!(net(&["--net", "none"]), Some(json!("none")));
+    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nsome";
+    stream.write_all(answer).expect("a connection");
+    assert_eq!(living.net(&["--net", "none"]), "none");
     let mut rest = Vec::new();
     drop(stream.read_to_end(&mut rest));
     let out = hanging.wait_with_output().expect("an end");
     assert!(String::from_utf8_lossy(&out.stdout).contains("ended"));
-    assert_eq!(ask(""), "403", "it says that there is none now");
-    let denied = log(&place, &id, 5);
-    assert!(
-        denied
-            .iter()
-            .any(|one| one["code"] == "no_egress" && one["port"] == silent),
-        "{denied:?}"
-    );
+    assert_eq!(living.ask(), "403", "it says that there is none now");
+    let records = log(&living.place, &living.id, 3);
+    let cut = |one: &&Value| one["code"] == "no_egress" && one["port"] == silent;
+    let cut = records.iter().find(cut).expect("a record");
+    assert!(cut["bytes_in"].as_u64() > Some(40), "{cut}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 /// How long records are gathered before they are told, so that a busy node costs a few transactions in a second.
-const GATHER: Duration = Duration::from_millis(200);
+const GATHER: Duration = Duration::from_millis(100);
 /// Between two tries, at first and at most.
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
 const PAUSE_MOST: Duration = Duration::from_secs(10);
@@ -123,6 +123,8 @@ type Telling = Pin<Box<dyn Future<Output = Result<usize, ClientError>> + Send>>;
 pub(crate) async fn tell(node: &Node) {
     let mut records = node.inner.egress_records.lock().await;
     let mut spool = Spool::read(&node.inner.config.dir);
+    let before = i64::try_from(spool.waiting.len()).unwrap_or(i64::MAX);
+    node.inner.egress_told.send_modify(|told| *told -= before);
     let mut pause = PAUSE_FIRST;
     let mut telling: Option<Telling> = None;
     let mut batch = Vec::new();
@@ -139,7 +141,7 @@ pub(crate) async fn tell(node: &Node) {
         tokio::select! {
             said = said => {
                 telling = None;
-                if done(&mut spool, said) {
+                if done(node, &mut spool, said) {
                     pause = PAUSE_FIRST;
                 } else {
                     telling = Some(say_later(node, &spool, pause));
@@ -154,6 +156,22 @@ pub(crate) async fn tell(node: &Node) {
             }
         }
     }
+}
+
+/// Waits until all is told, at most so long.
+pub(crate) async fn told(node: &Node) {
+    use std::sync::atomic::Ordering;
+    let counts = node.inner.egress.counts();
+    let made = || {
+        let all = [&counts.allowed, &counts.denied, &counts.failed];
+        let made: u64 = all.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+        let lost = counts.unrecorded.load(Ordering::Relaxed);
+        i64::try_from(made.saturating_sub(lost)).unwrap_or(i64::MAX)
+    };
+    let mut told = node.inner.egress_told.subscribe();
+    let all = told.wait_for(|told| *told >= made());
+    // What is not told then is in the file.
+    drop(tokio::time::timeout(LAST, all).await);
 }
 
 /// Writes down and tells what is left when a process ends in peace.
@@ -171,7 +189,7 @@ pub(crate) async fn last(node: &Node) {
     let telling = async {
         while !spool.waiting.is_empty() {
             let said = say_later(node, &spool, Duration::ZERO).await;
-            if !done(&mut spool, said) {
+            if !done(node, &mut spool, said) {
                 return;
             }
         }
@@ -189,6 +207,8 @@ fn write(node: &Node, spool: &mut Spool, batch: &mut Vec<record::EgressRecord>) 
     if let Err(error) = spool.append(records.collect()) {
         tracing::warn!(%error, "failed to write down what was asked of the outside");
     }
+    let lost = i64::try_from(spool.dropped - dropped).unwrap_or(i64::MAX);
+    node.inner.egress_told.send_modify(|told| *told += lost);
     if spool.dropped > dropped && dropped == 0 {
         tracing::warn!("too many records of the outside wait to be told; some are dropped");
     }
@@ -206,7 +226,7 @@ fn say_later(node: &Node, spool: &Spool, after: Duration) -> Telling {
 }
 
 /// Whether it is worth going on at once. What is refused for good is forgotten: it would be refused again.
-fn done(spool: &mut Spool, said: Result<usize, ClientError>) -> bool {
+fn done(node: &Node, spool: &mut Spool, said: Result<usize, ClientError>) -> bool {
     let told = match said {
         Err(error) if error.body().retryable => return false,
         Err(error) => {
@@ -215,6 +235,8 @@ fn done(spool: &mut Spool, said: Result<usize, ClientError>) -> bool {
         }
         Ok(told) => told,
     };
+    let count = i64::try_from(told).unwrap_or(i64::MAX);
+    node.inner.egress_told.send_modify(|told| *told += count);
     if let Err(error) = spool.forget(told) {
         // It is told again, and stored once.
         tracing::warn!(%error, "failed to forget what was told");

@@ -40,7 +40,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -91,6 +91,8 @@ struct Inner {
     egress_records: tokio::sync::Mutex<mpsc::Receiver<EgressRecord>>,
     /// How many of them there were, which names them.
     egress_count: AtomicU64,
+    /// How many of them the control plane has, less those that the process before has left.
+    egress_told: watch::Sender<i64>,
     removing: snapshot::Removing,
     /// A slot became free, or there is none any more.
     freed: Notify,
@@ -134,6 +136,7 @@ impl Node {
             egress,
             egress_records: tokio::sync::Mutex::new(records),
             egress_count: AtomicU64::new(0),
+            egress_told: watch::Sender::new(0),
             removing: snapshot::Removing::default(),
             freed: Notify::new(),
             tasks: TaskTracker::new(),
@@ -182,6 +185,12 @@ impl Node {
     /// Waits until the control plane knows this node, and what it can hold.
     pub async fn registered(&self) {
         self.inner.registered.cancelled().await;
+    }
+
+    /// Waits until the control plane has every record of what was asked of the outside, for some seconds at most.
+    /// Returns at once where nothing was asked.
+    pub async fn egress_told(&self) {
+        egress::told(self).await;
     }
 
     /// Waits until every job that it has is reported and taken away; takes no new ones.

@@ -30,7 +30,11 @@ pub(crate) async fn egress(client: &Client, args: EgressArgs) -> Result<ExitCode
             };
             log(client, &id, query, json).await
         }
-        EgressCommand::Test { url, sandbox, json } => test(client, url, &sandbox, json).await,
+        EgressCommand::Test {
+            target,
+            sandbox,
+            json,
+        } => test(client, target, &sandbox, json).await,
     }
 }
 

@@ -27,9 +27,8 @@ fn clauses(value: &str) -> Vec<Enforced> {
 
 impl World {
     async fn set(&self, row: &SandboxRow, rules: NetworkRules) -> SandboxRow {
-        let set = self
-            .service
-            .sandbox_set_network(&user(), &row.id, rules, NOW);
+        let me = user();
+        let set = self.service.sandbox_set_network(&me, &row.id, rules, NOW);
         set.await.unwrap()
     }
 
@@ -145,23 +144,20 @@ async fn what_is_made_anew_may_reach_what_the_old_one_may_reach_now() {
 async fn rules_of_what_is_over_or_of_others_cannot_be_changed() {
     let world = World::new();
     let row = world.ready(ask()).await;
-    world
-        .service
-        .sandbox_destroy(&user(), &row.id)
-        .await
-        .unwrap();
+    let (me, other) = (user(), node(2));
+    world.service.sandbox_destroy(&me, &row.id).await.unwrap();
     let set = world
         .service
-        .sandbox_set_network(&user(), &row.id, only("a.example"), NOW);
+        .sandbox_set_network(&me, &row.id, only("a.example"), NOW);
     assert_eq!(set.await.unwrap_err().code(), "sandbox_gone");
     world.says(&row, SandboxSaid::Destroyed).await;
     let report = world
         .service
-        .sandbox_network_report(&node(2), &row.id, 1, Vec::new());
+        .sandbox_network_report(&other, &row.id, 1, Vec::new());
     assert_eq!(report.await.unwrap_err().code(), "not_found");
     let report = world
         .service
-        .sandbox_network_report(&user(), &row.id, 1, Vec::new());
+        .sandbox_network_report(&me, &row.id, 1, Vec::new());
     assert_eq!(report.await.unwrap_err().code(), "forbidden");
 }
 

@@ -37,7 +37,9 @@ pub(crate) enum EgressCommand {
     /// would be denied
     Test {
         /// http://HOST/..., https://HOST/... or HOST:PORT
-        url: String,
+        // Not `url`, which is the name of an option of all commands.
+        #[arg(value_name = "URL")]
+        target: String,
         /// The id of the sandbox by whose rules
         #[arg(long = "as", value_name = "ID")]
         sandbox: String,
