@@ -20,6 +20,7 @@ pub mod artifact;
 pub mod attach;
 pub mod blob;
 pub mod client;
+pub mod egress;
 pub mod encoding;
 pub mod error;
 pub mod event;

@@ -1,8 +1,8 @@
 //! The decision: from what was asked, the rules and the addresses that a name has, to what is dialled.
 
-use crate::address::{Class, canonical, classify};
 use crate::exception::Exception;
 use crate::reason::Reason;
+use model::address::{Class, canonical, classify};
 use model::host::Host;
 use model::network::{How, NetworkRules, Verdict};
 use std::net::{IpAddr, SocketAddr};

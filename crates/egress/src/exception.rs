@@ -1,6 +1,6 @@
 //! What an operator opens although it is closed in every mode: `ADDRESS[/BITS][:PORT]`.
 
-use crate::address::{Class, classify};
+use model::address::{Class, classify};
 use model::block::{Block, digits};
 use std::fmt;
 use std::net::IpAddr;

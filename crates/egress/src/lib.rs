@@ -9,7 +9,6 @@
 //! has not been asked about, never resolve a name a second time between the two, never let a denial
 //! end anything but the request that it is about, and never know what a sandbox is made of.
 
-pub mod address;
 pub mod decide;
 pub mod exception;
 pub mod inspect;

@@ -1,6 +1,6 @@
 //! Why something was not let out or did not come back: stable codes, each with its status and its hint.
 
-use crate::address::Class;
+use model::address::Class;
 use model::host::BadHost;
 use model::network::Denial;
 
@@ -67,7 +67,7 @@ impl Reason {
             Reason::TooFast => "too_fast",
             Reason::TooMuch => "byte_limit",
             Reason::BadGreeting => "bad_greeting",
-            Reason::Closed(class) => class_code(class),
+            Reason::Closed(class) => class.code(),
             Reason::OwnAddress => "address_node",
             Reason::BadTarget => "bad_target",
             Reason::BadHost(BadHost::Malformed) => "bad_host",
@@ -167,22 +167,5 @@ impl Reason {
             Reason::BadAnswer => "the other side answered with something that is not HTTP/1.1",
             Reason::Internal => "the server's log says more",
         }
-    }
-}
-
-fn class_code(class: Class) -> &'static str {
-    match class {
-        Class::Global => "address",
-        Class::Loopback => "address_loopback",
-        Class::Private => "address_private",
-        Class::LinkLocal => "address_link_local",
-        Class::Metadata => "address_metadata",
-        Class::Shared => "address_shared",
-        Class::Multicast => "address_multicast",
-        Class::Broadcast => "address_broadcast",
-        Class::Unspecified => "address_unspecified",
-        Class::Documentation => "address_documentation",
-        Class::Translated => "address_translated",
-        Class::Reserved => "address_reserved",
     }
 }

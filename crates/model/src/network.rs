@@ -6,10 +6,12 @@
 mod decide;
 mod entry;
 mod preset;
+mod trial;
 
 pub use decide::{Denial, How, Rule, Verdict};
 pub use entry::{BadEntry, Entry};
 pub use preset::Preset;
+pub use trial::{BadUrl, Trial};
 
 use crate::limits;
 use crate::spec::{Findings, Invalid};
@@ -262,7 +264,7 @@ fn entries(field: &str, texts: &[String], found: &mut Findings) -> Vec<Entry> {
                 let message = format!(
                     "failed to {why}; an entry is HOST, *.DOMAIN, ADDRESS[/BITS] or *, and perhaps :PORT"
                 );
-                found.add(format!("{field}[{index}]"), "network_entry", message);
+                found.add(format!("{field}[{index}]"), "network_rules", message);
             }
         }
     }
@@ -279,7 +281,7 @@ fn presets(names: &[String], found: &mut Findings) -> Vec<Preset> {
                 let known = Preset::ALL.map(Preset::as_str).join(", ");
                 let message = format!("there is no such preset; there are {known}");
                 let field = format!("network.presets[{index}]");
-                found.add(field, "network_entry", message);
+                found.add(field, "network_rules", message);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The node's own loops: registering, renewing, polling, and handing clients to jobs.
 
-use crate::{Node, job, recover, sandbox, snapshot, spare, way};
+use crate::{Node, egress, job, recover, sandbox, snapshot, spare};
 use api::attach::{LinkOpen, LinkTarget};
 use api::node::{JobRef, NodeHeartbeat, NodePoll, NodeRegister};
 use model::limits;
@@ -29,7 +29,7 @@ pub(crate) async fn run(node: &Node, links: mpsc::Receiver<LinkOpen>, stop: Canc
             poll_for_jobs(node),
             poll_for_sandboxes(node),
             sandbox::watch(node),
-            way::log(node),
+            egress::tell(node),
             hand_over(node, links)
         );
     };

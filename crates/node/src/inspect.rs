@@ -5,8 +5,8 @@
 //! after the node has died. What is looked into with which values is not: it is asked for again.
 
 use crate::Node;
-use egress::inspect::rule::HostRules;
-use egress::inspect::{Authority, Inspector, Roots, roots};
+use ::egress::inspect::rule::HostRules;
+use ::egress::inspect::{Authority, Inspector, Roots, roots};
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;

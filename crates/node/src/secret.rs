@@ -4,10 +4,10 @@
 use crate::files::{FileError, put_bytes};
 use crate::outcome::Told;
 use crate::scrub::Known;
+use ::egress::inspect::rule::{HostPattern, HostRules, SetHeader};
 use api::client::ClientError;
 use api::secret::{SecretHow, SecretsGiven, value_bytes};
 use driver::guest::{GuestReader, GuestWriter};
-use egress::inspect::rule::{HostPattern, HostRules, SetHeader};
 use http::HeaderValue;
 use model::host::Host;
 use model::limits;

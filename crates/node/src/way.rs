@@ -7,20 +7,20 @@
 
 use crate::Node;
 use crate::job::{Broken, chain};
+use ::egress::inspect::Inspector;
+use ::egress::proxy::Way;
+use ::egress::record::Owner;
 use api::job::Enforced;
 use driver::driver::Handle;
 use driver::guest::EgressLine;
 use driver::guest::message::EGRESS_PORT;
-use egress::inspect::Inspector;
-use egress::proxy::Way;
-use egress::record::{EgressRecord, Owner, Verdict};
 use model::id::JobId;
 use model::network::NetworkRules;
 use std::pin::Pin;
 use std::time::Duration;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-const _: () = assert!(EGRESS_PORT == egress::PORT);
+const _: () = assert!(EGRESS_PORT == ::egress::PORT);
 
 /// A guest answers at once; one that does not is asked again.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -199,35 +199,6 @@ pub(crate) fn connections() -> usize {
     let _ = setrlimit(Resource::Nofile, limit);
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(files / 4).unwrap_or(usize::MAX)
-}
-
-/// Tells the log what was let out and what was not, as it happens.
-pub(crate) async fn log(node: &Node) {
-    let mut records = node.inner.egress_records.lock().await;
-    while let Some(record) = records.recv().await {
-        log_one(&record);
-    }
-}
-
-fn log_one(record: &EgressRecord) {
-    let (verdict, reason) = match record.verdict {
-        Verdict::Allowed => ("allowed", ""),
-        Verdict::Denied(reason) => ("denied", reason.code()),
-        Verdict::Failed(reason) => ("failed", reason.code()),
-    };
-    tracing::debug!(
-        sandbox.id = %record.owner.sandbox,
-        method = record.method.as_str(),
-        host = record.host.as_ref().map(tracing::field::display),
-        port = record.port,
-        address = record.address.map(tracing::field::display),
-        verdict,
-        reason,
-        bytes_out = record.bytes_out,
-        bytes_in = record.bytes_in,
-        duration_ms = record.duration_ms,
-        "egress"
-    );
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 
 pub(crate) mod artifact;
 pub(crate) mod blob;
-pub(crate) mod guest;
+pub(crate) mod egress;
+mod guest;
 pub(crate) mod health;
 pub(crate) mod job;
 pub(crate) mod log;
@@ -77,6 +78,9 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(snapshot::list))
         .routes(paths!(snapshot::get, snapshot::delete))
         .routes(paths!(sandbox::jobs))
+        .routes(paths!(egress::of_sandbox))
+        .routes(paths!(egress::of_job))
+        .routes(paths!(egress::test))
         .routes(paths!(node_api::register))
         .routes(paths!(node_api::heartbeat))
         .routes(paths!(node_api::poll))
@@ -90,6 +94,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(node_api::job_secrets))
         .routes(paths!(node_api::sandbox_secrets))
         .routes(paths!(node_api::usage))
+        .routes(paths!(node_api::egress_report))
         .routes(paths!(node_api::snapshot_removed))
         .routes(paths!(node_api::sandbox_execs))
         .routes(paths!(node_api::blob))

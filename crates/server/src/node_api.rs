@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use api::artifact::ArtifactView;
+use api::egress::NodeEgress;
 use api::exec::NodeExecs;
 use api::network::NetworkReport;
 use api::node::{
@@ -284,6 +285,29 @@ pub(crate) async fn snapshot_removed(
 ) -> Result<Answer<ReportAnswer>, Error> {
     app.service.snapshot_removed(&ctx, &id).await?;
     Ok(Answer(to_wire::reported(service::Report::default())))
+}
+
+/// What sandboxes and jobs of a node have asked of the outside.
+#[utoipa::path(post, path = routes::NODE_EGRESS, tag = "node", operation_id = "node_egress",
+    request_body = NodeEgress,
+    responses((status = 200, description = "It is stored", body = ReportAnswer),
+              (status = 400, description = "Not records", body = ErrorBody),
+              (status = 429, description = "Too many records", body = ErrorBody)))]
+pub(crate) async fn egress_report(
+    State(app): State<App>,
+    Node(ctx): Node,
+    Json(report): Json<NodeEgress>,
+) -> Result<Answer<ReportAnswer>, Error> {
+    let records = convert::egress::records(report.records)?;
+    let new = app.service.egress_report(&ctx, records).await?;
+    Ok(Answer(ReportAnswer {
+        result: if new > 0 {
+            ReportResult::Accepted
+        } else {
+            ReportResult::Duplicate
+        },
+        cancel: false,
+    }))
 }
 
 /// Rules of a network are in force.

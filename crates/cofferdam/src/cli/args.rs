@@ -1,6 +1,8 @@
 //! What can be written on the command line. The doc comments here are the help.
 
+mod egress;
 mod inside;
+mod net;
 
 use crate::cli::failure::Failure;
 use crate::cli::{units, usage};
@@ -13,7 +15,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+pub(crate) use egress::{EgressArgs, EgressCommand};
 pub(crate) use inside::{SandboxCp, SandboxExec, SandboxPort, SandboxShell};
+pub(crate) use net::NetArgs;
 
 /// Run code that nobody has reason to trust where it can do no harm, and keep a record of what it did.
 #[derive(Debug, Parser)]
@@ -99,6 +103,8 @@ pub(crate) enum Command {
     Job(JobArgs),
     /// Make sandboxes that live on, run commands in them, copy files, pause them, take them away
     Sandbox(SandboxArgs),
+    /// Look at what sandboxes have asked of the outside, and what would become of a URL
+    Egress(EgressArgs),
     /// Keep values that sandboxes may use and nobody may read back
     Secret(SecretArgs),
     /// Look at saved file systems of sandboxes, give them up
@@ -128,7 +134,7 @@ pub(crate) enum Foreign {
     E2b,
 }
 
-/// Run one command in a sandbox of its own. It has no network, sees the programs of this machine
+/// Run one command in a sandbox of its own. It has no network unless you give it one, sees the programs of this machine
 /// read-only, and can write to its home, /tmp, /var/tmp and /dev/shm, all of which are gone afterwards.
 #[derive(Debug, Clone, clap::Args)]
 #[command(override_usage = "cofferdam run [OPTIONS] -- COMMAND [ARGUMENT]...")]
@@ -164,6 +170,8 @@ pub(crate) struct Run {
     /// which every child inherits; may be repeated
     #[arg(long, value_name = "NAME[=HOW]")]
     pub(crate) secret: Vec<String>,
+    #[command(flatten)]
+    pub(crate) net: NetArgs,
     /// A file to put into the sandbox, at DST or under its own name in the home; may be repeated. DST
     /// begins after the last colon
     #[arg(long, value_name = "SRC[:DST]", value_hint = clap::ValueHint::FilePath)]
@@ -465,6 +473,16 @@ pub(crate) enum SandboxCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Show what it may reach, or say it anew: with options, these are all the rules from now on
+    Net {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        net: NetArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Save what was written in it, for others to begin with. Files are kept; what runs is not
     Snapshot {
         /// Its id
@@ -589,9 +607,11 @@ pub(crate) struct SandboxNew {
     /// Allow commands as its own root, who is nobody outside: sudo, packages, snapshots need it
     #[arg(long)]
     pub(crate) allow_root: bool,
-    /// Let it out: HTTP, and whatever else goes through a proxy, to public addresses
+    /// Let it out to everything public: short for --net unrestricted
     #[arg(long)]
     pub(crate) internet: bool,
+    #[command(flatten)]
+    pub(crate) net: NetArgs,
     /// Processors it may use, such as 1 or 0.5
     #[arg(long, value_parser = units::cpus, value_name = "CPUS", allow_negative_numbers = true)]
     pub(crate) cpu: Option<u32>,
@@ -667,10 +687,12 @@ impl Args {
                 | SandboxCommand::Pause { json, .. }
                 | SandboxCommand::Resume { json, .. }
                 | SandboxCommand::Ttl { json, .. }
+                | SandboxCommand::Net { json, .. }
                 | SandboxCommand::Snapshot { json, .. }
                 | SandboxCommand::Recreate { json, .. }
                 | SandboxCommand::Rm { json, .. } => *json,
             },
+            Command::Egress(egress) => egress.json(),
             Command::Secret(secret) => match &secret.command {
                 SecretCommand::Set { json, .. }
                 | SecretCommand::Rotate { json, .. }

@@ -216,6 +216,7 @@ async fn request(client: &Client, node: Option<String>, run: &Run) -> Result<Job
         attach: !run.detach,
         node,
         secrets: uses(&run.secret)?,
+        network: run.net.clone().network(),
         ..JobCreate::default()
     })
 }

@@ -338,11 +338,11 @@ fn rules_that_do_not_go_together_are_refused_with_their_place() {
     );
     assert_eq!(
         refused(None, &["a.example", "a.*.b"], &["x:0"], &[]),
-        "network.allow[1] network_entry, network.deny[0] network_entry"
+        "network.allow[1] network_rules, network.deny[0] network_rules"
     );
     assert_eq!(
         refused(None, &[], &[], &["pipy"]),
-        "network.presets[0] network_entry"
+        "network.presets[0] network_rules"
     );
     let many = vec!["a.example"; limits::NETWORK_ENTRIES_MAX + 1];
     assert_eq!(refused(None, &many, &[], &[]), "network.allow too_many");

@@ -8,6 +8,7 @@ use api::sandbox::{
     OnExpiry, SandboxCreate, SandboxList, SandboxListQuery, SandboxSpecView, SandboxStateName,
     SandboxView,
 };
+use model::host::NAME_MAX;
 use model::id::SnapshotId;
 use model::limits;
 use model::sandbox::{SandboxState, Want};
@@ -182,7 +183,11 @@ pub(crate) fn fitting(rows: &[SandboxRow]) -> usize {
     let weight = |row: &SandboxRow| {
         let labels = row.metadata.iter().flat_map(|(key, value)| [key, value]);
         let texts = labels.chain(row.spec.env.keys());
-        4096 + texts.map(|text| text.len() + 4).sum::<usize>()
+        let texts: usize = texts.map(|text| text.len() + 4).sum();
+        let rules = row.rules();
+        // An entry is a name with a port at most.
+        let entries = rules.allow.len() + rules.deny.len();
+        4096 + texts + entries * (NAME_MAX + 10)
     };
     to_wire::fitting_of(rows.iter().map(weight))
 }

@@ -10,6 +10,7 @@ mod execs;
 mod files;
 mod life;
 mod loops;
+mod network;
 mod pin;
 mod poll;
 mod prune;

@@ -55,6 +55,11 @@ fn new_sandbox(number: u64) -> NewSandbox {
     }
 }
 
+/// A sandbox that is there.
+pub(crate) fn some(db: &Db, number: u64) -> SandboxRow {
+    insert(db, new_sandbox(number))
+}
+
 fn insert(db: &Db, new: NewSandbox) -> SandboxRow {
     db.write(move |tx| sandbox::insert(tx, &new)).unwrap()
 }

@@ -5,7 +5,7 @@
 //! <https://www.iana.org/assignments/iana-ipv6-special-registry>. Of IPv6 only the global unicast space
 //! 2000::/3 can be the outside; what IANA has not given out is reserved.
 
-use model::block::within;
+use crate::block::within;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What an address is for.
@@ -36,6 +36,26 @@ pub enum Class {
     Translated,
     /// For nothing that one connects to.
     Reserved,
+}
+
+impl Class {
+    /// Why it is closed, as programs read it; never changes its meaning.
+    pub fn code(self) -> &'static str {
+        match self {
+            Class::Global => "address",
+            Class::Loopback => "address_loopback",
+            Class::Private => "address_private",
+            Class::LinkLocal => "address_link_local",
+            Class::Metadata => "address_metadata",
+            Class::Shared => "address_shared",
+            Class::Multicast => "address_multicast",
+            Class::Broadcast => "address_broadcast",
+            Class::Unspecified => "address_unspecified",
+            Class::Documentation => "address_documentation",
+            Class::Translated => "address_translated",
+            Class::Reserved => "address_reserved",
+        }
+    }
 }
 
 /// Addresses at which clouds tell a machine its secrets. Most lie in blocks that are closed anyway; Azure's
