@@ -125,5 +125,6 @@ fn spec() -> JobSpec {
         node: None,
         secrets: Vec::new(),
         scrub_patterns: false,
+        network: model::network::NetworkRules::default(),
     }
 }

@@ -100,6 +100,41 @@ fn the_python_sdk_saves_sandboxes_and_begins_others_with_them() {
     all_is_well(newest.collect(), &[]);
 }
 
+/// A server that answers everything.
+fn answering() -> u16 {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("0.0.0.0:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut head = [0; 4096];
+            drop(stream.read(&mut head));
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+            drop(stream.write_all(answer));
+        }
+    });
+    port
+}
+
+#[test]
+fn the_python_sdk_says_what_sandboxes_may_reach_and_says_it_anew() {
+    if !Path::new("/usr/bin/curl").exists() {
+        println!("skipped: there is no curl to ask with");
+        return;
+    }
+    let mut newest: Vec<_> = python_days(include_str!("network.py"))
+        .into_iter()
+        .take(1)
+        .collect();
+    for command in &mut newest {
+        command.env("PORT", answering().to_string());
+    }
+    all_is_well(
+        newest,
+        &["--egress-allow", "127.0.0.0/8", "--egress-allow", "::1"],
+    );
+}
+
 #[test]
 fn the_python_sdk_pauses_without_memory_and_finds_files_and_another_boot() {
     // The parameter is as new as the newest.

@@ -9,6 +9,7 @@ mod artifact;
 mod attach;
 mod blob;
 pub(crate) mod body;
+mod egress;
 mod endpoint;
 mod error;
 mod guest;

@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::encoding::{self, BadData, Encoding};
 use crate::job::{Enforced, FileInput, LimitsAsked, RetryAsked, StateName, StreamReport, Usage};
 use crate::log::StreamName;
+use crate::network::{Network, NetworkWork};
 use crate::sandbox::SandboxStateName;
 use crate::secret::SecretUse;
 use crate::volume::VolumeWork;
@@ -124,6 +125,9 @@ pub struct NodeHeartbeatAnswer {
     /// Volumes whose bytes are to be removed; one that a later heartbeat does not name is gone.
     #[serde(default)]
     pub remove_volumes: Vec<String>,
+    /// Rules of networks that are to be put in force.
+    #[serde(default)]
+    pub networks: Vec<NetworkWork>,
 }
 
 /// What sandboxes of a node used. May get lost.
@@ -189,6 +193,9 @@ pub struct NodePollAnswer {
     /// Snapshots whose bytes are to be removed. Each is told once; heartbeats say it again.
     #[serde(default)]
     pub remove_snapshots: Vec<String>,
+    /// Rules of networks that are to be put in force.
+    #[serde(default)]
+    pub networks: Vec<NetworkWork>,
 }
 
 /// A sandbox at the epoch of one order.
@@ -296,8 +303,12 @@ pub struct SandboxWorkSpec {
     pub root_identity: Option<String>,
     /// The limits that were named.
     pub limits: LimitsAsked,
-    /// It may reach the outside.
-    pub allow_internet: bool,
+    /// What it may reach.
+    #[serde(default)]
+    pub network: Network,
+    /// Of these rules.
+    #[serde(default)]
+    pub network_epoch: u64,
     /// Commands and files may be asked for as its own root.
     #[serde(default)]
     pub allow_root: bool,
@@ -414,6 +425,9 @@ pub struct LeaseSpec {
     /// What looks like a credential is taken out of its output, too.
     #[serde(default)]
     pub scrub_patterns: bool,
+    /// What it may reach; nothing when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
 }
 
 /// A sandbox is ready; the command is let go when this is acknowledged.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::job::{Enforced, LimitsAsked};
+use crate::network::Network;
 use crate::secret::SecretUse;
 use crate::volume::VolumeUse;
 
@@ -36,9 +37,12 @@ pub struct SandboxCreate {
     /// What everything in it together may use. A limit that is named is enforced, or the sandbox fails.
     #[serde(default)]
     pub limits: LimitsAsked,
-    /// It may reach the outside. A node that cannot allow that refuses.
+    /// It may reach everything public: short for `network` with mode `unrestricted`.
     #[serde(default)]
     pub allow_internet: bool,
+    /// What it may reach; nothing when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
     /// Commands and files may be asked for as its own root, who is nobody outside.
     #[serde(default)]
     pub allow_root: bool,
@@ -232,6 +236,14 @@ pub struct SandboxView {
     pub expires_at_ms: Option<u64>,
     /// What is in force around it, and how.
     pub enforcement: Vec<Enforced>,
+    /// What it may reach, as it was said last.
+    pub network: Network,
+    /// Its node has not put `network` in force yet; what was said before holds until then.
+    #[serde(default)]
+    pub network_pending: bool,
+    /// Connections to the outside that its rules denied, as far as its node has told.
+    #[serde(default)]
+    pub egress_denied: u64,
     /// Why it ended, or is to end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -256,7 +268,7 @@ pub struct SandboxSpecView {
     pub snapshot: Option<String>,
     /// The limits that were named.
     pub limits: LimitsAsked,
-    /// It may reach the outside.
+    /// It was asked to reach something of the outside; `network` says what that is now.
     pub allow_internet: bool,
     /// Commands and files may be asked for as its own root.
     #[serde(default)]

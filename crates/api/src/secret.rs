@@ -214,6 +214,24 @@ pub enum SecretHow {
         /// Its name.
         var: String,
     },
+    /// As a field of the header of https requests to a host, set on the node when they leave. It is never
+    /// inside. Only for sandboxes with a way out.
+    Header {
+        /// A name, `*.NAME` for all below it; `:PORT` after it where it is not 443.
+        #[schema(max_length = 261)]
+        host: String,
+        /// The field, such as `authorization`.
+        #[schema(max_length = 128)]
+        header: String,
+        /// The value of the field, with one `{}` for the secret; just that when absent.
+        #[serde(default = "only_the_secret")]
+        #[schema(max_length = 1024)]
+        format: String,
+    },
+}
+
+fn only_the_secret() -> String {
+    "{}".to_owned()
 }
 
 /// A node asks for the secrets of a job or a sandbox that it has.

@@ -2,11 +2,13 @@
 
 pub(crate) mod answer;
 pub(crate) mod args;
+pub(crate) mod egress;
 pub(crate) mod failure;
 pub(crate) mod fetch;
 pub(crate) mod inside;
 pub(crate) mod job;
 pub(crate) mod mcp;
+pub(crate) mod net;
 pub(crate) mod run;
 pub(crate) mod sandbox;
 pub(crate) mod secret;

@@ -53,6 +53,7 @@ pub(crate) const ONE_JOB: Size = Size {
 pub(crate) struct Here {
     service: Service,
     node_id: NodeId,
+    node: Option<Node>,
     dir: PathBuf,
     stop: CancellationToken,
     linux: Option<Arc<Linux>>,
@@ -93,6 +94,7 @@ pub(crate) async fn client(place: &Place) -> Result<(Client, Option<Here>), Fail
     let dir = state.node(&node_id);
     let here = Here {
         service,
+        node: None,
         node_id,
         dir,
         stop,
@@ -192,6 +194,7 @@ pub(crate) async fn start_here(
         spare_life: Duration::ZERO,
         egress_allow: Vec::new(),
         roots,
+        egress_trust: Vec::new(),
         dir: dir.clone(),
         points: Points::none(),
     };
@@ -207,6 +210,7 @@ pub(crate) async fn start_here(
         Here {
             service,
             node_id,
+            node: Some(node),
             dir,
             stop,
             linux,
@@ -235,6 +239,10 @@ impl Here {
     /// Ends what was started here. The launcher takes the sandbox away by itself when it sees that
     /// this process is gone, so nobody waits for that.
     pub(crate) async fn leave(self) {
+        // After the node has said goodbye, nobody takes them.
+        if let Some(node) = &self.node {
+            node.egress_told().await;
+        }
         let ctx = Ctx::node(self.node_id.clone(), "leave".to_owned());
         // Side by side: one waits for the disk, the other for a process. If we die between them, the
         // next command sweeps.

@@ -77,6 +77,10 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             let client = compose::server(&args.place).await?;
             cli::sandbox::sandbox(&client, sandbox).await
         }
+        Command::Egress(egress) => {
+            let (client, _here) = compose::client(&args.place).await?;
+            cli::egress::egress(&client, egress).await
+        }
         Command::Secret(secret) => {
             let (client, _here) = compose::client(&args.place).await?;
             cli::secret::secret(&client, secret).await

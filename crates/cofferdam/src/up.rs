@@ -82,6 +82,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
         spare_life: up.spare_life,
         egress_allow,
         roots,
+        egress_trust: up.egress_trust.clone(),
         dir,
         points,
     };

@@ -1,6 +1,7 @@
 //! The guest's one loop: it owns all state, waits for any descriptor, and does one small thing.
 
 use crate::Inherited;
+use crate::carrier::Carrier;
 use crate::confine::{self, Who};
 use crate::conn::{Closed, Conn};
 use crate::files::{self, Download, Upload};
@@ -13,12 +14,18 @@ use guest::message::{
 use guest::wire::{self, Kind};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::SocketFlags;
+use rustix::net::{RecvFlags, SocketFlags};
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
 /// Bytes of a file sent per frame: large enough to be fast, small enough that output is not held up.
 const FILE_CHUNK: usize = 64 * 1024;
+
+/// Connections that have not said what they are, at a time: the node makes one after the other.
+const NEW_MAX: usize = 8;
+
+/// How a connection begins that brings a line: `GET`. No frame does.
+const LINE: [u8; 1] = [b'G'];
 
 /// Where a job is.
 #[derive(Debug)]
@@ -63,6 +70,10 @@ pub(crate) struct Agent {
     cgroups: Vec<OwnedFd>,
     boot_id: OwnedFd,
     conn: Option<Conn>,
+    /// Connections that have not said yet what they are.
+    new: VecDeque<OwnedFd>,
+    /// Where there is a way out.
+    carrier: Option<Carrier>,
     phase: Phase,
     confine: Option<Confine>,
     child: Option<Child>,
@@ -96,6 +107,8 @@ impl Agent {
             cgroups,
             boot_id,
             conn: None,
+            new: VecDeque::new(),
+            carrier: None,
             phase: Phase::Idle,
             confine: None,
             child: None,
@@ -140,6 +153,7 @@ impl Agent {
             PollFd::new(&self.signals, PollFlags::IN),
             PollFd::new(&self.listener, PollFlags::IN),
         ];
+        fds.extend(self.new.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         if let Some(conn) = &self.conn {
             let out = if self.wants_output(conn) {
                 PollFlags::OUT
@@ -215,6 +229,11 @@ impl Agent {
     }
 
     fn bury(&mut self, dead: process::Reaped) {
+        if self.carrier.as_ref().is_some_and(|one| one.pid == dead.pid) {
+            // Not the command's, and nothing that it left behind.
+            self.carrier = None;
+            return;
+        }
         self.used.cpu_us += dead.cpu_us;
         self.used.max_rss_bytes = self.used.max_rss_bytes.max(dead.max_rss_bytes);
         if self
@@ -250,8 +269,43 @@ impl Agent {
     fn accept(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         if let Ok(fd) = rustix::net::accept_with(&self.listener, flags) {
-            self.hang_up();
-            self.conn = Some(Conn::new(fd));
+            if self.new.len() >= NEW_MAX {
+                self.new.pop_front();
+            }
+            self.new.push_back(fd);
+        }
+        for _ in 0..self.new.len() {
+            if let Some(fd) = self.new.pop_front() {
+                self.sort(fd);
+            }
+        }
+    }
+
+    /// A node that speaks frames takes the place of the one before; one that speaks HTTP brings a line.
+    fn sort(&mut self, fd: OwnedFd) {
+        let mut first = [0];
+        match rustix::net::recv(&fd, &mut first, RecvFlags::PEEK) {
+            Ok((_, 0)) => {}
+            Ok(_) if first == LINE => self.take_line(&fd),
+            Ok(_) => {
+                self.hang_up();
+                self.conn = Some(Conn::new(fd));
+            }
+            Err(Errno::AGAIN | Errno::INTR) => self.new.push_back(fd),
+            Err(_) => {}
+        }
+    }
+
+    /// Only beside a command: whoever lives on takes lines itself.
+    fn take_line(&mut self, line: &OwnedFd) {
+        if !matches!(self.phase, Phase::Prepared | Phase::Running(_)) {
+            return;
+        }
+        if self.carrier.is_none() {
+            self.carrier = Carrier::start().ok();
+        }
+        if let Some(carrier) = &self.carrier {
+            carrier.give(line);
         }
     }
 

@@ -11,7 +11,7 @@ mod body;
 mod connect;
 mod context;
 mod download;
-mod egress;
+pub(crate) mod egress;
 mod entry;
 mod facts;
 mod failure;
@@ -45,7 +45,7 @@ use landlock::RulesetCreated;
 use processes::Processes;
 use rustix::io::Errno;
 use scrub::Known;
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -64,13 +64,13 @@ use watch::Watchers;
 const CONNECTIONS_MAX: usize = 256;
 
 /// A request's head is complete after this, and a connection that asks nothing is closed after it.
-const HEAD_PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const HEAD_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The longest head of a request in bytes, what the doors of the control plane take as well.
-const HEAD_MAX: usize = 32 * 1024;
+pub(crate) const HEAD_MAX: usize = 32 * 1024;
 
 /// After a connection could not be taken, because descriptors ran out: they come back when others end.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// What a sandbox is to be, and the values of its secrets where there are some to look for.
 pub(crate) type Orders = (Serve, Option<Arc<Known>>);
@@ -93,7 +93,7 @@ pub(crate) struct Live {
     /// One more for each tunnel.
     tunnels: Rc<()>,
     /// The way out, where the node has opened one.
-    egress: OnceCell<Rc<egress::Lines>>,
+    egress: egress::Egress,
     /// When somebody last asked what is used.
     look: Cell<Option<metrics::Look>>,
 }
@@ -117,7 +117,7 @@ pub(crate) fn run(
         ahead: RefCell::default(),
         contexts: context::Contexts::default(),
         tunnels: Rc::default(),
-        egress: OnceCell::new(),
+        egress: egress::Egress::default(),
         look: Cell::default(),
     });
     serve_all(listener, signals, live).map_err(|error| {
@@ -149,7 +149,7 @@ fn serve_all(listener: OwnedFd, signals: OwnedFd, live: Rc<Live>) -> io::Result<
 
 /// The guest keeps descriptors for each process of the workload, which must not run out at what was
 /// enough for one.
-fn allow_descriptors() -> io::Result<()> {
+pub(crate) fn allow_descriptors() -> io::Result<()> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -191,11 +191,11 @@ async fn serve_one(stream: UnixStream, live: Rc<Live>) {
 }
 
 /// A stream of ours that is read or written without blocking.
-type Stream = AsyncFd<OwnedFd>;
+pub(crate) type Stream = AsyncFd<OwnedFd>;
 
 /// Puts a descriptor under the runtime's eyes.
 #[expect(unsafe_code, reason = "tokio cannot know that the number stays ours")]
-fn register(fd: OwnedFd, interest: Interest) -> io::Result<Stream> {
+pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<Stream> {
     // SAFETY: an `OwnedFd` has one number, which is open until it is dropped; nothing here closes
     // descriptors by number.
     // JUSTIFICATION: there is no safe constructor that is not deprecated.

@@ -13,6 +13,7 @@
 //! rights than the workload has, and never block on the workload or on the node.
 
 mod agent;
+mod carrier;
 mod confine;
 mod conn;
 mod files;

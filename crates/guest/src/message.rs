@@ -43,6 +43,31 @@ pub const EGRESS_PROTOCOL: &str = "cofferdam-egress";
 /// The first byte of a line: a client has it, and all that follows is the client's.
 pub const EGRESS_CLIENT: u8 = 1;
 
+/// What programs find in their environment where there is a way out. Those that are made to look there use it;
+/// what is inside stays inside. Lower and upper case, because each is the only one for somebody.
+pub fn egress_env() -> impl Iterator<Item = (String, String)> {
+    // The last one is how some name the loopback; the kernel takes it for that.
+    const NONE: &str = "localhost,127.0.0.1,::1,0.0.0.0";
+    let proxy = format!("http://127.0.0.1:{EGRESS_PORT}");
+    let through = [
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+    ];
+    let own = [
+        ("no_proxy", NONE),
+        ("NO_PROXY", NONE),
+        // Node.js looks at the variables above only if it is told to.
+        ("NODE_USE_ENV_PROXY", "1"),
+    ];
+    let through = through.map(|name| (name.to_owned(), proxy.clone()));
+    let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    through.into_iter().chain(own)
+}
+
 /// The two output streams of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stream {
@@ -351,6 +376,18 @@ pub fn parse<'a, M: Deserialize<'a>>(payload: &'a [u8]) -> Result<M, BadMessage>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_are_told_of_the_proxy_and_to_leave_the_loopback_alone() {
+        let all: Vec<_> = egress_env().collect();
+        let value = |name: &str| {
+            let found = all.iter().find(|(key, _)| key == name);
+            found.map(|(_, value)| value.as_str())
+        };
+        assert_eq!(value("https_proxy"), Some("http://127.0.0.1:3128"));
+        assert_eq!(value("HTTP_PROXY"), value("https_proxy"));
+        assert_eq!(value("no_proxy"), Some("localhost,127.0.0.1,::1,0.0.0.0"));
+    }
 
     #[test]
     fn a_message_reads_back_as_it_was_written() {

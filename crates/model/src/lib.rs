@@ -9,11 +9,15 @@
 //! how something is stored or sent. Its types are encoded by the store for rows of its own, and by
 //! nobody else: the wire has types of its own in `api`.
 
+pub mod address;
+pub mod block;
 pub mod enforcement;
 pub mod event;
+pub mod host;
 pub mod id;
 pub mod job;
 pub mod limits;
+pub mod network;
 pub mod node;
 pub mod points;
 pub mod root;

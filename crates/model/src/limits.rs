@@ -207,3 +207,13 @@ pub const VOLUME_MAX_BYTES: u64 = 1 << 40;
 /// when half of it was over: an agent that reads and writes now and then finds it there, and one that is
 /// done leaves nothing behind for long.
 pub const VOLUME_SERVED_MS: u64 = 15 * 60 * 1000;
+
+/// Entries of one list of network rules: what a person writes, with room; each is compared with every request.
+pub const NETWORK_ENTRIES_MAX: usize = 256;
+/// Connections to the outside of one sandbox at a time: a package manager has tens, a crawler hundreds. More
+/// wait inside.
+pub const NETWORK_CONNECTIONS_MAX: u64 = 1024;
+/// Records of connections in one report of a node: some hundred bytes each.
+pub const EGRESS_RECORDS_MAX: usize = 1000;
+/// Records of connections that are kept of one sandbox or job: hours of a busy agent.
+pub const RETAIN_EGRESS: u64 = 10_000;

@@ -2,7 +2,8 @@
 
 use crate::id::{NodeId, SnapshotId};
 use crate::limits;
-use crate::secret::{SecretUse, check_uses};
+use crate::network::NetworkRules;
+use crate::secret::{SecretUse, check_uses, is_any_header};
 use crate::spec::{
     AskedLimits, CODE_INTERPRETER, Findings, Invalid, check_env_names, check_limits, check_profile,
     check_root,
@@ -30,8 +31,9 @@ pub struct SandboxSpec {
     pub root_identity: Option<String>,
     /// Limits that somebody named, for everything in it together.
     pub limits: AskedLimits,
-    /// It may reach the outside. A node that cannot allow it refuses.
-    pub allow_internet: bool,
+    /// What it may reach, as it was asked for at first. Older rows say only whether there is a network.
+    #[serde(default, alias = "allow_internet")]
+    pub network: NetworkRules,
     /// Commands and files may be asked for as its own root, who is nobody outside.
     #[serde(default)]
     pub allow_root: bool,
@@ -131,6 +133,10 @@ impl SandboxSpec {
                 "only a sandbox that allows root has files of its own to put volumes into";
             found.add("volumes", "invalid_argument", message);
         }
+        if is_any_header(&self.secrets) && !self.network.has_way_out() {
+            let message = "a secret is added to what goes out, and this sandbox has no way out";
+            found.add("secrets", "secret_header", message);
+        }
         check_name(self.name.as_deref(), &mut found);
         check_metadata(metadata, &mut found);
         let (wait, most) = (self.queue_timeout_ms, limits::TIMEOUT_MAX_MS);
@@ -201,7 +207,7 @@ mod tests {
             root: None,
             root_identity: None,
             limits: AskedLimits::default(),
-            allow_internet: false,
+            network: NetworkRules::default(),
             allow_root: false,
             on_expiry: OnExpiry::Kill,
             auto_resume: false,

@@ -35,6 +35,17 @@ pub enum SecretHow {
         /// Its name.
         var: String,
     },
+    /// As a field of the header of requests to a host, which the proxy on the node sets on the way out: it is
+    /// never inside.
+    Header {
+        /// Whom the secret is for: a name, or `*.` and a name for all below it, and a port after a colon where it
+        /// is not 443.
+        host: String,
+        /// The field.
+        header: String,
+        /// The value of the field, in which `{}` stands for the secret.
+        format: String,
+    },
 }
 
 impl SecretHow {
@@ -43,6 +54,7 @@ impl SecretHow {
         match self {
             SecretHow::File => "file",
             SecretHow::Env { .. } => "env",
+            SecretHow::Header { .. } => "header",
         }
     }
 }
@@ -111,6 +123,7 @@ pub(crate) fn check_uses(uses: &[SecretUse], env: &BTreeMap<String, String>, fou
     found.count("secrets", uses.len(), limits::SECRET_USES_MAX);
     let mut files = BTreeSet::new();
     let mut vars = BTreeSet::new();
+    let mut fields = BTreeSet::new();
     for (index, one) in uses.iter().enumerate() {
         let field = format!("secrets[{index}]");
         if !is_secret_name(&one.name) {
@@ -131,8 +144,70 @@ pub(crate) fn check_uses(uses: &[SecretUse], env: &BTreeMap<String, String>, fou
                     found.add(format!("{field}.how.var"), "env_name", message);
                 }
             }
+            SecretHow::Header {
+                host,
+                header,
+                format,
+            } => {
+                if let Some(message) = header_fault(host, header, format) {
+                    found.add(format!("{field}.how"), "secret_header", message);
+                } else if !fields.insert((host, header.to_ascii_lowercase())) {
+                    let message = "the field of this host has a value already";
+                    found.add(format!("{field}.how"), "secret_header", message);
+                }
+            }
         }
     }
+}
+
+/// Fields that say where a request goes and where it ends, or what is between two neighbours. RFC 9110 section
+/// 7.6.1.
+const NOT_SET: [&str; 12] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// What is wrong with a field that is to be set, if anything.
+fn header_fault(host: &str, header: &str, format: &str) -> Option<&'static str> {
+    let (name, port) = host.split_once(':').unwrap_or((host, "443"));
+    let name = name.strip_prefix("*.").unwrap_or(name);
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
+    let is_name = !name.is_empty() && name.len() <= 253 && name.bytes().all(plain);
+    let is_port = port.parse::<u16>().is_ok_and(|port| port > 0) && !port.starts_with(['0', '+']);
+    // RFC 9110 section 5.6.2.
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let is_token = !header.is_empty() && header.len() <= 128 && header.bytes().all(token);
+    let is_plain = |b: u8| b == b' ' || b.is_ascii_graphic();
+    if !is_name || !is_port {
+        return Some(
+            "a host is a name in small letters, `*.` before it for all below, `:PORT` after it",
+        );
+    }
+    if !is_token || NOT_SET.contains(&header.to_ascii_lowercase().as_str()) {
+        return Some("a field has the name of one, and is not about the connection");
+    }
+    if format.len() > 1024 || !format.bytes().all(is_plain) || format.matches("{}").count() != 1 {
+        return Some(
+            "a format is printable ASCII, at most 1024 of it, with one `{}` for the secret",
+        );
+    }
+    None
+}
+
+/// Whether any of these is added to requests on their way out.
+pub fn is_any_header(uses: &[SecretUse]) -> bool {
+    uses.iter()
+        .any(|one| matches!(one.how, SecretHow::Header { .. }))
 }
 
 /// What [`is_secret_name`] says, for a person.
@@ -227,6 +302,60 @@ mod tests {
             version: 0,
             how: var.map_or(SecretHow::File, env),
         }
+    }
+
+    #[test]
+    fn a_field_is_set_for_a_host_and_never_one_about_the_connection() {
+        let header = |host: &str, header: &str, format: &str| {
+            let how = SecretHow::Header {
+                host: host.to_owned(),
+                header: header.to_owned(),
+                format: format.to_owned(),
+            };
+            findings(&[SecretUse {
+                how,
+                ..one("a", None)
+            }])
+        };
+        for (host, name, format) in [
+            ("api.test", "Authorization", "Bearer {}"),
+            ("*.api.test:8443", "x-api-key", "{}"),
+            ("10.0.0.1", "X", "a {} b"),
+        ] {
+            assert!(header(host, name, format).is_empty(), "{host} {name}");
+        }
+        for (host, name, format) in [
+            ("", "x", "{}"),
+            ("API.test", "x", "{}"),
+            ("a b", "x", "{}"),
+            ("a.test:0", "x", "{}"),
+            ("a.test:070", "x", "{}"),
+            ("a.test:99999", "x", "{}"),
+            ("*", "x", "{}"),
+            ("a.*.test", "x", "{}"),
+            ("a.test", "", "{}"),
+            ("a.test", "x y", "{}"),
+            ("a.test", "Host", "{}"),
+            ("a.test", "Content-Length", "{}"),
+            ("a.test", "x", ""),
+            ("a.test", "x", "{} {}"),
+            ("a.test", "x", "{}\r\nx: y"),
+        ] {
+            assert_eq!(
+                header(host, name, format),
+                ["secret_header"],
+                "{host} {name} {format}"
+            );
+        }
+        let twice = SecretUse {
+            how: SecretHow::Header {
+                host: "a.test".to_owned(),
+                header: "X".to_owned(),
+                format: "{}".to_owned(),
+            },
+            ..one("a", None)
+        };
+        assert_eq!(findings(&[twice.clone(), twice]), ["secret_header"]);
     }
 
     #[test]

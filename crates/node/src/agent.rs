@@ -1,6 +1,6 @@
 //! The node's own loops: registering, renewing, polling, and handing clients to jobs.
 
-use crate::{Node, job, recover, root, sandbox, snapshot, spare, volume};
+use crate::{Node, egress, job, recover, root, sandbox, snapshot, spare, volume};
 use api::attach::{LinkOpen, LinkTarget};
 use api::node::{JobRef, NodeHeartbeat, NodePoll, NodeRegister};
 use model::limits;
@@ -29,7 +29,7 @@ pub(crate) async fn run(node: &Node, links: mpsc::Receiver<LinkOpen>, stop: Canc
             poll_for_jobs(node),
             poll_for_sandboxes(node),
             sandbox::watch(node),
-            sandbox::log_egress(node),
+            egress::tell(node),
             hand_over(node, links)
         );
     };
@@ -102,6 +102,7 @@ pub(crate) async fn renew_once(node: &Node) {
             cancel(node, &answer.stale);
             sandbox::drop_stale(node, &answer.stale_sandboxes);
             sandbox::order(node, answer.sandboxes);
+            sandbox::networks(node, answer.networks);
             sandbox::extend(node, answer.sandbox_lives).await;
             snapshot::remove(node, answer.remove_snapshots);
             volume::remove(node, answer.remove_volumes);
@@ -172,6 +173,7 @@ async fn poll(node: &Node, free_slots: u32, free_sandboxes: u32, pause: &mut Dur
                 job::begin(node, lease);
             }
             sandbox::order(node, answer.sandboxes);
+            sandbox::networks(node, answer.networks);
             snapshot::remove(node, answer.remove_snapshots);
         }
         Err(error) => {

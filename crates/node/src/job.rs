@@ -1,12 +1,16 @@
 //! The life of one job on a node, from its lease to the moment when nothing of it is left.
 
+mod network;
+
 use crate::outcome::{self, Asked, Told};
 use crate::pump::{End, Lease as PumpLease, Pump, PumpError};
 use crate::record::{self, Prepared, Record};
 use crate::secret::{self, Secrets};
 use crate::spare::{self, PROVISION, Standing};
 use crate::spool::{Piece, Spool};
-use crate::{Node, Running, convert, files, root};
+use crate::way::WayOut;
+use crate::{Node, Running, convert, files, inspect, root};
+use ::egress::inspect::Inspector;
 use api::attach::LinkOpen;
 use api::client::ClientError;
 use api::job::{Enforced, Usage};
@@ -14,7 +18,7 @@ use api::log::StreamName;
 use api::node::{JobFinished, JobOutput, JobStarted, Lease, LeaseSpec, OutputSegment};
 use api::secret::SecretsAsk;
 use driver::driver::{Counted, Driver, DriverError, Handle, Mode, Plan, Spec};
-use driver::guest::message::{Exited, FromGuest, Start, ToGuest, VERSION};
+use driver::guest::message::{Exited, FromGuest, Start, ToGuest, VERSION, egress_env};
 use driver::guest::{GuestError, GuestReader, GuestWriter, Incoming, split};
 use model::id::SandboxId;
 use model::limits;
@@ -52,6 +56,11 @@ pub(crate) struct Job {
     on_spare: bool,
     /// What it was given, if it uses any.
     secrets: Option<Secrets>,
+    /// What looks into its HTTPS, until the way out has it; and whether there is one.
+    inspector: Option<Inspector>,
+    looks_into: bool,
+    /// Where it has one.
+    way: Option<WayOut>,
 }
 
 /// What is known when a job is over.
@@ -145,6 +154,9 @@ impl Job {
             attach: attached,
             on_spare: false,
             secrets: None,
+            inspector: None,
+            looks_into: false,
+            way: None,
         })
     }
 
@@ -159,6 +171,7 @@ impl Job {
             Err(told) => self.finish(Report::of(told)).await,
             Ok(plan) => {
                 let report = self.carry_out(&plan, &lease, spare).await;
+                self.way = None;
                 self.node.at("node.ended");
                 self.finish(report).await;
                 self.destroy(&plan.handle).await;
@@ -175,16 +188,19 @@ impl Job {
             "going on with a job that outlived its agent"
         );
         // The record does not have them, and without them nothing could be taken out of the output.
-        let report = match self.ask_for_secrets().await {
+        let secrets = self.ask_for_secrets().await;
+        let ready = secrets.and_then(|secrets| {
+            self.secrets = secrets;
+            self.look_into()
+        });
+        let report = match ready {
             Err(why) => Report::of(Told::lost(why)),
-            Ok(secrets) => {
-                self.secrets = secrets;
-                match self.resume_streams(&record).await {
-                    Ok(report) => report,
-                    Err(error) => self.broken(&record.handle, &error).await,
-                }
-            }
+            Ok(()) => match self.resume_streams(&record).await {
+                Ok(report) => report,
+                Err(error) => self.broken(&record.handle, &error).await,
+            },
         };
+        self.way = None;
         self.finish(report).await;
         self.destroy(&record.handle).await;
         self.leave();
@@ -258,6 +274,9 @@ impl Job {
             Ok(secrets) => secrets,
             Err(why) => return Report::of(Told::refused(why)),
         };
+        if let Err(why) = self.look_into() {
+            return Report::of(Told::refused(why));
+        }
         if let (Some(secrets), Ok((reader, writer))) = (&self.secrets, &mut guest) {
             let put = tokio::time::timeout(PROVISION, secret::put((reader, writer), secrets)).await;
             match put {
@@ -327,7 +346,7 @@ impl Job {
             attempt: self.lease.attempt,
             driver: plan.handle.driver.clone(),
             sandbox_id: Some(plan.handle.id.to_string()),
-            enforcement: convert::enforced(&plan.enforced),
+            enforcement: self.enforced(plan),
         };
         let client = &self.node.inner.client;
         let job = self.lease.job_id.as_str();
@@ -354,6 +373,7 @@ impl Job {
         if self.spec.attach && first.is_none() {
             return Ok(Report::of(Told::canceled()));
         }
+        self.open_way(&plan.handle).await?;
         writer.say(&ToGuest::Start(self.start())).await?;
         let spools = self.spools().map_err(PumpError::Spool)?;
         let mut pump = Pump::new(
@@ -397,6 +417,7 @@ impl Job {
             }
             writer.say(&ToGuest::Start(self.start())).await?;
         }
+        self.reopen_way(&record.handle);
         let life = self.life();
         self.node.inner.driver.extend(&record.handle, life).await?;
         // Whoever fed it is gone.
@@ -501,6 +522,12 @@ impl Job {
             ("SHELL".to_owned(), "/bin/sh".to_owned()),
             ("USER".to_owned(), "user".to_owned()),
         ];
+        if self.spec.network.is_some() {
+            env.extend(egress_env());
+        }
+        if self.looks_into {
+            env.extend(inspect::environment());
+        }
         env.retain(|(key, _)| !self.spec.env.contains_key(key));
         env.extend(
             self.spec

@@ -3,10 +3,13 @@
 
 use crate::files::{FileError, put_bytes};
 use crate::outcome::Told;
+use ::egress::inspect::rule::{HostPattern, HostRules, SetHeader};
 use api::client::ClientError;
 use api::secret::{SecretHow, SecretsGiven, value_bytes};
 use driver::guest::message::{Secret, SecretPlace, Serve, SmallFile};
 use driver::guest::{GuestReader, GuestWriter};
+use http::HeaderValue;
+use model::host::Host;
 use model::limits;
 use model::secret::SECRET_DIR;
 use scrub::Known;
@@ -24,6 +27,8 @@ pub(crate) struct Secrets {
     pub(crate) files: Vec<(String, Zeroizing<Vec<u8>>)>,
     /// The names of the secrets that are variables, and of those that are files, in their order.
     names: [Vec<String>; 2],
+    /// What is added to requests on their way out.
+    pub(crate) rules: Vec<HostRules>,
     /// What is looked for in all that is told. Nothing when all values are too short to be found.
     pub(crate) known: Option<Arc<Known>>,
 }
@@ -77,6 +82,7 @@ pub(crate) fn read(answer: Result<SecretsGiven, ClientError>) -> Result<Secrets,
     let known =
         known.map_err(|_| "its secrets are too much to be taken out of its output".to_owned())?;
     let (mut env, mut files, mut names) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
+    let mut rules = Vec::new();
     for (one, bytes) in values {
         let [env_names, file_names] = &mut names;
         match &one.how {
@@ -97,6 +103,18 @@ pub(crate) fn read(answer: Result<SecretsGiven, ClientError>) -> Result<Secrets,
                 env_names.push(one.name.clone());
                 env.push((var.clone(), Zeroizing::new(text.to_owned())));
             }
+            SecretHow::Header {
+                host,
+                header,
+                format,
+            } => {
+                let rule = field(host, header, format, &bytes);
+                let rule = rule.ok_or_else(|| {
+                    let name = &one.name;
+                    format!("the secret `{name}` cannot be in the header of a request")
+                })?;
+                rules.push(rule);
+            }
         }
     }
     // All of it goes to the guest in one frame.
@@ -108,7 +126,31 @@ pub(crate) fn read(answer: Result<SecretsGiven, ClientError>) -> Result<Secrets,
         env,
         files,
         names,
+        rules,
         known,
+    })
+}
+
+/// The rule that sets a field with a secret. None for a value that has an end of a line or a NUL, RFC 9110 section
+/// 5.5.
+fn field(host: &str, header: &str, format: &str, secret: &[u8]) -> Option<HostRules> {
+    let (name, port) = host.split_once(':').unwrap_or((host, "443"));
+    let host = match name.strip_prefix("*.") {
+        Some(domain) => HostPattern::Below(domain.to_owned()),
+        None => HostPattern::Exact(Host::parse(name).ok()?),
+    };
+    let (before, after) = format.split_once("{}")?;
+    let text = Zeroizing::new([before.as_bytes(), secret, after.as_bytes()].concat());
+    let mut value = HeaderValue::from_bytes(&text).ok()?;
+    value.set_sensitive(true);
+    Some(HostRules {
+        host,
+        ports: vec![port.parse().ok()?],
+        rules: Vec::new(),
+        headers: vec![SetHeader {
+            name: header.parse().ok()?,
+            value,
+        }],
     })
 }
 

@@ -1,7 +1,9 @@
 //! Between the words of the wire and the words of the house. Nothing is decided here.
 
+pub(crate) mod egress;
 pub(crate) mod exec;
 pub(crate) mod from_wire;
+pub(crate) mod network;
 pub(crate) mod sandbox;
 pub(crate) mod secret;
 pub(crate) mod snapshot;

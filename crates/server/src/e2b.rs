@@ -23,6 +23,7 @@ pub(crate) mod find;
 pub(crate) mod keys;
 mod logs;
 pub(crate) mod measure;
+mod network;
 pub(crate) mod places;
 pub(crate) mod proxy;
 mod query;

@@ -5,7 +5,8 @@
 
 pub(crate) mod artifact;
 pub(crate) mod blob;
-pub(crate) mod guest;
+pub(crate) mod egress;
+mod guest;
 pub(crate) mod health;
 pub(crate) mod job;
 pub(crate) mod log;
@@ -60,6 +61,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(sandbox::create, sandbox::list))
         .routes(paths!(sandbox::get, sandbox::destroy))
         .routes(paths!(sandbox::timeout))
+        .routes(paths!(sandbox::set_network))
         .routes(paths!(sandbox::pause))
         .routes(paths!(sandbox::resume))
         .routes(paths!(sandbox::connect))
@@ -80,6 +82,9 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(snapshot::list))
         .routes(paths!(snapshot::get, snapshot::delete))
         .routes(paths!(sandbox::jobs))
+        .routes(paths!(egress::of_sandbox))
+        .routes(paths!(egress::of_job))
+        .routes(paths!(egress::test))
         .routes(paths!(node_api::register))
         .routes(paths!(node_api::heartbeat))
         .routes(paths!(node_api::poll))
@@ -89,9 +94,11 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(node_api::release))
         .routes(paths!(node_api::artifact))
         .routes(paths!(node_api::sandbox_report))
+        .routes(paths!(node_api::sandbox_network))
         .routes(paths!(node_api::job_secrets))
         .routes(paths!(node_api::sandbox_secrets))
         .routes(paths!(node_api::usage))
+        .routes(paths!(node_api::egress_report))
         .routes(paths!(node_api::snapshot_removed))
         .routes(paths!(node_api::sandbox_execs))
         .routes(paths!(node_api::blob))

@@ -9,6 +9,7 @@
 
 pub(crate) mod change;
 mod create;
+pub(crate) mod network;
 mod recreate;
 pub(crate) mod report;
 mod usage;
@@ -334,7 +335,7 @@ fn check_has_time(row: &SandboxRow) -> Result<(), Error> {
     }
 }
 
-fn gone(row: &SandboxRow) -> Error {
+pub(crate) fn gone(row: &SandboxRow) -> Error {
     Error::conflict_of(
         "sandbox_gone",
         format!("the sandbox is {}", row.state.name()),

@@ -15,12 +15,14 @@
 pub mod artifact;
 pub mod blob;
 mod db;
+pub mod egress;
 mod error;
 pub mod event;
 pub mod exec;
 pub mod idempotency;
 pub mod job;
 mod migrate;
+pub mod network;
 pub mod node;
 pub mod output;
 mod postgres;

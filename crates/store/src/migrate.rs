@@ -12,6 +12,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0005_usage.sql"),
     include_str!("../migrations/sqlite/0006_secret.sql"),
     include_str!("../migrations/sqlite/0008_volume.sql"),
+    include_str!("../migrations/sqlite/0009_network.sql"),
     include_str!("../migrations/sqlite/0011_secret_source.sql"),
 ];
 const POSTGRES: &[&str] = &[
@@ -22,6 +23,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0005_usage.sql"),
     include_str!("../migrations/postgres/0006_secret.sql"),
     include_str!("../migrations/postgres/0008_volume.sql"),
+    include_str!("../migrations/postgres/0009_network.sql"),
     include_str!("../migrations/postgres/0011_secret_source.sql"),
 ];
 

@@ -9,6 +9,7 @@ use super::{Client, ClientError, JobCreateOptions, WAIT_GRACE};
 use crate::event::{EventList, EventListQuery};
 use crate::exec::{ExecList, ExecListQuery};
 use crate::job::WAIT_MAX;
+use crate::network::Network;
 use crate::routes;
 use crate::sandbox::{
     ReachabilityView, SandboxConnect, SandboxCreate, SandboxList, SandboxListQuery, SandboxPause,
@@ -155,6 +156,24 @@ impl Client {
     ) -> Result<SandboxView, ClientError> {
         self.post(routes::fill(routes::SANDBOX_TIMEOUT, &[id]), asked)
             .await
+    }
+
+    /// Puts other rules of the network in the place of those that there are. With `wait` it answers when they are
+    /// in force.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sandbox_network(
+        &self,
+        id: &str,
+        asked: &Network,
+        wait: Option<Duration>,
+    ) -> Result<SandboxView, ClientError> {
+        let wait = wait.map(|wait| wait.min(WAIT_MAX));
+        let path = routes::fill(routes::SANDBOX_NETWORK, &[id]) + &wait_query(wait);
+        let mut call = self.with_json(self.call(Method::PUT, path), asked)?;
+        call.deadline = wait.map_or(call.deadline, |wait| wait + WAIT_GRACE);
+        self.json(call).await
     }
 
     /// Takes a sandbox away and makes it anew, under another id.

@@ -1,7 +1,9 @@
 //! What can be written on the command line. The doc comments here are the help.
 
+mod egress;
 mod inside;
 mod mcp;
+mod net;
 mod secret;
 mod volume;
 
@@ -17,8 +19,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+pub(crate) use egress::{EgressArgs, EgressCommand};
 pub(crate) use inside::{SandboxCp, SandboxExec, SandboxPort, SandboxShell};
 pub(crate) use mcp::{McpArgs, McpClient, McpCommand, McpInstall};
+pub(crate) use net::NetArgs;
 pub(crate) use secret::{Scrub, SecretArgs, SecretCommand};
 pub(crate) use volume::{VolumeArgs, VolumeCommand};
 
@@ -111,6 +115,8 @@ pub(crate) enum Command {
     Job(JobArgs),
     /// Make sandboxes that live on, run commands in them, copy files, pause them, take them away
     Sandbox(SandboxArgs),
+    /// Look at what sandboxes have asked of the outside, and what would become of a URL
+    Egress(EgressArgs),
     /// Keep values that sandboxes may use and nobody may read back
     Secret(SecretArgs),
     Volume(VolumeArgs),
@@ -143,7 +149,7 @@ pub(crate) enum Foreign {
     E2b,
 }
 
-/// Run one command in a sandbox of its own. It has no network, sees the programs of this machine
+/// Run one command in a sandbox of its own. It has no network unless you give it one, sees the programs of this machine
 /// read-only, and can write to its home, /tmp, /var/tmp and /dev/shm, all of which are gone afterwards.
 #[derive(Debug, Clone, clap::Args)]
 #[command(override_usage = "cofferdam run [OPTIONS] -- COMMAND [ARGUMENT]...")]
@@ -182,6 +188,8 @@ pub(crate) struct Run {
     /// Take out of its output what looks like a credential too, such as a token of GitHub or a private key
     #[arg(long, value_name = "WHAT")]
     pub(crate) scrub: Option<Scrub>,
+    #[command(flatten)]
+    pub(crate) net: NetArgs,
     /// A file to put into the sandbox, at DST or under its own name in the home; may be repeated. DST
     /// begins after the last colon
     #[arg(long, value_name = "SRC[:DST]", value_hint = clap::ValueHint::FilePath)]
@@ -259,6 +267,10 @@ pub(crate) struct Up {
     /// be repeated. Those in the directory `roots` of the state have the names of their directories
     #[arg(long, value_name = "NAME=DIR")]
     pub(crate) root: Vec<String>,
+    /// A file with certificates of authorities, in PEM, that are believed when a secret is added to a request on its
+    /// way out, beside those that this machine believes; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) egress_trust: Vec<PathBuf>,
     /// End when there has been nothing to do for this long
     #[arg(long, hide = true, value_parser = units::duration)]
     pub(crate) idle_exit: Option<Duration>,
@@ -423,6 +435,16 @@ pub(crate) enum SandboxCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Show what it may reach, or say it anew: with options, these are all the rules from now on
+    Net {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        net: NetArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Save what was written in it, for others to begin with. Files are kept; what runs is not
     Snapshot {
         /// Its id
@@ -550,13 +572,15 @@ pub(crate) struct SandboxNew {
     /// Allow commands as its own root, who is nobody outside: sudo, packages, snapshots need it
     #[arg(long)]
     pub(crate) allow_root: bool,
-    /// Let it out: HTTP, and whatever else goes through a proxy, to public addresses
+    /// Let it out to everything public: short for --net unrestricted
     #[arg(long)]
     pub(crate) internet: bool,
     /// A root file system to use instead of the node's programs: the name of one that `cofferdam up` was
     /// given, or a directory, which begins with `/` or `.`
     #[arg(long, value_name = "NAME|DIR", value_hint = clap::ValueHint::DirPath)]
     pub(crate) root: Option<String>,
+    #[command(flatten)]
+    pub(crate) net: NetArgs,
     /// Processors it may use, such as 1 or 0.5
     #[arg(long, value_parser = units::cpus, value_name = "CPUS", allow_negative_numbers = true)]
     pub(crate) cpu: Option<u32>,
@@ -635,10 +659,12 @@ impl Args {
                 | SandboxCommand::Pause { json, .. }
                 | SandboxCommand::Resume { json, .. }
                 | SandboxCommand::Ttl { json, .. }
+                | SandboxCommand::Net { json, .. }
                 | SandboxCommand::Snapshot { json, .. }
                 | SandboxCommand::Recreate { json, .. }
                 | SandboxCommand::Rm { json, .. } => *json,
             },
+            Command::Egress(egress) => egress.json(),
             Command::Secret(secret) => secret.json(),
             Command::Volume(volume) => volume.command.json(),
             Command::Snapshot(snapshot) => match &snapshot.command {

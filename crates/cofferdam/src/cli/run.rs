@@ -217,6 +217,7 @@ async fn request(client: &Client, node: Option<String>, run: &Run) -> Result<Job
         node,
         secrets: uses(&run.secret)?,
         scrub_patterns: run.scrub.is_some(),
+        network: run.net.clone().network(),
         ..JobCreate::default()
     })
 }

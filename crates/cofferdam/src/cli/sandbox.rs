@@ -4,6 +4,7 @@ use crate::cli::args::{SandboxArgs, SandboxCommand, SandboxForkArgs, SandboxNew}
 use crate::cli::failure::Failure;
 use crate::cli::inside;
 use crate::cli::job::{clauses, row, when};
+use crate::cli::net;
 use crate::cli::run::{root, variables};
 use crate::cli::secret::uses;
 use crate::cli::snapshot;
@@ -75,6 +76,7 @@ pub(crate) async fn sandbox(client: &Client, args: SandboxArgs) -> Result<ExitCo
             let view = client.sandbox_timeout(known(&id)?, &asked).await;
             (view.map_err(about(&id))?, json)
         }
+        SandboxCommand::Net { id, net, json } => return net::net(client, &id, net, json).await,
         SandboxCommand::Rm { id, json } => {
             let view = client.sandbox_destroy(known(&id)?, Some(WAIT)).await;
             (view.map_err(about(&id))?, json)
@@ -196,6 +198,7 @@ async fn create(
             (false, _) => OnExpiry::Kill,
         },
         allow_internet: new.internet,
+        network: new.net.or_internet(new.internet)?,
         allow_root: new.allow_root,
         root: new.root.as_deref().map(root).transpose()?,
         ..SandboxCreate::default()
@@ -266,6 +269,10 @@ fn describe(view: &SandboxView) -> String {
     rows.extend(view.name.as_ref().map(|name| row("name", name)));
     let began = view.spec.snapshot.as_ref();
     rows.extend(began.map(|snapshot| row("began with", snapshot)));
+    rows.extend(net::rows(&view.network));
+    if view.egress_denied > 0 {
+        rows.push(row("  denials", &view.egress_denied.to_string()));
+    }
     rows.extend(view.reason.as_ref().map(|why| row("because", why)));
     let labels = view.metadata.iter();
     rows.extend(labels.map(|(key, value)| row(&format!("metadata {key}"), value)));

@@ -238,11 +238,13 @@ fn used(asked: &str) -> Result<SecretUse, Failure> {
         Some(("env", var)) => Some(SecretHow::Env {
             var: var.to_owned(),
         }),
+        Some(("header", rest)) => header(rest),
         _ => None,
     };
     let wrong = || {
         // The text is not repeated: somebody may have written the value after the name.
-        let message = "--secret takes NAME, NAME=file or NAME=env:VARIABLE";
+        let message =
+            "--secret takes NAME, NAME=file, NAME=env:VARIABLE or NAME=header:HOST:FIELD[:FORMAT]";
         let hint =
             "the value is set before, with `cofferdam secret set NAME`, and never written here";
         Failure::new(Code::InvalidArgument, message).hint(hint)
@@ -254,9 +256,54 @@ fn used(asked: &str) -> Result<SecretUse, Failure> {
     })
 }
 
+/// `HOST[:PORT]:FIELD[:FORMAT]`. A field is no number.
+fn header(asked: &str) -> Option<SecretHow> {
+    let (name, mut rest) = asked.split_once(':')?;
+    let mut host = name.to_owned();
+    if let Some((port, after)) = rest.split_once(':')
+        && port.bytes().all(|b| b.is_ascii_digit())
+    {
+        host = format!("{name}:{port}");
+        rest = after;
+    }
+    let (header, format) = rest.split_once(':').unwrap_or((rest, "{}"));
+    Some(SecretHow::Header {
+        host,
+        header: header.to_owned(),
+        format: format.to_owned(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_is_a_field_for_a_host_and_maybe_a_port() {
+        for (asked, expect) in [
+            (
+                "a=header:api.test:authorization:Bearer {}",
+                ("api.test", "authorization", "Bearer {}"),
+            ),
+            ("a=header:api.test:x-key", ("api.test", "x-key", "{}")),
+            (
+                "a=header:*.api.test:8443:x-key:a:{}",
+                ("*.api.test:8443", "x-key", "a:{}"),
+            ),
+        ] {
+            let how = used(asked).unwrap().how;
+            let SecretHow::Header {
+                host,
+                header,
+                format,
+            } = how
+            else {
+                panic!("{asked}");
+            };
+            assert_eq!((host.as_str(), header.as_str(), format.as_str()), expect);
+        }
+        assert!(used("a=header:api.test").is_err());
+    }
 
     #[test]
     fn a_secret_is_a_file_unless_a_variable_is_asked_for() {

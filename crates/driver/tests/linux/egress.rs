@@ -4,9 +4,10 @@ use crate::live_client::Served;
 use crate::world::PATIENCE;
 use driver::driver::Driver as _;
 use driver::guest::egress_line;
-use egress::decide::Mode;
 use egress::proxy::{Proxy, Way};
+use egress::record::Owner;
 use egress::resolve::Resolver;
+use model::network::NetworkRules;
 use std::net::UdpSocket;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -61,7 +62,11 @@ fn way(served: &Served<'_>, exceptions: &[String]) -> Way {
         .iter()
         .map(|one| one.parse().expect("an exception"));
     let (proxy, _) = Proxy::new(exceptions.collect(), Resolver::system(), 64, || 0);
-    proxy.way(served.plan.handle.id.clone(), Mode::Unrestricted)
+    let owner = Owner {
+        sandbox: served.plan.handle.id.clone(),
+        job: None,
+    };
+    proxy.way(owner, NetworkRules::all_or_nothing(true))
 }
 
 /// A server of the machine, which says `hello`.

@@ -2,6 +2,8 @@
 
 mod hostile_clients;
 mod hostile_outside;
+mod inspect;
 mod names;
 mod passes;
+mod rules;
 mod world;

@@ -42,7 +42,9 @@ pub(super) async fn answer(live: Rc<Live>, request: Request<Incoming>) -> Answer
         (&Method::POST, "/cofferdam/halt") => power::halt(&live, request.uri().query()).await,
         (&Method::POST, "/cofferdam/boot") => plain(power::boot(&live)),
         (&Method::CONNECT, _) => plain(tunnel::answer(&live, request).await),
-        (&Method::GET, guest::message::EGRESS_PATH) => plain(egress::answer(&live, request).await),
+        (&Method::GET, guest::message::EGRESS_PATH) => {
+            plain(egress::answer(&live.egress, request).await)
+        }
         (&Method::GET, "/files") => plain(get_file(&live, &request)),
         (&Method::POST, "/files") => plain(upload::answer(&live, request).await),
         (&Method::POST, "/files/compose") => {

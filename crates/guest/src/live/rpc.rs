@@ -235,8 +235,11 @@ pub(super) fn environment(
     let asked = asked
         .iter()
         .map(|(key, value)| (key.clone(), value.clone()));
+    // Also where the node has opened the way out only after this sandbox was told of its variables.
+    let proxied = live.egress.is_open().then(guest::message::egress_env);
     let env: BTreeMap<String, String> = own
         .into_iter()
+        .chain(proxied.into_iter().flatten())
         .chain(live.serve.env.iter().cloned())
         .chain(asked)
         .collect();

@@ -52,7 +52,7 @@ pub(super) async fn answer(live: &Rc<Live>, request: Request<Incoming>) -> Resul
         return Err(Failure::new(Code::PermissionDenied, why));
     }
     // Whoever may speak to a port inside must not speak in the sandbox's name outside.
-    if port == guest::message::EGRESS_PORT && live.egress.get().is_some() {
+    if port == guest::message::EGRESS_PORT && live.egress.is_open() {
         let why = "that port is the sandbox's way out, and nobody's way in";
         return Err(Failure::new(Code::PermissionDenied, why));
     }

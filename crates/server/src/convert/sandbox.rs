@@ -8,6 +8,7 @@ use api::sandbox::{
     OnExpiry, SandboxCreate, SandboxList, SandboxListQuery, SandboxSpecView, SandboxStateName,
     SandboxView,
 };
+use model::host::NAME_MAX;
 use model::id::SnapshotId;
 use model::limits;
 use model::sandbox::{SandboxState, Want};
@@ -29,7 +30,7 @@ pub(crate) fn ask(asked: SandboxCreate) -> Result<SandboxAsk, Error> {
         root: asked.root,
         root_identity: None,
         limits: from_wire::asked_limits(asked.limits),
-        allow_internet: asked.allow_internet,
+        network: super::network::of_new(asked.allow_internet, asked.network)?,
         allow_root: asked.allow_root,
         on_expiry: match asked.on_expiry {
             OnExpiry::Kill => sandbox_spec::OnExpiry::Kill,
@@ -128,6 +129,9 @@ pub(crate) fn view(row: SandboxRow) -> SandboxView {
 
 fn without_token(row: SandboxRow) -> SandboxView {
     SandboxView {
+        network: super::network::view(row.rules()),
+        network_pending: row.is_network_pending(),
+        egress_denied: row.egress_denied,
         id: row.id.to_string(),
         state: state(&row.state),
         name: row.spec.name.clone(),
@@ -158,7 +162,7 @@ fn spec_view(spec: SandboxSpec) -> SandboxSpecView {
         env_names: spec.env.into_keys().collect(),
         root: spec.root,
         limits: to_wire::limits_asked(spec.limits),
-        allow_internet: spec.allow_internet,
+        allow_internet: spec.network.has_way_out(),
         allow_root: spec.allow_root,
         on_expiry: match spec.on_expiry {
             sandbox_spec::OnExpiry::Kill => OnExpiry::Kill,
@@ -185,7 +189,11 @@ pub(crate) fn fitting(rows: &[SandboxRow]) -> usize {
     let weight = |row: &SandboxRow| {
         let labels = row.metadata.iter().flat_map(|(key, value)| [key, value]);
         let texts = labels.chain(row.spec.env.keys());
-        4096 + texts.map(|text| text.len() + 4).sum::<usize>()
+        let texts: usize = texts.map(|text| text.len() + 4).sum();
+        let rules = row.rules();
+        // An entry is a name with a port at most.
+        let entries = rules.allow.len() + rules.deny.len();
+        4096 + texts + entries * (NAME_MAX + 10)
     };
     to_wire::fitting_of(rows.iter().map(weight))
 }
@@ -220,9 +228,9 @@ fn work(work: service::SandboxWork) -> SandboxWork {
         },
         life_ms: work.life_ms,
         access_token: row.access_token.text().to_owned(),
-        spec: work_spec(row.spec),
         copy: copy(&row.state),
         reboot: memory_kept(&row.state) == Some(false),
+        spec: work_spec(row),
     }
 }
 
@@ -255,14 +263,17 @@ fn copy(state: &SandboxState) -> Option<CopyWork> {
     })
 }
 
-fn work_spec(spec: SandboxSpec) -> SandboxWorkSpec {
+fn work_spec(row: SandboxRow) -> SandboxWorkSpec {
+    let network = super::network::view(row.rules());
+    let spec = row.spec;
     SandboxWorkSpec {
         profile: spec.profile,
         env: spec.env,
         root: spec.root,
         root_identity: spec.root_identity,
         limits: to_wire::limits_asked(spec.limits),
-        allow_internet: spec.allow_internet,
+        network,
+        network_epoch: row.network_epoch,
         allow_root: spec.allow_root,
         secrets: super::secret::uses_view(spec.secrets),
         layers: spec.layers.iter().map(ToString::to_string).collect(),

@@ -93,6 +93,15 @@ pub(crate) fn uses(asked: Vec<SecretUse>) -> Result<Vec<model_secret::SecretUse>
             how: match asked.how {
                 SecretHow::File => model_secret::SecretHow::File,
                 SecretHow::Env { var } => model_secret::SecretHow::Env { var },
+                SecretHow::Header {
+                    host,
+                    header,
+                    format,
+                } => model_secret::SecretHow::Header {
+                    host,
+                    header,
+                    format,
+                },
             },
         })
     };
@@ -103,6 +112,15 @@ fn how(how: model_secret::SecretHow) -> SecretHow {
     match how {
         model_secret::SecretHow::File => SecretHow::File,
         model_secret::SecretHow::Env { var } => SecretHow::Env { var },
+        model_secret::SecretHow::Header {
+            host,
+            header,
+            format,
+        } => SecretHow::Header {
+            host,
+            header,
+            format,
+        },
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, RawQuery, Request, State};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use axum::{Extension, Json as Answer, Router};
 use futures_util::future::join_all;
 use http::StatusCode;
@@ -23,6 +23,7 @@ use service::{Ctx, SandboxFilter, SandboxRow};
 use super::account;
 use super::logs;
 use super::measure;
+use super::network::NetworkUpdate;
 use super::query::{self, List};
 use super::refusal::Refusal;
 use super::secret;
@@ -52,6 +53,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/sandboxes/{id}/resume", post(resume))
         .route("/sandboxes/{id}/pause", post(pause))
         .route("/sandboxes/{id}/timeout", post(set_timeout))
+        .route("/sandboxes/{id}/network", put(set_network))
         .route("/sandboxes/{id}/refreshes", post(refresh))
         .route("/sandboxes/{id}/metrics", get(metrics))
         .route("/sandboxes/{id}/logs", get(logs::first))
@@ -303,6 +305,24 @@ async fn set_timeout(
     app.service
         .sandbox_set_timeout(&ctx, &id, timeout.ttl_ms())
         .await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Other rules. Answered when they are in force, because that is what the clients take the answer for.
+async fn set_network(
+    State(app): State<App>,
+    Extension(ctx): Extension<Ctx>,
+    Named(id): Named,
+    Lenient(update): Lenient<NetworkUpdate>,
+) -> Answered {
+    live(&app, &ctx, &id).await?;
+    let rules = update.rules()?;
+    let setting = app.service.sandbox_set_network(&ctx, &id, rules, WAIT);
+    let row = setting.await?;
+    if row.is_network_pending() {
+        let message = "the rules are written, and the sandbox's node has not put them in force yet";
+        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message));
+    }
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -20,6 +20,7 @@ use service::{Event, SandboxAsk, SandboxRow, SnapshotRef, UsageSpan};
 use super::keys;
 use super::logs;
 use super::measure::Said;
+use super::network::{self, Lists};
 use super::refusal::Refusal;
 use crate::convert::usage::most;
 
@@ -38,8 +39,6 @@ const CODE_TEMPLATE: &str = "code-interpreter-v1";
 const RESERVED: &str = "e2b:";
 /// The template that was named.
 pub(crate) const TEMPLATE_KEY: &str = "e2b:template";
-/// What the SDKs call `ALL_TRAFFIC`.
-const EVERYTHING: &str = "0.0.0.0/0";
 /// There, where the ports need a token.
 const CLOSED_KEY: &str = "e2b:closed";
 /// The host that programs inside are told to be, whatever the client dialled.
@@ -100,18 +99,15 @@ struct AutoResume {
     enabled: bool,
 }
 
-/// Of rules there are two: everything, and nothing. What asks for one in between is refused.
+/// What may come in and go out.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Network {
     allow_public_traffic: Option<bool>,
-    allow_out: Option<Value>,
-    deny_out: Option<Vec<String>>,
-    dns_servers: Option<Value>,
-    egress_proxy: Option<Value>,
     mask_request_host: Option<String>,
     https_ports: Option<Value>,
-    rules: Option<Value>,
+    #[serde(flatten)]
+    lists: Lists,
 }
 
 impl NewSandbox {
@@ -148,8 +144,8 @@ impl NewSandbox {
         refuse("iam", self.iam.as_ref())?;
         let mounts = self.volume_mounts.unwrap_or_default();
         let network = self.network.unwrap_or_default();
-        network.check()?;
-        let allow_internet = network.lets_out(self.allow_internet_access)?;
+        refuse("network.httpsPorts", network.https_ports.as_ref())?;
+        let rules = network.lists.rules(self.allow_internet_access)?;
         let mut metadata = self.metadata.unwrap_or_default();
         if let Some(key) = metadata.keys().find(|key| key.starts_with(RESERVED)) {
             return Err(Refusal::bad(format!("metadata: `{key}` is ours")));
@@ -173,7 +169,7 @@ impl NewSandbox {
                 root,
                 root_identity: None,
                 limits: AskedLimits::default(),
-                allow_internet,
+                network: rules,
                 // Its clients know two users.
                 allow_root: true,
                 on_expiry,
@@ -205,32 +201,10 @@ impl Network {
         }
         Ok(Some(host.to_owned()))
     }
-
-    /// Whether there is a way out: by E2B's documents there is one, unless somebody says no or denies all.
-    fn lets_out(&self, asked: Option<bool>) -> Result<bool, Refusal> {
-        let denied = self.deny_out.as_deref().unwrap_or_default();
-        if asked == Some(false) || denied.iter().any(|block| block == EVERYTHING) {
-            return Ok(false);
-        }
-        if denied.is_empty() {
-            return Ok(true);
-        }
-        let message =
-            format!("network.denyOut: only {EVERYTHING} can be denied, which is everything");
-        Err(Refusal::bad(message))
-    }
-
-    fn check(&self) -> Result<(), Refusal> {
-        refuse("network.allowOut", self.allow_out.as_ref())?;
-        refuse("network.dnsServers", self.dns_servers.as_ref())?;
-        refuse("network.egressProxy", self.egress_proxy.as_ref())?;
-        refuse("network.httpsPorts", self.https_ports.as_ref())?;
-        refuse("network.rules", self.rules.as_ref())
-    }
 }
 
 /// Refuses what is there and says something.
-fn refuse(field: &str, value: Option<&Value>) -> Result<(), Refusal> {
+pub(super) fn refuse(field: &str, value: Option<&Value>) -> Result<(), Refusal> {
     let says_nothing = match value {
         None | Some(Value::Null) => true,
         Some(Value::Array(items)) => items.is_empty(),
@@ -421,6 +395,8 @@ struct NetworkView {
     allow_public_traffic: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     mask_request_host: Option<String>,
+    #[serde(flatten)]
+    lists: network::ListsView,
 }
 
 /// What programs at this port are told as their host, where that is not what the client says.
@@ -549,7 +525,7 @@ pub(crate) fn detail(row: &SandboxRow, domain: Option<String>) -> Detail {
     Detail {
         listed: listed(row),
         envd_access_token: row.access_token.text().to_owned(),
-        allow_internet_access: row.spec.allow_internet,
+        allow_internet_access: row.rules().has_way_out(),
         domain,
         lifecycle: Lifecycle {
             auto_resume: row.spec.auto_resume,
@@ -562,6 +538,7 @@ pub(crate) fn detail(row: &SandboxRow, domain: Option<String>) -> Detail {
         network: NetworkView {
             allow_public_traffic: is_open(row),
             mask_request_host: masked_host(row),
+            lists: network::view(row.rules()),
         },
     }
 }
@@ -658,8 +635,8 @@ mod tests {
         for (more, expect) in [
             (r#""iam":{"tokens":{}}"#, no("iam")),
             (
-                r#""network":{"allowOut":["1.1.1.1"]}"#,
-                no("network.allowOut"),
+                r#""network":{"dnsServers":["1.1.1.1"]}"#,
+                no("network.dnsServers"),
             ),
             (r#""network":{"rules":{"a":[]}}"#, no("network.rules")),
             (
@@ -676,39 +653,6 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_way_out_unless_somebody_says_no() {
-        for (more, expect) in [
-            ("", Some(true)),
-            (r#","allow_internet_access":true"#, Some(true)),
-            (r#","allow_internet_access":null"#, Some(true)),
-            (r#","allow_internet_access":false"#, Some(false)),
-            (r#","network":{"denyOut":[]}"#, Some(true)),
-            (r#","network":{"denyOut":["0.0.0.0/0"]}"#, Some(false)),
-            (
-                r#","network":{"denyOut":["8.8.8.8","0.0.0.0/0"]}"#,
-                Some(false),
-            ),
-            (
-                r#","allow_internet_access":true,"network":{"denyOut":["0.0.0.0/0"]}"#,
-                Some(false),
-            ),
-            (r#","network":{"denyOut":["8.8.8.8"]}"#, None),
-            (
-                r#","allow_internet_access":false,"network":{"denyOut":["8.8.8.8"]}"#,
-                Some(false),
-            ),
-        ] {
-            let body = format!(r#"{{"templateID":"base"{more}}}"#);
-            let ask = serde_json::from_str::<NewSandbox>(&body).unwrap().ask(None);
-            assert_eq!(
-                ask.ok().map(|ask| ask.spec.allow_internet),
-                expect,
-                "{body}"
-            );
-        }
-    }
-
-    #[test]
     fn an_ask_has_the_words_of_the_house() {
         let body = r#"{"templateID":"base","timeout":60,"autoPause":true,"autoResume":{"enabled":true},
             "envVars":{"A":"b"},"metadata":{"k":"v"},"network":{"allowPublicTraffic":false}}"#;
@@ -717,7 +661,7 @@ mod tests {
             .ask(None)
             .unwrap();
         assert_eq!((ask.ttl_ms, ask.spec.on_expiry), (60_000, OnExpiry::Pause));
-        assert!(ask.spec.auto_resume && ask.spec.allow_internet);
+        assert!(ask.spec.auto_resume && ask.spec.network.has_way_out());
         assert_eq!(
             (ask.spec.env["A"].as_str(), ask.metadata["k"].as_str()),
             ("b", "v")

@@ -5,6 +5,7 @@ use std::time::Duration;
 use api::event::{EventList, EventListQuery};
 use api::exec::{ExecList, ExecListQuery};
 use api::job::WaitQuery;
+use api::network::Network;
 use api::sandbox::{
     SandboxConnect, SandboxCreate, SandboxList, SandboxListQuery, SandboxPause, SandboxResume,
     SandboxTimeout, SandboxView,
@@ -17,7 +18,7 @@ use http::header::{HeaderName, LOCATION};
 use service::{Ctx, SandboxFilter, SandboxPage, SandboxRow};
 
 use crate::App;
-use crate::convert::{exec, from_wire, sandbox, to_wire};
+use crate::convert::{exec, from_wire, network, sandbox, to_wire};
 use crate::error::Error;
 use crate::extract::{Json, JsonOrNone, Key, Query, SandboxOf, User};
 
@@ -122,6 +123,33 @@ pub(crate) async fn timeout(
         .service
         .sandbox_set_timeout(&ctx, &id, asked.timeout_ms)
         .await?;
+    Ok(Answer(sandbox::view(row)))
+}
+
+/// Puts other rules of the network in the place of those that there are, all of them at once. What they do not
+/// allow any more is cut when the node has put them in force; with `wait` this answers then.
+#[utoipa::path(put, path = routes::SANDBOX_NETWORK, tag = "sandboxes",
+    operation_id = "sandbox_network",
+    params(("id" = String, Path, description = "The sandbox"), WaitQuery), request_body = Network,
+    responses((status = 200, description = "The sandbox", body = SandboxView),
+              (status = 400, description = "Not rules", body = ErrorBody),
+              (status = 404, description = "No such sandbox", body = ErrorBody),
+              (status = 410, description = "It is over", body = ErrorBody)))]
+pub(crate) async fn set_network(
+    State(app): State<App>,
+    User(ctx): User,
+    SandboxOf(id): SandboxOf,
+    Query(query): Query<WaitQuery>,
+    Json(asked): Json<Network>,
+) -> Result<Answer<SandboxView>, Error> {
+    let wait = from_wire::wait(query.wait.as_deref())?;
+    let rules = network::read(asked)?;
+    let setting = app.service.sandbox_set_network(&ctx, &id, rules, wait);
+    let row = match app.stopping.run_until_cancelled(setting).await {
+        Some(row) => row?,
+        // It is written, or it is not; whoever asked sees which.
+        None => app.service.sandbox_get(&ctx, &id).await?,
+    };
     Ok(Answer(sandbox::view(row)))
 }
 

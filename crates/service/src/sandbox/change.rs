@@ -245,7 +245,8 @@ impl Service {
         if row.state == SandboxState::Requested {
             self.wake().queue();
         }
-        if let (Some(_), Some(node)) = (row.state.want(), &row.node) {
+        let is_wanted = row.state.want().is_some() || row.is_network_pending();
+        if let Some(node) = row.node.as_ref().filter(|_| is_wanted) {
             self.wake().node(node);
         }
         self.wake().sandbox_is(row);

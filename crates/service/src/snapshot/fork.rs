@@ -6,6 +6,7 @@ use crate::job::until;
 use crate::{Ctx, Error, SandboxAsk, Service};
 use model::id::SandboxId;
 use model::limits;
+use model::sandbox_spec::SandboxSpec;
 use model::snapshot::SnapshotState;
 use std::time::Duration;
 use store::sandbox::{self, SandboxRow};
@@ -77,7 +78,12 @@ impl Service {
         copy: &SnapshotRow,
         fork: Fork,
     ) -> Vec<Result<SandboxRow, Error>> {
-        let spec = match begin::spec_from(source.spec.clone(), copy) {
+        // What it may reach now, and not what it might at first.
+        let spec = SandboxSpec {
+            network: source.rules().clone(),
+            ..source.spec.clone()
+        };
+        let spec = match begin::spec_from(spec, copy) {
             Ok(spec) => spec,
             Err(error) => return vec![Err(error)],
         };

@@ -139,7 +139,7 @@ fn ask(volume: &VolumeRow) -> SandboxAsk {
             root: None,
             root_identity: None,
             limits: AskedLimits::default(),
-            allow_internet: false,
+            network: model::network::NetworkRules::default(),
             allow_root: true,
             on_expiry: OnExpiry::Kill,
             auto_resume: false,

@@ -10,6 +10,7 @@ mod execs;
 mod files;
 mod life;
 mod loops;
+mod network;
 mod pin;
 mod poll;
 mod prune;
@@ -190,6 +191,7 @@ fn spec() -> JobSpec {
         node: None,
         secrets: Vec::new(),
         scrub_patterns: false,
+        network: model::network::NetworkRules::default(),
     }
 }
 

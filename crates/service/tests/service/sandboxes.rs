@@ -25,7 +25,7 @@ pub(crate) fn ask() -> SandboxAsk {
             root: None,
             root_identity: None,
             limits: AskedLimits::default(),
-            allow_internet: false,
+            network: model::network::NetworkRules::default(),
             allow_root: false,
             on_expiry: OnExpiry::Kill,
             auto_resume: false,

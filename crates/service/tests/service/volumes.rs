@@ -286,7 +286,7 @@ async fn the_content_of_a_volume_is_opened_by_its_token_and_served_by_one_hidden
     assert_eq!(works.len(), 1);
     let server = works[0].row.clone();
     assert_eq!(server.spec.profile, VOLUME_PROFILE);
-    assert!(!server.spec.allow_internet);
+    assert!(!server.spec.network.has_way_out());
     world.says(&server, said_ready()).await;
     assert_eq!(first.await.unwrap().id, server.id);
     assert_eq!(second.await.unwrap().id, server.id);

@@ -10,6 +10,7 @@
 mod breaks;
 mod cluster;
 mod db;
+mod egress;
 mod execs;
 mod files;
 mod full;
@@ -155,6 +156,11 @@ conformance! {
         sandboxes_of_a_silent_or_forgotten_node_are_found
         sandboxes_that_are_over_go_with_their_events
         what_a_sandbox_used_is_kept_for_a_time_and_only_as_its_node_says
+    }
+    egress {
+        a_record_is_stored_once_and_numbered_as_it_comes
+        denials_are_counted_beside_the_version
+        rules_are_changed_by_whoever_saw_the_last_ones_and_put_in_force_once
     }
     execs {
         a_command_is_written_once_and_ended_once

@@ -57,6 +57,7 @@ pub(crate) fn spec() -> JobSpec {
         node: None,
         secrets: Vec::new(),
         scrub_patterns: false,
+        network: model::network::NetworkRules::default(),
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) fn spec() -> SandboxSpec {
         root: None,
         root_identity: None,
         limits: AskedLimits::default(),
-        allow_internet: true,
+        network: model::network::NetworkRules::all_or_nothing(true),
         allow_root: true,
         on_expiry: OnExpiry::Pause,
         auto_resume: true,
@@ -55,6 +55,11 @@ pub(crate) fn new_sandbox(number: u64) -> NewSandbox {
         due_at_ms: number + 1000,
         at_ms: number,
     }
+}
+
+/// A sandbox that is there.
+pub(crate) fn some(db: &Db, number: u64) -> SandboxRow {
+    insert(db, new_sandbox(number))
 }
 
 pub(crate) fn insert(db: &Db, new: NewSandbox) -> SandboxRow {
