@@ -80,12 +80,10 @@ where
     let mut until = None;
     let ended = |_: io::Error| None;
     loop {
-        match greeting::read(&first) {
-            Greeting::Unfinished => {}
-            said => {
-                judge(way, target, &said)?;
-                return outside.write_all(&first).await.map_err(ended);
-            }
+        let said = greeting::read(&first);
+        if said != Greeting::Unfinished {
+            judge(way, target, &said)?;
+            return outside.write_all(&first).await.map_err(ended);
         }
         if !first.is_empty() && until.is_none() {
             until = Some(Instant::now() + HEAD_PATIENCE);

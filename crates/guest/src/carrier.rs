@@ -90,9 +90,11 @@ fn take(lines: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut into = [IoSliceMut::new(&mut byte)];
     let got = recvmsg(lines, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    let fd = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    });
+    let mut fd = None;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            fd = fds.last();
+        }
+    }
     if got.bytes == 0 { Ok(None) } else { Ok(fd) }
 }

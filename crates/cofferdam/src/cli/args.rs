@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-pub(crate) use egress::{EgressArgs, EgressCommand};
+pub(crate) use self::egress::{EgressArgs, EgressCommand};
 pub(crate) use inside::{SandboxCp, SandboxExec, SandboxPort, SandboxShell};
 pub(crate) use mcp::{McpArgs, McpClient, McpCommand, McpInstall};
 pub(crate) use net::NetArgs;

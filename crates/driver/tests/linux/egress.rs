@@ -14,7 +14,9 @@ use tokio::net::TcpListener;
 
 /// Reads a URL through the proxy, and prints the status, the proxy's word and the body.
 const FETCH: &str = r#"
-import sys, urllib.request, urllib.error
+import os, sys, urllib.request, urllib.error
+# What is for the loopback inside is asked of the one outside here.
+for name in ("no_proxy", "NO_PROXY"): os.environ.pop(name, None)
 proxy = urllib.request.ProxyHandler({"http": "http://127.0.0.1:3128", "https": "http://127.0.0.1:3128"})
 try:
     got = urllib.request.build_opener(proxy).open(sys.argv[1], timeout=30)

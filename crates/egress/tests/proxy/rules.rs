@@ -31,8 +31,10 @@ fn hello(name: Option<&str>) -> Vec<u8> {
 
 /// A server that sends back what it gets.
 async fn echo() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("the loopback works");
+    let port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
@@ -47,7 +49,10 @@ async fn echo() -> u16 {
 async fn tunnel(world: &World, target: &str) -> (DuplexStream, String) {
     let mut stream = world.connect();
     let head = format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n\r\n");
-    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+        .write_all(head.as_bytes())
+        .await
+        .expect("the loopback works");
     let answer = read_until(&mut stream, "\r\n\r\n").await;
     (stream, answer)
 }

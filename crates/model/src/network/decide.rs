@@ -200,7 +200,7 @@ impl NetworkRules {
                         || self.allowing(asked, port).is_some());
                 self.denying(said, port)
                     .filter(|_| !is_allowed)
-                    .unwrap_or(Verdict::allowed(Rule::Greeting))
+                    .unwrap_or_else(|| Verdict::allowed(Rule::Greeting))
             }
             _ => Verdict::allowed(Rule::Greeting),
         }

@@ -15,7 +15,7 @@ enum For {
     Node,
 }
 
-const ROUTES: [(&str, &str, For); 63] = [
+const ROUTES: [(&str, &str, For); 69] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/mcp", For::User),
     ("POST", "/mcp", For::User),
@@ -50,6 +50,10 @@ const ROUTES: [(&str, &str, For); 63] = [
     ("POST", "/v1/sandboxes/{id}/resume", For::User),
     ("POST", "/v1/sandboxes/{id}/snapshots", For::User),
     ("POST", "/v1/sandboxes/{id}/timeout", For::User),
+    ("PUT", "/v1/sandboxes/{id}/network", For::User),
+    ("GET", "/v1/sandboxes/{id}/egress", For::User),
+    ("POST", "/v1/sandboxes/{id}/egress/test", For::User),
+    ("GET", "/v1/jobs/{id}/egress", For::User),
     ("GET", "/v1/secrets", For::User),
     ("POST", "/v1/secrets", For::User),
     ("GET", "/v1/secrets/{name}", For::User),
@@ -79,6 +83,8 @@ const ROUTES: [(&str, &str, For); 63] = [
     ("POST", "/node/v1/sandboxes/{id}/report", For::Node),
     ("POST", "/node/v1/snapshots/{id}/removed", For::Node),
     ("POST", "/node/v1/usage", For::Node),
+    ("POST", "/node/v1/egress", For::Node),
+    ("POST", "/node/v1/sandboxes/{id}/network", For::Node),
 ];
 
 fn documented() -> BTreeSet<(String, String)> {
