@@ -9,6 +9,7 @@
 //! how something is stored or sent. Its types are encoded by the store for rows of its own, and by
 //! nobody else: the wire has types of its own in `api`.
 
+pub mod build;
 pub mod enforcement;
 pub mod event;
 pub mod id;
@@ -16,6 +17,7 @@ pub mod job;
 pub mod limits;
 pub mod node;
 pub mod points;
+pub mod profile;
 pub mod sandbox;
 pub mod sandbox_spec;
 pub mod secret;

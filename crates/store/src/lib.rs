@@ -14,6 +14,7 @@
 
 pub mod artifact;
 pub mod blob;
+pub mod build;
 mod db;
 mod error;
 pub mod event;
@@ -24,6 +25,7 @@ mod migrate;
 pub mod node;
 pub mod output;
 mod postgres;
+pub mod profile;
 pub mod prune;
 pub mod queue;
 pub mod sandbox;

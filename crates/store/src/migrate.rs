@@ -11,6 +11,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0004_exec.sql"),
     include_str!("../migrations/sqlite/0005_usage.sql"),
     include_str!("../migrations/sqlite/0006_secret.sql"),
+    include_str!("../migrations/sqlite/0007_profile.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -19,6 +20,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0004_exec.sql"),
     include_str!("../migrations/postgres/0005_usage.sql"),
     include_str!("../migrations/postgres/0006_secret.sql"),
+    include_str!("../migrations/postgres/0007_profile.sql"),
 ];
 
 /// The version that this program knows.

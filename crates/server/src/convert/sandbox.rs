@@ -41,6 +41,7 @@ pub(crate) fn ask(asked: SandboxCreate) -> Result<SandboxAsk, Error> {
         node: node.transpose()?,
         secrets: super::secret::uses(asked.secrets)?,
         layers: Vec::new(),
+        defaults: Defaults::default(),
     };
     let from = asked.snapshot.as_deref().map(super::snapshot::named);
     Ok(SandboxAsk {

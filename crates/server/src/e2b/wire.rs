@@ -140,6 +140,7 @@ impl NewSandbox {
                 node: None,
                 secrets: Vec::new(),
                 layers: Vec::new(),
+                defaults: Defaults::default(),
             },
             from,
             metadata,

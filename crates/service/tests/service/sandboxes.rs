@@ -32,6 +32,7 @@ pub(crate) fn ask() -> SandboxAsk {
             node: None,
             secrets: Vec::new(),
             layers: Vec::new(),
+            defaults: model::sandbox_spec::Defaults::default(),
         },
         from: None,
         metadata: BTreeMap::new(),

@@ -37,6 +37,7 @@ pub(crate) fn spec() -> SandboxSpec {
         node: None,
         secrets: Vec::new(),
         layers: Vec::new(),
+        defaults: model::sandbox_spec::Defaults::default(),
     }
 }
 
