@@ -105,6 +105,10 @@ pub struct Serve {
     pub contexts: Vec<String>,
     /// Small files that are there before anything runs, such as secrets; all of them in this one frame.
     pub files: Vec<SmallFile>,
+    /// As whom whoever does not say it; `user` when empty.
+    pub user: String,
+    /// Where processes start that do not say it; in the home of their user when empty.
+    pub workdir: String,
 }
 
 /// A file that fits into a frame with others.

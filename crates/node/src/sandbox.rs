@@ -7,6 +7,7 @@
 mod execs;
 mod make;
 mod record;
+mod start;
 mod usage;
 mod way;
 

@@ -60,6 +60,8 @@ impl World {
             allow_root,
             files: Vec::new(),
             contexts: Vec::new(),
+            user: String::new(),
+            workdir: String::new(),
         };
         let served = tokio::time::timeout(PATIENCE, driver::guest::serve(stream, serve)).await;
         served

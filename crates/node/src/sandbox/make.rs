@@ -2,6 +2,7 @@
 
 use super::new_record;
 use super::record;
+use super::start;
 use super::way::{self, WayOut};
 use crate::job::{Broken, chain, insist};
 use crate::secret::{self, Secrets};
@@ -41,14 +42,15 @@ pub(super) async fn make(node: &Node, work: &SandboxWork) -> Result<Made, String
     let standing = stand(node, &plan, work, secrets.as_ref());
     let stood = tokio::time::timeout(PROVISION, standing).await;
     let stood = stood.map_err(|_| Broken::Silent).flatten();
-    match stood {
-        Ok(way) => Ok(Made {
-            enforcement: super::enforced(work, &plan),
-            way,
-            handle: plan.handle,
-        }),
-        Err(error) => Err(format!("the sandbox could not be made: {}", chain(&error))),
+    let way = stood.map_err(|error| format!("the sandbox could not be made: {}", chain(&error)))?;
+    if let Some(start) = &work.spec.start {
+        start::start(node, &plan.handle, start).await?;
     }
+    Ok(Made {
+        enforcement: super::enforced(work, &plan),
+        way,
+        handle: plan.handle,
+    })
 }
 
 fn plan(node: &Node, work: &SandboxWork) -> Result<Plan, String> {
@@ -132,6 +134,8 @@ async fn stand(
         allow_root: work.spec.allow_root,
         contexts: contexts(&work.spec.profile),
         files: files.collect(),
+        user: work.spec.user.clone().unwrap_or_default(),
+        workdir: work.spec.workdir.clone().unwrap_or_default(),
     };
     driver::guest::serve(stream, serve).await?;
     if !work.spec.allow_internet {

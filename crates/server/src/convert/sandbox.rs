@@ -3,6 +3,7 @@
 use api::Code;
 use api::node::{
     CopyWork, HeldSandbox, SandboxRef, SandboxSaid, SandboxWant, SandboxWork, SandboxWorkSpec,
+    StartWork,
 };
 use api::sandbox::{
     OnExpiry, SandboxCreate, SandboxList, SandboxListQuery, SandboxSpecView, SandboxStateName,
@@ -11,7 +12,7 @@ use api::sandbox::{
 use model::id::SnapshotId;
 use model::limits;
 use model::sandbox::{SandboxState, Want};
-use model::sandbox_spec::{self, SandboxSpec};
+use model::sandbox_spec::{self, Defaults, SandboxSpec};
 use service::{SandboxAsk, SandboxFilter, SandboxPage, SandboxRow, sandbox_life_ms};
 
 use super::{from_wire, to_wire};
@@ -240,6 +241,12 @@ fn work_spec(spec: SandboxSpec) -> SandboxWorkSpec {
         allow_root: spec.allow_root,
         secrets: super::secret::uses_view(spec.secrets),
         layers: spec.layers.iter().map(ToString::to_string).collect(),
+        user: spec.defaults.user,
+        workdir: spec.defaults.workdir,
+        start: spec.defaults.start.map(|start| StartWork {
+            command: start.command,
+            ready: start.ready,
+        }),
     }
 }
 

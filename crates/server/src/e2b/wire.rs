@@ -9,7 +9,7 @@ use http::HeaderValue;
 use model::id::SnapshotId;
 use model::limits;
 use model::sandbox::SandboxState;
-use model::sandbox_spec::{OnExpiry, SandboxSpec};
+use model::sandbox_spec::{Defaults, OnExpiry, SandboxSpec};
 use model::snapshot::SnapshotName;
 use model::spec::{AskedLimits, CODE_INTERPRETER};
 use serde::{Deserialize, Serialize};
