@@ -13,10 +13,12 @@
 //!
 //! Reading order: `ctx`, `error`, `change` (decide and write), `job`, `create`, `poll` and `wake` (how
 //! work finds a node), `report` (what nodes say), `lose` (when they say nothing), `sandbox` (those that
-//! live on, by the same means), `snapshot`, `secret` over `seal`, `loops`.
+//! live on, by the same means), `snapshot`, `profile` and `build` (recipes, and who carries them out),
+//! `secret` over `seal`, `loops`.
 
 mod artifact;
 mod blob;
+mod build;
 mod capacity;
 mod change;
 mod clock;
@@ -32,6 +34,7 @@ mod lose;
 mod node;
 mod output;
 mod poll;
+mod profile;
 mod report;
 mod sandbox;
 mod seal;
@@ -41,6 +44,7 @@ mod wake;
 
 pub use crate::artifact::NewArtifact;
 pub use crate::blob::BlobWriter;
+pub use crate::build::{BUILD_LABEL, BuildHold, Built, Saved, Settled};
 pub use crate::clock::Clock;
 pub use crate::create::Idempotency;
 pub use crate::ctx::{Caller, Ctx};
@@ -50,6 +54,7 @@ pub use crate::job::JobPage;
 pub use crate::node::{Beat, LeaseRef, NodeHello, Registered};
 pub use crate::output::{OutputPage, OutputPiece, Stream};
 pub use crate::poll::{Free, Polled};
+pub use crate::profile::{BuildAsk, ProfilePage, ProfileRef, ProfileView, Tagged};
 pub use crate::report::{Finished, Report, Started};
 pub use crate::sandbox::{
     SandboxAsk, SandboxLife, SandboxPage, SandboxRef, SandboxSaid, SandboxSeen, SandboxWork,
@@ -63,9 +68,11 @@ pub use model::spec::Invalid;
 pub use model::usage::{UsagePoint, UsageSpan};
 pub use store::artifact::ArtifactRow;
 pub use store::blob::{Blobs, Written};
+pub use store::build::{BuildRow, FileRow, Level, LogQuery, LogRow};
 pub use store::exec::ExecRow;
 pub use store::job::JobRow;
 pub use store::output::Segment;
+pub use store::profile::{ProfileRow, TagRow};
 pub use store::sandbox::{SandboxFilter, SandboxRow};
 pub use store::secret::SecretRow;
 pub use store::snapshot::{SnapshotFilter, SnapshotRow};
@@ -103,6 +110,8 @@ struct Inner {
     blob_gate: tokio::sync::Mutex<()>,
     key_source: OnceLock<KeySource>,
     keys: tokio::sync::OnceCell<Arc<MasterKeys>>,
+    /// A build wants to be carried out.
+    builds: tokio::sync::Notify,
 }
 
 /// Where the looking through blobs starts: eight of 256 parts an hour.
@@ -134,6 +143,7 @@ impl Service {
             blob_gate: tokio::sync::Mutex::default(),
             key_source: OnceLock::new(),
             keys: tokio::sync::OnceCell::new(),
+            builds: tokio::sync::Notify::new(),
         };
         Service {
             inner: Arc::new(inner),

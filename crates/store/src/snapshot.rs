@@ -475,9 +475,19 @@ pub fn old_forks(
 /// [`StoreError`] of the database.
 pub fn without_build(tx: &mut Tx<'_>, limit: u32) -> Result<Vec<SnapshotId>, StoreError> {
     let sql = "SELECT id FROM snapshot WHERE purpose = 'build' AND state = 'ready' AND NOT EXISTS \
-               (SELECT 1 FROM build WHERE build.snapshot = snapshot.id AND build.snapshot IS NOT NULL) \
-               ORDER BY id LIMIT $1";
+               (SELECT 1 FROM build WHERE build.snapshot = snapshot.id AND build.snapshot IS NOT NULL \
+               AND build.state <> 'failed') ORDER BY id LIMIT $1";
     ids(&tx.query(sql, &[limit.into()])?)
+}
+
+/// Whether a build that has not failed names a snapshot. Asked when nobody else can change the snapshot.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn has_build(tx: &mut Tx<'_>, id: &SnapshotId) -> Result<bool, StoreError> {
+    let sql = "SELECT id FROM build WHERE snapshot = $1 AND snapshot IS NOT NULL \
+               AND state <> 'failed' LIMIT 1";
+    Ok(tx.query_one(sql, &[id.as_str().into()])?.is_some())
 }
 
 /// Snapshots that are to go and whose node is not known any more: nobody will say that they are gone.

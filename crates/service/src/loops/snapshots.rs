@@ -17,6 +17,10 @@ pub(super) async fn prune_snapshots(service: &Service, now: u64) -> Result<u64, 
     for id in forks.await? {
         give_up(service, id, now).await?;
     }
+    let bare = service.look(|tx| Ok(snapshot::without_build(tx, BATCH)?));
+    for id in bare.await? {
+        give_up_bare(service, id, now).await?;
+    }
     let left = service.look(|tx| Ok(snapshot::without_node(tx, BATCH)?));
     for id in left.await? {
         give_up(service, id, now).await?;
@@ -25,6 +29,22 @@ pub(super) async fn prune_snapshots(service: &Service, now: u64) -> Result<u64, 
     service
         .unit(move |tx| Ok(snapshot::prune(tx, old, BATCH)?))
         .await
+}
+
+/// One that no build names, unless one does by now: whoever finishes a build locks what it begins with.
+async fn give_up_bare(service: &Service, id: SnapshotId, now: u64) -> Result<(), Error> {
+    let ctx = Ctx::internal("prune");
+    let note = note_of(&ctx, now);
+    let gone = service.unit(move |tx| {
+        let Some(row) = snapshot::lock(tx, &ctx.tenant, &id)? else {
+            return Ok::<_, Fail>(());
+        };
+        if !snapshot::has_build(tx, &id)? {
+            apply(tx, &row, &SnapshotEvent::Delete, &note)?;
+        }
+        Ok(())
+    });
+    gone.await
 }
 
 /// Each in a transaction of its own: what a pass that ends in between has not come to, the next one finds.

@@ -75,7 +75,7 @@ impl Service {
     }
 
     /// The same, when everything is said; perhaps in the place of another.
-    pub(super) async fn sandbox_make(
+    pub(crate) async fn sandbox_make(
         &self,
         ctx: &Ctx,
         mut ask: SandboxAsk,
