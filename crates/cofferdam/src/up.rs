@@ -54,6 +54,8 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let links = Links::default();
     let (link, linked) = mpsc::channel(256);
     links.insert(node_id.clone(), link);
+    let building = server::carry_builds(service.clone(), links.clone(), stop.clone());
+    tokio::spawn(building);
     let serving = tokio::spawn(server::serve(service.clone(), links, doors, stop.clone()));
     let (_running, stopped) = tokio::sync::watch::channel(false);
     tokio::spawn(service::loops::run(service, stopped));

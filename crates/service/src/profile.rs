@@ -80,6 +80,8 @@ pub struct ProfileView {
     pub row: ProfileRow,
     /// Its newest builds, the newest first.
     pub builds: Vec<BuildRow>,
+    /// How many builds of it are kept.
+    pub build_count: u64,
     /// Its tags, the one that was assigned last first.
     pub tags: Vec<TagRow>,
 }
@@ -293,6 +295,7 @@ fn view(tx: &mut Tx<'_>, row: ProfileRow, builds: u32) -> Result<ProfileView, Fa
     let most = u32::try_from(limits::PROFILE_TAGS_MAX).unwrap_or(u32::MAX);
     Ok(ProfileView {
         builds: build::list(tx, &row.id, builds)?,
+        build_count: build::count(tx, &row.id)?,
         tags: profile::tags(tx, &row.id, most)?,
         row,
     })

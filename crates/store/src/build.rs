@@ -240,6 +240,16 @@ pub fn list(tx: &mut Tx<'_>, profile: &ProfileId, limit: u32) -> Result<Vec<Buil
     rows.iter().map(from_row).collect()
 }
 
+/// How many builds of a profile are kept.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn count(tx: &mut Tx<'_>, profile: &ProfileId) -> Result<u64, StoreError> {
+    let sql = "SELECT COUNT(*) AS there FROM build WHERE profile = $1";
+    let row = tx.query_one(sql, &[profile.as_str().into()])?;
+    row.map_or(Ok(0), |row| row.number("there"))
+}
+
 /// How many builds of a tenant are not over, counted up to `most`.
 ///
 /// # Errors
@@ -459,6 +469,8 @@ pub struct LogQuery {
     pub limit: u32,
     /// The newest first.
     pub backward: bool,
+    /// Only those since then, or going backward those until then.
+    pub from_ms: Option<u64>,
 }
 
 /// Entries of the log of a build.
@@ -468,14 +480,17 @@ pub struct LogQuery {
 pub fn logs(tx: &mut Tx<'_>, id: &BuildId, query: LogQuery) -> Result<Vec<LogRow>, StoreError> {
     let sql = if query.backward {
         "SELECT at_ms, level, phase, message FROM build_log WHERE build = $1 AND level >= $2 \
-         ORDER BY seq DESC LIMIT $3 OFFSET $4"
+         AND at_ms <= $3 ORDER BY seq DESC LIMIT $4 OFFSET $5"
     } else {
         "SELECT at_ms, level, phase, message FROM build_log WHERE build = $1 AND level >= $2 \
-         ORDER BY seq LIMIT $3 OFFSET $4"
+         AND at_ms >= $3 ORDER BY seq LIMIT $4 OFFSET $5"
     };
+    // As late as a database can say it.
+    let any = if query.backward { u64::MAX >> 1 } else { 0 };
     let values = [
         id.as_str().into(),
         query.level.number().into(),
+        query.from_ms.unwrap_or(any).into(),
         query.limit.into(),
         query.offset.into(),
     ];

@@ -27,6 +27,7 @@ use super::query::{self, List};
 use super::refusal::Refusal;
 use super::secret;
 use super::snapshots;
+use super::templates;
 use super::wire::{self, Change, NewSandbox, Refresh, Timeout};
 use crate::App;
 use crate::extract::{self, Key};
@@ -65,8 +66,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/sandboxes/{id}/snapshots", post(snapshots::create))
         .route("/sandboxes/{id}/fork", post(snapshots::fork))
         .route("/snapshots", get(snapshots::list))
-        .route("/templates/aliases/{alias}", get(snapshots::alias))
-        .route("/templates/{id}", delete(snapshots::delete))
+        .merge(templates::routes())
         .route("/secrets", post(secret::create).get(secret::list))
         .route(
             "/secrets/{id}",
@@ -86,7 +86,12 @@ async fn create(
 ) -> Answered {
     let key = key.of(&asked)?;
     let template = asked.template().to_owned();
-    let made = app.service.sandbox_create(&ctx, asked.ask()?, key).await;
+    let mut ask = asked.ask()?;
+    ask.from = match templates::snapshot_of(&app, &ctx, &template).await? {
+        Some(snapshot) => Some(snapshot),
+        None => ask.from,
+    };
+    let made = app.service.sandbox_create(&ctx, ask, key).await;
     if let Err(service::Error::NotFound) = &made {
         return Err(wire::no_template(&template));
     }
@@ -147,9 +152,11 @@ async fn page(State(app): State<App>, Extension(ctx): Extension<Ctx>, list: List
         .sandboxes
         .iter()
         .take_while(new)
+        // Builds have sandboxes that nobody asked for.
+        .filter(|row| !row.metadata.contains_key(service::BUILD_LABEL))
         .map(wire::listed)
         .collect();
-    let all = rows.len() == page.sandboxes.len();
+    let all = page.sandboxes.iter().all(|row| new(&row));
     let next = page
         .next
         .filter(|_| all)

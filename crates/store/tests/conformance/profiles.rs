@@ -248,6 +248,7 @@ pub(crate) fn a_build_is_read_back_with_its_recipe_and_an_event_for_each_state(d
     assert_eq!(kinds, ["build.waiting", "build.building", "build.failed"]);
     let listed = db.read(|tx| build::list(tx, &profile_id(1), 5));
     assert_eq!(listed, [over]);
+    assert_eq!(db.read(|tx| build::count(tx, &profile_id(1))), 1);
 }
 
 pub(crate) fn a_build_is_carried_out_by_one_at_a_time(db: &Db) {
@@ -309,6 +310,7 @@ pub(crate) fn a_log_is_read_by_level_from_an_offset_both_ways(db: &Db) {
             offset,
             limit,
             backward,
+            from_ms: None,
         };
         let rows = db.read(move |tx| build::logs(tx, &build_id(1), query));
         rows.into_iter().map(|row| row.at_ms).collect()
@@ -317,6 +319,18 @@ pub(crate) fn a_log_is_read_by_level_from_an_offset_both_ways(db: &Db) {
     assert_eq!(read(Level::Info, 2, 9, false), [3, 5, 6, 7]);
     assert_eq!(read(Level::Error, 0, 9, true), [7, 3]);
     assert!(read(Level::Debug, 8, 9, false).is_empty());
+    let since = |backward| -> Vec<u64> {
+        let query = LogQuery {
+            level: Level::Debug,
+            offset: 0,
+            limit: 2,
+            backward,
+            from_ms: Some(5),
+        };
+        let rows = db.read(move |tx| build::logs(tx, &build_id(1), query));
+        rows.into_iter().map(|row| row.at_ms).collect()
+    };
+    assert_eq!((since(false), since(true)), (vec![5, 6], vec![5, 4]));
 }
 
 /// A copy of a build that is ready.
