@@ -128,11 +128,11 @@ fn the_code_interpreter_sdk_runs_code_that_remembers_in_real_sandboxes() {
     all_is_well(vec![command], &[]);
 }
 
-#[test]
-fn the_javascript_sdks_do_in_real_sandboxes_what_their_users_do_in_a_day() {
+/// Each directory that has the JavaScript SDK, with this to do.
+fn javascript_days(script: &str) -> Vec<Command> {
     if let Some(why) = no_sandbox() {
         println!("skipped: {why}");
-        return;
+        return Vec::new();
     }
     let dirs = places("COFFERDAM_E2B_JS");
     if dirs.is_empty() {
@@ -141,11 +141,28 @@ fn the_javascript_sdks_do_in_real_sandboxes_what_their_users_do_in_a_day() {
     let command = |dir: PathBuf| {
         let mut command = program(Path::new("node"));
         command
-            .args(["--input-type=module", "-e", include_str!("e2b.mjs")])
+            .args(["--input-type=module", "-e", script])
             .current_dir(dir);
         command
     };
-    all_is_well(dirs.into_iter().map(command).collect(), &[]);
+    dirs.into_iter().map(command).collect()
+}
+
+#[test]
+fn the_python_sdk_builds_templates_and_begins_sandboxes_with_them() {
+    // Older releases lack some of it.
+    let newest = python_days(include_str!("template.py")).into_iter().take(1);
+    all_is_well(newest.collect(), &[]);
+}
+
+#[test]
+fn the_javascript_sdks_build_templates_and_begin_sandboxes_with_them() {
+    all_is_well(javascript_days(include_str!("template.mjs")), &[]);
+}
+
+#[test]
+fn the_javascript_sdks_do_in_real_sandboxes_what_their_users_do_in_a_day() {
+    all_is_well(javascript_days(include_str!("e2b.mjs")), &[]);
 }
 
 /// Three commands: one that ended, one that failed, one that still runs.
