@@ -19,6 +19,7 @@ use driver::host::Host;
 use model::points::Points;
 use node::{Config, Exception, Node};
 use server::{Door, Links};
+use service::Service;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{ExitCode, Stdio};
@@ -29,6 +30,18 @@ use tokio_util::sync::CancellationToken;
 
 /// How often an idle server looks whether it still is.
 const IDLE_LOOK: Duration = Duration::from_millis(500);
+
+/// Carries builds of profiles out, those first that a server before this one has left.
+async fn carry_builds(service: Service, links: Links, stop: CancellationToken) {
+    // The lock on the state is the right to its database, so nobody else carries builds out.
+    if let Err(error) = service.builds_left().await {
+        tracing::warn!(
+            error = error.cause(),
+            "builds of the server before wait for their leases"
+        );
+    }
+    server::carry_builds(service, links, stop).await;
+}
 
 /// Serves until SIGTERM, Ctrl-C, or, if asked, until there is nothing to do.
 pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
@@ -54,8 +67,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let links = Links::default();
     let (link, linked) = mpsc::channel(256);
     links.insert(node_id.clone(), link);
-    let building = server::carry_builds(service.clone(), links.clone(), stop.clone());
-    tokio::spawn(building);
+    tokio::spawn(carry_builds(service.clone(), links.clone(), stop.clone()));
     let serving = tokio::spawn(server::serve(service.clone(), links, doors, stop.clone()));
     let (_running, stopped) = tokio::sync::watch::channel(false);
     tokio::spawn(service::loops::run(service, stopped));

@@ -248,7 +248,15 @@ impl Service {
             let happened = happened(&ctx, "profile.deleted", "{}", at_ms);
             Ok::<_, Fail>(profile::delete(tx, &row, happened)?)
         })
-        .await
+        .await?;
+        // If we die before this line, or it fails, a pass of the loops does it.
+        if let Err(error) = crate::loops::unbuilt_pass(self).await {
+            tracing::debug!(
+                error = error.cause(),
+                "what the profile has saved is given up later"
+            );
+        }
+        Ok(())
     }
 }
 

@@ -381,6 +381,15 @@ pub fn take(
     })
 }
 
+/// Ends the leases of all builds. Returns how many.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn end_leases(tx: &mut Tx<'_>) -> Result<u64, StoreError> {
+    let sql = "UPDATE build SET lease_until_ms = 0 WHERE state = 'building' AND lease_until_ms > 0";
+    tx.execute(sql, &[])
+}
+
 /// What whoever carries a build out writes down of it. Says whether it still has it.
 ///
 /// # Errors

@@ -157,10 +157,10 @@ async fn sandbox(bench: &mut Bench, built: &Built) -> Result<Site, Stop> {
 }
 
 fn fallen(row: &SandboxRow) -> String {
-    match &row.state {
-        SandboxState::Failed { why } => format!("the sandbox of the build ended: {why}"),
-        other => format!("the sandbox of the build is {}", other.name()),
+    if let SandboxState::Failed { why } = &row.state {
+        return format!("the sandbox of the build ended: {why}");
     }
+    format!("the sandbox of the build is {}", row.state.name())
 }
 
 /// One instruction at its place.

@@ -56,10 +56,10 @@ fn named(text: &str) -> Result<ProfileRef, Refusal> {
 
 /// What is not there, in the words that name it.
 fn refused(text: &str, error: service::Error) -> Refusal {
-    match error {
-        service::Error::NotFound => no_template(text),
-        error => error.into(),
+    if matches!(error, service::Error::NotFound) {
+        return no_template(text);
     }
+    error.into()
 }
 
 /// The snapshot that sandboxes of a template begin with, if it is a profile.

@@ -112,6 +112,15 @@ impl Service {
         }
     }
 
+    /// For a server that starts and knows to be the only one on its database: whoever had builds is dead, and
+    /// they need not wait for their leases to end.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] and its like.
+    pub async fn builds_left(&self) -> Result<u64, Error> {
+        self.unit(|tx| Ok(rows::end_leases(tx)?)).await
+    }
+
     /// Takes this one, or gives it up; `None` when somebody else was faster.
     async fn take_one(&self, row: BuildRow, now: u64) -> Result<Option<BuildHold>, Error> {
         let begun = row.begun_at_ms.unwrap_or(row.created_at_ms);
@@ -234,11 +243,11 @@ impl Service {
             metadata: BTreeMap::from([label]),
             ttl_ms: limits::BUILD_SANDBOX_MS,
         };
-        let row = self.sandbox_make(&ctx, ask, None, None).await?;
-        // If we die before this line, the sandbox ends by itself after a short time.
-        hold.row.sandbox = Some(row.id.clone());
+        let id = self.sandbox_id()?;
+        // Before there is one: whoever takes the build next takes this sandbox away.
+        hold.row.sandbox = Some(id.clone());
         self.build_keep(hold).await?;
-        Ok(row)
+        self.sandbox_make_as(&ctx, id, ask, (None, None)).await
     }
 
     /// The sandbox of the build when it stands, or is not there, or as it is when the time is up.

@@ -258,6 +258,8 @@ pub(crate) fn a_build_is_carried_out_by_one_at_a_time(db: &Db) {
     let first = take(db, &row, 100).unwrap();
     assert!(matches!(take(db, &row, 100), Err(StoreError::Stale { .. })));
     assert_eq!((free(99).len(), free(100).len()), (0, 1));
+    let ended = db.write(|tx| build::end_leases(tx)).unwrap();
+    assert_eq!((ended, free(0).len()), (1, 1));
     let first = BuildRow {
         lease_until_ms: 200,
         snapshot: Some(snapshot_id(1)),
