@@ -246,7 +246,7 @@ async fn what_is_not_here_is_said_and_never_retried() {
         ),
         ("POST /v2/sandboxes", json!([1]), 400),
         ("POST /v2/sandboxes", json!("text"), 400),
-        ("POST /v3/templates", json!({"name": "x"}), 501),
+        ("POST /templates", json!({"dockerfile": "x"}), 501),
         ("GET /volumes", Value::Null, 501),
         ("GET /access-tokens", Value::Null, 501),
         ("PATCH /sandboxes", Value::Null, 501),

@@ -11,5 +11,6 @@ mod proxy;
 mod rest;
 mod sdk;
 mod snapshots;
+mod templates;
 mod tls;
 mod world;

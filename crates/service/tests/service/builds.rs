@@ -170,9 +170,8 @@ async fn what_is_built_is_what_its_tags_mean_and_sandboxes_begin_with() {
     assert_eq!(sandbox.spec.env["A"], "b");
     assert_eq!(sandbox.spec.defaults.user.as_deref(), Some("root"));
     // Nobody sees the copy among snapshots.
-    let page = world
-        .service
-        .snapshot_list(&user(), service::SnapshotFilter::default(), None, 9);
+    let (ctx, all) = (user(), service::SnapshotFilter::default());
+    let page = world.service.snapshot_list(&ctx, all, None, 9);
     assert!(page.await.unwrap().snapshots.is_empty());
 }
 
