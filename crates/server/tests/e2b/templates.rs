@@ -84,8 +84,7 @@ async fn a_build_is_asked_for_begun_and_watched() {
 #[tokio::test]
 async fn what_cannot_be_built_is_refused_by_name() {
     let world = World::new().await;
-    let (template, _, path) = asked(&world, "env").await;
-    let elsewhere = path.replace("/builds/", "/builds/0");
+    let (_, _, path) = asked(&world, "env").await;
     let begin = format!("POST /v2{path}");
     for (line, body, expect) in [
         ("POST /v3/templates", json!({"name": "base"}), 409),
@@ -122,8 +121,20 @@ async fn what_cannot_be_built_is_refused_by_name() {
             json!({"fromImage": "base", "steps": [{"type": "COPY", "args": ["a", "b"]}]}),
             400,
         ),
+    ] {
+        let reply = world.control(line, &body).await;
+        assert_eq!(reply.status, expect, "{line} {body}: {}", reply.message());
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_or_cannot_be_changed_is_said() {
+    let world = World::new().await;
+    let (template, _, path) = asked(&world, "env").await;
+    let elsewhere = path.replace("/builds/", "/builds/0");
+    for (line, body, expect) in [
         (
-            &format!("POST /v2{elsewhere}"),
+            &*format!("POST /v2{elsewhere}"),
             json!({"fromImage": "base"}),
             404,
         ),
