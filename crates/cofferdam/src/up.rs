@@ -63,8 +63,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let mut doors = vec![node_door, Door::Unix(unix_listener(&state)?)];
     table::note(&format!("listening on unix:{}", state.socket().display()));
     doors.extend(tcp::door(&state, up).await?);
-    let stop = CancellationToken::new();
-    let links = Links::default();
+    let (links, stop) = (Links::default(), CancellationToken::new());
     let (link, linked) = mpsc::channel(256);
     links.insert(node_id.clone(), link);
     tokio::spawn(carry_builds(service.clone(), links.clone(), stop.clone()));
