@@ -175,22 +175,11 @@ fn the_code_interpreter_sdk_runs_code_that_remembers_in_real_sandboxes() {
     all_is_well(vec![command], &[]);
 }
 
-#[test]
-fn the_javascript_sdks_do_in_real_sandboxes_what_their_users_do_in_a_day() {
-    javascript_day(include_str!("e2b.mjs"), usize::MAX);
-}
-
-#[test]
-fn the_javascript_sdk_keeps_files_in_volumes() {
-    // Older releases do not know them all.
-    javascript_day(include_str!("volume.mjs"), 1);
-}
-
-/// The same with each directory that has an SDK, of the newest ones.
-fn javascript_day(script: &str, newest: usize) {
+/// The directories that have the JavaScript SDK, so many of the newest ones, with this to do.
+fn javascript_days(script: &str, newest: usize) -> Vec<Command> {
     if let Some(why) = no_sandbox() {
         println!("skipped: {why}");
-        return;
+        return Vec::new();
     }
     let dirs = places("COFFERDAM_E2B_JS");
     if dirs.is_empty() {
@@ -203,7 +192,30 @@ fn javascript_day(script: &str, newest: usize) {
             .current_dir(dir);
         command
     };
-    all_is_well(dirs.into_iter().take(newest).map(command).collect(), &[]);
+    dirs.into_iter().take(newest).map(command).collect()
+}
+
+#[test]
+fn the_python_sdk_builds_templates_and_begins_sandboxes_with_them() {
+    // Older releases lack some of it.
+    let newest = python_days(include_str!("template.py")).into_iter().take(1);
+    all_is_well(newest.collect(), &[]);
+}
+
+#[test]
+fn the_javascript_sdk_builds_templates_and_begins_sandboxes_with_them() {
+    all_is_well(javascript_days(include_str!("template.mjs"), 1), &[]);
+}
+
+#[test]
+fn the_javascript_sdks_do_in_real_sandboxes_what_their_users_do_in_a_day() {
+    all_is_well(javascript_days(include_str!("e2b.mjs"), usize::MAX), &[]);
+}
+
+#[test]
+fn the_javascript_sdk_keeps_files_in_volumes() {
+    // Older releases do not know them all.
+    all_is_well(javascript_days(include_str!("volume.mjs"), 1), &[]);
 }
 
 /// Three commands: one that ended, one that failed, one that still runs.

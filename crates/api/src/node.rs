@@ -321,6 +321,27 @@ pub struct SandboxWorkSpec {
     /// Volumes in its files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VolumeWork>,
+    /// As whom commands run that do not say; `user` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Where commands start that do not say; in the home of their user when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// What is started with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<StartWork>,
+}
+
+/// What is started with a sandbox, before it is reported `ready`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StartWork {
+    /// What a shell reads; nothing is started when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Succeeds when it is ready; it is ready at once when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<String>,
 }
 
 /// What has become of a sandbox.

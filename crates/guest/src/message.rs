@@ -139,6 +139,10 @@ pub struct Serve {
     pub files: Vec<SmallFile>,
     /// Which of these are secrets: their values are taken out of what is told of processes.
     pub secrets: Vec<Secret>,
+    /// As whom whoever does not say it; `user` when empty.
+    pub user: String,
+    /// Where processes start that do not say it; in the home of their user when empty.
+    pub workdir: String,
 }
 
 /// A secret that a sandbox has, and where in [`Serve`] its value is.

@@ -11,6 +11,7 @@
 
 pub mod address;
 pub mod block;
+pub mod build;
 pub mod enforcement;
 pub mod event;
 pub mod host;
@@ -20,6 +21,7 @@ pub mod limits;
 pub mod network;
 pub mod node;
 pub mod points;
+pub mod profile;
 pub mod root;
 pub mod sandbox;
 pub mod sandbox_spec;

@@ -217,3 +217,41 @@ pub const NETWORK_CONNECTIONS_MAX: u64 = 1024;
 pub const EGRESS_RECORDS_MAX: usize = 1000;
 /// Records of connections that are kept of one sandbox or job: hours of a busy agent.
 pub const RETAIN_EGRESS: u64 = 10_000;
+
+/// Profiles of one tenant: a team has dozens, and each keeps bytes on a node.
+pub const PROFILES_MAX: u64 = 500;
+/// Tags of one profile: releases that somebody still wants to tell apart.
+pub const PROFILE_TAGS_MAX: usize = 64;
+/// Builds of one tenant that wait or are under way: a continuous integration's burst.
+pub const BUILDS_OPEN_MAX: u64 = 100;
+/// Builds that one server carries out at a time: each has a sandbox that works.
+pub const BUILDS_AT_ONCE: usize = 4;
+/// Steps of a recipe: a Dockerfile has tens.
+pub const RECIPE_STEPS_MAX: usize = 256;
+/// The arguments of one step, in bytes together: a command, and not a file.
+pub const RECIPE_STEP_BYTES_MAX: usize = 64 * 1024;
+/// A whole recipe in bytes: it is read with every look at its build.
+pub const RECIPE_BYTES_MAX: usize = 512 * 1024;
+/// How long a build may take, counted from its beginning, whatever became of it in between: E2B's bound.
+pub const BUILD_MS: u64 = 3600 * 1000;
+/// How long whoever carries out a build may be silent before another takes it: a crash costs no more.
+pub const BUILD_LEASE_MS: u64 = 15_000;
+/// How often a build is begun again whose server or node died under it: one that ends its node each time
+/// must not go on for ever.
+pub const BUILD_ATTEMPTS_MAX: u32 = 3;
+/// How long the sandbox of a build lives when nobody says any more that it is needed.
+pub const BUILD_SANDBOX_MS: u64 = 120_000;
+/// Storage of a build's sandbox when nobody says: packages of an interpreter, in memory.
+pub const BUILD_DISK_BYTES: u64 = 1 << 30;
+/// Entries of a build's log that are kept: a verbose installation.
+pub const BUILD_LOGS_MAX: u64 = 10_000;
+/// A message of a build's log in bytes: a long line of a compiler.
+pub const BUILD_LOG_BYTES_MAX: usize = 4096;
+/// How long a build is kept that was asked for and never begun, and one that no tag names any more: for a day
+/// the next one begins with what it has.
+pub const BUILD_UNUSED_MS: u64 = 24 * 3600 * 1000;
+/// How long a program that is started with each sandbox may take until it is ready. A create waits for it, and
+/// clients wait for a create for a minute.
+pub const READY_MS: u64 = 40_000;
+/// The longest start or ready command in bytes.
+pub const START_BYTES_MAX: usize = 32 * 1024;

@@ -55,6 +55,30 @@ pub struct SandboxSpec {
     /// Volumes in its files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VolumeMount>,
+    /// What holds where nobody says anything else, as the recipe has it that it was made by.
+    #[serde(default)]
+    pub defaults: Defaults,
+}
+
+/// What holds in a sandbox for commands that do not say, and what is started with it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Defaults {
+    /// As whom; `user` when absent.
+    pub user: Option<String>,
+    /// Where; the user's home when absent.
+    pub workdir: Option<String>,
+    /// What is started with the sandbox, before anybody gets it.
+    pub start: Option<StartCommand>,
+}
+
+/// What is started with a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartCommand {
+    /// What a shell reads. It may run for as long as the sandbox lives; `None` where there is only something to
+    /// be waited for.
+    pub command: Option<String>,
+    /// Succeeds when it is ready; it is ready at once when absent.
+    pub ready: Option<String>,
 }
 
 /// What happens to a sandbox when its time to live is over.
@@ -216,6 +240,7 @@ mod tests {
             secrets: Vec::new(),
             layers: Vec::new(),
             volumes: Vec::new(),
+            defaults: Defaults::default(),
         }
     }
 

@@ -9,6 +9,7 @@ mod make;
 mod network;
 mod reboot;
 mod record;
+mod start;
 mod usage;
 
 use crate::job::{chain, insist};

@@ -11,11 +11,13 @@
 //! Reading order: [`accept`](Door) takes connections, `tls` shakes hands on some, `auth` lets requests in, `request` is around
 //! every one, `extract` reads what handlers need, `http/` and `node_api` are the handlers,
 //! `convert/` knows both languages, `upload` and `download` carry files, `attach` and [`Links`] carry
-//! streams. `e2b/` is a door of its own on the same connections.
+//! streams. `e2b/` is a door of its own on the same connections. `build` is no door: it carries builds of
+//! profiles out, with the same links.
 
 mod accept;
 mod attach;
 mod auth;
+mod build;
 mod convert;
 mod download;
 mod e2b;
@@ -40,6 +42,7 @@ use tokio_util::task::TaskTracker;
 
 pub use crate::accept::Door;
 pub use crate::auth::Peer;
+pub use crate::build::carry_builds;
 pub use crate::e2b::domain::{BadDomain, Domain};
 pub use crate::e2b::keys::api_key as e2b_api_key;
 pub use crate::http::document;

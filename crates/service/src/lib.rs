@@ -13,10 +13,12 @@
 //!
 //! Reading order: `ctx`, `error`, `change` (decide and write), `job`, `create`, `poll` and `wake` (how
 //! work finds a node), `report` (what nodes say), `lose` (when they say nothing), `sandbox` (those that
-//! live on, by the same means), `snapshot`, `volume`, `secret` over `seal`, `loops`.
+//! live on, by the same means), `snapshot`, `volume`, `profile` and `build` (recipes, and who carries them
+//! out), `secret` over `seal`, `loops`.
 
 mod artifact;
 mod blob;
+mod build;
 mod capacity;
 mod change;
 mod clock;
@@ -33,6 +35,7 @@ mod lose;
 mod node;
 mod output;
 mod poll;
+mod profile;
 mod report;
 mod root;
 mod sandbox;
@@ -44,6 +47,7 @@ mod wake;
 
 pub use crate::artifact::NewArtifact;
 pub use crate::blob::BlobWriter;
+pub use crate::build::{BUILD_LABEL, BuildHold, Built, Saved, Settled};
 pub use crate::clock::Clock;
 pub use crate::create::Idempotency;
 pub use crate::ctx::{Caller, Ctx};
@@ -54,6 +58,7 @@ pub use crate::job::JobPage;
 pub use crate::node::{Beat, LeaseRef, NodeHello, Registered};
 pub use crate::output::{OutputPage, OutputPiece, Stream};
 pub use crate::poll::{Free, Polled};
+pub use crate::profile::{BuildAsk, ProfilePage, ProfileRef, ProfileView, Tagged};
 pub use crate::report::{Finished, Report, Started};
 pub use crate::root::RootSeen;
 pub use crate::sandbox::{
@@ -69,10 +74,12 @@ pub use model::spec::Invalid;
 pub use model::usage::{UsagePoint, UsageSpan};
 pub use store::artifact::ArtifactRow;
 pub use store::blob::{Blobs, Written};
+pub use store::build::{BuildRow, FileRow, Level, LogQuery, LogRow};
 pub use store::egress::{EgressRow, NewEgress, Owner as EgressOwner};
 pub use store::exec::ExecRow;
 pub use store::job::JobRow;
 pub use store::output::Segment;
+pub use store::profile::{ProfileRow, TagRow};
 pub use store::sandbox::{SandboxFilter, SandboxRow};
 pub use store::secret::SecretRow;
 pub use store::snapshot::{SnapshotFilter, SnapshotRow};
@@ -116,6 +123,8 @@ struct Inner {
     /// Held by who makes the sandbox that serves the content of a volume.
     volume_gate: tokio::sync::Mutex<()>,
     keys: tokio::sync::OnceCell<Arc<MasterKeys>>,
+    /// A build wants to be carried out.
+    builds: tokio::sync::Notify,
 }
 
 /// Where the looking through blobs starts: eight of 256 parts an hour.
@@ -151,6 +160,7 @@ impl Service {
             fetch_source: OnceLock::new(),
             volume_gate: tokio::sync::Mutex::default(),
             keys: tokio::sync::OnceCell::new(),
+            builds: tokio::sync::Notify::new(),
         };
         Service {
             inner: Arc::new(inner),

@@ -14,6 +14,7 @@
 
 pub mod artifact;
 pub mod blob;
+pub mod build;
 mod db;
 pub mod egress;
 mod error;
@@ -26,6 +27,7 @@ pub mod network;
 pub mod node;
 pub mod output;
 mod postgres;
+pub mod profile;
 pub mod prune;
 pub mod queue;
 pub mod sandbox;

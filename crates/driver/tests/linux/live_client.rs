@@ -72,6 +72,8 @@ impl World {
             files: Vec::new(),
             secrets: Vec::new(),
             contexts: contexts.iter().map(|one| (*one).to_owned()).collect(),
+            user: String::new(),
+            workdir: String::new(),
         };
         let served = tokio::time::timeout(PATIENCE, driver::guest::serve(stream, serve)).await;
         served

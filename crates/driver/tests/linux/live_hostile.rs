@@ -198,6 +198,8 @@ async fn a_sandbox_lives_on_or_has_a_job_and_does_not_change() {
         files: Vec::new(),
         secrets: Vec::new(),
         contexts: Vec::new(),
+        user: String::new(),
+        workdir: String::new(),
     };
     let stream = world.linux.connect(&prepared.plan.handle).await.unwrap();
     let refused = driver::guest::serve(stream, serve).await;

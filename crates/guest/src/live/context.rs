@@ -136,7 +136,7 @@ impl Contexts {
 
 /// Whom a kernel runs as.
 fn user(live: &Live) -> Result<User, Failure> {
-    User::named("", &live.serve)
+    User::named("user", &live.serve)
 }
 
 /// A context that was asked for, whose kernel runs.

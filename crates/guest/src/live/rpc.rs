@@ -197,7 +197,8 @@ async fn start(live: &Rc<Live>, headers: &HeaderMap, body: Incoming) -> Result<B
 /// The command with its whole environment, in a directory that is there.
 fn command(live: &Live, user: User, request: &StartRequest) -> Result<Start, Failure> {
     let wanted = &request.process;
-    let cwd = directory(user, wanted.cwd.as_deref().unwrap_or_default())?;
+    let asked = wanted.cwd.as_deref().filter(|cwd| !cwd.is_empty());
+    let cwd = directory(user, asked.unwrap_or(&live.serve.workdir))?;
     let argv = std::iter::once(&wanted.cmd).chain(&wanted.args).cloned();
     Ok(Start {
         argv: argv.collect(),

@@ -1,6 +1,7 @@
 //! How a sandbox that lives on comes to stand.
 
 use super::record::{self, Record};
+use super::start;
 use crate::inspect::{self, Looks};
 use crate::job::{Broken, chain, insist};
 use crate::secret::{self, Secrets};
@@ -45,14 +46,15 @@ pub(super) async fn make(node: &Node, work: &SandboxWork) -> Result<Made, String
     let standing = stand(node, &plan, (work, rules), (secrets.as_ref(), looks));
     let stood = tokio::time::timeout(PROVISION, standing).await;
     let stood = stood.map_err(|_| Broken::Silent).flatten();
-    match stood {
-        Ok(way) => Ok(Made {
-            enforcement,
-            way,
-            handle: plan.handle,
-        }),
-        Err(error) => Err(format!("the sandbox could not be made: {}", chain(&error))),
+    let way = stood.map_err(|error| format!("the sandbox could not be made: {}", chain(&error)))?;
+    if let Some(start) = &work.spec.start {
+        start::start(node, &plan.handle, start).await?;
     }
+    Ok(Made {
+        enforcement,
+        way,
+        handle: plan.handle,
+    })
 }
 
 /// What is in force around it, the way out included.
@@ -197,6 +199,8 @@ async fn stand(
         contexts: contexts(&work.spec.profile),
         files: Vec::new(),
         secrets: Vec::new(),
+        user: work.spec.user.clone().unwrap_or_default(),
+        workdir: work.spec.workdir.clone().unwrap_or_default(),
     };
     if let Some(secrets) = secrets {
         secrets.add_to(&mut serve);

@@ -3,6 +3,7 @@
 use api::Code;
 use api::node::{
     CopyWork, HeldSandbox, SandboxRef, SandboxSaid, SandboxWant, SandboxWork, SandboxWorkSpec,
+    StartWork,
 };
 use api::sandbox::{
     OnExpiry, SandboxCreate, SandboxList, SandboxListQuery, SandboxSpecView, SandboxStateName,
@@ -12,7 +13,7 @@ use model::host::NAME_MAX;
 use model::id::SnapshotId;
 use model::limits;
 use model::sandbox::{SandboxState, Want};
-use model::sandbox_spec::{self, SandboxSpec};
+use model::sandbox_spec::{self, Defaults, SandboxSpec};
 use service::{SandboxAsk, SandboxFilter, SandboxPage, SandboxRow, sandbox_life_ms};
 
 use super::{from_wire, to_wire};
@@ -45,6 +46,7 @@ pub(crate) fn ask(asked: SandboxCreate) -> Result<SandboxAsk, Error> {
         secrets: super::secret::uses(asked.secrets)?,
         layers: Vec::new(),
         volumes: super::volume::mounts(asked.volumes),
+        defaults: Defaults::default(),
     };
     let from = asked.snapshot.as_deref().map(super::snapshot::named);
     Ok(SandboxAsk {
@@ -278,6 +280,12 @@ fn work_spec(row: SandboxRow) -> SandboxWorkSpec {
         secrets: super::secret::uses_view(spec.secrets),
         layers: spec.layers.iter().map(ToString::to_string).collect(),
         volumes: super::volume::works(spec.volumes),
+        user: spec.defaults.user,
+        workdir: spec.defaults.workdir,
+        start: spec.defaults.start.map(|start| StartWork {
+            command: start.command,
+            ready: start.ready,
+        }),
     }
 }
 

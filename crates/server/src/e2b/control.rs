@@ -28,6 +28,7 @@ use super::query::{self, List};
 use super::refusal::Refusal;
 use super::secret;
 use super::snapshots;
+use super::templates;
 use super::volumes;
 use super::wire::{self, Change, NewSandbox, Pause, Refresh, Timeout};
 use crate::App;
@@ -68,8 +69,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/sandboxes/{id}/snapshots", post(snapshots::create))
         .route("/sandboxes/{id}/fork", post(snapshots::fork))
         .route("/snapshots", get(snapshots::list))
-        .route("/templates/aliases/{alias}", get(snapshots::alias))
-        .route("/templates/{id}", delete(snapshots::delete))
+        .merge(templates::routes())
         .route("/secrets", post(secret::create).get(secret::list))
         .route(
             "/secrets/{id}",
@@ -91,9 +91,13 @@ async fn create(
 ) -> Answered {
     let key = key.of(&asked)?;
     let template = asked.template().to_owned();
-    // A name that the operator has given is his, whatever a snapshot is called.
+    // A name that the operator has given is his, whatever a template or a snapshot is called.
     let root = app.service.root_find(&ctx, &template).await?;
-    let ask = asked.ask(root.map(|root| root.name))?;
+    let is_root = root.is_some();
+    let mut ask = asked.ask(root.map(|root| root.name))?;
+    if !is_root && let Some(snapshot) = templates::snapshot_of(&app, &ctx, &template).await? {
+        ask.from = Some(snapshot);
+    }
     let made = app.service.sandbox_create(&ctx, ask, key).await;
     if let Err(service::Error::NotFound) = &made {
         return Err(wire::no_template(&template));
@@ -155,9 +159,11 @@ async fn page(State(app): State<App>, Extension(ctx): Extension<Ctx>, list: List
         .sandboxes
         .iter()
         .take_while(new)
+        // Builds have sandboxes that nobody asked for.
+        .filter(|row| !row.metadata.contains_key(service::BUILD_LABEL))
         .map(wire::listed)
         .collect();
-    let all = rows.len() == page.sandboxes.len();
+    let all = page.sandboxes.iter().all(|row| new(&row));
     let next = page
         .next
         .filter(|_| all)

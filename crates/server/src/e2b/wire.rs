@@ -9,7 +9,7 @@ use http::HeaderValue;
 use model::id::SnapshotId;
 use model::limits;
 use model::sandbox::SandboxState;
-use model::sandbox_spec::{OnExpiry, SandboxSpec};
+use model::sandbox_spec::{Defaults, OnExpiry, SandboxSpec};
 use model::snapshot::SnapshotName;
 use model::spec::{AskedLimits, CODE_INTERPRETER};
 use model::volume::VolumeMount;
@@ -25,7 +25,7 @@ use super::refusal::Refusal;
 use crate::convert::usage::most;
 
 /// The version of envd whose routes the guest has. It tells the clients what they may use.
-const ENVD_VERSION: &str = "0.6.13";
+pub(crate) const ENVD_VERSION: &str = "0.6.13";
 /// E2B's name for where a sandbox is; nobody reads it any more, and it must be there.
 const CLIENT_ID: &str = "cofferdam";
 /// How long a sandbox lives when nobody says: what E2B's documents promise, and old clients send.
@@ -150,7 +150,8 @@ impl NewSandbox {
         if let Some(key) = metadata.keys().find(|key| key.starts_with(RESERVED)) {
             return Err(Refusal::bad(format!("metadata: `{key}` is ours")));
         }
-        let profile = match self.template_id.as_str() {
+        let bare = self.template_id.strip_suffix(":default");
+        let profile = match bare.unwrap_or(&self.template_id) {
             CODE_TEMPLATE => CODE_INTERPRETER,
             _ => "default",
         };
@@ -179,6 +180,7 @@ impl NewSandbox {
                 secrets: Vec::new(),
                 layers: Vec::new(),
                 volumes: mounts.into_iter().map(Mount::ask).collect(),
+                defaults: Defaults::default(),
             },
             from,
             metadata,
@@ -221,7 +223,7 @@ pub(super) fn refuse(field: &str, value: Option<&Value>) -> Result<(), Refusal> 
 
 /// What a template id means: the one that is always there, or a snapshot, by its id or its name.
 pub(crate) fn template_ref(text: &str) -> Result<Option<SnapshotRef>, Refusal> {
-    if TEMPLATES.contains(&text) {
+    if is_built_in(text) {
         return Ok(None);
     }
     // A client may put the tag behind an id, too.
@@ -234,6 +236,12 @@ pub(crate) fn template_ref(text: &str) -> Result<Option<SnapshotRef>, Refusal> {
     named
         .map(|name| Some(SnapshotRef::Name(name)))
         .map_err(|_| no_template(text))
+}
+
+/// Whether a template is there from the start, by its name with its only tag or without.
+pub(crate) fn is_built_in(text: &str) -> bool {
+    let bare = text.strip_suffix(":default").unwrap_or(text);
+    TEMPLATES.contains(&bare)
 }
 
 /// There is no such template.

@@ -287,7 +287,7 @@ async fn what_is_not_here_is_said_and_never_retried() {
         ),
         ("POST /v2/sandboxes", json!([1]), 400),
         ("POST /v2/sandboxes", json!("text"), 400),
-        ("POST /v3/templates", json!({"name": "x"}), 501),
+        ("POST /templates", json!({"dockerfile": "x"}), 501),
         ("GET /volumes", Value::Null, 200),
         ("POST /volumes", json!({}), 400),
         ("POST /volumes", json!({"name": "a b"}), 400),

@@ -84,9 +84,26 @@ impl Service {
     pub(crate) async fn sandbox_make(
         &self,
         ctx: &Ctx,
-        mut ask: SandboxAsk,
+        ask: SandboxAsk,
         idempotency: Option<Idempotency>,
         replaces: Option<SandboxId>,
+    ) -> Result<SandboxRow, Error> {
+        let id = self.sandbox_id()?;
+        self.sandbox_make_as(ctx, id, ask, (idempotency, replaces))
+            .await
+    }
+
+    pub(crate) fn sandbox_id(&self) -> Result<SandboxId, Error> {
+        Ok(SandboxId::from_parts(self.now_ms(), random()?))
+    }
+
+    /// The same with an id that somebody has written down before.
+    pub(crate) async fn sandbox_make_as(
+        &self,
+        ctx: &Ctx,
+        id: SandboxId,
+        mut ask: SandboxAsk,
+        (idempotency, replaces): (Option<Idempotency>, Option<SandboxId>),
     ) -> Result<SandboxRow, Error> {
         ask.spec.validate(&ask.metadata).map_err(Error::Invalid)?;
         if ask.ttl_ms == 0 {
@@ -108,7 +125,7 @@ impl Service {
         let parked = self
             .wake()
             .take_parked(For::Sandboxes, ask.spec.node.as_ref());
-        let mut plan = self.sandbox_plan(ctx, ask, parked.as_ref())?;
+        let mut plan = self.sandbox_plan(ctx, id, ask, parked.as_ref())?;
         let operation = match &replaces {
             Some(_) => "sandbox.recreate",
             None => "sandbox.create",
@@ -140,11 +157,11 @@ impl Service {
     fn sandbox_plan(
         &self,
         ctx: &Ctx,
+        id: SandboxId,
         ask: SandboxAsk,
         parked: Option<&Parked>,
     ) -> Result<Plan, Error> {
         let at_ms = self.now_ms();
-        let id = SandboxId::from_parts(at_ms, random()?);
         Ok(Plan {
             replaces: None,
             key: None,

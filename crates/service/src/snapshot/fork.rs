@@ -50,7 +50,9 @@ impl Service {
         let key = idempotency.map(|asked| key_of(ctx, "sandbox.fork", asked, copy_id.as_str()));
         let again = key.clone();
         let copy = (copy_id.clone(), Purpose::Fork);
-        let copy = self.snapshot_begin(ctx, id, copy, None, key).await?;
+        let copy = self
+            .snapshot_begin(ctx, id, copy, (None, None), key)
+            .await?;
         if again.is_some() && copy.id != copy_id {
             return self.forks_of(ctx, &copy, up_to).await;
         }

@@ -8,7 +8,7 @@ use crate::{Ctx, Error, Service};
 use model::id::{TenantId, VolumeId};
 use model::limits;
 use model::sandbox::SandboxState;
-use model::sandbox_spec::{OnExpiry, SandboxSpec};
+use model::sandbox_spec::{Defaults, OnExpiry, SandboxSpec};
 use model::spec::AskedLimits;
 use model::volume::{VOLUME_DIR, VOLUME_PROFILE, VolumeMount, VolumeState};
 use std::collections::BTreeMap;
@@ -147,6 +147,7 @@ fn ask(volume: &VolumeRow) -> SandboxAsk {
             node: Some(volume.node.clone()),
             secrets: Vec::new(),
             layers: Vec::new(),
+            defaults: Defaults::default(),
             volumes: vec![VolumeMount {
                 name: volume.name.clone(),
                 id: Some(volume.id.clone()),

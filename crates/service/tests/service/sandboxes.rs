@@ -34,6 +34,7 @@ pub(crate) fn ask() -> SandboxAsk {
             secrets: Vec::new(),
             layers: Vec::new(),
             volumes: Vec::new(),
+            defaults: model::sandbox_spec::Defaults::default(),
         },
         from: None,
         metadata: BTreeMap::new(),

@@ -23,6 +23,7 @@ mod moves;
 mod nodes;
 mod output;
 mod postgres;
+mod profiles;
 mod prune;
 mod queue;
 mod random;
@@ -169,5 +170,17 @@ conformance! {
     }
     random {
         any_sequence_of_moves_keeps_row_events_and_queue_in_step
+    }
+    profiles {
+        a_profile_is_found_by_its_id_and_its_name_by_its_owner_only
+        a_profile_is_changed_by_one_at_a_time_with_an_event
+        a_tag_means_what_it_was_given_last
+        a_build_is_read_back_with_its_recipe_and_an_event_for_each_state
+        a_build_is_carried_out_by_one_at_a_time
+        a_log_is_read_by_level_from_an_offset_both_ways
+        what_was_done_before_is_found_while_its_copy_is_there
+        builds_that_nobody_needs_go_and_their_copies_after_them
+        a_profile_takes_all_that_is_its_own_with_it
+        files_for_builds_are_found_by_name_until_nobody_asks_any_more
     }
 }

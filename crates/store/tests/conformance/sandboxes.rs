@@ -39,6 +39,7 @@ pub(crate) fn spec() -> SandboxSpec {
         secrets: Vec::new(),
         layers: Vec::new(),
         volumes: Vec::new(),
+        defaults: model::sandbox_spec::Defaults::default(),
     }
 }
 
