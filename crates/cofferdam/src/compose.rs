@@ -11,14 +11,14 @@ use api::Code;
 use api::client::{Client, Endpoint};
 use driver::driver::{Driver, Mode};
 use driver::fake::Fake;
-use driver::host::Host;
+use driver::host::{Host, Root};
 use driver::linux::{Linger, Linux};
 use model::id::{NodeId, PrincipalId};
 use model::points::Points;
 use node::{Config, Node};
 use server::{Door, Links, Peer};
 use service::{Clock, Ctx, Service};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
@@ -150,16 +150,7 @@ pub(crate) async fn start_here(
     let left = sweep::left(state);
     let (node_id, locked) = state.new_node()?;
     let has_sandboxes = size.sandboxes > 0;
-    let mut host = if has_sandboxes {
-        Host::probe()
-    } else {
-        Host::probe_for_jobs()
-    };
-    let roots = roots::one(state, root, &host)?;
-    if !roots.is_empty() {
-        // Whether it can be below an overlay was tried with itself.
-        host.no_writable_root = None;
-    }
+    let (host, roots) = probe(state, has_sandboxes, root)?;
     let dir = state.node(&node_id);
     let linux = Linux::new(&dir.join("linux"), host.clone(), Linger::No);
     let linux = Arc::new(linux.map_err(|error| Failure::state("prepare the driver", &error))?);
@@ -185,19 +176,7 @@ pub(crate) async fn start_here(
     links.insert(node_id.clone(), link);
     let doors = vec![user_door, node_door];
     tokio::spawn(server::serve(service.clone(), links, doors, stop.clone()));
-    let config = Config {
-        name: format!("run-{}", std::process::id()),
-        incarnation: node_id.to_string(),
-        slots: size.slots,
-        sandboxes: size.sandboxes,
-        spares: 0,
-        spare_life: Duration::ZERO,
-        egress_allow: Vec::new(),
-        roots,
-        egress_trust: Vec::new(),
-        dir: dir.clone(),
-        points: Points::none(),
-    };
+    let config = config_here(&node_id, &dir, size, roots);
     let node = Node::new(config, node_client, linux.clone(), host);
     let (stop_node, working) = (stop.clone(), node.clone());
     tokio::spawn(async move { working.run(linked, stop_node).await });
@@ -220,6 +199,42 @@ pub(crate) async fn start_here(
             _locked: Some(locked),
         },
     ))
+}
+
+/// What this machine can do, and the root that is named.
+fn probe(
+    state: &State,
+    has_sandboxes: bool,
+    root: Option<&str>,
+) -> Result<(Host, Vec<Root>), Failure> {
+    let mut host = if has_sandboxes {
+        Host::probe()
+    } else {
+        Host::probe_for_jobs()
+    };
+    let roots = roots::one(state, root, &host)?;
+    if !roots.is_empty() {
+        // Whether it can be below an overlay was tried with itself.
+        host.no_writable_root = None;
+    }
+    Ok((host, roots))
+}
+
+/// A node for this process alone: it keeps no spares, and the operator who could open more is not here.
+fn config_here(node_id: &NodeId, dir: &Path, size: Size, roots: Vec<Root>) -> Config {
+    Config {
+        name: format!("run-{}", std::process::id()),
+        incarnation: node_id.to_string(),
+        slots: size.slots,
+        sandboxes: size.sandboxes,
+        spares: 0,
+        spare_life: Duration::ZERO,
+        egress_allow: Vec::new(),
+        roots,
+        egress_trust: Vec::new(),
+        dir: dir.to_owned(),
+        points: Points::none(),
+    }
 }
 
 /// Starts the launchers that will be wanted. What fails is told to who wants a sandbox.

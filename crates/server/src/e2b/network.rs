@@ -4,8 +4,10 @@
 use model::block::Block;
 use model::limits;
 use model::network::{BadEntry, Entry, NetworkMode, NetworkRules, Order};
+use model::secret::{SecretHow, SecretUse};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 use super::refusal::Refusal;
 use super::wire::refuse;
@@ -40,11 +42,75 @@ impl NetworkUpdate {
     /// # Errors
     /// A refusal that names what there is not, or is no entry.
     pub(crate) fn rules(&self) -> Result<NetworkRules, Refusal> {
+        // What is added to requests is fixed with the sandbox.
+        refuse("network.rules", self.lists.rules.as_ref())?;
         self.lists.rules(self.allow_internet_access)
     }
 }
 
+/// A rule about requests to a host.
+#[derive(Debug, Deserialize)]
+struct HostRule {
+    transform: Option<Transform>,
+}
+
+/// What is changed of them.
+#[derive(Debug, Deserialize)]
+struct Transform {
+    headers: Option<BTreeMap<String, String>>,
+}
+
+/// Where the SDKs' `Secret.fill` has the name of a secret.
+const BEFORE: &str = "${e2b.secrets.";
+const AFTER: &str = "}";
+
+/// A header field with the one secret that it holds.
+fn with_secret(host: &str, header: &str, value: &str) -> Option<SecretUse> {
+    let (before, rest) = value.split_once(BEFORE)?;
+    let (name, after) = rest.split_once(AFTER)?;
+    let has_more = [before, after]
+        .iter()
+        .any(|text| text.contains("${") || text.contains("{}"));
+    (!has_more).then(|| SecretUse {
+        name: name.to_owned(),
+        id: None,
+        version: 0,
+        how: SecretHow::Header {
+            host: host.to_lowercase(),
+            header: header.to_owned(),
+            format: format!("{before}{{}}{after}"),
+        },
+    })
+}
+
 impl Lists {
+    /// The secrets that are added to requests.
+    ///
+    /// # Errors
+    /// A refusal of everything else that can be done to a request.
+    pub(super) fn secrets(&self) -> Result<Vec<SecretUse>, Refusal> {
+        let Some(rules) = self.rules.clone().filter(|rules| !rules.is_null()) else {
+            return Ok(Vec::new());
+        };
+        let rules: BTreeMap<String, Vec<HostRule>> = serde_json::from_value(rules)
+            .map_err(|_| Refusal::bad("network.rules: hosts, each with a list of transforms"))?;
+        let mut uses = Vec::new();
+        for (host, rules) in &rules {
+            let transforms = rules.iter().filter_map(|rule| rule.transform.as_ref());
+            let headers = transforms.filter_map(|one| one.headers.as_ref()).flatten();
+            for (header, value) in headers {
+                let used = with_secret(host, header, value).ok_or_else(|| {
+                    Refusal::bad(
+                        "network.rules: a header holds one secret here, as `Secret.fill` says it, and \
+                         nothing else is filled in",
+                    )
+                })?;
+                uses.push(used);
+            }
+        }
+        Ok(uses)
+    }
+
     /// The same, beside whether there is a network at all.
     ///
     /// # Errors
@@ -52,7 +118,6 @@ impl Lists {
     pub(super) fn rules(&self, open: Option<bool>) -> Result<NetworkRules, Refusal> {
         refuse("network.dnsServers", self.dns_servers.as_ref())?;
         refuse("network.egressProxy", self.egress_proxy.as_ref())?;
-        refuse("network.rules", self.rules.as_ref())?;
         refuse("network.allowIn", self.allow_in.as_ref())?;
         refuse("network.denyIn", self.deny_in.as_ref())?;
         let allow = entries("network.allowOut", self.allow_out.as_deref())?;
@@ -172,6 +237,46 @@ mod tests {
                 place.trim_start_matches("400 ").to_owned()
             }
         }
+    }
+
+    #[test]
+    fn a_header_holds_one_secret_and_goes_to_its_host() {
+        let read = |rules: &str| {
+            let lists: Lists = serde_json::from_str(&format!("{{\"rules\":{rules}}}")).unwrap();
+            let uses = lists.secrets().map_err(|refusal| refusal.to_string())?;
+            let one = |one: SecretUse| match one.how {
+                SecretHow::Header {
+                    host,
+                    header,
+                    format,
+                } => format!("{} {host} {header} {format}", one.name),
+                other => format!("{other:?}"),
+            };
+            Ok::<_, String>(uses.into_iter().map(one).collect::<Vec<_>>().join(", "))
+        };
+        assert_eq!(read("null").unwrap(), "");
+        assert_eq!(read(r#"{"a.test":[{}]}"#).unwrap(), "");
+        let rules = r#"{"API.test":[{"transform":{"headers":{"Authorization":"Bearer ${e2b.secrets.key}"}}}],
+            "*.b.test":[{"transform":{"headers":{"x":"${e2b.secrets.other}"}}}]}"#;
+        assert_eq!(
+            read(rules).unwrap(),
+            "other *.b.test x {}, key api.test Authorization Bearer {}"
+        );
+        for value in [
+            "plain",
+            "${e2b.secrets.a",
+            "${e2b.secrets.a} ${e2b.secrets.b}",
+            "{} ${e2b.secrets.a}",
+            "${e2b.identity.tokens.aws}",
+        ] {
+            let rules =
+                format!(r#"{{"a.test":[{{"transform":{{"headers":{{"x":"{value}"}}}}}}]}}"#);
+            assert!(
+                read(&rules).unwrap_err().contains("network.rules"),
+                "{value}"
+            );
+        }
+        assert!(read("[1]").is_err());
     }
 
     /// The cases that are refused and taken are those of E2B's own documents and answers.

@@ -146,6 +146,7 @@ impl NewSandbox {
         let network = self.network.unwrap_or_default();
         refuse("network.httpsPorts", network.https_ports.as_ref())?;
         let rules = network.lists.rules(self.allow_internet_access)?;
+        let secrets = network.lists.secrets()?;
         let mut metadata = self.metadata.unwrap_or_default();
         if let Some(key) = metadata.keys().find(|key| key.starts_with(RESERVED)) {
             return Err(Refusal::bad(format!("metadata: `{key}` is ours")));
@@ -177,7 +178,7 @@ impl NewSandbox {
                 auto_resume: self.auto_resume.is_some_and(|resume| resume.enabled),
                 queue_timeout_ms: limits::SANDBOX_QUEUE_DEFAULT_MS,
                 node: None,
-                secrets: Vec::new(),
+                secrets,
                 layers: Vec::new(),
                 volumes: mounts.into_iter().map(Mount::ask).collect(),
                 defaults: Defaults::default(),
@@ -646,7 +647,10 @@ mod tests {
                 r#""network":{"dnsServers":["1.1.1.1"]}"#,
                 no("network.dnsServers"),
             ),
-            (r#""network":{"rules":{"a":[]}}"#, no("network.rules")),
+            (
+                r#""network":{"rules":[]}"#,
+                "400 network.rules: hosts, each with a list of transforms".to_owned(),
+            ),
             (
                 r#""network":{"httpsPorts":[443]}"#,
                 no("network.httpsPorts"),

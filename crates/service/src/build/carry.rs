@@ -5,6 +5,8 @@ use super::{apply, owned};
 use crate::change::cut;
 use crate::ctx::Caller;
 use crate::error::Fail;
+use crate::sandbox::change::Note;
+use crate::sandbox::take_away;
 use crate::snapshot::{Settings, SnapshotRef};
 use crate::{Ctx, Error, SandboxAsk, Service};
 use model::build::{BuildEvent, BuildFailure, BuildState, Verdict, verdict};
@@ -99,14 +101,9 @@ impl Service {
             let Some(row) = free.await?.pop() else {
                 return Ok(None);
             };
-            let left = row.sandbox.clone();
             let Some(hold) = self.take_one(row, now).await? else {
                 continue;
             };
-            // If we die before this line, the sandbox ends by itself: nobody says any more that it is needed.
-            if let Some(left) = left {
-                drop(self.sandbox_destroy(&hold.ctx(), &left).await);
-            }
             if !hold.row.state.is_over() {
                 return Ok(Some(hold));
             }
@@ -128,11 +125,14 @@ impl Service {
         let taken = match verdict(row.attempt, begun, now) {
             Verdict::Take(attempt) => {
                 let until = now.saturating_add(limits::BUILD_LEASE_MS);
-                self.unit(move |tx| match rows::take(tx, &row, attempt, until) {
-                    Err(store::StoreError::Stale { .. }) => Ok(None),
-                    taken => Ok::<_, Fail>(Some(taken?)),
-                })
-                .await?
+                let taken = self.unit(move |tx| {
+                    let ctx = BuildHold::new(row.clone(), now).ctx();
+                    match rows::take(tx, &row, attempt, until) {
+                        Err(store::StoreError::Stale { .. }) => Ok(None),
+                        taken => Ok::<_, Fail>(Some((taken?, drop_in(tx, &ctx, &row, now)?))),
+                    }
+                });
+                taken.await?.map(|(row, gone)| self.without(row, gone))
             }
             Verdict::GiveUp(why) => {
                 let hold = BuildHold::new(row, now);
@@ -369,7 +369,7 @@ impl Service {
     /// Ends a build that is this attempt's; twice is once.
     async fn build_end(&self, hold: &BuildHold, event: BuildEvent) -> Result<BuildRow, Error> {
         let (ctx, held, at_ms) = (hold.ctx(), hold.row.clone(), self.now_ms());
-        self.unit(move |tx| {
+        let ending = self.unit(move |tx| {
             let row = owned(tx, &ctx, &held.id)?;
             if row.attempt != held.attempt {
                 return Err(BuildHold::lost().into());
@@ -378,10 +378,40 @@ impl Service {
             if next.state == BuildState::Ready && next.version != row.version {
                 settle(tx, &ctx, &next, at_ms)?;
             }
-            Ok(next)
-        })
-        .await
+            let over = next.state.is_over();
+            let gone = if over {
+                drop_in(tx, &ctx, &held, at_ms)?
+            } else {
+                None
+            };
+            Ok((next, gone))
+        });
+        let (row, gone) = ending.await?;
+        Ok(self.without(row, gone))
     }
+
+    /// Tells whoever waits that the sandbox of the build goes.
+    fn without(&self, row: BuildRow, gone: Option<SandboxRow>) -> BuildRow {
+        if let Some(gone) = gone {
+            self.announce_sandbox(&gone);
+        }
+        row
+    }
+}
+
+/// Wants the sandbox gone that an attempt has, with what ends the attempt: whoever dies then leaves none.
+fn drop_in(
+    tx: &mut store::Tx<'_>,
+    ctx: &Ctx,
+    held: &BuildRow,
+    at_ms: u64,
+) -> Result<Option<SandboxRow>, Fail> {
+    let Some(id) = &held.sandbox else {
+        return Ok(None);
+    };
+    let row = store::sandbox::get(tx, Some(&ctx.tenant), id)?;
+    row.map(|row| take_away(tx, row, Note::new(ctx, at_ms)))
+        .transpose()
 }
 
 /// Lets the tags of a build mean it, if what it has saved is there and stays.
