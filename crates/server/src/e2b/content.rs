@@ -108,7 +108,7 @@ fn kept_alive(app: &App, ctx: Ctx, volume: VolumeId) -> AbortOnDropHandle<()> {
         }
     };
     let until_the_end = async move {
-        stopping.run_until_cancelled(looking).await;
+        stopping.run_until_cancelled(Box::pin(looking)).await;
     };
     AbortOnDropHandle::new(app.tasks.spawn(until_the_end))
 }

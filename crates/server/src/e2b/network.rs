@@ -250,7 +250,7 @@ mod tests {
                     header,
                     format,
                 } => format!("{} {host} {header} {format}", one.name),
-                other => format!("{other:?}"),
+                other @ (SecretHow::File | SecretHow::Env { .. }) => format!("{other:?}"),
             };
             Ok::<_, String>(uses.into_iter().map(one).collect::<Vec<_>>().join(", "))
         };

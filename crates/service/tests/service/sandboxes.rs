@@ -369,7 +369,7 @@ async fn every_call_in_every_state_does_what_it_should_and_twice_is_once() {
     for mut line in lines {
         let state = line.next().unwrap();
         for (name, answer) in calls.iter().zip(line) {
-            check_call(state, name, answer).await;
+            Box::pin(check_call(state, name, answer)).await;
             cells += 1;
         }
     }

@@ -214,7 +214,8 @@ async fn a_volume_is_deleted_when_no_sandbox_has_it_and_gone_when_its_node_has_n
         world.refused(with(&[("one", "/a")])).await,
         "volume_missing"
     );
-    assert_eq!(world.volumes_to_remove(&[&row.id]).await, [row.id.clone()]);
+    let only = std::slice::from_ref(&row.id);
+    assert_eq!(world.volumes_to_remove(&[&row.id]).await, only);
     assert_eq!(world.volume_state(&row.id).await, VolumeState::Deleting);
     assert!(world.volumes_to_remove(&[]).await.is_empty());
     assert_eq!(world.volume_state(&row.id).await, VolumeState::Deleted);
