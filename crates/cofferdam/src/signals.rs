@@ -1,7 +1,11 @@
 //! The signals that ask this process to end.
 
 use crate::cli::failure::Failure;
+use std::time::Duration;
 use tokio::signal::unix::{self, SignalKind};
+
+/// Those that come within this time are one. A person needs longer for a second Ctrl-C.
+const SAME: Duration = Duration::from_millis(100);
 
 /// One that came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,19 @@ impl Signals {
             terminate: listen(SignalKind::terminate())?,
             hangup: listen(SignalKind::hangup())?,
         })
+    }
+
+    /// Waits for one that is a wish of its own after another: `timeout`, a shell and a terminal tell the process
+    /// and its group, and that is one wish.
+    pub(crate) async fn another(&mut self) -> Signal {
+        let same = tokio::time::sleep(SAME);
+        tokio::pin!(same);
+        loop {
+            tokio::select! {
+                () = &mut same => return self.next().await,
+                _ = self.next() => {}
+            }
+        }
     }
 
     /// Waits for the next one.

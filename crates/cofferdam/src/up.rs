@@ -25,6 +25,7 @@ use server::{Door, Links};
 use service::Service;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +55,7 @@ async fn carry_builds(service: Service, links: Links, stop: CancellationToken) {
 /// Serves until SIGTERM, Ctrl-C, or, if asked, until there is nothing to do.
 pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let (mut signals, egress_allow) = (Signals::listen()?, exceptions(&up.egress_allow)?);
+    check_trust(&up.egress_trust)?;
     let state = State::of(place)?;
     state.make()?;
     let _locked = state.lock_server()?;
@@ -112,7 +114,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     stop_node.cancel();
     tokio::select! {
         _ = &mut working => {}
-        _ = signals.next() => {}
+        _ = signals.another() => {}
     }
     stop.cancel();
     drop(serving.await);
@@ -146,6 +148,20 @@ fn exceptions(asked: &[String]) -> Result<Vec<Exception>, Failure> {
         })
     };
     asked.iter().map(read).collect()
+}
+
+/// A file without a certificate would be missed only when somebody inside is refused.
+fn check_trust(files: &[PathBuf]) -> Result<(), Failure> {
+    for path in files {
+        let text = node::roots::file(path);
+        let text = text.map_err(|error| failed("read", path, &error))?;
+        if node::roots::Roots::of_pem(&text).count() == 0 {
+            let message = format!("--egress-trust: {} has no certificate", path.display());
+            let failure = Failure::new(Code::InvalidArgument, message);
+            return Err(failure.hint("certificates of authorities, in PEM"));
+        }
+    }
+    Ok(())
 }
 
 /// The socket in the state directory, which only this user can enter. A stale one is replaced: the lock

@@ -97,7 +97,8 @@ fn used(asked: &str) -> Result<VolumeUse, Failure> {
         Some(path) => (path, true),
         None => (path.strip_suffix(":rw").unwrap_or(path), false),
     };
-    if name.is_empty() || !path.starts_with('/') {
+    // A colon in what is left is a mode that is misspelt, and its volume would be written.
+    if name.is_empty() || !path.starts_with('/') || path.contains(':') {
         return Err(wrong());
     }
     Ok(VolumeUse {
@@ -121,8 +122,9 @@ mod tests {
         assert_eq!(found("v:/data"), some("v", "/data", false));
         assert_eq!(found("v:/data:ro"), some("v", "/data", true));
         assert_eq!(found("v:/data:rw"), some("v", "/data", false));
-        assert_eq!(found("v:/a:b"), some("v", "/a:b", false));
-        for text in ["", "v", "v:", "v:data", ":/data", "/data"] {
+        for text in [
+            "", "v", "v:", "v:data", ":/data", "/data", "v:/a:r", "v:/a:RO",
+        ] {
             assert_eq!(found(text), None, "{text}");
         }
     }
