@@ -205,7 +205,8 @@ impl Linux {
         let cgroup = (!groups.is_empty()).then(|| id.as_str().to_owned());
         let layers = open_layers(&body.layers)?;
         let mut fds = vec![socket.as_fd()];
-        fds.extend(groups.iter().chain(&layers).map(AsFd::as_fd));
+        let tun = open_tun(&sandbox)?;
+        fds.extend(groups.iter().chain(&tun).chain(&layers).map(AsFd::as_fd));
         launcher.spawn(sandbox, cgroup, layers.len(), &fds).await
     }
 
@@ -303,6 +304,14 @@ fn open_layers(layers: &[PathBuf]) -> Result<Vec<OwnedFd>, DriverError> {
         })
     });
     open.collect()
+}
+
+/// The device file that a sandbox's TUN device is made of, only as a path: the launcher does not see it.
+fn open_tun(sandbox: &jail::plan::Sandbox) -> Result<Option<OwnedFd>, DriverError> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = |_| rustix::fs::open(crate::host::TUN, flags, rustix::fs::Mode::empty());
+    let opened = sandbox.tun.as_ref().map(open).transpose();
+    opened.map_err(|errno| io("open the device of TUN devices")(errno.into()))
 }
 
 /// An error of something outside the sandbox.

@@ -42,6 +42,29 @@ pub(crate) async fn reach(
     }
 }
 
+/// Whether there is such a name, and no rule is against it. Which of its addresses may be dialled is decided when
+/// somebody connects.
+pub(crate) async fn known(
+    way: &Way,
+    target: &Target,
+    recording: &mut Recording,
+) -> Result<(), Reason> {
+    recording.asks(target);
+    let found = async {
+        precheck(way.mode(), &target.host)?;
+        match way.resolve(&target.host).await?.is_empty() {
+            true => Err(Reason::UnknownName),
+            false => Ok(()),
+        }
+    };
+    let found = found.await;
+    match found {
+        Ok(()) => recording.allowed(),
+        Err(reason) => recording.refused(reason),
+    }
+    found
+}
+
 async fn decided(way: &Way, target: &Target) -> Result<Vec<SocketAddr>, Reason> {
     precheck(way.mode(), &target.host)?;
     let addresses = way.resolve(&target.host).await?;

@@ -11,6 +11,7 @@
 
 pub mod address;
 pub mod decide;
+pub mod direct;
 pub mod exception;
 pub mod host;
 pub mod own;
@@ -24,6 +25,7 @@ mod answer;
 mod clean;
 mod dial;
 mod http;
+mod names;
 mod socks;
 mod traffic;
 

@@ -4,12 +4,13 @@ use crate::answer;
 use crate::decide::Mode;
 use crate::exception::Exception;
 use crate::host::Host;
+use crate::names::Asked;
 use crate::own::Own;
 use crate::reason::Reason;
 use crate::record::{Counts, EgressRecord, Method, Recorder, Recording};
 use crate::resolve::{self, Resolver};
 use crate::traffic::{Counted, Reread};
-use crate::{http, socks};
+use crate::{direct, http, socks};
 use bytes::{Bytes, BytesMut};
 use model::id::SandboxId;
 use std::io;
@@ -56,6 +57,7 @@ pub struct Way {
     mode: Mode,
     places: Arc<Semaphore>,
     names: Arc<Semaphore>,
+    asked: Arc<Asked>,
 }
 
 /// A connection that is served; boxed, because the compiler cannot see through all of HTTP that it may be sent.
@@ -102,6 +104,7 @@ impl Proxy {
             mode,
             places: Arc::new(Semaphore::new(OF_SANDBOX_MAX)),
             names: Arc::new(Semaphore::new(resolve::OF_SANDBOX_MAX)),
+            asked: Arc::default(),
         }
     }
 }
@@ -122,6 +125,22 @@ impl Way {
     {
         Box::pin(async move {
             self.serve_one(client).await;
+            drop(place);
+        })
+    }
+
+    /// Serves one connection of the guest itself to its end, see [`direct`].
+    pub fn serve_direct<S>(self, place: Place, client: S) -> Serving
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        Box::pin(async move {
+            let held = self.proxy.inner.places.clone().try_acquire_owned();
+            match held {
+                Ok(_held) => direct::serve(&self, client).await,
+                // It ends, which says the same to the program as a refusal.
+                Err(_) => self.record(Method::Direct).refused(Reason::TooMany),
+            }
             drop(place);
         })
     }
@@ -166,6 +185,10 @@ impl Way {
     }
 
     pub(crate) async fn resolve(&self, host: &Host) -> Result<Vec<IpAddr>, Reason> {
+        if let Host::Name(name) = host {
+            let minute = (self.proxy.inner.recorder.now_ms)() / 60_000;
+            self.asked.ask(name, minute)?;
+        }
         self.proxy.inner.resolver.resolve(host, &self.names).await
     }
 

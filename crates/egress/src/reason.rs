@@ -26,6 +26,10 @@ pub enum Reason {
     BadCommand,
     /// Too many connections of this sandbox or of all.
     TooMany,
+    /// The name is more likely data than a name.
+    NameCarriesData,
+    /// The sandbox asks for too many names in a minute.
+    TooManyNames,
     /// Nobody knows the name.
     UnknownName,
     /// Whoever knows the name does not answer.
@@ -58,6 +62,8 @@ impl Reason {
             Reason::BadScheme => "bad_scheme",
             Reason::BadCommand => "bad_command",
             Reason::TooMany => "too_many",
+            Reason::NameCarriesData => "name_carries_data",
+            Reason::TooManyNames => "too_many_names",
             Reason::UnknownName => "unknown_name",
             Reason::ResolveTimeout => "resolve_timeout",
             Reason::Unreachable => "unreachable",
@@ -71,14 +77,16 @@ impl Reason {
     /// The status that answers it, RFC 9110 section 15.
     pub fn status(self) -> u16 {
         match self {
-            Reason::NoEgress | Reason::Closed(_) | Reason::OwnAddress => 403,
+            Reason::NoEgress | Reason::Closed(_) | Reason::OwnAddress | Reason::NameCarriesData => {
+                403
+            }
             Reason::BadTarget
             | Reason::BadHost(_)
             | Reason::HostMismatch
             | Reason::BadCoding
             | Reason::BadScheme
             | Reason::BadCommand => 400,
-            Reason::TooMany => 503,
+            Reason::TooMany | Reason::TooManyNames => 503,
             Reason::UnknownName | Reason::Unreachable | Reason::BadAnswer => 502,
             Reason::ResolveTimeout | Reason::ConnectTimeout | Reason::AnswerTimeout => 504,
             Reason::Internal => 500,
@@ -107,6 +115,10 @@ impl Reason {
             Reason::BadScheme => "for https, CONNECT to HOST:443",
             Reason::BadCommand => "of SOCKS, CONNECT is served",
             Reason::TooMany => "close some connections and try again",
+            Reason::NameCarriesData => {
+                "use a name with fewer long labels that look random; DNS is no way to send data"
+            }
+            Reason::TooManyNames => "ask for fewer new names in a minute",
             Reason::UnknownName => "look at how the name is written",
             Reason::ResolveTimeout
             | Reason::Unreachable

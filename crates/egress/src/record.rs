@@ -20,6 +20,10 @@ pub enum Method {
     Connect,
     /// A tunnel by SOCKS5.
     Socks,
+    /// A connection of a program that knows no proxy.
+    Direct,
+    /// A name that such a program asked for. There is no port and nothing was dialled.
+    Dns,
 }
 
 impl Method {
@@ -29,6 +33,8 @@ impl Method {
             Method::Http => "http",
             Method::Connect => "connect",
             Method::Socks => "socks5",
+            Method::Direct => "direct",
+            Method::Dns => "dns",
         }
     }
 }

@@ -97,7 +97,7 @@ where
 /// RFC 1928 section 6.
 fn reply(reason: Reason) -> u8 {
     match reason {
-        Reason::NoEgress | Reason::Closed(_) | Reason::OwnAddress => 2,
+        Reason::NoEgress | Reason::Closed(_) | Reason::OwnAddress | Reason::NameCarriesData => 2,
         Reason::UnknownName | Reason::ResolveTimeout => 4,
         Reason::Unreachable => 5,
         Reason::ConnectTimeout => 6,
@@ -107,6 +107,7 @@ fn reply(reason: Reason) -> u8 {
         | Reason::BadCoding
         | Reason::BadScheme
         | Reason::TooMany
+        | Reason::TooManyNames
         | Reason::BadAnswer
         | Reason::AnswerTimeout
         | Reason::Internal => 1,

@@ -60,6 +60,7 @@ pub(crate) struct Agent {
     listener: OwnedFd,
     signals: OwnedFd,
     cgroups: Vec<OwnedFd>,
+    tun: Option<OwnedFd>,
     conn: Option<Conn>,
     phase: Phase,
     confine: Option<Confine>,
@@ -79,7 +80,11 @@ pub(crate) struct Agent {
 
 impl Agent {
     /// Prepares the process: unkillable from inside, not traceable, deaf to every signal but SIGCHLD.
-    pub(crate) fn new(listener: OwnedFd, cgroups: Vec<OwnedFd>) -> Result<Agent, Errno> {
+    pub(crate) fn new(
+        listener: OwnedFd,
+        cgroups: Vec<OwnedFd>,
+        tun: Option<OwnedFd>,
+    ) -> Result<Agent, Errno> {
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
         let signals = process::child_signals()?;
         rustix::io::ioctl_fionbio(&listener, true)?;
@@ -87,6 +92,7 @@ impl Agent {
             listener,
             signals,
             cgroups,
+            tun,
             conn: None,
             phase: Phase::Idle,
             confine: None,
@@ -120,7 +126,7 @@ impl Agent {
             }
             if let Some(serve) = self.serve.take() {
                 self.hang_up();
-                return live::run(self.listener, self.signals, self.cgroups, serve);
+                return live::run(self.listener, self.signals, self.cgroups, self.tun, serve);
             }
         }
     }

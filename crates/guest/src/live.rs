@@ -28,6 +28,7 @@ mod rpc;
 mod sudo;
 mod terminal;
 mod tree;
+mod tun;
 mod tunnel;
 mod upload;
 mod user;
@@ -84,6 +85,8 @@ pub(crate) struct Live {
     tunnels: Rc<()>,
     /// The way out, where the node has opened one.
     egress: OnceCell<Rc<egress::Lines>>,
+    /// The device of programs that know no proxy, until the way out is open.
+    tun: RefCell<Option<OwnedFd>>,
     /// When somebody last asked what is used.
     look: Cell<Option<metrics::Look>>,
 }
@@ -93,6 +96,7 @@ pub(crate) fn run(
     listener: OwnedFd,
     signals: OwnedFd,
     cgroups: Vec<OwnedFd>,
+    tun: Option<OwnedFd>,
     serve: Serve,
 ) -> Result<(), Errno> {
     let landlock = serve.confine.landlock.as_ref();
@@ -108,6 +112,7 @@ pub(crate) fn run(
         contexts: context::Contexts::default(),
         tunnels: Rc::default(),
         egress: OnceCell::new(),
+        tun: RefCell::new(tun),
         look: Cell::default(),
     });
     serve_all(listener, signals, live).map_err(|error| {

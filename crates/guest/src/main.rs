@@ -1,7 +1,8 @@
 //! The agent inside a sandbox: its first process, and the parent of everything that runs there.
 //!
 //! It gets descriptors and no paths: 0 to 2 are `/dev/null`, 3 is a listening socket that was bound
-//! outside, and 4 and up are the membership files of the workload's control groups. It runs one
+//! outside, 4 and up are the membership files of the workload's control groups, and then comes the TUN device of
+//! a sandbox that has one. It runs one
 //! command, carries its streams over a connection made to the socket, reaps, and enforces the
 //! timeout; or it is told to live on, and serves processes and files over HTTP until the sandbox is
 //! killed, see [`live`]. A command is hostile to the guest: the guest is not dumpable, takes no signal from
@@ -23,7 +24,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 /// The listening socket.
 const LISTENER: i32 = 3;
-/// The first of the control groups' membership files.
+/// The first of the control groups' membership files, and after them the TUN device.
 const CGROUPS: i32 = 4;
 /// More control-group hierarchies than any machine has; a larger count is a broken launcher.
 const CGROUPS_MAX: i32 = 16;
@@ -33,14 +34,17 @@ fn main() -> std::process::ExitCode {
         .nth(1)
         .and_then(|n| n.parse::<i32>().ok())
         .unwrap_or(0);
-    let (listener, cgroups) = inherited(count.clamp(0, CGROUPS_MAX));
+    let has_tun = std::env::args().nth(2).is_some_and(|said| said == "tun");
+    let count = count.clamp(0, CGROUPS_MAX);
+    let (listener, mut fds) = inherited(count + i32::from(has_tun));
+    let tun = if has_tun { fds.pop() } else { None };
     // The children put their pipes at 3 and 4; nothing that they need may be open at those numbers.
-    let _reserved = if count == 0 {
+    let _reserved = if fds.is_empty() && tun.is_none() {
         rustix::io::dup(&listener).ok()
     } else {
         None
     };
-    match agent::Agent::new(listener, cgroups).and_then(agent::Agent::run) {
+    match agent::Agent::new(listener, fds, tun).and_then(agent::Agent::run) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
             std::process::ExitCode::from(u8::try_from(error.raw_os_error()).unwrap_or(255))

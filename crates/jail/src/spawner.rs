@@ -381,6 +381,7 @@ impl Spawner {
     ) -> Result<i32, Failure> {
         let failed = |step: &str, errno: Errno| crate::mount::failed(step, "")(errno);
         let layers = take_layers(sandbox, layers, &mut fds)?;
+        let tun = sandbox.tun.as_ref().and_then(|_| fds.pop());
         self.admit(sandbox, cgroup.as_deref(), &fds)?;
         let groups = fds.split_off(1 + (fds.len() - 1) / 2);
         let members = fds.split_off(1);
@@ -396,6 +397,7 @@ impl Spawner {
             let given = Given {
                 socket: &socket,
                 cgroups: &members,
+                tun: tun.as_ref(),
                 guest,
                 go: wait,
                 status: tell,

@@ -218,6 +218,7 @@ impl Job {
             limits: convert::limits(self.spec.limits),
             life: self.life(),
             mode: Mode::Job,
+            way_out: false,
             layers: Vec::new(),
         };
         self.node

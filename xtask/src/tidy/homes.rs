@@ -34,6 +34,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rcgen", &["cofferdam"]),
     ("rusqlite", &["store"]),
     ("rustls", &["server"]),
+    ("smoltcp", &["guest"]),
     ("subtle", &["server"]),
     ("syn", &["xtask"]),
     ("syscalls", &["driver"]),

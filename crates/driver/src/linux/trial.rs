@@ -140,6 +140,7 @@ fn sandbox() -> Sandbox {
         read_only: Vec::new(),
         terminals: None,
         root_inside: true,
+        tun: None,
         deadline_boot_ms: 0,
     }
 }

@@ -41,3 +41,4 @@ mod storage;
 mod syscalls;
 mod time;
 mod tree;
+mod tun;

@@ -7,7 +7,7 @@
 
 use super::body::{self, Answer};
 use super::failure::{Code, Failure};
-use super::{ACCEPT_PAUSE, Live};
+use super::{ACCEPT_PAUSE, Live, tun};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
 use hyper::upgrade::Upgraded;
@@ -58,18 +58,14 @@ impl Lines {
         self.more.notify_one();
     }
 
-    /// A line whose other end was told that there is a client. One that is dead is passed over.
-    async fn take(&self) -> TokioIo<Upgraded> {
+    /// A line whose other end was told who has it, see [`guest::message::EGRESS_CLIENT`]. One that is dead is passed over.
+    pub(super) async fn take(&self, who: u8) -> TokioIo<Upgraded> {
         loop {
             let next = self.waiting.borrow_mut().pop_front();
             match next {
                 None => self.more.notified().await,
                 Some(mut line) => {
-                    if line
-                        .write_all(&[guest::message::EGRESS_CLIENT])
-                        .await
-                        .is_ok()
-                    {
+                    if line.write_all(&[who]).await.is_ok() {
                         return line;
                     }
                 }
@@ -111,6 +107,10 @@ async fn open(live: &Rc<Live>) -> Result<Rc<Lines>, Failure> {
     // Of two first lines at once, only one could bind.
     drop(live.egress.set(lines.clone()));
     tokio::task::spawn_local(accept(listener, lines.clone()));
+    let device = live.tun.borrow_mut().take();
+    if let Some(device) = device {
+        tokio::task::spawn_local(tun::serve(device, lines.clone()));
+    }
     Ok(lines)
 }
 
@@ -135,7 +135,8 @@ async fn accept(listener: TcpListener, lines: Rc<Lines>) {
 async fn carry(mut client: TcpStream, lines: &Lines) {
     // Who waits for the end of a small answer would wait for the kernel.
     drop(client.set_nodelay(true));
-    match tokio::time::timeout(PATIENCE, lines.take()).await {
+    let taking = lines.take(guest::message::EGRESS_CLIENT);
+    match tokio::time::timeout(PATIENCE, taking).await {
         // However it ended, both ends are closed now.
         Ok(mut line) => {
             drop(copy_bidirectional_with_sizes(&mut client, &mut line, BUFFER, BUFFER).await);

@@ -70,6 +70,7 @@ fn plan(node: &Node, work: &SandboxWork) -> Result<Plan, String> {
         mode: Mode::Live {
             allow_root: work.spec.allow_root,
         },
+        way_out: work.spec.allow_internet,
         layers: snapshot::layers(node, &work.spec.layers)?,
     };
     let plan = node.inner.driver.plan(&spec, &node.inner.host);

@@ -36,6 +36,7 @@ fn host() -> Host {
         landlock_abi: 6,
         no_user_namespaces: None,
         no_writable_root: None,
+        no_tun: None,
         memory_bytes: 8 << 30,
         cpus: 2,
         open_files_max: 20_000,
@@ -52,6 +53,7 @@ fn spec(limits: AskedLimits) -> Spec {
         limits,
         life: Duration::from_secs(60),
         mode: Mode::Job,
+        way_out: false,
         layers: Vec::new(),
     }
 }
