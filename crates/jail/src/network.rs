@@ -16,9 +16,9 @@ use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-/// Packets that wait to be read by the guest: some dozens of connections that all send, and not megabytes of
-/// packets that nobody will answer.
-const QUEUE: u32 = 256;
+/// Packets that wait to be read by the guest: the first ones of as many connections as there may be. What is
+/// beyond that is dropped, and TCP sends it again a second later.
+const QUEUE: u32 = 1024;
 
 /// The other end of the sandbox's device, if it is to have one.
 pub(crate) fn tun(sandbox: &Sandbox, given: &Given<'_>) -> Result<Option<OwnedFd>, Failure> {

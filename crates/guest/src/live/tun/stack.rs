@@ -132,7 +132,7 @@ impl Stack {
 
     /// Answers the first packet of a connection with a socket.
     pub(super) fn accept(&mut self, device: &Stream, flow: Flow, syn: &[u8]) {
-        let size = (BUFFERS.saturating_sub(self.buffers) / 8).clamp(BUFFER_MIN, BUFFER_MAX);
+        let size = share(self.buffers);
         let buffer = || SocketBuffer::new(vec![0; size]);
         let mut socket = Socket::new(buffer(), buffer());
         // Both ends are on this machine: nothing is gained by waiting for more to send or to confirm.
@@ -230,6 +230,11 @@ impl Stack {
     }
 }
 
+/// The bytes of each buffer of one connection more, when the others have so many.
+fn share(used: usize) -> usize {
+    (BUFFERS.saturating_sub(used) / 8).clamp(BUFFER_MIN, BUFFER_MAX)
+}
+
 /// One end of everything: whatever address a packet is for, it is for this.
 fn interface(port: &mut Port<'_>) -> Interface {
     let mut seed = [0; 8];
@@ -311,3 +316,6 @@ impl phy::TxToken for Room<'_> {
         result
     }
 }
+
+#[cfg(test)]
+mod tests;
