@@ -105,6 +105,10 @@ codes! {
     /// There is no such profile.
     UnknownProfile = "unknown_profile", 400, false, 125,
         "use a profile that exists, or leave it out to get the default";
+    /// No node has a root file system of this name.
+    UnknownRoot = "unknown_root", 400, false, 125,
+        "the message names those that there are; `cofferdam up --root NAME=DIR` gives a node one, and a \
+         directory begins with `/`, or with `./` on the command line";
     /// A path leaves the place it must stay in.
     PathEscapes = "path_escapes", 400, false, 125,
         "use a path without `..` that stays inside the sandbox's writable places";
@@ -178,6 +182,9 @@ codes! {
     /// Too many snapshots stand on each other.
     SnapshotTooDeep = "snapshot_too_deep", 409, false, 125,
         "begin again with a sandbox that stands on fewer snapshots, and copy what is needed into it";
+    /// What was saved stands on a root file system that is not there any more.
+    RootChanged = "root_changed", 409, false, 125,
+        "give the node the root file system of then again, or begin without the snapshot";
     /// The job has no streams to attach to.
     NotAttachable = "not_attachable", 409, false, 125,
         "create the job with `attach`, and attach before it ends; its log has what it wrote";
@@ -246,6 +253,9 @@ codes! {
     /// The state directory is not this user's alone, or cannot be used.
     StateUnusable = "state_unusable", 503, false, 125,
         "name a directory of your own that nobody else may enter with --state";
+    /// A directory that is to be a root file system cannot be one.
+    RootUnusable = "root_unusable", 503, false, 125,
+        "unpack it as root into a directory that only root can write; docs/roots.md says how";
     /// A file or a stream of the machine where the command is typed cannot be written.
     FileUnwritable = "file_unwritable", 503, false, 125,
         "check that the directory may be written to, that its disk has room, and that no directory has \

@@ -28,8 +28,8 @@ pub struct JobCreate {
     /// The directory to start in, inside the sandbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
-    /// A directory on the node that becomes the read-only root; the host's `/usr` and friends
-    /// when absent.
+    /// The root: the name of one that the operator has given to the node, such as `ubuntu:22.04`, or the
+    /// path of a directory on the node. The host's `/usr` and friends when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
     /// How long the command may run; 300,000 when absent.

@@ -280,6 +280,9 @@ pub struct SandboxWorkSpec {
     /// The root that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
+    /// Which one it is to be: a node that has another by that name refuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_identity: Option<String>,
     /// The limits that were named.
     pub limits: LimitsAsked,
     /// It may reach the outside.

@@ -28,8 +28,8 @@ pub struct SandboxCreate {
     /// variables, limits and `allow_root` are then those of its sandbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
-    /// A directory on the node that becomes the read-only root; the host's `/usr` and friends
-    /// when absent.
+    /// The root: the name of one that the operator has given to the node, such as `ubuntu:22.04`, or the
+    /// path of a directory on the node. The host's `/usr` and friends when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
     /// What everything in it together may use. A limit that is named is enforced, or the sandbox fails.

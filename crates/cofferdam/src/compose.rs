@@ -5,7 +5,7 @@ use crate::cli::failure::Failure;
 use crate::private::{Locked, failed};
 use crate::reach::running;
 use crate::state::{self, State};
-use crate::{sweep, upkeep};
+use crate::{roots, sweep, upkeep};
 use api::Code;
 use api::client::{Client, Endpoint};
 use driver::driver::{Driver, Mode};
@@ -101,6 +101,7 @@ pub(crate) async fn server(place: &Place) -> Result<Client, Failure> {
 pub(crate) async fn client_for_run(
     place: &Place,
     detach: bool,
+    root: Option<&str>,
 ) -> Result<(Client, Option<Here>), Failure> {
     if let Some(client) = running(place).await? {
         return Ok((client, None));
@@ -117,14 +118,23 @@ pub(crate) async fn client_for_run(
             )),
         };
     }
-    let (client, here) = start_here(&state).await?;
+    let (client, here) = start_here(&state, root).await?;
     Ok((client, Some(here)))
 }
 
-pub(crate) async fn start_here(state: &State) -> Result<(Client, Here), Failure> {
+/// A control plane and a node, which has the root that is named if it is in the state.
+pub(crate) async fn start_here(
+    state: &State,
+    root: Option<&str>,
+) -> Result<(Client, Here), Failure> {
     let left = sweep::left(state);
     let (node_id, locked) = state.new_node()?;
-    let host = Host::probe_for_jobs();
+    let mut host = Host::probe_for_jobs();
+    let roots = roots::one(state, root, &host)?;
+    if !roots.is_empty() {
+        // Whether it can be below an overlay was tried with itself.
+        host.no_writable_root = None;
+    }
     let dir = state.node(&node_id);
     let linux = Linux::new(&dir.join("linux"), host.clone(), Linger::No);
     let linux = Arc::new(linux.map_err(|error| Failure::state("prepare the driver", &error))?);
@@ -154,6 +164,7 @@ pub(crate) async fn start_here(state: &State) -> Result<(Client, Here), Failure>
         spares: 0,
         spare_life: Duration::ZERO,
         egress_allow: Vec::new(),
+        roots,
         dir: dir.clone(),
         points: Points::none(),
     };

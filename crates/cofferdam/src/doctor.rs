@@ -291,7 +291,7 @@ async fn try_sandbox(state: &State) -> Result<JobView, Failure> {
 }
 
 async fn run_nothing(scratch: &State) -> Result<JobView, Failure> {
-    let (client, here) = compose::start_here(scratch).await?;
+    let (client, here) = compose::start_here(scratch, None).await?;
     let job = JobCreate {
         argv: vec!["true".to_owned()],
         node: Some(here.node()),

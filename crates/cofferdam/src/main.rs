@@ -15,6 +15,7 @@ mod env;
 mod keys;
 mod private;
 mod reach;
+mod roots;
 mod signals;
 mod state;
 mod sweep;
@@ -57,7 +58,8 @@ fn main() -> ExitCode {
 async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
     match args.command {
         Command::Run(run) => {
-            let (client, here) = compose::client_for_run(&args.place, run.detach).await?;
+            let (client, here) =
+                compose::client_for_run(&args.place, run.detach, run.root.as_deref()).await?;
             let code = cli::run::run(&client, here.as_ref().map(compose::Here::node), run).await;
             if let Some(here) = here {
                 here.leave().await;

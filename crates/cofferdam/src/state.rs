@@ -99,6 +99,11 @@ impl State {
         self.nodes().join(id.as_str())
     }
 
+    /// Root file systems that the operator has put here, each under its name.
+    pub(crate) fn roots(&self) -> PathBuf {
+        self.dir.join("roots")
+    }
+
     /// Where the server that runs listens on TCP. What a server leaves that was killed is replaced by
     /// the next one, so that it counts only while there is one.
     pub(crate) fn address(&self) -> PathBuf {

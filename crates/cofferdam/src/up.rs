@@ -6,6 +6,7 @@ use crate::cli::table;
 use crate::compose;
 use crate::keys;
 use crate::private::failed;
+use crate::roots;
 use crate::signals::Signals;
 use crate::state::State;
 use crate::sweep;
@@ -15,13 +16,15 @@ use api::client::{Client, Endpoint};
 use api::job::{JobListQuery, StateName};
 use api::sandbox::{SandboxListQuery, SandboxStateName};
 use driver::driver::Mode;
-use driver::host::Host;
+use driver::host::{Host, Root};
+use driver::linux::Linux;
 use model::points::Points;
 use node::{Config, Exception, Node};
 use server::{Door, Links};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{ExitCode, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
@@ -29,6 +32,10 @@ use tokio_util::sync::CancellationToken;
 
 /// How often an idle server looks whether it still is.
 const IDLE_LOOK: Duration = Duration::from_millis(500);
+
+/// What roots are made ready for; on one that was given, jobs share what this makes, where it can be below an
+/// overlay.
+const WARM: Mode = Mode::Live { allow_root: true };
 
 /// Serves until SIGTERM, Ctrl-C, or, if asked, until there is nothing to do.
 pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
@@ -42,6 +49,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let node_id = state.own_node()?;
     let _node_locked = state.lock_node(&node_id)?;
     let host = Host::probe();
+    let roots = roots::all(&state, &up.root, &host)?;
     let sweeping = sweep::sweep(service.clone(), host.clone(), sweep::left(&state));
     drop(tokio::spawn(sweeping));
     let dir = state.node(&node_id);
@@ -58,16 +66,11 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let (_running, stopped) = tokio::sync::watch::channel(false);
     tokio::spawn(service::loops::run(service, stopped));
     if let Some(linux) = &linux {
-        let warming = linux.clone();
-        let modes = [Mode::Job, Mode::Live { allow_root: true }];
-        let modes = modes.into_iter().take(1 + usize::from(up.sandboxes > 0));
-        tokio::spawn(async move {
-            for mode in modes {
-                if let Err(error) = warming.warm(mode).await {
-                    tracing::error!(%error, "no sandbox can be made here; `cofferdam doctor` says why");
-                }
-            }
-        });
+        drop(tokio::spawn(warm(
+            linux.clone(),
+            up.sandboxes > 0,
+            roots.clone(),
+        )));
     }
     let config = Config {
         name: hostname(),
@@ -77,6 +80,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
         spares: up.spares,
         spare_life: up.spare_life,
         egress_allow,
+        roots,
         dir,
         points,
     };
@@ -100,6 +104,22 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     drop(std::fs::remove_file(state.socket()));
     drop(std::fs::remove_file(state.address()));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the launchers, so that the first job and the first sandbox need not wait for them.
+async fn warm(linux: Arc<Linux>, has_sandboxes: bool, roots: Vec<Root>) {
+    let modes = [Mode::Job, WARM];
+    for mode in modes.into_iter().take(1 + usize::from(has_sandboxes)) {
+        if let Err(error) = linux.warm(mode).await {
+            tracing::error!(%error, "no sandbox can be made here; `cofferdam doctor` says why");
+        }
+    }
+    for root in &roots {
+        let name = root.given.as_ref().map(|given| given.name.as_str());
+        if let Err(error) = linux.warm_root(root, WARM).await {
+            tracing::error!(%error, name, "no sandbox can have this root file system");
+        }
+    }
 }
 
 /// What the operator opens to sandboxes.

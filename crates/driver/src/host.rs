@@ -109,6 +109,8 @@ pub struct Root {
     pub is_one_file_system: bool,
     /// It has a `python3` and nothing by the name of `python`, which scripts of agents ask for.
     pub lacks_python: bool,
+    /// An operator has given it a name; then all of it is shown, where overlays can be had.
+    pub given: Option<crate::root::Given>,
 }
 
 /// The most entries of a directory that are looked at; a root with more at its top is none.
@@ -133,8 +135,12 @@ impl Root {
     }
 
     fn of(path: PathBuf, top: BTreeMap<String, Entry>, etc: BTreeMap<String, Entry>) -> Root {
-        let directory =
-            |name: &&&str| entry(&path.join("var").join(name)) == Some(Entry::Directory);
+        // Each part: one that is a link leads out of the root.
+        let directory = |name: &&&str| {
+            let parts = ["var", "var/lib"].into_iter().map(|part| path.join(part));
+            let mut all = parts.chain([path.join("var").join(name)]);
+            all.all(|path| entry(&path) == Some(Entry::Directory))
+        };
         let var = VAR.iter().filter(directory).map(|name| (*name).to_owned());
         let var: Vec<String> = var.collect();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -146,14 +152,15 @@ impl Root {
         Root {
             is_one_file_system: !mounted_below(&mounts, &shown),
             lacks_python: has("bin/python3") && !has("bin/python") && !has("local/bin/python"),
-            users: system_lines(&path.join("etc/passwd"), 7),
-            groups: system_lines(&path.join("etc/group"), 4),
+            users: system_lines(&path, "etc/passwd", 7),
+            groups: system_lines(&path, "etc/group", 4),
             path,
             is_host: false,
             top,
             etc,
             etc_more: BTreeMap::new(),
             var,
+            given: None,
         }
     }
 
@@ -170,10 +177,10 @@ impl Root {
         let mut top = entries(&path)?;
         top.retain(|name, _| !OWN.contains(&name.as_str()));
         let etc = path.join("etc");
-        let etc = if etc.is_dir() {
-            entries(&etc)?
-        } else {
-            BTreeMap::new()
+        // Through a link, another's would be shown.
+        let etc = match entry(&etc) {
+            Some(Entry::Directory) => entries(&etc)?,
+            _ => BTreeMap::new(),
         };
         Ok(Root::of(path, top, etc))
     }
@@ -183,13 +190,15 @@ impl Root {
 /// forty.
 const SYSTEM_MAX: usize = 100;
 const SYSTEM_LINE_MAX: usize = 100;
+/// What is read of a file of users; people's lines, of which a company has thousands, are passed over.
+const USERS_BYTES_MAX: u64 = 16 << 20;
 
 /// The first id of a person, in every distribution that we know of (`login.defs(5)`).
 const PEOPLE: u32 = 1000;
 
 /// Lines of so many fields whose id, the third, is no person's and not root's.
-fn system_lines(file: &Path, fields: usize) -> Vec<String> {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
+fn system_lines(root: &Path, file: &str, fields: usize) -> Vec<String> {
+    let text = crate::root::read_plain(root, file, USERS_BYTES_MAX).unwrap_or_default();
     let keep = |line: &str| -> Option<String> {
         let mut parts: Vec<&str> = line.split(':').collect();
         let id: u32 = parts.get(2)?.parse().ok()?;
@@ -206,7 +215,7 @@ fn system_lines(file: &Path, fields: usize) -> Vec<String> {
 
 /// Whether something is mounted below one of these directories, by the text of `mountinfo`
 /// (`proc_pid_mountinfo(5)`).
-fn mounted_below(mounts: &str, directories: &[PathBuf]) -> bool {
+pub(crate) fn mounted_below(mounts: &str, directories: &[PathBuf]) -> bool {
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
     // A blank in a name is written as three digits, as are three other bytes.
     let mut points = points.map(|point| point.replace("\\040", " ").replace("\\134", "\\"));
@@ -504,8 +513,8 @@ mod tests {
         let file = dir.path().join("group");
         let text = "root:x:0:\nbin:x:2:alice,bob\nalice:x:1000:\nbad\nlong:x:3:more:than:four\n";
         std::fs::write(&file, text).unwrap();
-        assert_eq!(system_lines(&file, 4), ["bin:x:2:"]);
-        assert!(system_lines(&dir.path().join("none"), 4).is_empty());
+        assert_eq!(system_lines(dir.path(), "group", 4), ["bin:x:2:"]);
+        assert!(system_lines(dir.path(), "none", 4).is_empty());
     }
 
     #[test]

@@ -17,4 +17,5 @@ pub mod guest;
 pub mod host;
 pub mod linux;
 pub mod programs;
+pub mod root;
 mod sys;

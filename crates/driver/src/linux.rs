@@ -1,5 +1,6 @@
 //! The default driver: namespaces of this kernel, by our own launcher.
 
+mod given;
 mod ids;
 mod launcher;
 mod plan;
@@ -15,7 +16,7 @@ use crate::driver::{
     Unsupported,
 };
 use crate::guest::GuestStream;
-use crate::host::Host;
+use crate::host::{Host, Root};
 use launcher::{Launcher, Start};
 use model::id::SandboxId;
 use rustix::fs::OFlags;
@@ -28,7 +29,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 pub use plan::LinuxPlan;
-pub(crate) use trial::no_writable_root;
+pub(crate) use trial::{no_overlay_over, no_writable_root};
 
 /// The driver's name.
 pub const NAME: &str = "linux";
@@ -40,8 +41,9 @@ const DESTROY: Duration = Duration::from_secs(20);
 /// interrupted takes as long as that.
 const FREEZE: Duration = Duration::from_secs(5);
 
-/// The most launchers, which is one for each root in use; the one that is least used goes.
-const LAUNCHERS_MAX: usize = 8;
+/// The most launchers, which is one or two for each root in use: those that were given names, and eight of
+/// others. Of more, one that has nothing to do goes.
+const LAUNCHERS_MAX: usize = 8 + 2 * model::limits::ROOTS_MAX;
 
 /// What a [`Handle`] of this driver says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,7 +103,14 @@ impl Linux {
     /// # Errors
     /// [`DriverError`] where no sandbox could be started either.
     pub async fn warm(&self, mode: Mode) -> Result<(), DriverError> {
-        let root = &self.host.root;
+        self.warm_root(&self.host.root, mode).await
+    }
+
+    /// The same of another root.
+    ///
+    /// # Errors
+    /// [`DriverError`] where no sandbox with this root could be started either.
+    pub async fn warm_root(&self, root: &Root, mode: Mode) -> Result<(), DriverError> {
         let kind = plan::Kind::of(mode, root, &self.host);
         let tree = kind.tree(root, &self.host.devices, &self.dir.join("staging"));
         self.launcher(&plan::launcher_name(root, kind), Start::IfNone(&tree))

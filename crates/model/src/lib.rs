@@ -16,6 +16,7 @@ pub mod job;
 pub mod limits;
 pub mod node;
 pub mod points;
+pub mod root;
 pub mod sandbox;
 pub mod sandbox_spec;
 pub mod secret;

@@ -41,6 +41,10 @@ pub const ENV_MAX: usize = 256;
 pub const PATH_BYTES_MAX: usize = 4096;
 /// One name in a path: `NAME_MAX` of `limits.h`.
 pub const NAME_BYTES_MAX: usize = 255;
+/// The name of a root file system that an operator gave: an image's, with its registry and tag.
+pub const ROOT_NAME_BYTES_MAX: usize = 128;
+/// Root file systems of one node. Each is gone through at the start of its node, and has a launcher.
+pub const ROOTS_MAX: usize = 32;
 /// The name of a profile.
 pub const PROFILE_BYTES_MAX: usize = 64;
 

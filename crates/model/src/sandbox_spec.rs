@@ -21,8 +21,12 @@ pub struct SandboxSpec {
     pub name: Option<String>,
     /// Variables of every command in it, over and above the clean environment.
     pub env: BTreeMap<String, String>,
-    /// A root file system on the node; the programs of the node itself when absent.
+    /// A root file system on the node, by its name or by its path; the programs of the node itself when
+    /// absent.
     pub root: Option<String>,
+    /// Which one had that name when the sandbox was asked for: layers fit on no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_identity: Option<String>,
     /// Limits that somebody named, for everything in it together.
     pub limits: AskedLimits,
     /// It may reach the outside. A node that cannot allow it refuses.
@@ -172,6 +176,7 @@ mod tests {
             name: None,
             env: BTreeMap::new(),
             root: None,
+            root_identity: None,
             limits: AskedLimits::default(),
             allow_internet: false,
             allow_root: false,

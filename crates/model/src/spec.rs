@@ -29,7 +29,8 @@ pub struct JobSpec {
     pub env: BTreeMap<String, String>,
     /// The directory to start in; [`HOME`] when absent.
     pub cwd: Option<String>,
-    /// A root file system on the node; the programs of the node itself when absent.
+    /// A root file system on the node, by its name or by its path; the programs of the node itself when
+    /// absent.
     pub root: Option<String>,
     /// Wall-clock time in milliseconds.
     pub timeout_ms: u64,
@@ -181,13 +182,17 @@ pub(crate) fn check_profile(profile: &str, found: &mut Findings) {
     }
 }
 
-/// A root is a directory of the node, so it starts at the node's own root.
+/// A root is one that an operator has given a name, or a directory of the node, which starts at the node's
+/// own root.
 pub(crate) fn check_root(root: Option<&str>, found: &mut Findings) {
-    let Some(root) = root else { return };
-    check_path("root", root, found);
-    if !root.starts_with('/') {
-        let message = "the root must be an absolute path";
-        found.add("root", "path_not_absolute", message);
+    match root {
+        Some(path) if path.starts_with('/') => check_path("root", path, found),
+        Some(name) => {
+            if let Err(error) = name.parse::<crate::root::RootName>() {
+                found.add("root", "root_name", error.to_string());
+            }
+        }
+        None => {}
     }
 }
 
@@ -448,9 +453,7 @@ mod tests {
             codes(|s| s.profile = "other".to_owned()),
             ["unknown_profile"]
         );
-        assert_eq!(
-            codes(|s| s.root = Some("rel".to_owned())),
-            ["path_not_absolute"]
-        );
+        assert_eq!(codes(|s| s.root = Some("./rel".to_owned())), ["root_name"]);
+        assert!(codes(|s| s.root = Some("ubuntu:22.04".to_owned())).is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! The node's own loops: registering, renewing, polling, and handing clients to jobs.
 
-use crate::{Node, job, recover, sandbox, snapshot, spare};
+use crate::{Node, job, recover, root, sandbox, snapshot, spare};
 use api::attach::{LinkOpen, LinkTarget};
 use api::node::{JobRef, NodeHeartbeat, NodePoll, NodeRegister};
 use model::limits;
@@ -40,11 +40,12 @@ pub(crate) async fn run(node: &Node, links: mpsc::Receiver<LinkOpen>, stop: Canc
 /// Registers, takes up what is left from before, and tells how often to renew.
 async fn register(node: &Node) -> Duration {
     let host = &node.inner.host;
-    let facts = BTreeMap::from([
+    let mut facts = BTreeMap::from([
         ("memory_bytes".to_owned(), host.memory_bytes.to_string()),
         ("cpus".to_owned(), host.cpus.to_string()),
         ("landlock_abi".to_owned(), host.landlock_abi.to_string()),
     ]);
+    facts.extend(root::facts(node));
     let hello = NodeRegister {
         name: node.inner.config.name.clone(),
         incarnation: node.inner.config.incarnation.clone(),

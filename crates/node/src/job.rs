@@ -6,7 +6,7 @@ use crate::record::{self, Prepared, Record};
 use crate::secret::{self, Secrets};
 use crate::spare::{self, PROVISION, Standing};
 use crate::spool::{Piece, Spool};
-use crate::{Node, Running, convert, files};
+use crate::{Node, Running, convert, files, root};
 use api::attach::LinkOpen;
 use api::client::ClientError;
 use api::job::{Enforced, Usage};
@@ -16,12 +16,11 @@ use api::secret::SecretsAsk;
 use driver::driver::{Counted, Driver, DriverError, Handle, Mode, Plan, Spec};
 use driver::guest::message::{Exited, FromGuest, Start, ToGuest, VERSION};
 use driver::guest::{GuestError, GuestReader, GuestWriter, Incoming, split};
-use driver::host::Root;
 use model::id::SandboxId;
 use model::limits;
 use std::convert::Infallible;
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -203,15 +202,8 @@ impl Job {
     }
 
     fn plan(&self) -> Result<Plan, Told> {
-        let root = self
-            .spec
-            .root
-            .as_ref()
-            .map(|path| Root::read(Path::new(path)))
-            .transpose();
-        let root = root.map_err(|error| {
-            Told::refused(format!("the root file system cannot be read: {error}"))
-        })?;
+        let root = root::find(&self.node, self.spec.root.as_deref(), None);
+        let root = root.map_err(Told::refused)?;
         let spec = Spec {
             id: new_sandbox_id(),
             root,

@@ -17,6 +17,7 @@ mod outcome;
 mod pump;
 mod record;
 mod recover;
+mod root;
 mod sandbox;
 mod scrub;
 mod secret;
@@ -27,7 +28,7 @@ mod spool;
 use api::attach::LinkOpen;
 use api::client::Client;
 use driver::driver::Driver;
-use driver::host::Host;
+use driver::host::{Host, Root};
 pub use egress::exception::{BadException, Exception};
 use egress::proxy::Proxy;
 use egress::record::EgressRecord;
@@ -63,6 +64,8 @@ pub struct Config {
     pub spare_life: Duration,
     /// Addresses that are open to sandboxes with a way out, although they are not public.
     pub egress_allow: Vec<Exception>,
+    /// Root file systems that have names here, each once.
+    pub roots: Vec<Root>,
     /// Private to this node: the records of its jobs and their output.
     pub dir: PathBuf,
     /// Where a test may stop the process.

@@ -82,7 +82,8 @@ impl Service {
     /// With a key, the same request again answers the job that the first one made, as it is now.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with all that is wrong, among it `blob_missing` and `limit_beyond_machine`;
+    /// [`Error::Invalid`] with all that is wrong, among it `blob_missing`, `limit_beyond_machine` and
+    /// `unknown_root`;
     /// [`Error::Conflict`] `idempotency_mismatch`; [`Error::TooMuch`] `queue_full`;
     /// [`Error::DiskFull`].
     pub async fn job_create(
@@ -92,10 +93,12 @@ impl Service {
         idempotency: Option<Idempotency>,
     ) -> Result<JobRow, Error> {
         ctx.only_user()?;
+        spec.validate().map_err(Error::Invalid)?;
+        self.place_on_root(spec.root.as_deref(), &mut spec.node)
+            .await?;
         if spec.node.is_some() {
             spec.queue_timeout_ms.get_or_insert(limits::PINNED_QUEUE_MS);
         }
-        spec.validate().map_err(Error::Invalid)?;
         self.check_capacity(&spec.limits, spec.node.as_ref())
             .await?;
         self.pin_secrets(ctx, &mut spec.secrets).await?;

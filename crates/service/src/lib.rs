@@ -33,6 +33,7 @@ mod node;
 mod output;
 mod poll;
 mod report;
+mod root;
 mod sandbox;
 mod seal;
 mod secret;
@@ -51,6 +52,7 @@ pub use crate::node::{Beat, LeaseRef, NodeHello, Registered};
 pub use crate::output::{OutputPage, OutputPiece, Stream};
 pub use crate::poll::{Free, Polled};
 pub use crate::report::{Finished, Report, Started};
+pub use crate::root::RootSeen;
 pub use crate::sandbox::{
     SandboxAsk, SandboxLife, SandboxPage, SandboxRef, SandboxSaid, SandboxSeen, SandboxWork,
     sandbox_life_ms,
@@ -94,6 +96,8 @@ struct Inner {
     free_disk: FreeDisk,
     room: Mutex<Room>,
     sandbox_room: Mutex<Room>,
+    roots: Mutex<root::RootsKnown>,
+    node_came: tokio::sync::Notify,
     watch: Mutex<Watch>,
     /// The part of the blobs that is looked through next. It starts somewhere else in each hour, so that
     /// processes that live for one command look everywhere too.
@@ -129,6 +133,8 @@ impl Service {
             free_disk: Box::new(free_disk),
             room: Mutex::default(),
             sandbox_room: Mutex::default(),
+            roots: Mutex::default(),
+            node_came: tokio::sync::Notify::new(),
             watch,
             sweep: AtomicU8::new(first_part(clock_now)),
             blob_gate: tokio::sync::Mutex::default(),

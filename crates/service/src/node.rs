@@ -129,6 +129,7 @@ impl Service {
                 Ok((held, work::held_by(tx, &id)?))
             })
             .await?;
+        self.forget_roots();
         // A new process knows nothing of what the one before was told.
         locked(&wake.told_sandboxes).clear();
         locked(&wake.told_snapshots).clear();
@@ -206,6 +207,7 @@ impl Service {
                 break;
             }
         }
+        self.forget_roots();
         self.lose_sandboxes(&id, &change::Note::new(ctx, note.at_ms))
             .await
     }

@@ -174,9 +174,10 @@ pub(crate) struct Run {
     /// The directory to start in, inside the sandbox
     #[arg(long, value_name = "DIR")]
     pub(crate) cwd: Option<String>,
-    /// A directory with a root file system to use instead of this machine's programs
-    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
-    pub(crate) root: Option<PathBuf>,
+    /// A root file system to use instead of this machine's programs: the name of one that `cofferdam up`
+    /// was given, or a directory, which begins with `/` or `.`
+    #[arg(long, value_name = "NAME|DIR", value_hint = clap::ValueHint::DirPath)]
+    pub(crate) root: Option<String>,
     #[arg(long, help = JSON_OF_RUN)]
     pub(crate) json: bool,
     /// Print the job's id and return at once; the job goes on
@@ -236,6 +237,10 @@ pub(crate) struct Up {
     /// machine itself, its network; may be repeated
     #[arg(long, value_name = "ADDRESS[/BITS][:PORT]")]
     pub(crate) egress_allow: Vec<String>,
+    /// A root file system that sandboxes can have by this name, such as debian:bookworm=/srv/bookworm; may
+    /// be repeated. Those in the directory `roots` of the state have the names of their directories
+    #[arg(long, value_name = "NAME=DIR")]
+    pub(crate) root: Vec<String>,
     /// End when there has been nothing to do for this long
     #[arg(long, hide = true, value_parser = units::duration)]
     pub(crate) idle_exit: Option<Duration>,
@@ -588,6 +593,10 @@ pub(crate) struct SandboxNew {
     /// Let it out: HTTP, and whatever else goes through a proxy, to public addresses
     #[arg(long)]
     pub(crate) internet: bool,
+    /// A root file system to use instead of the node's programs: the name of one that `cofferdam up` was
+    /// given, or a directory, which begins with `/` or `.`
+    #[arg(long, value_name = "NAME|DIR", value_hint = clap::ValueHint::DirPath)]
+    pub(crate) root: Option<String>,
     /// Processors it may use, such as 1 or 0.5
     #[arg(long, value_parser = units::cpus, value_name = "CPUS", allow_negative_numbers = true)]
     pub(crate) cpu: Option<u32>,

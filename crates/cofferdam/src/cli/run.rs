@@ -245,11 +245,16 @@ fn variable(option: &str, pair: &str) -> Result<(String, String), Failure> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// The name of a root file system that is the same in every directory.
-fn root(asked: &Path) -> Result<String, Failure> {
+/// A root file system, by the name that it was given, or by a path that is the same in every directory. No
+/// name begins as a path does.
+pub(crate) fn root(asked: &str) -> Result<String, Failure> {
+    if !asked.starts_with(['/', '.']) {
+        return Ok(asked.to_owned());
+    }
     let failed = |why: &str| {
-        let message = format!("the root file system `{}` {why}", asked.display());
-        let hint = "--root takes a directory with a root file system, such as an unpacked image";
+        let message = format!("the root file system `{asked}` {why}");
+        let hint = "--root takes the name of a root file system, or a directory with one, such as an \
+                    unpacked image";
         Failure::new(Code::FileMissing, message).hint(hint)
     };
     let unread = |error: std::io::Error| failed(&format!("cannot be read: {}", reason(&error)));
@@ -328,7 +333,7 @@ fn remedy(why: &str) -> &'static str {
     if why.starts_with("the working directory") {
         "--cwd names a directory inside the sandbox; it is not made, but a --file below it makes it"
     } else if why.starts_with("the root file system") {
-        "--root takes a directory with a root file system that you can read"
+        "--root takes a root file system that the server has by this name, or a directory that you can read"
     } else {
         "ask for less, or leave the limit out; `cofferdam doctor` says what this machine can enforce"
     }
@@ -374,19 +379,20 @@ mod tests {
     }
 
     #[test]
-    fn a_root_is_a_directory() {
+    fn a_root_is_a_name_or_a_directory() {
         assert!(
-            root(Path::new("/no/such"))
+            root("/no/such")
                 .unwrap_err()
                 .to_string()
                 .contains("No such file")
         );
         assert!(
-            root(Path::new("/etc/passwd"))
+            root("/etc/passwd")
                 .unwrap_err()
                 .to_string()
                 .contains("not a directory")
         );
-        assert_eq!(root(Path::new("/usr/../etc")).unwrap(), "/etc");
+        assert_eq!(root("/usr/../etc").unwrap(), "/etc");
+        assert_eq!(root("debian:bookworm").unwrap(), "debian:bookworm");
     }
 }

@@ -4,7 +4,7 @@ use crate::cli::args::{SandboxArgs, SandboxCommand, SandboxForkArgs, SandboxNew}
 use crate::cli::failure::Failure;
 use crate::cli::inside;
 use crate::cli::job::{clauses, row, when};
-use crate::cli::run::variables;
+use crate::cli::run::{root, variables};
 use crate::cli::secret::uses;
 use crate::cli::snapshot;
 use crate::cli::table;
@@ -179,6 +179,7 @@ async fn create(
         },
         allow_internet: new.internet,
         allow_root: new.allow_root,
+        root: new.root.as_deref().map(root).transpose()?,
         ..SandboxCreate::default()
     };
     let options = JobCreateOptions {

@@ -43,6 +43,10 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) fn of(mode: Mode, root: &Root, host: &Host) -> Kind {
         match mode {
+            // All see the same of a root that was given, so that one launcher does for all.
+            _ if root.given.is_some() && writable::impossible(root, host).is_none() => {
+                Kind::Writable
+            }
             Mode::Job => Kind::Job,
             Mode::Live { allow_root: true } if writable::impossible(root, host).is_none() => {
                 Kind::Writable
@@ -101,7 +105,7 @@ pub(super) fn plan(spec: &Spec, host: &Host, dir: &Path) -> Result<Plan, Vec<Uns
             gid: tree::USER,
             rlimits: rlimits(host, &limits),
             landlock: (host.landlock_abi > 0)
-                .then(|| tree::landlock(spec.mode, kind == Kind::Writable)),
+                .then(|| tree::landlock(spec.mode, writes_all(spec.mode, kind))),
             seccomp: filter.to_vec(),
         },
         body: PlanBody::Linux(Box::new(LinuxPlan {
@@ -112,6 +116,11 @@ pub(super) fn plan(spec: &Spec, host: &Host, dir: &Path) -> Result<Plan, Vec<Uns
             layers: spec.layers.clone(),
         })),
     })
+}
+
+/// Whether there is somebody inside who may write everywhere.
+fn writes_all(mode: Mode, kind: Kind) -> bool {
+    kind == Kind::Writable && mode == Mode::Live { allow_root: true }
 }
 
 fn root<'s>(spec: &'s Spec, host: &'s Host) -> &'s Root {
@@ -184,6 +193,9 @@ fn layers(spec: &Spec, host: &Host) -> Option<Unsupported> {
     let why = match spec.mode {
         _ if spec.layers.is_empty() => return None,
         _ if spec.layers.len() > LAYERS_MAX => format!("at most {LAYERS_MAX} can be had"),
+        Mode::Live { .. } if Kind::of(spec.mode, root(spec, host), host) == Kind::Writable => {
+            return None;
+        }
         Mode::Job | Mode::Live { allow_root: false } => {
             "only a sandbox that lives on and allows root has a root that can be written".to_owned()
         }
@@ -318,6 +330,11 @@ pub(super) fn launcher_name(root: &Root, kind: Kind) -> String {
     }
     let mut hasher = DefaultHasher::new(); // Keyed with zeros: the same in every process.
     root.path.hash(&mut hasher);
+    if let Some(given) = &root.given {
+        // A launcher of an earlier process shows what was there then, and copies of its users.
+        given.identity.hash(&mut hasher);
+        given.passwd.hash(&mut hasher);
+    }
     format!("{kind}-{:016x}.sock", hasher.finish())
 }
 
@@ -399,19 +416,27 @@ fn network(spec: &Spec, host: &Host) -> String {
 /// What the sandbox has for a root, and whether it can be written.
 fn shown_root(spec: &Spec, host: &Host) -> Enforced {
     let root = root(spec, host);
-    let of = match root.is_host {
-        true => "programs of the host".to_owned(),
-        false => root.path.display().to_string(),
+    let of = match &root.given {
+        _ if root.is_host => "programs of the host".to_owned(),
+        Some(given) => format!("{} {}", given.name, given.identity),
+        None => root.path.display().to_string(),
     };
-    let why = writable::impossible(root, host);
-    let (how, value) = match (spec.mode, why, spec.layers.len()) {
-        (Mode::Live { allow_root: true }, None, 0) => (WRITTEN, of),
-        (Mode::Live { allow_root: true }, None, 1) => (WRITTEN, format!("{of}, 1 layer")),
-        (Mode::Live { allow_root: true }, None, n) => (WRITTEN, format!("{of}, {n} layers")),
-        (Mode::Live { allow_root: true }, Some(why), _) => {
+    let layers = match spec.layers.len() {
+        0 => String::new(),
+        1 => ", 1 layer".to_owned(),
+        n => format!(", {n} layers"),
+    };
+    let written = Kind::of(spec.mode, root, host) == Kind::Writable;
+    let (how, value) = match (spec.mode, writable::impossible(root, host)) {
+        (Mode::Live { allow_root: true }, None) => (WRITTEN, format!("{of}{layers}")),
+        (Mode::Live { allow_root: true }, Some(why)) => {
             (READ, format!("{of}; cannot be written: {why}"))
         }
-        (Mode::Job | Mode::Live { allow_root: false }, _, _) => (READ, of),
+        _ if written => (
+            WRITTEN,
+            format!("{of}{layers}; no root inside, who could write it"),
+        ),
+        (Mode::Job | Mode::Live { allow_root: false }, _) => (READ, of),
     };
     Enforced {
         clause: "root".to_owned(),

@@ -8,7 +8,7 @@ use jail::plan::{Data, Op, Overlay, Place, Root, Sandbox, Tree, UPPER, WORK};
 use model::id::SandboxId;
 use std::io;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// A launcher that takes longer is no launcher for sandboxes; the trial takes milliseconds.
@@ -18,23 +18,29 @@ const PATIENCE_MS: i32 = 5000;
 pub(crate) fn no_writable_root() -> Option<String> {
     static FOUND: OnceLock<Option<String>> = OnceLock::new();
     FOUND
-        .get_or_init(|| match try_once() {
-            Ok(FromJail::Ready { .. }) => None,
-            Ok(FromJail::Failed(failure)) => {
-                let error = io::Error::from_raw_os_error(failure.errno);
-                Some(format!("the trial failed at `{}`: {error}", failure.step))
-            }
-            Ok(_) => Some("the trial was not answered".to_owned()),
-            Err(error) => Some(format!("the trial failed: {error}")),
-        })
+        .get_or_init(|| no_overlay_over(Path::new("/usr")))
         .clone()
 }
 
-fn try_once() -> io::Result<FromJail> {
-    let staging = std::env::temp_dir();
+/// Why it cannot with this directory below, if so. Its file system may be one that shows no other ids.
+pub(crate) fn no_overlay_over(directory: &Path) -> Option<String> {
+    match try_once(directory) {
+        Ok(FromJail::Ready { .. }) => None,
+        Ok(FromJail::Failed(failure)) => {
+            let error = io::Error::from_raw_os_error(failure.errno);
+            Some(format!("the trial failed at `{}`: {error}", failure.step))
+        }
+        Ok(_) => Some("the trial was not answered".to_owned()),
+        Err(error) => Some(format!("the trial failed: {error}")),
+    }
+}
+
+fn try_once(directory: &Path) -> io::Result<FromJail> {
+    // A directory that is there on every Linux, and holds nothing that the trial is made of.
+    let staging = PathBuf::from("/sys");
     let (socket, mut child) = launcher::run(&staging)?;
     let message = ToJail::Probe {
-        tree: tree(staging),
+        tree: tree(directory, staging),
         sandbox: Box::new(sandbox()),
     };
     let bytes = jail::message::encode(&message).ok_or(io::ErrorKind::InvalidInput)?;
@@ -62,8 +68,8 @@ fn answer(socket: &std::os::fd::OwnedFd) -> io::Result<FromJail> {
     jail::message::decode(bytes).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// The least that has all that can fail: the host's programs with other ids, and a directory of a tmpfs.
-fn tree(staging: PathBuf) -> Tree {
+/// The least that has all that can fail: a directory of the host with other ids, as `/usr`, and a directory of a tmpfs.
+fn tree(directory: &Path, staging: PathBuf) -> Tree {
     let dir = |path: &str| Op::Dir {
         path: path.to_owned(),
         mode: 0o755,
@@ -82,7 +88,7 @@ fn tree(staging: PathBuf) -> Tree {
         content: Vec::new(),
     });
     ops.push(Op::Lower {
-        source: "/usr".into(),
+        source: directory.to_owned(),
         target: "/.low/usr".to_owned(),
         mask: None,
     });

@@ -1,15 +1,16 @@
 //! A root that can be written: the tree below it, its overlays, its storage. Pure, except for the trial.
 
 use crate::host::{Entry, Host, Ids, Root};
+use crate::linux::given;
 use crate::linux::tree::{self, HOSTS, NSSWITCH, TERMINALS, USER};
 use jail::message::LAYERS_MAX;
 use jail::plan::{Data, EMPTY_DIR, Op, Overlay, Place, Tree, UPPER, WORK};
 use std::path::Path;
 
 /// Directories that are shown with the sandbox's own ids.
-const LOW: &str = "/.low";
+pub(super) const LOW: &str = "/.low";
 /// Where a sandbox sees them so.
-const MAPPED: &str = "/.in";
+pub(super) const MAPPED: &str = "/.in";
 /// Directories that are shown as they are: what belongs to the host's users stays nobody's.
 const SHOWN: &str = "/.shown";
 /// In [`LOW`]: the root's own directories. No directory at the top of a root has a name that begins so.
@@ -17,13 +18,13 @@ const BASE: &str = ".base";
 /// In [`LOW`]: what hides files of the directories there.
 const MASK: &str = ".mask";
 /// Where the new root is put together.
-const NEW: &str = "/.new";
-const LAYERS: &str = "/.layers";
+pub(super) const NEW: &str = "/.new";
+pub(super) const LAYERS: &str = "/.layers";
 const DATA: &str = "/.data";
-const DEVICES: &str = "/.dev";
+pub(super) const DEVICES: &str = "/.dev";
 
 /// The name of the root's own overlay; no directory at the top is taken over from a root by this name.
-const ROOT: &str = "root";
+pub(super) const ROOT: &str = "root";
 
 /// The most directories that are overlays; each costs a sandbox some fifty microseconds.
 const OVERLAYS_MAX: usize = 24;
@@ -39,6 +40,9 @@ pub(super) fn impossible(root: &Root, host: &Host) -> Option<String> {
     }
     if let Some(why) = &host.no_writable_root {
         return Some(why.clone());
+    }
+    if let Some(given) = &root.given {
+        return given.no_overlay.clone();
     }
     if !root.is_one_file_system {
         return Some("a file system is mounted below one of its directories".to_owned());
@@ -75,6 +79,9 @@ fn shown(root: &Root) -> impl Iterator<Item = (String, String, bool)> {
 
 /// The overlays of a sandbox with this root.
 pub(super) fn root(root: &Root) -> jail::plan::Root {
+    if root.given.is_some() {
+        return given::root();
+    }
     let mut overlays = vec![Overlay {
         name: ROOT.to_owned(),
         lower: vec![format!("{MAPPED}/{BASE}")],
@@ -134,6 +141,9 @@ pub(super) fn data(bytes: u64, root: &jail::plan::Root) -> Data {
 
 /// The launcher's tree for such sandboxes. They see nothing of it but through their overlays and binds.
 pub(super) fn tree(root: &Root, devices: &[String], staging: &Path) -> Tree {
+    if let Some(given) = &root.given {
+        return given::tree(&root.path, given, devices, staging);
+    }
     let mut ops = skeleton();
     ops.extend(base());
     for (name, entry) in &root.top {
@@ -181,14 +191,14 @@ pub(super) fn tree(root: &Root, devices: &[String], staging: &Path) -> Tree {
     }
 }
 
-fn dir(path: &str, mode: u32) -> Op {
+pub(super) fn dir(path: &str, mode: u32) -> Op {
     Op::Dir {
         path: path.to_owned(),
         mode,
     }
 }
 
-fn skeleton() -> Vec<Op> {
+pub(super) fn skeleton() -> Vec<Op> {
     let mut ops = vec![
         dir(LOW, 0o755),
         dir(MAPPED, 0o755),
@@ -285,7 +295,7 @@ fn etc(root: &Root) -> Vec<Op> {
         ("hosts", HOSTS, 0o644),
         ("nsswitch.conf", NSSWITCH, 0o644),
         ("passwd", &*passwd, 0o644),
-        ("resolv.conf", &*tree::resolver(), 0o644),
+        ("resolv.conf", tree::RESOLVER, 0o644),
         ("shadow", SHADOW, 0o600),
     ];
     let at = |name: &str| format!("{LOW}/{BASE}/etc/{name}");

@@ -13,6 +13,7 @@ mod world;
 
 mod egress;
 mod files;
+mod given;
 mod guest;
 mod ids;
 mod landlock;

@@ -6,17 +6,15 @@ use super::way::{self, WayOut};
 use crate::job::{Broken, chain, insist};
 use crate::secret::{self, Secrets};
 use crate::spare::PROVISION;
-use crate::{Node, convert, snapshot};
+use crate::{Node, convert, root, snapshot};
 use api::job::Enforced;
 use api::node::SandboxWork;
 use api::secret::SecretsAsk;
 use driver::driver::{Handle, Mode, Plan, Spec};
 use driver::guest::message::{Serve, SmallFile};
-use driver::host::Root;
 use model::id::SandboxId;
 use model::limits;
 use model::spec::CODE_INTERPRETER;
-use std::path::Path;
 use std::time::Duration;
 
 /// A sandbox whose guest answers.
@@ -56,15 +54,10 @@ fn plan(node: &Node, work: &SandboxWork) -> Result<Plan, String> {
         .sandbox_id
         .parse()
         .map_err(|_| "no sandbox has such an id")?;
-    let root = work
-        .spec
-        .root
-        .as_ref()
-        .map(|path| Root::read(Path::new(path)));
-    let root = root.transpose();
+    let identity = work.spec.root_identity.as_deref();
     let spec = Spec {
         id,
-        root: root.map_err(|error| format!("the root file system cannot be read: {error}"))?,
+        root: root::find(node, work.spec.root.as_deref(), identity)?,
         limits: convert::limits(work.spec.limits),
         life: Duration::from_millis(work.life_ms),
         mode: Mode::Live {

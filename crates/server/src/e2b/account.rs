@@ -1,14 +1,17 @@
 //! Teams and keys as E2B's clients ask for them: there is one owner, and one key, which is made from the
 //! token of the server and cannot be made or taken back here.
 
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json as Answer};
 use http::StatusCode;
 use serde_json::json;
+use service::Ctx;
 
 use super::keys::Keys;
 use super::refusal::Refusal;
 use super::wire::{self, TEMPLATES};
+use crate::App;
 
 /// The owner, as a UUID, which is what clients take for a team.
 const TEAM: &str = "00000000-0000-4000-8000-000000000001";
@@ -56,9 +59,12 @@ pub(crate) async fn no_keys() -> Refusal {
     Refusal::new(StatusCode::NOT_IMPLEMENTED, message)
 }
 
-/// The templates that are there from the start.
-pub(crate) async fn default_templates() -> Response {
-    let one = |name: &&str| {
+/// The templates that are there from the start, and the root file systems that the operator has given.
+pub(crate) async fn default_templates(
+    State(app): State<App>,
+    Extension(ctx): Extension<Ctx>,
+) -> Result<Response, Refusal> {
+    let one = |name: &str| {
         json!({
             "templateID": name,
             "aliases": [name],
@@ -73,6 +79,9 @@ pub(crate) async fn default_templates() -> Response {
             "createdBy": null,
         })
     };
-    let templates: Vec<_> = TEMPLATES.iter().map(one).collect();
-    Answer(templates).into_response()
+    let roots = app.service.root_list(&ctx).await?;
+    let roots = roots.iter().map(|root| root.name.as_str());
+    let roots = roots.filter(|name| !TEMPLATES.contains(name));
+    let templates: Vec<_> = TEMPLATES.into_iter().chain(roots).map(one).collect();
+    Ok(Answer(templates).into_response())
 }

@@ -86,7 +86,10 @@ async fn create(
 ) -> Answered {
     let key = key.of(&asked)?;
     let template = asked.template().to_owned();
-    let made = app.service.sandbox_create(&ctx, asked.ask()?, key).await;
+    // A name that the operator has given is his, whatever a snapshot is called.
+    let root = app.service.root_find(&ctx, &template).await?;
+    let ask = asked.ask(root.map(|root| root.name))?;
+    let made = app.service.sandbox_create(&ctx, ask, key).await;
     if let Err(service::Error::NotFound) = &made {
         return Err(wire::no_template(&template));
     }

@@ -198,11 +198,16 @@ pub(super) async fn alias(
     Extension(ctx): Extension<Ctx>,
     Path(alias): Path<String>,
 ) -> Answered {
-    if TEMPLATES.contains(&alias.as_str()) {
+    if is_given(&app, &ctx, &alias).await? {
         return Ok(Answer(json!({"templateID": alias, "public": true})).into_response());
     }
     let row = find(&app, &ctx, &alias).await?;
     Ok(Answer(json!({"templateID": row.id.short(), "public": false})).into_response())
+}
+
+/// Whether a template is there for everybody: from the start, or as a root that the operator has given.
+async fn is_given(app: &App, ctx: &Ctx, name: &str) -> Result<bool, Refusal> {
+    Ok(TEMPLATES.contains(&name) || app.service.root_find(ctx, name).await?.is_some())
 }
 
 /// How the clients delete a snapshot. Sandboxes that began with it stay.
@@ -211,8 +216,8 @@ pub(super) async fn delete(
     Extension(ctx): Extension<Ctx>,
     Path(id): Path<String>,
 ) -> Result<Response, Refusal> {
-    if TEMPLATES.contains(&id.as_str()) {
-        let message = "the template is part of Cofferdam";
+    if is_given(&app, &ctx, &id).await? {
+        let message = "the template is part of Cofferdam, or given by its operator";
         return Err(Refusal::new(StatusCode::FORBIDDEN, message));
     }
     let row = find(&app, &ctx, &id).await?;

@@ -92,12 +92,15 @@ impl NewSandbox {
         &self.template_id
     }
 
-    /// What is asked, in the words of the house.
+    /// What is asked, in the words of the house. `root` is the operator's root by the template's name.
     ///
     /// # Errors
     /// A refusal that names what there is not.
-    pub(crate) fn ask(self) -> Result<SandboxAsk, Refusal> {
-        let from = template_ref(&self.template_id)?;
+    pub(crate) fn ask(self, root: Option<String>) -> Result<SandboxAsk, Refusal> {
+        let from = match root {
+            Some(_) => None,
+            None => template_ref(&self.template_id)?,
+        };
         check_memory(self.auto_pause_memory, "autoPauseMemory")?;
         refuse("iam", self.iam.as_ref())?;
         let mounts = self.volume_mounts.filter(|mounts| !mounts.is_empty());
@@ -125,7 +128,8 @@ impl NewSandbox {
                 profile: profile.to_owned(),
                 name: None,
                 env: self.env_vars.unwrap_or_default(),
-                root: None,
+                root,
+                root_identity: None,
                 limits: AskedLimits::default(),
                 allow_internet,
                 // Its clients know two users.
@@ -560,7 +564,7 @@ mod tests {
     /// The template, or the refusal.
     fn check(body: &str, expect: &str) {
         let asked: NewSandbox = serde_json::from_str(body).unwrap();
-        let found = match asked.ask() {
+        let found = match asked.ask(None) {
             Ok(ask) => ask.metadata[TEMPLATE_KEY].clone(),
             Err(refusal) => refusal.to_string(),
         };
@@ -640,7 +644,7 @@ mod tests {
             ),
         ] {
             let body = format!(r#"{{"templateID":"base"{more}}}"#);
-            let ask = serde_json::from_str::<NewSandbox>(&body).unwrap().ask();
+            let ask = serde_json::from_str::<NewSandbox>(&body).unwrap().ask(None);
             assert_eq!(
                 ask.ok().map(|ask| ask.spec.allow_internet),
                 expect,
@@ -655,7 +659,7 @@ mod tests {
             "envVars":{"A":"b"},"metadata":{"k":"v"},"network":{"allowPublicTraffic":false}}"#;
         let ask = serde_json::from_str::<NewSandbox>(body)
             .unwrap()
-            .ask()
+            .ask(None)
             .unwrap();
         assert_eq!((ask.ttl_ms, ask.spec.on_expiry), (60_000, OnExpiry::Pause));
         assert!(ask.spec.auto_resume && ask.spec.allow_internet);

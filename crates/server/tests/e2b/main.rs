@@ -9,6 +9,7 @@ mod control;
 mod guest;
 mod proxy;
 mod rest;
+mod roots;
 mod sdk;
 mod snapshots;
 mod tls;

@@ -215,7 +215,9 @@ async fn register(node: &Client) {
         version: "0".to_owned(),
         slots: 1,
         drivers: vec!["fake".to_owned()],
-        facts: [].into(),
+        facts: ["root:ubuntu:22.04", "root:Mirror:5000/python"]
+            .map(|name| (name.to_owned(), "1".to_owned()))
+            .into(),
     };
     node.node_register(&hello).await.unwrap();
 }

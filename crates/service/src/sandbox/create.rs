@@ -4,6 +4,7 @@ use super::change::{Note, apply};
 use super::work::Untold;
 use crate::create::{Idempotency, gets_work, key_of, made_before};
 use crate::error::Fail;
+use crate::root::check_same;
 use crate::snapshot::SnapshotRef;
 use crate::snapshot::begin::{hold, spec_from};
 use crate::wake::{For, Parked};
@@ -58,8 +59,8 @@ impl Service {
     /// With a key, the same request again answers the sandbox that the first one made, as it is now.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with all that is wrong, among it `limit_beyond_machine`; [`Error::Conflict`]
-    /// `idempotency_mismatch`; [`Error::TooMuch`]; [`Error::DiskFull`].
+    /// [`Error::Invalid`] with all that is wrong, among it `limit_beyond_machine` and `unknown_root`;
+    /// [`Error::Conflict`] `idempotency_mismatch`, `root_changed`; [`Error::TooMuch`]; [`Error::DiskFull`].
     pub async fn sandbox_create(
         &self,
         ctx: &Ctx,
@@ -85,6 +86,15 @@ impl Service {
         ask.spec.validate(&ask.metadata).map_err(Error::Invalid)?;
         if ask.ttl_ms == 0 {
             return Err(Error::invalid("timeout_ms", "limit_zero", "must not be 0"));
+        }
+        let spec = &mut ask.spec;
+        let identity = self
+            .place_on_root(spec.root.as_deref(), &mut spec.node)
+            .await?;
+        if spec.layers.is_empty() {
+            spec.root_identity = identity;
+        } else {
+            check_same(spec.root_identity.as_deref(), identity.as_deref())?;
         }
         self.check_capacity(&ask.spec.limits, ask.spec.node.as_ref())
             .await?;

@@ -64,6 +64,7 @@ pub(crate) fn spec_from(asked: SandboxSpec, from: &SnapshotRow) -> Result<Sandbo
         profile: from.spec.profile.clone(),
         env,
         root: from.spec.root.clone(),
+        root_identity: from.spec.root_identity.clone(),
         limits: AskedLimits {
             cpu_millis: mine.cpu_millis.or(its.cpu_millis),
             memory_bytes: mine.memory_bytes.or(its.memory_bytes),

@@ -14,6 +14,7 @@ mod pin;
 mod poll;
 mod prune;
 mod report;
+mod roots;
 mod sandbox_nodes;
 mod sandboxes;
 mod secrets;

@@ -23,6 +23,7 @@ pub(crate) fn ask() -> SandboxAsk {
             name: None,
             env: BTreeMap::new(),
             root: None,
+            root_identity: None,
             limits: AskedLimits::default(),
             allow_internet: false,
             allow_root: false,

@@ -28,6 +28,7 @@ pub(crate) fn spec() -> SandboxSpec {
         name: Some("ö \"quoted\"".to_owned()),
         env: BTreeMap::from([("A".to_owned(), "b\nc".to_owned())]),
         root: None,
+        root_identity: None,
         limits: AskedLimits::default(),
         allow_internet: true,
         allow_root: true,

@@ -19,6 +19,7 @@ fn host() -> Host {
         groups: vec!["man:x:12:".to_owned(), "sudo:x:27:".to_owned()],
         is_one_file_system: true,
         lacks_python: false,
+        given: None,
     };
     let dir = |name: &str| {
         (
@@ -165,4 +166,117 @@ fn launchers_are_shared_by_root() {
         launcher_name(&other, Kind::Job),
         launcher_name(&other.clone(), Kind::Job)
     );
+}
+
+fn given() -> Root {
+    Root {
+        path: "/srv/bookworm".into(),
+        is_host: false,
+        given: Some(crate::root::Given {
+            name: "debian:bookworm".parse().unwrap(),
+            identity: "00ff".to_owned(),
+            passwd: "root:x:0:0::/root:/bin/sh\n".to_owned(),
+            group: "root:x:0:\n".to_owned(),
+            shadow: String::new(),
+            has_nsswitch: true,
+            has_local_bin: true,
+            has_root_home: true,
+            no_overlay: None,
+        }),
+        ..host().root
+    }
+}
+
+fn plan_on(root: Root, host: &Host, mode: Mode) -> (Enforced, LinuxPlan, Confine) {
+    let spec = Spec {
+        root: Some(root),
+        mode,
+        ..spec(AskedLimits::default())
+    };
+    let plan = plan(&spec, host, Path::new("/state")).unwrap();
+    let PlanBody::Linux(body) = plan.body else {
+        panic!("linux")
+    };
+    let clause = plan.enforced.into_iter().find(|one| one.clause == "root");
+    (clause.unwrap(), *body, plan.confine)
+}
+
+#[test]
+fn the_plan_of_a_root_that_was_given_is_as_reviewed() {
+    let mode = Mode::Live { allow_root: true };
+    let (clause, body, _) = plan_on(given(), &host(), mode);
+    insta::assert_debug_snapshot!((clause, &body.tree.ops, &body.sandbox.root));
+}
+
+#[test]
+fn all_sandboxes_on_a_root_that_was_given_share_a_launcher_where_it_can_be_below_an_overlay() {
+    let modes = [
+        Mode::Job,
+        Mode::Live { allow_root: false },
+        Mode::Live { allow_root: true },
+    ];
+    let plans = modes.map(|mode| plan_on(given(), &host(), mode));
+    assert!(
+        plans
+            .iter()
+            .all(|(_, body, _)| body.launcher == plans[0].1.launcher)
+    );
+    assert!(
+        plans
+            .iter()
+            .all(|(_, body, _)| body.tree == plans[0].1.tree)
+    );
+    // Who cannot be root inside writes where nothing of the root is.
+    let writes = plans.each_ref().map(|(_, _, confine)| {
+        let landlock = confine.landlock.as_ref().unwrap();
+        landlock.write.iter().any(|path| path == "/")
+    });
+    assert_eq!(writes, [false, false, true]);
+    let mut other = given();
+    other.given.as_mut().unwrap().identity = "01".to_owned();
+    assert_ne!(
+        plan_on(other, &host(), Mode::Job).1.launcher,
+        plans[0].1.launcher
+    );
+    let mut bare = given();
+    bare.given.as_mut().unwrap().no_overlay = Some("its file system".to_owned());
+    let (clause, body, _) = plan_on(bare.clone(), &host(), Mode::Live { allow_root: true });
+    assert!(body.sandbox.root.is_none());
+    assert_eq!(
+        clause.value.as_deref(),
+        Some("debian:bookworm 00ff; cannot be written: its file system")
+    );
+    assert_eq!(plan_on(bare, &host(), Mode::Job).0.how, READ);
+}
+
+#[test]
+fn the_resolver_of_a_sandbox_is_the_one_on_its_device() {
+    let expect = format!("nameserver {}\n", guest::message::TUN_DNS);
+    assert_eq!(crate::linux::tree::RESOLVER, expect);
+}
+
+#[test]
+fn a_way_out_is_a_device_where_there_can_be_one_and_said_where_not() {
+    let out = Spec {
+        way_out: true,
+        mode: Mode::Live { allow_root: false },
+        ..spec(AskedLimits::default())
+    };
+    let mut host = host();
+    let how = |plan: &Plan| {
+        let mut clauses = plan.enforced.iter();
+        let network = clauses.find(|one| one.clause == "network");
+        network.unwrap().how.clone()
+    };
+    let tun = |plan: &Plan| match &plan.body {
+        PlanBody::Linux(body) => body.sandbox.tun.clone(),
+        PlanBody::Fake => None,
+    };
+    let with = plan(&out, &host, Path::new("/state")).unwrap();
+    assert_eq!(how(&with), "network namespace, TUN device, DNS inside");
+    assert_eq!(tun(&with).unwrap().address, TUN_ADDRESS);
+    host.no_tun = Some("no driver".to_owned());
+    let without = plan(&out, &host, Path::new("/state")).unwrap();
+    let expect = "network namespace, only for programs that know a proxy (no driver)";
+    assert_eq!((how(&without), tun(&without)), (expect.to_owned(), None));
 }
