@@ -77,6 +77,23 @@ fn own_address() -> Option<String> {
     Some(socket.local_addr().ok()?.ip().to_string())
 }
 
+/// A program that knows no proxy reaches what is open from the one sandbox, and nothing from the other. By
+/// address: names are the node's own resolver's, which has none for a test.
+fn check_direct(place: &Place, sandboxes: [&Value; 2], own: Option<&str>, open: u16) {
+    let Some(own) = own else {
+        println!(
+            "skipped: there is no device, or no address of this machine, to connect to without a proxy"
+        );
+        return;
+    };
+    let [out, none] = sandboxes;
+    let here = direct(&format!("http://{own}:{open}/"));
+    assert_eq!(python(place, out, &here), Some(0));
+    assert_eq!(python(place, none, &here), Some(4));
+    let private = direct(&format!("http://10.0.0.1:{open}/"));
+    assert_eq!(python(place, out, &private), Some(4));
+}
+
 /// A server that answers everything with `ok`.
 fn server() -> u16 {
     let listener = TcpListener::bind("0.0.0.0:0").expect("a port");
@@ -143,21 +160,7 @@ fn a_sandbox_reaches_what_the_operator_opened_also_after_the_server_was_killed()
     assert_eq!(python(&place, &out, &plain(&here)), Some(0));
     assert_eq!(python(&place, &out, &plain(&there)), Some(3));
     assert_eq!(python(&place, &out, &at("169.254.169.254", 80)), Some(3));
-    // A program that knows no proxy, by address; names are the node's own resolver's, which has none for a test.
-    let directly = |sandbox: &Value| {
-        let own = own.as_ref()?;
-        python(&place, sandbox, &direct(&format!("http://{own}:{open}/")))
-    };
-    if own.is_some() {
-        assert_eq!(directly(&out), Some(0));
-        assert_eq!(directly(&none), Some(4));
-        let private = direct(&format!("http://10.0.0.1:{open}/"));
-        assert_eq!(python(&place, &out, &private), Some(4));
-    } else {
-        println!(
-            "skipped: there is no device, or no address of this machine, to connect to without a proxy"
-        );
-    }
+    check_direct(&place, [&out, &none], own.as_deref(), open);
     // Without a way out the environment names no proxy, and nobody listens.
     assert_eq!(python(&place, &none, &at("169.254.169.254", 80)), Some(4));
     assert_eq!(python(&place, &none, &plain(&here)), Some(4));
@@ -167,9 +170,7 @@ fn a_sandbox_reaches_what_the_operator_opened_also_after_the_server_was_killed()
     let ready = || python(&place, &out, &plain(&here)) == Some(0);
     assert!(until(ready), "the way out is there again");
     assert_eq!(python(&place, &out, &plain(&there)), Some(3));
-    if own.is_some() {
-        assert_eq!(directly(&out), Some(0));
-    }
+    check_direct(&place, [&out, &none], own.as_deref(), open);
 }
 
 #[test]

@@ -88,6 +88,7 @@ const CLOSED: &[(&str, &[&str])] = &[
             "rustix",
             "serde",
             "serde_json",
+            "smoltcp",
             "tokio",
         ],
     ),
