@@ -34,6 +34,10 @@ assert shown.results[1].html == "<b>1</b>" and shown.results[1].json == {"a": 1}
 assert run("import asyncio\nawait asyncio.sleep(0.01)\n3").text == "3"
 assert run("!echo from a shell").logs.stdout == ["from a shell\n"]
 
+assert run("\n    right = 1\n    if right:\n        right += 1\n    right\n    ").text == "2"
+assert run("\n  %%bash\n  echo from a cell").logs.stdout == ["from a cell\n"]
+assert run("from IPython.display import display\ndisplay({'text/latex': r'\\x'}, raw=True)").results[0].formats() == ["latex"]
+
 # Streaming.
 seen, times = [], []
 streamed = run(
@@ -56,6 +60,11 @@ assert made.cwd == "/tmp" and made.language == "python"
 assert run("import os; y = 9; os.getcwd()", context=made).text == "/tmp"
 assert run("y").error.name == "NameError" and run("y", context=made).text == "9"
 assert made.id in [c.id for c in s.list_code_contexts()]
+languages = [c.language for c in s.list_code_contexts()]
+assert languages[0] == "python" and s.list_code_contexts()[-1].id == made.id, languages
+new = s.create_code_context(language="python", cwd="/home/user/test/deep")
+assert run("import os; os.getcwd()", context=new).text == new.cwd == "/home/user/test/deep"
+s.remove_code_context(new)
 s.restart_code_context(made)
 assert run("y", context=made).error.name == "NameError"
 s.remove_code_context(made)
@@ -63,6 +72,10 @@ refused(NotFoundException, lambda: run("1", context=made))
 refused(NotFoundException, lambda: s.remove_code_context("nobody"))
 refused(SandboxException, lambda: run("1", language="r"))
 refused(SandboxException, lambda: s.create_code_context(cwd="/nowhere"))
+
+# A program inside sees that code can be run.
+health = s.commands.run('curl -s -o /dev/null -w "%{http_code}" http://0.0.0.0:49999/health || true').stdout
+assert health in ("200", ""), health
 
 # Other languages.
 bash = s.create_code_context(language="bash")

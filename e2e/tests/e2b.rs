@@ -100,6 +100,53 @@ fn the_python_sdk_saves_sandboxes_and_begins_others_with_them() {
     all_is_well(newest.collect(), &[]);
 }
 
+/// A server that answers everything.
+fn answering() -> u16 {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("0.0.0.0:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut head = [0; 4096];
+            drop(stream.read(&mut head));
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+            drop(stream.write_all(answer));
+        }
+    });
+    port
+}
+
+#[test]
+fn the_python_sdk_says_what_sandboxes_may_reach_and_says_it_anew() {
+    if !Path::new("/usr/bin/curl").exists() {
+        println!("skipped: there is no curl to ask with");
+        return;
+    }
+    let mut newest: Vec<_> = python_days(include_str!("network.py"))
+        .into_iter()
+        .take(1)
+        .collect();
+    for command in &mut newest {
+        command.env("PORT", answering().to_string());
+    }
+    all_is_well(
+        newest,
+        &["--egress-allow", "127.0.0.0/8", "--egress-allow", "::1"],
+    );
+}
+
+#[test]
+fn the_python_sdk_pauses_without_memory_and_finds_files_and_another_boot() {
+    // The parameter is as new as the newest.
+    let newest = python_days(include_str!("pause.py")).into_iter().take(1);
+    all_is_well(newest.collect(), &[]);
+}
+
+#[test]
+fn the_python_sdks_keep_files_in_volumes() {
+    all_is_well(python_days(include_str!("volume.py")), &[]);
+}
+
 #[test]
 fn the_python_sdks_do_the_same_through_tls_with_nothing_but_a_domain() {
     all_is_well(python_days(include_str!("e2b.py")), &["--tls", "self"]);
@@ -128,11 +175,11 @@ fn the_code_interpreter_sdk_runs_code_that_remembers_in_real_sandboxes() {
     all_is_well(vec![command], &[]);
 }
 
-#[test]
-fn the_javascript_sdks_do_in_real_sandboxes_what_their_users_do_in_a_day() {
+/// The directories that have the JavaScript SDK, so many of the newest ones, with this to do.
+fn javascript_days(script: &str, newest: usize) -> Vec<Command> {
     if let Some(why) = no_sandbox() {
         println!("skipped: {why}");
-        return;
+        return Vec::new();
     }
     let dirs = places("COFFERDAM_E2B_JS");
     if dirs.is_empty() {
@@ -141,11 +188,34 @@ fn the_javascript_sdks_do_in_real_sandboxes_what_their_users_do_in_a_day() {
     let command = |dir: PathBuf| {
         let mut command = program(Path::new("node"));
         command
-            .args(["--input-type=module", "-e", include_str!("e2b.mjs")])
+            .args(["--input-type=module", "-e", script])
             .current_dir(dir);
         command
     };
-    all_is_well(dirs.into_iter().map(command).collect(), &[]);
+    dirs.into_iter().take(newest).map(command).collect()
+}
+
+#[test]
+fn the_python_sdk_builds_templates_and_begins_sandboxes_with_them() {
+    // Older releases lack some of it.
+    let newest = python_days(include_str!("template.py")).into_iter().take(1);
+    all_is_well(newest.collect(), &[]);
+}
+
+#[test]
+fn the_javascript_sdk_builds_templates_and_begins_sandboxes_with_them() {
+    all_is_well(javascript_days(include_str!("template.mjs"), 1), &[]);
+}
+
+#[test]
+fn the_javascript_sdks_do_in_real_sandboxes_what_their_users_do_in_a_day() {
+    all_is_well(javascript_days(include_str!("e2b.mjs"), usize::MAX), &[]);
+}
+
+#[test]
+fn the_javascript_sdk_keeps_files_in_volumes() {
+    // Older releases do not know them all.
+    all_is_well(javascript_days(include_str!("volume.mjs"), 1), &[]);
 }
 
 /// Three commands: one that ended, one that failed, one that still runs.

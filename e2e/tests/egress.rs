@@ -1,6 +1,11 @@
 //! The way out of sandboxes, through the whole system: from a program inside to a server of this machine that the
 //! operator opened, before and after the server of ours was killed.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "what cannot be tried is said by what the tests share"
+)]
+
 use e2e::{Place, http, no_sandbox, until};
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
@@ -171,6 +176,190 @@ fn a_sandbox_reaches_what_the_operator_opened_also_after_the_server_was_killed()
     assert!(until(ready), "the way out is there again");
     assert_eq!(python(&place, &out, &plain(&there)), Some(3));
     check_direct(&place, [&out, &none], own.as_deref(), open);
+}
+
+/// What a sandbox or a job has asked of the outside, once it is so many records.
+fn log(place: &Place, id: &str, count: usize) -> Vec<Value> {
+    let mut records = Vec::new();
+    let all = until(|| {
+        let out = place.run(&["egress", "log", id, "--json"]);
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        records = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect();
+        records.len() >= count
+    });
+    assert!(all, "{records:?}");
+    records
+}
+
+#[test]
+fn a_job_reaches_what_it_was_allowed_and_its_denials_are_on_record() {
+    if !can_ask() {
+        return;
+    }
+    let place = Place::new();
+    let port = server();
+    let allow = format!("127.0.0.1:{port}");
+    for spares in ["0", "2"] {
+        let _up = place.up(&["--egress-allow", &allow, "--spares", spares], &[]);
+        let url = format!("http://127.0.0.1:{port}/");
+        let ask = format!(
+            "unset no_proxy NO_PROXY; curl -s {url}; curl -s -o /dev/null -w ' %{{http_code}}' http://a.example/"
+        );
+        let out = place.run(&["run", "--json", "--allow", &allow, "--", "sh", "-c", &ask]);
+        let job: Value = serde_json::from_slice(&out.stdout).expect("a job");
+        assert_eq!(job["stdout"]["text"], "ok 403", "{job}");
+        let id = job["id"].as_str().expect("an id").to_owned();
+        let records = log(&place, &id, 2);
+        assert_eq!(records[0]["decision"], "allowed");
+        assert_eq!(
+            records[0]["rule"],
+            format!("allow {allow}, operator {allow}")
+        );
+        assert_eq!(records[0]["job_id"], json!(id));
+        assert_eq!(records[1]["host"], "a.example");
+        assert_eq!(
+            (&records[1]["decision"], &records[1]["code"]),
+            (&json!("denied"), &json!("host_not_allowed"))
+        );
+        let shown = place.json(&["job", "get", &id, "--json"]);
+        assert_eq!(shown["egress_denied"], 1, "{shown}");
+        assert_eq!(shown["spec"]["network"]["mode"], "allowlist");
+        // Without being asked for there is none: nobody listens, and no variable says so.
+        let none = format!("echo \"<$http_proxy>\"; curl -s -m 5 -x http://127.0.0.1:3128 {url}");
+        let out = place.run(&["run", "--", "sh", "-c", &none]);
+        assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), "<>");
+        assert_eq!(out.status.code(), Some(7));
+    }
+}
+
+/// A sandbox, and where somebody answers outside.
+struct Living {
+    place: Place,
+    id: String,
+    port: u16,
+}
+
+impl Living {
+    /// One without a network.
+    fn new(place: Place) -> Living {
+        let made = place.json(&["sandbox", "create", "--json"]);
+        assert_eq!(made["network"]["mode"], "none");
+        let id = made["id"].as_str().expect("an id").to_owned();
+        let port = server();
+        Living { place, id, port }
+    }
+
+    fn shell(&self, line: &str) -> std::process::Command {
+        let args = ["sandbox", "exec", &self.id, "--", "sh", "-c", line];
+        self.place.command(&args)
+    }
+
+    /// The status of a request outside, by what the environment says.
+    fn ask(&self) -> String {
+        let port = self.port;
+        let line = format!(
+            "unset no_proxy NO_PROXY; curl -s -m 10 -w '%{{http_code}}' -o /dev/null http://127.0.0.1:{port}/"
+        );
+        let out = self.shell(&line).output().expect("a command");
+        String::from_utf8_lossy(&out.stdout).trim().to_owned()
+    }
+
+    /// Says the rules anew, and gives what the clause says then.
+    fn net(&self, args: &[&str]) -> Value {
+        let all = [&["sandbox", "net", &self.id, "--json"][..], args].concat();
+        let view = self.place.json(&all);
+        assert_eq!(view["network_pending"], false, "{view}");
+        let clauses = view["enforcement"].as_array().cloned().unwrap_or_default();
+        let network = clauses.into_iter().find(|one| one["clause"] == "network");
+        network.map(|one| one["value"].clone()).unwrap_or_default()
+    }
+}
+
+/// Whether what these tests need is here.
+fn can_ask() -> bool {
+    if let Some(why) = no_sandbox() {
+        println!("skipped: {why}");
+        return false;
+    }
+    let has = std::path::Path::new("/usr/bin/curl").exists();
+    if !has {
+        println!("skipped: there is no curl to ask with");
+    }
+    has
+}
+
+#[test]
+fn rules_of_a_sandbox_change_while_it_lives_and_outlive_the_server() {
+    if !can_ask() {
+        return;
+    }
+    let place = Place::new();
+    let up = ["--egress-allow", "127.0.0.1", "--spares", "0"];
+    let first = place.up(&up, &[]);
+    let living = Living::new(place);
+    // Outside is not what is inside: the port is closed there.
+    assert_eq!(living.ask(), "000");
+    assert_eq!(living.net(&["--net", "unrestricted"]), "unrestricted");
+    let finds = || living.ask() == "200";
+    assert!(until(finds), "a program that begins now finds the way");
+    assert_eq!(
+        living.net(&["--deny", "127.0.0.0/8"]),
+        "unrestricted: 1 denied"
+    );
+    assert_eq!(living.ask(), "403");
+    let args = ["egress", "test", "https://127.0.0.1/", "--as", &living.id];
+    let tested = living.place.run(&args);
+    assert_eq!(tested.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&tested.stdout).into_owned();
+    assert!(said.contains("deny 127.0.0.0/8"), "{said}");
+    first.kill();
+    let _second = living.place.up(&up, &[]);
+    assert!(
+        until(|| living.ask() == "403"),
+        "the rules outlive the server"
+    );
+    let some = ["--allow", "127.0.0.1", "--allow", "b.example"];
+    assert_eq!(living.net(&some), "allowlist: 2 allowed");
+    assert_eq!(living.ask(), "200");
+}
+
+#[test]
+fn a_stream_that_is_not_allowed_any_more_is_cut_and_recorded() {
+    if !can_ask() {
+        return;
+    }
+    let place = Place::new();
+    let _up = place.up(&["--egress-allow", "127.0.0.1", "--spares", "0"], &[]);
+    let living = Living::new(place);
+    assert_eq!(living.net(&["--net", "unrestricted"]), "unrestricted");
+    assert!(until(|| living.ask() == "200"));
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let silent = listener.local_addr().expect("an address").port();
+    let line = format!(
+        "unset no_proxy NO_PROXY; curl -s -N http://127.0.0.1:{silent}/ >/dev/null; echo ended"
+    );
+    let mut hanging = living.shell(&line);
+    hanging.stdout(std::process::Stdio::piped());
+    let hanging = hanging.spawn().expect("a command");
+    let (mut stream, _) = listener.accept().expect("a connection");
+    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nsome";
+    stream.write_all(answer).expect("a connection");
+    assert_eq!(living.net(&["--net", "none"]), "none");
+    let mut rest = Vec::new();
+    drop(stream.read_to_end(&mut rest));
+    let out = hanging.wait_with_output().expect("an end");
+    assert!(String::from_utf8_lossy(&out.stdout).contains("ended"));
+    assert_eq!(living.ask(), "403", "it says that there is none now");
+    let is_cut = |one: &Value| one["code"] == "no_egress" && one["port"] == silent;
+    let is_recorded = || {
+        let records = log(&living.place, &living.id, 1);
+        let cut = records.into_iter().find(is_cut);
+        cut.is_some_and(|one| one["bytes_in"].as_u64() > Some(40))
+    };
+    assert!(until(is_recorded));
 }
 
 #[test]

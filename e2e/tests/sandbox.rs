@@ -44,19 +44,21 @@ fn are_all(place: &Place, wanted: &[&str]) -> bool {
         .all(|state| wanted.contains(&state.as_str()))
 }
 
-/// One is kept, one is paused and brought back, one is taken away. Ends early when the server does.
+/// One is kept, one is paused and brought back, with its memory and without, one is taken away. Ends early when the server does.
 fn scenario(place: &Place, server: &mut Server) -> Vec<String> {
     let known: Vec<String> = (0..3).filter_map(|_| create(place)).collect();
     let settled = ["ready", "paused", "destroyed"];
-    let mut tell = |n: usize, method: &str, what: &str| {
+    let mut tell = |n: usize, method: &str, what: &str, body: &str| {
         if let Some(id) = known.get(n) {
-            ask(place, method, &format!("/{id}{what}"), "");
+            ask(place, method, &format!("/{id}{what}"), body);
             until(|| server.has_ended() || are_all(place, &settled));
         }
     };
-    tell(1, "POST", "/pause");
-    tell(1, "POST", "/resume");
-    tell(2, "DELETE", "");
+    tell(1, "POST", "/pause", "");
+    tell(1, "POST", "/resume", "");
+    tell(1, "POST", "/pause", r#"{"memory":false}"#);
+    tell(1, "POST", "/resume", "");
+    tell(2, "DELETE", "", "");
     if let Some(id) = known.first() {
         copy_and_begin(place, server, id);
     }
@@ -164,6 +166,7 @@ fn a_server_killed_at_every_write_point_loses_no_sandbox_and_leaves_none() {
         .collect();
     let expected = [
         "node.sandbox_destroyed",
+        "node.sandbox_halted",
         "node.sandbox_recorded",
         "node.sandbox_reported",
         "node.sandbox_started",

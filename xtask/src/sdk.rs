@@ -1,6 +1,7 @@
 //! The SDKs of E2B that the door for its clients is tried with: of each language the newest release that was
 //! checked, and an older one. They are installed below the target directory, which outlives a checkout in
-//! CI. Without the network there are none, and the tests that need them say that they were skipped.
+//! CI. Beside them are two clients of the Model Context Protocol, for the tools of models: its Python SDK, and
+//! its Inspector. Without the network there are none, and the tests that need them say that they were skipped.
 
 use std::ffi::OsString;
 use std::fs;
@@ -19,6 +20,33 @@ const CODE_INTERPRETER: &str = "2.11.5";
 
 /// From npm, the newest first.
 const JAVASCRIPT: [&str; 2] = ["2.51.0", "2.39.0"];
+
+/// The Python SDK of the Model Context Protocol, from PyPI. It speaks the newest protocol and those before.
+const MCP_PYTHON: &str = "2.3.0";
+
+/// The Inspector of the Model Context Protocol, from npm: the newest that Node 20 runs.
+const MCP_INSPECTOR: &str = "0.15.0";
+
+/// A Python that has the SDK of the Model Context Protocol; empty when there is none.
+pub(crate) fn mcp_python(target: &Path) -> OsString {
+    let dir = target.join(format!("mcp-python-{MCP_PYTHON}"));
+    let installed = python_with(&dir, &[("mcp", MCP_PYTHON)]);
+    one("The Python SDK of MCP", MCP_PYTHON, installed)
+}
+
+/// The directory with the Inspector in its `node_modules`; empty when there is none.
+pub(crate) fn mcp_inspector(target: &Path) -> OsString {
+    let dir = target.join(format!("mcp-inspector-{MCP_INSPECTOR}"));
+    let installed = node_with(&dir, "@modelcontextprotocol/inspector", MCP_INSPECTOR);
+    one("The Inspector of MCP", MCP_INSPECTOR, installed)
+}
+
+fn one(what: &str, version: &str, installed: Result<PathBuf>) -> OsString {
+    let not = |error: &anyhow::Error| {
+        say::line(format_args!("{what} {version} is not tried: {error:#}"));
+    };
+    installed.inspect_err(not).unwrap_or_default().into()
+}
 
 /// Pythons that have an SDK, as a list like `PATH`.
 pub(crate) fn pythons(target: &Path) -> OsString {
@@ -58,13 +86,20 @@ fn tried(language: &str, version: &str, installed: Result<PathBuf>) -> Option<Pa
 }
 
 fn python(dir: &Path, version: &str) -> Result<PathBuf> {
+    let mut packages = vec![("e2b", version)];
+    if version == PYTHON[0] {
+        packages.push(("e2b-code-interpreter", CODE_INTERPRETER));
+    }
+    python_with(dir, &packages)
+}
+
+/// The Python of a directory that has these packages, by name and version.
+fn python_with(dir: &Path, packages: &[(&str, &str)]) -> Result<PathBuf> {
     let python = dir.join("bin/python");
-    let code = (version == PYTHON[0]).then_some(CODE_INTERPRETER);
-    let is = |package: &str, version: &str| {
+    let is = |(package, version): &(&str, &str)| {
         format!("import importlib.metadata as m; assert m.version('{package}') == '{version}'\n")
     };
-    let code_too = code.map(|code| is("e2b-code-interpreter", code));
-    let wanted = is("e2b", version) + &code_too.unwrap_or_default();
+    let wanted: String = packages.iter().map(is).collect();
     if process::succeeds(command(&python).args(["-c", &wanted])) {
         return Ok(python);
     }
@@ -76,27 +111,31 @@ fn python(dir: &Path, version: &str) -> Result<PathBuf> {
         "--quiet",
         "--disable-pip-version-check",
     ];
-    process::run(
-        command(&python)
-            .args(pip)
-            .arg(format!("e2b=={version}"))
-            .args(code.map(|code| format!("e2b-code-interpreter=={code}"))),
-    )?;
+    let named = packages
+        .iter()
+        .map(|(package, version)| format!("{package}=={version}"));
+    process::run(command(&python).args(pip).args(named))?;
     Ok(python)
 }
 
 fn javascript(dir: &Path, version: &str) -> Result<PathBuf> {
-    let installed = fs::read_to_string(dir.join("node_modules/e2b/package.json"));
-    if installed.is_ok_and(|package| package.contains(&format!("\"version\": \"{version}\""))) {
+    node_with(dir, "e2b", version)
+}
+
+/// The directory, with this version of a package in its `node_modules`.
+fn node_with(dir: &Path, package: &str, version: &str) -> Result<PathBuf> {
+    let manifest = dir.join("node_modules").join(package).join("package.json");
+    let installed = fs::read_to_string(manifest);
+    if installed.is_ok_and(|text| text.contains(&format!("\"version\": \"{version}\""))) {
         return Ok(dir.to_owned());
     }
-    fs::create_dir_all(dir).context("cannot make the directory of the SDK")?;
+    fs::create_dir_all(dir).context("cannot make the directory of the package")?;
     let npm = ["install", "--silent", "--no-audit", "--no-fund", "--prefix"];
     process::run(
         command("npm")
             .args(npm)
             .arg(dir)
-            .arg(format!("e2b@{version}")),
+            .arg(format!("{package}@{version}")),
     )?;
     Ok(dir.to_owned())
 }

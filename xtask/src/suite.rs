@@ -63,7 +63,12 @@ fn tests(workspace: &Workspace, filter: &[String]) -> Result<Report> {
         .env("COFFERDAM_BIN", workspace.target.join("debug/cofferdam"));
     nextest
         .env("COFFERDAM_E2B_PYTHON", sdk::pythons(&workspace.target))
-        .env("COFFERDAM_E2B_JS", sdk::javascripts(&workspace.target));
+        .env("COFFERDAM_E2B_JS", sdk::javascripts(&workspace.target))
+        .env("COFFERDAM_MCP_PYTHON", sdk::mcp_python(&workspace.target))
+        .env(
+            "COFFERDAM_MCP_INSPECTOR",
+            sdk::mcp_inspector(&workspace.target),
+        );
     process::run(&mut nextest)?;
     let report = Report::read(&junit)?;
     let problems = skips::judge(&report, &workspace.root.join("xtask/skips.txt"))?;

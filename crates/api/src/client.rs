@@ -9,6 +9,7 @@ mod artifact;
 mod attach;
 mod blob;
 pub(crate) mod body;
+mod egress;
 mod endpoint;
 mod error;
 mod guest;
@@ -22,6 +23,7 @@ mod secret;
 mod send;
 mod snapshot;
 mod sse;
+mod volume;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -102,6 +102,9 @@ codes! {
     /// A limit cannot be enforced on this machine.
     LimitUnenforceable = "limit_unenforceable", 422, false, 125,
         "leave the limit out, or use a machine that can enforce it; see `cofferdam doctor`";
+    /// Rules of a network cannot be read, or do not go together.
+    NetworkRules = "network_rules", 400, false, 125,
+        "write each entry as HOST, *.DOMAIN, ADDRESS[/BITS] or *, and perhaps :PORT; see docs/egress.md";
     /// There is no such profile.
     UnknownProfile = "unknown_profile", 400, false, 125,
         "use a profile that exists, or leave it out to get the default";
@@ -121,6 +124,19 @@ codes! {
     /// A job or sandbox names a secret that there is not.
     SecretMissing = "secret_missing", 400, false, 125,
         "`cofferdam secret ls` lists what there is; `cofferdam secret set NAME` makes one";
+    /// A secret is from a provider that the server was not started with.
+    SecretProviderUnknown = "secret_provider_unknown", 400, false, 125,
+        "providers are named where the server is started: see --secret-provider of `cofferdam up`";
+    /// The provider of a secret gave no value.
+    SecretProviderFailed = "secret_provider_failed", 502, false, 125,
+        "the message says which provider and why; check the reference, and then the provider";
+    /// A sandbox names a volume that there is not.
+    VolumeMissing = "volume_missing", 400, false, 125,
+        "`cofferdam volume ls` lists what there is; `cofferdam volume create NAME` makes one";
+    /// No node can keep a volume.
+    VolumeUnsupported = "volume_unsupported", 422, false, 125,
+        "a node keeps volumes when it runs as root and has loop devices and mkfs.ext4; \
+         `cofferdam doctor` says what is missing";
     /// The body is larger than the route takes.
     BodyTooLarge = "body_too_large", 413, false, 125,
         "send less; files belong in POST /v1/blobs, not in the request";
@@ -185,6 +201,9 @@ codes! {
     /// What was saved stands on a root file system that is not there any more.
     RootChanged = "root_changed", 409, false, 125,
         "give the node the root file system of then again, or begin without the snapshot";
+    /// A sandbox has the volume.
+    VolumeInUse = "volume_in_use", 409, false, 125,
+        "take the sandbox away that the message names, or wait until its time is over";
     /// The job has no streams to attach to.
     NotAttachable = "not_attachable", 409, false, 125,
         "create the job with `attach`, and attach before it ends; its log has what it wrote";

@@ -9,6 +9,7 @@
 //! One [`Guest`] is one connection for one request, so that nothing which is wrong with one answer can
 //! become part of the next. A connection costs a local socket, which is less than what it asks for.
 
+pub mod code;
 mod connect;
 mod error;
 mod files;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::artifact::ArtifactView;
+use crate::network::Network;
 use crate::secret::SecretUse;
 
 /// The longest time that one request waits for an outcome. A client that wants to wait longer
@@ -59,6 +60,12 @@ pub struct JobCreate {
     /// Secrets that it may use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretUse>,
+    /// What looks like a credential is taken out of its output, too: `[secret pattern:NAME]` stands instead.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub scrub_patterns: bool,
+    /// What it may reach; nothing when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
 }
 
 /// Limits that a request names. Absent means the machine's best default, not "no limit".
@@ -257,6 +264,9 @@ pub struct JobView {
     /// What became of its standard error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr: Option<StreamReport>,
+    /// Connections to the outside that its rules denied, as far as its node has told.
+    #[serde(default)]
+    pub egress_denied: u64,
     /// More about its end, for a person: "out of memory", "program `foo` was not found".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
@@ -309,6 +319,12 @@ pub struct SpecView {
     /// The secrets that it uses; never their values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretUse>,
+    /// What looks like a credential is taken out of its output, too: `[secret pattern:NAME]` stands instead.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub scrub_patterns: bool,
+    /// What it may reach, where that is anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
 }
 
 /// How long each part of a job's life took, in milliseconds; a part that has not ended is absent.

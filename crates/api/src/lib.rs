@@ -13,13 +13,14 @@
 //! This room must never know the database, the state machines or the kernel. It imports no other
 //! room. It never blocks, and it never reads more from a peer than a named constant allows.
 //!
-//! Reading order: [`routes`], [`job`], [`sandbox`], [`snapshot`], [`secret`], [`log`], [`artifact`], [`blob`],
+//! Reading order: [`routes`], [`job`], [`sandbox`], [`snapshot`], [`volume`], [`secret`], [`log`], [`artifact`], [`blob`],
 //! [`event`], [`exec`], [`node`], [`health`], [`error`], [`attach`], [`guest`], then [`client`].
 
 pub mod artifact;
 pub mod attach;
 pub mod blob;
 pub mod client;
+pub mod egress;
 pub mod encoding;
 pub mod error;
 pub mod event;
@@ -28,11 +29,13 @@ pub mod guest;
 pub mod health;
 pub mod job;
 pub mod log;
+pub mod network;
 pub mod node;
 pub mod routes;
 pub mod sandbox;
 pub mod secret;
 pub mod snapshot;
+pub mod volume;
 
 pub use client::{Client, ClientError, Endpoint};
 pub use error::{Code, ErrorBody};

@@ -13,8 +13,10 @@ use utoipa::{IntoParams, ToSchema};
 use crate::encoding::{self, BadData, Encoding};
 use crate::job::{Enforced, FileInput, LimitsAsked, RetryAsked, StateName, StreamReport, Usage};
 use crate::log::StreamName;
+use crate::network::{Network, NetworkWork};
 use crate::sandbox::SandboxStateName;
 use crate::secret::SecretUse;
+use crate::volume::VolumeWork;
 
 /// A node says that it is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -94,6 +96,9 @@ pub struct NodeHeartbeat {
     /// The snapshots of which it has bytes, half ones too; at most 4096.
     #[serde(default)]
     pub snapshots: Vec<String>,
+    /// The volumes of which it has bytes, half ones too; at most 4096.
+    #[serde(default)]
+    pub volumes: Vec<String>,
 }
 
 /// The leases are renewed.
@@ -117,6 +122,12 @@ pub struct NodeHeartbeatAnswer {
     /// Snapshots whose bytes are to be removed, told before or not; then report `removed`.
     #[serde(default)]
     pub remove_snapshots: Vec<String>,
+    /// Volumes whose bytes are to be removed; one that a later heartbeat does not name is gone.
+    #[serde(default)]
+    pub remove_volumes: Vec<String>,
+    /// Rules of networks that are to be put in force.
+    #[serde(default)]
+    pub networks: Vec<NetworkWork>,
 }
 
 /// What sandboxes of a node used. May get lost.
@@ -182,6 +193,9 @@ pub struct NodePollAnswer {
     /// Snapshots whose bytes are to be removed. Each is told once; heartbeats say it again.
     #[serde(default)]
     pub remove_snapshots: Vec<String>,
+    /// Rules of networks that are to be put in force.
+    #[serde(default)]
+    pub networks: Vec<NetworkWork>,
 }
 
 /// A sandbox at the epoch of one order.
@@ -241,6 +255,10 @@ pub struct SandboxWork {
     /// What to copy it to; only with `snapshot`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy: Option<CopyWork>,
+    /// What runs in it is to end: by a pause before it is kept, by a resume before it is ready. It comes
+    /// back with another boot id.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reboot: bool,
 }
 
 /// What a sandbox is copied to, and what it is afterwards.
@@ -285,8 +303,12 @@ pub struct SandboxWorkSpec {
     pub root_identity: Option<String>,
     /// The limits that were named.
     pub limits: LimitsAsked,
-    /// It may reach the outside.
-    pub allow_internet: bool,
+    /// What it may reach.
+    #[serde(default)]
+    pub network: Network,
+    /// Of these rules.
+    #[serde(default)]
+    pub network_epoch: u64,
     /// Commands and files may be asked for as its own root.
     #[serde(default)]
     pub allow_root: bool,
@@ -296,6 +318,30 @@ pub struct SandboxWorkSpec {
     /// The snapshots that it begins with, the oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<String>,
+    /// Volumes in its files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeWork>,
+    /// As whom commands run that do not say; `user` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Where commands start that do not say; in the home of their user when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// What is started with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<StartWork>,
+}
+
+/// What is started with a sandbox, before it is reported `ready`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StartWork {
+    /// What a shell reads; nothing is started when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Succeeds when it is ready; it is ready at once when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<String>,
 }
 
 /// What has become of a sandbox.
@@ -397,6 +443,12 @@ pub struct LeaseSpec {
     /// Secrets that it uses; their values are asked for when they are needed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretUse>,
+    /// What looks like a credential is taken out of its output, too.
+    #[serde(default)]
+    pub scrub_patterns: bool,
+    /// What it may reach; nothing when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
 }
 
 /// A sandbox is ready; the command is let go when this is acknowledged.

@@ -16,12 +16,16 @@ pub const JOB_ARTIFACTS: &str = "/v1/jobs/{id}/artifacts";
 pub const JOB_ARTIFACT: &str = "/v1/jobs/{id}/artifacts/{artifact_id}";
 /// `GET` with an upgrade connects to the standard streams of a job.
 pub const JOB_ATTACH: &str = "/v1/jobs/{id}/attach";
+/// `GET` reads what a job has asked of the outside.
+pub const JOB_EGRESS: &str = "/v1/jobs/{id}/egress";
 /// `POST` creates a sandbox that lives on, `GET` lists them.
 pub const SANDBOXES: &str = "/v1/sandboxes";
 /// `GET` answers one sandbox, `DELETE` takes it away.
 pub const SANDBOX: &str = "/v1/sandboxes/{id}";
 /// `POST` gives a sandbox a new time to live.
 pub const SANDBOX_TIMEOUT: &str = "/v1/sandboxes/{id}/timeout";
+/// `PUT` puts other rules of the network in the place of those that there are.
+pub const SANDBOX_NETWORK: &str = "/v1/sandboxes/{id}/network";
 /// `POST` pauses a sandbox.
 pub const SANDBOX_PAUSE: &str = "/v1/sandboxes/{id}/pause";
 /// `POST` brings a paused sandbox back.
@@ -36,6 +40,10 @@ pub const SANDBOX_FORK: &str = "/v1/sandboxes/{id}/fork";
 pub const SANDBOX_RECREATE: &str = "/v1/sandboxes/{id}/recreate";
 /// `GET` reads what happened to a sandbox.
 pub const SANDBOX_EVENTS: &str = "/v1/sandboxes/{id}/events";
+/// `GET` reads what a sandbox has asked of the outside.
+pub const SANDBOX_EGRESS: &str = "/v1/sandboxes/{id}/egress";
+/// `POST` answers what would become of a URL.
+pub const SANDBOX_EGRESS_TEST: &str = "/v1/sandboxes/{id}/egress/test";
 /// `POST` makes a secret, `GET` lists them.
 pub const SECRETS: &str = "/v1/secrets";
 /// `GET` answers what is known of a secret, `DELETE` deletes it.
@@ -44,6 +52,10 @@ pub const SECRET: &str = "/v1/secrets/{name}";
 pub const SECRET_VERSIONS: &str = "/v1/secrets/{name}/versions";
 /// `GET` reads what happened to a secret, and who used it.
 pub const SECRET_EVENTS: &str = "/v1/secrets/{name}/events";
+/// `POST` makes a volume, `GET` lists them.
+pub const VOLUMES: &str = "/v1/volumes";
+/// `GET` answers a volume, `DELETE` deletes it.
+pub const VOLUME: &str = "/v1/volumes/{name}";
 /// Below it is what the guest of a sandbox serves: processes and files, as E2B's envd has them.
 pub const SANDBOX_GUEST: &str = "/v1/sandboxes/{id}/guest";
 /// The same with the rest of its path.
@@ -81,10 +93,14 @@ pub const NODE_JOB_RELEASE: &str = "/node/v1/jobs/{id}/release";
 pub const NODE_JOB_ARTIFACTS: &str = "/node/v1/jobs/{id}/artifacts";
 /// `POST`: a node says what has become of a sandbox.
 pub const NODE_SANDBOX_REPORT: &str = "/node/v1/sandboxes/{id}/report";
+/// `POST`: a node has put rules of a network in force.
+pub const NODE_SANDBOX_NETWORK: &str = "/node/v1/sandboxes/{id}/network";
 /// `POST`: a node asks for the secrets of a job.
 pub const NODE_JOB_SECRETS: &str = "/node/v1/jobs/{id}/secrets";
 /// `POST`: a node asks for the secrets of a sandbox.
 pub const NODE_SANDBOX_SECRETS: &str = "/node/v1/sandboxes/{id}/secrets";
+/// `POST`: a node says what its sandboxes and jobs have asked of the outside.
+pub const NODE_EGRESS: &str = "/node/v1/egress";
 /// `POST`: a node says what its sandboxes used.
 pub const NODE_USAGE: &str = "/node/v1/usage";
 /// `POST`: a node has removed the bytes of a snapshot.
@@ -94,6 +110,8 @@ pub const NODE_SANDBOX_EXECS: &str = "/node/v1/sandboxes/{id}/execs";
 /// `GET`: a node fetches an input file.
 pub const NODE_BLOB: &str = "/node/v1/blobs/{digest}";
 
+/// `POST`, `GET`, `DELETE`: the Model Context Protocol over HTTP.
+pub const MCP: &str = "/mcp";
 /// `GET`: the process answers. Needs no credential.
 pub const HEALTHZ: &str = "/healthz";
 /// `GET`: the process can do work.

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::job::{Enforced, LimitsAsked};
+use crate::network::Network;
 use crate::secret::SecretUse;
+use crate::volume::VolumeUse;
 
 /// A sandbox that is to live on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -35,9 +37,12 @@ pub struct SandboxCreate {
     /// What everything in it together may use. A limit that is named is enforced, or the sandbox fails.
     #[serde(default)]
     pub limits: LimitsAsked,
-    /// It may reach the outside. A node that cannot allow that refuses.
+    /// It may reach everything public: short for `network` with mode `unrestricted`.
     #[serde(default)]
     pub allow_internet: bool,
+    /// What it may reach; nothing when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
     /// Commands and files may be asked for as its own root, who is nobody outside.
     #[serde(default)]
     pub allow_root: bool,
@@ -59,6 +64,9 @@ pub struct SandboxCreate {
     /// Secrets that it may use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretUse>,
+    /// Volumes in its files, at most eight; only with `allow_root`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeUse>,
 }
 
 /// What happens to a sandbox when its time is over.
@@ -70,6 +78,28 @@ pub enum OnExpiry {
     Kill,
     /// It is paused.
     Pause,
+    /// It is paused, and what runs in it ends: only its files are kept.
+    PauseWithoutMemory,
+}
+
+/// What a pause keeps of a sandbox beside its files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxPause {
+    /// What runs in it goes on when it comes back; true when absent. With false it ends, and what it
+    /// held of the memory is free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<bool>,
+}
+
+/// How a paused sandbox comes back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxResume {
+    /// What ran in it goes on, where the pause has kept it; true when absent. With false it begins with
+    /// its files alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<bool>,
 }
 
 /// A new time to live, counted from now.
@@ -88,6 +118,9 @@ pub struct SandboxConnect {
     /// only one that is paused gets time: as much as it had at first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// If it is paused: what ran in it goes on, where the pause has kept it; true when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<bool>,
 }
 
 /// The states of a sandbox.
@@ -192,6 +225,9 @@ pub struct SandboxView {
     /// When it was paused last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused_at_ms: Option<u64>,
+    /// What ran in it is kept by its pause; only while it is pausing, paused or resuming.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_kept: Option<bool>,
     /// When it was destroyed or failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at_ms: Option<u64>,
@@ -200,6 +236,14 @@ pub struct SandboxView {
     pub expires_at_ms: Option<u64>,
     /// What is in force around it, and how.
     pub enforcement: Vec<Enforced>,
+    /// What it may reach, as it was said last.
+    pub network: Network,
+    /// Its node has not put `network` in force yet; what was said before holds until then.
+    #[serde(default)]
+    pub network_pending: bool,
+    /// Connections to the outside that its rules denied, as far as its node has told.
+    #[serde(default)]
+    pub egress_denied: u64,
     /// Why it ended, or is to end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -224,7 +268,7 @@ pub struct SandboxSpecView {
     pub snapshot: Option<String>,
     /// The limits that were named.
     pub limits: LimitsAsked,
-    /// It may reach the outside.
+    /// It was asked to reach something of the outside; `network` says what that is now.
     pub allow_internet: bool,
     /// Commands and files may be asked for as its own root.
     #[serde(default)]
@@ -241,6 +285,9 @@ pub struct SandboxSpecView {
     /// The secrets that it uses; never their values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretUse>,
+    /// The volumes in its files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeUse>,
 }
 
 /// What `GET /v1/sandboxes` takes in the query, besides `metadata.KEY=VALUE`, at most four times.

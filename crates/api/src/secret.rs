@@ -32,6 +32,12 @@ impl SecretText {
     pub fn new(text: String) -> Self {
         Self(text)
     }
+
+    /// Whether there is none. No value is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl fmt::Debug for SecretText {
@@ -84,12 +90,16 @@ fn utf8() -> Encoding {
 pub struct SecretCreate {
     /// One of a kind: 1 to 128 of letters, digits and `_-.`, beginning with a letter, a digit or `_`.
     pub name: String,
-    /// 1 to 65,536 bytes.
+    /// 1 to 65,536 bytes. Absent with `from`.
+    #[serde(default, skip_serializing_if = "SecretText::is_empty")]
     #[schema(value_type = String, write_only)]
     pub value: SecretText,
     /// How `value` is written.
     #[serde(default = "utf8")]
     pub encoding: Encoding,
+    /// Keep no value: fetch it from there whenever it is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<SecretSource>,
     /// Labels: at most 32, keys of 128 bytes, values of 1024, 8192 bytes together.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
@@ -99,12 +109,16 @@ pub struct SecretCreate {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecretRotate {
-    /// 1 to 65,536 bytes.
+    /// 1 to 65,536 bytes. Absent with `from`.
+    #[serde(default, skip_serializing_if = "SecretText::is_empty")]
     #[schema(value_type = String, write_only)]
     pub value: SecretText,
     /// How `value` is written.
     #[serde(default = "utf8")]
     pub encoding: Encoding,
+    /// Keep no value: fetch it from there whenever it is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<SecretSource>,
     /// Replaces the labels when it is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<BTreeMap<String, String>>,
@@ -122,12 +136,33 @@ pub struct SecretView {
     /// Labels.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
+    /// Where the value of the newest version is, if it is not kept here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<SecretSource>,
     /// Who made it.
     pub principal: String,
     /// When it was made, in milliseconds since 1970.
     pub created_at_ms: u64,
     /// When its newest version was made.
     pub updated_at_ms: u64,
+}
+
+/// Where a value is that is not kept here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretSource {
+    /// A provider that the server was started with.
+    pub provider: String,
+    /// What it is asked for: 1 to 512 bytes.
+    pub reference: String,
+}
+
+impl SecretSource {
+    /// As it is written on a command line.
+    #[must_use]
+    pub fn text(&self) -> String {
+        format!("{}:{}", self.provider, self.reference)
+    }
 }
 
 /// A page of secrets, by name.
@@ -179,6 +214,24 @@ pub enum SecretHow {
         /// Its name.
         var: String,
     },
+    /// As a field of the header of https requests to a host, set on the node when they leave. It is never
+    /// inside. Only for sandboxes with a way out.
+    Header {
+        /// A name, `*.NAME` for all below it; `:PORT` after it where it is not 443.
+        #[schema(max_length = 261)]
+        host: String,
+        /// The field, such as `authorization`.
+        #[schema(max_length = 128)]
+        header: String,
+        /// The value of the field, with one `{}` for the secret; just that when absent.
+        #[serde(default = "only_the_secret")]
+        #[schema(max_length = 1024)]
+        format: String,
+    },
+}
+
+fn only_the_secret() -> String {
+    "{}".to_owned()
 }
 
 /// A node asks for the secrets of a job or a sandbox that it has.

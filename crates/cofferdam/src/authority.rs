@@ -7,14 +7,13 @@
 //! steals its key from somebody who trusts it gets no other name.
 
 use crate::cli::failure::Failure;
-use crate::private::{failed, private_dir, write_private};
+use crate::private::{private_dir, write_private};
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DnType, ExtendedKeyUsagePurpose,
     GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SanType,
 };
 use serde::{Deserialize, Serialize};
 use server::Domain;
-use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,16 +27,6 @@ const SIGNED_LIFE_S: u64 = 90 * DAY_S;
 pub(crate) const SIGNED_FRESH_S: u64 = 30 * DAY_S;
 /// Both begin earlier than now, for clients whose clock is behind ours.
 const SLACK_S: u64 = DAY_S;
-/// The certificates that a machine trusts have some 200 KiB.
-const SYSTEM_BYTES_MAX: u64 = 4 << 20;
-/// Where systems keep them: Debian and Alpine, Fedora, SUSE, and the name that BSD and macOS have.
-const SYSTEM: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
 /// What clients trust.
 #[derive(Debug)]
 pub(crate) struct Authority {
@@ -98,7 +87,10 @@ impl Authority {
         };
         // If the process died before these, the next start writes them.
         write_private(&certificate_file(dir), &kept.certificate)?;
-        let all = format!("{}{}", kept.certificate, of_this_machine()?);
+        let system = node::roots::system();
+        let system =
+            system.map_err(|error| Failure::state("read what this machine trusts", &error))?;
+        let all = format!("{}{system}", kept.certificate);
         write_private(&trust_file(dir), &all)?;
         let domain = domain.clone();
         Ok(Authority { domain, kept })
@@ -189,20 +181,6 @@ fn life(params: &mut CertificateParams, from_s: u64, life_s: u64) {
     let at = |seconds| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds);
     params.not_before = at(from_s.saturating_sub(SLACK_S));
     params.not_after = at(from_s.saturating_add(life_s));
-}
-
-/// What this machine trusts, as text; nothing where that is nowhere to be found.
-fn of_this_machine() -> Result<String, Failure> {
-    for path in SYSTEM.map(Path::new) {
-        let Ok(file) = std::fs::File::open(path) else {
-            continue;
-        };
-        let mut text = String::new();
-        let read = file.take(SYSTEM_BYTES_MAX).read_to_string(&mut text);
-        read.map_err(|error| failed("read", path, &error))?;
-        return Ok(text);
-    }
-    Ok(String::new())
 }
 
 #[cfg(test)]

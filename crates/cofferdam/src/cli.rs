@@ -2,10 +2,13 @@
 
 pub(crate) mod answer;
 pub(crate) mod args;
+pub(crate) mod egress;
 pub(crate) mod failure;
 pub(crate) mod fetch;
 pub(crate) mod inside;
 pub(crate) mod job;
+pub(crate) mod mcp;
+pub(crate) mod net;
 pub(crate) mod run;
 pub(crate) mod sandbox;
 pub(crate) mod secret;
@@ -15,4 +18,5 @@ pub(crate) mod table;
 pub(crate) mod units;
 pub(crate) mod upload;
 pub(crate) mod usage;
+pub(crate) mod volume;
 pub(crate) mod words;

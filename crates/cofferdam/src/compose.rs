@@ -3,6 +3,7 @@
 use crate::cli::args::Place;
 use crate::cli::failure::Failure;
 use crate::private::{Locked, failed};
+use crate::providers::Providers;
 use crate::reach::running;
 use crate::state::{self, State};
 use crate::{roots, sweep, upkeep};
@@ -23,7 +24,7 @@ use std::time::Duration;
 use store::Store;
 use store::blob::Blobs;
 use tokio::io::DuplexStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -31,20 +32,36 @@ use tokio_util::sync::CancellationToken;
 const MEMORY_DOOR: usize = 64;
 /// Clients that wait to be handed to their jobs.
 const LINK_QUEUE: usize = 256;
-/// Jobs at one time in a process that runs one.
-const SLOTS_HERE: u32 = 1;
+
+/// What a node in this process may have at one time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Size {
+    /// Jobs.
+    pub(crate) slots: u32,
+    /// Sandboxes that live on. They end with this process.
+    pub(crate) sandboxes: u32,
+}
+
+/// For a process that runs one job.
+pub(crate) const ONE_JOB: Size = Size {
+    slots: 1,
+    sandboxes: 0,
+};
 
 /// A control plane and a node in this process, for one command.
 #[derive(Debug)]
 pub(crate) struct Here {
     service: Service,
     node_id: NodeId,
+    node: Option<Node>,
     dir: PathBuf,
     stop: CancellationToken,
     linux: Option<Arc<Linux>>,
     state: State,
     /// What killed processes had left is taken away meanwhile.
     sweeping: Option<JoinHandle<()>>,
+    /// While it is there, times to live are looked after.
+    _looking: Option<watch::Sender<bool>>,
     _locked: Option<Locked>,
 }
 
@@ -77,12 +94,14 @@ pub(crate) async fn client(place: &Place) -> Result<(Client, Option<Here>), Fail
     let dir = state.node(&node_id);
     let here = Here {
         service,
+        node: None,
         node_id,
         dir,
         stop,
         linux: None,
         state,
         sweeping: None,
+        _looking: None,
         _locked: None,
     };
     Ok((Client::new(Endpoint::Memory(dial)), Some(here)))
@@ -118,18 +137,24 @@ pub(crate) async fn client_for_run(
             )),
         };
     }
-    let (client, here) = start_here(&state, root).await?;
+    let (client, here) = start_here(&state, ONE_JOB, root).await?;
     Ok((client, Some(here)))
 }
 
 /// A control plane and a node, which has the root that is named if it is in the state.
 pub(crate) async fn start_here(
     state: &State,
+    size: Size,
     root: Option<&str>,
 ) -> Result<(Client, Here), Failure> {
     let left = sweep::left(state);
     let (node_id, locked) = state.new_node()?;
-    let mut host = Host::probe_for_jobs();
+    let has_sandboxes = size.sandboxes > 0;
+    let mut host = if has_sandboxes {
+        Host::probe()
+    } else {
+        Host::probe_for_jobs()
+    };
     let roots = roots::one(state, root, &host)?;
     if !roots.is_empty() {
         // Whether it can be below an overlay was tried with itself.
@@ -139,9 +164,13 @@ pub(crate) async fn start_here(
     let linux = Linux::new(&dir.join("linux"), host.clone(), Linger::No);
     let linux = Arc::new(linux.map_err(|error| Failure::state("prepare the driver", &error))?);
     // The launcher is started while the database is opened and the node registers.
-    let warming = linux.clone();
-    tokio::spawn(async move { drop(warming.warm(Mode::Job).await) });
+    tokio::spawn(warm(linux.clone(), has_sandboxes));
     let service = service(state, Points::none())?;
+    let looking = has_sandboxes.then(|| {
+        let (looking, stopped) = watch::channel(false);
+        drop(tokio::spawn(service::loops::run(service.clone(), stopped)));
+        looking
+    });
     let sweeping = sweep::sweep(service.clone(), host.clone(), left);
     let sweeping = Some(tokio::spawn(sweeping));
     let stop = CancellationToken::new();
@@ -159,12 +188,13 @@ pub(crate) async fn start_here(
     let config = Config {
         name: format!("run-{}", std::process::id()),
         incarnation: node_id.to_string(),
-        slots: SLOTS_HERE,
-        sandboxes: 0,
+        slots: size.slots,
+        sandboxes: size.sandboxes,
         spares: 0,
         spare_life: Duration::ZERO,
         egress_allow: Vec::new(),
         roots,
+        egress_trust: Vec::new(),
         dir: dir.clone(),
         points: Points::none(),
     };
@@ -180,14 +210,24 @@ pub(crate) async fn start_here(
         Here {
             service,
             node_id,
+            node: Some(node),
             dir,
             stop,
             linux,
             state: state.clone(),
             sweeping,
+            _looking: looking,
             _locked: Some(locked),
         },
     ))
+}
+
+/// Starts the launchers that will be wanted. What fails is told to who wants a sandbox.
+async fn warm(linux: Arc<Linux>, has_sandboxes: bool) {
+    drop(linux.warm(Mode::Job).await);
+    if has_sandboxes {
+        drop(linux.warm(Mode::Live { allow_root: false }).await);
+    }
 }
 
 impl Here {
@@ -199,6 +239,10 @@ impl Here {
     /// Ends what was started here. The launcher takes the sandbox away by itself when it sees that
     /// this process is gone, so nobody waits for that.
     pub(crate) async fn leave(self) {
+        // After the node has said goodbye, nobody takes them.
+        if let Some(node) = &self.node {
+            node.egress_told().await;
+        }
         let ctx = Ctx::node(self.node_id.clone(), "leave".to_owned());
         // Side by side: one waits for the disk, the other for a process. If we die between them, the
         // next command sweeps.
@@ -246,6 +290,8 @@ pub(crate) fn service(state: &State, points: Points) -> Result<Service, Failure>
     let service = Service::new(store, blobs, Clock::system(), free);
     let (keys, dir) = (state.keys().clone(), state.dir().to_owned());
     service.secret_keys_from(move || keys.load(&dir));
+    let providers = Providers::new(state.providers());
+    service.secret_sources_from(move |source| providers.fetch(source));
     Ok(service)
 }
 

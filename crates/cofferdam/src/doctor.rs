@@ -71,6 +71,7 @@ pub(crate) async fn doctor(place: &Place, asked: &Doctor) -> Result<ExitCode, Fa
         landlock(&host),
         tun(&host),
         seccomp(),
+        volumes(&host),
         directory(&state),
     ];
     findings.extend(state.as_ref().map(disk));
@@ -220,6 +221,14 @@ fn seccomp() -> Finding {
     }
 }
 
+fn volumes(host: &Host) -> Finding {
+    let missing = host.no_volumes.as_ref();
+    match missing.or(host.no_writable_root.as_ref()) {
+        None => finding("volumes", Verdict::Ok, "can be kept"),
+        Some(why) => finding("volumes", Verdict::Warn, format!("cannot be kept: {why}")),
+    }
+}
+
 fn directory(state: &Result<State, Failure>) -> Finding {
     match state {
         Ok(state) => finding("state", Verdict::Ok, state.dir().display().to_string()),
@@ -291,7 +300,7 @@ async fn try_sandbox(state: &State) -> Result<JobView, Failure> {
 }
 
 async fn run_nothing(scratch: &State) -> Result<JobView, Failure> {
-    let (client, here) = compose::start_here(scratch, None).await?;
+    let (client, here) = compose::start_here(scratch, compose::ONE_JOB, None).await?;
     let job = JobCreate {
         argv: vec!["true".to_owned()],
         node: Some(here.node()),

@@ -44,13 +44,15 @@ fn lines(way: &Way, key: &str) -> Result<String, Failure> {
     let mut text = match way {
         Way::Plain { authority } => format!(
             "export E2B_API_URL=http://{authority}\n\
-             export E2B_SANDBOX_URL=http://{authority}\n"
+             export E2B_SANDBOX_URL=http://{authority}\n\
+             export E2B_VOLUME_API_URL=http://{authority}\n"
         ),
         // The sandboxes' addresses are made from the domain, unless another is named.
         Way::Named { domain, .. } => format!(
             "unset E2B_SANDBOX_URL\n\
              export E2B_DOMAIN={domain}\n\
-             export E2B_API_URL=https://api.{domain}\n"
+             export E2B_API_URL=https://api.{domain}\n\
+             export E2B_VOLUME_API_URL=https://api.{domain}\n"
         ),
     };
     if let Way::Named {
@@ -139,6 +141,7 @@ mod tests {
             lines(&Way::Plain { authority }, "e2b_00").unwrap(),
             "export E2B_API_URL=http://127.0.0.1:7300\n\
              export E2B_SANDBOX_URL=http://127.0.0.1:7300\n\
+             export E2B_VOLUME_API_URL=http://127.0.0.1:7300\n\
              export E2B_API_KEY=e2b_00\n"
         );
     }
@@ -155,6 +158,7 @@ mod tests {
                 "unset E2B_SANDBOX_URL\n\
                  export E2B_DOMAIN=sbx.localhost:7300\n\
                  export E2B_API_URL=https://api.sbx.localhost:7300\n\
+                 export E2B_VOLUME_API_URL=https://api.sbx.localhost:7300\n\
                  export SSL_CERT_FILE={dir}/trust.pem'\n\
                  export NODE_EXTRA_CA_CERTS={dir}/ca.pem'\n\
                  export E2B_API_KEY=e2b_00\n"
@@ -173,6 +177,7 @@ mod tests {
             token: Some(token.to_owned()),
             secret_key: None,
             secret_key_before: Vec::new(),
+            secret_provider: Vec::new(),
         };
         let found = server(&place("http://host:7300", "theirs")).await.unwrap();
         let authority = "host:7300".to_owned();
@@ -193,6 +198,7 @@ mod tests {
             token: None,
             secret_key: None,
             secret_key_before: Vec::new(),
+            secret_provider: Vec::new(),
         };
         let refused = server(&place).await.unwrap_err();
         assert!(refused.to_string().contains("no server"), "{refused}");

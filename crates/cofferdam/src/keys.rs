@@ -66,13 +66,17 @@ impl KeyPlace {
         }
     }
 
+    /// What is there. Waits for the disk, or for a command.
+    pub(crate) fn read(&self) -> Result<SecretValue, KeyError> {
+        match self {
+            KeyPlace::File(path) => from_file(path),
+            KeyPlace::Env(name) => from_env(name),
+            KeyPlace::Exec(words) => from_command(words),
+        }
+    }
+
     fn load(&self) -> Result<MasterKey, KeyError> {
-        let text = match self {
-            KeyPlace::File(path) => from_file(path)?,
-            KeyPlace::Env(name) => from_env(name)?,
-            KeyPlace::Exec(words) => from_command(words)?,
-        };
-        MasterKey::parse(text.bytes())
+        MasterKey::parse(self.read()?.bytes())
     }
 }
 

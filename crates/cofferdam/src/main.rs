@@ -13,7 +13,9 @@ mod compose;
 mod doctor;
 mod env;
 mod keys;
+mod mcp;
 mod private;
+mod providers;
 mod reach;
 mod roots;
 mod signals;
@@ -75,15 +77,27 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             let client = compose::server(&args.place).await?;
             cli::sandbox::sandbox(&client, sandbox).await
         }
+        Command::Egress(egress) => {
+            let (client, _here) = compose::client(&args.place).await?;
+            cli::egress::egress(&client, egress).await
+        }
         Command::Secret(secret) => {
             let (client, _here) = compose::client(&args.place).await?;
             cli::secret::secret(&client, secret).await
+        }
+        Command::Volume(volume) => {
+            let client = compose::server(&args.place).await?;
+            cli::volume::volume(&client, volume).await
         }
         Command::Snapshot(snapshot) => {
             let client = compose::server(&args.place).await?;
             cli::snapshot::snapshot(&client, snapshot).await
         }
         Command::Doctor(asked) => doctor::doctor(&args.place, &asked).await,
+        Command::Mcp(asked) => match asked.command {
+            None => mcp::serve(&args.place).await,
+            Some(command) => cli::mcp::install(&args.place, command),
+        },
         Command::Env { of: Foreign::E2b } => env::e2b(&args.place).await,
         Command::Completions { shell } => cli::args::completions(shell),
     }
@@ -95,8 +109,10 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
 fn start_log(args: &Args) {
     use std::io::IsTerminal as _;
     use tracing_subscriber::EnvFilter;
+    // The SDK of the Model Context Protocol has a line for every request, with what it says, and errors
+    // for clients that have gone away.
     let default = if matches!(args.command, Command::Up(_)) {
-        "info"
+        "info,rmcp=off"
     } else {
         "error"
     };

@@ -104,6 +104,7 @@ mod tests {
             token: token.map(str::to_owned),
             secret_key: None,
             secret_key_before: Vec::new(),
+            secret_provider: Vec::new(),
         };
         let sent = |url: &str, token: Option<&str>| match endpoint(url, &place(url, token)) {
             Ok(Endpoint::Tcp { token, .. }) => Ok(token.text().to_owned()),

@@ -6,6 +6,7 @@ use crate::keys::KeyPlaces;
 use crate::private::{
     Locked, check_private, failed, fresh_dir, lock, private_dir, random_name, write_private,
 };
+use crate::providers::Provider;
 use crate::tcp::Address;
 use api::Code;
 use model::id::NodeId;
@@ -20,6 +21,7 @@ const TRIES: u32 = 8;
 pub(crate) struct State {
     dir: PathBuf,
     keys: KeyPlaces,
+    providers: Vec<Provider>,
 }
 
 impl State {
@@ -39,6 +41,7 @@ impl State {
         };
         Ok(State {
             keys,
+            providers: place.secret_provider.clone(),
             ..State::at(&absolute)
         })
     }
@@ -47,8 +50,12 @@ impl State {
     pub(crate) fn at(dir: &Path) -> State {
         // Without a slash at the end, which would look behind a link.
         let dir = dir.components().collect();
-        let keys = KeyPlaces::default();
-        State { dir, keys }
+        let (keys, providers) = (KeyPlaces::default(), Vec::new());
+        State {
+            dir,
+            keys,
+            providers,
+        }
     }
 
     /// Makes the directory, or checks the one that is there.
@@ -72,6 +79,11 @@ impl State {
     /// Where the master keys of secrets are.
     pub(crate) fn keys(&self) -> &KeyPlaces {
         &self.keys
+    }
+
+    /// Where values of secrets are that are not kept here.
+    pub(crate) fn providers(&self) -> &[Provider] {
+        &self.providers
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

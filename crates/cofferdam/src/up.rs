@@ -6,6 +6,7 @@ use crate::cli::table;
 use crate::compose;
 use crate::keys;
 use crate::private::failed;
+use crate::providers;
 use crate::roots;
 use crate::signals::Signals;
 use crate::state::State;
@@ -21,6 +22,7 @@ use driver::linux::Linux;
 use model::points::Points;
 use node::{Config, Exception, Node};
 use server::{Door, Links};
+use service::Service;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{ExitCode, Stdio};
@@ -36,6 +38,18 @@ const IDLE_LOOK: Duration = Duration::from_millis(500);
 /// What roots are made ready for; on one that was given, jobs share what this makes, where it can be below an
 /// overlay.
 const WARM: Mode = Mode::Live { allow_root: true };
+
+/// Carries builds of profiles out, those first that a server before this one has left.
+async fn carry_builds(service: Service, links: Links, stop: CancellationToken) {
+    // The lock on the state is the right to its database, so nobody else carries builds out.
+    if let Err(error) = service.builds_left().await {
+        tracing::warn!(
+            error = error.cause(),
+            "builds of the server before wait for their leases"
+        );
+    }
+    server::carry_builds(service, links, stop).await;
+}
 
 /// Serves until SIGTERM, Ctrl-C, or, if asked, until there is nothing to do.
 pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
@@ -58,10 +72,10 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let mut doors = vec![node_door, Door::Unix(unix_listener(&state)?)];
     table::note(&format!("listening on unix:{}", state.socket().display()));
     doors.extend(tcp::door(&state, up).await?);
-    let stop = CancellationToken::new();
-    let links = Links::default();
+    let (links, stop) = (Links::default(), CancellationToken::new());
     let (link, linked) = mpsc::channel(256);
     links.insert(node_id.clone(), link);
+    tokio::spawn(carry_builds(service.clone(), links.clone(), stop.clone()));
     let serving = tokio::spawn(server::serve(service.clone(), links, doors, stop.clone()));
     let (_running, stopped) = tokio::sync::watch::channel(false);
     tokio::spawn(service::loops::run(service, stopped));
@@ -81,6 +95,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
         spare_life: up.spare_life,
         egress_allow,
         roots,
+        egress_trust: up.egress_trust.clone(),
         dir,
         points,
     };
@@ -227,6 +242,7 @@ pub(crate) async fn start_in_background(state: &State) -> Result<(), Failure> {
         .arg(state.dir())
         .args(["up", "--no-listen", "--idle-exit", "5s"])
         .args(state.keys().arguments())
+        .args(providers::arguments(state.providers()))
         .env_remove("COFFERDAM_URL")
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -55,6 +55,7 @@ pub fn spec(limits: AskedLimits) -> Spec {
         mode: Mode::Job,
         way_out: false,
         layers: Vec::new(),
+        volumes: Vec::new(),
     }
 }
 

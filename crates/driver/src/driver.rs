@@ -34,7 +34,27 @@ pub struct Spec {
     /// Directories that [`Driver::save`] made, the oldest first: what was written in them is there from the
     /// start. At most [`LAYERS_MAX`].
     pub layers: Vec<PathBuf>,
+    /// Volumes in its files. At most [`VOLUMES_MAX`].
+    pub volumes: Vec<Volume>,
 }
+
+/// A file system of its own in one file, which sandboxes have at the same time and which outlives them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// The file, in a directory of the caller's.
+    pub image: PathBuf,
+    /// It is made if it is not there. Any other that is not there is lost, and then no sandbox has it.
+    pub is_new: bool,
+    /// What it holds at most, if it is made.
+    pub size_bytes: u64,
+    /// Where in the sandbox: absolute, without `.` and `..`. Directories on the way are made.
+    pub target: String,
+    /// It is only read there.
+    pub read_only: bool,
+}
+
+/// Volumes of one sandbox; each is a descriptor on its way to the launcher.
+pub const VOLUMES_MAX: usize = 8;
 
 /// Layers of one sandbox. The kernel's overlay takes 500 (`OVL_MAX_STACK` in its `fs/overlayfs`), but each
 /// is looked at for each name that is not there, and one option of a mount is at most a page long.

@@ -74,6 +74,12 @@ impl Driver for Fake {
                 why,
             }]);
         }
+        if !spec.volumes.is_empty() {
+            return Err(vec![Unsupported {
+                clause: "volumes".to_owned(),
+                why: "the fake driver keeps none".to_owned(),
+            }]);
+        }
         let isolation = Enforced {
             clause: "isolation".to_owned(),
             how: "none: this is the fake driver".to_owned(),

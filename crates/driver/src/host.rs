@@ -80,6 +80,8 @@ pub struct Host {
     pub no_writable_root: Option<String>,
     /// Why no sandbox can have a TUN device, where none can: its programs must know the proxy then.
     pub no_tun: Option<String>,
+    /// Why no volume can be kept here, where none can.
+    pub no_volumes: Option<String>,
     /// The host's own file system, of which a sandbox may see the programs.
     pub root: Root,
     /// Which device files exist, see [`DEVICES`].
@@ -342,6 +344,7 @@ impl Host {
         let mut host = Host::probe_for_jobs();
         if host.ids == Ids::Root && host.no_user_namespaces.is_none() {
             host.no_writable_root = crate::linux::no_writable_root();
+            host.no_volumes = crate::linux::no_volumes();
         }
         host
     }
@@ -368,6 +371,7 @@ impl Host {
                 .unwrap_or(1 << 20),
             no_writable_root: Some("nobody has tried whether one can be made".to_owned()),
             no_tun: no_tun(),
+            no_volumes: Some("the node is not root, and only root mounts a file system".to_owned()),
             root: Root::host(),
             devices: existing("/dev", &DEVICES),
         }

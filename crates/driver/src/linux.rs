@@ -8,12 +8,13 @@ pub mod seccomp;
 mod sockets;
 mod tree;
 mod trial;
+mod volume;
 mod writable;
 
 use crate::cgroup;
 use crate::driver::{
     Counted, Doing, Driver, DriverError, Ended, Found, HANDLE_VERSION, Handle, Mode, Plan, Spec,
-    Unsupported,
+    Unsupported, Volume,
 };
 use crate::guest::GuestStream;
 use crate::host::{Host, Root};
@@ -30,6 +31,7 @@ use tokio::sync::Mutex;
 
 pub use plan::LinuxPlan;
 pub(crate) use trial::{no_overlay_over, no_writable_root};
+pub(crate) use volume::no_volumes;
 
 /// The driver's name.
 pub const NAME: &str = "linux";
@@ -213,9 +215,11 @@ impl Linux {
         sandbox.deadline_boot_ms = boot_ms_in(plan.life);
         let cgroup = (!groups.is_empty()).then(|| id.as_str().to_owned());
         let layers = open_layers(&body.layers)?;
+        let volumes = open_volumes(&body.volumes).await?;
         let mut fds = vec![socket.as_fd()];
         let tun = open_tun(&sandbox)?;
-        fds.extend(groups.iter().chain(&tun).chain(&layers).map(AsFd::as_fd));
+        let handed = groups.iter().chain(&tun).chain(&layers).chain(&volumes);
+        fds.extend(handed.map(AsFd::as_fd));
         launcher.spawn(sandbox, cgroup, layers.len(), &fds).await
     }
 
@@ -321,6 +325,16 @@ fn open_tun(sandbox: &jail::plan::Sandbox) -> Result<Option<OwnedFd>, DriverErro
     let open = |_| rustix::fs::open(crate::host::TUN, flags, rustix::fs::Mode::empty());
     let opened = sandbox.tun.as_ref().map(open).transpose();
     opened.map_err(|errno| io("open the device of TUN devices")(errno.into()))
+}
+
+/// Mounts of volumes, which may have to be made, or read from the disk.
+async fn open_volumes(volumes: &[Volume]) -> Result<Vec<OwnedFd>, DriverError> {
+    if volumes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let volumes = volumes.to_vec();
+    let opened = tokio::task::spawn_blocking(move || volume::open_all(&volumes)).await;
+    opened.map_err(|error| io("open volumes")(std::io::Error::other(error)))?
 }
 
 /// An error of something outside the sandbox.

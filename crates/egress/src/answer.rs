@@ -1,5 +1,6 @@
 //! What a client gets that gets no answer from outside.
 
+use crate::decide::Refusal;
 use crate::reason::Reason;
 use crate::record::Recording;
 use bytes::Bytes;
@@ -57,20 +58,26 @@ impl http_body::Body for Body {
     }
 }
 
-/// Text for a person or a model: what, and what to do about it.
-fn text(reason: Reason, what: &str) -> String {
+/// Text for a person or a model: what, by which rule, and what to do about it.
+fn text(refusal: &Refusal, what: &str) -> String {
+    let reason = refusal.reason;
     let verb = if reason.is_denial() {
         "denied"
     } else {
         "failed"
     };
     let (code, hint) = (reason.code(), reason.hint());
-    format!("egress {verb}: {code}: {what}\nhint: {hint}\n")
+    let rule = refusal.rule.as_ref();
+    let rule = rule
+        .map(|rule| format!("rule: {rule}\n"))
+        .unwrap_or_default();
+    format!("egress {verb}: {code}: {what}\n{rule}hint: {hint}\n")
 }
 
 /// The answer to a request that ended here.
-pub(crate) fn refused(reason: Reason, what: &str) -> Response<Body> {
-    let body = Body::Own(Some(text(reason, what).into()));
+pub(crate) fn refused(refusal: &Refusal, what: &str) -> Response<Body> {
+    let reason = refusal.reason;
+    let body = Body::Own(Some(text(refusal, what).into()));
     let mut answer = Response::new(body);
     *answer.status_mut() = StatusCode::from_u16(reason.status()).unwrap_or_default();
     let headers = answer.headers_mut();
@@ -82,8 +89,8 @@ pub(crate) fn refused(reason: Reason, what: &str) -> Response<Body> {
 
 /// The same as bytes, for a client of whom nothing was read.
 pub(crate) fn unread(reason: Reason, what: &str) -> String {
-    let (status, code, text) = (reason.status(), reason.code(), text(reason, what));
-    let length = text.len();
+    let text = text(&reason.into(), what);
+    let (status, code, length) = (reason.status(), reason.code(), text.len());
     format!(
         "HTTP/1.1 {status} {code}\r\nx-proxy-error: {code}\r\ncontent-type: text/plain; charset=utf-8\r\n\
          content-length: {length}\r\nconnection: close\r\n\r\n{text}"

@@ -1,19 +1,11 @@
 //! The decision: from what was asked, the rules and the addresses that a name has, to what is dialled.
 
-use crate::address::{Class, canonical, classify};
 use crate::exception::Exception;
-use crate::host::Host;
 use crate::reason::Reason;
+use model::address::{Class, canonical, classify};
+use model::host::Host;
+use model::network::{How, NetworkRules, Verdict};
 use std::net::{IpAddr, SocketAddr};
-
-/// What a sandbox may reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Nothing.
-    None,
-    /// Every public address, and what the operator opened.
-    Unrestricted,
-}
 
 /// What holds for all sandboxes of a node.
 #[derive(Debug, Clone, Copy)]
@@ -24,16 +16,54 @@ pub struct Ground<'g> {
     pub own: &'g [IpAddr],
 }
 
-/// What is done about a request.
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// In which way.
+    pub how: How<'a>,
+    /// Whom.
+    pub host: &'a Host,
+    /// At which port.
+    pub port: u16,
+}
+
+/// What is done about a request, and by which rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// Dial these, in this order, and nothing else.
     Allow {
         /// Never empty; each was checked.
         dial: Vec<SocketAddr>,
+        /// Who says so.
+        rule: String,
     },
     /// Do not.
-    Deny(Reason),
+    Deny(Refusal),
+}
+
+/// A no, and who says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub reason: Reason,
+    /// The rule, where there is one.
+    pub rule: Option<String>,
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Refusal {
+        Refusal { reason, rule: None }
+    }
+}
+
+impl Refusal {
+    /// That of rules; `None` when they let pass.
+    pub fn of(verdict: &Verdict) -> Option<Refusal> {
+        Some(Refusal {
+            reason: Reason::Rules(verdict.denial?),
+            rule: Some(verdict.rule.to_string()),
+        })
+    }
 }
 
 /// Whether a host may be asked for at all, before its name is resolved: a name that is refused anyway tells
@@ -41,46 +71,57 @@ pub enum Decision {
 ///
 /// # Errors
 /// Why not.
-pub fn precheck(mode: Mode, _host: &Host) -> Result<(), Reason> {
-    match mode {
-        Mode::None => Err(Reason::NoEgress),
-        Mode::Unrestricted => Ok(()),
+pub fn precheck(rules: &NetworkRules, ask: Ask<'_>) -> Result<(), Refusal> {
+    if ask.port == 0 {
+        return Err(Reason::BadTarget.into());
     }
+    Refusal::of(&rules.before(ask.how, ask.host, ask.port)).map_or(Ok(()), Err)
 }
 
-/// Decides about a connection to `host`, which has these addresses. A name with one closed address is denied as a
+/// Decides about a connection to a host that has these addresses. A name with one closed address is denied as a
 /// whole: an honest name has none, and which of them were dialled would be the name's choice.
 pub fn decide(
-    mode: Mode,
+    rules: &NetworkRules,
     ground: Ground<'_>,
-    host: &Host,
-    port: u16,
+    ask: Ask<'_>,
     addresses: &[IpAddr],
 ) -> Decision {
-    if let Err(reason) = precheck(mode, host) {
-        return Decision::Deny(reason);
+    if let Err(refusal) = precheck(rules, ask) {
+        return Decision::Deny(refusal);
     }
-    if port == 0 {
-        return Decision::Deny(Reason::BadTarget);
+    let verdict = rules.after(ask.how, ask.host, ask.port, addresses);
+    if let Some(refusal) = Refusal::of(&verdict) {
+        return Decision::Deny(refusal);
     }
+    let mut rule = verdict.rule.to_string();
     let mut dial = Vec::with_capacity(addresses.len());
     for address in addresses {
         let address = canonical(*address);
-        if let Err(reason) = check(ground, address, port) {
-            return Decision::Deny(reason);
+        match check(ground, address, ask.port) {
+            Ok(None) => {}
+            Ok(Some(exception)) => rule = format!("{}, operator {exception}", verdict.rule),
+            Err(reason) => {
+                let rule = Some("closed in every mode".to_owned());
+                return Decision::Deny(Refusal { reason, rule });
+            }
         }
-        dial.push(SocketAddr::new(address, port));
+        dial.push(SocketAddr::new(address, ask.port));
     }
     if dial.is_empty() {
-        return Decision::Deny(Reason::UnknownName);
+        return Decision::Deny(Reason::UnknownName.into());
     }
-    Decision::Allow { dial }
+    Decision::Allow { dial, rule }
 }
 
-fn check(ground: Ground<'_>, address: IpAddr, port: u16) -> Result<(), Reason> {
+/// What the operator opened counts before what is closed, and is named.
+fn check<'g>(
+    ground: Ground<'g>,
+    address: IpAddr,
+    port: u16,
+) -> Result<Option<&'g Exception>, Reason> {
     let mut exceptions = ground.exceptions.iter();
-    if exceptions.any(|exception| exception.opens(address, port)) {
-        return Ok(());
+    if let Some(open) = exceptions.find(|exception| exception.opens(address, port)) {
+        return Ok(Some(open));
     }
     let class = classify(address);
     if class != Class::Global {
@@ -89,7 +130,7 @@ fn check(ground: Ground<'_>, address: IpAddr, port: u16) -> Result<(), Reason> {
     if ground.own.contains(&address) {
         return Err(Reason::OwnAddress);
     }
-    Ok(())
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -100,7 +141,7 @@ mod tests {
 
     const OWN: &[IpAddr] = &[IpAddr::V4(Ipv4Addr::new(9, 9, 9, 1))];
 
-    fn ask(exceptions: &[&str], mode: Mode, port: u16, addresses: &[&str]) -> String {
+    fn ask(exceptions: &[&str], open: bool, port: u16, addresses: &[&str]) -> String {
         let exceptions: Vec<Exception> =
             exceptions.iter().map(|one| one.parse().unwrap()).collect();
         let addresses: Vec<IpAddr> = addresses.iter().map(|one| one.parse().unwrap()).collect();
@@ -109,65 +150,121 @@ mod tests {
             own: OWN,
         };
         let host = Host::Name("x.example".to_owned());
-        match decide(mode, ground, &host, port, &addresses) {
-            Decision::Allow { dial } => {
+        let rules = NetworkRules::all_or_nothing(open);
+        let ask = Ask {
+            how: How::Tunnel,
+            host: &host,
+            port,
+        };
+        match decide(&rules, ground, ask, &addresses) {
+            Decision::Allow { dial, .. } => {
                 let dial: Vec<String> = dial.iter().map(ToString::to_string).collect();
                 dial.join(" ")
             }
-            Decision::Deny(reason) => reason.code().to_owned(),
+            Decision::Deny(refusal) => refusal.reason.code().to_owned(),
         }
     }
 
     #[test]
     fn public_addresses_are_dialled_and_one_closed_address_closes_the_name() {
-        let open = Mode::Unrestricted;
-        for (exceptions, mode, port, addresses, expect) in [
-            (&[][..], open, 443, &["9.9.9.9"][..], "9.9.9.9:443"),
-            (&[], Mode::None, 443, &["9.9.9.9"], "no_egress"),
-            (&["127.0.0.1"], Mode::None, 443, &["127.0.0.1"], "no_egress"),
-            (&[], open, 0, &["9.9.9.9"], "bad_target"),
-            (&[], open, 443, &[], "unknown_name"),
+        for (exceptions, open, port, addresses, expect) in [
+            (&[][..], true, 443, &["9.9.9.9"][..], "9.9.9.9:443"),
+            (&[], false, 443, &["9.9.9.9"], "no_egress"),
+            (&["127.0.0.1"], false, 443, &["127.0.0.1"], "no_egress"),
+            (&[], true, 0, &["9.9.9.9"], "bad_target"),
+            (&[], true, 443, &[], "unknown_name"),
             (
                 &[],
-                open,
+                true,
                 443,
                 &["9.9.9.9", "127.0.0.1"],
                 "address_loopback",
             ),
-            (&[], open, 443, &["10.0.0.1", "9.9.9.9"], "address_private"),
-            (&[], open, 443, &["9.9.9.1"], "address_node"),
-            (&[], open, 443, &["::ffff:9.9.9.1"], "address_node"),
-            (&["9.9.9.1:443"], open, 443, &["9.9.9.1"], "9.9.9.1:443"),
-            (&["127.0.0.1:80"], open, 80, &["127.0.0.1"], "127.0.0.1:80"),
+            (&[], true, 443, &["10.0.0.1", "9.9.9.9"], "address_private"),
+            (&[], true, 443, &["9.9.9.1"], "address_node"),
+            (&[], true, 443, &["::ffff:9.9.9.1"], "address_node"),
+            (&["9.9.9.1:443"], true, 443, &["9.9.9.1"], "9.9.9.1:443"),
+            (&["127.0.0.1:80"], true, 80, &["127.0.0.1"], "127.0.0.1:80"),
             (
                 &["127.0.0.1:80"],
-                open,
+                true,
                 80,
                 &["::ffff:127.0.0.1"],
                 "127.0.0.1:80",
             ),
             (
                 &["127.0.0.1:80"],
-                open,
+                true,
                 81,
                 &["127.0.0.1"],
                 "address_loopback",
             ),
-            (&[], open, 80, &["169.254.169.254"], "address_metadata"),
+            (&[], true, 80, &["169.254.169.254"], "address_metadata"),
             (
                 &[],
-                open,
+                true,
                 80,
                 &["2606:4700::1111", "9.9.9.9"],
                 "[2606:4700::1111]:80 9.9.9.9:80",
             ),
         ] {
             assert_eq!(
-                ask(exceptions, mode, port, addresses),
+                ask(exceptions, open, port, addresses),
                 expect,
                 "{addresses:?} {port}"
             );
         }
+    }
+
+    #[test]
+    fn a_rule_opens_no_address_that_is_closed_and_an_operator_opens_none_that_a_rule_denies() {
+        let exceptions: Vec<Exception> = vec!["127.0.0.1".parse().unwrap()];
+        let ground = Ground {
+            exceptions: &exceptions,
+            own: OWN,
+        };
+        let judge = |allow: &str, deny: &str, host: &str| {
+            let entry = |text: &str| {
+                text.split_whitespace()
+                    .map(|one| one.parse().unwrap())
+                    .collect()
+            };
+            let rules = NetworkRules {
+                mode: model::network::NetworkMode::Allowlist,
+                allow: entry(allow),
+                deny: entry(deny),
+                ..NetworkRules::default()
+            };
+            let host = Host::parse(host).unwrap();
+            let address = match host {
+                Host::Address(address) => address,
+                Host::Name(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            };
+            let ask = Ask {
+                how: How::Tunnel,
+                host: &host,
+                port: 80,
+            };
+            match decide(&rules, ground, ask, &[address]) {
+                Decision::Allow { rule, .. } => rule,
+                Decision::Deny(refusal) => refusal.reason.code().to_owned(),
+            }
+        };
+        assert_eq!(
+            judge("10.0.0.0/8 192.168.0.1", "", "10.0.0.1"),
+            "address_private"
+        );
+        assert_eq!(judge("*", "", "169.254.169.254"), "address_metadata");
+        assert_eq!(judge("*", "", "9.9.9.1"), "address_node");
+        assert_eq!(
+            judge("a.example", "", "a.example"),
+            "allow a.example, operator 127.0.0.1"
+        );
+        assert_eq!(
+            judge("a.example", "127.0.0.0/8", "a.example"),
+            "host_denied"
+        );
+        assert_eq!(judge("b.example", "", "a.example"), "host_not_allowed");
     }
 
     fn any_address() -> impl Strategy<Value = IpAddr> {
@@ -188,7 +285,9 @@ mod tests {
         ) {
             let ground = Ground { exceptions: &[], own: OWN };
             let host = Host::Name("x.example".to_owned());
-            if let Decision::Allow { dial } = decide(Mode::Unrestricted, ground, &host, port, &addresses) {
+            let ask = Ask { how: How::Tunnel, host: &host, port };
+            let rules = NetworkRules::all_or_nothing(true);
+            if let Decision::Allow { dial, .. } = decide(&rules, ground, ask, &addresses) {
                 prop_assert!(!dial.is_empty());
                 for to in dial {
                     prop_assert_eq!(classify(to.ip()), Class::Global);

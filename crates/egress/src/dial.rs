@@ -1,11 +1,14 @@
 //! From a target to a connection: resolved once, every address checked, and one of the checked ones dialled.
 
-use crate::decide::{Decision, Ground, decide, precheck};
+use crate::decide::{Ask, Decision, Ground, Refusal, decide, precheck};
+use crate::inspect;
 use crate::proxy::Way;
 use crate::reason::Reason;
 use crate::record::Recording;
 use crate::target::Target;
 use crate::traffic::Counted;
+use model::host::Host;
+use model::network::How;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -19,14 +22,17 @@ const ALL_PATIENCE: Duration = Duration::from_secs(20);
 /// Connects to the target, or says why not.
 pub(crate) async fn reach(
     way: &Way,
+    how: How<'_>,
     target: &Target,
     recording: &mut Recording,
-) -> Result<Counted<TcpStream>, Reason> {
+) -> Result<Counted<TcpStream>, Refusal> {
     recording.asks(target);
-    let reached = decided(way, target).await;
-    let reached = match reached {
-        Ok(dial) => connect(&dial).await,
-        Err(reason) => Err(reason),
+    let reached = match decided(way, how, target).await {
+        Ok((dial, rule)) => {
+            recording.by(rule);
+            connect(&dial).await.map_err(Refusal::from)
+        }
+        Err(refusal) => Err(refusal),
     };
     match reached {
         Ok((io, address)) => {
@@ -35,10 +41,7 @@ pub(crate) async fn reach(
             let traffic = recording.traffic.clone();
             Ok(Counted { io, traffic })
         }
-        Err(reason) => {
-            recording.refused(reason);
-            Err(reason)
-        }
+        Err(refusal) => Err(recording.denied(refusal)),
     }
 }
 
@@ -46,27 +49,50 @@ pub(crate) async fn reach(
 /// somebody connects.
 pub(crate) async fn known(
     way: &Way,
-    target: &Target,
+    host: &Host,
     recording: &mut Recording,
-) -> Result<(), Reason> {
-    recording.asks(target);
+) -> Result<(), Refusal> {
     let found = async {
-        precheck(way.mode(), &target.host)?;
-        match way.resolve(&target.host).await?.is_empty() {
-            true => Err(Reason::UnknownName),
+        way.check_caps()?;
+        // By what can be said of it at all: requests to a host that is looked into are judged when they come.
+        let how = if way.looks_into_host(host) {
+            inspect::READS
+        } else {
+            How::Tunnel
+        };
+        let verdict = way.rules().at_any_port(how, host);
+        if let Some(refusal) = Refusal::of(&verdict) {
+            return Err(refusal);
+        }
+        recording.by(verdict.rule.to_string());
+        match way.resolve(host).await?.is_empty() {
+            true => Err(Reason::UnknownName.into()),
             false => Ok(()),
         }
     };
     let found = found.await;
     match found {
-        Ok(()) => recording.allowed(),
-        Err(reason) => recording.refused(reason),
+        Ok(()) => {
+            recording.allowed();
+            Ok(())
+        }
+        Err(refusal) => Err(recording.denied(refusal)),
     }
-    found
 }
 
-async fn decided(way: &Way, target: &Target) -> Result<Vec<SocketAddr>, Reason> {
-    precheck(way.mode(), &target.host)?;
+async fn decided(
+    way: &Way,
+    how: How<'_>,
+    target: &Target,
+) -> Result<(Vec<SocketAddr>, String), Refusal> {
+    way.check_caps()?;
+    let rules = way.rules();
+    let ask = Ask {
+        how,
+        host: &target.host,
+        port: target.port,
+    };
+    precheck(&rules, ask)?;
     let addresses = way.resolve(&target.host).await?;
     let own = way.own_addresses().map_err(|error| {
         tracing::error!(%error, "the addresses of this machine cannot be read; nothing is let out");
@@ -76,9 +102,10 @@ async fn decided(way: &Way, target: &Target) -> Result<Vec<SocketAddr>, Reason> 
         exceptions: way.exceptions(),
         own: &own,
     };
-    match decide(way.mode(), ground, &target.host, target.port, &addresses) {
-        Decision::Allow { dial } => Ok(dial),
-        Decision::Deny(reason) => Err(reason),
+    // By the rules as they are now: they may have changed while the name was resolved.
+    match decide(&way.rules(), ground, ask, &addresses) {
+        Decision::Allow { dial, rule } => Ok((dial, rule)),
+        Decision::Deny(refusal) => Err(refusal),
     }
 }
 

@@ -4,13 +4,17 @@
 //! with its length before it, in text. The answer is one byte, and after [`YES`] to [`CONNECT`] all that follows
 //! is the program's. A guest can ask for nothing here that a program could not ask the proxy for.
 
+use crate::decide::Refusal;
 use crate::dial::{known, reach};
-use crate::host::Host;
 use crate::http::HEAD_PATIENCE;
-use crate::proxy::{Way, carry};
+use crate::inspect;
+use crate::proxy::Way;
 use crate::reason::Reason;
-use crate::record::Method;
+use crate::record::{Method, Recording};
 use crate::target::Target;
+use crate::tunnel::carry;
+use model::host::Host;
+use model::network::How;
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -31,12 +35,13 @@ pub const FAILED: u8 = 3;
 /// Serves one connection to its end.
 pub(crate) async fn serve<S>(way: &Way, mut client: S)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let asked = tokio::time::timeout(HEAD_PATIENCE, ask(&mut client)).await;
     // No question, or none in time: not our guest.
     let Ok(Ok((kind, port, host))) = asked else {
-        return way.record(Method::Direct).refused(Reason::BadTarget);
+        way.record(Method::Direct).denied(Reason::BadTarget.into());
+        return;
     };
     let connects = kind == CONNECT;
     let how = if connects {
@@ -45,28 +50,60 @@ where
         Method::Dns
     };
     let mut recording = way.record(how);
-    let host = Host::parse(&host).map_err(Reason::BadHost);
-    let target = match host {
-        Ok(host) if connects == (port != 0) => Ok(Target { host, port }),
-        Ok(_) => Err(Reason::BadTarget),
-        Err(reason) => Err(reason),
+    let target = match Host::parse(&host) {
+        Ok(host) if connects == (port != 0) => Target { host, port },
+        Ok(_) => return refuse(client, Reason::BadTarget, recording).await,
+        Err(bad) => return refuse(client, Reason::BadHost(bad), recording).await,
     };
-    let answered = match target {
-        Ok(target) if connects => reach(way, &target, &mut recording).await.map(Some),
-        Ok(target) => known(way, &target, &mut recording).await.map(|()| None),
-        Err(reason) => {
-            recording.refused(reason);
-            Err(reason)
-        }
-    };
-    let code = answered
-        .as_ref()
-        .map_or_else(|reason| answer(*reason), |_| YES);
-    if client.write_all(&[code]).await.is_ok()
-        && let Ok(Some(outside)) = answered
-    {
-        carry(client, outside).await;
+    if !connects {
+        recording.asks(&target);
+        let found = known(way, &target.host, &mut recording).await;
+        // Whoever asked may be gone; it is recorded all the same.
+        drop(say(&mut client, &found).await);
+    } else if way.looks_into(&target) {
+        look_into(way, target, client, recording).await;
+    } else {
+        tunnel(way, target, client, recording).await;
     }
+}
+
+async fn refuse<S: AsyncWrite + Unpin>(mut client: S, reason: Reason, mut recording: Recording) {
+    let refused = Err(recording.denied(reason.into()));
+    drop(say(&mut client, &refused).await);
+}
+
+/// A connection of which only the first bytes are looked at.
+async fn tunnel<S>(way: &Way, target: Target, mut client: S, mut recording: Recording)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (answered, outside) = match reach(way, How::Tunnel, &target, &mut recording).await {
+        Ok(outside) => (Ok(()), Some(outside)),
+        Err(refusal) => (Err(refusal), None),
+    };
+    if say(&mut client, &answered).await.is_ok()
+        && let Some(outside) = outside
+    {
+        carry(way, &target, (client, outside), &mut recording).await;
+    }
+}
+
+/// A connection to a host whose requests are judged one by one, when they come.
+async fn look_into<S>(way: &Way, target: Target, mut client: S, mut recording: Recording)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let begun = inspect::begin(way, &target, &mut recording);
+    if say(&mut client, &begun).await.is_ok() && begun.is_ok() {
+        inspect::serve(way, target, client, recording).await;
+    }
+}
+
+async fn say<S: AsyncWrite + Unpin>(client: &mut S, found: &Result<(), Refusal>) -> io::Result<()> {
+    let code = found
+        .as_ref()
+        .map_or_else(|refusal| answer(refusal.reason), |()| YES);
+    client.write_all(&[code]).await
 }
 
 async fn ask<S: AsyncRead + Unpin>(client: &mut S) -> io::Result<(u8, u16, String)> {

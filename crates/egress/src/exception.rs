@@ -1,15 +1,15 @@
 //! What an operator opens although it is closed in every mode: `ADDRESS[/BITS][:PORT]`.
 
-use crate::address::{Class, canonical, classify, within};
+use model::address::{Class, classify};
+use model::block::{Block, digits};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
 /// A block of addresses, at one port or at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exception {
-    block: IpAddr,
-    bits: u32,
+    block: Block,
     port: Option<u16>,
 }
 
@@ -22,10 +22,8 @@ impl Exception {
     /// Whether this opens `port` at `address`. Where clouds keep credentials is opened only by its own
     /// address: a wide block was hardly meant to hold it.
     pub fn opens(&self, address: IpAddr, port: u16) -> bool {
-        let address = canonical(address);
-        let whole = if address.is_ipv4() { 32 } else { 128 };
-        let exact = self.bits == whole || classify(address) != Class::Metadata;
-        exact && self.port.is_none_or(|only| only == port) && within(address, self.block, self.bits)
+        let exact = self.block.is_one() || classify(address) != Class::Metadata;
+        exact && self.port.is_none_or(|only| only == port) && self.block.has(address)
     }
 }
 
@@ -40,26 +38,15 @@ impl FromStr for Exception {
 fn parse(text: &str) -> Option<Exception> {
     let (net, port) = split_port(text)?;
     let port = match port {
-        Some(digits) => Some(
-            number(digits)
+        Some(port) => Some(
+            digits(port)
                 .and_then(|n| u16::try_from(n).ok())
                 .filter(|n| *n > 0)?,
         ),
         None => None,
     };
-    let (address, bits) = match net.split_once('/') {
-        Some((address, bits)) => (address, Some(number(bits)?)),
-        None => (net, None),
-    };
-    let address: IpAddr = address.parse().ok()?;
-    // Somebody who writes a mapped block means IPv4, and has to say so.
-    if canonical(address) != address {
-        return None;
-    }
-    let whole = if address.is_ipv4() { 32 } else { 128 };
-    let bits = bits.unwrap_or(whole);
-    let block = masked(address, bits);
-    (bits <= whole && block == address).then_some(Exception { block, bits, port })
+    let block = net.parse().ok()?;
+    Some(Exception { block, port })
 }
 
 /// Divides `[v6]:port`, `v4:port`, or one without a port.
@@ -77,32 +64,12 @@ fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
     }
 }
 
-/// Digits and nothing else; Rust's own parser takes a plus, too.
-fn number(digits: &str) -> Option<u32> {
-    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    plain.then(|| digits.parse().ok()).flatten()
-}
-
-/// The first address of the block. A block that is not written by it is a mistake of somebody's.
-fn masked(address: IpAddr, bits: u32) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => {
-            let mask = u32::MAX.checked_shl(32 - bits.min(32)).unwrap_or(0);
-            IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & mask))
-        }
-        IpAddr::V6(address) => {
-            let mask = u128::MAX.checked_shl(128 - bits.min(128)).unwrap_or(0);
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
-        }
-    }
-}
-
 impl fmt::Display for Exception {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.block, self.port) {
-            (block @ IpAddr::V6(_), Some(port)) => write!(f, "[{block}/{}]:{port}", self.bits),
-            (block, Some(port)) => write!(f, "{block}/{}:{port}", self.bits),
-            (block, None) => write!(f, "{block}/{}", self.bits),
+        match self.port {
+            Some(port) if self.block.is_ipv6() => write!(f, "[{}]:{port}", self.block),
+            Some(port) => write!(f, "{}:{port}", self.block),
+            None => write!(f, "{}", self.block),
         }
     }
 }
@@ -114,13 +81,13 @@ mod tests {
     #[test]
     fn an_exception_is_an_address_or_a_block_and_perhaps_a_port() {
         for (text, expect) in [
-            ("127.0.0.1", Some("127.0.0.1/32")),
-            ("127.0.0.1:8080", Some("127.0.0.1/32:8080")),
+            ("127.0.0.1", Some("127.0.0.1")),
+            ("127.0.0.1:8080", Some("127.0.0.1:8080")),
             ("10.1.0.0/16", Some("10.1.0.0/16")),
             ("10.1.0.0/16:443", Some("10.1.0.0/16:443")),
             ("0.0.0.0/0", Some("0.0.0.0/0")),
-            ("::1", Some("::1/128")),
-            ("[::1]:80", Some("[::1/128]:80")),
+            ("::1", Some("::1")),
+            ("[::1]:80", Some("[::1]:80")),
             ("[fd00::/8]:443", Some("[fd00::/8]:443")),
             ("[fd00::/8]", Some("fd00::/8")),
             ("fd00::/8", Some("fd00::/8")),

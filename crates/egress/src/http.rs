@@ -3,13 +3,16 @@
 
 use crate::answer::{Body, refused};
 use crate::clean;
+use crate::decide::Refusal;
 use crate::dial::reach;
+use crate::inspect;
 use crate::proxy::Way;
 use crate::reason::Reason;
 use crate::record::{Method as How, Recording};
 use crate::target::{self, HTTP, Target};
 use crate::traffic::Counted;
-use hyper::body::Incoming;
+use crate::tunnel::carry;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{HOST, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
@@ -17,6 +20,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use model::network::How as Asked;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,8 +39,28 @@ const FIELDS_MAX: usize = 100;
 /// A tunnel that was agreed to and has not begun.
 struct Tunnel {
     client: OnUpgrade,
-    outside: Counted<TcpStream>,
+    end: End,
     recording: Recording,
+    target: Target,
+}
+
+/// Where a tunnel leads.
+enum End {
+    /// Outside.
+    Outside(Counted<TcpStream>),
+    /// To a host whose requests are judged one by one, when they come.
+    Inspected,
+}
+
+/// How HTTP is spoken with a client.
+pub(crate) fn server() -> hyper::server::conn::http1::Builder {
+    let mut server = hyper::server::conn::http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .max_buf_size(HEAD_MAX)
+        .max_headers(FIELDS_MAX);
+    server
 }
 
 /// Serves one connection of a client to its end.
@@ -51,21 +75,28 @@ where
         let (way, agreed) = (owned.clone(), agreeing.clone());
         async move { Ok::<_, Infallible>(answer(&way, request, &agreed).await) }
     });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
-        .max_buf_size(HEAD_MAX)
-        .max_headers(FIELDS_MAX)
+    let connection = server()
         .serve_connection(TokioIo::new(client), service)
         .with_upgrades();
     // However it ended, it is over.
     drop(connection.await);
     let tunnel = agreed.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(tunnel) = tunnel
-        && let Ok(client) = tunnel.client.await
+    if let Some(mut tunnel) = tunnel
+        && let Ok(client) = (&mut tunnel.client).await
     {
-        crate::proxy::carry(TokioIo::new(client), tunnel.outside).await;
-        drop(tunnel.recording);
+        let Tunnel {
+            end,
+            target,
+            mut recording,
+            ..
+        } = tunnel;
+        let client = TokioIo::new(client);
+        match end {
+            End::Outside(outside) => {
+                carry(way, &target, (client, outside), &mut recording).await;
+            }
+            End::Inspected => inspect::serve(way, target, client, recording).await,
+        }
     }
 }
 
@@ -82,44 +113,85 @@ async fn answer(
     let target = match target::of(&head) {
         Ok(target) => target,
         Err(reason) => {
-            recording.refused(reason);
-            return refused(reason, "the request's target is not served");
+            let refusal = recording.denied(reason.into());
+            return refused(&refusal, "the request's target is not served");
         }
     };
-    let outside = match reach(way, &target, &mut recording).await {
-        Ok(outside) => outside,
-        Err(reason) => return refused(reason, &target.authority(HTTP)),
-    };
     if is_connect {
+        let end = match end(way, &target, &mut recording).await {
+            Ok(end) => end,
+            Err(refusal) => return refused(&refusal, &target.authority(HTTP)),
+        };
         let tunnel = Tunnel {
             client,
-            outside,
+            end,
             recording,
+            target,
         };
         *agreed.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
         return Response::new(Body::Own(None));
     }
-    match pass(&target, head, body, outside, &mut recording).await {
+    match passed(way, &target, (head, body), &mut recording).await {
         Ok(answer) => answer.map(|body| Body::Passed {
             body,
             _recording: Box::new(recording),
         }),
-        Err(reason) => {
-            recording.refused(reason);
-            refused(reason, &target.authority(HTTP))
+        Err(refusal) => {
+            let refusal = recording.denied(refusal);
+            refused(&refusal, &target.authority(HTTP))
         }
     }
 }
 
-/// Sends a request out and waits for the head of its answer.
-async fn pass(
+/// Where a tunnel is to lead, or why to nowhere.
+async fn end(way: &Way, target: &Target, recording: &mut Recording) -> Result<End, Refusal> {
+    if way.looks_into(target) {
+        inspect::begin(way, target, recording)?;
+        return Ok(End::Inspected);
+    }
+    let outside = reach(way, Asked::Tunnel, target, recording).await?;
+    Ok(End::Outside(outside))
+}
+
+/// Passes on a request in absolute form.
+async fn passed(
+    way: &Way,
     target: &Target,
-    head: Parts,
-    body: Incoming,
-    outside: Counted<TcpStream>,
+    (head, body): (Parts, Incoming),
     recording: &mut Recording,
-) -> Result<Response<Incoming>, Reason> {
-    let head = outgoing(head, target)?;
+) -> Result<Response<Incoming>, Refusal> {
+    recording.asks(target);
+    let rules = way.inspector().filter(|one| one.is_about(target));
+    let headers = rules.map(|one| one.judge(target, false, &head));
+    let headers = headers.transpose()?.unwrap_or_default();
+    let outside = reach(way, asked(&head, &body), target, recording).await?;
+    let mut head = outgoing(head, &target.authority(HTTP))?;
+    inspect::set(&mut head, &headers);
+    let answer = pass(way, target, (head, body), outside, recording).await;
+    Ok(answer?)
+}
+
+/// What is asked, for the rules.
+pub(crate) fn asked<'h>(head: &'h Parts, body: &Incoming) -> Asked<'h> {
+    Asked::Request {
+        method: head.method.as_str(),
+        has_body: !body.is_end_stream(),
+    }
+}
+
+/// Sends a request out and waits for the head of its answer.
+pub(crate) async fn pass<S>(
+    way: &Way,
+    target: &Target,
+    (head, body): (Parts, Incoming),
+    outside: S,
+    recording: &mut Recording,
+) -> Result<Response<Incoming>, Reason>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let has_body = !body.is_end_stream();
+    let cut = way.cut_request(target, recording.address(), head.method.clone(), has_body);
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_buf_size(HEAD_MAX)
         .max_headers(FIELDS_MAX)
@@ -132,15 +204,14 @@ async fn pass(
         tokio::select! {
             ended = connection => drop(ended),
             () = watched.idle() => {}
+            refusal = cut => watched.cut(refusal),
         }
     }));
     let answer = sender.send_request(Request::from_parts(head, body)).await;
-    let mut answer = answer.map_err(|_| {
-        if traffic.was_idle() {
-            Reason::AnswerTimeout
-        } else {
-            Reason::BadAnswer
-        }
+    let mut answer = answer.map_err(|_| match traffic.was_cut() {
+        Some(cut) => cut.reason,
+        None if traffic.was_idle() => Reason::AnswerTimeout,
+        None => Reason::BadAnswer,
     })?;
     // Nobody asked to switch: the field that does is not passed on.
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -152,9 +223,9 @@ async fn pass(
 }
 
 /// The head as the other end expects it: only the path, one Host in the one form, nothing for a proxy.
-fn outgoing(mut head: Parts, target: &Target) -> Result<Parts, Reason> {
+pub(crate) fn outgoing(mut head: Parts, authority: &str) -> Result<Parts, Reason> {
     clean::request(&mut head.headers)?;
-    let host = HeaderValue::from_str(&target.authority(HTTP)).map_err(|_| Reason::BadTarget)?;
+    let host = HeaderValue::from_str(authority).map_err(|_| Reason::BadTarget)?;
     head.headers.insert(HOST, host);
     let path = head.uri.path_and_query().cloned();
     head.uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));

@@ -9,11 +9,10 @@
 //! has not been asked about, never resolve a name a second time between the two, never let a denial
 //! end anything but the request that it is about, and never know what a sandbox is made of.
 
-pub mod address;
 pub mod decide;
 pub mod direct;
 pub mod exception;
-pub mod host;
+pub mod inspect;
 pub mod own;
 pub mod proxy;
 pub mod reason;
@@ -24,10 +23,13 @@ pub mod target;
 mod answer;
 mod clean;
 mod dial;
+mod greeting;
 mod http;
 mod names;
+mod pace;
 mod socks;
 mod traffic;
+mod tunnel;
 
 /// Where the programs of a sandbox find the proxy, on the loopback inside: the port that Squid has made
 /// the usual one.

@@ -1,28 +1,29 @@
 //! The proxy of a node, and the way out of each of its sandboxes.
 
 use crate::answer;
-use crate::decide::Mode;
+use crate::decide::Refusal;
 use crate::exception::Exception;
-use crate::host::Host;
+use crate::inspect::Inspector;
 use crate::names::Asked;
 use crate::own::Own;
+use crate::pace::Pace;
 use crate::reason::Reason;
-use crate::record::{Counts, EgressRecord, Method, Recorder, Recording};
+use crate::record::{Counts, EgressRecord, Method, Owner, Recorder, Recording};
 use crate::resolve::{self, Resolver};
-use crate::traffic::{Counted, Reread};
+use crate::target::Target;
+use crate::traffic::{Reread, Total};
 use crate::{direct, http, socks};
 use bytes::{Bytes, BytesMut};
-use model::id::SandboxId;
+use model::host::Host;
+use model::limits;
+use model::network::{How, NetworkRules};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-
-/// Connections of one sandbox at a time: a package manager has tens, a crawler hundreds. More wait inside.
-pub const OF_SANDBOX_MAX: usize = 1024;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 /// Connections of all sandboxes at a time. Each has two descriptors of the node and up to 256 KiB of its memory.
 /// More are refused.
@@ -31,8 +32,9 @@ pub const OF_NODE_MAX: usize = 4096;
 /// Records that wait to be taken: some seconds of a busy node.
 const RECORDS_MAX: usize = 4096;
 
-/// Bytes of one direction that are carried at once.
-const CARRY_BYTES: usize = 64 * 1024;
+/// Requests of one sandbox in a minute where its rules say nothing: more than a crawler makes, and few enough
+/// that the records of a sandbox that only knocks are no load.
+const PER_MINUTE: u32 = 60_000;
 
 /// The proxy of a node. Clones are the same.
 #[derive(Debug, Clone)]
@@ -53,11 +55,27 @@ struct Inner {
 #[derive(Debug, Clone)]
 pub struct Way {
     proxy: Proxy,
-    sandbox: SandboxId,
-    mode: Mode,
-    places: Arc<Semaphore>,
+    inner: Arc<WayInner>,
+}
+
+#[derive(Debug)]
+struct WayInner {
+    owner: Owner,
+    /// As they are now. What is under way listens to it, and ends when it is not allowed any more.
+    rules: watch::Sender<Arc<NetworkRules>>,
+    open: Arc<Open>,
     names: Arc<Semaphore>,
-    asked: Arc<Asked>,
+    asked: Asked,
+    inspector: OnceLock<Inspector>,
+    pace: Pace,
+    total: Arc<Total>,
+}
+
+/// Connections that a sandbox has.
+#[derive(Debug, Default)]
+struct Open {
+    count: AtomicU64,
+    fewer: Notify,
 }
 
 /// A connection that is served; boxed, because the compiler cannot see through all of HTTP that it may be sent.
@@ -66,7 +84,14 @@ pub type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// The right to one connection of a sandbox.
 #[derive(Debug)]
 pub struct Place {
-    _held: Option<OwnedSemaphorePermit>,
+    open: Arc<Open>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.count.fetch_sub(1, Ordering::AcqRel);
+        self.open.fewer.notify_one();
+    }
 }
 
 impl Proxy {
@@ -97,24 +122,63 @@ impl Proxy {
     }
 
     /// The way out of a sandbox.
-    pub fn way(&self, sandbox: SandboxId, mode: Mode) -> Way {
+    pub fn way(&self, owner: Owner, rules: NetworkRules) -> Way {
+        let total = Arc::<Total>::default();
+        total.allow(rules.caps.bytes);
+        let inner = WayInner {
+            owner,
+            rules: watch::Sender::new(Arc::new(rules)),
+            open: Arc::default(),
+            names: Arc::new(Semaphore::new(resolve::OF_SANDBOX_MAX)),
+            asked: Asked::default(),
+            inspector: OnceLock::new(),
+            pace: Pace::default(),
+            total,
+        };
         Way {
             proxy: self.clone(),
-            sandbox,
-            mode,
-            places: Arc::new(Semaphore::new(OF_SANDBOX_MAX)),
-            names: Arc::new(Semaphore::new(resolve::OF_SANDBOX_MAX)),
-            asked: Arc::default(),
+            inner: Arc::new(inner),
         }
     }
 }
 
 impl Way {
+    /// From now on requests to some hosts are looked into. It is set once, before anything is served.
+    pub fn look_into(&self, inspector: Inspector) {
+        drop(self.inner.inspector.set(inspector));
+    }
+
+    /// Puts other rules in the place of those that there are. What they do not allow any more ends now; what is
+    /// asked from now on is judged by them.
+    pub fn set_rules(&self, rules: NetworkRules) {
+        self.inner.total.allow(rules.caps.bytes);
+        self.inner.rules.send_replace(Arc::new(rules));
+        // More may be allowed at a time than before.
+        self.inner.open.fewer.notify_one();
+    }
+
+    /// The rules as they are now.
+    pub fn rules(&self) -> Arc<NetworkRules> {
+        self.inner.rules.borrow().clone()
+    }
+
     /// Waits until the sandbox may have one connection more.
     pub async fn place(&self) -> Place {
-        // The semaphore is never closed.
-        let held = self.places.clone().acquire_owned().await.ok();
-        Place { _held: held }
+        let open = &self.inner.open;
+        loop {
+            let fewer = open.fewer.notified();
+            let most = self
+                .rules()
+                .caps
+                .connections
+                .map_or(limits::NETWORK_CONNECTIONS_MAX, u64::from);
+            let one_more = |count| (count < most).then_some(count + 1);
+            let (set, fetch) = (Ordering::AcqRel, Ordering::Acquire);
+            if open.count.fetch_update(set, fetch, one_more).is_ok() {
+                return Place { open: open.clone() };
+            }
+            fewer.await;
+        }
     }
 
     /// Serves one connection of a client inside to its end: HTTP or SOCKS5, by its first byte. Everything that
@@ -139,7 +203,7 @@ impl Way {
             match held {
                 Ok(_held) => direct::serve(&self, client).await,
                 // It ends, which says the same to the program as a refusal.
-                Err(_) => self.record(Method::Direct).refused(Reason::TooMany),
+                Err(_) => drop(self.record(Method::Direct).denied(Reason::TooMany.into())),
             }
             drop(place);
         })
@@ -150,7 +214,7 @@ impl Way {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Ok(_held) = self.proxy.inner.places.clone().try_acquire_owned() else {
-            self.record(Method::Http).refused(Reason::TooMany);
+            self.record(Method::Http).denied(Reason::TooMany.into());
             let text = answer::unread(Reason::TooMany, "all sandboxes together have too many");
             drop(client.write_all(text.as_bytes()).await);
             return;
@@ -172,8 +236,83 @@ impl Way {
         }
     }
 
-    pub(crate) fn mode(&self) -> Mode {
-        self.mode
+    /// Whether the sandbox may ask for anything more at all.
+    pub(crate) fn check_caps(&self) -> Result<(), Refusal> {
+        let per_minute = self.rules().caps.per_minute.unwrap_or(PER_MINUTE);
+        let capped = |reason, what: &str| Refusal {
+            reason,
+            rule: Some(what.to_owned()),
+        };
+        if !self.inner.pace.take(per_minute) {
+            let rule = format!("at most {per_minute} in a minute");
+            return Err(capped(Reason::TooFast, &rule));
+        }
+        if self.inner.total.is_used_up() {
+            return Err(capped(Reason::TooMuch, "bytes of the whole life"));
+        }
+        Ok(())
+    }
+
+    /// Waits until the rules do not allow any more what was allowed, and says why. For a request, whose names are
+    /// owned because it goes on by itself.
+    pub(crate) fn cut_request(
+        &self,
+        target: &Target,
+        address: Option<SocketAddr>,
+        method: hyper::Method,
+        has_body: bool,
+    ) -> impl Future<Output = Refusal> + Send + use<> {
+        let (way, target) = (self.clone(), target.clone());
+        async move {
+            let how = How::Request {
+                method: method.as_str(),
+                has_body,
+            };
+            way.cut(how, &target, address).await
+        }
+    }
+
+    /// Waits until the rules do not allow any more what was allowed, and says why.
+    pub(crate) async fn cut(
+        &self,
+        how: How<'_>,
+        target: &Target,
+        address: Option<SocketAddr>,
+    ) -> Refusal {
+        let mut rules = self.inner.rules.subscribe();
+        let address = address.map(|address| address.ip());
+        let addresses: Vec<IpAddr> = address.into_iter().collect();
+        loop {
+            let now = rules.borrow_and_update().clone();
+            let verdict = now.after(how, &target.host, target.port, &addresses);
+            if let Some(refusal) = Refusal::of(&verdict) {
+                return refusal;
+            }
+            if rules.changed().await.is_err() {
+                // The sender is in this way, which is borrowed here.
+                return Reason::Internal.into();
+            }
+        }
+    }
+
+    pub(crate) fn inspector(&self) -> Option<&Inspector> {
+        self.inner.inspector.get()
+    }
+
+    /// Whether what is asked of this host is judged request by request.
+    pub(crate) fn looks_into(&self, target: &Target) -> bool {
+        let inspector = self.inspector();
+        inspector.is_some_and(|inspector| inspector.is_about(target))
+    }
+
+    /// Whether it is at any port.
+    pub(crate) fn looks_into_host(&self, host: &Host) -> bool {
+        let inspector = self.inspector();
+        inspector.is_some_and(|inspector| inspector.is_about_host(host))
+    }
+
+    pub(crate) fn now_s(&self) -> u64 {
+        (self.proxy.inner.recorder.now_ms)() / 1000
     }
 
     pub(crate) fn exceptions(&self) -> &[Exception] {
@@ -186,31 +325,14 @@ impl Way {
 
     pub(crate) async fn resolve(&self, host: &Host) -> Result<Vec<IpAddr>, Reason> {
         if let Host::Name(name) = host {
-            let minute = (self.proxy.inner.recorder.now_ms)() / 60_000;
-            self.asked.ask(name, minute)?;
+            self.inner.asked.ask(name, self.now_s() / 60)?;
         }
-        self.proxy.inner.resolver.resolve(host, &self.names).await
+        let resolver = &self.proxy.inner.resolver;
+        resolver.resolve(host, &self.inner.names).await
     }
 
     pub(crate) fn record(&self, how: Method) -> Recording {
-        Recording::begin(&self.proxy.inner.recorder, &self.sandbox, how)
-    }
-}
-
-/// Carries bytes both ways until both ends have closed, one is broken, or neither says anything.
-pub(crate) async fn carry(
-    mut client: impl AsyncRead + AsyncWrite + Unpin,
-    mut outside: Counted<TcpStream>,
-) {
-    let traffic = outside.traffic.clone();
-    let copying = tokio::io::copy_bidirectional_with_sizes(
-        &mut client,
-        &mut outside,
-        CARRY_BYTES,
-        CARRY_BYTES,
-    );
-    tokio::select! {
-        ended = copying => drop(ended),
-        () = traffic.idle() => {}
+        let recorder = &self.proxy.inner.recorder;
+        Recording::begin(recorder, &self.inner.owner, &self.inner.total, how)
     }
 }

@@ -1,13 +1,20 @@
 //! Why something was not let out or did not come back: stable codes, each with its status and its hint.
 
-use crate::address::Class;
-use crate::host::BadHost;
+use model::address::Class;
+use model::host::BadHost;
+use model::network::Denial;
 
 /// Why a request ended here. The codes are what programs read in `x-proxy-error`, and what records hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// The sandbox has no way out.
-    NoEgress,
+    /// The rules of the sandbox say no.
+    Rules(Denial),
+    /// More requests in a minute than the rules allow.
+    TooFast,
+    /// More bytes than the rules allow.
+    TooMuch,
+    /// What begins like TLS cannot be read.
+    BadGreeting,
     /// The address is not of the outside.
     Closed(Class),
     /// The address is one of this machine's own.
@@ -18,6 +25,14 @@ pub enum Reason {
     BadHost(BadHost),
     /// The `Host` field names somebody else, there are two, or there is none.
     HostMismatch,
+    /// The client did not speak TLS to its end, maybe because it does not trust the sandbox's authority.
+    ClientTls,
+    /// No rule of the host lets such a request out.
+    HttpRule,
+    /// The path has more than one meaning, and the host has rules about paths.
+    OddPath,
+    /// The request would carry a secret without TLS.
+    ClearSecret,
     /// The body has a coding that is not passed on.
     BadCoding,
     /// Absolute form with a scheme that is not `http`.
@@ -38,6 +53,8 @@ pub enum Reason {
     Unreachable,
     /// Nobody answered.
     ConnectTimeout,
+    /// Whoever answered does not show that it is the host.
+    OutsideTls,
     /// What was answered cannot be passed on.
     BadAnswer,
     /// No answer came in time.
@@ -50,14 +67,22 @@ impl Reason {
     /// The code; never changes its meaning.
     pub fn code(self) -> &'static str {
         match self {
-            Reason::NoEgress => "no_egress",
-            Reason::Closed(class) => class_code(class),
+            Reason::Rules(denial) => denial.code(),
+            Reason::TooFast => "too_fast",
+            Reason::TooMuch => "byte_limit",
+            Reason::BadGreeting => "bad_greeting",
+            Reason::Closed(class) => class.code(),
             Reason::OwnAddress => "address_node",
             Reason::BadTarget => "bad_target",
             Reason::BadHost(BadHost::Malformed) => "bad_host",
             Reason::BadHost(BadHost::NotAscii) => "host_not_ascii",
             Reason::BadHost(BadHost::OddAddress) => "odd_address",
             Reason::HostMismatch => "host_mismatch",
+            Reason::ClientTls => "client_tls",
+            Reason::HttpRule => "http_rule",
+            Reason::OddPath => "odd_path",
+            Reason::ClearSecret => "secret_needs_tls",
+            Reason::OutsideTls => "outside_tls",
             Reason::BadCoding => "bad_coding",
             Reason::BadScheme => "bad_scheme",
             Reason::BadCommand => "bad_command",
@@ -77,17 +102,28 @@ impl Reason {
     /// The status that answers it, RFC 9110 section 15.
     pub fn status(self) -> u16 {
         match self {
-            Reason::NoEgress | Reason::Closed(_) | Reason::OwnAddress | Reason::NameCarriesData => {
-                403
-            }
+            Reason::Rules(_)
+            | Reason::Closed(_)
+            | Reason::OwnAddress
+            | Reason::TooMuch
+            | Reason::HttpRule
+            | Reason::ClearSecret
+            | Reason::NameCarriesData
+            | Reason::BadGreeting => 403,
+            // RFC 6585 section 4.
+            Reason::TooFast => 429,
             Reason::BadTarget
             | Reason::BadHost(_)
             | Reason::HostMismatch
+            | Reason::ClientTls
+            | Reason::OddPath
             | Reason::BadCoding
             | Reason::BadScheme
             | Reason::BadCommand => 400,
             Reason::TooMany | Reason::TooManyNames => 503,
-            Reason::UnknownName | Reason::Unreachable | Reason::BadAnswer => 502,
+            Reason::UnknownName | Reason::Unreachable | Reason::OutsideTls | Reason::BadAnswer => {
+                502
+            }
             Reason::ResolveTimeout | Reason::ConnectTimeout | Reason::AnswerTimeout => 504,
             Reason::Internal => 500,
         }
@@ -95,13 +131,16 @@ impl Reason {
 
     /// Whether a rule said no, and not the network or the request.
     pub fn is_denial(self) -> bool {
-        self.status() == 403
+        matches!(self.status(), 403 | 429)
     }
 
     /// What to do about it.
     pub fn hint(self) -> &'static str {
         match self {
-            Reason::NoEgress => "make the sandbox with a way out: `allow_internet`",
+            Reason::Rules(denial) => denial.hint(),
+            Reason::TooFast => "wait a minute; the rules allow so many requests in one",
+            Reason::TooMuch => "the rules allow no more bytes; ask whoever made the sandbox",
+            Reason::BadGreeting => "a tunnel that begins like TLS must be TLS",
             Reason::Closed(_) | Reason::OwnAddress => {
                 "sandboxes reach public addresses only; whoever runs the server may open others with \
                  `cofferdam up --egress-allow ADDRESS[:PORT]`"
@@ -111,6 +150,18 @@ impl Reason {
             Reason::BadHost(BadHost::NotAscii) => "write the name in its `xn--` form",
             Reason::BadHost(BadHost::OddAddress) => "write an IPv4 address as four decimal numbers",
             Reason::HostMismatch => "send one Host field, the same as the target",
+            Reason::ClientTls => {
+                "trust the certificates in SSL_CERT_FILE; this host's requests are looked into"
+            }
+            Reason::HttpRule => {
+                "ask whoever made the sandbox for a rule about this method and path of the host"
+            }
+            Reason::OddPath => "write the path without dots, encoded slashes and empty parts",
+            Reason::ClearSecret => "use https: a secret is added only to what leaves through TLS",
+            Reason::OutsideTls => {
+                "the host's certificate is not one that the node trusts; whoever runs the server may \
+                 name others with `cofferdam up --egress-trust FILE`"
+            }
             Reason::BadCoding => "send the body with `Transfer-Encoding: chunked` or a length",
             Reason::BadScheme => "for https, CONNECT to HOST:443",
             Reason::BadCommand => "of SOCKS, CONNECT is served",
@@ -127,22 +178,5 @@ impl Reason {
             Reason::BadAnswer => "the other side answered with something that is not HTTP/1.1",
             Reason::Internal => "the server's log says more",
         }
-    }
-}
-
-fn class_code(class: Class) -> &'static str {
-    match class {
-        Class::Global => "address",
-        Class::Loopback => "address_loopback",
-        Class::Private => "address_private",
-        Class::LinkLocal => "address_link_local",
-        Class::Metadata => "address_metadata",
-        Class::Shared => "address_shared",
-        Class::Multicast => "address_multicast",
-        Class::Broadcast => "address_broadcast",
-        Class::Unspecified => "address_unspecified",
-        Class::Documentation => "address_documentation",
-        Class::Translated => "address_translated",
-        Class::Reserved => "address_reserved",
     }
 }

@@ -1,10 +1,11 @@
 //! What is written down of each thing that a sandbox asked for.
 
-use crate::host::Host;
+use crate::decide::Refusal;
 use crate::reason::Reason;
 use crate::target::Target;
-use crate::traffic::Traffic;
-use model::id::SandboxId;
+use crate::traffic::{Total, Traffic};
+use model::host::Host;
+use model::id::{JobId, SandboxId};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +21,8 @@ pub enum Method {
     Connect,
     /// A tunnel by SOCKS5.
     Socks,
+    /// A request in a tunnel that was looked into.
+    Https,
     /// A connection of a program that knows no proxy.
     Direct,
     /// A name that such a program asked for. There is no port and nothing was dialled.
@@ -33,6 +36,7 @@ impl Method {
             Method::Http => "http",
             Method::Connect => "connect",
             Method::Socks => "socks5",
+            Method::Https => "https",
             Method::Direct => "direct",
             Method::Dns => "dns",
         }
@@ -50,13 +54,22 @@ pub enum Verdict {
     Failed(Reason),
 }
 
+/// Whose way out it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// The sandbox.
+    pub sandbox: SandboxId,
+    /// The job that brought the sandbox with it, if one did.
+    pub job: Option<JobId>,
+}
+
 /// One thing that a sandbox asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EgressRecord {
     /// When it was asked for, in milliseconds since 1970.
     pub at_ms: u64,
     /// Who asked.
-    pub sandbox: SandboxId,
+    pub owner: Owner,
     /// How.
     pub method: Method,
     /// Whom, in its one form; `None` where it could not be read.
@@ -67,6 +80,8 @@ pub struct EgressRecord {
     pub address: Option<SocketAddr>,
     /// What became of it.
     pub verdict: Verdict,
+    /// The rule that let it out or did not, where one was asked.
+    pub rule: Option<String>,
     /// Bytes that went out, those of the proxy's own making included.
     pub bytes_out: u64,
     /// Bytes that came back.
@@ -103,19 +118,26 @@ pub(crate) struct Recording {
     record: EgressRecord,
     since: Instant,
     pub(crate) traffic: Arc<Traffic>,
+    is_discarded: bool,
 }
 
 impl Recording {
-    pub(crate) fn begin(recorder: &Recorder, sandbox: &SandboxId, method: Method) -> Recording {
+    pub(crate) fn begin(
+        recorder: &Recorder,
+        owner: &Owner,
+        total: &Arc<Total>,
+        method: Method,
+    ) -> Recording {
         let record = EgressRecord {
             at_ms: (recorder.now_ms)(),
-            sandbox: sandbox.clone(),
+            owner: owner.clone(),
             method,
             host: None,
             port: 0,
             address: None,
             // What stands here if the client goes away before anything was decided or answered.
             verdict: Verdict::Failed(Reason::AnswerTimeout),
+            rule: None,
             bytes_out: 0,
             bytes_in: 0,
             duration_ms: 0,
@@ -124,8 +146,14 @@ impl Recording {
             recorder: recorder.clone(),
             record,
             since: Instant::now(),
-            traffic: Arc::default(),
+            traffic: Arc::new(Traffic::of(total.clone())),
+            is_discarded: false,
         }
+    }
+
+    /// Nothing was asked after all, or what was asked has records of its own.
+    pub(crate) fn discard(mut self) {
+        self.is_discarded = true;
     }
 
     pub(crate) fn asks(&mut self, target: &Target) {
@@ -141,17 +169,39 @@ impl Recording {
         self.record.verdict = Verdict::Allowed;
     }
 
-    pub(crate) fn refused(&mut self, reason: Reason) {
+    /// Which rule let it out.
+    pub(crate) fn by(&mut self, rule: String) {
+        self.record.rule = Some(rule);
+    }
+
+    /// What was dialled, once it was.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.record.address
+    }
+
+    /// It ends here; gives the reason back, to be told.
+    pub(crate) fn denied(&mut self, refusal: Refusal) -> Refusal {
+        let reason = refusal.reason;
         self.record.verdict = if reason.is_denial() {
             Verdict::Denied(reason)
         } else {
             Verdict::Failed(reason)
         };
+        if refusal.rule.is_some() {
+            self.record.rule.clone_from(&refusal.rule);
+        }
+        refusal
     }
 }
 
 impl Drop for Recording {
     fn drop(&mut self) {
+        if self.is_discarded {
+            return;
+        }
+        if let Some(cut) = self.traffic.was_cut().cloned() {
+            self.denied(cut);
+        }
         let counts = &self.recorder.counts;
         let count = match self.record.verdict {
             Verdict::Allowed => &counts.allowed,

@@ -1,7 +1,7 @@
 //! Names to addresses, so that who asks cannot hold up anybody else.
 
-use crate::host::Host;
 use crate::reason::Reason;
+use model::host::Host;
 use std::fmt;
 use std::future::Future;
 use std::io;

@@ -1,12 +1,15 @@
 //! SOCKS5, RFC 1928: CONNECT by name or address, without a password.
 
 use crate::dial::reach;
-use crate::host::Host;
 use crate::http::HEAD_PATIENCE;
-use crate::proxy::{Way, carry};
+use crate::inspect;
+use crate::proxy::Way;
 use crate::reason::Reason;
-use crate::record::Method;
+use crate::record::{Method, Recording};
 use crate::target::Target;
+use crate::tunnel::carry;
+use model::host::Host;
+use model::network::How;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -21,28 +24,52 @@ const NO_METHOD: u8 = 0xff;
 /// Serves one connection to its end.
 pub(crate) async fn serve<S>(way: &Way, mut client: S)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut recording = way.record(Method::Socks);
     let asked = tokio::time::timeout(HEAD_PATIENCE, ask(&mut client)).await;
     // No SOCKS, or none in time.
     let Ok(Ok(asked)) = asked else {
-        return recording.refused(Reason::BadTarget);
+        recording.denied(Reason::BadTarget.into());
+        return;
     };
-    let reached = match asked {
-        Ok(target) => reach(way, &target, &mut recording).await,
-        Err(reason) => {
-            recording.refused(reason);
-            Err(reason)
-        }
-    };
-    let code = reached.as_ref().map_or_else(|reason| reply(*reason), |_| 0);
-    // The address that was bound is of no use to anybody; zeros say so.
-    let said = [VERSION, code, 0, 1, 0, 0, 0, 0, 0, 0];
-    if client.write_all(&said).await.is_ok()
-        && let Ok(outside) = reached
+    if let Ok(target) = &asked
+        && way.looks_into(target)
     {
-        carry(client, outside).await;
+        return look_into(way, target.clone(), client, recording).await;
+    }
+    let reached = match asked {
+        Ok(target) => reach(way, How::Tunnel, &target, &mut recording)
+            .await
+            .map(|outside| (target, outside)),
+        Err(reason) => Err(recording.denied(reason.into())),
+    };
+    let code = reached
+        .as_ref()
+        .map_or_else(|refusal| reply(refusal.reason), |_| 0);
+    if client.write_all(&said(code)).await.is_ok()
+        && let Ok((target, outside)) = reached
+    {
+        carry(way, &target, (client, outside), &mut recording).await;
+    }
+}
+
+/// A reply. The address that was bound is of no use to anybody; zeros say so.
+fn said(code: u8) -> [u8; 10] {
+    [VERSION, code, 0, 1, 0, 0, 0, 0, 0, 0]
+}
+
+/// A tunnel to a host whose requests are judged one by one, when they come.
+async fn look_into<S>(way: &Way, target: Target, mut client: S, mut recording: Recording)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let begun = inspect::begin(way, &target, &mut recording);
+    let code = begun
+        .as_ref()
+        .map_or_else(|refusal| reply(refusal.reason), |()| 0);
+    if client.write_all(&said(code)).await.is_ok() && begun.is_ok() {
+        inspect::serve(way, target, client, recording).await;
     }
 }
 
@@ -97,13 +124,24 @@ where
 /// RFC 1928 section 6.
 fn reply(reason: Reason) -> u8 {
     match reason {
-        Reason::NoEgress | Reason::Closed(_) | Reason::OwnAddress | Reason::NameCarriesData => 2,
+        Reason::Rules(_)
+        | Reason::Closed(_)
+        | Reason::OwnAddress
+        | Reason::TooFast
+        | Reason::TooMuch
+        | Reason::HttpRule
+        | Reason::ClearSecret
+        | Reason::NameCarriesData
+        | Reason::BadGreeting => 2,
         Reason::UnknownName | Reason::ResolveTimeout => 4,
         Reason::Unreachable => 5,
         Reason::ConnectTimeout => 6,
         Reason::BadCommand => 7,
         Reason::BadTarget | Reason::BadHost(_) => 8,
         Reason::HostMismatch
+        | Reason::ClientTls
+        | Reason::OutsideTls
+        | Reason::OddPath
         | Reason::BadCoding
         | Reason::BadScheme
         | Reason::TooMany

@@ -1,11 +1,11 @@
 //! Whom a request is for, read strictly: RFC 9112 section 3.2.
 
-use crate::host::Host;
 use crate::reason::Reason;
 use hyper::header::HOST;
 use hyper::http::request::Parts;
 use hyper::http::uri::Scheme;
 use hyper::{Method, Version};
+use model::host::Host;
 
 /// Whom a request is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,28 @@ pub fn of(head: &Parts) -> Result<Target, Reason> {
         }
         (None, _) if head.version < Version::HTTP_11 => Ok(target),
         _ => Err(Reason::HostMismatch),
+    }
+}
+
+/// Checks a request in a tunnel: its target is a path, and its one Host field names the other end of the
+/// tunnel. `usual` is the port that may be left out.
+///
+/// # Errors
+/// [`Reason::BadTarget`], [`Reason::HostMismatch`].
+pub(crate) fn check_origin(head: &Parts, target: &Target, usual: u16) -> Result<(), Reason> {
+    let is_path = head.uri.authority().is_none() && head.uri.scheme().is_none();
+    if head.method == Method::CONNECT || !is_path {
+        return Err(Reason::BadTarget);
+    }
+    let mut fields = head.headers.get_all(HOST).iter();
+    let (Some(field), None) = (fields.next(), fields.next()) else {
+        return Err(Reason::HostMismatch);
+    };
+    let field = field.to_str().map_err(|_| Reason::HostMismatch)?;
+    if parse(field, Some(usual)).as_ref() == Ok(target) {
+        Ok(())
+    } else {
+        Err(Reason::HostMismatch)
     }
 }
 

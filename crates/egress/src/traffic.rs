@@ -1,9 +1,12 @@
 //! Bytes, counted as they pass, and streams that begin with bytes that were read already.
 
+use crate::decide::Refusal;
+use crate::reason::Reason;
 use bytes::{Buf as _, Bytes};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -18,9 +21,70 @@ pub(crate) struct Traffic {
     out: AtomicU64,
     back: AtomicU64,
     was_idle: AtomicBool,
+    /// Of all connections of the sandbox.
+    all: Arc<Total>,
+    /// Why it was ended before its time.
+    cut: OnceLock<Refusal>,
+}
+
+/// Bytes of a sandbox, and how many it may have.
+#[derive(Debug)]
+pub(crate) struct Total {
+    passed: AtomicU64,
+    most: AtomicU64,
+}
+
+impl Default for Total {
+    fn default() -> Total {
+        Total {
+            passed: AtomicU64::new(0),
+            most: AtomicU64::new(u64::MAX),
+        }
+    }
+}
+
+impl Total {
+    pub(crate) fn allow(&self, most: Option<u64>) {
+        self.most.store(most.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.passed.load(Ordering::Relaxed) >= self.most.load(Ordering::Relaxed)
+    }
 }
 
 impl Traffic {
+    pub(crate) fn of(all: Arc<Total>) -> Traffic {
+        Traffic {
+            all,
+            ..Traffic::default()
+        }
+    }
+
+    /// Notes why it is ended; the first reason counts.
+    pub(crate) fn cut(&self, why: Refusal) {
+        drop(self.cut.set(why));
+    }
+
+    /// Why it was ended before its time, if it was.
+    pub(crate) fn was_cut(&self) -> Option<&Refusal> {
+        self.cut.get()
+    }
+
+    /// Whether another byte may pass.
+    fn check(&self) -> io::Result<()> {
+        if !self.all.is_used_up() {
+            return Ok(());
+        }
+        self.cut(Reason::TooMuch.into());
+        Err(io::ErrorKind::QuotaExceeded.into())
+    }
+
+    fn add(&self, count: &AtomicU64, bytes: usize) {
+        count.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.all.passed.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
     pub(crate) fn out(&self) -> u64 {
         self.out.load(Ordering::Relaxed)
     }
@@ -54,11 +118,7 @@ impl Traffic {
 #[derive(Debug)]
 pub(crate) struct Counted<S> {
     pub(crate) io: S,
-    pub(crate) traffic: std::sync::Arc<Traffic>,
-}
-
-fn add(count: &AtomicU64, bytes: usize) {
-    count.fetch_add(bytes as u64, Ordering::Relaxed);
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
@@ -67,12 +127,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.traffic.check()?;
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
-        add(
-            &self.traffic.back,
-            buffer.filled().len().saturating_sub(before),
-        );
+        let count = buffer.filled().len().saturating_sub(before);
+        self.traffic.add(&self.traffic.back, count);
         read
     }
 }
@@ -83,9 +142,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.traffic.check()?;
         let written = Pin::new(&mut self.io).poll_write(context, bytes);
         if let Poll::Ready(Ok(count)) = &written {
-            add(&self.traffic.out, *count);
+            self.traffic.add(&self.traffic.out, *count);
         }
         written
     }
@@ -95,9 +155,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.traffic.check()?;
         let written = Pin::new(&mut self.io).poll_write_vectored(context, parts);
         if let Poll::Ready(Ok(count)) = &written {
-            add(&self.traffic.out, *count);
+            self.traffic.add(&self.traffic.out, *count);
         }
         written
     }

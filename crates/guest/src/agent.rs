@@ -1,5 +1,7 @@
 //! The guest's one loop: it owns all state, waits for any descriptor, and does one small thing.
 
+use crate::Inherited;
+use crate::carrier::Carrier;
 use crate::confine::{self, Who};
 use crate::conn::{Closed, Conn};
 use crate::files::{self, Download, Upload};
@@ -12,12 +14,18 @@ use guest::message::{
 use guest::wire::{self, Kind};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::SocketFlags;
+use rustix::net::{RecvFlags, SocketFlags};
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
 /// Bytes of a file sent per frame: large enough to be fast, small enough that output is not held up.
 const FILE_CHUNK: usize = 64 * 1024;
+
+/// Connections that have not said what they are, at a time: the node makes one after the other.
+const NEW_MAX: usize = 8;
+
+/// How a connection begins that brings a line: `GET`. No frame does.
+const LINE: [u8; 1] = [b'G'];
 
 /// Where a job is.
 #[derive(Debug)]
@@ -60,8 +68,13 @@ pub(crate) struct Agent {
     listener: OwnedFd,
     signals: OwnedFd,
     cgroups: Vec<OwnedFd>,
+    boot_id: OwnedFd,
     tun: Option<OwnedFd>,
     conn: Option<Conn>,
+    /// Connections that have not said yet what they are.
+    new: VecDeque<OwnedFd>,
+    /// Where there is a way out.
+    carrier: Option<Carrier>,
     phase: Phase,
     confine: Option<Confine>,
     child: Option<Child>,
@@ -75,16 +88,18 @@ pub(crate) struct Agent {
     upload: Option<Upload>,
     download: Option<Download>,
     exit_said: bool,
-    serve: Option<Serve>,
+    serve: Option<live::Orders>,
 }
 
 impl Agent {
     /// Prepares the process: unkillable from inside, not traceable, deaf to every signal but SIGCHLD.
-    pub(crate) fn new(
-        listener: OwnedFd,
-        cgroups: Vec<OwnedFd>,
-        tun: Option<OwnedFd>,
-    ) -> Result<Agent, Errno> {
+    pub(crate) fn new(inherited: Inherited) -> Result<Agent, Errno> {
+        let Inherited {
+            listener,
+            cgroups,
+            boot_id,
+            tun,
+        } = inherited;
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
         let signals = process::child_signals()?;
         rustix::io::ioctl_fionbio(&listener, true)?;
@@ -92,8 +107,11 @@ impl Agent {
             listener,
             signals,
             cgroups,
+            boot_id,
             tun,
             conn: None,
+            new: VecDeque::new(),
+            carrier: None,
             phase: Phase::Idle,
             confine: None,
             child: None,
@@ -126,7 +144,13 @@ impl Agent {
             }
             if let Some(serve) = self.serve.take() {
                 self.hang_up();
-                return live::run(self.listener, self.signals, self.cgroups, self.tun, serve);
+                let inherited = Inherited {
+                    listener: self.listener,
+                    cgroups: self.cgroups,
+                    boot_id: self.boot_id,
+                    tun: self.tun,
+                };
+                return live::run(inherited, self.signals, serve);
             }
         }
     }
@@ -137,6 +161,7 @@ impl Agent {
             PollFd::new(&self.signals, PollFlags::IN),
             PollFd::new(&self.listener, PollFlags::IN),
         ];
+        fds.extend(self.new.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         if let Some(conn) = &self.conn {
             let out = if self.wants_output(conn) {
                 PollFlags::OUT
@@ -212,6 +237,11 @@ impl Agent {
     }
 
     fn bury(&mut self, dead: process::Reaped) {
+        if self.carrier.as_ref().is_some_and(|one| one.pid == dead.pid) {
+            // Not the command's, and nothing that it left behind.
+            self.carrier = None;
+            return;
+        }
         self.used.cpu_us += dead.cpu_us;
         self.used.max_rss_bytes = self.used.max_rss_bytes.max(dead.max_rss_bytes);
         if self
@@ -247,8 +277,43 @@ impl Agent {
     fn accept(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         if let Ok(fd) = rustix::net::accept_with(&self.listener, flags) {
-            self.hang_up();
-            self.conn = Some(Conn::new(fd));
+            if self.new.len() >= NEW_MAX {
+                self.new.pop_front();
+            }
+            self.new.push_back(fd);
+        }
+        for _ in 0..self.new.len() {
+            if let Some(fd) = self.new.pop_front() {
+                self.sort(fd);
+            }
+        }
+    }
+
+    /// A node that speaks frames takes the place of the one before; one that speaks HTTP brings a line.
+    fn sort(&mut self, fd: OwnedFd) {
+        let mut first = [0];
+        match rustix::net::recv(&fd, &mut first, RecvFlags::PEEK) {
+            Ok((_, 0)) => {}
+            Ok(_) if first == LINE => self.take_line(&fd),
+            Ok(_) => {
+                self.hang_up();
+                self.conn = Some(Conn::new(fd));
+            }
+            Err(Errno::AGAIN | Errno::INTR) => self.new.push_back(fd),
+            Err(_) => {}
+        }
+    }
+
+    /// Only beside a command: whoever lives on takes lines itself.
+    fn take_line(&mut self, line: &OwnedFd) {
+        if !matches!(self.phase, Phase::Prepared | Phase::Running(_)) {
+            return;
+        }
+        if self.carrier.is_none() {
+            self.carrier = Carrier::start().ok();
+        }
+        if let Some(carrier) = &self.carrier {
+            carrier.give(line);
         }
     }
 
@@ -335,6 +400,8 @@ impl Agent {
         if !matches!(self.phase, Phase::Idle) {
             return Err(Closed);
         }
+        // Where values could not be taken out of what is told, nothing runs.
+        let known = scrub::Known::new(serve.secret_values()).map_err(|_| Closed)?;
         let (uid, gid) = (serve.confine.uid, serve.confine.gid);
         for file in std::mem::take(&mut serve.files) {
             let put = message::Put {
@@ -347,7 +414,7 @@ impl Agent {
                 return self.file_failed(failed);
             }
         }
-        self.serve = Some(serve);
+        self.serve = Some((serve, known));
         self.say(&FromGuest::Serving)
     }
 

@@ -11,7 +11,7 @@ mod body;
 mod connect;
 mod context;
 mod download;
-mod egress;
+pub(crate) mod egress;
 mod entry;
 mod facts;
 mod failure;
@@ -21,6 +21,7 @@ mod metrics;
 mod multipart;
 mod path;
 mod ports;
+mod power;
 mod processes;
 mod pump;
 mod query;
@@ -32,8 +33,10 @@ mod tun;
 mod tunnel;
 mod upload;
 mod user;
+mod volume;
 mod watch;
 
+use crate::Inherited;
 use crate::confine;
 use crate::process::{self, Reap};
 use guest::message::Serve;
@@ -43,11 +46,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use landlock::RulesetCreated;
 use processes::Processes;
 use rustix::io::Errno;
-use std::cell::{Cell, OnceCell, RefCell};
+use scrub::Known;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -61,19 +66,25 @@ use watch::Watchers;
 const CONNECTIONS_MAX: usize = 256;
 
 /// A request's head is complete after this, and a connection that asks nothing is closed after it.
-const HEAD_PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const HEAD_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The longest head of a request in bytes, what the doors of the control plane take as well.
-const HEAD_MAX: usize = 32 * 1024;
+pub(crate) const HEAD_MAX: usize = 32 * 1024;
 
 /// After a connection could not be taken, because descriptors ran out: they come back when others end.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// What a sandbox is to be, and the values of its secrets where there are some to look for.
+pub(crate) type Orders = (Serve, Option<Arc<Known>>);
 
 /// Everything that the requests share.
 #[derive(Debug)]
 pub(crate) struct Live {
     serve: Serve,
+    /// What is taken out of what is told of processes.
+    known: Option<Arc<Known>>,
     cgroups: Vec<OwnedFd>,
+    power: power::Power,
     landlock: Option<RulesetCreated>,
     processes: RefCell<Processes>,
     /// What the node has to learn of processes.
@@ -84,38 +95,35 @@ pub(crate) struct Live {
     /// One more for each tunnel.
     tunnels: Rc<()>,
     /// The way out, where the node has opened one.
-    egress: OnceCell<Rc<egress::Lines>>,
-    /// The device of programs that know no proxy, until the way out is open.
-    tun: RefCell<Option<OwnedFd>>,
+    egress: egress::Egress,
     /// When somebody last asked what is used.
     look: Cell<Option<metrics::Look>>,
 }
 
 /// Serves until the sandbox is killed. An error means that waiting itself does not work.
 pub(crate) fn run(
-    listener: OwnedFd,
+    inherited: Inherited,
     signals: OwnedFd,
-    cgroups: Vec<OwnedFd>,
-    tun: Option<OwnedFd>,
-    serve: Serve,
+    (serve, known): Orders,
 ) -> Result<(), Errno> {
     let landlock = serve.confine.landlock.as_ref();
     let landlock = landlock.map(confine::landlock_rules).transpose();
     let live = Rc::new(Live {
         landlock: landlock.map_err(|_| Errno::INVAL)?,
         serve,
-        cgroups,
+        facts: RefCell::new(facts::Facts::new(known.clone())),
+        known,
+        cgroups: inherited.cgroups,
+        power: power::Power::new(inherited.boot_id),
         processes: RefCell::default(),
-        facts: RefCell::default(),
         watchers: RefCell::default(),
         ahead: RefCell::default(),
         contexts: context::Contexts::default(),
         tunnels: Rc::default(),
-        egress: OnceCell::new(),
-        tun: RefCell::new(tun),
+        egress: egress::Egress::new(inherited.tun),
         look: Cell::default(),
     });
-    serve_all(listener, signals, live).map_err(|error| {
+    serve_all(inherited.listener, signals, live).map_err(|error| {
         let raw = error.raw_os_error().unwrap_or(libc::EIO);
         Errno::from_raw_os_error(raw)
     })
@@ -144,7 +152,7 @@ fn serve_all(listener: OwnedFd, signals: OwnedFd, live: Rc<Live>) -> io::Result<
 
 /// The guest keeps descriptors for each process of the workload, which must not run out at what was
 /// enough for one.
-fn allow_descriptors() -> io::Result<()> {
+pub(crate) fn allow_descriptors() -> io::Result<()> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -152,7 +160,7 @@ fn allow_descriptors() -> io::Result<()> {
 }
 
 async fn accept(listener: &UnixListener, live: &Rc<Live>) -> Infallible {
-    let free = std::sync::Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -186,11 +194,11 @@ async fn serve_one(stream: UnixStream, live: Rc<Live>) {
 }
 
 /// A stream of ours that is read or written without blocking.
-type Stream = AsyncFd<OwnedFd>;
+pub(crate) type Stream = AsyncFd<OwnedFd>;
 
 /// Puts a descriptor under the runtime's eyes.
 #[expect(unsafe_code, reason = "tokio cannot know that the number stays ours")]
-fn register(fd: OwnedFd, interest: Interest) -> io::Result<Stream> {
+pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<Stream> {
     // SAFETY: an `OwnedFd` has one number, which is open until it is dropped; nothing here closes
     // descriptors by number.
     // JUSTIFICATION: there is no safe constructor that is not deprecated.

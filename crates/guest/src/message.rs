@@ -27,6 +27,13 @@ pub const CONTROL_MAX: usize = 192 * 1024;
 /// Where programs inside find the way out, on the loopback, if the sandbox has one. `egress::PORT` is the same.
 pub const EGRESS_PORT: u16 = 3128;
 
+/// Before `path`, `dir` and `file`: the routes of the content of a volume. For the door of volumes only, and
+/// only in a sandbox that was made to serve one: no other door passes anything on to them.
+pub const VOLUME_PATH: &str = "/volume/";
+
+/// Where such a sandbox has the volume.
+pub const VOLUME_DIR: &str = "/volume";
+
 /// The route over which the node brings lines to the outside, each a connection that waits until a client inside
 /// needs it. For the node only: the doors pass nothing on to it.
 pub const EGRESS_PATH: &str = "/egress";
@@ -51,6 +58,31 @@ pub const TUN_DNS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 /// The longest packet on it in bytes: the longest of IPv4, because nothing of it goes over a wire, and each
 /// costs a system call.
 pub const TUN_MTU: u32 = 65_535;
+
+/// What programs find in their environment where there is a way out. Those that are made to look there use it;
+/// what is inside stays inside. Lower and upper case, because each is the only one for somebody.
+pub fn egress_env() -> impl Iterator<Item = (String, String)> {
+    // The last one is how some name the loopback; the kernel takes it for that.
+    const NONE: &str = "localhost,127.0.0.1,::1,0.0.0.0";
+    let proxy = format!("http://127.0.0.1:{EGRESS_PORT}");
+    let through = [
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+    ];
+    let own = [
+        ("no_proxy", NONE),
+        ("NO_PROXY", NONE),
+        // Node.js looks at the variables above only if it is told to.
+        ("NODE_USE_ENV_PROXY", "1"),
+    ];
+    let through = through.map(|name| (name.to_owned(), proxy.clone()));
+    let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    through.into_iter().chain(own)
+}
 
 /// The two output streams of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +153,42 @@ pub struct Serve {
     pub contexts: Vec<String>,
     /// Small files that are there before anything runs, such as secrets; all of them in this one frame.
     pub files: Vec<SmallFile>,
+    /// Which of these are secrets: their values are taken out of what is told of processes.
+    pub secrets: Vec<Secret>,
+    /// As whom whoever does not say it; `user` when empty.
+    pub user: String,
+    /// Where processes start that do not say it; in the home of their user when empty.
+    pub workdir: String,
+}
+
+/// A secret that a sandbox has, and where in [`Serve`] its value is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret {
+    /// What stands in its stead.
+    pub name: String,
+    /// Its place.
+    pub place: SecretPlace,
+}
+
+/// Where the value of a secret is, by its number there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SecretPlace {
+    /// One of [`Serve::env`].
+    Env(usize),
+    /// One of [`Serve::files`].
+    File(usize),
+}
+
+impl Serve {
+    /// The secrets, each by its name with its value.
+    pub fn secret_values(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let value = |place: SecretPlace| match place {
+            SecretPlace::Env(at) => self.env.get(at).map(|(_, value)| value.as_bytes()),
+            SecretPlace::File(at) => self.files.get(at).map(|file| &*file.bytes),
+        };
+        let secrets = self.secrets.iter();
+        secrets.filter_map(move |one| Some((&*one.name, value(one.place)?)))
+    }
 }
 
 /// A file that fits into a frame with others.
@@ -328,6 +396,18 @@ pub fn parse<'a, M: Deserialize<'a>>(payload: &'a [u8]) -> Result<M, BadMessage>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_are_told_of_the_proxy_and_to_leave_the_loopback_alone() {
+        let all: Vec<_> = egress_env().collect();
+        let value = |name: &str| {
+            let found = all.iter().find(|(key, _)| key == name);
+            found.map(|(_, value)| value.as_str())
+        };
+        assert_eq!(value("https_proxy"), Some("http://127.0.0.1:3128"));
+        assert_eq!(value("HTTP_PROXY"), value("https_proxy"));
+        assert_eq!(value("no_proxy"), Some("localhost,127.0.0.1,::1,0.0.0.0"));
+    }
 
     #[test]
     fn a_message_reads_back_as_it_was_written() {

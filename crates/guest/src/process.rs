@@ -460,6 +460,14 @@ pub(crate) fn signal(group: Option<i32>, signal: i32) {
     unsafe { libc::kill(whom, signal) };
 }
 
+/// Whether there is no process in the sandbox but this one; one that is dead and not reaped counts as there.
+#[expect(unsafe_code, reason = "kill(-1) has no safe wrapper")]
+pub(crate) fn is_alone() -> bool {
+    // SAFETY: integers only, and signal 0 is none.
+    let found = unsafe { libc::kill(-1, 0) } == 0;
+    !found && errno() == libc::ESRCH
+}
+
 /// Sets the identity that file access is judged by.
 #[expect(unsafe_code, reason = "system calls without a safe wrapper")]
 pub(crate) fn set_fs_ids(uid: u32, gid: u32) {

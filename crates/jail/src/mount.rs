@@ -136,13 +136,22 @@ pub(crate) fn restrict(
 /// `MOUNT_ATTR_IDMAP` of `mount_setattr(2)`.
 const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
 
+/// Whether a mount is written too, unless it was read-only before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// It is.
+    Yes,
+    /// It is only read.
+    No,
+}
+
 /// Shows the ids that are on the disk, in what `mount` holds and all below it, as the same ids of this user
-/// namespace; read-only from now on. Only for a mount that is mounted nowhere yet, see
-/// `mount_setattr(2)`.
-pub(crate) fn map_ids(mount: impl AsFd, userns: &OwnedFd) -> Result<(), Errno> {
-    let flags = MountAttrFlags::MOUNT_ATTR_RDONLY
-        | MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV;
+/// namespace. Only for a mount that is mounted nowhere yet, see `mount_setattr(2)`.
+pub(crate) fn map_ids(mount: impl AsFd, userns: &OwnedFd, written: Written) -> Result<(), Errno> {
+    let mut flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    if written == Written::No {
+        flags |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+    }
     let attr = MountAttr {
         set: u64::from(flags.bits()) | MOUNT_ATTR_IDMAP,
         clear: 0,

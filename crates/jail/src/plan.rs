@@ -199,7 +199,8 @@ pub struct Sandbox {
     pub data: Data,
     /// The root, where it can be written; otherwise the tree is the root.
     pub root: Option<Root>,
-    /// Where a fresh proc is mounted.
+    /// Where a fresh proc is mounted. What it says of the machine's boot is covered by an id of this
+    /// sandbox's own, which its guest may change.
     pub proc: String,
     /// Paths that are covered: a file by an empty file, a directory by an empty directory. A path that
     /// this kernel does not have is skipped, as there is nothing to hide.
@@ -210,6 +211,9 @@ pub struct Sandbox {
     pub terminals: Option<String>,
     /// Processes may be asked for as the sandbox's root: the guest keeps what it gives to those.
     pub root_inside: bool,
+    /// Where in its root volumes are, which come along with the request. Only with a root that can be
+    /// written.
+    pub volumes: Vec<String>,
     /// The device that all traffic to the outside goes to, for a sandbox that has a way out.
     pub tun: Option<Tun>,
     /// When everything in it is killed, whatever the guest or the agent do: milliseconds of the

@@ -7,7 +7,7 @@ use jail::message::Failure;
 use jail::plan::{EMPTY_DIR, EMPTY_FILE, Place, Sandbox};
 use jail::socket;
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{AtFlags, CWD, Mode};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -30,6 +30,9 @@ pub(crate) struct Given<'g> {
     /// Where a failure is told; closed by `exec`. Its other end is open as long as the launcher lives.
     pub(crate) status: OwnedFd,
 }
+
+/// The sandbox's own boot id in its storage, until it is shown.
+const BOOT_ID: &str = ".boot_id";
 
 /// What the guest keeps of root's rights over its own namespace: to start the workload as another
 /// user, to drop the rest for it, and to end it.
@@ -78,18 +81,15 @@ fn become_guest(
     become_root_inside(sandbox)?;
     rustix::system::sethostname(sandbox.hostname.as_bytes()).map_err(failed("hostname", ""))?;
     sys::loopback_up().map_err(failed("loopback", ""))?;
-    let at = match &sandbox.root {
+    let (data, at) = match &sandbox.root {
         Some(root) => {
             let data = writable::lay(sandbox, root, &handed)?;
             socket::send(&given.go, b"d", &[data.as_fd()]).map_err(failed("hand over", "data"))?;
-            &*root.target
+            (data, &*root.target)
         }
-        None => {
-            mount_data(sandbox)?;
-            ""
-        }
+        None => (mount_data(sandbox)?, ""),
     };
-    mount_proc(sandbox, at)?;
+    let boot_id = mount_proc(sandbox, at, &data)?;
     if let Some(target) = &sandbox.terminals {
         let fs = mount::terminals().map_err(failed("terminals", ""))?;
         mount::attach(&fs, CWD, format!("{at}{target}")).map_err(failed("mount", target))?;
@@ -98,7 +98,7 @@ fn become_guest(
         rustix::process::chdir(at).map_err(failed("chdir", at))?;
         mount::enter_root().map_err(failed("pivot_root", at))?;
     }
-    place_descriptors(given, tun)?;
+    place_descriptors(given, &boot_id, tun)?;
     // From here on only the guest's identity and its few capabilities are left.
     drop_rights(sandbox.root_inside)?;
     die_with_launcher(status)?;
@@ -138,15 +138,15 @@ fn become_root_inside(sandbox: &Sandbox) -> Result<(), Failure> {
 }
 
 /// One tmpfs with a limit on bytes and files holds everything that the sandbox can write.
-fn mount_data(sandbox: &Sandbox) -> Result<(), Failure> {
-    make_data(sandbox)?;
+fn mount_data(sandbox: &Sandbox) -> Result<OwnedFd, Failure> {
+    let fs = make_data(sandbox)?;
     for place in &sandbox.data.places {
         if let Some(target) = &place.target {
             let source = format!("{}/{}", sandbox.data.target, place.name);
             mount::bind(&source, target).map_err(failed("bind", target))?;
         }
     }
-    Ok(())
+    Ok(fs)
 }
 
 /// The storage with its directories, mounted where only this process sees it yet.
@@ -175,7 +175,8 @@ fn make_place(fs: &OwnedFd, place: &Place, sandbox: &Sandbox) -> Result<(), Errn
 }
 
 /// A fresh proc over the host's, or in the root at `at`, with the parts that tell about the machine covered.
-fn mount_proc(sandbox: &Sandbox, at: &str) -> Result<(), Failure> {
+/// Gives the file that has the boot id.
+fn mount_proc(sandbox: &Sandbox, at: &str, data: &OwnedFd) -> Result<OwnedFd, Failure> {
     let proc = mount::proc().map_err(failed("proc", ""))?;
     let place = format!("{at}{}", sandbox.proc);
     mount::attach(&proc, CWD, &*place).map_err(failed("mount", &sandbox.proc))?;
@@ -192,6 +193,8 @@ fn mount_proc(sandbox: &Sandbox, at: &str) -> Result<(), Failure> {
             }
         }
     }
+    let boot_id = cover_boot_id(sandbox, &place, data)?;
+    // With what was mounted in it just now.
     for path in sandbox.read_only.iter().map(|path| format!("{at}{path}")) {
         let path = &path;
         let copy = mount::copy(path, Recursive::Yes).map_err(failed("read-only", path))?;
@@ -199,13 +202,36 @@ fn mount_proc(sandbox: &Sandbox, at: &str) -> Result<(), Failure> {
             .map_err(failed("read-only", path))?;
         mount::attach(&copy, CWD, path).map_err(failed("read-only", path))?;
     }
-    Ok(())
+    Ok(boot_id)
+}
+
+/// Shows a boot id of this sandbox's own: the machine's would tell two sandboxes that they are neighbours, and
+/// a program that has been away that it has not. The file has no name afterwards, so that the only ways to it
+/// are the read-only one and the descriptor that is returned.
+fn cover_boot_id(sandbox: &Sandbox, proc: &str, data: &OwnedFd) -> Result<OwnedFd, Failure> {
+    let random = format!("{proc}/sys/kernel/random");
+    // One of the kernel's making, a line in the same form.
+    let source = rustix::fs::open(format!("{random}/uuid"), OFlags::RDONLY, Mode::empty());
+    let mut id = [0; 64];
+    let n = source.and_then(|source| rustix::io::read(source, &mut id));
+    let n = n.map_err(failed("make", "boot id"))?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(0o444);
+    let file = rustix::fs::openat(data, BOOT_ID, flags, mode);
+    let file = file.map_err(failed("make", "boot id"))?;
+    rustix::fs::fchmod(&file, mode).map_err(failed("make", "boot id"))?;
+    let written = rustix::io::write(&file, id.get(..n).unwrap_or_default());
+    written.map_err(failed("write", "boot id"))?;
+    let named = format!("{}/{BOOT_ID}", sandbox.data.target);
+    mount::bind(&named, &format!("{random}/boot_id")).map_err(failed("bind", "boot id"))?;
+    rustix::fs::unlinkat(data, BOOT_ID, AtFlags::empty()).map_err(failed("unlink", "boot id"))?;
+    Ok(file)
 }
 
 /// The first number after those that the guest expects something at.
 fn first_free(given: &Given<'_>) -> i32 {
     let more = given.cgroups.len() + usize::from(given.tun.is_some());
-    4 + i32::try_from(more).unwrap_or(i32::MAX - 4)
+    5 + i32::try_from(more).unwrap_or(i32::MAX - 5)
 }
 
 /// A copy above those numbers.
@@ -213,17 +239,18 @@ pub(crate) fn lift(fd: &OwnedFd, given: &Given<'_>) -> Result<OwnedFd, Errno> {
     rustix::io::fcntl_dupfd_cloexec(fd, first_free(given))
 }
 
-/// 0 to 2 are `/dev/null`, 3 the socket, 4 and up the control groups, then the TUN device; the rest goes at
-/// `exec`.
-fn place_descriptors(given: &Given<'_>, tun: Option<OwnedFd>) -> Result<(), Failure> {
-    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, Mode::empty())
+/// 0 to 2 are `/dev/null`, 3 the socket, 4 and up the control groups, then the boot id, and then the TUN device of
+/// a sandbox that has one; the rest goes at `exec`.
+fn place_descriptors(
+    given: &Given<'_>,
+    boot_id: &OwnedFd,
+    tun: Option<OwnedFd>,
+) -> Result<(), Failure> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty())
         .map_err(failed("open", "/dev/null"))?;
     let socket = lift(given.socket, given).map_err(failed("dup", "socket"))?;
-    let groups: Result<Vec<OwnedFd>, Errno> = given
-        .cgroups
-        .iter()
-        .map(|group| lift(group, given))
-        .collect();
+    let groups = given.cgroups.iter().chain([boot_id]);
+    let groups: Result<Vec<OwnedFd>, Errno> = groups.map(|fd| lift(fd, given)).collect();
     let groups = groups.map_err(failed("dup", "cgroup"))?;
     for to in 0..3 {
         sys::place(&null, to).map_err(failed("dup", "null"))?;

@@ -1,6 +1,6 @@
 //! Datagrams with descriptors, over a `SOCK_SEQPACKET` socket.
 
-use crate::message::{CGROUPS_MAX, LAYERS_MAX, MESSAGE_MAX};
+use crate::message::{CGROUPS_MAX, LAYERS_MAX, MESSAGE_MAX, VOLUMES_MAX};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -10,9 +10,9 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// The most descriptors that ride along with one datagram: a socket, two for each control group, a
-/// TUN device, and layers.
-pub const FDS_MAX: usize = 2 + 2 * CGROUPS_MAX + LAYERS_MAX;
+/// The most descriptors that ride along with one datagram: a socket, two for each control group, a TUN device,
+/// layers and volumes.
+pub const FDS_MAX: usize = 2 + 2 * CGROUPS_MAX + LAYERS_MAX + VOLUMES_MAX;
 
 /// Sends one datagram with descriptors.
 ///

@@ -6,10 +6,10 @@
 
 use crate::sandbox::{self, Given};
 use crate::save::{self, Saver, Wanted};
-use crate::{sys, writable};
+use crate::{mount, sys, writable};
 use jail::message::{
     self, CGROUPS_MAX, Failure, FromJail, ID_MAX, LAYERS_MAX, MESSAGE_MAX, SANDBOXES_MAX,
-    SAVES_MAX, Setup, ToJail, VERSION,
+    SAVES_MAX, Setup, ToJail, VERSION, VOLUMES_MAX,
 };
 use jail::plan::{IdMap, Sandbox};
 use jail::socket;
@@ -380,6 +380,7 @@ impl Spawner {
         mut fds: Vec<OwnedFd>,
     ) -> Result<i32, Failure> {
         let failed = |step: &str, errno: Errno| crate::mount::failed(step, "")(errno);
+        let volumes = take_volumes(sandbox, &mut fds)?;
         let layers = take_layers(sandbox, layers, &mut fds)?;
         let tun = sandbox.tun.as_ref().and_then(|_| fds.pop());
         self.admit(sandbox, cgroup.as_deref(), &fds)?;
@@ -417,7 +418,7 @@ impl Spawner {
             cgroup,
             dead: None,
         };
-        let gone = let_go(pid, sandbox, &live.go, &layers);
+        let gone = let_go(pid, sandbox, &live.go, (&layers, &volumes));
         if gone.is_err() {
             kill(&live); // It is buried like any other, which removes its groups.
         }
@@ -510,7 +511,21 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None)
 }
 
-/// The layers are the last descriptors of a request to spawn.
+/// Volumes are the last descriptors of a request to spawn.
+fn take_volumes(sandbox: &Sandbox, fds: &mut Vec<OwnedFd>) -> Result<Vec<OwnedFd>, Failure> {
+    let volumes = sandbox.volumes.len();
+    let most = if sandbox.root.is_some() {
+        VOLUMES_MAX.min(fds.len())
+    } else {
+        0
+    };
+    if volumes > most {
+        return Err(crate::mount::failed("volumes", "")(Errno::BADF));
+    }
+    Ok(fds.split_off(fds.len() - volumes))
+}
+
+/// The layers are the last descriptors of a request to spawn, but for volumes.
 fn take_layers(
     sandbox: &Sandbox,
     layers: u32,
@@ -528,12 +543,12 @@ fn take_layers(
     Ok(fds.split_off(fds.len() - layers))
 }
 
-/// Gives the child its ids, and what is below its root, and lets it go.
+/// Gives the child its ids, and what is below its root and in it, and lets it go.
 pub(crate) fn let_go(
     pid: i32,
     sandbox: &Sandbox,
     go: &OwnedFd,
-    layers: &[OwnedFd],
+    (layers, volumes): (&[OwnedFd], &[OwnedFd]),
 ) -> Result<(), Failure> {
     use crate::mount::failed;
     write_maps(pid, sandbox).map_err(failed("ids", ""))?;
@@ -543,8 +558,13 @@ pub(crate) fn let_go(
         let userns = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         let userns = userns.map_err(failed("user namespace", ""))?;
         below = Some(writable::of_launcher(root, &userns, layers)?);
+        for volume in volumes {
+            mount::map_ids(volume, &userns, mount::Written::Yes)
+                .map_err(failed("map ids of", "a volume"))?;
+        }
     }
-    let fds: Vec<BorrowedFd<'_>> = below.iter().chain(layers).map(AsFd::as_fd).collect();
+    let handed = below.iter().chain(layers).chain(volumes);
+    let fds: Vec<BorrowedFd<'_>> = handed.map(AsFd::as_fd).collect();
     socket::send(go, b"g", &fds).map_err(failed("go", ""))
 }
 

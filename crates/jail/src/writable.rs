@@ -3,7 +3,8 @@
 //! Below is what the launcher hands over, with ids of this sandbox; above is the sandbox's own storage,
 //! which nobody inside can reach but through the overlays: it stays behind with the old root.
 
-use crate::mount::{self, Recursive, failed};
+use crate::files::{group, owner};
+use crate::mount::{self, Recursive, Written, failed};
 use crate::sandbox;
 use jail::message::Failure;
 use jail::plan::{Data, Root, Sandbox};
@@ -18,18 +19,21 @@ pub(crate) fn of_launcher(
     layers: &[OwnedFd],
 ) -> Result<OwnedFd, Failure> {
     let lower = mount::copy(&*root.lower, Recursive::Yes).map_err(failed("copy", &root.lower))?;
-    mount::map_ids(&lower, userns).map_err(failed("map ids of", &root.lower))?;
+    mount::map_ids(&lower, userns, Written::No).map_err(failed("map ids of", &root.lower))?;
     for layer in layers {
-        mount::map_ids(layer, userns).map_err(failed("map ids of", "a layer"))?;
+        mount::map_ids(layer, userns, Written::No).map_err(failed("map ids of", "a layer"))?;
     }
     Ok(lower)
 }
 
 /// Puts the new root together at `root.target`. Gives the storage.
 pub(crate) fn lay(sandbox: &Sandbox, root: &Root, handed: &[OwnedFd]) -> Result<OwnedFd, Failure> {
-    let Some((lower, layers)) = handed.split_first() else {
+    let Some((lower, others)) = handed.split_first() else {
         return Err(failed("layers", "")(Errno::BADF));
     };
+    let split = others.len().checked_sub(sandbox.volumes.len());
+    let (layers, volumes) =
+        others.split_at(split.ok_or_else(|| failed("volumes", "")(Errno::BADF))?);
     mount::attach(lower, CWD, &*root.mapped).map_err(failed("mount", &root.mapped))?;
     for (at, layer) in layers.iter().enumerate() {
         let at = format!("{}/{at}", root.layers);
@@ -49,7 +53,36 @@ pub(crate) fn lay(sandbox: &Sandbox, root: &Root, handed: &[OwnedFd]) -> Result<
         mount::bind_all(from, &within(root, to)?).map_err(failed("bind", to))?;
     }
     show_places(data, root)?;
+    for (target, volume) in sandbox.volumes.iter().zip(volumes) {
+        make_directories(root, target)?;
+        mount::attach(volume, CWD, within(root, target)?).map_err(failed("mount", target))?;
+    }
     Ok(fs)
+}
+
+/// Makes the directories on the way to a place in the new root, each of the owner of the one above it.
+fn make_directories(root: &Root, path: &str) -> Result<(), Failure> {
+    let mut ends: Vec<usize> = path.match_indices('/').map(|(at, _)| at).skip(1).collect();
+    ends.push(path.len());
+    let mut above = "";
+    for end in ends {
+        let so_far = path.get(..end).unwrap_or_default();
+        let place = within(root, above)?;
+        let name = so_far.rsplit('/').next().unwrap_or_default();
+        let made = format!("{place}/{name}");
+        match rustix::fs::mkdir(&made, Mode::from_raw_mode(0o755)) {
+            Ok(()) => {
+                let stat = rustix::fs::stat(&place).map_err(failed("look at", above))?;
+                let (uid, gid) = (owner(stat.st_uid), group(stat.st_gid));
+                rustix::fs::chown(&made, uid, gid).map_err(failed("chown", so_far))?;
+            }
+            // It is there; what it is, the next look tells.
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(failed("mkdir", so_far)(errno)),
+        }
+        above = so_far;
+    }
+    Ok(())
 }
 
 fn show_places(data: &Data, root: &Root) -> Result<(), Failure> {

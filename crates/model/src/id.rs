@@ -89,6 +89,12 @@ uuid_id! {
     ArtifactId = "art_";
     /// A named value that a sandbox may use and nobody may read back.
     SecretId = "sec_";
+    /// A named directory that outlives sandboxes.
+    VolumeId = "vol_";
+    /// A named recipe for a sandbox.
+    ProfileId = "prf_";
+    /// One try to carry out what a profile says.
+    BuildId = "bld_";
 }
 
 macro_rules! text_id {
@@ -173,6 +179,40 @@ impl SnapshotId {
     }
 }
 
+impl ProfileId {
+    /// The id without its prefix, as of a [`SandboxId`].
+    pub fn short(&self) -> &str {
+        self.0.strip_prefix(ProfileId::PREFIX).unwrap_or(&self.0)
+    }
+
+    /// Reads what [`ProfileId::short`] wrote.
+    ///
+    /// # Errors
+    /// [`IdError`] for any other text.
+    pub fn from_short(text: &str) -> Result<ProfileId, IdError> {
+        format!("{}{text}", ProfileId::PREFIX).parse()
+    }
+}
+
+impl BuildId {
+    /// The id as a UUID with dashes (RFC 9562), for protocols that take nothing else.
+    pub fn uuid(&self) -> String {
+        let digits = self.0.strip_prefix(BuildId::PREFIX).unwrap_or(&self.0);
+        let uuid = uuid::Uuid::try_parse(digits).unwrap_or_default();
+        uuid.hyphenated().to_string()
+    }
+
+    /// Reads what [`BuildId::uuid`] wrote.
+    ///
+    /// # Errors
+    /// [`IdError`] for any other text.
+    pub fn from_uuid(text: &str) -> Result<BuildId, IdError> {
+        let prefix = BuildId::PREFIX;
+        let uuid = uuid::Uuid::try_parse(text).map_err(|_| IdError { prefix })?;
+        format!("{prefix}{}", uuid.simple()).parse()
+    }
+}
+
 impl TenantId {
     /// The one tenant of a machine that serves only itself.
     pub fn local() -> TenantId {
@@ -198,6 +238,14 @@ mod tests {
         assert!(id.short().bytes().all(|b| b.is_ascii_alphanumeric()));
         assert_eq!(SandboxId::from_short(id.short()), Ok(id.clone()));
         assert!(SandboxId::from_short(id.as_str()).is_err());
+    }
+
+    #[test]
+    fn a_build_is_a_uuid_for_those_who_want_one() {
+        let id = BuildId::from_parts(1_700_000_000_000, [9; 10]);
+        let uuid = id.uuid();
+        assert_eq!((uuid.len(), BuildId::from_uuid(&uuid)), (36, Ok(id)));
+        assert!(BuildId::from_uuid("x").is_err());
     }
 
     #[test]

@@ -9,13 +9,19 @@
 //! how something is stored or sent. Its types are encoded by the store for rows of its own, and by
 //! nobody else: the wire has types of its own in `api`.
 
+pub mod address;
+pub mod block;
+pub mod build;
 pub mod enforcement;
 pub mod event;
+pub mod host;
 pub mod id;
 pub mod job;
 pub mod limits;
+pub mod network;
 pub mod node;
 pub mod points;
+pub mod profile;
 pub mod root;
 pub mod sandbox;
 pub mod sandbox_spec;
@@ -23,3 +29,4 @@ pub mod secret;
 pub mod snapshot;
 pub mod spec;
 pub mod usage;
+pub mod volume;

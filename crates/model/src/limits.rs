@@ -145,6 +145,8 @@ pub const SECRETS_MAX: u64 = 1000;
 pub const SECRET_NAME_BYTES_MAX: usize = 128;
 /// A value, in bytes: certificates and keys, and not files.
 pub const SECRET_VALUE_BYTES_MAX: usize = 64 * 1024;
+/// What a provider of values is asked for, in bytes: a path with a name in it.
+pub const SECRET_REFERENCE_BYTES_MAX: usize = 512;
 /// Versions of a secret that are kept: jobs that wait still find the one that they were given.
 pub const SECRET_VERSIONS_KEPT: u64 = 10;
 /// Entries of a secret's metadata, and the bytes of a key, a value and all together: what E2B's clients are
@@ -158,9 +160,6 @@ pub const SECRET_METADATA_VALUE_BYTES_MAX: usize = 1024;
 pub const SECRET_METADATA_BYTES_MAX: usize = 8192;
 /// Secrets that one job or sandbox may use: each is looked for in every byte of its output.
 pub const SECRET_USES_MAX: usize = 16;
-/// The shortest value that is looked for in output, in bytes: a shorter one is in half of all lines by
-/// accident.
-pub const SECRET_SCRUB_BYTES_MIN: usize = 4;
 /// How often a node looks at a sandbox: often enough to see a build, and a thousand of them cost it a few
 /// percent of a processor.
 pub const USAGE_EVERY_MS: u64 = 10_000;
@@ -188,3 +187,71 @@ pub const SNAPSHOT_NAME_BYTES_MAX: usize = 128;
 pub const FORK_MAX: u32 = 100;
 /// A fork that was cut off by a crash leaves its snapshot; by then nobody makes sandboxes from it any more.
 pub const FORK_MS: u64 = 10 * 60 * 1000;
+/// Volumes of a tenant that are not gone: each keeps a file system on a node.
+pub const VOLUMES_MAX: u64 = 1000;
+/// Volumes of which one node has bytes or may have: it names them all in each heartbeat.
+pub const NODE_VOLUMES_MAX: u32 = 4096;
+/// The name of a volume, in bytes: a part of a path of the API.
+pub const VOLUME_NAME_BYTES_MAX: usize = 128;
+/// Volumes in one sandbox: each is a mount that its making pays for.
+pub const VOLUME_MOUNTS_MAX: usize = 8;
+/// Where a volume is in a sandbox, in bytes: all of them are in one message to the launcher.
+pub const VOLUME_PATH_BYTES_MAX: usize = 512;
+/// What a volume holds when nobody says: what an agent gathers in weeks. It takes what is written, not more.
+pub const VOLUME_DEFAULT_BYTES: u64 = 10 << 30;
+/// The smallest: room for a journal and for the file system itself.
+pub const VOLUME_MIN_BYTES: u64 = 16 << 20;
+/// The largest: more than the disk of a node that keeps volumes for many.
+pub const VOLUME_MAX_BYTES: u64 = 1 << 40;
+/// How long the sandbox lives that serves the content of a volume, counted from the last request that came
+/// when half of it was over: an agent that reads and writes now and then finds it there, and one that is
+/// done leaves nothing behind for long.
+pub const VOLUME_SERVED_MS: u64 = 15 * 60 * 1000;
+
+/// Entries of one list of network rules: what a person writes, with room; each is compared with every request.
+pub const NETWORK_ENTRIES_MAX: usize = 256;
+/// Connections to the outside of one sandbox at a time: a package manager has tens, a crawler hundreds. More
+/// wait inside.
+pub const NETWORK_CONNECTIONS_MAX: u64 = 1024;
+/// Records of connections in one report of a node: some hundred bytes each.
+pub const EGRESS_RECORDS_MAX: usize = 1000;
+/// Records of connections that are kept of one sandbox or job: hours of a busy agent.
+pub const RETAIN_EGRESS: u64 = 10_000;
+
+/// Profiles of one tenant: a team has dozens, and each keeps bytes on a node.
+pub const PROFILES_MAX: u64 = 500;
+/// Tags of one profile: releases that somebody still wants to tell apart.
+pub const PROFILE_TAGS_MAX: usize = 64;
+/// Builds of one tenant that wait or are under way: a continuous integration's burst.
+pub const BUILDS_OPEN_MAX: u64 = 100;
+/// Builds that one server carries out at a time: each has a sandbox that works.
+pub const BUILDS_AT_ONCE: usize = 4;
+/// Steps of a recipe: a Dockerfile has tens.
+pub const RECIPE_STEPS_MAX: usize = 256;
+/// The arguments of one step, in bytes together: a command, and not a file.
+pub const RECIPE_STEP_BYTES_MAX: usize = 64 * 1024;
+/// A whole recipe in bytes: it is read with every look at its build.
+pub const RECIPE_BYTES_MAX: usize = 512 * 1024;
+/// How long a build may take, counted from its beginning, whatever became of it in between: E2B's bound.
+pub const BUILD_MS: u64 = 3600 * 1000;
+/// How long whoever carries out a build may be silent before another takes it: a crash costs no more.
+pub const BUILD_LEASE_MS: u64 = 15_000;
+/// How often a build is begun again whose server or node died under it: one that ends its node each time
+/// must not go on for ever.
+pub const BUILD_ATTEMPTS_MAX: u32 = 3;
+/// How long the sandbox of a build lives when nobody says any more that it is needed.
+pub const BUILD_SANDBOX_MS: u64 = 120_000;
+/// Storage of a build's sandbox when nobody says: packages of an interpreter, in memory.
+pub const BUILD_DISK_BYTES: u64 = 1 << 30;
+/// Entries of a build's log that are kept: a verbose installation.
+pub const BUILD_LOGS_MAX: u64 = 10_000;
+/// A message of a build's log in bytes: a long line of a compiler.
+pub const BUILD_LOG_BYTES_MAX: usize = 4096;
+/// How long a build is kept that was asked for and never begun, and one that no tag names any more: for a day
+/// the next one begins with what it has.
+pub const BUILD_UNUSED_MS: u64 = 24 * 3600 * 1000;
+/// How long a program that is started with each sandbox may take until it is ready. A create waits for it, and
+/// clients wait for a create for a minute.
+pub const READY_MS: u64 = 40_000;
+/// The longest start or ready command in bytes.
+pub const START_BYTES_MAX: usize = 32 * 1024;

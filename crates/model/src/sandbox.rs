@@ -8,6 +8,7 @@
 //! ```
 
 use crate::id::SnapshotId;
+use crate::sandbox_spec::OnExpiry;
 use serde::{Deserialize, Serialize};
 
 /// Where a sandbox is. What is being done to it is a state too, so that whoever finds it after a crash
@@ -22,15 +23,30 @@ pub enum SandboxState {
     /// It can be used.
     Ready,
     /// It is being stopped in its tracks.
-    Pausing,
+    Pausing {
+        /// What runs in it is kept; else it ends, and only files stay. Rows of older builds kept it.
+        #[serde(default = "kept")]
+        memory: bool,
+    },
     /// It is kept, and nothing in it runs.
-    Paused,
+    Paused {
+        /// What ran in it goes on when it comes back.
+        #[serde(default = "kept")]
+        memory: bool,
+    },
     /// It is being brought back.
-    Resuming,
+    Resuming {
+        /// What ran in it goes on; else it begins with its files alone.
+        #[serde(default = "kept")]
+        memory: bool,
+    },
     /// It is being copied; afterwards it is what it was.
     Snapshotting {
         /// It was paused before.
         paused: bool,
+        /// If it was, what ran in it is kept.
+        #[serde(default = "kept")]
+        memory: bool,
         /// What the copy is.
         snapshot: SnapshotId,
     },
@@ -45,6 +61,10 @@ pub enum SandboxState {
     },
 }
 
+fn kept() -> bool {
+    true
+}
+
 /// What happens to a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SandboxEvent {
@@ -53,11 +73,17 @@ pub enum SandboxEvent {
     /// It stands, or stands again.
     Ready,
     /// Somebody wants it paused.
-    Pause,
+    Pause {
+        /// What runs in it is to be kept.
+        memory: bool,
+    },
     /// It is paused.
     Paused,
     /// Somebody wants it back.
-    Resume,
+    Resume {
+        /// What ran in it is to go on, if it was kept.
+        memory: bool,
+    },
     /// Somebody wants a copy.
     Snapshot {
         /// What the copy is to be.
@@ -67,8 +93,8 @@ pub enum SandboxEvent {
     SnapshotDone,
     /// Its time is over.
     Expire {
-        /// It is to be paused rather than destroyed.
-        pause: bool,
+        /// What is to become of it.
+        then: OnExpiry,
     },
     /// Somebody wants it gone.
     Destroy,
@@ -119,13 +145,13 @@ impl SandboxState {
     pub fn want(&self) -> Option<Want> {
         match self {
             SandboxState::Provisioning => Some(Want::Make),
-            SandboxState::Pausing => Some(Want::Pause),
-            SandboxState::Resuming => Some(Want::Resume),
+            SandboxState::Pausing { .. } => Some(Want::Pause),
+            SandboxState::Resuming { .. } => Some(Want::Resume),
             SandboxState::Snapshotting { .. } => Some(Want::Snapshot),
             SandboxState::Destroying => Some(Want::Destroy),
             SandboxState::Requested
             | SandboxState::Ready
-            | SandboxState::Paused
+            | SandboxState::Paused { .. }
             | SandboxState::Destroyed
             | SandboxState::Failed { .. } => None,
         }
@@ -147,9 +173,9 @@ impl SandboxState {
             SandboxState::Requested => "requested",
             SandboxState::Provisioning => "provisioning",
             SandboxState::Ready => "ready",
-            SandboxState::Pausing => "pausing",
-            SandboxState::Paused => "paused",
-            SandboxState::Resuming => "resuming",
+            SandboxState::Pausing { .. } => "pausing",
+            SandboxState::Paused { .. } => "paused",
+            SandboxState::Resuming { .. } => "resuming",
             SandboxState::Snapshotting { .. } => "snapshotting",
             SandboxState::Destroying => "destroying",
             SandboxState::Destroyed => "destroyed",
@@ -181,19 +207,32 @@ impl SandboxState {
 
             (S::Requested, E::Provision) => moved(S::Provisioning),
             (S::Provisioning, E::Provision) | (S::Ready, E::Ready) => Ok(Step::Unchanged),
-            (S::Provisioning | S::Resuming, E::Ready) => moved(S::Ready),
+            (S::Provisioning | S::Resuming { .. }, E::Ready) => moved(S::Ready),
 
-            (S::Ready, E::Pause | E::Expire { pause: true }) => moved(S::Pausing),
-            (S::Pausing | S::Paused, E::Pause | E::Expire { pause: true }) => Ok(Step::Unchanged),
-            (S::Pausing, E::Paused) => moved(S::Paused),
-            (S::Paused, E::Paused | E::SnapshotDone) => Ok(Step::Unchanged),
-            (S::Paused, E::Resume) => moved(S::Resuming),
-            (S::Ready | S::Resuming, E::Resume) | (S::Ready, E::SnapshotDone) => {
+            (S::Ready, E::Pause { memory }) => moved(S::Pausing { memory: *memory }),
+            // What is kept can be let go later; what was let go does not come back.
+            (
+                S::Pausing { memory: true } | S::Paused { memory: true },
+                E::Pause { memory: false },
+            ) => moved(S::Pausing { memory: false }),
+            (S::Pausing { .. } | S::Paused { .. }, E::Pause { .. }) => Ok(Step::Unchanged),
+            (S::Pausing { memory }, E::Paused) => moved(S::Paused { memory: *memory }),
+            (S::Paused { .. }, E::Paused | E::SnapshotDone) => Ok(Step::Unchanged),
+            (S::Paused { memory: kept }, E::Resume { memory }) => moved(S::Resuming {
+                memory: *kept && *memory,
+            }),
+            (S::Ready | S::Resuming { .. }, E::Resume { .. }) | (S::Ready, E::SnapshotDone) => {
                 Ok(Step::Unchanged)
             }
 
-            (S::Ready | S::Paused, E::Snapshot { snapshot }) => moved(S::Snapshotting {
-                paused: *self == S::Paused,
+            (S::Ready, E::Snapshot { snapshot }) => moved(S::Snapshotting {
+                paused: false,
+                memory: true,
+                snapshot: snapshot.clone(),
+            }),
+            (S::Paused { memory }, E::Snapshot { snapshot }) => moved(S::Snapshotting {
+                paused: true,
+                memory: *memory,
                 snapshot: snapshot.clone(),
             }),
             (S::Snapshotting { snapshot, .. }, E::Snapshot { snapshot: again })
@@ -201,10 +240,20 @@ impl SandboxState {
             {
                 Ok(Step::Unchanged)
             }
-            (S::Snapshotting { paused: true, .. }, E::SnapshotDone) => moved(S::Paused),
+            (
+                S::Snapshotting {
+                    paused: true,
+                    memory,
+                    ..
+                },
+                E::SnapshotDone,
+            ) => moved(S::Paused { memory: *memory }),
             (S::Snapshotting { paused: false, .. }, E::SnapshotDone) => moved(S::Ready),
 
-            (_, E::Expire { pause: false }) => moved(S::Destroying),
+            (_, E::Expire { then }) => match then.pause() {
+                None => moved(S::Destroying),
+                Some(memory) => self.step(&E::Pause { memory }),
+            },
             _ => Err(Denied { state: self.name() }),
         }
     }
@@ -220,9 +269,10 @@ mod tests {
         SnapshotId::from_parts(0, [1; 10])
     }
 
-    fn snapshotting(paused: bool) -> SandboxState {
+    fn snapshotting(memory_of_paused: Option<bool>) -> SandboxState {
         SandboxState::Snapshotting {
-            paused,
+            paused: memory_of_paused.is_some(),
+            memory: memory_of_paused.unwrap_or(true),
             snapshot: snapshot(),
         }
     }
@@ -233,11 +283,15 @@ mod tests {
             S::Requested,
             S::Provisioning,
             S::Ready,
-            S::Pausing,
-            S::Paused,
-            S::Resuming,
-            snapshotting(false),
-            snapshotting(true),
+            S::Pausing { memory: true },
+            S::Pausing { memory: false },
+            S::Paused { memory: true },
+            S::Paused { memory: false },
+            S::Resuming { memory: true },
+            S::Resuming { memory: false },
+            snapshotting(None),
+            snapshotting(Some(true)),
+            snapshotting(Some(false)),
             S::Destroying,
             S::Destroyed,
             S::Failed {
@@ -251,15 +305,24 @@ mod tests {
         vec![
             E::Provision,
             E::Ready,
-            E::Pause,
+            E::Pause { memory: true },
+            E::Pause { memory: false },
             E::Paused,
-            E::Resume,
+            E::Resume { memory: true },
+            E::Resume { memory: false },
             E::Snapshot {
                 snapshot: snapshot(),
             },
             E::SnapshotDone,
-            E::Expire { pause: false },
-            E::Expire { pause: true },
+            E::Expire {
+                then: OnExpiry::Kill,
+            },
+            E::Expire {
+                then: OnExpiry::Pause,
+            },
+            E::Expire {
+                then: OnExpiry::PauseWithoutMemory,
+            },
             E::Destroy,
             E::Destroyed,
             E::Fail {
@@ -273,16 +336,39 @@ mod tests {
         let mut table = String::new();
         for state in states() {
             for event in events() {
-                writeln!(
-                    table,
-                    "{} + {event:?} => {:?}",
-                    state.name(),
-                    state.step(&event)
-                )
-                .unwrap();
+                writeln!(table, "{state:?} + {event:?} => {:?}", state.step(&event)).unwrap();
             }
         }
         insta::assert_snapshot!(table);
+    }
+
+    #[test]
+    fn a_sandbox_without_memory_never_gets_it_back_by_itself() {
+        let mut state = SandboxState::Paused { memory: false };
+        for event in [
+            SandboxEvent::Pause { memory: true },
+            SandboxEvent::Snapshot {
+                snapshot: snapshot(),
+            },
+            SandboxEvent::SnapshotDone,
+            SandboxEvent::Resume { memory: true },
+        ] {
+            if let Ok(Step::Moved(next)) = state.step(&event) {
+                state = next;
+            }
+        }
+        assert_eq!(state, SandboxState::Resuming { memory: false });
+    }
+
+    #[test]
+    fn a_state_that_an_older_build_wrote_kept_its_memory() {
+        let read = |text: &str| serde_json::from_str::<SandboxState>(text).unwrap();
+        assert_eq!(
+            read(r#"{"name":"paused"}"#),
+            SandboxState::Paused { memory: true }
+        );
+        let state = SandboxState::Paused { memory: false };
+        assert_eq!(read(&serde_json::to_string(&state).unwrap()), state);
     }
 
     #[test]
@@ -306,7 +392,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_destroyed_stays_destroyed(picks in prop::collection::vec(0usize..12, 0..40)) {
+        fn what_is_destroyed_stays_destroyed(picks in prop::collection::vec(0usize..events().len(), 0..40)) {
             let mut state = SandboxState::Destroyed;
             for pick in picks {
                 if let Ok(Step::Moved(next)) = state.step(&events()[pick]) {

@@ -2,11 +2,13 @@
 
 use crate::id::{NodeId, SnapshotId};
 use crate::limits;
-use crate::secret::{SecretUse, check_uses};
+use crate::network::NetworkRules;
+use crate::secret::{SecretUse, check_uses, is_any_header};
 use crate::spec::{
     AskedLimits, CODE_INTERPRETER, Findings, Invalid, check_env_names, check_limits, check_profile,
     check_root,
 };
+use crate::volume::{VOLUME_PROFILE, VolumeMount, check_mounts};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,8 +31,9 @@ pub struct SandboxSpec {
     pub root_identity: Option<String>,
     /// Limits that somebody named, for everything in it together.
     pub limits: AskedLimits,
-    /// It may reach the outside. A node that cannot allow it refuses.
-    pub allow_internet: bool,
+    /// What it may reach, as it was asked for at first. Older rows say only whether there is a network.
+    #[serde(default, alias = "allow_internet")]
+    pub network: NetworkRules,
     /// Commands and files may be asked for as its own root, who is nobody outside.
     #[serde(default)]
     pub allow_root: bool,
@@ -49,6 +52,33 @@ pub struct SandboxSpec {
     /// that was asked for, and the others are what that one stands on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<SnapshotId>,
+    /// Volumes in its files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeMount>,
+    /// What holds where nobody says anything else, as the recipe has it that it was made by.
+    #[serde(default)]
+    pub defaults: Defaults,
+}
+
+/// What holds in a sandbox for commands that do not say, and what is started with it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Defaults {
+    /// As whom; `user` when absent.
+    pub user: Option<String>,
+    /// Where; the user's home when absent.
+    pub workdir: Option<String>,
+    /// What is started with the sandbox, before anybody gets it.
+    pub start: Option<StartCommand>,
+}
+
+/// What is started with a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartCommand {
+    /// What a shell reads. It may run for as long as the sandbox lives; `None` where there is only something to
+    /// be waited for.
+    pub command: Option<String>,
+    /// Succeeds when it is ready; it is ready at once when absent.
+    pub ready: Option<String>,
 }
 
 /// What happens to a sandbox when its time to live is over.
@@ -60,6 +90,19 @@ pub enum OnExpiry {
     Kill,
     /// It is paused.
     Pause,
+    /// It is paused, and what runs in it ends: only its files are kept.
+    PauseWithoutMemory,
+}
+
+impl OnExpiry {
+    /// Whether it is paused, and then whether what runs in it is kept.
+    pub fn pause(self) -> Option<bool> {
+        match self {
+            OnExpiry::Kill => None,
+            OnExpiry::Pause => Some(true),
+            OnExpiry::PauseWithoutMemory => Some(false),
+        }
+    }
 }
 
 /// The secret that opens the door of a sandbox's guest. Shown by no `Debug`.
@@ -101,13 +144,23 @@ impl SandboxSpec {
     /// All that is wrong, not only the first.
     pub fn validate(&self, metadata: &BTreeMap<String, String>) -> Result<(), Vec<Invalid>> {
         let mut found = Findings::default();
-        if self.profile != CODE_INTERPRETER {
+        if self.profile != CODE_INTERPRETER && self.profile != VOLUME_PROFILE {
             check_profile(&self.profile, &mut found);
         }
         check_env(&self.env, &mut found);
         check_limits(&self.limits, &mut found);
         check_root(self.root.as_deref(), &mut found);
         check_uses(&self.secrets, &self.env, &mut found);
+        check_mounts(&self.volumes, &mut found);
+        if !self.volumes.is_empty() && !self.allow_root {
+            let message =
+                "only a sandbox that allows root has files of its own to put volumes into";
+            found.add("volumes", "invalid_argument", message);
+        }
+        if is_any_header(&self.secrets) && !self.network.has_way_out() {
+            let message = "a secret is added to what goes out, and this sandbox has no way out";
+            found.add("secrets", "secret_header", message);
+        }
         check_name(self.name.as_deref(), &mut found);
         check_metadata(metadata, &mut found);
         let (wait, most) = (self.queue_timeout_ms, limits::TIMEOUT_MAX_MS);
@@ -178,7 +231,7 @@ mod tests {
             root: None,
             root_identity: None,
             limits: AskedLimits::default(),
-            allow_internet: false,
+            network: NetworkRules::default(),
             allow_root: false,
             on_expiry: OnExpiry::Kill,
             auto_resume: false,
@@ -186,6 +239,8 @@ mod tests {
             node: None,
             secrets: Vec::new(),
             layers: Vec::new(),
+            volumes: Vec::new(),
+            defaults: Defaults::default(),
         }
     }
 

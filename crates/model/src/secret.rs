@@ -35,6 +35,17 @@ pub enum SecretHow {
         /// Its name.
         var: String,
     },
+    /// As a field of the header of requests to a host, which the proxy on the node sets on the way out: it is
+    /// never inside.
+    Header {
+        /// Whom the secret is for: a name, or `*.` and a name for all below it, and a port after a colon where it
+        /// is not 443.
+        host: String,
+        /// The field.
+        header: String,
+        /// The value of the field, in which `{}` stands for the secret.
+        format: String,
+    },
 }
 
 impl SecretHow {
@@ -43,8 +54,56 @@ impl SecretHow {
         match self {
             SecretHow::File => "file",
             SecretHow::Env { .. } => "env",
+            SecretHow::Header { .. } => "header",
         }
     }
+}
+
+/// Where a value is that is not kept here: a provider that the operator configured, and what it is asked
+/// for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SecretSource {
+    /// The provider's name.
+    pub provider: String,
+    /// What it is asked for; what that means is the provider's.
+    pub reference: String,
+}
+
+impl SecretSource {
+    /// What is wrong with it, if anything. A reference is an argument of a command, a path or part of a
+    /// URL; each provider looks at it again.
+    pub fn fault(&self) -> Option<&'static str> {
+        if !is_provider_name(&self.provider) {
+            return Some(PROVIDER_RULE);
+        }
+        let text = &self.reference;
+        let plain = !text.is_empty()
+            && text.len() <= limits::SECRET_REFERENCE_BYTES_MAX
+            && !text.starts_with('-')
+            && !text.chars().any(char::is_control);
+        (!plain).then_some(
+            "a reference is 1 to 512 bytes without control characters, and begins with no `-`",
+        )
+    }
+}
+
+impl std::fmt::Display for SecretSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.provider, self.reference)
+    }
+}
+
+/// What [`is_provider_name`] says, for a person.
+pub const PROVIDER_RULE: &str =
+    "a provider's name is 1 to 32 of small letters, digits and `-`, and begins with a letter";
+
+/// Whether a provider may have this name.
+pub fn is_provider_name(name: &str) -> bool {
+    name.len() <= 32
+        && name.as_bytes().first().is_some_and(u8::is_ascii_lowercase)
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// Whether a secret may have this name. It is the name of a file inside, part of a path of the API, and
@@ -64,6 +123,7 @@ pub(crate) fn check_uses(uses: &[SecretUse], env: &BTreeMap<String, String>, fou
     found.count("secrets", uses.len(), limits::SECRET_USES_MAX);
     let mut files = BTreeSet::new();
     let mut vars = BTreeSet::new();
+    let mut fields = BTreeSet::new();
     for (index, one) in uses.iter().enumerate() {
         let field = format!("secrets[{index}]");
         if !is_secret_name(&one.name) {
@@ -84,8 +144,70 @@ pub(crate) fn check_uses(uses: &[SecretUse], env: &BTreeMap<String, String>, fou
                     found.add(format!("{field}.how.var"), "env_name", message);
                 }
             }
+            SecretHow::Header {
+                host,
+                header,
+                format,
+            } => {
+                if let Some(message) = header_fault(host, header, format) {
+                    found.add(format!("{field}.how"), "secret_header", message);
+                } else if !fields.insert((host, header.to_ascii_lowercase())) {
+                    let message = "the field of this host has a value already";
+                    found.add(format!("{field}.how"), "secret_header", message);
+                }
+            }
         }
     }
+}
+
+/// Fields that say where a request goes and where it ends, or what is between two neighbours. RFC 9110 section
+/// 7.6.1.
+const NOT_SET: [&str; 12] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// What is wrong with a field that is to be set, if anything.
+fn header_fault(host: &str, header: &str, format: &str) -> Option<&'static str> {
+    let (name, port) = host.split_once(':').unwrap_or((host, "443"));
+    let name = name.strip_prefix("*.").unwrap_or(name);
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
+    let is_name = !name.is_empty() && name.len() <= 253 && name.bytes().all(plain);
+    let is_port = port.parse::<u16>().is_ok_and(|port| port > 0) && !port.starts_with(['0', '+']);
+    // RFC 9110 section 5.6.2.
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let is_token = !header.is_empty() && header.len() <= 128 && header.bytes().all(token);
+    let is_plain = |b: u8| b == b' ' || b.is_ascii_graphic();
+    if !is_name || !is_port {
+        return Some(
+            "a host is a name in small letters, `*.` before it for all below, `:PORT` after it",
+        );
+    }
+    if !is_token || NOT_SET.contains(&header.to_ascii_lowercase().as_str()) {
+        return Some("a field has the name of one, and is not about the connection");
+    }
+    if format.len() > 1024 || !format.bytes().all(is_plain) || format.matches("{}").count() != 1 {
+        return Some(
+            "a format is printable ASCII, at most 1024 of it, with one `{}` for the secret",
+        );
+    }
+    None
+}
+
+/// Whether any of these is added to requests on their way out.
+pub fn is_any_header(uses: &[SecretUse]) -> bool {
+    uses.iter()
+        .any(|one| matches!(one.how, SecretHow::Header { .. }))
 }
 
 /// What [`is_secret_name`] says, for a person.
@@ -140,6 +262,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_source_names_a_provider_and_is_no_option_of_a_command() {
+        let source = |provider: &str, reference: &str| SecretSource {
+            provider: provider.to_owned(),
+            reference: reference.to_owned(),
+        };
+        assert_eq!(source("vault-2", "app/db#password").fault(), None);
+        let long = "x".repeat(513);
+        for bad in [
+            source("", "x"),
+            source("V", "x"),
+            source("a:b", "x"),
+            source(&"a".repeat(33), "x"),
+            source("a", ""),
+            source("a", "-x"),
+            source("a", "x\ny"),
+            source("a", "x\0"),
+            source("a", &long),
+        ] {
+            assert!(bad.fault().is_some(), "{bad}");
+        }
+    }
+
     fn findings(uses: &[SecretUse]) -> Vec<&'static str> {
         let mut found = Findings::default();
         let env = BTreeMap::from([("TAKEN".to_owned(), String::new())]);
@@ -157,6 +302,60 @@ mod tests {
             version: 0,
             how: var.map_or(SecretHow::File, env),
         }
+    }
+
+    #[test]
+    fn a_field_is_set_for_a_host_and_never_one_about_the_connection() {
+        let header = |host: &str, header: &str, format: &str| {
+            let how = SecretHow::Header {
+                host: host.to_owned(),
+                header: header.to_owned(),
+                format: format.to_owned(),
+            };
+            findings(&[SecretUse {
+                how,
+                ..one("a", None)
+            }])
+        };
+        for (host, name, format) in [
+            ("api.test", "Authorization", "Bearer {}"),
+            ("*.api.test:8443", "x-api-key", "{}"),
+            ("10.0.0.1", "X", "a {} b"),
+        ] {
+            assert!(header(host, name, format).is_empty(), "{host} {name}");
+        }
+        for (host, name, format) in [
+            ("", "x", "{}"),
+            ("API.test", "x", "{}"),
+            ("a b", "x", "{}"),
+            ("a.test:0", "x", "{}"),
+            ("a.test:070", "x", "{}"),
+            ("a.test:99999", "x", "{}"),
+            ("*", "x", "{}"),
+            ("a.*.test", "x", "{}"),
+            ("a.test", "", "{}"),
+            ("a.test", "x y", "{}"),
+            ("a.test", "Host", "{}"),
+            ("a.test", "Content-Length", "{}"),
+            ("a.test", "x", ""),
+            ("a.test", "x", "{} {}"),
+            ("a.test", "x", "{}\r\nx: y"),
+        ] {
+            assert_eq!(
+                header(host, name, format),
+                ["secret_header"],
+                "{host} {name} {format}"
+            );
+        }
+        let twice = SecretUse {
+            how: SecretHow::Header {
+                host: "a.test".to_owned(),
+                header: "X".to_owned(),
+                format: "{}".to_owned(),
+            },
+            ..one("a", None)
+        };
+        assert_eq!(findings(&[twice.clone(), twice]), ["secret_header"]);
     }
 
     #[test]

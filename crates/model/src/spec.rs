@@ -2,7 +2,8 @@
 
 use crate::id::NodeId;
 use crate::limits;
-use crate::secret::{SecretUse, check_uses};
+use crate::network::NetworkRules;
+use crate::secret::{SecretUse, check_uses, is_any_header};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -51,6 +52,12 @@ pub struct JobSpec {
     /// Secrets that it uses.
     #[serde(default)]
     pub secrets: Vec<SecretUse>,
+    /// What looks like a credential is taken out of its output, too.
+    #[serde(default)]
+    pub scrub_patterns: bool,
+    /// What it may reach; nothing in older rows.
+    #[serde(default)]
+    pub network: NetworkRules,
 }
 
 /// Limits that somebody named: each is enforced, or the job is refused.
@@ -113,6 +120,10 @@ impl JobSpec {
         }
         check_root(self.root.as_deref(), &mut found);
         check_uses(&self.secrets, &self.env, &mut found);
+        if is_any_header(&self.secrets) && !self.network.has_way_out() {
+            let message = "a secret is added to what goes out, and this job has no way out";
+            found.add("secrets", "secret_header", message);
+        }
         found.range("timeout_ms", self.timeout_ms, 1, limits::TIMEOUT_MAX_MS);
         let attempts = u64::from(self.retry.max_attempts);
         found.range(
@@ -373,6 +384,8 @@ mod tests {
             queue_timeout_ms: None,
             node: None,
             secrets: Vec::new(),
+            scrub_patterns: false,
+            network: NetworkRules::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The node's own loops: registering, renewing, polling, and handing clients to jobs.
 
-use crate::{Node, job, recover, root, sandbox, snapshot, spare};
+use crate::{Node, egress, job, recover, root, sandbox, snapshot, spare, volume};
 use api::attach::{LinkOpen, LinkTarget};
 use api::node::{JobRef, NodeHeartbeat, NodePoll, NodeRegister};
 use model::limits;
@@ -29,7 +29,7 @@ pub(crate) async fn run(node: &Node, links: mpsc::Receiver<LinkOpen>, stop: Canc
             poll_for_jobs(node),
             poll_for_sandboxes(node),
             sandbox::watch(node),
-            sandbox::log_egress(node),
+            egress::tell(node),
             hand_over(node, links)
         );
     };
@@ -44,6 +44,8 @@ async fn register(node: &Node) -> Duration {
         ("memory_bytes".to_owned(), host.memory_bytes.to_string()),
         ("cpus".to_owned(), host.cpus.to_string()),
         ("landlock_abi".to_owned(), host.landlock_abi.to_string()),
+        // What the control plane looks for when somebody wants a volume.
+        ("volumes".to_owned(), volume::can_be_kept(host).to_owned()),
     ]);
     facts.extend(root::facts(node));
     let hello = NodeRegister {
@@ -72,7 +74,7 @@ async fn register(node: &Node) -> Duration {
 }
 
 async fn renew(node: &Node, every: Duration) {
-    if !snapshot::held(node).is_empty() {
+    if !snapshot::held(node).is_empty() || !volume::held(node).is_empty() {
         // What an earlier process has left here and nobody needs is heard of at once.
         renew_once(node).await;
     }
@@ -90,6 +92,7 @@ pub(crate) async fn renew_once(node: &Node) {
         running: held(node),
         sandboxes: sandbox::held(node),
         snapshots: snapshot::held(node),
+        volumes: volume::held(node),
     };
     match node.inner.client.node_heartbeat(&beat).await {
         Ok(answer) => {
@@ -99,8 +102,10 @@ pub(crate) async fn renew_once(node: &Node) {
             cancel(node, &answer.stale);
             sandbox::drop_stale(node, &answer.stale_sandboxes);
             sandbox::order(node, answer.sandboxes);
+            sandbox::networks(node, answer.networks);
             sandbox::extend(node, answer.sandbox_lives).await;
             snapshot::remove(node, answer.remove_snapshots);
+            volume::remove(node, answer.remove_volumes);
         }
         Err(error) => tracing::warn!(%error, "failed to renew; the leases go on until they end"),
     }
@@ -168,6 +173,7 @@ async fn poll(node: &Node, free_slots: u32, free_sandboxes: u32, pause: &mut Dur
                 job::begin(node, lease);
             }
             sandbox::order(node, answer.sandboxes);
+            sandbox::networks(node, answer.networks);
             snapshot::remove(node, answer.remove_snapshots);
         }
         Err(error) => {

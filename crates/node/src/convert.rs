@@ -1,7 +1,9 @@
 //! From what the control plane says to what a driver takes, and back.
 
 use api::job::{Enforced, EnforcedState, LimitsAsked, StreamReport, Usage};
+use api::network::{Network, NetworkOrder};
 use model::enforcement::{Enforced as ModelEnforced, Held};
+use model::network::{NetworkAsked, NetworkCaps, NetworkMode, NetworkRules, Order};
 use model::spec::AskedLimits;
 
 /// Limits as a driver takes them.
@@ -53,4 +55,37 @@ pub(crate) fn usage(
         pids_peak: counted.pids_peak,
         disk_bytes: None,
     }
+}
+
+/// Rules that a node is told.
+///
+/// # Errors
+/// What is wrong with them, as one text: they were read once already, by a server that is newer than this node.
+pub(crate) fn network(network: &Network) -> Result<NetworkRules, String> {
+    let asked = NetworkAsked {
+        mode: network.mode.map(|mode| match mode {
+            api::network::NetworkMode::None => NetworkMode::None,
+            api::network::NetworkMode::Allowlist => NetworkMode::Allowlist,
+            api::network::NetworkMode::ReadOnly => NetworkMode::ReadOnly,
+            api::network::NetworkMode::Unrestricted => NetworkMode::Unrestricted,
+        }),
+        allow: network.allow.clone(),
+        deny: network.deny.clone(),
+        presets: network.presets.clone(),
+        order: match network.order {
+            NetworkOrder::DenyFirst => Order::DenyFirst,
+            NetworkOrder::AllowFirst => Order::AllowFirst,
+        },
+        caps: NetworkCaps {
+            connections: network.limits.connections,
+            per_minute: network.limits.per_minute,
+            bytes: network.limits.bytes,
+        },
+    };
+    NetworkRules::read(&asked).map_err(|found| {
+        let found = found
+            .iter()
+            .map(|one| format!("{}: {}", one.field, one.message));
+        found.collect::<Vec<_>>().join("; ")
+    })
 }

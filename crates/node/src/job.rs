@@ -1,12 +1,16 @@
 //! The life of one job on a node, from its lease to the moment when nothing of it is left.
 
+mod network;
+
 use crate::outcome::{self, Asked, Told};
 use crate::pump::{End, Lease as PumpLease, Pump, PumpError};
 use crate::record::{self, Prepared, Record};
 use crate::secret::{self, Secrets};
 use crate::spare::{self, PROVISION, Standing};
 use crate::spool::{Piece, Spool};
-use crate::{Node, Running, convert, files, root};
+use crate::way::WayOut;
+use crate::{Node, Running, convert, files, inspect, root};
+use ::egress::inspect::Inspector;
 use api::attach::LinkOpen;
 use api::client::ClientError;
 use api::job::{Enforced, Usage};
@@ -14,13 +18,15 @@ use api::log::StreamName;
 use api::node::{JobFinished, JobOutput, JobStarted, Lease, LeaseSpec, OutputSegment};
 use api::secret::SecretsAsk;
 use driver::driver::{Counted, Driver, DriverError, Handle, Mode, Plan, Spec};
-use driver::guest::message::{Exited, FromGuest, Start, ToGuest, VERSION};
+use driver::guest::message::{Exited, FromGuest, Start, ToGuest, VERSION, egress_env};
 use driver::guest::{GuestError, GuestReader, GuestWriter, Incoming, split};
 use model::id::SandboxId;
 use model::limits;
+use scrub::{Cleaner, Known, Shapes};
 use std::convert::Infallible;
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +56,11 @@ pub(crate) struct Job {
     on_spare: bool,
     /// What it was given, if it uses any.
     secrets: Option<Secrets>,
+    /// What looks into its HTTPS, until the way out has it; and whether there is one.
+    inspector: Option<Inspector>,
+    looks_into: bool,
+    /// Where it has one.
+    way: Option<WayOut>,
 }
 
 /// What is known when a job is over.
@@ -143,6 +154,9 @@ impl Job {
             attach: attached,
             on_spare: false,
             secrets: None,
+            inspector: None,
+            looks_into: false,
+            way: None,
         })
     }
 
@@ -157,6 +171,7 @@ impl Job {
             Err(told) => self.finish(Report::of(told)).await,
             Ok(plan) => {
                 let report = self.carry_out(&plan, &lease, spare).await;
+                self.way = None;
                 self.node.at("node.ended");
                 self.finish(report).await;
                 self.destroy(&plan.handle).await;
@@ -173,16 +188,19 @@ impl Job {
             "going on with a job that outlived its agent"
         );
         // The record does not have them, and without them nothing could be taken out of the output.
-        let report = match self.ask_for_secrets().await {
+        let secrets = self.ask_for_secrets().await;
+        let ready = secrets.and_then(|secrets| {
+            self.secrets = secrets;
+            self.look_into()
+        });
+        let report = match ready {
             Err(why) => Report::of(Told::lost(why)),
-            Ok(secrets) => {
-                self.secrets = secrets;
-                match self.resume_streams(&record).await {
-                    Ok(report) => report,
-                    Err(error) => self.broken(&record.handle, &error).await,
-                }
-            }
+            Ok(()) => match self.resume_streams(&record).await {
+                Ok(report) => report,
+                Err(error) => self.broken(&record.handle, &error).await,
+            },
         };
+        self.way = None;
         self.finish(report).await;
         self.destroy(&record.handle).await;
         self.leave();
@@ -212,6 +230,7 @@ impl Job {
             mode: Mode::Job,
             way_out: false,
             layers: Vec::new(),
+            volumes: Vec::new(),
         };
         self.node
             .inner
@@ -256,6 +275,9 @@ impl Job {
             Ok(secrets) => secrets,
             Err(why) => return Report::of(Told::refused(why)),
         };
+        if let Err(why) = self.look_into() {
+            return Report::of(Told::refused(why));
+        }
         if let (Some(secrets), Ok((reader, writer))) = (&self.secrets, &mut guest) {
             let put = tokio::time::timeout(PROVISION, secret::put((reader, writer), secrets)).await;
             match put {
@@ -325,7 +347,7 @@ impl Job {
             attempt: self.lease.attempt,
             driver: plan.handle.driver.clone(),
             sandbox_id: Some(plan.handle.id.to_string()),
-            enforcement: convert::enforced(&plan.enforced),
+            enforcement: self.enforced(plan),
         };
         let client = &self.node.inner.client;
         let job = self.lease.job_id.as_str();
@@ -352,6 +374,7 @@ impl Job {
         if self.spec.attach && first.is_none() {
             return Ok(Report::of(Told::canceled()));
         }
+        self.open_way(&plan.handle).await?;
         writer.say(&ToGuest::Start(self.start())).await?;
         let spools = self.spools().map_err(PumpError::Spool)?;
         let mut pump = Pump::new(
@@ -395,6 +418,7 @@ impl Job {
             }
             writer.say(&ToGuest::Start(self.start())).await?;
         }
+        self.reopen_way(&record.handle);
         let life = self.life();
         self.node.inner.driver.extend(&record.handle, life).await?;
         // Whoever fed it is gone.
@@ -407,13 +431,13 @@ impl Job {
     }
 
     fn scrub(&self, pump: &mut Pump) {
-        let known = self
-            .secrets
-            .as_ref()
-            .and_then(|secrets| secrets.known.as_ref());
-        if let Some(known) = known {
-            pump.scrub(known);
-        }
+        let cleaner = || Cleaner::new(self.known(), self.spec.scrub_patterns);
+        pump.scrub(cleaner(), cleaner());
+    }
+
+    /// The values of its secrets, where there are some to look for.
+    fn known(&self) -> Option<&Arc<Known>> {
+        self.secrets.as_ref()?.known.as_ref()
     }
 
     /// Carries the streams to their end, then what is to be kept.
@@ -499,6 +523,12 @@ impl Job {
             ("SHELL".to_owned(), "/bin/sh".to_owned()),
             ("USER".to_owned(), "user".to_owned()),
         ];
+        if self.spec.network.is_some() {
+            env.extend(egress_env());
+        }
+        if self.looks_into {
+            env.extend(inspect::environment());
+        }
         env.retain(|(key, _)| !self.spec.env.contains_key(key));
         env.extend(
             self.spec
@@ -523,7 +553,8 @@ impl Job {
     }
 
     fn spools(&self) -> std::io::Result<(Spool, Spool)> {
-        let open = |name: &str| Spool::open(&self.dir.join(name), !self.spec.secrets.is_empty());
+        let cleaned = self.spec.scrub_patterns || !self.spec.secrets.is_empty();
+        let open = |name: &str| Spool::open(&self.dir.join(name), cleaned);
         Ok((open("stdout.spool")?, open("stderr.spool")?))
     }
 
@@ -615,16 +646,13 @@ impl Job {
         self.node.at("node.reported");
     }
 
-    /// What is told of the end, without values of secrets: a guest chose some of its words.
+    /// What is told of the end, without values of secrets and without what looks like a credential: a
+    /// guest chose some of its words.
     fn told(&self, told: Told) -> Told {
-        let known = self
-            .secrets
-            .as_ref()
-            .and_then(|secrets| secrets.known.as_ref());
-        match known {
-            Some(known) => told.clean(|text| known.text(text)),
-            None => told,
-        }
+        told.clean(|text| match self.known() {
+            Some(known) => Shapes::text(&known.text(text)),
+            None => Shapes::text(text),
+        })
     }
 
     /// Gathers the rest of a stream: into `segments` as long as it is little, else in reports of its own.

@@ -11,7 +11,9 @@
 
 mod agent;
 mod convert;
+mod egress;
 mod files;
+mod inspect;
 mod job;
 mod outcome;
 mod pump;
@@ -19,27 +21,29 @@ mod record;
 mod recover;
 mod root;
 mod sandbox;
-mod scrub;
 mod secret;
 mod snapshot;
 mod spare;
 mod spool;
+mod volume;
+mod way;
 
+pub use ::egress::exception::{BadException, Exception};
+pub use ::egress::inspect::roots;
+use ::egress::proxy::Proxy;
+use ::egress::record::EgressRecord;
+use ::egress::resolve::Resolver;
 use api::attach::LinkOpen;
 use api::client::Client;
 use driver::driver::Driver;
 use driver::host::{Host, Root};
-pub use egress::exception::{BadException, Exception};
-use egress::proxy::Proxy;
-use egress::record::EgressRecord;
-use egress::resolve::Resolver;
 use model::points::Points;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -66,6 +70,8 @@ pub struct Config {
     pub egress_allow: Vec<Exception>,
     /// Root file systems that have names here, each once.
     pub roots: Vec<Root>,
+    /// Files with certificates of authorities that are believed outside, beside those that this machine believes.
+    pub egress_trust: Vec<PathBuf>,
     /// Private to this node: the records of its jobs and their output.
     pub dir: PathBuf,
     /// Where a test may stop the process.
@@ -88,8 +94,13 @@ struct Inner {
     sandboxes: Mutex<sandbox::Kept>,
     spares: spare::Spares,
     egress: Proxy,
+    trusted: OnceLock<inspect::Trusted>,
     /// Of the above; whoever works takes them.
     egress_records: tokio::sync::Mutex<mpsc::Receiver<EgressRecord>>,
+    /// How many of them there were, which names them.
+    egress_count: AtomicU64,
+    /// How many of them the control plane has, less those that the process before has left.
+    egress_told: watch::Sender<i64>,
     removing: snapshot::Removing,
     /// A slot became free, or there is none any more.
     freed: Notify,
@@ -120,12 +131,8 @@ impl Node {
     /// A node that runs jobs with `driver` for the control plane behind `client`.
     pub fn new(config: Config, client: Client, driver: Arc<dyn Driver>, host: Host) -> Node {
         let allow = config.egress_allow.clone();
-        let (egress, records) = Proxy::new(
-            allow,
-            Resolver::system(),
-            sandbox::connections(),
-            job::now_ms,
-        );
+        let (egress, records) =
+            Proxy::new(allow, Resolver::system(), way::connections(), job::now_ms);
         let inner = Inner {
             config,
             client,
@@ -135,7 +142,10 @@ impl Node {
             sandboxes: Mutex::default(),
             spares: spare::Spares::default(),
             egress,
+            trusted: OnceLock::new(),
             egress_records: tokio::sync::Mutex::new(records),
+            egress_count: AtomicU64::new(0),
+            egress_told: watch::Sender::new(0),
             removing: snapshot::Removing::default(),
             freed: Notify::new(),
             tasks: TaskTracker::new(),
@@ -159,6 +169,7 @@ impl Node {
             .store(true, std::sync::atomic::Ordering::Release);
         spare::clear(self).await;
         self.settle().await;
+        egress::last(self).await;
     }
 
     /// Waits for jobs that are at their end. One that does not come to it stays for the next node, and
@@ -183,6 +194,12 @@ impl Node {
     /// Waits until the control plane knows this node, and what it can hold.
     pub async fn registered(&self) {
         self.inner.registered.cancelled().await;
+    }
+
+    /// Waits until the control plane has every record of what was asked of the outside, for some seconds at most.
+    /// Returns at once where nothing was asked.
+    pub async fn egress_told(&self) {
+        egress::told(self).await;
     }
 
     /// Waits until every job that it has is reported and taken away; takes no new ones.

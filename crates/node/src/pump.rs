@@ -4,7 +4,6 @@
 //! when it is in the spool and the client that is attached has taken it, so a slow reader slows the
 //! command down, as in any pipe, and nothing in between grows.
 
-use crate::scrub::{Known, Scrubber};
 use crate::spool::Spool;
 use api::attach::{Frame, FrameKind, FrameReader, write_frame};
 use api::client::{Client, ClientError};
@@ -14,9 +13,9 @@ use bytes::Bytes;
 use driver::guest::message::{Exited, FromGuest, StartFailure, Stream, ToGuest, WINDOW};
 use driver::guest::{GuestError, GuestReader, GuestWriter, Incoming};
 use model::limits;
+use scrub::Cleaner;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt as _, DuplexStream};
 use tokio::sync::mpsc;
@@ -70,7 +69,7 @@ pub(crate) struct Pump {
     pub(crate) api: Client,
     pub(crate) cancel: CancellationToken,
     /// Of the two streams, where there is something to take out of them.
-    scrubbers: Option<(Scrubber, Scrubber)>,
+    cleaners: Option<(Cleaner, Cleaner)>,
     client: Option<Attached>,
     /// Standard input that the guest has no room for yet.
     pending: Bytes,
@@ -107,7 +106,7 @@ impl Pump {
             lease,
             api,
             cancel,
-            scrubbers: None,
+            cleaners: None,
             client: None,
             pending: Bytes::new(),
             sent: 0,
@@ -118,9 +117,9 @@ impl Pump {
         }
     }
 
-    /// Takes these values out of all that the job writes, from here on.
-    pub(crate) fn scrub(&mut self, known: &Arc<Known>) {
-        self.scrubbers = Some((Scrubber::new(known), Scrubber::new(known)));
+    /// Takes secrets out of all that the job writes, from here on.
+    pub(crate) fn scrub(&mut self, stdout: Option<Cleaner>, stderr: Option<Cleaner>) {
+        self.cleaners = stdout.zip(stderr);
     }
 
     /// Connects a client; the one before it is let go.
@@ -228,13 +227,13 @@ impl Pump {
             Stream::Stdout => (&mut self.stdout, FrameKind::Stdout),
             Stream::Stderr => (&mut self.stderr, FrameKind::Stderr),
         };
-        let bytes = match (&mut self.scrubbers, stream) {
+        let bytes = match (&mut self.cleaners, stream) {
             (None, _) => {
                 spool.append(&bytes).map_err(PumpError::Spool)?;
                 bytes
             }
-            (Some((scrubber, _)), Stream::Stdout) | (Some((_, scrubber)), Stream::Stderr) => {
-                scrubbed(spool, scrubber, &bytes).map_err(PumpError::Spool)?
+            (Some((cleaner, _)), Stream::Stdout) | (Some((_, cleaner)), Stream::Stderr) => {
+                cleaned(spool, cleaner, &bytes).map_err(PumpError::Spool)?
             }
         };
         let offset = spool.taken();
@@ -246,19 +245,28 @@ impl Pump {
 
     /// What was held back, because it could have been the beginning of a value, is told at the end.
     async fn let_go(&mut self) -> Result<(), PumpError> {
-        let Some((mut out, mut err)) = self.scrubbers.take() else {
+        let Some((mut out, mut err)) = self.cleaners.take() else {
             return Ok(());
         };
-        for (scrubber, stream) in [(&mut out, Stream::Stdout), (&mut err, Stream::Stderr)] {
+        for (cleaner, stream) in [(&mut out, Stream::Stdout), (&mut err, Stream::Stderr)] {
             let (spool, kind) = match stream {
                 Stream::Stdout => (&mut self.stdout, FrameKind::Stdout),
                 Stream::Stderr => (&mut self.stderr, FrameKind::Stderr),
             };
-            let taken = spool.taken() + scrubber.pending() as u64;
-            let bytes = Bytes::from(scrubber.finish());
+            let taken = spool.taken() + cleaner.pending() as u64;
+            let bytes = Bytes::from(cleaner.finish());
             spool.append_for(&bytes, taken).map_err(PumpError::Spool)?;
             if !bytes.is_empty() {
                 self.tell(kind, bytes).await;
+            }
+            if cleaner.found() > 0 {
+                let (job, found) = (&self.lease.job_id, cleaner.found());
+                tracing::info!(
+                    job.id = job,
+                    ?stream,
+                    found,
+                    "credentials were taken out of output"
+                );
             }
         }
         Ok(())
@@ -391,10 +399,10 @@ impl Pump {
 }
 
 /// Keeps what of the next bytes is no secret. If we die after it, the guest sends again what is pending.
-fn scrubbed(spool: &mut Spool, scrubber: &mut Scrubber, bytes: &Bytes) -> std::io::Result<Bytes> {
-    let end = spool.taken() + (scrubber.pending() + bytes.len()) as u64;
-    let clean = Bytes::from(scrubber.feed(bytes));
-    spool.append_for(&clean, end - scrubber.pending() as u64)?;
+fn cleaned(spool: &mut Spool, cleaner: &mut Cleaner, bytes: &Bytes) -> std::io::Result<Bytes> {
+    let end = spool.taken() + (cleaner.pending() + bytes.len()) as u64;
+    let clean = Bytes::from(cleaner.feed(bytes));
+    spool.append_for(&clean, end - cleaner.pending() as u64)?;
     Ok(clean)
 }
 

@@ -6,12 +6,14 @@
 
 mod execs;
 mod make;
+mod network;
+mod reboot;
 mod record;
+mod start;
 mod usage;
-mod way;
 
 use crate::job::{chain, insist};
-use crate::{Node, convert, snapshot};
+use crate::{Node, snapshot};
 use api::attach::LinkOpen;
 use api::node::{SandboxLife, SandboxRef, SandboxReport, SandboxSaid, SandboxWant, SandboxWork};
 use bytes::BytesMut;
@@ -20,17 +22,16 @@ use driver::guest::GuestStream;
 use execs::Spool;
 use make::Made;
 use model::id::SandboxId;
-use record::Record;
+use network::{Net, Shared};
 use std::collections::HashMap;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
-use tokio::sync::watch;
-use way::WayOut;
+use tokio::sync::{Mutex, watch};
 
+pub(crate) use network::networks;
 pub(crate) use record::{known, recover, stands_on};
 pub(crate) use usage::watch;
-pub(crate) use way::{connections, log as log_egress};
 
 /// Sandboxes that live on and that this node has, by id.
 pub(crate) type Kept = HashMap<String, Keeper>;
@@ -42,6 +43,8 @@ pub(crate) struct Keeper {
     orders: watch::Sender<Order>,
     /// How its guest is reached.
     handle: Handle,
+    /// What it may reach, and the way there.
+    net: Shared,
     /// Its guest serves, and nothing in it is stopped. A guest that does not serve yet must not be asked:
     /// it takes whoever connects for its node.
     is_ready: bool,
@@ -110,8 +113,8 @@ pub(crate) fn order(node: &Node, work: Vec<SandboxWork>) {
             continue;
         };
         let handle = node.inner.driver.handle(&sandbox_id);
-        let (first, way) = (Order::Work(Box::new(work)), None);
-        begin(node, &mut kept, id, (first, handle, way));
+        let (first, net) = (Order::Work(Box::new(work)), Net::default());
+        begin(node, &mut kept, id, (first, handle, net));
     }
 }
 
@@ -220,29 +223,26 @@ async fn copy(
     Ok(())
 }
 
-/// Starts a keeper with its first order, and with the way out of a sandbox that stands and has one.
-fn begin(
-    node: &Node,
-    kept: &mut Kept,
-    id: String,
-    (first, handle, way): (Order, Handle, Option<WayOut>),
-) {
+/// Starts a keeper with its first order, and with the network of a sandbox that stands.
+fn begin(node: &Node, kept: &mut Kept, id: String, (first, handle, net): (Order, Handle, Net)) {
+    let net = Arc::new(Mutex::new(net));
     let (orders, told) = watch::channel(first);
     let keeper = Keeper {
         orders,
         handle: handle.clone(),
+        net: net.clone(),
         is_ready: false,
     };
     kept.insert(id.clone(), keeper);
     let tasks = node.inner.tasks.clone();
-    tasks.spawn(keep(node.clone(), id, (handle, way), told));
+    tasks.spawn(keep(node.clone(), id, (handle, net), told));
 }
 
 /// The life of a sandbox on this node.
 async fn keep(
     node: Node,
     id: String,
-    (mut handle, mut way): (Handle, Option<WayOut>),
+    (mut handle, net): (Handle, Shared),
     mut orders: watch::Receiver<Order>,
 ) {
     let Some(mut spool) = execs::Spool::open(&node, &id) else {
@@ -253,7 +253,7 @@ async fn keep(
         let mut next = match &order {
             Order::Nothing(_) => None,
             Order::Drop(_) => Some(Next::Gone(None)),
-            Order::Work(work) => Some(carry_out(&node, work, &mut handle, &mut way).await),
+            Order::Work(work) => Some(carry_out(&node, work, &mut handle, &net).await),
         };
         if let Some(keeper) = node.kept().get_mut(&id) {
             keeper.handle = handle.clone();
@@ -278,7 +278,7 @@ async fn keep(
             }
         };
         // Nothing is let out any more, however long taking it away takes.
-        drop(way.take());
+        net.lock().await.close();
         execs::last(&node, &handle, &mut spool).await;
         take_away(&node, &handle).await;
         if let Some(said) = said {
@@ -328,12 +328,7 @@ async fn wait(
     }
 }
 
-async fn carry_out(
-    node: &Node,
-    work: &SandboxWork,
-    handle: &mut Handle,
-    way: &mut Option<WayOut>,
-) -> Next {
+async fn carry_out(node: &Node, work: &SandboxWork, handle: &mut Handle, net: &Shared) -> Next {
     let failed = |why| Next::Gone(Some(SandboxSaid::Failed { why }));
     let ready = |enforcement| SandboxSaid::Ready {
         driver: node.inner.driver.name().to_owned(),
@@ -347,16 +342,21 @@ async fn carry_out(
                 way: opened,
             }) => {
                 *handle = made;
-                *way = opened;
+                let mut net = net.lock().await;
+                *net = Net {
+                    way: opened,
+                    epoch: work.spec.network_epoch,
+                    stands: true,
+                };
                 Next::Stays(ready(enforcement))
             }
             Err(why) => failed(why),
         },
-        SandboxWant::Pause => match node.inner.driver.pause(handle, true).await {
+        SandboxWant::Pause => match reboot::pause(node, handle, work.reboot).await {
             Ok(()) => Next::Stays(SandboxSaid::Paused),
             Err(error) => failed(chain(&error)),
         },
-        SandboxWant::Resume => match node.inner.driver.pause(handle, false).await {
+        SandboxWant::Resume => match reboot::resume(node, handle, work.reboot).await {
             Ok(()) => Next::Stays(ready(record::enforcement(node, &work.sandbox_id))),
             Err(error) => failed(chain(&error)),
         },
@@ -388,17 +388,4 @@ async fn say(node: &Node, id: &str, epoch: u64, what: SandboxSaid) {
         tracing::warn!(%error, sandbox.id = id, "what became of a sandbox was not accepted");
     }
     node.at("node.sandbox_reported");
-}
-
-fn new_record(work: &SandboxWork, plan: &driver::driver::Plan) -> Record {
-    Record::new(work, plan.handle.clone(), enforced(work, plan))
-}
-
-/// What is in force around it, the way out included.
-fn enforced(work: &SandboxWork, plan: &driver::driver::Plan) -> Vec<api::job::Enforced> {
-    let mut enforced = convert::enforced(&plan.enforced);
-    if work.spec.allow_internet {
-        way::describe(&mut enforced);
-    }
-    enforced
 }

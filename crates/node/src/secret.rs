@@ -3,12 +3,16 @@
 
 use crate::files::{FileError, put_bytes};
 use crate::outcome::Told;
-use crate::scrub::Known;
+use ::egress::inspect::rule::{HostPattern, HostRules, SetHeader};
 use api::client::ClientError;
 use api::secret::{SecretHow, SecretsGiven, value_bytes};
+use driver::guest::message::{Secret, SecretPlace, Serve, SmallFile};
 use driver::guest::{GuestReader, GuestWriter};
+use http::HeaderValue;
+use model::host::Host;
 use model::limits;
 use model::secret::SECRET_DIR;
+use scrub::Known;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -21,6 +25,10 @@ pub(crate) struct Secrets {
     pub(crate) env: Vec<(String, Zeroizing<String>)>,
     /// Files, by their paths inside.
     pub(crate) files: Vec<(String, Zeroizing<Vec<u8>>)>,
+    /// The names of the secrets that are variables, and of those that are files, in their order.
+    names: [Vec<String>; 2],
+    /// What is added to requests on their way out.
+    pub(crate) rules: Vec<HostRules>,
     /// What is looked for in all that is told. Nothing when all values are too short to be found.
     pub(crate) known: Option<Arc<Known>>,
 }
@@ -28,6 +36,32 @@ pub(crate) struct Secrets {
 impl std::fmt::Debug for Secrets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Secrets({} and {})", self.env.len(), self.files.len())
+    }
+}
+
+impl Secrets {
+    /// Gives them to the guest of a sandbox that lives on, which takes the values out of what it tells: it
+    /// has them as long as the sandbox lives, also when this process is another one.
+    pub(crate) fn add_to(&self, serve: &mut Serve) {
+        let [env, files] = &self.names;
+        let secret = |name: &String, place| Secret {
+            name: name.clone(),
+            place,
+        };
+        for ((var, value), name) in self.env.iter().zip(env) {
+            let place = SecretPlace::Env(serve.env.len());
+            serve.secrets.push(secret(name, place));
+            serve.env.push((var.clone(), String::clone(value)));
+        }
+        for ((path, bytes), name) in self.files.iter().zip(files) {
+            let place = SecretPlace::File(serve.files.len());
+            serve.secrets.push(secret(name, place));
+            serve.files.push(SmallFile {
+                path: path.clone(),
+                mode: MODE,
+                bytes: bytes.to_vec(),
+            });
+        }
     }
 }
 
@@ -47,10 +81,15 @@ pub(crate) fn read(answer: Result<SecretsGiven, ClientError>) -> Result<Secrets,
     let known = Known::new(named);
     let known =
         known.map_err(|_| "its secrets are too much to be taken out of its output".to_owned())?;
-    let (mut env, mut files) = (Vec::new(), Vec::new());
+    let (mut env, mut files, mut names) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
+    let mut rules = Vec::new();
     for (one, bytes) in values {
+        let [env_names, file_names] = &mut names;
         match &one.how {
-            SecretHow::File => files.push((format!("{SECRET_DIR}/{}", one.name), bytes)),
+            SecretHow::File => {
+                file_names.push(one.name.clone());
+                files.push((format!("{SECRET_DIR}/{}", one.name), bytes));
+            }
             SecretHow::Env { var } => {
                 let text = std::str::from_utf8(&bytes)
                     .ok()
@@ -61,7 +100,20 @@ pub(crate) fn read(answer: Result<SecretsGiven, ClientError>) -> Result<Secrets,
                         one.name
                     )
                 })?;
+                env_names.push(one.name.clone());
                 env.push((var.clone(), Zeroizing::new(text.to_owned())));
+            }
+            SecretHow::Header {
+                host,
+                header,
+                format,
+            } => {
+                let rule = field(host, header, format, &bytes);
+                let rule = rule.ok_or_else(|| {
+                    let name = &one.name;
+                    format!("the secret `{name}` cannot be in the header of a request")
+                })?;
+                rules.push(rule);
             }
         }
     }
@@ -70,7 +122,36 @@ pub(crate) fn read(answer: Result<SecretsGiven, ClientError>) -> Result<Secrets,
     if bytes > limits::SECRET_VALUE_BYTES_MAX {
         return Err("its secrets are too much for an environment: use them as files".to_owned());
     }
-    Ok(Secrets { env, files, known })
+    Ok(Secrets {
+        env,
+        files,
+        names,
+        rules,
+        known,
+    })
+}
+
+/// The rule that sets a field with a secret. None for a value that has an end of a line or a NUL, RFC 9110 section
+/// 5.5.
+fn field(host: &str, header: &str, format: &str, secret: &[u8]) -> Option<HostRules> {
+    let (name, port) = host.split_once(':').unwrap_or((host, "443"));
+    let host = match name.strip_prefix("*.") {
+        Some(domain) => HostPattern::Below(domain.to_owned()),
+        None => HostPattern::Exact(Host::parse(name).ok()?),
+    };
+    let (before, after) = format.split_once("{}")?;
+    let text = Zeroizing::new([before.as_bytes(), secret, after.as_bytes()].concat());
+    let mut value = HeaderValue::from_bytes(&text).ok()?;
+    value.set_sensitive(true);
+    Some(HostRules {
+        host,
+        ports: vec![port.parse().ok()?],
+        rules: Vec::new(),
+        headers: vec![SetHeader {
+            name: header.parse().ok()?,
+            value,
+        }],
+    })
 }
 
 /// Puts the files inside, by way of the guest.

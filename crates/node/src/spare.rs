@@ -180,6 +180,7 @@ async fn make(node: &Node, limits: AskedLimits) -> Result<Standing, String> {
         mode: Mode::Job,
         way_out: false,
         layers: Vec::new(),
+        volumes: Vec::new(),
     };
     let plan = node.inner.driver.plan(&spec, &node.inner.host);
     let plan = plan.map_err(|_| "these limits cannot be held".to_owned())?;

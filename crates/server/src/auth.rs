@@ -142,7 +142,12 @@ impl Gate {
     /// Lets a request in and says who sent it; `None` where the route is open to everybody.
     pub(crate) fn admit(&self, parts: &Parts) -> Result<Option<Peer>, Error> {
         match self {
-            Self::Known(peer) => Ok(Some(peer.clone())),
+            Self::Known(peer) => {
+                if parts.uri.path() == routes::MCP {
+                    check_page(parts)?;
+                }
+                Ok(Some(peer.clone()))
+            }
             Self::Stranger => Err(unauthenticated("this socket belongs to another user")),
             Self::Tcp(gate) => gate.admit(parts),
         }
@@ -215,6 +220,19 @@ fn check_origin(parts: &Parts, scheme: &str) -> Result<(), Error> {
             "a web page of another origin sent this",
         ))
     }
+}
+
+/// Refuses what a web page may have sent through a socket of this user. That asks for no token, and somebody
+/// may have made a TCP port lead there; so the Model Context Protocol wants `Host` and `Origin` looked at
+/// wherever it is spoken.
+fn check_page(parts: &Parts) -> Result<(), Error> {
+    check_host(parts, |host| {
+        let name = without_port(host).to_ascii_lowercase();
+        let address = name.trim_start_matches('[').trim_end_matches(']');
+        let is_loopback = |ip: IpAddr| ip.is_loopback();
+        name == "localhost" || address.parse().is_ok_and(is_loopback)
+    })?;
+    check_origin(parts, "http")
 }
 
 fn bearer(parts: &Parts) -> Option<&[u8]> {
@@ -354,6 +372,28 @@ mod tests {
             let headers = [host, token, ("origin", origin)];
             check_at(gate(), &headers, "/v1/jobs", expect);
         }
+    }
+
+    #[test]
+    fn a_page_gets_no_tools_by_a_socket_that_a_port_leads_to() {
+        let ours = |headers: &[(&str, &str)], path: &str| {
+            let mut request = Request::post(path);
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            let gate = Gate::Known(Peer::User("uid:1000".parse().unwrap()));
+            gate.admit(&parts).map(drop).map_err(|error| error.code())
+        };
+        let rebound = [
+            ("host", "evil.example:80"),
+            ("origin", "http://evil.example:80"),
+        ];
+        assert_eq!(ours(&rebound, "/mcp"), Err(Code::ForbiddenHost));
+        let foreign = [("host", "localhost"), ("origin", "http://evil.example")];
+        assert_eq!(ours(&foreign, "/mcp"), Err(Code::ForbiddenOrigin));
+        assert_eq!(ours(&[("host", "[::1]:7300")], "/mcp"), Ok(()));
+        assert_eq!(ours(&[("host", "anything")], "/v1/jobs"), Ok(()));
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! Between the words of the wire and the words of the house. Nothing is decided here.
 
+pub(crate) mod egress;
 pub(crate) mod exec;
 pub(crate) mod from_wire;
+pub(crate) mod network;
 pub(crate) mod sandbox;
 pub(crate) mod secret;
 pub(crate) mod snapshot;
 pub(crate) mod to_wire;
 pub(crate) mod usage;
+pub(crate) mod volume;

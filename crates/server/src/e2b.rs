@@ -8,13 +8,14 @@
 //! in a limit, a network or a snapshot that is not there does harm with it. It must never give a guest
 //! one of our credentials, and never hold more of what a guest says than it is just passing on.
 //!
-//! Reading order: `aim` (for whom), `keys` (who may), `refusal`, `query`, then `control`, `snapshots`, `logs`
-//! and `account` with `wire` for sandboxes as a resource, and `proxy` with `clean`, `cors` and `places` for
+//! Reading order: `aim` (for whom), `keys` (who may), `refusal`, `query`, then `control`, `snapshots`, `templates`,
+//! `logs` and `account` with `wire` for sandboxes as a resource, `volumes` and `content`, and `proxy` with `clean`, `cors` and `places` for
 //! what is inside them.
 
 mod account;
 pub(crate) mod aim;
 mod clean;
+mod content;
 mod control;
 mod cors;
 pub(crate) mod domain;
@@ -22,12 +23,15 @@ pub(crate) mod find;
 pub(crate) mod keys;
 mod logs;
 pub(crate) mod measure;
+mod network;
 pub(crate) mod places;
 pub(crate) mod proxy;
 mod query;
 pub(crate) mod refusal;
 mod secret;
 mod snapshots;
+mod templates;
+mod volumes;
 pub(crate) mod wire;
 
 use std::panic::AssertUnwindSafe;
@@ -45,7 +49,7 @@ use tower::Service as _;
 pub(crate) use self::control::router;
 
 use self::aim::Aim;
-use self::keys::{API_KEY, FileQuery, Keys};
+use self::keys::{API_KEY, FileQuery, Keys, Upload, same};
 use self::refusal::{Cause, Refusal};
 use crate::Shared;
 use crate::auth::{Gate, Peer, Visitor};
@@ -91,6 +95,10 @@ async fn lead(
     let visitor = gate.visitor(&parts, aim == Aim::Control)?;
     let ctx = ctx(&visitor, id)?;
     let keys = visitor.keys.as_ref();
+    // The token of the volume counts there, and no other.
+    if aim == Aim::Control && parts.uri.path().starts_with(content::ROUTE) {
+        return content::answer(&shared.app, (parts, body), id).await;
+    }
     let target = match aim {
         Aim::Permission => return Ok(cors::permission()),
         Aim::Port(target) => target,
@@ -99,7 +107,8 @@ async fn lead(
             find::signer(&shared.app, &ctx, &parts.headers, &file).await?
         }
         Aim::Control => {
-            check_key(&parts, keys)?;
+            let now_s = shared.app.service.clock().now_ms() / 1000;
+            check_key(&parts, keys, now_s)?;
             let domain = domain::told(gate.domain(), &parts.headers);
             parts.extensions.insert(control::Domain(domain));
             parts
@@ -131,10 +140,18 @@ fn ctx(visitor: &Visitor, id: &RequestId) -> Result<Ctx, Refusal> {
 }
 
 /// Where the transport has not said who it is, the key must.
-fn check_key(parts: &Parts, keys: Option<&Keys>) -> Result<(), Refusal> {
+fn check_key(parts: &Parts, keys: Option<&Keys>, now_s: u64) -> Result<(), Refusal> {
     let Some(keys) = keys else { return Ok(()) };
     if parts.uri.path() == "/health" {
         return Ok(());
+    }
+    let upload = Upload::parse(&parts.method, parts.uri.path(), parts.uri.query());
+    if let Some((upload, signature)) = upload
+        && same(signature.as_bytes(), &keys.upload_signature(&upload))
+    {
+        let is_over = upload.expires_s < now_s;
+        let over = || unauthorized("the time in which the files could be sent is over");
+        return if is_over { Err(over()) } else { Ok(()) };
     }
     let bearer = || {
         let value = parts.headers.get(AUTHORIZATION)?.as_bytes();

@@ -101,6 +101,18 @@ impl<S: Send + Sync> FromRequestParts<S> for SecretOf {
     }
 }
 
+/// The volume that the path names, by its name or its id. What can be neither names none.
+#[derive(Debug)]
+pub(crate) struct VolumeOf(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for VolumeOf {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        segment(parts, state, "name").await.map(Self)
+    }
+}
+
 /// The digest that the path names.
 #[derive(Debug)]
 pub(crate) struct DigestOf(pub(crate) String);
@@ -241,17 +253,36 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request<Body>, _: &S) -> Result<Self, Error> {
-        let bytes = read_body(request).await?;
-        // serde would take the fields of a list in their order, which nobody documents.
-        if bytes.trim_ascii_start().starts_with(b"[") {
-            return Err(wrong("", "expected an object and not a list"));
-        }
-        let mut json = serde_json::Deserializer::from_slice(&bytes);
-        let value = serde_path_to_error::deserialize(&mut json).map_err(bad_json)?;
-        json.end()
-            .map_err(|error| Error::new(Code::MalformedJson, error.to_string()))?;
-        Ok(Self(value))
+        read_json(&read_body(request).await?).map(Self)
     }
+}
+
+/// The same for a route that is also asked without a body, which says nothing then.
+#[derive(Debug)]
+pub(crate) struct JsonOrNone<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for JsonOrNone<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request<Body>, _: &S) -> Result<Self, Error> {
+        let bytes = read_body(request).await?;
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        read_json(&bytes).map(Self)
+    }
+}
+
+fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    // serde would take the fields of a list in their order, which nobody documents.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(wrong("", "expected an object and not a list"));
+    }
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(bad_json)?;
+    json.end()
+        .map_err(|error| Error::new(Code::MalformedJson, error.to_string()))?;
+    Ok(value)
 }
 
 fn bad_json(error: serde_path_to_error::Error<serde_json::Error>) -> Error {

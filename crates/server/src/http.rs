@@ -5,16 +5,19 @@
 
 pub(crate) mod artifact;
 pub(crate) mod blob;
-pub(crate) mod guest;
+pub(crate) mod egress;
+mod guest;
 pub(crate) mod health;
 pub(crate) mod job;
 pub(crate) mod log;
+pub(crate) mod mcp;
 pub(crate) mod openapi;
 pub(crate) mod reachability;
 pub(crate) mod sandbox;
 pub(crate) mod secret;
 pub(crate) mod snapshot;
 pub(crate) mod usage;
+pub(crate) mod volume;
 
 use api::Code;
 use axum::Router;
@@ -58,6 +61,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(sandbox::create, sandbox::list))
         .routes(paths!(sandbox::get, sandbox::destroy))
         .routes(paths!(sandbox::timeout))
+        .routes(paths!(sandbox::set_network))
         .routes(paths!(sandbox::pause))
         .routes(paths!(sandbox::resume))
         .routes(paths!(sandbox::connect))
@@ -67,6 +71,8 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(secret::get, secret::delete))
         .routes(paths!(secret::rotate))
         .routes(paths!(secret::events))
+        .routes(paths!(volume::create, volume::list))
+        .routes(paths!(volume::get, volume::delete))
         .routes(paths!(guest::read, guest::ask))
         .routes(paths!(guest::port))
         .routes(paths!(usage::usage))
@@ -76,6 +82,9 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(snapshot::list))
         .routes(paths!(snapshot::get, snapshot::delete))
         .routes(paths!(sandbox::jobs))
+        .routes(paths!(egress::of_sandbox))
+        .routes(paths!(egress::of_job))
+        .routes(paths!(egress::test))
         .routes(paths!(node_api::register))
         .routes(paths!(node_api::heartbeat))
         .routes(paths!(node_api::poll))
@@ -85,12 +94,15 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(node_api::release))
         .routes(paths!(node_api::artifact))
         .routes(paths!(node_api::sandbox_report))
+        .routes(paths!(node_api::sandbox_network))
         .routes(paths!(node_api::job_secrets))
         .routes(paths!(node_api::sandbox_secrets))
         .routes(paths!(node_api::usage))
+        .routes(paths!(node_api::egress_report))
         .routes(paths!(node_api::snapshot_removed))
         .routes(paths!(node_api::sandbox_execs))
         .routes(paths!(node_api::blob))
+        .routes(paths!(mcp::get, mcp::post, mcp::delete))
         .routes(paths!(health::healthz))
         .routes(paths!(health::readyz))
         .routes(paths!(health::metrics))

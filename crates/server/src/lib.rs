@@ -1,5 +1,5 @@
-//! The doors: REST for people and programs, the node protocol, the raw streams of attached jobs, and
-//! what E2B's clients speak.
+//! The doors: REST for people and programs, the node protocol, the raw streams of attached jobs, tools for
+//! models, and what E2B's clients speak.
 //!
 //! Enters: bytes from the network, from other users of the machine, from web pages, from nodes.
 //! Leaves: one call into `service` per request, and its answer in the words of `api`.
@@ -11,11 +11,13 @@
 //! Reading order: [`accept`](Door) takes connections, `tls` shakes hands on some, `auth` lets requests in, `request` is around
 //! every one, `extract` reads what handlers need, `http/` and `node_api` are the handlers,
 //! `convert/` knows both languages, `upload` and `download` carry files, `attach` and [`Links`] carry
-//! streams. `e2b/` is a door of its own on the same connections.
+//! streams. `e2b/` is a door of its own on the same connections. `build` is no door: it carries builds of
+//! profiles out, with the same links.
 
 mod accept;
 mod attach;
 mod auth;
+mod build;
 mod convert;
 mod download;
 mod e2b;
@@ -40,6 +42,7 @@ use tokio_util::task::TaskTracker;
 
 pub use crate::accept::Door;
 pub use crate::auth::Peer;
+pub use crate::build::carry_builds;
 pub use crate::e2b::domain::{BadDomain, Domain};
 pub use crate::e2b::keys::api_key as e2b_api_key;
 pub use crate::http::document;
@@ -67,6 +70,8 @@ pub(crate) struct App {
     pub(crate) places: e2b::places::Places,
     /// Places for searches of who signed a request.
     pub(crate) searches: Arc<Semaphore>,
+    /// Tools for models.
+    pub(crate) mcp: http::mcp::Mcp,
 }
 
 /// What every connection can reach.
@@ -89,6 +94,7 @@ impl Shared {
 /// Returns when every connection is closed, or when the moment is over.
 pub async fn serve(service: Service, links: Links, doors: Vec<Door>, stop: CancellationToken) {
     let tasks = TaskTracker::new();
+    let (mcp, mut wanted) = http::mcp::Mcp::new(stop.clone());
     let app = App {
         service,
         links,
@@ -99,6 +105,7 @@ pub async fn serve(service: Service, links: Links, doors: Vec<Door>, stop: Cance
         site: Site::of(&doors),
         places: e2b::places::Places::default(),
         searches: Arc::new(e2b::find::searches()),
+        mcp,
     };
     let shared = Shared {
         router: http::router(app.clone()),
@@ -107,6 +114,10 @@ pub async fn serve(service: Service, links: Links, doors: Vec<Door>, stop: Cance
         request_ids: Arc::new(RequestIds::new()),
     };
     for door in doors {
+        shared.spawn(door.run(shared.clone()));
+    }
+    // Doors of those who call tools come later, one for each.
+    while let Some(Some(door)) = stop.run_until_cancelled(wanted.recv()).await {
         shared.spawn(door.run(shared.clone()));
     }
     stop.cancelled().await;

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use api::artifact::ArtifactView;
+use api::egress::NodeEgress;
 use api::exec::NodeExecs;
+use api::network::NetworkReport;
 use api::node::{
     ArtifactPutQuery, JobFinished, JobOutput, JobRelease, JobStarted, NodeHeartbeat,
     NodeHeartbeatAnswer, NodePoll, NodePollAnswer, NodeRegister, NodeRegistered, NodeUsage,
@@ -17,7 +19,7 @@ use axum::response::Response;
 
 use service::Free;
 
-use crate::convert::{self, exec, from_wire, sandbox, secret, to_wire};
+use crate::convert::{self, exec, from_wire, sandbox, secret, to_wire, volume};
 use crate::error::Error;
 use crate::extract::{DigestOf, JobOf, Json, Node, Query, SandboxOf, SnapshotOf};
 use crate::{App, download, upload};
@@ -53,14 +55,17 @@ pub(crate) async fn heartbeat(
     let running = from_wire::job_refs(beat.running)?;
     let sandboxes = sandbox::refs_from(beat.sandboxes)?;
     let snapshots = sandbox::snapshots_from(&beat.snapshots)?;
+    let volumes = volume::ids_from(&beat.volumes)?;
     let renewed = app
         .service
         .node_heartbeat(&ctx, &beat.incarnation, &running, &sandboxes)
         .await?;
     // Only of the process that is this node: another one's directories are not this one's.
     let remove = app.service.snapshot_beat(&ctx, snapshots).await?;
+    let remove_volumes = app.service.volume_beat(&ctx, volumes).await?;
     Ok(Answer(NodeHeartbeatAnswer {
         remove_snapshots: to_wire::snapshot_ids(&remove),
+        remove_volumes: remove_volumes.iter().map(ToString::to_string).collect(),
         ..to_wire::renewed(renewed)
     }))
 }
@@ -283,6 +288,49 @@ pub(crate) async fn snapshot_removed(
 ) -> Result<Answer<ReportAnswer>, Error> {
     app.service.snapshot_removed(&ctx, &id).await?;
     Ok(Answer(to_wire::reported(service::Report::default())))
+}
+
+/// What sandboxes and jobs of a node have asked of the outside.
+#[utoipa::path(post, path = routes::NODE_EGRESS, tag = "node", operation_id = "node_egress",
+    request_body = NodeEgress,
+    responses((status = 200, description = "It is stored", body = ReportAnswer),
+              (status = 400, description = "Not records", body = ErrorBody),
+              (status = 429, description = "Too many records", body = ErrorBody)))]
+pub(crate) async fn egress_report(
+    State(app): State<App>,
+    Node(ctx): Node,
+    Json(report): Json<NodeEgress>,
+) -> Result<Answer<ReportAnswer>, Error> {
+    let records = convert::egress::records(report.records)?;
+    let new = app.service.egress_report(&ctx, records).await?;
+    Ok(Answer(ReportAnswer {
+        result: if new > 0 {
+            ReportResult::Accepted
+        } else {
+            ReportResult::Duplicate
+        },
+        cancel: false,
+    }))
+}
+
+/// Rules of a network are in force.
+#[utoipa::path(post, path = routes::NODE_SANDBOX_NETWORK, tag = "node",
+    operation_id = "node_sandbox_network",
+    params(("id" = String, Path, description = "The sandbox")), request_body = NetworkReport,
+    responses((status = 200, description = "It is known", body = ReportAnswer),
+              (status = 404, description = "No sandbox of this node", body = ErrorBody)))]
+pub(crate) async fn sandbox_network(
+    State(app): State<App>,
+    Node(ctx): Node,
+    SandboxOf(id): SandboxOf,
+    Json(report): Json<NetworkReport>,
+) -> Result<Answer<ReportAnswer>, Error> {
+    let enforcement = from_wire::enforcement(report.enforcement);
+    let reported = app
+        .service
+        .sandbox_network_report(&ctx, &id, report.epoch, enforcement)
+        .await?;
+    Ok(Answer(to_wire::reported(reported)))
 }
 
 /// What was run in a sandbox that lives on.

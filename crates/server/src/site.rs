@@ -31,6 +31,11 @@ impl Site {
         })
     }
 
+    /// How it is spoken to.
+    pub(crate) fn scheme(&self) -> &'static str {
+        self.scheme
+    }
+
     /// What stands behind the names of sandboxes, with the port.
     fn domain(&self) -> String {
         match &self.domain {

@@ -13,15 +13,18 @@
 //!
 //! Reading order: `ctx`, `error`, `change` (decide and write), `job`, `create`, `poll` and `wake` (how
 //! work finds a node), `report` (what nodes say), `lose` (when they say nothing), `sandbox` (those that
-//! live on, by the same means), `snapshot`, `secret` over `seal`, `loops`.
+//! live on, by the same means), `snapshot`, `volume`, `profile` and `build` (recipes, and who carries them
+//! out), `secret` over `seal`, `loops`.
 
 mod artifact;
 mod blob;
+mod build;
 mod capacity;
 mod change;
 mod clock;
 mod create;
 mod ctx;
+mod egress;
 mod error;
 mod exec;
 mod hand;
@@ -32,25 +35,30 @@ mod lose;
 mod node;
 mod output;
 mod poll;
+mod profile;
 mod report;
 mod root;
 mod sandbox;
 mod seal;
 mod secret;
 mod snapshot;
+mod volume;
 mod wake;
 
 pub use crate::artifact::NewArtifact;
 pub use crate::blob::BlobWriter;
+pub use crate::build::{BUILD_LABEL, BuildHold, Built, Saved, Settled};
 pub use crate::clock::Clock;
 pub use crate::create::Idempotency;
 pub use crate::ctx::{Caller, Ctx};
+pub use crate::egress::EgressPage;
 pub use crate::error::Error;
 pub use crate::exec::{ExecFact, ExecPage};
 pub use crate::job::JobPage;
 pub use crate::node::{Beat, LeaseRef, NodeHello, Registered};
 pub use crate::output::{OutputPage, OutputPiece, Stream};
 pub use crate::poll::{Free, Polled};
+pub use crate::profile::{BuildAsk, ProfilePage, ProfileRef, ProfileView, Tagged};
 pub use crate::report::{Finished, Report, Started};
 pub use crate::root::RootSeen;
 pub use crate::sandbox::{
@@ -58,23 +66,28 @@ pub use crate::sandbox::{
     sandbox_life_ms,
 };
 pub use crate::seal::{KeyError, MasterKey, MasterKeys, SecretValue};
-pub use crate::secret::{NewSecret, SecretGiven, SecretPage};
+pub use crate::secret::{Fetching, NewSecret, NewValue, SecretGiven, SecretPage, SourceError};
 pub use crate::snapshot::{Fork, SnapshotPage, SnapshotRef};
+pub use crate::volume::{NewVolume, VolumePage};
 pub use model::event::Event;
 pub use model::spec::Invalid;
 pub use model::usage::{UsagePoint, UsageSpan};
 pub use store::artifact::ArtifactRow;
 pub use store::blob::{Blobs, Written};
+pub use store::build::{BuildRow, FileRow, Level, LogQuery, LogRow};
+pub use store::egress::{EgressRow, NewEgress, Owner as EgressOwner};
 pub use store::exec::ExecRow;
 pub use store::job::JobRow;
 pub use store::output::Segment;
+pub use store::profile::{ProfileRow, TagRow};
 pub use store::sandbox::{SandboxFilter, SandboxRow};
 pub use store::secret::SecretRow;
 pub use store::snapshot::{SnapshotFilter, SnapshotRow};
+pub use store::volume::VolumeRow;
 
 use crate::create::Room;
 use crate::loops::Watch;
-use crate::secret::KeySource;
+use crate::secret::{FetchSource, KeySource};
 use crate::wake::Wake;
 use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -106,7 +119,12 @@ struct Inner {
     /// one is removed is told to send it once more.
     blob_gate: tokio::sync::Mutex<()>,
     key_source: OnceLock<KeySource>,
+    fetch_source: OnceLock<FetchSource>,
+    /// Held by who makes the sandbox that serves the content of a volume.
+    volume_gate: tokio::sync::Mutex<()>,
     keys: tokio::sync::OnceCell<Arc<MasterKeys>>,
+    /// A build wants to be carried out.
+    builds: tokio::sync::Notify,
 }
 
 /// Where the looking through blobs starts: eight of 256 parts an hour.
@@ -139,7 +157,10 @@ impl Service {
             sweep: AtomicU8::new(first_part(clock_now)),
             blob_gate: tokio::sync::Mutex::default(),
             key_source: OnceLock::new(),
+            fetch_source: OnceLock::new(),
+            volume_gate: tokio::sync::Mutex::default(),
             keys: tokio::sync::OnceCell::new(),
+            builds: tokio::sync::Notify::new(),
         };
         Service {
             inner: Arc::new(inner),

@@ -8,11 +8,13 @@ mod prune;
 mod reap;
 mod snapshots;
 mod uploads;
+mod volumes;
 
 pub use due::{Due, due_pass};
 pub use expire::{Expired, expire_pass};
 pub use prune::{Pruned, prune_pass};
 pub use reap::{Reaped, reap_pass};
+pub use snapshots::unbuilt_pass;
 
 pub(crate) use reap::Watch;
 
@@ -52,6 +54,7 @@ pub async fn run(service: Service, mut stop: watch::Receiver<bool>) {
         until_round = ROUND_TICKS;
         reap(&service).await;
         expire(&service).await;
+        unbuilt(&service).await;
         if until_prune > 0 {
             until_prune -= 1;
         } else if !prune(&service).await {
@@ -88,6 +91,14 @@ async fn expire(service: &Service) {
         }
         Ok(_) => {}
         Err(error) => tracing::warn!(error = error.cause(), "failed to expire"),
+    }
+}
+
+async fn unbuilt(service: &Service) {
+    match unbuilt_pass(service).await {
+        Ok(0) => {}
+        Ok(copies) => tracing::debug!(copies, "what no build names any more is given up"),
+        Err(error) => tracing::warn!(error = error.cause(), "failed to give up old copies"),
     }
 }
 

@@ -4,6 +4,7 @@ use crate::blob::HELD_MAX;
 use crate::change::{Note, apply};
 use crate::error::Fail;
 use crate::lose::lose;
+use crate::sandbox::network::pending_of;
 use crate::sandbox::{SandboxLife, SandboxRef, SandboxWork, change, work};
 use crate::{Ctx, Error, Service, locked};
 use model::id::{JobId, NodeId, SandboxId, TenantId};
@@ -78,6 +79,8 @@ pub struct Beat {
     pub sandbox_lives: Vec<SandboxLife>,
     /// Sandboxes that are not its own any more.
     pub stale_sandboxes: Vec<SandboxRef>,
+    /// Sandboxes whose rules it is to put in force, told before or not.
+    pub networks: Vec<SandboxRow>,
 }
 
 /// The lease of a job that has one.
@@ -133,6 +136,7 @@ impl Service {
         // A new process knows nothing of what the one before was told.
         locked(&wake.told_sandboxes).clear();
         locked(&wake.told_snapshots).clear();
+        locked(&wake.told_networks).clear();
         Ok(Registered {
             lease_ms: limits::LEASE_MS,
             heartbeat_ms: limits::HEARTBEAT_MS,
@@ -172,6 +176,7 @@ impl Service {
                 let sandboxes = work::held_by(tx, &id)?;
                 let failed = work::fail_unknown(tx, &sandboxes, &has, &sandbox_note)?;
                 Ok(Seen {
+                    networks: pending_of(tx, &id)?,
                     held,
                     requeued,
                     sandboxes,
@@ -231,6 +236,7 @@ impl Service {
 
 /// What a heartbeat has found and changed.
 struct Seen {
+    networks: Vec<SandboxRow>,
     held: Vec<JobRow>,
     requeued: Vec<JobRow>,
     sandboxes: Vec<SandboxRow>,
@@ -253,6 +259,7 @@ fn beat_of(seen: &Seen, running: &[LeaseRef], has: &[SandboxRef], now: u64) -> B
         sandboxes: sandboxes.works,
         sandbox_lives: sandboxes.lives,
         stale_sandboxes: sandboxes.stale,
+        networks: seen.networks.clone(),
     }
 }
 

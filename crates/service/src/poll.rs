@@ -8,6 +8,7 @@ use crate::hand::Undelivered;
 use crate::job::until;
 use crate::node::{LeaseRef, lease_ref, unregistered};
 use crate::sandbox::SandboxWork;
+use crate::sandbox::network::{pending_of, untold as untold_networks};
 use crate::sandbox::work::{Untold, untold as untold_orders, wanted_of};
 use crate::snapshot::work::{removable, untold as untold_removals};
 use crate::wake::{FLOOR, Handed, NodeWake, Takes};
@@ -36,6 +37,8 @@ pub struct Polled {
     pub sandboxes: Vec<SandboxWork>,
     /// Snapshots whose bytes are to go, each told once; heartbeats say them again.
     pub remove_snapshots: Vec<SnapshotId>,
+    /// Sandboxes whose rules are to be put in force, each told once; heartbeats say them again.
+    pub networks: Vec<SandboxRow>,
 }
 
 /// How much a node can take now.
@@ -60,6 +63,7 @@ struct Look {
     cancel: Vec<LeaseRef>,
     wanted: Vec<SandboxRow>,
     removable: Vec<SnapshotId>,
+    networks: Vec<SandboxRow>,
     job_waits: bool,
     sandbox_waits: bool,
     gets_work: bool,
@@ -71,6 +75,7 @@ struct Found {
     cancel: Vec<LeaseRef>,
     sandboxes: Untold,
     removals: Vec<SnapshotId>,
+    networks: Vec<SandboxRow>,
 }
 
 impl Found {
@@ -79,6 +84,7 @@ impl Found {
             && self.cancel.is_empty()
             && self.sandboxes.is_empty()
             && self.removals.is_empty()
+            && self.networks.is_empty()
     }
 
     fn deliver(self) -> Polled {
@@ -87,6 +93,7 @@ impl Found {
             cancel: self.cancel,
             sandboxes: self.sandboxes.deliver(),
             remove_snapshots: self.removals,
+            networks: self.networks,
         }
     }
 }
@@ -167,6 +174,7 @@ impl Service {
             cancel: untold(wake, look.cancel),
             sandboxes: Untold::new(self, node, orders.iter().collect()),
             removals: untold_removals(wake, look.removable),
+            networks: untold_networks(wake, look.networks),
         })
     }
 
@@ -220,6 +228,7 @@ impl Service {
                 cancel: stopping.iter().map(lease_ref).collect(),
                 wanted: wanted_of(tx, &node)?,
                 removable: removable(tx, &node)?,
+                networks: pending_of(tx, &node)?,
                 job_waits: !store::queue::is_empty(tx, &node)?,
                 sandbox_waits: store::sandbox::is_requested(tx, &node)?,
                 gets_work: gets_work(tx, &node, now)?,

@@ -9,6 +9,7 @@
 
 pub(crate) mod change;
 mod create;
+pub(crate) mod network;
 mod recreate;
 pub(crate) mod report;
 mod usage;
@@ -108,30 +109,42 @@ impl Service {
         .await
     }
 
-    /// Wants a sandbox paused; its node is told. Twice is once.
+    /// Wants a sandbox paused; its node is told. Without `memory` everything that runs in it ends, and it
+    /// keeps its files. Twice is once; what was kept can be let go later.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Conflict`] where it cannot be paused now, also `sandbox_gone`, or
-    /// ever: `pause_unsupported`.
-    pub async fn sandbox_pause(&self, ctx: &Ctx, id: &SandboxId) -> Result<SandboxRow, Error> {
-        self.change(ctx, id, |tx, row, note| {
-            if row.state == SandboxState::Ready && !can_be_paused(&row) {
+    /// ever with its memory: `pause_unsupported`.
+    pub async fn sandbox_pause(
+        &self,
+        ctx: &Ctx,
+        id: &SandboxId,
+        memory: bool,
+    ) -> Result<SandboxRow, Error> {
+        self.change(ctx, id, move |tx, row, note| {
+            if memory && row.state == SandboxState::Ready && !can_be_paused(&row) {
                 let message = "its node cannot stop what runs in the sandbox";
                 return Err(Error::conflict_of("pause_unsupported", message).into());
             }
-            let paused = apply(tx, &row, &SandboxEvent::Pause, note)?;
+            let paused = apply(tx, &row, &SandboxEvent::Pause { memory }, note)?;
             Ok(paused.unwrap_or(row))
         })
         .await
     }
 
-    /// Wants a paused sandbox back; its node is told. Twice is once.
+    /// Wants a paused sandbox back; its node is told. Without `memory` it begins with its files alone, also
+    /// if the pause has kept more. Twice is once.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Conflict`] where it cannot be resumed now, also `sandbox_gone`.
-    pub async fn sandbox_resume(&self, ctx: &Ctx, id: &SandboxId) -> Result<SandboxRow, Error> {
-        self.change(ctx, id, |tx, row, note| {
-            let resumed = apply(tx, &row, &SandboxEvent::Resume, note)?;
+    pub async fn sandbox_resume(
+        &self,
+        ctx: &Ctx,
+        id: &SandboxId,
+        memory: bool,
+    ) -> Result<SandboxRow, Error> {
+        self.change(ctx, id, move |tx, row, note| {
+            let resumed = apply(tx, &row, &SandboxEvent::Resume { memory }, note)?;
             Ok(resumed.unwrap_or(row))
         })
         .await
@@ -146,8 +159,8 @@ impl Service {
         self.change(ctx, id, take_away).await
     }
 
-    /// Comes to use a sandbox: one that is paused is resumed, and it lives for at least `ttl_ms` from then
-    /// on. Waits until it can be used, at most so long; answers it as it is then.
+    /// Comes to use a sandbox: one that is paused is resumed, with `memory` as [`Self::sandbox_resume`] does
+    /// it, and it lives for at least `ttl_ms` from then on. Waits until it can be used, at most so long; answers it as it is then.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Conflict`] `sandbox_gone`, or `sandbox_paused` for one that is still
@@ -156,17 +169,18 @@ impl Service {
         &self,
         ctx: &Ctx,
         id: &SandboxId,
-        ttl_ms: Option<u64>,
+        (ttl_ms, memory): (Option<u64>, bool),
         up_to: Duration,
     ) -> Result<SandboxRow, Error> {
         let until = until(up_to, limits::JOB_WAIT_MAX_MS);
         let ttl_ms = ttl_ms.map(cut_ttl);
         loop {
-            let come = move |tx: &mut Tx<'_>, row, note| come_to(tx, row, ttl_ms, note);
+            let come = move |tx: &mut Tx<'_>, row, note| come_to(tx, row, (ttl_ms, memory), note);
             let row = self.change(ctx, id, come).await?;
             let left = until.saturating_duration_since(Instant::now());
             let comes_back = matches!(row.state, SandboxState::Snapshotting { .. });
-            if row.state != SandboxState::Pausing && !comes_back {
+            let pauses = matches!(row.state, SandboxState::Pausing { .. });
+            if !pauses && !comes_back {
                 return self.sandbox_wait(ctx, id, left).await;
             }
             if left.is_zero() && comes_back {
@@ -255,7 +269,7 @@ impl Service {
 }
 
 /// Wants a sandbox gone; one that no node has is gone at once.
-fn take_away(tx: &mut Tx<'_>, row: SandboxRow, note: Note) -> Result<SandboxRow, Fail> {
+pub(crate) fn take_away(tx: &mut Tx<'_>, row: SandboxRow, note: Note) -> Result<SandboxRow, Fail> {
     let Some(next) = apply(tx, &row, &SandboxEvent::Destroy, note.clone())? else {
         return Ok(row);
     };
@@ -271,21 +285,21 @@ fn take_away(tx: &mut Tx<'_>, row: SandboxRow, note: Note) -> Result<SandboxRow,
 fn come_to(
     tx: &mut Tx<'_>,
     row: SandboxRow,
-    ttl_ms: Option<u64>,
+    (ttl_ms, memory): (Option<u64>, bool),
     note: Note,
 ) -> Result<SandboxRow, Fail> {
     use SandboxState as S;
     match row.state {
-        S::Paused => {
+        S::Paused { .. } => {
             let note = Note { ttl_ms, ..note };
-            let resumed = apply(tx, &row, &SandboxEvent::Resume, note)?;
+            let resumed = apply(tx, &row, &SandboxEvent::Resume { memory }, note)?;
             Ok(resumed.unwrap_or(row))
         }
-        S::Ready | S::Requested | S::Provisioning | S::Resuming => match ttl_ms {
+        S::Ready | S::Requested | S::Provisioning | S::Resuming { .. } => match ttl_ms {
             Some(ttl_ms) if is_longer(&row, ttl_ms, note.at_ms) => extend(tx, &row, ttl_ms, note),
             _ => Ok(row),
         },
-        S::Pausing | S::Snapshotting { .. } => Ok(row),
+        S::Pausing { .. } | S::Snapshotting { .. } => Ok(row),
         S::Destroying | S::Destroyed | S::Failed { .. } => Err(gone(&row).into()),
     }
 }
@@ -311,9 +325,9 @@ fn check_has_time(row: &SandboxRow) -> Result<(), Error> {
         S::Requested
         | S::Provisioning
         | S::Ready
-        | S::Resuming
+        | S::Resuming { .. }
         | S::Snapshotting { paused: false, .. } => Ok(()),
-        S::Pausing | S::Paused | S::Snapshotting { paused: true, .. } => {
+        S::Pausing { .. } | S::Paused { .. } | S::Snapshotting { paused: true, .. } => {
             let message = "the sandbox is paused, and its time does not run";
             Err(Error::conflict_of("sandbox_paused", message))
         }
@@ -321,7 +335,7 @@ fn check_has_time(row: &SandboxRow) -> Result<(), Error> {
     }
 }
 
-fn gone(row: &SandboxRow) -> Error {
+pub(crate) fn gone(row: &SandboxRow) -> Error {
     Error::conflict_of(
         "sandbox_gone",
         format!("the sandbox is {}", row.state.name()),

@@ -7,7 +7,10 @@
 //! A change of the master key wraps the data keys anew and leaves the values as they are.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
+use model::id::VolumeId;
+use model::secret::SecretSource;
 use std::fmt::{self, Write as _};
 use store::secret::{Sealed, SecretRow};
 use zeroize::Zeroizing;
@@ -78,6 +81,7 @@ pub struct MasterKey {
     id: String,
     wrap: Zeroizing<[u8; KEY_BYTES]>,
     tag: Zeroizing<[u8; KEY_BYTES]>,
+    volume: Zeroizing<[u8; KEY_BYTES]>,
 }
 
 impl fmt::Debug for MasterKey {
@@ -113,15 +117,12 @@ impl MasterKey {
     /// One key for each purpose, so that what one shows says nothing about another.
     fn of(key: &[u8; KEY_BYTES]) -> MasterKey {
         let id = derived(key, b"cofferdam secret: key id");
-        let short = id.iter().take(8);
+        let (short, _) = id.split_at(8);
         MasterKey {
-            id: short.fold(String::new(), |mut text, byte| {
-                // Writing into a text cannot fail.
-                let _ = write!(text, "{byte:02x}");
-                text
-            }),
+            id: hex(short),
             wrap: derived(key, b"cofferdam secret: wrap data keys"),
             tag: derived(key, b"cofferdam secret: compare requests"),
+            volume: derived(key, b"cofferdam volume: tokens of contents"),
         }
     }
 
@@ -129,6 +130,19 @@ impl MasterKey {
     pub fn id(&self) -> &str {
         &self.id
     }
+
+    /// What opens the content of a volume. Ids are never used twice, so neither is a token.
+    pub(crate) fn volume_token(&self, id: &VolumeId) -> String {
+        hex(mac(&self.volume, id.as_str().as_bytes()).as_slice())
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing into a text cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn derived(key: &[u8; KEY_BYTES], purpose: &[u8]) -> Zeroizing<[u8; KEY_BYTES]> {
@@ -178,6 +192,28 @@ impl MasterKeys {
         version: u64,
         value: &SecretValue,
     ) -> Result<Sealed, NotOpened> {
+        self.seal_as(row, version, value, false)
+    }
+
+    /// Seals where a version of a secret is. It is no secret, and whoever writes into the database must not
+    /// be able to point somebody's secret at another place.
+    pub(crate) fn seal_source(
+        &self,
+        row: &SecretRow,
+        version: u64,
+        source: &SecretSource,
+    ) -> Result<Sealed, NotOpened> {
+        let text = serde_json::to_vec(source).map_err(|_| not_opened(row, version))?;
+        self.seal_as(row, version, &SecretValue::new(text), true)
+    }
+
+    fn seal_as(
+        &self,
+        row: &SecretRow,
+        version: u64,
+        value: &SecretValue,
+        is_source: bool,
+    ) -> Result<Sealed, NotOpened> {
         let failed = || not_opened(row, version);
         let mut data_key = Zeroizing::new([0; KEY_BYTES]);
         getrandom::fill(data_key.as_mut_slice()).map_err(|_| failed())?;
@@ -190,8 +226,13 @@ impl MasterKeys {
                 data_key.as_slice(),
             )
             .ok_or_else(failed)?,
-            value: lock(&data_key, &bound("value", row, version), value.bytes())
-                .ok_or_else(failed)?,
+            value: lock(
+                &data_key,
+                &bound(kind(is_source), row, version),
+                value.bytes(),
+            )
+            .ok_or_else(failed)?,
+            is_source,
         })
     }
 
@@ -225,9 +266,24 @@ impl MasterKeys {
         sealed: &Sealed,
     ) -> Result<SecretValue, NotOpened> {
         let key = self.data_key(row, version, sealed)?;
-        unlock(&key, &bound("value", row, version), &sealed.value)
-            .map(SecretValue)
-            .ok_or_else(|| not_opened(row, version))
+        unlock(
+            &key,
+            &bound(kind(sealed.is_source), row, version),
+            &sealed.value,
+        )
+        .map(SecretValue)
+        .ok_or_else(|| not_opened(row, version))
+    }
+
+    /// Opens where a version of a secret is.
+    pub(crate) fn open_source(
+        &self,
+        row: &SecretRow,
+        version: u64,
+        sealed: &Sealed,
+    ) -> Result<SecretSource, NotOpened> {
+        let text = self.open(row, version, sealed)?;
+        serde_json::from_slice(text.bytes()).map_err(|_| not_opened(row, version))
     }
 
     /// The data key of a version, wrapped by the key in force.
@@ -245,12 +301,19 @@ impl MasterKeys {
     /// A text that is the same for the same value and tells nobody without the key which it is: whoever
     /// reads the database must not be able to try values against it.
     pub(crate) fn tag(&self, value: &SecretValue) -> String {
-        let mac = mac(&self.current.tag, value.bytes());
-        mac.iter().fold(String::new(), |mut text, byte| {
-            // Writing into a text cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hex(mac(&self.current.tag, value.bytes()).as_slice())
+    }
+
+    /// Whether a token opens the content of a volume. One that was made with an older key does, as long as
+    /// that key is named.
+    pub(crate) fn opens_volume(&self, id: &VolumeId, token: &str) -> bool {
+        let is_it = |key: &MasterKey| {
+            let (ours, theirs) = (key.volume_token(id), token.as_bytes());
+            verify_slices_are_equal(ours.as_bytes(), theirs).is_ok()
+        };
+        std::iter::once(&self.current)
+            .chain(&self.before)
+            .any(is_it)
     }
 }
 
@@ -259,6 +322,11 @@ fn not_opened(row: &SecretRow, version: u64) -> NotOpened {
         secret: row.id.to_string(),
         version,
     }
+}
+
+/// What is sealed.
+fn kind(is_source: bool) -> &'static str {
+    if is_source { "source" } else { "value" }
 }
 
 /// What a ciphertext belongs to. Each part has its length before it, so that no two rows say the same.
@@ -320,6 +388,7 @@ mod tests {
             version: 1,
             revision: 1,
             metadata: BTreeMap::new(),
+            source: None,
             principal: "uid:0".parse().unwrap(),
             created_at_ms: 1,
             updated_at_ms: 1,
@@ -373,6 +442,32 @@ mod tests {
             ..sealed
         };
         assert!(keys.open(&row(), 1, &mixed).is_err());
+    }
+
+    #[test]
+    fn a_value_does_not_pass_for_the_place_of_one() {
+        let keys = keys("a");
+        let source = SecretSource {
+            provider: "vault".to_owned(),
+            reference: "admin#token".to_owned(),
+        };
+        let sealed = keys.seal_source(&row(), 1, &source).unwrap();
+        assert_eq!(keys.open_source(&row(), 1, &sealed), Ok(source.clone()));
+        let text = SecretValue::new(serde_json::to_vec(&source).unwrap());
+        let value = keys.seal(&row(), 1, &text).unwrap();
+        for changed in [
+            Sealed {
+                is_source: true,
+                ..value
+            },
+            Sealed {
+                is_source: false,
+                ..sealed
+            },
+        ] {
+            assert!(keys.open(&row(), 1, &changed).is_err());
+            assert!(keys.open_source(&row(), 1, &changed).is_err());
+        }
     }
 
     #[test]

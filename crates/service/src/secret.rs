@@ -1,12 +1,15 @@
 //! Secrets: named values that jobs and sandboxes may use and nobody may read back.
 
 mod give;
+mod source;
 
 pub use give::SecretGiven;
+pub(crate) use source::FetchSource;
+pub use source::{Fetching, NewValue, SourceError};
 
 use crate::create::{Idempotency, key_of, made_before};
 use crate::error::Fail;
-use crate::seal::{KeyError, MasterKeys, SecretValue};
+use crate::seal::{KeyError, MasterKeys};
 use crate::{Ctx, Error, Service, random};
 use model::event::Event;
 use model::id::{PrincipalId, SecretId};
@@ -28,8 +31,8 @@ const REWRAP_BATCH: u32 = 100;
 pub struct NewSecret {
     /// One of a kind in the tenant.
     pub name: String,
-    /// At most 64 KiB, and not empty.
-    pub value: SecretValue,
+    /// Its value, or where that is.
+    pub value: NewValue,
     /// Labels.
     pub metadata: BTreeMap<String, String>,
 }
@@ -66,7 +69,7 @@ impl Service {
         self.secret_keys().await.map(drop)
     }
 
-    async fn secret_keys(&self) -> Result<&Arc<MasterKeys>, Error> {
+    pub(crate) async fn secret_keys(&self) -> Result<&Arc<MasterKeys>, Error> {
         self.inner.keys.get_or_try_init(|| self.load_keys()).await
     }
 
@@ -126,6 +129,7 @@ impl Service {
     ) -> Result<SecretRow, Error> {
         ctx.only_user()?;
         check_new(&new)?;
+        self.check_source(&new.value).await?;
         let keys = self.secret_keys().await?.clone();
         let at_ms = self.now_ms();
         let row = SecretRow {
@@ -135,6 +139,7 @@ impl Service {
             version: 1,
             revision: 1,
             metadata: new.metadata,
+            source: new.value.source(),
             principal: ctx.principal.clone(),
             created_at_ms: at_ms,
             updated_at_ms: at_ms,
@@ -158,7 +163,7 @@ impl Service {
             if secret::count(tx, &row.tenant)? >= limits::SECRETS_MAX {
                 return Err(too_many().into());
             }
-            let sealed = keys.seal(&row, 1, &value).map_err(seal_failed)?;
+            let sealed = value.seal(&keys, &row, 1).map_err(seal_failed)?;
             secret::insert(tx, &row, &sealed)?;
             tell(
                 tx,
@@ -185,12 +190,14 @@ impl Service {
         &self,
         ctx: &Ctx,
         name_or_id: &str,
-        (value, metadata): (SecretValue, Option<BTreeMap<String, String>>),
+        (value, metadata): (impl Into<NewValue>, Option<BTreeMap<String, String>>),
         idempotency: Option<Idempotency>,
     ) -> Result<SecretRow, Error> {
         ctx.only_user()?;
-        check_value(&value)?;
+        let value = value.into();
+        value.check()?;
         metadata.as_ref().map_or(Ok(()), check_metadata)?;
+        self.check_source(&value).await?;
         let keys = self.secret_keys().await?.clone();
         let at_ms = self.now_ms();
         let asked = idempotency.map(|asked| with_tag(asked, &keys, &value));
@@ -211,11 +218,12 @@ impl Service {
                 version: row.version + 1,
                 revision: row.revision + 1,
                 metadata: metadata.clone().unwrap_or_else(|| row.metadata.clone()),
+                source: value.source(),
                 updated_at_ms: at_ms,
                 ..row.clone()
             };
-            let sealed = keys
-                .seal(&next, next.version, &value)
+            let sealed = value
+                .seal(&keys, &next, next.version)
                 .map_err(seal_failed)?;
             secret::update(tx, &row, &next, Some(&sealed))?;
             let first = next
@@ -376,13 +384,16 @@ fn version_of(row: &SecretRow) -> String {
     let mut data = Map::new();
     data.insert("name".to_owned(), (*row.name).into());
     data.insert("version".to_owned(), row.version.into());
+    if let Some(source) = &row.source {
+        data.insert("from".to_owned(), source.to_string().into());
+    }
     Value::Object(data).to_string()
 }
 
 /// The value is part of the request, and its hash must not be one that can be tried out.
-fn with_tag(asked: Idempotency, keys: &MasterKeys, value: &SecretValue) -> Idempotency {
+fn with_tag(asked: Idempotency, keys: &MasterKeys, value: &NewValue) -> Idempotency {
     Idempotency {
-        request_hash: format!("{}:{}", asked.request_hash, keys.tag(value)),
+        request_hash: format!("{}:{}", asked.request_hash, value.tag(keys)),
         ..asked
     }
 }
@@ -402,17 +413,8 @@ fn check_new(new: &NewSecret) -> Result<(), Error> {
     if !is_secret_name(&new.name) {
         return Err(Error::invalid("name", "invalid_argument", NAME_RULE));
     }
-    check_value(&new.value)?;
+    new.value.check()?;
     check_metadata(&new.metadata)
-}
-
-fn check_value(value: &SecretValue) -> Result<(), Error> {
-    let most = limits::SECRET_VALUE_BYTES_MAX;
-    if value.bytes().is_empty() || value.bytes().len() > most {
-        let message = format!("a value has 1 to {most} bytes");
-        return Err(Error::invalid("value", "invalid_argument", message));
-    }
-    Ok(())
 }
 
 fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), Error> {

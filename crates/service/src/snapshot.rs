@@ -24,7 +24,9 @@ use change::{apply, note_of};
 use model::id::{NodeId, SandboxId, SnapshotId};
 use model::limits;
 use model::sandbox::{SandboxEvent, SandboxState};
+use model::sandbox_spec::{Defaults, SandboxSpec};
 use model::snapshot::{SnapshotEvent, SnapshotName, SnapshotState};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use store::idempotency::{self, KeyOwner, Remembered};
 use store::sandbox::SandboxRow;
@@ -49,8 +51,17 @@ struct Plan {
     sandbox: SandboxId,
     purpose: Purpose,
     name: Option<SnapshotName>,
+    /// What holds in sandboxes that begin with it, in place of what held in this one.
+    settings: Option<Settings>,
     key: Option<(KeyOwner, Remembered)>,
     at_ms: u64,
+}
+
+/// What a recipe says of the sandboxes that are made by it, beside their files.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Settings {
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) defaults: Defaults,
 }
 
 impl Service {
@@ -72,20 +83,20 @@ impl Service {
         ctx.only_user()?;
         let id = self.snapshot_id()?;
         let key = idempotency.map(|asked| key_of(ctx, "snapshot.create", asked, id.as_str()));
-        self.snapshot_begin(ctx, sandbox, (id, Purpose::Kept), name, key)
+        self.snapshot_begin(ctx, sandbox, (id, Purpose::Kept), (name, None), key)
             .await
     }
 
-    fn snapshot_id(&self) -> Result<SnapshotId, Error> {
+    pub(crate) fn snapshot_id(&self) -> Result<SnapshotId, Error> {
         Ok(SnapshotId::from_parts(self.now_ms(), random()?))
     }
 
-    async fn snapshot_begin(
+    pub(crate) async fn snapshot_begin(
         &self,
         ctx: &Ctx,
         sandbox: &SandboxId,
         (id, purpose): (SnapshotId, Purpose),
-        name: Option<SnapshotName>,
+        (name, settings): (Option<SnapshotName>, Option<Settings>),
         key: Option<(KeyOwner, Remembered)>,
     ) -> Result<SnapshotRow, Error> {
         let before = self.sandbox_get(ctx, sandbox).await?;
@@ -98,6 +109,7 @@ impl Service {
             sandbox: sandbox.clone(),
             purpose,
             name,
+            settings,
             key,
             at_ms: self.now_ms(),
         };
@@ -225,7 +237,11 @@ impl Service {
 }
 
 /// The snapshot, if it is this tenant's.
-fn owned_snapshot(tx: &mut Tx<'_>, ctx: &Ctx, id: &SnapshotId) -> Result<SnapshotRow, Fail> {
+pub(crate) fn owned_snapshot(
+    tx: &mut Tx<'_>,
+    ctx: &Ctx,
+    id: &SnapshotId,
+) -> Result<SnapshotRow, Fail> {
     snapshot::get(tx, Some(&ctx.tenant), id)?.ok_or(Fail::Ours(Error::NotFound))
 }
 
@@ -264,7 +280,14 @@ fn begin(
         sandbox: row.id,
         node,
         name: plan.name.clone(),
-        spec: row.spec,
+        spec: match &plan.settings {
+            Some(settings) => SandboxSpec {
+                env: settings.env.clone(),
+                defaults: settings.defaults.clone(),
+                ..row.spec
+            },
+            None => row.spec,
+        },
         at_ms: plan.at_ms,
     };
     let made = snapshot::insert(tx, &new)?;

@@ -3,6 +3,7 @@
 use crate::hand::Undelivered;
 use crate::locked;
 use crate::sandbox::SandboxRef;
+use crate::sandbox::network::NetworkRef;
 use crate::sandbox::work::Untold;
 use model::id::{JobId, NodeId, SandboxId, SnapshotId};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -50,6 +51,8 @@ pub(crate) struct NodeWake {
     pub(crate) told: Mutex<HashSet<(JobId, u64)>>,
     /// The same for orders.
     pub(crate) told_sandboxes: Mutex<HashSet<SandboxRef>>,
+    /// The same for rules of networks.
+    pub(crate) told_networks: Mutex<HashSet<NetworkRef>>,
     /// The same for snapshots that are to go.
     pub(crate) told_snapshots: Mutex<HashSet<SnapshotId>>,
 }

@@ -50,6 +50,8 @@ pub struct JobRow {
     pub usage: Option<Usage>,
     /// More about its end, for a person.
     pub detail: Option<String>,
+    /// Connections to the outside that its rules denied.
+    pub egress_denied: u64,
     /// What became of standard output.
     pub stdout: Option<StreamReport>,
     /// What became of standard error.
@@ -133,7 +135,7 @@ macro_rules! columns {
     () => {
         "id, tenant, principal, state, state_json, version, attempt, epoch, node, spec, \
          cancel_requested, created_at_ms, queued_at_ms, leased_at_ms, started_at_ms, \
-         finished_at_ms, driver, sandbox_id, enforcement, usage_json, detail, stdout_json, \
+         finished_at_ms, driver, sandbox_id, enforcement, usage_json, detail, egress_denied, stdout_json, \
          stderr_json, report_hash"
     };
 }
@@ -177,6 +179,7 @@ fn from_row(row: &Row) -> Result<JobRow, StoreError> {
         enforcement: row.json_or_null("enforcement")?.unwrap_or_default(),
         usage: row.json_or_null("usage_json")?,
         detail: row.text_or_null("detail")?,
+        egress_denied: row.number("egress_denied")?,
         stdout: row.json_or_null("stdout_json")?,
         stderr: row.json_or_null("stderr_json")?,
         report_hash: row.text_or_null("report_hash")?,
@@ -238,6 +241,7 @@ pub fn insert_unplaced(tx: &mut Tx<'_>, new: &NewJob) -> Result<JobRow, StoreErr
         enforcement: Vec::new(),
         usage: None,
         detail: None,
+        egress_denied: 0,
         stdout: None,
         stderr: None,
         report_hash: None,

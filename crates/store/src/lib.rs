@@ -14,16 +14,20 @@
 
 pub mod artifact;
 pub mod blob;
+pub mod build;
 mod db;
+pub mod egress;
 mod error;
 pub mod event;
 pub mod exec;
 pub mod idempotency;
 pub mod job;
 mod migrate;
+pub mod network;
 pub mod node;
 pub mod output;
 mod postgres;
+pub mod profile;
 pub mod prune;
 pub mod queue;
 pub mod sandbox;
@@ -32,6 +36,7 @@ pub mod snapshot;
 mod sqlite;
 pub mod upload;
 pub mod usage;
+pub mod volume;
 mod work;
 
 pub use crate::db::{Row, Tx, Value};

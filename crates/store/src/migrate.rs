@@ -11,6 +11,10 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0004_exec.sql"),
     include_str!("../migrations/sqlite/0005_usage.sql"),
     include_str!("../migrations/sqlite/0006_secret.sql"),
+    include_str!("../migrations/sqlite/0007_profile.sql"),
+    include_str!("../migrations/sqlite/0008_volume.sql"),
+    include_str!("../migrations/sqlite/0009_network.sql"),
+    include_str!("../migrations/sqlite/0011_secret_source.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -19,6 +23,10 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0004_exec.sql"),
     include_str!("../migrations/postgres/0005_usage.sql"),
     include_str!("../migrations/postgres/0006_secret.sql"),
+    include_str!("../migrations/postgres/0007_profile.sql"),
+    include_str!("../migrations/postgres/0008_volume.sql"),
+    include_str!("../migrations/postgres/0009_network.sql"),
+    include_str!("../migrations/postgres/0011_secret_source.sql"),
 ];
 
 /// The version that this program knows.

@@ -72,6 +72,7 @@ fn delete_job(tx: &mut Tx<'_>, id: &JobId) -> Result<u64, StoreError> {
     if deleted == 1 {
         tx.execute("DELETE FROM output_segment WHERE job_id = $1", &id)?;
         tx.execute("DELETE FROM artifact WHERE job_id = $1", &id)?;
+        tx.execute("DELETE FROM egress WHERE owner = $1", &id)?;
         tx.execute(
             "DELETE FROM event_inbox WHERE resource = 'job' AND resource_id = $1",
             &id,

@@ -1,10 +1,11 @@
 //! Sandboxes that live on.
 
 use crate::db::to_json;
-use crate::{Row, StoreError, Tx, Value, event, exec, queue};
+use crate::{Row, StoreError, Tx, Value, egress, event, exec, queue};
 use model::enforcement::Enforced;
 use model::id::{NodeId, PrincipalId, SandboxId, SnapshotId, TenantId};
 use model::limits;
+use model::network::NetworkRules;
 use model::sandbox::SandboxState;
 use model::sandbox_spec::{AccessToken, SandboxSpec};
 use std::collections::BTreeMap;
@@ -57,6 +58,26 @@ pub struct SandboxRow {
     pub enforcement: Vec<Enforced>,
     /// Why it ended, or is to end.
     pub reason: Option<String>,
+    /// What it may reach, once somebody has changed it.
+    pub network: Option<NetworkRules>,
+    /// Counts these changes.
+    pub network_epoch: u64,
+    /// The last one that its node has put in force.
+    pub network_done: u64,
+    /// Connections that its rules denied.
+    pub egress_denied: u64,
+}
+
+impl SandboxRow {
+    /// What it may reach, as it was said last.
+    pub fn rules(&self) -> &NetworkRules {
+        self.network.as_ref().unwrap_or(&self.spec.network)
+    }
+
+    /// Whether its node has to hear of other rules than those in force.
+    pub fn is_network_pending(&self) -> bool {
+        self.network_done < self.network_epoch
+    }
 }
 
 /// A sandbox that is new. It begins as `requested`.
@@ -129,7 +150,8 @@ macro_rules! columns {
     () => {
         "id, tenant, principal, state, state_json, version, epoch, node, spec, metadata, \
          access_token, ttl_ms, expires_at_ms, due_at_ms, created_at_ms, placed_at_ms, ready_at_ms, \
-         paused_at_ms, ended_at_ms, driver, enforcement, reason"
+         paused_at_ms, ended_at_ms, driver, enforcement, reason, network, network_epoch, \
+         network_done, egress_denied"
     };
 }
 
@@ -167,10 +189,14 @@ fn from_row(row: &Row) -> Result<SandboxRow, StoreError> {
         driver: row.text_or_null("driver")?,
         enforcement: row.json_or_null("enforcement")?.unwrap_or_default(),
         reason: row.text_or_null("reason")?,
+        network: row.json_or_null("network")?,
+        network_epoch: row.number("network_epoch")?,
+        network_done: row.number("network_done")?,
+        egress_denied: row.number("egress_denied")?,
     })
 }
 
-fn rows(rows: &[Row]) -> Result<Vec<SandboxRow>, StoreError> {
+pub(crate) fn rows(rows: &[Row]) -> Result<Vec<SandboxRow>, StoreError> {
     rows.iter().map(from_row).collect()
 }
 
@@ -234,10 +260,14 @@ fn row_of(new: &NewSandbox) -> SandboxRow {
         driver: None,
         enforcement: Vec::new(),
         reason: None,
+        network: None,
+        network_epoch: 0,
+        network_done: 0,
+        egress_denied: 0,
     }
 }
 
-fn append(
+pub(crate) fn append(
     tx: &mut Tx<'_>,
     row: &SandboxRow,
     kind: &str,
@@ -275,7 +305,8 @@ pub fn get(
 
 /// What all lists have in common. States and entries of metadata are looked for as pieces of text: a state
 /// between commas, and an entry as it stands in the JSON text of the map, where a quotation mark within a
-/// key or a value has a backslash before it.
+/// key or a value has a backslash before it. Those that serve the content of a volume are in no list: nobody
+/// has asked for them.
 macro_rules! list {
     ($live:literal) => {
         concat!(
@@ -288,6 +319,7 @@ macro_rules! list {
              AND ($12 = '' OR REPLACE(metadata, $13, '') <> metadata) \
              AND ($14 = '' OR REPLACE(metadata, $15, '') <> metadata)",
             $live,
+            r#" AND spec NOT LIKE '{"profile":"volume"%'"#,
             " ORDER BY created_at_ms DESC, id DESC LIMIT $16"
         )
     };
@@ -423,11 +455,11 @@ fn after(row: &SandboxRow, change: &SandboxChange) -> SandboxRow {
     match &change.state {
         SandboxState::Provisioning => next.placed_at_ms = at,
         SandboxState::Ready => next.ready_at_ms = at,
-        SandboxState::Paused => next.paused_at_ms = at,
+        SandboxState::Paused { .. } => next.paused_at_ms = at,
         SandboxState::Destroyed | SandboxState::Failed { .. } => next.ended_at_ms = at,
         SandboxState::Requested
-        | SandboxState::Pausing
-        | SandboxState::Resuming
+        | SandboxState::Pausing { .. }
+        | SandboxState::Resuming { .. }
         | SandboxState::Snapshotting { .. }
         | SandboxState::Destroying => {}
     }
@@ -444,6 +476,26 @@ pub fn held_by(tx: &mut Tx<'_>, node: &NodeId, limit: u32) -> Result<Vec<Sandbox
         columns!(),
         " FROM sandbox WHERE node = $1 AND node IS NOT NULL AND ended_at_ms IS NULL \
          ORDER BY id LIMIT $2"
+    );
+    rows(&tx.query(sql, &[node.as_str().into(), limit.into()])?)
+}
+
+/// Sandboxes of a node whose rules it has not put in force, by id: those that stand. One that is being made may
+/// have been ordered with older rules, and is told when it stands.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn network_pending_of(
+    tx: &mut Tx<'_>,
+    node: &NodeId,
+    limit: u32,
+) -> Result<Vec<SandboxRow>, StoreError> {
+    let sql = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM sandbox WHERE node = $1 AND node IS NOT NULL AND ended_at_ms IS NULL \
+         AND network_done < network_epoch \
+         AND state IN ('ready', 'pausing', 'paused', 'resuming', 'snapshotting') ORDER BY id LIMIT $2"
     );
     rows(&tx.query(sql, &[node.as_str().into(), limit.into()])?)
 }
@@ -646,6 +698,8 @@ fn delete(tx: &mut Tx<'_>, rows: &[Row]) -> Result<u64, StoreError> {
             let sql = "DELETE FROM event_inbox WHERE resource = 'sandbox' AND resource_id = $1";
             tx.execute(sql, &id)?;
             exec::prune(tx, &row.parsed("id")?, u64::MAX)?;
+            tx.execute("DELETE FROM sandbox_volume WHERE sandbox = $1", &id)?;
+            egress::prune(tx, &row.text("id")?, u64::MAX)?;
             deleted += 1;
         }
     }

@@ -3,6 +3,7 @@
 use crate::db::to_json;
 use crate::{Row, StoreError, Tx};
 use model::id::{PrincipalId, SecretId, TenantId};
+use model::secret::SecretSource;
 use std::collections::BTreeMap;
 
 /// What is known of a secret; never its value.
@@ -20,6 +21,9 @@ pub struct SecretRow {
     pub revision: u64,
     /// Labels.
     pub metadata: BTreeMap<String, String>,
+    /// Where the value of the newest version is, if it is not kept here. For people: what counts is sealed
+    /// with the version.
+    pub source: Option<SecretSource>,
     /// Who made it.
     pub principal: PrincipalId,
     /// When it was made.
@@ -35,8 +39,10 @@ pub struct Sealed {
     pub key_id: String,
     /// The data key: nonce, ciphertext, tag.
     pub wrapped_key: Vec<u8>,
-    /// The value: nonce, ciphertext, tag.
+    /// The value, or where it is: nonce, ciphertext, tag.
     pub value: Vec<u8>,
+    /// It says where the value is. Sealed as such, so that a value cannot pass for it.
+    pub is_source: bool,
 }
 
 /// A sealed value and all that it is bound to.
@@ -58,6 +64,7 @@ fn from_row(row: &Row) -> Result<SecretRow, StoreError> {
         version: row.number("version")?,
         revision: row.number("revision")?,
         metadata: row.json("metadata")?,
+        source: row.json_or_null("source")?,
         principal: row.parsed("principal")?,
         created_at_ms: row.number("created_at_ms")?,
         updated_at_ms: row.number("updated_at_ms")?,
@@ -69,7 +76,12 @@ fn sealed_of(row: &Row) -> Result<Sealed, StoreError> {
         key_id: row.text("key_id")?,
         wrapped_key: row.bytes("wrapped_key")?,
         value: row.bytes("sealed")?,
+        is_source: row.number("is_source")? != 0,
     })
+}
+
+fn source_json(row: &SecretRow) -> Result<Option<String>, StoreError> {
+    row.source.as_ref().map(to_json).transpose()
 }
 
 /// Adds a secret with its first version.
@@ -78,8 +90,8 @@ fn sealed_of(row: &Row) -> Result<Sealed, StoreError> {
 /// [`StoreError::Stale`] when its name was taken meanwhile, or [`StoreError`] of the database.
 pub fn insert(tx: &mut Tx<'_>, new: &SecretRow, sealed: &Sealed) -> Result<(), StoreError> {
     let added = tx.execute(
-        "INSERT INTO secret (id, tenant, name, version, revision, metadata, principal, \
-         created_at_ms, updated_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+        "INSERT INTO secret (id, tenant, name, version, revision, metadata, source, principal, \
+         created_at_ms, updated_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
          ON CONFLICT DO NOTHING",
         &[
             new.id.as_str().into(),
@@ -88,6 +100,7 @@ pub fn insert(tx: &mut Tx<'_>, new: &SecretRow, sealed: &Sealed) -> Result<(), S
             new.version.into(),
             new.revision.into(),
             to_json(&new.metadata)?.into(),
+            source_json(new)?.into(),
             new.principal.as_str().into(),
             new.created_at_ms.into(),
             new.updated_at_ms.into(),
@@ -108,13 +121,14 @@ fn stale(row: &SecretRow) -> StoreError {
 fn insert_version(tx: &mut Tx<'_>, row: &SecretRow, sealed: &Sealed) -> Result<(), StoreError> {
     tx.execute(
         "INSERT INTO secret_version (secret_id, version, key_id, wrapped_key, sealed, \
-         created_at_ms) VALUES ($1, $2, $3, $4, $5, $6)",
+         is_source, created_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7)",
         &[
             row.id.as_str().into(),
             row.version.into(),
             (*sealed.key_id).into(),
             sealed.wrapped_key.clone().into(),
             sealed.value.clone().into(),
+            u64::from(sealed.is_source).into(),
             row.updated_at_ms.into(),
         ],
     )
@@ -131,7 +145,7 @@ pub fn get(
     name_or_id: &str,
 ) -> Result<Option<SecretRow>, StoreError> {
     let row = tx.query_one(
-        "SELECT id, tenant, name, version, revision, metadata, principal, created_at_ms, \
+        "SELECT id, tenant, name, version, revision, metadata, source, principal, created_at_ms, \
          updated_at_ms FROM secret WHERE tenant = $1 AND (name = $2 OR id = $2)",
         &[tenant.as_str().into(), name_or_id.into()],
     )?;
@@ -149,7 +163,7 @@ pub fn list(
     limit: u32,
 ) -> Result<Vec<SecretRow>, StoreError> {
     let rows = tx.query(
-        "SELECT id, tenant, name, version, revision, metadata, principal, created_at_ms, \
+        "SELECT id, tenant, name, version, revision, metadata, source, principal, created_at_ms, \
          updated_at_ms FROM secret WHERE tenant = $1 AND name > $2 ORDER BY name LIMIT $3",
         &[tenant.as_str().into(), after.into(), limit.into()],
     )?;
@@ -179,12 +193,13 @@ pub fn update(
     sealed: Option<&Sealed>,
 ) -> Result<(), StoreError> {
     let changed = tx.execute(
-        "UPDATE secret SET version = $1, revision = $2, metadata = $3, updated_at_ms = $4 \
-         WHERE id = $5 AND revision = $6",
+        "UPDATE secret SET version = $1, revision = $2, metadata = $3, source = $4, \
+         updated_at_ms = $5 WHERE id = $6 AND revision = $7",
         &[
             next.version.into(),
             next.revision.into(),
             to_json(&next.metadata)?.into(),
+            source_json(next)?.into(),
             next.updated_at_ms.into(),
             before.id.as_str().into(),
             before.revision.into(),
@@ -233,7 +248,7 @@ pub fn delete(tx: &mut Tx<'_>, row: &SecretRow) -> Result<(), StoreError> {
 /// [`StoreError`] of the database.
 pub fn version(tx: &mut Tx<'_>, id: &SecretId, version: u64) -> Result<Option<Sealed>, StoreError> {
     let row = tx.query_one(
-        "SELECT secret_id, key_id, wrapped_key, sealed FROM secret_version \
+        "SELECT secret_id, key_id, wrapped_key, sealed, is_source FROM secret_version \
          WHERE secret_id = $1 AND version = $2",
         &[id.as_str().into(), version.into()],
     )?;
@@ -250,9 +265,9 @@ pub fn not_of_key(
     limit: u32,
 ) -> Result<Vec<SealedVersion>, StoreError> {
     let rows = tx.query(
-        "SELECT secret.id, tenant, name, secret.version, revision, metadata, principal, \
+        "SELECT secret.id, tenant, name, secret.version, revision, metadata, source, principal, \
          secret.created_at_ms, updated_at_ms, secret_version.version AS of_version, key_id, \
-         wrapped_key, sealed FROM secret_version JOIN secret ON secret.id = secret_id \
+         wrapped_key, sealed, is_source FROM secret_version JOIN secret ON secret.id = secret_id \
          WHERE key_id <> $1 ORDER BY secret_id, secret_version.version LIMIT $2",
         &[key_id.into(), limit.into()],
     )?;

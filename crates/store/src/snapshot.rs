@@ -50,6 +50,8 @@ pub enum Purpose {
     Kept,
     /// To make some sandboxes once. Nobody sees it.
     Fork,
+    /// Builds of profiles stand on it. Nobody sees it, and it goes with the last of them.
+    Build,
 }
 
 impl Purpose {
@@ -58,6 +60,7 @@ impl Purpose {
         match self {
             Purpose::Kept => "kept",
             Purpose::Fork => "fork",
+            Purpose::Build => "build",
         }
     }
 }
@@ -134,7 +137,7 @@ fn from_row(row: &Row) -> Result<SnapshotRow, StoreError> {
     if state.name() != row.text("state")? {
         return Err(corrupt("state"));
     }
-    let purposes = [Purpose::Kept, Purpose::Fork];
+    let purposes = [Purpose::Kept, Purpose::Fork, Purpose::Build];
     let purpose = row.text("purpose")?;
     let purpose = purposes.into_iter().find(|one| one.name() == purpose);
     let parent = row.text_or_null("parent")?.map(|id| id.parse()).transpose();
@@ -464,6 +467,27 @@ pub fn old_forks(
     let sql = "SELECT id FROM snapshot WHERE purpose = 'fork' AND state = 'ready' \
                AND created_at_ms < $1 ORDER BY created_at_ms LIMIT $2";
     ids(&tx.query(sql, &[before_ms.into(), limit.into()])?)
+}
+
+/// Snapshots that were made for builds and that no build names any more.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn without_build(tx: &mut Tx<'_>, limit: u32) -> Result<Vec<SnapshotId>, StoreError> {
+    let sql = "SELECT id FROM snapshot WHERE purpose = 'build' AND state = 'ready' AND NOT EXISTS \
+               (SELECT 1 FROM build WHERE build.snapshot = snapshot.id AND build.snapshot IS NOT NULL \
+               AND build.state <> 'failed') ORDER BY id LIMIT $1";
+    ids(&tx.query(sql, &[limit.into()])?)
+}
+
+/// Whether a build that has not failed names a snapshot. Asked when nobody else can change the snapshot.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn has_build(tx: &mut Tx<'_>, id: &SnapshotId) -> Result<bool, StoreError> {
+    let sql = "SELECT id FROM build WHERE snapshot = $1 AND snapshot IS NOT NULL \
+               AND state <> 'failed' LIMIT 1";
+    Ok(tx.query_one(sql, &[id.as_str().into()])?.is_some())
 }
 
 /// Snapshots that are to go and whose node is not known any more: nobody will say that they are gone.

@@ -10,24 +10,28 @@ const EDGES: &[(&str, &[&str])] = &[
     // Everybody may read these two; they read nobody.
     ("model", &[]),
     ("api", &[]),
+    // What takes secrets out of streams runs on both sides of the wall, and must be the same there.
+    ("scrub", &[]),
     // The privileged launcher is read in an hour and links nothing of ours.
     ("jail", &[]),
-    ("guest", &[]),
+    ("guest", &["scrub"]),
     ("store", &["model"]),
     // Not `api`: three doors must not leak into the logic.
     ("service", &["model", "store"]),
     // Not `store`: a door that reads the database forgets to ask who is there.
-    ("server", &["service", "model", "api"]),
+    ("server", &["service", "model", "api", "mcp"]),
+    // A client like any other, so that a tool can do nothing that its caller could not do by REST.
+    ("mcp", &["api"]),
     ("driver", &["model", "jail", "guest"]),
     // Not `driver`: it gets streams, and must not know what a sandbox is made of.
     ("egress", &["model"]),
     // Not `store`, not `service`: a node is another trust zone and knows only the protocol.
-    ("node", &["driver", "egress", "model", "api"]),
+    ("node", &["driver", "egress", "scrub", "model", "api"]),
     // `main` puts the rooms together; its command line sees `api` alone, checked below.
     (
         "cofferdam",
         &[
-            "server", "node", "api", "service", "store", "driver", "model",
+            "server", "node", "api", "service", "store", "driver", "model", "mcp",
         ],
     ),
     // These drive the real binary, as a person does.

@@ -5,7 +5,7 @@ use super::{Finding, Tree};
 
 /// Outside crates and the only rooms that may need them.
 const HOMES: &[(&str, &[&str])] = &[
-    ("aho-corasick", &["node"]),
+    ("aho-corasick", &["scrub"]),
     ("anyhow", &["cofferdam", "xtask", "e2e", "bench"]),
     ("aws-lc-rs", &["service"]),
     ("axum", &["server"]),
@@ -14,10 +14,15 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap_complete", &["cofferdam"]),
     ("comfy-table", &["cofferdam"]),
     ("getrandom", &["service", "cofferdam"]),
+    (
+        "hyper",
+        &["api", "server", "driver", "guest", "egress", "cofferdam"],
+    ),
+    ("getrandom", &["service", "cofferdam", "mcp"]),
     ("hyper", &["api", "server", "driver", "guest", "egress"]),
     (
         "hyper-util",
-        &["api", "server", "driver", "guest", "egress"],
+        &["api", "server", "driver", "guest", "egress", "cofferdam"],
     ),
     ("flate2", &["guest"]),
     ("indicatif", &["cofferdam"]),
@@ -32,8 +37,11 @@ const HOMES: &[(&str, &[&str])] = &[
     ("proc-macro2", &["xtask"]),
     ("prometheus-client", &["server"]),
     ("rcgen", &["cofferdam"]),
+    ("rmcp", &["mcp"]),
     ("rusqlite", &["store"]),
+    ("rustls", &["server", "cofferdam"]),
     ("rustls", &["server"]),
+    ("schemars", &["mcp"]),
     ("smoltcp", &["guest"]),
     ("subtle", &["server"]),
     ("syn", &["xtask"]),
@@ -51,16 +59,19 @@ const HOMES: &[(&str, &[&str])] = &[
             "egress",
             "guest",
             "node",
+            "mcp",
             "cofferdam",
             "bench",
         ],
     ),
+    ("tokio-rustls", &["server", "cofferdam"]),
     ("tokio-rustls", &["server"]),
+    ("toml_edit", &["cofferdam"]),
     ("tracing-subscriber", &["cofferdam"]),
     ("utoipa", &["api", "server"]),
     ("utoipa-axum", &["server"]),
     ("uuid", &["model"]),
-    ("zeroize", &["api", "service", "node"]),
+    ("zeroize", &["api", "service", "node", "scrub", "cofferdam"]),
 ];
 
 /// Rooms that may need these outside crates and no others.

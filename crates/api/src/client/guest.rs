@@ -5,6 +5,7 @@ use http::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 
 use super::{AttachIo, Client, ClientError, Endpoint};
+use crate::guest::code::{self, Contexts};
 use crate::guest::{self, Guest, GuestError};
 use crate::routes;
 
@@ -25,6 +26,17 @@ impl Client {
         };
         let guest = Guest::by_door(io, prefix, endpoint.host(), token).await;
         guest.map_err(|error: GuestError| self.unreachable(error))
+    }
+
+    /// A connection to the contexts of a sandbox, for one request. A sandbox that sleeps and may be woken
+    /// is woken.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sandbox_contexts(&self, id: &str) -> Result<Contexts, ClientError> {
+        let io = self.sandbox_port(id, code::PORT).await?;
+        let contexts = Contexts::over(io).await;
+        contexts.map_err(|error| self.unreachable(error))
     }
 
     /// Bytes both ways to whoever listens at a port in a sandbox. A sandbox that sleeps and may be woken

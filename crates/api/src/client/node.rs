@@ -9,6 +9,7 @@ use super::body::RequestBody;
 use super::{Client, ClientError, Download, UPLOAD_DEADLINE, WAIT_GRACE};
 use crate::artifact::ArtifactView;
 use crate::exec::NodeExecs;
+use crate::network::NetworkReport;
 use crate::node::SandboxReport;
 use crate::node::{
     ArtifactPutQuery, JobFinished, JobOutput, JobRelease, JobStarted, NodeHeartbeat,
@@ -127,6 +128,19 @@ impl Client {
         report: &SandboxReport,
     ) -> Result<ReportAnswer, ClientError> {
         let path = routes::fill(routes::NODE_SANDBOX_REPORT, &[sandbox_id]);
+        self.post(path, report).await
+    }
+
+    /// Says that rules of a network are in force.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn node_sandbox_network(
+        &self,
+        sandbox_id: &str,
+        report: &NetworkReport,
+    ) -> Result<ReportAnswer, ClientError> {
+        let path = routes::fill(routes::NODE_SANDBOX_NETWORK, &[sandbox_id]);
         self.post(path, report).await
     }
 

@@ -9,10 +9,11 @@ use super::{Client, ClientError, JobCreateOptions, WAIT_GRACE};
 use crate::event::{EventList, EventListQuery};
 use crate::exec::{ExecList, ExecListQuery};
 use crate::job::WAIT_MAX;
+use crate::network::Network;
 use crate::routes;
 use crate::sandbox::{
-    ReachabilityView, SandboxConnect, SandboxCreate, SandboxList, SandboxListQuery, SandboxTimeout,
-    SandboxView, UsageQuery, UsageView,
+    ReachabilityView, SandboxConnect, SandboxCreate, SandboxList, SandboxListQuery, SandboxPause,
+    SandboxResume, SandboxTimeout, SandboxView, UsageQuery, UsageView,
 };
 
 impl Client {
@@ -97,10 +98,10 @@ impl Client {
     pub async fn sandbox_pause(
         &self,
         id: &str,
+        asked: &SandboxPause,
         wait: Option<Duration>,
     ) -> Result<SandboxView, ClientError> {
-        self.order(Method::POST, routes::SANDBOX_PAUSE, id, wait)
-            .await
+        self.ask(routes::SANDBOX_PAUSE, id, asked, wait).await
     }
 
     /// Brings a paused sandbox back. With `wait` it answers when that is done.
@@ -110,10 +111,10 @@ impl Client {
     pub async fn sandbox_resume(
         &self,
         id: &str,
+        asked: &SandboxResume,
         wait: Option<Duration>,
     ) -> Result<SandboxView, ClientError> {
-        self.order(Method::POST, routes::SANDBOX_RESUME, id, wait)
-            .await
+        self.ask(routes::SANDBOX_RESUME, id, asked, wait).await
     }
 
     /// Comes to use a sandbox: resumes it if it is paused, and lets it live longer. With `wait` it
@@ -127,8 +128,18 @@ impl Client {
         asked: &SandboxConnect,
         wait: Option<Duration>,
     ) -> Result<SandboxView, ClientError> {
+        self.ask(routes::SANDBOX_CONNECT, id, asked, wait).await
+    }
+
+    async fn ask(
+        &self,
+        route: &str,
+        id: &str,
+        asked: &impl serde::Serialize,
+        wait: Option<Duration>,
+    ) -> Result<SandboxView, ClientError> {
         let wait = wait.map(|wait| wait.min(WAIT_MAX));
-        let path = routes::fill(routes::SANDBOX_CONNECT, &[id]) + &wait_query(wait);
+        let path = routes::fill(route, &[id]) + &wait_query(wait);
         let mut call = self.with_json(self.call(Method::POST, path), asked)?;
         call.deadline = wait.map_or(call.deadline, |wait| wait + WAIT_GRACE);
         self.json(call).await
@@ -145,6 +156,24 @@ impl Client {
     ) -> Result<SandboxView, ClientError> {
         self.post(routes::fill(routes::SANDBOX_TIMEOUT, &[id]), asked)
             .await
+    }
+
+    /// Puts other rules of the network in the place of those that there are. With `wait` it answers when they are
+    /// in force.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sandbox_network(
+        &self,
+        id: &str,
+        asked: &Network,
+        wait: Option<Duration>,
+    ) -> Result<SandboxView, ClientError> {
+        let wait = wait.map(|wait| wait.min(WAIT_MAX));
+        let path = routes::fill(routes::SANDBOX_NETWORK, &[id]) + &wait_query(wait);
+        let mut call = self.with_json(self.call(Method::PUT, path), asked)?;
+        call.deadline = wait.map_or(call.deadline, |wait| wait + WAIT_GRACE);
+        self.json(call).await
     }
 
     /// Takes a sandbox away and makes it anew, under another id.

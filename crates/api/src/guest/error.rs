@@ -131,6 +131,17 @@ pub(super) struct Refusal {
     message: Option<String>,
 }
 
+impl Refusal {
+    /// That of one who says it in plain text.
+    pub(super) fn of_text(text: &str) -> Self {
+        let message = Some(text.to_owned());
+        Self {
+            code: None,
+            message,
+        }
+    }
+}
+
 /// Connect's name for what plain HTTP says by its status.
 fn by_status(status: StatusCode) -> &'static str {
     match status {

@@ -223,6 +223,29 @@ impl Guest {
         Ok(facts.facts)
     }
 
+    /// For a node: kills everything in the sandbox and lets nothing new begin until [`Self::boot`]. Whether
+    /// all are dead, after at most `wait`, at most ten seconds; what is frozen is not.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn halt(self, wait: Duration) -> Result<bool, GuestError> {
+        let path = format!("/cofferdam/halt?wait_ms={}", wait.as_millis());
+        let request = self.request(Method::POST, &path, "application/json", empty())?;
+        let halt: Halt = self.json(request, wait + ANSWER_DEADLINE).await?;
+        Ok(halt.halted)
+    }
+
+    /// For a node: gives the sandbox another boot id, and lets things begin in it.
+    ///
+    /// # Errors
+    /// [`GuestError`]; `Refused` with `failed_precondition` while something of before still runs.
+    pub async fn boot(self) -> Result<(), GuestError> {
+        let request = self.request(Method::POST, "/cofferdam/boot", "application/json", empty())?;
+        let booted: Booted = self.json(request, ANSWER_DEADLINE).await?;
+        let Booted {} = booted;
+        Ok(())
+    }
+
     /// Gives a process input, at most [`INPUT_MAX_BYTES`], and returns when it has taken it.
     ///
     /// # Errors
@@ -425,6 +448,14 @@ struct End {
     exited: bool,
     status: String,
 }
+
+#[derive(Debug, Deserialize)]
+struct Halt {
+    halted: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Booted {}
 
 #[derive(Debug, Deserialize)]
 struct Facts {

@@ -1,10 +1,16 @@
 //! What can be written on the command line. The doc comments here are the help.
 
+mod egress;
 mod inside;
+mod mcp;
+mod net;
+mod secret;
+mod volume;
 
 use crate::cli::failure::Failure;
 use crate::cli::{units, usage};
 use crate::keys::KeyPlace;
+use crate::providers::Provider;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use std::ffi::OsString;
@@ -13,7 +19,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+pub(crate) use self::egress::{EgressArgs, EgressCommand};
 pub(crate) use inside::{SandboxCp, SandboxExec, SandboxPort, SandboxShell};
+pub(crate) use mcp::{McpArgs, McpClient, McpCommand, McpInstall};
+pub(crate) use net::NetArgs;
+pub(crate) use secret::{Scrub, SecretArgs, SecretCommand};
+pub(crate) use volume::{VolumeArgs, VolumeCommand};
 
 /// Run code that nobody has reason to trust where it can do no harm, and keep a record of what it did.
 #[derive(Debug, Parser)]
@@ -89,6 +100,11 @@ pub(crate) struct Place {
     /// one at the start; may be repeated
     #[arg(long, global = true, value_parser = KeyPlace::parse, value_name = "PLACE")]
     pub(crate) secret_key_before: Vec<KeyPlace>,
+    /// Where values of secrets are that are not kept here: NAME=env:PREFIX, NAME=file:DIRECTORY,
+    /// NAME=exec:COMMAND or NAME=vault:URL; whoever may set secrets may read all that it can give; may be
+    /// repeated
+    #[arg(long, global = true, value_parser = Provider::parse, value_name = "PROVIDER")]
+    pub(crate) secret_provider: Vec<Provider>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -99,12 +115,17 @@ pub(crate) enum Command {
     Job(JobArgs),
     /// Make sandboxes that live on, run commands in them, copy files, pause them, take them away
     Sandbox(SandboxArgs),
+    /// Look at what sandboxes have asked of the outside, and what would become of a URL
+    Egress(EgressArgs),
     /// Keep values that sandboxes may use and nobody may read back
     Secret(SecretArgs),
+    Volume(VolumeArgs),
     /// Look at saved file systems of sandboxes, give them up
     Snapshot(SnapshotArgs),
     /// Serve: control plane and node in one process
     Up(Up),
+    /// Give a model tools to run code with: the Model Context Protocol on standard input and output
+    Mcp(McpArgs),
     /// Say what this machine can and cannot enforce, and what to do about it
     Doctor(Doctor),
     /// Print what the clients of another system need to use the server that runs, for a shell:
@@ -128,7 +149,7 @@ pub(crate) enum Foreign {
     E2b,
 }
 
-/// Run one command in a sandbox of its own. It has no network, sees the programs of this machine
+/// Run one command in a sandbox of its own. It has no network unless you give it one, sees the programs of this machine
 /// read-only, and can write to its home, /tmp, /var/tmp and /dev/shm, all of which are gone afterwards.
 #[derive(Debug, Clone, clap::Args)]
 #[command(override_usage = "cofferdam run [OPTIONS] -- COMMAND [ARGUMENT]...")]
@@ -164,6 +185,11 @@ pub(crate) struct Run {
     /// which every child inherits; may be repeated
     #[arg(long, value_name = "NAME[=HOW]")]
     pub(crate) secret: Vec<String>,
+    /// Take out of its output what looks like a credential too, such as a token of GitHub or a private key
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) scrub: Option<Scrub>,
+    #[command(flatten)]
+    pub(crate) net: NetArgs,
     /// A file to put into the sandbox, at DST or under its own name in the home; may be repeated. DST
     /// begins after the last colon
     #[arg(long, value_name = "SRC[:DST]", value_hint = clap::ValueHint::FilePath)]
@@ -241,79 +267,16 @@ pub(crate) struct Up {
     /// be repeated. Those in the directory `roots` of the state have the names of their directories
     #[arg(long, value_name = "NAME=DIR")]
     pub(crate) root: Vec<String>,
+    /// A file with certificates of authorities, in PEM, that are believed when a secret is added to a request on its
+    /// way out, beside those that this machine believes; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) egress_trust: Vec<PathBuf>,
     /// End when there has been nothing to do for this long
     #[arg(long, hide = true, value_parser = units::duration)]
     pub(crate) idle_exit: Option<Duration>,
     /// How to isolate: `linux`, or `fake` for tests of the control plane, which runs nothing
     #[arg(long, hide = true, default_value = "linux")]
     pub(crate) driver: String,
-}
-
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct SecretArgs {
-    #[command(subcommand)]
-    pub(crate) command: SecretCommand,
-}
-
-#[derive(Debug, Clone, Subcommand)]
-pub(crate) enum SecretCommand {
-    /// Make a secret, or give the one of this name a new value. The value is read from standard input,
-    /// without the newline at its end; on a terminal it is not shown
-    Set {
-        /// Its name: letters, digits and `_-.`
-        name: String,
-        /// Read the value from this file, as it is
-        #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::FilePath)]
-        file: Option<PathBuf>,
-        /// A label; may be repeated
-        #[arg(long, value_name = "KEY=VALUE")]
-        label: Vec<String>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Give a secret a new value; what was made before keeps the old one
-    Rotate {
-        /// Its name
-        name: String,
-        /// Read the value from this file, as it is
-        #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::FilePath)]
-        file: Option<PathBuf>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// List secrets, never their values
-    Ls {
-        /// At most so many, 1 to 500
-        #[arg(
-            long,
-            value_name = "N",
-            default_value_t = 100,
-            value_parser = clap::value_parser!(u32).range(1..=500),
-            allow_negative_numbers = true
-        )]
-        limit: u32,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Delete a secret with all versions of its value
-    Rm {
-        /// Its name
-        name: String,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show what happened to a secret, and who used it
-    Events {
-        /// Its name
-        name: String,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -443,6 +406,9 @@ pub(crate) enum SandboxCommand {
     Pause {
         /// Its id
         id: String,
+        /// End what runs in it, and keep its files
+        #[arg(long)]
+        no_memory: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -451,6 +417,9 @@ pub(crate) enum SandboxCommand {
     Resume {
         /// Its id
         id: String,
+        /// Begin with its files alone: what ran in it ends
+        #[arg(long)]
+        no_memory: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -462,6 +431,16 @@ pub(crate) enum SandboxCommand {
         /// Such as 30m
         #[arg(value_parser = units::duration, allow_negative_numbers = true)]
         time: Duration,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what it may reach, or say it anew: with options, these are all the rules from now on
+    Net {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        net: NetArgs,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -587,16 +566,21 @@ pub(crate) struct SandboxNew {
     /// Pause it when its time is over, instead of taking it away
     #[arg(long)]
     pub(crate) pause_on_expiry: bool,
+    /// When it is paused so, end what runs in it, and keep its files
+    #[arg(long, requires = "pause_on_expiry")]
+    pub(crate) no_memory: bool,
     /// Allow commands as its own root, who is nobody outside: sudo, packages, snapshots need it
     #[arg(long)]
     pub(crate) allow_root: bool,
-    /// Let it out: HTTP, and whatever else goes through a proxy, to public addresses
+    /// Let it out to everything public: short for --net unrestricted
     #[arg(long)]
     pub(crate) internet: bool,
     /// A root file system to use instead of the node's programs: the name of one that `cofferdam up` was
     /// given, or a directory, which begins with `/` or `.`
     #[arg(long, value_name = "NAME|DIR", value_hint = clap::ValueHint::DirPath)]
     pub(crate) root: Option<String>,
+    #[command(flatten)]
+    pub(crate) net: NetArgs,
     /// Processors it may use, such as 1 or 0.5
     #[arg(long, value_parser = units::cpus, value_name = "CPUS", allow_negative_numbers = true)]
     pub(crate) cpu: Option<u32>,
@@ -616,6 +600,9 @@ pub(crate) struct SandboxNew {
     /// which every child inherits; may be repeated
     #[arg(long, value_name = "NAME[=HOW]")]
     pub(crate) secret: Vec<String>,
+    /// A volume in its files; needs --allow-root; may be repeated
+    #[arg(long, value_name = "NAME:PATH[:ro]")]
+    pub(crate) volume: Vec<String>,
     /// A label to find it by; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) metadata: Vec<String>,
@@ -672,23 +659,23 @@ impl Args {
                 | SandboxCommand::Pause { json, .. }
                 | SandboxCommand::Resume { json, .. }
                 | SandboxCommand::Ttl { json, .. }
+                | SandboxCommand::Net { json, .. }
                 | SandboxCommand::Snapshot { json, .. }
                 | SandboxCommand::Recreate { json, .. }
                 | SandboxCommand::Rm { json, .. } => *json,
             },
-            Command::Secret(secret) => match &secret.command {
-                SecretCommand::Set { json, .. }
-                | SecretCommand::Rotate { json, .. }
-                | SecretCommand::Ls { json, .. }
-                | SecretCommand::Rm { json, .. }
-                | SecretCommand::Events { json, .. } => *json,
-            },
+            Command::Egress(egress) => egress.json(),
+            Command::Secret(secret) => secret.json(),
+            Command::Volume(volume) => volume.command.json(),
             Command::Snapshot(snapshot) => match &snapshot.command {
                 SnapshotCommand::Ls { json, .. }
                 | SnapshotCommand::Get { json, .. }
                 | SnapshotCommand::Rm { json, .. } => *json,
             },
-            Command::Up(_) | Command::Env { .. } | Command::Completions { .. } => false,
+            Command::Mcp(_)
+            | Command::Up(_)
+            | Command::Env { .. }
+            | Command::Completions { .. } => false,
         }
     }
 }
@@ -702,7 +689,14 @@ pub(crate) fn command() -> clap::Command {
         ("doctor", &["url", "token"]),
         (
             "completions",
-            &["state", "url", "token", "secret_key", "secret_key_before"],
+            &[
+                "state",
+                "url",
+                "token",
+                "secret_key",
+                "secret_key_before",
+                "secret_provider",
+            ],
         ),
     ];
     unused.into_iter().fold(whole, |whole, (name, ids)| {

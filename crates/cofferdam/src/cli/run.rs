@@ -216,6 +216,8 @@ async fn request(client: &Client, node: Option<String>, run: &Run) -> Result<Job
         attach: !run.detach,
         node,
         secrets: uses(&run.secret)?,
+        scrub_patterns: run.scrub.is_some(),
+        network: run.net.clone().network(),
         ..JobCreate::default()
     })
 }

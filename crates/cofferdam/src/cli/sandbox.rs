@@ -4,6 +4,7 @@ use crate::cli::args::{SandboxArgs, SandboxCommand, SandboxForkArgs, SandboxNew}
 use crate::cli::failure::Failure;
 use crate::cli::inside;
 use crate::cli::job::{clauses, row, when};
+use crate::cli::net;
 use crate::cli::run::{root, variables};
 use crate::cli::secret::uses;
 use crate::cli::snapshot;
@@ -13,7 +14,8 @@ use api::Code;
 use api::client::{Client, ClientError, JobCreateOptions};
 use api::job::LimitsAsked;
 use api::sandbox::{
-    OnExpiry, SandboxCreate, SandboxListQuery, SandboxStateName, SandboxTimeout, SandboxView,
+    OnExpiry, SandboxCreate, SandboxListQuery, SandboxPause, SandboxResume, SandboxStateName,
+    SandboxTimeout, SandboxView,
 };
 use api::snapshot::{SandboxFork, SnapshotCreate};
 use std::process::ExitCode;
@@ -57,14 +59,16 @@ pub(crate) async fn sandbox(client: &Client, args: SandboxArgs) -> Result<ExitCo
             (view.map_err(about(&id))?, json)
         }
         SandboxCommand::Get { id, json } => return get(client, &id, json).await,
-        SandboxCommand::Pause { id, json } => {
-            let view = client.sandbox_pause(known(&id)?, Some(WAIT)).await;
-            (view.map_err(about(&id))?, json)
-        }
-        SandboxCommand::Resume { id, json } => {
-            let view = client.sandbox_resume(known(&id)?, Some(WAIT)).await;
-            (view.map_err(about(&id))?, json)
-        }
+        SandboxCommand::Pause {
+            id,
+            no_memory,
+            json,
+        } => (pause(client, &id, no_memory).await?, json),
+        SandboxCommand::Resume {
+            id,
+            no_memory,
+            json,
+        } => (resume(client, &id, no_memory).await?, json),
         SandboxCommand::Ttl { id, time, json } => {
             let asked = SandboxTimeout {
                 timeout_ms: millis(time),
@@ -72,6 +76,7 @@ pub(crate) async fn sandbox(client: &Client, args: SandboxArgs) -> Result<ExitCo
             let view = client.sandbox_timeout(known(&id)?, &asked).await;
             (view.map_err(about(&id))?, json)
         }
+        SandboxCommand::Net { id, net, json } => return net::net(client, &id, net, json).await,
         SandboxCommand::Rm { id, json } => {
             let view = client.sandbox_destroy(known(&id)?, Some(WAIT)).await;
             (view.map_err(about(&id))?, json)
@@ -87,6 +92,20 @@ pub(crate) async fn sandbox(client: &Client, args: SandboxArgs) -> Result<ExitCo
         table::complain(&why);
     }
     Ok(ExitCode::from(u8::from(failed)))
+}
+
+async fn pause(client: &Client, id: &str, no_memory: bool) -> Result<SandboxView, Failure> {
+    let memory = no_memory.then_some(false);
+    let asked = SandboxPause { memory };
+    let view = client.sandbox_pause(known(id)?, &asked, Some(WAIT));
+    view.await.map_err(about(id))
+}
+
+async fn resume(client: &Client, id: &str, no_memory: bool) -> Result<SandboxView, Failure> {
+    let memory = no_memory.then_some(false);
+    let asked = SandboxResume { memory };
+    let view = client.sandbox_resume(known(id)?, &asked, Some(WAIT));
+    view.await.map_err(about(id))
 }
 
 async fn get(client: &Client, id: &str, json: bool) -> Result<ExitCode, Failure> {
@@ -165,6 +184,7 @@ async fn create(
         metadata: variables("--metadata", &new.metadata)?,
         env: variables("--env", &new.env)?,
         secrets: uses(&new.secret)?,
+        volumes: crate::cli::volume::uses(&new.volume)?,
         limits: LimitsAsked {
             cpu_millis: new.cpu,
             memory_bytes: new.memory,
@@ -172,12 +192,13 @@ async fn create(
             disk_bytes: new.disk,
         },
         timeout_ms: new.ttl.map(millis),
-        on_expiry: if new.pause_on_expiry {
-            OnExpiry::Pause
-        } else {
-            OnExpiry::Kill
+        on_expiry: match (new.pause_on_expiry, new.no_memory) {
+            (true, true) => OnExpiry::PauseWithoutMemory,
+            (true, false) => OnExpiry::Pause,
+            (false, _) => OnExpiry::Kill,
         },
         allow_internet: new.internet,
+        network: new.net.or_internet(new.internet)?,
         allow_root: new.allow_root,
         root: new.root.as_deref().map(root).transpose()?,
         ..SandboxCreate::default()
@@ -240,9 +261,18 @@ fn describe(view: &SandboxView) -> String {
     ];
     let until = view.expires_at_ms.map(|at| format!("{} UTC", when(at)));
     rows.extend(until.map(|until| row("until", &until)));
+    let kept = view.memory_kept.map(|kept| match kept {
+        true => "files and what runs",
+        false => "files",
+    });
+    rows.extend(kept.map(|kept| row("keeps", kept)));
     rows.extend(view.name.as_ref().map(|name| row("name", name)));
     let began = view.spec.snapshot.as_ref();
     rows.extend(began.map(|snapshot| row("began with", snapshot)));
+    rows.extend(net::rows(&view.network));
+    if view.egress_denied > 0 {
+        rows.push(row("  denials", &view.egress_denied.to_string()));
+    }
     rows.extend(view.reason.as_ref().map(|why| row("because", why)));
     let labels = view.metadata.iter();
     rows.extend(labels.map(|(key, value)| row(&format!("metadata {key}"), value)));

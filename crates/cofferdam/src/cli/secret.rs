@@ -10,8 +10,8 @@ use api::Code;
 use api::client::{Client, ClientError};
 use api::encoding::Encoding;
 use api::secret::{
-    SecretCreate, SecretHow, SecretListQuery, SecretRotate, SecretText, SecretUse, SecretView,
-    value_text,
+    SecretCreate, SecretHow, SecretListQuery, SecretRotate, SecretSource, SecretText, SecretUse,
+    SecretView, value_text,
 };
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use std::fs::File;
@@ -28,23 +28,31 @@ pub(crate) async fn secret(client: &Client, args: SecretArgs) -> Result<ExitCode
         SecretCommand::Set {
             name,
             file,
+            from,
             label,
             json,
         } => {
-            let (value, encoding) = value(&name, file.as_deref())?;
+            let (value, encoding) = value(&name, file.as_deref(), from.as_ref())?;
             let new = SecretCreate {
                 name,
                 value,
                 encoding,
+                from,
                 metadata: variables("--label", &label)?,
             };
             (set(client, new).await?, json)
         }
-        SecretCommand::Rotate { name, file, json } => {
-            let (value, encoding) = value(&name, file.as_deref())?;
+        SecretCommand::Rotate {
+            name,
+            file,
+            from,
+            json,
+        } => {
+            let (value, encoding) = value(&name, file.as_deref(), from.as_ref())?;
             let new = SecretRotate {
                 value,
                 encoding,
+                from,
                 metadata: None,
             };
             let view = client.secret_rotate(&name, &new).await;
@@ -76,6 +84,7 @@ async fn set(client: &Client, new: SecretCreate) -> Result<SecretView, Failure> 
         metadata: (!new.metadata.is_empty()).then_some(new.metadata),
         value: new.value,
         encoding: new.encoding,
+        from: new.from,
     };
     client
         .secret_rotate(&name, &next)
@@ -97,12 +106,18 @@ async fn list(client: &Client, limit: u32, json: bool) -> Result<ExitCode, Failu
         vec![
             view.name.clone(),
             view.version.to_string(),
+            view.from
+                .as_ref()
+                .map_or_else(String::new, SecretSource::text),
             when(view.updated_at_ms),
             view.id.clone(),
         ]
     };
     let rows = page.secrets.iter().map(one).collect();
-    table::print(&table::layout(&["NAME", "VERSION", "CHANGED", "ID"], rows))?;
+    table::print(&table::layout(
+        &["NAME", "VERSION", "FROM", "CHANGED", "ID"],
+        rows,
+    ))?;
     if page.next.is_some() {
         table::note("there are more: see --limit");
     }
@@ -146,8 +161,15 @@ fn about(name: &str) -> impl Fn(ClientError) -> Failure {
 }
 
 /// The value, from where it is said to be. A file is taken as it is; what is typed or piped loses the
-/// newline at its end, which nobody means.
-fn value(name: &str, file: Option<&Path>) -> Result<(SecretText, Encoding), Failure> {
+/// newline at its end, which nobody means. One that is kept elsewhere is not asked for.
+fn value(
+    name: &str,
+    file: Option<&Path>,
+    from: Option<&SecretSource>,
+) -> Result<(SecretText, Encoding), Failure> {
+    if from.is_some() {
+        return Ok((SecretText::default(), Encoding::Utf8));
+    }
     let input = std::io::stdin();
     let mut bytes = match file {
         Some(path) => read(File::open(path), &path.display().to_string())?,
@@ -216,11 +238,13 @@ fn used(asked: &str) -> Result<SecretUse, Failure> {
         Some(("env", var)) => Some(SecretHow::Env {
             var: var.to_owned(),
         }),
+        Some(("header", rest)) => header(rest),
         _ => None,
     };
     let wrong = || {
         // The text is not repeated: somebody may have written the value after the name.
-        let message = "--secret takes NAME, NAME=file or NAME=env:VARIABLE";
+        let message =
+            "--secret takes NAME, NAME=file, NAME=env:VARIABLE or NAME=header:HOST:FIELD[:FORMAT]";
         let hint =
             "the value is set before, with `cofferdam secret set NAME`, and never written here";
         Failure::new(Code::InvalidArgument, message).hint(hint)
@@ -232,9 +256,54 @@ fn used(asked: &str) -> Result<SecretUse, Failure> {
     })
 }
 
+/// `HOST[:PORT]:FIELD[:FORMAT]`. A field is no number.
+fn header(asked: &str) -> Option<SecretHow> {
+    let (name, mut rest) = asked.split_once(':')?;
+    let mut host = name.to_owned();
+    if let Some((port, after)) = rest.split_once(':')
+        && port.bytes().all(|b| b.is_ascii_digit())
+    {
+        host = format!("{name}:{port}");
+        rest = after;
+    }
+    let (header, format) = rest.split_once(':').unwrap_or((rest, "{}"));
+    Some(SecretHow::Header {
+        host,
+        header: header.to_owned(),
+        format: format.to_owned(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_is_a_field_for_a_host_and_maybe_a_port() {
+        for (asked, expect) in [
+            (
+                "a=header:api.test:authorization:Bearer {}",
+                ("api.test", "authorization", "Bearer {}"),
+            ),
+            ("a=header:api.test:x-key", ("api.test", "x-key", "{}")),
+            (
+                "a=header:*.api.test:8443:x-key:a:{}",
+                ("*.api.test:8443", "x-key", "a:{}"),
+            ),
+        ] {
+            let how = used(asked).unwrap().how;
+            let SecretHow::Header {
+                host,
+                header,
+                format,
+            } = how
+            else {
+                panic!("{asked}");
+            };
+            assert_eq!((host.as_str(), header.as_str(), format.as_str()), expect);
+        }
+        assert!(used("a=header:api.test").is_err());
+    }
 
     #[test]
     fn a_secret_is_a_file_unless_a_variable_is_asked_for() {

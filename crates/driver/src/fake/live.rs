@@ -43,6 +43,11 @@ async fn answer(request: Request<Incoming>, file: &Path) -> Response<Full<Bytes>
             let facts = facts(request.uri().query().unwrap_or_default(), file).await;
             with(StatusCode::OK, "application/json", facts.into())
         }
+        (&Method::POST, "/cofferdam/halt") => {
+            let halted = json!({"halted": true}).to_string();
+            with(StatusCode::OK, "application/json", halted.into())
+        }
+        (&Method::POST, "/cofferdam/boot") => with(StatusCode::OK, "application/json", "{}".into()),
         (&Method::GET, "/health") => with(StatusCode::NO_CONTENT, "text/plain", Bytes::new()),
         (&Method::POST, "/process.Process/List") => {
             let none = json!({"processes": []}).to_string();

@@ -3,6 +3,7 @@
 use crate::cgroup::{self, Group, Limits};
 use crate::driver::{
     Body as PlanBody, HANDLE_VERSION, Handle, LAYERS_MAX, Mode, Plan, Spec, Unsupported,
+    VOLUMES_MAX, Volume,
 };
 use crate::host::{Cgroups, Host, Ids, Root};
 use crate::linux::{Body, NAME, ids, seccomp, tree, writable};
@@ -27,6 +28,8 @@ pub struct LinuxPlan {
     pub(super) groups: Vec<Group>,
     /// What it begins with, the oldest first.
     pub(super) layers: Vec<PathBuf>,
+    /// In the order of those of the sandbox.
+    pub(super) volumes: Vec<Volume>,
 }
 
 /// What a launcher's sandboxes see: each kind has a tree of its own.
@@ -114,6 +117,7 @@ pub(super) fn plan(spec: &Spec, host: &Host, dir: &Path) -> Result<Plan, Vec<Uns
             sandbox,
             groups,
             layers: spec.layers.clone(),
+            volumes: spec.volumes.clone(),
         })),
     })
 }
@@ -185,6 +189,7 @@ fn refusals(spec: &Spec, host: &Host, limits: &Effective) -> Vec<Unsupported> {
         refused.push(beyond("cpu", u64::from(host.cpus * 1000)));
     }
     refused.extend(layers(spec, host));
+    refused.extend(volumes(spec, host));
     refused
 }
 
@@ -205,6 +210,24 @@ fn layers(spec: &Spec, host: &Host) -> Option<Unsupported> {
         }
     };
     Some(unsupported("layers", why))
+}
+
+/// Volumes are mounted where no other sandbox sees them, so there must be a root of the sandbox's own.
+fn volumes(spec: &Spec, host: &Host) -> Option<Unsupported> {
+    let why = match (spec.mode, &host.no_volumes) {
+        _ if spec.volumes.is_empty() => return None,
+        _ if spec.volumes.len() > VOLUMES_MAX => format!("at most {VOLUMES_MAX} can be had"),
+        (Mode::Job | Mode::Live { allow_root: false }, _) => {
+            "only a sandbox that lives on and allows root has files of its own to put them into"
+                .to_owned()
+        }
+        (Mode::Live { allow_root: true }, Some(why)) => why.clone(),
+        (Mode::Live { allow_root: true }, None) => {
+            let why = writable::impossible(root(spec, host), host)?;
+            format!("its root cannot be written: {why}")
+        }
+    };
+    Some(unsupported("volumes", why))
 }
 
 fn beyond(clause: &str, most: u64) -> Unsupported {
@@ -270,6 +293,11 @@ fn sandbox(spec: &Spec, host: &Host, limits: &Effective, kind: Kind) -> Sandbox 
             address: TUN_ADDRESS,
             mtu: TUN_MTU,
         }),
+        volumes: spec
+            .volumes
+            .iter()
+            .map(|volume| volume.target.clone())
+            .collect(),
         deadline_boot_ms: 0, // Set at the start, from the plan's life.
     }
 }
@@ -400,6 +428,7 @@ fn enforced(spec: &Spec, host: &Host, limits: &Effective, groups: &[Group]) -> V
     all.push(pids(host, limits, asked.pids.is_some()));
     all.push(users(host));
     all.extend(pause(spec, host));
+    all.extend(spec.volumes.iter().map(mounted));
     all
 }
 
@@ -410,6 +439,21 @@ fn network(spec: &Spec, host: &Host) -> String {
         (false, _) => namespace.to_owned(),
         (true, None) => format!("{namespace}, TUN device, DNS inside"),
         (true, Some(why)) => format!("{namespace}, only for programs that know a proxy ({why})"),
+    }
+}
+
+/// A volume, which is no larger than its file system.
+fn mounted(volume: &Volume) -> Enforced {
+    let how = match volume.read_only {
+        true => "a file system of its own, read-only",
+        false => "a file system of its own",
+    };
+    Enforced {
+        clause: "volume".to_owned(),
+        how: how.to_owned(),
+        value: Some(volume.target.clone()),
+        asked: true,
+        state: Held::Held,
     }
 }
 
@@ -540,6 +584,7 @@ fn users(host: &Host) -> Enforced {
 
 // A driver's layers are the launcher's.
 const _: () = assert!(LAYERS_MAX == jail::message::LAYERS_MAX);
+const _: () = assert!(VOLUMES_MAX == jail::message::VOLUMES_MAX);
 
 #[cfg(test)]
 mod tests;

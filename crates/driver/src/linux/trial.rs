@@ -147,6 +147,7 @@ fn sandbox() -> Sandbox {
         terminals: None,
         root_inside: true,
         tun: None,
+        volumes: Vec::new(),
         deadline_boot_ms: 0,
     }
 }

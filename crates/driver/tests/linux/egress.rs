@@ -4,16 +4,19 @@ use crate::live_client::Served;
 use crate::world::PATIENCE;
 use driver::driver::Driver as _;
 use driver::guest::{EgressClient, egress_line};
-use egress::decide::Mode;
 use egress::proxy::{Proxy, Way};
+use egress::record::Owner;
 use egress::resolve::Resolver;
+use model::network::NetworkRules;
 use std::net::UdpSocket;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 /// Reads a URL through the proxy, and prints the status, the proxy's word and the body.
 const FETCH: &str = r#"
-import sys, urllib.request, urllib.error
+import os, sys, urllib.request, urllib.error
+# What is for the loopback inside is asked of the one outside here.
+for name in ("no_proxy", "NO_PROXY"): os.environ.pop(name, None)
 proxy = urllib.request.ProxyHandler({"http": "http://127.0.0.1:3128", "https": "http://127.0.0.1:3128"})
 try:
     got = urllib.request.build_opener(proxy).open(sys.argv[1], timeout=30)
@@ -65,7 +68,11 @@ fn way(served: &Served<'_>, exceptions: &[String]) -> Way {
         .iter()
         .map(|one| one.parse().expect("an exception"));
     let (proxy, _) = Proxy::new(exceptions.collect(), Resolver::system(), 64, || 0);
-    proxy.way(served.plan.handle.id.clone(), Mode::Unrestricted)
+    let owner = Owner {
+        sandbox: served.plan.handle.id.clone(),
+        job: None,
+    };
+    proxy.way(owner, NetworkRules::all_or_nothing(true))
 }
 
 /// A server of the machine, which says `hello`.

@@ -45,12 +45,23 @@ impl World {
         let spec = Spec {
             mode: Mode::Live { allow_root },
             layers: Vec::new(),
+            volumes: Vec::new(),
             ..spec(DEFAULTS)
         };
         self.serve_with(spec, allow_root).await
     }
 
     pub(crate) async fn serve_with(&self, spec: Spec, allow_root: bool) -> Served<'_> {
+        self.serve_contexts(spec, allow_root, &[]).await
+    }
+
+    /// One in which contexts of these languages begin at once.
+    pub(crate) async fn serve_contexts(
+        &self,
+        spec: Spec,
+        allow_root: bool,
+        contexts: &[&str],
+    ) -> Served<'_> {
         let plan = self.linux.plan(&spec, &self.host).expect("a plan");
         self.linux.start(&plan).await.expect("a sandbox");
         let stream = self.linux.connect(&plan.handle).await.expect("a guest");
@@ -59,7 +70,10 @@ impl World {
             env: vec![("OF_ALL".to_owned(), "everybody's".to_owned())],
             allow_root,
             files: Vec::new(),
-            contexts: Vec::new(),
+            secrets: Vec::new(),
+            contexts: contexts.iter().map(|one| (*one).to_owned()).collect(),
+            user: String::new(),
+            workdir: String::new(),
         };
         let served = tokio::time::timeout(PATIENCE, driver::guest::serve(stream, serve)).await;
         served

@@ -30,7 +30,7 @@ pub(crate) struct Told {
 
 impl Told {
     /// The text of the main result.
-    fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         let mut main = self
             .results
             .iter()
@@ -38,7 +38,7 @@ impl Told {
         main.next()?["text"].as_str()
     }
 
-    fn error(&self) -> &str {
+    pub(crate) fn error(&self) -> &str {
         let first = self.errors.first();
         first
             .and_then(|one| one["name"].as_str())
@@ -148,7 +148,7 @@ impl Served<'_> {
         }
     }
 
-    async fn python(&self, code: &str) -> Told {
+    pub(crate) async fn python(&self, code: &str) -> Told {
         self.execute(json!({"code": code})).await.end().await
     }
 
@@ -157,12 +157,12 @@ impl Served<'_> {
         self.execute(asked).await.end().await
     }
 
-    async fn in_context(&self, id: &str, code: &str) -> Told {
+    pub(crate) async fn in_context(&self, id: &str, code: &str) -> Told {
         let asked = json!({"code": code, "context_id": id});
         self.execute(asked).await.end().await
     }
 
-    async fn context(&self, asked: Value) -> String {
+    pub(crate) async fn context(&self, asked: Value) -> String {
         let got = self.code("POST", "/contexts", asked.to_string()).await;
         assert_eq!(got.status, 200, "{got:?}");
         got.json()["id"].as_str().expect("an id").to_owned()

@@ -196,7 +196,10 @@ async fn a_sandbox_lives_on_or_has_a_job_and_does_not_change() {
         env: Vec::new(),
         allow_root: false,
         files: Vec::new(),
+        secrets: Vec::new(),
         contexts: Vec::new(),
+        user: String::new(),
+        workdir: String::new(),
     };
     let stream = world.linux.connect(&prepared.plan.handle).await.unwrap();
     let refused = driver::guest::serve(stream, serve).await;

@@ -15,6 +15,7 @@ fn living_on() -> Spec {
     Spec {
         mode: Mode::Live { allow_root: false },
         layers: Vec::new(),
+        volumes: Vec::new(),
         ..spec(DEFAULTS)
     }
 }

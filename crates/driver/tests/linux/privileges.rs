@@ -190,6 +190,7 @@ async fn nothing_is_inherited_but_three_streams() {
             fd == "/dev/null"
                 || fd.ends_with("/tasks")
                 || fd.ends_with("/cgroup.procs")
+                || fd.ends_with("/.boot_id (deleted)")
                 || ["socket:", "pipe:", "anon_inode:[signalfd]"]
                     .iter()
                     .any(|kind| fd.starts_with(kind))

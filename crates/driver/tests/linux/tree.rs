@@ -79,6 +79,9 @@ async fn files_of_people_and_of_the_machine_are_not_reached() {
     );
 }
 
+/// Covered by an id of the sandbox's own.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 /// A line of `/proc/self/mountinfo`, see `proc(5)`.
 #[derive(Debug)]
 struct Mount {
@@ -126,7 +129,9 @@ fn expected_mounts(world: &World) -> (BTreeSet<String>, Vec<String>) {
         .map(|name| format!("/etc/{name}"));
     let devices = world.host.devices.iter().map(|name| format!("/dev/{name}"));
     let masked = MASKED.iter().filter(|path| exists(path));
-    let mut all: BTreeSet<String> = ["/", "/proc", "/proc/sys"].map(str::to_owned).into();
+    let mut all: BTreeSet<String> = ["/", "/proc", "/proc/sys", BOOT_ID]
+        .map(str::to_owned)
+        .into();
     all.extend(WRITABLE.map(str::to_owned));
     all.extend(masked.map(|path| (*path).to_owned()));
     all.extend(top.iter().cloned().chain(etc).chain(devices));

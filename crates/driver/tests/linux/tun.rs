@@ -6,10 +6,10 @@ use crate::live_client::Served;
 use crate::world::{DEFAULTS, World};
 use driver::conformance::spec;
 use driver::driver::{Driver as _, Mode as For, Spec};
-use egress::decide::Mode;
 use egress::proxy::{Proxy, Way};
-use egress::record::{EgressRecord, Verdict};
+use egress::record::{EgressRecord, Owner, Verdict};
 use egress::resolve::Resolver;
+use model::network::NetworkRules;
 use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
@@ -61,7 +61,11 @@ fn outside(served: &Served<'_>, exceptions: &[String]) -> Outside {
         })
     });
     let (proxy, records) = Proxy::new(exceptions.collect(), resolver, 4096, || 0);
-    let way = proxy.way(served.plan.handle.id.clone(), Mode::Unrestricted);
+    let owner = Owner {
+        sandbox: served.plan.handle.id.clone(),
+        job: None,
+    };
+    let way = proxy.way(owner, NetworkRules::all_or_nothing(true));
     Outside { way, records }
 }
 

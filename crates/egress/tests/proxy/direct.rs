@@ -1,13 +1,13 @@
 //! What a guest asks for programs that know no proxy.
 
-use crate::world::{PATIENCE, World, is_untouched, read_all, server, trap};
-use egress::decide::Mode;
+use crate::world::{PATIENCE, World, is_untouched, lists, open, read_all, server, trap};
 use egress::direct::{CONNECT, DENIED, FAILED, RESOLVE, UNKNOWN, YES};
 use egress::resolve::Resolver;
+use model::network::{NetworkMode, NetworkRules};
 use std::net::IpAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
-fn connect(world: &World) -> DuplexStream {
+pub(crate) fn connect(world: &World) -> DuplexStream {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let way = world.way.clone();
     tokio::spawn(async move {
@@ -17,7 +17,7 @@ fn connect(world: &World) -> DuplexStream {
     ours
 }
 
-fn question(kind: u8, port: u16, host: &[u8]) -> Vec<u8> {
+pub(crate) fn question(kind: u8, port: u16, host: &[u8]) -> Vec<u8> {
     let length = u8::try_from(host.len()).expect("a short host");
     [&[kind], &port.to_be_bytes()[..], &[length], host].concat()
 }
@@ -39,7 +39,7 @@ async fn a_connection_is_carried_after_the_answer() {
         let (answer, mut stream) = ask(&world, &question(CONNECT, port, host.as_bytes())).await;
         assert_eq!(answer, Some(YES), "{host}");
         stream
-            .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            .write_all(format!("GET / HTTP/1.1\r\nhost: {host}:{port}\r\n\r\n").as_bytes())
             .await
             .expect("room");
         assert!(read_all(&mut stream).await.ends_with("hi"));
@@ -62,7 +62,7 @@ async fn what_is_denied_unknown_or_not_there_is_said_apart_and_recorded() {
             }
         })
     });
-    let mut world = World::with(&["127.0.0.1:1"], Mode::Unrestricted, closed);
+    let mut world = World::with(&["127.0.0.1:1"], open(), closed);
     for (kind, at, host, answer, code) in [
         (CONNECT, port, &b"a.example"[..], DENIED, "address_loopback"),
         (CONNECT, port, b"127.0.0.1", DENIED, "address_loopback"),
@@ -99,7 +99,7 @@ async fn what_is_denied_unknown_or_not_there_is_said_apart_and_recorded() {
 #[tokio::test]
 async fn without_a_way_out_no_name_is_asked_for() {
     let asked = Resolver::with(|name| panic!("{name} was asked for"));
-    let mut world = World::with(&[], Mode::None, asked);
+    let mut world = World::with(&[], NetworkRules::default(), asked);
     for (kind, port) in [(CONNECT, 443), (RESOLVE, 0)] {
         let (said, _) = ask(&world, &question(kind, port, b"a.example")).await;
         assert_eq!((said, world.next_code().await), (Some(DENIED), "no_egress"));
@@ -160,4 +160,57 @@ async fn data_in_names_and_too_many_names_are_refused_on_every_way() {
     // A name that is known goes on, and an address is no name.
     let (said, _) = ask(&world, &question(RESOLVE, 0, b"7.test")).await;
     assert_eq!(said, Some(YES));
+}
+
+#[tokio::test]
+async fn the_rules_hold_without_a_proxy_too_and_a_name_of_which_no_port_is_allowed_is_not_resolved()
+{
+    let (port, _seen) = server("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
+    let resolver = Resolver::with(|name| {
+        assert!(name.ends_with("a.test"), "{name} was asked for");
+        Box::pin(async { Ok(vec![IpAddr::from([127, 0, 0, 1])]) })
+    });
+    let allow = format!("a.test:{port}");
+    let rules = lists(
+        NetworkMode::Allowlist,
+        &[&allow, "*.a.test"],
+        &["no.a.test", "half.a.test:443"],
+    );
+    let mut world = World::with(&["127.0.0.1"], rules, resolver);
+    for (kind, at, host, answer, code) in [
+        (RESOLVE, 0, "a.test", YES, "allowed"),
+        (RESOLVE, 0, "half.a.test", YES, "allowed"),
+        (RESOLVE, 0, "no.a.test", DENIED, "host_denied"),
+        (RESOLVE, 0, "b.test", DENIED, "host_not_allowed"),
+        (CONNECT, 443, "a.test", DENIED, "host_not_allowed"),
+        (CONNECT, 443, "half.a.test", DENIED, "host_denied"),
+        (CONNECT, port, "127.0.0.1", DENIED, "host_not_allowed"),
+    ] {
+        let (said, _) = ask(&world, &question(kind, at, host.as_bytes())).await;
+        let record = world.next_code().await;
+        assert_eq!((said, record), (Some(answer), code), "{host} {at}");
+    }
+    let (said, stream) = ask(&world, &question(CONNECT, port, b"a.test")).await;
+    assert_eq!(said, Some(YES));
+    // What is under way ends with the rules that let it out.
+    world
+        .way
+        .set_rules(lists(NetworkMode::Allowlist, &["b.test"], &[]));
+    assert_eq!(world.next_code().await, "host_not_allowed");
+    drop(stream);
+}
+
+#[tokio::test]
+async fn a_connection_whose_first_bytes_name_another_host_is_cut() {
+    let mut world = World::open();
+    let (port, mut seen) = server("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
+    let (said, mut stream) = ask(&world, &question(CONNECT, port, b"a.test")).await;
+    assert_eq!(said, Some(YES));
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: other.test\r\n\r\n")
+        .await
+        .expect("room");
+    assert_eq!(read_all(&mut stream).await, "");
+    assert_eq!(world.next_code().await, "host_mismatch");
+    assert!(seen.try_recv().is_err());
 }

@@ -1,6 +1,7 @@
 //! Clients that mean it ill.
 
 use crate::world::{PATIENCE, World, is_untouched, read_all, server, trap};
+use model::network::NetworkRules;
 use tokio::io::AsyncWriteExt as _;
 
 /// Requests with the status that refuses them.
@@ -192,7 +193,7 @@ async fn a_client_that_goes_away_takes_its_connection_outside_with_it() {
 async fn one_sandbox_has_so_many_connections_and_the_next_waits() {
     let world = World::open();
     let mut places = Vec::new();
-    for _ in 0..egress::proxy::OF_SANDBOX_MAX {
+    for _ in 0..model::limits::NETWORK_CONNECTIONS_MAX {
         places.push(world.way.place().await);
     }
     let waiting = world.way.clone();
@@ -205,7 +206,7 @@ async fn one_sandbox_has_so_many_connections_and_the_next_waits() {
     // Another sandbox has its own.
     let other = world
         .proxy
-        .way(crate::world::sandbox(), egress::decide::Mode::None);
+        .way(crate::world::owner(), NetworkRules::all_or_nothing(false));
     drop(other.place().await);
     places.pop();
     drop(next.await.unwrap());

@@ -3,6 +3,8 @@
 mod direct;
 mod hostile_clients;
 mod hostile_outside;
+mod inspect;
 mod names;
 mod passes;
+mod rules;
 mod world;

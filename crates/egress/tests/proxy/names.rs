@@ -1,7 +1,6 @@
 //! Names that lie.
 
-use crate::world::{World, is_untouched, server, trap};
-use egress::decide::Mode;
+use crate::world::{World, is_untouched, open, server, trap};
 use egress::resolve::Resolver;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -35,7 +34,7 @@ async fn a_name_of_a_closed_address_is_denied_whatever_block_it_is_in() {
         ("2002:7f00:1::", "address_translated"),
         ("::7f00:1", "address_translated"),
     ] {
-        let mut world = World::with(&[], Mode::Unrestricted, always(address));
+        let mut world = World::with(&[], open(), always(address));
         let answer = world.get(&format!("http://a.example:{port}/")).await;
         assert!(answer.starts_with("HTTP/1.1 403"), "{address}: {answer}");
         assert!(
@@ -57,7 +56,7 @@ async fn a_name_with_a_good_and_a_bad_address_is_denied() {
             Ok(found)
         }) as egress::resolve::Answering
     };
-    let world = World::with(&[], Mode::Unrestricted, Resolver::with(move |_| both()));
+    let world = World::with(&[], open(), Resolver::with(move |_| both()));
     let answer = world.get(&format!("http://a.example:{port}/")).await;
     assert!(
         answer.contains("x-proxy-error: address_loopback"),
@@ -77,7 +76,7 @@ async fn a_name_that_is_bound_anew_between_check_and_dial_is_dialled_where_it_wa
         let address = if first { "127.0.0.1" } else { "127.0.0.2" };
         Box::pin(async move { Ok(vec![address.parse().unwrap()]) })
     });
-    let mut world = World::with(&["127.0.0.1"], Mode::Unrestricted, resolver);
+    let mut world = World::with(&["127.0.0.1"], open(), resolver);
     let url = format!("http://a.example:{port}/");
     assert!(world.get(&url).await.starts_with("HTTP/1.1 204"));
     assert_eq!(
@@ -98,7 +97,7 @@ async fn a_name_that_is_bound_anew_between_check_and_dial_is_dialled_where_it_wa
 async fn addresses_in_odd_forms_never_reach_a_resolver() {
     let (port, trap) = trap().await;
     // One that would take any of them for the loopback, as `getaddrinfo(3)` does.
-    let world = World::with(&[], Mode::Unrestricted, always("127.0.0.1"));
+    let world = World::with(&[], open(), always("127.0.0.1"));
     for host in [
         "2130706433",
         "0x7f000001",
@@ -139,8 +138,8 @@ async fn the_machines_own_public_address_is_closed() {
         println!("skipped: this machine has no address but the loopback");
     }
     for address in others {
-        let host = egress::host::Host::of_address(*address);
-        let mut world = World::new(&[], Mode::Unrestricted);
+        let host = model::host::Host::of_address(*address);
+        let mut world = World::new(&[], open());
         let answer = world.get(&format!("http://{host}:1/")).await;
         assert!(answer.starts_with("HTTP/1.1 403"), "{host}: {answer}");
         assert!(world.next_code().await.starts_with("address_"));
@@ -157,7 +156,7 @@ async fn a_resolver_that_never_answers_holds_up_only_the_sandbox_that_asked_it()
             Ok(vec![[127, 0, 0, 1].into()])
         })
     });
-    let world = World::with(&["127.0.0.1"], Mode::Unrestricted, resolver);
+    let world = World::with(&["127.0.0.1"], open(), resolver);
     let (port, _seen) = server("HTTP/1.1 204 No Content\r\n\r\n").await;
     let mut slow = Vec::new();
     for _ in 0..50 {
@@ -169,7 +168,7 @@ async fn a_resolver_that_never_answers_holds_up_only_the_sandbox_that_asked_it()
         slow.push(stream);
     }
     let other = World {
-        way: world.proxy.way(crate::world::sandbox(), Mode::Unrestricted),
+        way: world.proxy.way(crate::world::owner(), open()),
         ..World::open()
     };
     let answer = other.get(&format!("http://fast.test:{port}/")).await;

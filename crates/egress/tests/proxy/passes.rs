@@ -1,8 +1,8 @@
 //! What is allowed comes through as it was meant.
 
-use crate::world::{World, read_all, read_until, server};
-use egress::decide::Mode;
+use crate::world::{World, open, read_all, read_until, server};
 use egress::record::{Method, Verdict};
+use model::network::NetworkRules;
 use std::sync::atomic::Ordering;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -92,12 +92,12 @@ async fn bodies_stream_both_ways_by_length_and_in_chunks() {
 
 #[tokio::test]
 async fn each_request_of_a_connection_is_judged_anew() {
-    let mut world = World::new(&[], Mode::Unrestricted);
+    let mut world = World::new(&[], open());
     let (allowed, _seen) = server("HTTP/1.1 204 No Content\r\n\r\n").await;
     let exception = format!("127.0.0.1:{allowed}");
     world = World {
         records: world.records,
-        ..World::new(&[&exception], Mode::Unrestricted)
+        ..World::new(&[&exception], open())
     };
     let mut stream = world.connect();
     for (port, expect) in [(allowed, "204"), (1, "403"), (allowed, "204"), (2, "403")] {
@@ -235,7 +235,7 @@ async fn socks_says_why_not() {
 
 #[tokio::test]
 async fn nothing_is_let_out_where_there_is_no_way_out() {
-    let mut world = World::new(&["127.0.0.1"], Mode::None);
+    let mut world = World::new(&["127.0.0.1"], NetworkRules::all_or_nothing(false));
     let (port, trap) = crate::world::trap().await;
     let answer = world.get(&format!("http://127.0.0.1:{port}/")).await;
     assert!(

@@ -1,11 +1,10 @@
 //! A proxy, a client of it, and servers outside.
 
-use egress::decide::Mode;
 use egress::exception::Exception;
 use egress::proxy::{Proxy, Way};
-use egress::record::{EgressRecord, Verdict};
+use egress::record::{EgressRecord, Owner, Verdict};
 use egress::resolve::Resolver;
-use model::id::SandboxId;
+use model::network::{NetworkAsked, NetworkMode, NetworkRules};
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -25,11 +24,15 @@ pub(crate) struct World {
 impl World {
     /// The loopback is open on every port, and `*.test` is there.
     pub(crate) fn open() -> World {
-        World::new(&["127.0.0.1"], Mode::Unrestricted)
+        World::new(&["127.0.0.1"], open())
     }
 
-    pub(crate) fn new(exceptions: &[&str], mode: Mode) -> World {
-        let resolver = Resolver::with(|name| {
+    pub(crate) fn new(exceptions: &[&str], rules: NetworkRules) -> World {
+        World::with(exceptions, rules, World::resolver())
+    }
+
+    pub(crate) fn resolver() -> Resolver {
+        Resolver::with(|name| {
             Box::pin(async move {
                 if name.ends_with(".test") {
                     Ok(vec![IpAddr::from([127, 0, 0, 1])])
@@ -37,17 +40,26 @@ impl World {
                     Err(io::ErrorKind::NotFound.into())
                 }
             })
-        });
-        World::with(exceptions, mode, resolver)
+        })
     }
 
-    pub(crate) fn with(exceptions: &[&str], mode: Mode, resolver: Resolver) -> World {
+    pub(crate) fn with(exceptions: &[&str], rules: NetworkRules, resolver: Resolver) -> World {
+        World::at(|| 7, exceptions, rules, resolver)
+    }
+
+    /// The same with this clock, in milliseconds since 1970.
+    pub(crate) fn at(
+        now_ms: fn() -> u64,
+        exceptions: &[&str],
+        rules: NetworkRules,
+        resolver: Resolver,
+    ) -> World {
         let exceptions: Vec<Exception> = exceptions
             .iter()
             .map(|one| one.parse().expect("the loopback works"))
             .collect();
-        let (proxy, records) = Proxy::new(exceptions, resolver, 64, || 7);
-        let way = proxy.way(sandbox(), mode);
+        let (proxy, records) = Proxy::new(exceptions, resolver, 64, now_ms);
+        let way = proxy.way(owner(), rules);
         World {
             proxy,
             way,
@@ -110,10 +122,29 @@ impl World {
     }
 }
 
-pub(crate) fn sandbox() -> SandboxId {
-    "sbx_0193a5c0b4a07000800000000000000a"
-        .parse()
-        .expect("the loopback works")
+pub(crate) fn owner() -> Owner {
+    let sandbox = "sbx_0193a5c0b4a07000800000000000000a";
+    Owner {
+        sandbox: sandbox.parse().expect("the loopback works"),
+        job: None,
+    }
+}
+
+/// Everything public.
+pub(crate) fn open() -> NetworkRules {
+    NetworkRules::all_or_nothing(true)
+}
+
+/// Rules with these lists.
+pub(crate) fn lists(mode: NetworkMode, allow: &[&str], deny: &[&str]) -> NetworkRules {
+    let texts = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+    let asked = NetworkAsked {
+        mode: Some(mode),
+        allow: texts(allow),
+        deny: texts(deny),
+        ..NetworkAsked::default()
+    };
+    NetworkRules::read(&asked).expect("sound rules")
 }
 
 /// Everything up to the end.

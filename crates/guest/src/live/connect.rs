@@ -167,16 +167,21 @@ pub(super) async fn swallow(body: &mut Incoming) {
 }
 
 /// The message of a request that has one and is no stream.
-pub(super) async fn single<T: DeserializeOwned>(body: Incoming) -> Result<T, Failure> {
+pub(super) async fn single<T: DeserializeOwned>(mut body: Incoming) -> Result<T, Failure> {
+    part(&mut body).await
+}
+
+/// The same from a body that stays the caller's.
+pub(super) async fn part<T: DeserializeOwned>(body: &mut Incoming) -> Result<T, Failure> {
     parse(&whole(body, MESSAGE_MAX).await?)
 }
 
 /// A body of at most `most` bytes.
-pub(super) async fn whole(mut body: Incoming, most: usize) -> Result<BytesMut, Failure> {
+pub(super) async fn whole(body: &mut Incoming, most: usize) -> Result<BytesMut, Failure> {
     let mut all = BytesMut::new();
-    while let Some(bytes) = next_bytes(&mut body, BODY_PATIENCE).await? {
+    while let Some(bytes) = next_bytes(body, BODY_PATIENCE).await? {
         if all.len() + bytes.len() > most {
-            swallow(&mut body).await;
+            swallow(body).await;
             let why = format!("a message has at most {most} bytes");
             return Err(Failure::new(Code::ResourceExhausted, why));
         }

@@ -9,6 +9,7 @@
 
 mod answer;
 mod event;
+mod health;
 mod kernel;
 mod language;
 mod lines;
@@ -20,8 +21,8 @@ mod work;
 use super::Live;
 use super::failure::{Code, Failure};
 use super::processes::Processes;
-use super::rpc;
 use super::user::User;
+use super::{path, rpc, tree};
 use crate::process;
 pub(super) use answer::serve;
 use kernel::Kernel;
@@ -57,6 +58,8 @@ pub(super) struct Contexts {
     large: Arc<Semaphore>,
     /// Bytes of code that wait.
     waiting: Rc<Cell<usize>>,
+    /// The guest listens at the port itself.
+    is_open: Cell<bool>,
 }
 
 impl Default for Contexts {
@@ -65,6 +68,7 @@ impl Default for Contexts {
             all: RefCell::default(),
             large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
             waiting: Rc::default(),
+            is_open: Cell::default(),
         }
     }
 }
@@ -110,6 +114,11 @@ impl State {
 }
 
 impl Contexts {
+    /// Whether nobody inside can listen at the port, because the guest does.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open.get()
+    }
+
     fn find(&self, id: &str) -> Result<Rc<Context>, Failure> {
         let all = self.all.borrow();
         let found = all.iter().find(|context| context.id == id).cloned();
@@ -127,13 +136,13 @@ impl Contexts {
 
 /// Whom a kernel runs as.
 fn user(live: &Live) -> Result<User, Failure> {
-    User::named("", &live.serve)
+    User::named("user", &live.serve)
 }
 
 /// A context that was asked for, whose kernel runs.
 async fn make(live: &Rc<Live>, language: Language, cwd: &str) -> Result<Rc<Context>, Failure> {
     live.contexts.check_room()?;
-    let cwd = rpc::directory(user(live)?, cwd)?;
+    let cwd = place(user(live)?, cwd)?;
     let state = Rc::new(State::default());
     let kernel = Kernel::start(live, &state, language, &cwd).await?;
     // Others may have come while it started.
@@ -148,8 +157,25 @@ async fn make(live: &Rc<Live>, language: Language, cwd: &str) -> Result<Rc<Conte
     Ok(add(place, false, Some(kernel)))
 }
 
+/// Where a new context begins. A directory that is not there is made: what is said to be the directory of a
+/// context is it.
+fn place(user: User, cwd: &str) -> Result<String, Failure> {
+    let path = path::resolve(cwd, user.home)?;
+    // If it cannot be made, it is missed.
+    drop(user.act(|| tree::make_directories(&path)));
+    rpc::directory(user, &path)
+}
+
+/// Forgets all of them. Their kernels are killed.
+pub(super) fn forget(live: &Live) {
+    live.contexts.all.borrow_mut().clear();
+}
+
 /// Starts the contexts that the first steps will want.
 pub(super) fn warm(live: &Rc<Live>) {
+    if !live.serve.contexts.is_empty() {
+        health::listen(live);
+    }
     let languages = live.serve.contexts.iter();
     for language in languages.filter_map(|name| Language::named(name).ok()) {
         // It is missed when it is used.

@@ -29,6 +29,15 @@ pub(super) struct Download {
 }
 
 impl Download {
+    /// All of a file of this size.
+    pub(super) fn whole(file: OwnedFd, size: u64) -> Download {
+        Download {
+            file,
+            at: 0,
+            left: size,
+        }
+    }
+
     /// The next bytes. A file that has shrunk cannot be sent as it was promised.
     pub(super) fn read(&mut self) -> io::Result<Option<Bytes>> {
         if self.left == 0 {

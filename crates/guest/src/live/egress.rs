@@ -7,20 +7,24 @@
 
 use super::body::{self, Answer};
 use super::failure::{Code, Failure};
-use super::{ACCEPT_PAUSE, Live, tun};
+use super::{ACCEPT_PAUSE, HEAD_MAX, HEAD_PATIENCE, tun};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
 use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
-use std::cell::RefCell;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt as _, copy_bidirectional_with_sizes};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{Notify, Semaphore};
 
 /// Clients that have a line or wait for one: as many as the node serves of one sandbox, and some that wait. The
@@ -43,7 +47,7 @@ const NO_LINE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nx-proxy-error: egre
 
 /// Lines from the node that wait for clients.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     waiting: RefCell<VecDeque<TokioIo<Upgraded>>>,
     more: Notify,
 }
@@ -74,13 +78,59 @@ impl Lines {
     }
 }
 
+/// The way out, once the node has opened one.
+#[derive(Debug, Default)]
+pub(crate) struct Egress {
+    lines: OnceCell<Rc<Lines>>,
+    /// The device of programs that know no proxy, until the way out is open.
+    tun: RefCell<Option<OwnedFd>>,
+}
+
+impl Egress {
+    /// One that is closed yet, with the TUN device of the sandbox if it has one.
+    pub(crate) fn new(tun: Option<OwnedFd>) -> Egress {
+        Egress {
+            lines: OnceCell::new(),
+            tun: RefCell::new(tun),
+        }
+    }
+
+    /// Whether programs inside find a port.
+    pub(crate) fn is_open(&self) -> bool {
+        self.lines.get().is_some()
+    }
+}
+
+/// Serves one connection of the node on which it brings a line, and nothing else.
+pub(crate) async fn serve_line(stream: UnixStream, egress: Rc<Egress>) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let egress = egress.clone();
+        async move {
+            let is_line = request.uri().path() == guest::message::EGRESS_PATH;
+            let answered = if is_line {
+                answer(&egress, request).await
+            } else {
+                Err(Failure::invalid("there is nothing but lines"))
+            };
+            Ok::<_, Infallible>(answered.unwrap_or_else(|failure| body::refused(&failure)))
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .max_buf_size(HEAD_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    drop(connection.await);
+}
+
 /// Takes a line from the node, and opens the port if this is the first one.
-pub(super) async fn answer(live: &Rc<Live>, request: Request<Incoming>) -> Result<Answer, Failure> {
+pub(super) async fn answer(egress: &Egress, request: Request<Incoming>) -> Result<Answer, Failure> {
     let wanted = request.headers().get(UPGRADE);
     if wanted.is_none_or(|wanted| wanted != guest::message::EGRESS_PROTOCOL) {
         return Err(Failure::invalid("this route is for the node"));
     }
-    let lines = open(live).await?;
+    let lines = open(egress).await?;
     tokio::task::spawn_local(async move {
         if let Ok(upgraded) = hyper::upgrade::on(request).await {
             lines.put(TokioIo::new(upgraded));
@@ -94,8 +144,8 @@ pub(super) async fn answer(live: &Rc<Live>, request: Request<Incoming>) -> Resul
     Ok(answer)
 }
 
-async fn open(live: &Rc<Live>) -> Result<Rc<Lines>, Failure> {
-    if let Some(lines) = live.egress.get() {
+async fn open(egress: &Egress) -> Result<Rc<Lines>, Failure> {
+    if let Some(lines) = egress.lines.get() {
         return Ok(lines.clone());
     }
     let address = (Ipv4Addr::LOCALHOST, guest::message::EGRESS_PORT);
@@ -105,9 +155,9 @@ async fn open(live: &Rc<Live>) -> Result<Rc<Lines>, Failure> {
     })?;
     let lines = Rc::<Lines>::default();
     // Of two first lines at once, only one could bind.
-    drop(live.egress.set(lines.clone()));
+    drop(egress.lines.set(lines.clone()));
     tokio::task::spawn_local(accept(listener, lines.clone()));
-    let device = live.tun.borrow_mut().take();
+    let device = egress.tun.borrow_mut().take();
     if let Some(device) = device {
         tokio::task::spawn_local(tun::serve(device, lines.clone()));
     }

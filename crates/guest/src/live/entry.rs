@@ -168,7 +168,7 @@ fn group_name(id: u32) -> String {
 }
 
 /// A time as RFC 3339 has it, from seconds since 1970.
-fn time(seconds: i64, nanos: u64) -> String {
+pub(super) fn time(seconds: i64, nanos: u64) -> String {
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // The civil date of a day, counted in eras of 400 years that begin on a first of March.
     let days = days + 719_468;

@@ -6,6 +6,8 @@
 //!
 //! A step in a context is told as a process is: its code stands where the arguments do.
 //!
+//! Values of secrets that the sandbox has are taken out, before anything is cut.
+//!
 //! Values of the environment are never here, because people put secrets there, and nothing of what a
 //! process reads or writes is but its length.
 
@@ -15,9 +17,12 @@ use super::processes::Config;
 use super::query;
 use crate::process::Reaped;
 use hyper::{HeaderMap, StatusCode};
+use scrub::Known;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -90,21 +95,21 @@ pub(super) struct Asked {
 
 impl Asked {
     pub(super) fn new(
-        headers: &HeaderMap,
+        (headers, known): (&HeaderMap, Option<&Arc<Known>>),
         config: &Config,
         (user, cwd): (&'static str, &str),
         (tag, pty): (Option<&str>, bool),
     ) -> Asked {
         let words = std::iter::once(&config.cmd).chain(&config.args);
-        let (argv, argv_cut) = fitting(words, usize::MAX, ARGV_MAX);
-        let (env_names, names_cut) = fitting(config.envs.keys(), NAMES_MAX, ARGV_MAX);
+        let (argv, argv_cut) = fitting(words, known, usize::MAX);
+        let (env_names, names_cut) = fitting(config.envs.keys(), known, NAMES_MAX);
         Asked {
             argv,
             cut: argv_cut || names_cut,
-            cwd: short(cwd, TEXT_MAX).to_owned(),
+            cwd: short(&clean(known, cwd), TEXT_MAX).to_owned(),
             user,
             env_names,
-            tag: tag.map(|tag| short(tag, TEXT_MAX).to_owned()),
+            tag: tag.map(|tag| short(&clean(known, tag), TEXT_MAX).to_owned()),
             pty,
             context: None,
             by: By::of(headers),
@@ -113,17 +118,17 @@ impl Asked {
 
     /// A step in a context.
     pub(super) fn step<'n>(
-        by: By,
+        (by, known): (By, Option<&Arc<Known>>),
         context: OfContext,
         (code, env_names): (&String, impl Iterator<Item = &'n String>),
         (user, cwd): (&'static str, &str),
     ) -> Asked {
-        let (argv, code_cut) = fitting(std::iter::once(code), 1, ARGV_MAX);
-        let (env_names, names_cut) = fitting(env_names, NAMES_MAX, ARGV_MAX);
+        let (argv, code_cut) = fitting(std::iter::once(code), known, 1);
+        let (env_names, names_cut) = fitting(env_names, known, NAMES_MAX);
         Asked {
             argv,
             cut: code_cut || names_cut,
-            cwd: short(cwd, TEXT_MAX).to_owned(),
+            cwd: short(&clean(known, cwd), TEXT_MAX).to_owned(),
             user,
             env_names,
             tag: None,
@@ -134,20 +139,29 @@ impl Asked {
     }
 }
 
+/// A text without the values of secrets. Before it is cut: half a value is not found.
+fn clean<'t>(known: Option<&Arc<Known>>, text: &'t str) -> Cow<'t, str> {
+    match known {
+        Some(known) => Cow::Owned(known.text(text)),
+        None => Cow::Borrowed(text),
+    }
+}
+
 /// As many of the texts as fit, the last one cut; and whether something is missing.
 fn fitting<'t>(
     texts: impl Iterator<Item = &'t String>,
+    known: Option<&Arc<Known>>,
     most: usize,
-    bytes: usize,
 ) -> (Vec<String>, bool) {
-    let mut left = bytes;
+    let mut left = ARGV_MAX;
     let mut kept = Vec::new();
     for text in texts {
         // An empty one takes room too.
         if kept.len() >= most || left == 0 {
             return (kept, true);
         }
-        let fits = short(text, left);
+        let text = clean(known, text);
+        let fits = short(&text, left);
         kept.push(fits.to_owned());
         if fits.len() < text.len() {
             return (kept, true);
@@ -194,13 +208,25 @@ impl End {
     }
 
     pub(super) fn raised(name: &str) -> End {
-        let name = short(name, TEXT_MAX).to_owned();
+        let name = name.to_owned();
         End::Raised { name }
     }
 
     pub(super) fn not_started(why: &str) -> End {
-        let why = short(why, TEXT_MAX).to_owned();
+        let why = why.to_owned();
         End::NotStarted { why }
+    }
+
+    /// What of it is kept.
+    fn kept(&self, known: Option<&Arc<Known>>) -> End {
+        let kept = |text: &str| short(&clean(known, text), TEXT_MAX).to_owned();
+        match self {
+            End::Raised { name } => End::Raised { name: kept(name) },
+            End::NotStarted { why } => End::NotStarted { why: kept(why) },
+            End::Exited { .. } | End::Signaled { .. } | End::TimedOut | End::Unknown => {
+                self.clone()
+            }
+        }
     }
 }
 
@@ -241,9 +267,18 @@ pub(super) struct Facts {
     bytes: usize,
     missed: u64,
     more: Rc<Notify>,
+    /// Taken out of how things ended.
+    known: Option<Arc<Known>>,
 }
 
 impl Facts {
+    pub(super) fn new(known: Option<Arc<Known>>) -> Facts {
+        Facts {
+            known,
+            ..Facts::default()
+        }
+    }
+
     /// A process was asked for; `pid` if it runs. Its number, unless there was no room.
     pub(super) fn started(&mut self, asked: &Asked, pid: Option<i32>) -> Option<u64> {
         self.push(&What::Started { pid, asked })
@@ -254,9 +289,10 @@ impl Facts {
         let [stdout_bytes, stderr_bytes] = written;
         // Of one whose start was missed, the end is counted with it.
         if let Some(of) = of {
+            let end = end.kept(self.known.as_ref());
             self.push(&What::Ended {
                 of,
-                end,
+                end: &end,
                 stdout_bytes,
                 stderr_bytes,
             });
@@ -371,7 +407,35 @@ mod tests {
         };
         let mut headers = HeaderMap::new();
         headers.insert(PRINCIPAL, "uid:1000".parse().unwrap());
-        Asked::new(&headers, &config, ("user", "/tmp"), (None, false))
+        Asked::new((&headers, None), &config, ("user", "/tmp"), (None, false))
+    }
+
+    #[test]
+    fn no_fact_has_the_value_of_a_secret_whole_or_cut() {
+        let value = "canary\"4e1f+value";
+        let known = scrub::Known::new([("token", value.as_bytes())]).unwrap();
+        // Such that the end of what is kept falls into the value.
+        let filler = "x".repeat(ARGV_MAX - 10);
+        let config = Config {
+            cmd: format!("/x{value}"),
+            args: vec![value.to_owned(), format!("{filler}{value}")],
+            envs: [(value.to_owned(), String::new())].into(),
+            cwd: None,
+        };
+        let headers = HeaderMap::new();
+        let place = ("user", value);
+        let one = Asked::new(
+            (&headers, known.as_ref()),
+            &config,
+            place,
+            (Some(value), false),
+        );
+        let mut facts = Facts::new(known);
+        let of = facts.started(&one, None);
+        facts.ended(of, &End::not_started(&format!("exec /x{value}")), [0; 2]);
+        let text = facts.next();
+        assert!(!text.contains("canary"), "{text}");
+        assert_eq!(text.matches("[secret token]").count(), 6, "{text}");
     }
 
     fn next(facts: &mut Facts, after: u64) -> Vec<Value> {

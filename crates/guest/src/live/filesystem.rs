@@ -171,7 +171,10 @@ fn list_in(
 }
 
 /// The names in a directory in order, or none if they are too many with those that were told before.
-fn names(directory: &OwnedFd, before: usize) -> Result<Option<Vec<std::ffi::CString>>, Errno> {
+pub(super) fn names(
+    directory: &OwnedFd,
+    before: usize,
+) -> Result<Option<Vec<std::ffi::CString>>, Errno> {
     let mut names = Vec::new();
     let mut entries = fs::Dir::read_from(directory)?;
     while let Some(entry) = entries.read() {
@@ -188,7 +191,7 @@ fn names(directory: &OwnedFd, before: usize) -> Result<Option<Vec<std::ffi::CStr
     Ok(Some(names))
 }
 
-fn too_many(path: &str) -> Failure {
+pub(super) fn too_many(path: &str) -> Failure {
     let why = format!("{path}: there are more than {ENTRIES_MAX} entries; list it with a command");
     Failure::new(Code::ResourceExhausted, why)
 }

@@ -6,7 +6,8 @@ use super::connect;
 use super::failure::{Code, Failure};
 use super::user::User;
 use super::{
-    download, egress, facts, filesystem, metrics, ports, query, rpc, tunnel, upload, watch,
+    download, egress, facts, filesystem, metrics, ports, power, query, rpc, tunnel, upload, volume,
+    watch,
 };
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
@@ -20,6 +21,9 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(600);
 /// Answers one request.
 pub(super) async fn answer(live: Rc<Live>, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().to_owned();
+    if let Some(what) = path.strip_prefix(guest::message::VOLUME_PATH) {
+        return volume::answer(&live, what, request).await;
+    }
     match (request.method(), path.as_str()) {
         (&Method::GET, "/health") => body::empty(StatusCode::NO_CONTENT),
         (&Method::GET, "/envs") => {
@@ -35,8 +39,12 @@ pub(super) async fn answer(live: Rc<Live>, request: Request<Incoming>) -> Answer
         (&Method::GET, "/metrics") => body::json(StatusCode::OK, &metrics::answer(&live)),
         (&Method::GET, "/ports") => body::json(StatusCode::OK, &ports::answer()),
         (&Method::GET, "/cofferdam/execs") => facts::answer(&live, request.uri().query()).await,
+        (&Method::POST, "/cofferdam/halt") => power::halt(&live, request.uri().query()).await,
+        (&Method::POST, "/cofferdam/boot") => plain(power::boot(&live)),
         (&Method::CONNECT, _) => plain(tunnel::answer(&live, request).await),
-        (&Method::GET, guest::message::EGRESS_PATH) => plain(egress::answer(&live, request).await),
+        (&Method::GET, guest::message::EGRESS_PATH) => {
+            plain(egress::answer(&live.egress, request).await)
+        }
         (&Method::GET, "/files") => plain(get_file(&live, &request)),
         (&Method::POST, "/files") => plain(upload::answer(&live, request).await),
         (&Method::POST, "/files/compose") => {

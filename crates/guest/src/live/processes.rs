@@ -348,6 +348,7 @@ pub(super) fn fork(
     user: User,
     streams: process::Streams,
 ) -> Result<process::Child, Failure> {
+    live.power.check()?;
     let landlock = live
         .landlock
         .as_ref()

@@ -10,6 +10,7 @@ use crate::process::{self, Reaped};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use scrub::Scrubber;
 use serde_json::json;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -27,8 +28,12 @@ const TERMINAL_CHUNK: usize = 16 * 1024;
 /// in this time is still told, and what comes later is not.
 const LINGER: Duration = Duration::from_millis(200);
 
+/// How long what could be the beginning of a secret is held back on a terminal: a person waits for the echo
+/// of each key, and a program writes a value at once.
+const HELD: Duration = Duration::from_millis(50);
+
 /// Which output.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Output {
     Stdout,
     Stderr,
@@ -78,7 +83,12 @@ pub(super) async fn carry(
     } = launched;
     let (say_dead, is_dead) = watch::channel(false);
     let pump = |output: Output, stream: Rc<Stream>| {
-        tokio::task::spawn_local(pump(process.clone(), output, stream, is_dead.clone()))
+        let told = Told {
+            process: process.clone(),
+            output,
+            scrubber: live.known.as_ref().map(Scrubber::new),
+        };
+        tokio::task::spawn_local(pump(told, stream, is_dead.clone()))
     };
     let mut pumps = Vec::new();
     if let Some((stdout, stderr)) = outputs {
@@ -125,12 +135,52 @@ async fn await_end(
     (dead.await.unwrap_or_else(unknown), time.is_some())
 }
 
-async fn pump(
+/// One output on its way to those who listen.
+struct Told {
     process: Rc<Process>,
     output: Output,
-    stream: Rc<Stream>,
-    mut is_dead: watch::Receiver<bool>,
-) {
+    /// In a sandbox with secrets.
+    scrubber: Option<Scrubber>,
+}
+
+impl Told {
+    async fn tell(&mut self, bytes: &[u8]) {
+        self.output.count(&self.process, bytes.len());
+        match &mut self.scrubber {
+            None => self.publish(bytes).await,
+            Some(scrubber) => {
+                let clean = scrubber.feed(bytes);
+                self.publish(&clean).await;
+            }
+        }
+    }
+
+    /// What is held back is told: no more comes, or nobody waits any longer.
+    async fn let_go(&mut self) {
+        if let Some(scrubber) = &mut self.scrubber {
+            let rest = scrubber.finish();
+            self.publish(&rest).await;
+        }
+    }
+
+    async fn publish(&self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.process.publish(self.output.event(bytes)).await;
+        }
+    }
+
+    /// Ends when what is held back is to be told.
+    async fn held_long(&self) {
+        let is_held = self.scrubber.as_ref().is_some_and(|one| one.pending() > 0);
+        if is_held && self.output == Output::Terminal {
+            tokio::time::sleep(HELD).await;
+        } else {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn pump(mut told: Told, stream: Rc<Stream>, mut is_dead: watch::Receiver<bool>) {
     let late = async {
         // The sender lives as long as this is awaited.
         drop(is_dead.wait_for(|dead| *dead).await);
@@ -140,28 +190,30 @@ async fn pump(
     loop {
         let bytes = tokio::select! {
             () = &mut late => break,
-            bytes = read(&stream, output.chunk()) => bytes,
+            bytes = read(&stream, told.output.chunk()) => bytes,
+            () = told.held_long() => {
+                told.let_go().await;
+                continue;
+            }
         };
         match bytes {
-            Some(bytes) => {
-                output.count(&process, bytes.len());
-                process.publish(output.event(&bytes)).await;
-            }
-            None => return,
+            Some(bytes) => told.tell(&bytes).await,
+            None => return told.let_go().await,
         }
     }
     // What was written before is in the pipe, and a pipe is bounded.
     let mut left = rustix::io::ioctl_fionread(stream.get_ref()).unwrap_or(0);
     while left > 0 {
-        let most = usize::try_from(left).unwrap_or(CHUNK).min(output.chunk());
-        let Some(bytes) = read(&stream, most).await else {
-            return;
+        let most = usize::try_from(left).unwrap_or(CHUNK);
+        let Some(bytes) = read(&stream, most.min(told.output.chunk())).await else {
+            break;
         };
         left = left.saturating_sub(bytes.len() as u64);
-        output.count(&process, bytes.len());
-        process.publish(output.event(&bytes)).await;
+        told.tell(&bytes).await;
     }
-    tokio::task::spawn_local(swallow(stream, process.slot.borrow().clone()));
+    told.let_go().await;
+    let slot = told.process.slot.borrow().clone();
+    tokio::task::spawn_local(swallow(stream, slot));
 }
 
 /// Reads on and forgets, because a process that writes to a closed pipe dies. As long as this goes on,

@@ -161,7 +161,7 @@ async fn start(live: &Rc<Live>, headers: &HeaderMap, body: Incoming) -> Result<B
         .map(|pty| terminal::open(user, pty))
         .transpose()?;
     let asked = Asked::new(
-        headers,
+        (headers, live.known.as_ref()),
         &request.process,
         (user.name, &start.cwd),
         (request.tag.as_deref(), terminal.is_some()),
@@ -197,7 +197,8 @@ async fn start(live: &Rc<Live>, headers: &HeaderMap, body: Incoming) -> Result<B
 /// The command with its whole environment, in a directory that is there.
 fn command(live: &Live, user: User, request: &StartRequest) -> Result<Start, Failure> {
     let wanted = &request.process;
-    let cwd = directory(user, wanted.cwd.as_deref().unwrap_or_default())?;
+    let asked = wanted.cwd.as_deref().filter(|cwd| !cwd.is_empty());
+    let cwd = directory(user, asked.unwrap_or(&live.serve.workdir))?;
     let argv = std::iter::once(&wanted.cmd).chain(&wanted.args).cloned();
     Ok(Start {
         argv: argv.collect(),
@@ -235,8 +236,11 @@ pub(super) fn environment(
     let asked = asked
         .iter()
         .map(|(key, value)| (key.clone(), value.clone()));
+    // Also where the node has opened the way out only after this sandbox was told of its variables.
+    let proxied = live.egress.is_open().then(guest::message::egress_env);
     let env: BTreeMap<String, String> = own
         .into_iter()
+        .chain(proxied.into_iter().flatten())
         .chain(live.serve.env.iter().cloned())
         .chain(asked)
         .collect();

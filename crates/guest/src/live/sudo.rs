@@ -65,6 +65,7 @@ pub(super) async fn serve(listener: Option<Stream>, live: &Rc<Live>) -> Infallib
             let Ok(held) = free.clone().acquire_owned().await else {
                 return std::future::pending().await;
             };
+            live.power.on().await;
             // No process can be made now: whoever knocks waits for the next who does.
             let Ok(opened) = open(listener.get_ref(), live) else {
                 tokio::time::sleep(super::ACCEPT_PAUSE).await;

@@ -181,14 +181,19 @@ pub(super) fn remove(user: User, path: &str) -> Result<(), Failure> {
             Err(missing) if missing.code == Code::NotFound => return Ok(()),
             found => found?,
         };
-        let name = std::ffi::CString::new(name).map_err(|_| Failure::invalid("zero bytes"))?;
-        remove_in(&directory, &name, 0).map_err(|errno| match errno {
-            Errno::MLINK => Failure::new(
-                Code::ResourceExhausted,
-                format!("{path}: its directories are too deep"),
-            ),
-            _ => Failure::errno(path, errno),
-        })
+        remove_below(&directory, name, path)
+    })
+}
+
+/// Removes what has this name in a directory, with all below it. `path` is how the client knows it.
+pub(super) fn remove_below(directory: &OwnedFd, name: &str, path: &str) -> Result<(), Failure> {
+    let name = std::ffi::CString::new(name).map_err(|_| Failure::invalid("zero bytes"))?;
+    remove_in(directory, &name, 0).map_err(|errno| match errno {
+        Errno::MLINK => Failure::new(
+            Code::ResourceExhausted,
+            format!("{path}: its directories are too deep"),
+        ),
+        _ => Failure::errno(path, errno),
     })
 }
 

@@ -52,11 +52,16 @@ pub(super) async fn answer(live: &Rc<Live>, request: Request<Incoming>) -> Resul
         return Err(Failure::new(Code::PermissionDenied, why));
     }
     // Whoever may speak to a port inside must not speak in the sandbox's name outside.
-    if port == guest::message::EGRESS_PORT && live.egress.get().is_some() {
+    if port == guest::message::EGRESS_PORT && live.egress.is_open() {
         let why = "that port is the sandbox's way out, and nobody's way in";
         return Err(Failure::new(Code::PermissionDenied, why));
     }
-    let stream = connect(addresses, port).await;
+    let is_open = port == context::PORT && live.contexts.is_open();
+    let stream = if is_open {
+        Err(Closed::ToAll)
+    } else {
+        connect(addresses, port).await
+    };
     let is_ours = port == context::PORT && matches!(stream, Err(Closed::ToAll));
     let closed = |_| {
         let why = format!("the sandbox is running but port is not open: {port}");

@@ -9,7 +9,7 @@ use guest::message::Serve;
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 
-/// Whoever names nobody.
+/// Whoever names nobody, where the sandbox has no other default.
 const DEFAULT: &str = "user";
 
 /// A user of the sandbox, as whom files are touched and processes run.
@@ -23,8 +23,9 @@ pub(super) struct User {
 }
 
 impl User {
-    /// The user of this name; the default one where it is empty.
+    /// The user of this name; the sandbox's default one where it is empty.
     pub(super) fn named(name: &str, serve: &Serve) -> Result<User, Failure> {
+        let name = if name.is_empty() { &serve.user } else { name };
         match name {
             "" | DEFAULT => Ok(User {
                 name: DEFAULT,
@@ -60,12 +61,12 @@ impl User {
     pub(super) fn of(headers: &HeaderMap, serve: &Serve) -> Result<User, Failure> {
         let bad = || Failure::new(Code::Unauthenticated, "invalid Authorization header");
         let Some(header) = headers.get(AUTHORIZATION) else {
-            return User::named(DEFAULT, serve);
+            return User::named("", serve);
         };
         let header = header.to_str().map_err(|_| bad())?;
         let Some(credentials) = header.strip_prefix("Basic ") else {
             // A token of the edge, which has judged it; it names nobody inside.
-            return User::named(DEFAULT, serve);
+            return User::named("", serve);
         };
         let bytes = BASE64_STANDARD.decode(credentials).map_err(|_| bad())?;
         let text = String::from_utf8(bytes).map_err(|_| bad())?;
@@ -85,6 +86,10 @@ mod tests {
     use hyper::header::HeaderValue;
 
     fn of(header: &str) -> Result<&'static str, Code> {
+        with_default(header, "")
+    }
+
+    fn with_default(header: &str, user: &str) -> Result<&'static str, Code> {
         let confine = Confine {
             uid: 1000,
             gid: 1000,
@@ -97,7 +102,10 @@ mod tests {
             env: Vec::new(),
             allow_root: false,
             files: Vec::new(),
+            secrets: Vec::new(),
             contexts: Vec::new(),
+            user: user.to_owned(),
+            workdir: String::new(),
         };
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_str(header).unwrap());
@@ -112,6 +120,21 @@ mod tests {
         assert_eq!(of("Bearer something"), Ok("user"));
         assert_eq!(of("Basic bm9ib2R5Og=="), Err(Code::Unauthenticated));
         assert_eq!(of("Basic !"), Err(Code::Unauthenticated));
+    }
+
+    #[test]
+    fn whoever_names_nobody_is_the_default_of_the_sandbox() {
+        // Root is not allowed here, which shows who was meant.
+        assert_eq!(
+            with_default("Basic Og==", "root"),
+            Err(Code::PermissionDenied)
+        );
+        assert_eq!(
+            with_default("Bearer x", "root"),
+            Err(Code::PermissionDenied)
+        );
+        assert_eq!(with_default("Basic dXNlcjo=", "root"), Ok("user"));
+        assert_eq!(with_default("Basic Og==", "user"), Ok("user"));
     }
 
     #[test]

@@ -8,9 +8,10 @@
 use super::record;
 use crate::Node;
 use crate::job::chain;
-use api::exec::{ExecFact, FACTS_MAX, NodeExecs};
+use api::exec::{ExecEnd, ExecFact, FACTS_MAX, NodeExecs};
 use api::guest::{Guest, GuestError};
 use driver::driver::Handle;
+use scrub::Shapes;
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -89,7 +90,7 @@ impl Spool {
         let mut text = String::new();
         let mut new = Vec::new();
         let mut last = self.last;
-        for fact in facts.into_iter().filter(is_sound) {
+        for fact in facts.into_iter().map(clean).filter(is_sound) {
             if fact.seq() <= last {
                 return Err(io::ErrorKind::InvalidData.into());
             }
@@ -142,6 +143,31 @@ impl Spool {
         self.file = Some(file);
         Ok(())
     }
+}
+
+/// A fact without what looks like a credential. Values of secrets the guest has taken out, which has them;
+/// these are most of all what people write into command lines.
+fn clean(mut fact: ExecFact) -> ExecFact {
+    let take_out = |text: &mut String| *text = Shapes::text(text);
+    match &mut fact {
+        ExecFact::Started { asked, .. } => {
+            asked.argv.iter_mut().for_each(take_out);
+            asked.env_names.iter_mut().for_each(take_out);
+            asked.tag.iter_mut().for_each(take_out);
+            take_out(&mut asked.cwd);
+        }
+        ExecFact::Ended { end, .. } => match end {
+            ExecEnd::Raised { name } => take_out(name),
+            ExecEnd::NotStarted { why } => take_out(why),
+            ExecEnd::Exited { .. }
+            | ExecEnd::Signaled { .. }
+            | ExecEnd::TimedOut
+            | ExecEnd::Unknown
+            | ExecEnd::Lost => {}
+        },
+        ExecFact::Missed { .. } => {}
+    }
+    fact
 }
 
 /// Longer texts than a guest of ours keeps of anything, with room for more to come.
@@ -322,6 +348,24 @@ mod tests {
             assert!(spool.append(wrong).is_err());
         }
         assert_eq!((spool.last, numbers(&spool)), (5, vec![5]));
+    }
+
+    #[test]
+    fn what_looks_like_a_credential_is_in_no_fact() {
+        let dir = tempfile::tempdir().unwrap();
+        let token = format!("ghp_{}", "a1B2".repeat(9));
+        let text = format!(
+            r#"[{{"kind":"started","seq":1,"at_ms":1,"asked":{{"argv":["curl","-H","Authorization: token {token}"],
+            "cwd":"/{token}","user":"user","env_names":["{token}"],"tag":"{token}"}}}},
+            {{"kind":"ended","seq":2,"at_ms":1,"of":1,"end":{{"how":"not_started","why":"{token}"}},
+            "stdout_bytes":0,"stderr_bytes":0}}]"#
+        );
+        let mut spool = Spool::read(dir.path());
+        spool.append(serde_json::from_str(&text).unwrap()).unwrap();
+        let told = serde_json::to_string(&spool.report()).unwrap();
+        assert_eq!(told.matches("[secret pattern:github-token]").count(), 5);
+        let kept = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
+        assert!(!kept.contains(&token) && !told.contains(&token), "{kept}");
     }
 
     #[test]

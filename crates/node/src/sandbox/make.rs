@@ -1,19 +1,23 @@
 //! How a sandbox that lives on comes to stand.
 
-use super::new_record;
-use super::record;
-use super::way::{self, WayOut};
+use super::record::{self, Record};
+use super::start;
+use crate::inspect::{self, Looks};
 use crate::job::{Broken, chain, insist};
 use crate::secret::{self, Secrets};
 use crate::spare::PROVISION;
-use crate::{Node, convert, root, snapshot};
+use crate::way::{self, WayOut};
+use crate::{Node, convert, root, snapshot, volume};
+use ::egress::inspect::Inspector;
+use api::guest::Guest;
 use api::job::Enforced;
 use api::node::SandboxWork;
 use api::secret::SecretsAsk;
 use driver::driver::{Handle, Mode, Plan, Spec};
-use driver::guest::message::{Serve, SmallFile};
+use driver::guest::message::{Serve, egress_env};
 use model::id::SandboxId;
 use model::limits;
+use model::network::NetworkRules;
 use model::spec::CODE_INTERPRETER;
 use std::time::Duration;
 
@@ -27,29 +31,40 @@ pub(super) struct Made {
 
 /// Makes it, or says why not. What an earlier try left is taken away first: nobody was told of it.
 pub(super) async fn make(node: &Node, work: &SandboxWork) -> Result<Made, String> {
-    let plan = plan(node, work)?;
+    let rules = convert::network(&work.spec.network)?;
+    let plan = plan(node, work, &rules)?;
     if let Some(earlier) = record::of(node, &work.sandbox_id) {
         super::take_away(node, &earlier.handle).await;
     }
-    let record = new_record(work, &plan);
+    let enforcement = enforced(&plan, &rules);
+    let record = Record::new(work, plan.handle.clone(), enforcement.clone());
     record::write(node, &record)
         .map_err(|error| format!("the node cannot write its records: {error}"))?;
     node.at("node.sandbox_recorded");
-    let secrets = secrets(node, work).await?;
-    let standing = stand(node, &plan, work, secrets.as_ref());
+    let mut secrets = secrets(node, work).await?;
+    let looks = looks(node, &work.sandbox_id, secrets.as_mut())?;
+    let standing = stand(node, &plan, (work, rules), (secrets.as_ref(), looks));
     let stood = tokio::time::timeout(PROVISION, standing).await;
     let stood = stood.map_err(|_| Broken::Silent).flatten();
-    match stood {
-        Ok(way) => Ok(Made {
-            enforcement: super::enforced(work, &plan),
-            way,
-            handle: plan.handle,
-        }),
-        Err(error) => Err(format!("the sandbox could not be made: {}", chain(&error))),
+    let way = stood.map_err(|error| format!("the sandbox could not be made: {}", chain(&error)))?;
+    if let Some(start) = &work.spec.start {
+        start::start(node, &plan.handle, start).await?;
     }
+    Ok(Made {
+        enforcement,
+        way,
+        handle: plan.handle,
+    })
 }
 
-fn plan(node: &Node, work: &SandboxWork) -> Result<Plan, String> {
+/// What is in force around it, the way out included.
+fn enforced(plan: &Plan, rules: &NetworkRules) -> Vec<Enforced> {
+    let mut enforced = convert::enforced(&plan.enforced);
+    way::describe(&mut enforced, rules);
+    enforced
+}
+
+fn plan(node: &Node, work: &SandboxWork, rules: &NetworkRules) -> Result<Plan, String> {
     let id: SandboxId = work
         .sandbox_id
         .parse()
@@ -63,8 +78,9 @@ fn plan(node: &Node, work: &SandboxWork) -> Result<Plan, String> {
         mode: Mode::Live {
             allow_root: work.spec.allow_root,
         },
-        way_out: work.spec.allow_internet,
+        way_out: rules.has_way_out(),
         layers: snapshot::layers(node, &work.spec.layers)?,
+        volumes: volume::of(node, &work.spec.volumes)?,
     };
     let plan = node.inner.driver.plan(&spec, &node.inner.host);
     plan.map_err(|refused| {
@@ -80,12 +96,7 @@ async fn secrets(node: &Node, work: &SandboxWork) -> Result<Option<Secrets>, Str
     if work.spec.secrets.is_empty() {
         return Ok(None);
     }
-    let ask = SecretsAsk { epoch: work.epoch };
-    let client = &node.inner.client;
-    let asking = insist(|| client.node_sandbox_secrets(&work.sandbox_id, ask));
-    let answer = tokio::time::timeout(PROVISION, asking).await;
-    let answer = answer.map_err(|_| "its secrets cannot be had: nobody answers".to_owned())?;
-    let secrets = secret::read(answer)?;
+    let secrets = ask(node, &work.sandbox_id, work.epoch).await?;
     let env = secrets.env.iter().map(|(_, value)| value.len());
     let bytes: usize = secrets
         .files
@@ -99,40 +110,114 @@ async fn secrets(node: &Node, work: &SandboxWork) -> Result<Option<Secrets>, Str
     Ok(Some(secrets))
 }
 
+async fn ask(node: &Node, id: &str, epoch: u64) -> Result<Secrets, String> {
+    let ask = SecretsAsk { epoch };
+    let client = &node.inner.client;
+    let asking = insist(|| client.node_sandbox_secrets(id, ask));
+    let answer = tokio::time::timeout(PROVISION, asking).await;
+    secret::read(answer.map_err(|_| "its secrets cannot be had: nobody answers".to_owned())?)
+}
+
+/// What looks into its HTTPS, where there are secrets for what leaves.
+fn looks(node: &Node, id: &str, secrets: Option<&mut Secrets>) -> Result<Option<Looks>, String> {
+    let rules = secrets.map(|secrets| std::mem::take(&mut secrets.rules));
+    let rules = rules.filter(|rules| !rules.is_empty());
+    let dir = record::dir_of(node, id).ok_or("no sandbox has such an id")?;
+    rules
+        .map(|rules| inspect::open(node, &dir, rules))
+        .transpose()
+}
+
+/// The same again for a sandbox that stands, as soon as its secrets can be had. Until then nothing is let out:
+/// without them its requests would leave unjudged.
+pub(super) async fn look_again(node: Node, id: String) -> Inspector {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let epoch = node
+            .kept()
+            .get(&id)
+            .map(|keeper| keeper.orders.borrow().epoch());
+        let asked = match epoch {
+            Some(epoch) => ask(&node, &id, epoch).await,
+            None => Err("it is not taken up yet".to_owned()),
+        };
+        let looks = asked.and_then(|mut secrets| looks(&node, &id, Some(&mut secrets)));
+        match looks {
+            Ok(Some(looks)) => return looks.inspector,
+            Ok(None) => tracing::warn!(sandbox.id = id, "a sandbox has lost its secrets"),
+            Err(why) => tracing::warn!(sandbox.id = id, why, "secrets cannot be had again yet"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(30));
+    }
+}
+
+/// Puts inside what programs have to trust: before anybody can start one.
+async fn trust(node: &Node, plan: &Plan, work: &SandboxWork, looks: &Looks) -> Result<(), Broken> {
+    let write = async |path: &str, text: &str, user: Option<&str>| {
+        let stream = node.inner.driver.connect(&plan.handle).await?;
+        let guest = Guest::over(stream).await.map_err(|_| Broken::Silent)?;
+        let (bytes, size) = (text.as_bytes().to_vec(), text.len() as u64);
+        let from = std::io::Cursor::new(bytes);
+        let written = guest.as_user(user).write(path, from, Some(size)).await;
+        written.map_err(|error| {
+            tracing::debug!(sandbox.id = %plan.handle.id, path, %error, "a file cannot be put inside");
+            Broken::Silent
+        })
+    };
+    for (path, text) in &looks.files {
+        write(path, text, None).await?;
+    }
+    if let Some((_, all)) = looks.files.last()
+        && work.spec.allow_root
+    {
+        // For programs that ask no variable. Where the root cannot be written, the others are left.
+        drop(write(inspect::OF_SYSTEM, all, Some("root")).await);
+    }
+    Ok(())
+}
+
 async fn stand(
     node: &Node,
     plan: &Plan,
-    work: &SandboxWork,
-    secrets: Option<&Secrets>,
+    (work, rules): (&SandboxWork, NetworkRules),
+    (secrets, looks): (Option<&Secrets>, Option<Looks>),
 ) -> Result<Option<WayOut>, Broken> {
     let driver = &node.inner.driver;
     driver.start(plan).await?;
     node.at("node.sandbox_started");
     let stream = driver.connect(&plan.handle).await?;
-    let given = secrets.iter().flat_map(|secrets| &secrets.env);
-    let given = given.map(|(name, value)| (name.clone(), String::clone(value)));
-    let files = secrets.iter().flat_map(|secrets| &secrets.files);
-    let files = files.map(|(path, bytes)| SmallFile {
-        path: path.clone(),
-        mode: secret::MODE,
-        bytes: bytes.to_vec(),
-    });
-    let proxied = work.spec.allow_internet.then(way::environment);
+    let proxied = rules.has_way_out().then(egress_env);
     // What somebody asked for by name comes last and counts.
-    let env = proxied.into_iter().flatten().chain(work.spec.env.clone());
-    let serve = Serve {
+    let trusted = looks.as_ref().map(|_| inspect::environment());
+    let env = proxied.into_iter().flatten();
+    let env = env.chain(trusted.into_iter().flatten());
+    let env = env.chain(work.spec.env.clone());
+    let mut serve = Serve {
         confine: plan.confine.clone(),
-        env: env.chain(given).collect(),
+        env: env.collect(),
         allow_root: work.spec.allow_root,
         contexts: contexts(&work.spec.profile),
-        files: files.collect(),
+        files: Vec::new(),
+        secrets: Vec::new(),
+        user: work.spec.user.clone().unwrap_or_default(),
+        workdir: work.spec.workdir.clone().unwrap_or_default(),
     };
+    if let Some(secrets) = secrets {
+        secrets.add_to(&mut serve);
+    }
     driver::guest::serve(stream, serve).await?;
-    if !work.spec.allow_internet {
+    if let Some(looks) = &looks {
+        trust(node, plan, work, looks).await?;
+    }
+    if !rules.has_way_out() {
         return Ok(None);
     }
     // Before anybody can start anything inside: no program takes the port, and none finds it closed.
-    way::open(node, &plan.handle).await.map(Some)
+    let inspector = looks.map(|looks| looks.inspector);
+    way::open(node, &plan.handle, None, (rules, inspector))
+        .await
+        .map(Some)
 }
 
 /// The contexts that a profile has started from the beginning.

@@ -1,11 +1,16 @@
 //! What is written down of a sandbox that lives on, and what the next process makes of it.
 
-use super::{Order, begin, execs, take_away, way};
-use crate::{Node, record as file};
+use super::network::Net;
+use super::{Order, begin, execs, make, take_away};
+use crate::way::{self, WayOut};
+use crate::{Node, convert, record as file};
 use api::job::Enforced;
+use api::network::{Network, NetworkMode, NetworkWork};
 use api::node::{HeldSandbox, SandboxSaid, SandboxWork};
 use api::sandbox::SandboxStateName;
+use api::secret::SecretHow;
 use driver::driver::{Found, Handle};
+use model::network::NetworkRules;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io;
@@ -23,9 +28,18 @@ pub(super) struct Record {
     /// Written down before it is started.
     pub(super) handle: Handle,
     enforcement: Vec<Enforced>,
-    /// It has a way out, which the next process opens again. Records of older builds have none.
+    /// It has a way out, or had one, which the next process opens again. Records of older builds have none.
     #[serde(default)]
     way_out: bool,
+    /// It has secrets for what leaves.
+    #[serde(default)]
+    looks_into: bool,
+    /// What it may reach; in records of older builds everything, where there is a way out.
+    #[serde(default)]
+    network: Option<Network>,
+    /// Of these rules.
+    #[serde(default)]
+    network_epoch: u64,
     /// The snapshots that it stands on.
     #[serde(default)]
     layers: Vec<String>,
@@ -38,10 +52,33 @@ impl Record {
             sandbox_id: work.sandbox_id.clone(),
             handle,
             enforcement,
-            way_out: work.spec.allow_internet,
+            looks_into: looks_into(work),
+            way_out: !matches!(work.spec.network.mode, None | Some(NetworkMode::None)),
+            network: Some(work.spec.network.clone()),
+            network_epoch: work.spec.network_epoch,
             layers: work.spec.layers.clone(),
         }
     }
+}
+
+/// Writes down other rules, and what is in force by them.
+pub(super) fn set_network(
+    node: &Node,
+    id: &str,
+    work: &NetworkWork,
+    rules: &NetworkRules,
+) -> io::Result<()> {
+    let mut record = of(node, id).ok_or(io::ErrorKind::NotFound)?;
+    record.way_out |= rules.has_way_out();
+    record.network = Some(work.network.clone());
+    record.network_epoch = work.epoch;
+    way::describe(&mut record.enforcement, rules);
+    write(node, &record)
+}
+
+fn looks_into(work: &SandboxWork) -> bool {
+    let mut uses = work.spec.secrets.iter();
+    uses.any(|one| matches!(one.how, SecretHow::Header { .. }))
 }
 
 fn dir(node: &Node) -> PathBuf {
@@ -122,6 +159,32 @@ pub(crate) async fn recover(node: &Node, held: Vec<HeldSandbox>) {
     }
 }
 
+/// Rules that cannot be read let nothing out.
+fn reopen(node: &Node, record: &Record) -> WayOut {
+    let rules = match &record.network {
+        Some(network) => convert::network(network),
+        None => Ok(NetworkRules::all_or_nothing(true)),
+    };
+    let rules = rules.unwrap_or_else(|why| {
+        tracing::error!(
+            sandbox.id = record.sandbox_id,
+            why,
+            "rules of a network cannot be read"
+        );
+        NetworkRules::default()
+    });
+    let looks = looks_again(node, record);
+    way::reopen(node, &record.handle, None, (rules, looks))
+}
+
+/// What looks into the HTTPS of a sandbox that stands, where there are secrets for what leaves.
+pub(super) fn looks_again(node: &Node, record: &Record) -> Option<way::Coming> {
+    record.looks_into.then(|| {
+        let looking = make::look_again(node.clone(), record.sandbox_id.clone());
+        Box::pin(looking) as way::Coming
+    })
+}
+
 fn stood(held: &HeldSandbox) -> bool {
     !matches!(
         held.state,
@@ -153,9 +216,13 @@ async fn take_up(node: &Node, record: Record, held: &HeldSandbox) {
     let settled = [SandboxStateName::Ready, SandboxStateName::Paused].contains(&held.state);
     // The order that is under way comes again, and must not be taken for an echo.
     let done = held.epoch.saturating_sub(u64::from(!settled));
-    let way = record.way_out.then(|| way::reopen(node, &record.handle));
+    let net = Net {
+        way: record.way_out.then(|| reopen(node, &record)),
+        epoch: record.network_epoch,
+        stands: true,
+    };
     let first = Order::Nothing(done);
-    begin(node, &mut node.kept(), id, (first, record.handle, way));
+    begin(node, &mut node.kept(), id, (first, record.handle, net));
 }
 
 /// Tells what is left to tell of a sandbox that is gone, and forgets it.

@@ -38,6 +38,8 @@ pub(crate) fn job_spec(job: JobCreate) -> Result<JobSpec, Error> {
         queue_timeout_ms: job.queue_timeout_ms,
         node: job.node.map(|node| node_id(&node)).transpose()?,
         secrets: super::secret::uses(job.secrets)?,
+        scrub_patterns: job.scrub_patterns,
+        network: super::network::of_new(false, job.network)?,
     })
 }
 
@@ -110,7 +112,7 @@ fn outcome(report: OutcomeReport) -> Result<Outcome, Error> {
     })
 }
 
-pub(super) fn enforcement(clauses: Vec<api::job::Enforced>) -> Vec<Enforced> {
+pub(crate) fn enforcement(clauses: Vec<api::job::Enforced>) -> Vec<Enforced> {
     let one = |clause: api::job::Enforced| Enforced {
         clause: clause.clause,
         how: clause.how,

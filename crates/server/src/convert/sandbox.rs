@@ -3,15 +3,17 @@
 use api::Code;
 use api::node::{
     CopyWork, HeldSandbox, SandboxRef, SandboxSaid, SandboxWant, SandboxWork, SandboxWorkSpec,
+    StartWork,
 };
 use api::sandbox::{
     OnExpiry, SandboxCreate, SandboxList, SandboxListQuery, SandboxSpecView, SandboxStateName,
     SandboxView,
 };
+use model::host::NAME_MAX;
 use model::id::SnapshotId;
 use model::limits;
 use model::sandbox::{SandboxState, Want};
-use model::sandbox_spec::{self, SandboxSpec};
+use model::sandbox_spec::{self, Defaults, SandboxSpec};
 use service::{SandboxAsk, SandboxFilter, SandboxPage, SandboxRow, sandbox_life_ms};
 
 use super::{from_wire, to_wire};
@@ -29,11 +31,12 @@ pub(crate) fn ask(asked: SandboxCreate) -> Result<SandboxAsk, Error> {
         root: asked.root,
         root_identity: None,
         limits: from_wire::asked_limits(asked.limits),
-        allow_internet: asked.allow_internet,
+        network: super::network::of_new(asked.allow_internet, asked.network)?,
         allow_root: asked.allow_root,
         on_expiry: match asked.on_expiry {
             OnExpiry::Kill => sandbox_spec::OnExpiry::Kill,
             OnExpiry::Pause => sandbox_spec::OnExpiry::Pause,
+            OnExpiry::PauseWithoutMemory => sandbox_spec::OnExpiry::PauseWithoutMemory,
         },
         auto_resume: asked.auto_resume,
         queue_timeout_ms: asked
@@ -42,6 +45,8 @@ pub(crate) fn ask(asked: SandboxCreate) -> Result<SandboxAsk, Error> {
         node: node.transpose()?,
         secrets: super::secret::uses(asked.secrets)?,
         layers: Vec::new(),
+        volumes: super::volume::mounts(asked.volumes),
+        defaults: Defaults::default(),
     };
     let from = asked.snapshot.as_deref().map(super::snapshot::named);
     Ok(SandboxAsk {
@@ -105,9 +110,9 @@ pub(crate) fn state(state: &SandboxState) -> SandboxStateName {
         SandboxState::Requested => SandboxStateName::Requested,
         SandboxState::Provisioning => SandboxStateName::Provisioning,
         SandboxState::Ready => SandboxStateName::Ready,
-        SandboxState::Pausing => SandboxStateName::Pausing,
-        SandboxState::Paused => SandboxStateName::Paused,
-        SandboxState::Resuming => SandboxStateName::Resuming,
+        SandboxState::Pausing { .. } => SandboxStateName::Pausing,
+        SandboxState::Paused { .. } => SandboxStateName::Paused,
+        SandboxState::Resuming { .. } => SandboxStateName::Resuming,
         SandboxState::Snapshotting { .. } => SandboxStateName::Snapshotting,
         SandboxState::Destroying => SandboxStateName::Destroying,
         SandboxState::Destroyed => SandboxStateName::Destroyed,
@@ -126,6 +131,9 @@ pub(crate) fn view(row: SandboxRow) -> SandboxView {
 
 fn without_token(row: SandboxRow) -> SandboxView {
     SandboxView {
+        network: super::network::view(row.rules()),
+        network_pending: row.is_network_pending(),
+        egress_denied: row.egress_denied,
         id: row.id.to_string(),
         state: state(&row.state),
         name: row.spec.name.clone(),
@@ -140,6 +148,7 @@ fn without_token(row: SandboxRow) -> SandboxView {
         placed_at_ms: row.placed_at_ms,
         ready_at_ms: row.ready_at_ms,
         paused_at_ms: row.paused_at_ms,
+        memory_kept: memory_kept(&row.state),
         ended_at_ms: row.ended_at_ms,
         expires_at_ms: row.expires_at_ms,
         enforcement: to_wire::enforcement(row.enforcement),
@@ -155,16 +164,18 @@ fn spec_view(spec: SandboxSpec) -> SandboxSpecView {
         env_names: spec.env.into_keys().collect(),
         root: spec.root,
         limits: to_wire::limits_asked(spec.limits),
-        allow_internet: spec.allow_internet,
+        allow_internet: spec.network.has_way_out(),
         allow_root: spec.allow_root,
         on_expiry: match spec.on_expiry {
             sandbox_spec::OnExpiry::Kill => OnExpiry::Kill,
             sandbox_spec::OnExpiry::Pause => OnExpiry::Pause,
+            sandbox_spec::OnExpiry::PauseWithoutMemory => OnExpiry::PauseWithoutMemory,
         },
         auto_resume: spec.auto_resume,
         queue_timeout_ms: spec.queue_timeout_ms,
         node: spec.node.map(|node| node.to_string()),
         secrets: super::secret::uses_view(spec.secrets),
+        volumes: super::volume::mounts_view(spec.volumes),
     }
 }
 
@@ -180,7 +191,11 @@ pub(crate) fn fitting(rows: &[SandboxRow]) -> usize {
     let weight = |row: &SandboxRow| {
         let labels = row.metadata.iter().flat_map(|(key, value)| [key, value]);
         let texts = labels.chain(row.spec.env.keys());
-        4096 + texts.map(|text| text.len() + 4).sum::<usize>()
+        let texts: usize = texts.map(|text| text.len() + 4).sum();
+        let rules = row.rules();
+        // An entry is a name with a port at most.
+        let entries = rules.allow.len() + rules.deny.len();
+        4096 + texts + entries * (NAME_MAX + 10)
     };
     to_wire::fitting_of(rows.iter().map(weight))
 }
@@ -215,13 +230,33 @@ fn work(work: service::SandboxWork) -> SandboxWork {
         },
         life_ms: work.life_ms,
         access_token: row.access_token.text().to_owned(),
-        spec: work_spec(row.spec),
         copy: copy(&row.state),
+        reboot: memory_kept(&row.state) == Some(false),
+        spec: work_spec(row),
+    }
+}
+
+/// Whether what ran in it is kept by its pause, where it is in one.
+fn memory_kept(state: &SandboxState) -> Option<bool> {
+    match state {
+        SandboxState::Pausing { memory }
+        | SandboxState::Paused { memory }
+        | SandboxState::Resuming { memory } => Some(*memory),
+        SandboxState::Requested
+        | SandboxState::Provisioning
+        | SandboxState::Ready
+        | SandboxState::Snapshotting { .. }
+        | SandboxState::Destroying
+        | SandboxState::Destroyed
+        | SandboxState::Failed { .. } => None,
     }
 }
 
 fn copy(state: &SandboxState) -> Option<CopyWork> {
-    let SandboxState::Snapshotting { paused, snapshot } = state else {
+    let SandboxState::Snapshotting {
+        paused, snapshot, ..
+    } = state
+    else {
         return None;
     };
     Some(CopyWork {
@@ -230,17 +265,27 @@ fn copy(state: &SandboxState) -> Option<CopyWork> {
     })
 }
 
-fn work_spec(spec: SandboxSpec) -> SandboxWorkSpec {
+fn work_spec(row: SandboxRow) -> SandboxWorkSpec {
+    let network = super::network::view(row.rules());
+    let spec = row.spec;
     SandboxWorkSpec {
         profile: spec.profile,
         env: spec.env,
         root: spec.root,
         root_identity: spec.root_identity,
         limits: to_wire::limits_asked(spec.limits),
-        allow_internet: spec.allow_internet,
+        network,
+        network_epoch: row.network_epoch,
         allow_root: spec.allow_root,
         secrets: super::secret::uses_view(spec.secrets),
         layers: spec.layers.iter().map(ToString::to_string).collect(),
+        volumes: super::volume::works(spec.volumes),
+        user: spec.defaults.user,
+        workdir: spec.defaults.workdir,
+        start: spec.defaults.start.map(|start| StartWork {
+            command: start.command,
+            ready: start.ready,
+        }),
     }
 }
 

@@ -3,13 +3,32 @@
 use api::Code;
 use api::encoding::Encoding;
 use api::secret::{
-    self, SecretCreate, SecretGiven, SecretHow, SecretList, SecretText, SecretUse, SecretView,
-    SecretsGiven,
+    self, SecretCreate, SecretGiven, SecretHow, SecretList, SecretSource, SecretText, SecretUse,
+    SecretView, SecretsGiven,
 };
 use model::secret as model_secret;
-use service::{NewSecret, SecretPage, SecretRow, SecretValue};
+use service::{NewSecret, NewValue, SecretPage, SecretRow, SecretValue};
 
 use crate::error::Error;
+
+/// What a version is to be: the bytes of a value, or where it is.
+pub(crate) fn value_or_source(
+    text: &SecretText,
+    encoding: Encoding,
+    from: Option<SecretSource>,
+) -> Result<NewValue, Error> {
+    let Some(from) = from else {
+        return value(text, encoding).map(NewValue::Kept);
+    };
+    if !text.is_empty() {
+        let message = "a secret has a value or is from somewhere, and not both";
+        return Err(Error::field(Code::InvalidArgument, "from", message));
+    }
+    Ok(NewValue::From(model_secret::SecretSource {
+        provider: from.provider,
+        reference: from.reference,
+    }))
+}
 
 /// The bytes of a value.
 pub(crate) fn value(text: &SecretText, encoding: Encoding) -> Result<SecretValue, Error> {
@@ -19,7 +38,7 @@ pub(crate) fn value(text: &SecretText, encoding: Encoding) -> Result<SecretValue
     Ok(SecretValue::new(std::mem::take(&mut *bytes)))
 }
 
-pub(crate) fn new(asked: SecretCreate, value: SecretValue) -> NewSecret {
+pub(crate) fn new(asked: SecretCreate, value: NewValue) -> NewSecret {
     NewSecret {
         name: asked.name,
         value,
@@ -42,6 +61,10 @@ pub(crate) fn view(row: SecretRow) -> SecretView {
         name: row.name,
         version: row.version,
         metadata: row.metadata,
+        from: row.source.map(|source| SecretSource {
+            provider: source.provider,
+            reference: source.reference,
+        }),
         principal: row.principal.to_string(),
         created_at_ms: row.created_at_ms,
         updated_at_ms: row.updated_at_ms,
@@ -70,6 +93,15 @@ pub(crate) fn uses(asked: Vec<SecretUse>) -> Result<Vec<model_secret::SecretUse>
             how: match asked.how {
                 SecretHow::File => model_secret::SecretHow::File,
                 SecretHow::Env { var } => model_secret::SecretHow::Env { var },
+                SecretHow::Header {
+                    host,
+                    header,
+                    format,
+                } => model_secret::SecretHow::Header {
+                    host,
+                    header,
+                    format,
+                },
             },
         })
     };
@@ -80,6 +112,15 @@ fn how(how: model_secret::SecretHow) -> SecretHow {
     match how {
         model_secret::SecretHow::File => SecretHow::File,
         model_secret::SecretHow::Env { var } => SecretHow::Env { var },
+        model_secret::SecretHow::Header {
+            host,
+            header,
+            format,
+        } => SecretHow::Header {
+            host,
+            header,
+            format,
+        },
     }
 }
 

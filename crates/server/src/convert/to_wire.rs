@@ -50,6 +50,7 @@ pub(crate) fn job(row: JobRow, artifacts: Vec<ArtifactRow>) -> JobView {
         enforcement: enforcement(row.enforcement),
         stdout: row.stdout.map(stream_report),
         stderr: row.stderr.map(stream_report),
+        egress_denied: row.egress_denied,
         detail: row.detail,
         artifacts: artifacts.into_iter().map(artifact).collect(),
     }
@@ -212,6 +213,8 @@ pub(crate) fn renewed(renewed: Beat) -> NodeHeartbeatAnswer {
         sandbox_lives: sandbox::lives(renewed.sandbox_lives),
         stale_sandboxes: sandbox::refs(renewed.stale_sandboxes),
         remove_snapshots: Vec::new(),
+        remove_volumes: Vec::new(),
+        networks: super::network::works(&renewed.networks),
     }
 }
 
@@ -221,6 +224,7 @@ pub(crate) fn polled(polled: Polled) -> NodePollAnswer {
         cancel: job_refs(polled.cancel),
         sandboxes: sandbox::works(polled.sandboxes),
         remove_snapshots: snapshot_ids(&polled.remove_snapshots),
+        networks: super::network::works(&polled.networks),
     }
 }
 
@@ -316,6 +320,8 @@ fn spec_view(spec: JobSpec) -> SpecView {
         queue_timeout_ms: spec.queue_timeout_ms,
         node: spec.node.map(|node| node.to_string()),
         secrets: super::secret::uses_view(spec.secrets),
+        scrub_patterns: spec.scrub_patterns,
+        network: super::network::of_job(&spec.network),
     }
 }
 
@@ -338,6 +344,8 @@ fn lease_spec(spec: JobSpec) -> LeaseSpec {
         queue_timeout_ms: spec.queue_timeout_ms,
         node: spec.node.map(|node| node.to_string()),
         secrets: super::secret::uses_view(spec.secrets),
+        scrub_patterns: spec.scrub_patterns,
+        network: super::network::of_job(&spec.network),
     }
 }
 

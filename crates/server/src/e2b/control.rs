@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, RawQuery, Request, State};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use axum::{Extension, Json as Answer, Router};
 use futures_util::future::join_all;
 use http::StatusCode;
@@ -23,11 +23,14 @@ use service::{Ctx, SandboxFilter, SandboxRow};
 use super::account;
 use super::logs;
 use super::measure;
+use super::network::NetworkUpdate;
 use super::query::{self, List};
 use super::refusal::Refusal;
 use super::secret;
 use super::snapshots;
-use super::wire::{self, Change, NewSandbox, Refresh, Timeout};
+use super::templates;
+use super::volumes;
+use super::wire::{self, Change, NewSandbox, Pause, Refresh, Timeout};
 use crate::App;
 use crate::extract::{self, Key};
 
@@ -51,6 +54,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/sandboxes/{id}/resume", post(resume))
         .route("/sandboxes/{id}/pause", post(pause))
         .route("/sandboxes/{id}/timeout", post(set_timeout))
+        .route("/sandboxes/{id}/network", put(set_network))
         .route("/sandboxes/{id}/refreshes", post(refresh))
         .route("/sandboxes/{id}/metrics", get(metrics))
         .route("/sandboxes/{id}/logs", get(logs::first))
@@ -65,13 +69,14 @@ pub(crate) fn router(app: App) -> Router {
         .route("/sandboxes/{id}/snapshots", post(snapshots::create))
         .route("/sandboxes/{id}/fork", post(snapshots::fork))
         .route("/snapshots", get(snapshots::list))
-        .route("/templates/aliases/{alias}", get(snapshots::alias))
-        .route("/templates/{id}", delete(snapshots::delete))
+        .merge(templates::routes())
         .route("/secrets", post(secret::create).get(secret::list))
         .route(
             "/secrets/{id}",
             get(secret::get).post(secret::update).delete(secret::delete),
         )
+        .route("/volumes", post(volumes::create).get(volumes::list))
+        .route("/volumes/{id}", get(volumes::get).delete(volumes::delete))
         .fallback(async || Refusal::not_here("this route"))
         .method_not_allowed_fallback(async || Refusal::not_here("this method of the route"))
         .with_state(app)
@@ -86,9 +91,13 @@ async fn create(
 ) -> Answered {
     let key = key.of(&asked)?;
     let template = asked.template().to_owned();
-    // A name that the operator has given is his, whatever a snapshot is called.
+    // A name that the operator has given is his, whatever a template or a snapshot is called.
     let root = app.service.root_find(&ctx, &template).await?;
-    let ask = asked.ask(root.map(|root| root.name))?;
+    let is_root = root.is_some();
+    let mut ask = asked.ask(root.map(|root| root.name))?;
+    if !is_root && let Some(snapshot) = templates::snapshot_of(&app, &ctx, &template).await? {
+        ask.from = Some(snapshot);
+    }
     let made = app.service.sandbox_create(&ctx, ask, key).await;
     if let Err(service::Error::NotFound) = &made {
         return Err(wire::no_template(&template));
@@ -110,9 +119,9 @@ async fn create(
             format!("the sandbox could not be made: {why}"),
         )),
         // The one that an earlier request with the same key made, and what has become of it since.
-        SandboxState::Pausing
-        | SandboxState::Paused
-        | SandboxState::Resuming
+        SandboxState::Pausing { .. }
+        | SandboxState::Paused { .. }
+        | SandboxState::Resuming { .. }
         | SandboxState::Snapshotting { .. }
         | SandboxState::Destroying
         | SandboxState::Destroyed => Err(conflict(&row.state)),
@@ -150,9 +159,11 @@ async fn page(State(app): State<App>, Extension(ctx): Extension<Ctx>, list: List
         .sandboxes
         .iter()
         .take_while(new)
+        // Builds have sandboxes that nobody asked for.
+        .filter(|row| !row.metadata.contains_key(service::BUILD_LABEL))
         .map(wire::listed)
         .collect();
-    let all = rows.len() == page.sandboxes.len();
+    let all = page.sandboxes.iter().all(|row| new(&row));
     let next = page
         .next
         .filter(|_| all)
@@ -224,7 +235,7 @@ async fn connect(
     let before = live(&app, &ctx, &id).await?;
     let row = app
         .service
-        .sandbox_connect(&ctx, &id, change.ttl_ms(), WAIT)
+        .sandbox_connect(&ctx, &id, (change.ttl_ms(), change.keeps_memory()), WAIT)
         .await?;
     let status = match (&before.state, &row.state) {
         (SandboxState::Ready, SandboxState::Ready) => StatusCode::OK,
@@ -261,17 +272,25 @@ async fn pause(
     State(app): State<App>,
     Extension(ctx): Extension<Ctx>,
     Named(id): Named,
-    Lenient(change): Lenient<Change>,
+    Lenient(asked): Lenient<Pause>,
 ) -> Answered {
-    change.check()?;
     let row = live(&app, &ctx, &id).await?;
     let row = copied(&app, &ctx, row).await?;
-    if matches!(row.state, SandboxState::Paused | SandboxState::Pausing) {
+    if matches!(
+        row.state,
+        SandboxState::Paused { .. } | SandboxState::Pausing { .. }
+    ) {
         return Err(conflict(&row.state));
     }
-    app.service.sandbox_pause(&ctx, &id).await?;
+    let runs = row.state == SandboxState::Ready;
+    if runs && asked.needs_guest() && !measure::is_healthy(&app, &row).await {
+        let message = "the sandbox's guest does not answer; it is not paused and runs on";
+        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message));
+    }
+    let keeps_memory = asked.keeps_memory();
+    app.service.sandbox_pause(&ctx, &id, keeps_memory).await?;
     let row = app.service.sandbox_wait(&ctx, &id, WAIT).await?;
-    if row.state == SandboxState::Paused {
+    if matches!(row.state, SandboxState::Paused { .. }) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     // Not 409, which the clients take for "it was paused already".
@@ -295,6 +314,24 @@ async fn set_timeout(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
+/// Other rules. Answered when they are in force, because that is what the clients take the answer for.
+async fn set_network(
+    State(app): State<App>,
+    Extension(ctx): Extension<Ctx>,
+    Named(id): Named,
+    Lenient(update): Lenient<NetworkUpdate>,
+) -> Answered {
+    live(&app, &ctx, &id).await?;
+    let rules = update.rules()?;
+    let setting = app.service.sandbox_set_network(&ctx, &id, rules, WAIT);
+    let row = setting.await?;
+    if row.is_network_pending() {
+        let message = "the rules are written, and the sandbox's node has not put them in force yet";
+        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message));
+    }
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
 /// Lets a sandbox live at least so long; it never shortens.
 async fn refresh(
     State(app): State<App>,
@@ -308,7 +345,7 @@ async fn refresh(
     }
     let ttl_ms = Some(refresh.ttl_ms());
     app.service
-        .sandbox_connect(&ctx, &id, ttl_ms, Duration::ZERO)
+        .sandbox_connect(&ctx, &id, (ttl_ms, true), Duration::ZERO)
         .await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

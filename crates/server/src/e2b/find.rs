@@ -85,7 +85,7 @@ pub(crate) async fn sandbox(
             masked_host: wire::masked_host(&row),
             id: id.clone(),
         }),
-        (SandboxState::Paused, _) => Err(Unreachable::Paused),
+        (SandboxState::Paused { .. }, _) => Err(Unreachable::Paused),
         (SandboxState::Destroying, _) => Err(Unreachable::Over),
         (state, _) if state.is_settled() => Err(Unreachable::Over),
         (state, _) => Err(Unreachable::Busy(state.name())),
@@ -96,16 +96,18 @@ pub(crate) async fn sandbox(
 async fn settled(app: &App, ctx: &Ctx, row: SandboxRow) -> Result<SandboxRow, service::Error> {
     let service = &app.service;
     match row.state {
-        SandboxState::Paused if row.spec.auto_resume => {
-            Ok(service.sandbox_connect(ctx, &row.id, None, WAIT).await?)
+        // What answered to the traffic is not there any more where nothing but files was kept.
+        SandboxState::Paused { memory: true } if row.spec.auto_resume => {
+            let come = service.sandbox_connect(ctx, &row.id, (None, true), WAIT);
+            Ok(come.await?)
         }
         SandboxState::Requested
         | SandboxState::Provisioning
-        | SandboxState::Resuming
+        | SandboxState::Resuming { .. }
         | SandboxState::Snapshotting { .. } => Ok(service.sandbox_wait(ctx, &row.id, WAIT).await?),
         SandboxState::Ready
-        | SandboxState::Pausing
-        | SandboxState::Paused
+        | SandboxState::Pausing { .. }
+        | SandboxState::Paused { .. }
         | SandboxState::Destroying
         | SandboxState::Destroyed
         | SandboxState::Failed { .. } => Ok(row),

@@ -46,9 +46,55 @@ impl Keys {
         &self.api_key
     }
 
+    /// What lets somebody who has no key send one archive: it names all that is in the path of the request, and
+    /// when it ends. The token is at both ends, so that nobody makes a longer one out of it.
+    pub(crate) fn upload_signature(&self, upload: &Upload<'_>) -> String {
+        let Upload {
+            template,
+            hash,
+            expires_s,
+        } = upload;
+        let token = &self.token;
+        let text = format!("{token}\n{template}\n{hash}\n{expires_s}\n{token}");
+        digest("upload", &text)
+    }
+
     /// Whether this opens the control plane: the key, or the token that it is made from.
     pub(crate) fn is_key(&self, sent: &[u8]) -> bool {
         same(sent, &self.api_key) | same(sent, &self.token)
+    }
+}
+
+/// An archive that somebody may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Upload<'a> {
+    /// As it is in the path.
+    pub(crate) template: &'a str,
+    pub(crate) hash: &'a str,
+    /// In seconds since 1970.
+    pub(crate) expires_s: u64,
+}
+
+impl<'a> Upload<'a> {
+    /// What a request is for, and the signature that it has; `None` where it is none of these.
+    pub(crate) fn parse(
+        method: &Method,
+        path: &'a str,
+        query: Option<&'a str>,
+    ) -> Option<(Upload<'a>, &'a str)> {
+        let rest = path.strip_prefix("/templates/")?;
+        let (template, hash) = rest.split_once("/files/")?;
+        let pairs = query?.split('&').map(|pair| pair.split_once('='));
+        let pairs: Vec<(&str, &str)> = pairs.collect::<Option<_>>()?;
+        let one = |name: &str| Some(pairs.iter().find(|(key, _)| *key == name)?.1);
+        let expires_s = one("expires")?.parse().ok()?;
+        let upload = Upload {
+            template,
+            hash,
+            expires_s,
+        };
+        let signature = one("signature")?;
+        (*method == Method::PUT).then_some((upload, signature))
     }
 }
 
@@ -215,6 +261,24 @@ mod tests {
         let digits = key.strip_prefix("e2b_").unwrap();
         assert!(digits.len() == 40 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
         assert!(keys.is_key(key.as_bytes()) && keys.is_key(b"token"));
+        let (path, put) = ("/templates/a/files/b", Method::PUT);
+        let upload = Upload {
+            template: "a",
+            hash: "b",
+            expires_s: 7,
+        };
+        let signed = keys.upload_signature(&upload);
+        let query = format!("expires=7&signature={signed}");
+        let parsed = Upload::parse(&put, path, Some(&query));
+        assert_eq!(parsed, Some((upload, signed.as_str())));
+        let later = Upload {
+            expires_s: 8,
+            ..upload
+        };
+        assert_ne!(keys.upload_signature(&later), signed);
+        assert_ne!(Keys::new("other").upload_signature(&upload), signed);
+        assert_eq!(Upload::parse(&Method::GET, path, Some(&query)), None);
+        assert_eq!(Upload::parse(&put, path, None), None);
         for wrong in ["", "e2b_", &api_key("other"), &key[..43], "token2"] {
             assert!(!keys.is_key(wrong.as_bytes()), "{wrong}");
         }

@@ -41,6 +41,11 @@ pub(crate) async fn ask(app: &App, row: &SandboxRow) -> Option<Said> {
     get(app, row, "/metrics").await
 }
 
+/// Whether its guest answers. Of a sandbox that does not run, nobody knows.
+pub(crate) async fn is_healthy(app: &App, row: &SandboxRow) -> bool {
+    ask(app, row).await.is_some()
+}
+
 /// What the guest of a sandbox that runs answers at one of the routes that are for us alone.
 pub(crate) async fn get<T: DeserializeOwned>(
     app: &App,

@@ -24,7 +24,7 @@ use super::places::{self, Place};
 use super::refusal::Refusal;
 use super::wire;
 use crate::App;
-use crate::links::NoLink;
+use crate::links::{Links, NoLink};
 
 /// Each way's buffer between the server and a node: what a guest's pipe holds.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -184,12 +184,21 @@ fn forwarded(mut parts: Parts) -> Parts {
 
 /// A stream to the guest of a sandbox, by its node.
 pub(crate) fn dial(app: &App, node: &NodeId, sandbox: &SandboxId) -> Result<DuplexStream, NoLink> {
+    dial_by(&app.links, node, sandbox)
+}
+
+/// The same for whoever has only the links.
+pub(crate) fn dial_by(
+    links: &Links,
+    node: &NodeId,
+    sandbox: &SandboxId,
+) -> Result<DuplexStream, NoLink> {
     let (ours, theirs) = tokio::io::duplex(BUFFER_BYTES);
     let target = LinkTarget::Sandbox {
         id: sandbox.to_string(),
     };
     let open = LinkOpen { target, io: theirs };
-    app.links.open(node, open).inspect_err(|error| {
+    links.open(node, open).inspect_err(|error| {
         tracing::warn!(sandbox.id = %sandbox, %error, "failed to reach a sandbox");
     })?;
     Ok(ours)

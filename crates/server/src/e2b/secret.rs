@@ -65,7 +65,7 @@ pub(super) async fn create(
 ) -> Answered {
     let new = NewSecret {
         name: asked.name,
-        value: value(&asked.value, Encoding::Utf8)?,
+        value: value(&asked.value, Encoding::Utf8)?.into(),
         metadata: asked.metadata.unwrap_or_default(),
     };
     let row = app.service.secret_create(&ctx, new, None).await?;

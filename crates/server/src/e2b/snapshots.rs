@@ -4,8 +4,8 @@
 //! E2B keeps the memory too unless it is told not to. Here a snapshot has files and nothing else, which
 //! E2B's protocol calls `memory: false`; whoever asks for the memory by name is refused.
 
-use axum::extract::{Path, RawQuery, State};
-use axum::response::{IntoResponse as _, Response};
+use axum::extract::{RawQuery, State};
+use axum::response::IntoResponse as _;
 use axum::{Extension, Json as Answer};
 use futures_util::future::join_all;
 use http::{HeaderValue, StatusCode};
@@ -179,9 +179,9 @@ async fn settled(
         )),
         other @ (SandboxState::Requested
         | SandboxState::Provisioning
-        | SandboxState::Pausing
-        | SandboxState::Paused
-        | SandboxState::Resuming
+        | SandboxState::Pausing { .. }
+        | SandboxState::Paused { .. }
+        | SandboxState::Resuming { .. }
         | SandboxState::Snapshotting { .. }
         | SandboxState::Destroying
         | SandboxState::Destroyed) => {
@@ -192,41 +192,20 @@ async fn settled(
     }
 }
 
-/// Whether a name is taken, and what it means.
-pub(super) async fn alias(
-    State(app): State<App>,
-    Extension(ctx): Extension<Ctx>,
-    Path(alias): Path<String>,
-) -> Answered {
-    if is_given(&app, &ctx, &alias).await? {
-        return Ok(Answer(json!({"templateID": alias, "public": true})).into_response());
-    }
-    let row = find(&app, &ctx, &alias).await?;
-    Ok(Answer(json!({"templateID": row.id.short(), "public": false})).into_response())
-}
-
 /// Whether a template is there for everybody: from the start, or as a root that the operator has given.
-async fn is_given(app: &App, ctx: &Ctx, name: &str) -> Result<bool, Refusal> {
-    Ok(TEMPLATES.contains(&name) || app.service.root_find(ctx, name).await?.is_some())
+pub(super) async fn is_given(app: &App, ctx: &Ctx, name: &str) -> Result<bool, Refusal> {
+    Ok(wire::is_built_in(name) || app.service.root_find(ctx, name).await?.is_some())
 }
 
 /// How the clients delete a snapshot. Sandboxes that began with it stay.
-pub(super) async fn delete(
-    State(app): State<App>,
-    Extension(ctx): Extension<Ctx>,
-    Path(id): Path<String>,
-) -> Result<Response, Refusal> {
-    if is_given(&app, &ctx, &id).await? {
-        let message = "the template is part of Cofferdam, or given by its operator";
-        return Err(Refusal::new(StatusCode::FORBIDDEN, message));
-    }
-    let row = find(&app, &ctx, &id).await?;
-    app.service.snapshot_delete(&ctx, &row.id).await?;
+pub(super) async fn delete(app: &App, ctx: &Ctx, id: &str) -> Answered {
+    let row = find(app, ctx, id).await?;
+    app.service.snapshot_delete(ctx, &row.id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// The snapshot that is named, unless it is gone or about to be: at this edge there is none then.
-async fn find(app: &App, ctx: &Ctx, text: &str) -> Result<SnapshotRow, Refusal> {
+pub(super) async fn find(app: &App, ctx: &Ctx, text: &str) -> Result<SnapshotRow, Refusal> {
     let gone = || wire::no_template(text);
     let named = wire::template_ref(text)?.ok_or_else(gone)?;
     match app.service.snapshot_find(ctx, &named).await {

@@ -9,9 +9,10 @@ use http::HeaderValue;
 use model::id::SnapshotId;
 use model::limits;
 use model::sandbox::SandboxState;
-use model::sandbox_spec::{OnExpiry, SandboxSpec};
+use model::sandbox_spec::{Defaults, OnExpiry, SandboxSpec};
 use model::snapshot::SnapshotName;
 use model::spec::{AskedLimits, CODE_INTERPRETER};
+use model::volume::VolumeMount;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use service::{Event, SandboxAsk, SandboxRow, SnapshotRef, UsageSpan};
@@ -19,11 +20,12 @@ use service::{Event, SandboxAsk, SandboxRow, SnapshotRef, UsageSpan};
 use super::keys;
 use super::logs;
 use super::measure::Said;
+use super::network::{self, Lists};
 use super::refusal::Refusal;
 use crate::convert::usage::most;
 
 /// The version of envd whose routes the guest has. It tells the clients what they may use.
-const ENVD_VERSION: &str = "0.6.13";
+pub(crate) const ENVD_VERSION: &str = "0.6.13";
 /// E2B's name for where a sandbox is; nobody reads it any more, and it must be there.
 const CLIENT_ID: &str = "cofferdam";
 /// How long a sandbox lives when nobody says: what E2B's documents promise, and old clients send.
@@ -37,8 +39,6 @@ const CODE_TEMPLATE: &str = "code-interpreter-v1";
 const RESERVED: &str = "e2b:";
 /// The template that was named.
 pub(crate) const TEMPLATE_KEY: &str = "e2b:template";
-/// What the SDKs call `ALL_TRAFFIC`.
-const EVERYTHING: &str = "0.0.0.0/0";
 /// There, where the ports need a token.
 const CLOSED_KEY: &str = "e2b:closed";
 /// The host that programs inside are told to be, whatever the client dialled.
@@ -64,7 +64,34 @@ pub(crate) struct NewSandbox {
     metadata: Option<BTreeMap<String, String>>,
     env_vars: Option<BTreeMap<String, String>>,
     iam: Option<Value>,
-    volume_mounts: Option<Vec<Value>>,
+    volume_mounts: Option<Vec<Mount>>,
+}
+
+/// A volume in the files of a sandbox.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub(crate) struct Mount {
+    name: String,
+    path: String,
+}
+
+impl Mount {
+    fn of(mount: &VolumeMount) -> Self {
+        Self {
+            name: mount.name.clone(),
+            path: mount.path.clone(),
+        }
+    }
+
+    fn ask(self) -> VolumeMount {
+        VolumeMount {
+            name: self.name,
+            id: None,
+            path: self.path,
+            read_only: false,
+            size_bytes: 0,
+            is_new: false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, Serialize)]
@@ -72,24 +99,36 @@ struct AutoResume {
     enabled: bool,
 }
 
-/// Of rules there are two: everything, and nothing. What asks for one in between is refused.
+/// What may come in and go out.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Network {
     allow_public_traffic: Option<bool>,
-    allow_out: Option<Value>,
-    deny_out: Option<Vec<String>>,
-    dns_servers: Option<Value>,
-    egress_proxy: Option<Value>,
     mask_request_host: Option<String>,
     https_ports: Option<Value>,
-    rules: Option<Value>,
+    #[serde(flatten)]
+    lists: Lists,
 }
 
 impl NewSandbox {
     /// The template, as it was named.
     pub(crate) fn template(&self) -> &str {
         &self.template_id
+    }
+
+    /// What is to happen when its time is over.
+    fn on_expiry(&self) -> Result<OnExpiry, Refusal> {
+        let wakes = self.auto_resume.is_some_and(|resume| resume.enabled);
+        match (self.auto_pause, self.auto_pause_memory) {
+            // E2B says no to this, too: traffic would meet a sandbox in which nobody listens.
+            (Some(true), Some(false)) if wakes => Err(Refusal::bad(
+                "autoPauseMemory: without its memory, traffic cannot resume a sandbox; \
+                 leave autoResume out",
+            )),
+            (Some(true), Some(false)) => Ok(OnExpiry::PauseWithoutMemory),
+            (Some(true), Some(true) | None) => Ok(OnExpiry::Pause),
+            (Some(false) | None, _) => Ok(OnExpiry::Kill),
+        }
     }
 
     /// What is asked, in the words of the house. `root` is the operator's root by the template's name.
@@ -101,18 +140,18 @@ impl NewSandbox {
             Some(_) => None,
             None => template_ref(&self.template_id)?,
         };
-        check_memory(self.auto_pause_memory, "autoPauseMemory")?;
+        let on_expiry = self.on_expiry()?;
         refuse("iam", self.iam.as_ref())?;
-        let mounts = self.volume_mounts.filter(|mounts| !mounts.is_empty());
-        refuse("volumeMounts", mounts.map(Value::from).as_ref())?;
+        let mounts = self.volume_mounts.unwrap_or_default();
         let network = self.network.unwrap_or_default();
-        network.check()?;
-        let allow_internet = network.lets_out(self.allow_internet_access)?;
+        refuse("network.httpsPorts", network.https_ports.as_ref())?;
+        let rules = network.lists.rules(self.allow_internet_access)?;
         let mut metadata = self.metadata.unwrap_or_default();
         if let Some(key) = metadata.keys().find(|key| key.starts_with(RESERVED)) {
             return Err(Refusal::bad(format!("metadata: `{key}` is ours")));
         }
-        let profile = match self.template_id.as_str() {
+        let bare = self.template_id.strip_suffix(":default");
+        let profile = match bare.unwrap_or(&self.template_id) {
             CODE_TEMPLATE => CODE_INTERPRETER,
             _ => "default",
         };
@@ -131,19 +170,17 @@ impl NewSandbox {
                 root,
                 root_identity: None,
                 limits: AskedLimits::default(),
-                allow_internet,
+                network: rules,
                 // Its clients know two users.
                 allow_root: true,
-                on_expiry: if self.auto_pause == Some(true) {
-                    OnExpiry::Pause
-                } else {
-                    OnExpiry::Kill
-                },
+                on_expiry,
                 auto_resume: self.auto_resume.is_some_and(|resume| resume.enabled),
                 queue_timeout_ms: limits::SANDBOX_QUEUE_DEFAULT_MS,
                 node: None,
                 secrets: Vec::new(),
                 layers: Vec::new(),
+                volumes: mounts.into_iter().map(Mount::ask).collect(),
+                defaults: Defaults::default(),
             },
             from,
             metadata,
@@ -166,32 +203,10 @@ impl Network {
         }
         Ok(Some(host.to_owned()))
     }
-
-    /// Whether there is a way out: by E2B's documents there is one, unless somebody says no or denies all.
-    fn lets_out(&self, asked: Option<bool>) -> Result<bool, Refusal> {
-        let denied = self.deny_out.as_deref().unwrap_or_default();
-        if asked == Some(false) || denied.iter().any(|block| block == EVERYTHING) {
-            return Ok(false);
-        }
-        if denied.is_empty() {
-            return Ok(true);
-        }
-        let message =
-            format!("network.denyOut: only {EVERYTHING} can be denied, which is everything");
-        Err(Refusal::bad(message))
-    }
-
-    fn check(&self) -> Result<(), Refusal> {
-        refuse("network.allowOut", self.allow_out.as_ref())?;
-        refuse("network.dnsServers", self.dns_servers.as_ref())?;
-        refuse("network.egressProxy", self.egress_proxy.as_ref())?;
-        refuse("network.httpsPorts", self.https_ports.as_ref())?;
-        refuse("network.rules", self.rules.as_ref())
-    }
 }
 
 /// Refuses what is there and says something.
-fn refuse(field: &str, value: Option<&Value>) -> Result<(), Refusal> {
+pub(super) fn refuse(field: &str, value: Option<&Value>) -> Result<(), Refusal> {
     let says_nothing = match value {
         None | Some(Value::Null) => true,
         Some(Value::Array(items)) => items.is_empty(),
@@ -206,19 +221,9 @@ fn refuse(field: &str, value: Option<&Value>) -> Result<(), Refusal> {
     Err(Refusal::bad(message))
 }
 
-/// A pause keeps the memory, and a sandbox that comes back goes on where it was.
-fn check_memory(memory: Option<bool>, field: &str) -> Result<(), Refusal> {
-    match memory {
-        Some(false) => Err(Refusal::bad(format!(
-            "{field}: a pause without the memory is not known here"
-        ))),
-        Some(true) | None => Ok(()),
-    }
-}
-
 /// What a template id means: the one that is always there, or a snapshot, by its id or its name.
 pub(crate) fn template_ref(text: &str) -> Result<Option<SnapshotRef>, Refusal> {
-    if TEMPLATES.contains(&text) {
+    if is_built_in(text) {
         return Ok(None);
     }
     // A client may put the tag behind an id, too.
@@ -231,6 +236,12 @@ pub(crate) fn template_ref(text: &str) -> Result<Option<SnapshotRef>, Refusal> {
     named
         .map(|name| Some(SnapshotRef::Name(name)))
         .map_err(|_| no_template(text))
+}
+
+/// Whether a template is there from the start, by its name with its only tag or without.
+pub(crate) fn is_built_in(text: &str) -> bool {
+    let bare = text.strip_suffix(":default").unwrap_or(text);
+    TEMPLATES.contains(&bare)
 }
 
 /// There is no such template.
@@ -246,17 +257,42 @@ fn ms(seconds: u64) -> u64 {
     seconds.saturating_mul(1000)
 }
 
-/// The body of a connect, of a resume, and of a pause.
+/// The body of a connect and of a resume.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Change {
     timeout: Option<u64>,
     memory: Option<bool>,
     auto_pause: Option<bool>,
+}
+
+/// The body of a pause.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Pause {
+    memory: Option<bool>,
     require_healthy_guest: Option<bool>,
 }
 
+impl Pause {
+    /// What runs is to go on when it comes back.
+    pub(crate) fn keeps_memory(self) -> bool {
+        self.memory != Some(false)
+    }
+
+    /// It is refused where the guest does not answer. One without memory always is, because the guest is
+    /// who ends what runs.
+    pub(crate) fn needs_guest(self) -> bool {
+        !self.keeps_memory() || self.require_healthy_guest == Some(true)
+    }
+}
+
 impl Change {
+    /// What ran is to go on, where it was kept.
+    pub(crate) fn keeps_memory(&self) -> bool {
+        self.memory != Some(false)
+    }
+
     /// How long it is to live from then on.
     pub(crate) fn ttl_ms(&self) -> Option<u64> {
         self.timeout.map(ms)
@@ -265,11 +301,6 @@ impl Change {
     /// # Errors
     /// A refusal that names what there is not.
     pub(crate) fn check(&self) -> Result<(), Refusal> {
-        check_memory(self.memory, "memory")?;
-        if self.require_healthy_guest == Some(true) {
-            let message = "requireHealthyGuest: a pause does not ask the guest here";
-            return Err(Refusal::bad(message));
-        }
         if self.auto_pause == Some(true) {
             let message = "autoPause: it is said when a sandbox is created";
             return Err(Refusal::bad(message));
@@ -340,6 +371,8 @@ pub(crate) struct Listed {
     state: &'static str,
     envd_version: &'static str,
     metadata: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    volume_mounts: Vec<Mount>,
 }
 
 /// How a sandbox is.
@@ -352,6 +385,8 @@ pub(crate) struct Detail {
     allow_internet_access: bool,
     domain: Option<String>,
     lifecycle: Lifecycle,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pause_mode: Option<&'static str>,
     network: NetworkView,
 }
 
@@ -368,6 +403,8 @@ struct NetworkView {
     allow_public_traffic: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     mask_request_host: Option<String>,
+    #[serde(flatten)]
+    lists: network::ListsView,
 }
 
 /// What programs at this port are told as their host, where that is not what the client says.
@@ -407,6 +444,14 @@ pub(crate) fn sandbox(row: &SandboxRow, domain: Option<String>) -> Sandbox {
     }
 }
 
+/// What its pause has kept, once that is done.
+fn pause_mode(state: &SandboxState) -> Option<&'static str> {
+    let SandboxState::Paused { memory } = state else {
+        return None;
+    };
+    Some(if *memory { "full" } else { "filesystem" })
+}
+
 /// How a sandbox is, in a list.
 pub(crate) fn listed(row: &SandboxRow) -> Listed {
     let (millis, memory, disk) = most(row);
@@ -430,6 +475,7 @@ pub(crate) fn listed(row: &SandboxRow) -> Listed {
         state: state(&row.state),
         envd_version: ENVD_VERSION,
         metadata: metadata.map(|(k, v)| (k.clone(), v.clone())).collect(),
+        volume_mounts: row.spec.volumes.iter().map(Mount::of).collect(),
     }
 }
 
@@ -487,18 +533,20 @@ pub(crate) fn detail(row: &SandboxRow, domain: Option<String>) -> Detail {
     Detail {
         listed: listed(row),
         envd_access_token: row.access_token.text().to_owned(),
-        allow_internet_access: row.spec.allow_internet,
+        allow_internet_access: row.rules().has_way_out(),
         domain,
         lifecycle: Lifecycle {
             auto_resume: row.spec.auto_resume,
             on_timeout: match row.spec.on_expiry {
                 OnExpiry::Kill => "kill",
-                OnExpiry::Pause => "pause",
+                OnExpiry::Pause | OnExpiry::PauseWithoutMemory => "pause",
             },
         },
+        pause_mode: pause_mode(&row.state),
         network: NetworkView {
             allow_public_traffic: is_open(row),
             mask_request_host: masked_host(row),
+            lists: network::view(row.rules()),
         },
     }
 }
@@ -595,12 +643,8 @@ mod tests {
         for (more, expect) in [
             (r#""iam":{"tokens":{}}"#, no("iam")),
             (
-                r#""volumeMounts":[{"name":"v","path":"/v"}]"#,
-                no("volumeMounts"),
-            ),
-            (
-                r#""network":{"allowOut":["1.1.1.1"]}"#,
-                no("network.allowOut"),
+                r#""network":{"dnsServers":["1.1.1.1"]}"#,
+                no("network.dnsServers"),
             ),
             (r#""network":{"rules":{"a":[]}}"#, no("network.rules")),
             (
@@ -608,48 +652,11 @@ mod tests {
                 no("network.httpsPorts"),
             ),
             (
-                r#""autoPauseMemory":false"#,
-                "400 autoPauseMemory: a pause without the memory is not known here".to_owned(),
-            ),
-            (
                 r#""metadata":{"e2b:closed":""}"#,
                 "400 metadata: `e2b:closed` is ours".to_owned(),
             ),
         ] {
             check(&with(more), &expect);
-        }
-    }
-
-    #[test]
-    fn there_is_a_way_out_unless_somebody_says_no() {
-        for (more, expect) in [
-            ("", Some(true)),
-            (r#","allow_internet_access":true"#, Some(true)),
-            (r#","allow_internet_access":null"#, Some(true)),
-            (r#","allow_internet_access":false"#, Some(false)),
-            (r#","network":{"denyOut":[]}"#, Some(true)),
-            (r#","network":{"denyOut":["0.0.0.0/0"]}"#, Some(false)),
-            (
-                r#","network":{"denyOut":["8.8.8.8","0.0.0.0/0"]}"#,
-                Some(false),
-            ),
-            (
-                r#","allow_internet_access":true,"network":{"denyOut":["0.0.0.0/0"]}"#,
-                Some(false),
-            ),
-            (r#","network":{"denyOut":["8.8.8.8"]}"#, None),
-            (
-                r#","allow_internet_access":false,"network":{"denyOut":["8.8.8.8"]}"#,
-                Some(false),
-            ),
-        ] {
-            let body = format!(r#"{{"templateID":"base"{more}}}"#);
-            let ask = serde_json::from_str::<NewSandbox>(&body).unwrap().ask(None);
-            assert_eq!(
-                ask.ok().map(|ask| ask.spec.allow_internet),
-                expect,
-                "{body}"
-            );
         }
     }
 
@@ -662,7 +669,7 @@ mod tests {
             .ask(None)
             .unwrap();
         assert_eq!((ask.ttl_ms, ask.spec.on_expiry), (60_000, OnExpiry::Pause));
-        assert!(ask.spec.auto_resume && ask.spec.allow_internet);
+        assert!(ask.spec.auto_resume && ask.spec.network.has_way_out());
         assert_eq!(
             (ask.spec.env["A"].as_str(), ask.metadata["k"].as_str()),
             ("b", "v")
@@ -680,15 +687,39 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_done_with_a_pause_is_named() {
-        let ok = |body: &str| {
-            serde_json::from_str::<Change>(body)
-                .unwrap()
-                .check()
-                .is_ok()
+    fn a_pause_keeps_the_memory_unless_somebody_says_no_and_asks_the_guest_where_it_has_to() {
+        let read = |body: &str| {
+            let pause = serde_json::from_str::<Pause>(body).unwrap();
+            (pause.keeps_memory(), pause.needs_guest())
         };
-        assert!(ok("{}") && ok(r#"{"memory":true,"timeout":5}"#));
-        assert!(!ok(r#"{"memory":false}"#));
-        assert!(!ok(r#"{"requireHealthyGuest":true}"#) && !ok(r#"{"autoPause":true}"#));
+        assert_eq!(read("{}"), (true, false));
+        assert_eq!(read(r#"{"memory":true}"#), (true, false));
+        assert_eq!(read(r#"{"requireHealthyGuest":true}"#), (true, true));
+        assert_eq!(read(r#"{"memory":false}"#), (false, true));
+        let no = r#"{"memory":false,"requireHealthyGuest":false}"#;
+        assert_eq!(read(no), (false, true));
+        let ok = |body: &str| {
+            let change = serde_json::from_str::<Change>(body).unwrap();
+            change.check().is_ok().then(|| change.keeps_memory())
+        };
+        assert_eq!(ok(r#"{"timeout":5}"#), Some(true));
+        assert_eq!(ok(r#"{"memory":false}"#), Some(false));
+        assert_eq!(ok(r#"{"autoPause":true}"#), None);
+    }
+
+    #[test]
+    fn what_is_to_happen_at_the_end_of_its_time_is_as_the_client_says() {
+        let read = |more: &str| {
+            let body = format!(r#"{{"templateID":"base"{more}}}"#);
+            let ask = serde_json::from_str::<NewSandbox>(&body).unwrap().ask(None);
+            ask.ok().map(|ask| ask.spec.on_expiry)
+        };
+        let no_memory = r#","autoPause":true,"autoPauseMemory":false"#;
+        assert_eq!(read(""), Some(OnExpiry::Kill));
+        assert_eq!(read(r#","autoPauseMemory":false"#), Some(OnExpiry::Kill));
+        assert_eq!(read(r#","autoPause":true"#), Some(OnExpiry::Pause));
+        assert_eq!(read(no_memory), Some(OnExpiry::PauseWithoutMemory));
+        let woken = format!(r#"{no_memory},"autoResume":{{"enabled":true}}"#);
+        assert_eq!(read(&woken), None);
     }
 }

@@ -24,9 +24,11 @@ use crate::error::Error;
     tags(
         (name = "jobs", description = "One command in a sandbox of its own."),
         (name = "sandboxes", description = "Sandboxes that live on."),
+        (name = "volumes", description = "Named directories that outlive sandboxes."),
         (name = "secrets", description = "Named values that sandboxes may use and nobody may read back."),
         (name = "snapshots", description = "Saved file systems of sandboxes."),
         (name = "blobs", description = "Bytes by their digest."),
+        (name = "mcp", description = "Tools for models, by the Model Context Protocol."),
         (name = "node", description = "What nodes say and ask. People are refused here."),
         (name = "server", description = "The server itself."),
     ),

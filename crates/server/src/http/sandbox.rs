@@ -5,8 +5,10 @@ use std::time::Duration;
 use api::event::{EventList, EventListQuery};
 use api::exec::{ExecList, ExecListQuery};
 use api::job::WaitQuery;
+use api::network::Network;
 use api::sandbox::{
-    SandboxConnect, SandboxCreate, SandboxList, SandboxListQuery, SandboxTimeout, SandboxView,
+    SandboxConnect, SandboxCreate, SandboxList, SandboxListQuery, SandboxPause, SandboxResume,
+    SandboxTimeout, SandboxView,
 };
 use api::{ErrorBody, routes};
 use axum::Json as Answer;
@@ -16,9 +18,9 @@ use http::header::{HeaderName, LOCATION};
 use service::{Ctx, SandboxFilter, SandboxPage, SandboxRow};
 
 use crate::App;
-use crate::convert::{exec, from_wire, sandbox, to_wire};
+use crate::convert::{exec, from_wire, network, sandbox, to_wire};
 use crate::error::Error;
-use crate::extract::{Json, Key, Query, SandboxOf, User};
+use crate::extract::{Json, JsonOrNone, Key, Query, SandboxOf, User};
 
 type Created = (StatusCode, [(HeaderName, String); 1], Answer<SandboxView>);
 
@@ -124,10 +126,41 @@ pub(crate) async fn timeout(
     Ok(Answer(sandbox::view(row)))
 }
 
-/// Pauses a sandbox: it is kept, and nothing in it runs. Once more is the same as once.
+/// Puts other rules of the network in the place of those that there are, all of them at once. What they do not
+/// allow any more is cut when the node has put them in force; with `wait` this answers then.
+#[utoipa::path(put, path = routes::SANDBOX_NETWORK, tag = "sandboxes",
+    operation_id = "sandbox_network",
+    params(("id" = String, Path, description = "The sandbox"), WaitQuery), request_body = Network,
+    responses((status = 200, description = "The sandbox", body = SandboxView),
+              (status = 400, description = "Not rules", body = ErrorBody),
+              (status = 404, description = "No such sandbox", body = ErrorBody),
+              (status = 410, description = "It is over", body = ErrorBody)))]
+pub(crate) async fn set_network(
+    State(app): State<App>,
+    User(ctx): User,
+    SandboxOf(id): SandboxOf,
+    Query(query): Query<WaitQuery>,
+    Json(asked): Json<Network>,
+) -> Result<Answer<SandboxView>, Error> {
+    let wait = from_wire::wait(query.wait.as_deref())?;
+    let rules = network::read(asked)?;
+    let setting = app.service.sandbox_set_network(&ctx, &id, rules, wait);
+    let row = match app.stopping.run_until_cancelled(setting).await {
+        Some(row) => row?,
+        // It is written, or it is not; whoever asked sees which.
+        None => app.service.sandbox_get(&ctx, &id).await?,
+    };
+    Ok(Answer(sandbox::view(row)))
+}
+
+/// Pauses a sandbox: it is kept, and nothing in it runs. With `memory` false everything that runs in it
+/// ends, and it keeps its files; one that is paused already lets go of the rest. Once more is the same as
+/// once.
 #[utoipa::path(post, path = routes::SANDBOX_PAUSE, tag = "sandboxes", operation_id = "sandbox_pause",
     params(("id" = String, Path, description = "The sandbox"), WaitQuery),
+    request_body = Option<SandboxPause>,
     responses((status = 200, description = "The sandbox", body = SandboxView),
+              (status = 400, description = "The body cannot be read", body = ErrorBody),
               (status = 404, description = "No such sandbox", body = ErrorBody),
               (status = 409, description = "Not in this state", body = ErrorBody),
               (status = 410, description = "It is over", body = ErrorBody)))]
@@ -136,18 +169,23 @@ pub(crate) async fn pause(
     User(ctx): User,
     SandboxOf(id): SandboxOf,
     Query(query): Query<WaitQuery>,
+    JsonOrNone(asked): JsonOrNone<SandboxPause>,
 ) -> Result<Answer<SandboxView>, Error> {
     let wait = from_wire::wait(query.wait.as_deref())?;
-    let row = app.service.sandbox_pause(&ctx, &id).await?;
+    let memory = asked.memory.unwrap_or(true);
+    let row = app.service.sandbox_pause(&ctx, &id, memory).await?;
     let row = wait_for(&app, &ctx, row, wait).await?;
     Ok(Answer(sandbox::view(row)))
 }
 
-/// Brings a paused sandbox back, with as much time as it had at first. Once more is the same as once.
+/// Brings a paused sandbox back, with as much time as it had at first; with `memory` false with its files
+/// alone. Once more is the same as once.
 #[utoipa::path(post, path = routes::SANDBOX_RESUME, tag = "sandboxes",
     operation_id = "sandbox_resume",
     params(("id" = String, Path, description = "The sandbox"), WaitQuery),
+    request_body = Option<SandboxResume>,
     responses((status = 200, description = "The sandbox", body = SandboxView),
+              (status = 400, description = "The body cannot be read", body = ErrorBody),
               (status = 404, description = "No such sandbox", body = ErrorBody),
               (status = 409, description = "Not in this state", body = ErrorBody),
               (status = 410, description = "It is over", body = ErrorBody)))]
@@ -156,9 +194,11 @@ pub(crate) async fn resume(
     User(ctx): User,
     SandboxOf(id): SandboxOf,
     Query(query): Query<WaitQuery>,
+    JsonOrNone(asked): JsonOrNone<SandboxResume>,
 ) -> Result<Answer<SandboxView>, Error> {
     let wait = from_wire::wait(query.wait.as_deref())?;
-    let row = app.service.sandbox_resume(&ctx, &id).await?;
+    let memory = asked.memory.unwrap_or(true);
+    let row = app.service.sandbox_resume(&ctx, &id, memory).await?;
     let row = wait_for(&app, &ctx, row, wait).await?;
     Ok(Answer(sandbox::view(row)))
 }
@@ -180,9 +220,12 @@ pub(crate) async fn connect(
     Json(asked): Json<SandboxConnect>,
 ) -> Result<Answer<SandboxView>, Error> {
     let wait = from_wire::wait(query.wait.as_deref())?;
-    let connecting = app
-        .service
-        .sandbox_connect(&ctx, &id, asked.timeout_ms, wait);
+    let connecting = app.service.sandbox_connect(
+        &ctx,
+        &id,
+        (asked.timeout_ms, asked.memory.unwrap_or(true)),
+        wait,
+    );
     let connected = app.stopping.run_until_cancelled(connecting).await;
     let row = match connected {
         Some(row) => row?,

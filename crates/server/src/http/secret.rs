@@ -28,14 +28,16 @@ type Created = (StatusCode, [(HeaderName, String); 1], Answer<SecretView>);
               (status = 409, description = "There is one of this name, or the key was used for \
                                             another request", body = ErrorBody),
               (status = 413, description = "The body is too large", body = ErrorBody),
-              (status = 429, description = "There are too many", body = ErrorBody)))]
+              (status = 429, description = "There are too many", body = ErrorBody),
+              (status = 502, description = "Its provider gave no value", body = ErrorBody)))]
 pub(crate) async fn create(
     State(app): State<App>,
     User(ctx): User,
     key: Key,
     Json(mut asked): Json<SecretCreate>,
 ) -> Result<Created, Error> {
-    let value = secret::value(&std::mem::take(&mut asked.value), asked.encoding)?;
+    let text = std::mem::take(&mut asked.value);
+    let value = secret::value_or_source(&text, asked.encoding, asked.from.clone())?;
     // Without its value: the service adds what cannot be tried out.
     let key = key.of(&asked)?;
     let new = secret::new(asked, value);
@@ -101,7 +103,8 @@ pub(crate) async fn delete(
               (status = 404, description = "No such secret", body = ErrorBody),
               (status = 409, description = "The key was used for another request",
                body = ErrorBody),
-              (status = 413, description = "The body is too large", body = ErrorBody)))]
+              (status = 413, description = "The body is too large", body = ErrorBody),
+              (status = 502, description = "Its provider gave no value", body = ErrorBody)))]
 pub(crate) async fn rotate(
     State(app): State<App>,
     User(ctx): User,
@@ -110,7 +113,7 @@ pub(crate) async fn rotate(
     Json(mut asked): Json<SecretRotate>,
 ) -> Result<(StatusCode, Answer<SecretView>), Error> {
     let text: SecretText = std::mem::take(&mut asked.value);
-    let value = secret::value(&text, asked.encoding)?;
+    let value = secret::value_or_source(&text, asked.encoding, asked.from.clone())?;
     let key = key.of(&asked)?;
     let what = (value, asked.metadata);
     let row = app.service.secret_rotate(&ctx, &named, what, key).await?;

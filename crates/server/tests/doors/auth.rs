@@ -15,8 +15,11 @@ enum For {
     Node,
 }
 
-const ROUTES: [(&str, &str, For); 56] = [
+const ROUTES: [(&str, &str, For); 69] = [
     ("GET", "/healthz", For::Anybody),
+    ("GET", "/mcp", For::User),
+    ("POST", "/mcp", For::User),
+    ("DELETE", "/mcp", For::User),
     ("GET", "/metrics", For::User),
     ("GET", "/openapi.json", For::User),
     ("GET", "/readyz", For::User),
@@ -47,6 +50,10 @@ const ROUTES: [(&str, &str, For); 56] = [
     ("POST", "/v1/sandboxes/{id}/resume", For::User),
     ("POST", "/v1/sandboxes/{id}/snapshots", For::User),
     ("POST", "/v1/sandboxes/{id}/timeout", For::User),
+    ("PUT", "/v1/sandboxes/{id}/network", For::User),
+    ("GET", "/v1/sandboxes/{id}/egress", For::User),
+    ("POST", "/v1/sandboxes/{id}/egress/test", For::User),
+    ("GET", "/v1/jobs/{id}/egress", For::User),
     ("GET", "/v1/secrets", For::User),
     ("POST", "/v1/secrets", For::User),
     ("GET", "/v1/secrets/{name}", For::User),
@@ -59,6 +66,10 @@ const ROUTES: [(&str, &str, For); 56] = [
     ("GET", "/v1/snapshots", For::User),
     ("GET", "/v1/snapshots/{id}", For::User),
     ("DELETE", "/v1/snapshots/{id}", For::User),
+    ("GET", "/v1/volumes", For::User),
+    ("POST", "/v1/volumes", For::User),
+    ("GET", "/v1/volumes/{name}", For::User),
+    ("DELETE", "/v1/volumes/{name}", For::User),
     ("GET", "/node/v1/blobs/{digest}", For::Node),
     ("POST", "/node/v1/heartbeat", For::Node),
     ("PUT", "/node/v1/jobs/{id}/artifacts", For::Node),
@@ -72,6 +83,8 @@ const ROUTES: [(&str, &str, For); 56] = [
     ("POST", "/node/v1/sandboxes/{id}/report", For::Node),
     ("POST", "/node/v1/snapshots/{id}/removed", For::Node),
     ("POST", "/node/v1/usage", For::Node),
+    ("POST", "/node/v1/egress", For::Node),
+    ("POST", "/node/v1/sandboxes/{id}/network", For::Node),
 ];
 
 fn documented() -> BTreeSet<(String, String)> {

@@ -276,6 +276,7 @@ async fn cancel_twice_is_one_cancel_and_reaches_the_node() {
         incarnation: "first".into(),
         running: vec![ours.clone(), old.clone()],
         snapshots: Vec::new(),
+        volumes: Vec::new(),
         sandboxes: Vec::new(),
     };
     let answer = world.node.node_heartbeat(&beat).await.unwrap();

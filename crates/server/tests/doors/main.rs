@@ -11,6 +11,7 @@ mod auth;
 mod bad_input;
 mod execs;
 mod life;
+mod mcp;
 mod sandbox;
 mod secret;
 mod snapshot;

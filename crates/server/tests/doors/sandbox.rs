@@ -12,10 +12,11 @@ use api::node::{
     SandboxUsed, SandboxWant, SandboxWork, UsageSample,
 };
 use api::sandbox::{
-    SandboxConnect, SandboxCreate, SandboxListQuery, SandboxStateName, SandboxTimeout, SandboxView,
-    UsageQuery,
+    SandboxConnect, SandboxCreate, SandboxListQuery, SandboxPause, SandboxResume, SandboxStateName,
+    SandboxTimeout, SandboxView, UsageQuery,
 };
 use insta::assert_snapshot;
+use serde_json::json;
 
 use crate::life::register;
 use crate::world::{World, bare, steady_ids, with_body};
@@ -102,13 +103,15 @@ async fn a_sandbox_lives_through_all_its_routes() {
     let reply = world.ask(bare("GET", &location)).await;
     assert_snapshot!("sandbox_ready", without_token(&reply.whole()));
 
-    let (user, pausing) = (&world.user, world.user.sandbox_pause(&id, LONG));
+    let pause = SandboxPause::default();
+    let (user, pausing) = (&world.user, world.user.sandbox_pause(&id, &pause, LONG));
     let (paused, _) = tokio::join!(pausing, obey(&world, SandboxWant::Pause));
     assert_eq!(paused.unwrap().state, SandboxStateName::Paused);
     let to = SandboxTimeout { timeout_ms: 1000 };
     let error = user.sandbox_timeout(&id, &to).await.unwrap_err();
     assert!(error.is(Code::SandboxPaused), "{error:?}");
-    let resuming = user.sandbox_resume(&id, LONG);
+    let resume = SandboxResume::default();
+    let resuming = user.sandbox_resume(&id, &resume, LONG);
     let (resumed, _) = tokio::join!(resuming, obey(&world, SandboxWant::Resume));
     assert_eq!(resumed.unwrap().state, SandboxStateName::Ready);
     let extended = user.sandbox_timeout(&id, &to).await.unwrap();
@@ -116,6 +119,7 @@ async fn a_sandbox_lives_through_all_its_routes() {
     assert_eq!(extended.expires_at_ms, Some(now + 1000));
     let come = SandboxConnect {
         timeout_ms: Some(5000),
+        memory: None,
     };
     let connected = user.sandbox_connect(&id, &come, LONG).await.unwrap();
     assert_eq!(connected.expires_at_ms, Some(now + 5000));
@@ -133,6 +137,36 @@ async fn a_sandbox_lives_through_all_its_routes() {
     };
     let rest = user.sandbox_events(&id, &query).await.unwrap();
     assert_eq!(rest.events.len(), 2);
+}
+
+#[tokio::test]
+async fn a_sandbox_is_paused_and_brought_back_without_its_memory_when_somebody_says_so() {
+    let world = World::new().await;
+    register(&world).await;
+    let id = create(&world, &asked()).await.id;
+    assert!(!obey(&world, SandboxWant::Make).await.reboot);
+    let base = format!("/v1/sandboxes/{id}");
+    let ask = async |what: &str, body: &str| {
+        let path = format!("{base}/{what}");
+        let reply = world.ask(with_body("POST", &path, body)).await;
+        reply.json()
+    };
+    let pausing = ask("pause", r#"{"memory":false}"#).await;
+    assert_eq!(
+        (&pausing["state"], &pausing["memory_kept"]),
+        (&json!("pausing"), &json!(false))
+    );
+    assert!(obey(&world, SandboxWant::Pause).await.reboot);
+    assert_eq!(ask("resume", "").await["memory_kept"], false);
+    assert!(obey(&world, SandboxWant::Resume).await.reboot);
+    // No body, and an empty one, keep everything.
+    assert_eq!(ask("pause", "").await["memory_kept"], true);
+    assert!(!obey(&world, SandboxWant::Pause).await.reboot);
+    let resuming = ask("connect", r#"{"memory":false}"#).await;
+    assert_eq!(resuming["memory_kept"], false);
+    assert!(obey(&world, SandboxWant::Resume).await.reboot);
+    assert_eq!(ask("pause", r#"{"keep":1}"#).await["code"], "unknown_field");
+    assert_eq!(ask("pause", "[]").await["code"], "invalid_argument");
 }
 
 /// The secret is another one in every run.
@@ -209,6 +243,7 @@ async fn a_heartbeat_says_what_to_do_how_long_to_live_and_what_is_stale() {
         incarnation: "first".into(),
         running: Vec::new(),
         snapshots: Vec::new(),
+        volumes: Vec::new(),
         sandboxes: refs.to_vec(),
     };
     let answer = world.node.node_heartbeat(&beat).await.unwrap();

@@ -3,7 +3,8 @@
 use api::Code;
 use api::encoding::Encoding;
 use api::event::EventListQuery;
-use api::secret::{SecretCreate, SecretListQuery, SecretRotate, SecretText};
+use api::secret::{SecretCreate, SecretListQuery, SecretRotate, SecretSource, SecretText};
+use service::{SecretValue, SourceError};
 
 use crate::world::{World, bare, with_body};
 
@@ -14,6 +15,7 @@ fn new(name: &str) -> SecretCreate {
         name: name.to_owned(),
         value: SecretText::new(CANARY.to_owned()),
         encoding: Encoding::Utf8,
+        from: None,
         metadata: [("for".to_owned(), "tests".to_owned())].into(),
     }
 }
@@ -41,6 +43,7 @@ async fn a_secret_is_made_read_turned_listed_and_deleted_and_its_value_is_in_no_
     let turn = SecretRotate {
         value: SecretText::new("AP9B".to_owned()),
         encoding: Encoding::Base64,
+        from: None,
         metadata: None,
     };
     let turned = world.user.secret_rotate("token", &turn).await.unwrap();
@@ -120,4 +123,60 @@ async fn bad_secrets_are_refused_and_no_refusal_shows_the_value() {
     let job = r#"{"argv":["true"],"secrets":[{"name":"nothing"}]}"#;
     let reply = world.ask(with_body("POST", "/v1/jobs", job)).await;
     assert_eq!(reply.code(), "secret_missing");
+}
+
+#[tokio::test]
+async fn a_secret_from_elsewhere_is_shown_with_its_source_and_has_no_value_beside_it() {
+    let world = World::new().await;
+    let from = |provider: &str, reference: &str| SecretCreate {
+        value: SecretText::default(),
+        from: Some(SecretSource {
+            provider: provider.to_owned(),
+            reference: reference.to_owned(),
+        }),
+        ..new("elsewhere")
+    };
+    let both = SecretCreate {
+        value: SecretText::new(CANARY.to_owned()),
+        ..from("p", "a")
+    };
+    let refused = world.user.secret_create(&both, None).await.unwrap_err();
+    assert!(refused.is(Code::InvalidArgument), "{refused}");
+    let refused = world.user.secret_create(&from("p", "a"), None).await;
+    let refused = refused.unwrap_err();
+    assert!(refused.is(Code::SecretProviderUnknown), "{refused}");
+    assert_eq!(refused.body().details[0].field, "from");
+    world.service.secret_sources_from(|source| {
+        Box::pin(async move {
+            match source.reference.as_str() {
+                "a" => Ok(SecretValue::new(CANARY.as_bytes().to_vec())),
+                _ => Err(SourceError::Failed {
+                    provider: source.provider,
+                    why: "HTTP 403".to_owned(),
+                }),
+            }
+        })
+    });
+    let made = world.user.secret_create(&from("p", "a"), None).await;
+    let made = made.unwrap();
+    assert_eq!(made.from.unwrap().text(), "p:a");
+    let turn = |reference: &str| SecretRotate {
+        value: SecretText::default(),
+        encoding: Encoding::Utf8,
+        from: from("p", reference).from,
+        metadata: None,
+    };
+    let refused = world.user.secret_rotate("elsewhere", &turn("b")).await;
+    let refused = refused.unwrap_err();
+    assert!(refused.is(Code::SecretProviderFailed), "{refused}");
+    assert!(refused.to_string().contains("`p`"), "{refused}");
+    let turned = world.user.secret_rotate("elsewhere", &turn("a")).await;
+    assert_eq!(turned.unwrap().version, 2);
+    let events = world
+        .user
+        .secret_events("elsewhere", &EventListQuery::default())
+        .await
+        .unwrap();
+    let told = serde_json::to_string(&events).unwrap();
+    assert!(told.contains("p:a") && !told.contains(CANARY), "{told}");
 }

@@ -116,6 +116,7 @@ async fn beat(world: &World) -> Vec<String> {
         running: Vec::new(),
         sandboxes: Vec::new(),
         snapshots: Vec::new(),
+        volumes: Vec::new(),
     };
     world
         .node

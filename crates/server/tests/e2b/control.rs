@@ -141,13 +141,54 @@ async fn a_pause_is_done_when_it_is_answered_and_a_connect_ends_it() {
         .control(&format!("POST {one}/resume"), &Value::Null)
         .await;
     assert_eq!(resume.status, 201);
-    let half = world
-        .control(&format!("POST {one}/pause"), &json!({"memory": false}))
-        .await;
+}
+
+#[tokio::test]
+async fn a_pause_without_memory_says_so_and_traffic_does_not_end_it() {
+    let world = World::new().await;
+    let wakes = json!({"autoPause": true, "autoResume": {"enabled": true}});
+    let made = world.sandbox(wakes).await;
+    let one = format!("/sandboxes/{}", made.id);
+    let ask = async |line: &str, body: Value| world.control(line, &body).await;
+    let pause = format!("POST {one}/pause");
+    let asked = json!({"memory": false, "requireHealthyGuest": true});
+    assert_eq!(ask(&pause, asked).await.status, 204);
+    assert_eq!(ask(&pause, json!({"memory": false})).await.status, 409);
+    let detail = ask(&format!("GET {one}"), Value::Null).await.json();
     assert_eq!(
-        half.message(),
-        "400 memory: a pause without the memory is not known here"
+        (&detail["state"], &detail["pauseMode"]),
+        (&json!("paused"), &json!("filesystem"))
     );
+    let host = format!("49983-{}.localhost:1", made.id);
+    let asleep = world.ask("GET /health", &[("host", &host)], "").await;
+    assert_eq!(asleep.status, 502);
+    let connect = format!("POST /v2{one}/connect");
+    let back = ask(&connect, json!({"memory": false})).await;
+    assert_eq!(back.status, 201);
+    assert_eq!(ask(&pause, json!({"memory": true})).await.status, 204);
+    let detail = ask(&format!("GET {one}"), Value::Null).await.json();
+    assert_eq!(detail["pauseMode"], "full");
+}
+
+#[tokio::test]
+async fn a_pause_that_needs_the_guest_is_refused_while_that_does_not_answer() {
+    let world = World::new().await;
+    let made = world.sandbox(json!({})).await;
+    let one = format!("/sandboxes/{}", made.id);
+    let pause = format!("POST {one}/pause");
+    world.guest.silence();
+    for body in [
+        json!({"memory": false}),
+        json!({"requireHealthyGuest": true}),
+    ] {
+        let refused = world.control(&pause, &body).await;
+        // Not 409, which the clients take for "it was paused already".
+        assert_eq!(refused.status, 503, "{body}");
+        assert_eq!(refused.headers["should-retry"], "true");
+        let detail = world.control(&format!("GET {one}"), &Value::Null).await;
+        assert_eq!(detail.json()["state"], "running");
+    }
+    assert_eq!(world.control(&pause, &json!({})).await.status, 204);
 }
 
 #[tokio::test]
@@ -246,8 +287,15 @@ async fn what_is_not_here_is_said_and_never_retried() {
         ),
         ("POST /v2/sandboxes", json!([1]), 400),
         ("POST /v2/sandboxes", json!("text"), 400),
-        ("POST /v3/templates", json!({"name": "x"}), 501),
-        ("GET /volumes", Value::Null, 501),
+        ("POST /templates", json!({"dockerfile": "x"}), 501),
+        ("GET /volumes", Value::Null, 200),
+        ("POST /volumes", json!({}), 400),
+        ("POST /volumes", json!({"name": "a b"}), 400),
+        // The node of these tests keeps none.
+        ("POST /volumes", json!({"name": "v"}), 422),
+        ("GET /volumes/x", Value::Null, 404),
+        ("DELETE /volumes/x", Value::Null, 404),
+        ("PUT /volumes/x", Value::Null, 501),
         ("GET /access-tokens", Value::Null, 501),
         ("PATCH /sandboxes", Value::Null, 501),
         ("GET /templates/aliases/x", Value::Null, 404),

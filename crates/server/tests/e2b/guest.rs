@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use api::attach::{LinkOpen, LinkTarget};
@@ -26,10 +27,21 @@ pub(crate) struct Guest {
     /// Sandboxes that were spoken to, in order.
     pub(crate) seen: Mutex<Vec<String>>,
     files: Mutex<HashMap<String, Bytes>>,
+    is_gone: AtomicBool,
+}
+
+impl Guest {
+    /// From now on it hangs up on everybody.
+    pub(crate) fn silence(&self) {
+        self.is_gone.store(true, Ordering::Release);
+    }
 }
 
 pub(crate) async fn serve(guest: Arc<Guest>, mut links: mpsc::Receiver<LinkOpen>) {
     while let Some(open) = links.recv().await {
+        if guest.is_gone.load(Ordering::Acquire) {
+            continue;
+        }
         let LinkTarget::Sandbox { id } = open.target else {
             continue;
         };

@@ -12,5 +12,6 @@ mod rest;
 mod roots;
 mod sdk;
 mod snapshots;
+mod templates;
 mod tls;
 mod world;

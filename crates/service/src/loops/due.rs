@@ -90,24 +90,29 @@ fn verdict(row: &SandboxRow, now: u64, since: u64) -> Option<(SandboxEvent, &'st
     match row.state {
         SandboxState::Requested => fail("no node took it in time"),
         SandboxState::Ready => {
-            let pause = row.spec.on_expiry == OnExpiry::Pause && can_be_paused(row);
-            Some((SandboxEvent::Expire { pause }, "its time is over"))
+            let then = match row.spec.on_expiry {
+                OnExpiry::Pause if can_be_paused(row) => OnExpiry::Pause,
+                OnExpiry::Pause | OnExpiry::Kill => OnExpiry::Kill,
+                OnExpiry::PauseWithoutMemory => OnExpiry::PauseWithoutMemory,
+            };
+            Some((SandboxEvent::Expire { then }, "its time is over"))
         }
-        SandboxState::Paused => {
-            let event = SandboxEvent::Expire { pause: false };
+        SandboxState::Paused { .. } => {
+            let then = OnExpiry::Kill;
+            let event = SandboxEvent::Expire { then };
             Some((event, "it was paused for too long"))
         }
         SandboxState::Provisioning if watched => fail("its node did not make it in time"),
-        SandboxState::Pausing if watched => fail("its node did not pause it in time"),
-        SandboxState::Resuming if watched => fail("its node did not resume it in time"),
+        SandboxState::Pausing { .. } if watched => fail("its node did not pause it in time"),
+        SandboxState::Resuming { .. } if watched => fail("its node did not resume it in time"),
         // The sandbox itself is as good as it was.
         SandboxState::Snapshotting { .. } if watched => {
             let event = SandboxEvent::SnapshotDone;
             Some((event, "its node did not copy it in time"))
         }
         SandboxState::Provisioning
-        | SandboxState::Pausing
-        | SandboxState::Resuming
+        | SandboxState::Pausing { .. }
+        | SandboxState::Resuming { .. }
         | SandboxState::Snapshotting { .. }
         | SandboxState::Destroying
         | SandboxState::Destroyed

@@ -38,6 +38,8 @@ pub struct Pruned {
     pub sandboxes: u64,
     /// Rows of what sandboxes used.
     pub usage: u64,
+    /// Builds that nobody needs any more.
+    pub builds: u64,
     /// Snapshots that were gone, with their events.
     pub snapshots: u64,
     /// Keys that are forgotten.
@@ -65,7 +67,9 @@ pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
     let usage_before = now.saturating_sub(limits::RETAIN_USAGE_MS);
     let usage = service.unit(move |tx| Ok(usage::prune(tx, usage_before, USAGE_ROWS)?));
     let usage = usage.await?;
+    let builds = prune_builds(service, now).await?;
     let snapshots = super::snapshots::prune_snapshots(service, now).await?;
+    super::volumes::prune_volumes(service, now).await?;
     let keys_before = now.saturating_sub(limits::IDEMPOTENCY_MS);
     let keys = service.unit(move |tx| Ok(idempotency::prune(tx, keys_before)?));
     let keys = keys.await?;
@@ -77,11 +81,15 @@ pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
     let used =
         move |tx: &mut store::Tx<'_>| Ok(store::secret::prune_events(tx, events_before, BATCH)?);
     events += service.unit(used).await?;
+    let built =
+        move |tx: &mut store::Tx<'_>| Ok(store::profile::prune_events(tx, events_before, BATCH)?);
+    events += service.unit(built).await?;
     let (blobs, more_blobs) = sweep(service, now).await?;
     Ok(Pruned {
         jobs,
         sandboxes,
         usage,
+        builds,
         snapshots,
         keys,
         uploads,
@@ -90,10 +98,21 @@ pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
         blobs,
         more: more_jobs
             || more_sandboxes
+            || builds == u64::from(BATCH)
             || snapshots == u64::from(BATCH)
             || more_blobs
             || usage == u64::from(USAGE_ROWS),
     })
+}
+
+/// Forgets builds that nobody needs any more and names of files that nobody asks for. Says how many builds.
+async fn prune_builds(service: &Service, now: u64) -> Result<u64, Error> {
+    let unused = now.saturating_sub(limits::BUILD_UNUSED_MS);
+    let failed = now.saturating_sub(limits::RETAIN_JOBS_MS);
+    let files = move |tx: &mut store::Tx<'_>| Ok(store::build::prune_files(tx, unused, BATCH)?);
+    service.unit(files).await?;
+    let builds = move |tx: &mut store::Tx<'_>| Ok(store::build::prune(tx, unused, failed, BATCH)?);
+    service.unit(builds).await
 }
 
 /// Deletes finished jobs that are too old, then those that are too many. Says how many, and whether it

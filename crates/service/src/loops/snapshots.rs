@@ -27,6 +27,42 @@ pub(super) async fn prune_snapshots(service: &Service, now: u64) -> Result<u64, 
         .await
 }
 
+/// Gives up what builds have saved that no build names any more: those of tries that were cut off, of builds that
+/// failed, and of profiles that are deleted. Says how many.
+///
+/// # Errors
+/// [`Error::Unavailable`] and its like.
+pub async fn unbuilt_pass(service: &Service) -> Result<u32, Error> {
+    let now = service.now_ms();
+    let bare = service.look(|tx| Ok(snapshot::without_build(tx, BATCH)?));
+    let mut gone = 0;
+    for id in bare.await? {
+        give_up_bare(service, id, now).await?;
+        gone += 1;
+    }
+    Ok(gone)
+}
+
+/// One that no build names, unless one does by now: whoever finishes a build locks what it begins with.
+async fn give_up_bare(service: &Service, id: SnapshotId, now: u64) -> Result<(), Error> {
+    let ctx = Ctx::internal("prune");
+    let note = note_of(&ctx, now);
+    let gone = service.unit(move |tx| {
+        let Some(row) = snapshot::lock(tx, &ctx.tenant, &id)? else {
+            return Ok::<_, Fail>(None);
+        };
+        if snapshot::has_build(tx, &id)? {
+            return Ok(None);
+        }
+        apply(tx, &row, &SnapshotEvent::Delete, &note)?;
+        Ok(Some(row.node))
+    });
+    if let Some(node) = gone.await? {
+        service.wake().node(&node);
+    }
+    Ok(())
+}
+
 /// Each in a transaction of its own: what a pass that ends in between has not come to, the next one finds.
 async fn give_up(service: &Service, id: SnapshotId, now: u64) -> Result<(), Error> {
     let note = note_of(&Ctx::internal("prune"), now);

@@ -66,7 +66,7 @@ pub(crate) fn decide(
     let node = note.node.as_ref().or(row.node.as_ref());
     Ok(Some(SandboxChange {
         kind: kind(&state),
-        data: data(node, epoch, expires_at_ms, why.as_deref()),
+        data: data(node, epoch, expires_at_ms, &state, why.as_deref()),
         reason: why.filter(|_| state.is_over() || state == SandboxState::Destroying),
         due_at_ms: due(row, &state, note.at_ms, expires_at_ms),
         principal: note.principal,
@@ -90,9 +90,9 @@ fn expires(row: &SandboxRow, next: &SandboxState, at_ms: u64) -> Option<u64> {
         SandboxState::Snapshotting { paused: false, .. } => row.expires_at_ms,
         SandboxState::Requested
         | SandboxState::Provisioning
-        | SandboxState::Pausing
-        | SandboxState::Paused
-        | SandboxState::Resuming
+        | SandboxState::Pausing { .. }
+        | SandboxState::Paused { .. }
+        | SandboxState::Resuming { .. }
         | SandboxState::Snapshotting { paused: true, .. }
         | SandboxState::Destroying
         | SandboxState::Destroyed
@@ -113,10 +113,10 @@ fn due(
     match state {
         SandboxState::Ready => expires_at_ms,
         SandboxState::Provisioning
-        | SandboxState::Pausing
-        | SandboxState::Resuming
+        | SandboxState::Pausing { .. }
+        | SandboxState::Resuming { .. }
         | SandboxState::Snapshotting { .. } => Some(at_ms.saturating_add(limits::SANDBOX_ORDER_MS)),
-        SandboxState::Paused => Some(paused_at.saturating_add(limits::SANDBOX_PAUSED_MS)),
+        SandboxState::Paused { .. } => Some(paused_at.saturating_add(limits::SANDBOX_PAUSED_MS)),
         SandboxState::Requested
         | SandboxState::Destroying
         | SandboxState::Destroyed
@@ -129,9 +129,9 @@ fn kind(next: &SandboxState) -> &'static str {
         SandboxState::Requested => "sandbox.requested",
         SandboxState::Provisioning => "sandbox.provisioning",
         SandboxState::Ready => "sandbox.ready",
-        SandboxState::Pausing => "sandbox.pausing",
-        SandboxState::Paused => "sandbox.paused",
-        SandboxState::Resuming => "sandbox.resuming",
+        SandboxState::Pausing { .. } => "sandbox.pausing",
+        SandboxState::Paused { .. } => "sandbox.paused",
+        SandboxState::Resuming { .. } => "sandbox.resuming",
         SandboxState::Snapshotting { .. } => "sandbox.snapshotting",
         SandboxState::Destroying => "sandbox.destroying",
         SandboxState::Destroyed => "sandbox.destroyed",
@@ -143,6 +143,7 @@ fn data(
     node: Option<&NodeId>,
     epoch: u64,
     expires_at_ms: Option<u64>,
+    next: &SandboxState,
     why: Option<&str>,
 ) -> String {
     let mut data = Map::new();
@@ -152,6 +153,12 @@ fn data(
     }
     if let Some(expires) = expires_at_ms {
         data.insert("expires_at_ms".to_owned(), expires.into());
+    }
+    if let SandboxState::Pausing { memory }
+    | SandboxState::Paused { memory }
+    | SandboxState::Resuming { memory } = next
+    {
+        data.insert("memory".to_owned(), (*memory).into());
     }
     if let Some(why) = why {
         data.insert("why".to_owned(), why.into());
@@ -238,7 +245,8 @@ impl Service {
         if row.state == SandboxState::Requested {
             self.wake().queue();
         }
-        if let (Some(_), Some(node)) = (row.state.want(), &row.node) {
+        let is_wanted = row.state.want().is_some() || row.is_network_pending();
+        if let Some(node) = row.node.as_ref().filter(|_| is_wanted) {
             self.wake().node(node);
         }
         self.wake().sandbox_is(row);

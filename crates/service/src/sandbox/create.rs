@@ -8,12 +8,13 @@ use crate::root::check_same;
 use crate::snapshot::SnapshotRef;
 use crate::snapshot::begin::{hold, spec_from};
 use crate::wake::{For, Parked};
-use crate::{Ctx, Error, Service, locked, random};
+use crate::{Ctx, Error, Service, locked, random, volume};
 use model::id::{NodeId, SandboxId};
 use model::limits;
 use model::node::Scheduling;
 use model::sandbox::{SandboxEvent, SandboxState};
 use model::sandbox_spec::{AccessToken, SandboxSpec, cut_ttl};
+use model::volume::VOLUME_PROFILE;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use store::idempotency::{self, KeyOwner, Remembered};
@@ -68,6 +69,10 @@ impl Service {
         idempotency: Option<Idempotency>,
     ) -> Result<SandboxRow, Error> {
         ctx.only_user()?;
+        if ask.spec.profile == VOLUME_PROFILE {
+            let message = "this profile is not for anybody to ask for";
+            return Err(Error::invalid("profile", "unknown_profile", message));
+        }
         if let Some(from) = ask.from.take() {
             let from = self.snapshot_find(ctx, &from).await?;
             ask.spec = spec_from(ask.spec, &from)?;
@@ -76,12 +81,29 @@ impl Service {
     }
 
     /// The same, when everything is said; perhaps in the place of another.
-    pub(super) async fn sandbox_make(
+    pub(crate) async fn sandbox_make(
         &self,
         ctx: &Ctx,
-        mut ask: SandboxAsk,
+        ask: SandboxAsk,
         idempotency: Option<Idempotency>,
         replaces: Option<SandboxId>,
+    ) -> Result<SandboxRow, Error> {
+        let id = self.sandbox_id()?;
+        self.sandbox_make_as(ctx, id, ask, (idempotency, replaces))
+            .await
+    }
+
+    pub(crate) fn sandbox_id(&self) -> Result<SandboxId, Error> {
+        Ok(SandboxId::from_parts(self.now_ms(), random()?))
+    }
+
+    /// The same with an id that somebody has written down before.
+    pub(crate) async fn sandbox_make_as(
+        &self,
+        ctx: &Ctx,
+        id: SandboxId,
+        mut ask: SandboxAsk,
+        (idempotency, replaces): (Option<Idempotency>, Option<SandboxId>),
     ) -> Result<SandboxRow, Error> {
         ask.spec.validate(&ask.metadata).map_err(Error::Invalid)?;
         if ask.ttl_ms == 0 {
@@ -96,13 +118,14 @@ impl Service {
         } else {
             check_same(spec.root_identity.as_deref(), identity.as_deref())?;
         }
+        self.pin_volumes(ctx, &mut ask.spec).await?;
         self.check_capacity(&ask.spec.limits, ask.spec.node.as_ref())
             .await?;
         self.pin_secrets(ctx, &mut ask.spec.secrets).await?;
         let parked = self
             .wake()
             .take_parked(For::Sandboxes, ask.spec.node.as_ref());
-        let mut plan = self.sandbox_plan(ctx, ask, parked.as_ref())?;
+        let mut plan = self.sandbox_plan(ctx, id, ask, parked.as_ref())?;
         let operation = match &replaces {
             Some(_) => "sandbox.recreate",
             None => "sandbox.create",
@@ -134,11 +157,11 @@ impl Service {
     fn sandbox_plan(
         &self,
         ctx: &Ctx,
+        id: SandboxId,
         ask: SandboxAsk,
         parked: Option<&Parked>,
     ) -> Result<Plan, Error> {
         let at_ms = self.now_ms();
-        let id = SandboxId::from_parts(at_ms, random()?);
         Ok(Plan {
             replaces: None,
             key: None,
@@ -191,6 +214,7 @@ fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
         None => false,
     };
     hold(tx, &plan.new.tenant, &plan.new.spec, held)?;
+    volume::hold(tx, &plan.new.tenant, &plan.new.spec)?;
     let counted = count(tx, plan)?;
     let node = match &plan.node {
         Some(node) if may_place(tx, node, plan.new.at_ms)? => Some(node),
@@ -198,6 +222,7 @@ fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
     };
     // From here on it is written.
     let mut row = sandbox::insert(tx, &plan.new)?;
+    volume::use_in(tx, &row.spec, &row.id)?;
     if let Some(node) = node {
         row = place(tx, &row, node, plan.note.clone())?.unwrap_or(row);
     }

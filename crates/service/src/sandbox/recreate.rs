@@ -4,6 +4,7 @@ use super::create::SandboxAsk;
 use crate::create::Idempotency;
 use crate::{Ctx, Error, Service};
 use model::id::SandboxId;
+use model::sandbox_spec::SandboxSpec;
 use store::sandbox::SandboxRow;
 
 impl Service {
@@ -20,8 +21,13 @@ impl Service {
         idempotency: Option<Idempotency>,
     ) -> Result<SandboxRow, Error> {
         let old = self.sandbox_get(ctx, id).await?;
+        let network = old.rules().clone();
         let ask = SandboxAsk {
-            spec: old.spec,
+            // What it may reach now, and not what it might at first.
+            spec: SandboxSpec {
+                network,
+                ..old.spec
+            },
             from: None,
             metadata: old.metadata,
             ttl_ms: old.ttl_ms,

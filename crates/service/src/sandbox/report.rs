@@ -85,6 +85,9 @@ impl Service {
                 let Some(next) = apply(tx, &row, event, note.clone())? else {
                     return Ok(Told::Before);
                 };
+                if next.state == SandboxState::Ready && !next.spec.volumes.is_empty() {
+                    store::volume::made(tx, &next.id, note.at_ms)?;
+                }
                 // After the sandbox, as for everybody who changes both: two that begin at different ends
                 // would wait for each other.
                 if let (SandboxState::Snapshotting { snapshot, .. }, Some((event, note))) =
@@ -196,9 +199,9 @@ fn is_repeated(state: &SandboxState, event: &SandboxEvent) -> bool {
     matches!(
         (state, event),
         (SandboxState::Ready, SandboxEvent::Ready)
-            | (SandboxState::Paused, SandboxEvent::Paused)
+            | (SandboxState::Paused { .. }, SandboxEvent::Paused)
             | (
-                SandboxState::Ready | SandboxState::Paused,
+                SandboxState::Ready | SandboxState::Paused { .. },
                 SandboxEvent::SnapshotDone
             )
             | (SandboxState::Destroyed, SandboxEvent::Destroyed)

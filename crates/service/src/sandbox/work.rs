@@ -57,11 +57,11 @@ pub struct SandboxLife {
 pub fn life_ms(row: &SandboxRow, now_ms: u64) -> u64 {
     let left = |until: Option<u64>| until.unwrap_or(now_ms).saturating_sub(now_ms);
     let life = match row.state {
-        SandboxState::Requested | SandboxState::Provisioning | SandboxState::Resuming => {
+        SandboxState::Requested | SandboxState::Provisioning | SandboxState::Resuming { .. } => {
             row.ttl_ms.saturating_add(limits::SANDBOX_ORDER_MS)
         }
-        SandboxState::Pausing => limits::SANDBOX_PAUSED_MS,
-        SandboxState::Ready | SandboxState::Paused | SandboxState::Snapshotting { .. } => {
+        SandboxState::Pausing { .. } => limits::SANDBOX_PAUSED_MS,
+        SandboxState::Ready | SandboxState::Paused { .. } | SandboxState::Snapshotting { .. } => {
             left(row.due_at_ms)
         }
         SandboxState::Destroying | SandboxState::Destroyed | SandboxState::Failed { .. } => 0,

@@ -4,12 +4,13 @@
 //! record of the node, or goes to a node that gave the job back; and so that a node that starts again
 //! while the command runs can ask once more, and goes on taking the values out of the output.
 
+use super::source::Fetched;
 use super::{seal_failed, tell};
 use crate::error::Fail;
 use crate::seal::{MasterKeys, SecretValue};
 use crate::{Ctx, Error, Service};
 use model::id::{JobId, PrincipalId, SandboxId, TenantId};
-use model::secret::{SecretHow, SecretUse};
+use model::secret::{SecretHow, SecretSource, SecretUse};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use store::secret::{self, SecretRow};
@@ -54,9 +55,12 @@ impl Service {
         let (tenant, named) = (ctx.tenant.clone(), uses.to_vec());
         let found = self.look(move |tx| rows(tx, &tenant, &named)).await?;
         let mut wrong = Vec::new();
+        let mut elsewhere = Vec::new();
         for (index, (one, row)) in uses.iter_mut().zip(found).enumerate() {
             if let Some(row) = row {
                 (one.id, one.version) = (Some(row.id), row.version);
+                let field = format!("secrets[{index}].name");
+                elsewhere.extend(row.source.map(|source| (field, source)));
             } else {
                 wrong.push(model::spec::Invalid {
                     field: format!("secrets[{index}].name"),
@@ -65,11 +69,12 @@ impl Service {
                 });
             }
         }
-        if wrong.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::Invalid(wrong))
+        if !wrong.is_empty() {
+            return Err(Error::Invalid(wrong));
         }
+        // Who asked is told now of a provider that fails, and not when the job begins. What it gives is
+        // forgotten: it is asked again when the value is used.
+        self.fetch(elsewhere).await.map(drop)
     }
 
     /// The secrets of a job, for the node that has it at this epoch. Their use is recorded before they go.
@@ -84,9 +89,8 @@ impl Service {
         epoch: u64,
     ) -> Result<Vec<SecretGiven>, Error> {
         let node = ctx.only_node()?.clone();
-        let keys = self.secret_keys().await?.clone();
-        let (id, at_ms) = (id.clone(), self.now_ms());
-        self.unit(move |tx| {
+        let id = id.clone();
+        self.give(move |tx| {
             let row = crate::report::spoken_for(tx, &node, &id, epoch)?;
             if row.state.lease().is_none() {
                 return Err(Error::Stale.into());
@@ -97,7 +101,7 @@ impl Service {
                 what: ("job", row.id.to_string()),
                 node: node.to_string(),
             };
-            give(tx, &keys, &user, &row.spec.secrets, at_ms)
+            Ok((user, row.spec.secrets))
         })
         .await
     }
@@ -113,9 +117,8 @@ impl Service {
         epoch: u64,
     ) -> Result<Vec<SecretGiven>, Error> {
         let node = ctx.only_node()?.clone();
-        let keys = self.secret_keys().await?.clone();
-        let (id, at_ms) = (id.clone(), self.now_ms());
-        self.unit(move |tx| {
+        let id = id.clone();
+        self.give(move |tx| {
             let row = crate::sandbox::report::in_force(tx, &node, &id, epoch)?;
             if row.state.is_over() {
                 return Err(Error::Stale.into());
@@ -126,10 +129,43 @@ impl Service {
                 what: ("sandbox", row.id.to_string()),
                 node: node.to_string(),
             };
-            give(tx, &keys, &user, &row.spec.secrets, at_ms)
+            Ok((user, row.spec.secrets))
         })
         .await
     }
+
+    /// Gives secrets to whoever `who` says may have them. Where a value is kept elsewhere, it is fetched
+    /// between two transactions, because a provider may take seconds; the second asks again who may.
+    async fn give(
+        &self,
+        who: impl Fn(&mut Tx<'_>) -> Result<(User, Vec<SecretUse>), Fail> + Clone + Send + 'static,
+    ) -> Result<Vec<SecretGiven>, Error> {
+        let keys = self.secret_keys().await?.clone();
+        let at_ms = self.now_ms();
+        let mut fetched = Arc::new(Fetched::new());
+        loop {
+            let (keys, who, had) = (keys.clone(), who.clone(), fetched.clone());
+            let given = self.unit(move |tx| {
+                let (user, uses) = who(tx)?;
+                give(tx, (&keys, &had), &user, &uses, at_ms)
+            });
+            match given.await? {
+                Given::All(given) => return Ok(given),
+                // Versions are what they are, so all are there after one round.
+                Given::Needs(needed) if fetched.is_empty() => {
+                    fetched = Arc::new(self.fetch(needed).await?);
+                }
+                Given::Needs(_) => return Err(Error::Stale),
+            }
+        }
+    }
+}
+
+/// What came of giving.
+enum Given {
+    All(Vec<SecretGiven>),
+    /// These must be fetched first, and nothing was written. Each with its field.
+    Needs(Vec<(String, SecretSource)>),
 }
 
 fn rows(
@@ -152,42 +188,57 @@ fn meant(tx: &mut Tx<'_>, user: &User, used: &SecretUse) -> Result<Option<Secret
 /// Opens all of them, or none; only then is anything written.
 fn give(
     tx: &mut Tx<'_>,
-    keys: &Arc<MasterKeys>,
+    (keys, fetched): (&MasterKeys, &Fetched),
     user: &User,
     uses: &[SecretUse],
     at_ms: u64,
-) -> Result<Vec<SecretGiven>, Fail> {
-    let mut given = Vec::new();
+) -> Result<Given, Fail> {
+    let (mut given, mut needed, mut sources) = (Vec::new(), Vec::new(), Vec::new());
     for (index, one) in uses.iter().enumerate() {
+        let field = format!("secrets[{index}].name");
         let gone = || {
             let message = format!("version {} of `{}` is gone", one.version, one.name);
-            Error::invalid(format!("secrets[{index}].name"), "secret_missing", message)
+            Error::invalid(field.clone(), "secret_missing", message)
         };
         let row = meant(tx, user, one)?.ok_or_else(gone)?;
         let sealed = secret::version(tx, &row.id, one.version)?.ok_or_else(gone)?;
-        let value = keys.open(&row, one.version, &sealed).map_err(seal_failed)?;
-        let (name, version, how) = (one.name.clone(), one.version, one.how.clone());
+        let (value, source) = if sealed.is_source {
+            let source = keys.open_source(&row, one.version, &sealed);
+            let source = source.map_err(seal_failed)?;
+            let Some(value) = fetched.get(&source) else {
+                needed.push((field, source));
+                continue;
+            };
+            (value.clone(), Some(source))
+        } else {
+            let value = keys.open(&row, one.version, &sealed).map_err(seal_failed)?;
+            (value, None)
+        };
+        sources.push(source);
         given.push(SecretGiven {
-            name,
-            version,
-            how,
+            name: one.name.clone(),
+            version: one.version,
+            how: one.how.clone(),
             value,
         });
     }
-    for one in uses {
+    if !needed.is_empty() {
+        return Ok(Given::Needs(needed));
+    }
+    for (one, source) in uses.iter().zip(&sources) {
         // Read again: one secret may be used in two ways, and its revision has moved then.
         if let Some(row) = meant(tx, user, one)? {
-            say_used(tx, &row, user, one, at_ms)?;
+            say_used(tx, &row, user, (one, source.as_ref()), at_ms)?;
         }
     }
-    Ok(given)
+    Ok(Given::All(given))
 }
 
 fn say_used(
     tx: &mut Tx<'_>,
     row: &SecretRow,
     user: &User,
-    used: &SecretUse,
+    (used, source): (&SecretUse, Option<&SecretSource>),
     at_ms: u64,
 ) -> Result<(), Fail> {
     let next = SecretRow {
@@ -199,6 +250,9 @@ fn say_used(
     data.insert("name".to_owned(), (*row.name).into());
     data.insert("version".to_owned(), used.version.into());
     data.insert("how".to_owned(), used.how.name().into());
+    if let Some(source) = source {
+        data.insert("from".to_owned(), source.to_string().into());
+    }
     data.insert(user.what.0.to_owned(), (*user.what.1).into());
     data.insert("node".to_owned(), (*user.node).into());
     let data = Value::Object(data).to_string();

@@ -4,7 +4,7 @@ use super::owned_snapshot;
 use crate::error::Fail;
 use crate::{Ctx, Error};
 use model::id::SnapshotId;
-use model::sandbox_spec::SandboxSpec;
+use model::sandbox_spec::{Defaults, SandboxSpec};
 use model::snapshot::{SnapshotName, SnapshotState};
 use model::spec::AskedLimits;
 use store::Tx;
@@ -60,6 +60,7 @@ pub(crate) fn spec_from(asked: SandboxSpec, from: &SnapshotRow) -> Result<Sandbo
     let mut env = from.spec.env.clone();
     env.extend(asked.env);
     let (mine, its) = (asked.limits, from.spec.limits);
+    let its_defaults = &from.spec.defaults;
     Ok(SandboxSpec {
         profile: from.spec.profile.clone(),
         env,
@@ -75,6 +76,14 @@ pub(crate) fn spec_from(asked: SandboxSpec, from: &SnapshotRow) -> Result<Sandbo
         allow_root: asked.allow_root || from.spec.allow_root,
         node: Some(from.node.clone()),
         layers: from.layers.clone(),
+        defaults: Defaults {
+            user: asked.defaults.user.or_else(|| its_defaults.user.clone()),
+            workdir: asked
+                .defaults
+                .workdir
+                .or_else(|| its_defaults.workdir.clone()),
+            start: asked.defaults.start.or_else(|| its_defaults.start.clone()),
+        },
         ..asked
     })
 }

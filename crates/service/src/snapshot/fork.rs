@@ -6,6 +6,7 @@ use crate::job::until;
 use crate::{Ctx, Error, SandboxAsk, Service};
 use model::id::SandboxId;
 use model::limits;
+use model::sandbox_spec::SandboxSpec;
 use model::snapshot::SnapshotState;
 use std::time::Duration;
 use store::sandbox::{self, SandboxRow};
@@ -49,7 +50,9 @@ impl Service {
         let key = idempotency.map(|asked| key_of(ctx, "sandbox.fork", asked, copy_id.as_str()));
         let again = key.clone();
         let copy = (copy_id.clone(), Purpose::Fork);
-        let copy = self.snapshot_begin(ctx, id, copy, None, key).await?;
+        let copy = self
+            .snapshot_begin(ctx, id, copy, (None, None), key)
+            .await?;
         if again.is_some() && copy.id != copy_id {
             return self.forks_of(ctx, &copy, up_to).await;
         }
@@ -77,7 +80,12 @@ impl Service {
         copy: &SnapshotRow,
         fork: Fork,
     ) -> Vec<Result<SandboxRow, Error>> {
-        let spec = match begin::spec_from(source.spec.clone(), copy) {
+        // What it may reach now, and not what it might at first.
+        let spec = SandboxSpec {
+            network: source.rules().clone(),
+            ..source.spec.clone()
+        };
+        let spec = match begin::spec_from(spec, copy) {
             Ok(spec) => spec,
             Err(error) => return vec![Err(error)],
         };

@@ -4,12 +4,14 @@
     reason = "a test that cannot go on should say where"
 )]
 
+mod builds;
 mod capacity;
 mod deaths;
 mod execs;
 mod files;
 mod life;
 mod loops;
+mod network;
 mod pin;
 mod poll;
 mod prune;
@@ -19,6 +21,7 @@ mod sandbox_nodes;
 mod sandboxes;
 mod secrets;
 mod snapshots;
+mod volumes;
 
 use model::enforcement::StreamReport;
 use model::id::{JobId, NodeId, TenantId};
@@ -188,6 +191,8 @@ fn spec() -> JobSpec {
         queue_timeout_ms: None,
         node: None,
         secrets: Vec::new(),
+        scrub_patterns: false,
+        network: model::network::NetworkRules::default(),
     }
 }
 

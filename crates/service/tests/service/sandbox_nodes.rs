@@ -18,7 +18,9 @@ async fn a_time_to_live_counts_from_now_and_is_cut_to_a_day() {
     let now = world.clock.now_ms();
     let short = service.sandbox_set_timeout(&ctx, &row.id, 1000).await;
     assert_eq!(short.unwrap().expires_at_ms, Some(now + 1000));
-    let kept = service.sandbox_connect(&ctx, &row.id, Some(500), NOW).await;
+    let kept = service
+        .sandbox_connect(&ctx, &row.id, (Some(500), true), NOW)
+        .await;
     assert_eq!(
         kept.unwrap().expires_at_ms,
         Some(now + 1000),
@@ -38,7 +40,14 @@ async fn a_time_to_live_counts_from_now_and_is_cut_to_a_day() {
 
 #[tokio::test]
 async fn a_sandbox_whose_time_is_over_is_taken_away_or_paused_as_was_asked() {
-    for (on_expiry, next) in [(OnExpiry::Kill, "destroying"), (OnExpiry::Pause, "pausing")] {
+    for (on_expiry, next) in [
+        (OnExpiry::Kill, SandboxState::Destroying),
+        (OnExpiry::Pause, SandboxState::Pausing { memory: true }),
+        (
+            OnExpiry::PauseWithoutMemory,
+            SandboxState::Pausing { memory: false },
+        ),
+    ] {
         let world = World::new();
         let mut asked = ask();
         asked.spec.on_expiry = on_expiry;
@@ -49,7 +58,7 @@ async fn a_sandbox_whose_time_is_over_is_taken_away_or_paused_as_was_asked() {
         assert_eq!(due_pass(&world.service).await.unwrap().expired, 1);
         assert_eq!(due_pass(&world.service).await.unwrap().expired, 0);
         let after = world.sandbox(&row.id).await;
-        assert_eq!(after.state.name(), next);
+        assert_eq!(after.state, next);
         assert_eq!(world.works(&node(1), NOW).await[0].row.epoch, 2);
     }
 }
@@ -151,7 +160,7 @@ async fn a_report_again_is_a_duplicate_and_one_of_another_order_is_stale() {
         report(1, SandboxSaid::Paused).await.unwrap_err().code(),
         "conflict"
     );
-    service.sandbox_pause(&user(), id).await.unwrap();
+    service.sandbox_pause(&user(), id, true).await.unwrap();
     for epoch in [0, 1, 3] {
         assert_eq!(
             report(epoch, said_ready()).await.unwrap_err().code(),
@@ -372,9 +381,13 @@ async fn a_sandbox_whose_node_cannot_pause_is_not_asked_to_and_ends_instead_when
         enforcement: vec![cannot],
     };
     let row = world.says(&row, said).await;
-    let refused = world.service.sandbox_pause(&user(), &row.id).await;
+    let refused = world.service.sandbox_pause(&user(), &row.id, true).await;
     assert_eq!(refused.unwrap_err().code(), "pause_unsupported");
     assert_eq!(world.sandbox(&row.id).await.version, row.version);
+    // Without what runs there is nothing to stop.
+    let other = world.ready(ask()).await;
+    let halted = world.service.sandbox_pause(&user(), &other.id, false).await;
+    assert_eq!(halted.unwrap().state.name(), "pausing");
     world.clock.advance(TTL + 1);
     assert_eq!(due_pass(&world.service).await.unwrap().expired, 1);
     let row = world.sandbox(&row.id).await;

@@ -25,7 +25,7 @@ pub(crate) fn ask() -> SandboxAsk {
             root: None,
             root_identity: None,
             limits: AskedLimits::default(),
-            allow_internet: false,
+            network: model::network::NetworkRules::default(),
             allow_root: false,
             on_expiry: OnExpiry::Kill,
             auto_resume: false,
@@ -33,6 +33,8 @@ pub(crate) fn ask() -> SandboxAsk {
             node: None,
             secrets: Vec::new(),
             layers: Vec::new(),
+            volumes: Vec::new(),
+            defaults: model::sandbox_spec::Defaults::default(),
         },
         from: None,
         metadata: BTreeMap::new(),
@@ -101,7 +103,7 @@ impl World {
 
     pub(crate) async fn paused(&self) -> SandboxRow {
         let row = self.ready(ask()).await;
-        let pausing = self.service.sandbox_pause(&user(), &row.id).await;
+        let pausing = self.service.sandbox_pause(&user(), &row.id, true).await;
         self.says(&pausing.unwrap(), SandboxSaid::Paused).await
     }
 
@@ -130,16 +132,16 @@ async fn a_sandbox_lives_from_its_request_to_its_end() {
     );
     assert_eq!(row.access_token.text().len(), 64);
     let (ctx, node, id) = (user(), node(1), &row.id);
-    world.service.sandbox_pause(&ctx, id).await.unwrap();
+    world.service.sandbox_pause(&ctx, id, true).await.unwrap();
     let work = world.works(&node, NOW).await.remove(0);
     assert_eq!((work.want, work.row.epoch), (Want::Pause, 2));
     let paused = world.says(&row, SandboxSaid::Paused).await;
     assert_eq!(
         (paused.expires_at_ms, paused.state),
-        (None, SandboxState::Paused)
+        (None, SandboxState::Paused { memory: true })
     );
     world.clock.advance(10 * TTL);
-    world.service.sandbox_resume(&ctx, id).await.unwrap();
+    world.service.sandbox_resume(&ctx, id, true).await.unwrap();
     assert_eq!(world.works(&node, NOW).await[0].want, Want::Resume);
     let ready = world.says(&row, said_ready()).await;
     assert_eq!(ready.expires_at_ms, Some(world.clock.now_ms() + TTL));
@@ -159,6 +161,38 @@ async fn a_sandbox_lives_from_its_request_to_its_end() {
         "destroyed",
     ];
     assert_eq!(world.sandbox_kinds(id).await, kinds);
+}
+
+#[tokio::test]
+async fn a_pause_without_memory_is_told_to_the_node_and_a_resume_cannot_bring_it_back() {
+    let world = World::new();
+    let row = world.ready(ask()).await;
+    let (service, ctx, node, id) = (&world.service, user(), node(1), &row.id);
+    let pausing = service.sandbox_pause(&ctx, id, true).await.unwrap();
+    assert_eq!(pausing.state, SandboxState::Pausing { memory: true });
+    // Whoever lets go of more is heard at any time; whoever wants to keep more comes too late.
+    let pausing = service.sandbox_pause(&ctx, id, false).await.unwrap();
+    let again = service.sandbox_pause(&ctx, id, true).await.unwrap();
+    assert_eq!((&again, pausing.epoch), (&pausing, row.epoch + 2));
+    let stale = service.sandbox_report(&node, id, row.epoch + 1, SandboxSaid::Paused);
+    assert_eq!(stale.await.unwrap_err().code(), "stale_epoch");
+    let work = world.works(&node, NOW).await.remove(0);
+    assert_eq!(work.row.state, SandboxState::Pausing { memory: false });
+    let paused = world.says(&row, SandboxSaid::Paused).await;
+    assert_eq!(paused.state, SandboxState::Paused { memory: false });
+    let resuming = service.sandbox_connect(&ctx, id, (None, true), NOW);
+    assert_eq!(
+        resuming.await.unwrap().state,
+        SandboxState::Resuming { memory: false }
+    );
+    let events = service.sandbox_events(&ctx, id, 0, 100).await.unwrap();
+    let kept = |event: &model::event::Event| event.data.contains(r#""memory":false"#);
+    let kinds: Vec<_> = events.iter().filter(|event| kept(event)).collect();
+    let kinds: Vec<_> = kinds.iter().map(|event| &*event.kind).collect();
+    assert_eq!(
+        kinds,
+        ["sandbox.pausing", "sandbox.paused", "sandbox.resuming"]
+    );
 }
 
 #[tokio::test]
@@ -212,9 +246,9 @@ async fn whoever_creates_is_woken_by_the_nodes_word_and_the_poll_by_every_order(
     let id = world.make(ask()).await.id;
     let wait = || async { service.sandbox_wait(&ctx, &id, LONG).await.unwrap().state };
     assert_eq!(wait().await, SandboxState::Ready);
-    service.sandbox_pause(&ctx, &id).await.unwrap();
-    assert_eq!(wait().await, SandboxState::Paused);
-    let connected = service.sandbox_connect(&ctx, &id, Some(2 * TTL), LONG);
+    service.sandbox_pause(&ctx, &id, true).await.unwrap();
+    assert_eq!(wait().await, SandboxState::Paused { memory: true });
+    let connected = service.sandbox_connect(&ctx, &id, (Some(2 * TTL), true), LONG);
     let connected = connected.await.unwrap();
     assert_eq!(
         (connected.state, connected.ttl_ms),
@@ -278,8 +312,8 @@ pub(crate) async fn in_state(world: &World, state: &str) -> SandboxRow {
     };
     let id = &row.id;
     let row = match state {
-        "pausing" => service.sandbox_pause(&ctx, id).await.unwrap(),
-        "resuming" => service.sandbox_resume(&ctx, id).await.unwrap(),
+        "pausing" => service.sandbox_pause(&ctx, id, true).await.unwrap(),
+        "resuming" => service.sandbox_resume(&ctx, id, true).await.unwrap(),
         "destroying" => service.sandbox_destroy(&ctx, id).await.unwrap(),
         "destroyed" => {
             service.sandbox_destroy(&ctx, id).await.unwrap();
@@ -299,9 +333,13 @@ async fn call(world: &World, call: &str, id: &model::id::SandboxId) -> String {
     let (service, ctx) = (&world.service, user());
     let answer = match call {
         "timeout" => service.sandbox_set_timeout(&ctx, id, 2 * TTL).await,
-        "pause" => service.sandbox_pause(&ctx, id).await,
-        "resume" => service.sandbox_resume(&ctx, id).await,
-        "connect" => service.sandbox_connect(&ctx, id, Some(2 * TTL), NOW).await,
+        "pause" => service.sandbox_pause(&ctx, id, true).await,
+        "resume" => service.sandbox_resume(&ctx, id, true).await,
+        "connect" => {
+            service
+                .sandbox_connect(&ctx, id, (Some(2 * TTL), true), NOW)
+                .await
+        }
         _ => service.sandbox_destroy(&ctx, id).await,
     };
     match answer {
@@ -394,10 +432,10 @@ async fn a_sandbox_of_another_tenant_is_not_there_and_nodes_ask_for_none() {
             service.sandbox_get(&ctx, &id).await.map(drop),
             service.sandbox_wait(&ctx, &id, LONG).await.map(drop),
             service.sandbox_set_timeout(&ctx, &id, 1).await.map(drop),
-            service.sandbox_pause(&ctx, &id).await.map(drop),
-            service.sandbox_resume(&ctx, &id).await.map(drop),
+            service.sandbox_pause(&ctx, &id, true).await.map(drop),
+            service.sandbox_resume(&ctx, &id, true).await.map(drop),
             service
-                .sandbox_connect(&ctx, &id, None, NOW)
+                .sandbox_connect(&ctx, &id, (None, true), NOW)
                 .await
                 .map(drop),
             service.sandbox_destroy(&ctx, &id).await.map(drop),

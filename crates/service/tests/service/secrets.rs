@@ -1,8 +1,11 @@
 //! Secrets: made, used, rotated, deleted, and the master key.
 
 use super::*;
-use model::secret::{SecretHow, SecretUse};
-use service::{Error, Idempotency, KeyError, MasterKey, MasterKeys, NewSecret, SecretValue};
+use model::secret::{SecretHow, SecretSource, SecretUse};
+use service::{
+    Error, Idempotency, KeyError, MasterKey, MasterKeys, NewSecret, NewValue, SecretValue,
+    SourceError,
+};
 
 const CANARY: &str = "canary-5f2b-value";
 
@@ -30,7 +33,7 @@ fn value(text: &str) -> SecretValue {
 fn new(name: &str) -> NewSecret {
     NewSecret {
         name: name.to_owned(),
-        value: value(CANARY),
+        value: value(CANARY).into(),
         metadata: BTreeMap::new(),
     }
 }
@@ -214,7 +217,7 @@ async fn bad_names_values_and_labels_are_refused_and_a_name_is_taken_once() {
         assert_eq!(refused.unwrap_err().code(), "invalid_argument", "{name}");
     }
     for size in [0, limits::SECRET_VALUE_BYTES_MAX + 1] {
-        let value = SecretValue::new(vec![7; size]);
+        let value = SecretValue::new(vec![7; size]).into();
         let asker = user();
         let refused = world
             .service
@@ -260,7 +263,7 @@ async fn a_create_with_a_key_is_one_create_and_its_value_is_part_of_the_request(
         .unwrap();
     assert_eq!(first, again);
     let other = NewSecret {
-        value: value("x"),
+        value: value("x").into(),
         ..new("a")
     };
     let other = world.service.secret_create(&user(), other, key()).await;
@@ -370,7 +373,7 @@ async fn rows_that_somebody_swapped_do_not_open() {
         .await
         .unwrap();
     let other = NewSecret {
-        value: value("theirs"),
+        value: value("theirs").into(),
         ..new("theirs")
     };
     world
@@ -392,4 +395,122 @@ async fn rows_that_somebody_swapped_do_not_open() {
     let (node, row) = world.leased(using("mine", SecretHow::File)).await;
     let given = world.service.job_secrets(&node, &row.id, row.epoch).await;
     assert_eq!(given.unwrap_err().code(), "internal");
+}
+
+fn elsewhere(name: &str, provider: &str, reference: &str) -> NewSecret {
+    let source = SecretSource {
+        provider: provider.to_owned(),
+        reference: reference.to_owned(),
+    };
+    NewSecret {
+        value: NewValue::From(source),
+        ..new(name)
+    }
+}
+
+/// A provider `p` that gives what it is asked for and the number of the time, and fails for `bad`.
+fn provider(world: &World) -> std::sync::Arc<std::sync::atomic::AtomicU32> {
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let count = asked.clone();
+    world.service.secret_sources_from(move |source| {
+        let time = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
+        Box::pin(async move {
+            match (source.provider.as_str(), source.reference.as_str()) {
+                ("p", "bad") => Err(SourceError::Failed {
+                    provider: source.provider,
+                    why: "it is closed".to_owned(),
+                }),
+                ("p", "empty") => Ok(value("")),
+                ("p", text) => Ok(value(&format!("{CANARY} {text} {time}"))),
+                _ => Err(SourceError::Unknown(source.provider)),
+            }
+        })
+    });
+    asked
+}
+
+#[tokio::test]
+async fn a_value_that_is_elsewhere_is_fetched_when_it_is_used_and_is_in_no_row() {
+    let world = world();
+    let asked = provider(&world);
+    let made = world
+        .service
+        .secret_create(&user(), elsewhere("token", "p", "app#key"), None)
+        .await
+        .unwrap();
+    assert_eq!(made.source.unwrap().to_string(), "p:app#key");
+    let (node, row) = world.leased(using("token", SecretHow::File)).await;
+    let given = world
+        .service
+        .job_secrets(&node, &row.id, row.epoch)
+        .await
+        .unwrap();
+    assert_eq!(given[0].value, value(&format!("{CANARY} app#key 3")));
+    assert_eq!(given[0].version, 1);
+    // When it was made, when the job was, and when it was used.
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 3);
+    let told = events(&world, "token").await;
+    assert_eq!(told.len(), 2, "{told:?}");
+    for (_, data) in &told {
+        assert!(data.contains("\"from\":\"p:app#key\""), "{data}");
+    }
+    assert!(!contains(world.dir.path(), CANARY));
+    // Another version may be kept here again, and what was made before still has the first.
+    world
+        .service
+        .secret_rotate(&user(), "token", (value("kept"), None), None)
+        .await
+        .unwrap();
+    let seen = world.service.secret_get(&user(), "token").await.unwrap();
+    assert_eq!((seen.version, seen.source), (2, None));
+    let again = world.service.job_secrets(&node, &row.id, row.epoch).await;
+    assert_eq!(
+        again.unwrap()[0].value,
+        value(&format!("{CANARY} app#key 4"))
+    );
+}
+
+#[tokio::test]
+async fn a_provider_that_fails_or_is_not_there_is_named_and_nothing_is_made_or_recorded() {
+    let world = world();
+    for (provider, reference, code) in [
+        ("p", "a", "secret_provider_unknown"),
+        ("P", "a", "invalid_argument"),
+        ("p", "-a", "invalid_argument"),
+    ] {
+        let new = elsewhere("token", provider, reference);
+        let refused = world.service.secret_create(&user(), new, None).await;
+        assert_eq!(refused.unwrap_err().code(), code, "{provider}:{reference}");
+    }
+    provider(&world);
+    for (provider, reference, code) in [
+        ("q", "a", "secret_provider_unknown"),
+        ("p", "bad", "secret_provider_failed"),
+        ("p", "empty", "secret_provider_failed"),
+    ] {
+        let new = elsewhere("token", provider, reference);
+        let refused = world.service.secret_create(&user(), new, None).await;
+        let error = refused.unwrap_err();
+        assert_eq!(error.code(), code, "{provider}:{reference}");
+        assert!(
+            error.to_string().contains(&format!("`{provider}`")),
+            "{error}"
+        );
+    }
+    world
+        .service
+        .secret_create(&user(), elsewhere("token", "p", "good"), None)
+        .await
+        .unwrap();
+    // The operator takes the provider away.
+    let later = world.again();
+    later.secret_keys_from(|| keys("a", &[]));
+    let (node, row) = world.leased(using("token", SecretHow::File)).await;
+    let given = later.job_secrets(&node, &row.id, row.epoch).await;
+    assert_eq!(given.unwrap_err().code(), "secret_provider_unknown");
+    let spec = using("token", SecretHow::File);
+    let refused = later.job_create(&user(), spec, None).await.unwrap_err();
+    assert_eq!(refused.code(), "secret_provider_unknown");
+    assert!(refused.to_string().contains("secrets[0].name"), "{refused}");
+    assert_eq!(events(&world, "token").await.len(), 1, "nothing was given");
 }

@@ -59,7 +59,11 @@ async fn a_copy_leaves_the_sandbox_as_it_was_with_its_time() {
     let during = world.sandbox(&row.id).await;
     let snapshot = copy.id.clone();
     let paused = false;
-    let state = SandboxState::Snapshotting { paused, snapshot };
+    let state = SandboxState::Snapshotting {
+        paused,
+        memory: true,
+        snapshot,
+    };
     assert_eq!((&during.state, during.epoch), (&state, row.epoch + 1));
     let works = world.works(&node(1), NOW).await;
     assert_eq!(
@@ -92,7 +96,7 @@ async fn a_copy_of_a_paused_sandbox_leaves_it_paused_and_one_that_fails_leaves_i
     assert_eq!(during.unwrap_err().code(), "sandbox_paused");
     let why = "no disk".to_owned();
     let after = world.says(&row, SandboxSaid::NotSaved { why }).await;
-    assert_eq!(after.state, SandboxState::Paused);
+    assert_eq!(after.state, SandboxState::Paused { memory: true });
     assert_eq!(after.due_at_ms, row.due_at_ms);
     let why = "no disk".to_owned();
     assert_eq!(

@@ -10,6 +10,7 @@
 mod breaks;
 mod cluster;
 mod db;
+mod egress;
 mod execs;
 mod files;
 mod full;
@@ -22,6 +23,7 @@ mod moves;
 mod nodes;
 mod output;
 mod postgres;
+mod profiles;
 mod prune;
 mod queue;
 mod random;
@@ -30,6 +32,7 @@ mod schema;
 mod secrets;
 mod snapshots;
 mod units;
+mod volumes;
 
 /// Makes a test on SQLite of every case, and the list of all cases for PostgreSQL.
 macro_rules! conformance {
@@ -122,6 +125,11 @@ conformance! {
         a_name_means_the_newest_ready_snapshot_and_lists_show_what_is_asked_for
         a_snapshot_may_go_when_nothing_stands_on_it
     }
+    volumes {
+        a_volume_is_found_by_its_name_and_its_id_and_by_its_tenant_alone
+        a_volume_may_go_when_no_sandbox_has_it
+        the_sandbox_that_serves_a_volume_is_remembered_while_there_is_one
+    }
     units {
         a_unit_that_fails_leaves_nothing_and_takes_nobody_with_it
         a_unit_that_panics_leaves_nothing_and_the_store_works_on
@@ -150,6 +158,11 @@ conformance! {
         sandboxes_that_are_over_go_with_their_events
         what_a_sandbox_used_is_kept_for_a_time_and_only_as_its_node_says
     }
+    egress {
+        a_record_is_stored_once_and_numbered_as_it_comes
+        denials_are_counted_beside_the_version
+        rules_are_changed_by_whoever_saw_the_last_ones_and_put_in_force_once
+    }
     execs {
         a_command_is_written_once_and_ended_once
         what_was_run_is_listed_newest_first_page_by_page
@@ -157,5 +170,17 @@ conformance! {
     }
     random {
         any_sequence_of_moves_keeps_row_events_and_queue_in_step
+    }
+    profiles {
+        a_profile_is_found_by_its_id_and_its_name_by_its_owner_only
+        a_profile_is_changed_by_one_at_a_time_with_an_event
+        a_tag_means_what_it_was_given_last
+        a_build_is_read_back_with_its_recipe_and_an_event_for_each_state
+        a_build_is_carried_out_by_one_at_a_time
+        a_log_is_read_by_level_from_an_offset_both_ways
+        what_was_done_before_is_found_while_its_copy_is_there
+        builds_that_nobody_needs_go_and_their_copies_after_them
+        a_profile_takes_all_that_is_its_own_with_it
+        files_for_builds_are_found_by_name_until_nobody_asks_any_more
     }
 }

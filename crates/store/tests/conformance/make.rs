@@ -56,6 +56,8 @@ pub(crate) fn spec() -> JobSpec {
         queue_timeout_ms: None,
         node: None,
         secrets: Vec::new(),
+        scrub_patterns: false,
+        network: model::network::NetworkRules::default(),
     }
 }
 

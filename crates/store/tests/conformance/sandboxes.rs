@@ -30,7 +30,7 @@ pub(crate) fn spec() -> SandboxSpec {
         root: None,
         root_identity: None,
         limits: AskedLimits::default(),
-        allow_internet: true,
+        network: model::network::NetworkRules::all_or_nothing(true),
         allow_root: true,
         on_expiry: OnExpiry::Pause,
         auto_resume: true,
@@ -38,11 +38,13 @@ pub(crate) fn spec() -> SandboxSpec {
         node: None,
         secrets: Vec::new(),
         layers: Vec::new(),
+        volumes: Vec::new(),
+        defaults: model::sandbox_spec::Defaults::default(),
     }
 }
 
 /// A sandbox that is asked for at the time of its number.
-fn new_sandbox(number: u64) -> NewSandbox {
+pub(crate) fn new_sandbox(number: u64) -> NewSandbox {
     NewSandbox {
         id: sandbox_id(number),
         tenant: tenant("a"),
@@ -56,7 +58,12 @@ fn new_sandbox(number: u64) -> NewSandbox {
     }
 }
 
-fn insert(db: &Db, new: NewSandbox) -> SandboxRow {
+/// A sandbox that is there.
+pub(crate) fn some(db: &Db, number: u64) -> SandboxRow {
+    insert(db, new_sandbox(number))
+}
+
+pub(crate) fn insert(db: &Db, new: NewSandbox) -> SandboxRow {
     db.write(move |tx| sandbox::insert(tx, &new)).unwrap()
 }
 
@@ -88,7 +95,7 @@ pub(crate) fn change(row: &SandboxRow, event: &SandboxEvent, at_ms: u64) -> Sand
     }
 }
 
-fn moved(db: &Db, row: &SandboxRow, event: &SandboxEvent, at_ms: u64) -> SandboxRow {
+pub(crate) fn moved(db: &Db, row: &SandboxRow, event: &SandboxEvent, at_ms: u64) -> SandboxRow {
     let (row, change) = (row.clone(), change(row, event, at_ms));
     db.write(move |tx| sandbox::move_to(tx, &row, &change))
         .unwrap()
@@ -157,8 +164,10 @@ pub(crate) fn every_change_of_a_sandbox_is_written_with_its_event(db: &Db) {
     let row = row.unwrap();
     assert_eq!((row.ready_at_ms, row.expires_at_ms), (Some(3), Some(5003)));
     check_in_step(db, &row);
-    let row = moved(db, &row, &SandboxEvent::Pause, 4);
+    let row = moved(db, &row, &SandboxEvent::Pause { memory: false }, 4);
     let row = moved(db, &row, &SandboxEvent::Paused, 5);
+    assert_eq!(row.state, SandboxState::Paused { memory: false });
+    check_in_step(db, &row);
     assert_eq!((row.epoch, row.paused_at_ms), (2, Some(5)));
     assert_eq!(row.expires_at_ms, None);
     let row = moved(db, &row, &SandboxEvent::Destroy, 6);
@@ -178,7 +187,7 @@ pub(crate) fn of_many_changes_from_one_sandbox_row_exactly_one_is_written(db: &D
     for number in 0..5 {
         let row = ready(db, number);
         let outcomes = race(6, |thread| {
-            let events = [SandboxEvent::Pause, SandboxEvent::Destroy];
+            let events = [SandboxEvent::Pause { memory: true }, SandboxEvent::Destroy];
             let (row, change) = (row.clone(), change(&row, &events[thread % 2], 9));
             db.write(move |tx| sandbox::move_to(tx, &row, &change))
         });
@@ -372,7 +381,7 @@ pub(crate) fn what_a_node_has_and_what_it_is_to_do_is_found(db: &Db) {
     let stands = ready(db, 3);
     let ends = moved(db, &ready(db, 4), &SandboxEvent::Destroy, 9);
     let over = moved(db, &ends, &SandboxEvent::Destroyed, 10);
-    let pausing = moved(db, &ready(db, 5), &SandboxEvent::Pause, 9);
+    let pausing = moved(db, &ready(db, 5), &SandboxEvent::Pause { memory: true }, 9);
     let held = db.read(|tx| sandbox::held_by(tx, &node(1), 100));
     assert_eq!(held, [made.clone(), stands, pausing.clone()]);
     assert!(held.iter().all(|row| row.id != over.id));

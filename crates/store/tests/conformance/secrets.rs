@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use model::id::SecretId;
+use model::secret::SecretSource;
 use store::event::{self, NewEvent};
 use store::secret::{self, Sealed, SecretRow};
 use store::{StoreError, Value};
@@ -18,6 +19,7 @@ fn row(of: &str, name: &str, number: u8) -> SecretRow {
         version: 1,
         revision: 1,
         metadata: BTreeMap::from([("k".to_owned(), "ö".to_owned())]),
+        source: None,
         principal: principal(),
         created_at_ms: 5,
         updated_at_ms: 5,
@@ -29,6 +31,7 @@ fn sealed(key: &str) -> Sealed {
         key_id: key.to_owned(),
         wrapped_key: vec![0, 1, 255],
         value: vec![0; 100],
+        is_source: false,
     }
 }
 
@@ -68,6 +71,15 @@ pub(crate) fn a_secret_is_read_back_by_name_and_by_id_and_by_its_tenant_alone(db
     assert_eq!(get("a", one.id.as_str()), Some(one.clone()));
     assert_eq!(get("b", "x"), Some(other));
     assert_eq!(get("b", one.id.as_str()), None);
+    let elsewhere = SecretRow {
+        source: Some(SecretSource {
+            provider: "vault".to_owned(),
+            reference: "a/b#c".to_owned(),
+        }),
+        ..row("c", "x", 5)
+    };
+    insert(db, &elsewhere).unwrap();
+    assert_eq!(get("c", "x"), Some(elsewhere));
     let list = |after: &'static str| db.read(move |tx| secret::list(tx, &tenant("a"), after, 1));
     assert_eq!(list("")[0].name, "A");
     assert_eq!(list("A")[0].name, "x");

@@ -38,6 +38,7 @@ fn host() -> Host {
         no_user_namespaces: None,
         no_writable_root: None,
         no_tun: None,
+        no_volumes: None,
         memory_bytes: 8 << 30,
         cpus: 2,
         open_files_max: 20_000,
@@ -56,6 +57,7 @@ fn spec(limits: AskedLimits) -> Spec {
         mode: Mode::Job,
         way_out: false,
         layers: Vec::new(),
+        volumes: Vec::new(),
     }
 }
 
@@ -279,4 +281,58 @@ fn a_way_out_is_a_device_where_there_can_be_one_and_said_where_not() {
     let without = plan(&out, &host, Path::new("/state")).unwrap();
     let expect = "network namespace, only for programs that know a proxy (no driver)";
     assert_eq!((how(&without), tun(&without)), (expect.to_owned(), None));
+}
+
+#[test]
+fn the_plan_of_a_sandbox_has_its_volumes_or_there_is_none() {
+    let volume = |name: &str, target: &str, read_only: bool| Volume {
+        image: format!("/state/volumes/{name}.ext4").into(),
+        is_new: !read_only,
+        size_bytes: 1 << 30,
+        target: target.to_owned(),
+        read_only,
+    };
+    let mut spec = spec(AskedLimits::default());
+    spec.mode = Mode::Live { allow_root: true };
+    spec.volumes = vec![
+        volume("one", "/data", false),
+        volume("two", "/mnt/read", true),
+    ];
+    let made = plan(&spec, &host(), Path::new("/state")).unwrap();
+    let PlanBody::Linux(body) = &made.body else {
+        panic!("linux")
+    };
+    assert_eq!(body.sandbox.volumes, ["/data", "/mnt/read"]);
+    assert_eq!(body.volumes, spec.volumes);
+    let held = made.enforced.iter().filter(|one| one.clause == "volume");
+    let held: Vec<_> = held.map(|one| (one.asked, &*one.how)).collect();
+    let expected = [
+        (true, "a file system of its own"),
+        (true, "a file system of its own, read-only"),
+    ];
+    assert_eq!(held, expected);
+    // What cannot be held is refused, and nothing weaker is made.
+    let refused = |spec: &Spec, host: &Host| {
+        let refused = plan(spec, host, Path::new("/state")).err();
+        let refused = refused.unwrap_or_default();
+        refused
+            .into_iter()
+            .map(|one| format!("{}: {}", one.clause, one.why))
+            .collect::<Vec<_>>()
+    };
+    let none = Host {
+        no_volumes: Some("no loop devices".to_owned()),
+        ..host()
+    };
+    assert_eq!(refused(&spec, &none), ["volumes: no loop devices"]);
+    let read = Host {
+        no_writable_root: Some("old".to_owned()),
+        ..host()
+    };
+    assert_eq!(
+        refused(&spec, &read),
+        ["volumes: its root cannot be written: old"]
+    );
+    spec.mode = Mode::Live { allow_root: false };
+    assert_eq!(refused(&spec, &host()).len(), 1);
 }

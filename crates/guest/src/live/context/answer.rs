@@ -89,8 +89,11 @@ struct Execute {
     env_vars: Option<BTreeMap<String, String>>,
 }
 
-async fn read<T: serde::de::DeserializeOwned>(body: Incoming, most: usize) -> Result<T, Failure> {
-    let bytes = connect::whole(body, most).await?;
+async fn read<T: serde::de::DeserializeOwned>(
+    mut body: Incoming,
+    most: usize,
+) -> Result<T, Failure> {
+    let bytes = connect::whole(&mut body, most).await?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Failure::invalid(format!("the request cannot be read: {error}")))
 }
@@ -131,7 +134,12 @@ async fn execute(live: &Rc<Live>, by: By, body: Incoming) -> Result<Answer, Fail
     };
     let user = super::user(live)?.name;
     let run = Run {
-        asked: Asked::step(by, of, (&asked.code, env.keys()), (user, &context.cwd)),
+        asked: Asked::step(
+            (by, live.known.as_ref()),
+            of,
+            (&asked.code, env.keys()),
+            (user, &context.cwd),
+        ),
         code: asked.code,
         env,
         events,
@@ -160,7 +168,8 @@ async fn make(live: &Rc<Live>, body: Incoming) -> Result<Answer, Failure> {
     Ok(body::json(StatusCode::OK, &info(&context)))
 }
 
-/// All contexts. The defaults of the two languages that E2B starts at once are there from the start.
+/// All contexts, the defaults first: clients look for what they made last at the end. The defaults of the two
+/// languages that E2B starts at once are there from the start.
 fn list(live: &Rc<Live>) -> Result<Answer, Failure> {
     for language in [Language::Python, Language::Javascript] {
         if is_there(live, language)? {
@@ -169,7 +178,9 @@ fn list(live: &Rc<Live>) -> Result<Answer, Failure> {
         }
     }
     let all = live.contexts.all.borrow();
-    let list: Vec<Value> = all.iter().map(|context| info(context)).collect();
+    let (defaults, made): (Vec<_>, Vec<_>) = all.iter().partition(|context| context.is_default);
+    let list = defaults.into_iter().chain(made);
+    let list: Vec<Value> = list.map(|context| info(context)).collect();
     Ok(body::json(StatusCode::OK, &list))
 }
 

@@ -3,9 +3,11 @@
 //! The values of a result are passed on as they were written, once they are known to be JSON: what is
 //! small on the wire can be large in memory, and nobody here needs to know it.
 
+use scrub::Known;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
+use std::sync::Arc;
 
 /// What a kernel says, a line each.
 #[derive(Debug, Deserialize)]
@@ -148,6 +150,64 @@ fn line(value: &impl Serialize) -> Vec<u8> {
     line
 }
 
+/// A line without the values of secrets. Only what stands in texts is looked at: a value may be a word of
+/// the protocol, and the line must stay one. Nothing is made of the line but another: what is small on the
+/// wire can be large in memory.
+pub(super) fn clean(known: Option<&Arc<Known>>, line: Vec<u8>) -> Vec<u8> {
+    let Some(known) = known else { return line };
+    let mut out = Vec::with_capacity(line.len());
+    let (mut rest, mut depth, mut of) = (line.as_slice(), 0_usize, Vec::new());
+    while let Some((byte, after)) = rest.split_first() {
+        if *byte != b'"' {
+            depth = match byte {
+                b'{' | b'[' => depth + 1,
+                b'}' | b']' => depth.saturating_sub(1),
+                _ => depth,
+            };
+            out.push(*byte);
+            rest = after;
+            continue;
+        }
+        let (text, after) = rest.split_at(text_len(rest));
+        let is_field = depth == 1 && after.starts_with(b":");
+        if is_field {
+            of = text.to_vec();
+        }
+        if is_field || (depth == 1 && of == b"\"type\"") {
+            out.extend_from_slice(text);
+        } else {
+            out.extend(clean_text(known, text));
+        }
+        rest = after;
+    }
+    out
+}
+
+/// The length of the text that JSON begins with, with its quotes.
+fn text_len(json: &[u8]) -> usize {
+    let mut is_escaped = true; // The first quote ends nothing.
+    for (at, byte) in json.iter().enumerate() {
+        match byte {
+            b'"' if !is_escaped => return at + 1,
+            b'\\' => is_escaped = !is_escaped,
+            _ => is_escaped = false,
+        }
+    }
+    json.len()
+}
+
+fn clean_text(known: &Arc<Known>, json: &[u8]) -> Vec<u8> {
+    let Ok(text) = serde_json::from_slice::<String>(json) else {
+        // Half a pair of surrogates is JSON and no text; values are looked for as they are escaped.
+        return known.bytes(json);
+    };
+    let clean = known.text(&text);
+    if clean == text {
+        return json.to_vec();
+    }
+    serde_json::to_vec(&clean).unwrap_or_default()
+}
+
 /// The number of this execution in its kernel, from 1.
 pub(super) fn number(count: u64) -> Vec<u8> {
     line(&json!({"type": "number_of_executions", "execution_count": count}))
@@ -213,6 +273,43 @@ mod tests {
         ] {
             assert_eq!(told(said).as_deref(), Some(expected), "{said}");
         }
+    }
+
+    #[test]
+    fn the_value_of_a_secret_is_taken_out_of_texts_and_the_line_stays_one() {
+        let values = [("a", "text".as_bytes()), ("b", b"p\"w\n!"), ("c", b"true")];
+        let known = scrub::Known::new(values).unwrap();
+        let cleaned = |line: &str| {
+            let line = clean(known.as_ref(), format!("{line}\n").into_bytes());
+            String::from_utf8(line).unwrap().trim_end().to_owned()
+        };
+        for (line, expected) in [
+            (
+                r#"{"text":"a text: p\"w\n!","type":"result"}"#,
+                r#"{"text":"a [secret a]: [secret b]","type":"result"}"#,
+            ),
+            (
+                r#"{"is_main_result":true,"json":{"text":["text",true,1]}}"#,
+                r#"{"is_main_result":true,"json":{"[secret a]":["[secret a]",true,1]}}"#,
+            ),
+            (
+                r#"{"type":"text","html":"\\","svg":"\"text\"","png":"'p\"w\\n!'"}"#,
+                r#"{"type":"text","html":"\\","svg":"\"[secret a]\"","png":"'[secret b]'"}"#,
+            ),
+            (
+                r#"{"html":"\ud800 text"}"#,
+                r#"{"html":"\ud800 [secret a]"}"#,
+            ),
+            (
+                r#"{"json":{"type":"text"}}"#,
+                r#"{"json":{"type":"[secret a]"}}"#,
+            ),
+            (r#"{"html":"nothing"}"#, r#"{"html":"nothing"}"#),
+        ] {
+            assert_eq!(cleaned(line), expected, "{line}");
+        }
+        let line = b"{\"html\":\"text\"}\n".to_vec();
+        assert_eq!(clean(None, line.clone()), line);
     }
 
     #[test]

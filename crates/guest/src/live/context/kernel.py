@@ -403,9 +403,22 @@ def _translated(source):
     return "\n".join(lines)
 
 
+_INDENT = re.compile(r"(?:[ \t]*\n)*([ \t]+)\S")
+
+
+def _dedented(source):
+    # Code that was cut out of a function or a text: it stands as far to the right as its first line.
+    found = _INDENT.match(source)
+    if not found:
+        return source
+    lines, space = source.split("\n"), found[1]
+    return "\n".join(line[len(space):] if line.startswith(space) else line for line in lines)
+
+
 def _parsed(source, filename):
-    if source.startswith("%%"):
-        head, _, cell = source[2:].partition("\n")
+    source = _dedented(source)
+    if source.lstrip().startswith("%%"):
+        head, _, cell = source.lstrip()[2:].partition("\n")
         name, _, line = head.partition(" ")
         source = f"get_ipython().run_cell_magic({name!r}, {line!r}, {cell!r})"
     try:
@@ -580,6 +593,15 @@ def _patch_pyplot(module):
 
 
 def _patch_pillow(module):
+    save = module.Image.save
+
+    def save_and_show(self, fp, *values, **options):
+        save(self, fp, *values, **options)
+        # One that is saved to be looked at; what is written into memory is on its way elsewhere.
+        if isinstance(fp, (str, os.PathLike)):
+            display(self)
+
+    module.Image.save = save_and_show
     module.Image.show = lambda self, *_values, **_options: display(self)
 
 

@@ -13,10 +13,12 @@ use super::{Code, Failure, State};
 use crate::process::Reaped;
 use guest::message::Start;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use scrub::Known;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::sync::oneshot;
@@ -111,6 +113,8 @@ enum Next {
 #[derive(Debug)]
 struct Turn<'r> {
     run: &'r Run,
+    /// What is taken out of what the code shows.
+    known: Option<Arc<Known>>,
     step: &'r mut Step,
     /// Bytes of its results so far.
     shown: usize,
@@ -141,8 +145,8 @@ impl Kernel {
             language,
             channel,
             lines: Lines::new(live.contexts.large.clone()),
-            stdout: Output::new(begun.stdout),
-            stderr: Output::new(begun.stderr),
+            stdout: Output::new(begun.stdout, live.known.as_ref()),
+            stderr: Output::new(begun.stderr, live.known.as_ref()),
             dead: begun.dead,
             is_ready: false,
             count: 0,
@@ -158,13 +162,7 @@ impl Kernel {
     /// Runs code, and tells what comes of it, but not the end.
     pub(super) async fn run(&mut self, run: &Run, step: &mut Step) -> Result<(), Ended> {
         let request = self.begin(run).await?;
-        let mut turn = Turn {
-            run,
-            step,
-            shown: 0,
-            patience: None,
-            again: None,
-        };
+        let mut turn = Turn::new(run, step, self.live.known.clone());
         let Kernel {
             channel,
             lines,
@@ -293,7 +291,18 @@ impl Drop for Kernel {
     }
 }
 
-impl Turn<'_> {
+impl<'r> Turn<'r> {
+    fn new(run: &'r Run, step: &'r mut Step, known: Option<Arc<Known>>) -> Turn<'r> {
+        Turn {
+            run,
+            known,
+            step,
+            shown: 0,
+            patience: None,
+            again: None,
+        }
+    }
+
     async fn output(&mut self, which: Which, output: &mut Output, bytes: &[u8]) {
         self.step.wrote(which, bytes.len());
         let text = output.text(bytes);
@@ -331,7 +340,9 @@ impl Turn<'_> {
                 let before = self.shown;
                 self.shown = before.saturating_add(line.bytes.len());
                 if self.shown <= RESULTS_MAX {
-                    self.run.tell(shown.line()).await;
+                    self.run
+                        .tell(event::clean(self.known.as_ref(), shown.line()))
+                        .await;
                 } else if before <= RESULTS_MAX {
                     let why =
                         "the results of one execution have at most 64 MiB; the rest is not shown";
@@ -341,7 +352,9 @@ impl Turn<'_> {
             }
             Said::Error(raised) => {
                 self.step.end = End::raised(&raised.name());
-                self.run.tell(raised.line()).await;
+                self.run
+                    .tell(event::clean(self.known.as_ref(), raised.line()))
+                    .await;
                 Ok(None)
             }
             Said::End(end) => {

@@ -1,8 +1,10 @@
 //! What the code writes to its standard streams, as text.
 
 use super::super::{Stream, register};
+use scrub::{Known, Scrubber};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use tokio::io::Interest;
 
 /// Bytes of one event.
@@ -14,14 +16,17 @@ pub(super) struct Output {
     stream: Stream,
     /// Nobody has the other end any more.
     is_closed: bool,
+    /// In a sandbox with secrets.
+    scrubber: Option<Scrubber>,
     text: Text,
 }
 
 impl Output {
-    pub(super) fn new(stream: Stream) -> Output {
+    pub(super) fn new(stream: Stream, known: Option<&Arc<Known>>) -> Output {
         Output {
             stream,
             is_closed: false,
+            scrubber: known.map(Scrubber::new),
             text: Text::default(),
         }
     }
@@ -40,9 +45,12 @@ impl Output {
     pub(super) fn text(&mut self, bytes: &[u8]) -> String {
         if bytes.is_empty() {
             self.is_closed = true;
-            return self.text.rest();
+            return self.rest();
         }
-        self.text.push(bytes)
+        match &mut self.scrubber {
+            Some(scrubber) => self.text.push(&scrubber.feed(bytes)),
+            None => self.text.push(bytes),
+        }
     }
 
     /// What is in the pipe now, of what was written before something that was said beside it. More may
@@ -63,9 +71,11 @@ impl Output {
         pieces
     }
 
-    /// What is left of a character that never came whole.
+    /// What was held back, and what is left of a character that never came whole.
     pub(super) fn rest(&mut self) -> String {
-        self.text.rest()
+        let held = self.scrubber.as_mut().map(Scrubber::finish);
+        let text = self.text.push(&held.unwrap_or_default());
+        text + &self.text.rest()
     }
 }
 

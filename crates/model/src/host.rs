@@ -16,7 +16,7 @@ const LABEL_MAX: usize = 63;
 /// A host that somebody wants to reach.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Host {
-    /// A name: lower case, ASCII, without a final dot; its last label is no number.
+    /// A name: lower case, ASCII (`xn--` for others), without a final dot; its last label is no number.
     Name(String),
     /// An address, IPv4 where it is one in disguise.
     Address(IpAddr),
@@ -28,7 +28,7 @@ pub enum BadHost {
     /// A byte that no name has; or an empty or overlong part.
     #[error("read the name of a host")]
     Malformed,
-    /// A letter outside of ASCII.
+    /// A sign outside of ASCII that has more than one form.
     #[error("read a name that is not in ASCII; its `xn--` form is understood")]
     NotAscii,
     /// A number that some would read as an IPv4 address.
@@ -49,7 +49,11 @@ impl Host {
             return Ok(Host::of_address(IpAddr::V6(address)));
         }
         if !text.is_ascii() {
-            return Err(BadHost::NotAscii);
+            // What is a number only after it was translated is none to whoever wrote it.
+            return match Host::parse(&in_ascii(text)?)? {
+                name @ Host::Name(_) => Ok(name),
+                Host::Address(_) => Err(BadHost::OddAddress),
+            };
         }
         let text = text.strip_suffix('.').unwrap_or(text);
         if text.is_empty() || text.len() > NAME_MAX {
@@ -68,8 +72,110 @@ impl Host {
 
     /// An address in its one form.
     pub fn of_address(address: IpAddr) -> Host {
-        Host::Address(crate::address::canonical(address))
+        Host::Address(address.to_canonical())
     }
+}
+
+/// The `xn--` form of a name. Only letters that are their own lower case or have a lower case of one letter, and
+/// that no normalisation would change, are taken: marks that combine, digits of other scripts, full-width forms
+/// and other dots have more than one reading, and two readers would disagree about them (UTS #46).
+fn in_ascii(text: &str) -> Result<String, BadHost> {
+    if text.len() > 4 * NAME_MAX {
+        return Err(BadHost::Malformed);
+    }
+    let labels = text.split('.').map(|label| {
+        if label.is_ascii() {
+            return Ok(label.to_owned());
+        }
+        let small: Vec<char> = label.chars().flat_map(char::to_lowercase).collect();
+        if small.len() > LABEL_MAX || !small.iter().all(|letter| is_plain(*letter)) {
+            return Err(BadHost::NotAscii);
+        }
+        punycode(&small)
+            .map(|code| format!("xn--{code}"))
+            .ok_or(BadHost::NotAscii)
+    });
+    Ok(labels.collect::<Result<Vec<_>, _>>()?.join("."))
+}
+
+/// Whether a letter has one form only. Compatibility forms live in these blocks of Unicode.
+fn is_plain(letter: char) -> bool {
+    let is_compatible = matches!(letter,
+        '\u{0130}' | '\u{017f}' | '\u{1e9e}' | '\u{2000}'..='\u{2bff}' | '\u{3200}'..='\u{33ff}'
+        | '\u{a700}'..='\u{a7ff}' | '\u{f900}'..='\u{fdff}' | '\u{fe00}'..='\u{ffff}'
+        | '\u{10000}'..='\u{10ffff}');
+    letter.is_ascii_digit() || letter == '-' || (letter.is_alphabetic() && !is_compatible)
+}
+
+/// RFC 3492 section 6.3, without the prefix. `None` where its numbers run over.
+fn punycode(label: &[char]) -> Option<String> {
+    let basic: String = label.iter().filter(|letter| letter.is_ascii()).collect();
+    let mut done = u32::try_from(basic.len()).ok()?;
+    let total = u32::try_from(label.len()).ok()?;
+    let (mut code, first) = (basic, done);
+    if first > 0 {
+        code.push('-');
+    }
+    let (mut least, mut delta, mut bias) = (0x80_u32, 0_u32, 72_u32);
+    while done < total {
+        let above = label.iter().map(|letter| u32::from(*letter));
+        let next = above.filter(|point| *point >= least).min()?;
+        delta = delta.checked_add((next - least).checked_mul(done + 1)?)?;
+        least = next;
+        for point in label.iter().map(|letter| u32::from(*letter)) {
+            if point < least {
+                delta = delta.checked_add(1)?;
+            }
+            if point == least {
+                variable(delta, bias, &mut code)?;
+                bias = adapted(delta, done + 1, done == first);
+                delta = 0;
+                done += 1;
+            }
+        }
+        delta = delta.checked_add(1)?;
+        least = least.checked_add(1)?;
+    }
+    Some(code)
+}
+
+/// A number in digits of a variable base, RFC 3492 section 3.3.
+fn variable(mut rest: u32, bias: u32, code: &mut String) -> Option<()> {
+    let digit = |value: u32| char::from_digit(value, 36).map(letter_first);
+    let mut k = 36_u32;
+    loop {
+        let t = k.saturating_sub(bias).clamp(1, 26);
+        if rest < t {
+            code.push(digit(rest)?);
+            return Some(());
+        }
+        code.push(digit(t + (rest - t) % (36 - t))?);
+        rest = (rest - t) / (36 - t);
+        k += 36;
+    }
+}
+
+/// RFC 3492 counts from `a`, where others count from `0`.
+fn letter_first(digit: char) -> char {
+    let value = digit.to_digit(36).unwrap_or(0);
+    let (base, offset) = if value < 26 {
+        (b'a', value)
+    } else {
+        (b'0', value - 26)
+    };
+    char::from(base.saturating_add(u8::try_from(offset).unwrap_or(0)))
+}
+
+/// RFC 3492 section 6.1.
+fn adapted(delta: u32, points: u32, first: bool) -> u32 {
+    let mut delta = if first { delta / 700 } else { delta / 2 };
+    delta += delta / points;
+    let mut k = 0;
+    while delta > 455 {
+        delta /= 35;
+        k += 36;
+    }
+    k + 36 * delta / (delta + 38)
 }
 
 /// Letters, digits, dashes, and the underscore that many names have in spite of RFC 952.
@@ -143,7 +249,17 @@ mod tests {
             ("[::1%lo]", "Malformed"),
             ("[fe80::1%251]", "Malformed"),
             ("[127.0.0.1]", "Malformed"),
-            ("bücher.example", "NotAscii"),
+            ("bücher.example", "name xn--bcher-kva.example"),
+            ("BÜCHER.example.", "name xn--bcher-kva.example"),
+            ("münchen.de", "name xn--mnchen-3ya.de"),
+            ("中国", "name xn--fiqs8s"),
+            ("почта.рф", "name xn--80a1acny.xn--p1ai"),
+            ("straße.de", "name xn--strae-oqa.de"),
+            // The same letter as a letter and a mark that combines.
+            ("bu\u{308}cher.example", "NotAscii"),
+            ("ｅxample.com", "NotAscii"),
+            ("ex\u{200d}ample.com", "NotAscii"),
+            ("bücher\0.example", "NotAscii"),
             // A dot of another script, which IDNA takes for a dot.
             ("127。0。0。1", "NotAscii"),
             ("①27.0.0.1", "NotAscii"),

@@ -5,6 +5,7 @@
 //! <https://www.iana.org/assignments/iana-ipv6-special-registry>. Of IPv6 only the global unicast space
 //! 2000::/3 can be the outside; what IANA has not given out is reserved.
 
+use crate::block::within;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What an address is for.
@@ -35,6 +36,26 @@ pub enum Class {
     Translated,
     /// For nothing that one connects to.
     Reserved,
+}
+
+impl Class {
+    /// Why it is closed, as programs read it; never changes its meaning.
+    pub fn code(self) -> &'static str {
+        match self {
+            Class::Global => "address",
+            Class::Loopback => "address_loopback",
+            Class::Private => "address_private",
+            Class::LinkLocal => "address_link_local",
+            Class::Metadata => "address_metadata",
+            Class::Shared => "address_shared",
+            Class::Multicast => "address_multicast",
+            Class::Broadcast => "address_broadcast",
+            Class::Unspecified => "address_unspecified",
+            Class::Documentation => "address_documentation",
+            Class::Translated => "address_translated",
+            Class::Reserved => "address_reserved",
+        }
+    }
 }
 
 /// Addresses at which clouds tell a machine its secrets. Most lie in blocks that are closed anyway; Azure's
@@ -122,21 +143,6 @@ pub fn classify(address: IpAddr) -> Class {
             let found = blocks.find(|(block, bits, _)| fits(IpAddr::from(*block), *bits));
             found.map_or(Class::Reserved, |(_, _, class)| *class)
         }
-    }
-}
-
-/// Whether an address begins with the first `bits` of a block of its own family.
-pub fn within(address: IpAddr, block: IpAddr, bits: u32) -> bool {
-    match (address, block) {
-        (IpAddr::V4(address), IpAddr::V4(block)) => {
-            let differs = address.to_bits() ^ block.to_bits();
-            differs.leading_zeros() >= bits.min(32)
-        }
-        (IpAddr::V6(address), IpAddr::V6(block)) => {
-            let differs = address.to_bits() ^ block.to_bits();
-            differs.leading_zeros() >= bits.min(128)
-        }
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
     }
 }
 

@@ -1,22 +1,34 @@
-//! Takes the values of secrets out of what a job wrote, before it leaves the node or reaches its disk.
+//! Values that are known. What is looked for: each value as it is, in base64 at each of its three
+//! alignments and in both alphabets, in hexadecimal digits, percent-encoded, escaped as in JSON and
+//! Python, and with lines that end as on a terminal.
 //!
-//! This is for accidents: a stack trace, `env`, `curl -v`. A program that means to tell what it knows can
-//! write it in a way that nobody looks for. What is looked for: each value as it is, in base64 at each of
-//! its three alignments and in both alphabets, in hexadecimal digits, and percent-encoded.
-//!
-//! A stream comes in pieces that may be cut anywhere. What could be the beginning of a value is held back
-//! until it is known: the first [`ANCHOR`] bytes of a value are found by an automaton, and then the rest is
-//! compared byte by byte. So little is held back however long a value is, and a prompt without a newline
-//! is seen at once, because it begins no value.
+//! What could be the beginning of a value is held back until it is known: the first [`ANCHOR`] bytes of a
+//! value are found by an automaton, and then the rest is compared byte by byte. So little is held back
+//! however long a value is, and a prompt without a newline is seen at once, because it begins no value.
 
-use aho_corasick::{AhoCorasick, BuildError, MatchKind};
+use aho_corasick::{AhoCorasick, MatchKind};
 use base64::Engine as _;
 use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
-use model::limits::SECRET_SCRUB_BYTES_MIN;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use zeroize::Zeroizing;
+
+/// The shortest value that is looked for, in bytes: a shorter one is in half of all lines by accident.
+pub const VALUE_BYTES_MIN: usize = 4;
+
+/// Values that are together more than the automaton holds. What uses them must not run then: nothing would
+/// be taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooMuch;
+
+impl std::fmt::Display for TooMuch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the values are too much to be looked for")
+    }
+}
+
+impl std::error::Error for TooMuch {}
 
 /// Bytes of a value that the automaton looks for. Longer ones would make it large: a value may have 64 KiB.
 const ANCHOR: usize = 32;
@@ -33,8 +45,8 @@ impl Pattern {
     }
 }
 
-/// What is looked for. Made once for a job; each of its streams has a [`Scrubber`].
-pub(crate) struct Known {
+/// What is looked for. Made once for a job or a sandbox; each of its streams has a [`Scrubber`].
+pub struct Known {
     /// Sorted by their text, so that those with one anchor are neighbours.
     patterns: Vec<Pattern>,
     anchors: AhoCorasick,
@@ -51,15 +63,15 @@ impl Known {
     /// too short to be looked for.
     ///
     /// # Errors
-    /// When it is more than the automaton holds. The job must not run then: nothing would be taken out.
-    pub(crate) fn new<'s>(
+    /// [`TooMuch`].
+    pub fn new<'s>(
         secrets: impl IntoIterator<Item = (&'s str, &'s [u8])>,
-    ) -> Result<Option<Arc<Known>>, BuildError> {
+    ) -> Result<Option<Arc<Known>>, TooMuch> {
         let mut patterns = Vec::new();
         for (name, value) in secrets {
             // A newline at the end of a file is seldom written with the rest.
             let value = value.trim_ascii();
-            if value.len() < SECRET_SCRUB_BYTES_MIN {
+            if value.len() < VALUE_BYTES_MIN {
                 continue;
             }
             let instead: Arc<str> = format!("[secret {name}]").into();
@@ -72,15 +84,24 @@ impl Known {
         patterns.dedup_by(|one, other| one.text == other.text);
         let anchors = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
-            .build(patterns.iter().map(Pattern::anchor))?;
+            .build(patterns.iter().map(Pattern::anchor))
+            .map_err(|_| TooMuch)?;
         Ok((!patterns.is_empty()).then(|| Arc::new(Known { patterns, anchors })))
     }
 
-    /// A text that is whole.
-    pub(crate) fn text(self: &Arc<Known>, text: &str) -> String {
+    /// Bytes that are whole.
+    #[must_use]
+    pub fn bytes(self: &Arc<Known>, bytes: &[u8]) -> Vec<u8> {
         let mut scrubber = Scrubber::new(self);
-        let mut clean = scrubber.feed(text.as_bytes());
+        let mut clean = scrubber.feed(bytes);
         clean.extend(scrubber.finish());
+        clean
+    }
+
+    /// A text that is whole.
+    #[must_use]
+    pub fn text(self: &Arc<Known>, text: &str) -> String {
+        let clean = self.bytes(text.as_bytes());
         // What stands in for a value is text, and what is left of a text may have lost half a character.
         String::from_utf8_lossy(&clean).into_owned()
     }
@@ -124,8 +145,14 @@ fn writings(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
             .for_each(|b| *b = b'+');
         all.push(form);
     }
+    if let Ok(text) = std::str::from_utf8(value) {
+        all.extend([false, true].map(|ascii| in_json(text, ascii)));
+        all.extend([None, Some('\'')].map(|quote| in_python(text, quote)));
+        // A terminal ends lines so.
+        all.push(Zeroizing::new(text.replace('\n', "\r\n").into_bytes()));
+    }
     // A cut form of a short value could be so short that it is everywhere.
-    all.retain(|text| text.len() >= SECRET_SCRUB_BYTES_MIN);
+    all.retain(|text| text.len() >= VALUE_BYTES_MIN);
     all
 }
 
@@ -172,6 +199,54 @@ fn each(
     bytes
 }
 
+/// As it stands in a JSON string (RFC 8259, section 7), with everything beyond ASCII escaped or as it is.
+fn in_json(value: &str, ascii: bool) -> Zeroizing<Vec<u8>> {
+    escaped(value, Some('"'), |char, text| {
+        let is_plain = !char.is_ascii_control() && (char.is_ascii() || !ascii);
+        for unit in char.encode_utf16(&mut [0; 2]).iter().filter(|_| !is_plain) {
+            // Writing into a text cannot fail.
+            let _ = write!(text, "\\u{unit:04x}");
+        }
+        is_plain
+    })
+}
+
+/// As Python and others show a text to programmers, in quotes of either kind.
+fn in_python(value: &str, quote: Option<char>) -> Zeroizing<Vec<u8>> {
+    escaped(value, quote, |char, text| {
+        if char.is_ascii_control() {
+            // Writing into a text cannot fail.
+            let _ = write!(text, "\\x{:02x}", u32::from(char));
+        }
+        !char.is_ascii_control()
+    })
+}
+
+/// Escapes what every language escapes, and leaves the rest to `other`, which says whether a character is
+/// to stand as it is.
+fn escaped(
+    value: &str,
+    quote: Option<char>,
+    other: impl Fn(char, &mut String) -> bool,
+) -> Zeroizing<Vec<u8>> {
+    let mut text = Zeroizing::new(String::with_capacity(value.len() * 2));
+    for char in value.chars() {
+        match char {
+            '\\' => text.push_str("\\\\"),
+            '\n' => text.push_str("\\n"),
+            '\r' => text.push_str("\\r"),
+            '\t' => text.push_str("\\t"),
+            _ if Some(char) == quote => text.extend(['\\', char]),
+            _ => {
+                if other(char, &mut text) {
+                    text.push(char);
+                }
+            }
+        }
+    }
+    Zeroizing::new(std::mem::take(&mut *text).into_bytes())
+}
+
 /// RFC 3986, section 2.3.
 fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
@@ -179,7 +254,7 @@ fn is_unreserved(byte: u8) -> bool {
 
 /// One stream.
 #[derive(Debug)]
-pub(crate) struct Scrubber {
+pub struct Scrubber {
     known: Arc<Known>,
     /// What could be the beginning of an anchor.
     held: Vec<u8>,
@@ -195,7 +270,9 @@ struct Inside {
 }
 
 impl Scrubber {
-    pub(crate) fn new(known: &Arc<Known>) -> Scrubber {
+    /// At its beginning.
+    #[must_use]
+    pub fn new(known: &Arc<Known>) -> Scrubber {
         Scrubber {
             known: known.clone(),
             held: Vec::new(),
@@ -204,7 +281,8 @@ impl Scrubber {
     }
 
     /// Takes the next bytes of the stream, and gives what of it can be told now.
-    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Vec<u8> {
+    #[must_use]
+    pub fn feed(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(bytes.len() + self.held.len());
         let rest = self.go_on(bytes, &mut out);
         let mut text = std::mem::take(&mut self.held);
@@ -218,8 +296,9 @@ impl Scrubber {
         out
     }
 
-    /// The stream is over: what was held back begins nothing.
-    pub(crate) fn finish(&mut self) -> Vec<u8> {
+    /// The stream is over, or nobody waits any longer: what was held back begins nothing.
+    #[must_use]
+    pub fn finish(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         if let Some(inside) = self.inside.take() {
             out.extend_from_slice(inside.instead.as_bytes());
@@ -237,7 +316,8 @@ impl Scrubber {
 
     /// Bytes that were taken and are not told yet. Whoever goes on with the stream in another process has
     /// to see them again.
-    pub(crate) fn pending(&self) -> usize {
+    #[must_use]
+    pub fn pending(&self) -> usize {
         self.held.len() + self.inside.as_ref().map_or(0, |inside| inside.at)
     }
 
@@ -408,6 +488,31 @@ mod tests {
             for text in all {
                 assert_eq!(told(&known(&[value]), &text, &[3]), b"[secret S]");
             }
+        }
+    }
+
+    #[test]
+    fn a_value_is_found_in_a_line_of_json() {
+        let value = "p\"a\\ss\n\u{e4}\u{1f600}\u{1}";
+        let known = known(&[value.as_bytes()]);
+        for line in [
+            "{\"v\":\"p\\\"a\\\\ss\\n\u{e4}\u{1f600}\\u0001\"}",
+            "{\"v\":\"p\\\"a\\\\ss\\n\\u00e4\\ud83d\\ude00\\u0001\"}",
+        ] {
+            assert_eq!(known.text(line), "{\"v\":\"[secret S]\"}", "{line}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_found_as_programmers_and_terminals_show_it() {
+        let value = "a\"b'c\nd\\\u{1}\u{e4}";
+        let known = known(&[value.as_bytes()]);
+        for text in [
+            "'a\"b\\'c\\nd\\\\\\x01\u{e4}'",
+            "'a\"b'c\\nd\\\\\\x01\u{e4}'",
+            "'a\"b'c\r\nd\\\u{1}\u{e4}'",
+        ] {
+            assert_eq!(known.text(text), "'[secret S]'", "{text}");
         }
     }
 

@@ -1,0 +1,66 @@
+//! Connections of sandboxes and jobs to the outside.
+
+use super::{Client, ClientError};
+use crate::egress::{EgressList, EgressQuery, EgressTest, EgressTested, NodeEgress};
+use crate::node::ReportAnswer;
+use crate::routes;
+
+impl Client {
+    /// A page of what a sandbox has asked of the outside, the oldest first.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sandbox_egress(
+        &self,
+        id: &str,
+        query: &EgressQuery,
+    ) -> Result<EgressList, ClientError> {
+        let path = routes::fill(routes::SANDBOX_EGRESS, &[id]) + &query_of(query);
+        self.get(path).await
+    }
+
+    /// The same of a job.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn job_egress(
+        &self,
+        id: &str,
+        query: &EgressQuery,
+    ) -> Result<EgressList, ClientError> {
+        let path = routes::fill(routes::JOB_EGRESS, &[id]) + &query_of(query);
+        self.get(path).await
+    }
+
+    /// What would become of a URL.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn sandbox_egress_test(
+        &self,
+        id: &str,
+        asked: &EgressTest,
+    ) -> Result<EgressTested, ClientError> {
+        let path = routes::fill(routes::SANDBOX_EGRESS_TEST, &[id]);
+        self.post(path, asked).await
+    }
+
+    /// Says what sandboxes and jobs have asked of the outside.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn node_egress(&self, report: &NodeEgress) -> Result<ReportAnswer, ClientError> {
+        self.post(routes::NODE_EGRESS.to_owned(), report).await
+    }
+}
+
+fn query_of(query: &EgressQuery) -> String {
+    routes::query(&[
+        ("after", query.after.map(|after| after.to_string())),
+        (
+            "decision",
+            query.decision.map(|one| one.as_str().to_owned()),
+        ),
+        ("limit", query.limit.map(|limit| limit.to_string())),
+    ])
+}

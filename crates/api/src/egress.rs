@@ -1,0 +1,172 @@
+//! Connections of sandboxes to the outside, on the wire: as nodes tell of them, and as they are shown.
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+/// Records of one report at most.
+pub const RECORDS_MAX: usize = 1000;
+
+/// What became of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EgressDecision {
+    /// It was let out, and answered.
+    Allowed,
+    /// A rule said no.
+    Denied,
+    /// No rule said no, and it came to nothing.
+    Failed,
+}
+
+impl EgressDecision {
+    /// The name as it is written on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One connection or request, told when it is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EgressRecord {
+    /// The node's name for it: the same again is stored once. At most 64 bytes.
+    pub name: String,
+    /// When it was asked for, by the clock of its node.
+    pub at_ms: u64,
+    /// The sandbox; of a job, the one that it brought with it.
+    pub sandbox_id: String,
+    /// The job, if it is of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<String>,
+    /// `http`, `https`, `connect`, `socks5`, `direct` or `dns`.
+    pub method: String,
+    /// The host in its one form; absent where it could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// 0 where it could not be read, and of `dns`.
+    pub port: u16,
+    /// What was dialled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// What became of it.
+    pub decision: EgressDecision,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The rule that let it out or did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Bytes that went out.
+    pub bytes_out: u64,
+    /// Bytes that came back.
+    pub bytes_in: u64,
+    /// From the request to its end.
+    pub duration_ms: u64,
+}
+
+/// What sandboxes and jobs of a node have asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeEgress {
+    /// The oldest first; at most 1,000. What is said of others' is passed over.
+    pub records: Vec<EgressRecord>,
+}
+
+/// One connection or request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EgressView {
+    /// Its number among those of its sandbox or job, in the order in which they ended.
+    pub seq: u64,
+    /// When it was asked for, by the clock of its node.
+    pub at_ms: u64,
+    /// The sandbox; of a job, the one that it brought with it.
+    pub sandbox_id: String,
+    /// The job, if it is of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<String>,
+    /// `http`, `https`, `connect`, `socks5`, `direct` or `dns`.
+    pub method: String,
+    /// The host in its one form; absent where it could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// 0 where it could not be read, and of `dns`.
+    pub port: u16,
+    /// What was dialled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// What became of it.
+    pub decision: EgressDecision,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The rule that let it out or did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Bytes that went out.
+    pub bytes_out: u64,
+    /// Bytes that came back.
+    pub bytes_in: u64,
+    /// From the request to its end.
+    pub duration_ms: u64,
+}
+
+/// What `GET /v1/sandboxes/{id}/egress` and `GET /v1/jobs/{id}/egress` take in the query.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct EgressQuery {
+    /// Only records with numbers above this: the `next` of the page before.
+    #[serde(default)]
+    pub after: Option<u64>,
+    /// Only those of which this became.
+    #[serde(default)]
+    #[param(inline)]
+    pub decision: Option<EgressDecision>,
+    /// At most so many, 1 to 500; 50 when absent.
+    #[serde(default)]
+    pub limit: Option<u32>,
+}
+
+/// A page of records, the oldest first. The last 10,000 of each sandbox and job are kept, for as long as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EgressList {
+    /// The records.
+    pub records: Vec<EgressView>,
+    /// Give this as `after` to read on, now or later.
+    pub next: u64,
+    /// There are more already.
+    pub more: bool,
+}
+
+/// What somebody wants to know of a URL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EgressTest {
+    /// `http://HOST[:PORT]/...`, `https://HOST[:PORT]/...` or `HOST:PORT`.
+    pub url: String,
+}
+
+/// What would become of it. No name is resolved and nothing is dialled: a name that passes here may still have an
+/// address that is closed or denied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EgressTested {
+    /// The host in its one form.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// `allowed` or `denied`.
+    pub decision: EgressDecision,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The rule that says so.
+    pub rule: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}

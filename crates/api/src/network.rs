@@ -1,0 +1,131 @@
+//! What a sandbox or a job may reach, on the wire.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::job::Enforced;
+
+/// What holds for whatever no entry names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkMode {
+    /// There is no way out.
+    None,
+    /// What `allow` and `presets` name, and nothing else.
+    Allowlist,
+    /// GET and HEAD without a body over plain HTTP; from what `allow` and `presets` name, where they name
+    /// anything.
+    ReadOnly,
+    /// Everything public that `deny` does not name.
+    Unrestricted,
+}
+
+impl NetworkMode {
+    /// Every mode.
+    pub const ALL: [Self; 4] = [
+        Self::None,
+        Self::Allowlist,
+        Self::ReadOnly,
+        Self::Unrestricted,
+    ];
+
+    /// The name as it is written on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Allowlist => "allowlist",
+            Self::ReadOnly => "read-only",
+            Self::Unrestricted => "unrestricted",
+        }
+    }
+}
+
+/// Which list counts where both name a destination.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkOrder {
+    /// `deny`.
+    #[default]
+    DenyFirst,
+    /// `allow` and `presets`, as E2B's clients mean it.
+    AllowFirst,
+}
+
+impl NetworkOrder {
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a sandbox or a job may reach. An entry is `HOST`, `*.DOMAIN` (every name below it, and not itself),
+/// `ADDRESS`, `ADDRESS/BITS` or `*`, and perhaps `:PORT` behind it; an IPv6 address stands in brackets before a
+/// port. Addresses that are not public are closed in every mode.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// When absent: `allowlist` where something is allowed, else `unrestricted` where something is denied, else
+    /// `none`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<NetworkMode>,
+    /// At most 256.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+    /// At most 256. A name is also denied when one of its addresses is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<String>,
+    /// Lists by name, as if their entries stood in `allow`: `pypi`, `npm`, `debian`, `ubuntu`, `alpine`,
+    /// `crates`, `go`, `github`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub presets: Vec<String>,
+    /// Which list counts where both name a destination.
+    #[serde(default, skip_serializing_if = "NetworkOrder::is_usual")]
+    pub order: NetworkOrder,
+    /// How much.
+    #[serde(default, skip_serializing_if = "NetworkLimits::is_none")]
+    pub limits: NetworkLimits,
+}
+
+/// How much a sandbox or a job may do with its network, within the bounds of its node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkLimits {
+    /// Connections at a time, 1,024 at most and when absent; more wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
+    /// New connections and requests in a minute, 60,000 when absent; more get 429.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_minute: Option<u32>,
+    /// Bytes both ways together; then everything is cut. Counted since the node's agent started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+}
+
+impl NetworkLimits {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A node is to put these rules in the place of those that a sandbox has. The same may be told several times.
+/// Unknown fields are refused as in a lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkWork {
+    /// The sandbox.
+    pub sandbox_id: String,
+    /// Of these rules; one that is not newer than what the node has is only to be reported.
+    pub epoch: u64,
+    /// The rules.
+    pub network: Network,
+}
+
+/// A node has put rules in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkReport {
+    /// Of the rules.
+    pub epoch: u64,
+    /// What is in force around the sandbox now.
+    pub enforcement: Vec<Enforced>,
+}

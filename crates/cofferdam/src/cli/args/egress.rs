@@ -1,0 +1,59 @@
+//! What can be asked about the way out, as commands.
+
+use clap::Subcommand;
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct EgressArgs {
+    #[command(subcommand)]
+    pub(crate) command: EgressCommand,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum EgressCommand {
+    /// Show what a sandbox or a job has asked of the outside, and what became of it, the oldest first
+    Log {
+        /// The id of the sandbox or the job
+        id: String,
+        /// Only what was denied
+        #[arg(long)]
+        denied: bool,
+        /// Only what came after the record with this number
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        after: u64,
+        /// At most so many, 1 to 10000
+        #[arg(
+            long,
+            value_name = "N",
+            default_value_t = 50,
+            value_parser = clap::value_parser!(u32).range(1..=10_000),
+            allow_negative_numbers = true
+        )]
+        limit: u32,
+        /// Print one JSON object for each, on a line of its own
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what would become of a URL, and by which rule. No name is resolved, and nothing is sent. Fails when it
+    /// would be denied
+    Test {
+        /// http://HOST/..., https://HOST/... or HOST:PORT
+        // Not `url`, which is the name of an option of all commands.
+        #[arg(value_name = "URL")]
+        target: String,
+        /// The id of the sandbox by whose rules
+        #[arg(long = "as", value_name = "ID")]
+        sandbox: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl EgressArgs {
+    /// Whether JSON was asked for.
+    pub(crate) fn json(&self) -> bool {
+        match &self.command {
+            EgressCommand::Log { json, .. } | EgressCommand::Test { json, .. } => *json,
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! `cofferdam egress`: what was asked of the outside, and what would become of it.
+
+use crate::cli::args::{EgressArgs, EgressCommand};
+use crate::cli::failure::Failure;
+use crate::cli::job::{row, when};
+use crate::cli::sandbox::{about, known};
+use crate::cli::table;
+use api::Code;
+use api::client::Client;
+use api::egress::{EgressDecision, EgressList, EgressQuery, EgressTest, EgressView};
+use std::process::ExitCode;
+
+/// The most records of one page.
+const PAGE: u32 = 500;
+
+/// Does what was asked about the way out.
+pub(crate) async fn egress(client: &Client, args: EgressArgs) -> Result<ExitCode, Failure> {
+    match args.command {
+        EgressCommand::Log {
+            id,
+            denied,
+            after,
+            limit,
+            json,
+        } => {
+            let query = EgressQuery {
+                after: Some(after),
+                decision: denied.then_some(EgressDecision::Denied),
+                limit: Some(limit),
+            };
+            log(client, &id, query, json).await
+        }
+        EgressCommand::Test {
+            target,
+            sandbox,
+            json,
+        } => test(client, target, &sandbox, json).await,
+    }
+}
+
+async fn log(
+    client: &Client,
+    id: &str,
+    mut query: EgressQuery,
+    json: bool,
+) -> Result<ExitCode, Failure> {
+    let mut left = query.limit.unwrap_or(PAGE);
+    let mut records = Vec::new();
+    let mut more = true;
+    while more && left > 0 {
+        query.limit = Some(left.min(PAGE));
+        let page = page(client, id, &query).await?;
+        left = left.saturating_sub(u32::try_from(page.records.len()).unwrap_or(left));
+        query.after = Some(page.next);
+        more = page.more;
+        records.extend(page.records);
+    }
+    if json {
+        for record in &records {
+            let line = serde_json::to_string(record);
+            let line = line.map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
+            table::print(&(line + "\n"))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if records.is_empty() {
+        table::note("it has asked for nothing, or nothing that is over");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let titles = ["N", "AT (UTC)", "HOW", "TO", "", "RULE", "OUT", "IN", "MS"];
+    table::print(&table::layout(&titles, records.iter().map(line).collect()))?;
+    if more {
+        table::note("there are more; --limit shows up to 10000, --after goes on");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn page(client: &Client, id: &str, query: &EgressQuery) -> Result<EgressList, Failure> {
+    let id = known(id)?;
+    if id.starts_with("job_") {
+        Ok(client.job_egress(id, query).await?)
+    } else {
+        client.sandbox_egress(id, query).await.map_err(about(id))
+    }
+}
+
+fn line(one: &EgressView) -> Vec<String> {
+    let host = one.host.as_deref().unwrap_or("?");
+    // Of a name that was asked for, and of what could not be read, there is none.
+    let to = match one.port {
+        0 => host.to_owned(),
+        port => format!("{host}:{port}"),
+    };
+    let became = one.code.as_deref().unwrap_or(one.decision.as_str());
+    vec![
+        one.seq.to_string(),
+        when(one.at_ms),
+        one.method.clone(),
+        to,
+        became.to_owned(),
+        one.rule.clone().unwrap_or_default(),
+        one.bytes_out.to_string(),
+        one.bytes_in.to_string(),
+        one.duration_ms.to_string(),
+    ]
+}
+
+async fn test(
+    client: &Client,
+    url: String,
+    sandbox: &str,
+    json: bool,
+) -> Result<ExitCode, Failure> {
+    let asked = EgressTest { url };
+    let tested = client.sandbox_egress_test(known(sandbox)?, &asked).await;
+    let tested = tested.map_err(about(sandbox))?;
+    let is_denied = tested.decision != EgressDecision::Allowed;
+    table::print(&if json {
+        table::to_json(&tested)?
+    } else {
+        let mut rows = vec![
+            row("to", &format!("{}:{}", tested.host, tested.port)),
+            row("decision", tested.decision.as_str()),
+            row("rule", &tested.rule),
+        ];
+        rows.extend(tested.code.as_ref().map(|code| row("code", code)));
+        rows.extend(tested.hint.as_ref().map(|hint| row("hint", hint)));
+        table::layout(&["", ""], rows)
+    })?;
+    Ok(ExitCode::from(u8::from(is_denied)))
+}

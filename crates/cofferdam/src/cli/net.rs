@@ -1,0 +1,46 @@
+//! `cofferdam sandbox net`: what a sandbox may reach.
+
+use crate::cli::args::NetArgs;
+use crate::cli::failure::Failure;
+use crate::cli::job::row;
+use crate::cli::sandbox::{WAIT, about, known};
+use crate::cli::table;
+use api::client::Client;
+use api::network::{Network, NetworkMode};
+use api::sandbox::SandboxView;
+use std::process::ExitCode;
+
+/// Shows the rules, or puts others in their place and shows these.
+pub(crate) async fn net(
+    client: &Client,
+    id: &str,
+    asked: NetArgs,
+    json: bool,
+) -> Result<ExitCode, Failure> {
+    let view = match asked.network() {
+        None => client.sandbox_get(known(id)?).await,
+        Some(asked) => client.sandbox_network(known(id)?, &asked, Some(WAIT)).await,
+    };
+    let view: SandboxView = view.map_err(about(id))?;
+    table::print(&if json {
+        table::to_json(&view)?
+    } else {
+        table::layout(&["", ""], rows(&view.network))
+    })?;
+    if view.network_pending {
+        table::complain("the sandbox's node has not put these rules in force yet");
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Rules, a line for each.
+pub(crate) fn rows(network: &Network) -> Vec<Vec<String>> {
+    let mode = network.mode.unwrap_or(NetworkMode::None);
+    let mut rows = vec![row("network", mode.as_str())];
+    rows.extend(network.allow.iter().map(|one| row("  allow", one)));
+    let presets = network.presets.iter();
+    rows.extend(presets.map(|one| row("  preset", one)));
+    rows.extend(network.deny.iter().map(|one| row("  deny", one)));
+    rows
+}

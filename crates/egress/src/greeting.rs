@@ -1,0 +1,323 @@
+//! What the first bytes of a tunnel say about whom they are for: the server name of a TLS greeting
+//! (RFC 8446 section 4.1.2, RFC 6066 section 3), or the Host field of a request in clear. Nothing is decrypted
+//! or changed.
+//!
+//! With Encrypted Client Hello the name that is seen is that of the front, which is another than the one that
+//! was asked for, and is refused as such.
+
+use model::host::Host;
+
+/// Bytes of a greeting that are waited for: with keys that withstand quantum computers it has 2 KiB; a record
+/// has at most 16 KiB (RFC 8446 section 5.1).
+pub(crate) const BYTES_MAX: usize = 32 * 1024;
+
+/// Fields of a request in clear are looked at in so many bytes.
+const HEAD_MAX: usize = 16 * 1024;
+
+/// What the first bytes are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Greeting {
+    /// More are needed to say it.
+    Unfinished,
+    /// TLS, for this host, where it says one.
+    Tls(Option<Host>),
+    /// A request in clear, for this host.
+    Clear(Host),
+    /// Begins like TLS or a request and is none, or names two hosts.
+    Bad,
+    /// Something else.
+    Other,
+}
+
+/// Looks at the first bytes of a client.
+pub(crate) fn read(bytes: &[u8]) -> Greeting {
+    match bytes.first() {
+        None => Greeting::Unfinished,
+        Some(&HANDSHAKE) => tls(bytes).unwrap_or(if bytes.len() < BYTES_MAX {
+            Greeting::Unfinished
+        } else {
+            Greeting::Bad
+        }),
+        Some(first) if first.is_ascii_uppercase() => clear(bytes),
+        Some(_) => Greeting::Other,
+    }
+}
+
+/// The type of a TLS record that carries a handshake.
+const HANDSHAKE: u8 = 22;
+
+/// `None`: it goes on.
+fn tls(bytes: &[u8]) -> Option<Greeting> {
+    // A greeting may be divided over records, and is by those who want to hide it.
+    let mut message = Vec::new();
+    let mut rest = bytes;
+    loop {
+        if let Some(hello) = whole(&message) {
+            return Some(hello.map_or(Greeting::Bad, |hello| {
+                name(hello).map_or(Greeting::Bad, Greeting::Tls)
+            }));
+        }
+        let (head, after) = rest.split_first_chunk::<5>()?;
+        let [kind, major, _, high, low] = *head;
+        let len = usize::from(u16::from_be_bytes([high, low]));
+        if kind != HANDSHAKE || major != 3 || len == 0 || len > 1 << 14 {
+            return Some(Greeting::Bad);
+        }
+        let (piece, after) = after.split_at_checked(len)?;
+        message.extend_from_slice(piece);
+        rest = after;
+    }
+}
+
+/// The ClientHello, if it is whole; the inner `None` is a message of another kind.
+fn whole(message: &[u8]) -> Option<Option<&[u8]>> {
+    let (head, body) = message.split_first_chunk::<4>()?;
+    let [kind, high, middle, low] = *head;
+    if kind != 1 {
+        return Some(None);
+    }
+    let len = usize::try_from(u32::from_be_bytes([0, high, middle, low])).ok()?;
+    if len > BYTES_MAX {
+        return Some(None);
+    }
+    Some(Some(body.get(..len)?))
+}
+
+/// Bytes that are taken off the front.
+struct Cursor<'b>(&'b [u8]);
+
+impl<'b> Cursor<'b> {
+    fn take(&mut self, len: usize) -> Option<&'b [u8]> {
+        let (taken, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    /// What has its length before it, in so many bytes.
+    fn list(&mut self, width: usize) -> Option<Cursor<'b>> {
+        let len = self.take(width)?;
+        let len = len
+            .iter()
+            .fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte));
+        self.take(len).map(Cursor)
+    }
+
+    fn number(&mut self) -> Option<u16> {
+        let (two, rest) = self.0.split_first_chunk::<2>()?;
+        self.0 = rest;
+        Some(u16::from_be_bytes(*two))
+    }
+}
+
+/// The one server name of a ClientHello; the outer `None` is one that cannot be read.
+fn name(hello: &[u8]) -> Option<Option<Host>> {
+    let mut hello = Cursor(hello);
+    // The version, and what is random.
+    hello.take(34)?;
+    hello.list(1)?;
+    hello.list(2)?;
+    hello.list(1)?;
+    if hello.0.is_empty() {
+        return Some(None);
+    }
+    let mut extensions = hello.list(2)?;
+    let mut found = None;
+    while !extensions.0.is_empty() {
+        let kind = extensions.number()?;
+        let mut body = extensions.list(2)?;
+        if kind != 0 {
+            continue;
+        }
+        let mut names = body.list(2)?;
+        let is_host = names.take(1)? == [0];
+        let text = std::str::from_utf8(names.list(2)?.0).ok()?;
+        // A second name, or a second list, is for another reader.
+        if !is_host || !names.0.is_empty() || !body.0.is_empty() || found.is_some() {
+            return None;
+        }
+        found = Some(Host::parse(text).ok()?);
+    }
+    Some(found)
+}
+
+/// A request in clear. What is no request is something else, whatever letter it begins with.
+fn clear(bytes: &[u8]) -> Greeting {
+    let line = bytes
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    let method = bytes.iter().position(|byte| !byte.is_ascii_uppercase());
+    let is_request = method.is_some_and(|end| end < 16 && bytes.get(end) == Some(&b' '));
+    if method.is_none() && bytes.len() < 16 {
+        return Greeting::Unfinished;
+    }
+    let is_whole = line.len() < bytes.len();
+    if !is_request || (is_whole && !contains(line, b" HTTP/1.")) {
+        return Greeting::Other;
+    }
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+    let Some(head) = end.and_then(|end| bytes.get(..end)) else {
+        return if bytes.len() < HEAD_MAX {
+            Greeting::Unfinished
+        } else {
+            Greeting::Bad
+        };
+    };
+    let mut hosts = head
+        .split(|byte| *byte == b'\n')
+        .skip(1)
+        .filter_map(host_field);
+    match (hosts.next(), hosts.next()) {
+        (Some(Some(host)), None) => Greeting::Clear(host),
+        _ => Greeting::Bad,
+    }
+}
+
+fn contains(text: &[u8], words: &[u8]) -> bool {
+    text.windows(words.len()).any(|some| some == words)
+}
+
+/// The host of a Host field; the outer `None` is another field.
+fn host_field(line: &[u8]) -> Option<Option<Host>> {
+    let (name, value) = line.split_at_checked(5)?;
+    if !name.eq_ignore_ascii_case(b"host:") {
+        return None;
+    }
+    let value = std::str::from_utf8(value).unwrap_or_default().trim();
+    let host = match value.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => host,
+        _ => value,
+    };
+    Some(Host::parse(host).ok())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn list(width: usize, bytes: &[u8]) -> Vec<u8> {
+        let len = bytes.len().to_be_bytes();
+        [&len[len.len() - width..], bytes].concat()
+    }
+
+    /// A ClientHello with these extensions, in records of so many bytes.
+    fn hello(extensions: &[(u16, Vec<u8>)], record: usize) -> Vec<u8> {
+        let all: Vec<u8> = extensions
+            .iter()
+            .flat_map(|(kind, body)| [&kind.to_be_bytes()[..], &list(2, body)].concat())
+            .collect();
+        let body = [
+            &[3, 3][..],
+            &[7; 32],
+            &list(1, &[1; 32]),
+            &list(2, &[0x13, 1]),
+            &list(1, &[0]),
+            &list(2, &all),
+        ]
+        .concat();
+        let message = [&[1][..], &list(3, &body)].concat();
+        let records = message.chunks(record);
+        records
+            .flat_map(|piece| [&[22, 3, 1][..], &list(2, piece)].concat())
+            .collect()
+    }
+
+    fn names(names: &[&str]) -> Vec<u8> {
+        let all: Vec<u8> = names
+            .iter()
+            .flat_map(|name| [&[0][..], &list(2, name.as_bytes())].concat())
+            .collect();
+        list(2, &all)
+    }
+
+    fn said(name: &str) -> Greeting {
+        Greeting::Tls(Some(Host::parse(name).unwrap()))
+    }
+
+    #[test]
+    fn the_name_of_a_greeting_is_found_however_it_is_divided() {
+        let other = (51, vec![9; 1200]);
+        for record in [1, 7, 100, 16_000] {
+            let bytes = hello(&[other.clone(), (0, names(&["A.example"]))], record);
+            assert_eq!(read(&bytes), said("a.example"), "{record}");
+            for cut in 0..bytes.len() {
+                assert_eq!(read(&bytes[..cut]), Greeting::Unfinished, "{cut}");
+            }
+            let with_more = [&bytes[..], b"more"].concat();
+            assert_eq!(read(&with_more), said("a.example"));
+        }
+        assert_eq!(read(&hello(&[other], 1000)), Greeting::Tls(None));
+    }
+
+    #[test]
+    fn a_greeting_with_two_names_or_none_that_can_be_read_is_refused() {
+        for extensions in [
+            vec![(0, names(&["a.example", "b.example"]))],
+            vec![(0, names(&["a.example"])), (0, names(&["b.example"]))],
+            vec![(0, names(&["a.example\0.b.example"]))],
+            vec![(0, names(&[""]))],
+            vec![(0, vec![0, 200, 0])],
+            vec![(0, [&names(&["a.example"])[..], &[0]].concat())],
+        ] {
+            assert_eq!(
+                read(&hello(&extensions, 1000)),
+                Greeting::Bad,
+                "{extensions:?}"
+            );
+        }
+        assert_eq!(read(&[22, 2, 0, 0, 1, 1]), Greeting::Bad);
+        assert_eq!(read(&[22, 3, 1, 0, 0]), Greeting::Bad);
+        assert_eq!(read(&[22, 3, 1, 255, 255]), Greeting::Bad);
+        assert_eq!(read(&[22, 3, 1, 0, 4, 2, 0, 0, 0]), Greeting::Bad);
+        // One that never comes to its end.
+        let endless = [
+            &[22, 3, 1, 0, 5, 1, 0, 127, 0, 0][..],
+            &[22, 3, 1, 0, 1, 0].repeat(6000),
+        ]
+        .concat();
+        assert_eq!(read(&endless), Greeting::Bad);
+    }
+
+    #[test]
+    fn a_request_in_clear_names_its_host() {
+        let clear = |host: &str| Greeting::Clear(Host::parse(host).unwrap());
+        for (text, expect) in [
+            (
+                "GET / HTTP/1.1\r\nhost: a.example\r\n\r\n",
+                clear("a.example"),
+            ),
+            (
+                "GET / HTTP/1.1\r\nx: y\r\nHOST:A.example:80\r\n\r\nbody",
+                clear("a.example"),
+            ),
+            ("GET / HTTP/1.1\r\nhost: [::1]:80\r\n\r\n", clear("[::1]")),
+            ("GET / HTTP/1.1\r\n\r\n", Greeting::Bad),
+            (
+                "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+                Greeting::Bad,
+            ),
+            ("GET / HTTP/1.1\r\nhost: a.ex", Greeting::Unfinished),
+            ("GE", Greeting::Unfinished),
+            ("SSH-2.0-OpenSSH_9.2\r\n", Greeting::Other),
+            ("EHLO a.example\r\n", Greeting::Other),
+            ("\u{5}binary", Greeting::Other),
+            ("", Greeting::Unfinished),
+        ] {
+            assert_eq!(read(text.as_bytes()), expect, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic_or_wait_for_ever(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), first in proptest::option::of(Just(22_u8))) {
+            if let Some(first) = first {
+                bytes.insert(0, first);
+                bytes.splice(1..1, [3, 1]);
+            }
+            drop(read(&bytes));
+            bytes.resize(BYTES_MAX, 0);
+            prop_assert_ne!(read(&bytes), Greeting::Unfinished);
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Looking into HTTPS, for the hosts that have rules about requests and for no others.
+//!
+//! The client inside speaks TLS with us, by a certificate of the sandbox's own authority; each of its requests
+//! is judged, gets its header fields, and leaves through TLS with the real host, whose certificate is checked
+//! as a browser does. The name in the target, in TLS and in the request must be the same.
+//!
+//! What is known of a secret that is set here never goes inside: not in an answer of ours, a record or a log.
+//! What the host outside answers is its own.
+
+mod authority;
+pub mod roots;
+pub mod rule;
+
+use crate::answer::{Body, refused};
+use crate::decide::{Ask, Refusal, precheck};
+use crate::dial::reach;
+use crate::http::{self, HEAD_PATIENCE};
+use crate::proxy::Way;
+use crate::reason::Reason;
+use crate::record::{Method as How, Recording};
+use crate::target::{self, HTTP, Target};
+use crate::traffic::{Counted, Reread};
+pub use authority::Authority;
+use bytes::{Bytes, BytesMut};
+use hyper::body::Incoming;
+use hyper::http::request::Parts;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use model::host::Host;
+use model::network::{Denial, How as AskedHow};
+pub use roots::Roots;
+use rule::{Asked, HostRules, SetHeader};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsConnector, client};
+
+/// The port of `https`.
+const HTTPS: u16 = 443;
+
+/// How long a handshake may take, on either side.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Hosts whose certificates are kept. A sandbox has rules about a few; a pattern may be about many.
+const SIGNED_MAX: usize = 64;
+
+/// From this age on, a certificate is signed anew: two thirds of its life are left.
+const SIGNED_FRESH_S: u64 = 30 * 24 * 3600;
+
+/// The first byte of TLS: a record of the type `handshake`, RFC 8446 section 5.1.
+const TLS: u8 = 22;
+
+/// HTTP/1.1 alone is spoken, inside and outside: RFC 7301, 6.
+const ALPN: &[u8] = b"http/1.1";
+
+/// What looks into the HTTPS of one sandbox.
+pub struct Inspector {
+    rules: Vec<HostRules>,
+    authority: Authority,
+    outside: TlsConnector,
+    /// The newest last.
+    signed: Mutex<Vec<Signed>>,
+}
+
+struct Signed {
+    host: Host,
+    at_s: u64,
+    config: Arc<ServerConfig>,
+}
+
+impl std::fmt::Debug for Inspector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Inspector({} hosts)", self.rules.len())
+    }
+}
+
+impl Inspector {
+    /// Rules, and the authority that the programs of the sandbox trust.
+    ///
+    /// # Errors
+    /// Where TLS cannot be set up at all.
+    pub fn new(
+        rules: Vec<HostRules>,
+        authority: Authority,
+        roots: &Roots,
+    ) -> Result<Inspector, rustls::Error> {
+        let mut outside = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots.0.clone())
+            .with_no_client_auth();
+        outside.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(Inspector {
+            rules,
+            authority,
+            outside: TlsConnector::from(Arc::new(outside)),
+            signed: Mutex::default(),
+        })
+    }
+
+    /// Whether requests to this host are looked into.
+    pub fn is_about(&self, target: &Target) -> bool {
+        rule::is_about(&self.rules, &target.host, target.port)
+    }
+
+    /// Whether requests to this host are, at any port.
+    pub fn is_about_host(&self, host: &Host) -> bool {
+        self.rules.iter().any(|one| one.host.matches(host))
+    }
+
+    /// What is set on a request, or why it stays inside.
+    pub(crate) fn judge(
+        &self,
+        target: &Target,
+        is_tls: bool,
+        head: &Parts,
+    ) -> Result<Vec<&SetHeader>, Reason> {
+        let asked = Asked {
+            host: &target.host,
+            port: target.port,
+            is_tls,
+            method: &head.method,
+            path: head.uri.path(),
+        };
+        rule::judge(&self.rules, asked)
+    }
+
+    fn config(&self, host: &Host, now_s: u64) -> Result<Arc<ServerConfig>, Reason> {
+        let fresh = |one: &Signed| now_s.saturating_sub(one.at_s) < SIGNED_FRESH_S;
+        let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        signed.retain(fresh);
+        if let Some(at) = signed.iter().position(|one| one.host == *host) {
+            let found = signed.remove(at);
+            let config = found.config.clone();
+            signed.push(found);
+            return Ok(config);
+        }
+        let config = self.sign(host, now_s).map_err(|error| {
+            tracing::error!(%error, "no certificate can be made for a sandbox");
+            Reason::Internal
+        })?;
+        if signed.len() >= SIGNED_MAX {
+            signed.remove(0);
+        }
+        signed.push(Signed {
+            host: host.clone(),
+            at_s: now_s,
+            config: config.clone(),
+        });
+        Ok(config)
+    }
+
+    fn sign(
+        &self,
+        host: &Host,
+        now_s: u64,
+    ) -> Result<Arc<ServerConfig>, Box<dyn std::error::Error>> {
+        let (certificate, key) = self.authority.sign(host, now_s)?;
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)?;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(Arc::new(config))
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// The least that may be asked of a host that is looked into.
+pub(crate) const READS: AskedHow<'static> = AskedHow::Request {
+    method: "GET",
+    has_body: false,
+};
+
+/// Whether a tunnel to a host that is looked into may begin. Its requests are judged one by one; a host that may
+/// not even be read is refused here.
+pub(crate) fn begin(way: &Way, target: &Target, recording: &mut Recording) -> Result<(), Refusal> {
+    recording.asks(target);
+    let ask = Ask {
+        how: READS,
+        host: &target.host,
+        port: target.port,
+    };
+    precheck(&way.rules(), ask).map_err(|refusal| recording.denied(refusal))
+}
+
+/// Serves a tunnel to a host that is looked into, to its end. What fails before the first request is recorded
+/// as of the tunnel.
+pub(crate) async fn serve<S>(way: &Way, target: Target, mut client: S, mut tunnel: Recording)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut first = BytesMut::with_capacity(1024);
+    let reading = tokio::time::timeout(HEAD_PATIENCE, client.read_buf(&mut first));
+    if !matches!(reading.await, Ok(Ok(1..))) {
+        // Nothing was asked.
+        return tunnel.discard();
+    }
+    let first: Bytes = first.freeze();
+    let is_tls = first.first() == Some(&TLS);
+    let client = Reread { first, io: client };
+    if !is_tls {
+        tunnel.discard();
+        return requests(way, target, client, false).await;
+    }
+    match accept(way, &target, client).await {
+        Ok(client) => {
+            tunnel.discard();
+            requests(way, target, client, true).await;
+        }
+        Err(refusal) => drop(tunnel.denied(refusal)),
+    }
+}
+
+/// TLS with the client, under the name of the target.
+async fn accept<S>(
+    way: &Way,
+    target: &Target,
+    client: S,
+) -> Result<tokio_rustls::server::TlsStream<S>, Refusal>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let inspector = way.inspector().ok_or(Reason::Internal)?;
+    let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), client);
+    let hello = tokio::time::timeout(HANDSHAKE_PATIENCE, acceptor).await;
+    let hello = hello.map_err(|_| Reason::ClientTls)?;
+    let hello = hello.map_err(|_| Reason::ClientTls)?;
+    let named = hello.client_hello().server_name().map(Host::parse);
+    match (named, &target.host) {
+        (Some(Ok(named)), host) if named == *host => {}
+        // RFC 6066 section 3: an address is not named.
+        (None, Host::Address(_)) => {}
+        _ => return Err(Reason::Rules(Denial::SniMismatch).into()),
+    }
+    let config = inspector.config(&target.host, way.now_s())?;
+    let stream = tokio::time::timeout(HANDSHAKE_PATIENCE, hello.into_stream(config)).await;
+    let stream = stream.map_err(|_| Reason::ClientTls)?;
+    Ok(stream.map_err(|_| Reason::ClientTls)?)
+}
+
+/// Serves the requests on a tunnel.
+async fn requests<S>(way: &Way, target: Target, client: S, is_tls: bool)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let way = way.clone();
+    let service = service_fn(move |request| {
+        let (way, target) = (way.clone(), target.clone());
+        async move { Ok::<_, Infallible>(answer(&way, &target, is_tls, request).await) }
+    });
+    let connection = http::server().serve_connection(TokioIo::new(client), service);
+    // However it ended, it is over.
+    drop(connection.await);
+}
+
+async fn answer(
+    way: &Way,
+    target: &Target,
+    is_tls: bool,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let usual = if is_tls { HTTPS } else { HTTP };
+    let mut recording = way.record(if is_tls { How::Https } else { How::Http });
+    let (head, body) = request.into_parts();
+    match passed(way, (target, usual), (head, body), &mut recording).await {
+        Ok(answer) => answer.map(|body| Body::Passed {
+            body,
+            _recording: Box::new(recording),
+        }),
+        Err(refusal) => {
+            let refusal = recording.denied(refusal);
+            refused(&refusal, &target.authority(usual))
+        }
+    }
+}
+
+async fn passed(
+    way: &Way,
+    (target, usual): (&Target, u16),
+    (head, body): (Parts, Incoming),
+    recording: &mut Recording,
+) -> Result<Response<Incoming>, Refusal> {
+    recording.asks(target);
+    let is_tls = usual == HTTPS;
+    let inspector = way.inspector().ok_or(Reason::Internal)?;
+    target::check_origin(&head, target, usual)?;
+    let headers = inspector.judge(target, is_tls, &head)?;
+    let outside = reach(way, http::asked(&head, &body), target, recording).await?;
+    let mut head = http::outgoing(head, &target.authority(usual))?;
+    set(&mut head, &headers);
+    let answer = if is_tls {
+        let outside = secure(inspector, &target.host, outside).await?;
+        http::pass(way, target, (head, body), outside, recording).await
+    } else {
+        http::pass(way, target, (head, body), outside, recording).await
+    };
+    Ok(answer?)
+}
+
+/// Sets header fields, in place of those that the client wrote.
+pub(crate) fn set(head: &mut Parts, headers: &[&SetHeader]) {
+    for one in headers {
+        head.headers.insert(one.name.clone(), one.value.clone());
+    }
+}
+
+/// TLS with the real host.
+async fn secure(
+    inspector: &Inspector,
+    host: &Host,
+    outside: Counted<TcpStream>,
+) -> Result<client::TlsStream<Counted<TcpStream>>, Reason> {
+    let name = match host {
+        Host::Name(name) => ServerName::try_from(name.clone()).map_err(|_| Reason::OutsideTls)?,
+        Host::Address(address) => ServerName::IpAddress((*address).into()),
+    };
+    let connecting = inspector.outside.connect(name, outside);
+    let stream = tokio::time::timeout(HANDSHAKE_PATIENCE, connecting).await;
+    let stream = stream.map_err(|_| Reason::ConnectTimeout)?;
+    stream.map_err(|_| Reason::OutsideTls)
+}

@@ -1,0 +1,125 @@
+//! What passes through a tunnel: the first bytes of the client are looked at, the rest is carried.
+
+use crate::decide::Refusal;
+use crate::greeting::{self, Greeting};
+use crate::http::HEAD_PATIENCE;
+use crate::proxy::Way;
+use crate::reason::Reason;
+use crate::record::Recording;
+use crate::target::Target;
+use crate::traffic::Counted;
+use bytes::BytesMut;
+use model::network::How;
+use std::io;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// Bytes of one direction that are carried at once.
+const CARRY_BYTES: usize = 64 * 1024;
+
+/// A fatal alert, `access_denied`: RFC 8446 section 6. Who greeted in TLS learns that it was not the other side
+/// that broke.
+const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
+
+/// Carries bytes both ways until both ends have closed, one is broken, neither says anything, or the rules do not
+/// allow it any more.
+pub(crate) async fn carry<S>(
+    way: &Way,
+    target: &Target,
+    (mut client, mut outside): (S, Counted<TcpStream>),
+    recording: &mut Recording,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let traffic = outside.traffic.clone();
+    let carrying = async {
+        match greet(way, target, &mut client, &mut outside).await {
+            Err(Some(refusal)) => {
+                if matches!(refusal.reason, Reason::Rules(_) | Reason::BadGreeting) {
+                    drop(client.write_all(&ALERT).await);
+                }
+                Some(refusal)
+            }
+            Err(None) => None,
+            Ok(()) => {
+                let copying = tokio::io::copy_bidirectional_with_sizes(
+                    &mut client,
+                    &mut outside,
+                    CARRY_BYTES,
+                    CARRY_BYTES,
+                );
+                drop(copying.await);
+                None
+            }
+        }
+    };
+    let refusal = tokio::select! {
+        refused = carrying => refused,
+        () = traffic.idle() => None,
+        refusal = way.cut(How::Tunnel, target, recording.address()) => Some(refusal),
+    };
+    if let Some(refusal) = refusal {
+        recording.denied(refusal);
+    }
+}
+
+/// Passes on what the client says first once it was looked at. Meanwhile the other side may speak: in many
+/// protocols it is first. An error without a reason is the end of one of them.
+async fn greet<S>(
+    way: &Way,
+    target: &Target,
+    client: &mut S,
+    outside: &mut Counted<TcpStream>,
+) -> Result<(), Option<Refusal>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut first = BytesMut::new();
+    let mut back = BytesMut::new();
+    let mut until = None;
+    let ended = |_: io::Error| None;
+    loop {
+        let said = greeting::read(&first);
+        if said != Greeting::Unfinished {
+            judge(way, target, &said)?;
+            return outside.write_all(&first).await.map_err(ended);
+        }
+        if !first.is_empty() && until.is_none() {
+            until = Some(Instant::now() + HEAD_PATIENCE);
+        }
+        let patience = async {
+            match until {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        first.reserve(greeting::BYTES_MAX / 8);
+        back.reserve(CARRY_BYTES);
+        tokio::select! {
+            read = client.read_buf(&mut first) => if read.map_err(ended)? == 0 {
+                // It has nothing to say, or not all of it; the other side may still answer.
+                return outside.write_all(&first).await.map_err(ended);
+            },
+            read = outside.read_buf(&mut back) => {
+                if read.map_err(ended)? == 0 {
+                    return Err(None);
+                }
+                client.write_all_buf(&mut back).await.map_err(ended)?;
+            }
+            () = patience => return Err(Some(Reason::BadGreeting.into())),
+        }
+    }
+}
+
+fn judge(way: &Way, target: &Target, said: &Greeting) -> Result<(), Refusal> {
+    let named = match said {
+        Greeting::Unfinished | Greeting::Other => return Ok(()),
+        Greeting::Bad => return Err(Reason::BadGreeting.into()),
+        Greeting::Tls(name) => name.as_ref(),
+        Greeting::Clear(host) if *host == target.host => return Ok(()),
+        Greeting::Clear(_) => return Err(Reason::HostMismatch.into()),
+    };
+    let verdict = way.rules().greeting(&target.host, target.port, named);
+    Refusal::of(&verdict).map_or(Ok(()), Err)
+}

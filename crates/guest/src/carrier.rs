@@ -1,0 +1,100 @@
+//! The way out of a job: a process of the guest's own beside the command, because the guest itself is one loop that
+//! must never wait, and carries the command's streams. It gets the node's lines as descriptors, opens the port
+//! inside, and carries bytes; it has no rights that the command lacks but its own descriptors.
+//!
+//! It ends with the job, by the signal that ends everything, and its parent is the first process, so nothing of it
+//! stays. If the command kills it, the command has no way out any more.
+
+use crate::live::egress::{Egress, serve_line};
+use crate::live::{allow_descriptors, register};
+use crate::process;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg,
+};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::rc::Rc;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::task::LocalSet;
+
+/// The process, and where it gets lines from.
+#[derive(Debug)]
+pub(crate) struct Carrier {
+    /// Its process id.
+    pub(crate) pid: i32,
+    lines: OwnedFd,
+}
+
+impl Carrier {
+    /// Starts it.
+    pub(crate) fn start() -> Result<Carrier, Errno> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let kind = SocketType::SEQPACKET;
+        let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None)?;
+        match process::fork()? {
+            0 => {
+                // A copy of the command's pipes would keep its input open for ever.
+                process::close_all_but(&mut [theirs.as_raw_fd()]);
+                drop(run(theirs));
+                process::exit_now()
+            }
+            pid => Ok(Carrier { pid, lines: ours }),
+        }
+    }
+
+    /// Gives it a line. One that does not fit is dropped, which tells the node.
+    pub(crate) fn give(&self, line: &OwnedFd) {
+        let fds = [line.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if control.push(SendAncillaryMessage::ScmRights(&fds)) {
+            let byte = [IoSlice::new(&[0])];
+            let _ = sendmsg(&self.lines, &byte, &mut control, SendFlags::NOSIGNAL);
+        }
+    }
+}
+
+fn run(lines: OwnedFd) -> io::Result<()> {
+    allow_descriptors()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    LocalSet::new().block_on(&runtime, async {
+        let lines = register(lines, Interest::READABLE)?;
+        let egress = Rc::<Egress>::default();
+        loop {
+            let mut ready = lines.readable().await?;
+            match take(lines.get_ref()) {
+                Ok(Some(line)) => {
+                    let stream = std::os::unix::net::UnixStream::from(line);
+                    stream.set_nonblocking(true)?;
+                    let stream = UnixStream::from_std(stream)?;
+                    tokio::task::spawn_local(serve_line(stream, egress.clone()));
+                }
+                // The guest is gone, and so is everything in a moment.
+                Ok(None) => return Ok(()),
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    })
+}
+
+fn take(lines: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
+    let mut byte = [0];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut into = [IoSliceMut::new(&mut byte)];
+    let got = recvmsg(lines, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let mut fd = None;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            fd = fds.last();
+        }
+    }
+    if got.bytes == 0 { Ok(None) } else { Ok(fd) }
+}

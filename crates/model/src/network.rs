@@ -1,0 +1,292 @@
+//! What a sandbox may reach: the rules that somebody asked for, as values, and the decision by them.
+//!
+//! Hosts are read into their one form where rules are made and where they are asked, and compared in no other.
+//! What is closed in every mode, such as private addresses, is not said here: the node that dials knows it.
+
+mod decide;
+mod entry;
+mod preset;
+mod trial;
+
+pub use decide::{Denial, How, Rule, Verdict};
+pub use entry::{BadEntry, Entry};
+pub use preset::Preset;
+pub use trial::{BadUrl, Trial};
+
+use crate::limits;
+use crate::spec::{Findings, Invalid};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What is let out where no entry says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkMode {
+    /// Nothing, and there is no way out.
+    #[default]
+    None,
+    /// What is listed.
+    Allowlist,
+    /// Reading in clear, from everywhere or from what is listed.
+    ReadOnly,
+    /// Everything public.
+    Unrestricted,
+}
+
+impl NetworkMode {
+    /// All of them.
+    pub const ALL: [NetworkMode; 4] = [
+        NetworkMode::None,
+        NetworkMode::Allowlist,
+        NetworkMode::ReadOnly,
+        NetworkMode::Unrestricted,
+    ];
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NetworkMode::None => "none",
+            NetworkMode::Allowlist => "allowlist",
+            NetworkMode::ReadOnly => "read-only",
+            NetworkMode::Unrestricted => "unrestricted",
+        }
+    }
+}
+
+impl fmt::Display for NetworkMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Which list counts where both name a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// What is denied is denied, whatever allows it.
+    #[default]
+    DenyFirst,
+    /// What is allowed is allowed, whatever denies it: E2B's order.
+    AllowFirst,
+}
+
+/// How much a sandbox may do with its network. Each is enforced as well as the node's own bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct NetworkCaps {
+    /// Connections at a time.
+    pub connections: Option<u32>,
+    /// New connections and requests in any minute.
+    pub per_minute: Option<u32>,
+    /// Bytes both ways together, over the whole life on one node.
+    pub bytes: Option<u64>,
+}
+
+/// The rules of one sandbox or job.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(from = "Stored")]
+pub struct NetworkRules {
+    /// What holds for whatever no entry names.
+    pub mode: NetworkMode,
+    /// What is let out.
+    pub allow: Vec<Entry>,
+    /// What is not.
+    pub deny: Vec<Entry>,
+    /// Lists by name, which are let out as if they stood in `allow`.
+    pub presets: Vec<Preset>,
+    /// Which of the two lists counts first.
+    pub order: Order,
+    /// How much.
+    pub caps: NetworkCaps,
+}
+
+/// How rules stand in rows: rows of version 0.2 and before say only whether there is a network.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Stored {
+    Old(bool),
+    Rules {
+        mode: NetworkMode,
+        #[serde(default)]
+        allow: Vec<Entry>,
+        #[serde(default)]
+        deny: Vec<Entry>,
+        #[serde(default)]
+        presets: Vec<Preset>,
+        #[serde(default)]
+        order: Order,
+        #[serde(default)]
+        caps: NetworkCaps,
+    },
+}
+
+impl From<Stored> for NetworkRules {
+    fn from(stored: Stored) -> NetworkRules {
+        match stored {
+            Stored::Old(open) => NetworkRules::all_or_nothing(open),
+            Stored::Rules {
+                mode,
+                allow,
+                deny,
+                presets,
+                order,
+                caps,
+            } => NetworkRules {
+                mode,
+                allow,
+                deny,
+                presets,
+                order,
+                caps,
+            },
+        }
+    }
+}
+
+/// Rules as somebody writes them, before they are read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NetworkAsked {
+    /// What holds for whatever no entry names; `allowlist` when only a list is given.
+    pub mode: Option<NetworkMode>,
+    /// See [`NetworkRules::allow`].
+    pub allow: Vec<String>,
+    /// See [`NetworkRules::deny`].
+    pub deny: Vec<String>,
+    /// See [`NetworkRules::presets`].
+    pub presets: Vec<String>,
+    /// See [`NetworkRules::order`].
+    pub order: Order,
+    /// See [`NetworkRules::caps`].
+    pub caps: NetworkCaps,
+}
+
+impl NetworkRules {
+    /// Everything public, or nothing at all.
+    pub fn all_or_nothing(open: bool) -> NetworkRules {
+        let mode = if open {
+            NetworkMode::Unrestricted
+        } else {
+            NetworkMode::None
+        };
+        NetworkRules {
+            mode,
+            ..NetworkRules::default()
+        }
+    }
+
+    /// Whether there is a way out at all.
+    pub fn has_way_out(&self) -> bool {
+        self.mode != NetworkMode::None
+    }
+
+    /// Reads rules.
+    ///
+    /// # Errors
+    /// All that is wrong, each with its place below `network`.
+    pub fn read(asked: &NetworkAsked) -> Result<NetworkRules, Vec<Invalid>> {
+        let mut found = Findings::default();
+        let lists = !asked.allow.is_empty() || !asked.presets.is_empty();
+        let default = if lists {
+            NetworkMode::Allowlist
+        } else if asked.deny.is_empty() {
+            NetworkMode::None
+        } else {
+            NetworkMode::Unrestricted
+        };
+        let rules = NetworkRules {
+            mode: asked.mode.unwrap_or(default),
+            allow: entries("network.allow", &asked.allow, &mut found),
+            deny: entries("network.deny", &asked.deny, &mut found),
+            presets: presets(&asked.presets, &mut found),
+            order: asked.order,
+            caps: asked.caps,
+        };
+        // What could not be read is not there, and need not be missed as well.
+        if found.0.is_empty() {
+            rules.check(&mut found);
+        }
+        found.verdict().map(|()| rules)
+    }
+
+    /// Whether the parts go together.
+    fn check(&self, found: &mut Findings) {
+        let lists = !self.allow.is_empty() || !self.presets.is_empty();
+        let any = lists || !self.deny.is_empty();
+        let code = "network_rules";
+        match self.mode {
+            NetworkMode::None if any => {
+                let message = "in mode `none` there is nothing to allow or to deny";
+                found.add("network.mode", code, message);
+            }
+            NetworkMode::Allowlist if !lists => {
+                let message =
+                    "mode `allowlist` needs something that is allowed; for nothing there is `none`";
+                found.add("network.allow", code, message);
+            }
+            NetworkMode::Unrestricted if lists && self.order == Order::DenyFirst => {
+                let message = "in mode `unrestricted` an allow list would change nothing; did you mean \
+                               `allowlist`, or the order `allow_first`?";
+                found.add("network.allow", code, message);
+            }
+            NetworkMode::None
+            | NetworkMode::Allowlist
+            | NetworkMode::ReadOnly
+            | NetworkMode::Unrestricted => {}
+        }
+        let caps = [
+            (
+                "network.limits.connections",
+                self.caps.connections.map(u64::from),
+                limits::NETWORK_CONNECTIONS_MAX,
+            ),
+            (
+                "network.limits.per_minute",
+                self.caps.per_minute.map(u64::from),
+                u64::from(u32::MAX),
+            ),
+            ("network.limits.bytes", self.caps.bytes, u64::MAX >> 16),
+        ];
+        for (field, value, most) in caps {
+            if let Some(value) = value {
+                found.range(field, value, 1, most);
+            }
+        }
+    }
+}
+
+fn entries(field: &str, texts: &[String], found: &mut Findings) -> Vec<Entry> {
+    found.count(field, texts.len(), limits::NETWORK_ENTRIES_MAX);
+    let numbered = texts.iter().enumerate().take(limits::NETWORK_ENTRIES_MAX);
+    let mut entries = Vec::with_capacity(numbered.len());
+    for (index, text) in numbered {
+        match text.parse() {
+            Ok(entry) => entries.push(entry),
+            Err(why) => {
+                let message = format!(
+                    "failed to {why}; an entry is HOST, *.DOMAIN, ADDRESS[/BITS] or *, and perhaps :PORT"
+                );
+                found.add(format!("{field}[{index}]"), "network_rules", message);
+            }
+        }
+    }
+    entries
+}
+
+fn presets(names: &[String], found: &mut Findings) -> Vec<Preset> {
+    found.count("network.presets", names.len(), Preset::ALL.len());
+    let mut presets = Vec::new();
+    for (index, name) in names.iter().enumerate().take(Preset::ALL.len()) {
+        match Preset::parse(name) {
+            Some(preset) => presets.push(preset),
+            None => {
+                let known = Preset::ALL.map(Preset::as_str).join(", ");
+                let message = format!("there is no such preset; there are {known}");
+                let field = format!("network.presets[{index}]");
+                found.add(field, "network_rules", message);
+            }
+        }
+    }
+    presets
+}
+
+#[cfg(test)]
+mod tests;

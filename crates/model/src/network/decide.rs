@@ -1,0 +1,257 @@
+//! The decision about one destination. Pure: whoever resolves names and dials asks twice, before it resolves
+//! and once more with the addresses.
+
+use super::{Entry, NetworkMode, NetworkRules, Order, Preset};
+use crate::host::Host;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+/// How something is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How<'h> {
+    /// A request in clear, of which everything is seen.
+    Request {
+        /// Its method.
+        method: &'h str,
+        /// It brings a body.
+        has_body: bool,
+    },
+    /// A tunnel, of which the host and the port are seen.
+    Tunnel,
+}
+
+/// Why rules deny. The codes are what programs read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Denial {
+    /// There is no network.
+    NoEgress,
+    /// An entry of the deny list names it.
+    Denied,
+    /// No entry of the allow list names it.
+    NotAllowed,
+    /// What cannot be seen into may do more than read.
+    Opaque,
+    /// It does more than read.
+    NotReading,
+    /// The name in the TLS greeting is another than the one that was asked for.
+    SniMismatch,
+    /// The TLS greeting has no name.
+    SniMissing,
+}
+
+impl Denial {
+    /// The code; never changes its meaning.
+    pub fn code(self) -> &'static str {
+        match self {
+            Denial::NoEgress => "no_egress",
+            Denial::Denied => "host_denied",
+            Denial::NotAllowed => "host_not_allowed",
+            Denial::Opaque => "read_only_tunnel",
+            Denial::NotReading => "read_only_method",
+            Denial::SniMismatch => "sni_mismatch",
+            Denial::SniMissing => "sni_missing",
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(self) -> &'static str {
+        match self {
+            Denial::NoEgress => {
+                "there is no network: ask for one with `--net MODE`, `network` in the request, or E2B's \
+                 `allow_internet_access`"
+            }
+            Denial::Denied => {
+                "the rule above denies it; whoever made the sandbox can change its rules"
+            }
+            Denial::NotAllowed => {
+                "ask whoever made the sandbox to allow it: `cofferdam sandbox net ID --allow HOST:PORT`, \
+                 or `--allow HOST:PORT` from the start"
+            }
+            Denial::Opaque => {
+                "in mode `read-only` only plain `http://` can be read; https needs another mode"
+            }
+            Denial::NotReading => "in mode `read-only` there are GET and HEAD without a body",
+            Denial::SniMismatch => {
+                "the name in the TLS greeting must be the host that was asked for"
+            }
+            Denial::SniMissing => "send the name of the host in the TLS greeting (SNI)",
+        }
+    }
+}
+
+/// Which rule decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rule {
+    /// What the mode says of whatever no entry names.
+    Mode(NetworkMode),
+    /// This entry of the allow list.
+    Allow(Entry),
+    /// This entry of the deny list.
+    Deny(Entry),
+    /// This entry of a preset.
+    Preset(Preset, Entry),
+    /// What an entry says of the host, and the TLS greeting does not bear out.
+    Greeting,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rule::Mode(mode) => write!(f, "mode {mode}"),
+            Rule::Allow(entry) => write!(f, "allow {entry}"),
+            Rule::Deny(entry) => write!(f, "deny {entry}"),
+            Rule::Preset(preset, entry) => write!(f, "preset {preset}: {entry}"),
+            Rule::Greeting => f.write_str("the TLS greeting agrees with the host"),
+        }
+    }
+}
+
+/// What the rules say, and which of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// `None`: it may pass, as far as is known so far.
+    pub denial: Option<Denial>,
+    /// Who says so.
+    pub rule: Rule,
+}
+
+impl Verdict {
+    fn allowed(rule: Rule) -> Verdict {
+        Verdict { denial: None, rule }
+    }
+
+    fn denied(denial: Denial, rule: Rule) -> Verdict {
+        Verdict {
+            denial: Some(denial),
+            rule,
+        }
+    }
+
+    /// Whether it may pass.
+    pub fn is_allowed(&self) -> bool {
+        self.denial.is_none()
+    }
+}
+
+/// The port of an entry that is about this host at one port alone.
+fn own_port(entry: &Entry, host: &Host) -> Option<u16> {
+    entry.port().filter(|port| entry.names(host, *port))
+}
+
+impl NetworkRules {
+    /// What can be said before a name is resolved. A name that is refused here tells nobody's resolver anything.
+    pub fn before(&self, how: How<'_>, host: &Host, port: u16) -> Verdict {
+        let mode = Rule::Mode(self.mode);
+        if self.mode == NetworkMode::None {
+            return Verdict::denied(Denial::NoEgress, mode);
+        }
+        if self.mode == NetworkMode::ReadOnly {
+            match how {
+                How::Tunnel => return Verdict::denied(Denial::Opaque, mode),
+                How::Request { method, has_body } => {
+                    if has_body || !matches!(method, "GET" | "HEAD") {
+                        return Verdict::denied(Denial::NotReading, mode);
+                    }
+                }
+            }
+        }
+        let denied = || self.denying(host, port);
+        let allowed = || self.allowing(host, port);
+        let (first, second) = match self.order {
+            Order::DenyFirst => (denied(), allowed()),
+            Order::AllowFirst => (allowed(), denied()),
+        };
+        if let Some(verdict) = first.or(second) {
+            return verdict;
+        }
+        if self.is_closed() {
+            Verdict::denied(Denial::NotAllowed, mode)
+        } else {
+            Verdict::allowed(mode)
+        }
+    }
+
+    /// What can be said of a host before anybody says at which port: it is denied where every port of it is.
+    pub fn at_any_port(&self, how: How<'_>, host: &Host) -> Verdict {
+        let presets = self.presets.iter().flat_map(|preset| preset.entries());
+        let entries = self.allow.iter().chain(&self.deny);
+        let ports = entries.filter_map(|entry| own_port(entry, host));
+        let ports: BTreeSet<u16> = ports
+            .chain(presets.filter_map(|entry| own_port(&entry, host)))
+            .collect();
+        // All ports that no entry is about have the same verdict; there are more ports than entries.
+        let other = (1..=u16::MAX).find(|port| !ports.contains(port));
+        let verdict = self.before(how, host, other.unwrap_or(u16::MAX));
+        if verdict.is_allowed() {
+            return verdict;
+        }
+        let mut others = ports.into_iter().map(|port| self.before(how, host, port));
+        others.find(Verdict::is_allowed).unwrap_or(verdict)
+    }
+
+    /// What is to be said with the addresses of the host known. One that is denied denies the name as a whole:
+    /// which of them were dialled would be the name's choice.
+    pub fn after(&self, how: How<'_>, host: &Host, port: u16, addresses: &[IpAddr]) -> Verdict {
+        let before = self.before(how, host, port);
+        let is_named = matches!(before.rule, Rule::Allow(_) | Rule::Preset(..));
+        if !before.is_allowed() || (is_named && self.order == Order::AllowFirst) {
+            return before;
+        }
+        for address in addresses {
+            let of = Host::of_address(*address);
+            if self.order == Order::AllowFirst && self.allowing(&of, port).is_some() {
+                continue;
+            }
+            if let Some(denied) = self.denying(&of, port) {
+                return denied;
+            }
+        }
+        before
+    }
+
+    /// Whether the name in a TLS greeting is the one that was asked for. Of an address, whose name nobody asked
+    /// for, it must not be one that is denied. Without rules about names there is nothing to pass by.
+    pub fn greeting(&self, asked: &Host, port: u16, greeting: Option<&Host>) -> Verdict {
+        match (asked, greeting) {
+            (Host::Name(_), None) => Verdict::denied(Denial::SniMissing, Rule::Greeting),
+            (Host::Name(_), Some(said)) if said != asked => {
+                Verdict::denied(Denial::SniMismatch, Rule::Greeting)
+            }
+            (Host::Address(_), Some(said)) => {
+                let is_allowed = self.order == Order::AllowFirst
+                    && (self.allowing(said, port).is_some()
+                        || self.allowing(asked, port).is_some());
+                self.denying(said, port)
+                    .filter(|_| !is_allowed)
+                    .unwrap_or_else(|| Verdict::allowed(Rule::Greeting))
+            }
+            _ => Verdict::allowed(Rule::Greeting),
+        }
+    }
+
+    /// Whether what no entry names is denied.
+    fn is_closed(&self) -> bool {
+        match self.mode {
+            NetworkMode::None | NetworkMode::Allowlist => true,
+            NetworkMode::ReadOnly => !(self.allow.is_empty() && self.presets.is_empty()),
+            NetworkMode::Unrestricted => false,
+        }
+    }
+
+    fn denying(&self, host: &Host, port: u16) -> Option<Verdict> {
+        let entry = self.deny.iter().find(|entry| entry.names(host, port))?;
+        Some(Verdict::denied(Denial::Denied, Rule::Deny(entry.clone())))
+    }
+
+    fn allowing(&self, host: &Host, port: u16) -> Option<Verdict> {
+        if let Some(entry) = self.allow.iter().find(|entry| entry.names(host, port)) {
+            return Some(Verdict::allowed(Rule::Allow(entry.clone())));
+        }
+        let mut presets = self.presets.iter();
+        presets.find_map(|preset| {
+            let entry = preset.entry(host, port)?;
+            Some(Verdict::allowed(Rule::Preset(*preset, entry)))
+        })
+    }
+}

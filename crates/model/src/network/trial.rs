@@ -1,0 +1,142 @@
+//! What would become of a URL: the decision, without a name being resolved or anything dialled.
+
+use super::{Denial, How, NetworkRules};
+use crate::address::{Class, classify};
+use crate::host::Host;
+
+/// What would be done, and by which rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trial {
+    /// The host in its one form.
+    pub host: Host,
+    /// The port.
+    pub port: u16,
+    /// Why not; `None` where it would be let out.
+    pub code: Option<&'static str>,
+    /// Who says so.
+    pub rule: String,
+    /// What to do about it.
+    pub hint: Option<&'static str>,
+}
+
+/// Why text is no URL that could be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("read http://HOST[:PORT]/..., https://HOST[:PORT]/..., or HOST:PORT")]
+pub struct BadUrl;
+
+const CLOSED: &str = "only public addresses are reached; whoever runs the server may open others with \
+                      `cofferdam up --egress-allow`, which is not looked at here";
+
+impl NetworkRules {
+    /// What would become of this URL. A name that passes here may still have an address that is closed or denied.
+    ///
+    /// # Errors
+    /// [`BadUrl`].
+    pub fn trial(&self, url: &str) -> Result<Trial, BadUrl> {
+        let (how, host, port) = parse(url).ok_or(BadUrl)?;
+        let addresses = match &host {
+            Host::Address(address) => vec![*address],
+            Host::Name(_) => Vec::new(),
+        };
+        let verdict = self.after(how, &host, port, &addresses);
+        let mut trial = Trial {
+            code: verdict.denial.map(Denial::code),
+            hint: verdict.denial.map(Denial::hint),
+            rule: verdict.rule.to_string(),
+            host,
+            port,
+        };
+        let class = addresses.first().map(|address| classify(*address));
+        if let Some(class) = class.filter(|class| verdict.is_allowed() && *class != Class::Global) {
+            trial.code = Some(class.code());
+            trial.hint = Some(CLOSED);
+            "closed in every mode".clone_into(&mut trial.rule);
+        }
+        Ok(trial)
+    }
+}
+
+fn parse(url: &str) -> Option<(How<'static>, Host, u16)> {
+    let reading = How::Request {
+        method: "GET",
+        has_body: false,
+    };
+    let (how, rest, usual) = if let Some(rest) = url.strip_prefix("http://") {
+        (reading, rest, Some(80))
+    } else if let Some(rest) = url.strip_prefix("https://") {
+        (How::Tunnel, rest, Some(443))
+    } else {
+        (How::Tunnel, url, None)
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let authority = rest.get(..end)?;
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => {
+            let plain = !port.starts_with('0') && port.bytes().all(|byte| byte.is_ascii_digit());
+            (host, port.parse().ok().filter(|_| plain)?)
+        }
+        _ => (authority, usual?),
+    };
+    Some((how, Host::parse(host).ok()?, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::NetworkAsked;
+
+    #[test]
+    fn a_trial_says_what_would_be_and_why() {
+        let asked = NetworkAsked {
+            allow: vec![
+                "a.example:443".to_owned(),
+                "*.b.example".to_owned(),
+                "*:22".to_owned(),
+            ],
+            deny: vec!["x.b.example".to_owned()],
+            ..NetworkAsked::default()
+        };
+        let rules = NetworkRules::read(&asked).unwrap();
+        let say = |url: &str| match rules.trial(url) {
+            Ok(trial) => format!(
+                "{}:{} {} {}",
+                trial.host,
+                trial.port,
+                trial.code.unwrap_or("ok"),
+                trial.rule
+            ),
+            Err(BadUrl) => "no url".to_owned(),
+        };
+        for (url, expect) in [
+            (
+                "https://A.example/x?y#z",
+                "a.example:443 ok allow a.example:443",
+            ),
+            (
+                "http://a.example/",
+                "a.example:80 host_not_allowed mode allowlist",
+            ),
+            (
+                "http://c.b.example:81",
+                "c.b.example:81 ok allow *.b.example",
+            ),
+            (
+                "x.b.example:1",
+                "x.b.example:1 host_denied deny x.b.example",
+            ),
+            (
+                "10.0.0.1:22",
+                "10.0.0.1:22 address_private closed in every mode",
+            ),
+            ("[::1]:22", "[::1]:22 address_loopback closed in every mode"),
+            ("9.9.9.9:22", "9.9.9.9:22 ok allow *:22"),
+            ("ftp://a.example/", "no url"),
+            ("https://u@a.example/", "no url"),
+            ("a.example", "no url"),
+            ("a.example:0", "no url"),
+            ("https://127.1/", "no url"),
+        ] {
+            assert_eq!(say(url), expect, "{url}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The way out of a job. Its rules are what it was asked with, and do not change.
+
+use super::{Broken, Job};
+use crate::{convert, inspect, way};
+use api::job::Enforced;
+use driver::driver::{Handle, Plan};
+use model::network::NetworkRules;
+
+impl Job {
+    /// Rules that cannot be read let nothing out.
+    fn rules(&self) -> NetworkRules {
+        let rules = self.spec.network.as_ref().map(convert::network);
+        match rules {
+            None => NetworkRules::default(),
+            Some(Ok(rules)) => rules,
+            Some(Err(why)) => {
+                let job = self.lease.job_id.as_str();
+                tracing::error!(job.id = job, why, "rules of a network cannot be read");
+                NetworkRules::default()
+            }
+        }
+    }
+
+    /// What is in force around it, the way out included.
+    pub(super) fn enforced(&self, plan: &Plan) -> Vec<Enforced> {
+        let mut enforced = convert::enforced(&plan.enforced);
+        way::describe(&mut enforced, &self.rules());
+        enforced
+    }
+
+    /// Opens the way out, if there is to be one, before the command is let go: no program takes the port, and none
+    /// finds it closed.
+    pub(super) async fn open_way(&mut self, handle: &Handle) -> Result<(), Broken> {
+        let rules = self.rules();
+        if rules.has_way_out() {
+            let job = self.lease.job_id.parse().ok();
+            let inspector = self.inspector.take();
+            self.way = Some(way::open(&self.node, handle, job, (rules, inspector)).await?);
+        }
+        Ok(())
+    }
+
+    /// The same for a job that an earlier process of this node began.
+    pub(super) fn reopen_way(&mut self, handle: &Handle) {
+        let rules = self.rules();
+        if rules.has_way_out() {
+            let job = self.lease.job_id.parse().ok();
+            let inspector = self.inspector.take();
+            let inspector = inspector.map(|inspector| Box::pin(async { inspector }) as way::Coming);
+            self.way = Some(way::reopen(&self.node, handle, job, (rules, inspector)));
+        }
+    }
+
+    /// Sets up what looks into HTTPS, if there are secrets for what leaves; and the files that programs inside
+    /// have to trust.
+    pub(super) fn look_into(&mut self) -> Result<(), String> {
+        let Some(secrets) = &mut self.secrets else {
+            return Ok(());
+        };
+        let rules = std::mem::take(&mut secrets.rules);
+        if rules.is_empty() {
+            return Ok(());
+        }
+        let looks = inspect::open(&self.node, &self.dir, rules)?;
+        let files = looks.files.into_iter();
+        let files = files.map(|(path, text)| (path.to_owned(), text.into_bytes().into()));
+        secrets.files.extend(files);
+        self.inspector = Some(looks.inspector);
+        self.looks_into = true;
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! Connections to the outside, in both languages. What a record says is kept as the JSON that the node sent.
+
+use api::Code;
+use api::egress::{EgressDecision, EgressList, EgressRecord, EgressTested, EgressView};
+use model::network::Trial;
+use service::{EgressOwner, EgressPage, EgressRow, NewEgress};
+
+use super::from_wire::bad_id;
+use crate::error::Error;
+
+/// A text of a record: what a guest has chosen of it is a host, which has 253 bytes.
+const TEXT_BYTES_MAX: usize = 1024;
+
+/// What a node tells.
+pub(crate) fn records(records: Vec<EgressRecord>) -> Result<Vec<(EgressOwner, NewEgress)>, Error> {
+    records.into_iter().map(record).collect()
+}
+
+fn record(record: EgressRecord) -> Result<(EgressOwner, NewEgress), Error> {
+    let owner = match &record.job_id {
+        Some(id) => EgressOwner::Job(id.parse().map_err(|error| bad_id("job_id", &error))?),
+        None => {
+            let id = record.sandbox_id.parse();
+            EgressOwner::Sandbox(id.map_err(|error| bad_id("sandbox_id", &error))?)
+        }
+    };
+    let texts = [&record.host, &record.address, &record.code, &record.rule];
+    let mut lengths = texts.into_iter().flatten().map(String::len);
+    if lengths.any(|len| len > TEXT_BYTES_MAX) || record.method.len() > TEXT_BYTES_MAX {
+        let message = format!("a text has at most {TEXT_BYTES_MAX} bytes");
+        return Err(Error::field(Code::InvalidArgument, "records", message));
+    }
+    let new = NewEgress {
+        name: record.name.clone(),
+        at_ms: record.at_ms,
+        decision: record.decision.as_str(),
+        record: serde_json::to_string(&record).map_err(Error::internal)?,
+    };
+    Ok((owner, new))
+}
+
+/// A page of records. What cannot be read any more was written by another version, and is left out.
+pub(crate) fn list(page: EgressPage) -> EgressList {
+    EgressList {
+        records: page.rows.into_iter().filter_map(view).collect(),
+        next: page.next,
+        more: page.more,
+    }
+}
+
+fn view(row: EgressRow) -> Option<EgressView> {
+    let record: EgressRecord = serde_json::from_str(&row.record).ok()?;
+    Some(EgressView {
+        seq: row.seq,
+        at_ms: record.at_ms,
+        sandbox_id: record.sandbox_id,
+        job_id: record.job_id,
+        method: record.method,
+        host: record.host,
+        port: record.port,
+        address: record.address,
+        decision: record.decision,
+        code: record.code,
+        rule: record.rule,
+        bytes_out: record.bytes_out,
+        bytes_in: record.bytes_in,
+        duration_ms: record.duration_ms,
+    })
+}
+
+pub(crate) fn tested(trial: Trial) -> EgressTested {
+    EgressTested {
+        host: trial.host.to_string(),
+        port: trial.port,
+        decision: match trial.code {
+            None => EgressDecision::Allowed,
+            Some(_) => EgressDecision::Denied,
+        },
+        code: trial.code.map(str::to_owned),
+        rule: trial.rule,
+        hint: trial.hint.map(str::to_owned),
+    }
+}

@@ -1,0 +1,86 @@
+//! Rules of networks, in both languages.
+
+use api::Code;
+use api::network::{Network, NetworkLimits, NetworkMode, NetworkOrder, NetworkWork};
+use model::network::{self as rules, NetworkAsked, NetworkCaps, NetworkRules, Order};
+use service::SandboxRow;
+
+use crate::error::Error;
+
+/// What somebody asks for.
+pub(crate) fn read(asked: Network) -> Result<NetworkRules, Error> {
+    let asked = NetworkAsked {
+        mode: asked.mode.map(mode),
+        allow: asked.allow,
+        deny: asked.deny,
+        presets: asked.presets,
+        order: match asked.order {
+            NetworkOrder::DenyFirst => Order::DenyFirst,
+            NetworkOrder::AllowFirst => Order::AllowFirst,
+        },
+        caps: NetworkCaps {
+            connections: asked.limits.connections,
+            per_minute: asked.limits.per_minute,
+            bytes: asked.limits.bytes,
+        },
+    };
+    NetworkRules::read(&asked).map_err(|found| service::Error::Invalid(found).into())
+}
+
+/// What is asked for with a new sandbox, in one of two ways.
+pub(super) fn of_new(open: bool, asked: Option<Network>) -> Result<NetworkRules, Error> {
+    match asked {
+        None => Ok(NetworkRules::all_or_nothing(open)),
+        Some(asked) if !open => read(asked),
+        Some(_) => {
+            let message = "`allow_internet` and `network` say two things; give one of them";
+            Err(Error::field(Code::InvalidArgument, "network", message))
+        }
+    }
+}
+
+fn mode(mode: NetworkMode) -> rules::NetworkMode {
+    match mode {
+        NetworkMode::None => rules::NetworkMode::None,
+        NetworkMode::Allowlist => rules::NetworkMode::Allowlist,
+        NetworkMode::ReadOnly => rules::NetworkMode::ReadOnly,
+        NetworkMode::Unrestricted => rules::NetworkMode::Unrestricted,
+    }
+}
+
+pub(crate) fn view(rules: &NetworkRules) -> Network {
+    Network {
+        mode: Some(match rules.mode {
+            rules::NetworkMode::None => NetworkMode::None,
+            rules::NetworkMode::Allowlist => NetworkMode::Allowlist,
+            rules::NetworkMode::ReadOnly => NetworkMode::ReadOnly,
+            rules::NetworkMode::Unrestricted => NetworkMode::Unrestricted,
+        }),
+        allow: rules.allow.iter().map(ToString::to_string).collect(),
+        deny: rules.deny.iter().map(ToString::to_string).collect(),
+        presets: rules.presets.iter().map(ToString::to_string).collect(),
+        order: match rules.order {
+            Order::DenyFirst => NetworkOrder::DenyFirst,
+            Order::AllowFirst => NetworkOrder::AllowFirst,
+        },
+        limits: NetworkLimits {
+            connections: rules.caps.connections,
+            per_minute: rules.caps.per_minute,
+            bytes: rules.caps.bytes,
+        },
+    }
+}
+
+/// Those of a job, which needs none said where there is none.
+pub(super) fn of_job(rules: &NetworkRules) -> Option<Network> {
+    rules.has_way_out().then(|| view(rules))
+}
+
+pub(super) fn works(rows: &[SandboxRow]) -> Vec<NetworkWork> {
+    let one = |row: &SandboxRow| NetworkWork {
+        sandbox_id: row.id.to_string(),
+        epoch: row.network_epoch,
+        network: view(row.rules()),
+    };
+    rows.iter().map(one).collect()
+}

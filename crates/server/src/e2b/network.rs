@@ -1,0 +1,239 @@
+//! What a sandbox may reach, as E2B's clients say it: two lists, of which `allowOut` counts first, and everything
+//! that neither names is let out.
+
+use model::block::Block;
+use model::limits;
+use model::network::{BadEntry, Entry, NetworkMode, NetworkRules, Order};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::refusal::Refusal;
+use super::wire::refuse;
+
+/// What the SDKs call `ALL_TRAFFIC`.
+const EVERYTHING: &str = "0.0.0.0/0";
+
+/// The lists, and what belongs to them and is not known here.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Lists {
+    allow_out: Option<Vec<String>>,
+    deny_out: Option<Vec<String>>,
+    dns_servers: Option<Value>,
+    egress_proxy: Option<Value>,
+    rules: Option<Value>,
+    allow_in: Option<Value>,
+    deny_in: Option<Value>,
+}
+
+/// The body that puts other lists in the place of those that there are; what it leaves out is empty.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct NetworkUpdate {
+    #[serde(flatten)]
+    lists: Lists,
+    allow_internet_access: Option<bool>,
+}
+
+impl NetworkUpdate {
+    /// What is asked, in the words of the house.
+    ///
+    /// # Errors
+    /// A refusal that names what there is not, or is no entry.
+    pub(crate) fn rules(&self) -> Result<NetworkRules, Refusal> {
+        self.lists.rules(self.allow_internet_access)
+    }
+}
+
+impl Lists {
+    /// The same, beside whether there is a network at all.
+    ///
+    /// # Errors
+    /// As for [`NetworkUpdate::rules`].
+    pub(super) fn rules(&self, open: Option<bool>) -> Result<NetworkRules, Refusal> {
+        refuse("network.dnsServers", self.dns_servers.as_ref())?;
+        refuse("network.egressProxy", self.egress_proxy.as_ref())?;
+        refuse("network.rules", self.rules.as_ref())?;
+        refuse("network.allowIn", self.allow_in.as_ref())?;
+        refuse("network.denyIn", self.deny_in.as_ref())?;
+        let allow = entries("network.allowOut", self.allow_out.as_deref())?;
+        let mut deny = entries("network.denyOut", self.deny_out.as_deref())?;
+        if deny.iter().any(Entry::is_name) {
+            let message = "network.denyOut: addresses and blocks can be denied, names cannot; deny \
+                           0.0.0.0/0 and allow names";
+            return Err(Refusal::bad(message));
+        }
+        if open == Some(false) {
+            deny.insert(0, Entry::everything());
+        }
+        let is_closed = deny.iter().any(Entry::is_everything);
+        // Where everything else is let out, allowing a name would mean nothing, and is a mistake of somebody's.
+        if allow.iter().any(Entry::is_name) && !is_closed {
+            let message = "network.allowOut: names can be allowed where denyOut has 0.0.0.0/0, which is \
+                           everything else";
+            return Err(Refusal::bad(message));
+        }
+        if is_closed && allow.is_empty() {
+            return Ok(NetworkRules::all_or_nothing(false));
+        }
+        let order = if allow.is_empty() {
+            Order::default()
+        } else {
+            Order::AllowFirst
+        };
+        Ok(NetworkRules {
+            mode: NetworkMode::Unrestricted,
+            allow,
+            deny,
+            order,
+            ..NetworkRules::default()
+        })
+    }
+}
+
+fn entries(field: &str, texts: Option<&[String]>) -> Result<Vec<Entry>, Refusal> {
+    let texts = texts.unwrap_or_default();
+    let most = limits::NETWORK_ENTRIES_MAX;
+    if texts.len() > most {
+        return Err(Refusal::bad(format!("{field}: at most {most} entries")));
+    }
+    let read = |text: &String| {
+        entry(text).map_err(|why| {
+            let text: String = text.chars().take(limits::PROFILE_BYTES_MAX).collect();
+            Refusal::bad(format!("{field}: `{text}`: failed to {why}"))
+        })
+    };
+    texts.iter().map(read).collect()
+}
+
+/// An entry of theirs. A block may be written by any of its addresses.
+fn entry(text: &str) -> Result<Entry, BadEntry> {
+    if text == EVERYTHING {
+        return Ok(Entry::everything());
+    }
+    match Block::around(text) {
+        Some(block) => block.to_string().parse(),
+        None => text.parse(),
+    }
+}
+
+/// The lists, as they are shown.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ListsView {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    allow_out: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    deny_out: Vec<String>,
+}
+
+/// Rules that were made at another door are shown as far as these words go.
+pub(super) fn view(rules: &NetworkRules) -> ListsView {
+    let text = |entry: &Entry| {
+        if entry.is_everything() {
+            EVERYTHING.to_owned()
+        } else {
+            entry.to_string()
+        }
+    };
+    let presets = rules.presets.iter().flat_map(|preset| preset.hosts());
+    let presets = presets.map(ToString::to_string);
+    let mut deny_out: Vec<String> = rules.deny.iter().map(text).collect();
+    let is_closed = matches!(rules.mode, NetworkMode::None | NetworkMode::Allowlist);
+    if is_closed && !deny_out.iter().any(|one| one == EVERYTHING) {
+        deny_out.push(EVERYTHING.to_owned());
+    }
+    ListsView {
+        allow_out: rules.allow.iter().map(text).chain(presets).collect(),
+        deny_out,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> String {
+        let update: NetworkUpdate = serde_json::from_str(body).unwrap();
+        match update.rules() {
+            Ok(rules) => {
+                let shown = view(&rules);
+                let order = match rules.order {
+                    Order::AllowFirst => " allow first",
+                    Order::DenyFirst => "",
+                };
+                format!(
+                    "{}{order} +{:?} -{:?}",
+                    rules.mode, shown.allow_out, shown.deny_out
+                )
+            }
+            Err(refusal) => {
+                let text = refusal.to_string();
+                let place = text.split(": ").next().unwrap_or_default();
+                place.trim_start_matches("400 ").to_owned()
+            }
+        }
+    }
+
+    /// The cases that are refused and taken are those of E2B's own documents and answers.
+    #[test]
+    fn lists_are_read_as_e2b_means_them() {
+        for (body, expect) in [
+            ("{}", "unrestricted +[] -[]"),
+            (r#"{"allowOut":[],"denyOut":null}"#, "unrestricted +[] -[]"),
+            (r#"{"allow_internet_access":true}"#, "unrestricted +[] -[]"),
+            (
+                r#"{"allow_internet_access":false}"#,
+                r#"none +[] -["0.0.0.0/0"]"#,
+            ),
+            (r#"{"denyOut":["0.0.0.0/0"]}"#, r#"none +[] -["0.0.0.0/0"]"#),
+            (
+                r#"{"denyOut":["8.8.8.8"]}"#,
+                r#"unrestricted +[] -["8.8.8.8"]"#,
+            ),
+            (
+                r#"{"denyOut":["8.8.8.8/24"]}"#,
+                r#"unrestricted +[] -["8.8.8.0/24"]"#,
+            ),
+            (
+                r#"{"denyOut":["0.0.0.0/0"],"allowOut":["8.8.8.8"]}"#,
+                r#"unrestricted allow first +["8.8.8.8"] -["0.0.0.0/0"]"#,
+            ),
+            (
+                r#"{"allow_internet_access":false,"allowOut":["*.Example.com"]}"#,
+                r#"unrestricted allow first +["*.example.com"] -["0.0.0.0/0"]"#,
+            ),
+            (
+                r#"{"allowOut":["8.8.8.8"],"denyOut":["10.0.0.0/8"]}"#,
+                r#"unrestricted allow first +["8.8.8.8"] -["10.0.0.0/8"]"#,
+            ),
+            (
+                r#"{"allowOut":["8.8.0.0/16"]}"#,
+                r#"unrestricted allow first +["8.8.0.0/16"] -[]"#,
+            ),
+            (r#"{"denyOut":["example.com"]}"#, "network.denyOut"),
+            (
+                r#"{"denyOut":["0.0.0.0/0","example.com"]}"#,
+                "network.denyOut",
+            ),
+            (r#"{"denyOut":["not a cidr"]}"#, "network.denyOut"),
+            (r#"{"allowOut":["google.com"]}"#, "network.allowOut"),
+            (
+                r#"{"allowOut":["*.example.com"],"denyOut":["10.0.0.0/8"]}"#,
+                "network.allowOut",
+            ),
+            (
+                r#"{"allowOut":["a.*.com"],"denyOut":["0.0.0.0/0"]}"#,
+                "network.allowOut",
+            ),
+            (r#"{"rules":{"a.example":[{}]}}"#, "network.rules"),
+            (
+                r#"{"egressProxy":{"address":"a:1"}}"#,
+                "network.egressProxy",
+            ),
+            (r#"{"dnsServers":["1.1.1.1"]}"#, "network.dnsServers"),
+            (r#"{"denyIn":["0.0.0.0/0"]}"#, "network.denyIn"),
+        ] {
+            assert_eq!(read(body), expect, "{body}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The Model Context Protocol over HTTP.
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use serde_json::{Value, json};
+
+use crate::world::{Reply, World};
+
+const ACCEPT: (&str, &str) = ("accept", "application/json, text/event-stream");
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+fn message(method: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+    let mut request = Request::builder()
+        .method(method)
+        .uri("/mcp")
+        .header("host", "localhost");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(Full::new(body.into())).unwrap()
+}
+
+fn initialize(version: &str) -> String {
+    let params = json!({"protocolVersion": version, "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"}});
+    json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}).to_string()
+}
+
+/// The messages in an answer, be it JSON or events.
+fn messages(reply: &Reply) -> Vec<Value> {
+    let text = String::from_utf8(reply.body.to_vec()).unwrap();
+    if let Ok(one) = serde_json::from_str(&text) {
+        return vec![one];
+    }
+    let data = text.lines().filter_map(|line| line.strip_prefix("data:"));
+    data.filter_map(|data| serde_json::from_str(data.trim()).ok())
+        .collect()
+}
+
+async fn begin(world: &World) -> String {
+    let body = initialize("2025-11-25");
+    let reply = world.ask(message("POST", &[ACCEPT, JSON], body)).await;
+    assert_eq!(reply.status, StatusCode::OK);
+    reply.headers["mcp-session-id"].to_str().unwrap().to_owned()
+}
+
+async fn list(world: &World, session: &str) -> Reply {
+    let body = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list"}).to_string();
+    let headers = [
+        ACCEPT,
+        JSON,
+        ("mcp-session-id", session),
+        ("mcp-protocol-version", "2025-11-25"),
+    ];
+    world.ask(message("POST", &headers, body)).await
+}
+
+#[tokio::test]
+async fn every_version_that_has_sessions_begins_one_and_each_is_answered_in_its_own() {
+    let world = World::new().await;
+    for version in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"] {
+        let body = initialize(version);
+        let reply = world.ask(message("POST", &[ACCEPT, JSON], body)).await;
+        let result = &messages(&reply)[0]["result"];
+        assert_eq!(result["protocolVersion"], version);
+        assert_eq!(result["serverInfo"]["name"], "cofferdam");
+        assert!(reply.headers.contains_key("mcp-session-id"));
+    }
+    // A version that nobody knows is answered with the newest that begins so.
+    let body = initialize("1999-01-01");
+    let reply = world.ask(message("POST", &[ACCEPT, JSON], body)).await;
+    let version = &messages(&reply)[0]["result"]["protocolVersion"];
+    assert_eq!(version, "2025-11-25");
+}
+
+#[tokio::test]
+async fn a_session_ends_when_it_is_told_to_and_then_there_is_none() {
+    let world = World::new().await;
+    let session = begin(&world).await;
+    let tools = &messages(&list(&world, &session).await)[0]["result"]["tools"];
+    assert_eq!(tools.as_array().unwrap().len(), 13);
+    let own = [ACCEPT, ("mcp-session-id", session.as_str())];
+    let gone = world.ask(message("DELETE", &own, "")).await;
+    assert_eq!(gone.status, StatusCode::NO_CONTENT);
+    let reply = list(&world, &session).await;
+    assert_eq!(
+        (reply.status.as_u16(), reply.code().as_str()),
+        (404, "not_found")
+    );
+    let reply = world.ask(message("GET", &own, "")).await;
+    assert_eq!(
+        (reply.status.as_u16(), reply.code().as_str()),
+        (404, "not_found")
+    );
+}
+
+#[tokio::test]
+async fn the_newest_version_has_no_sessions_and_its_calls_are_the_callers_own() {
+    let world = World::new().await;
+    let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {}});
+    let params = json!({"name": "sandbox_list", "arguments": {}, "_meta": meta});
+    let body = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params});
+    let headers = [
+        ACCEPT,
+        JSON,
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "sandbox_list"),
+    ];
+    let reply = world.ask(message("POST", &headers, body.to_string())).await;
+    assert!(!reply.headers.contains_key("mcp-session-id"));
+    let answer = messages(&reply).pop().unwrap();
+    assert_eq!(
+        answer["result"]["structuredContent"]["sandboxes"],
+        json!([]),
+        "{answer}"
+    );
+    // A node is no caller of tools.
+    let node = world
+        .ask_as_node(message("POST", &headers, body.to_string()))
+        .await;
+    assert_eq!(node.code(), "forbidden");
+}
+
+#[tokio::test]
+async fn a_thousand_sessions_are_not_kept_and_the_newest_works() {
+    let world = World::new().await;
+    let first = begin(&world).await;
+    let mut last = String::new();
+    for _ in 0..1000 {
+        last = begin(&world).await;
+    }
+    assert_eq!(list(&world, &first).await.code(), "not_found");
+    assert_eq!(list(&world, &last).await.status, StatusCode::OK);
+}
+
+/// What it is, its headers, its body.
+type Bad<'b> = (&'b str, &'b [(&'b str, &'b str)], Bytes);
+
+#[tokio::test]
+async fn whatever_is_sent_is_answered_with_a_code_and_ends_nothing() {
+    let world = World::new().await;
+    let session = begin(&world).await;
+    let of_session = ("mcp-session-id", session.as_str());
+    let deep = "[".repeat(100_000);
+    let bad: [Bad<'_>; 12] = [
+        ("no JSON", &[ACCEPT, JSON], "{".into()),
+        (
+            "no text",
+            &[ACCEPT, JSON],
+            Bytes::from_static(b"\xff\xfe{}"),
+        ),
+        ("nothing", &[ACCEPT, JSON], "".into()),
+        ("a number", &[ACCEPT, JSON], "1".into()),
+        ("a list", &[ACCEPT, JSON], "[]".into()),
+        ("very deep", &[ACCEPT, JSON], deep.into()),
+        (
+            "no version",
+            &[ACCEPT, JSON],
+            r#"{"id":1,"method":"tools/list"}"#.into(),
+        ),
+        (
+            "no session",
+            &[ACCEPT, JSON],
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#.into(),
+        ),
+        (
+            "no JSON by its type",
+            &[ACCEPT, ("content-type", "text/plain")],
+            "{}".into(),
+        ),
+        ("nothing accepted", &[JSON], "{}".into()),
+        (
+            "an unknown session",
+            &[ACCEPT, JSON, ("mcp-session-id", "x")],
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#.into(),
+        ),
+        (
+            "broken in a session",
+            &[ACCEPT, JSON, of_session],
+            "{\"jsonrpc\":".into(),
+        ),
+    ];
+    for (what, headers, body) in bad {
+        let reply = world.ask(message("POST", headers, body)).await;
+        assert!(reply.status.is_client_error(), "{what}: {}", reply.status);
+        let has_code = reply.code() != "no code";
+        let is_of_protocol = reply.json()["error"]["code"].is_i64();
+        assert!(has_code || is_of_protocol, "{what}: {}", reply.whole());
+    }
+    let large = vec![b' '; 5 << 20];
+    let reply = world.ask(message("POST", &[ACCEPT, JSON], large)).await;
+    assert_eq!(reply.code(), "body_too_large");
+    let reply = world.ask(message("GET", &[ACCEPT], "")).await;
+    assert!(reply.status.is_client_error());
+    let reply = world.ask(message("PUT", &[], "")).await;
+    assert_eq!(reply.code(), "method_not_allowed");
+    // All of it has done nothing to the session.
+    assert_eq!(list(&world, &session).await.status, StatusCode::OK);
+}

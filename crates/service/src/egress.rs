@@ -1,0 +1,178 @@
+//! What sandboxes and jobs have asked of the outside: nodes tell it, people read it.
+
+use crate::error::Fail;
+use crate::{Ctx, Error, Service};
+use model::id::{JobId, NodeId, SandboxId, TenantId};
+use model::limits;
+use model::network::Trial;
+use std::collections::BTreeMap;
+use store::egress::{EgressRow, NewEgress, Owner};
+use store::{Tx, egress, job, sandbox};
+
+/// The node's name of a record, in bytes.
+const NAME_BYTES_MAX: usize = 64;
+
+/// A page of records, the oldest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EgressPage {
+    /// The records.
+    pub rows: Vec<EgressRow>,
+    /// Give this as `after` to read on.
+    pub next: u64,
+    /// There are more.
+    pub more: bool,
+}
+
+impl Service {
+    /// A node says what its sandboxes and jobs have asked for. What is of others is passed over: it may have been
+    /// deleted since. Says how many were new: the same again is stored once.
+    ///
+    /// # Errors
+    /// [`Error::TooMuch`]; [`Error::Invalid`] for a name that is too long.
+    pub async fn egress_report(
+        &self,
+        ctx: &Ctx,
+        records: Vec<(Owner, NewEgress)>,
+    ) -> Result<u32, Error> {
+        let node = ctx.only_node()?.clone();
+        let most = limits::EGRESS_RECORDS_MAX;
+        if records.len() > most {
+            return Err(Error::TooMuch {
+                code: "too_much",
+                message: format!("a report has at most {most} records"),
+            });
+        }
+        if records
+            .iter()
+            .any(|(_, one)| one.name.len() > NAME_BYTES_MAX)
+        {
+            let message = format!("a name has at most {NAME_BYTES_MAX} bytes");
+            return Err(Error::invalid("records.name", "too_long", message));
+        }
+        // In the order of their names, so that two reports lock rows in the same one.
+        let mut of_owner: BTreeMap<String, (Owner, Vec<NewEgress>)> = BTreeMap::new();
+        for (owner, new) in records {
+            let name = owner.as_str().to_owned();
+            of_owner
+                .entry(name)
+                .or_insert((owner, Vec::new()))
+                .1
+                .push(new);
+        }
+        self.unit(move |tx| {
+            let mut count = 0;
+            for (owner, news) in of_owner.values() {
+                if node_of(tx, owner)?.as_ref() == Some(&node) {
+                    count += keep(tx, owner, news)?;
+                }
+            }
+            Ok::<_, Fail>(count)
+        })
+        .await
+    }
+
+    /// What a sandbox has asked of the outside, after the record with the number `after`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn sandbox_egress(
+        &self,
+        ctx: &Ctx,
+        id: &SandboxId,
+        page: (Option<u64>, Option<&'static str>, u32),
+    ) -> Result<EgressPage, Error> {
+        self.egress_list(ctx, Owner::Sandbox(id.clone()), page)
+            .await
+    }
+
+    /// The same of a job.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn job_egress(
+        &self,
+        ctx: &Ctx,
+        id: &JobId,
+        page: (Option<u64>, Option<&'static str>, u32),
+    ) -> Result<EgressPage, Error> {
+        self.egress_list(ctx, Owner::Job(id.clone()), page).await
+    }
+
+    async fn egress_list(
+        &self,
+        ctx: &Ctx,
+        owner: Owner,
+        (after, decision, limit): (Option<u64>, Option<&'static str>, u32),
+    ) -> Result<EgressPage, Error> {
+        ctx.only_user()?;
+        let limit = limit.clamp(1, limits::PAGE_MAX);
+        let (tenant, after) = (ctx.tenant.clone(), after.unwrap_or(0));
+        self.look(move |tx| {
+            if !is_of(tx, &owner, &tenant)? {
+                return Err(Error::NotFound.into());
+            }
+            // One more than is shown tells whether there are more.
+            let mut rows = egress::list(tx, &owner, after, decision, limit + 1)?;
+            let more = rows.len() > limit as usize;
+            rows.truncate(limit as usize);
+            let next = rows.last().map_or(after, |row| row.seq);
+            Ok(EgressPage { rows, next, more })
+        })
+        .await
+    }
+
+    /// What would become of a URL by the rules that a sandbox has now.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Invalid`] for no URL.
+    pub async fn sandbox_egress_test(
+        &self,
+        ctx: &Ctx,
+        id: &SandboxId,
+        url: &str,
+    ) -> Result<Trial, Error> {
+        let row = self.sandbox_get(ctx, id).await?;
+        let tried = row.rules().trial(url);
+        tried.map_err(|bad| {
+            let message = format!("failed to {bad}");
+            Error::invalid("url", "invalid_argument", message)
+        })
+    }
+}
+
+fn node_of(tx: &mut Tx<'_>, owner: &Owner) -> Result<Option<NodeId>, Fail> {
+    Ok(match owner {
+        Owner::Sandbox(id) => sandbox::get(tx, None, id)?.and_then(|row| row.node),
+        Owner::Job(id) => job::get(tx, None, id)?.and_then(|row| row.node),
+    })
+}
+
+fn is_of(tx: &mut Tx<'_>, owner: &Owner, tenant: &TenantId) -> Result<bool, Fail> {
+    Ok(match owner {
+        Owner::Sandbox(id) => sandbox::get(tx, Some(tenant), id)?.is_some(),
+        Owner::Job(id) => job::get(tx, Some(tenant), id)?.is_some(),
+    })
+}
+
+fn keep(tx: &mut Tx<'_>, owner: &Owner, news: &[NewEgress]) -> Result<u32, Fail> {
+    let first = egress::last(tx, owner)?;
+    let (mut last, mut count, mut denied) = (first, 0, 0);
+    for new in news {
+        if egress::insert(tx, owner, last + 1, new)? {
+            last += 1;
+            count += 1;
+            denied += u64::from(new.decision == "denied");
+        }
+    }
+    if denied > 0 {
+        egress::count_denied(tx, owner, denied)?;
+    }
+    if last > first {
+        egress::prune(
+            tx,
+            owner.as_str(),
+            last.saturating_sub(limits::RETAIN_EGRESS),
+        )?;
+    }
+    Ok(count)
+}

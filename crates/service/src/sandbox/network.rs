@@ -1,0 +1,143 @@
+//! Rules of a network that change while a sandbox lives.
+//!
+//! What is wanted is on the row, with an epoch of its own, in the same transaction as the event. The node is told
+//! by polls and heartbeats until it says that these rules are in force. If anybody dies in between, the row still
+//! says so, and the node is told again; it takes the same rules over once.
+
+use super::change::Note;
+use super::gone;
+use crate::error::Fail;
+use crate::job::until;
+use crate::report::{Report, check_clauses};
+use crate::wake::{NodeWake, sandbox_news};
+use crate::{Ctx, Error, Service, locked};
+use model::enforcement::Enforced;
+use model::id::{NodeId, SandboxId};
+use model::limits;
+use model::network::NetworkRules;
+use std::collections::HashSet;
+use std::time::Duration;
+use store::network::By;
+use store::sandbox::SandboxRow;
+use store::{Tx, network, sandbox};
+use tokio::time::Instant;
+
+/// Rules of one sandbox, by their epoch.
+pub(crate) type NetworkRef = (SandboxId, u64);
+
+impl Service {
+    /// Puts other rules in the place of those that a sandbox has; its node is told. The same again is no change.
+    /// Waits until they are in force, at most so long.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Conflict`] `sandbox_gone`.
+    pub async fn sandbox_set_network(
+        &self,
+        ctx: &Ctx,
+        id: &SandboxId,
+        rules: NetworkRules,
+        up_to: Duration,
+    ) -> Result<SandboxRow, Error> {
+        let until = until(up_to, limits::JOB_WAIT_MAX_MS);
+        // Before the change, so that no news of it is missed.
+        let mut news = self.wake().sandboxes();
+        let mut row = self
+            .change(ctx, id, move |tx, row, note| set(tx, row, &rules, note))
+            .await?;
+        let epoch = row.network_epoch;
+        if let Some(node) = row.node.as_ref().filter(|_| row.is_network_pending()) {
+            self.wake().node(node);
+        }
+        let is_waiting = |row: &SandboxRow| row.network_done < epoch && !row.state.is_over();
+        while is_waiting(&row) && Instant::now() < until {
+            row = match sandbox_news(&mut news, id, until).await {
+                Some(told) if told.version >= row.version => SandboxRow::clone(&told),
+                Some(_) => row,
+                None => self.sandbox_get(ctx, id).await?,
+            };
+        }
+        Ok(row)
+    }
+
+    /// A node says that rules are in force.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for a sandbox of another node; [`Error::Invalid`].
+    pub async fn sandbox_network_report(
+        &self,
+        ctx: &Ctx,
+        id: &SandboxId,
+        epoch: u64,
+        enforcement: Vec<Enforced>,
+    ) -> Result<Report, Error> {
+        let node = ctx.only_node()?.clone();
+        check_clauses(&enforcement)?;
+        let note = Note::new(ctx, self.now_ms());
+        let id = id.clone();
+        let done = self
+            .unit(move |tx| {
+                let row = sandbox::get(tx, None, &id)?.ok_or(Fail::Ours(Error::NotFound))?;
+                if row.node.as_ref() != Some(&node) {
+                    return Err(Error::NotFound.into());
+                }
+                // Of older rules: the newer ones are still to come. Of these: said before.
+                if row.state.is_over() || epoch != row.network_epoch || !row.is_network_pending() {
+                    return Ok(None);
+                }
+                let by = by(&note, epoch);
+                Ok::<_, Fail>(Some(network::done(tx, &row, &enforcement, &by)?))
+            })
+            .await?;
+        if let Some(row) = &done {
+            self.announce_sandbox(row);
+        }
+        Ok(Report {
+            duplicate: done.is_none(),
+            cancel: false,
+        })
+    }
+}
+
+fn by(note: &Note, epoch: u64) -> By {
+    By {
+        principal: note.principal.clone(),
+        at_ms: note.at_ms,
+        data: serde_json::json!({ "epoch": epoch }).to_string(),
+    }
+}
+
+fn set(
+    tx: &mut Tx<'_>,
+    row: SandboxRow,
+    rules: &NetworkRules,
+    note: Note,
+) -> Result<SandboxRow, Fail> {
+    if row.state.is_over() || row.state == model::sandbox::SandboxState::Destroying {
+        return Err(gone(&row).into());
+    }
+    if row.rules() == rules {
+        return Ok(row);
+    }
+    let by = By {
+        data: serde_json::json!({"epoch": row.network_epoch + 1, "network": rules}).to_string(),
+        ..by(&note, row.network_epoch + 1)
+    };
+    Ok(network::set(tx, &row, rules, &by)?)
+}
+
+/// Sandboxes of a node that it has to put other rules in force for.
+pub(crate) fn pending_of(tx: &mut Tx<'_>, node: &NodeId) -> Result<Vec<SandboxRow>, Fail> {
+    let most = limits::NODE_SANDBOXES_MAX;
+    Ok(sandbox::network_pending_of(tx, node, most)?)
+}
+
+/// Those that no poll has told yet. What is in force meanwhile is forgotten.
+pub(crate) fn untold(wake: &NodeWake, pending: Vec<SandboxRow>) -> Vec<SandboxRow> {
+    let name = |row: &SandboxRow| -> NetworkRef { (row.id.clone(), row.network_epoch) };
+    let all: HashSet<NetworkRef> = pending.iter().map(name).collect();
+    let mut told = locked(&wake.told_networks);
+    let new = pending.into_iter().filter(|row| !told.contains(&name(row)));
+    let new: Vec<SandboxRow> = new.collect();
+    *told = all;
+    new
+}

@@ -1,0 +1,95 @@
+//! What sandboxes may reach, once somebody changes it.
+
+use crate::db::to_json;
+use crate::sandbox::{SandboxRow, append};
+use crate::{StoreError, Tx};
+use model::enforcement::Enforced;
+use model::id::PrincipalId;
+use model::network::NetworkRules;
+
+/// Who changes rules, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct By {
+    /// Who.
+    pub principal: PrincipalId,
+    /// When.
+    pub at_ms: u64,
+    /// More for the event, a JSON object.
+    pub data: String,
+}
+
+/// Writes other rules, for the node to put in force, with their event, if nobody has changed the sandbox since
+/// `row` was read.
+///
+/// # Errors
+/// [`StoreError::Stale`] when somebody has, or [`StoreError`] of the database.
+pub fn set(
+    tx: &mut Tx<'_>,
+    row: &SandboxRow,
+    rules: &NetworkRules,
+    by: &By,
+) -> Result<SandboxRow, StoreError> {
+    let next = SandboxRow {
+        version: row.version + 1,
+        network: Some(rules.clone()),
+        network_epoch: row.network_epoch + 1,
+        ..row.clone()
+    };
+    let changed = tx.execute(
+        "UPDATE sandbox SET network = $1, network_epoch = $2, version = $3 WHERE id = $4 AND version = $5",
+        &[
+            to_json(rules)?.into(),
+            next.network_epoch.into(),
+            next.version.into(),
+            row.id.as_str().into(),
+            row.version.into(),
+        ],
+    )?;
+    written(tx, &next, changed, "sandbox.network_changed", by)
+}
+
+/// Writes that the node has put the newest rules in force, and what is in force by them, with the event.
+///
+/// # Errors
+/// As for [`set`].
+pub fn done(
+    tx: &mut Tx<'_>,
+    row: &SandboxRow,
+    enforcement: &[Enforced],
+    by: &By,
+) -> Result<SandboxRow, StoreError> {
+    let next = SandboxRow {
+        version: row.version + 1,
+        network_done: row.network_epoch,
+        enforcement: enforcement.to_vec(),
+        ..row.clone()
+    };
+    let changed = tx.execute(
+        "UPDATE sandbox SET network_done = $1, enforcement = $2, version = $3 \
+         WHERE id = $4 AND version = $5",
+        &[
+            next.network_done.into(),
+            to_json(&next.enforcement)?.into(),
+            next.version.into(),
+            row.id.as_str().into(),
+            row.version.into(),
+        ],
+    )?;
+    written(tx, &next, changed, "sandbox.network_applied", by)
+}
+
+fn written(
+    tx: &mut Tx<'_>,
+    next: &SandboxRow,
+    changed: u64,
+    kind: &str,
+    by: &By,
+) -> Result<SandboxRow, StoreError> {
+    if changed != 1 {
+        return Err(StoreError::Stale {
+            what: next.id.to_string(),
+        });
+    }
+    append(tx, next, kind, &by.data, &by.principal, by.at_ms)?;
+    Ok(next.clone())
+}

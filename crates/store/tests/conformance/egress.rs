@@ -1,0 +1,120 @@
+//! Connections to the outside: stored once, numbered as they come, counted, gone with their owner; and rules that
+//! change.
+
+use model::id::{JobId, SandboxId};
+use model::network::NetworkRules;
+use store::egress::{self, EgressRow, NewEgress, Owner};
+use store::network::{self, By};
+use store::sandbox::SandboxRow;
+use store::{StoreError, event, sandbox};
+
+use crate::db::Db;
+use crate::make::principal;
+use crate::sandboxes::some;
+
+fn new(name: &str, decision: &'static str) -> NewEgress {
+    NewEgress {
+        name: name.to_owned(),
+        at_ms: 5,
+        decision,
+        record: format!("{{\"name\":\"{name}\",\"host\":\"ö\"}}"),
+    }
+}
+
+fn list(db: &Db, owner: &Owner, after: u64, decision: Option<&'static str>) -> Vec<u64> {
+    let owner = owner.clone();
+    let rows = db.read(move |tx| egress::list(tx, &owner, after, decision, 10));
+    rows.iter().map(|row: &EgressRow| row.seq).collect()
+}
+
+pub(crate) fn a_record_is_stored_once_and_numbered_as_it_comes(db: &Db) {
+    let one = Owner::Sandbox(SandboxId::from_parts(1, [1; 10]));
+    let other = Owner::Job(JobId::from_parts(1, [1; 10]));
+    let put = |owner: &Owner, seq, new: NewEgress| {
+        let owner = owner.clone();
+        db.write(move |tx| egress::insert(tx, &owner, seq, &new))
+    };
+    assert!(put(&one, 1, new("a.0", "allowed")).unwrap());
+    assert!(
+        !put(&one, 2, new("a.0", "denied")).unwrap(),
+        "the same again"
+    );
+    assert!(put(&one, 2, new("a.1", "denied")).unwrap());
+    assert!(
+        put(&one, 2, new("a.2", "denied")).is_err(),
+        "the number is taken"
+    );
+    assert!(
+        put(&other, 1, new("a.0", "denied")).unwrap(),
+        "of another owner"
+    );
+    assert_eq!(list(db, &one, 0, None), [1, 2]);
+    assert_eq!(list(db, &one, 1, None), [2]);
+    assert_eq!(list(db, &one, 0, Some("denied")), [2]);
+    let owner = one.clone();
+    assert_eq!(db.read(move |tx| egress::last(tx, &owner)), 2);
+    let owner = one.clone();
+    db.write(move |tx| egress::prune(tx, owner.as_str(), 1))
+        .unwrap();
+    assert_eq!(list(db, &one, 0, None), [2]);
+    assert_eq!(list(db, &other, 0, None), [1]);
+}
+
+pub(crate) fn denials_are_counted_beside_the_version(db: &Db) {
+    let row = some(db, 1);
+    let owner = Owner::Sandbox(row.id.clone());
+    for _ in 0..2 {
+        let owner = owner.clone();
+        db.write(move |tx| egress::count_denied(tx, &owner, 3))
+            .unwrap();
+    }
+    let next = again(db, &row);
+    assert_eq!((next.egress_denied, next.version), (6, row.version));
+}
+
+fn again(db: &Db, row: &SandboxRow) -> SandboxRow {
+    let id = row.id.clone();
+    db.read(move |tx| sandbox::get(tx, None, &id)).unwrap()
+}
+
+fn by() -> By {
+    By {
+        principal: principal(),
+        at_ms: 9,
+        data: "{\"epoch\":1}".to_owned(),
+    }
+}
+
+pub(crate) fn rules_are_changed_by_whoever_saw_the_last_ones_and_put_in_force_once(db: &Db) {
+    let row = some(db, 2);
+    assert!(row.rules().has_way_out() && !row.is_network_pending());
+    let none = NetworkRules::default();
+    let set = |row: &SandboxRow, rules: &NetworkRules| {
+        let (row, rules) = (row.clone(), rules.clone());
+        db.write(move |tx| network::set(tx, &row, &rules, &by()))
+    };
+    let changed = set(&row, &none).unwrap();
+    assert_eq!((changed.network_epoch, changed.rules()), (1, &none));
+    assert!(changed.is_network_pending());
+    assert_eq!(again(db, &row), changed);
+    assert!(matches!(set(&row, &none), Err(StoreError::Stale { .. })));
+    let (old, last) = (row.clone(), changed.clone());
+    let stale = db.write(move |tx| network::done(tx, &old, &[], &by()));
+    assert!(matches!(stale, Err(StoreError::Stale { .. })));
+    let done = db
+        .write(move |tx| network::done(tx, &last, &[], &by()))
+        .unwrap();
+    assert!(!done.is_network_pending());
+    assert_eq!(again(db, &row), done);
+    let id = row.id.clone();
+    let events = db.read(move |tx| event::list(tx, "sandbox", id.as_str(), 0, 10));
+    let kinds: Vec<_> = events.iter().map(|one| one.kind.as_str()).collect();
+    assert_eq!(
+        kinds,
+        [
+            "sandbox.requested",
+            "sandbox.network_changed",
+            "sandbox.network_applied"
+        ]
+    );
+}

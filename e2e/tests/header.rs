@@ -1,0 +1,175 @@
+//! A secret as a header field: what leaves has it, and nothing inside ever did.
+
+use e2e::{Place, no_sandbox, until};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::Output;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// An address of this machine that no variable keeps from the proxy.
+const ADDRESS: &str = "127.0.0.2";
+const CANARY: &str = "canary4e1fvalue";
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn good(output: &Output) -> String {
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{out}{err}");
+    out
+}
+
+/// A server outside that speaks https, and the heads of the requests that it got.
+struct Outside {
+    port: u16,
+    /// The authority that vouches for it, in PEM.
+    authority: String,
+    heard: Mutex<Receiver<String>>,
+}
+
+impl Outside {
+    fn new() -> Outside {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let key = KeyPair::generate().expect("a key");
+        let authority = params.self_signed(&key).expect("a certificate").pem();
+        let issuer = Issuer::new(params, key);
+        let own = KeyPair::generate().expect("a key");
+        let mut leaf = CertificateParams::default();
+        leaf.subject_alt_names = vec![SanType::IpAddress(ADDRESS.parse().expect("an address"))];
+        let leaf = leaf.signed_by(&own, &issuer).expect("a certificate");
+        let own: PrivateKeyDer<'static> = PrivatePkcs8KeyDer::from(own.serialize_der()).into();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![leaf.der().clone()], own)
+            .expect("a certificate");
+        let listener = TcpListener::bind((ADDRESS, 0)).expect("a port");
+        let port = listener.local_addr().expect("a port").port();
+        let (tell, heard) = channel();
+        let config = Arc::new(config);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (config, tell) = (config.clone(), tell.clone());
+                std::thread::spawn(move || answer(stream, config, &tell));
+            }
+        });
+        Outside {
+            port,
+            authority,
+            heard: Mutex::new(heard),
+        }
+    }
+
+    fn next(&self) -> String {
+        let heard = self.heard.lock().expect("one asks");
+        heard
+            .recv_timeout(Duration::from_secs(20))
+            .expect("a request")
+    }
+}
+
+fn answer(stream: TcpStream, config: Arc<ServerConfig>, tell: &Sender<String>) {
+    let connection = ServerConnection::new(config).expect("TLS");
+    let mut stream = StreamOwned::new(connection, stream);
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            _ => return,
+        }
+    }
+    drop(tell.send(text(&head)));
+    drop(
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello"),
+    );
+    stream.conn.send_close_notify();
+    drop(stream.flush());
+}
+
+#[test]
+fn a_secret_is_added_outside_and_also_after_the_server_was_killed() {
+    if let Some(why) = no_sandbox() {
+        println!("skipped: {why}");
+        return;
+    }
+    let outside = Outside::new();
+    let place = Place::new();
+    let trust = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(trust.path(), &outside.authority).expect("a file");
+    let trust = trust.path().display().to_string();
+    let options = ["--egress-allow", ADDRESS, "--egress-trust", &trust];
+    let value = format!("{CANARY}\n");
+    good(&place.run_with_input(&["secret", "set", "token"], value.as_bytes()));
+    let server = place.up(&options, &[]);
+    let how = format!(
+        "token=header:{ADDRESS}:{}:authorization:Bearer {{}}",
+        outside.port
+    );
+    let made = place.run(&["sandbox", "create", "--internet", "--secret", &how]);
+    let made = good(&made);
+    let id = made.split_whitespace().next().expect("an id");
+    let url = format!("https://{ADDRESS}:{}/v1?q", outside.port);
+    let ask = format!(
+        "import urllib.request as r; q = r.Request('{url}', headers={{'Authorization': 'mine'}}); \
+         print(r.urlopen(q, timeout=20).read().decode())"
+    );
+    let ask = |place: &Place| place.run(&["sandbox", "exec", id, "--", "python3", "-c", &ask]);
+    assert_eq!(good(&ask(&place)), "hello\n");
+    let heard = outside.next().to_ascii_lowercase();
+    assert!(heard.starts_with("get /v1?q http/1.1\r\n"), "{heard}");
+    assert!(
+        heard.contains(&format!("authorization: bearer {CANARY}\r\n")),
+        "{heard}"
+    );
+    assert!(!heard.contains("mine"), "{heard}");
+    // Nowhere inside: no variable, no file, no memory that its user may read.
+    let look = "env; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline; grep -rs canary4e1f /dev/shm /tmp /home /etc /run; true";
+    let inside = good(&place.run(&["sandbox", "exec", id, "--", "sh", "-c", look]));
+    assert!(
+        inside.contains("SSL_CERT_FILE=/dev/shm/egress/trust.pem"),
+        "{inside}"
+    );
+    assert!(!inside.contains(CANARY), "{inside}");
+    // The next server has the secret only when it has asked for it again; until then clients wait.
+    drop(server.kill());
+    let server = place.up(&options, &[]);
+    assert!(until(|| ask(&place).status.success()));
+    let heard = outside.next().to_ascii_lowercase();
+    assert!(
+        heard.contains(&format!("authorization: bearer {CANARY}\r\n")),
+        "{heard}"
+    );
+    let (_, log) = server.end();
+    assert!(!log.contains(CANARY), "{log}");
+}
+
+#[test]
+fn a_secret_for_what_leaves_needs_a_way_out_and_a_field_that_may_be_set() {
+    let place = Place::new();
+    good(&place.run_with_input(&["secret", "set", "token"], b"x1234567\n"));
+    let server = place.up(&["--driver", "fake"], &[]);
+    let made = place.run(&["sandbox", "create", "--secret", "token=header:a.test:x-key"]);
+    assert!(text(&made.stderr).contains("no way out"), "{made:?}");
+    let made = place.run(&[
+        "sandbox",
+        "create",
+        "--internet",
+        "--secret",
+        "token=header:a.test:Host",
+    ]);
+    assert!(
+        !made.status.success() && text(&made.stderr).contains("field"),
+        "{made:?}"
+    );
+    drop(server.end());
+}

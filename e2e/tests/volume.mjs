@@ -1,0 +1,33 @@
+// What a user of E2B does with volumes, with the unmodified SDK, in real sandboxes.
+import assert from 'node:assert'
+import { Sandbox, Volume } from 'e2b'
+
+const volume = await Volume.create('in-javascript').catch((error) => {
+  assert(error.message.includes('no node'), error.message)
+  console.log('volumes cannot be kept here')
+  process.exit(77)
+})
+assert(volume.token)
+await assert.rejects(Volume.create('in-javascript'))
+assert.deepEqual((await Volume.list()).map((one) => one.name), ['in-javascript'])
+assert.deepEqual(await volume.list('/'), [])
+await volume.writeFile('/a.txt', 'hello', { uid: 1001, gid: 1001, mode: 0o640 })
+assert.equal(await volume.readFile('/a.txt'), 'hello')
+await assert.rejects(volume.writeFile('/a.txt', 'other', { force: false }))
+await volume.writeFile('/a.txt', 'other', { force: true })
+assert.equal(await volume.readFile('/a.txt', { format: 'text' }), 'other')
+await volume.makeDir('/d/e', { force: true, mode: 0o750 })
+assert.equal((await volume.getInfo('/d/e')).type, 'directory')
+assert.equal((await volume.updateMetadata('/a.txt', { uid: 0, gid: 0, mode: 0o644 })).uid, 0)
+assert.equal(await volume.exists('/nothing'), false)
+await assert.rejects(volume.readFile('/nothing'))
+const sandbox = await Sandbox.create({ volumeMounts: { '/mnt/data': volume } })
+assert.equal(await sandbox.files.read('/mnt/data/a.txt'), 'other')
+await sandbox.files.write('/mnt/data/back', 'back')
+assert.equal(await volume.readFile('/back'), 'back')
+await assert.rejects(Volume.destroy(volume.volumeId))
+await sandbox.kill()
+await volume.remove('/d')
+assert.equal(await volume.exists('/d'), false)
+assert.equal(await Volume.destroy(volume.volumeId), true)
+assert.equal(await Volume.destroy(volume.volumeId), false)
