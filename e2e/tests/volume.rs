@@ -1,5 +1,10 @@
 //! Volumes from the command line, and wherever the server is killed.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "what cannot be tried is said where it was to be"
+)]
+
 use e2e::{Place, Server, no_sandbox, until};
 use serde_json::Value;
 use std::path::PathBuf;

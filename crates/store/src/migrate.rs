@@ -14,7 +14,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0007_profile.sql"),
     include_str!("../migrations/sqlite/0008_volume.sql"),
     include_str!("../migrations/sqlite/0009_network.sql"),
-    include_str!("../migrations/sqlite/0011_secret_source.sql"),
+    include_str!("../migrations/sqlite/0010_secret_source.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -26,7 +26,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0007_profile.sql"),
     include_str!("../migrations/postgres/0008_volume.sql"),
     include_str!("../migrations/postgres/0009_network.sql"),
-    include_str!("../migrations/postgres/0011_secret_source.sql"),
+    include_str!("../migrations/postgres/0010_secret_source.sql"),
 ];
 
 /// The version that this program knows.
