@@ -16,6 +16,9 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+/// The guest tells each program of the proxy once there is one; these are not to know.
+const FORGET: &str = "unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY";
+
 /// The longest of these takes a few seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -72,8 +75,9 @@ fn outside(served: &Served<'_>, exceptions: &[String]) -> Outside {
 impl Outside {
     /// What a Python program in the sandbox says, while a node brings lines.
     async fn python(&self, served: &Served<'_>, script: &str) -> String {
-        let script =
-            format!("python3 - <<'E'\nimport errno, socket, struct, sys, time\n{script}\nE");
+        let script = format!(
+            "{FORGET}; python3 - <<'E'\nimport errno, socket, struct, sys, time\n{script}\nE"
+        );
         let running = async {
             tokio::select! {
                 (said, _) = served.sh(&script) => said,

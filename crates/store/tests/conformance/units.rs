@@ -145,7 +145,10 @@ pub(crate) fn a_database_of_a_newer_schema_is_refused(db: &Db) {
     };
     assert_eq!((found, known), (99, 10));
     let message = StoreError::NewerSchema { found, known }.to_string();
-    assert!(message.contains("99") && message.contains("10"), "{message}");
+    assert!(
+        message.contains("99") && message.contains("10"),
+        "{message}"
+    );
 }
 
 pub(crate) fn a_store_that_was_reopened_sees_everything_that_was_answered(db: &Db) {
