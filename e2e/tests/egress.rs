@@ -64,9 +64,44 @@ fn fetch(url: &str) -> String {
     )
 }
 
+/// The same without any proxy: 0 for 200, 4 for what was refused.
+fn direct(url: &str) -> String {
+    let none = "urllib.request.install_opener(urllib.request.build_opener(urllib.request.ProxyHandler({})))\ntry:";
+    fetch(url).replacen("try:", none, 1)
+}
+
+/// The address by which this machine would reach the world, and whether sandboxes may have a network device.
+fn own_address() -> Option<String> {
+    let tun = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun");
+    tun.ok()?;
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip().to_string())
+}
+
+/// A program that knows no proxy reaches what is open from the one sandbox, and nothing from the other. By
+/// address: names are the node's own resolver's, which has none for a test.
+fn check_direct(place: &Place, sandboxes: [&Value; 2], own: Option<&str>, open: u16) {
+    let Some(own) = own else {
+        println!(
+            "skipped: there is no device, or no address of this machine, to connect to without a proxy"
+        );
+        return;
+    };
+    let [out, none] = sandboxes;
+    let here = direct(&format!("http://{own}:{open}/"));
+    assert_eq!(python(place, out, &here), Some(0));
+    assert_eq!(python(place, none, &here), Some(4));
+    let private = direct(&format!("http://10.0.0.1:{open}/"));
+    assert_eq!(python(place, out, &private), Some(4));
+}
+
 /// A server that answers everything with `ok`.
 fn server() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let listener = TcpListener::bind("0.0.0.0:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
@@ -95,7 +130,16 @@ fn a_sandbox_reaches_what_the_operator_opened_also_after_the_server_was_killed()
     let place = Place::new();
     let (open, shut) = (server(), server());
     let allow = format!("127.0.0.1:{open}");
-    let up = ["--egress-allow", &allow, "--spares", "0"];
+    let own = own_address();
+    let own_too = format!("{}:{open}", own.as_deref().unwrap_or("127.0.0.1"));
+    let up = [
+        "--egress-allow",
+        &allow,
+        "--egress-allow",
+        &own_too,
+        "--spares",
+        "0",
+    ];
     let first = place.up(&up, &[]);
     let out = create(&place, &json!({"allow_internet": true}));
     assert_eq!(out["state"], "ready", "{out}");
@@ -121,6 +165,7 @@ fn a_sandbox_reaches_what_the_operator_opened_also_after_the_server_was_killed()
     assert_eq!(python(&place, &out, &plain(&here)), Some(0));
     assert_eq!(python(&place, &out, &plain(&there)), Some(3));
     assert_eq!(python(&place, &out, &at("169.254.169.254", 80)), Some(3));
+    check_direct(&place, [&out, &none], own.as_deref(), open);
     // Without a way out the environment names no proxy, and nobody listens.
     assert_eq!(python(&place, &none, &at("169.254.169.254", 80)), Some(4));
     assert_eq!(python(&place, &none, &plain(&here)), Some(4));
@@ -130,6 +175,7 @@ fn a_sandbox_reaches_what_the_operator_opened_also_after_the_server_was_killed()
     let ready = || python(&place, &out, &plain(&here)) == Some(0);
     assert!(until(ready), "the way out is there again");
     assert_eq!(python(&place, &out, &plain(&there)), Some(3));
+    check_direct(&place, [&out, &none], own.as_deref(), open);
 }
 
 /// What a sandbox or a job has asked of the outside, once it is so many records.
@@ -299,6 +345,9 @@ fn a_stream_that_is_not_allowed_any_more_is_cut_and_recorded() {
     hanging.stdout(std::process::Stdio::piped());
     let hanging = hanging.spawn().expect("a command");
     let (mut stream, _) = listener.accept().expect("a connection");
+    // What answers before it was asked is no server of HTTP, and the request fails.
+    let asked = stream.read(&mut [0; 4096]).expect("a request");
+    assert!(asked > 0);
     let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nsome";
     stream.write_all(answer).expect("a connection");
     assert_eq!(living.net(&["--net", "none"]), "none");

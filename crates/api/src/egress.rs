@@ -43,12 +43,12 @@ pub struct EgressRecord {
     /// The job, if it is of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_id: Option<String>,
-    /// `http`, `connect` or `socks5`.
+    /// `http`, `https`, `connect`, `socks5`, `direct` or `dns`.
     pub method: String,
     /// The host in its one form; absent where it could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// 0 where it could not be read.
+    /// 0 where it could not be read, and of `dns`.
     pub port: u16,
     /// What was dialled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -89,12 +89,12 @@ pub struct EgressView {
     /// The job, if it is of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_id: Option<String>,
-    /// `http`, `connect` or `socks5`.
+    /// `http`, `https`, `connect`, `socks5`, `direct` or `dns`.
     pub method: String,
     /// The host in its one form; absent where it could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// 0 where it could not be read.
+    /// 0 where it could not be read, and of `dns`.
     pub port: u16,
     /// What was dialled.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -69,6 +69,7 @@ pub(crate) async fn doctor(place: &Place, asked: &Doctor) -> Result<ExitCode, Fa
         users(&host),
         cgroups(&host),
         landlock(&host),
+        tun(&host),
         seccomp(),
         volumes(&host),
         directory(&state),
@@ -195,6 +196,17 @@ fn landlock(host: &Host) -> Finding {
             "add `landlock` to the kernel's `lsm=` parameter; without it one layer of two is missing",
         ),
         abi => finding("landlock", Verdict::Ok, format!("version {abi}")),
+    }
+}
+
+fn tun(host: &Host) -> Finding {
+    match &host.no_tun {
+        None => finding("tun", Verdict::Ok, "programs need not know the proxy"),
+        Some(why) => {
+            let found = format!("{why}: sandboxes with a way out have the proxy only");
+            finding("tun", Verdict::Warn, found)
+                .todo("`modprobe tun`, give a container the device, or let the node's user open it")
+        }
     }
 }
 
@@ -328,12 +340,14 @@ mod tests {
             why: "none".to_owned(),
         };
         host.landlock_abi = 0;
+        host.no_tun = Some("not there".to_owned());
         host.ids = Ids::Single;
         for found in [
             namespaces(&host),
             users(&host),
             cgroups(&host),
             landlock(&host),
+            tun(&host),
         ] {
             assert!(
                 found.verdict != Verdict::Ok && found.todo.is_some(),

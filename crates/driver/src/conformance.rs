@@ -53,6 +53,7 @@ pub fn spec(limits: AskedLimits) -> Spec {
         limits,
         life: Duration::from_secs(60),
         mode: Mode::Job,
+        way_out: false,
         layers: Vec::new(),
         volumes: Vec::new(),
     }

@@ -28,6 +28,9 @@ pub struct Spec {
     pub life: Duration,
     /// What it is for.
     pub mode: Mode,
+    /// Somebody will bring it lines to the outside. Where the machine can, programs that know no proxy use them
+    /// too.
+    pub way_out: bool,
     /// Directories that [`Driver::save`] made, the oldest first: what was written in them is there from the
     /// start. At most [`LAYERS_MAX`].
     pub layers: Vec<PathBuf>,

@@ -4,9 +4,9 @@ mod metrics;
 
 pub use metrics::{Metrics, metrics};
 
-pub use ::guest::message;
 use ::guest::message::{BadMessage, FromGuest, Serve, Stream, ToGuest, VERSION};
 use ::guest::wire::{self, BadFrame, Kind};
+pub use ::guest::{direct, message};
 use bytes::{Bytes, BytesMut};
 use hyper::header::{CONNECTION, HOST, UPGRADE};
 use hyper::{Request, StatusCode};
@@ -157,17 +157,27 @@ pub struct EgressLine {
 }
 
 impl EgressLine {
-    /// Waits until a client has it; what it reads and writes then is the client's.
+    /// Waits until somebody inside has it; what it reads and writes then is theirs.
     ///
     /// # Errors
     /// [`GuestError::Closed`] when the sandbox has ended.
-    pub async fn client(mut self) -> Result<GuestStream, GuestError> {
+    pub async fn client(mut self) -> Result<EgressClient, GuestError> {
         match self.io.read_u8().await {
-            Ok(message::EGRESS_CLIENT) => Ok(Box::new(self.io)),
+            Ok(message::EGRESS_CLIENT) => Ok(EgressClient::Proxied(Box::new(self.io))),
+            Ok(message::EGRESS_DIRECT) => Ok(EgressClient::Direct(Box::new(self.io))),
             Ok(_) => Err(GuestError::Unexpected),
             Err(_) => Err(GuestError::Closed),
         }
     }
+}
+
+/// Who has a line.
+#[derive(Debug)]
+pub enum EgressClient {
+    /// A program that speaks to a proxy.
+    Proxied(GuestStream),
+    /// The guest, for a program that does not.
+    Direct(GuestStream),
 }
 
 impl GuestReader {

@@ -78,6 +78,8 @@ pub struct Host {
     pub open_files_max: u64,
     /// Why no sandbox can have a root that can be written, where none can.
     pub no_writable_root: Option<String>,
+    /// Why no sandbox can have a TUN device, where none can: its programs must know the proxy then.
+    pub no_tun: Option<String>,
     /// Why no volume can be kept here, where none can.
     pub no_volumes: Option<String>,
     /// The host's own file system, of which a sandbox may see the programs.
@@ -368,6 +370,7 @@ impl Host {
                 .maximum
                 .unwrap_or(1 << 20),
             no_writable_root: Some("nobody has tried whether one can be made".to_owned()),
+            no_tun: no_tun(),
             no_volumes: Some("the node is not root, and only root mounts a file system".to_owned()),
             root: Root::host(),
             devices: existing("/dev", &DEVICES),
@@ -408,6 +411,15 @@ fn memory_bytes() -> u64 {
 
 fn landlock_abi() -> u32 {
     crate::sys::landlock_abi()
+}
+
+/// The device file of TUN devices. It must be one that this process may open: the launcher, which opens it anew
+/// in each sandbox, is no other user. That it opens says that the kernel has the driver, too.
+pub const TUN: &str = "/dev/net/tun";
+
+fn no_tun() -> Option<String> {
+    let opened = std::fs::OpenOptions::new().read(true).write(true).open(TUN);
+    opened.err().map(|error| format!("{TUN}: {error}"))
 }
 
 /// Root needs no permission; others are refused by the settings that distributions have for it.

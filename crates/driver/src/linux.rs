@@ -217,7 +217,8 @@ impl Linux {
         let layers = open_layers(&body.layers)?;
         let volumes = open_volumes(&body.volumes).await?;
         let mut fds = vec![socket.as_fd()];
-        let handed = groups.iter().chain(&layers).chain(&volumes);
+        let tun = open_tun(&sandbox)?;
+        let handed = groups.iter().chain(&tun).chain(&layers).chain(&volumes);
         fds.extend(handed.map(AsFd::as_fd));
         launcher.spawn(sandbox, cgroup, layers.len(), &fds).await
     }
@@ -316,6 +317,14 @@ fn open_layers(layers: &[PathBuf]) -> Result<Vec<OwnedFd>, DriverError> {
         })
     });
     open.collect()
+}
+
+/// The device file that a sandbox's TUN device is made of, only as a path: the launcher does not see it.
+fn open_tun(sandbox: &jail::plan::Sandbox) -> Result<Option<OwnedFd>, DriverError> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = |_| rustix::fs::open(crate::host::TUN, flags, rustix::fs::Mode::empty());
+    let opened = sandbox.tun.as_ref().map(open).transpose();
+    opened.map_err(|errno| io("open the device of TUN devices")(errno.into()))
 }
 
 /// Mounts of volumes, which may have to be made, or read from the disk.

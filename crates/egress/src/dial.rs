@@ -1,11 +1,13 @@
 //! From a target to a connection: resolved once, every address checked, and one of the checked ones dialled.
 
 use crate::decide::{Ask, Decision, Ground, Refusal, decide, precheck};
+use crate::inspect;
 use crate::proxy::Way;
 use crate::reason::Reason;
 use crate::record::Recording;
 use crate::target::Target;
 use crate::traffic::Counted;
+use model::host::Host;
 use model::network::How;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -38,6 +40,41 @@ pub(crate) async fn reach(
             recording.allowed();
             let traffic = recording.traffic.clone();
             Ok(Counted { io, traffic })
+        }
+        Err(refusal) => Err(recording.denied(refusal)),
+    }
+}
+
+/// Whether there is such a name, and no rule is against it. Which of its addresses may be dialled is decided when
+/// somebody connects.
+pub(crate) async fn known(
+    way: &Way,
+    host: &Host,
+    recording: &mut Recording,
+) -> Result<(), Refusal> {
+    let found = async {
+        way.check_caps()?;
+        // By what can be said of it at all: requests to a host that is looked into are judged when they come.
+        let how = if way.looks_into_host(host) {
+            inspect::READS
+        } else {
+            How::Tunnel
+        };
+        let verdict = way.rules().at_any_port(how, host);
+        if let Some(refusal) = Refusal::of(&verdict) {
+            return Err(refusal);
+        }
+        recording.by(verdict.rule.to_string());
+        match way.resolve(host).await?.is_empty() {
+            true => Err(Reason::UnknownName.into()),
+            false => Ok(()),
+        }
+    };
+    let found = found.await;
+    match found {
+        Ok(()) => {
+            recording.allowed();
+            Ok(())
         }
         Err(refusal) => Err(recording.denied(refusal)),
     }

@@ -107,6 +107,11 @@ impl Inspector {
         rule::is_about(&self.rules, &target.host, target.port)
     }
 
+    /// Whether requests to this host are, at any port.
+    pub fn is_about_host(&self, host: &Host) -> bool {
+        self.rules.iter().any(|one| one.host.matches(host))
+    }
+
     /// What is set on a request, or why it stays inside.
     pub(crate) fn judge(
         &self,
@@ -168,16 +173,18 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
+/// The least that may be asked of a host that is looked into.
+pub(crate) const READS: AskedHow<'static> = AskedHow::Request {
+    method: "GET",
+    has_body: false,
+};
+
 /// Whether a tunnel to a host that is looked into may begin. Its requests are judged one by one; a host that may
 /// not even be read is refused here.
 pub(crate) fn begin(way: &Way, target: &Target, recording: &mut Recording) -> Result<(), Refusal> {
     recording.asks(target);
-    let how = AskedHow::Request {
-        method: "GET",
-        has_body: false,
-    };
     let ask = Ask {
-        how,
+        how: READS,
         host: &target.host,
         port: target.port,
     };

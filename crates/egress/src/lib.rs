@@ -10,6 +10,7 @@
 //! end anything but the request that it is about, and never know what a sandbox is made of.
 
 pub mod decide;
+pub mod direct;
 pub mod exception;
 pub mod inspect;
 pub mod own;
@@ -24,6 +25,7 @@ mod clean;
 mod dial;
 mod greeting;
 mod http;
+mod names;
 mod pace;
 mod socks;
 mod traffic;

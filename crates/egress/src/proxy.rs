@@ -4,6 +4,7 @@ use crate::answer;
 use crate::decide::Refusal;
 use crate::exception::Exception;
 use crate::inspect::Inspector;
+use crate::names::Asked;
 use crate::own::Own;
 use crate::pace::Pace;
 use crate::reason::Reason;
@@ -11,7 +12,7 @@ use crate::record::{Counts, EgressRecord, Method, Owner, Recorder, Recording};
 use crate::resolve::{self, Resolver};
 use crate::target::Target;
 use crate::traffic::{Reread, Total};
-use crate::{http, socks};
+use crate::{direct, http, socks};
 use bytes::{Bytes, BytesMut};
 use model::host::Host;
 use model::limits;
@@ -64,6 +65,7 @@ struct WayInner {
     rules: watch::Sender<Arc<NetworkRules>>,
     open: Arc<Open>,
     names: Arc<Semaphore>,
+    asked: Asked,
     inspector: OnceLock<Inspector>,
     pace: Pace,
     total: Arc<Total>,
@@ -128,6 +130,7 @@ impl Proxy {
             rules: watch::Sender::new(Arc::new(rules)),
             open: Arc::default(),
             names: Arc::new(Semaphore::new(resolve::OF_SANDBOX_MAX)),
+            asked: Asked::default(),
             inspector: OnceLock::new(),
             pace: Pace::default(),
             total,
@@ -186,6 +189,22 @@ impl Way {
     {
         Box::pin(async move {
             self.serve_one(client).await;
+            drop(place);
+        })
+    }
+
+    /// Serves one connection of the guest itself to its end, see [`direct`].
+    pub fn serve_direct<S>(self, place: Place, client: S) -> Serving
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        Box::pin(async move {
+            let held = self.proxy.inner.places.clone().try_acquire_owned();
+            match held {
+                Ok(_held) => direct::serve(&self, client).await,
+                // It ends, which says the same to the program as a refusal.
+                Err(_) => drop(self.record(Method::Direct).denied(Reason::TooMany.into())),
+            }
             drop(place);
         })
     }
@@ -286,6 +305,12 @@ impl Way {
         inspector.is_some_and(|inspector| inspector.is_about(target))
     }
 
+    /// Whether it is at any port.
+    pub(crate) fn looks_into_host(&self, host: &Host) -> bool {
+        let inspector = self.inspector();
+        inspector.is_some_and(|inspector| inspector.is_about_host(host))
+    }
+
     pub(crate) fn now_s(&self) -> u64 {
         (self.proxy.inner.recorder.now_ms)() / 1000
     }
@@ -299,6 +324,9 @@ impl Way {
     }
 
     pub(crate) async fn resolve(&self, host: &Host) -> Result<Vec<IpAddr>, Reason> {
+        if let Host::Name(name) = host {
+            self.inner.asked.ask(name, self.now_s() / 60)?;
+        }
         let resolver = &self.proxy.inner.resolver;
         resolver.resolve(host, &self.inner.names).await
     }

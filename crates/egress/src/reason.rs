@@ -41,6 +41,10 @@ pub enum Reason {
     BadCommand,
     /// Too many connections of this sandbox or of all.
     TooMany,
+    /// The name is more likely data than a name.
+    NameCarriesData,
+    /// The sandbox asks for too many names in a minute.
+    TooManyNames,
     /// Nobody knows the name.
     UnknownName,
     /// Whoever knows the name does not answer.
@@ -83,6 +87,8 @@ impl Reason {
             Reason::BadScheme => "bad_scheme",
             Reason::BadCommand => "bad_command",
             Reason::TooMany => "too_many",
+            Reason::NameCarriesData => "name_carries_data",
+            Reason::TooManyNames => "too_many_names",
             Reason::UnknownName => "unknown_name",
             Reason::ResolveTimeout => "resolve_timeout",
             Reason::Unreachable => "unreachable",
@@ -102,6 +108,7 @@ impl Reason {
             | Reason::TooMuch
             | Reason::HttpRule
             | Reason::ClearSecret
+            | Reason::NameCarriesData
             | Reason::BadGreeting => 403,
             // RFC 6585 section 4.
             Reason::TooFast => 429,
@@ -113,7 +120,7 @@ impl Reason {
             | Reason::BadCoding
             | Reason::BadScheme
             | Reason::BadCommand => 400,
-            Reason::TooMany => 503,
+            Reason::TooMany | Reason::TooManyNames => 503,
             Reason::UnknownName | Reason::Unreachable | Reason::OutsideTls | Reason::BadAnswer => {
                 502
             }
@@ -159,6 +166,10 @@ impl Reason {
             Reason::BadScheme => "for https, CONNECT to HOST:443",
             Reason::BadCommand => "of SOCKS, CONNECT is served",
             Reason::TooMany => "close some connections and try again",
+            Reason::NameCarriesData => {
+                "use a name with fewer long labels that look random; DNS is no way to send data"
+            }
+            Reason::TooManyNames => "ask for fewer new names in a minute",
             Reason::UnknownName => "look at how the name is written",
             Reason::ResolveTimeout
             | Reason::Unreachable

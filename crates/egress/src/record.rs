@@ -23,6 +23,10 @@ pub enum Method {
     Socks,
     /// A request in a tunnel that was looked into.
     Https,
+    /// A connection of a program that knows no proxy.
+    Direct,
+    /// A name that such a program asked for. There is no port and nothing was dialled.
+    Dns,
 }
 
 impl Method {
@@ -33,6 +37,8 @@ impl Method {
             Method::Connect => "connect",
             Method::Socks => "socks5",
             Method::Https => "https",
+            Method::Direct => "direct",
+            Method::Dns => "dns",
         }
     }
 }

@@ -131,6 +131,7 @@ fn reply(reason: Reason) -> u8 {
         | Reason::TooMuch
         | Reason::HttpRule
         | Reason::ClearSecret
+        | Reason::NameCarriesData
         | Reason::BadGreeting => 2,
         Reason::UnknownName | Reason::ResolveTimeout => 4,
         Reason::Unreachable => 5,
@@ -144,6 +145,7 @@ fn reply(reason: Reason) -> u8 {
         | Reason::BadCoding
         | Reason::BadScheme
         | Reason::TooMany
+        | Reason::TooManyNames
         | Reason::BadAnswer
         | Reason::AnswerTimeout
         | Reason::Internal => 1,

@@ -69,6 +69,7 @@ pub(crate) struct Agent {
     signals: OwnedFd,
     cgroups: Vec<OwnedFd>,
     boot_id: OwnedFd,
+    tun: Option<OwnedFd>,
     conn: Option<Conn>,
     /// Connections that have not said yet what they are.
     new: VecDeque<OwnedFd>,
@@ -97,6 +98,7 @@ impl Agent {
             listener,
             cgroups,
             boot_id,
+            tun,
         } = inherited;
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
         let signals = process::child_signals()?;
@@ -106,6 +108,7 @@ impl Agent {
             signals,
             cgroups,
             boot_id,
+            tun,
             conn: None,
             new: VecDeque::new(),
             carrier: None,
@@ -141,8 +144,13 @@ impl Agent {
             }
             if let Some(serve) = self.serve.take() {
                 self.hang_up();
-                let fds = (self.listener, self.signals, self.cgroups, self.boot_id);
-                return live::run(fds, serve);
+                let inherited = Inherited {
+                    listener: self.listener,
+                    cgroups: self.cgroups,
+                    boot_id: self.boot_id,
+                    tun: self.tun,
+                };
+                return live::run(inherited, self.signals, serve);
             }
         }
     }

@@ -9,6 +9,7 @@
 //! process that it runs is hostile to it. It must never touch a path on the host; it only ever sees
 //! the sandbox's own tree. The wire must never carry a frame larger than [`wire::FRAME_MAX`].
 
+pub mod direct;
 pub mod message;
 pub mod ring;
 pub mod sudo;

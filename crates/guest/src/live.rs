@@ -29,12 +29,14 @@ mod rpc;
 mod sudo;
 mod terminal;
 mod tree;
+mod tun;
 mod tunnel;
 mod upload;
 mod user;
 mod volume;
 mod watch;
 
+use crate::Inherited;
 use crate::confine;
 use crate::process::{self, Reap};
 use guest::message::Serve;
@@ -100,7 +102,8 @@ pub(crate) struct Live {
 
 /// Serves until the sandbox is killed. An error means that waiting itself does not work.
 pub(crate) fn run(
-    (listener, signals, cgroups, boot_id): (OwnedFd, OwnedFd, Vec<OwnedFd>, OwnedFd),
+    inherited: Inherited,
+    signals: OwnedFd,
     (serve, known): Orders,
 ) -> Result<(), Errno> {
     let landlock = serve.confine.landlock.as_ref();
@@ -110,17 +113,17 @@ pub(crate) fn run(
         serve,
         facts: RefCell::new(facts::Facts::new(known.clone())),
         known,
-        cgroups,
-        power: power::Power::new(boot_id),
+        cgroups: inherited.cgroups,
+        power: power::Power::new(inherited.boot_id),
         processes: RefCell::default(),
         watchers: RefCell::default(),
         ahead: RefCell::default(),
         contexts: context::Contexts::default(),
         tunnels: Rc::default(),
-        egress: egress::Egress::default(),
+        egress: egress::Egress::new(inherited.tun),
         look: Cell::default(),
     });
-    serve_all(listener, signals, live).map_err(|error| {
+    serve_all(inherited.listener, signals, live).map_err(|error| {
         let raw = error.raw_os_error().unwrap_or(libc::EIO);
         Errno::from_raw_os_error(raw)
     })

@@ -1,8 +1,8 @@
 //! The agent inside a sandbox: its first process, and the parent of everything that runs there.
 //!
 //! It gets descriptors and no paths: 0 to 2 are `/dev/null`, 3 is a listening socket that was bound
-//! outside, 4 and up are the membership files of the workload's control groups, and after them comes the file
-//! that the workload sees as its boot id. It runs one
+//! outside, 4 and up are the membership files of the workload's control groups, after them comes the file
+//! that the workload sees as its boot id, and then the TUN device of a sandbox that has one. It runs one
 //! command, carries its streams over a connection made to the socket, reaps, and enforces the
 //! timeout; or it is told to live on, and serves processes and files over HTTP until the sandbox is
 //! killed, see [`live`]. A command is hostile to the guest: the guest is not dumpable, takes no signal from
@@ -25,7 +25,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 /// The listening socket.
 const LISTENER: i32 = 3;
-/// The first of the control groups' membership files.
+/// The first of the control groups' membership files, and after them the boot id and the TUN device.
 const CGROUPS: i32 = 4;
 /// More control-group hierarchies than any machine has; a larger count is a broken launcher.
 const CGROUPS_MAX: i32 = 16;
@@ -35,8 +35,10 @@ fn main() -> std::process::ExitCode {
         .nth(1)
         .and_then(|n| n.parse::<i32>().ok())
         .unwrap_or(0);
-    // The children put their pipes at 3 and 4, and need neither the listener nor the boot id.
-    let inherited = inherited(count.clamp(0, CGROUPS_MAX));
+    let count = count.clamp(0, CGROUPS_MAX);
+    let has_tun = std::env::args().nth(2).is_some_and(|said| said == "tun");
+    // The children put their pipes at 3 and 4, and need neither the listener nor the boot id nor the device.
+    let inherited = inherited(count, has_tun);
     match agent::Agent::new(inherited).and_then(agent::Agent::run) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
@@ -51,13 +53,14 @@ struct Inherited {
     listener: OwnedFd,
     cgroups: Vec<OwnedFd>,
     boot_id: OwnedFd,
+    tun: Option<OwnedFd>,
 }
 
 #[expect(
     unsafe_code,
     reason = "taking ownership of descriptors that the launcher passed by number"
 )]
-fn inherited(count: i32) -> Inherited {
+fn inherited(count: i32, has_tun: bool) -> Inherited {
     // SAFETY: `fd` was opened for us by the launcher and nothing else in this process owns it;
     // `main` calls this once, before anything opens a descriptor.
     // JUSTIFICATION: there is no safe way to adopt a descriptor by number.
@@ -66,5 +69,6 @@ fn inherited(count: i32) -> Inherited {
         listener: own(LISTENER),
         cgroups: (CGROUPS..CGROUPS + count).map(own).collect(),
         boot_id: own(CGROUPS + count),
+        tun: has_tun.then(|| own(CGROUPS + count + 1)),
     }
 }

@@ -9,6 +9,7 @@
 
 use crate::wire;
 use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
 
 /// The version of this wire. A guest answers only its own.
 pub const VERSION: u32 = 1;
@@ -42,6 +43,21 @@ pub const EGRESS_PROTOCOL: &str = "cofferdam-egress";
 
 /// The first byte of a line: a client has it, and all that follows is the client's.
 pub const EGRESS_CLIENT: u8 = 1;
+
+/// The first byte of a line that the guest itself has, for its TUN device: a question of
+/// [`crate::direct`] follows.
+pub const EGRESS_DIRECT: u8 = 2;
+
+/// The sandbox's own address on its TUN device, where it has one. RFC 2544 gave this network to tests of network
+/// devices, so no host of the world has an address of it.
+pub const TUN_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+
+/// Who answers questions of DNS there.
+pub const TUN_DNS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+
+/// The longest packet on it in bytes: the longest of IPv4, because nothing of it goes over a wire, and each
+/// costs a system call.
+pub const TUN_MTU: u32 = 65_535;
 
 /// What programs find in their environment where there is a way out. Those that are made to look there use it;
 /// what is inside stays inside. Lower and upper case, because each is the only one for somebody.

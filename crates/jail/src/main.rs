@@ -10,6 +10,7 @@
 
 mod files;
 mod mount;
+mod network;
 mod probe;
 mod readable;
 mod sandbox;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// The version of this protocol. An agent that meets another one lets that launcher finish its
 /// sandboxes and starts its own beside it.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The longest datagram in bytes. A plan is a few KiB; the socket's default buffer takes 200.
 pub const MESSAGE_MAX: usize = 64 * 1024;
@@ -49,7 +49,8 @@ pub enum ToJail {
         version: u32,
     },
     /// Start a sandbox. With it: the guest's listening socket, then for each control group its
-    /// membership file, then for each the directory that it is in, then the layers, the newest first, then the
+    /// membership file, then for each the directory that it is in, then the device of [`crate::plan::Tun`]
+    /// where the plan has one, opened with `O_PATH`, then the layers, the newest first, then the
     /// volumes in the order of [`Sandbox::volumes`], each a mount that is mounted nowhere.
     Spawn {
         /// What it is made of.

@@ -168,6 +168,18 @@ pub struct Tree {
     pub ops: Vec<Op>,
 }
 
+/// A network device whose other end is a descriptor of the guest's: what programs send, the guest reads as
+/// packets of IPv4.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tun {
+    /// What it is called inside.
+    pub name: String,
+    /// The sandbox's own address on it.
+    pub address: std::net::Ipv4Addr,
+    /// The longest packet in bytes.
+    pub mtu: u32,
+}
+
 /// One sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sandbox {
@@ -202,6 +214,8 @@ pub struct Sandbox {
     /// Where in its root volumes are, which come along with the request. Only with a root that can be
     /// written.
     pub volumes: Vec<String>,
+    /// The device that all traffic to the outside goes to, for a sandbox that has a way out.
+    pub tun: Option<Tun>,
     /// When everything in it is killed, whatever the guest or the agent do: milliseconds of the
     /// boot-time clock.
     pub deadline_boot_ms: u64,

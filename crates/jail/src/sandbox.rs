@@ -2,7 +2,7 @@
 
 use crate::files::{group, owner};
 use crate::mount::{self, Recursive, failed};
-use crate::{sys, writable};
+use crate::{network, sys, writable};
 use jail::message::Failure;
 use jail::plan::{EMPTY_DIR, EMPTY_FILE, Place, Sandbox};
 use jail::socket;
@@ -20,6 +20,8 @@ pub(crate) struct Given<'g> {
     pub(crate) socket: &'g OwnedFd,
     /// The membership files of the workload's control groups.
     pub(crate) cgroups: &'g [OwnedFd],
+    /// The device file of [`jail::plan::Tun`], only a path yet.
+    pub(crate) tun: Option<&'g OwnedFd>,
     /// The guest's program.
     pub(crate) guest: &'g OwnedFd,
     /// One byte comes from here when the id maps are written, and with it what is below a root that can be
@@ -74,6 +76,8 @@ fn become_guest(
     guest: &OwnedFd,
 ) -> Result<std::convert::Infallible, Failure> {
     let handed = wait_for_ids(&given.go)?;
+    // With the launcher's id, to which the device file may belong alone.
+    let tun = network::tun(sandbox, given)?;
     become_root_inside(sandbox)?;
     rustix::system::sethostname(sandbox.hostname.as_bytes()).map_err(failed("hostname", ""))?;
     sys::loopback_up().map_err(failed("loopback", ""))?;
@@ -94,12 +98,13 @@ fn become_guest(
         rustix::process::chdir(at).map_err(failed("chdir", at))?;
         mount::enter_root().map_err(failed("pivot_root", at))?;
     }
-    place_descriptors(given, &boot_id)?;
+    place_descriptors(given, &boot_id, tun)?;
     // From here on only the guest's identity and its few capabilities are left.
     drop_rights(sandbox.root_inside)?;
     die_with_launcher(status)?;
     let count = std::ffi::CString::new(given.cgroups.len().to_string()).unwrap_or_default();
-    let errno = sys::exec(guest, &count);
+    let tun = if given.tun.is_some() { c"tun" } else { c"" };
+    let errno = sys::exec(guest, [&count, tun]);
     Err(failed("exec", "guest")(errno))
 }
 
@@ -225,17 +230,22 @@ fn cover_boot_id(sandbox: &Sandbox, proc: &str, data: &OwnedFd) -> Result<OwnedF
 
 /// The first number after those that the guest expects something at.
 fn first_free(given: &Given<'_>) -> i32 {
-    5 + i32::try_from(given.cgroups.len()).unwrap_or(i32::MAX - 5)
+    let more = given.cgroups.len() + usize::from(given.tun.is_some());
+    5 + i32::try_from(more).unwrap_or(i32::MAX - 5)
 }
 
 /// A copy above those numbers.
-fn lift(fd: &OwnedFd, given: &Given<'_>) -> Result<OwnedFd, Errno> {
+pub(crate) fn lift(fd: &OwnedFd, given: &Given<'_>) -> Result<OwnedFd, Errno> {
     rustix::io::fcntl_dupfd_cloexec(fd, first_free(given))
 }
 
-/// 0 to 2 are `/dev/null`, 3 the socket, 4 and up the control groups and then the boot id; the rest goes at
-/// `exec`.
-fn place_descriptors(given: &Given<'_>, boot_id: &OwnedFd) -> Result<(), Failure> {
+/// 0 to 2 are `/dev/null`, 3 the socket, 4 and up the control groups, then the boot id, and then the TUN device of
+/// a sandbox that has one; the rest goes at `exec`.
+fn place_descriptors(
+    given: &Given<'_>,
+    boot_id: &OwnedFd,
+    tun: Option<OwnedFd>,
+) -> Result<(), Failure> {
     let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty())
         .map_err(failed("open", "/dev/null"))?;
     let socket = lift(given.socket, given).map_err(failed("dup", "socket"))?;
@@ -246,8 +256,8 @@ fn place_descriptors(given: &Given<'_>, boot_id: &OwnedFd) -> Result<(), Failure
         sys::place(&null, to).map_err(failed("dup", "null"))?;
     }
     sys::place(&socket, 3).map_err(failed("dup", "socket"))?;
-    for (to, cgroup) in (4..).zip(&groups) {
-        sys::place(cgroup, to).map_err(failed("dup", "cgroup"))?;
+    for (to, fd) in (4..).zip(groups.iter().chain(&tun)) {
+        sys::place(fd, to).map_err(failed("dup", "cgroup"))?;
     }
     sys::close_on_exec_from(first_free(given)).map_err(failed("close", ""))
 }

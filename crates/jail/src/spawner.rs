@@ -382,6 +382,7 @@ impl Spawner {
         let failed = |step: &str, errno: Errno| crate::mount::failed(step, "")(errno);
         let volumes = take_volumes(sandbox, &mut fds)?;
         let layers = take_layers(sandbox, layers, &mut fds)?;
+        let tun = sandbox.tun.as_ref().and_then(|_| fds.pop());
         self.admit(sandbox, cgroup.as_deref(), &fds)?;
         let groups = fds.split_off(1 + (fds.len() - 1) / 2);
         let members = fds.split_off(1);
@@ -397,6 +398,7 @@ impl Spawner {
             let given = Given {
                 socket: &socket,
                 cgroups: &members,
+                tun: tun.as_ref(),
                 guest,
                 go: wait,
                 status: tell,

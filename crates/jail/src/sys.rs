@@ -143,8 +143,9 @@ pub(crate) fn become_root() -> Result<(), Errno> {
 
 /// Becomes the program in `file`, with an empty environment.
 #[expect(unsafe_code, reason = "execveat has no safe wrapper")]
-pub(crate) fn exec(file: &OwnedFd, argument: &std::ffi::CStr) -> Errno {
-    let argv = [c"guest".as_ptr(), argument.as_ptr(), std::ptr::null()];
+pub(crate) fn exec(file: &OwnedFd, arguments: [&std::ffi::CStr; 2]) -> Errno {
+    let [first, second] = arguments.map(std::ffi::CStr::as_ptr);
+    let argv = [c"guest".as_ptr(), first, second, std::ptr::null()];
     let envp: [*const libc::c_char; 1] = [std::ptr::null()];
     // SAFETY: both lists are null-terminated and point at strings that outlive the call.
     unsafe {
@@ -221,6 +222,26 @@ pub(crate) fn become_user(id: u32) -> Result<(), Errno> {
         return Err(errno());
     }
     Ok(())
+}
+
+/// Makes the TUN device of this name in this network namespace, with `tun` as its other end.
+#[expect(unsafe_code, reason = "an ioctl on a device file")]
+pub(crate) fn make_tun(tun: &OwnedFd, name: &str) -> Result<(), Errno> {
+    // SAFETY: all-zero is a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays zero.
+    let room = request.ifr_name.len() - 1;
+    for (to, from) in request.ifr_name.iter_mut().zip(name.as_bytes()).take(room) {
+        *to = i8::try_from(*from).unwrap_or(0);
+    }
+    let flags = libc::IFF_TUN | libc::IFF_NO_PI;
+    request.ifr_ifru.ifru_flags = i16::try_from(flags).unwrap_or(0);
+    // SAFETY: TUNSETIFF reads and writes an `ifreq`, which outlives the call.
+    if unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) } == 0 {
+        Ok(())
+    } else {
+        Err(errno())
+    }
 }
 
 /// Brings up the loopback interface of this network namespace.

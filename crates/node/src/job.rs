@@ -228,6 +228,7 @@ impl Job {
             limits: convert::limits(self.spec.limits),
             life: self.life(),
             mode: Mode::Job,
+            way_out: false,
             layers: Vec::new(),
             volumes: Vec::new(),
         };

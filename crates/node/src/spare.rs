@@ -178,6 +178,7 @@ async fn make(node: &Node, limits: AskedLimits) -> Result<Standing, String> {
         limits,
         life: node.inner.config.spare_life,
         mode: Mode::Job,
+        way_out: false,
         layers: Vec::new(),
         volumes: Vec::new(),
     };

@@ -12,8 +12,9 @@ use ::egress::proxy::Way;
 use ::egress::record::Owner;
 use api::job::Enforced;
 use driver::driver::Handle;
-use driver::guest::EgressLine;
+use driver::guest::direct as asked;
 use driver::guest::message::EGRESS_PORT;
+use driver::guest::{EgressClient, EgressLine};
 use model::id::JobId;
 use model::network::NetworkRules;
 use std::pin::Pin;
@@ -21,6 +22,13 @@ use std::time::Duration;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 const _: () = assert!(EGRESS_PORT == ::egress::PORT);
+// The guest's words for what the proxy reads.
+const _: () = assert!(asked::CONNECT == ::egress::direct::CONNECT);
+const _: () = assert!(asked::RESOLVE == ::egress::direct::RESOLVE);
+const _: () = assert!(asked::YES == ::egress::direct::YES);
+const _: () = assert!(asked::DENIED == ::egress::direct::DENIED);
+const _: () = assert!(asked::UNKNOWN == ::egress::direct::UNKNOWN);
+const _: () = assert!(asked::FAILED == ::egress::direct::FAILED);
 
 /// A guest answers at once; one that does not is asked again.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -135,7 +143,11 @@ async fn bring(
         match client {
             Ok(client) => {
                 pause = PAUSE_FIRST;
-                let (serving, ended) = (way.clone().serve(place, client), ended.clone());
+                let serving = match client {
+                    EgressClient::Proxied(client) => way.clone().serve(place, client),
+                    EgressClient::Direct(client) => way.clone().serve_direct(place, client),
+                };
+                let ended = ended.clone();
                 let serving = async move { ended.run_until_cancelled(serving).await };
                 node.inner.tasks.spawn(serving);
             }

@@ -86,12 +86,17 @@ async fn page(client: &Client, id: &str, query: &EgressQuery) -> Result<EgressLi
 
 fn line(one: &EgressView) -> Vec<String> {
     let host = one.host.as_deref().unwrap_or("?");
+    // Of a name that was asked for, and of what could not be read, there is none.
+    let to = match one.port {
+        0 => host.to_owned(),
+        port => format!("{host}:{port}"),
+    };
     let became = one.code.as_deref().unwrap_or(one.decision.as_str());
     vec![
         one.seq.to_string(),
         when(one.at_ms),
         one.method.clone(),
-        format!("{host}:{}", one.port),
+        to,
         became.to_owned(),
         one.rule.clone().unwrap_or_default(),
         one.bytes_out.to_string(),

@@ -3,7 +3,7 @@
 //! Nothing in it is hidden from the sandbox's root. It was given to sandboxes, so its `/etc/shadow` is theirs
 //! like everything else of it; what only its owners may read, the sandbox's user cannot.
 
-use crate::linux::tree::{self, HOSTS, NSSWITCH, USER};
+use crate::linux::tree::{self, HOSTS, NSSWITCH, RESOLVER, USER};
 use crate::linux::writable::{DEVICES, LAYERS, LOW, MAPPED, NEW, ROOT, dir, skeleton};
 use crate::root::Given;
 use jail::plan::{EMPTY_DIR, Op, Overlay, Tree};
@@ -97,7 +97,7 @@ fn etc(given: &Given) -> impl Iterator<Item = (&'static str, u32, &str)> {
         ("hostname", 0o644, "sandbox\n"),
         ("hosts", 0o644, HOSTS),
         ("passwd", 0o644, &*given.passwd),
-        ("resolv.conf", 0o644, ""),
+        ("resolv.conf", 0o644, RESOLVER),
         ("shadow", 0o600, &*given.shadow),
     ];
     let nsswitch = ("nsswitch.conf", 0o644, NSSWITCH);

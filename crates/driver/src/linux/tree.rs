@@ -56,6 +56,10 @@ const GROUP: &str = "root:x:0:\nuser:x:1000:\nnogroup:x:65534:\n";
 pub(super) const HOSTS: &str = "127.0.0.1 localhost sandbox\n::1 localhost\n";
 pub(super) const NSSWITCH: &str = "passwd: files\ngroup: files\nhosts: files dns\n";
 
+/// Who answers questions of DNS: [`guest::message::TUN_DNS`] in text. A sandbox without a way out has no route to
+/// there, so programs are told at once that nobody answers.
+pub(super) const RESOLVER: &str = "nameserver 198.18.0.1\n";
+
 /// Where the files are made that stand in for a root's own.
 const OURS: &str = "/.etc";
 
@@ -68,7 +72,7 @@ pub(super) fn tree(root: &Root, devices: &[String], staging: &Path, mode: Mode) 
     for (name, entry) in &root.top {
         ops.push(show(&root.path, "", name, entry));
     }
-    ops.extend(etc(root));
+    ops.extend(etc(root, mode));
     ops.extend(devices_at("/dev", devices));
     ops.push(Op::HostProc {
         target: "/proc".to_owned(),
@@ -168,10 +172,14 @@ fn skeleton() -> Vec<Op> {
 
 /// Who and what there is inside is ours, whatever the root says. Of the host's `/etc` only the listed
 /// entries are shown; a root file system's own is shown whole, with ours over it.
-fn etc(root: &Root) -> Vec<Op> {
+fn etc(root: &Root, mode: Mode) -> Vec<Op> {
     let (group, passwd) = match &root.given {
         Some(given) => (&*given.group, &*given.passwd),
         None => (GROUP, PASSWD),
+    };
+    let resolver = match mode {
+        Mode::Job => "",
+        Mode::Live { .. } => RESOLVER,
     };
     let synthetic = [
         ("group", group),
@@ -179,7 +187,7 @@ fn etc(root: &Root) -> Vec<Op> {
         ("hosts", HOSTS),
         ("nsswitch.conf", NSSWITCH),
         ("passwd", passwd),
-        ("resolv.conf", ""),
+        ("resolv.conf", resolver),
     ];
     let file = |path: String, content: &str| Op::File {
         path,

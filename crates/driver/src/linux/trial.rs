@@ -146,6 +146,7 @@ fn sandbox() -> Sandbox {
         read_only: Vec::new(),
         terminals: None,
         root_inside: true,
+        tun: None,
         volumes: Vec::new(),
         deadline_boot_ms: 0,
     }

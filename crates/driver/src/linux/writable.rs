@@ -295,7 +295,7 @@ fn etc(root: &Root) -> Vec<Op> {
         ("hosts", HOSTS, 0o644),
         ("nsswitch.conf", NSSWITCH, 0o644),
         ("passwd", &*passwd, 0o644),
-        ("resolv.conf", "", 0o644),
+        ("resolv.conf", tree::RESOLVER, 0o644),
         ("shadow", SHADOW, 0o600),
     ];
     let at = |name: &str| format!("{LOW}/{BASE}/etc/{name}");

@@ -3,7 +3,7 @@
 use crate::live_client::Served;
 use crate::world::PATIENCE;
 use driver::driver::Driver as _;
-use driver::guest::egress_line;
+use driver::guest::{EgressClient, egress_line};
 use egress::proxy::{Proxy, Way};
 use egress::record::Owner;
 use egress::resolve::Resolver;
@@ -38,12 +38,16 @@ macro_rules! needs_python {
 }
 
 /// One line after the other, as a node brings them, until `lines` were used.
-async fn bring(served: &Served<'_>, way: &Way, lines: usize) {
+pub(crate) async fn bring(served: &Served<'_>, way: &Way, lines: usize) {
     for _ in 0..lines {
         let stream = served.world.linux.connect(&served.plan.handle).await;
         let line = egress_line(stream.expect("a guest")).await.expect("a line");
         let client = line.client().await.expect("a client");
-        tokio::spawn(way.clone().serve(way.place().await, client));
+        let place = way.place().await;
+        tokio::spawn(match client {
+            EgressClient::Proxied(client) => way.clone().serve(place, client),
+            EgressClient::Direct(client) => way.clone().serve_direct(place, client),
+        });
     }
 }
 
@@ -72,7 +76,7 @@ fn way(served: &Served<'_>, exceptions: &[String]) -> Way {
 }
 
 /// A server of the machine, which says `hello`.
-async fn hello() -> u16 {
+pub(crate) async fn hello() -> u16 {
     let listener = TcpListener::bind("0.0.0.0:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {

@@ -45,3 +45,4 @@ mod storage;
 mod syscalls;
 mod time;
 mod tree;
+mod tun;

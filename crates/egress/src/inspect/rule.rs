@@ -22,7 +22,7 @@ pub enum HostPattern {
 }
 
 impl HostPattern {
-    fn matches(&self, host: &Host) -> bool {
+    pub(super) fn matches(&self, host: &Host) -> bool {
         match (self, host) {
             (HostPattern::Exact(own), host) => own == host,
             (HostPattern::Below(own), Host::Name(name)) => name

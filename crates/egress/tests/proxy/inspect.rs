@@ -1,13 +1,15 @@
 //! HTTPS that is looked into: between a client that trusts the sandbox's authority and servers that show
 //! certificates of an authority of their own.
 
-use crate::world::{PATIENCE, World, open, read_all, read_until, server};
+use crate::direct;
+use crate::world::{PATIENCE, World, lists, open, read_all, read_until, server};
+use egress::direct::{CONNECT, DENIED, RESOLVE, YES};
 use egress::inspect::rule::{HostPattern, HostRules, HttpRule, PathPattern, SetHeader};
 use egress::inspect::{Authority, Inspector, Roots};
 use egress::record::{EgressRecord, Method, Verdict};
 use hyper::header::{HeaderName, HeaderValue};
 use model::host::Host;
-use model::network::NetworkRules;
+use model::network::{NetworkMode, NetworkRules};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
@@ -182,6 +184,15 @@ impl Looked {
         stream
     }
 
+    /// The same of a program that knows no proxy.
+    async fn direct(&self) -> DuplexStream {
+        let mut stream = direct::connect(&self.world);
+        let asked = direct::question(CONNECT, self.port, b"api.test");
+        stream.write_all(&asked).await.expect("a connection");
+        assert_eq!(stream.read_u8().await.expect("an answer"), YES);
+        stream
+    }
+
     /// What is answered to a request in TLS under this name.
     async fn ask(&self, tunnel: DuplexStream, named: &str, request: &str) -> String {
         let name = ServerName::try_from(named.to_owned()).expect("a name");
@@ -218,7 +229,11 @@ async fn a_request_leaves_with_the_secret_that_the_client_never_had() {
     let outside = Outside::new();
     let (port, mut seen) = outside.server("api.test", OK).await;
     let mut looked = Looked::new(&outside, port);
-    for tunnel in [looked.tunnel().await, looked.socks().await] {
+    for tunnel in [
+        looked.tunnel().await,
+        looked.socks().await,
+        looked.direct().await,
+    ] {
         let answer = looked.ask(tunnel, "api.test", GET).await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         assert!(
@@ -273,6 +288,40 @@ async fn what_no_rule_lets_out_is_refused_inside_the_tunnel_and_reaches_nobody()
         assert_eq!(looked.world.next_code().await, code);
     }
     assert!(seen.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn without_a_proxy_too_each_request_to_a_host_with_rules_is_judged() {
+    let outside = Outside::new();
+    let (port, mut seen) = outside.server("api.test", OK).await;
+    let mut looked = Looked::new(&outside, port);
+    let stream = looked.direct().await;
+    let request = "GET /admin HTTP/1.1\r\nhost: HOST\r\nconnection: close\r\n\r\n";
+    let answer = looked.ask(stream, "api.test", request).await;
+    assert!(answer.contains("x-proxy-error: http_rule\r\n"), "{answer}");
+    assert_eq!(looked.world.next_code().await, "http_rule");
+    let stream = looked.direct().await;
+    let answer = looked.ask(stream, "evil.test", GET).await;
+    assert!(answer.starts_with("no TLS"), "{answer}");
+    assert_eq!(looked.world.next_code().await, "sni_mismatch");
+    assert!(seen.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn where_only_reading_is_allowed_the_names_that_can_be_read_are_there() {
+    let outside = Outside::new();
+    let rules = lists(NetworkMode::ReadOnly, &[], &[]);
+    let mut looked = Looked::with(world(&["127.0.0.1"], rules), &outside, 443);
+    for (host, answer, code) in [
+        ("api.test", YES, "allowed"),
+        ("other.test", DENIED, "read_only_tunnel"),
+    ] {
+        let mut stream = direct::connect(&looked.world);
+        let asked = direct::question(RESOLVE, 0, host.as_bytes());
+        stream.write_all(&asked).await.expect("a question");
+        assert_eq!(stream.read_u8().await.expect("an answer"), answer);
+        assert_eq!(looked.world.next_code().await, code);
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The proxy over real sockets of the loopback, which an exception opens.
 
+mod direct;
 mod hostile_clients;
 mod hostile_outside;
 mod inspect;

@@ -7,7 +7,7 @@
 
 use super::body::{self, Answer};
 use super::failure::{Code, Failure};
-use super::{ACCEPT_PAUSE, HEAD_MAX, HEAD_PATIENCE};
+use super::{ACCEPT_PAUSE, HEAD_MAX, HEAD_PATIENCE, tun};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
 use hyper::server::conn::http1;
@@ -19,6 +19,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,18 +62,14 @@ impl Lines {
         self.more.notify_one();
     }
 
-    /// A line whose other end was told that there is a client. One that is dead is passed over.
-    async fn take(&self) -> TokioIo<Upgraded> {
+    /// A line whose other end was told who has it, see [`guest::message::EGRESS_CLIENT`]. One that is dead is passed over.
+    pub(super) async fn take(&self, who: u8) -> TokioIo<Upgraded> {
         loop {
             let next = self.waiting.borrow_mut().pop_front();
             match next {
                 None => self.more.notified().await,
                 Some(mut line) => {
-                    if line
-                        .write_all(&[guest::message::EGRESS_CLIENT])
-                        .await
-                        .is_ok()
-                    {
+                    if line.write_all(&[who]).await.is_ok() {
                         return line;
                     }
                 }
@@ -83,12 +80,24 @@ impl Lines {
 
 /// The way out, once the node has opened one.
 #[derive(Debug, Default)]
-pub(crate) struct Egress(OnceCell<Rc<Lines>>);
+pub(crate) struct Egress {
+    lines: OnceCell<Rc<Lines>>,
+    /// The device of programs that know no proxy, until the way out is open.
+    tun: RefCell<Option<OwnedFd>>,
+}
 
 impl Egress {
+    /// One that is closed yet, with the TUN device of the sandbox if it has one.
+    pub(crate) fn new(tun: Option<OwnedFd>) -> Egress {
+        Egress {
+            lines: OnceCell::new(),
+            tun: RefCell::new(tun),
+        }
+    }
+
     /// Whether programs inside find a port.
     pub(crate) fn is_open(&self) -> bool {
-        self.0.get().is_some()
+        self.lines.get().is_some()
     }
 }
 
@@ -136,7 +145,7 @@ pub(super) async fn answer(egress: &Egress, request: Request<Incoming>) -> Resul
 }
 
 async fn open(egress: &Egress) -> Result<Rc<Lines>, Failure> {
-    if let Some(lines) = egress.0.get() {
+    if let Some(lines) = egress.lines.get() {
         return Ok(lines.clone());
     }
     let address = (Ipv4Addr::LOCALHOST, guest::message::EGRESS_PORT);
@@ -146,8 +155,12 @@ async fn open(egress: &Egress) -> Result<Rc<Lines>, Failure> {
     })?;
     let lines = Rc::<Lines>::default();
     // Of two first lines at once, only one could bind.
-    drop(egress.0.set(lines.clone()));
+    drop(egress.lines.set(lines.clone()));
     tokio::task::spawn_local(accept(listener, lines.clone()));
+    let device = egress.tun.borrow_mut().take();
+    if let Some(device) = device {
+        tokio::task::spawn_local(tun::serve(device, lines.clone()));
+    }
     Ok(lines)
 }
 
@@ -172,7 +185,8 @@ async fn accept(listener: TcpListener, lines: Rc<Lines>) {
 async fn carry(mut client: TcpStream, lines: &Lines) {
     // Who waits for the end of a small answer would wait for the kernel.
     drop(client.set_nodelay(true));
-    match tokio::time::timeout(PATIENCE, lines.take()).await {
+    let taking = lines.take(guest::message::EGRESS_CLIENT);
+    match tokio::time::timeout(PATIENCE, taking).await {
         // However it ended, both ends are closed now.
         Ok(mut line) => {
             drop(copy_bidirectional_with_sizes(&mut client, &mut line, BUFFER, BUFFER).await);

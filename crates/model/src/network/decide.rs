@@ -3,6 +3,7 @@
 
 use super::{Entry, NetworkMode, NetworkRules, Order, Preset};
 use crate::host::Host;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -133,6 +134,11 @@ impl Verdict {
     }
 }
 
+/// The port of an entry that is about this host at one port alone.
+fn own_port(entry: &Entry, host: &Host) -> Option<u16> {
+    entry.port().filter(|port| entry.names(host, *port))
+}
+
 impl NetworkRules {
     /// What can be said before a name is resolved. A name that is refused here tells nobody's resolver anything.
     pub fn before(&self, how: How<'_>, host: &Host, port: u16) -> Verdict {
@@ -164,6 +170,24 @@ impl NetworkRules {
         } else {
             Verdict::allowed(mode)
         }
+    }
+
+    /// What can be said of a host before anybody says at which port: it is denied where every port of it is.
+    pub fn at_any_port(&self, how: How<'_>, host: &Host) -> Verdict {
+        let presets = self.presets.iter().flat_map(|preset| preset.entries());
+        let entries = self.allow.iter().chain(&self.deny);
+        let ports = entries.filter_map(|entry| own_port(entry, host));
+        let ports: BTreeSet<u16> = ports
+            .chain(presets.filter_map(|entry| own_port(&entry, host)))
+            .collect();
+        // All ports that no entry is about have the same verdict; there are more ports than entries.
+        let other = (1..=u16::MAX).find(|port| !ports.contains(port));
+        let verdict = self.before(how, host, other.unwrap_or(u16::MAX));
+        if verdict.is_allowed() {
+            return verdict;
+        }
+        let mut others = ports.into_iter().map(|port| self.before(how, host, port));
+        others.find(Verdict::is_allowed).unwrap_or(verdict)
     }
 
     /// What is to be said with the addresses of the host known. One that is denied denies the name as a whole:

@@ -82,6 +82,11 @@ impl Entry {
         }
     }
 
+    /// Its port, if it is about one alone.
+    pub(super) fn port(&self) -> Option<u16> {
+        self.port
+    }
+
     /// Whether it is about an address that a name has.
     pub fn holds(&self, address: IpAddr, port: u16) -> bool {
         self.names(&Host::of_address(address), port)

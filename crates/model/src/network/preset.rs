@@ -98,10 +98,12 @@ impl Preset {
 
     /// The entry of the list that is about this host and port.
     pub(super) fn entry(self, host: &crate::host::Host, port: u16) -> Option<Entry> {
-        let entries = self.hosts().iter().filter_map(|text| text.parse().ok());
-        entries
-            .into_iter()
-            .find(|entry: &Entry| entry.names(host, port))
+        self.entries().find(|entry| entry.names(host, port))
+    }
+
+    /// All of the list.
+    pub(super) fn entries(self) -> impl Iterator<Item = Entry> {
+        self.hosts().iter().filter_map(|text| text.parse().ok())
     }
 }
 

@@ -442,4 +442,21 @@ proptest! {
         let passes = |rules: &NetworkRules| rules.after(How::Tunnel, &host, 443, &addresses).is_allowed();
         prop_assert!(!passes(&many) || passes(&few));
     }
+
+    #[test]
+    fn a_host_is_denied_at_any_port_when_it_is_at_each(
+        mode in proptest::sample::select(&NetworkMode::ALL[..]),
+        allow in proptest::collection::vec(any_entry(), 0..4),
+        deny in proptest::collection::vec(any_entry(), 0..4),
+        order in proptest::sample::select(&[Order::DenyFirst, Order::AllowFirst][..]),
+        host in any_host(),
+    ) {
+        let rules = NetworkRules { mode, allow, deny, order, ..NetworkRules::default() };
+        let host = Host::parse(&host).unwrap();
+        for how in [How::Tunnel, How::Request { method: "GET", has_body: false }] {
+            // The entries are about these two ports or about all.
+            let one = [80, 443, 8080].iter().any(|port| rules.before(how, &host, *port).is_allowed());
+            prop_assert_eq!(rules.at_any_port(how, &host).is_allowed(), one);
+        }
+    }
 }

@@ -31,8 +31,8 @@ pub(super) struct Made {
 
 /// Makes it, or says why not. What an earlier try left is taken away first: nobody was told of it.
 pub(super) async fn make(node: &Node, work: &SandboxWork) -> Result<Made, String> {
-    let plan = plan(node, work)?;
     let rules = convert::network(&work.spec.network)?;
+    let plan = plan(node, work, &rules)?;
     if let Some(earlier) = record::of(node, &work.sandbox_id) {
         super::take_away(node, &earlier.handle).await;
     }
@@ -64,7 +64,7 @@ fn enforced(plan: &Plan, rules: &NetworkRules) -> Vec<Enforced> {
     enforced
 }
 
-fn plan(node: &Node, work: &SandboxWork) -> Result<Plan, String> {
+fn plan(node: &Node, work: &SandboxWork, rules: &NetworkRules) -> Result<Plan, String> {
     let id: SandboxId = work
         .sandbox_id
         .parse()
@@ -78,6 +78,7 @@ fn plan(node: &Node, work: &SandboxWork) -> Result<Plan, String> {
         mode: Mode::Live {
             allow_root: work.spec.allow_root,
         },
+        way_out: rules.has_way_out(),
         layers: snapshot::layers(node, &work.spec.layers)?,
         volumes: volume::of(node, &work.spec.volumes)?,
     };

@@ -37,6 +37,7 @@ fn host() -> Host {
         landlock_abi: 6,
         no_user_namespaces: None,
         no_writable_root: None,
+        no_tun: None,
         no_volumes: None,
         memory_bytes: 8 << 30,
         cpus: 2,
@@ -54,6 +55,7 @@ fn spec(limits: AskedLimits) -> Spec {
         limits,
         life: Duration::from_secs(60),
         mode: Mode::Job,
+        way_out: false,
         layers: Vec::new(),
         volumes: Vec::new(),
     }
@@ -247,6 +249,38 @@ fn all_sandboxes_on_a_root_that_was_given_share_a_launcher_where_it_can_be_below
         Some("debian:bookworm 00ff; cannot be written: its file system")
     );
     assert_eq!(plan_on(bare, &host(), Mode::Job).0.how, READ);
+}
+
+#[test]
+fn the_resolver_of_a_sandbox_is_the_one_on_its_device() {
+    let expect = format!("nameserver {}\n", guest::message::TUN_DNS);
+    assert_eq!(crate::linux::tree::RESOLVER, expect);
+}
+
+#[test]
+fn a_way_out_is_a_device_where_there_can_be_one_and_said_where_not() {
+    let out = Spec {
+        way_out: true,
+        mode: Mode::Live { allow_root: false },
+        ..spec(AskedLimits::default())
+    };
+    let mut host = host();
+    let how = |plan: &Plan| {
+        let mut clauses = plan.enforced.iter();
+        let network = clauses.find(|one| one.clause == "network");
+        network.unwrap().how.clone()
+    };
+    let tun = |plan: &Plan| match &plan.body {
+        PlanBody::Linux(body) => body.sandbox.tun.clone(),
+        PlanBody::Fake => None,
+    };
+    let with = plan(&out, &host, Path::new("/state")).unwrap();
+    assert_eq!(how(&with), "network namespace, TUN device, DNS inside");
+    assert_eq!(tun(&with).unwrap().address, TUN_ADDRESS);
+    host.no_tun = Some("no driver".to_owned());
+    let without = plan(&out, &host, Path::new("/state")).unwrap();
+    let expect = "network namespace, only for programs that know a proxy (no driver)";
+    assert_eq!((how(&without), tun(&without)), (expect.to_owned(), None));
 }
 
 #[test]

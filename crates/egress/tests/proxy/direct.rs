@@ -1,0 +1,216 @@
+//! What a guest asks for programs that know no proxy.
+
+use crate::world::{PATIENCE, World, is_untouched, lists, open, read_all, server, trap};
+use egress::direct::{CONNECT, DENIED, FAILED, RESOLVE, UNKNOWN, YES};
+use egress::resolve::Resolver;
+use model::network::{NetworkMode, NetworkRules};
+use std::net::IpAddr;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+
+pub(crate) fn connect(world: &World) -> DuplexStream {
+    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    let way = world.way.clone();
+    tokio::spawn(async move {
+        let place = way.place().await;
+        way.clone().serve_direct(place, theirs).await;
+    });
+    ours
+}
+
+pub(crate) fn question(kind: u8, port: u16, host: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(host.len()).expect("a short host");
+    [&[kind], &port.to_be_bytes()[..], &[length], host].concat()
+}
+
+/// What is answered, if anything, and the stream after it.
+async fn ask(world: &World, question: &[u8]) -> (Option<u8>, DuplexStream) {
+    let mut stream = connect(world);
+    stream.write_all(question).await.expect("room");
+    let answer = tokio::time::timeout(PATIENCE, stream.read_u8()).await;
+    (answer.expect("an answer in time").ok(), stream)
+}
+
+#[tokio::test]
+async fn a_connection_is_carried_after_the_answer() {
+    let mut world = World::open();
+    let (port, _seen) =
+        server("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi").await;
+    for host in ["a.test", "127.0.0.1", "A.TEST."] {
+        let (answer, mut stream) = ask(&world, &question(CONNECT, port, host.as_bytes())).await;
+        assert_eq!(answer, Some(YES), "{host}");
+        stream
+            .write_all(format!("GET / HTTP/1.1\r\nhost: {host}:{port}\r\n\r\n").as_bytes())
+            .await
+            .expect("room");
+        assert!(read_all(&mut stream).await.ends_with("hi"));
+        drop(stream);
+        let record = world.next().await;
+        assert_eq!((record.method.as_str(), record.port), ("direct", port));
+        assert!(record.bytes_in > 2 && record.bytes_out > 2, "{record:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_denied_unknown_or_not_there_is_said_apart_and_recorded() {
+    let (port, trap) = trap().await;
+    let closed = Resolver::with(|name| {
+        Box::pin(async move {
+            match &*name {
+                "gone.example" => Err(std::io::ErrorKind::NotFound.into()),
+                "empty.example" => Ok(vec![]),
+                _ => Ok(vec![IpAddr::from([127, 0, 0, 1])]),
+            }
+        })
+    });
+    let mut world = World::with(&["127.0.0.1:1"], open(), closed);
+    for (kind, at, host, answer, code) in [
+        (CONNECT, port, &b"a.example"[..], DENIED, "address_loopback"),
+        (CONNECT, port, b"127.0.0.1", DENIED, "address_loopback"),
+        (
+            CONNECT,
+            port,
+            b"[::ffff:127.0.0.1]",
+            DENIED,
+            "address_loopback",
+        ),
+        (CONNECT, 80, b"169.254.169.254", DENIED, "address_metadata"),
+        (CONNECT, 1, b"a.example", FAILED, "unreachable"),
+        (CONNECT, 0, b"a.example", FAILED, "bad_target"),
+        (CONNECT, port, b"gone.example", UNKNOWN, "unknown_name"),
+        (CONNECT, port, b"2130706433", UNKNOWN, "odd_address"),
+        (CONNECT, port, b"a.example\0.b", UNKNOWN, "bad_host"),
+        (CONNECT, port, b"", UNKNOWN, "bad_host"),
+        (RESOLVE, 0, b"gone.example", UNKNOWN, "unknown_name"),
+        (RESOLVE, 0, b"empty.example", UNKNOWN, "unknown_name"),
+        (RESOLVE, 7, b"a.example", FAILED, "bad_target"),
+        // Which of its addresses may be dialled is decided when somebody connects.
+        (RESOLVE, 0, b"a.example", YES, "allowed"),
+    ] {
+        let (said, _) = ask(&world, &question(kind, at, host)).await;
+        assert_eq!(
+            (said, world.next_code().await),
+            (Some(answer), code),
+            "{host:?}"
+        );
+    }
+    assert!(is_untouched(&trap).await);
+}
+
+#[tokio::test]
+async fn without_a_way_out_no_name_is_asked_for() {
+    let asked = Resolver::with(|name| panic!("{name} was asked for"));
+    let mut world = World::with(&[], NetworkRules::default(), asked);
+    for (kind, port) in [(CONNECT, 443), (RESOLVE, 0)] {
+        let (said, _) = ask(&world, &question(kind, port, b"a.example")).await;
+        assert_eq!((said, world.next_code().await), (Some(DENIED), "no_egress"));
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_question_gets_no_answer() {
+    let mut world = World::open();
+    let pieces: [&[u8]; 6] = [
+        &[0, 0, 80, 1, b'a'],
+        &[3, 0, 80, 0],
+        b"GET / HTTP/1.1\r\n\r\n",
+        &[5, 1, 0],
+        &[1, 0],
+        &[1, 0, 80, 1, 0xff],
+    ];
+    for bytes in pieces {
+        let mut stream = connect(&world);
+        stream.write_all(bytes).await.expect("room");
+        stream.shutdown().await.expect("an end");
+        assert_eq!(read_all(&mut stream).await, "", "{bytes:?}");
+        assert_eq!(world.next_code().await, "bad_target");
+    }
+}
+
+#[tokio::test]
+async fn data_in_names_and_too_many_names_are_refused_on_every_way() {
+    let mut world = World::open();
+    let data = format!("{0}.{0}1.test", "abcdefghijklmnopqrstuvwxyz23456789");
+    let (said, _) = ask(&world, &question(RESOLVE, 0, data.as_bytes())).await;
+    assert_eq!(
+        (said, world.next_code().await),
+        (Some(DENIED), "name_carries_data")
+    );
+    let answer = world.get(&format!("http://{data}/")).await;
+    assert!(
+        answer.contains("x-proxy-error: name_carries_data"),
+        "{answer}"
+    );
+    world.next().await;
+    for n in 0..300 {
+        let (said, _) = ask(
+            &world,
+            &question(RESOLVE, 0, format!("{n}.test").as_bytes()),
+        )
+        .await;
+        assert_eq!(said, Some(YES), "{n}");
+        world.next().await;
+    }
+    let (said, _) = ask(&world, &question(RESOLVE, 0, b"more.test")).await;
+    assert_eq!(
+        (said, world.next_code().await),
+        (Some(FAILED), "too_many_names")
+    );
+    let answer = world.get("http://more.test/").await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    // A name that is known goes on, and an address is no name.
+    let (said, _) = ask(&world, &question(RESOLVE, 0, b"7.test")).await;
+    assert_eq!(said, Some(YES));
+}
+
+#[tokio::test]
+async fn the_rules_hold_without_a_proxy_too_and_a_name_of_which_no_port_is_allowed_is_not_resolved()
+{
+    let (port, _seen) = server("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
+    let resolver = Resolver::with(|name| {
+        assert!(name.ends_with("a.test"), "{name} was asked for");
+        Box::pin(async { Ok(vec![IpAddr::from([127, 0, 0, 1])]) })
+    });
+    let allow = format!("a.test:{port}");
+    let rules = lists(
+        NetworkMode::Allowlist,
+        &[&allow, "*.a.test"],
+        &["no.a.test", "half.a.test:443"],
+    );
+    let mut world = World::with(&["127.0.0.1"], rules, resolver);
+    for (kind, at, host, answer, code) in [
+        (RESOLVE, 0, "a.test", YES, "allowed"),
+        (RESOLVE, 0, "half.a.test", YES, "allowed"),
+        (RESOLVE, 0, "no.a.test", DENIED, "host_denied"),
+        (RESOLVE, 0, "b.test", DENIED, "host_not_allowed"),
+        (CONNECT, 443, "a.test", DENIED, "host_not_allowed"),
+        (CONNECT, 443, "half.a.test", DENIED, "host_denied"),
+        (CONNECT, port, "127.0.0.1", DENIED, "host_not_allowed"),
+    ] {
+        let (said, _) = ask(&world, &question(kind, at, host.as_bytes())).await;
+        let record = world.next_code().await;
+        assert_eq!((said, record), (Some(answer), code), "{host} {at}");
+    }
+    let (said, stream) = ask(&world, &question(CONNECT, port, b"a.test")).await;
+    assert_eq!(said, Some(YES));
+    // What is under way ends with the rules that let it out.
+    world
+        .way
+        .set_rules(lists(NetworkMode::Allowlist, &["b.test"], &[]));
+    assert_eq!(world.next_code().await, "host_not_allowed");
+    drop(stream);
+}
+
+#[tokio::test]
+async fn a_connection_whose_first_bytes_name_another_host_is_cut() {
+    let mut world = World::open();
+    let (port, mut seen) = server("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
+    let (said, mut stream) = ask(&world, &question(CONNECT, port, b"a.test")).await;
+    assert_eq!(said, Some(YES));
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: other.test\r\n\r\n")
+        .await
+        .expect("room");
+    assert_eq!(read_all(&mut stream).await, "");
+    assert_eq!(world.next_code().await, "host_mismatch");
+    assert!(seen.try_recv().is_err());
+}

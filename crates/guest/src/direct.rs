@@ -1,0 +1,35 @@
+//! What a guest asks on a line of its own, for programs that know no proxy. `egress::direct` reads it and says what
+//! it means; whoever joins the two sees to it that the numbers are the same.
+
+/// Connect to the host at the port.
+pub const CONNECT: u8 = 1;
+/// Say whether there is such a name, and whether a rule is against it.
+pub const RESOLVE: u8 = 2;
+
+/// It is so, or the connection stands.
+pub const YES: u8 = 0;
+/// A rule says no.
+pub const DENIED: u8 = 1;
+/// Nobody knows the name.
+pub const UNKNOWN: u8 = 2;
+/// It came to nothing.
+pub const FAILED: u8 = 3;
+
+/// A question; `None` for a host that is longer than any.
+pub fn question(kind: u8, port: u16, host: &str) -> Option<Vec<u8>> {
+    let length = u8::try_from(host.len()).ok()?;
+    let [high, low] = port.to_be_bytes();
+    Some([&[kind, high, low, length], host.as_bytes()].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_says_which_at_what_port_and_for_whom() {
+        let asked = question(CONNECT, 443, "a.example").unwrap();
+        assert_eq!(asked, b"\x01\x01\xbb\x09a.example");
+        assert_eq!(question(RESOLVE, 0, &"a".repeat(256)), None);
+    }
+}

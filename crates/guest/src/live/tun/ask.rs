@@ -1,0 +1,52 @@
+//! Questions to the node, each on a line of its own.
+
+use crate::live::egress::Lines;
+use guest::direct::{self, CONNECT, DENIED, RESOLVE, UNKNOWN, YES};
+use guest::message::EGRESS_DIRECT;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+/// How long a question waits for a line and its answer: as long as a proxy's client waits for a line, and then as
+/// long as the node takes to resolve and to connect, and a little more.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the node said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Said {
+    Yes,
+    Denied,
+    Unknown,
+    Failed,
+}
+
+/// A line that leads to the host at the port, if it may and can.
+pub(super) async fn connect(lines: &Lines, host: &str, port: u16) -> Option<TokioIo<Upgraded>> {
+    match ask(lines, CONNECT, host, port).await {
+        Some((line, Said::Yes)) => Some(line),
+        _ => None,
+    }
+}
+
+/// Whether there is such a name for this sandbox.
+pub(super) async fn resolve(lines: &Lines, name: &str) -> Said {
+    let said = ask(lines, RESOLVE, name, 0).await;
+    said.map_or(Said::Failed, |(_, said)| said)
+}
+
+async fn ask(lines: &Lines, kind: u8, host: &str, port: u16) -> Option<(TokioIo<Upgraded>, Said)> {
+    let question = direct::question(kind, port, host)?;
+    let asking = async {
+        let mut line = lines.take(EGRESS_DIRECT).await;
+        line.write_all(&question).await.ok()?;
+        let said = match line.read_u8().await.ok()? {
+            YES => Said::Yes,
+            DENIED => Said::Denied,
+            UNKNOWN => Said::Unknown,
+            _ => Said::Failed,
+        };
+        Some((line, said))
+    };
+    tokio::time::timeout(PATIENCE, asking).await.ok().flatten()
+}
