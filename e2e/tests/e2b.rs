@@ -66,7 +66,9 @@ fn all_is_well(commands: Vec<Command>, more: &[&str]) {
             continue;
         }
         let text = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{command:?}: {text}");
+        let last = String::from_utf8_lossy(&output.stdout);
+        let how = output.status;
+        assert!(how.success(), "{command:?}: {how}, after {last}{text}");
     }
 }
 
