@@ -123,6 +123,26 @@ fn a_secret_is_added_outside_and_also_after_the_server_was_killed() {
         "import urllib.request as r; q = r.Request('{url}', headers={{'Authorization': 'mine'}}); \
          print(r.urlopen(q, timeout=20).read().decode())"
     );
+    // A job has the same, also in a sandbox that stood ready for whoever comes.
+    let job = [
+        "run",
+        "--net",
+        "unrestricted",
+        "--secret",
+        &how,
+        "--",
+        "python3",
+        "-c",
+        &ask,
+    ];
+    for _ in 0..2 {
+        assert_eq!(good(&place.run(&job)), "hello\n");
+        let heard = outside.next().to_ascii_lowercase();
+        assert!(
+            heard.contains(&format!("authorization: bearer {CANARY}\r\n")),
+            "{heard}"
+        );
+    }
     let ask = |place: &Place| place.run(&["sandbox", "exec", id, "--", "python3", "-c", &ask]);
     assert_eq!(good(&ask(&place)), "hello\n");
     let heard = outside.next().to_ascii_lowercase();

@@ -146,7 +146,9 @@ fn one(
             deed.in_or_out()
         ));
     }
-    let backup = there.is_some().then(|| named(&path, ".before-cofferdam"));
+    // What is taken out was put in by us, and the backup of then is the one that somebody may want.
+    let backup = there.is_some() && deed == Deed::Install;
+    let backup = backup.then(|| named(&path, ".before-cofferdam"));
     if let Some(backup) = &backup {
         write(backup, text, &path)?;
     }
@@ -275,6 +277,8 @@ mod tests {
         assert_eq!(fs::read_to_string(before).unwrap(), "{\"mcpServers\": {}}");
         assert!(said(Deed::Install, false).contains("has it already"));
         assert!(said(Deed::Uninstall, false).contains("taken out"));
+        let before = named(&fs::canonicalize(&real).unwrap(), ".before-cofferdam");
+        assert_eq!(fs::read_to_string(before).unwrap(), "{\"mcpServers\": {}}");
         assert!(said(Deed::Uninstall, false).contains("does not have it"));
     }
 

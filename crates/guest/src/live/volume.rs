@@ -107,11 +107,23 @@ pub(super) async fn answer(live: &Live, what: &str, request: Request<Incoming>) 
         }
     };
     let answered = answered.await;
-    answered.unwrap_or_else(|failure: Failure| {
-        // What is left of an upload is taken beside the answer, as long as somebody sends it.
-        tokio::task::spawn_local(async move { connect::swallow(&mut body).await });
-        body::json(failure.code.status(), &failure.json())
-    })
+    answered
+        .map_err(lasting)
+        .unwrap_or_else(|failure: Failure| {
+            // What is left of an upload is taken beside the answer, as long as somebody sends it.
+            tokio::task::spawn_local(async move { connect::swallow(&mut body).await });
+            body::json(failure.code.status(), &failure.json())
+        })
+}
+
+/// Too many entries and too deep a tree are so the next time, too. Whoever reads "too many requests" there, as
+/// the status of it says, waits and asks again.
+fn lasting(failure: Failure) -> Failure {
+    if failure.code == Code::ResourceExhausted {
+        Failure::new(Code::FailedPrecondition, failure.message)
+    } else {
+        failure
+    }
 }
 
 fn told(status: StatusCode, value: Result<Value, Failure>) -> Result<Answer, Failure> {
@@ -439,6 +451,16 @@ mod tests {
 
     fn asked(query: &str) -> Result<Asked, Code> {
         Asked::parse(Some(query)).map_err(|failure| failure.code)
+    }
+
+    #[test]
+    fn what_is_so_the_next_time_too_is_no_reason_to_wait() {
+        for code in [Code::NoSpace, Code::NotFound, Code::FailedPrecondition] {
+            assert_eq!(lasting(Failure::new(code, "x")), Failure::new(code, "x"));
+        }
+        let wide = lasting(too_many("/a"));
+        assert_eq!(wide.code.status(), StatusCode::BAD_REQUEST);
+        assert_eq!(wide.message, too_many("/a").message);
     }
 
     #[test]
