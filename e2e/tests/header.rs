@@ -75,6 +75,13 @@ impl Outside {
             .recv_timeout(Duration::from_secs(20))
             .expect("a request")
     }
+
+    /// The next request has the secret where it belongs.
+    fn hears_the_secret(&self) {
+        let heard = self.next().to_ascii_lowercase();
+        let field = format!("authorization: bearer {CANARY}\r\n");
+        assert!(heard.contains(&field), "{heard}");
+    }
 }
 
 fn answer(stream: TcpStream, config: Arc<ServerConfig>, tell: &Sender<String>) {
@@ -137,11 +144,7 @@ fn a_secret_is_added_outside_and_also_after_the_server_was_killed() {
     ];
     for _ in 0..2 {
         assert_eq!(good(&place.run(&job)), "hello\n");
-        let heard = outside.next().to_ascii_lowercase();
-        assert!(
-            heard.contains(&format!("authorization: bearer {CANARY}\r\n")),
-            "{heard}"
-        );
+        outside.hears_the_secret();
     }
     let ask = |place: &Place| place.run(&["sandbox", "exec", id, "--", "python3", "-c", &ask]);
     assert_eq!(good(&ask(&place)), "hello\n");
@@ -164,11 +167,7 @@ fn a_secret_is_added_outside_and_also_after_the_server_was_killed() {
     drop(server.kill());
     let server = place.up(&options, &[]);
     assert!(until(|| ask(&place).status.success()));
-    let heard = outside.next().to_ascii_lowercase();
-    assert!(
-        heard.contains(&format!("authorization: bearer {CANARY}\r\n")),
-        "{heard}"
-    );
+    outside.hears_the_secret();
     let (_, log) = server.end();
     assert!(!log.contains(CANARY), "{log}");
 }
