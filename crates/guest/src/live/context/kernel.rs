@@ -163,6 +163,18 @@ impl Kernel {
     pub(super) async fn run(&mut self, run: &Run, step: &mut Step) -> Result<(), Ended> {
         let request = self.begin(run).await?;
         let mut turn = Turn::new(run, step, self.live.known.clone());
+        let ended = self.follow(&mut turn, request).await;
+        if ended.is_err() {
+            // It may have written its last words and died between two looks at its output.
+            turn.drain(&mut self.stdout, &mut self.stderr).await;
+        }
+        turn.rest(&mut self.stdout, &mut self.stderr).await;
+        self.exit = ended?;
+        Ok(())
+    }
+
+    /// Passes on what happens until the code has ended, and returns the code with which it did.
+    async fn follow(&mut self, turn: &mut Turn<'_>, request: Vec<u8>) -> Result<i32, Ended> {
         let Kernel {
             channel,
             lines,
@@ -181,13 +193,15 @@ impl Kernel {
                 bytes = stderr.read() => Next::Output(Which::Stderr, bytes),
                 line = lines.next(channel) => Next::Said(line),
                 reaped = &mut *dead => Next::Dead(reaped.ok()),
-                () = run.events.closed(), if turn.patience.is_none() => Next::Gone,
+                () = turn.run.events.closed(), if turn.patience.is_none() => Next::Gone,
                 () = late(turn.again) => Next::Gone,
                 () = late(turn.patience) => Next::Late,
             };
             match next {
                 Next::Asked(asked) => {
-                    asked.map_err(|_| Broken::Closed)?;
+                    if asked.is_err() {
+                        return Err(died(dead).await);
+                    }
                     is_asked = true;
                 }
                 Next::Output(Which::Stdout, bytes) => {
@@ -203,10 +217,7 @@ impl Kernel {
                     self.state.signal(&self.live.processes, libc::SIGINT);
                 }
                 Next::Late => return Err(Ended::Broken("it did not stop when it was interrupted")),
-                Next::Dead(reaped) => {
-                    turn.drain(stdout, stderr).await;
-                    return Err(reaped.map_or(GARBAGE, Ended::Died));
-                }
+                Next::Dead(reaped) => return Err(reaped.map_or(GARBAGE, Ended::Died)),
                 Next::Said(line) => {
                     let line = match line {
                         Ok(line) => line,
@@ -216,9 +227,7 @@ impl Kernel {
                     };
                     turn.drain(stdout, stderr).await;
                     if let Some(exit) = turn.obey(&line).await? {
-                        turn.rest(stdout, stderr).await;
-                        self.exit = exit;
-                        return Ok(());
+                        return Ok(exit);
                     }
                 }
             }
