@@ -226,6 +226,7 @@ pub(super) fn data(bytes: u64, mode: Mode) -> Data {
         target: target.map(str::to_owned),
         mode,
         of_user: false,
+        memory_bytes: None,
     };
     let mut places = vec![
         Place {
@@ -245,6 +246,7 @@ pub(super) fn data(bytes: u64, mode: Mode) -> Data {
         target: DATA.to_owned(),
         bytes,
         inodes: inodes(bytes),
+        is_handed: false,
         places,
     }
 }
