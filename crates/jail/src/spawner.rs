@@ -40,6 +40,8 @@ struct Live {
     /// child hands over, the storage of a root that can be written, waits in it until it is wanted.
     go: OwnedFd,
     storage: Option<OwnedFd>,
+    /// The top of a storage that is on a disk.
+    disk: Option<OwnedFd>,
     /// What would be saved.
     saved: Option<Wanted>,
     deadline: u64,
@@ -203,6 +205,10 @@ impl Spawner {
                 dead.tries += 1;
                 dead.next_try = now + RETRY_MS;
                 return true;
+            }
+            // One that ended by itself too: the launcher has no time to see it written.
+            if let Some(disk) = &live.disk {
+                sys::give_up(disk);
             }
             let id = std::mem::take(&mut live.id);
             gone.push(Ended {
@@ -384,6 +390,8 @@ impl Spawner {
     ) -> Result<i32, Failure> {
         let failed = |step: &str, errno: Errno| crate::mount::failed(step, "")(errno);
         let storage = take_storage(sandbox, &mut fds)?;
+        let disk = storage.as_ref().map(top_of).transpose();
+        let disk = disk.map_err(|errno| failed("storage", errno))?;
         let mut volumes = take_volumes(sandbox, &mut fds)?;
         let layers = take_layers(sandbox, layers, &mut fds)?;
         volumes.extend(storage);
@@ -417,6 +425,7 @@ impl Spawner {
             status,
             go,
             storage: None,
+            disk,
             saved: Wanted::of(sandbox),
             deadline: sandbox.deadline_boot_ms,
             struck: false,
@@ -471,6 +480,10 @@ fn kill(live: &Live) {
         thaw(&live.groups, live.cgroup.as_deref());
         // The first process of a pid namespace takes all others with it. It may be dead already.
         let _ = rustix::process::pidfd_send_signal(&live.pidfd, Signal::KILL);
+    }
+    // Nobody wants what it wrote, and its overlays would see to it that all is written before it is gone.
+    if let Some(disk) = &live.disk {
+        sys::give_up(disk);
     }
 }
 
@@ -529,6 +542,11 @@ fn take_storage(sandbox: &Sandbox, fds: &mut Vec<OwnedFd>) -> Result<Option<Owne
     let storage = sandbox.root.as_ref().and_then(|_| fds.pop());
     let none = || crate::mount::failed("storage", "")(Errno::BADF);
     storage.map(Some).ok_or_else(none)
+}
+
+fn top_of(mount: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(mount, ".", flags, Mode::empty())
 }
 
 /// Volumes are the last descriptors of a request to spawn, but for the storage.

@@ -13,9 +13,6 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// More than this is not kept in memory, where it can be had on the disk: it would be another process's.
-pub(super) const IN_MEMORY_MAX: u64 = 1 << 30;
-
 /// No journal: nothing of it is read again after a crash, and what it would write costs twice. Its top is the
 /// sandbox's root's, and none of the workload's processes reaches it but through what is shown of it.
 const OPTIONS: &str = "root_owner=0:0";

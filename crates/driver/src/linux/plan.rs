@@ -6,7 +6,7 @@ use crate::driver::{
     VOLUMES_MAX, Volume,
 };
 use crate::host::{Cgroups, Host, Ids, Root};
-use crate::linux::{Body, NAME, disk, ids, seccomp, tree, writable};
+use crate::linux::{Body, NAME, ids, seccomp, tree, writable};
 use guest::message::{Confine, TUN_ADDRESS, TUN_MTU};
 use jail::plan::{Sandbox, Tree, Tun};
 use model::enforcement::{Enforced, Held};
@@ -166,7 +166,7 @@ fn effective(spec: &Spec, host: &Host) -> Effective {
     };
     let can = kind == Kind::Writable && host.no_volumes.is_none();
     let storage = match asked.disk_bytes {
-        Some(bytes) if can && bytes > disk::IN_MEMORY_MAX => Storage::Disk,
+        Some(bytes) if can && bytes > defaults::DISK_IN_MEMORY_BYTES => Storage::Disk,
         Some(_) => Storage::Added,
         None if kind == Kind::Writable => Storage::Added,
         None => Storage::Shared,
