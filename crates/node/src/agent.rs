@@ -1,5 +1,6 @@
 //! The node's own loops: registering, renewing, polling, and handing clients to jobs.
 
+use crate::job::fence;
 use crate::{Node, egress, job, recover, root, sandbox, snapshot, spare, volume};
 use api::attach::{LinkOpen, LinkTarget};
 use api::node::{JobRef, NodeHeartbeat, NodePoll, NodeRegister};
@@ -62,8 +63,10 @@ async fn register(node: &Node) -> Duration {
     };
     let mut pause = PAUSE_FIRST;
     loop {
+        let sent = fence::boot_ms();
         match node.inner.client.node_register(&hello).await {
             Ok(registered) => {
+                fence::renewed(node, sent, registered.lease_ms);
                 recover::recover(node, registered.held, registered.held_sandboxes).await;
                 node.inner.registered.cancel();
                 return Duration::from_millis(registered.heartbeat_ms.max(1));
@@ -98,8 +101,10 @@ pub(crate) async fn renew_once(node: &Node) {
         snapshots: snapshot::held(node),
         volumes: volume::held(node),
     };
+    let sent = fence::boot_ms();
     match node.inner.client.node_heartbeat(&beat).await {
         Ok(answer) => {
+            fence::renewed(node, sent, answer.lease_ms);
             // A stale lease is somebody else's now: whatever it does here is to end, and its report
             // will be refused.
             cancel(node, &answer.cancel);

@@ -107,6 +107,8 @@ struct Inner {
     tasks: TaskTracker,
     /// No new work is taken.
     draining: AtomicBool,
+    /// Until when its leases last, as far as it has heard.
+    lease_until: job::fence::Until,
     /// The control plane knows this process.
     registered: CancellationToken,
 }
@@ -150,6 +152,7 @@ impl Node {
             freed: Notify::new(),
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
+            lease_until: watch::Sender::new(0),
             registered: CancellationToken::new(),
         };
         Node {
