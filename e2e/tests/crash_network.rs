@@ -89,8 +89,8 @@ fn ask_twice(place: &Place) -> String {
     let line =
         "for host in a b; do curl -s -m 20 -o /dev/null http://$host.example/; done; sleep 1";
     let args = [
-        "job",
-        "create",
+        "run",
+        "--detach",
         "--json",
         "--allow",
         "c.example",
