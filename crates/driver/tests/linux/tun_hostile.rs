@@ -1,7 +1,6 @@
 //! Attacks on the network device with the real kernel. Each begins with a sentence on what the attacker wants.
 
 use crate::tun::{echo, guest_kib, outside, served};
-use crate::world::World;
 
 /// Prints what happened to each thing that was tried.
 const TRY: &str = r#"
@@ -116,7 +115,7 @@ async fn pieces_headers_between_and_lengths_of_every_kind_break_nothing() {
     // refused by some kernels before it leaves.
     let recorded = outside.recorded_in_all(&served, 5).await;
     assert!(
-        recorded.contains(&"icmp 2606:4700::1 0 not_carried".to_owned()),
+        recorded.contains(&"icmp [2606:4700::1] 0 not_carried".to_owned()),
         "{recorded:?}"
     );
     served.destroy().await;

@@ -3,7 +3,6 @@
 
 use crate::egress::hello;
 use crate::tun::{cannot_touch, outside, served};
-use crate::world::World;
 use driver::driver::{Driver as _, DriverError};
 use std::time::Instant;
 

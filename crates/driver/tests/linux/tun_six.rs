@@ -1,7 +1,6 @@
 //! IPv6 of programs that know no proxy: the same device, the same decisions.
 
 use crate::tun::{Outside, outside, served};
-use crate::world::World;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -126,8 +125,8 @@ async fn datagrams_of_ipv6_are_refused_at_once_and_on_record() {
     assert_eq!(
         outside.recorded_in_all(&served, 2).await,
         [
-            "udp 2606:4700::1111 443 not_carried",
-            "udp fdb3:5e1d:9a47::1 53 not_carried",
+            "udp [2606:4700::1111] 443 not_carried",
+            "udp [fdb3:5e1d:9a47::1] 53 not_carried",
         ]
     );
     served.destroy().await;

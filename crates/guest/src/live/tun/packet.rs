@@ -80,10 +80,12 @@ pub(super) fn read(bytes: &[u8]) -> Packet<'_> {
     let Some(payload) = bytes.get(head.at..head.end) else {
         return Packet::Ignored;
     };
-    match head.kind {
-        IpProtocol::Tcp => tcp(head, payload),
-        IpProtocol::Udp => udp(head, payload),
-        _ => other(head, payload),
+    if head.kind == IpProtocol::Tcp {
+        tcp(head, payload)
+    } else if head.kind == IpProtocol::Udp {
+        udp(head, payload)
+    } else {
+        other(head, payload)
     }
 }
 
@@ -117,7 +119,7 @@ fn head_of_6(bytes: &[u8]) -> Option<Head> {
     })
 }
 
-fn tcp<'p>(head: Head, payload: &'p [u8]) -> Packet<'p> {
+fn tcp<'p>(head: Head, payload: &[u8]) -> Packet<'p> {
     let Ok(segment) = TcpPacket::new_checked(payload) else {
         return Packet::Ignored;
     };
@@ -162,12 +164,10 @@ fn udp(head: Head, payload: &[u8]) -> Packet<'_> {
 fn other<'p>(head: Head, payload: &[u8]) -> Packet<'p> {
     const PING: u8 = 8;
     const PING6: u8 = 128;
-    let is_asked = match head.kind {
-        IpProtocol::Icmp => payload.first() == Some(&PING),
-        IpProtocol::Icmpv6 => payload.first() == Some(&PING6),
-        _ => true,
-    };
-    if !is_asked {
+    let first = payload.first();
+    if (head.kind == IpProtocol::Icmp && first != Some(&PING))
+        || (head.kind == IpProtocol::Icmpv6 && first != Some(&PING6))
+    {
         return Packet::Ignored;
     }
     Packet::Refused {

@@ -165,12 +165,12 @@ fn what_is_not_carried_of_ipv6_is_unreachable_with_the_reason_of_each() {
     let ping = [128, 0, 0, 0, 0, 0, 0, 0];
     for (kind, payload, code, port) in [
         (17, &DATAGRAM[..], 4, 443),
-        (58, &ping, 1, 0),
+        (58, &ping[..], 1, 0),
         // A routing header, options, a piece of something, no more headers, and a protocol that nobody has.
-        (43, &routed, 1, 0),
-        (0, &routed, 1, 0),
-        (60, &routed, 1, 0),
-        (44, &routed, 1, 0),
+        (43, &routed[..], 1, 0),
+        (0, &routed[..], 1, 0),
+        (60, &routed[..], 1, 0),
+        (44, &routed[..], 1, 0),
         (59, &[], 1, 0),
         (253, &[1; 2000], 1, 0),
     ] {
