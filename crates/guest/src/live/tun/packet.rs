@@ -145,7 +145,7 @@ fn udp(head: Head, payload: &[u8]) -> Packet<'_> {
         .get(8..usize::from(datagram.len()))
         .unwrap_or_default();
     match (head.from, head.to, datagram.dst_port()) {
-        (IpAddr::V4(from), IpAddr::V4(TUN_DNS), DNS_PORT) => {
+        (IpAddr::V4(from), to, DNS_PORT) if to == TUN_DNS => {
             if question.len() > QUESTION_MAX {
                 return Packet::Ignored;
             }
