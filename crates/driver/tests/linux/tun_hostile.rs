@@ -111,13 +111,10 @@ async fn pieces_headers_between_and_lengths_of_every_kind_break_nothing() {
     ] {
         assert_eq!(line, expect, "{said}");
     }
-    // The name, the connection, and datagrams: one for many, in pieces, and two of the longest. A routing header is
-    // refused by some kernels before it leaves.
+    // The name, the connection, and at least three datagrams; some kernels refuse routing headers themselves.
     let recorded = outside.recorded_in_all(&served, 5).await;
-    assert!(
-        recorded.contains(&"icmp [2606:4700::1] 0 not_carried".to_owned()),
-        "{recorded:?}"
-    );
+    let refused = recorded.iter().filter(|one| one.ends_with(" not_carried"));
+    assert!(refused.count() >= 3, "{recorded:?}");
     served.destroy().await;
 }
 

@@ -307,7 +307,7 @@ async fn what_a_guest_did_not_carry_is_denied_and_on_record_and_nobody_is_asked(
         let (said, _) = ask(&world, &question(kind, port, host.as_bytes())).await;
         assert_eq!(said, Some(DENIED));
         let record = world.next().await;
-        let to = record.host.map(|host| host.to_string());
+        let to = record.host.as_ref().map(ToString::to_string);
         assert_eq!(to.as_deref(), Some(host));
         assert_eq!((record.method.as_str(), record.port), (method, port));
         assert!(
