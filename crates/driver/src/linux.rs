@@ -1,5 +1,6 @@
 //! The default driver: namespaces of this kernel, by our own launcher.
 
+mod disk;
 mod given;
 mod ids;
 mod launcher;
@@ -216,11 +217,27 @@ impl Linux {
         let cgroup = (!groups.is_empty()).then(|| id.as_str().to_owned());
         let layers = open_layers(&body.layers)?;
         let volumes = open_volumes(&body.volumes).await?;
+        let storage = self.open_storage(&sandbox.data).await?;
         let mut fds = vec![socket.as_fd()];
         let tun = sandbox.tun.as_ref().map(|_| open_tun()).transpose()?;
         let handed = groups.iter().chain(&tun).chain(&layers).chain(&volumes);
+        let handed = handed.chain(&storage);
         fds.extend(handed.map(AsFd::as_fd));
         launcher.spawn(sandbox, cgroup, layers.len(), &fds).await
+    }
+
+    /// A storage that is not made inside, because it is on the disk.
+    async fn open_storage(&self, data: &jail::plan::Data) -> Result<Option<OwnedFd>, DriverError> {
+        if !data.is_handed {
+            return Ok(None);
+        }
+        let (dir, bytes) = (self.dir.clone(), data.bytes);
+        let made = tokio::task::spawn_blocking(move || disk::make(&dir, bytes)).await;
+        let made = made.map_err(|error| io("make storage")(std::io::Error::other(error)))?;
+        made.map(Some).map_err(|source| DriverError::SetUp {
+            step: "make storage on the disk".to_owned(),
+            source,
+        })
     }
 
     async fn save_into(&self, handle: &Handle, to: &Path) -> Result<u64, DriverError> {

@@ -54,7 +54,8 @@ pub enum ToJail {
     /// Start a sandbox. With it: the guest's listening socket, then for each control group its
     /// membership file, then for each the directory that it is in, then the device of [`crate::plan::Tun`]
     /// where the plan has one, opened with `O_PATH`, then the layers, the newest first, then the
-    /// volumes in the order of [`Sandbox::volumes`], each a mount that is mounted nowhere.
+    /// volumes in the order of [`Sandbox::volumes`], then the storage where [`crate::plan::Data::is_handed`]
+    /// says so, each a mount that is mounted nowhere.
     Spawn {
         /// What it is made of.
         sandbox: Box<Sandbox>,

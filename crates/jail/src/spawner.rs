@@ -42,6 +42,8 @@ struct Live {
     /// it gets later goes over it.
     go: OwnedFd,
     storage: Option<OwnedFd>,
+    /// The top of a storage that is on a disk.
+    disk: Option<OwnedFd>,
     /// What would be saved.
     saved: Option<Wanted>,
     deadline: u64,
@@ -73,6 +75,8 @@ pub(crate) struct Spawner {
     /// For agents that come later.
     listener: OwnedFd,
     guest: OwnedFd,
+    /// Nothing is ever written into it: what the guests read of it ends when this process does.
+    life: (OwnedFd, OwnedFd),
     agent: Option<OwnedFd>,
     linger: bool,
     live: Vec<Live>,
@@ -99,6 +103,7 @@ impl Spawner {
         Ok(Spawner {
             listener,
             guest,
+            life: rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?,
             agent: Some(agent),
             linger: setup.linger,
             live: Vec::new(),
@@ -207,6 +212,10 @@ impl Spawner {
                 dead.tries += 1;
                 dead.next_try = now + RETRY_MS;
                 return true;
+            }
+            // One that ended by itself too: the launcher has no time to see it written.
+            if let Some(disk) = &live.disk {
+                sys::give_up(disk);
             }
             let id = std::mem::take(&mut live.id);
             gone.push(Ended {
@@ -426,8 +435,12 @@ impl Spawner {
         mut fds: Vec<OwnedFd>,
     ) -> Result<i32, Failure> {
         let failed = |step: &str, errno: Errno| crate::mount::failed(step, "")(errno);
-        let volumes = take_volumes(sandbox, &mut fds)?;
+        let storage = take_storage(sandbox, &mut fds)?;
+        let disk = storage.as_ref().map(top_of).transpose();
+        let disk = disk.map_err(|errno| failed("storage", errno))?;
+        let mut volumes = take_volumes(sandbox, &mut fds)?;
         let layers = take_layers(sandbox, layers, &mut fds)?;
+        volumes.extend(storage);
         let tun = sandbox.tun.as_ref().and_then(|_| fds.pop());
         self.admit(sandbox, cgroup.as_deref(), &fds)?;
         let groups = fds.split_off(1 + (fds.len() - 1) / 2);
@@ -446,6 +459,7 @@ impl Spawner {
                 cgroups: &members,
                 tun: tun.as_ref(),
                 guest,
+                launcher: &self.life.0,
                 go: wait,
                 status: tell,
             };
@@ -457,6 +471,7 @@ impl Spawner {
             status,
             go,
             storage: None,
+            disk,
             saved: Wanted::of(sandbox),
             deadline: sandbox.deadline_boot_ms,
             struck: false,
@@ -464,7 +479,11 @@ impl Spawner {
             cgroup,
             dead: None,
         };
-        let gone = let_go(pid, sandbox, &live.go, (&layers, &volumes));
+        let handed = Handed {
+            layers: &layers,
+            written: &volumes,
+        };
+        let gone = let_go(pid, sandbox, &live.go, handed);
         if gone.is_err() {
             kill(&live); // It is buried like any other, which removes its groups.
         }
@@ -507,6 +526,10 @@ fn kill(live: &Live) {
         thaw(&live.groups, live.cgroup.as_deref());
         // The first process of a pid namespace takes all others with it. It may be dead already.
         let _ = rustix::process::pidfd_send_signal(&live.pidfd, Signal::KILL);
+    }
+    // Nobody wants what it wrote, and its overlays would see to it that all is written before it is gone.
+    if let Some(disk) = &live.disk {
+        sys::give_up(disk);
     }
 }
 
@@ -557,7 +580,22 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None)
 }
 
-/// Volumes are the last descriptors of a request to spawn.
+/// The storage is the last descriptor of a request to spawn, where it is not made inside.
+fn take_storage(sandbox: &Sandbox, fds: &mut Vec<OwnedFd>) -> Result<Option<OwnedFd>, Failure> {
+    if !sandbox.data.is_handed {
+        return Ok(None);
+    }
+    let storage = sandbox.root.as_ref().and_then(|_| fds.pop());
+    let none = || crate::mount::failed("storage", "")(Errno::BADF);
+    storage.map(Some).ok_or_else(none)
+}
+
+fn top_of(mount: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(mount, ".", flags, Mode::empty())
+}
+
+/// Volumes are the last descriptors of a request to spawn, but for the storage.
 fn take_volumes(sandbox: &Sandbox, fds: &mut Vec<OwnedFd>) -> Result<Vec<OwnedFd>, Failure> {
     let volumes = sandbox.volumes.len();
     let most = if sandbox.root.is_some() {
@@ -571,7 +609,7 @@ fn take_volumes(sandbox: &Sandbox, fds: &mut Vec<OwnedFd>) -> Result<Vec<OwnedFd
     Ok(fds.split_off(fds.len() - volumes))
 }
 
-/// The layers are the last descriptors of a request to spawn, but for volumes.
+/// The layers are the last descriptors of a request to spawn, but for volumes and the storage.
 fn take_layers(
     sandbox: &Sandbox,
     layers: u32,
@@ -589,12 +627,21 @@ fn take_layers(
     Ok(fds.split_off(fds.len() - layers))
 }
 
+/// Mounts that came along with a request to spawn.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Handed<'m> {
+    /// What is below the root, the newest first.
+    pub(crate) layers: &'m [OwnedFd],
+    /// Volumes, then the storage.
+    pub(crate) written: &'m [OwnedFd],
+}
+
 /// Gives the child its ids, and what is below its root and in it, and lets it go.
 pub(crate) fn let_go(
     pid: i32,
     sandbox: &Sandbox,
     go: &OwnedFd,
-    (layers, volumes): (&[OwnedFd], &[OwnedFd]),
+    handed: Handed<'_>,
 ) -> Result<(), Failure> {
     use crate::mount::failed;
     write_maps(pid, sandbox).map_err(failed("ids", ""))?;
@@ -603,14 +650,14 @@ pub(crate) fn let_go(
         let path = format!("/proc/{pid}/ns/user");
         let userns = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         let userns = userns.map_err(failed("user namespace", ""))?;
-        below = Some(writable::of_launcher(root, &userns, layers)?);
-        for volume in volumes {
-            mount::map_ids(volume, &userns, mount::Written::Yes)
-                .map_err(failed("map ids of", "a volume"))?;
+        below = Some(writable::of_launcher(root, &userns, handed.layers)?);
+        for written in handed.written {
+            mount::map_ids(written, &userns, mount::Written::Yes)
+                .map_err(failed("map ids of", "a volume or storage"))?;
         }
     }
-    let handed = below.iter().chain(layers).chain(volumes);
-    let fds: Vec<BorrowedFd<'_>> = handed.map(AsFd::as_fd).collect();
+    let all = below.iter().chain(handed.layers).chain(handed.written);
+    let fds: Vec<BorrowedFd<'_>> = all.map(AsFd::as_fd).collect();
     socket::send(go, b"g", &fds).map_err(failed("go", ""))
 }
 

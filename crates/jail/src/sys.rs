@@ -236,6 +236,20 @@ pub(crate) fn become_user(id: u32) -> Result<(), Errno> {
 }
 
 /// Makes the TUN device of this name in this network namespace, with `tun` as its other end.
+/// `EXT4_IOC_SHUTDOWN` of the kernel's `include/uapi/linux/ext4.h`, and the flag that writes nothing first.
+const SHUTDOWN: libc::Ioctl = 0x8004_587D;
+const WITHOUT_LOG: u32 = 2;
+
+/// Gives a file system up: what is not written yet never is, so that whoever lets go of it last does not wait for
+/// a disk. One that does not know this is written as usual.
+#[expect(unsafe_code, reason = "an ioctl on a file system")]
+pub(crate) fn give_up(directory: &OwnedFd) {
+    let how = WITHOUT_LOG;
+    // SAFETY: the request reads one 32-bit number, which outlives the call.
+    // JUSTIFICATION: rustix does not wrap it.
+    unsafe { libc::ioctl(directory.as_raw_fd(), SHUTDOWN, &raw const how) };
+}
+
 #[expect(unsafe_code, reason = "an ioctl on a device file")]
 pub(crate) fn make_tun(tun: &OwnedFd, name: &str) -> Result<(), Errno> {
     // SAFETY: all-zero is a valid `ifreq`.

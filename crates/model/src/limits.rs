@@ -65,6 +65,10 @@ pub const DISK_DEFAULT_BYTES: u64 = 1 << 30;
 /// Room for the directories themselves.
 pub const DISK_MIN_BYTES: u64 = 64 * 1024;
 
+/// More storage than this is not kept in memory where a node can keep it on its disk: it would be other sandboxes'
+/// memory.
+pub const DISK_IN_MEMORY_BYTES: u64 = 1 << 30;
+
 /// Free disk below which no new work and no file is taken: what is running must be able to report.
 pub const FREE_DISK_MIN_BYTES: u64 = 1 << 30;
 /// Jobs of one tenant that wait: enough for a burst, small enough to list.

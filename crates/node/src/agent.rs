@@ -42,6 +42,10 @@ async fn register(node: &Node) -> Duration {
     let host = &node.inner.host;
     let mut facts = BTreeMap::from([
         ("memory_bytes".to_owned(), host.memory_bytes.to_string()),
+        (
+            "disk_bytes".to_owned(),
+            volume::disk_bytes(node).to_string(),
+        ),
         ("cpus".to_owned(), host.cpus.to_string()),
         ("landlock_abi".to_owned(), host.landlock_abi.to_string()),
         // What the control plane looks for when somebody wants a volume.

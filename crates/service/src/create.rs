@@ -1,5 +1,6 @@
 //! How a job comes to be: checked, bounded, and, when a node waits, leased in the same commit.
 
+use crate::capacity::Root;
 use crate::change::{Note, apply};
 use crate::error::Fail;
 use crate::hand::Undelivered;
@@ -99,7 +100,7 @@ impl Service {
         if spec.node.is_some() {
             spec.queue_timeout_ms.get_or_insert(limits::PINNED_QUEUE_MS);
         }
-        self.check_capacity(&spec.limits, spec.node.as_ref())
+        self.check_capacity(&spec.limits, Root::Read, spec.node.as_ref())
             .await?;
         self.pin_secrets(ctx, &mut spec.secrets).await?;
         let parked = self.wake().take_parked(For::Jobs, spec.node.as_ref());

@@ -10,6 +10,7 @@ pub(crate) mod tag;
 
 pub use tag::Tagged;
 
+use crate::capacity::Root;
 use crate::create::{Idempotency, key_of, made_before};
 use crate::error::Fail;
 use crate::{Ctx, Error, Service, random};
@@ -111,7 +112,8 @@ impl Service {
     ) -> Result<(ProfileRow, BuildRow), Error> {
         ctx.only_user()?;
         check_asked(&ask.limits).map_err(Error::Invalid)?;
-        self.check_capacity(&ask.limits, None).await?;
+        self.check_capacity(&ask.limits, Root::Written, None)
+            .await?;
         if self.is_full_with(0) {
             return Err(Error::DiskFull);
         }

@@ -222,6 +222,7 @@ pub(super) fn data(bytes: u64, mode: Mode) -> Data {
         target: target.map(str::to_owned),
         mode,
         of_user: false,
+        memory_bytes: None,
     };
     let mut places = vec![
         Place {
@@ -241,6 +242,7 @@ pub(super) fn data(bytes: u64, mode: Mode) -> Data {
         target: DATA.to_owned(),
         bytes,
         inodes: inodes(bytes),
+        is_handed: false,
         places,
     }
 }

@@ -24,6 +24,7 @@ mod live_client;
 mod live_context;
 mod live_context_clients;
 mod live_context_hostile;
+mod live_disk;
 mod live_facts;
 mod live_files;
 mod live_hostile;

@@ -2,6 +2,7 @@
 
 use super::change::{Note, apply};
 use super::work::Untold;
+use crate::capacity::Root;
 use crate::create::{Idempotency, gets_work, key_of, made_before};
 use crate::error::Fail;
 use crate::root::check_same;
@@ -119,7 +120,8 @@ impl Service {
             check_same(spec.root_identity.as_deref(), identity.as_deref())?;
         }
         self.pin_volumes(ctx, &mut ask.spec).await?;
-        self.check_capacity(&ask.spec.limits, ask.spec.node.as_ref())
+        let root = Root::of(ask.spec.allow_root);
+        self.check_capacity(&ask.spec.limits, root, ask.spec.node.as_ref())
             .await?;
         self.pin_secrets(ctx, &mut ask.spec.secrets).await?;
         let parked = self
