@@ -219,7 +219,7 @@ impl Linux {
         let volumes = open_volumes(&body.volumes).await?;
         let storage = self.open_storage(&sandbox.data).await?;
         let mut fds = vec![socket.as_fd()];
-        let tun = open_tun(&sandbox)?;
+        let tun = sandbox.tun.as_ref().map(|_| open_tun()).transpose()?;
         let handed = groups.iter().chain(&tun).chain(&layers).chain(&volumes);
         let handed = handed.chain(&storage);
         fds.extend(handed.map(AsFd::as_fd));
@@ -337,10 +337,9 @@ fn open_layers(layers: &[PathBuf]) -> Result<Vec<OwnedFd>, DriverError> {
 }
 
 /// The device file that a sandbox's TUN device is made of, only as a path: the launcher does not see it.
-fn open_tun(sandbox: &jail::plan::Sandbox) -> Result<Option<OwnedFd>, DriverError> {
+fn open_tun() -> Result<OwnedFd, DriverError> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open = |_| rustix::fs::open(crate::host::TUN, flags, rustix::fs::Mode::empty());
-    let opened = sandbox.tun.as_ref().map(open).transpose();
+    let opened = rustix::fs::open(crate::host::TUN, flags, rustix::fs::Mode::empty());
     opened.map_err(|errno| io("open the device of TUN devices")(errno.into()))
 }
 
@@ -422,6 +421,16 @@ impl Driver for Linux {
             let body = self.body(handle)?;
             let launcher = self.launcher(&body.launcher, Start::Never).await?;
             launcher.extend(handle.id.as_str(), boot_ms_in(life)).await
+        })
+    }
+
+    fn network<'d>(&'d self, handle: &'d Handle) -> Doing<'d, ()> {
+        Box::pin(async move {
+            let body = self.body(handle)?;
+            let launcher = self.launcher(&body.launcher, Start::Never).await?;
+            let device = open_tun()?;
+            let id = handle.id.as_str();
+            launcher.network(id, plan::tun(), device.as_fd()).await
         })
     }
 

@@ -22,8 +22,13 @@ impl Exception {
     /// Whether this opens `port` at `address`. Where clouds keep credentials is opened only by its own
     /// address: a wide block was hardly meant to hold it.
     pub fn opens(&self, address: IpAddr, port: u16) -> bool {
+        self.port.is_none_or(|only| only == port) && self.opens_at_some_port(address)
+    }
+
+    /// The same at any port.
+    pub fn opens_at_some_port(&self, address: IpAddr) -> bool {
         let exact = self.block.is_one() || classify(address) != Class::Metadata;
-        exact && self.port.is_none_or(|only| only == port) && self.block.has(address)
+        exact && self.block.has(address)
     }
 }
 

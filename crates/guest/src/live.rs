@@ -120,7 +120,7 @@ pub(crate) fn run(
         ahead: RefCell::default(),
         contexts: context::Contexts::default(),
         tunnels: Rc::default(),
-        egress: egress::Egress::new(inherited.tun),
+        egress: egress::Egress::new(inherited.device),
         look: Cell::default(),
     });
     serve_all(inherited.listener, signals, live).map_err(|error| {

@@ -1,11 +1,11 @@
 //! Messages between an agent and a launcher: one each per datagram of a `SOCK_SEQPACKET` socket.
 
-use crate::plan::{Sandbox, Tree};
+use crate::plan::{Sandbox, Tree, Tun};
 use serde::{Deserialize, Serialize};
 
 /// The version of this protocol. An agent that meets another one lets that launcher finish its
 /// sandboxes and starts its own beside it.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// The longest datagram in bytes. A plan is a few KiB; the socket's default buffer takes 200.
 pub const MESSAGE_MAX: usize = 64 * 1024;
@@ -28,6 +28,9 @@ pub const VOLUMES_MAX: usize = 8;
 /// Sandboxes that are saved at once by one launcher; each is a process that reads and writes as fast as the
 /// disk.
 pub const SAVES_MAX: usize = 4;
+
+/// Devices that are made at once for sandboxes that stand; each is a process for about a millisecond.
+pub const NETWORKS_MAX: usize = 64;
 
 /// What an agent says. Descriptors ride along where it says so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +63,14 @@ pub enum ToJail {
         cgroup: Option<String>,
         /// How many layers came along.
         layers: u32,
+    },
+    /// Make the device of a sandbox that stands and was made without, and hand it to its guest. One that is
+    /// there already is left as it is. With it: the device file, opened with `O_PATH`.
+    Network {
+        /// Which.
+        id: String,
+        /// The device.
+        tun: Tun,
     },
     /// Copy what was written in it, while it is frozen. With it: an empty directory.
     Save {
@@ -134,6 +145,13 @@ pub enum FromJail {
         id: String,
         /// Why.
         failure: Failure,
+    },
+    /// Answers `Network`, which other messages may come before.
+    Networked {
+        /// Which.
+        id: String,
+        /// The device is there and its guest has it, or why not.
+        result: Result<(), Failure>,
     },
     /// Answers `Save`, which other messages may come before.
     Saved {

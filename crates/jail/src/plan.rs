@@ -175,13 +175,15 @@ pub struct Tree {
 }
 
 /// A network device whose other end is a descriptor of the guest's: what programs send, the guest reads as
-/// packets of IPv4.
+/// packets of IPv4 and IPv6.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tun {
     /// What it is called inside.
     pub name: String,
     /// The sandbox's own address on it.
     pub address: std::net::Ipv4Addr,
+    /// The same of IPv6. A kernel without it has none, and then programs find none.
+    pub address6: std::net::Ipv6Addr,
     /// The longest packet in bytes.
     pub mtu: u32,
 }
@@ -220,7 +222,8 @@ pub struct Sandbox {
     /// Where in its root volumes are, which come along with the request. Only with a root that can be
     /// written.
     pub volumes: Vec<String>,
-    /// The device that all traffic to the outside goes to, for a sandbox that has a way out.
+    /// The device that all traffic to the outside goes to, for a sandbox that has a way out from the start;
+    /// see [`crate::message::ToJail::Network`] for one that gets it later.
     pub tun: Option<Tun>,
     /// When everything in it is killed, whatever the guest or the agent do: milliseconds of the
     /// boot-time clock.

@@ -27,7 +27,7 @@ pub(crate) struct Given<'g> {
     /// Closed at its other end when the launcher is no more.
     pub(crate) launcher: &'g OwnedFd,
     /// One byte comes from here when the id maps are written, and with it what is below a root that can be
-    /// written. The storage of such a root goes back.
+    /// written. The storage of such a root goes back. The guest keeps it, for what it is given later.
     pub(crate) go: OwnedFd,
     /// Where a failure is told; closed by `exec`. Its other end is open as long as the launcher lives.
     pub(crate) status: OwnedFd,
@@ -103,6 +103,9 @@ fn become_guest(
         rustix::process::chdir(at).map_err(failed("chdir", at))?;
         mount::enter_root().map_err(failed("pivot_root", at))?;
     }
+    // From now on the launcher only gives: the guest has nothing to say to it.
+    rustix::net::shutdown(&given.go, rustix::net::Shutdown::Write)
+        .map_err(failed("shutdown", "go"))?;
     place_descriptors(given, &boot_id, tun)?;
     // From here on only the guest's identity and its few capabilities are left.
     drop_rights(sandbox.root_inside)?;
@@ -252,7 +255,7 @@ fn cover_boot_id(sandbox: &Sandbox, proc: &str, data: &OwnedFd) -> Result<OwnedF
 /// The first number after those that the guest expects something at.
 fn first_free(given: &Given<'_>) -> i32 {
     let more = given.cgroups.len() + usize::from(given.tun.is_some());
-    6 + i32::try_from(more).unwrap_or(i32::MAX - 6)
+    7 + i32::try_from(more).unwrap_or(i32::MAX - 7)
 }
 
 /// A copy above those numbers.
@@ -260,8 +263,9 @@ pub(crate) fn lift(fd: &OwnedFd, given: &Given<'_>) -> Result<OwnedFd, Errno> {
     rustix::io::fcntl_dupfd_cloexec(fd, first_free(given))
 }
 
-/// 0 to 2 are `/dev/null`, 3 the socket, 4 and up the control groups, then the boot id, the TUN device of a
-/// sandbox that has one, and what tells of the launcher's end; the rest goes at `exec`.
+/// 0 to 2 are `/dev/null`, 3 the socket, 4 and up the control groups, then the boot id, then where the launcher
+/// hands over what comes later, the TUN device of a sandbox that has one, and what tells of the launcher's end;
+/// the rest goes at `exec`.
 fn place_descriptors(
     given: &Given<'_>,
     boot_id: &OwnedFd,
@@ -270,7 +274,7 @@ fn place_descriptors(
     let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty())
         .map_err(failed("open", "/dev/null"))?;
     let socket = lift(given.socket, given).map_err(failed("dup", "socket"))?;
-    let groups = given.cgroups.iter().chain([boot_id]);
+    let groups = given.cgroups.iter().chain([boot_id, &given.go]);
     let groups: Result<Vec<OwnedFd>, Errno> = groups.map(|fd| lift(fd, given)).collect();
     let groups = groups.map_err(failed("dup", "cgroup"))?;
     let launcher = lift(given.launcher, given).map_err(failed("dup", "launcher"))?;

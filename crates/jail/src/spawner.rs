@@ -4,14 +4,15 @@
 //! sandboxes, and it goes on when the agent dies. All state is in [`Spawner`]; one message or one
 //! wake-up is handled at a time.
 
+use crate::network::Maker;
 use crate::sandbox::{self, Given};
 use crate::save::{self, Saver, Wanted};
 use crate::{mount, sys, writable};
 use jail::message::{
-    self, CGROUPS_MAX, Failure, FromJail, ID_MAX, LAYERS_MAX, MESSAGE_MAX, SANDBOXES_MAX,
-    SAVES_MAX, Setup, ToJail, VERSION, VOLUMES_MAX,
+    self, CGROUPS_MAX, Failure, FromJail, ID_MAX, LAYERS_MAX, MESSAGE_MAX, NETWORKS_MAX,
+    SANDBOXES_MAX, SAVES_MAX, Setup, ToJail, VERSION, VOLUMES_MAX,
 };
-use jail::plan::{IdMap, Sandbox};
+use jail::plan::{IdMap, Sandbox, Tun};
 use jail::socket;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -37,7 +38,8 @@ struct Live {
     pidfd: OwnedFd,
     status: OwnedFd,
     /// Keeps the child's end of `go` open, so that it never reads an end of file before its byte. What the
-    /// child hands over, the storage of a root that can be written, waits in it until it is wanted.
+    /// child hands over, the storage of a root that can be written, waits in it until it is wanted. A device that
+    /// it gets later goes over it.
     go: OwnedFd,
     storage: Option<OwnedFd>,
     /// The top of a storage that is on a disk.
@@ -80,6 +82,7 @@ pub(crate) struct Spawner {
     live: Vec<Live>,
     ended: Vec<Ended>,
     savers: Vec<Saver>,
+    makers: Vec<Maker>,
     quitting: bool,
     alone_since: Option<u64>,
 }
@@ -106,6 +109,7 @@ impl Spawner {
             live: Vec::new(),
             ended: Vec::new(),
             savers: Vec::new(),
+            makers: Vec::new(),
             quitting: false,
             alone_since: None,
         })
@@ -118,6 +122,7 @@ impl Spawner {
             self.wait()?;
             self.bury();
             self.hear_savers();
+            self.hear_makers();
             self.strike();
             self.accept();
             self.hear();
@@ -146,6 +151,8 @@ impl Spawner {
         fds.extend(living.map(|live| PollFd::new(&live.pidfd, PollFlags::IN)));
         let savers = self.savers.iter();
         fds.extend(savers.map(|saver| PollFd::new(&saver.pidfd, PollFlags::IN)));
+        let makers = self.makers.iter();
+        fds.extend(makers.map(|maker| PollFd::new(&maker.pidfd, PollFlags::IN)));
         match rustix::event::poll(&mut fds, Some(&self.patience())) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno),
@@ -287,6 +294,44 @@ impl Spawner {
         Ok(())
     }
 
+    /// Tells of devices that are made, or not.
+    fn hear_makers(&mut self) {
+        let all = std::mem::take(&mut self.makers);
+        let (over, others) = all.into_iter().partition(|one| has_exited(&one.pidfd));
+        self.makers = others;
+        for maker in over {
+            let result = maker.result();
+            self.say(&FromJail::Networked {
+                id: maker.id,
+                result,
+            });
+        }
+    }
+
+    fn network(&mut self, id: String, tun: &Tun, fds: Vec<OwnedFd>) {
+        if let Err(failure) = self.try_network(&id, tun, fds) {
+            let result = Err(failure);
+            self.say(&FromJail::Networked { id, result });
+        }
+    }
+
+    fn try_network(&mut self, id: &str, tun: &Tun, fds: Vec<OwnedFd>) -> Result<(), Failure> {
+        let failed = |step: &str, errno: Errno| crate::mount::failed(step, "")(errno);
+        let device = <[OwnedFd; 1]>::try_from(fds).map_err(|_| failed("device", Errno::BADF))?;
+        let [device] = device;
+        // One that is being made would look as if its guest had it.
+        if self.makers.len() >= NETWORKS_MAX || self.makers.iter().any(|maker| maker.id == id) {
+            return Err(failed("one more device", Errno::AGAIN));
+        }
+        let mut living = self.live.iter().filter(|live| live.dead.is_none());
+        let live = living.find(|live| live.id == id);
+        let live = live.ok_or_else(|| failed("sandbox", Errno::SRCH))?;
+        let maker = Maker::start(id.to_owned(), (&live.pidfd, &live.go), (tun, &device));
+        self.makers
+            .push(maker.map_err(|errno| failed("fork", errno))?);
+        Ok(())
+    }
+
     /// The newest agent is the one that is served: the one before it is dead, or about to be.
     fn accept(&mut self) {
         if let Ok(agent) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
@@ -359,6 +404,7 @@ impl Spawner {
                 cgroup,
                 layers,
             } => self.spawn(*sandbox, cgroup, layers, fds),
+            ToJail::Network { id, tun } => self.network(id, &tun, fds),
             ToJail::Save { id } => self.save(id, fds),
             ToJail::Kill { id } => self.live.iter().filter(|live| live.id == id).for_each(kill),
             ToJail::Extend {

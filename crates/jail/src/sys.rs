@@ -65,6 +65,17 @@ pub(crate) fn unshare(flag: i32) -> Result<(), Errno> {
     }
 }
 
+/// Enters these namespaces of a process.
+#[expect(unsafe_code, reason = "setns has no safe wrapper for several at once")]
+pub(crate) fn enter(process: &OwnedFd, namespaces: i32) -> Result<(), Errno> {
+    // SAFETY: integers only; this process has one thread, which has nothing that belongs to its old namespaces.
+    if unsafe { libc::setns(process.as_raw_fd(), namespaces) } == 0 {
+        Ok(())
+    } else {
+        Err(errno())
+    }
+}
+
 /// Closes every descriptor from `first` on.
 #[expect(unsafe_code, reason = "close_range has no safe wrapper")]
 pub(crate) fn close_from(first: RawFd) -> Result<(), Errno> {
@@ -248,8 +259,9 @@ pub(crate) fn make_tun(tun: &OwnedFd, name: &str) -> Result<(), Errno> {
     for (to, from) in request.ifr_name.iter_mut().zip(name.as_bytes()).take(room) {
         *to = i8::try_from(*from).unwrap_or(0);
     }
-    let flags = libc::IFF_TUN | libc::IFF_NO_PI;
-    request.ifr_ifru.ifru_flags = i16::try_from(flags).unwrap_or(0);
+    // Not one that is there: whose it is would not be known.
+    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_TUN_EXCL;
+    request.ifr_ifru.ifru_flags = u16::try_from(flags).unwrap_or(0).cast_signed();
     // SAFETY: TUNSETIFF reads and writes an `ifreq`, which outlives the call.
     if unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) } == 0 {
         Ok(())

@@ -230,7 +230,7 @@ impl Job {
             limits: convert::limits(self.spec.limits),
             life,
             mode: Mode::Job,
-            way_out: false,
+            way_out: self.rules().has_way_out(),
             layers: Vec::new(),
             volumes: Vec::new(),
         };
@@ -315,6 +315,7 @@ impl Job {
             Ok(standing) => standing,
             Err(told) => return Ok(Err(told)),
         };
+        self.prepare_way(&plan.handle).await?;
         for file in &self.spec.files {
             let halves = (&mut standing.reader, &mut standing.writer);
             let put = files::put(&self.node.inner.client, halves, file);

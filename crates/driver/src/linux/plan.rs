@@ -7,7 +7,7 @@ use crate::driver::{
 };
 use crate::host::{Cgroups, Host, Ids, Root};
 use crate::linux::{Body, NAME, ids, seccomp, tree, writable};
-use guest::message::{Confine, TUN_ADDRESS, TUN_MTU};
+use guest::message::{Confine, TUN_ADDRESS, TUN_ADDRESS6, TUN_MTU};
 use jail::plan::{Sandbox, Tree, Tun};
 use model::enforcement::{Enforced, Held};
 use model::id::SandboxId;
@@ -319,17 +319,23 @@ fn sandbox(spec: &Spec, host: &Host, limits: &Effective, kind: Kind) -> Sandbox 
         read_only: tree::READ_ONLY.map(str::to_owned).to_vec(),
         terminals: (spec.mode != Mode::Job).then(|| tree::TERMINALS.to_owned()),
         root_inside: spec.mode == Mode::Live { allow_root: true },
-        tun: (spec.way_out && host.no_tun.is_none()).then(|| Tun {
-            name: "tun0".to_owned(),
-            address: TUN_ADDRESS,
-            mtu: TUN_MTU,
-        }),
+        tun: (spec.way_out && host.no_tun.is_none()).then(tun),
         volumes: spec
             .volumes
             .iter()
             .map(|volume| volume.target.clone())
             .collect(),
         deadline_boot_ms: 0, // Set at the start, from the plan's life.
+    }
+}
+
+/// The device, whenever a sandbox gets it.
+pub(super) fn tun() -> Tun {
+    Tun {
+        name: "tun0".to_owned(),
+        address: TUN_ADDRESS,
+        address6: TUN_ADDRESS6,
+        mtu: TUN_MTU,
     }
 }
 
@@ -428,7 +434,11 @@ fn enforced(spec: &Spec, host: &Host, limits: &Effective, groups: &[Group]) -> V
     );
     let mut all = vec![
         held("isolation", "namespaces", Some(namespaces.to_owned())),
-        held("network", &network(spec, host), Some("none".to_owned())),
+        held(
+            "network",
+            &host.network(spec.way_out),
+            Some("none".to_owned()),
+        ),
         shown_root(spec, host),
         held("seccomp", "allow-list of system calls", None),
         held("privileges", privileges(spec.mode), None),
@@ -474,16 +484,6 @@ fn enforced(spec: &Spec, host: &Host, limits: &Effective, groups: &[Group]) -> V
     all.extend(pause(spec, host));
     all.extend(spec.volumes.iter().map(mounted));
     all
-}
-
-/// Whoever brings lines to the outside adds to this.
-fn network(spec: &Spec, host: &Host) -> String {
-    let namespace = "network namespace";
-    match (spec.way_out, &host.no_tun) {
-        (false, _) => namespace.to_owned(),
-        (true, None) => format!("{namespace}, TUN device, DNS inside"),
-        (true, Some(why)) => format!("{namespace}, only for programs that know a proxy ({why})"),
-    }
 }
 
 /// A volume, which is no larger than its file system.

@@ -47,3 +47,6 @@ mod syscalls;
 mod time;
 mod tree;
 mod tun;
+mod tun_hostile;
+mod tun_later;
+mod tun_six;

@@ -36,7 +36,7 @@ pub(super) async fn make(node: &Node, work: &SandboxWork) -> Result<Made, String
     if let Some(earlier) = record::of(node, &work.sandbox_id) {
         super::take_away(node, &earlier.handle).await;
     }
-    let enforcement = enforced(&plan, &rules);
+    let enforcement = enforced(node, &plan, &rules);
     let record = Record::new(work, plan.handle.clone(), enforcement.clone());
     record::write(node, &record)
         .map_err(|error| format!("the node cannot write its records: {error}"))?;
@@ -58,9 +58,9 @@ pub(super) async fn make(node: &Node, work: &SandboxWork) -> Result<Made, String
 }
 
 /// What is in force around it, the way out included.
-fn enforced(plan: &Plan, rules: &NetworkRules) -> Vec<Enforced> {
+fn enforced(node: &Node, plan: &Plan, rules: &NetworkRules) -> Vec<Enforced> {
     let mut enforced = convert::enforced(&plan.enforced);
-    way::describe(&mut enforced, rules);
+    way::describe(&mut enforced, rules, &node.inner.host);
     enforced
 }
 

@@ -72,7 +72,7 @@ pub(super) fn set_network(
     record.way_out |= rules.has_way_out();
     record.network = Some(work.network.clone());
     record.network_epoch = work.epoch;
-    way::describe(&mut record.enforcement, rules);
+    way::describe(&mut record.enforcement, rules, &node.inner.host);
     write(node, &record)
 }
 
