@@ -3,10 +3,9 @@
 use crate::live::egress::Lines;
 use guest::direct::{self, CONNECT, DENIED, RESOLVE, UNKNOWN, YES};
 use guest::message::EGRESS_DIRECT;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 
 /// How long a question waits for a line and its answer: as long as a proxy's client waits for a line, and then as
 /// long as the node takes to resolve and to connect, and a little more.
@@ -22,7 +21,7 @@ pub(super) enum Said {
 }
 
 /// A line that leads to the host at the port, if it may and can.
-pub(super) async fn connect(lines: &Lines, host: &str, port: u16) -> Option<TokioIo<Upgraded>> {
+pub(super) async fn connect(lines: &Lines, host: &str, port: u16) -> Option<UnixStream> {
     match ask(lines, CONNECT, host, port).await {
         Some((line, Said::Yes)) => Some(line),
         _ => None,
@@ -35,7 +34,7 @@ pub(super) async fn resolve(lines: &Lines, name: &str) -> Said {
     said.map_or(Said::Failed, |(_, said)| said)
 }
 
-async fn ask(lines: &Lines, kind: u8, host: &str, port: u16) -> Option<(TokioIo<Upgraded>, Said)> {
+async fn ask(lines: &Lines, kind: u8, host: &str, port: u16) -> Option<(UnixStream, Said)> {
     let question = direct::question(kind, port, host)?;
     let asking = async {
         let mut line = lines.take(EGRESS_DIRECT).await;
