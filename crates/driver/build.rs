@@ -9,7 +9,13 @@ use std::process::Command;
 
 fn main() {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("../..");
-    for watched in ["crates/jail", "crates/guest", "crates/scrub", "Cargo.lock"] {
+    for watched in [
+        "crates/jail",
+        "crates/guest",
+        "crates/scrub",
+        "crates/relay",
+        "Cargo.lock",
+    ] {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     let target = variable("TARGET");

@@ -11,12 +11,14 @@ use bytes::{Bytes, BytesMut};
 use hyper::header::{CONNECTION, HOST, UPGRADE};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use std::any::Any;
 use std::fmt::Debug;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::UnixStream;
 
 /// What a connection to a guest is made of.
-pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + Debug {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + Debug> Duplex for T {}
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + Debug + Any {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + Debug + Any> Duplex for T {}
 
 /// A connection to a guest.
 pub type GuestStream = Box<dyn Duplex>;
@@ -141,8 +143,11 @@ pub async fn egress_line(stream: GuestStream) -> Result<EgressLine, GuestError> 
         return Err(GuestError::Unexpected);
     }
     let upgraded = hyper::upgrade::on(answer).await.map_err(broken)?;
+    let parts = upgraded.downcast::<TokioIo<GuestStream>>();
+    let parts = parts.map_err(|_| GuestError::Unexpected)?;
     Ok(EgressLine {
-        io: TokioIo::new(upgraded),
+        first: parts.read_buf,
+        io: parts.io.into_inner(),
     })
 }
 
@@ -153,7 +158,9 @@ fn broken(error: hyper::Error) -> GuestError {
 /// A connection that waits for a client inside.
 #[derive(Debug)]
 pub struct EgressLine {
-    io: TokioIo<hyper::upgrade::Upgraded>,
+    /// What came with the answer to the request.
+    first: Bytes,
+    io: GuestStream,
 }
 
 impl EgressLine {
@@ -161,23 +168,40 @@ impl EgressLine {
     ///
     /// # Errors
     /// [`GuestError::Closed`] when the sandbox has ended.
-    pub async fn client(mut self) -> Result<EgressClient, GuestError> {
-        match self.io.read_u8().await {
-            Ok(message::EGRESS_CLIENT) => Ok(EgressClient::Proxied(Box::new(self.io))),
-            Ok(message::EGRESS_DIRECT) => Ok(EgressClient::Direct(Box::new(self.io))),
-            Ok(_) => Err(GuestError::Unexpected),
-            Err(_) => Err(GuestError::Closed),
+    pub async fn client(self) -> Result<EgressClient, GuestError> {
+        let EgressLine { mut first, mut io } = self;
+        let who = match first.split_to(first.len().min(1)).first() {
+            Some(who) => *who,
+            None => io.read_u8().await.map_err(|_| GuestError::Closed)?,
+        };
+        match who {
+            message::EGRESS_CLIENT => Ok(EgressClient::Proxied(first, io)),
+            message::EGRESS_DIRECT => Ok(EgressClient::Direct(first, io)),
+            _ => Err(GuestError::Unexpected),
         }
     }
 }
 
-/// Who has a line.
+/// Who has a line, with the first bytes of it that were read already.
 #[derive(Debug)]
 pub enum EgressClient {
     /// A program that speaks to a proxy.
-    Proxied(GuestStream),
+    Proxied(Bytes, GuestStream),
     /// The guest, for a program that does not.
-    Direct(GuestStream),
+    Direct(Bytes, GuestStream),
+}
+
+/// The socket that the connection is, if it is one.
+///
+/// # Errors
+/// The connection as it was, where it is none.
+pub fn socket(stream: GuestStream) -> Result<UnixStream, GuestStream> {
+    let any: &dyn Any = &*stream;
+    if !any.is::<UnixStream>() {
+        return Err(stream);
+    }
+    let any: Box<dyn Any> = stream;
+    Ok(*any.downcast().expect("its type was looked at"))
 }
 
 impl GuestReader {

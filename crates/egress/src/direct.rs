@@ -13,6 +13,7 @@ use crate::proxy::Way;
 use crate::reason::Reason;
 use crate::record::{Method, Recording};
 use crate::target::Target;
+use crate::traffic::Reread;
 use crate::tunnel::carry;
 use model::host::Host;
 use model::network::How;
@@ -43,7 +44,7 @@ pub const FAILED: u8 = 3;
 pub const BOTH: u8 = 4;
 
 /// Serves one connection to its end.
-pub(crate) async fn serve<S>(way: &Way, mut client: S)
+pub(crate) async fn serve<S>(way: &Way, mut client: Reread<S>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -91,9 +92,9 @@ async fn refuse<S: AsyncWrite + Unpin>(mut client: S, reason: Reason, mut record
 }
 
 /// A connection of which only the first bytes are looked at.
-async fn tunnel<S>(way: &Way, target: Target, mut client: S, mut recording: Recording)
+async fn tunnel<S>(way: &Way, target: Target, mut client: Reread<S>, mut recording: Recording)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let (answered, outside) = match reach(way, How::Tunnel, &target, &mut recording).await {
         Ok(outside) => (Ok(()), Some(outside)),

@@ -10,7 +10,7 @@ use crate::proxy::Way;
 use crate::reason::Reason;
 use crate::record::{Method as How, Recording};
 use crate::target::{self, HTTP, Target};
-use crate::traffic::Counted;
+use crate::traffic::{Counted, Reread};
 use crate::tunnel::carry;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{HOST, HeaderValue};
@@ -64,7 +64,7 @@ pub(crate) fn server() -> hyper::server::conn::http1::Builder {
 }
 
 /// Serves one connection of a client to its end.
-pub(crate) async fn serve<S>(way: &Way, client: S)
+pub(crate) async fn serve<S>(way: &Way, client: Reread<S>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -90,7 +90,12 @@ where
             mut recording,
             ..
         } = tunnel;
-        let client = TokioIo::new(client);
+        // What was put in comes out, with what was read too far.
+        let Ok(parts) = client.downcast::<TokioIo<Reread<S>>>() else {
+            recording.denied(Reason::Internal.into());
+            return;
+        };
+        let client = parts.io.into_inner().after(&parts.read_buf);
         match end {
             End::Outside(outside) => {
                 carry(way, &target, (client, outside), &mut recording).await;

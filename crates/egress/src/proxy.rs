@@ -17,6 +17,7 @@ use bytes::{Bytes, BytesMut};
 use model::host::Host;
 use model::limits;
 use model::network::{How, NetworkRules};
+use relay::{Pipes, Share};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -25,9 +26,16 @@ use std::sync::{Arc, OnceLock};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
-/// Connections of all sandboxes at a time. Each has two descriptors of the node and up to 256 KiB of its memory.
-/// More are refused.
+/// Connections of all sandboxes at a time. Each has two descriptors of the node, and while bytes move, or wait for a
+/// slow reader, up to 64 KiB of its memory each way, or a pipe. More are refused.
 pub const OF_NODE_MAX: usize = 4096;
+
+/// Pipes of all sandboxes: only a direction in which bytes are under way has one, so that this is many processors'
+/// worth; with what slow readers hold they are 64 MiB and 512 descriptors. Where there is none, a buffer does it.
+const PIPES_MAX: usize = 256;
+
+/// Those of one sandbox, so that one whose readers are all slow leaves some to others.
+const PIPES_OF_SANDBOX_MAX: usize = 32;
 
 /// Records that wait to be taken: some seconds of a busy node.
 const RECORDS_MAX: usize = 4096;
@@ -49,6 +57,7 @@ struct Inner {
     resolver: Resolver,
     recorder: Recorder,
     places: Arc<Semaphore>,
+    pipes: Arc<Pipes>,
 }
 
 /// The way out of one sandbox, with its rules and its bounds. Clones are the same.
@@ -69,6 +78,7 @@ struct WayInner {
     inspector: OnceLock<Inspector>,
     pace: Pace,
     total: Arc<Total>,
+    pipes: Share,
 }
 
 /// Connections that a sandbox has.
@@ -111,6 +121,7 @@ impl Proxy {
             resolver,
             recorder: Recorder { to, counts, now_ms },
             places: Arc::new(Semaphore::new(connections.min(OF_NODE_MAX))),
+            pipes: Arc::new(Pipes::new(PIPES_MAX)),
         };
         let inner = Arc::new(inner);
         (Proxy { inner }, records)
@@ -134,6 +145,7 @@ impl Proxy {
             inspector: OnceLock::new(),
             pace: Pace::default(),
             total,
+            pipes: Share::of(self.inner.pipes.clone(), PIPES_OF_SANDBOX_MAX),
         };
         Way {
             proxy: self.clone(),
@@ -181,27 +193,29 @@ impl Way {
         }
     }
 
-    /// Serves one connection of a client inside to its end: HTTP or SOCKS5, by its first byte. Everything that
-    /// it began ends when this is dropped.
-    pub fn serve<S>(self, place: Place, client: S) -> Serving
+    /// Serves one connection of a client inside to its end: HTTP or SOCKS5, by its first byte. `first` was read
+    /// of it already. Everything that it began ends when this is dropped.
+    ///
+    /// Where the connection is a `UnixStream`, what a tunnel carries stays in the kernel.
+    pub fn serve<S>(self, place: Place, (first, client): (Bytes, S)) -> Serving
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         Box::pin(async move {
-            self.serve_one(client).await;
+            self.serve_one(Reread { first, io: client }).await;
             drop(place);
         })
     }
 
-    /// Serves one connection of the guest itself to its end, see [`direct`].
-    pub fn serve_direct<S>(self, place: Place, client: S) -> Serving
+    /// Serves one connection of the guest itself to its end, see [`direct`]. `first` was read of it already.
+    pub fn serve_direct<S>(self, place: Place, (first, client): (Bytes, S)) -> Serving
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         Box::pin(async move {
             let held = self.proxy.inner.places.clone().try_acquire_owned();
             match held {
-                Ok(_held) => direct::serve(&self, client).await,
+                Ok(_held) => direct::serve(&self, Reread { first, io: client }).await,
                 // It ends, which says the same to the program as a refusal.
                 Err(_) => drop(self.record(Method::Direct).denied(Reason::TooMany.into())),
             }
@@ -209,7 +223,7 @@ impl Way {
         })
     }
 
-    async fn serve_one<S>(self, mut client: S)
+    async fn serve_one<S>(self, mut client: Reread<S>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -228,7 +242,7 @@ impl Way {
         }
         let first: Bytes = first.freeze();
         let is_socks = first.first() == Some(&socks::VERSION);
-        let client = Reread { first, io: client };
+        let client = client.after(&first);
         if is_socks {
             socks::serve(&self, client).await;
         } else {
@@ -309,6 +323,11 @@ impl Way {
     pub(crate) fn looks_into_host(&self, host: &Host) -> bool {
         let inspector = self.inspector();
         inspector.is_some_and(|inspector| inspector.is_about_host(host))
+    }
+
+    /// What bytes of tunnels are carried in.
+    pub(crate) fn pipes(&self) -> &Share {
+        &self.inner.pipes
     }
 
     pub(crate) fn now_s(&self) -> u64 {

@@ -7,6 +7,7 @@ use crate::proxy::Way;
 use crate::reason::Reason;
 use crate::record::{Method, Recording};
 use crate::target::Target;
+use crate::traffic::Reread;
 use crate::tunnel::carry;
 use model::host::Host;
 use model::network::How;
@@ -22,7 +23,7 @@ const NO_PASSWORD: u8 = 0;
 const NO_METHOD: u8 = 0xff;
 
 /// Serves one connection to its end.
-pub(crate) async fn serve<S>(way: &Way, mut client: S)
+pub(crate) async fn serve<S>(way: &Way, mut client: Reread<S>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -3,13 +3,16 @@
 use crate::decide::Refusal;
 use crate::reason::Reason;
 use bytes::{Buf as _, Bytes};
+use relay::End;
 use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
 
 /// How long neither end may say anything: longer than any program waits for an answer by itself, and short
 /// enough that what both ends forgot does not hold a place for a day.
@@ -49,7 +52,12 @@ impl Total {
     }
 
     pub(crate) fn is_used_up(&self) -> bool {
-        self.passed.load(Ordering::Relaxed) >= self.most.load(Ordering::Relaxed)
+        self.left() == 0
+    }
+
+    fn left(&self) -> u64 {
+        let most = self.most.load(Ordering::Relaxed);
+        most.saturating_sub(self.passed.load(Ordering::Relaxed))
     }
 }
 
@@ -73,11 +81,18 @@ impl Traffic {
 
     /// Whether another byte may pass.
     fn check(&self) -> io::Result<()> {
-        if !self.all.is_used_up() {
-            return Ok(());
+        self.room().map(drop)
+    }
+
+    /// How many bytes more may pass, of which there is one.
+    fn room(&self) -> io::Result<u64> {
+        match self.all.left() {
+            0 => {
+                self.cut(Reason::TooMuch.into());
+                Err(io::ErrorKind::QuotaExceeded.into())
+            }
+            left => Ok(left),
         }
-        self.cut(Reason::TooMuch.into());
-        Err(io::ErrorKind::QuotaExceeded.into())
     }
 
     fn add(&self, count: &AtomicU64, bytes: usize) {
@@ -176,11 +191,55 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     }
 }
 
+/// The bytes are counted by what the kernel says that it moved, and no more of them are moved than may pass.
+impl End for Counted<TcpStream> {
+    fn fd(&self) -> BorrowedFd<'_> {
+        End::fd(&self.io)
+    }
+
+    fn ready(&self, interest: Interest) -> impl Future<Output = io::Result<()>> + Send {
+        End::ready(&self.io, interest)
+    }
+
+    fn when_ready<R>(
+        &self,
+        interest: Interest,
+        deed: impl FnOnce() -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.io.when_ready(interest, deed)
+    }
+
+    fn room(&self) -> io::Result<usize> {
+        let room = self.traffic.room()?;
+        Ok(usize::try_from(room).unwrap_or(usize::MAX))
+    }
+
+    fn came(&self, bytes: usize) {
+        self.traffic.add(&self.traffic.back, bytes);
+    }
+
+    fn went(&self, bytes: usize) {
+        self.traffic.add(&self.traffic.out, bytes);
+    }
+}
+
 /// A stream whose first bytes were read by somebody who had to look at them.
 #[derive(Debug)]
 pub(crate) struct Reread<S> {
     pub(crate) first: Bytes,
     pub(crate) io: S,
+}
+
+impl<S> Reread<S> {
+    /// The same with these bytes before all others.
+    pub(crate) fn after(self, read: &Bytes) -> Reread<S> {
+        let first = match (read.is_empty(), self.first.is_empty()) {
+            (true, _) => self.first,
+            (false, true) => read.clone(),
+            (false, false) => [&read[..], &self.first].concat().into(),
+        };
+        Reread { first, io: self.io }
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Reread<S> {

@@ -7,12 +7,13 @@ use crate::proxy::Way;
 use crate::reason::Reason;
 use crate::record::Recording;
 use crate::target::Target;
-use crate::traffic::Counted;
+use crate::traffic::{Counted, Reread};
 use bytes::BytesMut;
 use model::network::How;
+use std::any::Any;
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
 /// Bytes of one direction that are carried at once.
@@ -27,10 +28,10 @@ const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
 pub(crate) async fn carry<S>(
     way: &Way,
     target: &Target,
-    (mut client, mut outside): (S, Counted<TcpStream>),
+    (mut client, mut outside): (Reread<S>, Counted<TcpStream>),
     recording: &mut Recording,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let traffic = outside.traffic.clone();
     let carrying = async {
@@ -43,13 +44,7 @@ pub(crate) async fn carry<S>(
             }
             Err(None) => None,
             Ok(()) => {
-                let copying = tokio::io::copy_bidirectional_with_sizes(
-                    &mut client,
-                    &mut outside,
-                    CARRY_BYTES,
-                    CARRY_BYTES,
-                );
-                drop(copying.await);
+                drop(copy(way, client, outside).await);
                 None
             }
         }
@@ -62,6 +57,22 @@ pub(crate) async fn carry<S>(
     if let Some(refusal) = refusal {
         recording.denied(refusal);
     }
+}
+
+/// Carries what nobody looks at: in the kernel where both ends are sockets, as they are but for drivers without
+/// any.
+async fn copy<S>(way: &Way, client: Reread<S>, mut outside: Counted<TcpStream>) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let Reread { first, mut io } = client;
+    outside.write_all(&first).await?;
+    if let Some(client) = (&io as &dyn Any).downcast_ref::<UnixStream>() {
+        return relay::both(client, &outside, way.pipes()).await;
+    }
+    let (there, back) = (CARRY_BYTES, CARRY_BYTES);
+    let copying = tokio::io::copy_bidirectional_with_sizes(&mut io, &mut outside, there, back);
+    copying.await.map(drop)
 }
 
 /// Passes on what the client says first once it was looked at. Meanwhile the other side may speak: in many

@@ -8,18 +8,20 @@
 use crate::Node;
 use crate::job::{Broken, chain};
 use ::egress::inspect::Inspector;
-use ::egress::proxy::Way;
+use ::egress::proxy::{Place, Serving, Way};
 use ::egress::record::Owner;
 use api::job::Enforced;
 use driver::driver::Handle;
 use driver::guest::direct as asked;
 use driver::guest::message::EGRESS_PORT;
-use driver::guest::{EgressClient, EgressLine};
+use driver::guest::{EgressClient, EgressLine, socket};
 use driver::host::Host;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use model::id::JobId;
 use model::network::NetworkRules;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 const _: () = assert!(EGRESS_PORT == ::egress::PORT);
@@ -44,6 +46,12 @@ const PREPARE: Duration = Duration::from_secs(20);
 /// Between two tries to bring a line, at first and at most. A guest that hangs up on each line costs no more.
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
 const PAUSE_MOST: Duration = Duration::from_secs(2);
+
+/// A line that was taken sooner after it was brought was waited for.
+const AT_ONCE: Duration = Duration::from_millis(2);
+
+/// Lines of one sandbox that wait. More are not faster with a few processors, and the guest keeps eight.
+const LINES_MAX: usize = 4;
 
 /// A way out that is open, with everything on it until this is dropped.
 #[derive(Debug)]
@@ -129,7 +137,8 @@ fn begin(
     }
 }
 
-/// Keeps one line waiting as long as the sandbox may have one connection more.
+/// Keeps a line waiting as long as the sandbox may have one connection more, and several where clients come one
+/// upon the other: to bring one takes several turns of two processes, which then go on at the same time.
 async fn bring(
     node: &Node,
     handle: &Handle,
@@ -137,35 +146,65 @@ async fn bring(
     mut ready: Option<EgressLine>,
     ended: &CancellationToken,
 ) {
-    let mut pause = PAUSE_FIRST;
+    let (mut pause, mut wanted) = (PAUSE_FIRST, 1);
+    let mut waiting = FuturesUnordered::new();
     loop {
-        let place = way.place().await;
-        let next = match ready.take() {
-            Some(line) => Ok(line),
-            None => line(node, handle).await,
-        };
-        let client = match next {
-            Ok(line) => line.client().await.map_err(Broken::from),
-            Err(error) => Err(error),
-        };
-        match client {
-            Ok(client) => {
+        while waiting.len() < wanted {
+            waiting.push(client(node, handle, way, ready.take()));
+        }
+        match waiting.next().await {
+            Some(Ok((place, client, waited))) => {
                 pause = PAUSE_FIRST;
-                let serving = match client {
-                    EgressClient::Proxied(client) => way.clone().serve(place, client),
-                    EgressClient::Direct(client) => way.clone().serve_direct(place, client),
+                wanted = if waited < AT_ONCE {
+                    LINES_MAX.min(wanted + 1)
+                } else {
+                    1.max(wanted - 1)
                 };
-                let ended = ended.clone();
+                let (ended, serving) = (ended.clone(), serve(way.clone(), place, client));
                 let serving = async move { ended.run_until_cancelled(serving).await };
                 node.inner.tasks.spawn(serving);
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 let error = chain(&error);
                 tracing::debug!(sandbox.id = %handle.id, error, "a line to a sandbox broke");
+                wanted = 1;
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MOST);
             }
+            // There is always one that is waited for.
+            None => {}
         }
+    }
+}
+
+/// A client of the sandbox, its place among all, and how long its line waited for it.
+async fn client(
+    node: &Node,
+    handle: &Handle,
+    way: &Way,
+    ready: Option<EgressLine>,
+) -> Result<(Place, EgressClient, Duration), Broken> {
+    let place = way.place().await;
+    let line = match ready {
+        Some(line) => line,
+        None => line(node, handle).await?,
+    };
+    let since = Instant::now();
+    let client = line.client().await?;
+    Ok((place, client, since.elapsed()))
+}
+
+/// Serves a client, on the socket itself where there is one, so that what a tunnel carries need not pass through here.
+fn serve(way: Way, place: Place, client: EgressClient) -> Serving {
+    match client {
+        EgressClient::Proxied(first, client) => match socket(client) {
+            Ok(client) => way.serve(place, (first, client)),
+            Err(client) => way.serve(place, (first, client)),
+        },
+        EgressClient::Direct(first, client) => match socket(client) {
+            Ok(client) => way.serve_direct(place, (first, client)),
+            Err(client) => way.serve_direct(place, (first, client)),
+        },
     }
 }
 

@@ -12,9 +12,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("api", &[]),
     // What takes secrets out of streams runs on both sides of the wall, and must be the same there.
     ("scrub", &[]),
+    // What carries bytes of the way out does too.
+    ("relay", &[]),
     // The privileged launcher is read in an hour and links nothing of ours.
     ("jail", &[]),
-    ("guest", &["scrub"]),
+    ("guest", &["scrub", "relay"]),
     ("store", &["model"]),
     // Not `api`: three doors must not leak into the logic.
     ("service", &["model", "store"]),
@@ -24,7 +26,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("mcp", &["api"]),
     ("driver", &["model", "jail", "guest"]),
     // Not `driver`: it gets streams, and must not know what a sandbox is made of.
-    ("egress", &["model"]),
+    ("egress", &["model", "relay"]),
     // Not `store`, not `service`: a node is another trust zone and knows only the protocol.
     ("node", &["driver", "egress", "scrub", "model", "api"]),
     // `main` puts the rooms together; its command line sees `api` alone, checked below.

@@ -57,6 +57,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "driver",
             "egress",
             "guest",
+            "relay",
             "node",
             "mcp",
             "cofferdam",
@@ -81,6 +82,8 @@ const CLOSED: &[(&str, &[&str])] = &[
         "jail",
         &["libc", "postcard", "rustix", "serde", "thiserror"],
     ),
+    // Both ends of what it carries may be hostile.
+    ("relay", &["rustix", "tokio"]),
     (
         "guest",
         &[

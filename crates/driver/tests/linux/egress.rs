@@ -3,7 +3,7 @@
 use crate::live_client::Served;
 use crate::world::PATIENCE;
 use driver::driver::Driver as _;
-use driver::guest::{EgressClient, egress_line};
+use driver::guest::{EgressClient, egress_line, socket};
 use egress::proxy::{Proxy, Way};
 use egress::record::Owner;
 use egress::resolve::Resolver;
@@ -45,8 +45,14 @@ pub(crate) async fn bring(served: &Served<'_>, way: &Way, lines: usize) {
         let client = line.client().await.expect("a client");
         let place = way.place().await;
         tokio::spawn(match client {
-            EgressClient::Proxied(client) => way.clone().serve(place, client),
-            EgressClient::Direct(client) => way.clone().serve_direct(place, client),
+            EgressClient::Proxied(first, client) => {
+                let client = socket(client).expect("a socket");
+                way.clone().serve(place, (first, client))
+            }
+            EgressClient::Direct(first, client) => {
+                let client = socket(client).expect("a socket");
+                way.clone().serve_direct(place, (first, client))
+            }
         });
     }
 }
@@ -115,6 +121,56 @@ async fn programs_inside_reach_what_is_allowed_and_are_told_what_is_not() {
         let said = fetch(&served, &open, &format!("http://{own}:{port}/")).await;
         assert!(said.starts_with("403 address_"), "{own}: {said}");
     }
+    served.destroy().await;
+}
+
+/// Sends much through a tunnel, says that this was all, and only then reads what comes back of it.
+const ECHO: &str = r#"
+import hashlib, socket, sys, threading
+stream = socket.create_connection(("127.0.0.1", 3128))
+target = "127.0.0.1:" + sys.argv[1]
+stream.sendall(("CONNECT %s HTTP/1.1\r\nhost: %s\r\n\r\n" % (target, target)).encode())
+head = b""
+while b"\r\n\r\n" not in head: head += stream.recv(1)
+much = bytes(n * n % 251 for n in range(65536)) * 128
+def send():
+    stream.sendall(much)
+    stream.shutdown(socket.SHUT_WR)
+threading.Thread(target=send).start()
+back = hashlib.sha256()
+while piece := stream.recv(1 << 16): back.update(piece)
+print(back.digest() == hashlib.sha256(much).digest())
+"#;
+
+/// Sends back what it gets, and closes when the other end has.
+async fn echo() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (mut from, mut to) = stream.split();
+            drop(tokio::io::copy(&mut from, &mut to).await);
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_stream_out_of_a_sandbox_comes_back_whole_though_its_end_was_told_first() {
+    let world = world!();
+    needs_python!();
+    let served = world.serve(false).await;
+    let port = echo().await;
+    let open = way(&served, &[format!("127.0.0.1:{port}")]);
+    let script = format!("python3 -c '{ECHO}' {port}");
+    let streaming = async {
+        tokio::select! {
+            (said, _) = served.sh(&script) => said,
+            () = async { bring(&served, &open, usize::MAX).await } => String::new(),
+        }
+    };
+    let said = tokio::time::timeout(PATIENCE, streaming).await;
+    assert_eq!(said.expect("an answer in time").trim(), "True");
     served.destroy().await;
 }
 

@@ -1,6 +1,7 @@
 //! What a guest asks for programs that know no proxy.
 
 use crate::world::{PATIENCE, World, is_untouched, lists, open, read_all, server, trap};
+use bytes::Bytes;
 use egress::direct::{BOTH, CONNECT, DATAGRAM, DENIED, FAILED, NAME, OTHER, RESOLVE, UNKNOWN, YES};
 use egress::record::Verdict;
 use egress::resolve::Resolver;
@@ -13,7 +14,9 @@ pub(crate) fn connect(world: &World) -> DuplexStream {
     let way = world.way.clone();
     tokio::spawn(async move {
         let place = way.place().await;
-        way.clone().serve_direct(place, theirs).await;
+        way.clone()
+            .serve_direct(place, (Bytes::new(), theirs))
+            .await;
     });
     ours
 }

@@ -1,5 +1,6 @@
 //! A proxy, a client of it, and servers outside.
 
+use bytes::Bytes;
 use egress::exception::Exception;
 use egress::proxy::{Proxy, Way};
 use egress::record::{EgressRecord, Owner, Verdict};
@@ -73,7 +74,7 @@ impl World {
         let way = self.way.clone();
         tokio::spawn(async move {
             let place = way.place().await;
-            way.clone().serve(place, theirs).await;
+            way.clone().serve(place, (Bytes::new(), theirs)).await;
         });
         ours
     }

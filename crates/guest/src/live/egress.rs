@@ -13,9 +13,9 @@ use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::upgrade::Upgraded;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use relay::{Pipes, Share};
 use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -24,7 +24,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncWriteExt as _, copy_bidirectional_with_sizes};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{Notify, Semaphore};
 
@@ -38,8 +38,9 @@ const LINES_MAX: usize = 8;
 /// How long a client waits for a line: longer than a node takes to be started again.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Bytes of one direction that wait for the other end.
-const BUFFER: usize = 64 * 1024;
+/// Pipes at a time that bytes of clients are carried in: only a direction in which bytes are under way has one,
+/// so that these are more than one thread can fill. With what slow readers hold, 8 MiB.
+const PIPES_MAX: usize = 32;
 
 /// What a client gets that got no line. It is HTTP to whoever spoke HTTP, and the end to everybody else.
 const NO_LINE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nx-proxy-error: egress_unavailable\r\n\
@@ -49,12 +50,12 @@ const NO_LINE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nx-proxy-error: egre
 /// Lines from the node that wait for clients.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
-    waiting: RefCell<VecDeque<TokioIo<Upgraded>>>,
+    waiting: RefCell<VecDeque<UnixStream>>,
     more: Notify,
 }
 
 impl Lines {
-    fn put(&self, line: TokioIo<Upgraded>) {
+    fn put(&self, line: UnixStream) {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.len() >= LINES_MAX {
             waiting.pop_front();
@@ -64,7 +65,7 @@ impl Lines {
     }
 
     /// A line whose other end was told who has it, see [`guest::message::EGRESS_CLIENT`]. One that is dead is passed over.
-    pub(super) async fn take(&self, who: u8) -> TokioIo<Upgraded> {
+    pub(super) async fn take(&self, who: u8) -> UnixStream {
         loop {
             let next = self.waiting.borrow_mut().pop_front();
             match next {
@@ -151,8 +152,14 @@ pub(super) async fn answer(egress: &Egress, request: Request<Incoming>) -> Resul
     }
     let lines = open(egress).await?;
     tokio::task::spawn_local(async move {
-        if let Ok(upgraded) = hyper::upgrade::on(request).await {
-            lines.put(TokioIo::new(upgraded));
+        let Ok(upgraded) = hyper::upgrade::on(request).await else {
+            return;
+        };
+        // Both callers serve such streams. The node says nothing before it is told who has the line.
+        if let Ok(parts) = upgraded.downcast::<TokioIo<UnixStream>>()
+            && parts.read_buf.is_empty()
+        {
+            lines.put(parts.io.into_inner());
         }
     });
     let mut answer = body::empty(StatusCode::SWITCHING_PROTOCOLS);
@@ -172,6 +179,11 @@ async fn open(egress: &Egress) -> Result<Rc<Lines>, Failure> {
         let why = format!("the port of the way out cannot be opened: {error}");
         Failure::new(Code::FailedPrecondition, why)
     })?;
+    // Those that come at once and have to wait: a full queue would cost them a second, when TCP asks again.
+    drop(rustix::net::listen(
+        &listener,
+        i32::try_from(CLIENTS_MAX).unwrap_or(i32::MAX),
+    ));
     let lines = Rc::<Lines>::default();
     // Of two first lines at once, only one could bind.
     drop(egress.lines.set(lines.clone()));
@@ -188,14 +200,15 @@ async fn open(egress: &Egress) -> Result<Rc<Lines>, Failure> {
 
 async fn accept(listener: TcpListener, lines: Rc<Lines>) {
     let free = Arc::new(Semaphore::new(CLIENTS_MAX));
+    let share = Rc::new(Share::of(Arc::new(Pipes::new(PIPES_MAX)), PIPES_MAX));
     loop {
         // The semaphore is never closed.
         let held = free.clone().acquire_owned().await.ok();
         match listener.accept().await {
             Ok((client, _)) => {
-                let lines = lines.clone();
+                let (lines, share) = (lines.clone(), share.clone());
                 tokio::task::spawn_local(async move {
-                    carry(client, &lines).await;
+                    carry(client, &lines, &share).await;
                     drop(held);
                 });
             }
@@ -204,15 +217,13 @@ async fn accept(listener: TcpListener, lines: Rc<Lines>) {
     }
 }
 
-async fn carry(mut client: TcpStream, lines: &Lines) {
+async fn carry(mut client: TcpStream, lines: &Lines, share: &Share) {
     // Who waits for the end of a small answer would wait for the kernel.
     drop(client.set_nodelay(true));
     let taking = lines.take(guest::message::EGRESS_CLIENT);
     match tokio::time::timeout(PATIENCE, taking).await {
         // However it ended, both ends are closed now.
-        Ok(mut line) => {
-            drop(copy_bidirectional_with_sizes(&mut client, &mut line, BUFFER, BUFFER).await);
-        }
+        Ok(line) => drop(relay::both(&client, &line, share).await),
         Err(_) => drop(client.write_all(NO_LINE).await),
     }
 }

@@ -3,10 +3,9 @@
 use crate::live::egress::Lines;
 use guest::direct::{self, BOTH, CONNECT, DENIED, NAME, UNKNOWN, YES};
 use guest::message::EGRESS_DIRECT;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 
 /// How long a question waits for a line and its answer: as long as a proxy's client waits for a line, and then as
 /// long as the node takes to resolve and to connect, and a little more.
@@ -24,7 +23,7 @@ pub(super) enum Said {
 }
 
 /// A line that leads to the host at the port, if it may and can.
-pub(super) async fn connect(lines: &Lines, host: &str, port: u16) -> Option<TokioIo<Upgraded>> {
+pub(super) async fn connect(lines: &Lines, host: &str, port: u16) -> Option<UnixStream> {
     match ask(lines, CONNECT, host, port).await {
         Some((line, Said::Yes)) => Some(line),
         _ => None,
@@ -42,7 +41,7 @@ pub(super) async fn tell(lines: &Lines, kind: u8, host: &str, port: u16) {
     drop(ask(lines, kind, host, port).await);
 }
 
-async fn ask(lines: &Lines, kind: u8, host: &str, port: u16) -> Option<(TokioIo<Upgraded>, Said)> {
+async fn ask(lines: &Lines, kind: u8, host: &str, port: u16) -> Option<(UnixStream, Said)> {
     let question = direct::question(kind, port, host)?;
     let asking = async {
         let mut line = lines.take(EGRESS_DIRECT).await;
