@@ -59,7 +59,7 @@ impl World {
         made.unwrap().1.number
     }
 
-    async fn refused(&self, ask: SandboxAsk) -> (&'static str, String) {
+    async fn says_no(&self, ask: SandboxAsk) -> (&'static str, String) {
         let made = self.service.sandbox_create(&user(), ask, None).await;
         let error = made.unwrap_err();
         (error.code(), error.to_string())
@@ -71,8 +71,9 @@ async fn a_later_version_changes_nothing_that_is_there_and_the_same_is_none() {
     let world = World::new();
     assert_eq!(world.put("team/py", says(5_000)).await, 1);
     assert_eq!(world.put("team/py", says(5_000)).await, 1);
+    let who = user();
     let create = async |name: &str| {
-        let made = world.service.sandbox_create(&user(), asked(name), None);
+        let made = world.service.sandbox_create(&who, asked(name), None);
         made.await.unwrap()
     };
     let first = create("team/py").await;
@@ -86,7 +87,7 @@ async fn a_later_version_changes_nothing_that_is_there_and_the_same_is_none() {
     assert_eq!((&*made_by.name, made_by.version), ("team/py", 1));
     assert_eq!(kept.spec.network, list(&["*.a.test", "b.test"]));
     for unknown in ["team/py:3", "team/py:x", "nope"] {
-        assert_eq!(world.refused(asked(unknown)).await.0, "unknown_profile");
+        assert_eq!(world.says_no(asked(unknown)).await.0, "unknown_profile");
     }
     let page = world
         .service
@@ -99,7 +100,7 @@ async fn a_later_version_changes_nothing_that_is_there_and_the_same_is_none() {
         .profile_delete(&user(), &named("team/py"))
         .await
         .unwrap();
-    assert_eq!(world.refused(asked("team/py")).await.0, "unknown_profile");
+    assert_eq!(world.says_no(asked("team/py")).await.0, "unknown_profile");
     assert!(world.service.sandbox_get(&user(), &first.id).await.is_ok());
     assert!(matches!(
         world
@@ -117,7 +118,7 @@ async fn a_sandbox_stays_below_its_ceilings_for_as_long_as_it_lives() {
     let mut wide = asked("py");
     wide.spec.network = NetworkRules::all_or_nothing(true);
     wide.profile = Some(by("py", ALL));
-    let (code, message) = world.refused(wide).await;
+    let (code, message) = world.says_no(wide).await;
     assert_eq!(code, "beyond_profile");
     assert!(message.contains("network.mode"), "{message}");
     let narrow = SandboxAsk {
@@ -140,8 +141,9 @@ async fn a_sandbox_stays_below_its_ceilings_for_as_long_as_it_lives() {
     let made_by = row.spec.made_by.clone().unwrap();
     assert_eq!(made_by.timeout_asked_ms, Some(3_600_000));
     let service = &world.service;
+    let who = user();
     let set = async |rules: NetworkRules| {
-        let set = service.sandbox_set_network(&user(), &row.id, rules, Duration::ZERO);
+        let set = service.sandbox_set_network(&who, &row.id, rules, Duration::ZERO);
         set.await
     };
     let other = set(list(&["b.test"])).await.unwrap();
@@ -205,10 +207,11 @@ async fn a_name_that_something_else_has_is_nobody_elses() {
         .facts
         .insert("root:ubuntu:22.04".to_owned(), "2".to_owned());
     world.service.node_register(&node(1), hello).await.unwrap();
+    let who = user();
     let put = async |name: &str| {
         let made = world
             .service
-            .profile_put(&user(), name, ProfileSpec::default());
+            .profile_put(&who, name, ProfileSpec::default());
         made.await.map(drop).map_err(|error| error.code())
     };
     for name in ["debian", "default", "base", "code-interpreter"] {
@@ -253,5 +256,5 @@ async fn a_base_that_there_is_not_is_refused_when_it_is_written() {
         put(ProfileBase::Template(absent)).await,
     ];
     assert_eq!(codes, ["invalid_argument"; 2]);
-    assert_eq!(world.refused(asked("x")).await.0, "unknown_profile");
+    assert_eq!(world.says_no(asked("x")).await.0, "unknown_profile");
 }
