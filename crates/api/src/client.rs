@@ -18,6 +18,7 @@ mod job;
 mod log;
 mod node;
 mod pool;
+mod profile;
 mod sandbox;
 mod secret;
 mod send;

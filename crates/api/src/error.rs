@@ -108,6 +108,18 @@ codes! {
     /// There is no such profile.
     UnknownProfile = "unknown_profile", 400, false, 125,
         "use a profile that exists, or leave it out to get the default";
+    /// The request asks for more than its profile allows.
+    BeyondProfile = "beyond_profile", 400, false, 125,
+        "details name each clause; ask for less, or use another profile: `cofferdam profile get NAME` shows this one";
+    /// The profile says something that a job cannot have.
+    ProfileNotForJobs = "profile_not_for_jobs", 400, false, 125,
+        "make a sandbox with this profile, or use another one for the job";
+    /// Something else has the name of the profile.
+    ProfileNameTaken = "profile_name_taken", 409, false, 125,
+        "give the profile another name; the message says what has this one";
+    /// What a profile has for its base is not there any more.
+    ProfileBaseGone = "profile_base_gone", 409, false, 125,
+        "give the profile another base with `cofferdam profile put`";
     /// No node has a root file system of this name.
     UnknownRoot = "unknown_root", 400, false, 125,
         "the message names those that there are; `cofferdam up --root NAME=DIR` gives a node one, and a \

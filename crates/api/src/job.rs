@@ -8,6 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::artifact::ArtifactView;
 use crate::network::Network;
+use crate::profile::ProfileUse;
 use crate::secret::SecretUse;
 
 /// The longest time that one request waits for an outcome. A client that wants to wait longer
@@ -20,7 +21,7 @@ pub const WAIT_MAX: Duration = Duration::from_secs(300);
 pub struct JobCreate {
     /// The program and its arguments; the first is looked up on the sandbox's `PATH`.
     pub argv: Vec<String>,
-    /// The recipe for the sandbox; the built-in default when absent.
+    /// The recipe for the sandbox, `NAME` or `NAME:VERSION`; the built-in default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
     /// Variables added to the sandbox's small clean environment.
@@ -288,6 +289,9 @@ impl JobView {
 pub struct SpecView {
     /// The recipe for the sandbox.
     pub profile: String,
+    /// What is kept of the profile, where it is one of somebody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<ProfileUse>,
     /// The program and its arguments.
     pub argv: Vec<String>,
     /// The names of the variables that were set.

@@ -52,6 +52,12 @@ pub const SECRET: &str = "/v1/secrets/{name}";
 pub const SECRET_VERSIONS: &str = "/v1/secrets/{name}/versions";
 /// `GET` reads what happened to a secret, and who used it.
 pub const SECRET_EVENTS: &str = "/v1/secrets/{name}/events";
+/// `GET` lists profiles.
+pub const PROFILES: &str = "/v1/profiles";
+/// `PUT` writes what a profile says, `GET` answers it, `DELETE` deletes it.
+pub const PROFILE: &str = "/v1/profiles/{name}";
+/// `GET` lists the versions of a profile.
+pub const PROFILE_VERSIONS: &str = "/v1/profiles/{name}/versions";
 /// `POST` makes a volume, `GET` lists them.
 pub const VOLUMES: &str = "/v1/volumes";
 /// `GET` answers a volume, `DELETE` deletes it.

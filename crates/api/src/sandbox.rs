@@ -7,6 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::job::{Enforced, LimitsAsked};
 use crate::network::Network;
+use crate::profile::ProfileUse;
 use crate::secret::SecretUse;
 use crate::volume::VolumeUse;
 
@@ -14,7 +15,7 @@ use crate::volume::VolumeUse;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SandboxCreate {
-    /// The recipe; the built-in default when absent.
+    /// The recipe: `NAME`, `NAME:VERSION`, or `NAME:TAG` of a built one; the built-in default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
     /// A name for people, at most 128 bytes; several may have the same.
@@ -258,6 +259,9 @@ pub struct SandboxView {
 pub struct SandboxSpecView {
     /// The recipe.
     pub profile: String,
+    /// What is kept of the profile, where it is one of somebody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<ProfileUse>,
     /// The names of the variables that were set.
     pub env_names: Vec<String>,
     /// The root that was asked for.

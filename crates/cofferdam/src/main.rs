@@ -85,6 +85,10 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             let (client, _here) = compose::client(&args.place).await?;
             cli::secret::secret(&client, secret).await
         }
+        Command::Profile(profile) => {
+            let (client, _here) = compose::client(&args.place).await?;
+            cli::profile::profile(&client, profile).await
+        }
         Command::Volume(volume) => {
             let client = compose::server(&args.place).await?;
             cli::volume::volume(&client, volume).await

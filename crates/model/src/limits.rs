@@ -224,6 +224,12 @@ pub const RETAIN_EGRESS: u64 = 10_000;
 
 /// Profiles of one tenant: a team has dozens, and each keeps bytes on a node.
 pub const PROFILES_MAX: u64 = 500;
+/// Versions of one profile that are kept: what was made with older ones has all of them in its own spec.
+pub const PROFILE_VERSIONS_MAX: u64 = 100;
+/// Rules about secrets of one profile: four times what one sandbox may use.
+pub const PROFILE_SECRETS_MAX: usize = 64;
+/// Hosts of one such rule: the places of one service.
+pub const PROFILE_SECRET_HOSTS_MAX: usize = 32;
 /// Tags of one profile: releases that somebody still wants to tell apart.
 pub const PROFILE_TAGS_MAX: usize = 64;
 /// Builds of one tenant that wait or are under way: a continuous integration's burst.

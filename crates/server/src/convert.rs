@@ -4,6 +4,7 @@ pub(crate) mod egress;
 pub(crate) mod exec;
 pub(crate) mod from_wire;
 pub(crate) mod network;
+pub(crate) mod profile;
 pub(crate) mod sandbox;
 pub(crate) mod secret;
 pub(crate) mod snapshot;

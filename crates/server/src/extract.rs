@@ -17,7 +17,7 @@ use model::id::{ArtifactId, JobId, SandboxId, SnapshotId};
 use model::limits;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use service::{Ctx, Idempotency};
+use service::{Ctx, Idempotency, ProfileRef};
 use sha2::{Digest as _, Sha256};
 
 use crate::auth::Peer;
@@ -94,6 +94,30 @@ pub(crate) struct ArtifactOf(pub(crate) ArtifactId);
 pub(crate) struct SecretOf(pub(crate) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for SecretOf {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        segment(parts, state, "name").await.map(Self)
+    }
+}
+
+/// The profile that the path names, by its name or its id, perhaps with a version. What can be neither names none.
+#[derive(Debug)]
+pub(crate) struct ProfileOf(pub(crate) ProfileRef);
+
+impl<S: Send + Sync> FromRequestParts<S> for ProfileOf {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        segment(parts, state, "name").await.map(Self)
+    }
+}
+
+/// The name that a profile is to have; whether it can is for others to say.
+#[derive(Debug)]
+pub(crate) struct ProfileName(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for ProfileName {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {

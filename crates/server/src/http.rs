@@ -12,6 +12,7 @@ pub(crate) mod job;
 pub(crate) mod log;
 pub(crate) mod mcp;
 pub(crate) mod openapi;
+pub(crate) mod profile;
 pub(crate) mod reachability;
 pub(crate) mod sandbox;
 pub(crate) mod secret;
@@ -71,6 +72,9 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(secret::get, secret::delete))
         .routes(paths!(secret::rotate))
         .routes(paths!(secret::events))
+        .routes(paths!(profile::list))
+        .routes(paths!(profile::put, profile::get, profile::delete))
+        .routes(paths!(profile::versions))
         .routes(paths!(volume::create, volume::list))
         .routes(paths!(volume::get, volume::delete))
         .routes(paths!(guest::read, guest::ask))

@@ -4,6 +4,7 @@ use crate::capacity::Root;
 use crate::change::{Note, apply};
 use crate::error::Fail;
 use crate::hand::Undelivered;
+use crate::profile::ProfileAsk;
 use crate::wake::{For, Parked};
 use crate::{Ctx, Error, Service, locked, random};
 use model::id::{JobId, NodeId, TenantId};
@@ -90,10 +91,27 @@ impl Service {
     pub async fn job_create(
         &self,
         ctx: &Ctx,
-        mut spec: JobSpec,
+        spec: JobSpec,
+        idempotency: Option<Idempotency>,
+    ) -> Result<JobRow, Error> {
+        self.job_create_by(ctx, (spec, None), idempotency).await
+    }
+
+    /// The same, perhaps with a profile of somebody's. What the request does not say is then as it is there.
+    ///
+    /// # Errors
+    /// Those of [`Service::job_create`]; [`Error::Invalid`] `unknown_profile`, `beyond_profile` and
+    /// `profile_not_for_jobs`.
+    pub async fn job_create_by(
+        &self,
+        ctx: &Ctx,
+        (mut spec, profile): (JobSpec, Option<ProfileAsk>),
         idempotency: Option<Idempotency>,
     ) -> Result<JobRow, Error> {
         ctx.only_user()?;
+        if let Some(asked) = profile {
+            spec = self.job_by_profile(ctx, &asked, spec).await?;
+        }
         spec.validate().map_err(Error::Invalid)?;
         self.place_on_root(spec.root.as_deref(), &mut spec.node)
             .await?;

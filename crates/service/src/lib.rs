@@ -58,7 +58,9 @@ pub use crate::job::JobPage;
 pub use crate::node::{Beat, LeaseRef, NodeHello, Registered};
 pub use crate::output::{OutputPage, OutputPiece, Stream};
 pub use crate::poll::{Free, Polled};
-pub use crate::profile::{BuildAsk, ProfilePage, ProfileRef, ProfileView, Tagged};
+pub use crate::profile::{
+    BuildAsk, ProfileAsk, ProfilePage, ProfileRef, ProfileView, Tagged, VersionPage,
+};
 pub use crate::report::{Finished, Report, Started};
 pub use crate::root::RootSeen;
 pub use crate::sandbox::{
@@ -79,6 +81,7 @@ pub use store::egress::{EgressRow, NewEgress, Owner as EgressOwner};
 pub use store::exec::ExecRow;
 pub use store::job::JobRow;
 pub use store::output::Segment;
+pub use store::profile::version::VersionRow;
 pub use store::profile::{ProfileRow, TagRow};
 pub use store::sandbox::{SandboxFilter, SandboxRow};
 pub use store::secret::SecretRow;

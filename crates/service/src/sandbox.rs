@@ -104,7 +104,7 @@ impl Service {
         let ttl_ms = cut_ttl(ttl_ms);
         self.change(ctx, id, move |tx, row, note| {
             check_has_time(&row)?;
-            extend(tx, &row, ttl_ms, note)
+            extend(tx, &row, within_profile(&row, ttl_ms), note)
         })
         .await
     }
@@ -289,6 +289,7 @@ fn come_to(
     note: Note,
 ) -> Result<SandboxRow, Fail> {
     use SandboxState as S;
+    let ttl_ms = ttl_ms.map(|ttl_ms| within_profile(&row, ttl_ms));
     match row.state {
         S::Paused { .. } => {
             let note = Note { ttl_ms, ..note };
@@ -302,6 +303,12 @@ fn come_to(
         S::Pausing { .. } | S::Snapshotting { .. } => Ok(row),
         S::Destroying | S::Destroyed | S::Failed { .. } => Err(gone(&row).into()),
     }
+}
+
+/// A time to live that its profile allows.
+fn within_profile(row: &SandboxRow, ttl_ms: u64) -> u64 {
+    let made_by = row.spec.made_by.as_ref();
+    made_by.map_or(ttl_ms, |made_by| made_by.within(ttl_ms))
 }
 
 /// Whether its node can stop it in its tracks: the node has said so when it was ready. Of one that has not

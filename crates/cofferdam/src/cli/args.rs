@@ -4,6 +4,7 @@ mod egress;
 mod inside;
 mod mcp;
 mod net;
+mod profile;
 mod secret;
 mod volume;
 
@@ -23,6 +24,7 @@ pub(crate) use self::egress::{EgressArgs, EgressCommand};
 pub(crate) use inside::{SandboxCp, SandboxExec, SandboxPort, SandboxShell};
 pub(crate) use mcp::{McpArgs, McpClient, McpCommand, McpInstall};
 pub(crate) use net::NetArgs;
+pub(crate) use profile::{ProfileArgs, ProfileCommand};
 pub(crate) use secret::{Scrub, SecretArgs, SecretCommand};
 pub(crate) use volume::{VolumeArgs, VolumeCommand};
 
@@ -119,6 +121,7 @@ pub(crate) enum Command {
     Egress(EgressArgs),
     /// Keep values that sandboxes may use and nobody may read back
     Secret(SecretArgs),
+    Profile(ProfileArgs),
     Volume(VolumeArgs),
     /// Look at saved file systems of sandboxes, give them up
     Snapshot(SnapshotArgs),
@@ -154,8 +157,8 @@ pub(crate) enum Foreign {
 #[derive(Debug, Clone, clap::Args)]
 #[command(override_usage = "cofferdam run [OPTIONS] -- COMMAND [ARGUMENT]...")]
 pub(crate) struct Run {
-    /// The recipe for the sandbox
-    #[arg(long, value_name = "NAME")]
+    /// The recipe for the sandbox: see `cofferdam profile`
+    #[arg(long, value_name = "NAME[:VERSION]")]
     pub(crate) profile: Option<String>,
     /// How long it may run, such as 30s, 5m or 2h
     #[arg(
@@ -560,6 +563,9 @@ pub(crate) struct SandboxNew {
     /// A name for people
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// The recipe: see `cofferdam profile`
+    #[arg(long, value_name = "NAME[:VERSION]")]
+    pub(crate) profile: Option<String>,
     /// How long it lives, such as 30m; 15 minutes when absent, a day at most
     #[arg(long, value_parser = units::duration, value_name = "TIME", allow_negative_numbers = true)]
     pub(crate) ttl: Option<Duration>,
@@ -666,6 +672,7 @@ impl Args {
             },
             Command::Egress(egress) => egress.json(),
             Command::Secret(secret) => secret.json(),
+            Command::Profile(profile) => profile.json(),
             Command::Volume(volume) => volume.command.json(),
             Command::Snapshot(snapshot) => match &snapshot.command {
                 SnapshotCommand::Ls { json, .. }

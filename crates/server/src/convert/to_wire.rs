@@ -306,7 +306,11 @@ fn outcome(state: &JobState) -> Option<api::job::Outcome> {
 
 fn spec_view(spec: JobSpec) -> SpecView {
     SpecView {
-        profile: spec.profile,
+        profile: match &spec.made_by {
+            Some(made_by) => made_by.name.clone(),
+            None => spec.profile,
+        },
+        made_by: super::profile::used(spec.made_by),
         argv: spec.argv,
         env_names: spec.env.into_keys().collect(),
         cwd: spec.cwd,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use http::HeaderValue;
 use model::id::SnapshotId;
 use model::limits;
+use model::profile::Says;
 use model::sandbox::SandboxState;
 use model::sandbox_spec::{Defaults, OnExpiry, SandboxSpec};
 use model::snapshot::SnapshotName;
@@ -182,11 +183,26 @@ impl NewSandbox {
                 layers: Vec::new(),
                 volumes: mounts.into_iter().map(Mount::ask).collect(),
                 defaults: Defaults::default(),
+                made_by: None,
             },
             from,
             metadata,
             ttl_ms: ms(self.timeout.unwrap_or(TIMEOUT_DEFAULT_S)),
+            profile: None,
         })
+    }
+
+    /// What the request says itself. Older clients say `true` for the internet when nobody has said anything, so
+    /// that means nothing here.
+    pub(crate) fn says(&self) -> Says {
+        let lists = self
+            .network
+            .as_ref()
+            .is_some_and(|network| network.lists.is_any());
+        Says {
+            network: lists || self.allow_internet_access == Some(false),
+            timeout: self.timeout.is_some(),
+        }
     }
 }
 

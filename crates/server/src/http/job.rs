@@ -42,7 +42,7 @@ pub(crate) async fn create(
     let key = key.of(&job)?;
     let row = app
         .service
-        .job_create(&ctx, from_wire::job_spec(job)?, key)
+        .job_create_by(&ctx, from_wire::job_ask(job)?, key)
         .await?;
     let row = wait_for(&app, &ctx, row, wait).await?;
     let location = routes::fill(routes::JOB, &[row.id.as_str()]);

@@ -15,7 +15,7 @@ enum For {
     Node,
 }
 
-const ROUTES: [(&str, &str, For); 69] = [
+const ROUTES: [(&str, &str, For); 74] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/mcp", For::User),
     ("POST", "/mcp", For::User),
@@ -54,6 +54,11 @@ const ROUTES: [(&str, &str, For); 69] = [
     ("GET", "/v1/sandboxes/{id}/egress", For::User),
     ("POST", "/v1/sandboxes/{id}/egress/test", For::User),
     ("GET", "/v1/jobs/{id}/egress", For::User),
+    ("GET", "/v1/profiles", For::User),
+    ("PUT", "/v1/profiles/{name}", For::User),
+    ("GET", "/v1/profiles/{name}", For::User),
+    ("DELETE", "/v1/profiles/{name}", For::User),
+    ("GET", "/v1/profiles/{name}/versions", For::User),
     ("GET", "/v1/secrets", For::User),
     ("POST", "/v1/secrets", For::User),
     ("GET", "/v1/secrets/{name}", For::User),

@@ -5,6 +5,7 @@ use super::work::Untold;
 use crate::capacity::Root;
 use crate::create::{Idempotency, gets_work, key_of, made_before};
 use crate::error::Fail;
+use crate::profile::ProfileAsk;
 use crate::root::check_same;
 use crate::snapshot::SnapshotRef;
 use crate::snapshot::begin::{hold, spec_from};
@@ -33,6 +34,8 @@ pub struct SandboxAsk {
     pub metadata: BTreeMap<String, String>,
     /// How long it is to live, counted from when it is ready; cut to the longest.
     pub ttl_ms: u64,
+    /// The profile, where it is one of somebody's. What the request does not say is then as it is there.
+    pub profile: Option<ProfileAsk>,
 }
 
 /// Everything that the transaction needs; made once, used for every try of it.
@@ -61,8 +64,8 @@ impl Service {
     /// With a key, the same request again answers the sandbox that the first one made, as it is now.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with all that is wrong, among it `limit_beyond_machine` and `unknown_root`;
-    /// [`Error::Conflict`] `idempotency_mismatch`, `root_changed`; [`Error::TooMuch`]; [`Error::DiskFull`].
+    /// [`Error::Invalid`] with all that is wrong, among it `limit_beyond_machine`, `unknown_root`, and
+    /// `beyond_profile`; [`Error::Conflict`] `idempotency_mismatch`, `root_changed`, `profile_base_gone`; [`Error::TooMuch`]; [`Error::DiskFull`].
     pub async fn sandbox_create(
         &self,
         ctx: &Ctx,
@@ -74,6 +77,7 @@ impl Service {
             let message = "this profile is not for anybody to ask for";
             return Err(Error::invalid("profile", "unknown_profile", message));
         }
+        ask = self.by_profile(ctx, ask).await?;
         if let Some(from) = ask.from.take() {
             let from = self.snapshot_find(ctx, &from).await?;
             ask.spec = spec_from(ask.spec, &from)?;
@@ -160,10 +164,16 @@ impl Service {
         &self,
         ctx: &Ctx,
         id: SandboxId,
-        ask: SandboxAsk,
+        mut ask: SandboxAsk,
         parked: Option<&Parked>,
     ) -> Result<Plan, Error> {
         let at_ms = self.now_ms();
+        // Of a fork, whose time somebody has said anew.
+        if let Some(made_by) = &mut ask.spec.made_by
+            && made_by.within(ask.ttl_ms) < ask.ttl_ms
+        {
+            ask.ttl_ms = made_by.cut(ask.ttl_ms);
+        }
         Ok(Plan {
             replaces: None,
             key: None,

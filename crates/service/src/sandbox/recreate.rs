@@ -31,6 +31,7 @@ impl Service {
             from: None,
             metadata: old.metadata,
             ttl_ms: old.ttl_ms,
+            profile: None,
         };
         let row = self
             .sandbox_make(ctx, ask, idempotency, Some(id.clone()))

@@ -148,6 +148,7 @@ fn ask(volume: &VolumeRow) -> SandboxAsk {
             secrets: Vec::new(),
             layers: Vec::new(),
             defaults: Defaults::default(),
+            made_by: None,
             volumes: vec![VolumeMount {
                 name: volume.name.clone(),
                 id: Some(volume.id.clone()),
@@ -160,5 +161,6 @@ fn ask(volume: &VolumeRow) -> SandboxAsk {
         from: None,
         metadata: BTreeMap::new(),
         ttl_ms: limits::VOLUME_SERVED_MS,
+        profile: None,
     }
 }

@@ -14,6 +14,7 @@ mod loops;
 mod network;
 mod pin;
 mod poll;
+mod profiles;
 mod prune;
 mod report;
 mod roots;
@@ -193,6 +194,7 @@ fn spec() -> JobSpec {
         secrets: Vec::new(),
         scrub_patterns: false,
         network: model::network::NetworkRules::default(),
+        made_by: None,
     }
 }
 

@@ -182,5 +182,6 @@ conformance! {
         builds_that_nobody_needs_go_and_their_copies_after_them
         a_profile_takes_all_that_is_its_own_with_it
         files_for_builds_are_found_by_name_until_nobody_asks_any_more
+        versions_of_a_profile_are_kept_up_to_a_bound_and_written_by_one_at_a_time
     }
 }

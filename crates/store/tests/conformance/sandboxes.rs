@@ -40,6 +40,7 @@ pub(crate) fn spec() -> SandboxSpec {
         layers: Vec::new(),
         volumes: Vec::new(),
         defaults: model::sandbox_spec::Defaults::default(),
+        made_by: None,
     }
 }
 
