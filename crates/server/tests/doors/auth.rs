@@ -15,7 +15,7 @@ enum For {
     Node,
 }
 
-const ROUTES: [(&str, &str, For); 69] = [
+const ROUTES: [(&str, &str, For); 74] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/mcp", For::User),
     ("POST", "/mcp", For::User),
@@ -45,6 +45,19 @@ const ROUTES: [(&str, &str, For); 69] = [
     ("POST", "/v1/sandboxes/{id}/pause", For::User),
     ("GET", "/v1/sandboxes/{id}/jobs", For::User),
     ("GET", "/v1/sandboxes/{id}/ports/{port}", For::User),
+    ("GET", "/v1/sandboxes/{id}/ports/{port}/{*path}", For::User),
+    ("POST", "/v1/sandboxes/{id}/ports/{port}/{*path}", For::User),
+    ("PUT", "/v1/sandboxes/{id}/ports/{port}/{*path}", For::User),
+    (
+        "PATCH",
+        "/v1/sandboxes/{id}/ports/{port}/{*path}",
+        For::User,
+    ),
+    (
+        "DELETE",
+        "/v1/sandboxes/{id}/ports/{port}/{*path}",
+        For::User,
+    ),
     ("GET", "/v1/sandboxes/{id}/reachability", For::User),
     ("POST", "/v1/sandboxes/{id}/recreate", For::User),
     ("POST", "/v1/sandboxes/{id}/resume", For::User),

@@ -15,6 +15,7 @@ mod network;
 mod pin;
 mod poll;
 mod prune;
+mod recreate;
 mod report;
 mod roots;
 mod sandbox_nodes;
