@@ -73,15 +73,14 @@ fn again(
         }
         idempotency::put(tx, owner, asked, note.at_ms)?;
     }
-    match row.state {
-        SandboxState::Destroying | SandboxState::Destroyed => return Err(gone(&row).into()),
+    if row.state == SandboxState::Destroying || row.state == SandboxState::Destroyed {
+        return Err(gone(&row).into());
+    }
+    if matches!(row.state, SandboxState::Failed { .. }) {
         // What it stood on could have been given up since it was over.
-        SandboxState::Failed { .. } => {
-            check_room(tx, &row.tenant)?;
-            hold(tx, &row.tenant, &row.spec)?;
-            volume::hold(tx, &row.tenant, &row.spec)?;
-        }
-        _ => {}
+        check_room(tx, &row.tenant)?;
+        hold(tx, &row.tenant, &row.spec)?;
+        volume::hold(tx, &row.tenant, &row.spec)?;
     }
     let why = note.clone().because("it is made anew");
     let Some(next) = apply(tx, &row, &SandboxEvent::Recreate, why)? else {
