@@ -70,6 +70,10 @@ pub const SANDBOX_GUEST_PATH: &str = "/v1/sandboxes/{id}/guest/{*path}";
 pub const SANDBOX_JOBS: &str = "/v1/sandboxes/{id}/jobs";
 /// `GET` with an upgrade connects to a port in a sandbox.
 pub const SANDBOX_PORT: &str = "/v1/sandboxes/{id}/ports/{port}";
+/// A program at a port of a sandbox, by path.
+pub const SANDBOX_PORT_PATH: &str = "/v1/sandboxes/{id}/ports/{port}/{*path}";
+/// The same where nothing follows.
+pub const SANDBOX_PORT_ROOT: &str = "/v1/sandboxes/{id}/ports/{port}/";
 /// `GET` answers whether and how a sandbox can be reached.
 pub const SANDBOX_REACHABILITY: &str = "/v1/sandboxes/{id}/reachability";
 /// `GET` answers what a sandbox uses and used.

@@ -142,6 +142,8 @@ pub enum SandboxStateName {
     Resuming,
     /// It is being copied.
     Snapshotting,
+    /// Its place is being taken away, and it gets another one.
+    Recreating,
     /// It is being taken away.
     Destroying,
     /// Nothing of it is left but this record.
@@ -152,7 +154,7 @@ pub enum SandboxStateName {
 
 impl SandboxStateName {
     /// Every state.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Requested,
         Self::Provisioning,
         Self::Ready,
@@ -160,6 +162,7 @@ impl SandboxStateName {
         Self::Paused,
         Self::Resuming,
         Self::Snapshotting,
+        Self::Recreating,
         Self::Destroying,
         Self::Destroyed,
         Self::Failed,
@@ -176,6 +179,7 @@ impl SandboxStateName {
             Self::Paused => "paused",
             Self::Resuming => "resuming",
             Self::Snapshotting => "snapshotting",
+            Self::Recreating => "recreating",
             Self::Destroying => "destroying",
             Self::Destroyed => "destroyed",
             Self::Failed => "failed",
@@ -207,6 +211,9 @@ pub struct SandboxView {
     pub timeout_ms: u64,
     /// Counts the changes of this record.
     pub version: u64,
+    /// Counts its places, from 1: each time it was made anew, it got another one.
+    #[serde(default)]
+    pub incarnation: u64,
     /// Who asked.
     pub principal: String,
     /// The node that has or had it.
@@ -339,6 +346,10 @@ pub struct ReachabilityView {
     /// The way by headers; none where the server has no TCP port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by_header: Option<HeaderReach>,
+    /// What stands before a port and a slash in the address by path, which needs the server's token; none
+    /// where the server has no TCP port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_path: Option<String>,
     /// Its ports need the header `e2b-traffic-access-token`.
     pub needs_traffic_token: bool,
 }

@@ -218,7 +218,7 @@ async fn is_busy(client: &Client) -> bool {
         let query = JobListQuery {
             state: Some(state),
             limit: Some(1),
-            before: None,
+            ..JobListQuery::default()
         };
         let page = client.job_list(&query).await;
         if page.is_ok_and(|page| !page.jobs.is_empty()) {

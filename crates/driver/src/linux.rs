@@ -86,6 +86,7 @@ impl Linux {
     pub fn new(dir: &Path, host: Host, linger: Linger) -> Result<Linux, DriverError> {
         sockets::private_dir(&dir.join("sandboxes")).map_err(io("make the driver's directory"))?;
         sockets::private_dir(&dir.join("staging")).map_err(io("make the driver's directory"))?;
+        sockets::remove_stale(dir).map_err(io("look for sockets of launchers that are gone"))?;
         Ok(Linux {
             dir: dir.to_owned(),
             host,

@@ -19,6 +19,7 @@ mod filesystem;
 mod http;
 mod metrics;
 mod multipart;
+mod passwd;
 mod path;
 mod ports;
 mod power;

@@ -66,6 +66,7 @@ pub(crate) async fn create(hand: &Hand<'_>, args: args::SandboxCreate) -> Result
         | SandboxStateName::Paused
         | SandboxStateName::Resuming
         | SandboxStateName::Snapshotting
+        | SandboxStateName::Recreating
         | SandboxStateName::Destroying => {
             let message = format!(
                 "{} is not ready yet; it is {}",

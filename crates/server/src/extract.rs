@@ -85,6 +85,18 @@ pub(crate) struct PortOf(pub(crate) u16);
 #[derive(Debug)]
 pub(crate) struct SnapshotOf(pub(crate) SnapshotId);
 
+/// The snapshot that the path names, by its id or its name. What can be neither names none.
+#[derive(Debug)]
+pub(crate) struct SnapshotNamed(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for SnapshotNamed {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        segment(parts, state, "id").await.map(Self)
+    }
+}
+
 /// The artifact that the path names.
 #[derive(Debug)]
 pub(crate) struct ArtifactOf(pub(crate) ArtifactId);

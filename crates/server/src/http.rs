@@ -12,8 +12,10 @@ pub(crate) mod job;
 pub(crate) mod log;
 pub(crate) mod mcp;
 pub(crate) mod openapi;
+mod port;
 pub(crate) mod profile;
 pub(crate) mod reachability;
+pub(crate) mod recorded;
 pub(crate) mod sandbox;
 pub(crate) mod secret;
 pub(crate) mod snapshot;
@@ -67,6 +69,14 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(sandbox::resume))
         .routes(paths!(sandbox::connect))
         .routes(paths!(sandbox::recreate))
+        .routes(paths!(
+            port::get,
+            port::post,
+            port::put,
+            port::patch,
+            port::delete
+        ))
+        .route(api::routes::SANDBOX_PORT_ROOT, port::root())
         .routes(paths!(sandbox::events))
         .routes(paths!(secret::create, secret::list))
         .routes(paths!(secret::get, secret::delete))

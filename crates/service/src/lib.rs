@@ -53,7 +53,7 @@ pub use crate::create::Idempotency;
 pub use crate::ctx::{Caller, Ctx};
 pub use crate::egress::EgressPage;
 pub use crate::error::Error;
-pub use crate::exec::{ExecFact, ExecPage};
+pub use crate::exec::{ExecBefore, ExecFact, ExecPage};
 pub use crate::job::JobPage;
 pub use crate::node::{Beat, LeaseRef, NodeHello, Registered};
 pub use crate::output::{OutputPage, OutputPiece, Stream};
@@ -78,7 +78,7 @@ pub use store::artifact::ArtifactRow;
 pub use store::blob::{Blobs, Written};
 pub use store::build::{BuildRow, FileRow, Level, LogQuery, LogRow};
 pub use store::egress::{EgressRow, NewEgress, Owner as EgressOwner};
-pub use store::exec::ExecRow;
+pub use store::exec::{ExecRow, Kind as ExecKind};
 pub use store::job::JobRow;
 pub use store::output::Segment;
 pub use store::profile::version::VersionRow;
@@ -128,6 +128,7 @@ struct Inner {
     keys: tokio::sync::OnceCell<Arc<MasterKeys>>,
     /// A build wants to be carried out.
     builds: tokio::sync::Notify,
+    execs_told: exec::told::Told,
 }
 
 /// Where the looking through blobs starts: eight of 256 parts an hour.
@@ -164,6 +165,7 @@ impl Service {
             volume_gate: tokio::sync::Mutex::default(),
             keys: tokio::sync::OnceCell::new(),
             builds: tokio::sync::Notify::new(),
+            execs_told: exec::told::Told::default(),
         };
         Service {
             inner: Arc::new(inner),

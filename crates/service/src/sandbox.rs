@@ -178,7 +178,10 @@ impl Service {
             let come = move |tx: &mut Tx<'_>, row, note| come_to(tx, row, (ttl_ms, memory), note);
             let row = self.change(ctx, id, come).await?;
             let left = until.saturating_duration_since(Instant::now());
-            let comes_back = matches!(row.state, SandboxState::Snapshotting { .. });
+            let comes_back = matches!(
+                row.state,
+                SandboxState::Snapshotting { .. } | SandboxState::Recreating
+            );
             let pauses = matches!(row.state, SandboxState::Pausing { .. });
             if !pauses && !comes_back {
                 return self.sandbox_wait(ctx, id, left).await;
@@ -300,7 +303,7 @@ fn come_to(
             Some(ttl_ms) if is_longer(&row, ttl_ms, note.at_ms) => extend(tx, &row, ttl_ms, note),
             _ => Ok(row),
         },
-        S::Pausing { .. } | S::Snapshotting { .. } => Ok(row),
+        S::Pausing { .. } | S::Snapshotting { .. } | S::Recreating => Ok(row),
         S::Destroying | S::Destroyed | S::Failed { .. } => Err(gone(&row).into()),
     }
 }
@@ -333,6 +336,7 @@ fn check_has_time(row: &SandboxRow) -> Result<(), Error> {
         | S::Provisioning
         | S::Ready
         | S::Resuming { .. }
+        | S::Recreating
         | S::Snapshotting { paused: false, .. } => Ok(()),
         S::Pausing { .. } | S::Paused { .. } | S::Snapshotting { paused: true, .. } => {
             let message = "the sandbox is paused, and its time does not run";

@@ -16,6 +16,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0009_network.sql"),
     include_str!("../migrations/sqlite/0010_secret_source.sql"),
     include_str!("../migrations/sqlite/0011_profile_version.sql"),
+    include_str!("../migrations/sqlite/0013_place.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -29,6 +30,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0009_network.sql"),
     include_str!("../migrations/postgres/0010_secret_source.sql"),
     include_str!("../migrations/postgres/0011_profile_version.sql"),
+    include_str!("../migrations/postgres/0013_place.sql"),
 ];
 
 /// The version that this program knows.

@@ -2,6 +2,7 @@
 
 mod egress;
 mod inside;
+mod job;
 mod mcp;
 mod net;
 mod profile;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 pub(crate) use self::egress::{EgressArgs, EgressCommand};
 pub(crate) use inside::{SandboxCp, SandboxExec, SandboxPort, SandboxShell};
+pub(crate) use job::{JobArgs, JobCommand, JobLs};
 pub(crate) use mcp::{McpArgs, McpClient, McpCommand, McpInstall};
 pub(crate) use net::NetArgs;
 pub(crate) use profile::{ProfileArgs, ProfileCommand};
@@ -48,16 +50,6 @@ enforced, the artifacts, and what the command wrote, as `stdout.text` and `stder
 /// The most jobs at one time. A launcher holds four times as many sandboxes, those among them that have
 /// ended and are not forgotten yet.
 const SLOTS_MAX: i64 = 1024;
-
-/// The states that jobs are listed by.
-const STATES: [&str; 6] = [
-    "awaiting_approval",
-    "queued",
-    "leased",
-    "running",
-    "stopping",
-    "finished",
-];
 
 /// Where the server or its state is.
 #[derive(Debug, Clone, clap::Args)]
@@ -283,72 +275,6 @@ pub(crate) struct Up {
 }
 
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct JobArgs {
-    #[command(subcommand)]
-    pub(crate) command: JobCommand,
-}
-
-#[derive(Debug, Clone, Subcommand)]
-pub(crate) enum JobCommand {
-    /// List jobs, newest first
-    Ls {
-        /// Only those in this state
-        #[arg(long, value_name = "STATE", value_parser = STATES)]
-        only: Option<String>,
-        /// At most so many, 1 to 500
-        #[arg(
-            long,
-            value_name = "N",
-            default_value_t = 20,
-            value_parser = clap::value_parser!(u32).range(1..=500),
-            allow_negative_numbers = true
-        )]
-        limit: u32,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show one job: its outcome, what it used, what was enforced
-    Get {
-        /// Its id
-        id: String,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Print what a job wrote
-    Logs {
-        /// Its id
-        id: String,
-        /// Go on until it has ended
-        #[arg(short, long)]
-        follow: bool,
-        /// Print one JSON object per piece of output, each on a line of its own
-        #[arg(long)]
-        json: bool,
-    },
-    /// End a job
-    Cancel {
-        /// Its id
-        id: String,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// List the files that were kept of a job, or get one
-    Artifacts {
-        /// The job's id
-        id: String,
-        /// Get the file of this path, into this directory
-        #[arg(long, value_name = "PATH")]
-        get: Option<String>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct SandboxArgs {
     #[command(subcommand)]
     pub(crate) command: SandboxCommand,
@@ -468,7 +394,7 @@ pub(crate) enum SandboxCommand {
     },
     /// Make others that begin with what was written in it. What runs in it is not in them
     Fork(SandboxForkArgs),
-    /// Take it away and make one that is asked to be the same, with another id
+    /// Give it another place, as it was asked to be at first: what runs in it ends, what was written is gone
     Recreate {
         /// Its id
         id: String,
@@ -517,7 +443,7 @@ pub(crate) enum SnapshotCommand {
     },
     /// Show one
     Get {
-        /// Its id
+        /// Its id, or its name: NAME or NAME:TAG
         id: String,
         /// Print JSON
         #[arg(long)]
@@ -525,7 +451,7 @@ pub(crate) enum SnapshotCommand {
     },
     /// Give it up. Sandboxes that began with it stay
     Rm {
-        /// Its id
+        /// Its id, or its name: NAME or NAME:TAG
         id: String,
         /// Print JSON
         #[arg(long)]
@@ -648,7 +574,7 @@ impl Args {
             Command::Run(run) => run.json,
             Command::Doctor(doctor) => doctor.json,
             Command::Job(job) => match &job.command {
-                JobCommand::Ls { json, .. }
+                JobCommand::Ls(JobLs { json, .. })
                 | JobCommand::Get { json, .. }
                 | JobCommand::Logs { json, .. }
                 | JobCommand::Cancel { json, .. }

@@ -46,7 +46,10 @@ pub(super) async fn make(node: &Node, work: &SandboxWork) -> Result<Made, String
     let standing = stand(node, &plan, (work, rules), (secrets.as_ref(), looks));
     let stood = tokio::time::timeout(PROVISION, standing).await;
     let stood = stood.map_err(|_| Broken::Silent).flatten();
-    let way = stood.map_err(|error| format!("the sandbox could not be made: {}", chain(&error)))?;
+    let way = match stood {
+        Ok(way) => way,
+        Err(error) => return Err(not_made(node, &plan.handle, &error).await),
+    };
     if let Some(start) = &work.spec.start {
         start::start(node, &plan.handle, start).await?;
     }
@@ -55,6 +58,18 @@ pub(super) async fn make(node: &Node, work: &SandboxWork) -> Result<Made, String
         way,
         handle: plan.handle,
     })
+}
+
+/// How long the words of a sandbox that has ended are waited for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Why it does not stand. One that ended before its guest could answer says more than the connection that broke.
+async fn not_made(node: &Node, handle: &Handle, error: &Broken) -> String {
+    let ended = tokio::time::timeout(LAST_WORDS, node.inner.driver.ended(handle)).await;
+    let said = ended.ok().and_then(Result::ok);
+    let said = said.and_then(|ended| ended.failure);
+    let why = said.unwrap_or_else(|| chain(error));
+    format!("the sandbox could not be made: {why}")
 }
 
 /// What is in force around it, the way out included.

@@ -199,6 +199,9 @@ impl Step<'_> {
             What::User(name) => {
                 let name = self.value(bench, name, settled).await?;
                 let user = scripts::user(&name).map_err(|why| self.failed(why))?;
+                let shown = format!("failed to become user '{user}'");
+                self.done(bench, &scripts::be(user), Level::Debug, &shown)
+                    .await?;
                 settled.user = Some(user.to_owned());
                 Ok(())
             }

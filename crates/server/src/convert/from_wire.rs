@@ -79,7 +79,7 @@ pub(super) fn node_id(text: &str) -> Result<NodeId, Error> {
     text.parse().map_err(|error| bad_id("node", &error))
 }
 
-pub(super) fn bad_id(field: &str, error: &model::id::IdError) -> Error {
+pub(crate) fn bad_id(field: &str, error: &model::id::IdError) -> Error {
     Error::field(Code::InvalidArgument, field, error.to_string())
 }
 

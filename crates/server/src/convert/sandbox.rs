@@ -120,6 +120,7 @@ pub(crate) fn state(state: &SandboxState) -> SandboxStateName {
         SandboxState::Paused { .. } => SandboxStateName::Paused,
         SandboxState::Resuming { .. } => SandboxStateName::Resuming,
         SandboxState::Snapshotting { .. } => SandboxStateName::Snapshotting,
+        SandboxState::Recreating => SandboxStateName::Recreating,
         SandboxState::Destroying => SandboxStateName::Destroying,
         SandboxState::Destroyed => SandboxStateName::Destroyed,
         SandboxState::Failed { .. } => SandboxStateName::Failed,
@@ -147,6 +148,7 @@ fn without_token(row: SandboxRow) -> SandboxView {
         spec: spec_view(row.spec),
         timeout_ms: row.ttl_ms,
         version: row.version,
+        incarnation: row.incarnation,
         principal: row.principal.to_string(),
         node: row.node.map(|node| node.to_string()),
         driver: row.driver,
@@ -242,6 +244,7 @@ fn work(work: service::SandboxWork) -> SandboxWork {
         access_token: row.access_token.text().to_owned(),
         copy: copy(&row.state),
         reboot: memory_kept(&row.state) == Some(false),
+        again: row.state == SandboxState::Recreating,
         spec: work_spec(row),
     }
 }
@@ -256,6 +259,7 @@ fn memory_kept(state: &SandboxState) -> Option<bool> {
         | SandboxState::Provisioning
         | SandboxState::Ready
         | SandboxState::Snapshotting { .. }
+        | SandboxState::Recreating
         | SandboxState::Destroying
         | SandboxState::Destroyed
         | SandboxState::Failed { .. } => None,
@@ -286,6 +290,7 @@ fn work_spec(row: SandboxRow) -> SandboxWorkSpec {
         limits: to_wire::limits_asked(spec.limits),
         network,
         network_epoch: row.network_epoch,
+        exec_base: row.exec_base,
         allow_root: spec.allow_root,
         secrets: super::secret::uses_view(spec.secrets),
         layers: spec.layers.iter().map(ToString::to_string).collect(),

@@ -64,6 +64,7 @@ pub(crate) fn job_list(page: JobPage) -> JobList {
         .collect();
     JobList {
         jobs,
+        execs: Vec::new(),
         next: page.next,
     }
 }

@@ -125,6 +125,7 @@ async fn create(
         | SandboxState::Paused { .. }
         | SandboxState::Resuming { .. }
         | SandboxState::Snapshotting { .. }
+        | SandboxState::Recreating
         | SandboxState::Destroying
         | SandboxState::Destroyed => Err(conflict(&row.state)),
     }

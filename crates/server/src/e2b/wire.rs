@@ -569,7 +569,7 @@ pub(crate) fn detail(row: &SandboxRow, domain: Option<String>) -> Detail {
 }
 
 /// The states that are `running` at this edge.
-pub(crate) const RUNNING: [&str; 3] = ["ready", "resuming", "snapshotting"];
+pub(crate) const RUNNING: [&str; 4] = ["ready", "resuming", "snapshotting", "recreating"];
 /// Those that are `paused`.
 pub(crate) const PAUSED: [&str; 2] = ["pausing", "paused"];
 

@@ -252,7 +252,7 @@ impl Service {
         // Before there is one: whoever takes the build next takes this sandbox away.
         hold.row.sandbox = Some(id.clone());
         self.build_keep(hold).await?;
-        self.sandbox_make_as(&ctx, id, ask, (None, None)).await
+        self.sandbox_make_as(&ctx, id, ask, None).await
     }
 
     /// The sandbox of the build when it stands, or is not there, or as it is when the time is up.

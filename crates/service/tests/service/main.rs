@@ -16,6 +16,7 @@ mod pin;
 mod poll;
 mod profiles;
 mod prune;
+mod recreate;
 mod report;
 mod roots;
 mod sandbox_nodes;

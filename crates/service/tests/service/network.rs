@@ -137,7 +137,9 @@ async fn what_is_made_anew_may_reach_what_the_old_one_may_reach_now() {
     let row = world.ready(open).await;
     world.set(&row, only("a.example")).await;
     let new = world.service.sandbox_recreate(&user(), &row.id, None).await;
-    assert_eq!(new.unwrap().spec.network, only("a.example"));
+    assert_eq!(new.unwrap().rules(), &only("a.example"));
+    world.says(&row, SandboxSaid::Destroyed).await;
+    assert_eq!(world.sandbox(&row.id).await.rules(), &only("a.example"));
 }
 
 #[tokio::test]

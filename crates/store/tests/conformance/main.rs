@@ -167,6 +167,8 @@ conformance! {
         a_command_is_written_once_and_ended_once
         what_was_run_is_listed_newest_first_page_by_page
         old_commands_of_a_sandbox_go_with_their_events_and_those_of_others_stay
+        what_was_run_in_all_sandboxes_of_a_tenant_is_listed_by_kind_page_by_page
+        what_has_no_end_ends_with_its_place_and_the_last_number_is_known
     }
     random {
         any_sequence_of_moves_keeps_row_events_and_queue_in_step

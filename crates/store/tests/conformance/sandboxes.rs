@@ -92,6 +92,7 @@ pub(crate) fn change(row: &SandboxRow, event: &SandboxEvent, at_ms: u64) -> Sand
         driver: None,
         enforcement: None,
         reason: None,
+        execs: None,
         state,
     }
 }
