@@ -217,7 +217,7 @@ async fn other_schemes(inside: &mut Inside<'_>) {
 }
 
 /// One field of a million bytes.
-/// > 431 after 64 KiB; the rest is not read.
+/// > Refused after 64 KiB with 431, which may be lost with the rest that nobody reads.
 async fn a_head_of_a_million_bytes(inside: &mut Inside<'_>) {
     let said = inside
         .says("print(get(b'open.test', OPEN, more=b'x: ' + b'y' * 1000000 + b'\\r\\n')[:3])")
@@ -227,7 +227,7 @@ async fn a_head_of_a_million_bytes(inside: &mut Inside<'_>) {
 }
 
 /// Very many small fields.
-/// > 431 after a hundred.
+/// > Refused after a hundred with 431.
 async fn a_million_fields(inside: &mut Inside<'_>) {
     let said = inside.says("print(get(b'open.test', OPEN, more=b'x: y\\r\\n' * 200)[:3], get(b'open.test', OPEN, more=b'x: y\\r\\n' * 170000)[:3])").await;
     assert!(said.starts_with("431 "), "{said}");
@@ -235,7 +235,7 @@ async fn a_million_fields(inside: &mut Inside<'_>) {
 }
 
 /// A path of a million bytes.
-/// > 431 or 414; nothing is sent.
+/// > Refused after 64 KiB; nothing is sent.
 async fn a_path_of_a_million_bytes(inside: &mut Inside<'_>) {
     let said = inside
         .says("print(get(b'open.test', OPEN, b'/' + b'y' * 1000000)[:3])")
