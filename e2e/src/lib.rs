@@ -148,6 +148,20 @@ impl Place {
         self.serve(command)
     }
 
+    /// The same as root, where names are asked for as this file says in place of `/etc/resolv.conf`.
+    pub fn up_resolving(&self, resolv: &Path, args: &[&str]) -> Server {
+        let script = "mount --bind \"$1\" /etc/resolv.conf; shift; exec \"$@\"";
+        let mut command = self.clean(Path::new("unshare"));
+        command
+            .args(["--mount", "--propagation", "private"])
+            .args(["sh", "-ec", script, "sh"])
+            .arg(resolv)
+            .arg(program())
+            .args(["up", "--no-listen"])
+            .args(args);
+        self.serve(command)
+    }
+
     fn serve(&self, mut command: Command) -> Server {
         command.stderr(Stdio::piped());
         let mut child = command.spawn().expect("the server starts");

@@ -439,6 +439,10 @@ pub struct StreamReport {
     /// What was lost because the node or its link went away.
     #[serde(default)]
     pub lost_bytes: u64,
+    /// Credentials that nobody named and that were taken out by their shape, where `scrub_patterns` asked for it. At
+    /// least so many: what was found before an agent was killed is not counted.
+    #[serde(default)]
+    pub patterns_found: u64,
 }
 
 /// A page of jobs, newest first.

@@ -38,6 +38,16 @@ pub(crate) async fn run(node: &Node, links: mpsc::Receiver<LinkOpen>, stop: Canc
     stop.run_until_cancelled(work).await;
 }
 
+/// What the operator opened, for whoever asks what would become of a request.
+fn opened(node: &Node) -> impl Iterator<Item = (String, String)> {
+    let all = node.inner.config.egress_allow.iter().enumerate();
+    let all = all.take(model::exception::FACTS_MAX);
+    all.map(|(number, one)| {
+        let name = format!("{}{number}", model::exception::FACT);
+        (name, one.to_string())
+    })
+}
+
 /// Registers, takes up what is left from before, and tells how often to renew.
 async fn register(node: &Node) -> Duration {
     let host = &node.inner.host;
@@ -53,6 +63,7 @@ async fn register(node: &Node) -> Duration {
         ("volumes".to_owned(), volume::can_be_kept(host).to_owned()),
     ]);
     facts.extend(root::facts(node));
+    facts.extend(opened(node));
     let hello = NodeRegister {
         name: node.inner.config.name.clone(),
         incarnation: node.inner.config.incarnation.clone(),

@@ -193,6 +193,14 @@ fn describe(view: &JobView) -> String {
         let memory = usage.memory_peak_bytes.map(units::show_size);
         rows.extend(memory.map(|memory| row("most memory", &memory)));
     }
+    if view.egress_denied > 0 {
+        rows.push(row("denials", &view.egress_denied.to_string()));
+    }
+    let streams = [&view.stdout, &view.stderr].into_iter().flatten();
+    let found: u64 = streams.map(|stream| stream.patterns_found).sum();
+    if found > 0 {
+        rows.push(row("credentials taken out", &found.to_string()));
+    }
     let why = view
         .outcome
         .as_ref()

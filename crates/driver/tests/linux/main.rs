@@ -11,6 +11,7 @@
 #[macro_use]
 mod world;
 
+mod attacks;
 mod egress;
 mod files;
 mod given;

@@ -11,6 +11,8 @@
 mod ask;
 mod carry;
 mod dns;
+#[cfg(test)]
+mod fuzz;
 mod name;
 mod names;
 mod offload;

@@ -69,7 +69,7 @@ impl Job {
         if rules.is_empty() {
             return Ok(());
         }
-        let looks = inspect::open(&self.node, &self.dir, rules)?;
+        let looks = inspect::open(&self.node, &self.dir, rules, secrets.sent.clone())?;
         let files = looks.files.into_iter();
         let files = files.map(|(path, text)| (path.to_owned(), text.into_bytes().into()));
         secrets.files.extend(files);

@@ -135,11 +135,11 @@ async fn ask(node: &Node, id: &str, epoch: u64) -> Result<Secrets, String> {
 
 /// What looks into its HTTPS, where there are secrets for what leaves.
 fn looks(node: &Node, id: &str, secrets: Option<&mut Secrets>) -> Result<Option<Looks>, String> {
-    let rules = secrets.map(|secrets| std::mem::take(&mut secrets.rules));
-    let rules = rules.filter(|rules| !rules.is_empty());
+    let taken = secrets.map(|secrets| (std::mem::take(&mut secrets.rules), secrets.sent.clone()));
+    let taken = taken.filter(|(rules, _)| !rules.is_empty());
     let dir = record::dir_of(node, id).ok_or("no sandbox has such an id")?;
-    rules
-        .map(|rules| inspect::open(node, &dir, rules))
+    taken
+        .map(|(rules, sent)| inspect::open(node, &dir, rules, sent))
         .transpose()
 }
 

@@ -156,6 +156,7 @@ fn stream_report(report: api::job::StreamReport) -> StreamReport {
         kept_bytes: report.kept_bytes,
         truncated: report.truncated,
         lost_bytes: report.lost_bytes,
+        patterns_found: report.patterns_found,
     }
 }
 

@@ -402,5 +402,6 @@ fn stream_report(report: StreamReport) -> api::job::StreamReport {
         kept_bytes: report.kept_bytes,
         truncated: report.truncated,
         lost_bytes: report.lost_bytes,
+        patterns_found: report.patterns_found,
     }
 }
