@@ -213,7 +213,12 @@ fn jobs_and_sandboxes_survive_the_death_of_their_server_and_of_their_nodes() {
     assert_eq!(text(&hello), "in\ndone", "{hello:?} {}", fleet.logs());
     // And to a sandbox that lives on, by the interactive one.
     let made = fleet.place.run(&["sandbox", "create"]);
-    let sandbox = text(&made);
+    let told = text(&made);
+    let sandbox = told
+        .split_whitespace()
+        .next()
+        .unwrap_or_default()
+        .to_owned();
     assert!(sandbox.starts_with("sbx_"), "{made:?} {}", fleet.logs());
     let exec = |fleet: &Fleet, line: &str| {
         let output = fleet
@@ -239,7 +244,7 @@ fn jobs_and_sandboxes_survive_the_death_of_their_server_and_of_their_nodes() {
         .collect();
     // Eight have slots. One that was not let go yet when its node dies would rightly end `lost`.
     let has_begun = |id: &&String| text(&fleet.place.run(&["job", "logs", id])).contains("begun");
-    let are_under_way = || jobs.iter().filter(has_begun).count() == 8;
+    let are_under_way = || jobs.iter().filter(has_begun).count() >= 8;
     assert!(until(are_under_way), "{}", fleet.logs());
     fleet.kill_node(0);
     fleet.kill_server();

@@ -38,8 +38,9 @@ const NAME_BYTES_MAX: usize = 255;
 const CSR_BYTES_MAX: usize = 16 * 1024;
 /// What every token begins with, so that it is recognised where it does not belong.
 const TOKEN_PREFIX: &str = "cfn_";
-/// Refusals that are written as events in an hour. Whoever can reach the port can cause as many as they like.
-const REFUSALS_PER_HOUR: u32 = 600;
+/// Refusals of one kind that are written as events in an hour. Whoever can reach the port can cause as many as
+/// they like, and a node that was sent away tries again and again; that must not hide the others.
+const REFUSALS_PER_HOUR: u32 = 100;
 const HOUR_MS: u64 = 3_600_000;
 
 /// A certificate that was just signed.
@@ -157,18 +158,21 @@ struct Admitted {
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
     hour: u64,
-    written: u32,
+    /// By code, of which there are a few.
+    written: BTreeMap<&'static str, u32>,
 }
 
 impl Refusals {
-    /// Whether one more may be.
-    fn one_more(&mut self, now_ms: u64) -> bool {
+    /// Whether one more with this code may be.
+    fn one_more(&mut self, code: &'static str, now_ms: u64) -> bool {
         let hour = now_ms / HOUR_MS;
         if self.hour != hour {
-            *self = Refusals { hour, written: 0 };
+            self.hour = hour;
+            self.written.clear();
         }
-        self.written = self.written.saturating_add(1);
-        self.written <= REFUSALS_PER_HOUR
+        let written = self.written.entry(code).or_default();
+        *written = written.saturating_add(1);
+        *written <= REFUSALS_PER_HOUR
     }
 }
 
@@ -405,7 +409,7 @@ impl Service {
             what,
             "a node was refused"
         );
-        if !locked(&self.inner.refusals).one_more(now) {
+        if !locked(&self.inner.refusals).one_more(code, now) {
             return;
         }
         let Ok(number) = random::<16>() else { return };

@@ -48,11 +48,15 @@ fn refusals_are_written_so_often_in_an_hour_and_no_more() {
     let mut refusals = Refusals::default();
     let written = |refusals: &mut Refusals, now| {
         (0..REFUSALS_PER_HOUR * 2)
-            .filter(|_| refusals.one_more(now))
+            .filter(|_| refusals.one_more("a", now))
             .count()
     };
     assert_eq!(written(&mut refusals, NOW), REFUSALS_PER_HOUR as usize);
     assert_eq!(written(&mut refusals, NOW), 0);
+    assert!(
+        refusals.one_more("b", NOW),
+        "one kind does not hide another"
+    );
     let later = NOW + HOUR_MS;
     assert_eq!(written(&mut refusals, later), REFUSALS_PER_HOUR as usize);
 }
