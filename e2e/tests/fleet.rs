@@ -1,4 +1,8 @@
 //! A fleet with real processes: one server, two nodes that dial it, and what happens when they die.
+#![expect(
+    clippy::unwrap_used,
+    reason = "what the tests build on is part of the tests"
+)]
 
 use e2e::postgres::Postgres;
 use e2e::{Place, guests, no_sandbox, until};
@@ -189,6 +193,41 @@ impl Fleet {
     }
 }
 
+/// Twelve jobs, of which eight have begun.
+fn under_load(fleet: &Fleet) -> Vec<String> {
+    let begin = |number| {
+        let line = format!("echo begun; sleep 4; echo job {number}");
+        text(
+            &fleet
+                .place
+                .run(&["run", "--detach", "--", "sh", "-c", &line]),
+        )
+    };
+    let jobs: Vec<String> = (0..12).map(begin).collect();
+    // Eight have slots. One that was not let go yet when its node dies would rightly end `lost`.
+    let has_begun = |id: &&String| text(&fleet.place.run(&["job", "logs", id])).contains("begun");
+    let are_under_way = || jobs.iter().filter(has_begun).count() >= 8;
+    assert!(until(are_under_way), "{}", fleet.logs());
+    jobs
+}
+
+/// Each job has ended once, as it should, and all that it wrote is there.
+fn books_are_balanced(fleet: &Fleet, jobs: &[String]) {
+    let are_over = || jobs.iter().all(|id| fleet.job(id)["state"] == "finished");
+    assert!(until(are_over), "{}", fleet.logs());
+    for (number, id) in jobs.iter().enumerate() {
+        let job = fleet.job(id);
+        assert_eq!(
+            job["outcome"]["kind"],
+            "succeeded",
+            "{job} {}",
+            fleet.logs()
+        );
+        let wrote = fleet.place.run(&["job", "logs", id]);
+        assert_eq!(text(&wrote), format!("begun\njob {number}"));
+    }
+}
+
 #[test]
 fn jobs_and_sandboxes_survive_the_death_of_their_server_and_of_their_nodes() {
     if let Some(why) = no_sandbox() {
@@ -207,24 +246,16 @@ fn jobs_and_sandboxes_survive_the_death_of_their_server_and_of_their_nodes() {
     fleet.add_node("slots = 4\nsandboxes = 4\n");
     fleet.wait_for_nodes();
     // Attached to a job that runs in another process, by the bulk link.
-    let hello = fleet
-        .place
-        .run_with_input(&["run", "--", "sh", "-c", "cat; echo done"], b"in\n");
+    let cat = ["run", "--", "sh", "-c", "cat; echo done"];
+    let hello = fleet.place.run_with_input(&cat, b"in\n");
     assert_eq!(text(&hello), "in\ndone", "{hello:?} {}", fleet.logs());
     // And to a sandbox that lives on, by the interactive one.
-    let made = fleet.place.run(&["sandbox", "create"]);
-    let told = text(&made);
-    let sandbox = told
-        .split_whitespace()
-        .next()
-        .unwrap_or_default()
-        .to_owned();
-    assert!(sandbox.starts_with("sbx_"), "{made:?} {}", fleet.logs());
+    let told = text(&fleet.place.run(&["sandbox", "create"]));
+    let sandbox = told.split_whitespace().next().unwrap_or_default();
+    assert!(sandbox.starts_with("sbx_"), "{told} {}", fleet.logs());
     let exec = |fleet: &Fleet, line: &str| {
-        let output = fleet
-            .place
-            .run(&["sandbox", "exec", &sandbox, "--", "sh", "-c", line]);
-        text(&output)
+        let args = ["sandbox", "exec", sandbox, "--", "sh", "-c", line];
+        text(&fleet.place.run(&args))
     };
     assert_eq!(
         exec(&fleet, "echo kept > kept; cat kept"),
@@ -232,40 +263,15 @@ fn jobs_and_sandboxes_survive_the_death_of_their_server_and_of_their_nodes() {
         "{}",
         fleet.logs()
     );
-    let jobs: Vec<String> = (0..12)
-        .map(|number| {
-            let line = format!("echo begun; sleep 4; echo job {number}");
-            text(
-                &fleet
-                    .place
-                    .run(&["run", "--detach", "--", "sh", "-c", &line]),
-            )
-        })
-        .collect();
-    // Eight have slots. One that was not let go yet when its node dies would rightly end `lost`.
-    let has_begun = |id: &&String| text(&fleet.place.run(&["job", "logs", id])).contains("begun");
-    let are_under_way = || jobs.iter().filter(has_begun).count() >= 8;
-    assert!(until(are_under_way), "{}", fleet.logs());
+    let jobs = under_load(&fleet);
     fleet.kill_node(0);
     fleet.kill_server();
     fleet.start_server();
     fleet.start_node(0);
-    let are_over = || jobs.iter().all(|id| fleet.job(id)["state"] == "finished");
-    assert!(until(are_over), "{}", fleet.logs());
-    for (number, id) in jobs.iter().enumerate() {
-        let job = fleet.job(id);
-        assert_eq!(
-            job["outcome"]["kind"],
-            "succeeded",
-            "{job} {}",
-            fleet.logs()
-        );
-        let wrote = fleet.place.run(&["job", "logs", id]);
-        assert_eq!(text(&wrote), format!("begun\njob {number}"));
-    }
+    books_are_balanced(&fleet, &jobs);
     let is_kept = || exec(&fleet, "cat kept") == "kept";
     assert!(until(is_kept), "{}", fleet.logs());
-    let gone = fleet.place.run(&["sandbox", "rm", &sandbox]);
+    let gone = fleet.place.run(&["sandbox", "rm", sandbox]);
     assert!(gone.status.success(), "{gone:?}");
     assert!(until(|| fleet.left().is_empty()), "{:?}", fleet.left());
 }

@@ -127,6 +127,7 @@ fn driver() -> String {
 /// What stands for a value that is not shown.
 const MASK: &str = "********";
 
+#[expect(clippy::ref_option, reason = "serde gives a field as it is")]
 fn masked<S: Serializer>(value: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
     match value {
         Some(_) => serializer.serialize_some(MASK),
@@ -135,6 +136,7 @@ fn masked<S: Serializer>(value: &Option<String>, serializer: S) -> Result<S::Ok,
 }
 
 /// Only the password is not shown, where it can be found; the whole otherwise.
+#[expect(clippy::ref_option, reason = "serde gives a field as it is")]
 fn masked_database<S: Serializer>(
     value: &Option<String>,
     serializer: S,

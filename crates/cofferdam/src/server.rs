@@ -71,7 +71,7 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
 fn door_of(config: &config::Server) -> Up {
     Up {
         no_listen: config.listen.is_none(),
-        listen: config.listen.unwrap_or(([127, 0, 0, 1], 0).into()),
+        listen: config.listen.unwrap_or_else(|| ([127, 0, 0, 1], 0).into()),
         tls: config.tls.clone(),
         domain: config.domain.clone(),
         slots: 0,
