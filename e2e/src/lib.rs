@@ -7,6 +7,8 @@
 //! This room must never reach into another room: what it cannot see from outside, nobody can. It must
 //! never wait a fixed time for something to happen: it looks until it has, or until patience ends.
 
+pub mod postgres;
+
 use rustix::process::{Pid, Signal};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};

@@ -12,6 +12,7 @@ pub(crate) mod body;
 mod egress;
 mod endpoint;
 mod error;
+mod fleet;
 mod guest;
 mod health;
 mod job;
@@ -31,7 +32,7 @@ use std::time::Duration;
 
 pub use attach::AttachIo;
 pub use body::Download;
-pub use endpoint::{BadUrl, Endpoint, MemoryDialer, Token};
+pub use endpoint::{BadUrl, Dial, Dialing, Endpoint, MemoryDialer, Stream, Token};
 pub use error::{ApiFailure, ClientError};
 pub use job::JobCreateOptions;
 pub use log::LogFollow;

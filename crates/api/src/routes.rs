@@ -85,6 +85,23 @@ pub const SNAPSHOT: &str = "/v1/snapshots/{id}";
 /// `POST` takes bytes and answers their digest, to be named by a job's `files`.
 pub const BLOBS: &str = "/v1/blobs";
 
+/// `POST` makes a token with which one node can be enrolled, `GET` lists them.
+pub const ENROLL_TOKENS: &str = "/v1/enroll-tokens";
+/// `DELETE` takes an enrollment token back.
+pub const ENROLL_TOKEN: &str = "/v1/enroll-tokens/{id}";
+/// `GET` lists nodes.
+pub const NODES: &str = "/v1/nodes";
+/// `GET` answers one node, `DELETE` forgets one that was decommissioned.
+pub const NODE: &str = "/v1/nodes/{id}";
+/// `POST` says whether a node is to get work.
+pub const NODE_STATE: &str = "/v1/nodes/{id}/state";
+
+/// `POST`: a machine asks to be a node.
+pub const NODE_ENROLL: &str = "/node/v1/enroll";
+/// `POST`: a node asks for a new certificate.
+pub const NODE_RENEW: &str = "/node/v1/renew";
+/// `GET` with an upgrade: a node opens a link.
+pub const NODE_LINK: &str = "/node/v1/link";
 /// `POST`: a node says that it is there.
 pub const NODE_REGISTER: &str = "/node/v1/register";
 /// `POST`: a node renews its leases.

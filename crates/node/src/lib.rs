@@ -15,6 +15,7 @@ mod egress;
 mod files;
 mod inspect;
 mod job;
+mod link;
 mod outcome;
 mod pump;
 mod record;
@@ -28,6 +29,7 @@ mod spool;
 mod volume;
 mod way;
 
+pub use crate::link::keep_links;
 pub use ::egress::exception::{BadException, Exception};
 pub use ::egress::inspect::roots;
 use ::egress::proxy::Proxy;

@@ -2,6 +2,7 @@
 
 pub(crate) mod egress;
 pub(crate) mod exec;
+pub(crate) mod fleet;
 pub(crate) mod from_wire;
 pub(crate) mod network;
 pub(crate) mod profile;

@@ -13,7 +13,7 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use model::id::{ArtifactId, JobId, SandboxId, SnapshotId};
+use model::id::{ArtifactId, EnrollTokenId, JobId, NodeId, SandboxId, SnapshotId};
 use model::limits;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::auth::Peer;
 use crate::error::Error;
+use crate::node_door::Newcomer;
 use crate::request::RequestId;
 
 /// How long a body may pause. Only peers that were let in get here, so this is for broken ones.
@@ -54,6 +55,25 @@ impl<S: Send + Sync> FromRequestParts<S> for Node {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
         match peer(parts)? {
             Peer::Node(node) => Ok(Self(Ctx::node(node.clone(), request_id(parts)?))),
+            Peer::User(_) => Err(Error::new(Code::Forbidden, "this route is for nodes")),
+        }
+    }
+}
+
+/// Whoever wants to become a node: somebody without a certificate at the door of nodes, or a node. The token
+/// in the body is what counts.
+#[derive(Debug)]
+pub(crate) struct Joining;
+
+impl<S: Send + Sync> FromRequestParts<S> for Joining {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        if parts.extensions.get::<Newcomer>().is_some() {
+            return Ok(Self);
+        }
+        match peer(parts)? {
+            Peer::Node(_) => Ok(Self),
             Peer::User(_) => Err(Error::new(Code::Forbidden, "this route is for nodes")),
         }
     }
@@ -146,6 +166,30 @@ impl<S: Send + Sync> FromRequestParts<S> for VolumeOf {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
         segment(parts, state, "name").await.map(Self)
+    }
+}
+
+/// The node that the path names.
+#[derive(Debug)]
+pub(crate) struct NodeOf(pub(crate) NodeId);
+
+impl<S: Send + Sync> FromRequestParts<S> for NodeOf {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        segment(parts, state, "id").await.map(Self)
+    }
+}
+
+/// The enrollment token that the path names.
+#[derive(Debug)]
+pub(crate) struct EnrollTokenOf(pub(crate) EnrollTokenId);
+
+impl<S: Send + Sync> FromRequestParts<S> for EnrollTokenOf {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        segment(parts, state, "id").await.map(Self)
     }
 }
 

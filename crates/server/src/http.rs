@@ -6,6 +6,7 @@
 pub(crate) mod artifact;
 pub(crate) mod blob;
 pub(crate) mod egress;
+pub(crate) mod fleet;
 mod guest;
 pub(crate) mod health;
 pub(crate) mod job;
@@ -31,7 +32,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes as paths;
 
 use crate::error::Error;
-use crate::{App, attach, node_api};
+use crate::{App, attach, node_api, node_join};
 
 pub use openapi::document;
 
@@ -99,6 +100,14 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(egress::of_sandbox))
         .routes(paths!(egress::of_job))
         .routes(paths!(egress::test))
+        .routes(paths!(fleet::token_create, fleet::token_list))
+        .routes(paths!(fleet::token_revoke))
+        .routes(paths!(fleet::list))
+        .routes(paths!(fleet::get, fleet::forget))
+        .routes(paths!(fleet::change))
+        .routes(paths!(node_join::enroll))
+        .routes(paths!(node_join::renew))
+        .routes(paths!(node_join::link))
         .routes(paths!(node_api::register))
         .routes(paths!(node_api::heartbeat))
         .routes(paths!(node_api::poll))

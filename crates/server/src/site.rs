@@ -27,7 +27,7 @@ impl Site {
                 domain: domain.clone(),
                 port: listener.local_addr().ok()?.port(),
             }),
-            Door::Unix(_) | Door::Memory { .. } => None,
+            Door::Unix(_) | Door::Nodes(_) | Door::Memory { .. } => None,
         })
     }
 

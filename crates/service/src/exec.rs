@@ -81,7 +81,7 @@ impl Service {
             let row = sandbox::get(tx, None, &id)?.ok_or(Fail::Ours(Error::NotFound))?;
             // Also for one that is over: the last facts come after its end.
             if row.node.as_ref() != Some(&node) {
-                return Err(Error::NotFound.into());
+                return Err(Error::NotYourLease.into());
             }
             let of = Of {
                 tenant: row.tenant,

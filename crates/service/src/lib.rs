@@ -25,8 +25,10 @@ mod clock;
 mod create;
 mod ctx;
 mod egress;
+mod enroll;
 mod error;
 mod exec;
+mod fleet;
 mod hand;
 mod job;
 mod late;
@@ -52,8 +54,10 @@ pub use crate::clock::Clock;
 pub use crate::create::Idempotency;
 pub use crate::ctx::{Caller, Ctx};
 pub use crate::egress::EgressPage;
+pub use crate::enroll::{BadCsr, Enrolled, NodeAuthority, NodeSigned, TokenState, token_state};
 pub use crate::error::Error;
 pub use crate::exec::{ExecBefore, ExecFact, ExecPage};
+pub use crate::fleet::{NodeOrder, NodeSeen};
 pub use crate::job::JobPage;
 pub use crate::node::{Beat, LeaseRef, NodeHello, Registered};
 pub use crate::output::{OutputPage, OutputPiece, Stream};
@@ -78,8 +82,10 @@ pub use store::artifact::ArtifactRow;
 pub use store::blob::{Blobs, Written};
 pub use store::build::{BuildRow, FileRow, Level, LogQuery, LogRow};
 pub use store::egress::{EgressRow, NewEgress, Owner as EgressOwner};
+pub use store::enroll::{EnrollTokenRow, EnrollmentRow};
 pub use store::exec::{ExecRow, Kind as ExecKind};
 pub use store::job::JobRow;
+pub use store::node::NodeRow;
 pub use store::output::Segment;
 pub use store::profile::version::VersionRow;
 pub use store::profile::{ProfileRow, TagRow};
@@ -129,6 +135,8 @@ struct Inner {
     /// A build wants to be carried out.
     builds: tokio::sync::Notify,
     execs_told: exec::told::Told,
+    node_authority: OnceLock<NodeAuthority>,
+    refusals: Mutex<enroll::Refusals>,
 }
 
 /// Where the looking through blobs starts: eight of 256 parts an hour.
@@ -166,6 +174,8 @@ impl Service {
             keys: tokio::sync::OnceCell::new(),
             builds: tokio::sync::Notify::new(),
             execs_told: exec::told::Told::default(),
+            node_authority: OnceLock::new(),
+            refusals: Mutex::default(),
         };
         Service {
             inner: Arc::new(inner),

@@ -1,6 +1,7 @@
 //! What can be written on the command line. The doc comments here are the help.
 
 mod egress;
+mod fleet;
 mod inside;
 mod job;
 mod mcp;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 pub(crate) use self::egress::{EgressArgs, EgressCommand};
+pub(crate) use fleet::{ConfigArgs, ConfigCommand, NodeArgs, NodeCommand, NodeRun, ServerArgs};
 pub(crate) use inside::{SandboxCp, SandboxExec, SandboxPort, SandboxShell};
 pub(crate) use job::{JobArgs, JobCommand, JobLs};
 pub(crate) use mcp::{McpArgs, McpClient, McpCommand, McpInstall};
@@ -119,6 +121,9 @@ pub(crate) enum Command {
     Snapshot(SnapshotArgs),
     /// Serve: control plane and node in one process
     Up(Up),
+    Server(ServerArgs),
+    Node(NodeArgs),
+    Config(ConfigArgs),
     /// Give a model tools to run code with: the Model Context Protocol on standard input and output
     Mcp(McpArgs),
     /// Say what this machine can and cannot enforce, and what to do about it
@@ -605,8 +610,11 @@ impl Args {
                 | SnapshotCommand::Get { json, .. }
                 | SnapshotCommand::Rm { json, .. } => *json,
             },
+            Command::Node(node) => node.json(),
             Command::Mcp(_)
             | Command::Up(_)
+            | Command::Server(_)
+            | Command::Config(_)
             | Command::Env { .. }
             | Command::Completions { .. } => false,
         }

@@ -45,7 +45,8 @@ pub(super) fn verdict(phase: Phase, error: Error) -> Stop {
         | Error::Conflict { .. }
         | Error::TooMuch { .. }
         | Error::DiskFull
-        | Error::Forbidden(_) => failed(phase, error.to_string()),
+        | Error::Forbidden(_)
+        | Error::NotYourLease => failed(phase, error.to_string()),
         Error::Stale | Error::SecretKey(_) | Error::Unavailable(_) | Error::Internal { .. } => {
             Stop::Lost(error)
         }

@@ -15,7 +15,7 @@ enum For {
     Node,
 }
 
-const ROUTES: [(&str, &str, For); 74] = [
+const ROUTES: [(&str, &str, For); 84] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/mcp", For::User),
     ("POST", "/mcp", For::User),
@@ -24,6 +24,16 @@ const ROUTES: [(&str, &str, For); 74] = [
     ("GET", "/openapi.json", For::User),
     ("GET", "/readyz", For::User),
     ("POST", "/v1/blobs", For::User),
+    ("GET", "/v1/enroll-tokens", For::User),
+    ("POST", "/v1/enroll-tokens", For::User),
+    ("DELETE", "/v1/enroll-tokens/{id}", For::User),
+    ("GET", "/v1/nodes", For::User),
+    ("GET", "/v1/nodes/{id}", For::User),
+    ("DELETE", "/v1/nodes/{id}", For::User),
+    ("POST", "/v1/nodes/{id}/state", For::User),
+    ("POST", "/node/v1/enroll", For::Node),
+    ("POST", "/node/v1/renew", For::Node),
+    ("GET", "/node/v1/link", For::Node),
     ("GET", "/v1/jobs", For::User),
     ("POST", "/v1/jobs", For::User),
     ("GET", "/v1/jobs/{id}", For::User),

@@ -78,7 +78,7 @@ impl Service {
             .unit(move |tx| {
                 let row = sandbox::get(tx, None, &id)?.ok_or(Fail::Ours(Error::NotFound))?;
                 if row.node.as_ref() != Some(&node) {
-                    return Err(Error::NotFound.into());
+                    return Err(Error::NotYourLease.into());
                 }
                 // Of older rules: the newer ones are still to come. Of these: said before.
                 if row.state.is_over() || epoch != row.network_epoch || !row.is_network_pending() {

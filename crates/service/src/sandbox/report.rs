@@ -184,7 +184,7 @@ pub(crate) fn in_force(
 ) -> Result<SandboxRow, Fail> {
     let row = sandbox::get(tx, None, id)?.ok_or(Fail::Ours(Error::NotFound))?;
     if row.node.as_ref() != Some(node) {
-        return Err(Error::NotFound.into());
+        return Err(Error::NotYourLease.into());
     }
     if row.epoch != epoch {
         return Err(Error::Stale.into());

@@ -75,7 +75,7 @@ async fn only_its_node_tells_of_a_sandbox_also_when_it_is_over() {
         let told = world.service.exec_report(&ctx, &row.id, facts).await;
         told.map_err(|error| error.code())
     };
-    assert_eq!(tell(node(2), vec![started(1)]).await, Err("not_found"));
+    assert_eq!(tell(node(2), vec![started(1)]).await, Err("not_your_lease"));
     assert_eq!(tell(user(), vec![started(1)]).await, Err("forbidden"));
     let many = (1..=257).map(started).collect();
     assert_eq!(tell(node(1), many).await, Err("too_much"));

@@ -7,6 +7,7 @@
 mod builds;
 mod capacity;
 mod deaths;
+mod enroll;
 mod execs;
 mod files;
 mod life;

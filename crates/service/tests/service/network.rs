@@ -156,7 +156,7 @@ async fn rules_of_what_is_over_or_of_others_cannot_be_changed() {
     let report = world
         .service
         .sandbox_network_report(&other, &row.id, 1, Vec::new());
-    assert_eq!(report.await.unwrap_err().code(), "not_found");
+    assert_eq!(report.await.unwrap_err().code(), "not_your_lease");
     let report = world
         .service
         .sandbox_network_report(&me, &row.id, 1, Vec::new());
