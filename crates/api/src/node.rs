@@ -290,7 +290,6 @@ pub enum SandboxWant {
     Destroy,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }

@@ -198,27 +198,21 @@ impl SandboxState {
         use SandboxEvent as E;
         use SandboxState as S;
         let moved = |state| Ok(Step::Moved(state));
+        if *self == S::Recreating || *event == E::Recreate {
+            return self.step_anew(event);
+        }
         match (self, event) {
             // Over is over; to want it gone, or to say so again, is no mistake.
             (S::Destroyed, E::Destroy | E::Destroyed | E::Expire { .. }) => Ok(Step::Unchanged),
             (S::Failed { .. }, E::Fail { .. } | E::Expire { .. }) => Ok(Step::Unchanged),
             // Whatever is left of a failed one is taken away like any other.
             (S::Failed { .. }, E::Destroy) => moved(S::Destroying),
-            // And perhaps it is made again, after its node has said that nothing is left.
-            (S::Failed { .. }, E::Recreate) => moved(S::Recreating),
             (S::Destroying, E::Destroyed) => moved(S::Destroyed),
             (S::Destroying, E::Destroy | E::Expire { .. }) => Ok(Step::Unchanged),
             (S::Destroyed | S::Failed { .. } | S::Destroying, _) => {
                 Err(Denied { state: self.name() })
             }
             (_, E::Destroy) => moved(S::Destroying),
-            // One that waits for its first place has nothing to be taken away, and no time of one whose
-            // place goes runs.
-            (S::Requested | S::Recreating, E::Recreate) | (S::Recreating, E::Expire { .. }) => {
-                Ok(Step::Unchanged)
-            }
-            (_, E::Recreate) => moved(S::Recreating),
-            (S::Recreating, E::Destroyed) => moved(S::Requested),
             (_, E::Fail { why }) => moved(S::Failed { why: why.clone() }),
 
             (S::Requested, E::Provision) => moved(S::Provisioning),
@@ -270,6 +264,28 @@ impl SandboxState {
                 None => moved(S::Destroying),
                 Some(memory) => self.step(&E::Pause { memory }),
             },
+            _ => Err(Denied { state: self.name() }),
+        }
+    }
+
+    /// The same of what becomes another place, or is to.
+    fn step_anew(&self, event: &SandboxEvent) -> Result<Step, Denied> {
+        use SandboxEvent as E;
+        use SandboxState as S;
+        let moved = |state| Ok(Step::Moved(state));
+        match (self, event) {
+            // What is wanted gone goes.
+            (S::Destroying | S::Destroyed, _) => Err(Denied { state: self.name() }),
+            // One that waits for its first place has nothing to be taken away, and no time of one whose
+            // place goes runs.
+            (S::Requested | S::Recreating, E::Recreate) | (S::Recreating, E::Expire { .. }) => {
+                Ok(Step::Unchanged)
+            }
+            // Whatever is left of a failed one is taken away like any other.
+            (_, E::Recreate) => moved(S::Recreating),
+            (_, E::Destroyed) => moved(S::Requested),
+            (_, E::Destroy) => moved(S::Destroying),
+            (_, E::Fail { why }) => moved(S::Failed { why: why.clone() }),
             _ => Err(Denied { state: self.name() }),
         }
     }

@@ -51,8 +51,15 @@ impl Place {
                 Failure::from(error).hint(hint)
             }
             Ok(view) if view.state != SandboxStateName::Ready => {
-                let message = format!("the sandbox is {}", view.state.as_str());
-                Failure::new(Code::SandboxGone, message)
+                let message = format!(
+                    "it ended with its place: the sandbox is {}",
+                    view.state.as_str()
+                );
+                let hint = format!(
+                    "`cofferdam sandbox get {}` shows what becomes of it",
+                    self.id
+                );
+                Failure::new(Code::SandboxGone, message).hint(hint)
             }
             Ok(_) | Err(_) => self.failure(error),
         }
