@@ -1,6 +1,7 @@
 //! Profiles that somebody writes, version by version.
 
 use super::{ProfileRef, find, happened, new_profile};
+use crate::capacity::Root;
 use crate::error::Fail;
 use crate::root::RootSeen;
 use crate::{Ctx, Error, Service, random};
@@ -43,7 +44,8 @@ impl Service {
         spec.validate().map_err(Error::Invalid)?;
         self.check_name_free(ctx, &name, &[]).await?;
         self.check_base(ctx, spec.base.as_ref()).await?;
-        self.check_capacity(&spec.limits, None).await?;
+        self.check_capacity(&spec.limits, Root::Written, None)
+            .await?;
         let at_ms = self.now_ms();
         let id = ProfileId::from_parts(at_ms, random()?);
         let ctx = ctx.clone();
