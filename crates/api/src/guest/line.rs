@@ -222,6 +222,13 @@ impl Line {
         }
     }
 
+    /// Whether it can carry a request now. While the body of an earlier one is still being sent it cannot, and
+    /// another would wait behind it.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
     /// Whether the other end has closed it, as far as is known.
     #[must_use]
     pub fn is_closed(&self) -> bool {

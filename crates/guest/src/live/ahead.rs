@@ -51,8 +51,27 @@ impl Ahead {
     }
 }
 
+/// A command that is over sooner is told to be over first: the fork, and the process that confines itself,
+/// would take the processor from it. What runs longer has one made beside it, because the next command may
+/// come meanwhile.
+const AFTER: Duration = Duration::from_millis(5);
+
+/// Carries a command of this user to its end, and has the next process ready after it, or beside it.
+pub(super) async fn make_beside(live: &Rc<Live>, user: User, carried: impl Future<Output = ()>) {
+    tokio::pin!(carried);
+    let is_over = tokio::time::timeout(AFTER, &mut carried).await.is_ok();
+    if is_over {
+        // What was said of its end is on its way before this forks.
+        tokio::task::yield_now().await;
+    }
+    make(live, user);
+    if !is_over {
+        carried.await;
+    }
+}
+
 /// Has the next one ready, after a command of this user. Without room for one there is none.
-pub(super) fn make(live: &Rc<Live>, user: User) {
+fn make(live: &Rc<Live>, user: User) {
     if user.who != Who::User || live.ahead.borrow().is_some() {
         return;
     }

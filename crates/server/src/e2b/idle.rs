@@ -45,7 +45,8 @@ impl Idle {
         let mut all = self.lock();
         let waiting = all.get_mut(&sandbox.id)?;
         waiting.retain(|one| one.is_good() && one.version == sandbox.version);
-        let taken = waiting.pop();
+        let at = waiting.iter().rposition(|one| one.line.is_ready());
+        let taken = at.map(|at| waiting.remove(at));
         if waiting.is_empty() {
             all.remove(&sandbox.id);
         }

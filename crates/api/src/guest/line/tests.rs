@@ -250,9 +250,15 @@ async fn asked(line: Line) -> (String, Option<Line>) {
     let response = answer.into_response_and(move |line, ()| drop(back.send(line)));
     let body = response.into_body().collect().await.unwrap();
     let text = String::from_utf8(body.to_bytes().to_vec()).unwrap();
+    let kept = kept.try_recv().ok();
     // The connection sees to its own end of the answer.
-    tokio::task::yield_now().await;
-    (text, kept.try_recv().ok())
+    while kept
+        .as_ref()
+        .is_some_and(|line| !line.is_ready() && !line.is_closed())
+    {
+        tokio::task::yield_now().await;
+    }
+    (text, kept)
 }
 
 #[tokio::test(start_paused = true)]
@@ -295,4 +301,42 @@ async fn an_answer_that_is_let_go_before_its_end_cuts_the_line() {
     let response = answer.into_response_and(|_, ()| panic!("half an answer was read"));
     drop(response);
     assert_eq!(guest.await.unwrap().unwrap_or(0), 0);
+}
+
+/// A body that always goes on and never comes.
+struct Endless;
+
+impl http_body::Body for Endless {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_over_which_a_request_is_still_sent_is_not_ready() {
+    let (ours, mut theirs) = duplex(4096);
+    let guest = tokio::spawn(async move {
+        drop(theirs.read(&mut [0; 1024]).await);
+        let refused = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+        theirs.write_all(refused).await.unwrap();
+        theirs
+    });
+    let line = Line::to_guest(ours, SHORT).await.unwrap();
+    let request = Request::post("/x").header(HOST, "h");
+    let request = request.body(Endless.boxed_unsync()).unwrap();
+    let (back, kept) = std::sync::mpsc::channel();
+    let answer = line.send(request, ()).await.unwrap();
+    drop(answer.into_response_and(move |line, ()| drop(back.send(line))));
+    let line = kept.try_recv().unwrap();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!line.is_ready());
+    drop(guest.await.unwrap());
 }
