@@ -20,6 +20,7 @@ mod files;
 mod live;
 mod output;
 mod process;
+mod starter;
 
 use std::os::fd::{FromRawFd, OwnedFd};
 
