@@ -137,10 +137,23 @@ pub(crate) fn put_at(from: RawFd, to: RawFd) -> Result<(), Failed> {
 }
 
 #[expect(unsafe_code, reason = "a descriptor known by number")]
-fn set_cloexec(fd: RawFd) -> Result<(), Failed> {
+pub(crate) fn set_cloexec(fd: RawFd) -> Result<(), Failed> {
     // SAFETY: integers only.
     match unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } {
         -1 => Err(("cloexec", errno())),
+        _ => Ok(()),
+    }
+}
+
+/// Applies rules of Landlock, once `no_new_privs` is set. Allocates nothing.
+#[expect(
+    unsafe_code,
+    reason = "the crate's own call takes its rules, and these are used again"
+)]
+pub(crate) fn restrict(rules: RawFd) -> Result<(), Failed> {
+    // SAFETY: integers only.
+    match unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules, 0) } {
+        -1 => Err(("landlock", errno())),
         _ => Ok(()),
     }
 }

@@ -92,6 +92,8 @@ pub(crate) struct Live {
     facts: RefCell<facts::Facts>,
     watchers: RefCell<Watchers>,
     ahead: RefCell<Option<ahead::Ahead>>,
+    /// Commands of which it is not known yet which process they are.
+    starting: Cell<usize>,
     contexts: context::Contexts,
     /// One more for each tunnel.
     tunnels: Rc<()>,
@@ -119,6 +121,7 @@ pub(crate) fn run(
         processes: RefCell::default(),
         watchers: RefCell::default(),
         ahead: RefCell::default(),
+        starting: Cell::default(),
         contexts: context::Contexts::default(),
         tunnels: Rc::default(),
         egress: egress::Egress::new(inherited.device),
@@ -212,8 +215,15 @@ async fn reap(signals: &Stream, live: &Live) -> io::Result<()> {
         let mut ready = signals.readable().await?;
         process::drain(signals.get_ref());
         ready.clear_ready();
-        while let Reap::Dead(dead) = process::reap() {
-            live.processes.borrow_mut().bury(dead);
-        }
+        bury_all(live);
+    }
+}
+
+/// Those of whom nobody knows yet who they are stay dead a moment longer, so that their deaths are told.
+pub(crate) fn bury_all(live: &Live) {
+    while live.starting.get() == 0
+        && let Reap::Dead(dead) = process::reap()
+    {
+        live.processes.borrow_mut().bury(dead);
     }
 }

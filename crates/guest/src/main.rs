@@ -24,6 +24,7 @@ mod launcher;
 mod live;
 mod output;
 mod process;
+mod starter;
 
 use std::os::fd::{FromRawFd, OwnedFd};
 

@@ -111,9 +111,7 @@ pub(crate) fn prepare(mut wanted: Wanted<'_>) -> Result<Child, Errno> {
         pid => {
             rustix::io::ioctl_fionbio(&status, true)?;
             for fd in outer.iter().flatten() {
-                rustix::io::ioctl_fionbio(fd, true)?;
-                // More than the machine's limit is refused; the default is fine then.
-                let _ = rustix::pipe::fcntl_setpipe_size(fd, PIPE_BYTES);
+                make_ours(fd)?;
             }
             let [stdin, stdout, stderr] = outer;
             Ok(Child {
@@ -126,6 +124,34 @@ pub(crate) fn prepare(mut wanted: Wanted<'_>) -> Result<Child, Errno> {
             })
         }
     }
+}
+
+/// Makes our end of a pipe one that does not block, and holds much.
+fn make_ours(fd: &OwnedFd) -> Result<(), Errno> {
+    rustix::io::ioctl_fionbio(fd, true)?;
+    // More than the machine's limit is refused; the default is fine then.
+    let _ = rustix::pipe::fcntl_setpipe_size(fd, PIPE_BYTES);
+    Ok(())
+}
+
+/// The pipes of a command: its ends, without that of its input where it has none, and ours.
+pub(crate) fn pipes(with_input: bool) -> Result<(Vec<OwnedFd>, [Option<OwnedFd>; 3]), Errno> {
+    let (mut theirs, mut ours) = (Vec::new(), [None, None, None]);
+    for (at, slot) in ours.iter_mut().enumerate() {
+        let (read, write) = match at {
+            0 if !with_input => continue,
+            _ => pipe()?,
+        };
+        let (inner, outer) = if at == 0 {
+            (read, write)
+        } else {
+            (write, read)
+        };
+        make_ours(&outer)?;
+        theirs.push(inner);
+        *slot = Some(outer);
+    }
+    Ok((theirs, ours))
 }
 
 /// The two ends of the standard streams; ours are none where they are no pipes of ours.
@@ -204,18 +230,24 @@ fn become_command(
     confine::apply_fds(ends)?;
     joined?;
     let failed = |step| move |errno: Errno| (step, errno.raw_os_error());
-    rustix::process::setsid().map_err(failed("setsid"))?;
+    own_session()?;
     if terminal {
         let stdin = rustix::stdio::stdin();
         rustix::process::ioctl_tiocsctty(stdin).map_err(failed("terminal"))?;
     }
-    reset_signals();
-    rustix::process::umask(UMASK);
     confine::apply(wanted.confine, wanted.who, wanted.landlock)?;
     close_from(5);
     let _ = rustix::io::write(status_fd(), &[CONFINED]);
     let start = read_start()?;
     exec(&start)
+}
+
+/// What a process has of its own before it is confined: a session, the signals and the mask of files.
+pub(crate) fn own_session() -> Result<(), confine::Failed> {
+    rustix::process::setsid().map_err(|errno| ("setsid", errno.raw_os_error()))?;
+    reset_signals();
+    rustix::process::umask(UMASK);
+    Ok(())
 }
 
 /// What every login shell starts with; the launcher has none, so that its modes are exact.
@@ -256,7 +288,7 @@ fn reset_signals() {
 }
 
 #[expect(unsafe_code, reason = "closing by number")]
-fn close_from(first: u32) {
+pub(crate) fn close_from(first: u32) {
     // SAFETY: everything from `first` up is a copy of the guest's descriptors that this process will
     // not use again; it execs or exits without running their owners' drops.
     // JUSTIFICATION: CLOEXEC alone would leave them open while the confined process waits.
@@ -281,34 +313,77 @@ pub(crate) fn close_all_but(kept: &mut [RawFd]) {
 /// Becomes the command, or tells why not.
 fn exec(start: &Start) -> Result<std::convert::Infallible, confine::Failed> {
     if !start.stdin {
-        let null = rustix::fs::open("/dev/null", OFlags::RDONLY, Mode::empty())
-            .map_err(|errno| ("stdin", errno.raw_os_error()))?;
-        confine::put_at(null.as_raw_fd(), 0)?;
+        null_input()?;
     }
-    rustix::process::chdir(&start.cwd).map_err(|errno| ("chdir", errno.raw_os_error()))?;
-    let argv: Vec<CString> = start
-        .argv
-        .iter()
-        .filter_map(|a| CString::new(a.as_str()).ok())
-        .collect();
-    let env = start
-        .env
-        .iter()
-        .filter_map(|(k, v)| CString::new(format!("{k}={v}")).ok());
-    let env: Vec<CString> = env.collect();
-    let program = start.argv.first().ok_or(("exec", libc::ENOENT))?;
-    let mut last = libc::ENOENT;
-    for candidate in candidates(program, &start.env) {
-        let error = execve(&candidate, &argv, &env);
-        // As execvp(3): a name that is there but may not be run beats one that is not there.
-        if error != libc::ENOENT && error != libc::ENOTDIR {
-            last = error;
-            if error != libc::EACCES {
-                break;
+    Err(Image::new(start)?.become_it())
+}
+
+/// Has nothing as standard input.
+pub(crate) fn null_input() -> Result<(), confine::Failed> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDONLY, Mode::empty())
+        .map_err(|errno| ("stdin", errno.raw_os_error()))?;
+    confine::put_at(null.as_raw_fd(), 0)
+}
+
+/// A command as the kernel takes it.
+pub(crate) struct Image {
+    cwd: CString,
+    candidates: Vec<CString>,
+    argv: Vec<*const libc::c_char>,
+    env: Vec<*const libc::c_char>,
+    /// What `argv` and `env` point at.
+    _texts: [Vec<CString>; 2],
+}
+
+impl Image {
+    pub(crate) fn new(start: &Start) -> Result<Image, confine::Failed> {
+        let cwd = CString::new(start.cwd.as_str()).map_err(|_| ("chdir", libc::EINVAL))?;
+        let program = start.argv.first().ok_or(("exec", libc::ENOENT))?;
+        let argv = start.argv.iter();
+        let argv: Vec<CString> = argv.filter_map(|a| CString::new(a.as_str()).ok()).collect();
+        let env = start.env.iter();
+        let env: Vec<CString> = env
+            .filter_map(|(k, v)| CString::new(format!("{k}={v}")).ok())
+            .collect();
+        let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
+            let each = list.iter().map(|text| text.as_ptr());
+            each.chain([std::ptr::null()]).collect()
+        };
+        Ok(Image {
+            cwd,
+            candidates: candidates(program, &start.env),
+            argv: pointers(&argv),
+            env: pointers(&env),
+            _texts: [argv, env],
+        })
+    }
+
+    /// Becomes the command, or tells why not. Allocates nothing, because it may run in borrowed memory.
+    pub(crate) fn become_it(&self) -> confine::Failed {
+        if let Err(errno) = rustix::process::chdir(self.cwd.as_c_str()) {
+            return ("chdir", errno.raw_os_error());
+        }
+        let mut last = libc::ENOENT;
+        for candidate in &self.candidates {
+            let error = self.execve(candidate);
+            // As execvp(3): a name that is there but may not be run beats one that is not there.
+            if error != libc::ENOENT && error != libc::ENOTDIR {
+                last = error;
+                if error != libc::EACCES {
+                    break;
+                }
             }
         }
+        ("exec", last)
     }
-    Err(("exec", last))
+
+    #[expect(unsafe_code, reason = "execve has no safe wrapper")]
+    fn execve(&self, program: &CString) -> i32 {
+        // SAFETY: both lists are null-terminated and point at strings that live as long as this.
+        // JUSTIFICATION: this process must become the command; `Command` would fork again.
+        unsafe { libc::execve(program.as_ptr(), self.argv.as_ptr(), self.env.as_ptr()) };
+        errno()
+    }
 }
 
 /// The files that `program` may mean, in order.
@@ -323,21 +398,6 @@ fn candidates(program: &str, env: &[(String, String)]) -> Vec<CString> {
     let dirs = path.split(':').filter(|dir| !dir.is_empty());
     dirs.filter_map(|dir| CString::new(format!("{dir}/{program}")).ok())
         .collect()
-}
-
-#[expect(unsafe_code, reason = "execve has no safe wrapper")]
-fn execve(program: &CString, argv: &[CString], env: &[CString]) -> i32 {
-    let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
-        list.iter()
-            .map(|s| s.as_ptr())
-            .chain([std::ptr::null()])
-            .collect()
-    };
-    let (argv, env) = (pointers(argv), pointers(env));
-    // SAFETY: both lists are null-terminated and point at strings that outlive the call.
-    // JUSTIFICATION: this process must become the command; `Command` would fork again.
-    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
-    errno()
 }
 
 impl Child {

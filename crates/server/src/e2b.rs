@@ -9,7 +9,7 @@
 //! one of our credentials, and never hold more of what a guest says than it is just passing on.
 //!
 //! Reading order: `aim` (for whom), `keys` (who may), `refusal`, `query`, then `control`, `snapshots`, `templates`,
-//! `logs` and `account` with `wire` for sandboxes as a resource, `volumes` and `content`, and `proxy` with `clean`, `cors` and `places` for
+//! `logs` and `account` with `wire` for sandboxes as a resource, `volumes` and `content`, and `proxy` with `clean`, `cors` and `places` and `idle` for
 //! what is inside them.
 
 mod account;
@@ -20,6 +20,7 @@ mod control;
 mod cors;
 pub(crate) mod domain;
 pub(crate) mod find;
+pub(crate) mod idle;
 pub(crate) mod keys;
 mod logs;
 pub(crate) mod measure;

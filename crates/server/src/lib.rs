@@ -71,6 +71,7 @@ pub(crate) struct App {
     pub(crate) site: Option<Site>,
     /// Places for connections to guests.
     pub(crate) places: e2b::places::Places,
+    pub(crate) idle: e2b::idle::Idle,
     /// Places for searches of who signed a request.
     pub(crate) searches: Arc<Semaphore>,
     /// Tools for models.
@@ -107,6 +108,7 @@ pub async fn serve(service: Service, links: Links, doors: Vec<Door>, stop: Cance
         attached: Arc::new(Semaphore::new(attach::ATTACHED_MAX)),
         site: Site::of(&doors),
         places: e2b::places::Places::default(),
+        idle: e2b::idle::Idle::default(),
         searches: Arc::new(e2b::find::searches()),
         mcp,
     };

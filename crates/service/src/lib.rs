@@ -8,8 +8,8 @@
 //! commit, and handed to the waiting poll in memory. Whatever goes wrong with the hand-over, the lease
 //! is given back, because the database and not the memory says who has a job.
 //!
-//! This room must never hold a state that is not in the database, except who waits for what; it must
-//! never speak HTTP, never write SQL, and never wait while it holds a lock.
+//! This room must never hold a state that is not in the database, except who waits for what, or a copy of
+//! what is in it that a commit did not have to make old; it must never speak HTTP, never write SQL, and never wait while it holds a lock.
 //!
 //! Reading order: `ctx`, `error`, `change` (decide and write), `job`, `create`, `poll` and `wake` (how
 //! work finds a node), `report` (what nodes say), `lose` (when they say nothing), `sandbox` (those that
@@ -118,6 +118,7 @@ struct Inner {
     free_disk: FreeDisk,
     room: Mutex<Room>,
     sandbox_room: Mutex<Room>,
+    recent: Mutex<sandbox::recent::Recent>,
     roots: Mutex<root::RootsKnown>,
     node_came: tokio::sync::Notify,
     watch: Mutex<Watch>,
@@ -163,6 +164,7 @@ impl Service {
             free_disk: Box::new(free_disk),
             room: Mutex::default(),
             sandbox_room: Mutex::default(),
+            recent: Mutex::default(),
             roots: Mutex::default(),
             node_came: tokio::sync::Notify::new(),
             watch,

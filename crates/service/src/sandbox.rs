@@ -10,6 +10,7 @@
 pub(crate) mod change;
 mod create;
 pub(crate) mod network;
+pub(crate) mod recent;
 mod recreate;
 pub(crate) mod report;
 mod usage;
@@ -30,6 +31,7 @@ use model::id::SandboxId;
 use model::limits;
 use model::sandbox::{SandboxEvent, SandboxState};
 use model::sandbox_spec::cut_ttl;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 use store::sandbox::{SandboxFilter, SandboxRow};
 use store::{Tx, event, sandbox};
@@ -56,8 +58,23 @@ impl Service {
     /// [`Error::NotFound`].
     pub async fn sandbox_get(&self, ctx: &Ctx, id: &SandboxId) -> Result<SandboxRow, Error> {
         ctx.only_user()?;
+        // Before the row is read: a commit meanwhile makes it old.
+        let commits = self.inner.store.commits();
+        let known = commits.and_then(|commits| self.recent().get(commits, &ctx.tenant, id));
+        if let Some(row) = known {
+            return Ok(row);
+        }
         let (ctx, id) = (ctx.clone(), id.clone());
-        self.look(move |tx| owned(tx, &ctx, &id)).await
+        let row = self.look(move |tx| owned(tx, &ctx, &id)).await?;
+        if let Some(commits) = commits {
+            self.recent().put(commits, &row);
+        }
+        Ok(row)
+    }
+
+    fn recent(&self) -> MutexGuard<'_, recent::Recent> {
+        let recent = self.inner.recent.lock();
+        recent.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sandboxes, newest first: those that the filter asks for, after the page that ended with `before`.

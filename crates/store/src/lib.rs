@@ -46,6 +46,8 @@ pub use crate::error::StoreError;
 use crate::work::{Kind, Work};
 use model::points::Points;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
 /// Whether the PostgreSQL at this address is on this machine, by a Unix socket or by loopback; `None` for what is
@@ -63,6 +65,8 @@ const WAITING_MAX: usize = 1024;
 pub struct Store {
     writes: mpsc::Sender<Box<dyn Work>>,
     reads: mpsc::Sender<Box<dyn Work>>,
+    /// Where nobody else writes.
+    commits: Option<Arc<AtomicU64>>,
 }
 
 impl Store {
@@ -73,8 +77,14 @@ impl Store {
     pub fn open_sqlite(path: &Path, points: Points) -> Result<Store, StoreError> {
         let (writes, write_units) = mpsc::channel(WAITING_MAX);
         let (reads, read_units) = mpsc::channel(WAITING_MAX);
-        sqlite::start(path, points, write_units, read_units)?;
-        Ok(Store { writes, reads })
+        let commits = Arc::new(AtomicU64::new(0));
+        let units = (write_units, read_units);
+        sqlite::start(path, points, units, commits.clone())?;
+        Ok(Store {
+            writes,
+            reads,
+            commits: Some(commits),
+        })
     }
 
     /// Makes the SQLite database at `path` quick to open for the next process, if it became slow. For
@@ -96,7 +106,16 @@ impl Store {
         Ok(Store {
             reads: writes.clone(),
             writes,
+            commits: None,
         })
+    }
+
+    /// How often this process has committed, or may have. While the number is the same, what was read after
+    /// it was that number is what the database has: it rises before anybody is told that something has
+    /// happened. `None` on a database to which other processes write too.
+    pub fn commits(&self) -> Option<u64> {
+        let commits = self.commits.as_ref();
+        commits.map(|commits| commits.load(Ordering::Acquire))
     }
 
     /// Carries out a unit that changes something. All of it happens or nothing; when this returns `Ok`,

@@ -13,6 +13,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -39,8 +40,8 @@ type Units = mpsc::Receiver<Box<dyn Work>>;
 pub(crate) fn start(
     path: &Path,
     points: Points,
-    writes: Units,
-    reads: Units,
+    (writes, reads): (Units, Units),
+    commits: Arc<AtomicU64>,
 ) -> Result<(), StoreError> {
     make_private(path)?;
     let conn = open(path)?;
@@ -51,6 +52,7 @@ pub(crate) fn start(
         points,
         log: log_path(path),
         ask,
+        commits,
     };
     thread("store-writer", move || writer.run(writes))?;
     let file = path.to_owned();
@@ -110,6 +112,8 @@ struct Writer {
     log: PathBuf,
     /// Wakes the thread that writes the log back.
     ask: SyncSender<()>,
+    /// Rises with each group, whatever became of it.
+    commits: Arc<AtomicU64>,
 }
 
 /// A unit of the group that is being made, and how it went.
@@ -119,6 +123,7 @@ impl Writer {
     fn run(self, mut units: Units) {
         while let Some(first) = units.blocking_recv() {
             let ran = self.group(first, &mut units);
+            self.commits.fetch_add(1, Ordering::Release);
             for (unit, outcome) in ran {
                 unit.done(outcome);
             }

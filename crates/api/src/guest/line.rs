@@ -16,7 +16,7 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty};
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -185,18 +185,64 @@ impl Line {
     /// # Errors
     /// [`Broken`] when there is no head in time, or none that is HTTP.
     pub async fn send<H: Send + Unpin + 'static>(
-        mut self,
+        self,
         request: Request<Body>,
         held: H,
     ) -> Result<Answer<H>, Broken> {
-        let sending = tokio::time::timeout(self.patience.head, self.sender.send_request(request));
-        let response = sending.await.map_err(|_| Broken::Late)??;
-        Ok(Answer {
-            response,
-            line: self,
-            held,
-        })
+        let sending = self.send_or_return(request, held).await;
+        sending.map_err(|failed| failed.why)
     }
+
+    /// The same on a line that has carried an answer before, and may have ended a moment ago.
+    ///
+    /// # Errors
+    /// [`Failed`], with the request if nothing of it was sent.
+    pub async fn send_or_return<H: Send + Unpin + 'static>(
+        mut self,
+        request: Request<Body>,
+        held: H,
+    ) -> Result<Answer<H>, Failed<H>> {
+        let sending = self.sender.try_send_request(request);
+        match tokio::time::timeout(self.patience.head, sending).await {
+            Ok(Ok(response)) => Ok(Answer {
+                response,
+                line: self,
+                held,
+            }),
+            Ok(Err(mut error)) => Err(Failed {
+                unsent: error
+                    .take_message()
+                    .map(|request| Box::new((request, held))),
+                why: error.into_error().into(),
+            }),
+            Err(_) => Err(Failed {
+                unsent: None,
+                why: Broken::Late,
+            }),
+        }
+    }
+
+    /// Whether it can carry a request now. While the body of an earlier one is still being sent it cannot, and
+    /// another would wait behind it.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    /// Whether the other end has closed it, as far as is known.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+}
+
+/// A request that has no answer.
+#[derive(Debug)]
+pub struct Failed<H> {
+    /// Why.
+    pub why: Broken,
+    /// The request and what was held with it, if nothing of it was sent.
+    pub unsent: Option<Box<(Request<Body>, H)>>,
 }
 
 /// A connection to a port in a sandbox.
@@ -236,11 +282,26 @@ impl<H: Send + Unpin + 'static> Answer<H> {
     /// The answer for the client.
     #[must_use]
     pub fn into_response(self) -> Response<Rest<H>> {
-        let (line, held) = (self.line, self.held);
+        self.respond(None)
+    }
+
+    /// The same; `keep` gets the line, and what was held, when all of the answer has been read. It may not
+    /// be ready for another request yet. An answer that is let go before cuts the line.
+    #[must_use]
+    pub fn into_response_and(
+        self,
+        keep: impl FnOnce(Line, H) + Send + 'static,
+    ) -> Response<Rest<H>> {
+        self.respond(Some(Keep(Box::new(keep))))
+    }
+
+    fn respond(self, keep: Option<Keep<H>>) -> Response<Rest<H>> {
+        let line = Some((self.line, self.held));
         self.response.map(|body| Rest {
             body,
-            _line: line,
-            _held: held,
+            is_over: false,
+            line,
+            keep,
         })
     }
 
@@ -265,12 +326,34 @@ impl<H: Send + Unpin + 'static> Answer<H> {
     }
 }
 
+/// What becomes of a line after its answer.
+struct Keep<H>(Box<dyn FnOnce(Line, H) + Send>);
+
+impl<H> std::fmt::Debug for Keep<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keep")
+    }
+}
+
 /// The body of an answer, and what must live as long as it does.
 #[derive(Debug)]
 pub struct Rest<H> {
     body: Incoming,
-    _line: Line,
-    _held: H,
+    /// Its end was read.
+    is_over: bool,
+    line: Option<(Line, H)>,
+    keep: Option<Keep<H>>,
+}
+
+impl<H> Drop for Rest<H> {
+    fn drop(&mut self) {
+        let is_over = self.is_over || self.body.is_end_stream();
+        if let (true, Some((line, held)), Some(keep)) =
+            (is_over, self.line.take(), self.keep.take())
+        {
+            keep.0(line, held);
+        }
+    }
 }
 
 impl<H: Unpin> hyper::body::Body for Rest<H> {
@@ -281,7 +364,9 @@ impl<H: Unpin> hyper::body::Body for Rest<H> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        self.is_over |= matches!(frame, Poll::Ready(None));
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -43,6 +43,10 @@ const TEXT_MAX: usize = 1024;
 /// Names of variables, and bytes of all of them together.
 const NAMES_MAX: usize = 256;
 
+/// How long a fact that a node waits for is held: answering it, and the node that writes it down, would take
+/// the processor from the command that it tells of. A node that does not wait is answered at once.
+const HELD: Duration = Duration::from_millis(5);
+
 /// The longest that a node waits for a fact.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
@@ -388,10 +392,11 @@ pub(super) async fn answer(live: &Live, asked: Option<&str>) -> Answer {
     live.facts.borrow_mut().forget(number("after").unwrap_or(0));
     let more = live.facts.borrow().more.clone();
     let more = more.notified();
-    if live.facts.borrow().kept.is_empty() {
-        // However it ended, what there is now is the answer.
-        drop(tokio::time::timeout(wait, more).await);
+    if live.facts.borrow().kept.is_empty() && tokio::time::timeout(wait, more).await.is_ok() {
+        // A short command is told to be over before the node hears of it, and both facts go together.
+        tokio::time::sleep(HELD).await;
     }
+    // However it ended, what there is now is the answer.
     let facts = live.facts.borrow().next();
     let body = Body::Whole(Some(facts.into()));
     body::of_type(StatusCode::OK, "application/json", body)

@@ -1,6 +1,6 @@
 //! The processes that were asked for: those that run, and for a while those that have ended.
 
-use super::ahead::Ahead;
+use super::ahead::{self, Begun};
 use super::failure::{Code, Failure};
 use super::user::User;
 use super::{Live, Stream, register};
@@ -40,7 +40,7 @@ const QUEUE: usize = 4;
 
 /// From the fork to the command nothing waits but for the processor, unless the workload stops the new
 /// process on its way.
-const LAUNCH_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const LAUNCH_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What runs, as clients write it and read it again.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -279,13 +279,7 @@ pub(super) async fn launch(
         Streams::Terminal(both) => (Some(both.ours), process::Streams::Terminal(both.theirs)),
         Streams::Socket(theirs) => (None, process::Streams::Socket(theirs)),
     };
-    let Ahead { mut child, dead } = begin(&live, user, &start, streams)?;
-    let told = told(child.status.take()).await;
-    if let Err(failure) = told {
-        // It may have been stopped before it became the command.
-        process::signal(Some(child.pid), libc::SIGKILL);
-        return Err(failure);
-    }
+    let Begun { mut child, dead } = begin(&live, user, &start, streams).await?;
     let stdin = child.stdin.take().map(writable).transpose();
     let outputs = match (child.stdout.take(), child.stderr.take()) {
         (Some(stdout), Some(stderr)) => {
@@ -320,48 +314,53 @@ pub(super) async fn launch(
     })
 }
 
-/// Gives the command to a process: to the one that stands ready, or to a new one.
-fn begin(
+/// Has a process run the command: by the one that stands ready, or in a new one.
+async fn begin(
     live: &Live,
     user: User,
     start: &Start,
     streams: process::Streams,
-) -> Result<Ahead, Failure> {
-    let ready = matches!(streams, process::Streams::Pipes).then(|| Ahead::take(live, user));
-    if let Some(mut ahead) = ready.flatten()
-        && ahead.child.start(start).is_ok()
+) -> Result<Begun, Failure> {
+    if matches!(streams, process::Streams::Pipes)
+        && let Some(begun) = ahead::begin(live, user, start).await?
     {
-        return Ok(ahead);
+        return Ok(begun);
     }
-    // Without one, or it was killed a moment ago.
-    let mut ahead = Ahead::fork(live, user, streams)?;
-    ahead.child.start(start).map_err(|errno| match errno {
+    let wanted = wanted(live, user, streams)?;
+    let child = process::prepare(wanted);
+    let mut child = child.map_err(|errno| Failure::errno("make a process", errno))?;
+    let dead = live.processes.borrow_mut().wait_for(child.pid);
+    child.start(start).map_err(|errno| match errno {
         Errno::TOOBIG => Failure::invalid("the command and its environment are too long"),
         _ => Failure::errno("start the process", errno),
     })?;
-    Ok(ahead)
+    if let Err(failure) = told(child.status.take()).await {
+        // It may have been stopped before it became the command.
+        process::signal(Some(child.pid), libc::SIGKILL);
+        return Err(failure);
+    }
+    Ok(Begun { child, dead })
 }
 
-/// Forks a process and confines it.
-pub(super) fn fork(
+/// What a process of the workload is made from.
+pub(super) fn wanted(
     live: &Live,
     user: User,
     streams: process::Streams,
-) -> Result<process::Child, Failure> {
+) -> Result<Wanted<'_>, Failure> {
     live.power.check()?;
     let landlock = live
         .landlock
         .as_ref()
         .map(landlock::RulesetCreated::try_clone);
     let landlock = landlock.transpose();
-    let wanted = Wanted {
+    Ok(Wanted {
         confine: &live.serve.confine,
         who: user.who,
         landlock: landlock.map_err(|error| Failure::new(Code::Internal, error.to_string()))?,
         cgroups: &live.cgroups,
         streams,
-    };
-    process::prepare(wanted).map_err(|errno| Failure::errno("make a process", errno))
+    })
 }
 
 fn readable(fd: OwnedFd) -> io::Result<Stream> {
@@ -394,7 +393,7 @@ async fn told(status: Option<OwnedFd>) -> Result<(), Failure> {
         .map_err(late)?
 }
 
-fn not_started(failure: &StartFailure) -> Failure {
+pub(super) fn not_started(failure: &StartFailure) -> Failure {
     let errno = Errno::from_raw_os_error(failure.errno);
     let said = Failure::errno(&failure.step, errno);
     // What the request named cannot be run; all else is ours.

@@ -182,11 +182,9 @@ async fn start(live: &Rc<Live>, headers: &HeaderMap, body: Incoming) -> Result<B
         // The answer keeps its time from before the process does: who waits is told that the time was
         // over, and not that something killed the process.
         let body = follow(&launched.process, pace);
-        tokio::task::spawn_local(pump::carry(live.clone(), launched, time, fact));
         tokio::task::spawn_local(async move {
-            // The client is told first.
-            tokio::task::yield_now().await;
-            ahead::make(&live, user);
+            let carried = pump::carry(live.clone(), launched, time, fact);
+            ahead::make_beside(&live, user, carried).await;
         });
         Ok(body)
     });

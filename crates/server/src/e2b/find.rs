@@ -84,6 +84,7 @@ pub(crate) async fn sandbox(
             is_open: wire::is_open(&row),
             masked_host: wire::masked_host(&row),
             id: id.clone(),
+            version: row.version,
         }),
         (SandboxState::Paused { .. }, _) => Err(Unreachable::Paused),
         (SandboxState::Destroying, _) => Err(Unreachable::Over),

@@ -33,6 +33,8 @@ const BUFFER_BYTES: usize = 64 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Reachable {
     pub(crate) id: SandboxId,
+    /// How often it was changed.
+    pub(crate) version: u64,
     pub(crate) node: NodeId,
     /// What opens its envd.
     pub(crate) access_token: String,
@@ -100,7 +102,6 @@ where
         shown => shown?,
     };
     let may_read = is_page && shown == Shown::Token;
-    let place = app.places.take(&sandbox.id).ok_or(Stopped::Full)?;
     let client = parts.extensions.remove::<OnUpgrade>();
     clean::request(&mut parts.headers, keys, &sandbox.access_token);
     let to_guest = port == ENVD_PORT;
@@ -112,15 +113,11 @@ where
     }
     let body = body.map_err(Into::into).boxed_unsync();
     let request = Request::from_parts(forwarded(parts), body);
-    let stream = dial(app, &sandbox.node, &sandbox.id).map_err(|_| Stopped::Silent)?;
-    let broken = |error| unanswered(sandbox, port, &error);
-    let line = if to_guest {
-        Line::to_guest(stream, Patience::USUAL).await
+    let mut answer = if to_guest {
+        ask_guest(app, sandbox, request).await?
     } else {
-        Line::to_port(stream, to_port(ctx, port), Patience::USUAL).await
+        ask_port(app, ctx, (sandbox, port), request).await?
     };
-    let answer = line.map_err(broken)?.send(request, place).await;
-    let mut answer = answer.map_err(broken)?;
     let is_upgrade = answer.response.status() == StatusCode::SWITCHING_PROTOCOLS;
     *answer.response.version_mut() = Version::HTTP_11;
     clean::answer(answer.response.headers_mut(), is_upgrade);
@@ -134,8 +131,60 @@ where
     match client.filter(|_| !to_guest) {
         Some(client) if is_upgrade => Ok(switch(app, answer, client)),
         _ if is_upgrade => Err(Stopped::Silent),
+        _ if to_guest => {
+            let (idle, id, version) = (app.idle.clone(), sandbox.id.clone(), sandbox.version);
+            let keep = move |line, place| idle.put(&id, version, (line, place));
+            Ok(answer.into_response_and(keep).map(Body::new))
+        }
         _ => Ok(answer.into_response().map(Body::new)),
     }
+}
+
+/// Asks the guest itself, over a connection that waits for that if there is one.
+async fn ask_guest(
+    app: &App,
+    sandbox: &Reachable,
+    mut request: Request<line::Body>,
+) -> Result<line::Answer<Place>, Stopped> {
+    let broken = |error| unanswered(sandbox, ENVD_PORT, &error);
+    let mut held = None;
+    if let Some((line, place)) = app.idle.take(sandbox) {
+        let failed = match line.send_or_return(request, place).await {
+            Ok(answer) => return Ok(answer),
+            Err(failed) => failed,
+        };
+        // It had ended, and its end was not seen yet. What was sent may have been done, and is not sent twice.
+        let unsent = failed.unsent.ok_or_else(|| broken(failed.why))?;
+        let place;
+        (request, place) = *unsent;
+        held = Some(place);
+    }
+    let place = held.or_else(|| app.idle.place(&app.places, &sandbox.id));
+    let place = place.ok_or(Stopped::Full)?;
+    let stream = dial(app, &sandbox.node, &sandbox.id).map_err(|_| Stopped::Silent)?;
+    let line = Line::to_guest(stream, Patience::USUAL).await;
+    line.map_err(broken)?
+        .send(request, place)
+        .await
+        .map_err(broken)
+}
+
+/// Asks whoever listens at a port inside.
+async fn ask_port(
+    app: &App,
+    ctx: &Ctx,
+    (sandbox, port): (&Reachable, u16),
+    request: Request<line::Body>,
+) -> Result<line::Answer<Place>, Stopped> {
+    let broken = |error| unanswered(sandbox, port, &error);
+    let place = app.idle.place(&app.places, &sandbox.id);
+    let place = place.ok_or(Stopped::Full)?;
+    let stream = dial(app, &sandbox.node, &sandbox.id).map_err(|_| Stopped::Silent)?;
+    let line = Line::to_port(stream, to_port(ctx, port), Patience::USUAL).await;
+    line.map_err(broken)?
+        .send(request, place)
+        .await
+        .map_err(broken)
 }
 
 /// Opens a connection to a port of a sandbox, for somebody who has been let in.
@@ -147,7 +196,8 @@ pub(crate) async fn tunnel(
     ctx: &Ctx,
     (sandbox, port): (&Reachable, u16),
 ) -> Result<(Tunnel, Place), Stopped> {
-    let place = app.places.take(&sandbox.id).ok_or(Stopped::Full)?;
+    let place = app.idle.place(&app.places, &sandbox.id);
+    let place = place.ok_or(Stopped::Full)?;
     let stream = dial(app, &sandbox.node, &sandbox.id).map_err(|_| Stopped::Silent)?;
     let tunnel = Line::tunnel(stream, to_port(ctx, port), Patience::USUAL).await;
     let tunnel = tunnel.map_err(|error| unanswered(sandbox, port, &error))?;

@@ -428,6 +428,8 @@ async fn a_request_with_the_same_key_makes_one_sandbox() {
 async fn a_sandbox_of_another_tenant_is_not_there_and_nodes_ask_for_none() {
     let world = World::new();
     let id = world.make(ask()).await.id;
+    // Its row was read a moment ago, and is known.
+    world.sandbox(&id).await;
     let service = &world.service;
     for (ctx, code) in [(stranger(), "not_found"), (node(1), "forbidden")] {
         let answers = [

@@ -221,3 +221,122 @@ async fn a_port_is_reached_through_the_guest() {
         "speak HTTP with the guest"
     );
 }
+
+/// A guest that answers each request on one connection with its number, and ends after so many.
+async fn counting(mut guest: DuplexStream, most: usize) {
+    for n in 1..=most {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            if guest.read(&mut byte).await.unwrap() == 0 {
+                return;
+            }
+            head.push(byte[0]);
+        }
+        let answer =
+            format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{n}\r\n0\r\n\r\n");
+        guest.write_all(answer.as_bytes()).await.unwrap();
+    }
+}
+
+fn get() -> Request<Body> {
+    Request::get("/x").header(HOST, "h").body(empty()).unwrap()
+}
+
+/// What a line answers, and the line again once all of it was read.
+async fn asked(line: Line) -> (String, Option<Line>) {
+    let (back, kept) = std::sync::mpsc::channel();
+    let answer = line.send(get(), ()).await.unwrap();
+    let response = answer.into_response_and(move |line, ()| drop(back.send(line)));
+    let body = response.into_body().collect().await.unwrap();
+    let text = String::from_utf8(body.to_bytes().to_vec()).unwrap();
+    let kept = kept.try_recv().ok();
+    // The connection sees to its own end of the answer.
+    while kept
+        .as_ref()
+        .is_some_and(|line| !line.is_ready() && !line.is_closed())
+    {
+        tokio::task::yield_now().await;
+    }
+    (text, kept)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_whose_answer_was_read_to_its_end_carries_another() {
+    let (ours, theirs) = duplex(4096);
+    drop(tokio::spawn(counting(theirs, 3)));
+    let mut line = Some(Line::to_guest(ours, SHORT).await.unwrap());
+    for n in ["1", "2", "3"] {
+        let (text, kept) = asked(line.take().unwrap()).await;
+        assert_eq!(text, n);
+        line = kept;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_has_ended_gives_the_request_back() {
+    let (ours, theirs) = duplex(4096);
+    drop(tokio::spawn(counting(theirs, 1)));
+    let line = Line::to_guest(ours, SHORT).await.unwrap();
+    let (_, kept) = asked(line).await;
+    let line = kept.unwrap();
+    while !line.is_closed() {
+        tokio::task::yield_now().await;
+    }
+    let failed = line.send_or_return(get(), ()).await.unwrap_err();
+    assert!(failed.unsent.is_some(), "{failed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_let_go_before_its_end_cuts_the_line() {
+    let (ours, mut theirs) = duplex(4096);
+    let guest = tokio::spawn(async move {
+        drop(theirs.read(&mut [0; 1024]).await);
+        let half = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhel";
+        theirs.write_all(half).await.unwrap();
+        theirs.read(&mut [0; 1024]).await
+    });
+    let line = Line::to_guest(ours, SHORT).await.unwrap();
+    let answer = line.send(get(), ()).await.unwrap();
+    let response = answer.into_response_and(|_, ()| panic!("half an answer was read"));
+    drop(response);
+    assert_eq!(guest.await.unwrap().unwrap_or(0), 0);
+}
+
+/// A body that always goes on and never comes.
+struct Endless;
+
+impl http_body::Body for Endless {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_over_which_a_request_is_still_sent_is_not_ready() {
+    let (ours, mut theirs) = duplex(4096);
+    let guest = tokio::spawn(async move {
+        drop(theirs.read(&mut [0; 1024]).await);
+        let refused = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+        theirs.write_all(refused).await.unwrap();
+        theirs
+    });
+    let line = Line::to_guest(ours, SHORT).await.unwrap();
+    let request = Request::post("/x").header(HOST, "h");
+    let request = request.body(Endless.boxed_unsync()).unwrap();
+    let (back, kept) = std::sync::mpsc::channel();
+    let answer = line.send(request, ()).await.unwrap();
+    drop(answer.into_response_and(move |line, ()| drop(back.send(line))));
+    let line = kept.try_recv().unwrap();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!line.is_ready());
+    drop(guest.await.unwrap());
+}
