@@ -64,6 +64,11 @@ impl Refusal {
             rule: Some(verdict.rule.to_string()),
         })
     }
+
+    /// That of rules that do not let pass.
+    pub(crate) fn by(verdict: &Verdict) -> Refusal {
+        Refusal::of(verdict).unwrap_or_else(|| Reason::Internal.into())
+    }
 }
 
 /// Whether a host may be asked for at all, before its name is resolved: a name that is refused anyway tells

@@ -129,7 +129,6 @@ fn reply(reason: Reason) -> u8 {
         | Reason::OwnAddress
         | Reason::TooFast
         | Reason::TooMuch
-        | Reason::HttpRule
         | Reason::ClearSecret
         | Reason::NameCarriesData
         | Reason::BadGreeting => 2,
@@ -141,7 +140,7 @@ fn reply(reason: Reason) -> u8 {
         Reason::HostMismatch
         | Reason::ClientTls
         | Reason::OutsideTls
-        | Reason::OddPath
+        | Reason::BadRequest
         | Reason::BadCoding
         | Reason::BadScheme
         | Reason::TooMany

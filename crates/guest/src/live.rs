@@ -96,6 +96,8 @@ pub(crate) struct Live {
     tunnels: Rc<()>,
     /// The way out, where the node has opened one.
     egress: egress::Egress,
+    /// Variables that the node has added since.
+    more_env: RefCell<Vec<(String, String)>>,
     /// When somebody last asked what is used.
     look: Cell<Option<metrics::Look>>,
 }
@@ -120,6 +122,7 @@ pub(crate) fn run(
         ahead: RefCell::default(),
         contexts: context::Contexts::default(),
         tunnels: Rc::default(),
+        more_env: RefCell::default(),
         egress: egress::Egress::new(inherited.tun),
         look: Cell::default(),
     });

@@ -6,11 +6,15 @@
 mod decide;
 mod entry;
 mod preset;
+mod reach;
+mod request;
 mod trial;
 
 pub use decide::{Denial, How, Rule, Verdict};
 pub use entry::{BadEntry, Entry};
 pub use preset::Preset;
+pub(crate) use request::may_be_set;
+pub use request::{Request, RequestAsked, RequestRule};
 pub use trial::{BadUrl, Trial};
 
 use crate::limits;
@@ -97,6 +101,12 @@ pub struct NetworkRules {
     pub order: Order,
     /// How much.
     pub caps: NetworkCaps,
+    /// What may be asked of some hosts, and with what.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<RequestRule>,
+    /// Secrets of the sandbox are not added to its requests any more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub withhold_secrets: bool,
 }
 
 /// How rules stand in rows: rows of version 0.2 and before say only whether there is a network.
@@ -116,6 +126,10 @@ enum Stored {
         order: Order,
         #[serde(default)]
         caps: NetworkCaps,
+        #[serde(default)]
+        requests: Vec<RequestRule>,
+        #[serde(default)]
+        withhold_secrets: bool,
     },
 }
 
@@ -130,6 +144,8 @@ impl From<Stored> for NetworkRules {
                 presets,
                 order,
                 caps,
+                requests,
+                withhold_secrets,
             } => NetworkRules {
                 mode,
                 allow,
@@ -137,6 +153,8 @@ impl From<Stored> for NetworkRules {
                 presets,
                 order,
                 caps,
+                requests,
+                withhold_secrets,
             },
         }
     }
@@ -157,6 +175,10 @@ pub struct NetworkAsked {
     pub order: Order,
     /// See [`NetworkRules::caps`].
     pub caps: NetworkCaps,
+    /// See [`NetworkRules::requests`].
+    pub requests: Vec<RequestAsked>,
+    /// See [`NetworkRules::withhold_secrets`].
+    pub withhold_secrets: bool,
 }
 
 impl NetworkRules {
@@ -184,7 +206,8 @@ impl NetworkRules {
     /// All that is wrong, each with its place below `network`.
     pub fn read(asked: &NetworkAsked) -> Result<NetworkRules, Vec<Invalid>> {
         let mut found = Findings::default();
-        let lists = !asked.allow.is_empty() || !asked.presets.is_empty();
+        let lists =
+            !(asked.allow.is_empty() && asked.presets.is_empty() && asked.requests.is_empty());
         let default = if lists {
             NetworkMode::Allowlist
         } else if asked.deny.is_empty() {
@@ -199,6 +222,8 @@ impl NetworkRules {
             presets: presets(&asked.presets, &mut found),
             order: asked.order,
             caps: asked.caps,
+            requests: request::read(&asked.requests, &mut found),
+            withhold_secrets: asked.withhold_secrets,
         };
         // What could not be read is not there, and need not be missed as well.
         if found.0.is_empty() {
@@ -210,14 +235,15 @@ impl NetworkRules {
     /// Whether the parts go together.
     fn check(&self, found: &mut Findings) {
         let lists = !self.allow.is_empty() || !self.presets.is_empty();
-        let any = lists || !self.deny.is_empty();
+        let named = lists || !self.requests.is_empty();
+        let any = named || !self.deny.is_empty();
         let code = "network_rules";
         match self.mode {
             NetworkMode::None if any => {
                 let message = "in mode `none` there is nothing to allow or to deny";
                 found.add("network.mode", code, message);
             }
-            NetworkMode::Allowlist if !lists => {
+            NetworkMode::Allowlist if !named => {
                 let message =
                     "mode `allowlist` needs something that is allowed; for nothing there is `none`";
                 found.add("network.allow", code, message);

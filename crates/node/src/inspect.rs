@@ -1,11 +1,11 @@
-//! Looking into the HTTPS of a job or a sandbox that has secrets for what leaves: the authority that its
+//! Looking into the HTTPS of a job or a sandbox that has rules about requests, or secrets for what leaves: the authority that its
 //! programs trust, and where they find it.
 //!
 //! The authority is on the node's disk as long as the record beside it, because programs inside go on to trust it
 //! after the node has died. What is looked into with which values is not: it is asked for again.
 
 use crate::Node;
-use ::egress::inspect::rule::HostRules;
+use ::egress::inspect::rule::SecretField;
 use ::egress::inspect::{Authority, Inspector, Roots, roots};
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -55,7 +55,7 @@ pub(crate) struct Looks {
 }
 
 /// Sets it up for whoever has its record in this directory; with the authority that is there, if one is.
-pub(crate) fn open(node: &Node, dir: &Path, rules: Vec<HostRules>) -> Result<Looks, String> {
+pub(crate) fn open(node: &Node, dir: &Path, secrets: Vec<SecretField>) -> Result<Looks, String> {
     let failed =
         |error: &dyn std::fmt::Display| format!("its https cannot be looked into: {error}");
     let authority = match kept(dir) {
@@ -65,7 +65,7 @@ pub(crate) fn open(node: &Node, dir: &Path, rules: Vec<HostRules>) -> Result<Loo
     let trusted = Trusted::of(node).map_err(|error| failed(&error))?;
     let own = authority.certificate().to_owned();
     let all = format!("{}\n{own}", trusted.pem);
-    let inspector = Inspector::new(rules, authority, &trusted.roots);
+    let inspector = Inspector::new(secrets, authority, &trusted.roots);
     Ok(Looks {
         inspector: inspector.map_err(|error| failed(&error))?,
         files: vec![(OWN, own), (ALL, all)],

@@ -20,6 +20,7 @@ mod control;
 mod cors;
 pub(crate) mod domain;
 pub(crate) mod find;
+mod inner_tls;
 pub(crate) mod keys;
 mod logs;
 pub(crate) mod measure;

@@ -22,7 +22,7 @@ use std::time::Duration;
 pub(crate) use self::egress::{EgressArgs, EgressCommand};
 pub(crate) use inside::{SandboxCp, SandboxExec, SandboxPort, SandboxShell};
 pub(crate) use mcp::{McpArgs, McpClient, McpCommand, McpInstall};
-pub(crate) use net::NetArgs;
+pub(crate) use net::{NetArgs, rule_text};
 pub(crate) use secret::{Scrub, SecretArgs, SecretCommand};
 pub(crate) use volume::{VolumeArgs, VolumeCommand};
 

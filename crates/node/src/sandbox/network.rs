@@ -3,15 +3,21 @@
 //! They are on the disk before they are in force, so that a process that takes over after a crash has them or newer
 //! ones; and they are reported after that. If we die in between, they are told again, and only reported.
 
-use super::record;
-use crate::job::{chain, insist};
+use super::{make, record};
+use crate::job::{Broken, chain, insist};
 use crate::way::{self, WayOut};
-use crate::{Node, convert};
+use crate::{Node, convert, inspect};
+use ::egress::inspect::Inspector;
 use api::job::Enforced;
 use api::network::{NetworkReport, NetworkWork};
 use driver::driver::Handle;
+use model::network::NetworkRules;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
+
+/// A guest takes files and variables at once; one that is frozen is told when it runs again.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The network of a sandbox, shared by its keeper and whoever brings other rules: these wait for no order that is
 /// being carried out.
@@ -51,7 +57,7 @@ pub(crate) fn networks(node: &Node, works: Vec<NetworkWork>) {
 
 async fn take_over(node: &Node, net: &Shared, handle: &Handle, work: NetworkWork) {
     let id = work.sandbox_id.as_str();
-    let enforcement = match put_in_force(node, net.lock().await, handle, &work) {
+    let enforcement = match put_in_force(node, net.lock().await, handle, &work).await {
         Ok(Some(enforcement)) => enforcement,
         Ok(None) => return,
         Err(why) => {
@@ -77,7 +83,7 @@ async fn take_over(node: &Node, net: &Shared, handle: &Handle, work: NetworkWork
 }
 
 /// What is in force then; `None` where that is for somebody else to say.
-fn put_in_force(
+async fn put_in_force(
     node: &Node,
     mut net: MutexGuard<'_, Net>,
     handle: &Handle,
@@ -89,15 +95,22 @@ fn put_in_force(
     }
     if work.epoch > net.epoch {
         let rules = convert::network(&work.network)?;
+        // Before the rules are in force: nothing that they let out meets a certificate that it does not know.
+        let looks = looks_first(node, &net, handle, &rules).await?;
         let written = record::set_network(node, id, work, &rules);
         written.map_err(|error| format!("the node cannot write its records: {error}"))?;
         node.at("node.network_written");
         match &net.way {
             // It stays open also where nothing is let out any more: then it says so.
-            Some(way) => way.set_rules(rules),
+            Some(way) => {
+                if let Some(inspector) = looks {
+                    way.look_into(inspector);
+                }
+                way.set_rules(rules);
+            }
             None if rules.has_way_out() => {
                 let record = record::of(node, handle.id.as_str());
-                let looks = record.and_then(|record| record::looks_again(node, &record));
+                let looks = record.and_then(|record| record::looks_again(node, &record, &rules));
                 net.way = Some(way::reopen(node, handle, None, (rules, looks)));
             }
             None => {}
@@ -105,4 +118,33 @@ fn put_in_force(
         net.epoch = work.epoch;
     }
     Ok(Some(record::enforcement(node, id)))
+}
+
+/// What looks into requests, for a sandbox whose first rules about them these are. Its programs are told whom to
+/// trust; those that run already, and ask a variable, are not.
+async fn looks_first(
+    node: &Node,
+    net: &Net,
+    handle: &Handle,
+    rules: &NetworkRules,
+) -> Result<Option<Inspector>, String> {
+    let can_look = net.way.as_ref().is_some_and(WayOut::can_look);
+    if rules.requests.is_empty() || can_look {
+        return Ok(None);
+    }
+    let looks = make::look(node, handle.id.as_str(), Vec::new())?;
+    let telling = async {
+        make::trust(node, handle, &looks).await?;
+        let stream = node.inner.driver.connect(handle).await?;
+        Ok::<_, Broken>(driver::guest::add_env(stream, inspect::environment().collect()).await?)
+    };
+    let told = tokio::time::timeout(PATIENCE, telling).await;
+    let told = told.map_err(|_| Broken::Silent).flatten();
+    told.map_err(|error| {
+        format!(
+            "its programs cannot be told whom to trust: {}",
+            chain(&error)
+        )
+    })?;
+    Ok(Some(looks.inspector))
 }

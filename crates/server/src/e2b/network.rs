@@ -3,10 +3,12 @@
 
 use model::block::Block;
 use model::limits;
-use model::network::{BadEntry, Entry, NetworkMode, NetworkRules, Order};
+use model::network::{
+    BadEntry, Entry, NetworkMode, NetworkRules, Order, RequestAsked, RequestRule,
+};
 use model::secret::{SecretHow, SecretUse};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 use super::refusal::Refusal;
@@ -41,10 +43,24 @@ impl NetworkUpdate {
     ///
     /// # Errors
     /// A refusal that names what there is not, or is no entry.
-    pub(crate) fn rules(&self) -> Result<NetworkRules, Refusal> {
-        // What is added to requests is fixed with the sandbox.
-        refuse("network.rules", self.lists.rules.as_ref())?;
-        self.lists.rules(self.allow_internet_access)
+    pub(crate) fn rules(&self, has: &[SecretUse]) -> Result<NetworkRules, Refusal> {
+        let same =
+            |one: &SecretUse, other: &SecretUse| one.name == other.name && one.how == other.how;
+        let is_header = |one: &&SecretUse| matches!(one.how, SecretHow::Header { .. });
+        let has: Vec<&SecretUse> = has.iter().filter(is_header).collect();
+        let asked = self.lists.secrets()?;
+        let is_new = |one: &SecretUse| !has.iter().any(|other| same(one, other));
+        let is_gone = |one: &&&SecretUse| !asked.iter().any(|other| same(one, other));
+        // A living sandbox is told of no other secrets; of those that it has, all are added or none.
+        if asked.iter().any(is_new) || (!asked.is_empty() && has.iter().any(|one| is_gone(&one))) {
+            let why = "network.rules: the secrets of a sandbox are those that it was created with; an update \
+                       repeats all of them, or none to take them away";
+            return Err(Refusal::bad(why));
+        }
+        Ok(NetworkRules {
+            withhold_secrets: asked.is_empty() && !has.is_empty(),
+            ..self.lists.rules(self.allow_internet_access)?
+        })
     }
 }
 
@@ -83,32 +99,53 @@ fn with_secret(host: &str, header: &str, value: &str) -> Option<SecretUse> {
     })
 }
 
+/// What is set on requests to hosts: secrets, and fields that everybody may see.
+type Transforms = (Vec<SecretUse>, Vec<RequestAsked>);
+
 impl Lists {
     /// The secrets that are added to requests.
     ///
     /// # Errors
-    /// A refusal of everything else that can be done to a request.
+    /// As for [`Lists::transforms`].
     pub(super) fn secrets(&self) -> Result<Vec<SecretUse>, Refusal> {
+        self.transforms().map(|(secrets, _)| secrets)
+    }
+
+    /// What is done to requests.
+    ///
+    /// # Errors
+    /// A refusal of what can be filled in elsewhere and not here.
+    fn transforms(&self) -> Result<Transforms, Refusal> {
         let Some(rules) = self.rules.clone().filter(|rules| !rules.is_null()) else {
-            return Ok(Vec::new());
+            return Ok(Transforms::default());
         };
         let rules: BTreeMap<String, Vec<HostRule>> = serde_json::from_value(rules)
             .map_err(|_| Refusal::bad("network.rules: hosts, each with a list of transforms"))?;
-        let mut uses = Vec::new();
+        let (mut secrets, mut plain) = Transforms::default();
         for (host, rules) in &rules {
             let transforms = rules.iter().filter_map(|rule| rule.transform.as_ref());
-            let headers = transforms.filter_map(|one| one.headers.as_ref()).flatten();
-            for (header, value) in headers {
-                let used = with_secret(host, header, value).ok_or_else(|| {
+            let mut set = BTreeMap::new();
+            for (header, value) in transforms.filter_map(|one| one.headers.as_ref()).flatten() {
+                if !value.contains("${") {
+                    set.insert(header.clone(), value.clone());
+                    continue;
+                }
+                secrets.push(with_secret(host, header, value).ok_or_else(|| {
                     Refusal::bad(
-                        "network.rules: a header holds one secret here, as `Secret.fill` says it, and \
+                        "network.rules: a header holds plain text, or one secret as `Secret.fill` says it; \
                          nothing else is filled in",
                     )
-                })?;
-                uses.push(used);
+                })?);
+            }
+            if !set.is_empty() {
+                plain.push(RequestAsked {
+                    host: host.clone(),
+                    set,
+                    ..RequestAsked::default()
+                });
             }
         }
-        Ok(uses)
+        Ok((secrets, plain))
     }
 
     /// The same, beside whether there is a network at all.
@@ -116,10 +153,22 @@ impl Lists {
     /// # Errors
     /// As for [`NetworkUpdate::rules`].
     pub(super) fn rules(&self, open: Option<bool>) -> Result<NetworkRules, Refusal> {
-        refuse("network.dnsServers", self.dns_servers.as_ref())?;
+        refuse("network.dnsServers", self.dns_servers.as_ref()).map_err(|_| {
+            Refusal::bad(
+                "network.dnsServers: names are answered inside the sandbox, for what the rules allow, and \
+                 UDP goes nowhere else; leave it out, or give []",
+            )
+        })?;
         refuse("network.egressProxy", self.egress_proxy.as_ref())?;
         refuse("network.allowIn", self.allow_in.as_ref())?;
         refuse("network.denyIn", self.deny_in.as_ref())?;
+        let (_, plain) = self.transforms()?;
+        let requests = RequestRule::read(&plain).map_err(|found| {
+            let first = found
+                .first()
+                .map(|one| format!("{}: {}", one.field, one.message));
+            Refusal::bad(first.unwrap_or_default())
+        })?;
         let allow = entries("network.allowOut", self.allow_out.as_deref())?;
         let mut deny = entries("network.denyOut", self.deny_out.as_deref())?;
         if deny.iter().any(Entry::is_name) {
@@ -150,6 +199,7 @@ impl Lists {
             allow,
             deny,
             order,
+            requests,
             ..NetworkRules::default()
         })
     }
@@ -189,6 +239,8 @@ pub(super) struct ListsView {
     allow_out: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     deny_out: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    rules: BTreeMap<String, Vec<Value>>,
 }
 
 /// Rules that were made at another door are shown as far as these words go.
@@ -210,7 +262,19 @@ pub(super) fn view(rules: &NetworkRules) -> ListsView {
     ListsView {
         allow_out: rules.allow.iter().map(text).chain(presets).collect(),
         deny_out,
+        rules: transforms(rules),
     }
+}
+
+/// What is set on requests, as far as it is no secret.
+fn transforms(rules: &NetworkRules) -> BTreeMap<String, Vec<Value>> {
+    let mut shown: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for rule in rules.requests.iter().filter(|rule| rule.only_sets()) {
+        let asked = rule.asked();
+        let transform = json!({"transform": {"headers": asked.set}});
+        shown.entry(asked.host).or_default().push(transform);
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -219,7 +283,7 @@ mod tests {
 
     fn read(body: &str) -> String {
         let update: NetworkUpdate = serde_json::from_str(body).unwrap();
-        match update.rules() {
+        match update.rules(&[]) {
             Ok(rules) => {
                 let shown = view(&rules);
                 let order = match rules.order {
@@ -263,7 +327,6 @@ mod tests {
             "other *.b.test x {}, key api.test Authorization Bearer {}"
         );
         for value in [
-            "plain",
             "${e2b.secrets.a",
             "${e2b.secrets.a} ${e2b.secrets.b}",
             "{} ${e2b.secrets.a}",
@@ -277,6 +340,35 @@ mod tests {
             );
         }
         assert!(read("[1]").is_err());
+    }
+
+    #[test]
+    fn plain_headers_are_set_and_an_update_keeps_the_secrets_or_takes_them_away() {
+        let read = |body: &str, has: &[SecretUse]| {
+            let update: NetworkUpdate = serde_json::from_str(body).unwrap();
+            update.rules(has)
+        };
+        let plain = r#"{"rules":{"A.test":[{"transform":{"headers":{"x":"1"}}},
+            {"transform":{"headers":{"x":"2","y":"3"}}}]}}"#;
+        let rules = read(plain, &[]).unwrap();
+        let shown = serde_json::to_value(view(&rules)).unwrap();
+        assert_eq!(
+            shown["rules"],
+            json!({"a.test": [{"transform": {"headers": {"x": "2", "y": "3"}}}]})
+        );
+        assert!(!rules.withhold_secrets && rules.mode == NetworkMode::Unrestricted);
+        // A rule opens nothing by itself.
+        let closed = format!(r#"{{"denyOut":["0.0.0.0/0"],{}"#, &plain[1..]);
+        assert_eq!(read(&closed, &[]).unwrap().mode, NetworkMode::None);
+        let two = r#"{"rules":{"a.test":[{"transform":{"headers":{
+            "x":"${e2b.secrets.k}","y":"${e2b.secrets.l}"}}}]}}"#;
+        let lists: Lists = serde_json::from_str(two).unwrap();
+        let has = lists.secrets().unwrap();
+        assert!(!read(two, &has).unwrap().withhold_secrets);
+        assert!(read(plain, &has).unwrap().withhold_secrets);
+        assert!(read("{}", &has).unwrap().withhold_secrets);
+        let one = r#"{"rules":{"a.test":[{"transform":{"headers":{"x":"${e2b.secrets.k}"}}}]}}"#;
+        assert!(read(one, &has).is_err() && read(one, &has[1..]).is_err());
     }
 
     /// The cases that are refused and taken are those of E2B's own documents and answers.
@@ -330,7 +422,15 @@ mod tests {
                 r#"{"allowOut":["a.*.com"],"denyOut":["0.0.0.0/0"]}"#,
                 "network.allowOut",
             ),
-            (r#"{"rules":{"a.example":[{}]}}"#, "network.rules"),
+            (r#"{"rules":{"a.example":[{}]}}"#, "unrestricted +[] -[]"),
+            (
+                r#"{"rules":{"a.example":[{"transform":{"headers":{"x":"${e2b.secrets.k}"}}}]}}"#,
+                "network.rules",
+            ),
+            (
+                r#"{"rules":{"10.0.0.0/8":[{"transform":{"headers":{"x":"y"}}}]}}"#,
+                "network.rules[0].host",
+            ),
             (
                 r#"{"egressProxy":{"address":"a:1"}}"#,
                 "network.egressProxy",

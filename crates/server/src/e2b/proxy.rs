@@ -19,6 +19,7 @@ use tokio::io::DuplexStream;
 use super::aim::{CODE_PORT, ENVD_PORT, SANDBOX_ID, Target};
 use super::clean;
 use super::cors;
+use super::inner_tls;
 use super::keys::{self, FileQuery, Keys};
 use super::places::{self, Place};
 use super::refusal::Refusal;
@@ -40,6 +41,8 @@ pub(crate) struct Reachable {
     pub(crate) is_open: bool,
     /// What programs inside are told as their host.
     pub(crate) masked_host: Option<String>,
+    /// At these ports programs speak HTTPS.
+    pub(crate) https_ports: Vec<u16>,
 }
 
 /// Why a request does not get through to a sandbox.
@@ -116,6 +119,11 @@ where
     let broken = |error| unanswered(sandbox, port, &error);
     let line = if to_guest {
         Line::to_guest(stream, Patience::USUAL).await
+    } else if sandbox.https_ports.contains(&port) {
+        match Line::tunnel(stream, to_port(ctx, port), Patience::USUAL).await {
+            Ok(tunnel) => tunnel.wrapped(inner_tls::over).await,
+            Err(error) => Err(error),
+        }
     } else {
         Line::to_port(stream, to_port(ctx, port), Patience::USUAL).await
     };
