@@ -92,6 +92,11 @@ pub struct Network {
     /// Secrets that the sandbox was made with are not added to its requests.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub withhold_secrets: bool,
+    /// A SOCKS5 proxy that whatever is let out leaves through: `socks5://[USER@]HOST:PORT`. Its password is a secret
+    /// that is used as `upstream`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 600)]
+    pub upstream: Option<String>,
 }
 
 /// A rule about requests to a host. In the modes `allowlist` and `read-only` it names its host as an entry of

@@ -118,6 +118,25 @@ pub fn decide(
     Decision::Allow { dial, rule }
 }
 
+/// Whether a proxy that connections leave through may be dialled itself: its name is whoever made the sandbox's to say,
+/// and its addresses are closed as all are. One closed address closes it.
+pub(crate) fn check_upstream(
+    ground: Ground<'_>,
+    port: u16,
+    addresses: &[IpAddr],
+) -> Result<Vec<SocketAddr>, Reason> {
+    let mut dial = Vec::with_capacity(addresses.len());
+    for address in addresses.iter().copied().map(canonical) {
+        check(ground, address, port)?;
+        dial.push(SocketAddr::new(address, port));
+    }
+    if dial.is_empty() {
+        Err(Reason::UnknownName)
+    } else {
+        Ok(dial)
+    }
+}
+
 /// What the operator opened counts before what is closed, and is named.
 fn check<'g>(
     ground: Ground<'g>,

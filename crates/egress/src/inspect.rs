@@ -20,6 +20,7 @@ use crate::reason::Reason;
 use crate::record::{Method as How, Recording};
 use crate::target::{self, HTTP, Target};
 use crate::traffic::{Counted, Reread};
+use crate::upstream::Password;
 pub use authority::Authority;
 use bytes::{Bytes, BytesMut};
 use hyper::body::Incoming;
@@ -62,6 +63,8 @@ const ALPN: &[u8] = b"http/1.1";
 /// What looks into the HTTPS of one sandbox.
 pub struct Inspector {
     secrets: Vec<SecretField>,
+    /// What is needed beside for the proxy that connections leave through.
+    password: Option<Password>,
     authority: Authority,
     outside: TlsConnector,
     /// The newest last.
@@ -97,10 +100,21 @@ impl Inspector {
         outside.alpn_protocols = vec![ALPN.to_vec()];
         Ok(Inspector {
             secrets,
+            password: None,
             authority,
             outside: TlsConnector::from(Arc::new(outside)),
             signed: Mutex::default(),
         })
+    }
+
+    /// The same with the password of the proxy that connections leave through.
+    #[must_use]
+    pub fn with_password(self, password: Option<Password>) -> Inspector {
+        Inspector { password, ..self }
+    }
+
+    pub(crate) fn password(&self) -> Option<&Password> {
+        self.password.as_ref()
     }
 
     /// Whether a secret is added to requests to this host.

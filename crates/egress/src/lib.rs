@@ -19,6 +19,7 @@ pub mod reason;
 pub mod record;
 pub mod resolve;
 pub mod target;
+pub mod upstream;
 
 mod answer;
 mod clean;

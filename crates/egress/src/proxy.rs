@@ -12,6 +12,7 @@ use crate::record::{Counts, EgressRecord, Method, Owner, Recorder, Recording};
 use crate::resolve::{self, Resolver};
 use crate::target::Target;
 use crate::traffic::{Reread, Total};
+use crate::upstream::Password;
 use crate::{direct, http, socks};
 use bytes::{Bytes, BytesMut};
 use hyper::http::request::Parts;
@@ -344,6 +345,17 @@ impl Way {
 
     pub(crate) fn own_addresses(&self) -> io::Result<Vec<IpAddr>> {
         self.proxy.inner.own.addresses()
+    }
+
+    /// The password of the proxy that connections leave through.
+    pub(crate) fn password(&self) -> Option<&Password> {
+        self.inspector()?.password()
+    }
+
+    /// The addresses of that proxy, which is no name that the sandbox has asked for.
+    pub(crate) async fn resolve_upstream(&self, host: &Host) -> Result<Vec<IpAddr>, Reason> {
+        let resolver = &self.proxy.inner.resolver;
+        resolver.resolve(host, &self.inner.names).await
     }
 
     pub(crate) async fn resolve(&self, host: &Host) -> Result<Vec<IpAddr>, Reason> {

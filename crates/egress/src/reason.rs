@@ -53,6 +53,8 @@ pub enum Reason {
     ConnectTimeout,
     /// Whoever answered does not show that it is the host.
     OutsideTls,
+    /// The proxy that everything leaves through does not do its part.
+    Upstream,
     /// What was answered cannot be passed on.
     BadAnswer,
     /// No answer came in time.
@@ -90,6 +92,7 @@ impl Reason {
             Reason::ResolveTimeout => "resolve_timeout",
             Reason::Unreachable => "unreachable",
             Reason::ConnectTimeout => "connect_timeout",
+            Reason::Upstream => "upstream_failed",
             Reason::BadAnswer => "bad_answer",
             Reason::AnswerTimeout => "answer_timeout",
             Reason::Internal => "internal",
@@ -118,9 +121,11 @@ impl Reason {
             | Reason::BadScheme
             | Reason::BadCommand => 400,
             Reason::TooMany | Reason::TooManyNames => 503,
-            Reason::UnknownName | Reason::Unreachable | Reason::OutsideTls | Reason::BadAnswer => {
-                502
-            }
+            Reason::UnknownName
+            | Reason::Unreachable
+            | Reason::OutsideTls
+            | Reason::Upstream
+            | Reason::BadAnswer => 502,
             Reason::ResolveTimeout | Reason::ConnectTimeout | Reason::AnswerTimeout => 504,
             Reason::Internal => 500,
         }
@@ -169,6 +174,10 @@ impl Reason {
             | Reason::Unreachable
             | Reason::ConnectTimeout
             | Reason::AnswerTimeout => "the other side may be down; try again later",
+            Reason::Upstream => {
+                "the proxy that connections leave through cannot be reached, or refuses; ask whoever made \
+                 the sandbox"
+            }
             Reason::BadAnswer => "the other side answered with something that is not HTTP/1.1",
             Reason::Internal => "the server's log says more",
         }

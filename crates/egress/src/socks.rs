@@ -146,6 +146,7 @@ fn reply(reason: Reason) -> u8 {
         | Reason::TooMany
         | Reason::TooManyNames
         | Reason::BadAnswer
+        | Reason::Upstream
         | Reason::AnswerTimeout
         | Reason::Internal => 1,
     }

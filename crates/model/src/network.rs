@@ -9,6 +9,7 @@ mod preset;
 mod reach;
 mod request;
 mod trial;
+mod upstream;
 
 pub use decide::{Denial, How, Rule, Verdict};
 pub use entry::{BadEntry, Entry};
@@ -16,6 +17,7 @@ pub use preset::Preset;
 pub(crate) use request::may_be_set;
 pub use request::{Request, RequestAsked, RequestRule};
 pub use trial::{BadUrl, Trial};
+pub use upstream::{BadUpstream, Upstream};
 
 use crate::limits;
 use crate::spec::{Findings, Invalid};
@@ -107,6 +109,9 @@ pub struct NetworkRules {
     /// Secrets of the sandbox are not added to its requests any more.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub withhold_secrets: bool,
+    /// Whatever is let out leaves through this proxy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<Upstream>,
 }
 
 /// How rules stand in rows: rows of version 0.2 and before say only whether there is a network.
@@ -130,6 +135,8 @@ enum Stored {
         requests: Vec<RequestRule>,
         #[serde(default)]
         withhold_secrets: bool,
+        #[serde(default)]
+        upstream: Option<Upstream>,
     },
 }
 
@@ -146,6 +153,7 @@ impl From<Stored> for NetworkRules {
                 caps,
                 requests,
                 withhold_secrets,
+                upstream,
             } => NetworkRules {
                 mode,
                 allow,
@@ -155,6 +163,7 @@ impl From<Stored> for NetworkRules {
                 caps,
                 requests,
                 withhold_secrets,
+                upstream,
             },
         }
     }
@@ -179,6 +188,8 @@ pub struct NetworkAsked {
     pub requests: Vec<RequestAsked>,
     /// See [`NetworkRules::withhold_secrets`].
     pub withhold_secrets: bool,
+    /// See [`NetworkRules::upstream`].
+    pub upstream: Option<String>,
 }
 
 impl NetworkRules {
@@ -224,6 +235,7 @@ impl NetworkRules {
             caps: asked.caps,
             requests: request::read(&asked.requests, &mut found),
             withhold_secrets: asked.withhold_secrets,
+            upstream: upstream(asked.upstream.as_deref(), &mut found),
         };
         // What could not be read is not there, and need not be missed as well.
         if found.0.is_empty() {
@@ -239,6 +251,11 @@ impl NetworkRules {
         let any = named || !self.deny.is_empty();
         let code = "network_rules";
         match self.mode {
+            NetworkMode::None if self.upstream.is_some() => {
+                let message =
+                    "in mode `none` nothing leaves through a proxy; say a mode, or what is allowed";
+                found.add("network.upstream", code, message);
+            }
             NetworkMode::None if any => {
                 let message = "in mode `none` there is nothing to allow or to deny";
                 found.add("network.mode", code, message);
@@ -295,6 +312,15 @@ fn entries(field: &str, texts: &[String], found: &mut Findings) -> Vec<Entry> {
         }
     }
     entries
+}
+
+fn upstream(text: Option<&str>, found: &mut Findings) -> Option<Upstream> {
+    let read = text?.parse();
+    if read.is_err() {
+        let message = "a proxy is socks5://[USER@]HOST:PORT; its password is a secret, which is used as `upstream`";
+        found.add("network.upstream", "network_rules", message);
+    }
+    read.ok()
 }
 
 fn presets(names: &[String], found: &mut Findings) -> Vec<Preset> {

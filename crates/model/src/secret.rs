@@ -47,6 +47,8 @@ pub enum SecretHow {
         /// The value of the field, in which `{}` stands for the secret.
         format: String,
     },
+    /// As the password of the proxy that connections leave through, on the node: it is never inside.
+    Upstream,
 }
 
 impl SecretHow {
@@ -56,6 +58,7 @@ impl SecretHow {
             SecretHow::File => "file",
             SecretHow::Env { .. } => "env",
             SecretHow::Header { .. } => "header",
+            SecretHow::Upstream => "upstream",
         }
     }
 }
@@ -134,7 +137,8 @@ pub(crate) fn check_uses(uses: &[SecretUse], env: &BTreeMap<String, String>, fou
             SecretHow::File if !files.insert(&one.name) => {
                 found.add(field, "duplicate_path", "the secret is a file already");
             }
-            SecretHow::File => {}
+            // What it goes with is looked at beside the network.
+            SecretHow::File | SecretHow::Upstream => {}
             SecretHow::Env { var } => {
                 if !is_variable(var) {
                     let message = "a variable is letters, digits and `_`, and begins with no digit";
@@ -187,7 +191,20 @@ fn header_fault(host: &str, header: &str, format: &str) -> Option<&'static str> 
 
 /// Checks that what is added to requests can ever leave.
 pub(crate) fn check_ways_out(uses: &[SecretUse], network: &NetworkRules, found: &mut Findings) {
+    let mut passwords = 0;
     for (index, one) in uses.iter().enumerate() {
+        if one.how == SecretHow::Upstream {
+            passwords += 1;
+            let has_user = network
+                .upstream
+                .as_ref()
+                .is_some_and(|one| one.user().is_some());
+            if passwords > 1 || !has_user {
+                let message =
+                    "the password of a proxy goes with one `network.upstream` that has a user";
+                found.add(format!("secrets[{index}].how"), "secret_header", message);
+            }
+        }
         let SecretHow::Header { host, .. } = &one.how else {
             continue;
         };

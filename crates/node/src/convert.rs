@@ -93,6 +93,7 @@ pub(crate) fn network(network: &Network) -> Result<NetworkRules, String> {
         },
         requests: network.rules.iter().map(request).collect(),
         withhold_secrets: network.withhold_secrets,
+        upstream: network.upstream.clone(),
     };
     NetworkRules::read(&asked).map_err(|found| {
         let found = found

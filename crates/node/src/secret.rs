@@ -4,6 +4,7 @@
 use crate::files::{FileError, put_bytes};
 use crate::outcome::Told;
 use ::egress::inspect::rule::SecretField;
+use ::egress::upstream::Password;
 use api::client::ClientError;
 use api::secret::{SecretHow, SecretsGiven, value_bytes};
 use driver::guest::message::{Secret, SecretPlace, Serve, SmallFile};
@@ -29,6 +30,8 @@ pub(crate) struct Secrets {
     names: [Vec<String>; 2],
     /// What is added to requests on their way out.
     pub(crate) fields: Vec<SecretField>,
+    /// The password of the proxy that connections leave through.
+    pub(crate) password: Option<Password>,
     /// What is looked for in all that is told. Nothing when all values are too short to be found.
     pub(crate) known: Option<Arc<Known>>,
 }
@@ -83,12 +86,21 @@ pub(crate) fn read(answer: Result<SecretsGiven, ClientError>) -> Result<Secrets,
         known.map_err(|_| "its secrets are too much to be taken out of its output".to_owned())?;
     let (mut env, mut files, mut names) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
     let mut fields = Vec::new();
+    let mut password = None;
     for (one, bytes) in values {
         let [env_names, file_names] = &mut names;
         match &one.how {
             SecretHow::File => {
                 file_names.push(one.name.clone());
                 files.push((format!("{SECRET_DIR}/{}", one.name), bytes));
+            }
+            SecretHow::Upstream => {
+                let read = Password::new(&bytes);
+                let read = read.ok_or_else(|| {
+                    let name = &one.name;
+                    format!("the secret `{name}` cannot be a password: it has 1 to 255 bytes")
+                })?;
+                password = Some(read);
             }
             SecretHow::Env { var } => {
                 let text = std::str::from_utf8(&bytes)
@@ -127,6 +139,7 @@ pub(crate) fn read(answer: Result<SecretsGiven, ClientError>) -> Result<Secrets,
         files,
         names,
         fields,
+        password,
         known,
     })
 }

@@ -44,5 +44,6 @@ pub(crate) fn rows(network: &Network) -> Vec<Vec<String>> {
     rows.extend(network.deny.iter().map(|one| row("  deny", one)));
     let rules = network.rules.iter();
     rows.extend(rules.map(|one| row("  rule", &rule_text(one))));
+    rows.extend(network.upstream.iter().map(|one| row("  through", one)));
     rows
 }

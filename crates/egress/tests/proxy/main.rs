@@ -7,4 +7,5 @@ mod inspect;
 mod names;
 mod passes;
 mod rules;
+mod upstream;
 mod world;

@@ -57,7 +57,11 @@ impl Job {
         let fields = self.secrets.as_mut();
         let fields = fields.map(|secrets| std::mem::take(&mut secrets.fields));
         let fields = fields.unwrap_or_default();
-        if fields.is_empty() && self.rules().requests.is_empty() {
+        let password = self
+            .secrets
+            .as_mut()
+            .and_then(|secrets| secrets.password.take());
+        if fields.is_empty() && password.is_none() && self.rules().requests.is_empty() {
             return Ok(());
         }
         let looks = inspect::open(&self.node, &self.dir, fields)?;
@@ -65,7 +69,7 @@ impl Job {
         let files = files.map(|(path, text)| (path.to_owned(), text.into_bytes().into()));
         let secrets = self.secrets.get_or_insert_default();
         secrets.files.extend(files);
-        self.inspector = Some(looks.inspector);
+        self.inspector = Some(looks.inspector.with_password(password));
         self.looks_into = true;
         Ok(())
     }

@@ -10,6 +10,7 @@ use crate::way::{self, WayOut};
 use crate::{Node, convert, root, snapshot, volume};
 use ::egress::inspect::Inspector;
 use ::egress::inspect::rule::SecretField;
+use ::egress::upstream::Password;
 use api::guest::Guest;
 use api::job::Enforced;
 use api::node::SandboxWork;
@@ -125,18 +126,27 @@ fn looks(
     id: &str,
     (secrets, rules): (Option<&mut Secrets>, &NetworkRules),
 ) -> Result<Option<Looks>, String> {
-    let fields = secrets.map(|secrets| std::mem::take(&mut secrets.fields));
-    let fields = fields.unwrap_or_default();
-    if fields.is_empty() && rules.requests.is_empty() {
+    let taken =
+        secrets.map(|secrets| (std::mem::take(&mut secrets.fields), secrets.password.take()));
+    let (fields, password) = taken.unwrap_or_default();
+    if fields.is_empty() && password.is_none() && rules.requests.is_empty() {
         return Ok(None);
     }
-    look(node, id, fields).map(Some)
+    look(node, id, (fields, password)).map(Some)
 }
 
 /// What looks into its HTTPS, with the authority that it has or a new one.
-pub(super) fn look(node: &Node, id: &str, fields: Vec<SecretField>) -> Result<Looks, String> {
+pub(super) fn look(
+    node: &Node,
+    id: &str,
+    (fields, password): (Vec<SecretField>, Option<Password>),
+) -> Result<Looks, String> {
     let dir = record::dir_of(node, id).ok_or("no sandbox has such an id")?;
-    inspect::open(node, &dir, fields)
+    let looks = inspect::open(node, &dir, fields)?;
+    Ok(Looks {
+        inspector: looks.inspector.with_password(password),
+        ..looks
+    })
 }
 
 /// The same again for a sandbox that stands, as soon as its secrets can be had. Until then nothing is let out:
@@ -152,9 +162,11 @@ pub(super) async fn look_again(node: Node, id: String) -> Inspector {
             Some(epoch) => ask(&node, &id, epoch).await,
             None => Err("it is not taken up yet".to_owned()),
         };
-        let looks = asked.and_then(|secrets| match secrets.fields.is_empty() {
-            false => look(&node, &id, secrets.fields),
-            true => Err("a sandbox has lost its secrets".to_owned()),
+        let looks = asked.and_then(|secrets| {
+            if secrets.fields.is_empty() && secrets.password.is_none() {
+                return Err("a sandbox has lost its secrets".to_owned());
+            }
+            look(&node, &id, (secrets.fields, secrets.password))
         });
         match looks {
             Ok(looks) => return looks.inspector,

@@ -132,7 +132,7 @@ async fn looks_first(
     if rules.requests.is_empty() || can_look {
         return Ok(None);
     }
-    let looks = make::look(node, handle.id.as_str(), Vec::new())?;
+    let looks = make::look(node, handle.id.as_str(), (Vec::new(), None))?;
     let telling = async {
         make::trust(node, handle, &looks).await?;
         let stream = node.inner.driver.connect(handle).await?;

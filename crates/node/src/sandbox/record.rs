@@ -78,7 +78,7 @@ pub(super) fn set_network(
 
 fn looks_into(work: &SandboxWork) -> bool {
     let mut uses = work.spec.secrets.iter();
-    uses.any(|one| matches!(one.how, SecretHow::Header { .. }))
+    uses.any(|one| matches!(one.how, SecretHow::Header { .. } | SecretHow::Upstream))
 }
 
 fn dir(node: &Node) -> PathBuf {
@@ -192,7 +192,7 @@ pub(super) fn looks_again(
         return None;
     }
     let id = record.sandbox_id.as_str();
-    let looks = make::look(node, id, Vec::new());
+    let looks = make::look(node, id, (Vec::new(), None));
     let failed = |why: &String| tracing::error!(sandbox.id = id, why, "rules about requests deny");
     let inspector = looks.inspect_err(failed).ok()?.inspector;
     Some(Box::pin(async { inspector }))

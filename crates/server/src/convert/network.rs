@@ -29,6 +29,7 @@ pub(crate) fn read(asked: Network) -> Result<NetworkRules, Error> {
         },
         requests: asked.rules.into_iter().map(request).collect(),
         withhold_secrets: asked.withhold_secrets,
+        upstream: asked.upstream,
     };
     NetworkRules::read(&asked).map_err(|found| service::Error::Invalid(found).into())
 }
@@ -76,6 +77,7 @@ pub(crate) fn view(rules: &NetworkRules) -> Network {
         },
         rules: rules.requests.iter().map(rule).collect(),
         withhold_secrets: rules.withhold_secrets,
+        upstream: rules.upstream.as_ref().map(ToString::to_string),
     }
 }
 

@@ -4,7 +4,7 @@
 use model::block::Block;
 use model::limits;
 use model::network::{
-    BadEntry, Entry, NetworkMode, NetworkRules, Order, RequestAsked, RequestRule,
+    BadEntry, Entry, NetworkMode, NetworkRules, Order, RequestAsked, RequestRule, Upstream,
 };
 use model::secret::{SecretHow, SecretUse};
 use serde::{Deserialize, Serialize};
@@ -24,10 +24,60 @@ pub(super) struct Lists {
     allow_out: Option<Vec<String>>,
     deny_out: Option<Vec<String>>,
     dns_servers: Option<Value>,
-    egress_proxy: Option<Value>,
+    egress_proxy: Option<EgressProxy>,
     rules: Option<Value>,
     allow_in: Option<Value>,
     deny_in: Option<Value>,
+}
+
+/// A SOCKS5 proxy that connections leave through.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+struct EgressProxy {
+    address: String,
+    username: Option<String>,
+    password: Option<String>,
+    tls: Option<Value>,
+}
+
+impl EgressProxy {
+    fn upstream(&self) -> Result<Upstream, Refusal> {
+        let is_off =
+            |tls: &Value| tls.is_null() || *tls == json!(false) || tls["enabled"] == json!(false);
+        if !self.tls.as_ref().is_none_or(is_off) {
+            let why = "network.egressProxy.tls: the proxy is spoken to without TLS; leave it out";
+            return Err(Refusal::bad(why));
+        }
+        let user = self.username.as_deref();
+        if user.is_none() && self.password.is_some() {
+            let why = "network.egressProxy.password: a password goes with a username";
+            return Err(Refusal::bad(why));
+        }
+        Upstream::of(&self.address, user).map_err(|_| {
+            Refusal::bad("network.egressProxy: an address is HOST:PORT, and a username plain text without `@:/`")
+        })
+    }
+
+    /// The secret that its password is.
+    fn secret(&self) -> Result<Option<SecretUse>, Refusal> {
+        let Some(password) = &self.password else {
+            return Ok(None);
+        };
+        let name = password
+            .strip_prefix(BEFORE)
+            .and_then(|rest| rest.strip_suffix(AFTER));
+        let name = name.ok_or_else(|| {
+            Refusal::bad(
+                "network.egressProxy.password: passwords are kept as secrets here: make one, and give \
+                 `Secret.fill(NAME)` instead",
+            )
+        })?;
+        Ok(Some(SecretUse {
+            name: name.to_owned(),
+            id: None,
+            version: 0,
+            how: SecretHow::Upstream,
+        }))
+    }
 }
 
 /// The body that puts other lists in the place of those that there are; what it leaves out is empty.
@@ -46,19 +96,23 @@ impl NetworkUpdate {
     pub(crate) fn rules(&self, has: &[SecretUse]) -> Result<NetworkRules, Refusal> {
         let same =
             |one: &SecretUse, other: &SecretUse| one.name == other.name && one.how == other.how;
-        let is_header = |one: &&SecretUse| matches!(one.how, SecretHow::Header { .. });
-        let has: Vec<&SecretUse> = has.iter().filter(is_header).collect();
+        let leaves =
+            |one: &&SecretUse| matches!(one.how, SecretHow::Header { .. } | SecretHow::Upstream);
+        let has: Vec<&SecretUse> = has.iter().filter(leaves).collect();
         let asked = self.lists.secrets()?;
         let is_new = |one: &SecretUse| !has.iter().any(|other| same(one, other));
-        let is_gone = |one: &&&SecretUse| !asked.iter().any(|other| same(one, other));
+        let is_header = |one: &SecretUse| matches!(one.how, SecretHow::Header { .. });
+        let is_gone =
+            |one: &&SecretUse| is_header(one) && !asked.iter().any(|other| same(one, other));
+        let adds = asked.iter().any(is_header);
         // A living sandbox is told of no other secrets; of those that it has, all are added or none.
-        if asked.iter().any(is_new) || (!asked.is_empty() && has.iter().any(|one| is_gone(&one))) {
+        if asked.iter().any(is_new) || (adds && has.iter().any(is_gone)) {
             let why = "network.rules: the secrets of a sandbox are those that it was created with; an update \
                        repeats all of them, or none to take them away";
             return Err(Refusal::bad(why));
         }
         Ok(NetworkRules {
-            withhold_secrets: asked.is_empty() && !has.is_empty(),
+            withhold_secrets: !adds && has.iter().any(|one| is_header(one)),
             ..self.lists.rules(self.allow_internet_access)?
         })
     }
@@ -108,7 +162,11 @@ impl Lists {
     /// # Errors
     /// As for [`Lists::transforms`].
     pub(super) fn secrets(&self) -> Result<Vec<SecretUse>, Refusal> {
-        self.transforms().map(|(secrets, _)| secrets)
+        let (mut secrets, _) = self.transforms()?;
+        if let Some(proxy) = &self.egress_proxy {
+            secrets.extend(proxy.secret()?);
+        }
+        Ok(secrets)
     }
 
     /// What is done to requests.
@@ -159,10 +217,14 @@ impl Lists {
                  UDP goes nowhere else; leave it out, or give []",
             )
         })?;
-        refuse("network.egressProxy", self.egress_proxy.as_ref())?;
         refuse("network.allowIn", self.allow_in.as_ref())?;
         refuse("network.denyIn", self.deny_in.as_ref())?;
         let (_, plain) = self.transforms()?;
+        let upstream = self
+            .egress_proxy
+            .as_ref()
+            .map(EgressProxy::upstream)
+            .transpose()?;
         let requests = RequestRule::read(&plain).map_err(|found| {
             let first = found
                 .first()
@@ -200,6 +262,7 @@ impl Lists {
             deny,
             order,
             requests,
+            upstream,
             ..NetworkRules::default()
         })
     }
@@ -241,6 +304,8 @@ pub(super) struct ListsView {
     deny_out: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     rules: BTreeMap<String, Vec<Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    egress_proxy: Option<Value>,
 }
 
 /// Rules that were made at another door are shown as far as these words go.
@@ -263,6 +328,15 @@ pub(super) fn view(rules: &NetworkRules) -> ListsView {
         allow_out: rules.allow.iter().map(text).chain(presets).collect(),
         deny_out,
         rules: transforms(rules),
+        egress_proxy: rules.upstream.as_ref().map(proxy),
+    }
+}
+
+/// The proxy without its password, which is not known here.
+fn proxy(upstream: &Upstream) -> Value {
+    match upstream.user() {
+        None => json!({"address": upstream.address()}),
+        Some(user) => json!({"address": upstream.address(), "username": user}),
     }
 }
 
@@ -314,7 +388,9 @@ mod tests {
                     header,
                     format,
                 } => format!("{} {host} {header} {format}", one.name),
-                other @ (SecretHow::File | SecretHow::Env { .. }) => format!("{other:?}"),
+                other @ (SecretHow::File | SecretHow::Env { .. } | SecretHow::Upstream) => {
+                    format!("{other:?}")
+                }
             };
             Ok::<_, String>(uses.into_iter().map(one).collect::<Vec<_>>().join(", "))
         };
@@ -432,8 +508,20 @@ mod tests {
                 "network.rules[0].host",
             ),
             (
-                r#"{"egressProxy":{"address":"a:1"}}"#,
+                r#"{"egressProxy":{"address":"a.test:1080"}}"#,
+                "unrestricted +[] -[]",
+            ),
+            (
+                r#"{"egressProxy":{"address":"a.test"}}"#,
                 "network.egressProxy",
+            ),
+            (
+                r#"{"egressProxy":{"address":"a.test:1080","tls":{"enabled":true}}}"#,
+                "network.egressProxy.tls",
+            ),
+            (
+                r#"{"egressProxy":{"address":"a.test:1080","username":"u","password":"p"}}"#,
+                "network.egressProxy.password",
             ),
             (r#"{"dnsServers":["1.1.1.1"]}"#, "network.dnsServers"),
             (r#"{"denyIn":["0.0.0.0/0"]}"#, "network.denyIn"),

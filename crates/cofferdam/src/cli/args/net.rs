@@ -26,6 +26,9 @@ pub(crate) struct NetArgs {
     /// only as one of them says. Its HTTPS is looked into; may be repeated
     #[arg(long, value_parser = rule, value_name = "[METHODS ]URL")]
     pub(crate) rule: Vec<NetworkRule>,
+    /// A SOCKS5 proxy that whatever is let out leaves through; its password is a secret, --secret NAME=upstream
+    #[arg(long, value_name = "socks5://[USER@]HOST:PORT")]
+    pub(crate) via: Option<String>,
 }
 
 /// What is let out where no list says otherwise.
@@ -45,7 +48,8 @@ impl NetArgs {
     /// What was asked for; `None` when nothing was.
     pub(crate) fn network(self) -> Option<Network> {
         let lists = [&self.allow, &self.deny, &self.preset];
-        let is_empty = lists.iter().all(|list| list.is_empty()) && self.rule.is_empty();
+        let is_empty =
+            lists.iter().all(|list| list.is_empty()) && self.rule.is_empty() && self.via.is_none();
         if self.mode.is_none() && is_empty {
             return None;
         }
@@ -60,6 +64,7 @@ impl NetArgs {
             deny: self.deny,
             presets: self.preset,
             rules: self.rule,
+            upstream: self.via,
             ..Network::default()
         })
     }
