@@ -61,6 +61,7 @@ import http.server, ssl
 class Say(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
+        self.send_header("content-length", "13")
         self.end_headers()
         self.wfile.write(b"spoken in TLS")
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 8443), Say)

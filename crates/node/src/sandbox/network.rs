@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 
-/// A guest takes files and variables at once; one that is frozen is told when it runs again.
+/// A guest takes files and variables at once, also while its programs are frozen; one that does not is told again.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The network of a sandbox, shared by its keeper and whoever brings other rules: these wait for no order that is
