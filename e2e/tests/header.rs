@@ -1,4 +1,5 @@
-//! A secret as a header field: what leaves has it, and nothing inside ever did.
+//! What is looked into on its way out: a secret as a header field, which nothing inside ever had, and rules about
+//! requests.
 
 use e2e::{Place, no_sandbox, until};
 use outside::{ADDRESS, Outside};
@@ -116,5 +117,115 @@ fn a_secret_for_what_leaves_needs_a_way_out_and_a_field_that_may_be_set() {
         !made.status.success() && text(&made.stderr).contains("field"),
         "{made:?}"
     );
+    drop(server.end());
+}
+
+/// What a program inside prints of its request: the answer, or the status and the code of the refusal.
+fn asking(url: &str, method: &str) -> String {
+    format!(
+        "import urllib.request as r, urllib.error as e\n\
+         q = r.Request('{url}', method='{method}')\n\
+         try:\n    print(r.urlopen(q, timeout=20).read().decode())\n\
+         except e.HTTPError as no:\n    print(no.code, no.headers['x-proxy-error'])\n"
+    )
+}
+
+#[test]
+fn a_host_with_rules_is_let_out_only_as_they_say() {
+    if let Some(why) = no_sandbox() {
+        println!("skipped: {why}");
+        return;
+    }
+    let outside = Outside::new();
+    let place = Place::new();
+    let trust = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(trust.path(), &outside.authority).expect("a file");
+    let trust = trust.path().display().to_string();
+    let options = ["--egress-allow", ADDRESS, "--egress-trust", &trust];
+    let server = place.up(&options, &[]);
+    let base = format!("https://{ADDRESS}:{}", outside.port);
+    let rule = format!("GET,HEAD {base}/v1/*");
+    let tries = [
+        ("GET", "/v1/x?y", "hello\n"),
+        ("POST", "/v1/x", "403 http_rule\n"),
+        ("GET", "/admin", "403 http_rule\n"),
+        ("GET", "/v1/%2e%2e/admin", "400 odd_path\n"),
+    ];
+    // A rule says by itself that its host is let out, and no other.
+    for (method, path, expect) in tries {
+        let ask = asking(&format!("{base}{path}"), method);
+        let job = ["run", "--rule", &rule, "--", "python3", "-c", &ask];
+        assert_eq!(good(&place.run(&job)), expect, "{method} {path}");
+    }
+    outside.next();
+    // A sandbox that lives without rules gets some: programs that start then know whom to trust.
+    let made = good(&place.run(&["sandbox", "create", "--internet"]));
+    let id = made.split_whitespace().next().expect("an id").to_owned();
+    let exec = |place: &Place, method: &str, path: &str| {
+        let ask = asking(&format!("{base}{path}"), method);
+        place.run(&["sandbox", "exec", &id, "--", "python3", "-c", &ask])
+    };
+    let before = exec(&place, "GET", "/v1/x");
+    assert!(
+        text(&before.stderr).contains("CERTIFICATE_VERIFY_FAILED"),
+        "{before:?}"
+    );
+    let set = [
+        "sandbox",
+        "net",
+        &id,
+        "--net",
+        "unrestricted",
+        "--rule",
+        &rule,
+    ];
+    let shown = good(&place.run(&set));
+    assert!(shown.contains(&rule), "{shown}");
+    for (method, path, expect) in tries {
+        assert_eq!(good(&exec(&place, method, path)), expect, "{method} {path}");
+    }
+    // Records are told in batches.
+    let log = || text(&place.run(&["egress", "log", &id, "--denied"]).stdout);
+    assert!(until(|| log().contains("http_rule")), "{}", log());
+    let url = format!("{base}/admin");
+    let tested = place.run(&["egress", "test", &url, "--as", &id]);
+    assert!(text(&tested.stdout).contains("http_rule"), "{tested:?}");
+    // The next server has the same authority, which is on its disk, and the same rules.
+    drop(server.kill());
+    let server = place.up(&options, &[]);
+    assert!(until(
+        || text(&exec(&place, "GET", "/v1/x").stdout) == "hello\n"
+    ));
+    assert_eq!(good(&exec(&place, "POST", "/v1/x")), "403 http_rule\n");
+    drop(server.end());
+}
+
+#[test]
+fn rules_that_mean_nothing_are_refused_with_their_place() {
+    let place = Place::new();
+    good(&place.run_with_input(&["secret", "set", "token"], b"x1234567\n"));
+    let server = place.up(&["--driver", "fake"], &[]);
+    for (options, expect) in [
+        (
+            &["--rule", "get https://a.test/"][..],
+            "network.rules[0].methods[0]",
+        ),
+        (&["--rule", "https://*/"], "network.rules[0].host"),
+        (
+            &["--rule", "https://a.test/a*"],
+            "network.rules[0].paths[0]",
+        ),
+        (&["--rule", "ftp://a.test/"], "https://"),
+        (
+            &["--allow", "a.test", "--secret", "token=header:b.test:x-key"],
+            "never let a request out",
+        ),
+    ] {
+        let mut all = vec!["sandbox", "create"];
+        all.extend(options);
+        let made = place.run(&all);
+        let told = text(&made.stderr);
+        assert!(!made.status.success() && told.contains(expect), "{told}");
+    }
     drop(server.end());
 }

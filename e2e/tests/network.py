@@ -1,8 +1,12 @@
 # What E2B's clients say about a network: lists when a sandbox is made, and others while it lives. The server was
 # started with 127.0.0.1 open, and PORT answers there.
-import inspect
+import http.server
 import os
 import sys
+import threading
+import time
+import urllib.error
+import urllib.request
 
 from e2b import Sandbox
 
@@ -34,6 +38,38 @@ def tunnel(sandbox, host):
     except Exception as error:
         return getattr(error, "exit_code", 0) == 0
 
+
+def echoed(sandbox):
+    line = "unset no_proxy NO_PROXY; curl -s -m 10 -H 'x-plain: mine' http://127.0.0.77/"
+    return sandbox.commands.run(line).stdout.strip()
+
+
+class Echo(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = self.headers["x-plain"].encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+SERVE = """
+import http.server, ssl
+class Say(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("content-length", "13")
+        self.end_headers()
+        self.wfile.write(b"spoken in TLS")
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 8443), Say)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/tmp/c.pem", "/tmp/k.pem")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
 
 made = []
 
@@ -85,10 +121,50 @@ try:
         {"deny_out": ["example.com"]},
         {"allow_out": ["example.com"]},
         {"allow_out": ["*.example.com"], "deny_out": ["10.0.0.0/8"]},
-        {"rules": {"a.example": [{"transform": {"headers": {"a": "b"}}}]}},
+        {"rules": {"a.example": [{"transform": {"headers": {"a": "${e2b.secrets.none}"}}}]}},
+        {"rules": {"10.0.0.0/8": [{"transform": {"headers": {"a": "b"}}}]}},
+        {"egress_proxy": {"address": "a.example:1080", "username": "u", "password": "in clear"}},
+        {"dns_servers": ["1.1.1.1"]},
     ]:
         assert refused(lambda: names.update_network(wrong)), wrong
     assert status(names, "127.0.0.1") == "403", "and nothing has changed"
+
+    # Headers that everybody may see, from the beginning and later; an update without them takes them away.
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.77", 80), Echo)
+    except OSError:
+        print("skipped: port 80 is not ours to listen at")
+    else:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        rules = {"127.0.0.77": [{"transform": {"headers": {"x-plain": "one"}}}]}
+        plain = create(network={"rules": rules})
+        assert echoed(plain) == "one", echoed(plain)
+        assert plain.get_info().network["rules"] == rules, plain.get_info().network
+        for other in [plain, none]:
+            rules["127.0.0.77"][0]["transform"]["headers"]["x-plain"] = "two"
+            other.update_network({"rules": rules})
+            assert echoed(other) == "two", echoed(other)
+            other.update_network({})
+            assert echoed(other) == "mine", echoed(other)
+
+    # A port whose program speaks TLS.
+    tls = create(network={"https_ports": [8443]})
+    tls.commands.run(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout /tmp/k.pem "
+        "-out /tmp/c.pem -days 2 -subj /CN=localhost 2>&1"
+    )
+    tls.files.write("/tmp/serve.py", SERVE)
+    tls.commands.run("python3 /tmp/serve.py", background=True)
+    headers = {"E2b-Sandbox-Id": tls.sandbox_id, "E2b-Sandbox-Port": "8443"}
+    page = urllib.request.Request(os.environ["E2B_SANDBOX_URL"] + "/x", headers=headers)
+    for left in range(100, -1, -1):
+        try:
+            assert urllib.request.urlopen(page, timeout=10).read() == b"spoken in TLS"
+            break
+        except urllib.error.HTTPError:
+            assert left, "nobody answers"
+            time.sleep(0.1)
+    assert tls.get_info().network["https_ports"] == [8443], tls.get_info().network
 finally:
     for sandbox in made:
         sandbox.kill()

@@ -1,6 +1,7 @@
 //! What a sandbox or a job may reach, on the wire.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 use crate::job::Enforced;
@@ -84,6 +85,55 @@ pub struct Network {
     /// How much.
     #[serde(default, skip_serializing_if = "NetworkLimits::is_none")]
     pub limits: NetworkLimits,
+    /// What may be asked of some hosts, and with what; at most 64. A host with rules that name methods or paths is
+    /// let out only as one of them says; its requests are looked into, those of HTTPS too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<NetworkRule>,
+    /// Secrets that the sandbox was made with are not added to its requests.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub withhold_secrets: bool,
+    /// A SOCKS5 proxy that whatever is let out leaves through: `socks5://[USER@]HOST:PORT`. Its password is a secret
+    /// that is used as `upstream`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 600)]
+    pub upstream: Option<String>,
+}
+
+/// A rule about requests to a host. In the modes `allowlist` and `read-only` it names its host as an entry of
+/// `allow` does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkRule {
+    /// `HOST`, `*.DOMAIN` or `ADDRESS`.
+    pub host: String,
+    /// 80 and 443 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// In capitals; all when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<String>,
+    /// `/exact` or `/below/*`, without the query; all when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
+    /// What is done to the header of what is let out.
+    #[serde(default, skip_serializing_if = "RuleHeaders::is_none")]
+    pub headers: RuleHeaders,
+}
+
+/// What is done to the header of a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RuleHeaders {
+    /// Fields that are set, whatever the client wrote there. They are shown to whoever sees the sandbox; for a
+    /// secret there is `secrets`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set: BTreeMap<String, String>,
+}
+
+impl RuleHeaders {
+    fn is_none(&self) -> bool {
+        self.set.is_empty()
+    }
 }
 
 /// How much a sandbox or a job may do with its network, within the bounds of its node.

@@ -228,6 +228,8 @@ pub enum SecretHow {
         #[schema(max_length = 1024)]
         format: String,
     },
+    /// As the password of the proxy in `network.upstream`, which has it on the node and nobody inside.
+    Upstream,
 }
 
 fn only_the_secret() -> String {

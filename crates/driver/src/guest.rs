@@ -151,6 +151,29 @@ pub async fn egress_line(stream: GuestStream) -> Result<EgressLine, GuestError> 
     })
 }
 
+/// Adds variables to what each process of a sandbox that lives on finds in its environment from now on, unless it
+/// has them already. The connection is used up.
+///
+/// # Errors
+/// [`GuestError`]; [`GuestError::Unexpected`] when the guest does not take them.
+pub async fn add_env(stream: GuestStream, env: Vec<(String, String)>) -> Result<(), GuestError> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
+    // Ends with the sender.
+    drop(tokio::spawn(connection));
+    let body = serde_json::to_vec(&env).map_err(|_| GuestError::Unexpected)?;
+    let head = Request::post(message::ENV_PATH).header(HOST, "guest");
+    let request = head.body(http_body_util::Full::new(Bytes::from(body)));
+    let request = request.map_err(|_| GuestError::Unexpected)?;
+    let answer = sender.send_request(request).await.map_err(broken)?;
+    if answer.status() == StatusCode::NO_CONTENT {
+        Ok(())
+    } else {
+        Err(GuestError::Unexpected)
+    }
+}
+
 fn broken(error: hyper::Error) -> GuestError {
     GuestError::Io(std::io::Error::other(error))
 }

@@ -64,6 +64,11 @@ impl Refusal {
             rule: Some(verdict.rule.to_string()),
         })
     }
+
+    /// That of rules that do not let pass.
+    pub(crate) fn by(verdict: &Verdict) -> Refusal {
+        Refusal::of(verdict).unwrap_or_else(|| Reason::Internal.into())
+    }
 }
 
 /// Whether a host may be asked for at all, before its name is resolved: a name that is refused anyway tells
@@ -122,6 +127,25 @@ pub fn could_dial_ipv6(ground: Ground<'_>, addresses: &[IpAddr]) -> bool {
         exceptions.any(|one| one.opens_at_some_port(address))
             || (classify(address) == Class::Global && !ground.own.contains(&address))
     })
+}
+
+/// Whether a proxy that connections leave through may be dialled itself: its name is whoever made the sandbox's to say,
+/// and its addresses are closed as all are. One closed address closes it.
+pub(crate) fn check_upstream(
+    ground: Ground<'_>,
+    port: u16,
+    addresses: &[IpAddr],
+) -> Result<Vec<SocketAddr>, Reason> {
+    let mut dial = Vec::with_capacity(addresses.len());
+    for address in addresses.iter().copied().map(canonical) {
+        check(ground, address, port)?;
+        dial.push(SocketAddr::new(address, port));
+    }
+    if dial.is_empty() {
+        Err(Reason::UnknownName)
+    } else {
+        Ok(dial)
+    }
 }
 
 /// What the operator opened counts before what is closed, and is named.

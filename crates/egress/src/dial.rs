@@ -1,15 +1,18 @@
 //! From a target to a connection: resolved once, every address checked, and one of the checked ones dialled.
 
-use crate::decide::{Ask, Decision, Ground, Refusal, could_dial_ipv6, decide, precheck};
+use crate::decide::{
+    Ask, Decision, Ground, Refusal, check_upstream, could_dial_ipv6, decide, precheck,
+};
 use crate::inspect;
 use crate::proxy::Way;
 use crate::reason::Reason;
 use crate::record::Recording;
 use crate::target::Target;
 use crate::traffic::Counted;
+use crate::upstream;
 use model::address::canonical;
 use model::host::Host;
-use model::network::How;
+use model::network::{How, Upstream};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -31,7 +34,10 @@ pub(crate) async fn reach(
     let reached = match decided(way, how, target).await {
         Ok((dial, rule)) => {
             recording.by(rule);
-            connect(&dial).await.map_err(Refusal::from)
+            match &way.rules().upstream {
+                None => connect(&dial).await.map_err(Refusal::from),
+                Some(upstream) => through(way, upstream, &dial).await,
+            }
         }
         Err(refusal) => Err(refusal),
     };
@@ -138,6 +144,46 @@ async fn decided(
         Decision::Allow { dial, rule } => Ok((dial, rule)),
         Decision::Deny(refusal) => Err(refusal),
     }
+}
+
+/// Connects by way of a proxy: to addresses that were checked, and by none that was not. Which of them it reached is
+/// what counts as dialled.
+async fn through(
+    way: &Way,
+    upstream: &Upstream,
+    dial: &[SocketAddr],
+) -> Result<(TcpStream, SocketAddr), Refusal> {
+    let refused = |reason| Refusal {
+        reason,
+        rule: Some(format!("through socks5://{}", upstream.address())),
+    };
+    let (host, port) = upstream.place().ok_or(Reason::Internal)?;
+    let addresses = way.resolve_upstream(&host).await;
+    let addresses = addresses.map_err(|_| refused(Reason::Upstream))?;
+    let own = way.own_addresses().map_err(|_| Reason::Internal)?;
+    let ground = Ground {
+        exceptions: way.exceptions(),
+        own: &own,
+    };
+    let proxies = check_upstream(ground, port, &addresses).map_err(refused)?;
+    let login = match (upstream.user(), way.password()) {
+        (None, _) => None,
+        (Some(user), Some(password)) => Some((user, password)),
+        (Some(_), None) => return Err(refused(Reason::Upstream)),
+    };
+    let one_by_one = async {
+        let mut last = Reason::Unreachable;
+        for to in dial {
+            let (mut stream, _) = connect(&proxies).await.map_err(|_| Reason::Upstream)?;
+            match upstream::ask(&mut stream, *to, login).await {
+                Ok(()) => return Ok((stream, *to)),
+                Err(reason) => last = reason,
+            }
+        }
+        Err(last)
+    };
+    let all = tokio::time::timeout(ALL_PATIENCE, one_by_one).await;
+    all.unwrap_or(Err(Reason::ConnectTimeout)).map_err(refused)
 }
 
 async fn connect(dial: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), Reason> {

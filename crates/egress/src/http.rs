@@ -167,12 +167,10 @@ async fn passed(
     recording: &mut Recording,
 ) -> Result<Response<Incoming>, Refusal> {
     recording.asks(target);
-    let rules = way.inspector().filter(|one| one.is_about(target));
-    let headers = rules.map(|one| one.judge(target, false, &head));
-    let headers = headers.transpose()?.unwrap_or_default();
+    let fields = inspect::judge(way, target, false, &head)?;
     let outside = reach(way, asked(&head, &body), target, recording).await?;
     let mut head = outgoing(head, &target.authority(HTTP))?;
-    inspect::set(&mut head, &headers);
+    inspect::set(&mut head, fields);
     let answer = pass(way, target, (head, body), outside, recording).await;
     Ok(answer?)
 }
@@ -209,7 +207,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let has_body = !body.is_end_stream();
-    let cut = way.cut_request(target, recording.address(), head.method.clone(), has_body);
+    let cut = way.cut_request(target, recording.address(), &head, has_body);
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_buf_size(HEAD_MAX)
         .max_headers(FIELDS_MAX)

@@ -1,4 +1,4 @@
-//! Looking into HTTPS, for the hosts that have rules about requests and for no others.
+//! Looking into HTTPS, for the hosts that have rules about requests or secrets, and for no others.
 //!
 //! The client inside speaks TLS with us, by a certificate of the sandbox's own authority; each of its requests
 //! is judged, gets its header fields, and leaves through TLS with the real host, whose certificate is checked
@@ -21,17 +21,19 @@ use crate::reason::Reason;
 use crate::record::{Method as How, Recording};
 use crate::target::{self, HTTP, Target};
 use crate::traffic::{Counted, Reread};
+use crate::upstream::Password;
 pub use authority::Authority;
 use bytes::{Bytes, BytesMut};
 use hyper::body::Incoming;
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use model::host::Host;
-use model::network::{Denial, How as AskedHow};
+use model::network::{Denial, How as AskedHow, Request as AskedRequest};
 pub use roots::Roots;
-use rule::{Asked, HostRules, SetHeader};
+use rule::SecretField;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
 use scrub::Known;
@@ -62,7 +64,9 @@ const ALPN: &[u8] = b"http/1.1";
 
 /// What looks into the HTTPS of one sandbox.
 pub struct Inspector {
-    rules: Vec<HostRules>,
+    secrets: Vec<SecretField>,
+    /// What is needed beside for the proxy that connections leave through.
+    password: Option<Password>,
     authority: Authority,
     outside: TlsConnector,
     /// The newest last.
@@ -78,17 +82,17 @@ struct Signed {
 
 impl std::fmt::Debug for Inspector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Inspector({} hosts)", self.rules.len())
+        write!(f, "Inspector({} secrets)", self.secrets.len())
     }
 }
 
 impl Inspector {
-    /// Rules, and the authority that the programs of the sandbox trust.
+    /// What is added to requests, and the authority that the programs of the sandbox trust.
     ///
     /// # Errors
     /// Where TLS cannot be set up at all.
     pub fn new(
-        rules: Vec<HostRules>,
+        secrets: Vec<SecretField>,
         authority: Authority,
         roots: &Roots,
     ) -> Result<Inspector, rustls::Error> {
@@ -98,7 +102,8 @@ impl Inspector {
             .with_no_client_auth();
         outside.alpn_protocols = vec![ALPN.to_vec()];
         Ok(Inspector {
-            rules,
+            secrets,
+            password: None,
             authority,
             outside: TlsConnector::from(Arc::new(outside)),
             signed: Mutex::default(),
@@ -112,31 +117,25 @@ impl Inspector {
         Inspector { known, ..self }
     }
 
-    /// Whether requests to this host are looked into.
+    /// The same with the password of the proxy that connections leave through.
+    #[must_use]
+    pub fn with_password(self, password: Option<Password>) -> Inspector {
+        Inspector { password, ..self }
+    }
+
+    pub(crate) fn password(&self) -> Option<&Password> {
+        self.password.as_ref()
+    }
+
+    /// Whether a secret is added to requests to this host.
     pub fn is_about(&self, target: &Target) -> bool {
-        rule::is_about(&self.rules, &target.host, target.port)
+        let mut secrets = self.secrets.iter();
+        secrets.any(|one| one.to.names(&target.host, target.port))
     }
 
-    /// Whether requests to this host are, at any port.
+    /// The same at any port.
     pub fn is_about_host(&self, host: &Host) -> bool {
-        self.rules.iter().any(|one| one.host.matches(host))
-    }
-
-    /// What is set on a request, or why it stays inside.
-    pub(crate) fn judge(
-        &self,
-        target: &Target,
-        is_tls: bool,
-        head: &Parts,
-    ) -> Result<Vec<&SetHeader>, Reason> {
-        let asked = Asked {
-            host: &target.host,
-            port: target.port,
-            is_tls,
-            method: &head.method,
-            path: head.uri.path(),
-        };
-        rule::judge(&self.rules, asked)
+        self.secrets.iter().any(|one| one.to.is_about(host))
     }
 
     fn config(&self, host: &Host, now_s: u64) -> Result<Arc<ServerConfig>, Reason> {
@@ -177,6 +176,41 @@ impl Inspector {
         config.alpn_protocols = vec![ALPN.to_vec()];
         Ok(Arc::new(config))
     }
+}
+
+/// A field that is set on a request.
+pub(crate) type Field = (HeaderName, HeaderValue);
+
+/// What is set on a request, or why it stays inside: by the rules as they are now. A secret comes last, and counts.
+pub(crate) fn judge(
+    way: &Way,
+    target: &Target,
+    is_tls: bool,
+    head: &Parts,
+) -> Result<Vec<Field>, Refusal> {
+    let rules = way.rules();
+    let asked = AskedRequest {
+        host: &target.host,
+        port: target.port,
+        method: head.method.as_str(),
+        path: head.uri.path(),
+    };
+    let mut fields = Vec::new();
+    let set = rules.judge(asked);
+    for (name, value) in set.map_err(|verdict| Refusal::by(&verdict))? {
+        // They were looked at when the rules were read.
+        let name = name.parse().map_err(|_| Reason::Internal)?;
+        fields.push((name, value.parse().map_err(|_| Reason::Internal)?));
+    }
+    if let Some(inspector) = way.inspector().filter(|_| !rules.withhold_secrets) {
+        let secrets = rule::fields(&inspector.secrets, (&target.host, target.port), is_tls)?;
+        fields.extend(
+            secrets
+                .iter()
+                .map(|one| (one.name.clone(), one.value.clone())),
+        );
+    }
+    Ok(fields)
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
@@ -261,14 +295,19 @@ async fn requests<S>(way: &Way, target: Target, client: S, is_tls: bool)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let way = way.clone();
-    let service = service_fn(move |request| {
+    let service = service_fn(|request| {
         let (way, target) = (way.clone(), target.clone());
         async move { Ok::<_, Infallible>(answer(&way, &target, is_tls, request).await) }
     });
     let connection = http::server().serve_connection(TokioIo::new(client), service);
     // However it ended, it is over.
-    drop(connection.await);
+    if let Err(error) = connection.await
+        && error.is_parse()
+    {
+        let mut recording = way.record(if is_tls { How::Https } else { How::Http });
+        recording.asks(&target);
+        drop(recording.denied(Reason::BadRequest.into()));
+    }
 }
 
 async fn answer(
@@ -307,10 +346,10 @@ async fn passed(
     let is_tls = usual == HTTPS;
     let inspector = way.inspector().ok_or(Reason::Internal)?;
     target::check_origin(&head, target, usual)?;
-    let headers = inspector.judge(target, is_tls, &head)?;
+    let fields = judge(way, target, is_tls, &head)?;
     let outside = reach(way, http::asked(&head, &body), target, recording).await?;
     let mut head = http::outgoing(head, &target.authority(usual))?;
-    set(&mut head, &headers);
+    set(&mut head, fields);
     if inspector.known.is_some() {
         hide::ask_plainly(&mut head);
     }
@@ -324,9 +363,9 @@ async fn passed(
 }
 
 /// Sets header fields, in place of those that the client wrote.
-pub(crate) fn set(head: &mut Parts, headers: &[&SetHeader]) {
-    for one in headers {
-        head.headers.insert(one.name.clone(), one.value.clone());
+pub(crate) fn set(head: &mut Parts, fields: Vec<Field>) {
+    for (name, value) in fields {
+        head.headers.insert(name, value);
     }
 }
 

@@ -18,6 +18,7 @@ pub mod reason;
 pub mod record;
 pub mod resolve;
 pub mod target;
+pub mod upstream;
 
 pub use model::exception;
 

@@ -12,11 +12,13 @@ use crate::record::{Counts, EgressRecord, Method, Owner, Recorder, Recording};
 use crate::resolve::{self, Resolver};
 use crate::target::Target;
 use crate::traffic::{Reread, Total};
+use crate::upstream::Password;
 use crate::{direct, http, socks};
 use bytes::{Bytes, BytesMut};
+use hyper::http::request::Parts;
 use model::host::Host;
 use model::limits;
-use model::network::{How, NetworkRules};
+use model::network::{How, NetworkRules, Request};
 use relay::{Pipes, Share};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -155,7 +157,8 @@ impl Proxy {
 }
 
 impl Way {
-    /// From now on requests to some hosts are looked into. It is set once, before anything is served.
+    /// From now on requests to some hosts can be looked into. It is set once: before anything is served, or before
+    /// the first rules about requests. Without it what has rules is refused.
     pub fn look_into(&self, inspector: Inspector) {
         drop(self.inner.inspector.set(inspector));
     }
@@ -167,6 +170,11 @@ impl Way {
         self.inner.rules.send_replace(Arc::new(rules));
         // More may be allowed at a time than before.
         self.inner.open.fewer.notify_one();
+    }
+
+    /// Whether it can look into requests.
+    pub fn can_look(&self) -> bool {
+        self.inner.inspector.get().is_some()
     }
 
     /// The rules as they are now.
@@ -273,25 +281,28 @@ impl Way {
         &self,
         target: &Target,
         address: Option<SocketAddr>,
-        method: hyper::Method,
+        head: &Parts,
         has_body: bool,
     ) -> impl Future<Output = Refusal> + Send + use<> {
         let (way, target) = (self.clone(), target.clone());
+        let (method, path) = (head.method.clone(), head.uri.path().to_owned());
         async move {
             let how = How::Request {
                 method: method.as_str(),
                 has_body,
             };
-            way.cut(how, &target, address).await
+            way.cut(how, &target, address, Some(&path)).await
         }
     }
 
-    /// Waits until the rules do not allow any more what was allowed, and says why.
+    /// Waits until the rules do not allow any more what was allowed, and says why. Of a request, also its path is
+    /// known.
     pub(crate) async fn cut(
         &self,
         how: How<'_>,
         target: &Target,
         address: Option<SocketAddr>,
+        path: Option<&str>,
     ) -> Refusal {
         let mut rules = self.inner.rules.subscribe();
         let address = address.map(|address| address.ip());
@@ -301,6 +312,17 @@ impl Way {
             let verdict = now.after(how, &target.host, target.port, &addresses);
             if let Some(refusal) = Refusal::of(&verdict) {
                 return refusal;
+            }
+            if let (How::Request { method, .. }, Some(path)) = (how, path) {
+                let asked = Request {
+                    host: &target.host,
+                    port: target.port,
+                    method,
+                    path,
+                };
+                if let Err(verdict) = now.judge(asked) {
+                    return Refusal::by(&verdict);
+                }
             }
             if rules.changed().await.is_err() {
                 // The sender is in this way, which is borrowed here.
@@ -317,12 +339,14 @@ impl Way {
     pub(crate) fn looks_into(&self, target: &Target) -> bool {
         let inspector = self.inspector();
         inspector.is_some_and(|inspector| inspector.is_about(target))
+            || self.rules().looks_into(&target.host, target.port)
     }
 
     /// Whether it is at any port.
     pub(crate) fn looks_into_host(&self, host: &Host) -> bool {
         let inspector = self.inspector();
         inspector.is_some_and(|inspector| inspector.is_about_host(host))
+            || self.rules().looks_into_host(host)
     }
 
     /// What bytes of tunnels are carried in.
@@ -340,6 +364,17 @@ impl Way {
 
     pub(crate) fn own_addresses(&self) -> io::Result<Vec<IpAddr>> {
         self.proxy.inner.own.addresses()
+    }
+
+    /// The password of the proxy that connections leave through.
+    pub(crate) fn password(&self) -> Option<&Password> {
+        self.inspector()?.password()
+    }
+
+    /// The addresses of that proxy, which is no name that the sandbox has asked for.
+    pub(crate) async fn resolve_upstream(&self, host: &Host) -> Result<Vec<IpAddr>, Reason> {
+        let resolver = &self.proxy.inner.resolver;
+        resolver.resolve(host, &self.inner.names).await
     }
 
     pub(crate) async fn resolve(&self, host: &Host) -> Result<Vec<IpAddr>, Reason> {

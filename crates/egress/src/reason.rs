@@ -27,10 +27,8 @@ pub enum Reason {
     HostMismatch,
     /// The client did not speak TLS to its end, maybe because it does not trust the sandbox's authority.
     ClientTls,
-    /// No rule of the host lets such a request out.
-    HttpRule,
-    /// The path has more than one meaning, and the host has rules about paths.
-    OddPath,
+    /// What was asked in a tunnel that is looked into is no request.
+    BadRequest,
     /// The request would carry a secret without TLS.
     ClearSecret,
     /// The body has a coding that is not passed on.
@@ -57,6 +55,8 @@ pub enum Reason {
     ConnectTimeout,
     /// Whoever answered does not show that it is the host.
     OutsideTls,
+    /// The proxy that everything leaves through does not do its part.
+    Upstream,
     /// What was answered cannot be passed on.
     BadAnswer,
     /// No answer came in time.
@@ -81,8 +81,7 @@ impl Reason {
             Reason::BadHost(BadHost::OddAddress) => "odd_address",
             Reason::HostMismatch => "host_mismatch",
             Reason::ClientTls => "client_tls",
-            Reason::HttpRule => "http_rule",
-            Reason::OddPath => "odd_path",
+            Reason::BadRequest => "bad_request",
             Reason::ClearSecret => "secret_needs_tls",
             Reason::OutsideTls => "outside_tls",
             Reason::BadCoding => "bad_coding",
@@ -96,6 +95,7 @@ impl Reason {
             Reason::ResolveTimeout => "resolve_timeout",
             Reason::Unreachable => "unreachable",
             Reason::ConnectTimeout => "connect_timeout",
+            Reason::Upstream => "upstream_failed",
             Reason::BadAnswer => "bad_answer",
             Reason::AnswerTimeout => "answer_timeout",
             Reason::Internal => "internal",
@@ -105,11 +105,11 @@ impl Reason {
     /// The status that answers it, RFC 9110 section 15.
     pub fn status(self) -> u16 {
         match self {
+            Reason::Rules(Denial::OddPath) => 400,
             Reason::Rules(_)
             | Reason::Closed(_)
             | Reason::OwnAddress
             | Reason::TooMuch
-            | Reason::HttpRule
             | Reason::ClearSecret
             | Reason::NameCarriesData
             | Reason::NotCarried
@@ -120,14 +120,16 @@ impl Reason {
             | Reason::BadHost(_)
             | Reason::HostMismatch
             | Reason::ClientTls
-            | Reason::OddPath
+            | Reason::BadRequest
             | Reason::BadCoding
             | Reason::BadScheme
             | Reason::BadCommand => 400,
             Reason::TooMany | Reason::TooManyNames => 503,
-            Reason::UnknownName | Reason::Unreachable | Reason::OutsideTls | Reason::BadAnswer => {
-                502
-            }
+            Reason::UnknownName
+            | Reason::Unreachable
+            | Reason::OutsideTls
+            | Reason::Upstream
+            | Reason::BadAnswer => 502,
             Reason::ResolveTimeout | Reason::ConnectTimeout | Reason::AnswerTimeout => 504,
             Reason::Internal => 500,
         }
@@ -157,10 +159,7 @@ impl Reason {
             Reason::ClientTls => {
                 "trust the certificates in SSL_CERT_FILE; this host's requests are looked into"
             }
-            Reason::HttpRule => {
-                "ask whoever made the sandbox for a rule about this method and path of the host"
-            }
-            Reason::OddPath => "write the path without dots, encoded slashes and empty parts",
+            Reason::BadRequest => "requests to this host are looked into; send HTTP/1.1",
             Reason::ClearSecret => "use https: a secret is added only to what leaves through TLS",
             Reason::OutsideTls => {
                 "the host's certificate is not one that the node trusts; whoever runs the server may \
@@ -180,6 +179,10 @@ impl Reason {
             | Reason::Unreachable
             | Reason::ConnectTimeout
             | Reason::AnswerTimeout => "the other side may be down; try again later",
+            Reason::Upstream => {
+                "the proxy that connections leave through cannot be reached, or refuses; ask whoever made \
+                 the sandbox"
+            }
             Reason::BadAnswer => "the other side answered with something that is not HTTP/1.1",
             Reason::Internal => "the server's log says more",
         }

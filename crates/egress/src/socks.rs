@@ -130,7 +130,6 @@ fn reply(reason: Reason) -> u8 {
         | Reason::OwnAddress
         | Reason::TooFast
         | Reason::TooMuch
-        | Reason::HttpRule
         | Reason::ClearSecret
         | Reason::NameCarriesData
         | Reason::NotCarried
@@ -143,12 +142,13 @@ fn reply(reason: Reason) -> u8 {
         Reason::HostMismatch
         | Reason::ClientTls
         | Reason::OutsideTls
-        | Reason::OddPath
+        | Reason::BadRequest
         | Reason::BadCoding
         | Reason::BadScheme
         | Reason::TooMany
         | Reason::TooManyNames
         | Reason::BadAnswer
+        | Reason::Upstream
         | Reason::AnswerTimeout
         | Reason::Internal => 1,
     }

@@ -52,7 +52,7 @@ pub(crate) async fn carry<S>(
     let refusal = tokio::select! {
         refused = carrying => refused,
         () = traffic.idle() => None,
-        refusal = way.cut(How::Tunnel, target, recording.address()) => Some(refusal),
+        refusal = way.cut(How::Tunnel, target, recording.address(), None) => Some(refusal),
     };
     if let Some(refusal) = refusal {
         recording.denied(refusal);

@@ -99,6 +99,8 @@ pub(crate) struct Live {
     tunnels: Rc<()>,
     /// The way out, where the node has opened one.
     egress: egress::Egress,
+    /// Variables that the node has added since.
+    more_env: RefCell<Vec<(String, String)>>,
     /// When somebody last asked what is used.
     look: Cell<Option<metrics::Look>>,
 }
@@ -124,6 +126,7 @@ pub(crate) fn run(
         starting: Cell::default(),
         contexts: context::Contexts::default(),
         tunnels: Rc::default(),
+        more_env: RefCell::default(),
         egress: egress::Egress::new(inherited.device),
         look: Cell::default(),
     });

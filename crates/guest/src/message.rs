@@ -38,6 +38,10 @@ pub const VOLUME_DIR: &str = "/volume";
 /// needs it. For the node only: the doors pass nothing on to it.
 pub const EGRESS_PATH: &str = "/egress";
 
+/// The route that adds variables to the environment of whatever is started from now on: a list of pairs. For the node
+/// only, as the one before.
+pub const ENV_PATH: &str = "/cofferdam/env";
+
 /// What such a connection is upgraded to.
 pub const EGRESS_PROTOCOL: &str = "cofferdam-egress";
 

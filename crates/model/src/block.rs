@@ -33,6 +33,11 @@ impl Block {
         self.bits == whole(self.first)
     }
 
+    /// The address that it holds, where it is only one.
+    pub fn one(&self) -> Option<IpAddr> {
+        self.is_one().then_some(self.first)
+    }
+
     /// Whether an address is in it. An IPv4 address that is mapped into IPv6 is that IPv4 address.
     pub fn has(&self, address: IpAddr) -> bool {
         within(address.to_canonical(), self.first, self.bits)

@@ -214,6 +214,16 @@ pub const VOLUME_SERVED_MS: u64 = 15 * 60 * 1000;
 
 /// Entries of one list of network rules: what a person writes, with room; each is compared with every request.
 pub const NETWORK_ENTRIES_MAX: usize = 256;
+/// Rules about requests: what a person writes. Each is compared with every request to its host.
+pub const REQUEST_RULES_MAX: usize = 64;
+/// Methods, paths or fields of one of them.
+pub const REQUEST_RULE_LIST_MAX: usize = 64;
+/// The longest path of one, in bytes.
+pub const REQUEST_PATH_BYTES_MAX: usize = 1024;
+/// The longest value of a field that one sets, in bytes: a token of a workload's identity has some 2 KiB.
+pub const REQUEST_FIELD_BYTES_MAX: usize = 4096;
+/// All of them together, in bytes: they are told with every change, and are in the record of the sandbox.
+pub const REQUEST_RULES_BYTES_MAX: usize = 32 * 1024;
 /// Connections to the outside of one sandbox at a time: a package manager has tens, a crawler hundreds. More
 /// wait inside.
 pub const NETWORK_CONNECTIONS_MAX: u64 = 1024;

@@ -7,13 +7,19 @@ mod decide;
 mod entry;
 mod narrow;
 mod preset;
+mod reach;
+mod request;
 mod trial;
+mod upstream;
 
 pub use decide::{Denial, How, Rule, Verdict};
 pub use entry::{BadEntry, Entry};
 pub use narrow::BEYOND;
 pub use preset::Preset;
+pub(crate) use request::may_be_set;
+pub use request::{Request, RequestAsked, RequestRule};
 pub use trial::{BadUrl, Trial};
+pub use upstream::{BadUpstream, Upstream};
 
 use crate::limits;
 use crate::spec::{Findings, Invalid};
@@ -99,6 +105,15 @@ pub struct NetworkRules {
     pub order: Order,
     /// How much.
     pub caps: NetworkCaps,
+    /// What may be asked of some hosts, and with what.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<RequestRule>,
+    /// Secrets of the sandbox are not added to its requests any more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub withhold_secrets: bool,
+    /// Whatever is let out leaves through this proxy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<Upstream>,
 }
 
 /// How rules stand in rows: rows of version 0.2 and before say only whether there is a network.
@@ -118,6 +133,12 @@ enum Stored {
         order: Order,
         #[serde(default)]
         caps: NetworkCaps,
+        #[serde(default)]
+        requests: Vec<RequestRule>,
+        #[serde(default)]
+        withhold_secrets: bool,
+        #[serde(default)]
+        upstream: Option<Upstream>,
     },
 }
 
@@ -132,6 +153,9 @@ impl From<Stored> for NetworkRules {
                 presets,
                 order,
                 caps,
+                requests,
+                withhold_secrets,
+                upstream,
             } => NetworkRules {
                 mode,
                 allow,
@@ -139,6 +163,9 @@ impl From<Stored> for NetworkRules {
                 presets,
                 order,
                 caps,
+                requests,
+                withhold_secrets,
+                upstream,
             },
         }
     }
@@ -159,6 +186,12 @@ pub struct NetworkAsked {
     pub order: Order,
     /// See [`NetworkRules::caps`].
     pub caps: NetworkCaps,
+    /// See [`NetworkRules::requests`].
+    pub requests: Vec<RequestAsked>,
+    /// See [`NetworkRules::withhold_secrets`].
+    pub withhold_secrets: bool,
+    /// See [`NetworkRules::upstream`].
+    pub upstream: Option<String>,
 }
 
 impl NetworkRules {
@@ -186,7 +219,8 @@ impl NetworkRules {
     /// All that is wrong, each with its place below `network`.
     pub fn read(asked: &NetworkAsked) -> Result<NetworkRules, Vec<Invalid>> {
         let mut found = Findings::default();
-        let lists = !asked.allow.is_empty() || !asked.presets.is_empty();
+        let lists =
+            !(asked.allow.is_empty() && asked.presets.is_empty() && asked.requests.is_empty());
         let default = if lists {
             NetworkMode::Allowlist
         } else if asked.deny.is_empty() {
@@ -201,6 +235,9 @@ impl NetworkRules {
             presets: presets(&asked.presets, &mut found),
             order: asked.order,
             caps: asked.caps,
+            requests: request::read(&asked.requests, &mut found),
+            withhold_secrets: asked.withhold_secrets,
+            upstream: upstream(asked.upstream.as_deref(), &mut found),
         };
         // What could not be read is not there, and need not be missed as well.
         if found.0.is_empty() {
@@ -212,14 +249,20 @@ impl NetworkRules {
     /// Whether the parts go together.
     fn check(&self, found: &mut Findings) {
         let lists = !self.allow.is_empty() || !self.presets.is_empty();
-        let any = lists || !self.deny.is_empty();
+        let named = lists || !self.requests.is_empty();
+        let any = named || !self.deny.is_empty();
         let code = "network_rules";
         match self.mode {
+            NetworkMode::None if self.upstream.is_some() => {
+                let message =
+                    "in mode `none` nothing leaves through a proxy; say a mode, or what is allowed";
+                found.add("network.upstream", code, message);
+            }
             NetworkMode::None if any => {
                 let message = "in mode `none` there is nothing to allow or to deny";
                 found.add("network.mode", code, message);
             }
-            NetworkMode::Allowlist if !lists => {
+            NetworkMode::Allowlist if !named => {
                 let message =
                     "mode `allowlist` needs something that is allowed; for nothing there is `none`";
                 found.add("network.allow", code, message);
@@ -271,6 +314,15 @@ fn entries(field: &str, texts: &[String], found: &mut Findings) -> Vec<Entry> {
         }
     }
     entries
+}
+
+fn upstream(text: Option<&str>, found: &mut Findings) -> Option<Upstream> {
+    let read = text?.parse();
+    if read.is_err() {
+        let message = "a proxy is socks5://[USER@]HOST:PORT; its password is a secret, which is used as `upstream`";
+        found.add("network.upstream", "network_rules", message);
+    }
+    read.ok()
 }
 
 fn presets(names: &[String], found: &mut Findings) -> Vec<Preset> {

@@ -4,7 +4,7 @@ use crate::id::{NodeId, SnapshotId};
 use crate::limits;
 use crate::network::NetworkRules;
 use crate::profile::ProfileUse;
-use crate::secret::{SecretUse, check_uses, is_any_header};
+use crate::secret::{SecretUse, check_uses, check_ways_out};
 use crate::spec::{
     AskedLimits, CODE_INTERPRETER, Findings, Invalid, check_env_names, check_limits, check_profile,
     check_root,
@@ -161,10 +161,7 @@ impl SandboxSpec {
                 "only a sandbox that allows root has files of its own to put volumes into";
             found.add("volumes", "invalid_argument", message);
         }
-        if is_any_header(&self.secrets) && !self.network.has_way_out() {
-            let message = "a secret is added to what goes out, and this sandbox has no way out";
-            found.add("secrets", "secret_header", message);
-        }
+        check_ways_out(&self.secrets, &self.network, &mut found);
         check_name(self.name.as_deref(), &mut found);
         check_metadata(metadata, &mut found);
         let (wait, most) = (self.queue_timeout_ms, limits::TIMEOUT_MAX_MS);

@@ -2,6 +2,7 @@
 
 use crate::id::SecretId;
 use crate::limits;
+use crate::network::{Entry, NetworkRules, may_be_set};
 use crate::spec::Findings;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +47,8 @@ pub enum SecretHow {
         /// The value of the field, in which `{}` stands for the secret.
         format: String,
     },
+    /// As the password of the proxy that connections leave through, on the node: it is never inside.
+    Upstream,
 }
 
 impl SecretHow {
@@ -55,6 +58,7 @@ impl SecretHow {
             SecretHow::File => "file",
             SecretHow::Env { .. } => "env",
             SecretHow::Header { .. } => "header",
+            SecretHow::Upstream => "upstream",
         }
     }
 }
@@ -133,7 +137,8 @@ pub(crate) fn check_uses(uses: &[SecretUse], env: &BTreeMap<String, String>, fou
             SecretHow::File if !files.insert(&one.name) => {
                 found.add(field, "duplicate_path", "the secret is a file already");
             }
-            SecretHow::File => {}
+            // What it goes with is looked at beside the network.
+            SecretHow::File | SecretHow::Upstream => {}
             SecretHow::Env { var } => {
                 if !is_variable(var) {
                     let message = "a variable is letters, digits and `_`, and begins with no digit";
@@ -160,23 +165,6 @@ pub(crate) fn check_uses(uses: &[SecretUse], env: &BTreeMap<String, String>, fou
     }
 }
 
-/// Fields that say where a request goes and where it ends, or what is between two neighbours. RFC 9110 section
-/// 7.6.1.
-const NOT_SET: [&str; 12] = [
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
 /// What is wrong with a field that is to be set, if anything.
 fn header_fault(host: &str, header: &str, format: &str) -> Option<&'static str> {
     let (name, port) = host.split_once(':').unwrap_or((host, "443"));
@@ -184,16 +172,13 @@ fn header_fault(host: &str, header: &str, format: &str) -> Option<&'static str> 
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
     let is_name = !name.is_empty() && name.len() <= 253 && name.bytes().all(plain);
     let is_port = port.parse::<u16>().is_ok_and(|port| port > 0) && !port.starts_with(['0', '+']);
-    // RFC 9110 section 5.6.2.
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    let is_token = !header.is_empty() && header.len() <= 128 && header.bytes().all(token);
     let is_plain = |b: u8| b == b' ' || b.is_ascii_graphic();
     if !is_name || !is_port {
         return Some(
             "a host is a name in small letters, `*.` before it for all below, `:PORT` after it",
         );
     }
-    if !is_token || NOT_SET.contains(&header.to_ascii_lowercase().as_str()) {
+    if !may_be_set(header) {
         return Some("a field has the name of one, and is not about the connection");
     }
     if format.len() > 1024 || !format.bytes().all(is_plain) || format.matches("{}").count() != 1 {
@@ -204,10 +189,40 @@ fn header_fault(host: &str, header: &str, format: &str) -> Option<&'static str> 
     None
 }
 
-/// Whether any of these is added to requests on their way out.
-pub fn is_any_header(uses: &[SecretUse]) -> bool {
-    uses.iter()
-        .any(|one| matches!(one.how, SecretHow::Header { .. }))
+/// Checks that what is added to requests can ever leave.
+pub(crate) fn check_ways_out(uses: &[SecretUse], network: &NetworkRules, found: &mut Findings) {
+    let mut passwords = 0;
+    for (index, one) in uses.iter().enumerate() {
+        if one.how == SecretHow::Upstream {
+            passwords += 1;
+            let has_user = network
+                .upstream
+                .as_ref()
+                .is_some_and(|one| one.user().is_some());
+            if passwords > 1 || !has_user {
+                let message =
+                    "the password of a proxy goes with one `network.upstream` that has a user";
+                found.add(format!("secrets[{index}].how"), "secret_header", message);
+            }
+        }
+        let SecretHow::Header { host, .. } = &one.how else {
+            continue;
+        };
+        let to = if host.contains(':') {
+            host.parse::<Entry>()
+        } else {
+            format!("{host}:443").parse()
+        };
+        let field = format!("secrets[{index}].how.host");
+        if !network.has_way_out() {
+            let message = "a secret is added to what goes out, and there is no way out";
+            found.add(field, "secret_header", message);
+        } else if to.is_ok_and(|to| !network.could_let_out(&to)) {
+            let message = "the rules of the network never let a request out to this host; allow it there, or leave \
+                           the secret out";
+            found.add(field, "secret_header", message);
+        }
+    }
 }
 
 /// What [`is_secret_name`] says, for a person.

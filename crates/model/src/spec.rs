@@ -4,7 +4,7 @@ use crate::id::NodeId;
 use crate::limits;
 use crate::network::NetworkRules;
 use crate::profile::ProfileUse;
-use crate::secret::{SecretUse, check_uses, is_any_header};
+use crate::secret::{SecretUse, check_uses, check_ways_out};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -124,10 +124,7 @@ impl JobSpec {
         }
         check_root(self.root.as_deref(), &mut found);
         check_uses(&self.secrets, &self.env, &mut found);
-        if is_any_header(&self.secrets) && !self.network.has_way_out() {
-            let message = "a secret is added to what goes out, and this job has no way out";
-            found.add("secrets", "secret_header", message);
-        }
+        check_ways_out(&self.secrets, &self.network, &mut found);
         found.range("timeout_ms", self.timeout_ms, 1, limits::TIMEOUT_MAX_MS);
         let attempts = u64::from(self.retry.max_attempts);
         found.range(

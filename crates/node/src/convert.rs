@@ -1,9 +1,9 @@
 //! From what the control plane says to what a driver takes, and back.
 
 use api::job::{Enforced, EnforcedState, LimitsAsked, StreamReport, Usage};
-use api::network::{Network, NetworkOrder};
+use api::network::{Network, NetworkOrder, NetworkRule};
 use model::enforcement::{Enforced as ModelEnforced, Held};
-use model::network::{NetworkAsked, NetworkCaps, NetworkMode, NetworkRules, Order};
+use model::network::{NetworkAsked, NetworkCaps, NetworkMode, NetworkRules, Order, RequestAsked};
 use model::spec::AskedLimits;
 
 /// Limits as a driver takes them.
@@ -58,6 +58,16 @@ pub(crate) fn usage(
     }
 }
 
+fn request(rule: &NetworkRule) -> RequestAsked {
+    RequestAsked {
+        host: rule.host.clone(),
+        port: rule.port,
+        methods: rule.methods.clone(),
+        paths: rule.paths.clone(),
+        set: rule.headers.set.clone(),
+    }
+}
+
 /// Rules that a node is told.
 ///
 /// # Errors
@@ -82,6 +92,9 @@ pub(crate) fn network(network: &Network) -> Result<NetworkRules, String> {
             per_minute: network.limits.per_minute,
             bytes: network.limits.bytes,
         },
+        requests: network.rules.iter().map(request).collect(),
+        withhold_secrets: network.withhold_secrets,
+        upstream: network.upstream.clone(),
     };
     NetworkRules::read(&asked).map_err(|found| {
         let found = found

@@ -1,11 +1,11 @@
-//! Looking into the HTTPS of a job or a sandbox that has secrets for what leaves: the authority that its
+//! Looking into the HTTPS of a job or a sandbox that has rules about requests, or secrets for what leaves: the authority that its
 //! programs trust, and where they find it.
 //!
 //! The authority is on the node's disk as long as the record beside it, because programs inside go on to trust it
 //! after the node has died. What is looked into with which values is not: it is asked for again.
 
 use crate::Node;
-use ::egress::inspect::rule::HostRules;
+use ::egress::inspect::rule::SecretField;
 use ::egress::inspect::{Authority, Inspector, Roots, roots};
 use scrub::Known;
 use std::fs::OpenOptions;
@@ -60,7 +60,7 @@ pub(crate) struct Looks {
 pub(crate) fn open(
     node: &Node,
     dir: &Path,
-    rules: Vec<HostRules>,
+    secrets: Vec<SecretField>,
     known: Option<Arc<Known>>,
 ) -> Result<Looks, String> {
     let failed =
@@ -72,7 +72,7 @@ pub(crate) fn open(
     let trusted = Trusted::of(node).map_err(|error| failed(&error))?;
     let own = authority.certificate().to_owned();
     let all = format!("{}\n{own}", trusted.pem);
-    let inspector = Inspector::new(rules, authority, &trusted.roots);
+    let inspector = Inspector::new(secrets, authority, &trusted.roots);
     Ok(Looks {
         inspector: inspector.map_err(|error| failed(&error))?.hiding(known),
         files: vec![(OWN, own), (ALL, all)],

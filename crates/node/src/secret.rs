@@ -3,13 +3,13 @@
 
 use crate::files::{FileError, put_bytes};
 use crate::outcome::Told;
-use ::egress::inspect::rule::{HostPattern, HostRules, SetHeader};
+use ::egress::inspect::rule::SecretField;
+use ::egress::upstream::Password;
 use api::client::ClientError;
 use api::secret::{SecretHow, SecretsGiven, value_bytes};
 use driver::guest::message::{Secret, SecretPlace, Serve, SmallFile};
 use driver::guest::{GuestReader, GuestWriter};
 use http::HeaderValue;
-use model::host::Host;
 use model::limits;
 use model::secret::SECRET_DIR;
 use scrub::Known;
@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 pub(crate) const MODE: u32 = 0o400;
 
 /// Secrets that were given for one job or sandbox.
+#[derive(Default)]
 pub(crate) struct Secrets {
     /// Variables of the environment.
     pub(crate) env: Vec<(String, Zeroizing<String>)>,
@@ -28,7 +29,9 @@ pub(crate) struct Secrets {
     /// The names of the secrets that are variables, and of those that are files, in their order.
     names: [Vec<String>; 2],
     /// What is added to requests on their way out.
-    pub(crate) rules: Vec<HostRules>,
+    pub(crate) fields: Vec<SecretField>,
+    /// The password of the proxy that connections leave through.
+    pub(crate) password: Option<Password>,
     /// What is looked for in all that is told. Nothing when all values are too short to be found.
     pub(crate) known: Option<Arc<Known>>,
     /// Of these, what is added to requests: what hosts outside answer is looked through for it.
@@ -89,13 +92,22 @@ pub(crate) fn read(answer: Result<SecretsGiven, ClientError>) -> Result<Secrets,
         .map(|(one, bytes)| (one.name.as_str(), bytes.as_slice()));
     let sent = Known::new(sent).map_err(|_| "its secrets are too much".to_owned())?;
     let (mut env, mut files, mut names) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
-    let mut rules = Vec::new();
+    let mut fields = Vec::new();
+    let mut password = None;
     for (one, bytes) in values {
         let [env_names, file_names] = &mut names;
         match &one.how {
             SecretHow::File => {
                 file_names.push(one.name.clone());
                 files.push((format!("{SECRET_DIR}/{}", one.name), bytes));
+            }
+            SecretHow::Upstream => {
+                let read = Password::new(&bytes);
+                let read = read.ok_or_else(|| {
+                    let name = &one.name;
+                    format!("the secret `{name}` cannot be a password: it has 1 to 255 bytes")
+                })?;
+                password = Some(read);
             }
             SecretHow::Env { var } => {
                 let text = std::str::from_utf8(&bytes)
@@ -115,12 +127,12 @@ pub(crate) fn read(answer: Result<SecretsGiven, ClientError>) -> Result<Secrets,
                 header,
                 format,
             } => {
-                let rule = field(host, header, format, &bytes);
-                let rule = rule.ok_or_else(|| {
+                let set = field(host, header, format, &bytes);
+                let set = set.ok_or_else(|| {
                     let name = &one.name;
                     format!("the secret `{name}` cannot be in the header of a request")
                 })?;
-                rules.push(rule);
+                fields.push(set);
             }
         }
     }
@@ -133,32 +145,28 @@ pub(crate) fn read(answer: Result<SecretsGiven, ClientError>) -> Result<Secrets,
         env,
         files,
         names,
-        rules,
+        fields,
+        password,
         known,
         sent,
     })
 }
 
-/// The rule that sets a field with a secret. None for a value that has an end of a line or a NUL, RFC 9110 section
-/// 5.5.
-fn field(host: &str, header: &str, format: &str, secret: &[u8]) -> Option<HostRules> {
-    let (name, port) = host.split_once(':').unwrap_or((host, "443"));
-    let host = match name.strip_prefix("*.") {
-        Some(domain) => HostPattern::Below(domain.to_owned()),
-        None => HostPattern::Exact(Host::parse(name).ok()?),
-    };
+/// A field with a secret. None for a value that has an end of a line or a NUL, RFC 9110 section 5.5.
+fn field(host: &str, header: &str, format: &str, secret: &[u8]) -> Option<SecretField> {
     let (before, after) = format.split_once("{}")?;
     let text = Zeroizing::new([before.as_bytes(), secret, after.as_bytes()].concat());
     let mut value = HeaderValue::from_bytes(&text).ok()?;
     value.set_sensitive(true);
-    Some(HostRules {
-        host,
-        ports: vec![port.parse().ok()?],
-        rules: Vec::new(),
-        headers: vec![SetHeader {
-            name: header.parse().ok()?,
-            value,
-        }],
+    let to = if host.contains(':') {
+        host.parse()
+    } else {
+        format!("{host}:443").parse()
+    };
+    Some(SecretField {
+        to: to.ok()?,
+        name: header.parse().ok()?,
+        value,
     })
 }
 

@@ -65,6 +65,16 @@ impl WayOut {
     pub(crate) fn set_rules(&self, rules: NetworkRules) {
         self.way.set_rules(rules);
     }
+
+    /// Whether it can look into requests.
+    pub(crate) fn can_look(&self) -> bool {
+        self.way.can_look()
+    }
+
+    /// From now on it can. Rules that ask for it come after this.
+    pub(crate) fn look_into(&self, inspector: Inspector) {
+        self.way.look_into(inspector);
+    }
 }
 
 /// Opens the way out. When this returns, clients inside can use it.
@@ -257,6 +267,7 @@ fn in_words(rules: &NetworkRules) -> String {
         counted(rules.allow.len(), "allowed"),
         counted(rules.presets.len(), "presets"),
         counted(rules.deny.len(), "denied"),
+        counted(rules.requests.len(), "about requests"),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     if parts.is_empty() {

@@ -21,6 +21,7 @@ mod cors;
 pub(crate) mod domain;
 pub(crate) mod find;
 pub(crate) mod idle;
+mod inner_tls;
 pub(crate) mod keys;
 mod logs;
 pub(crate) mod measure;

@@ -254,6 +254,23 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
+    /// Speaks HTTP with whoever listens there, over what `wrap` makes of the connection, such as TLS.
+    ///
+    /// # Errors
+    /// [`Broken`]; `Late` where `wrap` makes nothing of it.
+    pub async fn wrapped<S, W>(
+        self,
+        wrap: impl FnOnce(TokioIo<hyper::upgrade::Upgraded>) -> W,
+    ) -> Result<Line, Broken>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        W: Future<Output = Option<S>>,
+    {
+        let wrapping = tokio::time::timeout(CONNECT_DEADLINE, wrap(self.io));
+        let stream = wrapping.await.ok().flatten().ok_or(Broken::Late)?;
+        Line::over(stream, self.moved, self.patience).await
+    }
+
     /// Carries bytes both ways, until both ends have closed, one has broken, or nothing moves any more.
     pub async fn carry(mut self, client: hyper::upgrade::OnUpgrade) {
         let carrying = async {

@@ -27,7 +27,7 @@ pub(crate) use fleet::{ConfigArgs, ConfigCommand, NodeArgs, NodeCommand, NodeRun
 pub(crate) use inside::{SandboxCp, SandboxExec, SandboxPort, SandboxShell};
 pub(crate) use job::{JobArgs, JobCommand, JobLs};
 pub(crate) use mcp::{McpArgs, McpClient, McpCommand, McpInstall};
-pub(crate) use net::NetArgs;
+pub(crate) use net::{NetArgs, rule_text};
 pub(crate) use profile::{ProfileArgs, ProfileCommand};
 pub(crate) use secret::{Scrub, SecretArgs, SecretCommand};
 pub(crate) use volume::{VolumeArgs, VolumeCommand};

@@ -1,6 +1,6 @@
 //! `cofferdam sandbox net`: what a sandbox may reach.
 
-use crate::cli::args::NetArgs;
+use crate::cli::args::{NetArgs, rule_text};
 use crate::cli::failure::Failure;
 use crate::cli::job::row;
 use crate::cli::sandbox::{WAIT, about, known};
@@ -42,5 +42,8 @@ pub(crate) fn rows(network: &Network) -> Vec<Vec<String>> {
     let presets = network.presets.iter();
     rows.extend(presets.map(|one| row("  preset", one)));
     rows.extend(network.deny.iter().map(|one| row("  deny", one)));
+    let rules = network.rules.iter();
+    rows.extend(rules.map(|one| row("  rule", &rule_text(one))));
+    rows.extend(network.upstream.iter().map(|one| row("  through", one)));
     rows
 }

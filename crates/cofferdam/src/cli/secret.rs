@@ -235,6 +235,7 @@ fn used(asked: &str) -> Result<SecretUse, Failure> {
     let (name, how) = asked.split_once('=').unwrap_or((asked, "file"));
     let how = match how.split_once(':') {
         None if how == "file" => Some(SecretHow::File),
+        None if how == "upstream" => Some(SecretHow::Upstream),
         Some(("env", var)) => Some(SecretHow::Env {
             var: var.to_owned(),
         }),
@@ -243,8 +244,7 @@ fn used(asked: &str) -> Result<SecretUse, Failure> {
     };
     let wrong = || {
         // The text is not repeated: somebody may have written the value after the name.
-        let message =
-            "--secret takes NAME, NAME=file, NAME=env:VARIABLE or NAME=header:HOST:FIELD[:FORMAT]";
+        let message = "--secret takes NAME, NAME=file, NAME=env:VARIABLE, NAME=header:HOST:FIELD[:FORMAT] or NAME=upstream";
         let hint =
             "the value is set before, with `cofferdam secret set NAME`, and never written here";
         Failure::new(Code::InvalidArgument, message).hint(hint)

@@ -2,14 +2,13 @@
 //! certificates of an authority of their own.
 
 use crate::direct;
-use crate::world::{PATIENCE, World, lists, open, read_all, read_until, server};
+use crate::world::{PATIENCE, World, lists, open, read_all, read_until, server, trap};
 use egress::direct::{CONNECT, DENIED, RESOLVE, YES};
-use egress::inspect::rule::{HostPattern, HostRules, HttpRule, PathPattern, SetHeader};
+use egress::inspect::rule::SecretField;
 use egress::inspect::{Authority, Inspector, Roots};
 use egress::record::{EgressRecord, Method, Verdict};
 use hyper::header::{HeaderName, HeaderValue};
-use model::host::Host;
-use model::network::{NetworkMode, NetworkRules};
+use model::network::{NetworkAsked, NetworkMode, NetworkRules, RequestAsked, RequestRule};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
@@ -103,28 +102,33 @@ struct Looked {
     port: u16,
 }
 
-fn secret(name: &'static str, value: &'static str) -> SetHeader {
-    let mut value = HeaderValue::from_static(value);
+fn secrets(port: u16) -> Vec<SecretField> {
+    let mut value = HeaderValue::from_static("Bearer canary");
     value.set_sensitive(true);
-    SetHeader {
-        name: HeaderName::from_static(name),
+    vec![SecretField {
+        to: format!("api.test:{port}").parse().expect("an entry"),
+        name: HeaderName::from_static("authorization"),
         value,
-    }
+    }]
 }
 
-fn rules(port: u16) -> Vec<HostRules> {
-    let rule = HttpRule {
-        methods: vec![hyper::Method::GET, hyper::Method::POST],
-        paths: vec![PathPattern::Below("/v1/".to_owned())],
-        headers: vec![secret("authorization", "Bearer canary")],
+/// `GET` and `POST` below `/v1/`, with fields of which a secret counts before one.
+fn requests(port: u16) -> Vec<RequestRule> {
+    let set = [("x-plain", "plain"), ("authorization", "of a rule")];
+    let rule = RequestAsked {
+        host: "api.test".to_owned(),
+        port: Some(port),
+        methods: vec!["GET".to_owned(), "POST".to_owned()],
+        paths: vec!["/v1/*".to_owned()],
+        set: set
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
     };
-    let host = Host::parse("api.test").expect("a host");
-    vec![HostRules {
-        host: HostPattern::Exact(host),
-        ports: vec![port],
-        rules: vec![rule],
-        headers: Vec::new(),
-    }]
+    let asked = NetworkAsked {
+        requests: vec![rule],
+        ..NetworkAsked::default()
+    };
+    NetworkRules::read(&asked).expect("sound rules").requests
 }
 
 impl Looked {
@@ -138,8 +142,13 @@ impl Looked {
         let text = authority.to_text();
         let authority = Authority::from_text(&text).expect("an authority");
         let certificate = authority.certificate().to_owned();
-        let inspector = Inspector::new(rules(port), authority, &outside.roots());
+        let inspector = Inspector::new(secrets(port), authority, &outside.roots());
         world.way.look_into(inspector.expect("TLS"));
+        let rules = world.way.rules().as_ref().clone();
+        world.way.set_rules(NetworkRules {
+            requests: requests(port),
+            ..rules
+        });
         Looked {
             world,
             authority: certificate,
@@ -246,7 +255,11 @@ async fn a_request_leaves_with_the_secret_that_the_client_never_had() {
             asked.contains("authorization: Bearer canary\r\n"),
             "{asked}"
         );
-        assert!(!asked.contains("mine"), "{asked}");
+        assert!(asked.contains("x-plain: plain\r\n"), "{asked}");
+        assert!(
+            !asked.contains("mine") && !asked.contains("of a rule"),
+            "{asked}"
+        );
         let record = looked.record().await;
         assert_eq!(
             (record.method, record.verdict, record.port),
@@ -285,9 +298,99 @@ async fn what_no_rule_lets_out_is_refused_inside_the_tunnel_and_reaches_nobody()
             "{answer}"
         );
         assert!(!answer.contains("canary"), "{answer}");
-        assert_eq!(looked.world.next_code().await, code);
+        let record = looked.record().await;
+        let denied = matches!(record.verdict, Verdict::Denied(_));
+        assert_eq!(denied, code == "http_rule", "{record:?}");
+        if denied {
+            let rule = format!("rule GET,POST https://api.test:{port}/v1/*");
+            assert_eq!(record.rule.as_deref(), Some(rule.as_str()));
+            assert!(answer.contains(&rule), "{answer}");
+        }
     }
+    // In clear the same rules hold.
+    let url = format!("http://api.test:{port}/admin");
+    let answer = looked.world.get(&url).await;
+    assert!(answer.contains("x-proxy-error: http_rule\r\n"), "{answer}");
     assert!(seen.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn rules_that_come_later_cut_what_nobody_looks_into_and_judge_the_next_request() {
+    let outside = Outside::new();
+    let (port, mut seen) = outside.server("api.test", OK).await;
+    let mut looked = Looked::new(&outside, port);
+    let none = open();
+    let authority = Authority::make(now_s()).expect("an authority");
+    let inspector = Inspector::new(Vec::new(), authority, &outside.roots());
+    // A world of its own, which has nothing to look into yet.
+    looked.world = world(&["127.0.0.1"], none.clone());
+    let mut opaque = looked.tunnel().await;
+    opaque.write_all(b"\x16\x03").await.expect("a stream");
+    let requests = requests(port);
+    let rules = NetworkRules {
+        requests,
+        ..none.clone()
+    };
+    looked.world.way.set_rules(rules);
+    read_all(&mut opaque).await;
+    assert_eq!(looked.world.next_code().await, "http_rule");
+    // With nothing to look into them, requests stay inside.
+    let tunnel = looked.tunnel().await;
+    let answer = looked.ask(tunnel, "api.test", GET).await;
+    assert!(answer.starts_with("no TLS"), "{answer}");
+    assert_eq!(looked.world.next_code().await, "internal");
+    assert!(!looked.world.way.can_look());
+    looked.world.way.look_into(inspector.expect("TLS"));
+    // Another authority than the client trusts, but it is looked into.
+    let tunnel = looked.tunnel().await;
+    let answer = looked.ask(tunnel, "api.test", GET).await;
+    assert!(answer.starts_with("no TLS"), "{answer}");
+    assert_eq!(looked.world.next_code().await, "client_tls");
+    assert!(seen.try_recv().is_err());
+    // In clear the field of the rule is set.
+    let (clear, mut heard) = server(OK).await;
+    let rules = NetworkRules {
+        requests: self::requests(clear),
+        ..none
+    };
+    looked.world.way.set_rules(rules);
+    let url = format!("http://api.test:{clear}/v1/x");
+    let answer = looked.world.get(&url).await;
+    assert!(answer.ends_with("hi"), "{answer}");
+    let heard = heard.recv().await.expect("a request");
+    assert!(heard.contains("authorization: of a rule\r\n"), "{heard}");
+}
+
+#[tokio::test]
+async fn a_request_that_is_under_way_is_cut_when_rules_do_not_let_it_out_any_more() {
+    let (port, held) = trap().await;
+    let mut world = world(&["127.0.0.1"], open());
+    let rules = NetworkRules {
+        requests: requests(port),
+        ..open()
+    };
+    world.way.set_rules(rules.clone());
+    let mut stream = world.connect();
+    let host = format!("api.test:{port}");
+    let head = format!("GET http://{host}/v1/x HTTP/1.1\r\nhost: {host}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.expect("a stream");
+    // It has reached the other side, which does not answer.
+    let (mut outside, _) = held.accept().await.expect("a connection");
+    read_until(&mut outside, "\r\n\r\n").await;
+    let narrower = RequestAsked {
+        paths: vec!["/v2/*".to_owned()],
+        ..rules.requests[0].asked()
+    };
+    let asked = NetworkAsked {
+        mode: Some(NetworkMode::Unrestricted),
+        requests: vec![narrower],
+        ..NetworkAsked::default()
+    };
+    let rules = NetworkRules::read(&asked).expect("sound rules");
+    world.way.set_rules(rules);
+    let answer = read_until(&mut stream, "\r\n\r\n").await;
+    assert!(answer.contains("x-proxy-error: http_rule\r\n"), "{answer}");
+    assert_eq!(world.next_code().await, "http_rule");
 }
 
 #[tokio::test]
@@ -454,7 +557,15 @@ async fn what_is_no_tls_and_no_http_ends_and_holds_nothing_up() {
     let tunnel = looked.tunnel().await;
     let answer = looked.ask(tunnel, "api.test", GET).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    assert_eq!(looked.world.next_code().await, "client_tls");
+    for code in [
+        "client_tls",
+        "client_tls",
+        "bad_request",
+        "bad_request",
+        "bad_request",
+    ] {
+        assert_eq!(looked.world.next_code().await, code);
+    }
 }
 
 #[tokio::test]

@@ -8,4 +8,5 @@ mod names;
 mod passes;
 mod rules;
 mod sockets;
+mod upstream;
 mod world;

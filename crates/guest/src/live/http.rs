@@ -44,6 +44,9 @@ pub(super) async fn answer(live: Rc<Live>, request: Request<Incoming>) -> Answer
         }
         (&Method::POST, "/cofferdam/halt") => power::halt(&live, request.uri().query()).await,
         (&Method::POST, "/cofferdam/boot") => plain(power::boot(&live)),
+        (&Method::POST, guest::message::ENV_PATH) => {
+            plain(add_env(&live, request.into_body()).await)
+        }
         (&Method::CONNECT, _) => plain(tunnel::answer(&live, request).await),
         (&Method::GET, guest::message::EGRESS_PATH) => {
             plain(egress::answer(&live.egress, request).await)
@@ -63,6 +66,13 @@ pub(super) async fn answer(live: Rc<Live>, request: Request<Incoming>) -> Answer
 
 fn plain(answered: Result<Answer, Failure>) -> Answer {
     answered.unwrap_or_else(|failure| body::refused(&failure))
+}
+
+async fn add_env(live: &Live, body: Incoming) -> Result<Answer, Failure> {
+    // The same list again takes the place of the one before, so that it does not grow.
+    let more: Vec<(String, String)> = connect::single(body).await?;
+    *live.more_env.borrow_mut() = more;
+    Ok(body::empty(StatusCode::NO_CONTENT))
 }
 
 fn get_file(live: &Live, request: &Request<Incoming>) -> Result<Answer, Failure> {

@@ -239,6 +239,7 @@ pub(super) fn environment(
     let env: BTreeMap<String, String> = own
         .into_iter()
         .chain(proxied.into_iter().flatten())
+        .chain(live.more_env.borrow().iter().cloned())
         .chain(live.serve.env.iter().cloned())
         .chain(asked)
         .collect();

@@ -1,7 +1,7 @@
 //! The decision about one destination. Pure: whoever resolves names and dials asks twice, before it resolves
 //! and once more with the addresses.
 
-use super::{Entry, NetworkMode, NetworkRules, Order, Preset};
+use super::{Entry, NetworkMode, NetworkRules, Order, Preset, RequestRule};
 use crate::host::Host;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -38,6 +38,10 @@ pub enum Denial {
     SniMismatch,
     /// The TLS greeting has no name.
     SniMissing,
+    /// No rule of the host lets such a request out.
+    HttpRule,
+    /// The path has more than one meaning, and the host has rules about paths.
+    OddPath,
 }
 
 impl Denial {
@@ -51,6 +55,8 @@ impl Denial {
             Denial::NotReading => "read_only_method",
             Denial::SniMismatch => "sni_mismatch",
             Denial::SniMissing => "sni_missing",
+            Denial::HttpRule => "http_rule",
+            Denial::OddPath => "odd_path",
         }
     }
 
@@ -76,6 +82,11 @@ impl Denial {
                 "the name in the TLS greeting must be the host that was asked for"
             }
             Denial::SniMissing => "send the name of the host in the TLS greeting (SNI)",
+            Denial::HttpRule => {
+                "ask whoever made the sandbox for a rule about this method and path of the host: \
+                 `--rule 'METHOD https://HOST/PATH'`"
+            }
+            Denial::OddPath => "write the path without dots, encoded slashes and empty parts",
         }
     }
 }
@@ -93,6 +104,8 @@ pub enum Rule {
     Preset(Preset, Entry),
     /// What an entry says of the host, and the TLS greeting does not bear out.
     Greeting,
+    /// This rule about requests.
+    Request(RequestRule),
 }
 
 impl fmt::Display for Rule {
@@ -103,6 +116,7 @@ impl fmt::Display for Rule {
             Rule::Deny(entry) => write!(f, "deny {entry}"),
             Rule::Preset(preset, entry) => write!(f, "preset {preset}: {entry}"),
             Rule::Greeting => f.write_str("the TLS greeting agrees with the host"),
+            Rule::Request(rule) => write!(f, "rule {rule}"),
         }
     }
 }
@@ -162,7 +176,12 @@ impl NetworkRules {
             Order::DenyFirst => (denied(), allowed()),
             Order::AllowFirst => (allowed(), denied()),
         };
-        if let Some(verdict) = first.or(second) {
+        let named = first.or(second);
+        let is_denied = named.as_ref().is_some_and(|verdict| !verdict.is_allowed());
+        if !is_denied && let Some(verdict) = self.off_rules(how == How::Tunnel, host, port) {
+            return verdict;
+        }
+        if let Some(verdict) = named {
             return verdict;
         }
         if self.is_closed() {
@@ -177,8 +196,11 @@ impl NetworkRules {
         let presets = self.presets.iter().flat_map(|preset| preset.entries());
         let entries = self.allow.iter().chain(&self.deny);
         let ports = entries.filter_map(|entry| own_port(entry, host));
+        let rules = self.requests.iter();
+        let rules = rules.filter(|rule| rule.is_about_host(host));
         let ports: BTreeSet<u16> = ports
             .chain(presets.filter_map(|entry| own_port(&entry, host)))
+            .chain(rules.flat_map(|rule| rule.ports()).copied())
             .collect();
         // All ports that no entry is about have the same verdict; there are more ports than entries.
         let other = (1..=u16::MAX).find(|port| !ports.contains(port));
@@ -194,7 +216,8 @@ impl NetworkRules {
     /// which of them were dialled would be the name's choice.
     pub fn after(&self, how: How<'_>, host: &Host, port: u16, addresses: &[IpAddr]) -> Verdict {
         let before = self.before(how, host, port);
-        let is_named = matches!(before.rule, Rule::Allow(_) | Rule::Preset(..));
+        let by = &before.rule;
+        let is_named = matches!(by, Rule::Allow(_) | Rule::Preset(..) | Rule::Request(_));
         if !before.is_allowed() || (is_named && self.order == Order::AllowFirst) {
             return before;
         }
@@ -219,6 +242,9 @@ impl NetworkRules {
                 Verdict::denied(Denial::SniMismatch, Rule::Greeting)
             }
             (Host::Address(_), Some(said)) => {
+                if let Some(rule) = self.narrowing(said) {
+                    return Verdict::denied(Denial::HttpRule, Rule::Request(rule.clone()));
+                }
                 let is_allowed = self.order == Order::AllowFirst
                     && (self.allowing(said, port).is_some()
                         || self.allowing(asked, port).is_some());
@@ -234,7 +260,9 @@ impl NetworkRules {
     pub(super) fn is_closed(&self) -> bool {
         match self.mode {
             NetworkMode::None | NetworkMode::Allowlist => true,
-            NetworkMode::ReadOnly => !(self.allow.is_empty() && self.presets.is_empty()),
+            NetworkMode::ReadOnly => {
+                !(self.allow.is_empty() && self.presets.is_empty() && self.requests.is_empty())
+            }
             NetworkMode::Unrestricted => false,
         }
     }
@@ -249,9 +277,11 @@ impl NetworkRules {
             return Some(Verdict::allowed(Rule::Allow(entry.clone())));
         }
         let mut presets = self.presets.iter();
-        presets.find_map(|preset| {
-            let entry = preset.entry(host, port)?;
-            Some(Verdict::allowed(Rule::Preset(*preset, entry)))
-        })
+        let preset = presets.find_map(|preset| Some((*preset, preset.entry(host, port)?)));
+        if let Some((preset, entry)) = preset {
+            return Some(Verdict::allowed(Rule::Preset(preset, entry)));
+        }
+        let rule = self.allowing_rule(host, port)?;
+        Some(Verdict::allowed(Rule::Request(rule.clone())))
     }
 }

@@ -28,6 +28,24 @@ enum Place {
     Block(Block),
 }
 
+impl Place {
+    /// Whether whatever the other names is named here; of blocks, whether one address is in the other.
+    fn holds(&self, other: &Place) -> bool {
+        let below = |name: &str, domain: &str| {
+            let rest = name.strip_suffix(domain);
+            rest.is_some_and(|rest| rest.ends_with('.') && rest.len() > 1)
+        };
+        match (self, other) {
+            (Place::Everything, _) => true,
+            (Place::Name(own), Place::Name(name)) => own == name,
+            (Place::Below(own), Place::Name(name)) => below(name, own),
+            (Place::Below(own), Place::Below(name)) => own == name || below(name, own),
+            (Place::Block(own), Place::Block(block)) => block.one().is_some_and(|one| own.has(one)),
+            (Place::Name(_) | Place::Block(_), _) | (Place::Below(_), _) => false,
+        }
+    }
+}
+
 /// Why text is no entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadEntry {
@@ -62,6 +80,51 @@ impl Entry {
     /// Whether it names hosts by name.
     pub fn is_name(&self) -> bool {
         matches!(self.place, Place::Name(_) | Place::Below(_))
+    }
+
+    /// Whether it names a host, or all hosts below one, and no port.
+    pub(super) fn is_host(&self) -> bool {
+        let is_host = match &self.place {
+            Place::Name(_) | Place::Below(_) => true,
+            Place::Block(block) => block.is_one(),
+            Place::Everything => false,
+        };
+        is_host && self.port.is_none()
+    }
+
+    /// The same at one port.
+    pub(super) fn at(self, port: u16) -> Entry {
+        Entry {
+            port: Some(port),
+            ..self
+        }
+    }
+
+    /// The one host that it names.
+    pub(super) fn one_host(&self) -> Option<Host> {
+        match &self.place {
+            Place::Name(name) => Some(Host::Name(name.clone())),
+            Place::Block(block) => block.one().map(Host::Address),
+            Place::Below(_) | Place::Everything => None,
+        }
+    }
+
+    /// Whether some destination is named by both.
+    pub(super) fn overlaps(&self, other: &Entry) -> bool {
+        let (a, b) = (&self.place, &other.place);
+        let ports = self.port.is_none() || other.port.is_none() || self.port == other.port;
+        ports && (a.holds(b) || b.holds(a))
+    }
+
+    /// Whether it names whatever the other does.
+    pub(super) fn covers(&self, other: &Entry) -> bool {
+        let ports = self.port.is_none() || self.port == other.port;
+        ports && self.place.holds(&other.place)
+    }
+
+    /// Whether it is about this host at some port.
+    pub fn is_about(&self, host: &Host) -> bool {
+        self.names(host, self.port.unwrap_or(1))
     }
 
     /// Whether it is about this host and port, as far as can be said without knowing a name's addresses.

@@ -1,6 +1,6 @@
 //! What would become of a URL: the decision, without a name being resolved or anything dialled.
 
-use super::{Denial, How, NetworkRules};
+use super::{Denial, How, NetworkRules, Request};
 use crate::address::{Class, canonical, classify};
 use crate::exception::Exception;
 use crate::host::Host;
@@ -28,6 +28,11 @@ pub struct BadUrl;
 const CLOSED: &str = "only public addresses are reached; whoever runs the server may open others with \
                       `cofferdam up --egress-allow ADDRESS[:PORT]`";
 
+const READS: How<'static> = How::Request {
+    method: "GET",
+    has_body: false,
+};
+
 impl NetworkRules {
     /// What would become of this URL on a node whose operator opened these. A name that passes here may still have an
     /// address that is closed or denied.
@@ -35,12 +40,31 @@ impl NetworkRules {
     /// # Errors
     /// [`BadUrl`].
     pub fn trial(&self, url: &str, opened: &[Exception]) -> Result<Trial, BadUrl> {
-        let (how, host, port) = parse(url).ok_or(BadUrl)?;
+        let (request, host, port, path) = parse(url).ok_or(BadUrl)?;
+        let looks_into = self.looks_into(&host, port);
+        let how = match request {
+            true => READS,
+            // What is asked of it is seen, and reading is what is tried.
+            false if looks_into => READS,
+            false => How::Tunnel,
+        };
         let addresses = match &host {
             Host::Address(address) => vec![*address],
             Host::Name(_) => Vec::new(),
         };
-        let verdict = self.after(how, &host, port, &addresses);
+        let mut verdict = self.after(how, &host, port, &addresses);
+        let asked = Request {
+            host: &host,
+            port,
+            method: "GET",
+            path,
+        };
+        if looks_into
+            && verdict.is_allowed()
+            && let Err(denied) = self.judge(asked)
+        {
+            verdict = denied;
+        }
         let mut trial = Trial {
             code: verdict.denial.map(Denial::code),
             hint: verdict.denial.map(Denial::hint),
@@ -65,18 +89,16 @@ impl NetworkRules {
     }
 }
 
-fn parse(url: &str) -> Option<(How<'static>, Host, u16)> {
-    let reading = How::Request {
-        method: "GET",
-        has_body: false,
-    };
-    let (how, rest, usual) = if let Some(rest) = url.strip_prefix("http://") {
-        (reading, rest, Some(80))
+/// Reading in clear or not, the host, the port, and the path without its query.
+fn parse(url: &str) -> Option<(bool, Host, u16, &str)> {
+    let (in_clear, rest, usual) = if let Some(rest) = url.strip_prefix("http://") {
+        (true, rest, Some(80))
     } else if let Some(rest) = url.strip_prefix("https://") {
-        (How::Tunnel, rest, Some(443))
+        (false, rest, Some(443))
     } else {
-        (How::Tunnel, url, None)
+        (false, url, None)
     };
+    let path_end = rest.find(['?', '#']).unwrap_or(rest.len());
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let authority = rest.get(..end)?;
     let (host, port) = match authority.rsplit_once(':') {
@@ -86,7 +108,9 @@ fn parse(url: &str) -> Option<(How<'static>, Host, u16)> {
         }
         _ => (authority, usual?),
     };
-    Some((how, Host::parse(host).ok()?, port))
+    let path = rest.get(end..path_end).filter(|path| !path.is_empty());
+    let host = Host::parse(host).ok()?;
+    Some((in_clear, host, port, path.unwrap_or("/")))
 }
 
 #[cfg(test)]

@@ -59,21 +59,25 @@ impl Job {
         }
     }
 
-    /// Sets up what looks into HTTPS, if there are secrets for what leaves; and the files that programs inside
-    /// have to trust.
+    /// Sets up what looks into HTTPS, if there are rules about requests or secrets for what leaves; and the files
+    /// that programs inside have to trust, beside those of the secrets.
     pub(super) fn look_into(&mut self) -> Result<(), String> {
-        let Some(secrets) = &mut self.secrets else {
-            return Ok(());
-        };
-        let rules = std::mem::take(&mut secrets.rules);
-        if rules.is_empty() {
+        let fields = self.secrets.as_mut();
+        let fields = fields.map(|secrets| std::mem::take(&mut secrets.fields));
+        let fields = fields.unwrap_or_default();
+        let password = self
+            .secrets
+            .as_mut()
+            .and_then(|secrets| secrets.password.take());
+        if fields.is_empty() && password.is_none() && self.rules().requests.is_empty() {
             return Ok(());
         }
-        let looks = inspect::open(&self.node, &self.dir, rules, secrets.sent.clone())?;
+        let looks = inspect::open(&self.node, &self.dir, fields, secrets.sent.clone())?;
         let files = looks.files.into_iter();
         let files = files.map(|(path, text)| (path.to_owned(), text.into_bytes().into()));
+        let secrets = self.secrets.get_or_insert_default();
         secrets.files.extend(files);
-        self.inspector = Some(looks.inspector);
+        self.inspector = Some(looks.inspector.with_password(password));
         self.looks_into = true;
         Ok(())
     }

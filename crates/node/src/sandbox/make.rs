@@ -9,6 +9,8 @@ use crate::spare::PROVISION;
 use crate::way::{self, WayOut};
 use crate::{Node, convert, root, snapshot, volume};
 use ::egress::inspect::Inspector;
+use ::egress::inspect::rule::SecretField;
+use ::egress::upstream::Password;
 use api::guest::Guest;
 use api::job::Enforced;
 use api::node::SandboxWork;
@@ -42,7 +44,7 @@ pub(super) async fn make(node: &Node, work: &SandboxWork) -> Result<Made, String
         .map_err(|error| format!("the node cannot write its records: {error}"))?;
     node.at("node.sandbox_recorded");
     let mut secrets = secrets(node, work).await?;
-    let looks = looks(node, &work.sandbox_id, secrets.as_mut())?;
+    let looks = looks(node, &work.sandbox_id, (secrets.as_mut(), &rules))?;
     let standing = stand(node, &plan, (work, rules), (secrets.as_ref(), looks));
     let stood = tokio::time::timeout(PROVISION, standing).await;
     let stood = stood.map_err(|_| Broken::Silent).flatten();
@@ -133,14 +135,35 @@ async fn ask(node: &Node, id: &str, epoch: u64) -> Result<Secrets, String> {
     secret::read(answer.map_err(|_| "its secrets cannot be had: nobody answers".to_owned())?)
 }
 
-/// What looks into its HTTPS, where there are secrets for what leaves.
-fn looks(node: &Node, id: &str, secrets: Option<&mut Secrets>) -> Result<Option<Looks>, String> {
-    let taken = secrets.map(|secrets| (std::mem::take(&mut secrets.rules), secrets.sent.clone()));
-    let taken = taken.filter(|(rules, _)| !rules.is_empty());
+/// What looks into its HTTPS, where there are rules about requests or secrets for what leaves.
+fn looks(
+    node: &Node,
+    id: &str,
+    (secrets, rules): (Option<&mut Secrets>, &NetworkRules),
+) -> Result<Option<Looks>, String> {
+    let taken = secrets.map(|secrets| {
+        let fields = std::mem::take(&mut secrets.fields);
+        (fields, secrets.password.take(), secrets.sent.clone())
+    });
+    let (fields, password, sent) = taken.unwrap_or_default();
+    if fields.is_empty() && password.is_none() && rules.requests.is_empty() {
+        return Ok(None);
+    }
+    look(node, id, (fields, password, sent)).map(Some)
+}
+
+/// What looks into its HTTPS, with the authority that it has or a new one.
+pub(super) fn look(
+    node: &Node,
+    id: &str,
+    (fields, password, sent): (Vec<SecretField>, Option<Password>, Option<Arc<Known>>),
+) -> Result<Looks, String> {
     let dir = record::dir_of(node, id).ok_or("no sandbox has such an id")?;
-    taken
-        .map(|(rules, sent)| inspect::open(node, &dir, rules, sent))
-        .transpose()
+    let looks = inspect::open(node, &dir, fields, sent)?;
+    Ok(Looks {
+        inspector: looks.inspector.with_password(password),
+        ..looks
+    })
 }
 
 /// The same again for a sandbox that stands, as soon as its secrets can be had. Until then nothing is let out:
@@ -156,10 +179,14 @@ pub(super) async fn look_again(node: Node, id: String) -> Inspector {
             Some(epoch) => ask(&node, &id, epoch).await,
             None => Err("it is not taken up yet".to_owned()),
         };
-        let looks = asked.and_then(|mut secrets| looks(&node, &id, Some(&mut secrets)));
+        let looks = asked.and_then(|secrets| {
+            if secrets.fields.is_empty() && secrets.password.is_none() {
+                return Err("a sandbox has lost its secrets".to_owned());
+            }
+            look(&node, &id, (secrets.fields, secrets.password, secrets.sent))
+        });
         match looks {
-            Ok(Some(looks)) => return looks.inspector,
-            Ok(None) => tracing::warn!(sandbox.id = id, "a sandbox has lost its secrets"),
+            Ok(looks) => return looks.inspector,
             Err(why) => tracing::warn!(sandbox.id = id, why, "secrets cannot be had again yet"),
         }
         tokio::time::sleep(pause).await;
@@ -167,26 +194,26 @@ pub(super) async fn look_again(node: Node, id: String) -> Inspector {
     }
 }
 
-/// Puts inside what programs have to trust: before anybody can start one.
-async fn trust(node: &Node, plan: &Plan, work: &SandboxWork, looks: &Looks) -> Result<(), Broken> {
+/// Puts inside what programs have to trust: before anybody can start one, or before rules are in force that they
+/// need it for.
+pub(super) async fn trust(node: &Node, handle: &Handle, looks: &Looks) -> Result<(), Broken> {
     let write = async |path: &str, text: &str, user: Option<&str>| {
-        let stream = node.inner.driver.connect(&plan.handle).await?;
+        let stream = node.inner.driver.connect(handle).await?;
         let guest = Guest::over(stream).await.map_err(|_| Broken::Silent)?;
         let (bytes, size) = (text.as_bytes().to_vec(), text.len() as u64);
         let from = std::io::Cursor::new(bytes);
         let written = guest.as_user(user).write(path, from, Some(size)).await;
         written.map_err(|error| {
-            tracing::debug!(sandbox.id = %plan.handle.id, path, %error, "a file cannot be put inside");
+            tracing::debug!(sandbox.id = %handle.id, path, %error, "a file cannot be put inside");
             Broken::Silent
         })
     };
     for (path, text) in &looks.files {
         write(path, text, None).await?;
     }
-    if let Some((_, all)) = looks.files.last()
-        && work.spec.allow_root
-    {
-        // For programs that ask no variable. Where the root cannot be written, the others are left.
+    if let Some((_, all)) = looks.files.last() {
+        // For programs that ask no variable. Where there is no root, or its files cannot be written, the others are
+        // left.
         drop(write(inspect::OF_SYSTEM, all, Some("root")).await);
     }
     Ok(())
@@ -223,7 +250,7 @@ async fn stand(
     }
     driver::guest::serve(stream, serve).await?;
     if let Some(looks) = &looks {
-        trust(node, plan, work, looks).await?;
+        trust(node, &plan.handle, looks).await?;
     }
     if !rules.has_way_out() {
         return Ok(None);

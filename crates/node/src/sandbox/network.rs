@@ -5,15 +5,21 @@
 //! that had no way out gets its network device before all that: if we die then, nobody serves it, and the one
 //! that takes over finds it there.
 
-use super::record;
-use crate::job::{chain, insist};
+use super::{make, record};
+use crate::job::{Broken, chain, insist};
 use crate::way::{self, WayOut};
-use crate::{Node, convert};
+use crate::{Node, convert, inspect};
+use ::egress::inspect::Inspector;
 use api::job::Enforced;
 use api::network::{NetworkReport, NetworkWork};
 use driver::driver::Handle;
+use model::network::NetworkRules;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
+
+/// A guest takes files and variables at once, also while its programs are frozen; one that does not is told again.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The network of a sandbox, shared by its keeper and whoever brings other rules: these wait for no order that is
 /// being carried out.
@@ -96,15 +102,22 @@ async fn put_in_force(
             prepared.map_err(|error| chain(&error))?;
             node.at("node.network_prepared");
         }
+        // Before the rules are in force: nothing that they let out meets a certificate that it does not know.
+        let looks = looks_first(node, &net, handle, &rules).await?;
         let written = record::set_network(node, id, work, &rules);
         written.map_err(|error| format!("the node cannot write its records: {error}"))?;
         node.at("node.network_written");
         match &net.way {
             // It stays open also where nothing is let out any more: then it says so.
-            Some(way) => way.set_rules(rules),
+            Some(way) => {
+                if let Some(inspector) = looks {
+                    way.look_into(inspector);
+                }
+                way.set_rules(rules);
+            }
             None if rules.has_way_out() => {
                 let record = record::of(node, handle.id.as_str());
-                let looks = record.and_then(|record| record::looks_again(node, &record));
+                let looks = record.and_then(|record| record::looks_again(node, &record, &rules));
                 net.way = Some(way::reopen(node, handle, None, (rules, looks)));
             }
             None => {}
@@ -112,4 +125,33 @@ async fn put_in_force(
         net.epoch = work.epoch;
     }
     Ok(Some(record::enforcement(node, id)))
+}
+
+/// What looks into requests, for a sandbox whose first rules about them these are. Its programs are told whom to
+/// trust; those that run already, and ask a variable, are not.
+async fn looks_first(
+    node: &Node,
+    net: &Net,
+    handle: &Handle,
+    rules: &NetworkRules,
+) -> Result<Option<Inspector>, String> {
+    let can_look = net.way.as_ref().is_some_and(WayOut::can_look);
+    if rules.requests.is_empty() || can_look {
+        return Ok(None);
+    }
+    let looks = make::look(node, handle.id.as_str(), (Vec::new(), None, None))?;
+    let telling = async {
+        make::trust(node, handle, &looks).await?;
+        let stream = node.inner.driver.connect(handle).await?;
+        Ok::<_, Broken>(driver::guest::add_env(stream, inspect::environment().collect()).await?)
+    };
+    let told = tokio::time::timeout(PATIENCE, telling).await;
+    let told = told.map_err(|_| Broken::Silent).flatten();
+    told.map_err(|error| {
+        format!(
+            "its programs cannot be told whom to trust: {}",
+            chain(&error)
+        )
+    })?;
+    Ok(Some(looks.inspector))
 }

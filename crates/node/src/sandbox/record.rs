@@ -82,7 +82,7 @@ pub(super) fn set_network(
 
 fn looks_into(work: &SandboxWork) -> bool {
     let mut uses = work.spec.secrets.iter();
-    uses.any(|one| matches!(one.how, SecretHow::Header { .. }))
+    uses.any(|one| matches!(one.how, SecretHow::Header { .. } | SecretHow::Upstream))
 }
 
 fn dir(node: &Node) -> PathBuf {
@@ -177,16 +177,29 @@ fn reopen(node: &Node, record: &Record) -> WayOut {
         );
         NetworkRules::default()
     });
-    let looks = looks_again(node, record);
+    let looks = looks_again(node, record, &rules);
     way::reopen(node, &record.handle, None, (rules, looks))
 }
 
-/// What looks into the HTTPS of a sandbox that stands, where there are secrets for what leaves.
-pub(super) fn looks_again(node: &Node, record: &Record) -> Option<way::Coming> {
-    record.looks_into.then(|| {
+/// What looks into the HTTPS of a sandbox that stands, where there are rules about requests or secrets for what
+/// leaves. Where it cannot be set up, rules let nothing out to their hosts.
+pub(super) fn looks_again(
+    node: &Node,
+    record: &Record,
+    rules: &NetworkRules,
+) -> Option<way::Coming> {
+    if record.looks_into {
         let looking = make::look_again(node.clone(), record.sandbox_id.clone());
-        Box::pin(looking) as way::Coming
-    })
+        return Some(Box::pin(looking));
+    }
+    if rules.requests.is_empty() {
+        return None;
+    }
+    let id = record.sandbox_id.as_str();
+    let looks = make::look(node, id, (Vec::new(), None, None));
+    let failed = |why: &String| tracing::error!(sandbox.id = id, why, "rules about requests deny");
+    let inspector = looks.inspect_err(failed).ok()?.inspector;
+    Some(Box::pin(async { inspector }))
 }
 
 fn stood(held: &HeldSandbox) -> bool {

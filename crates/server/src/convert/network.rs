@@ -1,8 +1,12 @@
 //! Rules of networks, in both languages.
 
 use api::Code;
-use api::network::{Network, NetworkLimits, NetworkMode, NetworkOrder, NetworkWork};
-use model::network::{self as rules, NetworkAsked, NetworkCaps, NetworkRules, Order};
+use api::network::{
+    Network, NetworkLimits, NetworkMode, NetworkOrder, NetworkRule, NetworkWork, RuleHeaders,
+};
+use model::network::{
+    self as rules, NetworkAsked, NetworkCaps, NetworkRules, Order, RequestAsked, RequestRule,
+};
 use service::SandboxRow;
 
 use crate::error::Error;
@@ -23,6 +27,9 @@ pub(crate) fn read(asked: Network) -> Result<NetworkRules, Error> {
             per_minute: asked.limits.per_minute,
             bytes: asked.limits.bytes,
         },
+        requests: asked.rules.into_iter().map(request).collect(),
+        withhold_secrets: asked.withhold_secrets,
+        upstream: asked.upstream,
     };
     NetworkRules::read(&asked).map_err(|found| service::Error::Invalid(found).into())
 }
@@ -68,6 +75,30 @@ pub(crate) fn view(rules: &NetworkRules) -> Network {
             per_minute: rules.caps.per_minute,
             bytes: rules.caps.bytes,
         },
+        rules: rules.requests.iter().map(rule).collect(),
+        withhold_secrets: rules.withhold_secrets,
+        upstream: rules.upstream.as_ref().map(ToString::to_string),
+    }
+}
+
+fn request(rule: NetworkRule) -> RequestAsked {
+    RequestAsked {
+        host: rule.host,
+        port: rule.port,
+        methods: rule.methods,
+        paths: rule.paths,
+        set: rule.headers.set,
+    }
+}
+
+fn rule(rule: &RequestRule) -> NetworkRule {
+    let asked = rule.asked();
+    NetworkRule {
+        host: asked.host,
+        port: asked.port,
+        methods: asked.methods,
+        paths: asked.paths,
+        headers: RuleHeaders { set: asked.set },
     }
 }
 

@@ -92,6 +92,7 @@ pub(crate) fn uses(asked: Vec<SecretUse>) -> Result<Vec<model_secret::SecretUse>
             version: 0,
             how: match asked.how {
                 SecretHow::File => model_secret::SecretHow::File,
+                SecretHow::Upstream => model_secret::SecretHow::Upstream,
                 SecretHow::Env { var } => model_secret::SecretHow::Env { var },
                 SecretHow::Header {
                     host,
@@ -111,6 +112,7 @@ pub(crate) fn uses(asked: Vec<SecretUse>) -> Result<Vec<model_secret::SecretUse>
 fn how(how: model_secret::SecretHow) -> SecretHow {
     match how {
         model_secret::SecretHow::File => SecretHow::File,
+        model_secret::SecretHow::Upstream => SecretHow::Upstream,
         model_secret::SecretHow::Env { var } => SecretHow::Env { var },
         model_secret::SecretHow::Header {
             host,

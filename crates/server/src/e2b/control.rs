@@ -324,8 +324,8 @@ async fn set_network(
     Named(id): Named,
     Lenient(update): Lenient<NetworkUpdate>,
 ) -> Answered {
-    live(&app, &ctx, &id).await?;
-    let rules = update.rules()?;
+    let row = live(&app, &ctx, &id).await?;
+    let rules = update.rules(&row.spec.secrets)?;
     let setting = app.service.sandbox_set_network(&ctx, &id, rules, WAIT);
     let row = setting.await?;
     if row.is_network_pending() {

@@ -83,6 +83,7 @@ pub(crate) async fn sandbox(
             access_token: row.access_token.text().to_owned(),
             is_open: wire::is_open(&row),
             masked_host: wire::masked_host(&row),
+            https_ports: wire::https_ports(&row),
             id: id.clone(),
             version: row.version,
         }),

@@ -3,10 +3,12 @@
 
 use model::block::Block;
 use model::limits;
-use model::network::{BadEntry, Entry, NetworkMode, NetworkRules, Order};
+use model::network::{
+    BadEntry, Entry, NetworkMode, NetworkRules, Order, RequestAsked, RequestRule, Upstream,
+};
 use model::secret::{SecretHow, SecretUse};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 use super::refusal::Refusal;
@@ -22,10 +24,60 @@ pub(super) struct Lists {
     allow_out: Option<Vec<String>>,
     deny_out: Option<Vec<String>>,
     dns_servers: Option<Value>,
-    egress_proxy: Option<Value>,
+    egress_proxy: Option<EgressProxy>,
     rules: Option<Value>,
     allow_in: Option<Value>,
     deny_in: Option<Value>,
+}
+
+/// A SOCKS5 proxy that connections leave through.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+struct EgressProxy {
+    address: String,
+    username: Option<String>,
+    password: Option<String>,
+    tls: Option<Value>,
+}
+
+impl EgressProxy {
+    fn upstream(&self) -> Result<Upstream, Refusal> {
+        let is_off =
+            |tls: &Value| tls.is_null() || *tls == json!(false) || tls["enabled"] == json!(false);
+        if !self.tls.as_ref().is_none_or(is_off) {
+            let why = "network.egressProxy.tls: the proxy is spoken to without TLS; leave it out";
+            return Err(Refusal::bad(why));
+        }
+        let user = self.username.as_deref();
+        if user.is_none() && self.password.is_some() {
+            let why = "network.egressProxy.password: a password goes with a username";
+            return Err(Refusal::bad(why));
+        }
+        Upstream::of(&self.address, user).map_err(|_| {
+            Refusal::bad("network.egressProxy: an address is HOST:PORT, and a username plain text without `@:/`")
+        })
+    }
+
+    /// The secret that its password is.
+    fn secret(&self) -> Result<Option<SecretUse>, Refusal> {
+        let Some(password) = &self.password else {
+            return Ok(None);
+        };
+        let name = password
+            .strip_prefix(BEFORE)
+            .and_then(|rest| rest.strip_suffix(AFTER));
+        let name = name.ok_or_else(|| {
+            Refusal::bad(
+                "network.egressProxy.password: passwords are kept as secrets here: make one, and give \
+                 `Secret.fill(NAME)` instead",
+            )
+        })?;
+        Ok(Some(SecretUse {
+            name: name.to_owned(),
+            id: None,
+            version: 0,
+            how: SecretHow::Upstream,
+        }))
+    }
 }
 
 /// The body that puts other lists in the place of those that there are; what it leaves out is empty.
@@ -41,10 +93,28 @@ impl NetworkUpdate {
     ///
     /// # Errors
     /// A refusal that names what there is not, or is no entry.
-    pub(crate) fn rules(&self) -> Result<NetworkRules, Refusal> {
-        // What is added to requests is fixed with the sandbox.
-        refuse("network.rules", self.lists.rules.as_ref())?;
-        self.lists.rules(self.allow_internet_access)
+    pub(crate) fn rules(&self, has: &[SecretUse]) -> Result<NetworkRules, Refusal> {
+        let same =
+            |one: &SecretUse, other: &SecretUse| one.name == other.name && one.how == other.how;
+        let leaves =
+            |one: &&SecretUse| matches!(one.how, SecretHow::Header { .. } | SecretHow::Upstream);
+        let has: Vec<&SecretUse> = has.iter().filter(leaves).collect();
+        let asked = self.lists.secrets()?;
+        let is_new = |one: &SecretUse| !has.iter().any(|other| same(one, other));
+        let is_header = |one: &SecretUse| matches!(one.how, SecretHow::Header { .. });
+        let is_gone =
+            |one: &&SecretUse| is_header(one) && !asked.iter().any(|other| same(one, other));
+        let adds = asked.iter().any(is_header);
+        // A living sandbox is told of no other secrets; of those that it has, all are added or none.
+        if asked.iter().any(is_new) || (adds && has.iter().any(is_gone)) {
+            let why = "network.rules: the secrets of a sandbox are those that it was created with; an update \
+                       repeats all of them, or none to take them away";
+            return Err(Refusal::bad(why));
+        }
+        Ok(NetworkRules {
+            withhold_secrets: !adds && has.iter().any(|one| is_header(one)),
+            ..self.lists.rules(self.allow_internet_access)?
+        })
     }
 }
 
@@ -83,6 +153,9 @@ fn with_secret(host: &str, header: &str, value: &str) -> Option<SecretUse> {
     })
 }
 
+/// What is set on requests to hosts: secrets, and fields that everybody may see.
+type Transforms = (Vec<SecretUse>, Vec<RequestAsked>);
+
 impl Lists {
     /// Whether anything is listed.
     pub(super) fn is_any(&self) -> bool {
@@ -93,28 +166,50 @@ impl Lists {
     /// The secrets that are added to requests.
     ///
     /// # Errors
-    /// A refusal of everything else that can be done to a request.
+    /// As for [`Lists::transforms`].
     pub(super) fn secrets(&self) -> Result<Vec<SecretUse>, Refusal> {
+        let (mut secrets, _) = self.transforms()?;
+        if let Some(proxy) = &self.egress_proxy {
+            secrets.extend(proxy.secret()?);
+        }
+        Ok(secrets)
+    }
+
+    /// What is done to requests.
+    ///
+    /// # Errors
+    /// A refusal of what can be filled in elsewhere and not here.
+    fn transforms(&self) -> Result<Transforms, Refusal> {
         let Some(rules) = self.rules.clone().filter(|rules| !rules.is_null()) else {
-            return Ok(Vec::new());
+            return Ok(Transforms::default());
         };
         let rules: BTreeMap<String, Vec<HostRule>> = serde_json::from_value(rules)
             .map_err(|_| Refusal::bad("network.rules: hosts, each with a list of transforms"))?;
-        let mut uses = Vec::new();
+        let (mut secrets, mut plain) = Transforms::default();
         for (host, rules) in &rules {
             let transforms = rules.iter().filter_map(|rule| rule.transform.as_ref());
-            let headers = transforms.filter_map(|one| one.headers.as_ref()).flatten();
-            for (header, value) in headers {
-                let used = with_secret(host, header, value).ok_or_else(|| {
+            let mut set = BTreeMap::new();
+            for (header, value) in transforms.filter_map(|one| one.headers.as_ref()).flatten() {
+                if !value.contains("${") {
+                    set.insert(header.clone(), value.clone());
+                    continue;
+                }
+                secrets.push(with_secret(host, header, value).ok_or_else(|| {
                     Refusal::bad(
-                        "network.rules: a header holds one secret here, as `Secret.fill` says it, and \
+                        "network.rules: a header holds plain text, or one secret as `Secret.fill` says it; \
                          nothing else is filled in",
                     )
-                })?;
-                uses.push(used);
+                })?);
+            }
+            if !set.is_empty() {
+                plain.push(RequestAsked {
+                    host: host.clone(),
+                    set,
+                    ..RequestAsked::default()
+                });
             }
         }
-        Ok(uses)
+        Ok((secrets, plain))
     }
 
     /// The same, beside whether there is a network at all.
@@ -122,10 +217,26 @@ impl Lists {
     /// # Errors
     /// As for [`NetworkUpdate::rules`].
     pub(super) fn rules(&self, open: Option<bool>) -> Result<NetworkRules, Refusal> {
-        refuse("network.dnsServers", self.dns_servers.as_ref())?;
-        refuse("network.egressProxy", self.egress_proxy.as_ref())?;
+        refuse("network.dnsServers", self.dns_servers.as_ref()).map_err(|_| {
+            Refusal::bad(
+                "network.dnsServers: names are answered inside the sandbox, for what the rules allow, and \
+                 UDP goes nowhere else; leave it out, or give []",
+            )
+        })?;
         refuse("network.allowIn", self.allow_in.as_ref())?;
         refuse("network.denyIn", self.deny_in.as_ref())?;
+        let (_, plain) = self.transforms()?;
+        let upstream = self
+            .egress_proxy
+            .as_ref()
+            .map(EgressProxy::upstream)
+            .transpose()?;
+        let requests = RequestRule::read(&plain).map_err(|found| {
+            let first = found
+                .first()
+                .map(|one| format!("{}: {}", one.field, one.message));
+            Refusal::bad(first.unwrap_or_default())
+        })?;
         let allow = entries("network.allowOut", self.allow_out.as_deref())?;
         let mut deny = entries("network.denyOut", self.deny_out.as_deref())?;
         if deny.iter().any(Entry::is_name) {
@@ -156,6 +267,8 @@ impl Lists {
             allow,
             deny,
             order,
+            requests,
+            upstream,
             ..NetworkRules::default()
         })
     }
@@ -195,6 +308,10 @@ pub(super) struct ListsView {
     allow_out: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     deny_out: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    rules: BTreeMap<String, Vec<Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    egress_proxy: Option<Value>,
 }
 
 /// Rules that were made at another door are shown as far as these words go.
@@ -216,7 +333,28 @@ pub(super) fn view(rules: &NetworkRules) -> ListsView {
     ListsView {
         allow_out: rules.allow.iter().map(text).chain(presets).collect(),
         deny_out,
+        rules: transforms(rules),
+        egress_proxy: rules.upstream.as_ref().map(proxy),
     }
+}
+
+/// The proxy without its password, which is not known here.
+fn proxy(upstream: &Upstream) -> Value {
+    match upstream.user() {
+        None => json!({"address": upstream.address()}),
+        Some(user) => json!({"address": upstream.address(), "username": user}),
+    }
+}
+
+/// What is set on requests, as far as it is no secret.
+fn transforms(rules: &NetworkRules) -> BTreeMap<String, Vec<Value>> {
+    let mut shown: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for rule in rules.requests.iter().filter(|rule| rule.only_sets()) {
+        let asked = rule.asked();
+        let transform = json!({"transform": {"headers": asked.set}});
+        shown.entry(asked.host).or_default().push(transform);
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -225,7 +363,7 @@ mod tests {
 
     fn read(body: &str) -> String {
         let update: NetworkUpdate = serde_json::from_str(body).unwrap();
-        match update.rules() {
+        match update.rules(&[]) {
             Ok(rules) => {
                 let shown = view(&rules);
                 let order = match rules.order {
@@ -256,7 +394,9 @@ mod tests {
                     header,
                     format,
                 } => format!("{} {host} {header} {format}", one.name),
-                other @ (SecretHow::File | SecretHow::Env { .. }) => format!("{other:?}"),
+                other @ (SecretHow::File | SecretHow::Env { .. } | SecretHow::Upstream) => {
+                    format!("{other:?}")
+                }
             };
             Ok::<_, String>(uses.into_iter().map(one).collect::<Vec<_>>().join(", "))
         };
@@ -269,7 +409,6 @@ mod tests {
             "other *.b.test x {}, key api.test Authorization Bearer {}"
         );
         for value in [
-            "plain",
             "${e2b.secrets.a",
             "${e2b.secrets.a} ${e2b.secrets.b}",
             "{} ${e2b.secrets.a}",
@@ -283,6 +422,35 @@ mod tests {
             );
         }
         assert!(read("[1]").is_err());
+    }
+
+    #[test]
+    fn plain_headers_are_set_and_an_update_keeps_the_secrets_or_takes_them_away() {
+        let read = |body: &str, has: &[SecretUse]| {
+            let update: NetworkUpdate = serde_json::from_str(body).unwrap();
+            update.rules(has)
+        };
+        let plain = r#"{"rules":{"A.test":[{"transform":{"headers":{"x":"1"}}},
+            {"transform":{"headers":{"x":"2","y":"3"}}}]}}"#;
+        let rules = read(plain, &[]).unwrap();
+        let shown = serde_json::to_value(view(&rules)).unwrap();
+        assert_eq!(
+            shown["rules"],
+            json!({"a.test": [{"transform": {"headers": {"x": "2", "y": "3"}}}]})
+        );
+        assert!(!rules.withhold_secrets && rules.mode == NetworkMode::Unrestricted);
+        // A rule opens nothing by itself.
+        let closed = format!(r#"{{"denyOut":["0.0.0.0/0"],{}"#, &plain[1..]);
+        assert_eq!(read(&closed, &[]).unwrap().mode, NetworkMode::None);
+        let two = r#"{"rules":{"a.test":[{"transform":{"headers":{
+            "x":"${e2b.secrets.k}","y":"${e2b.secrets.l}"}}}]}}"#;
+        let lists: Lists = serde_json::from_str(two).unwrap();
+        let has = lists.secrets().unwrap();
+        assert!(!read(two, &has).unwrap().withhold_secrets);
+        assert!(read(plain, &has).unwrap().withhold_secrets);
+        assert!(read("{}", &has).unwrap().withhold_secrets);
+        let one = r#"{"rules":{"a.test":[{"transform":{"headers":{"x":"${e2b.secrets.k}"}}}]}}"#;
+        assert!(read(one, &has).is_err() && read(one, &has[1..]).is_err());
     }
 
     /// The cases that are refused and taken are those of E2B's own documents and answers.
@@ -336,10 +504,30 @@ mod tests {
                 r#"{"allowOut":["a.*.com"],"denyOut":["0.0.0.0/0"]}"#,
                 "network.allowOut",
             ),
-            (r#"{"rules":{"a.example":[{}]}}"#, "network.rules"),
+            (r#"{"rules":{"a.example":[{}]}}"#, "unrestricted +[] -[]"),
             (
-                r#"{"egressProxy":{"address":"a:1"}}"#,
+                r#"{"rules":{"a.example":[{"transform":{"headers":{"x":"${e2b.secrets.k}"}}}]}}"#,
+                "network.rules",
+            ),
+            (
+                r#"{"rules":{"10.0.0.0/8":[{"transform":{"headers":{"x":"y"}}}]}}"#,
+                "network.rules[0].host",
+            ),
+            (
+                r#"{"egressProxy":{"address":"a.test:1080"}}"#,
+                "unrestricted +[] -[]",
+            ),
+            (
+                r#"{"egressProxy":{"address":"a.test"}}"#,
                 "network.egressProxy",
+            ),
+            (
+                r#"{"egressProxy":{"address":"a.test:1080","tls":{"enabled":true}}}"#,
+                "network.egressProxy.tls",
+            ),
+            (
+                r#"{"egressProxy":{"address":"a.test:1080","username":"u","password":"p"}}"#,
+                "network.egressProxy.password",
             ),
             (r#"{"dnsServers":["1.1.1.1"]}"#, "network.dnsServers"),
             (r#"{"denyIn":["0.0.0.0/0"]}"#, "network.denyIn"),

@@ -19,6 +19,7 @@ use tokio::io::DuplexStream;
 use super::aim::{CODE_PORT, ENVD_PORT, SANDBOX_ID, Target};
 use super::clean;
 use super::cors;
+use super::inner_tls;
 use super::keys::{self, FileQuery, Keys};
 use super::places::{self, Place};
 use super::refusal::Refusal;
@@ -42,6 +43,8 @@ pub(crate) struct Reachable {
     pub(crate) is_open: bool,
     /// What programs inside are told as their host.
     pub(crate) masked_host: Option<String>,
+    /// At these ports programs speak HTTPS.
+    pub(crate) https_ports: Vec<u16>,
 }
 
 /// Why a request does not get through to a sandbox.
@@ -180,7 +183,14 @@ async fn ask_port(
     let place = app.idle.place(&app.places, &sandbox.id);
     let place = place.ok_or(Stopped::Full)?;
     let stream = dial(app, &sandbox.node, &sandbox.id).map_err(|_| Stopped::Silent)?;
-    let line = Line::to_port(stream, to_port(ctx, port), Patience::USUAL).await;
+    let line = if sandbox.https_ports.contains(&port) {
+        match Line::tunnel(stream, to_port(ctx, port), Patience::USUAL).await {
+            Ok(tunnel) => tunnel.wrapped(inner_tls::over).await,
+            Err(error) => Err(error),
+        }
+    } else {
+        Line::to_port(stream, to_port(ctx, port), Patience::USUAL).await
+    };
     line.map_err(broken)?
         .send(request, place)
         .await

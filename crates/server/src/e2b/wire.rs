@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use service::{Event, SandboxAsk, SandboxRow, SnapshotRef, UsageSpan};
 
+use super::aim::ENVD_PORT;
 use super::keys;
 use super::logs;
 use super::measure::Said;
@@ -44,6 +45,10 @@ pub(crate) const TEMPLATE_KEY: &str = "e2b:template";
 const CLOSED_KEY: &str = "e2b:closed";
 /// The host that programs inside are told to be, whatever the client dialled.
 const HOST_KEY: &str = "e2b:host";
+/// The ports at which programs inside speak HTTPS, with commas between them.
+const HTTPS_KEY: &str = "e2b:https";
+/// How many there may be: what a person writes; each is compared with every request to a port.
+const HTTPS_PORTS_MAX: usize = 64;
 /// The longest host: RFC 1035, section 2.3.4, with a port.
 const HOST_BYTES_MAX: usize = 262;
 /// What in that host stands for the port.
@@ -106,7 +111,7 @@ struct AutoResume {
 struct Network {
     allow_public_traffic: Option<bool>,
     mask_request_host: Option<String>,
-    https_ports: Option<Value>,
+    https_ports: Option<Vec<u16>>,
     #[serde(flatten)]
     lists: Lists,
 }
@@ -145,7 +150,6 @@ impl NewSandbox {
         refuse("iam", self.iam.as_ref())?;
         let mounts = self.volume_mounts.unwrap_or_default();
         let network = self.network.unwrap_or_default();
-        refuse("network.httpsPorts", network.https_ports.as_ref())?;
         let rules = network.lists.rules(self.allow_internet_access)?;
         let secrets = network.lists.secrets()?;
         let mut metadata = self.metadata.unwrap_or_default();
@@ -163,6 +167,9 @@ impl NewSandbox {
         }
         if let Some(host) = network.masked_host()? {
             metadata.insert(HOST_KEY.to_owned(), host);
+        }
+        if let Some(ports) = network.spoken_to_in_https()? {
+            metadata.insert(HTTPS_KEY.to_owned(), ports);
         }
         Ok(SandboxAsk {
             spec: SandboxSpec {
@@ -207,6 +214,19 @@ impl NewSandbox {
 }
 
 impl Network {
+    /// The ports at which programs inside speak HTTPS.
+    fn spoken_to_in_https(&self) -> Result<Option<String>, Refusal> {
+        let ports = self.https_ports.as_deref().unwrap_or_default();
+        if ports.len() > HTTPS_PORTS_MAX || ports.contains(&0) || ports.contains(&ENVD_PORT) {
+            let why = format!(
+                "network.httpsPorts: at most {HTTPS_PORTS_MAX} ports of programs, 1 to 65535"
+            );
+            return Err(Refusal::bad(why));
+        }
+        let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+        Ok((!ports.is_empty()).then(|| ports.join(",")))
+    }
+
     /// What a program inside is to be told as its host.
     fn masked_host(&self) -> Result<Option<String>, Refusal> {
         let host = self.mask_request_host.as_deref().unwrap_or_default();
@@ -420,6 +440,8 @@ struct NetworkView {
     allow_public_traffic: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     mask_request_host: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    https_ports: Vec<u16>,
     #[serde(flatten)]
     lists: network::ListsView,
 }
@@ -427,6 +449,13 @@ struct NetworkView {
 /// What programs at this port are told as their host, where that is not what the client says.
 pub(crate) fn masked_host(row: &SandboxRow) -> Option<String> {
     row.metadata.get(HOST_KEY).cloned()
+}
+
+/// The ports at which programs inside speak HTTPS.
+pub(crate) fn https_ports(row: &SandboxRow) -> Vec<u16> {
+    let ports = row.metadata.get(HTTPS_KEY).map(String::as_str);
+    let ports = ports.unwrap_or_default().split(',');
+    ports.filter_map(|port| port.parse().ok()).collect()
 }
 
 /// The same with the port in its place.
@@ -563,6 +592,7 @@ pub(crate) fn detail(row: &SandboxRow, domain: Option<String>) -> Detail {
         network: NetworkView {
             allow_public_traffic: is_open(row),
             mask_request_host: masked_host(row),
+            https_ports: https_ports(row),
             lists: network::view(row.rules()),
         },
     }
@@ -661,15 +691,17 @@ mod tests {
             (r#""iam":{"tokens":{}}"#, no("iam")),
             (
                 r#""network":{"dnsServers":["1.1.1.1"]}"#,
-                no("network.dnsServers"),
+                "400 network.dnsServers: names are answered inside the sandbox, for what the rules allow, and \
+                 UDP goes nowhere else; leave it out, or give []"
+                    .to_owned(),
             ),
             (
                 r#""network":{"rules":[]}"#,
                 "400 network.rules: hosts, each with a list of transforms".to_owned(),
             ),
             (
-                r#""network":{"httpsPorts":[443]}"#,
-                no("network.httpsPorts"),
+                r#""network":{"httpsPorts":[0]}"#,
+                "400 network.httpsPorts: at most 64 ports of programs, 1 to 65535".to_owned(),
             ),
             (
                 r#""metadata":{"e2b:closed":""}"#,

@@ -2,7 +2,7 @@
 
 use crate::cli::failure::Failure;
 use api::Code;
-use api::network::{Network, NetworkMode};
+use api::network::{Network, NetworkMode, NetworkRule};
 
 /// What a job or a sandbox may reach.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -22,6 +22,13 @@ pub(crate) struct NetArgs {
     /// repeated
     #[arg(long, value_name = "NAME")]
     pub(crate) preset: Vec<String>,
+    /// What may be asked of a host, such as 'GET,HEAD https://api.github.com/repos/*'; a host with rules is let out
+    /// only as one of them says. Its HTTPS is looked into; may be repeated
+    #[arg(long, value_parser = rule, value_name = "[METHODS ]URL")]
+    pub(crate) rule: Vec<NetworkRule>,
+    /// A SOCKS5 proxy that whatever is let out leaves through; its password is a secret, --secret NAME=upstream
+    #[arg(long, value_name = "socks5://[USER@]HOST:PORT")]
+    pub(crate) via: Option<String>,
 }
 
 /// What is let out where no list says otherwise.
@@ -41,7 +48,9 @@ impl NetArgs {
     /// What was asked for; `None` when nothing was.
     pub(crate) fn network(self) -> Option<Network> {
         let lists = [&self.allow, &self.deny, &self.preset];
-        if self.mode.is_none() && lists.iter().all(|list| list.is_empty()) {
+        let is_empty =
+            lists.iter().all(|list| list.is_empty()) && self.rule.is_empty() && self.via.is_none();
+        if self.mode.is_none() && is_empty {
             return None;
         }
         Some(Network {
@@ -54,6 +63,8 @@ impl NetArgs {
             allow: self.allow,
             deny: self.deny,
             presets: self.preset,
+            rules: self.rule,
+            upstream: self.via,
             ..Network::default()
         })
     }
@@ -67,6 +78,109 @@ impl NetArgs {
                 Err(failure.hint("leave --internet out, or the other options"))
             }
             asked => Ok(asked),
+        }
+    }
+}
+
+/// Reads `[METHOD,METHOD ][http[s]://]HOST[:PORT][/PATH]`. The server says what is wrong with its parts.
+fn rule(text: &str) -> Result<NetworkRule, String> {
+    let (methods, url) = text.rsplit_once(' ').unwrap_or(("", text));
+    let methods = methods
+        .split(',')
+        .map(str::trim)
+        .filter(|one| !one.is_empty());
+    let (rest, usual) = match url.split_once("://") {
+        Some(("https", rest)) => (rest, Some(443)),
+        Some(("http", rest)) => (rest, Some(80)),
+        Some(_) => return Err("a URL begins with https:// or http://".to_owned()),
+        None => (url, None),
+    };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => {
+            let port = port
+                .parse()
+                .map_err(|_| "a port is 1 to 65535".to_owned())?;
+            (host, Some(port))
+        }
+        _ => (authority, usual),
+    };
+    if host.is_empty() {
+        return Err("there is no host; write METHODS https://HOST/PATH".to_owned());
+    }
+    Ok(NetworkRule {
+        host: host.trim_matches(['[', ']']).to_owned(),
+        port,
+        methods: methods.map(str::to_owned).collect(),
+        paths: (!path.is_empty())
+            .then(|| path.to_owned())
+            .into_iter()
+            .collect(),
+        ..NetworkRule::default()
+    })
+}
+
+/// A rule as it is written.
+pub(crate) fn rule_text(rule: &NetworkRule) -> String {
+    let scheme = match rule.port {
+        Some(80) => "http://",
+        Some(_) => "https://",
+        None => "",
+    };
+    let port = rule.port.filter(|port| ![80, 443].contains(port));
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+    let (methods, paths) = (rule.methods.join(","), rule.paths.join(","));
+    let text = format!("{methods} {scheme}{}{port}{paths}", rule.host);
+    let set = rule.headers.set.keys().map(String::as_str);
+    let set: Vec<&str> = set.collect();
+    let text = text.trim().to_owned();
+    if set.is_empty() {
+        text
+    } else {
+        format!("{text} (sets {})", set.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_is_methods_and_a_url() {
+        for (text, host, port, methods, path) in [
+            (
+                "GET,HEAD https://api.github.com/repos/*",
+                "api.github.com",
+                Some(443),
+                "GET,HEAD",
+                "/repos/*",
+            ),
+            ("http://a.test", "a.test", Some(80), "", ""),
+            ("POST a.test/x", "a.test", None, "POST", "/x"),
+            ("https://*.a.test:8443/", "*.a.test", Some(8443), "", "/"),
+            (
+                "GET https://[2001:db8::1]:8443/x",
+                "2001:db8::1",
+                Some(8443),
+                "GET",
+                "/x",
+            ),
+        ] {
+            let read = rule(text).unwrap();
+            let got = (read.host.as_str(), read.port, read.methods.join(","));
+            assert_eq!(got, (host, port, methods.to_owned()), "{text}");
+            assert_eq!(read.paths.join(","), path, "{text}");
+            let again = rule(&rule_text(&read));
+            assert!(again.as_ref() == Ok(&read) || host.contains(':'), "{text}");
+        }
+        for text in [
+            "ftp://a.test/",
+            "",
+            "GET https:///x",
+            "a.test:x",
+            "a.test:70000",
+        ] {
+            assert!(rule(text).is_err(), "{text}");
         }
     }
 }

@@ -1,0 +1,392 @@
+//! Rules about requests: which methods and paths of a host are let out, and which fields are set on the way. Pure.
+//!
+//! A path is compared as it is written. What a server might read as another path than we do is refused where
+//! paths are compared: dots, encoded dots and slashes, backslashes, empty parts.
+
+use super::{Denial, Entry, NetworkMode, NetworkRules, Rule, Verdict};
+use crate::host::Host;
+use crate::limits;
+use crate::spec::{Findings, Invalid};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The ports of a host that a rule is about, where it names none: those of `http` and `https`.
+const USUAL_PORTS: [u16; 2] = [80, 443];
+
+/// The longest text of a rule in records and answers, in bytes.
+const SHOWN_BYTES_MAX: usize = 240;
+
+/// Which paths.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", from = "String")]
+enum PathPattern {
+    /// This one.
+    Exact(String),
+    /// This one, which ends in `/`, and all below it.
+    Below(String),
+}
+
+impl PathPattern {
+    fn matches(&self, path: &str) -> bool {
+        match self {
+            PathPattern::Exact(own) => own == path,
+            PathPattern::Below(own) => path.starts_with(own.as_str()),
+        }
+    }
+}
+
+impl From<String> for PathPattern {
+    fn from(text: String) -> PathPattern {
+        match text.strip_suffix('*') {
+            Some(below) => PathPattern::Below(below.to_owned()),
+            None => PathPattern::Exact(text),
+        }
+    }
+}
+
+impl From<PathPattern> for String {
+    fn from(path: PathPattern) -> String {
+        match path {
+            PathPattern::Exact(path) => path,
+            PathPattern::Below(path) => path + "*",
+        }
+    }
+}
+
+/// A rule about requests to a host. One that names neither methods nor paths is about all of them; it narrows
+/// nothing, and only sets fields.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RequestRule {
+    /// A name, all names below one, or an address; without a port.
+    host: Entry,
+    port: Option<u16>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    methods: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    paths: Vec<PathPattern>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    set: BTreeMap<String, String>,
+}
+
+/// A rule as somebody wrote it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RequestAsked {
+    /// `HOST`, `*.DOMAIN` or `ADDRESS`.
+    pub host: String,
+    /// At which port; 80 and 443 where there is none.
+    pub port: Option<u16>,
+    /// These methods; all where there is none.
+    pub methods: Vec<String>,
+    /// These paths, `/exact` or `/below/*`; all where there is none.
+    pub paths: Vec<String>,
+    /// Fields that are set, whatever the client wrote there. They are not secret.
+    pub set: BTreeMap<String, String>,
+}
+
+impl RequestRule {
+    /// Reads rules.
+    ///
+    /// # Errors
+    /// All that is wrong, each with its place below `network.rules`.
+    pub fn read(asked: &[RequestAsked]) -> Result<Vec<RequestRule>, Vec<Invalid>> {
+        let mut found = Findings::default();
+        let rules = read(asked, &mut found);
+        found.verdict().map(|()| rules)
+    }
+
+    /// Whether it does nothing but set fields.
+    pub fn only_sets(&self) -> bool {
+        !self.narrows()
+    }
+
+    /// The same as it was written.
+    pub fn asked(&self) -> RequestAsked {
+        RequestAsked {
+            host: self.host.to_string(),
+            port: self.port,
+            methods: self.methods.clone(),
+            paths: self.paths.iter().cloned().map(String::from).collect(),
+            set: self.set.clone(),
+        }
+    }
+
+    /// Whether it is about this host, at whichever port.
+    pub(super) fn is_about_host(&self, host: &Host) -> bool {
+        self.host.names(host, 0)
+    }
+
+    fn is_about(&self, host: &Host, port: u16) -> bool {
+        self.ports().contains(&port) && self.is_about_host(host)
+    }
+
+    /// The ports that it is about.
+    pub(super) fn ports(&self) -> &[u16] {
+        match &self.port {
+            Some(port) => std::slice::from_ref(port),
+            None => &USUAL_PORTS,
+        }
+    }
+
+    /// The hosts that it is about, as entries.
+    pub(super) fn entries(&self) -> impl Iterator<Item = Entry> {
+        let ports = self.ports().iter();
+        ports.map(|port| self.host.clone().at(*port))
+    }
+
+    fn narrows(&self) -> bool {
+        !(self.methods.is_empty() && self.paths.is_empty())
+    }
+
+    fn matches(&self, method: &str, path: &str) -> bool {
+        (self.methods.is_empty() || self.methods.iter().any(|own| own == method))
+            && (self.paths.is_empty() || self.paths.iter().any(|own| own.matches(path)))
+    }
+}
+
+/// As `--rule` writes it, cut to what a record holds.
+impl fmt::Display for RequestRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = self.methods.join(",");
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        match self.port {
+            Some(80) => text.push_str("http://"),
+            Some(_) => text.push_str("https://"),
+            None => {}
+        }
+        text.push_str(&self.host.to_string());
+        if let Some(port) = self.port.filter(|port| !USUAL_PORTS.contains(port)) {
+            text.push_str(&format!(":{port}"));
+        }
+        let paths = self.paths.iter().cloned().map(String::from);
+        text.push_str(&paths.collect::<Vec<_>>().join(","));
+        if text.len() > SHOWN_BYTES_MAX {
+            let cut = text.floor_char_boundary(SHOWN_BYTES_MAX);
+            text.truncate(cut);
+            text.push_str("...");
+        }
+        f.write_str(&text)
+    }
+}
+
+/// A request, as far as rules look at it.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Whom it is for.
+    pub host: &'a Host,
+    /// At which port.
+    pub port: u16,
+    /// Its method.
+    pub method: &'a str,
+    /// Its path, without the query.
+    pub path: &'a str,
+}
+
+impl NetworkRules {
+    /// Whether what is asked of this host is judged request by request.
+    pub fn looks_into(&self, host: &Host, port: u16) -> bool {
+        self.requests.iter().any(|rule| rule.is_about(host, port))
+    }
+
+    /// Whether it is at any port.
+    pub fn looks_into_host(&self, host: &Host) -> bool {
+        self.requests.iter().any(|rule| rule.is_about_host(host))
+    }
+
+    /// Decides about a request to a host that may have rules: which fields are set, or why it stays inside. Where
+    /// rules name methods or paths, one of those must let it out.
+    ///
+    /// # Errors
+    /// A verdict that denies.
+    pub fn judge(&self, asked: Request<'_>) -> Result<Vec<(&str, &str)>, Verdict> {
+        let about = |rule: &&RequestRule| rule.is_about(asked.host, asked.port);
+        let rules: Vec<&RequestRule> = self.requests.iter().filter(about).collect();
+        let denied = |denial, rule: &RequestRule| Verdict {
+            denial: Some(denial),
+            rule: Rule::Request(rule.clone()),
+        };
+        let with_paths = rules.iter().find(|rule| !rule.paths.is_empty());
+        if let Some(rule) = with_paths.filter(|_| is_odd(asked.path)) {
+            return Err(denied(Denial::OddPath, rule));
+        }
+        let matches = |rule: &&&RequestRule| rule.matches(asked.method, asked.path);
+        let narrowing = || rules.iter().filter(|rule| rule.narrows());
+        if let Some(first) = narrowing().next()
+            && !narrowing().any(|rule| matches(&rule))
+        {
+            return Err(denied(Denial::HttpRule, first));
+        }
+        let set = rules.iter().filter(matches).flat_map(|rule| &rule.set);
+        Ok(set
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect())
+    }
+
+    /// Denies what rules about a host leave no room for: a tunnel that nobody can look into, and every port that
+    /// none of them is about.
+    pub(super) fn off_rules(&self, is_tunnel: bool, host: &Host, port: u16) -> Option<Verdict> {
+        let mut about = self.requests.iter().filter(|rule| rule.is_about_host(host));
+        let rule = if self.looks_into(host, port) {
+            about.find(|rule| is_tunnel && rule.is_about(host, port))
+        } else {
+            about.find(|rule| rule.narrows())
+        };
+        rule.map(|rule| Verdict {
+            denial: Some(Denial::HttpRule),
+            rule: Rule::Request(rule.clone()),
+        })
+    }
+
+    /// The rule that narrows what may be asked of a host.
+    pub(super) fn narrowing(&self, host: &Host) -> Option<&RequestRule> {
+        let mut rules = self.requests.iter();
+        rules.find(|rule| rule.narrows() && rule.is_about_host(host))
+    }
+
+    /// The rule that names a host as an entry of `allow` does. Where E2B's lists hold, they alone let out.
+    pub(super) fn allowing_rule(&self, host: &Host, port: u16) -> Option<&RequestRule> {
+        let counts = matches!(self.mode, NetworkMode::Allowlist | NetworkMode::ReadOnly);
+        let mut rules = self.requests.iter().filter(|_| counts);
+        rules.find(|rule| rule.is_about(host, port))
+    }
+}
+
+/// Whether some server could read another path there.
+fn is_odd(path: &str) -> bool {
+    let lower = path.to_ascii_lowercase();
+    let hidden = ["%2e", "%2f", "%5c", "%00", "%25", "\\", ";"];
+    let mut parts = path.split('/').skip(1).peekable();
+    let mut is_odd = !path.starts_with('/') || hidden.iter().any(|text| lower.contains(text));
+    while let Some(part) = parts.next() {
+        let is_last = parts.peek().is_none();
+        is_odd |= part == "." || part == ".." || (part.is_empty() && !is_last);
+    }
+    is_odd
+}
+
+/// Fields that say where a request goes and where it ends, or what is between two neighbours. RFC 9110 section
+/// 7.6.1.
+const NOT_SET: [&str; 12] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Whether a field of a header may be set: RFC 9110 section 5.6.2.
+pub(crate) fn may_be_set(name: &str) -> bool {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let is_token = !name.is_empty() && name.len() <= 128 && name.bytes().all(token);
+    is_token && !NOT_SET.contains(&name.to_ascii_lowercase().as_str())
+}
+
+/// Reads rules. What is wrong is found with its place below `network.rules`.
+pub(super) fn read(asked: &[RequestAsked], found: &mut Findings) -> Vec<RequestRule> {
+    found.count("network.rules", asked.len(), limits::REQUEST_RULES_MAX);
+    let bytes: usize = asked.iter().map(bytes).sum();
+    if bytes > limits::REQUEST_RULES_BYTES_MAX {
+        let most = limits::REQUEST_RULES_BYTES_MAX;
+        let message = format!("{bytes} bytes of rules are too many; there may be {most}");
+        found.add("network.rules", "network_rules", message);
+    }
+    let numbered = asked.iter().enumerate().take(limits::REQUEST_RULES_MAX);
+    let read = |(index, one)| read_one(&format!("network.rules[{index}]"), one, &mut *found);
+    numbered.filter_map(read).collect()
+}
+
+fn bytes(asked: &RequestAsked) -> usize {
+    let set = asked
+        .set
+        .iter()
+        .map(|(name, value)| name.len() + value.len());
+    let lists = asked.methods.iter().chain(&asked.paths).map(String::len);
+    asked.host.len() + set.chain(lists).sum::<usize>()
+}
+
+fn read_one(field: &str, asked: &RequestAsked, found: &mut Findings) -> Option<RequestRule> {
+    let before = found.0.len();
+    let code = "network_rules";
+    let host = match asked.host.parse::<Entry>() {
+        Ok(entry) if entry.is_host() => Some(entry),
+        Ok(_) | Err(_) => {
+            let message =
+                "a rule is about HOST, *.DOMAIN or ADDRESS; the port has a field of its own";
+            found.add(format!("{field}.host"), code, message);
+            None
+        }
+    };
+    if asked.port == Some(0) {
+        found.add(format!("{field}.port"), code, "a port is 1 to 65535");
+    }
+    let most = limits::REQUEST_RULE_LIST_MAX;
+    found.count(&format!("{field}.methods"), asked.methods.len(), most);
+    for (index, method) in asked.methods.iter().enumerate().take(most) {
+        if !is_method(method) {
+            let message = "a method is written in capitals, such as GET; CONNECT is none of a host";
+            found.add(format!("{field}.methods[{index}]"), code, message);
+        }
+    }
+    found.count(&format!("{field}.paths"), asked.paths.len(), most);
+    for (index, path) in asked.paths.iter().enumerate().take(most) {
+        if !is_path(path) {
+            let message = "a path is /exact or /below/*, without a query, dots, encoded slashes and empty parts";
+            found.add(format!("{field}.paths[{index}]"), code, message);
+        }
+    }
+    read_set(field, &asked.set, found);
+    let host = host.filter(|_| found.0.len() == before)?;
+    Some(RequestRule {
+        host,
+        port: asked.port,
+        methods: asked.methods.clone(),
+        paths: asked.paths.iter().cloned().map(PathPattern::from).collect(),
+        set: asked.set.clone(),
+    })
+}
+
+fn read_set(field: &str, set: &BTreeMap<String, String>, found: &mut Findings) {
+    let place = format!("{field}.headers.set");
+    found.count(&place, set.len(), limits::REQUEST_RULE_LIST_MAX);
+    for (name, value) in set.iter().take(limits::REQUEST_RULE_LIST_MAX) {
+        if !may_be_set(name) {
+            let message = "a field has the name of one, and is not about the connection";
+            found.add(place.clone(), "network_rules", message);
+        }
+        // RFC 9110 section 5.5: an end of a line would be a field of somebody else's.
+        let plain = |b: u8| b == b' ' || b.is_ascii_graphic();
+        let trimmed = value.trim() == value;
+        if !trimmed || value.len() > limits::REQUEST_FIELD_BYTES_MAX || !value.bytes().all(plain) {
+            let message =
+                "a value is printable ASCII without spaces at its ends, at most 4096 of it";
+            found.add(place.clone(), "network_rules", message);
+        }
+    }
+}
+
+fn is_method(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_uppercase() || b == b'-';
+    !text.is_empty() && text.len() <= 32 && text.bytes().all(plain) && text != "CONNECT"
+}
+
+fn is_path(text: &str) -> bool {
+    let path = text.strip_suffix('*').unwrap_or(text);
+    let below = path.len() < text.len();
+    let plain = |b: u8| b.is_ascii_graphic() && !b"*?#".contains(&b);
+    text.len() <= limits::REQUEST_PATH_BYTES_MAX
+        && path.bytes().all(plain)
+        && !is_odd(path)
+        && (!below || path.ends_with('/'))
+}
+
+#[cfg(test)]
+mod tests;
