@@ -21,6 +21,8 @@ use model::id::SandboxId;
 use model::limits;
 use model::network::NetworkRules;
 use model::spec::CODE_INTERPRETER;
+use scrub::Known;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A sandbox whose guest answers.
