@@ -1,13 +1,16 @@
 //! HTTPS to a program inside: for ports whose programs speak nothing else. Their certificates are their own affair
 //! and not looked at, as E2B says; whoever is inside could read what it is sent anyway.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -15,14 +18,53 @@ use tokio_rustls::client::TlsStream;
 const NAME: &str = "localhost";
 
 /// TLS over a connection to a port; `None` where the program does not speak it. Whoever calls has the deadline.
-pub(super) async fn over<S>(stream: S) -> Option<TlsStream<S>>
+pub(super) async fn over<S>(stream: S) -> Option<Blunt<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     static CONFIG: OnceLock<Option<Arc<ClientConfig>>> = OnceLock::new();
     let config = CONFIG.get_or_init(config).clone()?;
     let name = ServerName::try_from(NAME).ok()?;
-    TlsConnector::from(config).connect(name, stream).await.ok()
+    let connecting = TlsConnector::from(config).connect(name, stream);
+    Some(Blunt(connecting.await.ok()?))
+}
+
+/// A connection that may be closed without a word. Python's servers do so, and their answers have no other end: RFC
+/// 9112, section 6.3. Whoever could cut it is the program itself.
+#[derive(Debug)]
+pub(super) struct Blunt<S>(TlsStream<S>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Blunt<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.0).poll_read(context, buffer) {
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Poll::Ready(Ok(()))
+            }
+            read => read,
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Blunt<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
 }
 
 fn config() -> Option<Arc<ClientConfig>> {
