@@ -7,6 +7,8 @@
 //! This room must never reach into another room: what it cannot see from outside, nobody can. It must
 //! never wait a fixed time for something to happen: it looks until it has, or until patience ends.
 
+pub mod postgres;
+
 use rustix::process::{Pid, Signal};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -145,6 +147,20 @@ impl Place {
     pub fn up_at(&self, address: &str, args: &[&str]) -> Server {
         let mut command = self.command(&["up", "--listen", address]);
         command.args(args);
+        self.serve(command)
+    }
+
+    /// The same as root, where names are asked for as this file says in place of `/etc/resolv.conf`.
+    pub fn up_resolving(&self, resolv: &Path, args: &[&str]) -> Server {
+        let script = "mount --bind \"$1\" /etc/resolv.conf; shift; exec \"$@\"";
+        let mut command = self.clean(Path::new("unshare"));
+        command
+            .args(["--mount", "--propagation", "private"])
+            .args(["sh", "-ec", script, "sh"])
+            .arg(resolv)
+            .arg(program())
+            .args(["up", "--no-listen"])
+            .args(args);
         self.serve(command)
     }
 

@@ -215,6 +215,22 @@ fn the_javascript_sdks_do_in_real_sandboxes_what_their_users_do_in_a_day() {
 }
 
 #[test]
+fn the_javascript_sdk_says_what_sandboxes_may_reach_and_says_it_anew() {
+    if !Path::new("/usr/bin/curl").exists() {
+        println!("skipped: there is no curl to ask with");
+        return;
+    }
+    let mut newest = javascript_days(include_str!("network.mjs"), 1);
+    for command in &mut newest {
+        command.env("PORT", answering().to_string());
+    }
+    all_is_well(
+        newest,
+        &["--egress-allow", "127.0.0.0/8", "--egress-allow", "::1"],
+    );
+}
+
+#[test]
 fn the_javascript_sdk_keeps_files_in_volumes() {
     // Older releases do not know them all.
     all_is_well(javascript_days(include_str!("volume.mjs"), 1), &[]);

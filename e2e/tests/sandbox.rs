@@ -44,9 +44,10 @@ fn are_all(place: &Place, wanted: &[&str]) -> bool {
         .all(|state| wanted.contains(&state.as_str()))
 }
 
-/// One is kept, one is paused and brought back, with its memory and without, one is taken away. Ends early when the server does.
+/// One is kept, one is paused and brought back, with its memory and without, one is taken away, one is made
+/// anew. Ends early when the server does.
 fn scenario(place: &Place, server: &mut Server) -> Vec<String> {
-    let known: Vec<String> = (0..3).filter_map(|_| create(place)).collect();
+    let known: Vec<String> = (0..4).filter_map(|_| create(place)).collect();
     let settled = ["ready", "paused", "destroyed"];
     let mut tell = |n: usize, method: &str, what: &str, body: &str| {
         if let Some(id) = known.get(n) {
@@ -59,6 +60,7 @@ fn scenario(place: &Place, server: &mut Server) -> Vec<String> {
     tell(1, "POST", "/pause", r#"{"memory":false}"#);
     tell(1, "POST", "/resume", "");
     tell(2, "DELETE", "", "");
+    tell(3, "POST", "/recreate", "");
     if let Some(id) = known.first() {
         copy_and_begin(place, server, id);
     }
@@ -114,8 +116,13 @@ fn check(place: &Place, known: &[String], point: &str) {
             "{point}: {id} was answered and is gone"
         );
     }
-    // The first stands since it was answered, whatever happened to the others.
-    if let Some(state) = known.first().and_then(|id| found.get(id)) {
+    // The first stands since it was answered, whatever happened to the others, and the one that is made anew
+    // stands in one place or in the other.
+    for state in [known.first(), known.get(3)]
+        .into_iter()
+        .flatten()
+        .filter_map(|id| found.get(id))
+    {
         assert_eq!(state, "ready", "{point}");
     }
     let is_saving = |one: &Value| one["state"] == "saving";

@@ -169,6 +169,13 @@ fn what_looks_like_a_credential_is_taken_out_of_a_job_only_where_that_is_asked_f
     let marker = "[secret pattern:github-token]";
     assert_eq!(good(&cleaned), format!("a {marker} b\n{marker}\n"));
     assert_eq!(text(&cleaned.stderr), &token[4..]);
+    let jobs = place.json(&["job", "ls", "--json"]);
+    let newest = &jobs["jobs"][0];
+    assert_eq!(newest["stdout"]["patterns_found"], 2, "{newest}");
+    assert_eq!(newest["stderr"]["patterns_found"], 0, "{newest}");
+    let id = newest["id"].as_str().expect("an id");
+    let shown = good(&place.run(&["job", "get", id]));
+    assert!(shown.contains("credentials taken out"), "{shown}");
     assert_eq!(
         place
             .run(&["run", "--scrub", "x", "--", "true"])

@@ -69,6 +69,35 @@ fn sh(place: &Place, id: &str, script: &str) -> String {
 }
 
 #[test]
+fn a_volume_below_a_link_is_refused_with_the_place_that_is_one() {
+    if let Some(why) = no_sandbox() {
+        println!("skipped: {why}");
+        return;
+    }
+    let place = Place::new();
+    let server = place.up(&["--spares", "0"], &[]);
+    let is_link = std::fs::symlink_metadata("/bin").is_ok_and(|there| there.is_symlink());
+    if keeps(&place) && is_link {
+        let args = [
+            "sandbox",
+            "create",
+            "--allow-root",
+            "--volume",
+            "v:/bin/data",
+            "--json",
+        ];
+        let output = place.run(&args);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            said.contains("/bin") && !said.contains("speak with the guest"),
+            "{said}"
+        );
+        assert!(said.contains("failed"), "{said}");
+    }
+    drop(server);
+}
+
+#[test]
 fn a_volume_is_made_used_shown_and_deleted_from_the_command_line() {
     if let Some(why) = no_sandbox() {
         println!("skipped: {why}");

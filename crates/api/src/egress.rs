@@ -43,7 +43,7 @@ pub struct EgressRecord {
     /// The job, if it is of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_id: Option<String>,
-    /// `http`, `https`, `connect`, `socks5`, `direct` or `dns`.
+    /// `http`, `https`, `connect`, `socks5`, `direct`, `dns`, `udp` or `icmp`.
     pub method: String,
     /// The host in its one form; absent where it could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -89,7 +89,7 @@ pub struct EgressView {
     /// The job, if it is of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_id: Option<String>,
-    /// `http`, `https`, `connect`, `socks5`, `direct` or `dns`.
+    /// `http`, `https`, `connect`, `socks5`, `direct`, `dns`, `udp` or `icmp`.
     pub method: String,
     /// The host in its one form; absent where it could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -108,6 +108,18 @@ codes! {
     /// There is no such profile.
     UnknownProfile = "unknown_profile", 400, false, 125,
         "use a profile that exists, or leave it out to get the default";
+    /// The request asks for more than its profile allows.
+    BeyondProfile = "beyond_profile", 400, false, 125,
+        "details name each clause; ask for less, or use another profile: `cofferdam profile get NAME` shows this one";
+    /// The profile says something that a job cannot have.
+    ProfileNotForJobs = "profile_not_for_jobs", 400, false, 125,
+        "make a sandbox with this profile, or use another one for the job";
+    /// Something else has the name of the profile.
+    ProfileNameTaken = "profile_name_taken", 409, false, 125,
+        "give the profile another name; the message says what has this one";
+    /// What a profile has for its base is not there any more.
+    ProfileBaseGone = "profile_base_gone", 409, false, 125,
+        "give the profile another base with `cofferdam profile put`";
     /// No node has a root file system of this name.
     UnknownRoot = "unknown_root", 400, false, 125,
         "the message names those that there are; `cofferdam up --root NAME=DIR` gives a node one, and a \
@@ -151,6 +163,33 @@ codes! {
     /// No credential, or a wrong one.
     Unauthenticated = "unauthenticated", 401, false, 125,
         "send `Authorization: Bearer <token>`; `cofferdam up` keeps the token in its state directory";
+    /// There is no such enrollment token.
+    EnrollTokenUnknown = "enroll_token_unknown", 401, false, 125,
+        "make a new one with `cofferdam node enroll-token`, and copy all of it";
+    /// The enrollment token has enrolled another machine.
+    EnrollTokenUsed = "enroll_token_used", 409, false, 125,
+        "each machine needs a token of its own: make one with `cofferdam node enroll-token`";
+    /// The time of the enrollment token is over.
+    EnrollTokenExpired = "enroll_token_expired", 401, false, 125,
+        "a token counts for an hour: make a new one with `cofferdam node enroll-token`";
+    /// The enrollment token was taken back.
+    EnrollTokenRevoked = "enroll_token_revoked", 401, false, 125,
+        "somebody took it back; make a new one with `cofferdam node enroll-token` if it was a mistake";
+    /// A request for a certificate cannot be read, or is not signed with its key.
+    BadCsr = "bad_csr", 400, false, 125,
+        "send a PKCS #10 request in PEM, signed with its own key; `cofferdam node enroll` makes one";
+    /// The certificate of a node is none that was given here.
+    CertificateUnknown = "certificate_unknown", 401, false, 125,
+        "enroll the machine here: `cofferdam node enroll`; a certificate of another authority opens nothing";
+    /// The time of a node's certificate is over.
+    CertificateExpired = "certificate_expired", 401, false, 125,
+        "enroll the machine anew: a node renews its certificate by itself unless it was away for too long";
+    /// The node's certificate is on the deny list.
+    CertificateRevoked = "certificate_revoked", 401, false, 125,
+        "the node was decommissioned; enroll the machine anew if it is to come back";
+    /// A node speaks of a job or a sandbox that another node has.
+    NotYourLease = "not_your_lease", 403, false, 125,
+        "stop what it is about, and report nothing more: another node has it";
     /// The credential is good, but not for this.
     Forbidden = "forbidden", 403, false, 125,
         "use a credential that may do this";
@@ -263,6 +302,12 @@ codes! {
     /// The answer makes no sense.
     ProtocolMismatch = "protocol_mismatch", 502, false, 125,
         "check that the address is a cofferdam server and that both ends have the same version";
+    /// A configuration cannot be read, or says what is not known.
+    ConfigInvalid = "config_invalid", 400, false, 125,
+        "`cofferdam config check FILE` says where, and what is known there; docs/fleet.md has an example";
+    /// What was asked for is for development, and this is production.
+    DevelopmentOnly = "development_only", 400, false, 125,
+        "enroll the node and use https, or say mode = \"development\" on a machine of your own";
     /// Another process uses the state directory.
     StateLocked = "state_locked", 503, true, 125,
         "stop the other `cofferdam up`, talk to it instead, or use another --state directory";

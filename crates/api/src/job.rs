@@ -1,5 +1,6 @@
 //! Jobs on the wire: how one is asked for, and how it is shown.
 
+use crate::exec::ExecView;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::artifact::ArtifactView;
 use crate::network::Network;
+use crate::profile::ProfileUse;
 use crate::secret::SecretUse;
 
 /// The longest time that one request waits for an outcome. A client that wants to wait longer
@@ -20,7 +22,7 @@ pub const WAIT_MAX: Duration = Duration::from_secs(300);
 pub struct JobCreate {
     /// The program and its arguments; the first is looked up on the sandbox's `PATH`.
     pub argv: Vec<String>,
-    /// The recipe for the sandbox; the built-in default when absent.
+    /// The recipe for the sandbox, `NAME` or `NAME:VERSION`; the built-in default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
     /// Variables added to the sandbox's small clean environment.
@@ -135,16 +137,47 @@ pub struct WaitQuery {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct JobListQuery {
-    /// Only jobs in this state.
+    /// Only jobs in this state; none but those of kind `job` have one.
     #[serde(default)]
     #[param(inline)]
     pub state: Option<StateName>,
+    /// What is listed; `job` when absent, and with a `sandbox` all that was run in it.
+    #[serde(default)]
+    #[param(inline)]
+    pub kind: Option<JobKind>,
+    /// Only what was run in this sandbox that lives on.
+    #[serde(default)]
+    pub sandbox: Option<String>,
     /// At most so many, 1 to 500; 50 when absent.
     #[serde(default)]
     pub limit: Option<u32>,
     /// The `next` of the page before.
     #[serde(default)]
     pub before: Option<String>,
+}
+
+/// What a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JobKind {
+    /// One command in a sandbox of its own.
+    Job,
+    /// A command in a sandbox that lives on.
+    Exec,
+    /// Code in a context of such a sandbox.
+    Step,
+}
+
+impl JobKind {
+    /// The name as it is written on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Job => "job",
+            Self::Exec => "exec",
+            Self::Step => "step",
+        }
+    }
 }
 
 /// The states of a job.
@@ -288,6 +321,9 @@ impl JobView {
 pub struct SpecView {
     /// The recipe for the sandbox.
     pub profile: String,
+    /// What is kept of the profile, where it is one of somebody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<ProfileUse>,
     /// The program and its arguments.
     pub argv: Vec<String>,
     /// The names of the variables that were set.
@@ -403,13 +439,20 @@ pub struct StreamReport {
     /// What was lost because the node or its link went away.
     #[serde(default)]
     pub lost_bytes: u64,
+    /// Credentials that nobody named and that were taken out by their shape, where `scrub_patterns` asked for it. At
+    /// least so many: what was found before an agent was killed is not counted.
+    #[serde(default)]
+    pub patterns_found: u64,
 }
 
 /// A page of jobs, newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobList {
-    /// The jobs, without their artifacts.
+    /// The jobs of kind `job`, without their artifacts.
     pub jobs: Vec<JobView>,
+    /// What was run in sandboxes that live on, when that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub execs: Vec<ExecView>,
     /// Give this as `before` to get the next page; absent on the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,

@@ -259,6 +259,9 @@ pub struct SandboxWork {
     /// back with another boot id.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reboot: bool,
+    /// It gets another place afterwards: all that is known of this one is told before it is said to be gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
 }
 
 /// What a sandbox is copied to, and what it is afterwards.
@@ -287,6 +290,11 @@ pub enum SandboxWant {
     Destroy,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// What a sandbox was asked to be, with every default filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -309,6 +317,9 @@ pub struct SandboxWorkSpec {
     /// Of these rules.
     #[serde(default)]
     pub network_epoch: u64,
+    /// The last number that commands of its earlier places have: those of the next one go on from there.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub exec_base: u64,
     /// Commands and files may be asked for as its own root.
     #[serde(default)]
     pub allow_root: bool,

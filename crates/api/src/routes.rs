@@ -52,6 +52,12 @@ pub const SECRET: &str = "/v1/secrets/{name}";
 pub const SECRET_VERSIONS: &str = "/v1/secrets/{name}/versions";
 /// `GET` reads what happened to a secret, and who used it.
 pub const SECRET_EVENTS: &str = "/v1/secrets/{name}/events";
+/// `GET` lists profiles.
+pub const PROFILES: &str = "/v1/profiles";
+/// `PUT` writes what a profile says, `GET` answers it, `DELETE` deletes it.
+pub const PROFILE: &str = "/v1/profiles/{name}";
+/// `GET` lists the versions of a profile.
+pub const PROFILE_VERSIONS: &str = "/v1/profiles/{name}/versions";
 /// `POST` makes a volume, `GET` lists them.
 pub const VOLUMES: &str = "/v1/volumes";
 /// `GET` answers a volume, `DELETE` deletes it.
@@ -64,6 +70,10 @@ pub const SANDBOX_GUEST_PATH: &str = "/v1/sandboxes/{id}/guest/{*path}";
 pub const SANDBOX_JOBS: &str = "/v1/sandboxes/{id}/jobs";
 /// `GET` with an upgrade connects to a port in a sandbox.
 pub const SANDBOX_PORT: &str = "/v1/sandboxes/{id}/ports/{port}";
+/// A program at a port of a sandbox, by path.
+pub const SANDBOX_PORT_PATH: &str = "/v1/sandboxes/{id}/ports/{port}/{*path}";
+/// The same where nothing follows.
+pub const SANDBOX_PORT_ROOT: &str = "/v1/sandboxes/{id}/ports/{port}/";
 /// `GET` answers whether and how a sandbox can be reached.
 pub const SANDBOX_REACHABILITY: &str = "/v1/sandboxes/{id}/reachability";
 /// `GET` answers what a sandbox uses and used.
@@ -75,6 +85,23 @@ pub const SNAPSHOT: &str = "/v1/snapshots/{id}";
 /// `POST` takes bytes and answers their digest, to be named by a job's `files`.
 pub const BLOBS: &str = "/v1/blobs";
 
+/// `POST` makes a token with which one node can be enrolled, `GET` lists them.
+pub const ENROLL_TOKENS: &str = "/v1/enroll-tokens";
+/// `DELETE` takes an enrollment token back.
+pub const ENROLL_TOKEN: &str = "/v1/enroll-tokens/{id}";
+/// `GET` lists nodes.
+pub const NODES: &str = "/v1/nodes";
+/// `GET` answers one node, `DELETE` forgets one that was decommissioned.
+pub const NODE: &str = "/v1/nodes/{id}";
+/// `POST` says whether a node is to get work.
+pub const NODE_STATE: &str = "/v1/nodes/{id}/state";
+
+/// `POST`: a machine asks to be a node.
+pub const NODE_ENROLL: &str = "/node/v1/enroll";
+/// `POST`: a node asks for a new certificate.
+pub const NODE_RENEW: &str = "/node/v1/renew";
+/// `GET` with an upgrade: a node opens a link.
+pub const NODE_LINK: &str = "/node/v1/link";
 /// `POST`: a node says that it is there.
 pub const NODE_REGISTER: &str = "/node/v1/register";
 /// `POST`: a node renews its leases.

@@ -7,6 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::job::{Enforced, LimitsAsked};
 use crate::network::Network;
+use crate::profile::ProfileUse;
 use crate::secret::SecretUse;
 use crate::volume::VolumeUse;
 
@@ -14,7 +15,7 @@ use crate::volume::VolumeUse;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SandboxCreate {
-    /// The recipe; the built-in default when absent.
+    /// The recipe: `NAME`, `NAME:VERSION`, or `NAME:TAG` of a built one; the built-in default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
     /// A name for people, at most 128 bytes; several may have the same.
@@ -141,6 +142,8 @@ pub enum SandboxStateName {
     Resuming,
     /// It is being copied.
     Snapshotting,
+    /// Its place is being taken away, and it gets another one.
+    Recreating,
     /// It is being taken away.
     Destroying,
     /// Nothing of it is left but this record.
@@ -151,7 +154,7 @@ pub enum SandboxStateName {
 
 impl SandboxStateName {
     /// Every state.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Requested,
         Self::Provisioning,
         Self::Ready,
@@ -159,6 +162,7 @@ impl SandboxStateName {
         Self::Paused,
         Self::Resuming,
         Self::Snapshotting,
+        Self::Recreating,
         Self::Destroying,
         Self::Destroyed,
         Self::Failed,
@@ -175,6 +179,7 @@ impl SandboxStateName {
             Self::Paused => "paused",
             Self::Resuming => "resuming",
             Self::Snapshotting => "snapshotting",
+            Self::Recreating => "recreating",
             Self::Destroying => "destroying",
             Self::Destroyed => "destroyed",
             Self::Failed => "failed",
@@ -206,6 +211,9 @@ pub struct SandboxView {
     pub timeout_ms: u64,
     /// Counts the changes of this record.
     pub version: u64,
+    /// Counts its places, from 1: each time it was made anew, it got another one.
+    #[serde(default)]
+    pub incarnation: u64,
     /// Who asked.
     pub principal: String,
     /// The node that has or had it.
@@ -258,6 +266,9 @@ pub struct SandboxView {
 pub struct SandboxSpecView {
     /// The recipe.
     pub profile: String,
+    /// What is kept of the profile, where it is one of somebody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<ProfileUse>,
     /// The names of the variables that were set.
     pub env_names: Vec<String>,
     /// The root that was asked for.
@@ -335,6 +346,10 @@ pub struct ReachabilityView {
     /// The way by headers; none where the server has no TCP port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by_header: Option<HeaderReach>,
+    /// What stands before a port and a slash in the address by path, which needs the server's token; none
+    /// where the server has no TCP port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_path: Option<String>,
     /// Its ports need the header `e2b-traffic-access-token`.
     pub needs_traffic_token: bool,
 }

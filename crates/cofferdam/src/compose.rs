@@ -293,8 +293,22 @@ pub(crate) fn node_door(id: &NodeId) -> (Client, Door) {
 
 /// The logic over the state directory.
 pub(crate) fn service(state: &State, points: Points) -> Result<Service, Failure> {
-    let store = Store::open_sqlite(&state.database(), points);
-    let store = store.map_err(|error| store_failure(state, &error))?;
+    service_on(state, points, None)
+}
+
+/// The same with the database at this address, a PostgreSQL, if there is one.
+pub(crate) fn service_on(
+    state: &State,
+    points: Points,
+    database: Option<&str>,
+) -> Result<Service, Failure> {
+    let store = match database {
+        None => Store::open_sqlite(&state.database(), points)
+            .map_err(|error| store_failure(state, &error))?,
+        // Its address may have a password.
+        Some(url) => Store::open_postgres(url, points)
+            .map_err(|error| Failure::state("use the database of the configuration", &error))?,
+    };
     let blobs = Blobs::open(&state.blobs());
     let blobs = blobs.map_err(|error| failed("make", &state.blobs(), &error))?;
     let dir = state.dir().to_owned();

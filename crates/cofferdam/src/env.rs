@@ -94,7 +94,7 @@ async fn server(place: &Place) -> Result<Found, Failure> {
                 way: Way::Plain { authority },
                 token: token.text().to_owned(),
             }),
-            Endpoint::Unix(_) | Endpoint::Memory(_) => Err(no_tcp()),
+            Endpoint::Unix(_) | Endpoint::Memory(_) | Endpoint::Dialed { .. } => Err(no_tcp()),
         };
     }
     let missing = || {

@@ -10,14 +10,20 @@
 mod authority;
 mod cli;
 mod compose;
+mod config;
+mod dial;
 mod doctor;
 mod env;
+mod identity;
 mod keys;
 mod mcp;
+mod node;
+mod node_authority;
 mod private;
 mod providers;
 mod reach;
 mod roots;
+mod server;
 mod signals;
 mod state;
 mod sweep;
@@ -25,7 +31,7 @@ mod tcp;
 mod up;
 mod upkeep;
 
-use cli::args::{Args, Command, Foreign};
+use cli::args::{Args, Command, ConfigCommand, Foreign, NodeArgs, NodeCommand, Place};
 use cli::failure::Failure;
 use std::process::ExitCode;
 
@@ -69,6 +75,11 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             code
         }
         Command::Up(up) => up::up(&args.place, &up).await,
+        Command::Server(asked) => server::server(&args.place, &asked).await,
+        Command::Node(asked) => dispatch_node(&args.place, asked).await,
+        Command::Config(asked) => match asked.command {
+            ConfigCommand::Check { file } => config::check(&file),
+        },
         Command::Job(job) => {
             let (client, _here) = compose::client(&args.place).await?;
             cli::job::job(&client, job).await
@@ -84,6 +95,10 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         Command::Secret(secret) => {
             let (client, _here) = compose::client(&args.place).await?;
             cli::secret::secret(&client, secret).await
+        }
+        Command::Profile(profile) => {
+            let (client, _here) = compose::client(&args.place).await?;
+            cli::profile::profile(&client, profile).await
         }
         Command::Volume(volume) => {
             let client = compose::server(&args.place).await?;
@@ -103,6 +118,17 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
     }
 }
 
+async fn dispatch_node(place: &Place, asked: NodeArgs) -> Result<ExitCode, Failure> {
+    match asked.command {
+        None => node::run(place, &asked.run).await,
+        Some(NodeCommand::Enroll { server, name }) => node::enroll(place, &server, name).await,
+        Some(command) => {
+            let client = compose::server(place).await?;
+            cli::fleet::node(&client, command).await
+        }
+    }
+}
+
 /// Logs go to standard error: of `up` what a person who serves wants to know, of the others only errors,
 /// because there standard error is the program's; unless `COFFERDAM_LOG` says otherwise. Colours are for
 /// terminals: a log that goes to a file is read with other tools.
@@ -111,11 +137,9 @@ fn start_log(args: &Args) {
     use tracing_subscriber::EnvFilter;
     // The SDK of the Model Context Protocol has a line for every request, with what it says, and errors
     // for clients that have gone away.
-    let default = if matches!(args.command, Command::Up(_)) {
-        "info,rmcp=off"
-    } else {
-        "error"
-    };
+    let is_node = matches!(&args.command, Command::Node(node) if node.command.is_none());
+    let serves = is_node || matches!(args.command, Command::Up(_) | Command::Server(_));
+    let default = if serves { "info,rmcp=off" } else { "error" };
     let filter =
         EnvFilter::try_from_env("COFFERDAM_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());

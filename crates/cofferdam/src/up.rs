@@ -41,9 +41,15 @@ const IDLE_LOOK: Duration = Duration::from_millis(500);
 const WARM: Mode = Mode::Live { allow_root: true };
 
 /// Carries builds of profiles out, those first that a server before this one has left.
-async fn carry_builds(service: Service, links: Links, stop: CancellationToken) {
-    // The lock on the state is the right to its database, so nobody else carries builds out.
-    if let Err(error) = service.builds_left().await {
+pub(crate) async fn carry_builds(
+    service: Service,
+    links: Links,
+    stop: CancellationToken,
+    is_alone: bool,
+) {
+    // The lock on the state is the right to its database, so nobody else carries builds out; where the
+    // database is elsewhere, another server may.
+    if is_alone && let Err(error) = service.builds_left().await {
         tracing::warn!(
             error = error.cause(),
             "builds of the server before wait for their leases"
@@ -77,7 +83,12 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let (links, stop) = (Links::default(), CancellationToken::new());
     let (link, linked) = mpsc::channel(256);
     links.insert(node_id.clone(), link);
-    tokio::spawn(carry_builds(service.clone(), links.clone(), stop.clone()));
+    tokio::spawn(carry_builds(
+        service.clone(),
+        links.clone(),
+        stop.clone(),
+        true,
+    ));
     let serving = tokio::spawn(server::serve(service.clone(), links, doors, stop.clone()));
     let (_running, stopped) = tokio::sync::watch::channel(false);
     tokio::spawn(service::loops::run(service, stopped));
@@ -124,7 +135,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
 }
 
 /// Starts the launchers, so that the first job and the first sandbox need not wait for them.
-async fn warm(linux: Arc<Linux>, has_sandboxes: bool, roots: Vec<Root>) {
+pub(crate) async fn warm(linux: Arc<Linux>, has_sandboxes: bool, roots: Vec<Root>) {
     let modes = [Mode::Job, WARM];
     for mode in modes.into_iter().take(1 + usize::from(has_sandboxes)) {
         if let Err(error) = linux.warm(mode).await {
@@ -140,7 +151,7 @@ async fn warm(linux: Arc<Linux>, has_sandboxes: bool, roots: Vec<Root>) {
 }
 
 /// What the operator opens to sandboxes.
-fn exceptions(asked: &[String]) -> Result<Vec<Exception>, Failure> {
+pub(crate) fn exceptions(asked: &[String]) -> Result<Vec<Exception>, Failure> {
     let read = |text: &String| {
         text.parse().map_err(|error: node::BadException| {
             let failure = Failure::new(Code::InvalidArgument, format!("--egress-allow: {error}"));
@@ -151,7 +162,7 @@ fn exceptions(asked: &[String]) -> Result<Vec<Exception>, Failure> {
 }
 
 /// A file without a certificate would be missed only when somebody inside is refused.
-fn check_trust(files: &[PathBuf]) -> Result<(), Failure> {
+pub(crate) fn check_trust(files: &[PathBuf]) -> Result<(), Failure> {
     for path in files {
         let text = node::roots::file(path);
         let text = text.map_err(|error| failed("read", path, &error))?;
@@ -166,7 +177,7 @@ fn check_trust(files: &[PathBuf]) -> Result<(), Failure> {
 
 /// The socket in the state directory, which only this user can enter. A stale one is replaced: the lock
 /// says that no server lives.
-fn unix_listener(state: &State) -> Result<UnixListener, Failure> {
+pub(crate) fn unix_listener(state: &State) -> Result<UnixListener, Failure> {
     let path = state.socket();
     drop(std::fs::remove_file(&path));
     UnixListener::bind(&path).map_err(|error| {
@@ -176,7 +187,7 @@ fn unix_listener(state: &State) -> Result<UnixListener, Failure> {
     })
 }
 
-fn hostname() -> String {
+pub(crate) fn hostname() -> String {
     let name = rustix::system::uname()
         .nodename()
         .to_string_lossy()
@@ -218,7 +229,7 @@ async fn is_busy(client: &Client) -> bool {
         let query = JobListQuery {
             state: Some(state),
             limit: Some(1),
-            before: None,
+            ..JobListQuery::default()
         };
         let page = client.job_list(&query).await;
         if page.is_ok_and(|page| !page.jobs.is_empty()) {
@@ -283,7 +294,7 @@ pub(crate) async fn start_in_background(state: &State) -> Result<(), Failure> {
 
 /// For tests of what survives: `NAME#N` kills this process, as SIGKILL does, when it comes to the point
 /// NAME for the Nth time; `trace` writes the name of each point to standard error.
-fn points_from(asked: Option<String>) -> Points {
+pub(crate) fn points_from(asked: Option<String>) -> Points {
     let Some(asked) = asked else {
         return Points::none();
     };

@@ -232,6 +232,11 @@ pub trait Driver: Send + Sync + Debug {
     /// Lets it live this long from now, whatever was said before.
     fn extend<'d>(&'d self, handle: &'d Handle, life: Duration) -> Doing<'d, ()>;
 
+    /// Gives a sandbox that stands the network device that [`Spec::way_out`] gives it from the start, before
+    /// somebody brings it its first line. May be repeated, also for one that has it. For machines whose
+    /// [`Host::no_tun`] is nothing.
+    fn network<'d>(&'d self, handle: &'d Handle) -> Doing<'d, ()>;
+
     /// Stops the workload in its tracks, all of it, or lets it go on. The guest still answers. Returns when
     /// it is so; may be repeated.
     ///

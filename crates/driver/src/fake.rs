@@ -160,6 +160,10 @@ impl Driver for Fake {
         Box::pin(async { Ok(()) })
     }
 
+    fn network<'d>(&'d self, _handle: &'d Handle) -> Doing<'d, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn pause<'d>(&'d self, _handle: &'d Handle, _paused: bool) -> Doing<'d, ()> {
         Box::pin(async { Ok(()) })
     }

@@ -413,6 +413,21 @@ fn landlock_abi() -> u32 {
     crate::sys::landlock_abi()
 }
 
+impl Host {
+    /// How a sandbox has its network here, with a way out or without. Whoever brings lines to the outside adds
+    /// to this.
+    pub fn network(&self, way_out: bool) -> String {
+        let namespace = "network namespace";
+        match (way_out, &self.no_tun) {
+            (false, _) => namespace.to_owned(),
+            (true, None) => format!("{namespace}, TUN device, DNS inside"),
+            (true, Some(why)) => {
+                format!("{namespace}, only for programs that know a proxy ({why})")
+            }
+        }
+    }
+}
+
 /// The device file of TUN devices. It must be one that this process may open: the launcher, which opens it anew
 /// in each sandbox, is no other user. That it opens says that the kernel has the driver, too.
 pub const TUN: &str = "/dev/net/tun";

@@ -1,5 +1,6 @@
 //! The default driver: namespaces of this kernel, by our own launcher.
 
+mod disk;
 mod given;
 mod ids;
 mod launcher;
@@ -85,6 +86,7 @@ impl Linux {
     pub fn new(dir: &Path, host: Host, linger: Linger) -> Result<Linux, DriverError> {
         sockets::private_dir(&dir.join("sandboxes")).map_err(io("make the driver's directory"))?;
         sockets::private_dir(&dir.join("staging")).map_err(io("make the driver's directory"))?;
+        sockets::remove_stale(dir).map_err(io("look for sockets of launchers that are gone"))?;
         Ok(Linux {
             dir: dir.to_owned(),
             host,
@@ -216,11 +218,27 @@ impl Linux {
         let cgroup = (!groups.is_empty()).then(|| id.as_str().to_owned());
         let layers = open_layers(&body.layers)?;
         let volumes = open_volumes(&body.volumes).await?;
+        let storage = self.open_storage(&sandbox.data).await?;
         let mut fds = vec![socket.as_fd()];
-        let tun = open_tun(&sandbox)?;
+        let tun = sandbox.tun.as_ref().map(|_| open_tun()).transpose()?;
         let handed = groups.iter().chain(&tun).chain(&layers).chain(&volumes);
+        let handed = handed.chain(&storage);
         fds.extend(handed.map(AsFd::as_fd));
         launcher.spawn(sandbox, cgroup, layers.len(), &fds).await
+    }
+
+    /// A storage that is not made inside, because it is on the disk.
+    async fn open_storage(&self, data: &jail::plan::Data) -> Result<Option<OwnedFd>, DriverError> {
+        if !data.is_handed {
+            return Ok(None);
+        }
+        let (dir, bytes) = (self.dir.clone(), data.bytes);
+        let made = tokio::task::spawn_blocking(move || disk::make(&dir, bytes)).await;
+        let made = made.map_err(|error| io("make storage")(std::io::Error::other(error)))?;
+        made.map(Some).map_err(|source| DriverError::SetUp {
+            step: "make storage on the disk".to_owned(),
+            source,
+        })
     }
 
     async fn save_into(&self, handle: &Handle, to: &Path) -> Result<u64, DriverError> {
@@ -320,10 +338,9 @@ fn open_layers(layers: &[PathBuf]) -> Result<Vec<OwnedFd>, DriverError> {
 }
 
 /// The device file that a sandbox's TUN device is made of, only as a path: the launcher does not see it.
-fn open_tun(sandbox: &jail::plan::Sandbox) -> Result<Option<OwnedFd>, DriverError> {
+fn open_tun() -> Result<OwnedFd, DriverError> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open = |_| rustix::fs::open(crate::host::TUN, flags, rustix::fs::Mode::empty());
-    let opened = sandbox.tun.as_ref().map(open).transpose();
+    let opened = rustix::fs::open(crate::host::TUN, flags, rustix::fs::Mode::empty());
     opened.map_err(|errno| io("open the device of TUN devices")(errno.into()))
 }
 
@@ -405,6 +422,16 @@ impl Driver for Linux {
             let body = self.body(handle)?;
             let launcher = self.launcher(&body.launcher, Start::Never).await?;
             launcher.extend(handle.id.as_str(), boot_ms_in(life)).await
+        })
+    }
+
+    fn network<'d>(&'d self, handle: &'d Handle) -> Doing<'d, ()> {
+        Box::pin(async move {
+            let body = self.body(handle)?;
+            let launcher = self.launcher(&body.launcher, Start::Never).await?;
+            let device = open_tun()?;
+            let id = handle.id.as_str();
+            launcher.network(id, plan::tun(), device.as_fd()).await
         })
     }
 

@@ -8,8 +8,9 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
+use scrub::Cleaner;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 /// The code of whatever ended here; never from outside.
 pub(crate) const PROXY_ERROR: HeaderName = HeaderName::from_static("x-proxy-error");
@@ -22,6 +23,8 @@ pub(crate) enum Body {
     /// From outside.
     Passed {
         body: Incoming,
+        /// What takes values of secrets out of it, until its end.
+        hide: Option<Box<Cleaner>>,
         /// The record is complete when the body is.
         _recording: Box<Recording>,
     },
@@ -37,14 +40,16 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
             Body::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Body::Passed { body, .. } => Pin::new(body).poll_frame(context),
+            Body::Passed { body, hide, .. } => hidden(body, hide, context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Body::Own(bytes) => bytes.is_none(),
-            Body::Passed { body, .. } => http_body::Body::is_end_stream(body),
+            Body::Passed { body, hide, .. } => {
+                hide.is_none() && http_body::Body::is_end_stream(body)
+            }
         }
     }
 
@@ -53,7 +58,40 @@ impl http_body::Body for Body {
             Body::Own(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Body::Passed { body, .. } => http_body::Body::size_hint(body),
+            Body::Passed {
+                body, hide: None, ..
+            } => http_body::Body::size_hint(body),
+            Body::Passed { .. } => SizeHint::default(),
+        }
+    }
+}
+
+/// The next of a body without values of secrets. What was held back at its end is told there; fields that come after it
+/// are not.
+fn hidden(
+    body: &mut Incoming,
+    hide: &mut Option<Box<Cleaner>>,
+    context: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    let Some(cleaner) = hide else {
+        return http_body::Body::poll_frame(Pin::new(body), context);
+    };
+    loop {
+        match ready!(http_body::Body::poll_frame(Pin::new(&mut *body), context)) {
+            Some(Ok(frame)) => {
+                let told = frame.into_data().map(|data: Bytes| cleaner.feed(&data));
+                let told = told.unwrap_or_default();
+                if !told.is_empty() {
+                    return Poll::Ready(Some(Ok(Frame::data(told.into()))));
+                }
+            }
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+            None => {
+                let rest = cleaner.finish();
+                *hide = None;
+                let rest = (!rest.is_empty()).then(|| Ok(Frame::data(rest.into())));
+                return Poll::Ready(rest);
+            }
         }
     }
 }

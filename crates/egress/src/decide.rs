@@ -113,6 +113,17 @@ pub fn decide(
     Decision::Allow { dial, rule }
 }
 
+/// Whether one of these addresses is of IPv6 and could be dialled at some port. A name that has one that could not
+/// is denied as a whole when somebody connects.
+pub fn could_dial_ipv6(ground: Ground<'_>, addresses: &[IpAddr]) -> bool {
+    let of_ipv6 = addresses.iter().map(|address| canonical(*address));
+    of_ipv6.filter(IpAddr::is_ipv6).any(|address| {
+        let mut exceptions = ground.exceptions.iter();
+        exceptions.any(|one| one.opens_at_some_port(address))
+            || (classify(address) == Class::Global && !ground.own.contains(&address))
+    })
+}
+
 /// What the operator opened counts before what is closed, and is named.
 fn check<'g>(
     ground: Ground<'g>,

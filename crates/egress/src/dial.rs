@@ -1,15 +1,16 @@
 //! From a target to a connection: resolved once, every address checked, and one of the checked ones dialled.
 
-use crate::decide::{Ask, Decision, Ground, Refusal, decide, precheck};
+use crate::decide::{Ask, Decision, Ground, Refusal, could_dial_ipv6, decide, precheck};
 use crate::inspect;
 use crate::proxy::Way;
 use crate::reason::Reason;
 use crate::record::Recording;
 use crate::target::Target;
 use crate::traffic::Counted;
+use model::address::canonical;
 use model::host::Host;
 use model::network::How;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -45,13 +46,22 @@ pub(crate) async fn reach(
     }
 }
 
+/// What a name's addresses are of, as far as somebody inside has to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Families {
+    /// None that could be dialled is of IPv6.
+    Ipv4,
+    /// Some are.
+    Both,
+}
+
 /// Whether there is such a name, and no rule is against it. Which of its addresses may be dialled is decided when
 /// somebody connects.
 pub(crate) async fn known(
     way: &Way,
     host: &Host,
     recording: &mut Recording,
-) -> Result<(), Refusal> {
+) -> Result<Families, Refusal> {
     let found = async {
         way.check_caps()?;
         // By what can be said of it at all: requests to a host that is looked into are judged when they come.
@@ -65,19 +75,43 @@ pub(crate) async fn known(
             return Err(refusal);
         }
         recording.by(verdict.rule.to_string());
-        match way.resolve(host).await?.is_empty() {
-            true => Err(Reason::UnknownName.into()),
-            false => Ok(()),
+        let addresses = way.resolve(host).await?;
+        if addresses.is_empty() {
+            return Err(Reason::UnknownName.into());
         }
+        families(way, &addresses)
     };
     let found = found.await;
     match found {
-        Ok(()) => {
+        Ok(families) => {
             recording.allowed();
-            Ok(())
+            Ok(families)
         }
         Err(refusal) => Err(recording.denied(refusal)),
     }
+}
+
+fn families(way: &Way, addresses: &[IpAddr]) -> Result<Families, Refusal> {
+    // Where there is none of them, the addresses of this machine need not be read.
+    if !addresses.iter().any(|one| canonical(*one).is_ipv6()) {
+        return Ok(Families::Ipv4);
+    }
+    let own = own(way)?;
+    let ground = Ground {
+        exceptions: way.exceptions(),
+        own: &own,
+    };
+    Ok(match could_dial_ipv6(ground, addresses) {
+        true => Families::Both,
+        false => Families::Ipv4,
+    })
+}
+
+fn own(way: &Way) -> Result<Vec<IpAddr>, Reason> {
+    way.own_addresses().map_err(|error| {
+        tracing::error!(%error, "the addresses of this machine cannot be read; nothing is let out");
+        Reason::Internal
+    })
 }
 
 async fn decided(
@@ -94,10 +128,7 @@ async fn decided(
     };
     precheck(&rules, ask)?;
     let addresses = way.resolve(&target.host).await?;
-    let own = way.own_addresses().map_err(|error| {
-        tracing::error!(%error, "the addresses of this machine cannot be read; nothing is let out");
-        Reason::Internal
-    })?;
+    let own = own(way)?;
     let ground = Ground {
         exceptions: way.exceptions(),
         own: &own,

@@ -38,7 +38,7 @@ pub(crate) fn read(bytes: &[u8]) -> Greeting {
         } else {
             Greeting::Bad
         }),
-        Some(first) if first.is_ascii_uppercase() => clear(bytes),
+        Some(first) if is_token(*first) || is_end(*first) => clear(bytes),
         Some(_) => Greeting::Other,
     }
 }
@@ -140,29 +140,59 @@ fn name(hello: &[u8]) -> Option<Option<Host>> {
     Some(found)
 }
 
-/// A request in clear. What is no request is something else, whatever letter it begins with.
+/// Bytes of a method: the longest that anybody registered has 17.
+const METHOD_MAX: usize = 32;
+
+/// A request in clear, read as the most patient server reads it: any token is a method, empty lines before it are passed
+/// over (RFC 9112 section 2.2), lines may end in a line feed alone. What is no request is something else, whatever
+/// letter it begins with.
 fn clear(bytes: &[u8]) -> Greeting {
+    let unfinished = if bytes.len() < HEAD_MAX {
+        Greeting::Unfinished
+    } else {
+        Greeting::Bad
+    };
+    let begin = bytes.iter().position(|byte| !is_end(*byte));
+    let Some(bytes) = begin.and_then(|begin| bytes.get(begin..)) else {
+        return unfinished;
+    };
     let line = bytes
         .split(|byte| *byte == b'\n')
         .next()
         .unwrap_or_default();
-    let method = bytes.iter().position(|byte| !byte.is_ascii_uppercase());
-    let is_request = method.is_some_and(|end| end < 16 && bytes.get(end) == Some(&b' '));
-    if method.is_none() && bytes.len() < 16 {
-        return Greeting::Unfinished;
+    let method = bytes.iter().position(|byte| !is_token(*byte));
+    let is_request = method.is_some_and(|end| {
+        (1..METHOD_MAX).contains(&end) && matches!(bytes.get(end), Some(b' ' | b'\t'))
+    });
+    if method.is_none() && bytes.len() < METHOD_MAX {
+        return unfinished;
     }
     let is_whole = line.len() < bytes.len();
-    if !is_request || (is_whole && !contains(line, b" HTTP/1.")) {
+    // No line of a request has such a byte, and other protocols have one soon.
+    let is_binary = line.contains(&0);
+    if !is_request || is_binary || (is_whole && !contains(line, b"HTTP/1.")) {
         return Greeting::Other;
     }
-    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
-    let Some(head) = end.and_then(|end| bytes.get(..end)) else {
-        return if bytes.len() < HEAD_MAX {
-            Greeting::Unfinished
-        } else {
-            Greeting::Bad
-        };
+    head(bytes).map_or(unfinished, named)
+}
+
+/// A head to its empty line, which is not part of it.
+fn head(bytes: &[u8]) -> Option<&[u8]> {
+    let ends = |at: &usize| {
+        let rest = bytes.get(*at..).unwrap_or_default();
+        rest.starts_with(b"\n\n") || rest.starts_with(b"\n\r\n")
     };
+    let end = (0..bytes.len()).find(ends)?;
+    bytes.get(..end)
+}
+
+/// The one host of a head. What two servers would read differently names two.
+fn named(head: &[u8]) -> Greeting {
+    let is_folded = contains(head, b"\n ") || contains(head, b"\n\t");
+    let bare = |two: &[u8]| matches!(two, [b'\r', after] if *after != b'\n');
+    if is_folded || head.windows(2).any(bare) {
+        return Greeting::Bad;
+    }
     let mut hosts = head
         .split(|byte| *byte == b'\n')
         .skip(1)
@@ -173,16 +203,27 @@ fn clear(bytes: &[u8]) -> Greeting {
     }
 }
 
+fn is_end(byte: u8) -> bool {
+    matches!(byte, b'\r' | b'\n')
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
 fn contains(text: &[u8], words: &[u8]) -> bool {
     text.windows(words.len()).any(|some| some == words)
 }
 
-/// The host of a Host field; the outer `None` is another field.
+/// The host of a Host field; the outer `None` is another field. Space before the colon is for some servers none.
 fn host_field(line: &[u8]) -> Option<Option<Host>> {
-    let (name, value) = line.split_at_checked(5)?;
-    if !name.eq_ignore_ascii_case(b"host:") {
+    let colon = line.iter().position(|byte| *byte == b':')?;
+    let (name, value) = line.split_at_checked(colon)?;
+    if !name.trim_ascii().eq_ignore_ascii_case(b"host") {
         return None;
     }
+    let value = value.strip_prefix(b":").unwrap_or_default();
     let value = std::str::from_utf8(value).unwrap_or_default().trim();
     let host = match value.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => host,
@@ -299,6 +340,22 @@ pub(crate) mod tests {
             ),
             ("GET / HTTP/1.1\r\nhost: a.ex", Greeting::Unfinished),
             ("GE", Greeting::Unfinished),
+            ("\r\n\nGET / HTTP/1.1\nhost: a.ex\n\n", clear("a.ex")),
+            ("\r\n", Greeting::Unfinished),
+            ("get\t/\tHTTP/1.1\r\nHost : a.ex\n\r\n", clear("a.ex")),
+            (
+                "GET / HTTP/1.1\r\nx: y\rhost: b\r\nhost: a\r\n\r\n",
+                Greeting::Bad,
+            ),
+            (
+                "GET / HTTP/1.1\r\n host: b\r\nhost: a\r\n\r\n",
+                Greeting::Bad,
+            ),
+            (
+                "003egit-upload-pack /a.git\0host=a.example\0",
+                Greeting::Other,
+            ),
+            ("*1\r\n$4\r\nPING\r\n", Greeting::Other),
             ("SSH-2.0-OpenSSH_9.2\r\n", Greeting::Other),
             ("EHLO a.example\r\n", Greeting::Other),
             ("\u{5}binary", Greeting::Other),

@@ -139,6 +139,7 @@ async fn answer(
     match passed(way, &target, (head, body), &mut recording).await {
         Ok(answer) => answer.map(|body| Body::Passed {
             body,
+            hide: None,
             _recording: Box::new(recording),
         }),
         Err(refusal) => {
@@ -176,10 +177,22 @@ async fn passed(
     Ok(answer?)
 }
 
-/// What is asked, for the rules.
+/// Fields by which a request asks its server to take it for another method.
+const OVERRIDES: [&str; 3] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+];
+
+/// What is asked, for the rules: by the method that a server may take it for, where that does more than to read.
 pub(crate) fn asked<'h>(head: &'h Parts, body: &Incoming) -> Asked<'h> {
+    let others = OVERRIDES
+        .iter()
+        .flat_map(|name| head.headers.get_all(*name))
+        .map(|value| value.to_str().unwrap_or_default());
+    let mut others = others.filter(|method| !matches!(*method, "GET" | "HEAD"));
     Asked::Request {
-        method: head.method.as_str(),
+        method: others.next().unwrap_or(head.method.as_str()),
         has_body: !body.is_end_stream(),
     }
 }

@@ -5,9 +5,10 @@
 //! as a browser does. The name in the target, in TLS and in the request must be the same.
 //!
 //! What is known of a secret that is set here never goes inside: not in an answer of ours, a record or a log.
-//! What the host outside answers is its own.
+//! What the host outside answers is its own, but for values that it was sent.
 
 mod authority;
+mod hide;
 pub mod roots;
 pub mod rule;
 
@@ -33,6 +34,7 @@ pub use roots::Roots;
 use rule::{Asked, HostRules, SetHeader};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
+use scrub::Known;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -65,6 +67,7 @@ pub struct Inspector {
     outside: TlsConnector,
     /// The newest last.
     signed: Mutex<Vec<Signed>>,
+    known: Option<Arc<Known>>,
 }
 
 struct Signed {
@@ -99,7 +102,14 @@ impl Inspector {
             authority,
             outside: TlsConnector::from(Arc::new(outside)),
             signed: Mutex::default(),
+            known: None,
         })
+    }
+
+    /// The same, and these values are taken out of what hosts answer.
+    #[must_use]
+    pub fn hiding(self, known: Option<Arc<Known>>) -> Inspector {
+        Inspector { known, ..self }
     }
 
     /// Whether requests to this host are looked into.
@@ -271,10 +281,15 @@ async fn answer(
     let mut recording = way.record(if is_tls { How::Https } else { How::Http });
     let (head, body) = request.into_parts();
     match passed(way, (target, usual), (head, body), &mut recording).await {
-        Ok(answer) => answer.map(|body| Body::Passed {
-            body,
-            _recording: Box::new(recording),
-        }),
+        Ok(mut answer) => {
+            let known = way.inspector().and_then(|one| one.known.as_ref());
+            let hide = known.and_then(|known| hide::begin(&mut answer, known));
+            answer.map(|body| Body::Passed {
+                body,
+                hide: hide.map(Box::new),
+                _recording: Box::new(recording),
+            })
+        }
         Err(refusal) => {
             let refusal = recording.denied(refusal);
             refused(&refusal, &target.authority(usual))
@@ -296,6 +311,9 @@ async fn passed(
     let outside = reach(way, http::asked(&head, &body), target, recording).await?;
     let mut head = http::outgoing(head, &target.authority(usual))?;
     set(&mut head, &headers);
+    if inspector.known.is_some() {
+        hide::ask_plainly(&mut head);
+    }
     let answer = if is_tls {
         let outside = secure(inspector, &target.host, outside).await?;
         http::pass(way, target, (head, body), outside, recording).await

@@ -11,7 +11,6 @@
 
 pub mod decide;
 pub mod direct;
-pub mod exception;
 pub mod inspect;
 pub mod own;
 pub mod proxy;
@@ -20,9 +19,13 @@ pub mod record;
 pub mod resolve;
 pub mod target;
 
+pub use model::exception;
+
 mod answer;
 mod clean;
 mod dial;
+#[cfg(test)]
+mod fuzz;
 mod greeting;
 mod http;
 mod names;

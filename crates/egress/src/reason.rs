@@ -39,6 +39,8 @@ pub enum Reason {
     BadScheme,
     /// A command of SOCKS that is not CONNECT.
     BadCommand,
+    /// Neither TCP nor a question of DNS.
+    NotCarried,
     /// Too many connections of this sandbox or of all.
     TooMany,
     /// The name is more likely data than a name.
@@ -86,6 +88,7 @@ impl Reason {
             Reason::BadCoding => "bad_coding",
             Reason::BadScheme => "bad_scheme",
             Reason::BadCommand => "bad_command",
+            Reason::NotCarried => "not_carried",
             Reason::TooMany => "too_many",
             Reason::NameCarriesData => "name_carries_data",
             Reason::TooManyNames => "too_many_names",
@@ -109,6 +112,7 @@ impl Reason {
             | Reason::HttpRule
             | Reason::ClearSecret
             | Reason::NameCarriesData
+            | Reason::NotCarried
             | Reason::BadGreeting => 403,
             // RFC 6585 section 4.
             Reason::TooFast => 429,
@@ -165,6 +169,7 @@ impl Reason {
             Reason::BadCoding => "send the body with `Transfer-Encoding: chunked` or a length",
             Reason::BadScheme => "for https, CONNECT to HOST:443",
             Reason::BadCommand => "of SOCKS, CONNECT is served",
+            Reason::NotCarried => "use TCP: of everything else only questions of DNS are carried",
             Reason::TooMany => "close some connections and try again",
             Reason::NameCarriesData => {
                 "use a name with fewer long labels that look random; DNS is no way to send data"

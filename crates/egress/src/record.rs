@@ -27,6 +27,10 @@ pub enum Method {
     Direct,
     /// A name that such a program asked for. There is no port and nothing was dialled.
     Dns,
+    /// A datagram of UDP of such a program.
+    Udp,
+    /// A ping, or anything else that is neither TCP nor UDP.
+    Icmp,
 }
 
 impl Method {
@@ -39,6 +43,8 @@ impl Method {
             Method::Https => "https",
             Method::Direct => "direct",
             Method::Dns => "dns",
+            Method::Udp => "udp",
+            Method::Icmp => "icmp",
         }
     }
 }

@@ -133,6 +133,7 @@ fn reply(reason: Reason) -> u8 {
         | Reason::HttpRule
         | Reason::ClearSecret
         | Reason::NameCarriesData
+        | Reason::NotCarried
         | Reason::BadGreeting => 2,
         Reason::UnknownName | Reason::ResolveTimeout => 4,
         Reason::Unreachable => 5,

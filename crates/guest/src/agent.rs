@@ -5,6 +5,7 @@ use crate::carrier::Carrier;
 use crate::confine::{self, Who};
 use crate::conn::{Closed, Conn};
 use crate::files::{self, Download, Upload};
+use crate::handed::Device;
 use crate::live;
 use crate::output::Output;
 use crate::process::{self, Child, Reap, Status, Wanted};
@@ -69,7 +70,7 @@ pub(crate) struct Agent {
     signals: OwnedFd,
     cgroups: Vec<OwnedFd>,
     boot_id: OwnedFd,
-    tun: Option<OwnedFd>,
+    device: Device,
     conn: Option<Conn>,
     /// Connections that have not said yet what they are.
     new: VecDeque<OwnedFd>,
@@ -98,7 +99,7 @@ impl Agent {
             listener,
             cgroups,
             boot_id,
-            tun,
+            device,
         } = inherited;
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
         let signals = process::child_signals()?;
@@ -108,7 +109,7 @@ impl Agent {
             signals,
             cgroups,
             boot_id,
-            tun,
+            device,
             conn: None,
             new: VecDeque::new(),
             carrier: None,
@@ -148,7 +149,7 @@ impl Agent {
                     listener: self.listener,
                     cgroups: self.cgroups,
                     boot_id: self.boot_id,
-                    tun: self.tun,
+                    device: self.device,
                 };
                 return live::run(inherited, self.signals, serve);
             }
@@ -310,7 +311,7 @@ impl Agent {
             return;
         }
         if self.carrier.is_none() {
-            self.carrier = Carrier::start().ok();
+            self.carrier = Carrier::start(self.device.get()).ok();
         }
         if let Some(carrier) = &self.carrier {
             carrier.give(line);

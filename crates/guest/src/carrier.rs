@@ -1,19 +1,20 @@
 //! The way out of a job: a process of the guest's own beside the command, because the guest itself is one loop that
 //! must never wait, and carries the command's streams. It gets the node's lines as descriptors, opens the port
-//! inside, and carries bytes; it has no rights that the command lacks but its own descriptors.
+//! inside, reads the TUN device if there is one, and carries bytes; it has no rights that the command lacks but its own descriptors.
 //!
 //! It ends with the job, by the signal that ends everything, and its parent is the first process, so nothing of it
-//! stays. If the command kills it, the command has no way out any more.
+//! stays. If the command kills it, what it carried is cut, and the node's next line begins another one.
 
+use crate::handed;
 use crate::live::egress::{Egress, serve_line};
 use crate::live::{allow_descriptors, register};
 use crate::process;
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    sendmsg,
 };
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::rc::Rc;
@@ -30,16 +31,21 @@ pub(crate) struct Carrier {
 }
 
 impl Carrier {
-    /// Starts it.
-    pub(crate) fn start() -> Result<Carrier, Errno> {
+    /// Starts it, with a copy of the device: the guest keeps its own, so that the device outlives this process.
+    pub(crate) fn start(device: Option<&OwnedFd>) -> Result<Carrier, Errno> {
+        let device = device
+            .map(|device| rustix::io::fcntl_dupfd_cloexec(device, 0))
+            .transpose()?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let kind = SocketType::SEQPACKET;
         let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None)?;
         match process::fork()? {
             0 => {
                 // A copy of the command's pipes would keep its input open for ever.
-                process::close_all_but(&mut [theirs.as_raw_fd()]);
-                drop(run(theirs));
+                let device_at = device.as_ref().map(OwnedFd::as_raw_fd);
+                let keep = [Some(theirs.as_raw_fd()), device_at];
+                process::close_all_but(&mut keep.into_iter().flatten().collect::<Vec<_>>());
+                drop(run(theirs, device));
                 process::exit_now()
             }
             pid => Ok(Carrier { pid, lines: ours }),
@@ -58,17 +64,17 @@ impl Carrier {
     }
 }
 
-fn run(lines: OwnedFd) -> io::Result<()> {
+fn run(lines: OwnedFd, device: Option<OwnedFd>) -> io::Result<()> {
     allow_descriptors()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     LocalSet::new().block_on(&runtime, async {
         let lines = register(lines, Interest::READABLE)?;
-        let egress = Rc::<Egress>::default();
+        let egress = Rc::new(Egress::with(device));
         loop {
             let mut ready = lines.readable().await?;
-            match take(lines.get_ref()) {
+            match handed::receive(lines.get_ref()) {
                 Ok(Some(line)) => {
                     let stream = std::os::unix::net::UnixStream::from(line);
                     stream.set_nonblocking(true)?;
@@ -82,19 +88,4 @@ fn run(lines: OwnedFd) -> io::Result<()> {
             }
         }
     })
-}
-
-fn take(lines: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
-    let mut byte = [0];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut into = [IoSliceMut::new(&mut byte)];
-    let got = recvmsg(lines, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    let mut fd = None;
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(fds) = message {
-            fd = fds.last();
-        }
-    }
-    if got.bytes == 0 { Ok(None) } else { Ok(fd) }
 }

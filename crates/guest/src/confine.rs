@@ -20,6 +20,13 @@ pub(crate) enum Who {
     User,
     /// The root of the sandbox's own user namespace, with what package tools need and nothing else.
     Root,
+    /// Another user of the sandbox, with no more rights than the first.
+    Other {
+        /// Inside the sandbox, and not 0.
+        uid: u32,
+        /// Inside the sandbox.
+        gid: u32,
+    },
 }
 
 /// What the sandbox's root keeps, by the numbers of `capability.h`: the rights over other owners' files
@@ -36,7 +43,7 @@ const ROOT_KEEPS: [(u64, CapabilitySet); 6] = [
 impl Who {
     fn keeps(self) -> &'static [(u64, CapabilitySet)] {
         match self {
-            Who::User => &[],
+            Who::User | Who::Other { .. } => &[],
             Who::Root => &ROOT_KEEPS,
         }
     }
@@ -96,6 +103,7 @@ pub(crate) fn apply(
     match who {
         Who::User => become_user(confine.uid, confine.gid)?,
         Who::Root => become_user(0, 0)?,
+        Who::Other { uid, gid } => become_user(uid, gid)?,
     }
     // The kernel decides this anew where the user changes, by the sysctl `fs.suid_dumpable`. A process may
     // wait like this beside others of its user.

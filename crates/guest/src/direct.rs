@@ -6,6 +6,13 @@ pub const CONNECT: u8 = 1;
 /// Say whether there is such a name, and whether a rule is against it.
 pub const RESOLVE: u8 = 2;
 
+/// As [`RESOLVE`], and whether it has an address of IPv6 that could be dialled.
+pub const NAME: u8 = 3;
+/// A datagram to the host at the port was refused, which is to be recorded.
+pub const DATAGRAM: u8 = 4;
+/// The same of a ping or of another protocol; the port is 0.
+pub const OTHER: u8 = 5;
+
 /// It is so, or the connection stands.
 pub const YES: u8 = 0;
 /// A rule says no.
@@ -14,6 +21,8 @@ pub const DENIED: u8 = 1;
 pub const UNKNOWN: u8 = 2;
 /// It came to nothing.
 pub const FAILED: u8 = 3;
+/// To [`NAME`]: it is so, and it has such an address.
+pub const BOTH: u8 = 4;
 
 /// A question; `None` for a host that is longer than any.
 pub fn question(kind: u8, port: u16, host: &str) -> Option<Vec<u8>> {

@@ -39,6 +39,7 @@ pub(crate) fn as_user<T>(uid: u32, gid: u32, action: impl FnOnce() -> T) -> T {
     crate::process::set_fs_ids(uid, gid);
     let result = action();
     crate::process::set_fs_ids(crate::process::own_uid(), crate::process::own_gid());
+    crate::launcher::ask_again();
     result
 }
 

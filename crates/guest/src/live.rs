@@ -19,6 +19,7 @@ mod filesystem;
 mod http;
 mod metrics;
 mod multipart;
+mod passwd;
 mod path;
 mod ports;
 mod power;
@@ -120,7 +121,7 @@ pub(crate) fn run(
         ahead: RefCell::default(),
         contexts: context::Contexts::default(),
         tunnels: Rc::default(),
-        egress: egress::Egress::new(inherited.tun),
+        egress: egress::Egress::new(inherited.device),
         look: Cell::default(),
     });
     serve_all(inherited.listener, signals, live).map_err(|error| {

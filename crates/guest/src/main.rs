@@ -2,7 +2,9 @@
 //!
 //! It gets descriptors and no paths: 0 to 2 are `/dev/null`, 3 is a listening socket that was bound
 //! outside, 4 and up are the membership files of the workload's control groups, after them comes the file
-//! that the workload sees as its boot id, and then the TUN device of a sandbox that has one. It runs one
+//! that the workload sees as its boot id, then a socket on which the launcher hands over a TUN device that is
+//! made later, then the TUN device of a sandbox that has one from the start, and then a pipe that ends with the
+//! launcher. It runs one
 //! command, carries its streams over a connection made to the socket, reaps, and enforces the
 //! timeout; or it is told to live on, and serves processes and files over HTTP until the sandbox is
 //! killed, see [`live`]. A command is hostile to the guest: the guest is not dumpable, takes no signal from
@@ -17,6 +19,8 @@ mod carrier;
 mod confine;
 mod conn;
 mod files;
+mod handed;
+mod launcher;
 mod live;
 mod output;
 mod process;
@@ -25,7 +29,8 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 /// The listening socket.
 const LISTENER: i32 = 3;
-/// The first of the control groups' membership files, and after them the boot id and the TUN device.
+/// The first of the control groups' membership files, and after them the boot id, the launcher's socket, the TUN
+/// device and the launcher's pipe.
 const CGROUPS: i32 = 4;
 /// More control-group hierarchies than any machine has; a larger count is a broken launcher.
 const CGROUPS_MAX: i32 = 16;
@@ -37,7 +42,7 @@ fn main() -> std::process::ExitCode {
         .unwrap_or(0);
     let count = count.clamp(0, CGROUPS_MAX);
     let has_tun = std::env::args().nth(2).is_some_and(|said| said == "tun");
-    // The children put their pipes at 3 and 4, and need neither the listener nor the boot id nor the device.
+    // The children put their pipes at 3 and 4, and need none of what comes after them.
     let inherited = inherited(count, has_tun);
     match agent::Agent::new(inherited).and_then(agent::Agent::run) {
         Ok(()) => std::process::ExitCode::SUCCESS,
@@ -53,7 +58,7 @@ struct Inherited {
     listener: OwnedFd,
     cgroups: Vec<OwnedFd>,
     boot_id: OwnedFd,
-    tun: Option<OwnedFd>,
+    device: handed::Device,
 }
 
 #[expect(
@@ -65,10 +70,14 @@ fn inherited(count: i32, has_tun: bool) -> Inherited {
     // `main` calls this once, before anything opens a descriptor.
     // JUSTIFICATION: there is no safe way to adopt a descriptor by number.
     let own = |fd: i32| unsafe { OwnedFd::from_raw_fd(fd) };
+    launcher::keep(own(CGROUPS + count + 2 + i32::from(has_tun)));
     Inherited {
         listener: own(LISTENER),
         cgroups: (CGROUPS..CGROUPS + count).map(own).collect(),
         boot_id: own(CGROUPS + count),
-        tun: has_tun.then(|| own(CGROUPS + count + 1)),
+        device: handed::Device::new(
+            own(CGROUPS + count + 1),
+            has_tun.then(|| own(CGROUPS + count + 2)),
+        ),
     }
 }

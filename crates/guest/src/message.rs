@@ -9,7 +9,7 @@
 
 use crate::wire;
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The version of this wire. A guest answers only its own.
 pub const VERSION: u32 = 1;
@@ -51,6 +51,9 @@ pub const EGRESS_DIRECT: u8 = 2;
 /// The sandbox's own address on its TUN device, where it has one. RFC 2544 gave this network to tests of network
 /// devices, so no host of the world has an address of it.
 pub const TUN_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+
+/// The same of IPv6, out of a network of our own (RFC 4193) that nobody else has: its forty bits are random.
+pub const TUN_ADDRESS6: Ipv6Addr = Ipv6Addr::new(0xfdb3, 0x5e1d, 0x9a47, 0, 0, 0, 0, 2);
 
 /// Who answers questions of DNS there.
 pub const TUN_DNS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);

@@ -1,11 +1,11 @@
 //! Messages between an agent and a launcher: one each per datagram of a `SOCK_SEQPACKET` socket.
 
-use crate::plan::{Sandbox, Tree};
+use crate::plan::{Sandbox, Tree, Tun};
 use serde::{Deserialize, Serialize};
 
 /// The version of this protocol. An agent that meets another one lets that launcher finish its
 /// sandboxes and starts its own beside it.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// The longest datagram in bytes. A plan is a few KiB; the socket's default buffer takes 200.
 pub const MESSAGE_MAX: usize = 64 * 1024;
@@ -29,6 +29,9 @@ pub const VOLUMES_MAX: usize = 8;
 /// disk.
 pub const SAVES_MAX: usize = 4;
 
+/// Devices that are made at once for sandboxes that stand; each is a process for about a millisecond.
+pub const NETWORKS_MAX: usize = 64;
+
 /// What an agent says. Descriptors ride along where it says so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToJail {
@@ -51,7 +54,8 @@ pub enum ToJail {
     /// Start a sandbox. With it: the guest's listening socket, then for each control group its
     /// membership file, then for each the directory that it is in, then the device of [`crate::plan::Tun`]
     /// where the plan has one, opened with `O_PATH`, then the layers, the newest first, then the
-    /// volumes in the order of [`Sandbox::volumes`], each a mount that is mounted nowhere.
+    /// volumes in the order of [`Sandbox::volumes`], then the storage where [`crate::plan::Data::is_handed`]
+    /// says so, each a mount that is mounted nowhere.
     Spawn {
         /// What it is made of.
         sandbox: Box<Sandbox>,
@@ -59,6 +63,14 @@ pub enum ToJail {
         cgroup: Option<String>,
         /// How many layers came along.
         layers: u32,
+    },
+    /// Make the device of a sandbox that stands and was made without, and hand it to its guest. One that is
+    /// there already is left as it is. With it: the device file, opened with `O_PATH`.
+    Network {
+        /// Which.
+        id: String,
+        /// The device.
+        tun: Tun,
     },
     /// Copy what was written in it, while it is frozen. With it: an empty directory.
     Save {
@@ -133,6 +145,13 @@ pub enum FromJail {
         id: String,
         /// Why.
         failure: Failure,
+    },
+    /// Answers `Network`, which other messages may come before.
+    Networked {
+        /// Which.
+        id: String,
+        /// The device is there and its guest has it, or why not.
+        result: Result<(), Failure>,
     },
     /// Answers `Save`, which other messages may come before.
     Saved {

@@ -1,20 +1,23 @@
 //! The TUN device of a sandbox that has a way out: all that programs send beyond the loopback goes to it, and
-//! the guest reads it at the other end. Made while this process is root of the network namespace; nothing
-//! that runs later has the right to change it.
+//! the guest reads it at the other end. Made by a process that is root of the network namespace: the first one
+//! of the sandbox, before it drops that, or one that comes from outside to a sandbox that stands. Nothing that
+//! runs inside has the right to change it.
 //!
-//! There is no IPv6 on it, not even an address of its own making, so programs that try IPv6 first are told at
-//! once that there is none.
+//! Of IPv6 it has one address, which is given here: nothing is announced, asked for or made up on it.
 
 use crate::mount::failed;
 use crate::sandbox::{Given, lift};
 use crate::sys;
-use jail::message::Failure;
+use jail::message::{self, Failure};
 use jail::plan::{Sandbox, Tun};
+use jail::socket;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use rustix::pipe::PipeFlags;
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 /// Packets that wait to be read by the guest: the first ones of as many connections as there may be. What is
 /// beyond that is dropped, and TCP sends it again a second later.
@@ -23,32 +26,105 @@ const QUEUE: u32 = 1024;
 /// The other end of the sandbox's device, if it is to have one.
 pub(crate) fn tun(sandbox: &Sandbox, given: &Given<'_>) -> Result<Option<OwnedFd>, Failure> {
     match (&sandbox.tun, given.tun) {
-        (Some(plan), Some(device)) => make(plan, device, given).map(Some),
+        (Some(plan), Some(device)) => {
+            let tun = make(plan, device)?;
+            lift(&tun, given).map(Some).map_err(failed("tun", "dup"))
+        }
         (None, None) => Ok(None),
         _ => Err(failed("tun", "descriptor")(Errno::BADF)),
     }
 }
 
-fn make(plan: &Tun, device: &OwnedFd, given: &Given<'_>) -> Result<OwnedFd, Failure> {
+/// A process that makes the device of a sandbox that stands, so that the launcher goes on.
+#[derive(Debug)]
+pub(crate) struct Maker {
+    pub(crate) id: String,
+    pub(crate) pidfd: OwnedFd,
+    said: OwnedFd,
+}
+
+impl Maker {
+    /// `first` is the sandbox's first process, and `go` leads to it.
+    pub(crate) fn start(
+        id: String,
+        (first, go): (&OwnedFd, &OwnedFd),
+        (plan, device): (&Tun, &OwnedFd),
+    ) -> Result<Maker, Errno> {
+        let (said, say) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        let Some((_, pidfd)) = sys::fork_into(0)? else {
+            let made = enter(first).and_then(|()| hand_over(go, plan, device));
+            if let Some(bytes) = message::encode(&made) {
+                let _ = rustix::io::write(&say, &bytes);
+            }
+            sys::exit_now(0)
+        };
+        Ok(Maker { id, pidfd, said })
+    }
+
+    /// What it said before it ended.
+    pub(crate) fn result(&self) -> Result<(), Failure> {
+        let mut bytes = [0; 1024];
+        let n = rustix::io::read(&self.said, &mut bytes).unwrap_or(0);
+        let silent = || Err(failed("tun", "to the end")(Errno::CANCELED));
+        message::decode(bytes.get(..n).unwrap_or_default()).unwrap_or_else(silent)
+    }
+}
+
+/// Goes into the user and network namespaces of a sandbox, with one right there, and dies with the launcher. It
+/// is in no other namespace of it: nobody inside sees this process, so none can stop or trace it.
+fn enter(first: &OwnedFd) -> Result<(), Failure> {
+    sys::enter(first, libc::CLONE_NEWUSER | libc::CLONE_NEWNET).map_err(failed("tun", "enter"))?;
+    let kill = Some(rustix::process::Signal::KILL);
+    rustix::process::set_parent_process_death_signal(kill)
+        .map_err(failed("tun", "death signal"))?;
+    let sets = CapabilitySets {
+        effective: CapabilitySet::NET_ADMIN,
+        permitted: CapabilitySet::NET_ADMIN,
+        inheritable: CapabilitySet::empty(),
+    };
+    rustix::thread::set_capabilities(None, sets).map_err(failed("tun", "capabilities"))
+}
+
+/// If we die before the guest has it, the device goes with the last descriptor; so one that is there is the
+/// guest's already.
+fn hand_over(go: &OwnedFd, plan: &Tun, device: &OwnedFd) -> Result<(), Failure> {
+    match make(plan, device) {
+        Ok(tun) => socket::send(go, b"n", &[tun.as_fd()]).map_err(failed("tun", "hand over")),
+        Err(failure) if failure.errno == Errno::BUSY.raw_os_error() => Ok(()),
+        Err(failure) => Err(failure),
+    }
+}
+
+fn make(plan: &Tun, device: &OwnedFd) -> Result<OwnedFd, Failure> {
     // A descriptor of the device belongs to the network namespace in which it was opened, so that is here.
     let path = format!("/proc/self/fd/{}", device.as_raw_fd());
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(failed("tun", "open"))?;
-    let tun = lift(&opened, given).map_err(failed("tun", "dup"))?;
+    let tun = rustix::fs::open(path, flags, Mode::empty()).map_err(failed("tun", "open"))?;
     sys::make_tun(&tun, &plan.name).map_err(failed("tun", "make"))?;
     let (family, kind) = (AddressFamily::NETLINK, SocketType::RAW);
     let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None);
     let socket = socket.map_err(failed("tun", "netlink"))?;
     let index = name_to_index(&socket, &plan.name).map_err(failed("tun", "index"))?;
-    match ask(&socket, &no_ipv6(index)) {
-        // A kernel without IPv6.
-        Ok(()) | Err(Errno::AFNOSUPPORT | Errno::OPNOTSUPP) => {}
-        Err(errno) => return Err(failed("tun", "no IPv6")(errno)),
-    }
+    let has_ipv6 = if_ipv6(ask(&socket, &nothing_of_its_own(index)))?;
     ask(&socket, &up(index, plan.mtu)).map_err(failed("tun", "up"))?;
-    ask(&socket, &address(index, plan)).map_err(failed("tun", "address"))?;
-    ask(&socket, &default_route(index)).map_err(failed("tun", "route"))?;
+    let own = address(libc::AF_INET, index, &plan.address.octets());
+    ask(&socket, &own).map_err(failed("tun", "address"))?;
+    ask(&socket, &default_route(libc::AF_INET, index)).map_err(failed("tun", "route"))?;
+    let own = address(libc::AF_INET6, index, &plan.address6.octets());
+    if has_ipv6 && if_ipv6(ask(&socket, &own))? {
+        ask(&socket, &default_route(libc::AF_INET6, index)).map_err(failed("tun", "route"))?;
+    }
     Ok(tun)
+}
+
+/// False of a kernel without IPv6, or one that was told to have none on new devices: then programs are told at
+/// once that there is none.
+fn if_ipv6(asked: Result<(), Errno>) -> Result<bool, Failure> {
+    match asked {
+        Ok(()) => Ok(true),
+        Err(Errno::AFNOSUPPORT | Errno::OPNOTSUPP | Errno::ACCESS) => Ok(false),
+        Err(errno) => Err(failed("tun", "IPv6")(errno)),
+    }
 }
 
 /// A message of `rtnetlink(7)`, numbers in the machine's order.
@@ -101,7 +177,7 @@ fn link(index: u32, flags: u32) -> Vec<u8> {
 }
 
 /// No link-local address is made, so nothing is ever announced or asked there.
-fn no_ipv6(index: u32) -> Vec<u8> {
+fn nothing_of_its_own(index: u32) -> Vec<u8> {
     const ADDR_GEN_MODE: u16 = 8; // IFLA_INET6_ADDR_GEN_MODE of linux/if_link.h
     const NONE: u8 = 1; // IN6_ADDR_GEN_MODE_NONE
     let family = u16::try_from(libc::AF_INET6).unwrap_or(0);
@@ -120,23 +196,25 @@ fn up(index: u32, mtu: u32) -> Vec<u8> {
 }
 
 /// `struct ifaddrmsg`: one address, whose network is itself.
-fn address(index: u32, plan: &Tun) -> Vec<u8> {
-    let family = u8::try_from(libc::AF_INET).unwrap_or(0);
-    let body = [[family, 32, 0, 0], index.to_ne_bytes()].concat();
-    let octets = plan.address.octets();
+fn address(family: i32, index: u32, octets: &[u8]) -> Vec<u8> {
+    let family = u8::try_from(family).unwrap_or(0);
+    let bits = u8::try_from(8 * octets.len()).unwrap_or(0);
+    // Nobody else could have it: it need not be tried out (`ip-address(8)`, nodad).
+    let flags = u8::try_from(libc::IFA_F_NODAD).unwrap_or(0);
+    let body = [[family, bits, flags, 0], index.to_ne_bytes()].concat();
     Message::new(
         libc::RTM_NEWADDR,
         libc::NLM_F_CREATE | libc::NLM_F_EXCL,
         &body,
     )
-    .with(libc::IFA_LOCAL, &octets)
-    .with(libc::IFA_ADDRESS, &octets)
+    .with(libc::IFA_LOCAL, octets)
+    .with(libc::IFA_ADDRESS, octets)
     .bytes()
 }
 
 /// `struct rtmsg`: everything that is not on the machine.
-fn default_route(index: u32) -> Vec<u8> {
-    let family = u8::try_from(libc::AF_INET).unwrap_or(0);
+fn default_route(family: i32, index: u32) -> Vec<u8> {
+    let family = u8::try_from(family).unwrap_or(0);
     let body = [
         family,
         0,

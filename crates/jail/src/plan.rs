@@ -122,7 +122,7 @@ pub const UPPER: &str = "upper";
 /// In an overlay's directory of the storage: what the kernel works with.
 pub const WORK: &str = "work";
 
-/// The writable storage of a sandbox: one tmpfs with a limit on bytes and on files.
+/// The writable storage of a sandbox: one file system with a limit on bytes and on files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Data {
     /// Where it is mounted in the tree.
@@ -131,6 +131,9 @@ pub struct Data {
     pub bytes: u64,
     /// Most files and directories.
     pub inodes: u64,
+    /// It is not in memory: the file system comes along with the request, empty, as a mount that is mounted
+    /// nowhere. Only with a root that can be written.
+    pub is_handed: bool,
     /// Directories in it, and where each is shown.
     pub places: Vec<Place>,
 }
@@ -146,6 +149,9 @@ pub struct Place {
     pub mode: u32,
     /// Belongs to the workload's user rather than to the sandbox's root.
     pub of_user: bool,
+    /// Bytes of a file system in memory of its own, which it is even where the storage is not: what must not
+    /// come to lie on a disk.
+    pub memory_bytes: Option<u64>,
 }
 
 /// How ids inside a user namespace map to ids outside: `count` from `inside` on are `outside` on.
@@ -169,13 +175,15 @@ pub struct Tree {
 }
 
 /// A network device whose other end is a descriptor of the guest's: what programs send, the guest reads as
-/// packets of IPv4.
+/// packets of IPv4 and IPv6.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tun {
     /// What it is called inside.
     pub name: String,
     /// The sandbox's own address on it.
     pub address: std::net::Ipv4Addr,
+    /// The same of IPv6. A kernel without it has none, and then programs find none.
+    pub address6: std::net::Ipv6Addr,
     /// The longest packet in bytes.
     pub mtu: u32,
 }
@@ -214,7 +222,8 @@ pub struct Sandbox {
     /// Where in its root volumes are, which come along with the request. Only with a root that can be
     /// written.
     pub volumes: Vec<String>,
-    /// The device that all traffic to the outside goes to, for a sandbox that has a way out.
+    /// The device that all traffic to the outside goes to, for a sandbox that has a way out from the start;
+    /// see [`crate::message::ToJail::Network`] for one that gets it later.
     pub tun: Option<Tun>,
     /// When everything in it is killed, whatever the guest or the agent do: milliseconds of the
     /// boot-time clock.

@@ -23,7 +23,11 @@ pub(crate) fn try_once(tree: &Tree, sandbox: &Sandbox, program: &OwnedFd) -> Res
         sys::exit_now(0)
     };
     drop((wait, say));
-    spawner::let_go(pid, sandbox, &go, (&[], &[]))?;
+    let handed = spawner::Handed {
+        layers: &[],
+        written: &[],
+    };
+    spawner::let_go(pid, sandbox, &go, handed)?;
     let mut bytes = [0; 1024];
     let n = rustix::io::read(&said, &mut bytes).map_err(failed("read", ""))?;
     message::decode(bytes.get(..n).unwrap_or_default())

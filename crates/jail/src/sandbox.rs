@@ -24,12 +24,17 @@ pub(crate) struct Given<'g> {
     pub(crate) tun: Option<&'g OwnedFd>,
     /// The guest's program.
     pub(crate) guest: &'g OwnedFd,
+    /// Closed at its other end when the launcher is no more.
+    pub(crate) launcher: &'g OwnedFd,
     /// One byte comes from here when the id maps are written, and with it what is below a root that can be
-    /// written. The storage of such a root goes back.
+    /// written. The storage of such a root goes back. The guest keeps it, for what it is given later.
     pub(crate) go: OwnedFd,
     /// Where a failure is told; closed by `exec`. Its other end is open as long as the launcher lives.
     pub(crate) status: OwnedFd,
 }
+
+/// Files in a place that is in memory where the storage is not.
+const MEMORY_FILES: u64 = 4096;
 
 /// The sandbox's own boot id in its storage, until it is shown.
 const BOOT_ID: &str = ".boot_id";
@@ -98,6 +103,9 @@ fn become_guest(
         rustix::process::chdir(at).map_err(failed("chdir", at))?;
         mount::enter_root().map_err(failed("pivot_root", at))?;
     }
+    // From now on the launcher only gives: the guest has nothing to say to it.
+    rustix::net::shutdown(&given.go, rustix::net::Shutdown::Write)
+        .map_err(failed("shutdown", "go"))?;
     place_descriptors(given, &boot_id, tun)?;
     // From here on only the guest's identity and its few capabilities are left.
     drop_rights(sandbox.root_inside)?;
@@ -139,7 +147,7 @@ fn become_root_inside(sandbox: &Sandbox) -> Result<(), Failure> {
 
 /// One tmpfs with a limit on bytes and files holds everything that the sandbox can write.
 fn mount_data(sandbox: &Sandbox) -> Result<OwnedFd, Failure> {
-    let fs = make_data(sandbox)?;
+    let fs = make_data(sandbox, None)?;
     for place in &sandbox.data.places {
         if let Some(target) = &place.target {
             let source = format!("{}/{}", sandbox.data.target, place.name);
@@ -149,15 +157,31 @@ fn mount_data(sandbox: &Sandbox) -> Result<OwnedFd, Failure> {
     Ok(fs)
 }
 
-/// The storage with its directories, mounted where only this process sees it yet.
-pub(crate) fn make_data(sandbox: &Sandbox) -> Result<OwnedFd, Failure> {
+/// The storage with its directories, mounted where only this process sees it yet: what was handed over, or one
+/// in memory.
+pub(crate) fn make_data(sandbox: &Sandbox, handed: Option<&OwnedFd>) -> Result<OwnedFd, Failure> {
     let data = &sandbox.data;
-    let fs = mount::tmpfs(data.bytes, data.inodes).map_err(failed("tmpfs", &data.target))?;
+    let fs = match handed {
+        Some(storage) => storage.try_clone().map_err(|_| Errno::MFILE),
+        None => mount::tmpfs(data.bytes, data.inodes),
+    };
+    let fs = fs.map_err(failed("storage", &data.target))?;
     mount::attach(&fs, CWD, &data.target).map_err(failed("mount", &data.target))?;
     for place in &data.places {
         make_place(&fs, place, sandbox).map_err(failed("mkdir", &place.name))?;
+        if let Some(bytes) = place.memory_bytes.filter(|_| data.is_handed) {
+            let path = format!("{}/{}", data.target, place.name);
+            in_memory(place, bytes, &path).map_err(failed("tmpfs", &place.name))?;
+        }
     }
     Ok(fs)
+}
+
+/// Puts a file system in memory over a place of a storage that is not.
+fn in_memory(place: &Place, bytes: u64, path: &str) -> Result<(), Errno> {
+    let fs = mount::tmpfs(bytes, MEMORY_FILES)?;
+    mount::attach(&fs, CWD, path)?;
+    rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(place.mode), AtFlags::empty())
 }
 
 fn make_place(fs: &OwnedFd, place: &Place, sandbox: &Sandbox) -> Result<(), Errno> {
@@ -231,7 +255,7 @@ fn cover_boot_id(sandbox: &Sandbox, proc: &str, data: &OwnedFd) -> Result<OwnedF
 /// The first number after those that the guest expects something at.
 fn first_free(given: &Given<'_>) -> i32 {
     let more = given.cgroups.len() + usize::from(given.tun.is_some());
-    5 + i32::try_from(more).unwrap_or(i32::MAX - 5)
+    7 + i32::try_from(more).unwrap_or(i32::MAX - 7)
 }
 
 /// A copy above those numbers.
@@ -239,8 +263,9 @@ pub(crate) fn lift(fd: &OwnedFd, given: &Given<'_>) -> Result<OwnedFd, Errno> {
     rustix::io::fcntl_dupfd_cloexec(fd, first_free(given))
 }
 
-/// 0 to 2 are `/dev/null`, 3 the socket, 4 and up the control groups, then the boot id, and then the TUN device of
-/// a sandbox that has one; the rest goes at `exec`.
+/// 0 to 2 are `/dev/null`, 3 the socket, 4 and up the control groups, then the boot id, then where the launcher
+/// hands over what comes later, the TUN device of a sandbox that has one, and what tells of the launcher's end;
+/// the rest goes at `exec`.
 fn place_descriptors(
     given: &Given<'_>,
     boot_id: &OwnedFd,
@@ -249,14 +274,15 @@ fn place_descriptors(
     let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty())
         .map_err(failed("open", "/dev/null"))?;
     let socket = lift(given.socket, given).map_err(failed("dup", "socket"))?;
-    let groups = given.cgroups.iter().chain([boot_id]);
+    let groups = given.cgroups.iter().chain([boot_id, &given.go]);
     let groups: Result<Vec<OwnedFd>, Errno> = groups.map(|fd| lift(fd, given)).collect();
     let groups = groups.map_err(failed("dup", "cgroup"))?;
+    let launcher = lift(given.launcher, given).map_err(failed("dup", "launcher"))?;
     for to in 0..3 {
         sys::place(&null, to).map_err(failed("dup", "null"))?;
     }
     sys::place(&socket, 3).map_err(failed("dup", "socket"))?;
-    for (to, fd) in (4..).zip(groups.iter().chain(&tun)) {
+    for (to, fd) in (4..).zip(groups.iter().chain(&tun).chain([&launcher])) {
         sys::place(fd, to).map_err(failed("dup", "cgroup"))?;
     }
     sys::close_on_exec_from(first_free(given)).map_err(failed("close", ""))

@@ -11,8 +11,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The most descriptors that ride along with one datagram: a socket, two for each control group, a TUN device,
-/// layers and volumes.
-pub const FDS_MAX: usize = 2 + 2 * CGROUPS_MAX + LAYERS_MAX + VOLUMES_MAX;
+/// layers, volumes and a storage.
+pub const FDS_MAX: usize = 3 + 2 * CGROUPS_MAX + LAYERS_MAX + VOLUMES_MAX;
 
 /// Sends one datagram with descriptors.
 ///

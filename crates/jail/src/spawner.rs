@@ -4,14 +4,15 @@
 //! sandboxes, and it goes on when the agent dies. All state is in [`Spawner`]; one message or one
 //! wake-up is handled at a time.
 
+use crate::network::Maker;
 use crate::sandbox::{self, Given};
 use crate::save::{self, Saver, Wanted};
 use crate::{mount, sys, writable};
 use jail::message::{
-    self, CGROUPS_MAX, Failure, FromJail, ID_MAX, LAYERS_MAX, MESSAGE_MAX, SANDBOXES_MAX,
-    SAVES_MAX, Setup, ToJail, VERSION, VOLUMES_MAX,
+    self, CGROUPS_MAX, Failure, FromJail, ID_MAX, LAYERS_MAX, MESSAGE_MAX, NETWORKS_MAX,
+    SANDBOXES_MAX, SAVES_MAX, Setup, ToJail, VERSION, VOLUMES_MAX,
 };
-use jail::plan::{IdMap, Sandbox};
+use jail::plan::{IdMap, Sandbox, Tun};
 use jail::socket;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -37,9 +38,12 @@ struct Live {
     pidfd: OwnedFd,
     status: OwnedFd,
     /// Keeps the child's end of `go` open, so that it never reads an end of file before its byte. What the
-    /// child hands over, the storage of a root that can be written, waits in it until it is wanted.
+    /// child hands over, the storage of a root that can be written, waits in it until it is wanted. A device that
+    /// it gets later goes over it.
     go: OwnedFd,
     storage: Option<OwnedFd>,
+    /// The top of a storage that is on a disk.
+    disk: Option<OwnedFd>,
     /// What would be saved.
     saved: Option<Wanted>,
     deadline: u64,
@@ -71,11 +75,14 @@ pub(crate) struct Spawner {
     /// For agents that come later.
     listener: OwnedFd,
     guest: OwnedFd,
+    /// Nothing is ever written into it: what the guests read of it ends when this process does.
+    life: (OwnedFd, OwnedFd),
     agent: Option<OwnedFd>,
     linger: bool,
     live: Vec<Live>,
     ended: Vec<Ended>,
     savers: Vec<Saver>,
+    makers: Vec<Maker>,
     quitting: bool,
     alone_since: Option<u64>,
 }
@@ -96,11 +103,13 @@ impl Spawner {
         Ok(Spawner {
             listener,
             guest,
+            life: rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?,
             agent: Some(agent),
             linger: setup.linger,
             live: Vec::new(),
             ended: Vec::new(),
             savers: Vec::new(),
+            makers: Vec::new(),
             quitting: false,
             alone_since: None,
         })
@@ -113,6 +122,7 @@ impl Spawner {
             self.wait()?;
             self.bury();
             self.hear_savers();
+            self.hear_makers();
             self.strike();
             self.accept();
             self.hear();
@@ -141,6 +151,8 @@ impl Spawner {
         fds.extend(living.map(|live| PollFd::new(&live.pidfd, PollFlags::IN)));
         let savers = self.savers.iter();
         fds.extend(savers.map(|saver| PollFd::new(&saver.pidfd, PollFlags::IN)));
+        let makers = self.makers.iter();
+        fds.extend(makers.map(|maker| PollFd::new(&maker.pidfd, PollFlags::IN)));
         match rustix::event::poll(&mut fds, Some(&self.patience())) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno),
@@ -200,6 +212,10 @@ impl Spawner {
                 dead.tries += 1;
                 dead.next_try = now + RETRY_MS;
                 return true;
+            }
+            // One that ended by itself too: the launcher has no time to see it written.
+            if let Some(disk) = &live.disk {
+                sys::give_up(disk);
             }
             let id = std::mem::take(&mut live.id);
             gone.push(Ended {
@@ -278,6 +294,44 @@ impl Spawner {
         Ok(())
     }
 
+    /// Tells of devices that are made, or not.
+    fn hear_makers(&mut self) {
+        let all = std::mem::take(&mut self.makers);
+        let (over, others) = all.into_iter().partition(|one| has_exited(&one.pidfd));
+        self.makers = others;
+        for maker in over {
+            let result = maker.result();
+            self.say(&FromJail::Networked {
+                id: maker.id,
+                result,
+            });
+        }
+    }
+
+    fn network(&mut self, id: String, tun: &Tun, fds: Vec<OwnedFd>) {
+        if let Err(failure) = self.try_network(&id, tun, fds) {
+            let result = Err(failure);
+            self.say(&FromJail::Networked { id, result });
+        }
+    }
+
+    fn try_network(&mut self, id: &str, tun: &Tun, fds: Vec<OwnedFd>) -> Result<(), Failure> {
+        let failed = |step: &str, errno: Errno| crate::mount::failed(step, "")(errno);
+        let device = <[OwnedFd; 1]>::try_from(fds).map_err(|_| failed("device", Errno::BADF))?;
+        let [device] = device;
+        // One that is being made would look as if its guest had it.
+        if self.makers.len() >= NETWORKS_MAX || self.makers.iter().any(|maker| maker.id == id) {
+            return Err(failed("one more device", Errno::AGAIN));
+        }
+        let mut living = self.live.iter().filter(|live| live.dead.is_none());
+        let live = living.find(|live| live.id == id);
+        let live = live.ok_or_else(|| failed("sandbox", Errno::SRCH))?;
+        let maker = Maker::start(id.to_owned(), (&live.pidfd, &live.go), (tun, &device));
+        self.makers
+            .push(maker.map_err(|errno| failed("fork", errno))?);
+        Ok(())
+    }
+
     /// The newest agent is the one that is served: the one before it is dead, or about to be.
     fn accept(&mut self) {
         if let Ok(agent) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
@@ -350,6 +404,7 @@ impl Spawner {
                 cgroup,
                 layers,
             } => self.spawn(*sandbox, cgroup, layers, fds),
+            ToJail::Network { id, tun } => self.network(id, &tun, fds),
             ToJail::Save { id } => self.save(id, fds),
             ToJail::Kill { id } => self.live.iter().filter(|live| live.id == id).for_each(kill),
             ToJail::Extend {
@@ -380,8 +435,12 @@ impl Spawner {
         mut fds: Vec<OwnedFd>,
     ) -> Result<i32, Failure> {
         let failed = |step: &str, errno: Errno| crate::mount::failed(step, "")(errno);
-        let volumes = take_volumes(sandbox, &mut fds)?;
+        let storage = take_storage(sandbox, &mut fds)?;
+        let disk = storage.as_ref().map(top_of).transpose();
+        let disk = disk.map_err(|errno| failed("storage", errno))?;
+        let mut volumes = take_volumes(sandbox, &mut fds)?;
         let layers = take_layers(sandbox, layers, &mut fds)?;
+        volumes.extend(storage);
         let tun = sandbox.tun.as_ref().and_then(|_| fds.pop());
         self.admit(sandbox, cgroup.as_deref(), &fds)?;
         let groups = fds.split_off(1 + (fds.len() - 1) / 2);
@@ -400,6 +459,7 @@ impl Spawner {
                 cgroups: &members,
                 tun: tun.as_ref(),
                 guest,
+                launcher: &self.life.0,
                 go: wait,
                 status: tell,
             };
@@ -411,6 +471,7 @@ impl Spawner {
             status,
             go,
             storage: None,
+            disk,
             saved: Wanted::of(sandbox),
             deadline: sandbox.deadline_boot_ms,
             struck: false,
@@ -418,7 +479,11 @@ impl Spawner {
             cgroup,
             dead: None,
         };
-        let gone = let_go(pid, sandbox, &live.go, (&layers, &volumes));
+        let handed = Handed {
+            layers: &layers,
+            written: &volumes,
+        };
+        let gone = let_go(pid, sandbox, &live.go, handed);
         if gone.is_err() {
             kill(&live); // It is buried like any other, which removes its groups.
         }
@@ -461,6 +526,10 @@ fn kill(live: &Live) {
         thaw(&live.groups, live.cgroup.as_deref());
         // The first process of a pid namespace takes all others with it. It may be dead already.
         let _ = rustix::process::pidfd_send_signal(&live.pidfd, Signal::KILL);
+    }
+    // Nobody wants what it wrote, and its overlays would see to it that all is written before it is gone.
+    if let Some(disk) = &live.disk {
+        sys::give_up(disk);
     }
 }
 
@@ -511,7 +580,22 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None)
 }
 
-/// Volumes are the last descriptors of a request to spawn.
+/// The storage is the last descriptor of a request to spawn, where it is not made inside.
+fn take_storage(sandbox: &Sandbox, fds: &mut Vec<OwnedFd>) -> Result<Option<OwnedFd>, Failure> {
+    if !sandbox.data.is_handed {
+        return Ok(None);
+    }
+    let storage = sandbox.root.as_ref().and_then(|_| fds.pop());
+    let none = || crate::mount::failed("storage", "")(Errno::BADF);
+    storage.map(Some).ok_or_else(none)
+}
+
+fn top_of(mount: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(mount, ".", flags, Mode::empty())
+}
+
+/// Volumes are the last descriptors of a request to spawn, but for the storage.
 fn take_volumes(sandbox: &Sandbox, fds: &mut Vec<OwnedFd>) -> Result<Vec<OwnedFd>, Failure> {
     let volumes = sandbox.volumes.len();
     let most = if sandbox.root.is_some() {
@@ -525,7 +609,7 @@ fn take_volumes(sandbox: &Sandbox, fds: &mut Vec<OwnedFd>) -> Result<Vec<OwnedFd
     Ok(fds.split_off(fds.len() - volumes))
 }
 
-/// The layers are the last descriptors of a request to spawn, but for volumes.
+/// The layers are the last descriptors of a request to spawn, but for volumes and the storage.
 fn take_layers(
     sandbox: &Sandbox,
     layers: u32,
@@ -543,12 +627,21 @@ fn take_layers(
     Ok(fds.split_off(fds.len() - layers))
 }
 
+/// Mounts that came along with a request to spawn.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Handed<'m> {
+    /// What is below the root, the newest first.
+    pub(crate) layers: &'m [OwnedFd],
+    /// Volumes, then the storage.
+    pub(crate) written: &'m [OwnedFd],
+}
+
 /// Gives the child its ids, and what is below its root and in it, and lets it go.
 pub(crate) fn let_go(
     pid: i32,
     sandbox: &Sandbox,
     go: &OwnedFd,
-    (layers, volumes): (&[OwnedFd], &[OwnedFd]),
+    handed: Handed<'_>,
 ) -> Result<(), Failure> {
     use crate::mount::failed;
     write_maps(pid, sandbox).map_err(failed("ids", ""))?;
@@ -557,14 +650,14 @@ pub(crate) fn let_go(
         let path = format!("/proc/{pid}/ns/user");
         let userns = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         let userns = userns.map_err(failed("user namespace", ""))?;
-        below = Some(writable::of_launcher(root, &userns, layers)?);
-        for volume in volumes {
-            mount::map_ids(volume, &userns, mount::Written::Yes)
-                .map_err(failed("map ids of", "a volume"))?;
+        below = Some(writable::of_launcher(root, &userns, handed.layers)?);
+        for written in handed.written {
+            mount::map_ids(written, &userns, mount::Written::Yes)
+                .map_err(failed("map ids of", "a volume or storage"))?;
         }
     }
-    let handed = below.iter().chain(layers).chain(volumes);
-    let fds: Vec<BorrowedFd<'_>> = handed.map(AsFd::as_fd).collect();
+    let all = below.iter().chain(handed.layers).chain(handed.written);
+    let fds: Vec<BorrowedFd<'_>> = all.map(AsFd::as_fd).collect();
     socket::send(go, b"g", &fds).map_err(failed("go", ""))
 }
 

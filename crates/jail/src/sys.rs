@@ -65,6 +65,17 @@ pub(crate) fn unshare(flag: i32) -> Result<(), Errno> {
     }
 }
 
+/// Enters these namespaces of a process.
+#[expect(unsafe_code, reason = "setns has no safe wrapper for several at once")]
+pub(crate) fn enter(process: &OwnedFd, namespaces: i32) -> Result<(), Errno> {
+    // SAFETY: integers only; this process has one thread, which has nothing that belongs to its old namespaces.
+    if unsafe { libc::setns(process.as_raw_fd(), namespaces) } == 0 {
+        Ok(())
+    } else {
+        Err(errno())
+    }
+}
+
 /// Closes every descriptor from `first` on.
 #[expect(unsafe_code, reason = "close_range has no safe wrapper")]
 pub(crate) fn close_from(first: RawFd) -> Result<(), Errno> {
@@ -225,6 +236,20 @@ pub(crate) fn become_user(id: u32) -> Result<(), Errno> {
 }
 
 /// Makes the TUN device of this name in this network namespace, with `tun` as its other end.
+/// `EXT4_IOC_SHUTDOWN` of the kernel's `include/uapi/linux/ext4.h`, and the flag that writes nothing first.
+const SHUTDOWN: libc::Ioctl = 0x8004_587D;
+const WITHOUT_LOG: u32 = 2;
+
+/// Gives a file system up: what is not written yet never is, so that whoever lets go of it last does not wait for
+/// a disk. One that does not know this is written as usual.
+#[expect(unsafe_code, reason = "an ioctl on a file system")]
+pub(crate) fn give_up(directory: &OwnedFd) {
+    let how = WITHOUT_LOG;
+    // SAFETY: the request reads one 32-bit number, which outlives the call.
+    // JUSTIFICATION: rustix does not wrap it.
+    unsafe { libc::ioctl(directory.as_raw_fd(), SHUTDOWN, &raw const how) };
+}
+
 #[expect(unsafe_code, reason = "an ioctl on a device file")]
 pub(crate) fn make_tun(tun: &OwnedFd, name: &str) -> Result<(), Errno> {
     // SAFETY: all-zero is a valid `ifreq`.
@@ -234,8 +259,9 @@ pub(crate) fn make_tun(tun: &OwnedFd, name: &str) -> Result<(), Errno> {
     for (to, from) in request.ifr_name.iter_mut().zip(name.as_bytes()).take(room) {
         *to = i8::try_from(*from).unwrap_or(0);
     }
-    let flags = libc::IFF_TUN | libc::IFF_NO_PI;
-    request.ifr_ifru.ifru_flags = i16::try_from(flags).unwrap_or(0);
+    // Not one that is there: whose it is would not be known.
+    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_TUN_EXCL;
+    request.ifr_ifru.ifru_flags = u16::try_from(flags).unwrap_or(0).cast_signed();
     // SAFETY: TUNSETIFF reads and writes an `ifreq`, which outlives the call.
     if unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) } == 0 {
         Ok(())

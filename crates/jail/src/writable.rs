@@ -31,16 +31,18 @@ pub(crate) fn lay(sandbox: &Sandbox, root: &Root, handed: &[OwnedFd]) -> Result<
     let Some((lower, others)) = handed.split_first() else {
         return Err(failed("layers", "")(Errno::BADF));
     };
-    let split = others.len().checked_sub(sandbox.volumes.len());
-    let (layers, volumes) =
+    let written = sandbox.volumes.len() + usize::from(sandbox.data.is_handed);
+    let split = others.len().checked_sub(written);
+    let (layers, written) =
         others.split_at(split.ok_or_else(|| failed("volumes", "")(Errno::BADF))?);
+    let (volumes, storage) = written.split_at(sandbox.volumes.len());
     mount::attach(lower, CWD, &*root.mapped).map_err(failed("mount", &root.mapped))?;
     for (at, layer) in layers.iter().enumerate() {
         let at = format!("{}/{at}", root.layers);
         mount::attach(layer, CWD, &*at).map_err(failed("mount", &at))?;
     }
     let data = &sandbox.data;
-    let fs = sandbox::make_data(sandbox)?;
+    let fs = sandbox::make_data(sandbox, storage.first())?;
     for overlay in &root.overlays {
         let each = (0..layers.len()).map(|at| format!("{}/{at}/{}", root.layers, overlay.name));
         let mut below: Vec<String> = each.filter(|path| is_directory(path)).collect();

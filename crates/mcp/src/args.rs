@@ -88,6 +88,8 @@ pub(crate) struct Run {
     pub(crate) env: BTreeMap<String, String>,
     /// Seconds until it is killed, 1 to 3600; 120 when absent.
     pub(crate) timeout_s: Option<u32>,
+    /// A recipe of the server's owner, `NAME` or `NAME:VERSION`: what is there, and what may be reached.
+    pub(crate) profile: Option<String>,
     #[serde(default)]
     pub(crate) limits: Limits,
 }
@@ -97,6 +99,8 @@ pub(crate) struct Run {
 pub(crate) struct SandboxCreate {
     /// A name to recognise it by; several may have the same.
     pub(crate) name: Option<String>,
+    /// A recipe of the server's owner, `NAME` or `NAME:VERSION`: what is there, and what may be reached.
+    pub(crate) profile: Option<String>,
     /// Seconds that it lives, from when it is ready, 1 to 86400; 900 when absent. Then it is gone with
     /// everything in it; `sandbox_extend` gives it more.
     pub(crate) ttl_s: Option<u32>,

@@ -36,6 +36,7 @@ pub(crate) async fn run(hand: &Hand<'_>, args: args::Run) -> Result<Answer, Refu
 }
 
 async fn request(hand: &Hand<'_>, args: args::Run) -> Result<JobCreate, Refusal> {
+    let is_said = args.timeout_s.is_some() || args.profile.is_none();
     let timeout = timeout(args.timeout_s)?;
     if args.artifacts.len() > FILES_MAX {
         return Err(Refusal::argument("artifacts", "has at most 32 paths"));
@@ -43,7 +44,9 @@ async fn request(hand: &Hand<'_>, args: args::Run) -> Result<JobCreate, Refusal>
     Ok(JobCreate {
         argv: shell(args.command),
         env: args.env,
-        timeout_ms: u64::try_from(timeout.as_millis()).ok(),
+        // Where nobody says, the profile may.
+        timeout_ms: u64::try_from(timeout.as_millis()).ok().filter(|_| is_said),
+        profile: args.profile,
         limits: limits(args.limits),
         files: upload(hand.client(), args.files).await?,
         outputs: args.artifacts,

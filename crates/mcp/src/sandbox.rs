@@ -28,6 +28,8 @@ const PAGE: u32 = 50;
 const MADE_BY: (&str, &str) = ("made_by", "mcp");
 
 pub(crate) async fn create(hand: &Hand<'_>, args: args::SandboxCreate) -> Result<Answer, Refusal> {
+    // Where nobody says, the profile may.
+    let is_said = args.ttl_s.is_some() || args.profile.is_none();
     let timeout_ms = ttl_ms(args.ttl_s.unwrap_or(TTL_DEFAULT_S))?;
     let asked = SandboxCreate {
         name: args.name,
@@ -38,7 +40,8 @@ pub(crate) async fn create(hand: &Hand<'_>, args: args::SandboxCreate) -> Result
         limits: limits(args.limits),
         allow_internet: args.internet,
         allow_root: args.root,
-        timeout_ms: Some(timeout_ms),
+        timeout_ms: Some(timeout_ms).filter(|_| is_said),
+        profile: args.profile,
         queue_timeout_ms: Some(QUEUE_MS),
         node: hand.way.node.clone(),
         ..SandboxCreate::default()
@@ -63,6 +66,7 @@ pub(crate) async fn create(hand: &Hand<'_>, args: args::SandboxCreate) -> Result
         | SandboxStateName::Paused
         | SandboxStateName::Resuming
         | SandboxStateName::Snapshotting
+        | SandboxStateName::Recreating
         | SandboxStateName::Destroying => {
             let message = format!(
                 "{} is not ready yet; it is {}",

@@ -38,6 +38,11 @@ impl Block {
         within(address.to_canonical(), self.first, self.bits)
     }
 
+    /// Whether it holds every address of another.
+    pub fn covers(&self, other: &Block) -> bool {
+        self.bits <= other.bits && within(other.first, self.first, self.bits)
+    }
+
     /// Whether its addresses are of IPv6, which stand in brackets before a port.
     pub fn is_ipv6(&self) -> bool {
         self.first.is_ipv6()

@@ -53,4 +53,8 @@ pub struct StreamReport {
     pub truncated: bool,
     /// Bytes that were lost because a node died.
     pub lost_bytes: u64,
+    /// Credentials that nobody named and that were taken out by their shape. At least: what was found before an
+    /// agent was killed is not counted.
+    #[serde(default)]
+    pub patterns_found: u64,
 }

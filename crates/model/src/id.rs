@@ -95,6 +95,8 @@ uuid_id! {
     ProfileId = "prf_";
     /// One try to carry out what a profile says.
     BuildId = "bld_";
+    /// A token with which one node can be enrolled.
+    EnrollTokenId = "ent_";
 }
 
 macro_rules! text_id {

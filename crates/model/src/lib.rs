@@ -14,6 +14,7 @@ pub mod block;
 pub mod build;
 pub mod enforcement;
 pub mod event;
+pub mod exception;
 pub mod host;
 pub mod id;
 pub mod job;

@@ -65,6 +65,10 @@ pub const DISK_DEFAULT_BYTES: u64 = 1 << 30;
 /// Room for the directories themselves.
 pub const DISK_MIN_BYTES: u64 = 64 * 1024;
 
+/// More storage than this is not kept in memory where a node can keep it on its disk: it would be other sandboxes'
+/// memory.
+pub const DISK_IN_MEMORY_BYTES: u64 = 1 << 30;
+
 /// Free disk below which no new work and no file is taken: what is running must be able to report.
 pub const FREE_DISK_MIN_BYTES: u64 = 1 << 30;
 /// Jobs of one tenant that wait: enough for a burst, small enough to list.
@@ -220,6 +224,12 @@ pub const RETAIN_EGRESS: u64 = 10_000;
 
 /// Profiles of one tenant: a team has dozens, and each keeps bytes on a node.
 pub const PROFILES_MAX: u64 = 500;
+/// Versions of one profile that are kept: what was made with older ones has all of them in its own spec.
+pub const PROFILE_VERSIONS_MAX: u64 = 100;
+/// Rules about secrets of one profile: four times what one sandbox may use.
+pub const PROFILE_SECRETS_MAX: usize = 64;
+/// Hosts of one such rule: the places of one service.
+pub const PROFILE_SECRET_HOSTS_MAX: usize = 32;
 /// Tags of one profile: releases that somebody still wants to tell apart.
 pub const PROFILE_TAGS_MAX: usize = 64;
 /// Builds of one tenant that wait or are under way: a continuous integration's burst.

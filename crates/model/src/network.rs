@@ -5,11 +5,13 @@
 
 mod decide;
 mod entry;
+mod narrow;
 mod preset;
 mod trial;
 
 pub use decide::{Denial, How, Rule, Verdict};
 pub use entry::{BadEntry, Entry};
+pub use narrow::BEYOND;
 pub use preset::Preset;
 pub use trial::{BadUrl, Trial};
 

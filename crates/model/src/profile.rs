@@ -1,5 +1,11 @@
-//! Profiles: named recipes for sandboxes, which E2B's clients call templates. What a recipe says, and what may
-//! be wrong with it.
+//! Profiles: named recipes for sandboxes. Somebody writes what one says (`spec`, and `apply` for what follows), or
+//! builds make it: E2B's clients call those templates, and what a build does is in this file.
+
+mod apply;
+mod spec;
+
+pub use apply::Says;
+pub use spec::{ProfileBase, ProfileSpec, ProfileUse, SecretRule, SecretWay};
 
 use crate::limits;
 use crate::spec::{AskedLimits, Findings, Invalid, check_limits};

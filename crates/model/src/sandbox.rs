@@ -5,6 +5,8 @@
 //!                   │            │
 //!                   ▼            ▼
 //!                failed(why)   destroying ─▶ destroyed        expiry destroys or pauses, as asked
+//!
+//! failed, and all that is not over ─▶ recreating ─▶ requested
 //! ```
 
 use crate::id::SnapshotId;
@@ -50,6 +52,8 @@ pub enum SandboxState {
         /// What the copy is.
         snapshot: SnapshotId,
     },
+    /// Its place is being taken away, and it gets another one.
+    Recreating,
     /// It is being taken away.
     Destroying,
     /// Nothing of it is left but this record.
@@ -91,6 +95,8 @@ pub enum SandboxEvent {
     },
     /// The copy is made, or cannot be made.
     SnapshotDone,
+    /// Somebody wants it as it was at first, in another place.
+    Recreate,
     /// Its time is over.
     Expire {
         /// What is to become of it.
@@ -98,7 +104,7 @@ pub enum SandboxEvent {
     },
     /// Somebody wants it gone.
     Destroy,
-    /// It is gone.
+    /// It is gone, or its place is.
     Destroyed,
     /// It could not be made, or broke.
     Fail {
@@ -148,7 +154,7 @@ impl SandboxState {
             SandboxState::Pausing { .. } => Some(Want::Pause),
             SandboxState::Resuming { .. } => Some(Want::Resume),
             SandboxState::Snapshotting { .. } => Some(Want::Snapshot),
-            SandboxState::Destroying => Some(Want::Destroy),
+            SandboxState::Recreating | SandboxState::Destroying => Some(Want::Destroy),
             SandboxState::Requested
             | SandboxState::Ready
             | SandboxState::Paused { .. }
@@ -177,6 +183,7 @@ impl SandboxState {
             SandboxState::Paused { .. } => "paused",
             SandboxState::Resuming { .. } => "resuming",
             SandboxState::Snapshotting { .. } => "snapshotting",
+            SandboxState::Recreating => "recreating",
             SandboxState::Destroying => "destroying",
             SandboxState::Destroyed => "destroyed",
             SandboxState::Failed { .. } => "failed",
@@ -197,12 +204,21 @@ impl SandboxState {
             (S::Failed { .. }, E::Fail { .. } | E::Expire { .. }) => Ok(Step::Unchanged),
             // Whatever is left of a failed one is taken away like any other.
             (S::Failed { .. }, E::Destroy) => moved(S::Destroying),
+            // And perhaps it is made again, after its node has said that nothing is left.
+            (S::Failed { .. }, E::Recreate) => moved(S::Recreating),
             (S::Destroying, E::Destroyed) => moved(S::Destroyed),
             (S::Destroying, E::Destroy | E::Expire { .. }) => Ok(Step::Unchanged),
             (S::Destroyed | S::Failed { .. } | S::Destroying, _) => {
                 Err(Denied { state: self.name() })
             }
             (_, E::Destroy) => moved(S::Destroying),
+            // One that waits for its first place has nothing to be taken away, and no time of one whose
+            // place goes runs.
+            (S::Requested | S::Recreating, E::Recreate) | (S::Recreating, E::Expire { .. }) => {
+                Ok(Step::Unchanged)
+            }
+            (_, E::Recreate) => moved(S::Recreating),
+            (S::Recreating, E::Destroyed) => moved(S::Requested),
             (_, E::Fail { why }) => moved(S::Failed { why: why.clone() }),
 
             (S::Requested, E::Provision) => moved(S::Provisioning),
@@ -292,6 +308,7 @@ mod tests {
             snapshotting(None),
             snapshotting(Some(true)),
             snapshotting(Some(false)),
+            S::Recreating,
             S::Destroying,
             S::Destroyed,
             S::Failed {
@@ -314,6 +331,7 @@ mod tests {
                 snapshot: snapshot(),
             },
             E::SnapshotDone,
+            E::Recreate,
             E::Expire {
                 then: OnExpiry::Kill,
             },
@@ -376,10 +394,22 @@ mod tests {
         use SandboxEvent as E;
         let ends = [E::Ready, E::Paused, E::SnapshotDone, E::Destroyed];
         for state in states() {
-            let done = ends
-                .iter()
-                .any(|end| matches!(state.step(end), Ok(Step::Moved(next)) if next.is_settled()));
+            let done = ends.iter().any(
+                |end| matches!(state.step(end), Ok(Step::Moved(next)) if next.want().is_none()),
+            );
             assert_eq!(state.want().is_some(), done, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_sandbox_that_is_not_wanted_gone_can_be_made_again() {
+        for state in states() {
+            let is_gone = matches!(state, SandboxState::Destroying | SandboxState::Destroyed);
+            assert_eq!(
+                state.step(&SandboxEvent::Recreate).is_err(),
+                is_gone,
+                "{state:?}"
+            );
         }
     }
 

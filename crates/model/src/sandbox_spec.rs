@@ -3,6 +3,7 @@
 use crate::id::{NodeId, SnapshotId};
 use crate::limits;
 use crate::network::NetworkRules;
+use crate::profile::ProfileUse;
 use crate::secret::{SecretUse, check_uses, is_any_header};
 use crate::spec::{
     AskedLimits, CODE_INTERPRETER, Findings, Invalid, check_env_names, check_limits, check_profile,
@@ -58,6 +59,9 @@ pub struct SandboxSpec {
     /// What holds where nobody says anything else, as the recipe has it that it was made by.
     #[serde(default)]
     pub defaults: Defaults,
+    /// What it keeps of the profile that it was asked for with, if that is one of somebody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<Box<ProfileUse>>,
 }
 
 /// What holds in a sandbox for commands that do not say, and what is started with it.
@@ -169,7 +173,7 @@ impl SandboxSpec {
     }
 }
 
-fn check_env(env: &BTreeMap<String, String>, found: &mut Findings) {
+pub(crate) fn check_env(env: &BTreeMap<String, String>, found: &mut Findings) {
     check_env_names(env, found);
     let texts = || env.iter().flat_map(|(name, value)| [name, value]);
     let bytes: usize = texts().map(String::len).sum();
@@ -220,10 +224,10 @@ pub fn is_metadata_key(key: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn spec() -> SandboxSpec {
+    pub(crate) fn spec() -> SandboxSpec {
         SandboxSpec {
             profile: "default".to_owned(),
             name: None,
@@ -241,6 +245,7 @@ mod tests {
             layers: Vec::new(),
             volumes: Vec::new(),
             defaults: Defaults::default(),
+            made_by: None,
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::id::NodeId;
 use crate::limits;
 use crate::network::NetworkRules;
+use crate::profile::ProfileUse;
 use crate::secret::{SecretUse, check_uses, is_any_header};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -58,6 +59,9 @@ pub struct JobSpec {
     /// What it may reach; nothing in older rows.
     #[serde(default)]
     pub network: NetworkRules,
+    /// What it keeps of the profile that it was asked for with, if that is one of somebody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<Box<ProfileUse>>,
 }
 
 /// Limits that somebody named: each is enforced, or the job is refused.
@@ -339,7 +343,7 @@ pub fn absolute(path: &str) -> String {
 
 /// A path that is taken apart by nobody but the kernel inside the sandbox is still refused when it
 /// climbs: what looks like one place and means another is a mistake or an attack.
-fn check_path(field: &str, path: &str, found: &mut Findings) {
+pub(crate) fn check_path(field: &str, path: &str, found: &mut Findings) {
     if path.is_empty() {
         found.add(field, "path_empty", "the path is empty");
     }
@@ -365,10 +369,10 @@ fn check_path(field: &str, path: &str, found: &mut Findings) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn spec() -> JobSpec {
+    pub(crate) fn spec() -> JobSpec {
         JobSpec {
             profile: "default".to_owned(),
             argv: vec!["true".to_owned()],
@@ -386,6 +390,7 @@ mod tests {
             secrets: Vec::new(),
             scrub_patterns: false,
             network: NetworkRules::default(),
+            made_by: None,
         }
     }
 

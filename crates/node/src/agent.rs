@@ -1,5 +1,6 @@
 //! The node's own loops: registering, renewing, polling, and handing clients to jobs.
 
+use crate::job::fence;
 use crate::{Node, egress, job, recover, root, sandbox, snapshot, spare, volume};
 use api::attach::{LinkOpen, LinkTarget};
 use api::node::{JobRef, NodeHeartbeat, NodePoll, NodeRegister};
@@ -37,17 +38,32 @@ pub(crate) async fn run(node: &Node, links: mpsc::Receiver<LinkOpen>, stop: Canc
     stop.run_until_cancelled(work).await;
 }
 
+/// What the operator opened, for whoever asks what would become of a request.
+fn opened(node: &Node) -> impl Iterator<Item = (String, String)> {
+    let all = node.inner.config.egress_allow.iter().enumerate();
+    let all = all.take(model::exception::FACTS_MAX);
+    all.map(|(number, one)| {
+        let name = format!("{}{number}", model::exception::FACT);
+        (name, one.to_string())
+    })
+}
+
 /// Registers, takes up what is left from before, and tells how often to renew.
 async fn register(node: &Node) -> Duration {
     let host = &node.inner.host;
     let mut facts = BTreeMap::from([
         ("memory_bytes".to_owned(), host.memory_bytes.to_string()),
+        (
+            "disk_bytes".to_owned(),
+            volume::disk_bytes(node).to_string(),
+        ),
         ("cpus".to_owned(), host.cpus.to_string()),
         ("landlock_abi".to_owned(), host.landlock_abi.to_string()),
         // What the control plane looks for when somebody wants a volume.
         ("volumes".to_owned(), volume::can_be_kept(host).to_owned()),
     ]);
     facts.extend(root::facts(node));
+    facts.extend(opened(node));
     let hello = NodeRegister {
         name: node.inner.config.name.clone(),
         incarnation: node.inner.config.incarnation.clone(),
@@ -58,8 +74,10 @@ async fn register(node: &Node) -> Duration {
     };
     let mut pause = PAUSE_FIRST;
     loop {
+        let sent = fence::boot_ms();
         match node.inner.client.node_register(&hello).await {
             Ok(registered) => {
+                fence::renewed(node, sent, registered.lease_ms);
                 recover::recover(node, registered.held, registered.held_sandboxes).await;
                 node.inner.registered.cancel();
                 return Duration::from_millis(registered.heartbeat_ms.max(1));
@@ -94,8 +112,10 @@ pub(crate) async fn renew_once(node: &Node) {
         snapshots: snapshot::held(node),
         volumes: volume::held(node),
     };
+    let sent = fence::boot_ms();
     match node.inner.client.node_heartbeat(&beat).await {
         Ok(answer) => {
+            fence::renewed(node, sent, answer.lease_ms);
             // A stale lease is somebody else's now: whatever it does here is to end, and its report
             // will be refused.
             cancel(node, &answer.cancel);

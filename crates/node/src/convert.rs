@@ -39,6 +39,7 @@ pub(crate) fn stream(spool: &crate::spool::Spool) -> StreamReport {
         kept_bytes,
         truncated: kept_bytes < total_bytes,
         lost_bytes: 0,
+        patterns_found: spool.patterns_found,
     }
 }
 

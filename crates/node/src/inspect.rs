@@ -7,10 +7,12 @@
 use crate::Node;
 use ::egress::inspect::rule::HostRules;
 use ::egress::inspect::{Authority, Inspector, Roots, roots};
+use scrub::Known;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The file of the authority, beside the record, and what it is called before it is whole.
 const FILE: &str = "authority";
@@ -55,7 +57,12 @@ pub(crate) struct Looks {
 }
 
 /// Sets it up for whoever has its record in this directory; with the authority that is there, if one is.
-pub(crate) fn open(node: &Node, dir: &Path, rules: Vec<HostRules>) -> Result<Looks, String> {
+pub(crate) fn open(
+    node: &Node,
+    dir: &Path,
+    rules: Vec<HostRules>,
+    known: Option<Arc<Known>>,
+) -> Result<Looks, String> {
     let failed =
         |error: &dyn std::fmt::Display| format!("its https cannot be looked into: {error}");
     let authority = match kept(dir) {
@@ -67,7 +74,7 @@ pub(crate) fn open(node: &Node, dir: &Path, rules: Vec<HostRules>) -> Result<Loo
     let all = format!("{}\n{own}", trusted.pem);
     let inspector = Inspector::new(rules, authority, &trusted.roots);
     Ok(Looks {
-        inspector: inspector.map_err(|error| failed(&error))?,
+        inspector: inspector.map_err(|error| failed(&error))?.hiding(known),
         files: vec![(OWN, own), (ALL, all)],
     })
 }

@@ -1,7 +1,9 @@
 //! The life of one job on a node, from its lease to the moment when nothing of it is left.
 
+pub(crate) mod fence;
 mod network;
 
+use self::fence::Fence;
 use crate::outcome::{self, Asked, Told};
 use crate::pump::{End, Lease as PumpLease, Pump, PumpError};
 use crate::record::{self, Prepared, Record};
@@ -54,6 +56,7 @@ pub(crate) struct Job {
     attach: mpsc::Receiver<LinkOpen>,
     /// Its sandbox was made before it.
     on_spare: bool,
+    fence: Fence,
     /// What it was given, if it uses any.
     secrets: Option<Secrets>,
     /// What looks into its HTTPS, until the way out has it; and whether there is one.
@@ -153,6 +156,7 @@ impl Job {
             cancel,
             attach: attached,
             on_spare: false,
+            fence: Fence::new(node, &lease.spec),
             secrets: None,
             inspector: None,
             looks_into: false,
@@ -213,22 +217,20 @@ impl Job {
         self.node.inner.freed.notify_one();
     }
 
-    /// How long its sandbox may live.
-    fn life(&self) -> Duration {
-        let command = self.spec.timeout_ms.saturating_add(limits::GRACE_MS);
-        Duration::from_millis(command.saturating_add(limits::LIFE_MARGIN_MS))
-    }
-
     fn plan(&self) -> Result<Plan, Told> {
         let root = root::find(&self.node, self.spec.root.as_deref(), None);
         let root = root.map_err(Told::refused)?;
+        let life = self.fence.life();
+        if life.is_zero() {
+            return Err(Told::lost("no server was heard for a lease".to_owned()));
+        }
         let spec = Spec {
             id: new_sandbox_id(),
             root,
             limits: convert::limits(self.spec.limits),
-            life: self.life(),
+            life,
             mode: Mode::Job,
-            way_out: false,
+            way_out: self.rules().has_way_out(),
             layers: Vec::new(),
             volumes: Vec::new(),
         };
@@ -313,6 +315,7 @@ impl Job {
             Ok(standing) => standing,
             Err(told) => return Ok(Err(told)),
         };
+        self.prepare_way(&plan.handle).await?;
         for file in &self.spec.files {
             let halves = (&mut standing.reader, &mut standing.writer);
             let put = files::put(&self.node.inner.client, halves, file);
@@ -375,6 +378,11 @@ impl Job {
             return Ok(Report::of(Told::canceled()));
         }
         self.open_way(&plan.handle).await?;
+        if self.fence.is_up() {
+            // A spare's deadline is not this job's. If no lease is left, nothing is let go.
+            let life = self.fence.life();
+            self.node.inner.driver.extend(&plan.handle, life).await?;
+        }
         writer.say(&ToGuest::Start(self.start())).await?;
         let spools = self.spools().map_err(PumpError::Spool)?;
         let mut pump = Pump::new(
@@ -390,11 +398,13 @@ impl Job {
         }
         let driver = self.node.inner.driver.clone();
         let after = self.node.inner.config.spare_life / EXTEND_AFTER;
-        let extending = extend_later(&*driver, &plan.handle, after, self.life());
-        let on_spare = self.on_spare;
+        let extending = extend_later(&*driver, &plan.handle, after, self.fence.life());
+        let on_spare = self.on_spare && !self.fence.is_up();
+        let fence = self.fence.clone().hold(plan.handle.clone());
         tokio::select! {
             report = self.stream(&plan.handle, pump) => report,
             never = extending, if on_spare => match never {},
+            never = fence => match never {},
         }
     }
 
@@ -419,7 +429,7 @@ impl Job {
             writer.say(&ToGuest::Start(self.start())).await?;
         }
         self.reopen_way(&record.handle);
-        let life = self.life();
+        let life = self.fence.life();
         self.node.inner.driver.extend(&record.handle, life).await?;
         // Whoever fed it is gone.
         writer.say(&ToGuest::StdinEnd).await?;
@@ -427,7 +437,11 @@ impl Job {
         let (lease, cancel) = (self.lease.clone(), self.cancel.clone());
         let mut pump = Pump::new((reader, writer), spools, lease, client, cancel);
         self.scrub(&mut pump);
-        self.stream(&record.handle, pump).await
+        let fence = self.fence.clone().hold(record.handle.clone());
+        tokio::select! {
+            report = self.stream(&record.handle, pump) => report,
+            never = fence => match never {},
+        }
     }
 
     fn scrub(&self, pump: &mut Pump) {

@@ -15,6 +15,7 @@ mod egress;
 mod files;
 mod inspect;
 mod job;
+mod link;
 mod outcome;
 mod pump;
 mod record;
@@ -28,6 +29,7 @@ mod spool;
 mod volume;
 mod way;
 
+pub use crate::link::keep_links;
 pub use ::egress::exception::{BadException, Exception};
 pub use ::egress::inspect::roots;
 use ::egress::proxy::Proxy;
@@ -107,6 +109,8 @@ struct Inner {
     tasks: TaskTracker,
     /// No new work is taken.
     draining: AtomicBool,
+    /// Until when its leases last, as far as it has heard.
+    lease_until: job::fence::Until,
     /// The control plane knows this process.
     registered: CancellationToken,
 }
@@ -150,6 +154,7 @@ impl Node {
             freed: Notify::new(),
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
+            lease_until: watch::Sender::new(0),
             registered: CancellationToken::new(),
         };
         Node {

@@ -255,6 +255,7 @@ impl Pump {
             };
             let taken = spool.taken() + cleaner.pending() as u64;
             let bytes = Bytes::from(cleaner.finish());
+            spool.patterns_found = cleaner.found();
             spool.append_for(&bytes, taken).map_err(PumpError::Spool)?;
             if !bytes.is_empty() {
                 self.tell(kind, bytes).await;

@@ -12,6 +12,8 @@ struct Done {
     adopted: u32,
     lost: u32,
     destroyed: u32,
+    /// Those that were of nobody: mostly spares.
+    unused: u32,
 }
 
 /// Goes on with the jobs whose sandboxes live, reports those whose sandboxes are gone, and takes away
@@ -41,7 +43,7 @@ pub(crate) async fn recover(node: &Node, held: Vec<HeldLease>, sandboxes: Vec<He
             }
             (Some(record), None) => {
                 // Reported before the last process died, or given to somebody else since.
-                destroy(node, &record.handle, &mut done).await;
+                destroy(node, &record.handle, &mut done.destroyed).await;
                 record::remove(&dir);
             }
             // We can be here if the last process died while it wrote its first record: nothing was
@@ -61,12 +63,14 @@ pub(crate) async fn recover(node: &Node, held: Vec<HeldLease>, sandboxes: Vec<He
         adopted,
         lost,
         destroyed,
+        unused,
     } = done;
-    if adopted + lost + destroyed > 0 {
+    if adopted + lost + destroyed + unused > 0 {
         tracing::info!(
             adopted,
             lost,
             destroyed,
+            unused,
             "took up what an earlier process left"
         );
     }
@@ -90,7 +94,7 @@ async fn take_up(node: &Node, record: Record, canceled: bool, done: &mut Done) {
         ?found,
         "the sandbox of a job did not outlive the agent"
     );
-    destroy(node, &record.handle, done).await;
+    destroy(node, &record.handle, &mut done.destroyed).await;
     report_lost(node, &record.job_id, record.attempt, record.epoch).await;
     if let Some(dir) = record::dir_of(&node.inner.config.dir, &record.job_id) {
         record::remove(&dir);
@@ -117,9 +121,9 @@ async fn report_lost(node: &Node, job_id: &str, attempt: u32, epoch: u64) {
     }
 }
 
-async fn destroy(node: &Node, handle: &driver::driver::Handle, done: &mut Done) {
+async fn destroy(node: &Node, handle: &driver::driver::Handle, count: &mut u32) {
     match node.inner.driver.destroy(handle).await {
-        Ok(()) => done.destroyed += 1,
+        Ok(()) => *count += 1,
         Err(error) => {
             let error = job::chain(&error);
             tracing::error!(sandbox.id = %handle.id, error, "failed to take a sandbox away");
@@ -141,6 +145,6 @@ async fn destroy_strays(node: &Node, done: &mut Done) {
     let listed = node.inner.driver.list().await.unwrap_or_default();
     for id in listed.into_iter().filter(|id| !known.contains(id)) {
         let handle = node.inner.driver.handle(&id);
-        destroy(node, &handle, done).await;
+        destroy(node, &handle, &mut done.unused).await;
     }
 }

@@ -250,6 +250,11 @@ async fn keep(
     };
     loop {
         let order = orders.borrow_and_update().clone();
+        if let Order::Work(work) = &order
+            && work.want == SandboxWant::Make
+        {
+            spool.begin(work.spec.exec_base);
+        }
         let mut next = match &order {
             Order::Nothing(_) => None,
             Order::Drop(_) => Some(Next::Gone(None)),
@@ -281,6 +286,10 @@ async fn keep(
         net.lock().await.close();
         execs::last(&node, &handle, &mut spool).await;
         take_away(&node, &handle).await;
+        if matches!(&order, Order::Work(work) if work.again) {
+            // Another node may have it as soon as we have said so, and then nobody listens to us about it.
+            execs::finish(&node, &id, &mut spool).await;
+        }
         if let Some(said) = said {
             say(&node, &id, order.epoch(), said).await;
         }

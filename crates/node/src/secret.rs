@@ -31,6 +31,8 @@ pub(crate) struct Secrets {
     pub(crate) rules: Vec<HostRules>,
     /// What is looked for in all that is told. Nothing when all values are too short to be found.
     pub(crate) known: Option<Arc<Known>>,
+    /// Of these, what is added to requests: what hosts outside answer is looked through for it.
+    pub(crate) sent: Option<Arc<Known>>,
 }
 
 impl std::fmt::Debug for Secrets {
@@ -81,6 +83,11 @@ pub(crate) fn read(answer: Result<SecretsGiven, ClientError>) -> Result<Secrets,
     let known = Known::new(named);
     let known =
         known.map_err(|_| "its secrets are too much to be taken out of its output".to_owned())?;
+    let sent = values
+        .iter()
+        .filter(|(one, _)| matches!(one.how, SecretHow::Header { .. }))
+        .map(|(one, bytes)| (one.name.as_str(), bytes.as_slice()));
+    let sent = Known::new(sent).map_err(|_| "its secrets are too much".to_owned())?;
     let (mut env, mut files, mut names) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
     let mut rules = Vec::new();
     for (one, bytes) in values {
@@ -128,6 +135,7 @@ pub(crate) fn read(answer: Result<SecretsGiven, ClientError>) -> Result<Secrets,
         names,
         rules,
         known,
+        sent,
     })
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct Spool {
     /// Bytes of the guest's stream that it stands for; the same as `total` where nothing is scrubbed.
     taken: u64,
     scrubbed: bool,
+    /// Credentials that were found by their shape in what passed through this process.
+    pub(crate) patterns_found: u64,
 }
 
 /// Some bytes of a stream, and where they belong.
@@ -50,6 +52,7 @@ impl Spool {
             reporting: 0,
             taken: 0,
             scrubbed,
+            patterns_found: 0,
         };
         match File::options().read(true).write(true).open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -27,6 +27,12 @@ pub(crate) fn can_be_kept(host: &Host) -> &'static str {
     }
 }
 
+/// Bytes of the disk on which files of sandboxes can be, free or not; 0 when that cannot be told.
+pub(crate) fn disk_bytes(node: &Node) -> u64 {
+    let told = rustix::fs::statvfs(&node.inner.config.dir);
+    told.map_or(0, |told| told.f_blocks.saturating_mul(told.f_frsize))
+}
+
 fn dir(node: &Node) -> PathBuf {
     node.inner.config.dir.join("volumes")
 }

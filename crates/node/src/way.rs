@@ -15,6 +15,7 @@ use driver::driver::Handle;
 use driver::guest::direct as asked;
 use driver::guest::message::EGRESS_PORT;
 use driver::guest::{EgressClient, EgressLine, socket};
+use driver::host::Host;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use model::id::JobId;
@@ -27,6 +28,10 @@ const _: () = assert!(EGRESS_PORT == ::egress::PORT);
 // The guest's words for what the proxy reads.
 const _: () = assert!(asked::CONNECT == ::egress::direct::CONNECT);
 const _: () = assert!(asked::RESOLVE == ::egress::direct::RESOLVE);
+const _: () = assert!(asked::NAME == ::egress::direct::NAME);
+const _: () = assert!(asked::DATAGRAM == ::egress::direct::DATAGRAM);
+const _: () = assert!(asked::OTHER == ::egress::direct::OTHER);
+const _: () = assert!(asked::BOTH == ::egress::direct::BOTH);
 const _: () = assert!(asked::YES == ::egress::direct::YES);
 const _: () = assert!(asked::DENIED == ::egress::direct::DENIED);
 const _: () = assert!(asked::UNKNOWN == ::egress::direct::UNKNOWN);
@@ -34,6 +39,9 @@ const _: () = assert!(asked::FAILED == ::egress::direct::FAILED);
 
 /// A guest answers at once; one that does not is asked again.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A device is made in a millisecond, if the machine is not full.
+const PREPARE: Duration = Duration::from_secs(20);
 
 /// Between two tries to bring a line, at first and at most. A guest that hangs up on each line costs no more.
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
@@ -209,11 +217,30 @@ async fn line(node: &Node, handle: &Handle) -> Result<EgressLine, Broken> {
     line.unwrap_or(Err(Broken::Silent))
 }
 
-/// Says in the clauses of a sandbox what its network is now.
-pub(crate) fn describe(enforcement: &mut [Enforced], rules: &NetworkRules) {
+/// Gives a sandbox that was made without a way out what programs need that know no proxy, where this machine has
+/// it. Before the first line. May be repeated.
+///
+/// # Errors
+/// It cannot be given, and then nothing is to be let out: the record would say what is not so.
+pub(crate) async fn prepare(node: &Node, handle: &Handle) -> Result<(), Broken> {
+    if node.inner.host.no_tun.is_none() {
+        let making = node.inner.driver.network(handle);
+        let made = tokio::time::timeout(PREPARE, making).await;
+        made.map_err(|_| Broken::Silent)??;
+    }
+    Ok(())
+}
+
+/// Says in the clauses of a sandbox what its network is now: one that had no way out and is to have one now was
+/// prepared for it.
+pub(crate) fn describe(enforcement: &mut [Enforced], rules: &NetworkRules, host: &Host) {
     const PROXY: &str = ", egress proxy";
     for clause in enforcement.iter_mut().filter(|one| one.clause == "network") {
-        let bare = clause.how.trim_end_matches(PROXY).to_owned();
+        let mut bare = clause.how.trim_end_matches(PROXY).to_owned();
+        // Of a sandbox that has the proxy alone since an older build, that stays true.
+        if rules.has_way_out() && bare == host.network(false) && bare == clause.how {
+            bare = host.network(true);
+        }
         clause.how = if rules.has_way_out() {
             bare + PROXY
         } else {
@@ -259,6 +286,10 @@ mod tests {
 
     #[test]
     fn the_clause_says_what_holds_however_often_it_changes() {
+        let host = Host {
+            no_tun: None,
+            ..Host::probe_for_jobs()
+        };
         let mut clauses = vec![Enforced {
             clause: "network".to_owned(),
             how: "network namespace".to_owned(),
@@ -276,22 +307,26 @@ mod tests {
         for (rules, how, value) in [
             (
                 &list,
-                "network namespace, egress proxy",
+                "network namespace, TUN device, DNS inside, egress proxy",
                 "allowlist: 1 allowed, 1 denied",
             ),
             (
                 &NetworkRules::all_or_nothing(true),
-                "network namespace, egress proxy",
+                "network namespace, TUN device, DNS inside, egress proxy",
                 "unrestricted",
             ),
-            (&NetworkRules::default(), "network namespace", "none"),
+            (
+                &NetworkRules::default(),
+                "network namespace, TUN device, DNS inside",
+                "none",
+            ),
             (
                 &list,
-                "network namespace, egress proxy",
+                "network namespace, TUN device, DNS inside, egress proxy",
                 "allowlist: 1 allowed, 1 denied",
             ),
         ] {
-            describe(&mut clauses, rules);
+            describe(&mut clauses, rules, &host);
             assert_eq!(
                 (clauses[0].how.as_str(), clauses[0].value.as_deref()),
                 (how, Some(value))

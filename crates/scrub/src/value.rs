@@ -36,10 +36,27 @@ const ANCHOR: usize = 32;
 /// A way in which a value may be written, and what is written in its stead.
 struct Pattern {
     text: Zeroizing<Vec<u8>>,
+    /// Characters of which one may follow and belongs to the value in part.
+    edge: Zeroizing<Vec<u8>>,
+    /// Whether it is written over several lines where it is long.
+    folds: bool,
     instead: Arc<str>,
 }
 
 impl Pattern {
+    /// Whether this byte is the one at this place.
+    fn goes_on(&self, at: usize, byte: u8) -> bool {
+        match self.text.get(at) {
+            Some(own) => *own == byte,
+            None => at == self.text.len() && self.edge.contains(&byte),
+        }
+    }
+
+    /// Bytes that it has at most.
+    fn len(&self) -> usize {
+        self.text.len() + usize::from(!self.edge.is_empty())
+    }
+
     fn anchor(&self) -> &[u8] {
         self.text.get(..ANCHOR).unwrap_or(&self.text)
     }
@@ -75,8 +92,10 @@ impl Known {
                 continue;
             }
             let instead: Arc<str> = format!("[secret {name}]").into();
-            patterns.extend(writings(value).into_iter().map(|text| Pattern {
-                text,
+            patterns.extend(writings(value).into_iter().map(|one| Pattern {
+                text: one.text,
+                edge: one.edge,
+                folds: one.folds,
                 instead: instead.clone(),
             }));
         }
@@ -128,41 +147,58 @@ impl Known {
     }
 }
 
+/// One way to write a value.
+struct Writing {
+    text: Zeroizing<Vec<u8>>,
+    edge: Zeroizing<Vec<u8>>,
+    folds: bool,
+}
+
+impl From<Zeroizing<Vec<u8>>> for Writing {
+    fn from(text: Zeroizing<Vec<u8>>) -> Writing {
+        let edge = Zeroizing::default();
+        let folds = false;
+        Writing { text, edge, folds }
+    }
+}
+
 /// All ways in which a value is looked for.
-fn writings(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
-    let mut all = vec![Zeroizing::new(value.to_vec())];
+fn writings(value: &[u8]) -> Vec<Writing> {
+    let mut all: Vec<Writing> = vec![Zeroizing::new(value.to_vec()).into()];
     for alphabet in [&STANDARD, &URL_SAFE] {
         all.extend((0..3).map(|shift| base64_at(value, shift, alphabet)));
     }
     for upper in [false, true] {
-        all.push(each(value, |_| true, "", upper));
+        let text = each(value, |_| true, "", upper);
+        // `xxd -p` has 60 digits in a line.
+        let folds = true;
+        all.push(Writing {
+            folds,
+            ..text.into()
+        });
         // What is not encoded differs: RFC 3986 names the second, forms write a space as `+`.
-        all.push(each(value, |b| !is_unreserved(b), "%", upper));
-        all.push(each(value, |b| !is_unreserved(b) && b != b'/', "%", upper));
+        all.push(each(value, |b| !is_unreserved(b), "%", upper).into());
+        all.push(each(value, |b| !is_unreserved(b) && b != b'/', "%", upper).into());
         let mut form = each(value, |b| !is_unreserved(b) && b != b' ', "%", upper);
         form.iter_mut()
             .filter(|b| **b == b' ')
             .for_each(|b| *b = b'+');
-        all.push(form);
+        all.push(form.into());
     }
     if let Ok(text) = std::str::from_utf8(value) {
-        all.extend([false, true].map(|ascii| in_json(text, ascii)));
-        all.extend([None, Some('\'')].map(|quote| in_python(text, quote)));
+        all.extend([false, true].map(|ascii| in_json(text, ascii).into()));
+        all.extend([None, Some('\'')].map(|quote| in_python(text, quote).into()));
         // A terminal ends lines so.
-        all.push(Zeroizing::new(text.replace('\n', "\r\n").into_bytes()));
+        all.push(Zeroizing::new(text.replace('\n', "\r\n").into_bytes()).into());
     }
     // A cut form of a short value could be so short that it is everywhere.
-    all.retain(|text| text.len() >= VALUE_BYTES_MIN);
+    all.retain(|one| one.text.len() >= VALUE_BYTES_MIN);
     all
 }
 
 /// The characters of base64 that a value determines where it begins `shift` bytes after a group: with
-/// whatever stands before and after it, they are these.
-fn base64_at(
-    value: &[u8],
-    shift: usize,
-    alphabet: &base64::alphabet::Alphabet,
-) -> Zeroizing<Vec<u8>> {
+/// whatever stands before and after it, they are these. One more may begin with its last bits.
+fn base64_at(value: &[u8], shift: usize, alphabet: &base64::alphabet::Alphabet) -> Writing {
     let mut padded = Zeroizing::new(vec![0; shift]);
     padded.extend_from_slice(value);
     let engine = GeneralPurpose::new(alphabet, NO_PAD);
@@ -170,9 +206,19 @@ fn base64_at(
     // Six bits each: those that begin in the value and end in it.
     let from = (shift * 8).div_ceil(6);
     let to = padded.len() * 8 / 6;
+    let more = padded.len() * 8 % 6;
+    let signs = alphabet.as_str().as_bytes();
+    // With zeros for what is not the value's, it is the first of those that begin so.
+    let first = text
+        .get(to)
+        .and_then(|last| signs.iter().position(|one| one == last));
+    let edge = first.and_then(|first| signs.get(first..first + (1 << (6 - more))));
+    let edge = Zeroizing::new(edge.unwrap_or_default().to_vec());
     text.truncate(to);
     text.drain(..from.min(to));
-    text
+    // `base64` has 76 characters in a line, PEM 64.
+    let folds = true;
+    Writing { text, edge, folds }
 }
 
 fn each(
@@ -247,6 +293,11 @@ fn escaped(
     Zeroizing::new(std::mem::take(&mut *text).into_bytes())
 }
 
+/// Whether a byte ends a line, after so much of an end.
+fn is_end(before: &[u8], byte: u8) -> bool {
+    matches!((before, byte), ([], b'\r' | b'\n') | ([b'\r'], b'\n'))
+}
+
 /// RFC 3986, section 2.3.
 fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
@@ -266,7 +317,19 @@ pub struct Scrubber {
 struct Inside {
     patterns: Vec<usize>,
     at: usize,
+    /// Bytes of the stream that these are, with the ends of lines between them.
+    taken: usize,
+    /// An end of a line after them, which may be inside of the value.
+    end: Vec<u8>,
     instead: Arc<str>,
+}
+
+impl Inside {
+    /// It is over: what stands in for it, and what was not part of it.
+    fn tell(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.instead.as_bytes());
+        out.extend_from_slice(&self.end);
+    }
 }
 
 impl Scrubber {
@@ -301,7 +364,7 @@ impl Scrubber {
     pub fn finish(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         if let Some(inside) = self.inside.take() {
-            out.extend_from_slice(inside.instead.as_bytes());
+            inside.tell(&mut out);
         }
         let held = std::mem::take(&mut self.held);
         let mut rest = held.as_slice();
@@ -318,7 +381,8 @@ impl Scrubber {
     /// to see them again.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.held.len() + self.inside.as_ref().map_or(0, |inside| inside.at)
+        let inside = self.inside.as_ref();
+        self.held.len() + inside.map_or(0, |inside| inside.taken + inside.end.len())
     }
 
     fn replace(&self, text: &[u8], found: std::ops::Range<usize>, out: &mut Vec<u8>) {
@@ -335,28 +399,37 @@ impl Scrubber {
         let Some(inside) = &mut self.inside else {
             return bytes;
         };
+        let known = &self.known.patterns;
         while let Some((byte, rest)) = bytes.split_first() {
-            let known = &self.known.patterns;
             let goes_on = |index: &usize| {
-                let text = known.get(*index).map(|one| one.text.get(inside.at));
-                text.flatten() == Some(byte)
+                let pattern = known.get(*index);
+                pattern.is_some_and(|one| one.goes_on(inside.at, *byte))
             };
             let left: Vec<usize> = inside.patterns.iter().copied().filter(goes_on).collect();
-            if left.is_empty() {
+            let folds = |index: &usize| {
+                let pattern = known.get(*index);
+                pattern.is_some_and(|one| one.folds && one.text.len() > inside.at)
+            };
+            if !left.is_empty() {
+                inside.patterns = left;
+                inside.at += 1;
+                inside.taken += 1 + inside.end.len();
+                inside.end.clear();
+            } else if is_end(&inside.end, *byte) && inside.patterns.iter().any(folds) {
+                inside.patterns.retain(folds);
+                inside.end.push(*byte);
+            } else {
                 break;
             }
-            inside.patterns = left;
-            inside.at += 1;
             bytes = rest;
         }
-        let at = inside.at;
         let is_longer = |index: &usize| {
-            let pattern = self.known.patterns.get(*index);
-            pattern.is_some_and(|one| one.text.len() > at)
+            let pattern = known.get(*index);
+            pattern.is_some_and(|one| one.len() > inside.at)
         };
         // Only here, when it is over, because until then all of it may be seen again.
         if !bytes.is_empty() || !inside.patterns.iter().any(is_longer) {
-            out.extend_from_slice(inside.instead.as_bytes());
+            inside.tell(out);
             self.inside = None;
         }
         bytes
@@ -385,6 +458,8 @@ impl Scrubber {
             self.inside = instead.map(|one| Inside {
                 patterns: patterns.collect(),
                 at: found.end() - found.start(),
+                taken: found.end() - found.start(),
+                end: Vec::new(),
                 instead: one.instead.clone(),
             });
             let rest = text.get(found.end()..).unwrap_or_default();
@@ -531,6 +606,38 @@ mod tests {
                 assert!(kept.len() <= most, "{before} {after}: {out}");
             }
         }
+    }
+
+    #[test]
+    fn a_value_in_digits_over_several_lines_leaves_no_digit_of_it() {
+        for (length, wrap, end) in [
+            (40, 60, "\n"),
+            (57, 60, "\n"),
+            (90, 64, "\r\n"),
+            (300, 60, "\n"),
+        ] {
+            let value: Vec<u8> = (0..length)
+                .map(|n: u16| b'!' + (n * 7 % 90).to_le_bytes()[0])
+                .collect();
+            let known = known(&[&value]);
+            let digits = each(&value, |_| true, "", false).to_vec();
+            for written in [digits, BASE64.encode(&value).into_bytes()] {
+                let lines: Vec<&[u8]> = written.chunks(wrap).collect();
+                let text = [lines.join(end.as_bytes()), b"\nnext\n".to_vec()].concat();
+                for size in [1, 7, usize::MAX] {
+                    let out = String::from_utf8(told(&known, &text, &[size])).unwrap();
+                    assert_eq!(out.replace('=', ""), "[secret S]\nnext\n", "{length}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_end_of_a_line_that_is_not_in_a_value_stays() {
+        let value: Vec<u8> = (b'!'..b'!' + 50).collect();
+        let digits = String::from_utf8(each(&value, |_| true, "", false).to_vec()).unwrap();
+        let text = format!("{}\r\nxyz", &digits[..60]);
+        assert_eq!(known(&[&value]).text(&text), "[secret S]\r\nxyz");
     }
 
     #[test]

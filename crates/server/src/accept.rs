@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::auth::{Gate, Peer, TcpGate};
 use crate::e2b::domain::Domain;
+use crate::node_door::{NodeDoor, NodeGate, NodeProof};
 use crate::tls::Tls;
 use crate::{Shared, request};
 
@@ -50,6 +51,8 @@ pub enum Door {
         /// What is shown to clients; without it, they are spoken to in the clear.
         tls: Option<Tls>,
     },
+    /// A TCP port for nodes, and for them alone.
+    Nodes(NodeDoor),
     /// Connections inside the process; who holds the other end of the channel is trusted.
     Memory {
         /// The server's ends of new connections.
@@ -78,6 +81,16 @@ impl Door {
                 let gate = Gate::Tcp(gate.named(domain, tls.is_some()));
                 run_tcp(&listener, tls.as_ref(), &gate, &shared, &places).await;
             }
+            Self::Nodes(NodeDoor { listener, proof }) => match proof {
+                NodeProof::Certificate(tls) => {
+                    let gate = Gate::Node(NodeGate::of(None));
+                    run_tcp(&listener, Some(&tls), &gate, &shared, &places).await;
+                }
+                NodeProof::Shared(token) => {
+                    let gate = Gate::Node(NodeGate::Shared(token));
+                    run_tcp(&listener, None, &gate, &shared, &places).await;
+                }
+            },
             Self::Memory { incoming, peer } => run_memory(incoming, peer, &shared, &places).await,
         }
     }
@@ -125,6 +138,7 @@ async fn run_tcp(
                     Some((tls, handshake)) => shared.spawn(async move {
                         let shaken = until_stopped(&inner, tls.shake(stream, handshake)).await;
                         if let Some(stream) = shaken.flatten() {
+                            let gate = gate.shown(stream.get_ref().1.peer_certificates());
                             connection(stream, gate, inner, place).await;
                         }
                     }),

@@ -11,12 +11,14 @@ use api::{Code, routes};
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::request::Parts;
 use model::id::{NodeId, PrincipalId};
+use rustls::pki_types::CertificateDer;
 use subtle::ConstantTimeEq as _;
 
 use crate::e2b::aim;
 use crate::e2b::domain::Domain;
 use crate::e2b::keys::Keys;
 use crate::error::Error;
+use crate::node_door::NodeGate;
 
 /// Who a connection or a token stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub(crate) enum Gate {
     Stranger,
     /// Anybody who can reach the port.
     Tcp(TcpGate),
+    /// Anybody who can reach the port of nodes.
+    Node(NodeGate),
 }
 
 /// The checks of the TCP door.
@@ -139,6 +143,14 @@ impl TcpGate {
 }
 
 impl Gate {
+    /// The same for a connection on which these certificates were shown.
+    pub(crate) fn shown(self, certificates: Option<&[CertificateDer<'_>]>) -> Self {
+        match self {
+            Self::Node(_) => Self::Node(NodeGate::of(certificates)),
+            Self::Known(_) | Self::Stranger | Self::Tcp(_) => self,
+        }
+    }
+
     /// Lets a request in and says who sent it; `None` where the route is open to everybody.
     pub(crate) fn admit(&self, parts: &Parts) -> Result<Option<Peer>, Error> {
         match self {
@@ -150,6 +162,8 @@ impl Gate {
             }
             Self::Stranger => Err(unauthenticated("this socket belongs to another user")),
             Self::Tcp(gate) => gate.admit(parts),
+            // It takes a look at the database, so it was asked before.
+            Self::Node(_) => Err(unauthenticated("a client certificate is missing")),
         }
     }
 
@@ -157,7 +171,7 @@ impl Gate {
     pub(crate) fn domain(&self) -> Option<&Domain> {
         match self {
             Self::Tcp(gate) => gate.domain.as_ref(),
-            Self::Known(_) | Self::Stranger => None,
+            Self::Known(_) | Self::Stranger | Self::Node(_) => None,
         }
     }
 
@@ -165,7 +179,7 @@ impl Gate {
     /// there.
     pub(crate) fn visitor(&self, parts: &Parts, is_control: bool) -> Result<Visitor, Error> {
         match self {
-            Self::Known(Peer::Node(_)) => {
+            Self::Known(Peer::Node(_)) | Self::Node(_) => {
                 Err(Error::new(Code::Forbidden, "this door is not for nodes"))
             }
             Self::Known(peer) => Ok(Visitor {

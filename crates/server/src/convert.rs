@@ -2,8 +2,10 @@
 
 pub(crate) mod egress;
 pub(crate) mod exec;
+pub(crate) mod fleet;
 pub(crate) mod from_wire;
 pub(crate) mod network;
+pub(crate) mod profile;
 pub(crate) mod sandbox;
 pub(crate) mod secret;
 pub(crate) mod snapshot;

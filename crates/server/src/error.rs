@@ -89,6 +89,7 @@ impl From<service::Error> for Error {
             E::Internal { .. } => return Self::internal(error.cause()),
             E::NotFound => Code::NotFound,
             E::Forbidden(_) => Code::Forbidden,
+            E::NotYourLease => Code::NotYourLease,
             E::Conflict { code, .. } => Code::parse(code).unwrap_or(Code::Conflict),
             E::TooMuch { code, .. } => Code::parse(code).unwrap_or(Code::TooMuch),
             E::Stale => Code::StaleEpoch,

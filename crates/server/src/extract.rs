@@ -13,15 +13,16 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use model::id::{ArtifactId, JobId, SandboxId, SnapshotId};
+use model::id::{ArtifactId, EnrollTokenId, JobId, NodeId, SandboxId, SnapshotId};
 use model::limits;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use service::{Ctx, Idempotency};
+use service::{Ctx, Idempotency, ProfileRef};
 use sha2::{Digest as _, Sha256};
 
 use crate::auth::Peer;
 use crate::error::Error;
+use crate::node_door::Newcomer;
 use crate::request::RequestId;
 
 /// How long a body may pause. Only peers that were let in get here, so this is for broken ones.
@@ -59,6 +60,25 @@ impl<S: Send + Sync> FromRequestParts<S> for Node {
     }
 }
 
+/// Whoever wants to become a node: somebody without a certificate at the door of nodes, or a node. The token
+/// in the body is what counts.
+#[derive(Debug)]
+pub(crate) struct Joining;
+
+impl<S: Send + Sync> FromRequestParts<S> for Joining {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        if parts.extensions.get::<Newcomer>().is_some() {
+            return Ok(Self);
+        }
+        match peer(parts)? {
+            Peer::Node(_) => Ok(Self),
+            Peer::User(_) => Err(Error::new(Code::Forbidden, "this route is for nodes")),
+        }
+    }
+}
+
 fn peer(parts: &Parts) -> Result<&Peer, Error> {
     let missing = || Error::new(Code::Unauthenticated, "nobody is known behind this request");
     parts.extensions.get().ok_or_else(missing)
@@ -85,6 +105,18 @@ pub(crate) struct PortOf(pub(crate) u16);
 #[derive(Debug)]
 pub(crate) struct SnapshotOf(pub(crate) SnapshotId);
 
+/// The snapshot that the path names, by its id or its name. What can be neither names none.
+#[derive(Debug)]
+pub(crate) struct SnapshotNamed(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for SnapshotNamed {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        segment(parts, state, "id").await.map(Self)
+    }
+}
+
 /// The artifact that the path names.
 #[derive(Debug)]
 pub(crate) struct ArtifactOf(pub(crate) ArtifactId);
@@ -101,6 +133,30 @@ impl<S: Send + Sync> FromRequestParts<S> for SecretOf {
     }
 }
 
+/// The profile that the path names, by its name or its id, perhaps with a version. What can be neither names none.
+#[derive(Debug)]
+pub(crate) struct ProfileOf(pub(crate) ProfileRef);
+
+impl<S: Send + Sync> FromRequestParts<S> for ProfileOf {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        segment(parts, state, "name").await.map(Self)
+    }
+}
+
+/// The name that a profile is to have; whether it can is for others to say.
+#[derive(Debug)]
+pub(crate) struct ProfileName(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for ProfileName {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        segment(parts, state, "name").await.map(Self)
+    }
+}
+
 /// The volume that the path names, by its name or its id. What can be neither names none.
 #[derive(Debug)]
 pub(crate) struct VolumeOf(pub(crate) String);
@@ -110,6 +166,30 @@ impl<S: Send + Sync> FromRequestParts<S> for VolumeOf {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
         segment(parts, state, "name").await.map(Self)
+    }
+}
+
+/// The node that the path names.
+#[derive(Debug)]
+pub(crate) struct NodeOf(pub(crate) NodeId);
+
+impl<S: Send + Sync> FromRequestParts<S> for NodeOf {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        segment(parts, state, "id").await.map(Self)
+    }
+}
+
+/// The enrollment token that the path names.
+#[derive(Debug)]
+pub(crate) struct EnrollTokenOf(pub(crate) EnrollTokenId);
+
+impl<S: Send + Sync> FromRequestParts<S> for EnrollTokenOf {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        segment(parts, state, "id").await.map(Self)
     }
 }
 

@@ -6,13 +6,17 @@
 pub(crate) mod artifact;
 pub(crate) mod blob;
 pub(crate) mod egress;
+pub(crate) mod fleet;
 mod guest;
 pub(crate) mod health;
 pub(crate) mod job;
 pub(crate) mod log;
 pub(crate) mod mcp;
 pub(crate) mod openapi;
+mod port;
+pub(crate) mod profile;
 pub(crate) mod reachability;
+pub(crate) mod recorded;
 pub(crate) mod sandbox;
 pub(crate) mod secret;
 pub(crate) mod snapshot;
@@ -28,7 +32,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes as paths;
 
 use crate::error::Error;
-use crate::{App, attach, node_api};
+use crate::{App, attach, node_api, node_join};
 
 pub use openapi::document;
 
@@ -66,11 +70,22 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(sandbox::resume))
         .routes(paths!(sandbox::connect))
         .routes(paths!(sandbox::recreate))
+        .routes(paths!(
+            port::get,
+            port::post,
+            port::put,
+            port::patch,
+            port::delete
+        ))
+        .route(api::routes::SANDBOX_PORT_ROOT, port::root())
         .routes(paths!(sandbox::events))
         .routes(paths!(secret::create, secret::list))
         .routes(paths!(secret::get, secret::delete))
         .routes(paths!(secret::rotate))
         .routes(paths!(secret::events))
+        .routes(paths!(profile::list))
+        .routes(paths!(profile::put, profile::get, profile::delete))
+        .routes(paths!(profile::versions))
         .routes(paths!(volume::create, volume::list))
         .routes(paths!(volume::get, volume::delete))
         .routes(paths!(guest::read, guest::ask))
@@ -85,6 +100,14 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(egress::of_sandbox))
         .routes(paths!(egress::of_job))
         .routes(paths!(egress::test))
+        .routes(paths!(fleet::token_create, fleet::token_list))
+        .routes(paths!(fleet::token_revoke))
+        .routes(paths!(fleet::list))
+        .routes(paths!(fleet::get, fleet::forget))
+        .routes(paths!(fleet::change))
+        .routes(paths!(node_join::enroll))
+        .routes(paths!(node_join::renew))
+        .routes(paths!(node_join::link))
         .routes(paths!(node_api::register))
         .routes(paths!(node_api::heartbeat))
         .routes(paths!(node_api::poll))

@@ -27,6 +27,8 @@ mod http;
 mod links;
 mod metrics;
 mod node_api;
+mod node_door;
+mod node_join;
 mod request;
 mod site;
 mod tls;
@@ -47,6 +49,7 @@ pub use crate::e2b::domain::{BadDomain, Domain};
 pub use crate::e2b::keys::api_key as e2b_api_key;
 pub use crate::http::document;
 pub use crate::links::{Links, NoLink};
+pub use crate::node_door::{NodeDoor, NodeProof, shared_token};
 pub use crate::tls::{BadCertificate, Tls};
 pub use api::attach::{LinkOpen, LinkTarget};
 

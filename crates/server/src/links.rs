@@ -1,20 +1,25 @@
 //! The open links to nodes, over which the server reaches a running sandbox.
 //!
-//! A node opens its link (nodes dial out); the server only ever picks one up. Today that is a
-//! channel inside the process; a link over the network becomes one more task at the other end of
-//! the same channel.
+//! A node opens its links (nodes dial out); the server only ever picks one up. Of a node in this process that
+//! is a channel; of one elsewhere, [`carry`] is at the other end of the same channel, with the connection that
+//! the node has dialled.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::attach::LinkOpen;
+use api::link::{LinkClass, LinkEnd, open_streams};
 use model::id::NodeId;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
+
+/// Streams that wait to be opened on one link.
+const WAITING_MAX: usize = 256;
 
 /// Which nodes can be reached. Clones share the map.
 #[derive(Debug, Clone, Default)]
 pub struct Links {
-    by_node: Arc<Mutex<HashMap<NodeId, mpsc::Sender<LinkOpen>>>>,
+    by_node: Arc<Mutex<HashMap<(NodeId, LinkClass), mpsc::Sender<LinkOpen>>>>,
 }
 
 /// The node has no link, or is not taking anything from it.
@@ -23,14 +28,17 @@ pub struct Links {
 pub struct NoLink(NodeId);
 
 impl Links {
-    /// Takes the link of a node; a new one replaces the old, whose node has evidently restarted.
+    /// Takes the link of a node, for streams of both classes; a new one replaces the old, whose node has
+    /// evidently restarted.
     pub fn insert(&self, node: NodeId, link: mpsc::Sender<LinkOpen>) {
-        self.lock().insert(node, link);
+        for class in LinkClass::ALL {
+            self.lock().insert((node.clone(), class), link.clone());
+        }
     }
 
-    /// Forgets the link of a node.
+    /// Forgets the links of a node.
     pub fn remove(&self, node: &NodeId) {
-        self.lock().remove(node);
+        self.lock().retain(|(of, _), _| of != node);
     }
 
     /// Hands a stream to the node of a job or a sandbox.
@@ -39,12 +47,103 @@ impl Links {
     /// [`NoLink`] when there is none, or its queue is full: a node that does not even take streams
     /// must not make the server hold them.
     pub fn open(&self, node: &NodeId, open: LinkOpen) -> Result<(), NoLink> {
-        let link = self.lock().get(node).cloned();
+        let class = LinkClass::of(&open.target);
+        let link = self.lock().get(&(node.clone(), class)).cloned();
         let gone = || NoLink(node.clone());
         link.ok_or_else(gone)?.try_send(open).map_err(|_| gone())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<NodeId, mpsc::Sender<LinkOpen>>> {
+    fn lock(
+        &self,
+    ) -> std::sync::MutexGuard<'_, HashMap<(NodeId, LinkClass), mpsc::Sender<LinkOpen>>> {
         self.by_node.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Carries streams over a connection that a node has dialled, until it breaks. Then they have ended, and whoever
+/// wants one waits for the node's next link.
+pub(crate) async fn carry(
+    links: &Links,
+    node: NodeId,
+    class: LinkClass,
+    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> LinkEnd {
+    let (link, opens) = mpsc::channel(WAITING_MAX);
+    let kept = Kept {
+        links: links.clone(),
+        of: (node, class),
+        link,
+    };
+    kept.links.lock().insert(kept.of.clone(), kept.link.clone());
+    open_streams(io, opens).await
+}
+
+/// Takes its link out of the map on any way out, but not the one that came after it.
+struct Kept {
+    links: Links,
+    of: (NodeId, LinkClass),
+    link: mpsc::Sender<LinkOpen>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let mut map = self.links.lock();
+        if map
+            .get(&self.of)
+            .is_some_and(|link| link.same_channel(&self.link))
+        {
+            map.remove(&self.of);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::attach::LinkTarget;
+
+    fn open() -> LinkOpen {
+        let id = "sbx_1".to_owned();
+        LinkOpen {
+            target: LinkTarget::Sandbox { id },
+            io: tokio::io::duplex(1).0,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_link_that_ends_takes_itself_away_and_not_the_one_after_it() {
+        let (links, node) = (Links::default(), NodeId::from_parts(1, [1; 10]));
+        let begin = || {
+            let (ours, theirs) = tokio::io::duplex(1024);
+            let (links, node) = (links.clone(), node.clone());
+            let carrying = async move { carry(&links, node, LinkClass::Interactive, ours).await };
+            (tokio::spawn(carrying), theirs)
+        };
+        assert!(links.open(&node, open()).is_err());
+        let (first, _io) = begin();
+        while links.open(&node, open()).is_err() {
+            tokio::task::yield_now().await;
+        }
+        let before = links
+            .lock()
+            .get(&(node.clone(), LinkClass::Interactive))
+            .cloned();
+        let (second, theirs) = begin();
+        let is_new = || {
+            let now = links
+                .lock()
+                .get(&(node.clone(), LinkClass::Interactive))
+                .cloned();
+            !now.unwrap().same_channel(before.as_ref().unwrap())
+        };
+        while !is_new() {
+            tokio::task::yield_now().await;
+        }
+        first.abort();
+        drop(first.await);
+        assert!(links.open(&node, open()).is_ok());
+        drop(theirs);
+        drop(second.await.unwrap());
+        assert!(links.open(&node, open()).is_err());
     }
 }

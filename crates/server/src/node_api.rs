@@ -346,8 +346,10 @@ pub(crate) async fn sandbox_execs(
     SandboxOf(id): SandboxOf,
     Json(report): Json<NodeExecs>,
 ) -> Result<Answer<ReportAnswer>, Error> {
+    let last = report.facts.iter().map(api::exec::ExecFact::seq).max();
     let facts = exec::facts(report.facts)?;
     let new = app.service.exec_report(&ctx, &id, facts).await?;
+    app.service.exec_stored(&id, last.unwrap_or(0));
     Ok(Answer(ReportAnswer {
         result: if new > 0 {
             ReportResult::Accepted

@@ -3,7 +3,7 @@
 
 use std::panic::AssertUnwindSafe;
 
-use api::routes;
+use api::{Code, routes};
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
@@ -11,14 +11,16 @@ use http::{HeaderName, HeaderValue, Request};
 use hyper::body::Incoming;
 use tower::Service as _;
 
-use crate::Shared;
-use crate::auth::Gate;
+use crate::auth::{Gate, Peer};
 use crate::e2b;
 use crate::error::{Error, finish};
+use crate::{App, Shared};
 
 /// The longest id that a client may give a request: room for a UUID or a W3C trace parent, not for
 /// filling the log.
 const REQUEST_ID_MAX_BYTES: usize = 128;
+/// Of a path that somebody was refused at; ours are shorter.
+const PATH_SHOWN_MAX: usize = 256;
 /// The header that carries it.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static(routes::REQUEST_ID);
 
@@ -52,28 +54,74 @@ pub(crate) async fn answer(mut shared: Shared, gate: Gate, request: Request<Inco
     let id = RequestId::of(&request, &shared);
     let timer = shared.app.metrics.start(request.method());
     let (parts, body) = request.into_parts();
-    let aim = e2b::aim::aim(&parts, gate.domain()).transpose();
+    // The port of nodes is theirs alone; no name leads from it to a sandbox.
+    let aim = match gate {
+        Gate::Node(_) => None,
+        Gate::Known(_) | Gate::Stranger | Gate::Tcp(_) => {
+            e2b::aim::aim(&parts, gate.domain()).transpose()
+        }
+    };
+    let at = parts.uri.path().to_owned();
     let request = Request::from_parts(parts, body);
     let response = match aim {
         Some(aim) => e2b::answer(&mut shared, &gate, aim, request, &id).await,
-        None => match admit(&gate, request, &id) {
+        None => match admit(&shared.app, &gate, request, &id).await {
             Ok(request) => route(&mut shared, request).await,
             Err(error) => error.into_response(),
         },
     };
+    if let Some(code) = refused(&response) {
+        note_refusal(&shared, &gate, code, &at).await;
+    }
     timer.stop(&response);
     let mut response = finish(response, id.as_str());
     response.headers_mut().insert(REQUEST_ID, id.0);
     response
 }
 
-fn admit(
+/// What a node, or whoever wants to be one, was refused with, where that is worth an event: each is a mistake of an
+/// operator, or somebody who tries.
+fn refused(response: &Response) -> Option<Code> {
+    let code = response.extensions().get::<Error>()?.code();
+    let is_of_nodes = matches!(
+        code,
+        Code::EnrollTokenUnknown
+            | Code::EnrollTokenUsed
+            | Code::EnrollTokenExpired
+            | Code::EnrollTokenRevoked
+            | Code::BadCsr
+            | Code::CertificateUnknown
+            | Code::CertificateExpired
+            | Code::CertificateRevoked
+            | Code::NotYourLease
+    );
+    is_of_nodes.then_some(code)
+}
+
+async fn note_refusal(shared: &Shared, gate: &Gate, code: Code, at: &str) {
+    let node = match gate {
+        Gate::Known(Peer::Node(node)) => Some(node.clone()),
+        Gate::Node(gate) => gate.last_known(),
+        Gate::Known(Peer::User(_)) | Gate::Stranger | Gate::Tcp(_) => None,
+    };
+    let path: String = at.chars().take(PATH_SHOWN_MAX).collect();
+    let service = &shared.app.service;
+    service
+        .node_refused(node.as_ref(), code.as_str(), &path)
+        .await;
+}
+
+async fn admit(
+    app: &App,
     gate: &Gate,
     request: Request<Incoming>,
     id: &RequestId,
 ) -> Result<Request<Incoming>, Error> {
     let (mut parts, body) = request.into_parts();
-    let peer = gate.admit(&parts)?;
+    let peer = match gate {
+        Gate::Node(gate) => gate.admit(app, &mut parts).await?,
+        Gate::Known(_) | Gate::Stranger | Gate::Tcp(_) => gate.admit(&parts)?,
+    };
     parts.extensions.insert(id.clone());
     if let Some(peer) = peer {
         parts.extensions.insert(peer);

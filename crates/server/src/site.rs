@@ -27,7 +27,7 @@ impl Site {
                 domain: domain.clone(),
                 port: listener.local_addr().ok()?.port(),
             }),
-            Door::Unix(_) | Door::Memory { .. } => None,
+            Door::Unix(_) | Door::Nodes(_) | Door::Memory { .. } => None,
         })
     }
 
@@ -48,6 +48,16 @@ impl Site {
     pub(crate) fn named(&self, id: &SandboxId, port: u16) -> String {
         let (scheme, domain) = (self.scheme, self.domain());
         format!("{scheme}://{port}-{}.{domain}", id.short())
+    }
+
+    /// What stands before a port in the address of a sandbox by path.
+    pub(crate) fn path(&self, id: &SandboxId) -> String {
+        let (scheme, port) = (self.scheme, self.port);
+        let server = match &self.domain {
+            Some(_) => format!("{scheme}://{}", self.domain()),
+            None => format!("{scheme}://127.0.0.1:{port}"),
+        };
+        server + &api::routes::fill(api::routes::SANDBOX_PORT, &[id.as_str(), ""])
     }
 
     /// Where headers say which port of which sandbox is meant.
@@ -75,6 +85,8 @@ mod tests {
                 port: 7300,
             };
             let named = format!("{scheme}://3000-{}.{named}", id.short());
+            let path = format!("/v1/sandboxes/{id}/ports/");
+            assert!(site.path(&id).ends_with(&path) && site.path(&id).starts_with(scheme));
             assert_eq!(
                 (site.named(&id, 3000), site.shared()),
                 (named, shared.to_owned())

@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::e2b::domain::Domain;
+use crate::node_door::AnyCertificate;
 
 /// How long a handshake may take: two round trips and a signature, over whatever line.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -32,7 +33,8 @@ pub struct Tls {
     acceptor: Acceptor,
     shown: Arc<Shown>,
     handshakes: Arc<Semaphore>,
-    domain: Domain,
+    /// Whose names the certificate has to be for; none where it is for nodes, which know whom to believe.
+    domain: Option<Domain>,
 }
 
 /// Why a certificate cannot be shown.
@@ -83,20 +85,38 @@ impl Tls {
     /// # Errors
     /// When they cannot be read, do not belong together, or are for other names.
     pub fn new(domain: &Domain, chain: &[u8], key: &[u8]) -> Result<Self, BadCertificate> {
+        Self::shown(Some(domain), chain, key)
+    }
+
+    /// The same for the door of nodes: the certificate is for whatever names nodes know it by, and clients
+    /// are asked for theirs.
+    ///
+    /// # Errors
+    /// As [`Tls::new`], but for names.
+    pub fn for_nodes(chain: &[u8], key: &[u8]) -> Result<Self, BadCertificate> {
+        Self::shown(None, chain, key)
+    }
+
+    fn shown(domain: Option<&Domain>, chain: &[u8], key: &[u8]) -> Result<Self, BadCertificate> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let shown = certified(domain, chain, key, &provider)?;
         let shown = Arc::new(Shown(RwLock::new(shown)));
+        let asked = AnyCertificate(provider.signature_verification_algorithms);
         let config = rustls::ServerConfig::builder_with_provider(provider);
         let config = config.with_safe_default_protocol_versions();
         let config = config.map_err(BadCertificate::Settings)?;
         let resolver: Arc<dyn ResolvesServerCert> = Arc::<Shown>::clone(&shown);
-        let mut config = config.with_no_client_auth().with_cert_resolver(resolver);
+        let config = match domain {
+            Some(_) => config.with_no_client_auth(),
+            None => config.with_client_cert_verifier(Arc::new(asked)),
+        };
+        let mut config = config.with_cert_resolver(resolver);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
             acceptor: Acceptor(TlsAcceptor::from(Arc::new(config))),
             shown,
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
-            domain: domain.clone(),
+            domain: domain.cloned(),
         })
     }
 
@@ -106,7 +126,7 @@ impl Tls {
     /// As [`Tls::new`]; the one before is shown on.
     pub fn replace(&self, chain: &[u8], key: &[u8]) -> Result<(), BadCertificate> {
         let provider = aws_lc_rs::default_provider();
-        let new = certified(&self.domain, chain, key, &provider)?;
+        let new = certified(self.domain.as_ref(), chain, key, &provider)?;
         let shown = self.shown.0.write();
         *shown.unwrap_or_else(std::sync::PoisonError::into_inner) = new;
         Ok(())
@@ -138,7 +158,7 @@ impl Tls {
 }
 
 fn certified(
-    domain: &Domain,
+    domain: Option<&Domain>,
     chain: &[u8],
     key: &[u8],
     provider: &CryptoProvider,
@@ -150,7 +170,9 @@ fn certified(
     let Some(own) = chain.first().filter(|_| chain.len() <= CHAIN_MAX) else {
         return Err(BadCertificate::Chain);
     };
-    check_names(domain, own)?;
+    if let Some(domain) = domain {
+        check_names(domain, own)?;
+    }
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| BadCertificate::Key)?;
     let certified = CertifiedKey::from_der(chain, key, provider);
     certified.map(Arc::new).map_err(BadCertificate::Pair)

@@ -1,6 +1,7 @@
 //! Whether any machine has what a job or a sandbox asks for. What none has is refused before anything is written: it
 //! would wait for ever.
 
+use crate::volume::CAN;
 use crate::{Error, Service};
 use model::id::NodeId;
 use model::limits;
@@ -11,12 +12,32 @@ use store::node::NodeRow;
 /// Nodes that are looked at to find one that is large enough.
 const NODES_MAX: u32 = 1000;
 
+/// What may be written of a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Root {
+    /// All of it, where the node can have that; a large storage is on the node's disk then.
+    Written,
+    /// Some places, which are in memory.
+    Read,
+}
+
+impl Root {
+    pub(crate) fn of(allow_root: bool) -> Root {
+        if allow_root {
+            Root::Written
+        } else {
+            Root::Read
+        }
+    }
+}
+
 impl Service {
     /// Refuses limits that no node has that may take the job or the sandbox. Without nodes nobody knows; the
     /// node says.
     pub(crate) async fn check_capacity(
         &self,
         asked: &AskedLimits,
+        root: Root,
         pin: Option<&NodeId>,
     ) -> Result<(), Error> {
         if *asked == AskedLimits::default() {
@@ -32,7 +53,7 @@ impl Service {
         let closest = nodes
             .iter()
             .filter(may)
-            .map(|node| beyond(node, asked))
+            .map(|node| beyond(node, asked, root))
             .min_by_key(Vec::len);
         match closest {
             Some(found) if !found.is_empty() => Err(Error::Invalid(found)),
@@ -43,16 +64,21 @@ impl Service {
 
 /// The limits that are beyond a machine, by what its node says about it. What it does not say bounds
 /// nothing here.
-fn beyond(node: &NodeRow, asked: &AskedLimits) -> Vec<Invalid> {
+fn beyond(node: &NodeRow, asked: &AskedLimits, root: Root) -> Vec<Invalid> {
     let fact = |name: &str| -> Option<u64> { node.facts.get(name)?.parse().ok() };
     let memory = fact("memory_bytes");
+    let on_disk = root == Root::Written
+        && asked
+            .disk_bytes
+            .is_some_and(|bytes| bytes > limits::DISK_IN_MEMORY_BYTES)
+        && node.facts.get(CAN.0).is_some_and(|can| can == CAN.1);
+    let disk = match on_disk {
+        true => fact("disk_bytes"),
+        false => memory.and_then(|has| left_for_disk(has, asked)),
+    };
     let checks = [
         ("limits.memory_bytes", asked.memory_bytes, memory),
-        (
-            "limits.disk_bytes",
-            asked.disk_bytes,
-            memory.and_then(|has| left_for_disk(has, asked)),
-        ),
+        ("limits.disk_bytes", asked.disk_bytes, disk),
         (
             "limits.cpu_millis",
             asked.cpu_millis.map(u64::from),
@@ -70,7 +96,7 @@ fn beyond(node: &NodeRow, asked: &AskedLimits) -> Vec<Invalid> {
     checks.into_iter().filter_map(one).collect()
 }
 
-/// Storage is memory, and both limits can be used in full, so it gets what the memory limit leaves. A
+/// Storage in memory is memory, and both limits can be used in full, so it gets what the memory limit leaves. A
 /// memory limit that is beyond the machine by itself says enough.
 fn left_for_disk(has: u64, asked: &AskedLimits) -> Option<u64> {
     let default = limits::MEMORY_DEFAULT_BYTES.min(has / 2);

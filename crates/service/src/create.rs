@@ -1,8 +1,10 @@
 //! How a job comes to be: checked, bounded, and, when a node waits, leased in the same commit.
 
+use crate::capacity::Root;
 use crate::change::{Note, apply};
 use crate::error::Fail;
 use crate::hand::Undelivered;
+use crate::profile::ProfileAsk;
 use crate::wake::{For, Parked};
 use crate::{Ctx, Error, Service, locked, random};
 use model::id::{JobId, NodeId, TenantId};
@@ -89,17 +91,34 @@ impl Service {
     pub async fn job_create(
         &self,
         ctx: &Ctx,
-        mut spec: JobSpec,
+        spec: JobSpec,
+        idempotency: Option<Idempotency>,
+    ) -> Result<JobRow, Error> {
+        self.job_create_by(ctx, (spec, None), idempotency).await
+    }
+
+    /// The same, perhaps with a profile of somebody's. What the request does not say is then as it is there.
+    ///
+    /// # Errors
+    /// Those of [`Service::job_create`]; [`Error::Invalid`] `unknown_profile`, `beyond_profile` and
+    /// `profile_not_for_jobs`.
+    pub async fn job_create_by(
+        &self,
+        ctx: &Ctx,
+        (mut spec, profile): (JobSpec, Option<ProfileAsk>),
         idempotency: Option<Idempotency>,
     ) -> Result<JobRow, Error> {
         ctx.only_user()?;
+        if let Some(asked) = profile {
+            spec = self.job_by_profile(ctx, &asked, spec).await?;
+        }
         spec.validate().map_err(Error::Invalid)?;
         self.place_on_root(spec.root.as_deref(), &mut spec.node)
             .await?;
         if spec.node.is_some() {
             spec.queue_timeout_ms.get_or_insert(limits::PINNED_QUEUE_MS);
         }
-        self.check_capacity(&spec.limits, spec.node.as_ref())
+        self.check_capacity(&spec.limits, Root::Read, spec.node.as_ref())
             .await?;
         self.pin_secrets(ctx, &mut spec.secrets).await?;
         let parked = self.wake().take_parked(For::Jobs, spec.node.as_ref());

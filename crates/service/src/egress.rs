@@ -2,12 +2,14 @@
 
 use crate::error::Fail;
 use crate::{Ctx, Error, Service};
+use model::exception::{Exception, FACT};
 use model::id::{JobId, NodeId, SandboxId, TenantId};
 use model::limits;
 use model::network::Trial;
 use std::collections::BTreeMap;
 use store::egress::{EgressRow, NewEgress, Owner};
-use store::{Tx, egress, job, sandbox};
+use store::node::NodeRow;
+use store::{Tx, egress, job, node, sandbox};
 
 /// The node's name of a record, in bytes.
 const NAME_BYTES_MAX: usize = 64;
@@ -121,7 +123,7 @@ impl Service {
         .await
     }
 
-    /// What would become of a URL by the rules that a sandbox has now.
+    /// What would become of a URL by the rules that a sandbox has now, and by what the operator of its node has opened.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Invalid`] for no URL.
@@ -132,12 +134,23 @@ impl Service {
         url: &str,
     ) -> Result<Trial, Error> {
         let row = self.sandbox_get(ctx, id).await?;
-        let tried = row.rules().trial(url);
+        let opened = match row.node.clone() {
+            Some(node) => self.look(move |tx| Ok(node::get(tx, &node)?)).await?,
+            None => None,
+        };
+        let opened: Vec<Exception> = opened.iter().flat_map(opened_by).collect();
+        let tried = row.rules().trial(url, &opened);
         tried.map_err(|bad| {
             let message = format!("failed to {bad}");
             Error::invalid("url", "invalid_argument", message)
         })
     }
+}
+
+/// What the operator of a node opened, as it said when it registered.
+fn opened_by(node: &NodeRow) -> impl Iterator<Item = Exception> {
+    let facts = node.facts.iter();
+    facts.filter_map(|(name, text)| name.starts_with(FACT).then(|| text.parse().ok())?)
 }
 
 fn node_of(tx: &mut Tx<'_>, owner: &Owner) -> Result<Option<NodeId>, Fail> {

@@ -32,6 +32,9 @@ pub enum Error {
     /// Whoever asks may not.
     #[error("{0}")]
     Forbidden(String),
+    /// A node speaks of what another node has.
+    #[error("another node has it")]
+    NotYourLease,
     /// A bound was reached; later it may do.
     #[error("{message}")]
     TooMuch {
@@ -69,6 +72,7 @@ impl Error {
             Error::Conflict { code, .. } | Error::TooMuch { code, .. } => code,
             Error::Stale => "stale_epoch",
             Error::Forbidden(_) => "forbidden",
+            Error::NotYourLease => "not_your_lease",
             Error::DiskFull => "disk_full",
             Error::SecretKey(error) => error.code(),
             Error::Unavailable(_) => "unavailable",

@@ -3,12 +3,13 @@
 //! A command without an end in a sandbox that is over has ended with it. That is not written: it is so
 //! whenever somebody looks, whoever died on the way, and an end that comes late still counts.
 
+pub(crate) mod told;
+
 use crate::error::Fail;
 use crate::{Ctx, Error, Service};
 use model::id::SandboxId;
 use model::limits;
-use store::exec::{ExecRow, Of};
-use store::sandbox::SandboxRow;
+use store::exec::{ExecRow, Kind, Of};
 use store::{Tx, exec, sandbox};
 
 /// A fact about a command. What was asked and how it ended are JSON objects, which are kept as they are.
@@ -20,6 +21,8 @@ pub enum ExecFact {
         seq: u64,
         /// When.
         at_ms: u64,
+        /// It is code in a context, and no command.
+        is_step: bool,
         /// What, and by whom.
         asked: String,
     },
@@ -43,16 +46,17 @@ pub enum ExecFact {
     },
 }
 
-/// A page of what was run in a sandbox, newest first.
+/// A page of what was run, newest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecPage {
     /// The rows.
     pub rows: Vec<ExecRow>,
-    /// Give this as `before` to read on.
-    pub next: Option<u64>,
-    /// When the sandbox ended, if it has: what has no end ended then.
-    pub over_at_ms: Option<u64>,
+    /// There may be more: the next page begins after the last of these.
+    pub is_full: bool,
 }
+
+/// Where a page of all sandboxes goes on: after the row of this time, sandbox and number.
+pub type ExecBefore = (u64, SandboxId, u64);
 
 impl Service {
     /// A node says what was run in a sandbox. Says how many facts were new: the same again is stored once.
@@ -77,7 +81,7 @@ impl Service {
             let row = sandbox::get(tx, None, &id)?.ok_or(Fail::Ours(Error::NotFound))?;
             // Also for one that is over: the last facts come after its end.
             if row.node.as_ref() != Some(&node) {
-                return Err(Error::NotFound.into());
+                return Err(Error::NotYourLease.into());
             }
             let of = Of {
                 tenant: row.tenant,
@@ -90,7 +94,8 @@ impl Service {
         .await
     }
 
-    /// What was run in a sandbox, before the one with the number `before`, the newest first.
+    /// What was run in a sandbox, before the one with the number `before`, of one kind or of all, the newest
+    /// first.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -98,33 +103,65 @@ impl Service {
         &self,
         ctx: &Ctx,
         id: &SandboxId,
-        before: Option<u64>,
+        (kind, before): (Option<Kind>, Option<u64>),
         limit: u32,
     ) -> Result<ExecPage, Error> {
         ctx.only_user()?;
         let limit = limit.clamp(1, limits::PAGE_MAX);
         let (tenant, id) = (ctx.tenant.clone(), id.clone());
         self.look(move |tx| {
-            let row: Option<SandboxRow> = sandbox::get(tx, Some(&tenant), &id)?;
-            let row = row.ok_or(Fail::Ours(Error::NotFound))?;
-            let rows = exec::list(tx, &id, before, limit)?;
-            let is_full = rows.len() >= limit as usize;
-            let next = rows.last().map(|row| row.seq).filter(|_| is_full);
-            Ok(ExecPage {
-                rows,
-                next,
-                over_at_ms: row.ended_at_ms,
-            })
+            let row = sandbox::get(tx, Some(&tenant), &id)?;
+            row.ok_or(Fail::Ours(Error::NotFound))?;
+            let rows = exec::list(tx, &id, kind, before, limit)?;
+            Ok(page(rows, limit))
         })
         .await
     }
+
+    /// What was run in all sandboxes of a tenant, of one kind, the newest first.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] for a node.
+    pub async fn exec_list_all(
+        &self,
+        ctx: &Ctx,
+        (kind, before): (Kind, Option<ExecBefore>),
+        limit: u32,
+    ) -> Result<ExecPage, Error> {
+        ctx.only_user()?;
+        let limit = limit.clamp(1, limits::PAGE_MAX);
+        let tenant = ctx.tenant.clone();
+        self.look(move |tx| {
+            let before = before.as_ref().map(|(ms, id, seq)| (*ms, id, *seq));
+            let rows = exec::of_tenant(tx, &tenant, kind, before, limit)?;
+            Ok(page(rows, limit))
+        })
+        .await
+    }
+}
+
+fn page(rows: Vec<ExecRow>, limit: u32) -> ExecPage {
+    let is_full = rows.len() >= limit as usize;
+    ExecPage { rows, is_full }
 }
 
 fn keep(tx: &mut Tx<'_>, of: &Of, facts: &[ExecFact]) -> Result<u32, Fail> {
     let (mut new, mut newest) = (0, 0);
     for fact in facts {
         let (seq, is_new) = match fact {
-            ExecFact::Started { seq, at_ms, asked } => (*seq, start(tx, of, *seq, *at_ms, asked)?),
+            ExecFact::Started {
+                seq,
+                at_ms,
+                is_step,
+                asked,
+            } => {
+                let kind = if *is_step { Kind::Step } else { Kind::Exec };
+                let row = ExecRow {
+                    started: Some(asked.clone()),
+                    ..row(of, *seq, *at_ms, kind)
+                };
+                (*seq, exec::insert(tx, &of.tenant, &row)?)
+            }
             ExecFact::Ended {
                 of: seq,
                 at_ms,
@@ -139,16 +176,19 @@ fn keep(tx: &mut Tx<'_>, of: &Of, facts: &[ExecFact]) -> Result<u32, Fail> {
     Ok(new)
 }
 
-fn start(tx: &mut Tx<'_>, of: &Of, seq: u64, at_ms: u64, asked: &str) -> Result<bool, Fail> {
-    let row = ExecRow {
+/// One of which only the beginning is known.
+fn row(of: &Of, seq: u64, at_ms: u64, kind: Kind) -> ExecRow {
+    ExecRow {
+        sandbox: of.sandbox.clone(),
         seq,
+        kind,
         started_at_ms: at_ms,
         ended_at_ms: None,
-        started: Some(asked.to_owned()),
+        started: None,
         ended: None,
         missed: None,
-    };
-    Ok(exec::insert(tx, &of.sandbox, &row)?)
+        over_at_ms: None,
+    }
 }
 
 fn finish(tx: &mut Tx<'_>, of: &Of, seq: u64, at_ms: u64, end: &str) -> Result<bool, Fail> {
@@ -161,14 +201,11 @@ fn finish(tx: &mut Tx<'_>, of: &Of, seq: u64, at_ms: u64, end: &str) -> Result<b
 
 fn miss(tx: &mut Tx<'_>, of: &Of, seq: u64, at_ms: u64, count: u64) -> Result<bool, Fail> {
     let row = ExecRow {
-        seq,
-        started_at_ms: at_ms,
         ended_at_ms: Some(at_ms),
-        started: None,
-        ended: None,
         missed: Some(count),
+        ..row(of, seq, at_ms, Kind::Missed)
     };
-    if !exec::insert(tx, &of.sandbox, &row)? {
+    if !exec::insert(tx, &of.tenant, &row)? {
         return Ok(false);
     }
     let data = serde_json::json!({ "count": count }).to_string();

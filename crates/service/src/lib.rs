@@ -25,8 +25,10 @@ mod clock;
 mod create;
 mod ctx;
 mod egress;
+mod enroll;
 mod error;
 mod exec;
+mod fleet;
 mod hand;
 mod job;
 mod late;
@@ -52,13 +54,17 @@ pub use crate::clock::Clock;
 pub use crate::create::Idempotency;
 pub use crate::ctx::{Caller, Ctx};
 pub use crate::egress::EgressPage;
+pub use crate::enroll::{BadCsr, Enrolled, NodeAuthority, NodeSigned, TokenState, token_state};
 pub use crate::error::Error;
-pub use crate::exec::{ExecFact, ExecPage};
+pub use crate::exec::{ExecBefore, ExecFact, ExecPage};
+pub use crate::fleet::{NodeOrder, NodeSeen};
 pub use crate::job::JobPage;
 pub use crate::node::{Beat, LeaseRef, NodeHello, Registered};
 pub use crate::output::{OutputPage, OutputPiece, Stream};
 pub use crate::poll::{Free, Polled};
-pub use crate::profile::{BuildAsk, ProfilePage, ProfileRef, ProfileView, Tagged};
+pub use crate::profile::{
+    BuildAsk, ProfileAsk, ProfilePage, ProfileRef, ProfileView, Tagged, VersionPage,
+};
 pub use crate::report::{Finished, Report, Started};
 pub use crate::root::RootSeen;
 pub use crate::sandbox::{
@@ -76,9 +82,12 @@ pub use store::artifact::ArtifactRow;
 pub use store::blob::{Blobs, Written};
 pub use store::build::{BuildRow, FileRow, Level, LogQuery, LogRow};
 pub use store::egress::{EgressRow, NewEgress, Owner as EgressOwner};
-pub use store::exec::ExecRow;
+pub use store::enroll::{EnrollTokenRow, EnrollmentRow};
+pub use store::exec::{ExecRow, Kind as ExecKind};
 pub use store::job::JobRow;
+pub use store::node::NodeRow;
 pub use store::output::Segment;
+pub use store::profile::version::VersionRow;
 pub use store::profile::{ProfileRow, TagRow};
 pub use store::sandbox::{SandboxFilter, SandboxRow};
 pub use store::secret::SecretRow;
@@ -125,6 +134,9 @@ struct Inner {
     keys: tokio::sync::OnceCell<Arc<MasterKeys>>,
     /// A build wants to be carried out.
     builds: tokio::sync::Notify,
+    execs_told: exec::told::Told,
+    node_authority: OnceLock<NodeAuthority>,
+    refusals: Mutex<enroll::Refusals>,
 }
 
 /// Where the looking through blobs starts: eight of 256 parts an hour.
@@ -161,6 +173,9 @@ impl Service {
             volume_gate: tokio::sync::Mutex::default(),
             keys: tokio::sync::OnceCell::new(),
             builds: tokio::sync::Notify::new(),
+            execs_told: exec::told::Told::default(),
+            node_authority: OnceLock::new(),
+            refusals: Mutex::default(),
         };
         Service {
             inner: Arc::new(inner),

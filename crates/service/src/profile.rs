@@ -1,15 +1,20 @@
-//! Profiles: named recipes for sandboxes, which E2B's clients call templates. A profile has builds, and tags
-//! that say which of them is meant.
+//! Profiles: named recipes for sandboxes. Somebody writes one, version by version (`version`), or builds make it:
+//! E2B's clients call those templates. They have tags that say which of the builds is meant.
 //!
 //! A build is an intent in a row: whoever asks for it gets its name, sends the files for it, and begins it with
 //! its recipe (`build`). Its tags mean it only once it is ready, so one that fails takes nothing away.
 //!
-//! Reading order: this file, `tag`; then `build`.
+//! Reading order: this file, `version`, `ask` (what a request that names one gets), `tag`; then `build`.
 
+mod ask;
 pub(crate) mod tag;
+mod version;
 
+pub use ask::ProfileAsk;
 pub use tag::Tagged;
+pub use version::VersionPage;
 
+use crate::capacity::Root;
 use crate::create::{Idempotency, key_of, made_before};
 use crate::error::Fail;
 use crate::{Ctx, Error, Service, random};
@@ -23,6 +28,7 @@ use std::collections::BTreeSet;
 use store::Tx;
 use store::build::{self, BuildRow};
 use store::idempotency;
+use store::profile::version::VersionRow;
 use store::profile::{self, Happened, ProfileRow, TagRow};
 
 /// A profile as somebody names it, with the tag of a build.
@@ -84,6 +90,8 @@ pub struct ProfileView {
     pub build_count: u64,
     /// Its tags, the one that was assigned last first.
     pub tags: Vec<TagRow>,
+    /// The newest version that somebody has written.
+    pub written: Option<VersionRow>,
 }
 
 /// A page of profiles, newest first.
@@ -102,7 +110,7 @@ impl Service {
     ///
     /// # Errors
     /// [`Error::Invalid`], among it `limit_beyond_machine`; [`Error::NotFound`] for an id of no profile;
-    /// [`Error::TooMuch`]; [`Error::DiskFull`].
+    /// [`Error::Conflict`] `profile_name_taken`; [`Error::TooMuch`]; [`Error::DiskFull`].
     pub async fn build_create(
         &self,
         ctx: &Ctx,
@@ -111,7 +119,8 @@ impl Service {
     ) -> Result<(ProfileRow, BuildRow), Error> {
         ctx.only_user()?;
         check_asked(&ask.limits).map_err(Error::Invalid)?;
-        self.check_capacity(&ask.limits, None).await?;
+        self.check_capacity(&ask.limits, Root::Written, None)
+            .await?;
         if self.is_full_with(0) {
             return Err(Error::DiskFull);
         }
@@ -121,6 +130,9 @@ impl Service {
             BuildId::from_parts(at_ms, random()?),
         );
         let tags = wanted_tags(&ask)?;
+        if let Some(ProfileRef::Name(name)) = &ask.profile {
+            self.check_name_free(ctx, &name.name, &tags).await?;
+        }
         let key = idempotency.map(|asked| key_of(ctx, "build.create", asked, ids.1.as_str()));
         let ctx = ctx.clone();
         self.unit(move |tx| {
@@ -142,7 +154,7 @@ impl Service {
         .await
     }
 
-    /// A profile with its builds and tags.
+    /// A profile with its builds and tags, or with the version that is named.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -151,12 +163,21 @@ impl Service {
         let (ctx, named) = (ctx.clone(), named.clone());
         self.look(move |tx| {
             let row = find(tx, &ctx, &named)?;
-            view(tx, row, limits::PAGE_DEFAULT)
+            let is_version = row.latest > 0 && named.tag() != TAG_DEFAULT;
+            let mut view = view(tx, row, limits::PAGE_DEFAULT)?;
+            if is_version {
+                let gone = || Fail::Ours(Error::NotFound);
+                let number = named.tag().parse().map_err(|_| gone())?;
+                let version = profile::version::get(tx, &view.row.id, number)?;
+                view.written = Some(version.ok_or_else(gone)?);
+            }
+            Ok(view)
         })
         .await
     }
 
-    /// Profiles, newest first, after the page that ended with `before`, each with its newest build.
+    /// Profiles, newest first, after the page that ended with `before`, each with its newest build; perhaps only
+    /// those that builds make.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a `before` that no page ended with.
@@ -164,7 +185,7 @@ impl Service {
         &self,
         ctx: &Ctx,
         before: Option<&str>,
-        limit: u32,
+        (only_built, limit): (bool, u32),
     ) -> Result<ProfilePage, Error> {
         ctx.only_user()?;
         let limit = limit.clamp(1, limits::PAGE_MAX);
@@ -173,7 +194,7 @@ impl Service {
         self.look(move |tx| {
             let before = before.as_ref().map(|(ms, id)| (*ms, id));
             // One more than is shown tells whether there is another page.
-            let mut rows = profile::list(tx, &tenant, before, limit + 1)?;
+            let mut rows = profile::list(tx, &tenant, before, (only_built, limit + 1))?;
             let more = rows.len() > limit as usize;
             rows.truncate(limit as usize);
             let last = rows.last().filter(|_| more);
@@ -305,6 +326,7 @@ fn view(tx: &mut Tx<'_>, row: ProfileRow, builds: u32) -> Result<ProfileView, Fa
         builds: build::list(tx, &row.id, builds)?,
         build_count: build::count(tx, &row.id)?,
         tags: profile::tags(tx, &row.id, most)?,
+        written: profile::version::get(tx, &row.id, row.latest)?,
         row,
     })
 }
@@ -323,6 +345,9 @@ fn create(
     }
     let there = ask.profile.as_ref().map(|named| find(tx, ctx, named));
     let row = match (there, &ask.profile) {
+        (Some(Ok(row)), _) if row.latest > 0 => {
+            return Err(version::is_written(row.name.as_deref().unwrap_or_default()).into());
+        }
         (Some(Ok(row)), _) => row,
         (Some(Err(Fail::Ours(Error::NotFound))), Some(ProfileRef::Name(name))) => {
             new_profile(tx, ctx, profile_id, Some(name.name.clone()), at_ms)?
@@ -372,6 +397,7 @@ fn new_profile(
         version: 1,
         name,
         is_public: false,
+        latest: 0,
         created_at_ms: at_ms,
         updated_at_ms: at_ms,
     };

@@ -273,9 +273,9 @@ pub(crate) fn spoken_for(
     if row.epoch != epoch {
         return Err(Error::Stale.into());
     }
-    // A node that guesses the epoch of another's lease learns nothing by it.
+    // It learns only what it must have known to come here: that there is such a lease.
     if row.node.as_ref() != Some(node) {
-        return Err(Error::NotFound.into());
+        return Err(Error::NotYourLease.into());
     }
     Ok(row)
 }

@@ -104,7 +104,7 @@ impl Service {
         let ttl_ms = cut_ttl(ttl_ms);
         self.change(ctx, id, move |tx, row, note| {
             check_has_time(&row)?;
-            extend(tx, &row, ttl_ms, note)
+            extend(tx, &row, within_profile(&row, ttl_ms), note)
         })
         .await
     }
@@ -178,7 +178,10 @@ impl Service {
             let come = move |tx: &mut Tx<'_>, row, note| come_to(tx, row, (ttl_ms, memory), note);
             let row = self.change(ctx, id, come).await?;
             let left = until.saturating_duration_since(Instant::now());
-            let comes_back = matches!(row.state, SandboxState::Snapshotting { .. });
+            let comes_back = matches!(
+                row.state,
+                SandboxState::Snapshotting { .. } | SandboxState::Recreating
+            );
             let pauses = matches!(row.state, SandboxState::Pausing { .. });
             if !pauses && !comes_back {
                 return self.sandbox_wait(ctx, id, left).await;
@@ -289,6 +292,7 @@ fn come_to(
     note: Note,
 ) -> Result<SandboxRow, Fail> {
     use SandboxState as S;
+    let ttl_ms = ttl_ms.map(|ttl_ms| within_profile(&row, ttl_ms));
     match row.state {
         S::Paused { .. } => {
             let note = Note { ttl_ms, ..note };
@@ -299,9 +303,15 @@ fn come_to(
             Some(ttl_ms) if is_longer(&row, ttl_ms, note.at_ms) => extend(tx, &row, ttl_ms, note),
             _ => Ok(row),
         },
-        S::Pausing { .. } | S::Snapshotting { .. } => Ok(row),
+        S::Pausing { .. } | S::Snapshotting { .. } | S::Recreating => Ok(row),
         S::Destroying | S::Destroyed | S::Failed { .. } => Err(gone(&row).into()),
     }
+}
+
+/// A time to live that its profile allows.
+fn within_profile(row: &SandboxRow, ttl_ms: u64) -> u64 {
+    let made_by = row.spec.made_by.as_ref();
+    made_by.map_or(ttl_ms, |made_by| made_by.within(ttl_ms))
 }
 
 /// Whether its node can stop it in its tracks: the node has said so when it was ready. Of one that has not
@@ -326,6 +336,7 @@ fn check_has_time(row: &SandboxRow) -> Result<(), Error> {
         | S::Provisioning
         | S::Ready
         | S::Resuming { .. }
+        | S::Recreating
         | S::Snapshotting { paused: false, .. } => Ok(()),
         S::Pausing { .. } | S::Paused { .. } | S::Snapshotting { paused: true, .. } => {
             let message = "the sandbox is paused, and its time does not run";

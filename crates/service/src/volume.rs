@@ -26,8 +26,8 @@ use store::{Tx, idempotency, sandbox};
 const REMOVE_MAX: u32 = 64;
 /// Nodes that are looked at to find one for a volume.
 const NODES_MAX: u32 = 1000;
-/// What a node says about itself that keeps volumes.
-const CAN: (&str, &str) = ("volumes", "yes");
+/// What a node says about itself that keeps volumes, and a large storage of sandboxes, on its disk.
+pub(crate) const CAN: (&str, &str) = ("volumes", "yes");
 
 /// A volume that somebody wants to have.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,6 +17,7 @@ pub mod blob;
 pub mod build;
 mod db;
 pub mod egress;
+pub mod enroll;
 mod error;
 pub mod event;
 pub mod exec;
@@ -46,6 +47,13 @@ use crate::work::{Kind, Work};
 use model::points::Points;
 use std::path::Path;
 use tokio::sync::mpsc;
+
+/// Whether the PostgreSQL at this address is on this machine, by a Unix socket or by loopback; `None` for what is
+/// no address. Connections are not encrypted.
+#[must_use]
+pub fn postgres_is_local(url: &str) -> Option<bool> {
+    postgres::is_local(url)
+}
 
 /// Units that may wait for a database. Whoever brings one more waits for its place.
 const WAITING_MAX: usize = 1024;

@@ -15,6 +15,9 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0008_volume.sql"),
     include_str!("../migrations/sqlite/0009_network.sql"),
     include_str!("../migrations/sqlite/0010_secret_source.sql"),
+    include_str!("../migrations/sqlite/0011_profile_version.sql"),
+    include_str!("../migrations/sqlite/0013_place.sql"),
+    include_str!("../migrations/sqlite/0014_enrollment.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -27,6 +30,9 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0008_volume.sql"),
     include_str!("../migrations/postgres/0009_network.sql"),
     include_str!("../migrations/postgres/0010_secret_source.sql"),
+    include_str!("../migrations/postgres/0011_profile_version.sql"),
+    include_str!("../migrations/postgres/0013_place.sql"),
+    include_str!("../migrations/postgres/0014_enrollment.sql"),
 ];
 
 /// The version that this program knows.

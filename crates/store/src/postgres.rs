@@ -196,3 +196,45 @@ fn lost_connection(error: &StoreError) -> bool {
             None => true,
         })
 }
+
+/// Whether a PostgreSQL is on this machine; `None` for what is no address of one.
+pub(crate) fn is_local(url: &str) -> Option<bool> {
+    use postgres::config::Host;
+    let config: Config = url.parse().ok()?;
+    let by_name = config.get_hosts().iter().all(|host| match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => {
+            name == "localhost"
+                || name
+                    .parse()
+                    .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+        }
+    });
+    // These are dialled instead, where they are given.
+    let by_address = config
+        .get_hostaddrs()
+        .iter()
+        .all(std::net::IpAddr::is_loopback);
+    Some(by_name && by_address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_is_local_by_its_socket_or_by_loopback() {
+        for (url, expect) in [
+            ("host=/run/postgresql user=a", Some(true)),
+            ("postgres://a@127.0.0.1/b", Some(true)),
+            ("postgres://a@localhost:5433/b", Some(true)),
+            ("host=::1", Some(true)),
+            ("postgres://a@db.example/b", Some(false)),
+            ("host=/run,db.example", Some(false)),
+            ("host=localhost hostaddr=10.0.0.1", Some(false)),
+            ("what is this", None),
+        ] {
+            assert_eq!(is_local(url), expect, "{url}");
+        }
+    }
+}

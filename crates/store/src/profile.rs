@@ -1,5 +1,7 @@
 //! Profiles and the tags that say which of their builds is meant.
 
+pub mod version;
+
 use crate::{Row, StoreError, Tx, event};
 use model::id::{BuildId, PrincipalId, ProfileId, TenantId};
 
@@ -18,6 +20,8 @@ pub struct ProfileRow {
     pub name: Option<String>,
     /// Its owner says that everybody may use it. There is only one owner, so it changes nothing.
     pub is_public: bool,
+    /// The newest version that somebody has written; 0 for one that builds make.
+    pub latest: u64,
     /// When it was made.
     pub created_at_ms: u64,
     /// When it was changed last.
@@ -51,7 +55,7 @@ pub struct Happened<'a> {
 /// All columns; every query names them, so that a column that is added is not read by accident.
 macro_rules! columns {
     () => {
-        "id, tenant, principal, version, name, is_public, created_at_ms, updated_at_ms"
+        "id, tenant, principal, version, name, is_public, latest, created_at_ms, updated_at_ms"
     };
 }
 
@@ -63,6 +67,7 @@ fn from_row(row: &Row) -> Result<ProfileRow, StoreError> {
         version: row.number("version")?,
         name: row.text_or_null("name")?,
         is_public: row.number("is_public")? == 1,
+        latest: row.number("latest")?,
         created_at_ms: row.number("created_at_ms")?,
         updated_at_ms: row.number("updated_at_ms")?,
     })
@@ -80,8 +85,9 @@ fn stale(id: &ProfileId) -> StoreError {
 /// [`StoreError::Stale`] when its name was taken meanwhile, or [`StoreError`] of the database.
 pub fn insert(tx: &mut Tx<'_>, new: &ProfileRow) -> Result<(), StoreError> {
     let added = tx.execute(
-        "INSERT INTO profile (id, tenant, principal, version, name, is_public, created_at_ms, \
-         updated_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
+        "INSERT INTO profile (id, tenant, principal, version, name, is_public, latest, \
+         created_at_ms, updated_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+         ON CONFLICT DO NOTHING",
         &[
             new.id.as_str().into(),
             new.tenant.as_str().into(),
@@ -89,6 +95,7 @@ pub fn insert(tx: &mut Tx<'_>, new: &ProfileRow) -> Result<(), StoreError> {
             new.version.into(),
             new.name.as_deref().into(),
             u64::from(new.is_public).into(),
+            new.latest.into(),
             new.created_at_ms.into(),
             new.updated_at_ms.into(),
         ],
@@ -155,7 +162,7 @@ pub fn named(
     row.as_ref().map(from_row).transpose()
 }
 
-/// Profiles of a tenant, newest first, those made before `before`.
+/// Profiles of a tenant, newest first, those made before `before`; perhaps only those that builds make.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
@@ -163,20 +170,22 @@ pub fn list(
     tx: &mut Tx<'_>,
     tenant: &TenantId,
     before: Option<(u64, &ProfileId)>,
-    limit: u32,
+    (only_built, limit): (bool, u32),
 ) -> Result<Vec<ProfileRow>, StoreError> {
     let (before_ms, before_id) = before.map_or((u64::MAX, ""), |(ms, id)| (ms, id.as_str()));
     let sql = concat!(
         "SELECT ",
         columns!(),
         " FROM profile WHERE tenant = $1 AND (created_at_ms < $2 OR (created_at_ms = $3 \
-         AND id < $4)) ORDER BY created_at_ms DESC, id DESC LIMIT $5"
+         AND id < $4)) AND latest <= $5 ORDER BY created_at_ms DESC, id DESC LIMIT $6"
     );
+    let latest = if only_built { 0 } else { u64::MAX };
     let values = [
         tenant.as_str().into(),
         before_ms.into(),
         before_ms.into(),
         before_id.into(),
+        latest.into(),
         limit.into(),
     ];
     tx.query(sql, &values)?.iter().map(from_row).collect()
@@ -228,7 +237,7 @@ pub fn touch(
     Ok(next)
 }
 
-/// Deletes a profile with its tags, its builds and what they had to say, if nobody has changed it since `row`
+/// Deletes a profile with its versions, its tags, its builds and what they had to say, if nobody has changed it since `row`
 /// was read. Its events stay.
 ///
 /// # Errors
@@ -241,6 +250,7 @@ pub fn delete(tx: &mut Tx<'_>, row: &ProfileRow, what: Happened<'_>) -> Result<(
     }
     let id = [row.id.as_str().into()];
     tx.execute("DELETE FROM profile_tag WHERE profile = $1", &id)?;
+    tx.execute("DELETE FROM profile_version WHERE profile = $1", &id)?;
     let sql = "DELETE FROM build_log WHERE build IN (SELECT id FROM build WHERE profile = $1)";
     tx.execute(sql, &id)?;
     tx.execute("DELETE FROM build WHERE profile = $1", &id)?;

@@ -66,6 +66,10 @@ pub struct SandboxRow {
     pub network_done: u64,
     /// Connections that its rules denied.
     pub egress_denied: u64,
+    /// Counts its places, from 1: each time it was made anew, it got another one.
+    pub incarnation: u64,
+    /// The last number that commands of its earlier places have.
+    pub exec_base: u64,
 }
 
 impl SandboxRow {
@@ -133,6 +137,8 @@ pub struct SandboxChange {
     pub enforcement: Option<Vec<Enforced>>,
     /// Known when it ends.
     pub reason: Option<String>,
+    /// Known when its place is gone and it waits for another: the last number that its commands have so far.
+    pub execs: Option<u64>,
 }
 
 /// Which sandboxes are asked for.
@@ -151,7 +157,7 @@ macro_rules! columns {
         "id, tenant, principal, state, state_json, version, epoch, node, spec, metadata, \
          access_token, ttl_ms, expires_at_ms, due_at_ms, created_at_ms, placed_at_ms, ready_at_ms, \
          paused_at_ms, ended_at_ms, driver, enforcement, reason, network, network_epoch, \
-         network_done, egress_denied"
+         network_done, egress_denied, incarnation, exec_base"
     };
 }
 
@@ -193,6 +199,8 @@ fn from_row(row: &Row) -> Result<SandboxRow, StoreError> {
         network_epoch: row.number("network_epoch")?,
         network_done: row.number("network_done")?,
         egress_denied: row.number("egress_denied")?,
+        incarnation: row.number("incarnation")?,
+        exec_base: row.number("exec_base")?,
     })
 }
 
@@ -264,6 +272,8 @@ fn row_of(new: &NewSandbox) -> SandboxRow {
         network_epoch: 0,
         network_done: 0,
         egress_denied: 0,
+        incarnation: 1,
+        exec_base: 0,
     }
 }
 
@@ -393,8 +403,9 @@ pub fn move_to(
     let changed = tx.execute(
         "UPDATE sandbox SET state = $1, state_json = $2, version = $3, epoch = $4, node = $5, \
          ttl_ms = $6, expires_at_ms = $7, due_at_ms = $8, placed_at_ms = $9, ready_at_ms = $10, \
-         paused_at_ms = $11, ended_at_ms = $12, driver = $13, enforcement = $14, reason = $15 \
-         WHERE id = $16 AND version = $17 AND state = $18 AND epoch = $19",
+         paused_at_ms = $11, ended_at_ms = $12, driver = $13, enforcement = $14, reason = $15, \
+         incarnation = $16, exec_base = $17 \
+         WHERE id = $18 AND version = $19 AND state = $20 AND epoch = $21",
         &values,
     )?;
     if changed != 1 {
@@ -426,6 +437,8 @@ fn changed_columns(next: &SandboxRow) -> Result<Vec<Value>, StoreError> {
         next.driver.clone().into(),
         enforcement.map(to_json).transpose()?.into(),
         next.reason.clone().into(),
+        next.incarnation.into(),
+        next.exec_base.into(),
     ])
 }
 
@@ -457,13 +470,31 @@ fn after(row: &SandboxRow, change: &SandboxChange) -> SandboxRow {
         SandboxState::Ready => next.ready_at_ms = at,
         SandboxState::Paused { .. } => next.paused_at_ms = at,
         SandboxState::Destroyed | SandboxState::Failed { .. } => next.ended_at_ms = at,
-        SandboxState::Requested
-        | SandboxState::Pausing { .. }
+        SandboxState::Requested => {
+            next = placeless(next);
+            next.incarnation += 1;
+            next.exec_base = change.execs.unwrap_or(row.exec_base);
+        }
+        SandboxState::Recreating => (next.ended_at_ms, next.reason) = (None, None),
+        SandboxState::Pausing { .. }
         | SandboxState::Resuming { .. }
         | SandboxState::Snapshotting { .. }
         | SandboxState::Destroying => {}
     }
     next
+}
+
+/// Without what was true of the place that it had. Its node is nobody to whom it matters any more.
+fn placeless(row: SandboxRow) -> SandboxRow {
+    SandboxRow {
+        node: None,
+        driver: None,
+        enforcement: Vec::new(),
+        placed_at_ms: None,
+        ready_at_ms: None,
+        paused_at_ms: None,
+        ..row
+    }
 }
 
 /// Sandboxes that a node has, by id: those that are not over.
@@ -524,7 +555,8 @@ pub fn wanted_of(
         "SELECT ",
         columns!(),
         " FROM sandbox WHERE node = $1 AND node IS NOT NULL AND ended_at_ms IS NULL \
-         AND state IN ('provisioning', 'pausing', 'resuming', 'snapshotting', 'destroying') ORDER BY id LIMIT $2"
+         AND state IN ('provisioning', 'pausing', 'resuming', 'snapshotting', 'recreating', \
+         'destroying') ORDER BY id LIMIT $2"
     );
     rows(&tx.query(sql, &[node.as_str().into(), limit.into()])?)
 }

@@ -25,8 +25,9 @@ const EDGES: &[(&str, &[&str])] = &[
     // A client like any other, so that a tool can do nothing that its caller could not do by REST.
     ("mcp", &["api"]),
     ("driver", &["model", "jail", "guest"]),
-    // Not `driver`: it gets streams, and must not know what a sandbox is made of.
-    ("egress", &["model", "relay"]),
+    // Not `driver`: it gets streams, and must not know what a sandbox is made of. What it adds to requests, it takes out
+    // of answers.
+    ("egress", &["model", "relay", "scrub"]),
     // Not `store`, not `service`: a node is another trust zone and knows only the protocol.
     ("node", &["driver", "egress", "scrub", "model", "api"]),
     // `main` puts the rooms together; its command line sees `api` alone, checked below.

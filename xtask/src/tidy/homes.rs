@@ -19,6 +19,7 @@ const HOMES: &[(&str, &[&str])] = &[
         &["api", "server", "driver", "guest", "egress", "cofferdam"],
     ),
     ("getrandom", &["service", "cofferdam", "mcp"]),
+    ("h2", &["api"]),
     ("hyper", &["api", "server", "driver", "guest", "egress"]),
     (
         "hyper-util",

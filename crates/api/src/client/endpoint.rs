@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
 
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
@@ -52,7 +54,23 @@ pub enum Endpoint {
     },
     /// A server in this process.
     Memory(MemoryDialer),
+    /// A server that is dialled in a way of its own, which says who we are: TLS with a certificate.
+    Dialed {
+        /// `host:port`, as it stands in the Host header.
+        authority: String,
+        /// Opens connections.
+        dialer: Arc<dyn Dial>,
+    },
 }
+
+/// Opens connections to one server.
+pub trait Dial: fmt::Debug + Send + Sync {
+    /// Opens one.
+    fn dial(&self) -> Dialing;
+}
+
+/// A connection on its way.
+pub type Dialing = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send>>;
 
 /// A URL that does not name a server.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -102,7 +120,7 @@ impl Endpoint {
     pub(crate) fn host(&self) -> &str {
         match self {
             Self::Unix(_) | Self::Memory(_) => "localhost",
-            Self::Tcp { authority, .. } => authority,
+            Self::Tcp { authority, .. } | Self::Dialed { authority, .. } => authority,
         }
     }
 
@@ -117,6 +135,7 @@ impl Endpoint {
                 Box::new(stream)
             }
             Self::Memory(dialer) => Box::new(dial_memory(dialer).await?),
+            Self::Dialed { dialer, .. } => dialer.dial().await?,
         }))
     }
 }
@@ -134,12 +153,13 @@ impl fmt::Display for Endpoint {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Tcp { authority, .. } => write!(f, "http://{authority}"),
             Self::Memory(_) => f.write_str("the server in this process"),
+            Self::Dialed { authority, .. } => write!(f, "https://{authority}"),
         }
     }
 }
 
 /// What every kind of connection can do.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 #[cfg(test)]

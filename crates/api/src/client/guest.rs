@@ -22,7 +22,7 @@ impl Client {
         let endpoint = self.endpoint();
         let token = match endpoint {
             Endpoint::Tcp { token, .. } => Some(token.text()),
-            Endpoint::Unix(_) | Endpoint::Memory(_) => None,
+            Endpoint::Unix(_) | Endpoint::Memory(_) | Endpoint::Dialed { .. } => None,
         };
         let guest = Guest::by_door(io, prefix, endpoint.host(), token).await;
         guest.map_err(|error: GuestError| self.unreachable(error))

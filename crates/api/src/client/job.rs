@@ -68,6 +68,8 @@ impl Client {
     pub async fn job_list(&self, query: &JobListQuery) -> Result<JobList, ClientError> {
         let query = routes::query(&[
             ("state", query.state.map(|state| state.as_str().to_owned())),
+            ("kind", query.kind.map(|kind| kind.as_str().to_owned())),
+            ("sandbox", query.sandbox.clone()),
             ("limit", query.limit.map(|limit| limit.to_string())),
             ("before", query.before.clone()),
         ]);

@@ -176,7 +176,7 @@ impl Client {
         self.json(call).await
     }
 
-    /// Takes a sandbox away and makes it anew, under another id.
+    /// Makes a sandbox anew, under its id: what runs in it ends, and what was written in it is gone.
     ///
     /// # Errors
     /// [`ClientError`].

@@ -1,9 +1,12 @@
 //! What can be written on the command line. The doc comments here are the help.
 
 mod egress;
+mod fleet;
 mod inside;
+mod job;
 mod mcp;
 mod net;
+mod profile;
 mod secret;
 mod volume;
 
@@ -20,9 +23,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 pub(crate) use self::egress::{EgressArgs, EgressCommand};
+pub(crate) use fleet::{ConfigArgs, ConfigCommand, NodeArgs, NodeCommand, NodeRun, ServerArgs};
 pub(crate) use inside::{SandboxCp, SandboxExec, SandboxPort, SandboxShell};
+pub(crate) use job::{JobArgs, JobCommand, JobLs};
 pub(crate) use mcp::{McpArgs, McpClient, McpCommand, McpInstall};
 pub(crate) use net::NetArgs;
+pub(crate) use profile::{ProfileArgs, ProfileCommand};
 pub(crate) use secret::{Scrub, SecretArgs, SecretCommand};
 pub(crate) use volume::{VolumeArgs, VolumeCommand};
 
@@ -46,16 +52,6 @@ enforced, the artifacts, and what the command wrote, as `stdout.text` and `stder
 /// The most jobs at one time. A launcher holds four times as many sandboxes, those among them that have
 /// ended and are not forgotten yet.
 const SLOTS_MAX: i64 = 1024;
-
-/// The states that jobs are listed by.
-const STATES: [&str; 6] = [
-    "awaiting_approval",
-    "queued",
-    "leased",
-    "running",
-    "stopping",
-    "finished",
-];
 
 /// Where the server or its state is.
 #[derive(Debug, Clone, clap::Args)]
@@ -119,11 +115,15 @@ pub(crate) enum Command {
     Egress(EgressArgs),
     /// Keep values that sandboxes may use and nobody may read back
     Secret(SecretArgs),
+    Profile(ProfileArgs),
     Volume(VolumeArgs),
     /// Look at saved file systems of sandboxes, give them up
     Snapshot(SnapshotArgs),
     /// Serve: control plane and node in one process
     Up(Up),
+    Server(ServerArgs),
+    Node(NodeArgs),
+    Config(ConfigArgs),
     /// Give a model tools to run code with: the Model Context Protocol on standard input and output
     Mcp(McpArgs),
     /// Say what this machine can and cannot enforce, and what to do about it
@@ -154,8 +154,8 @@ pub(crate) enum Foreign {
 #[derive(Debug, Clone, clap::Args)]
 #[command(override_usage = "cofferdam run [OPTIONS] -- COMMAND [ARGUMENT]...")]
 pub(crate) struct Run {
-    /// The recipe for the sandbox
-    #[arg(long, value_name = "NAME")]
+    /// The recipe for the sandbox: see `cofferdam profile`
+    #[arg(long, value_name = "NAME[:VERSION]")]
     pub(crate) profile: Option<String>,
     /// How long it may run, such as 30s, 5m or 2h
     #[arg(
@@ -280,72 +280,6 @@ pub(crate) struct Up {
 }
 
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct JobArgs {
-    #[command(subcommand)]
-    pub(crate) command: JobCommand,
-}
-
-#[derive(Debug, Clone, Subcommand)]
-pub(crate) enum JobCommand {
-    /// List jobs, newest first
-    Ls {
-        /// Only those in this state
-        #[arg(long, value_name = "STATE", value_parser = STATES)]
-        only: Option<String>,
-        /// At most so many, 1 to 500
-        #[arg(
-            long,
-            value_name = "N",
-            default_value_t = 20,
-            value_parser = clap::value_parser!(u32).range(1..=500),
-            allow_negative_numbers = true
-        )]
-        limit: u32,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show one job: its outcome, what it used, what was enforced
-    Get {
-        /// Its id
-        id: String,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Print what a job wrote
-    Logs {
-        /// Its id
-        id: String,
-        /// Go on until it has ended
-        #[arg(short, long)]
-        follow: bool,
-        /// Print one JSON object per piece of output, each on a line of its own
-        #[arg(long)]
-        json: bool,
-    },
-    /// End a job
-    Cancel {
-        /// Its id
-        id: String,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// List the files that were kept of a job, or get one
-    Artifacts {
-        /// The job's id
-        id: String,
-        /// Get the file of this path, into this directory
-        #[arg(long, value_name = "PATH")]
-        get: Option<String>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct SandboxArgs {
     #[command(subcommand)]
     pub(crate) command: SandboxCommand,
@@ -465,7 +399,7 @@ pub(crate) enum SandboxCommand {
     },
     /// Make others that begin with what was written in it. What runs in it is not in them
     Fork(SandboxForkArgs),
-    /// Take it away and make one that is asked to be the same, with another id
+    /// Give it another place, as it was asked to be at first: what runs in it ends, what was written is gone
     Recreate {
         /// Its id
         id: String,
@@ -514,7 +448,7 @@ pub(crate) enum SnapshotCommand {
     },
     /// Show one
     Get {
-        /// Its id
+        /// Its id, or its name: NAME or NAME:TAG
         id: String,
         /// Print JSON
         #[arg(long)]
@@ -522,7 +456,7 @@ pub(crate) enum SnapshotCommand {
     },
     /// Give it up. Sandboxes that began with it stay
     Rm {
-        /// Its id
+        /// Its id, or its name: NAME or NAME:TAG
         id: String,
         /// Print JSON
         #[arg(long)]
@@ -560,6 +494,9 @@ pub(crate) struct SandboxNew {
     /// A name for people
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// The recipe: see `cofferdam profile`
+    #[arg(long, value_name = "NAME[:VERSION]")]
+    pub(crate) profile: Option<String>,
     /// How long it lives, such as 30m; 15 minutes when absent, a day at most
     #[arg(long, value_parser = units::duration, value_name = "TIME", allow_negative_numbers = true)]
     pub(crate) ttl: Option<Duration>,
@@ -642,7 +579,7 @@ impl Args {
             Command::Run(run) => run.json,
             Command::Doctor(doctor) => doctor.json,
             Command::Job(job) => match &job.command {
-                JobCommand::Ls { json, .. }
+                JobCommand::Ls(JobLs { json, .. })
                 | JobCommand::Get { json, .. }
                 | JobCommand::Logs { json, .. }
                 | JobCommand::Cancel { json, .. }
@@ -666,14 +603,18 @@ impl Args {
             },
             Command::Egress(egress) => egress.json(),
             Command::Secret(secret) => secret.json(),
+            Command::Profile(profile) => profile.json(),
             Command::Volume(volume) => volume.command.json(),
             Command::Snapshot(snapshot) => match &snapshot.command {
                 SnapshotCommand::Ls { json, .. }
                 | SnapshotCommand::Get { json, .. }
                 | SnapshotCommand::Rm { json, .. } => *json,
             },
+            Command::Node(node) => node.json(),
             Command::Mcp(_)
             | Command::Up(_)
+            | Command::Server(_)
+            | Command::Config(_)
             | Command::Env { .. }
             | Command::Completions { .. } => false,
         }

@@ -11,6 +11,7 @@ use crate::cli::sandbox::{known, no_sandbox};
 use api::Code;
 use api::client::Client;
 use api::guest::{Guest, GuestError};
+use api::sandbox::SandboxStateName;
 
 /// A sandbox, and the user inside as whom something is done.
 #[derive(Debug, Clone)]
@@ -33,6 +34,28 @@ impl Place {
     async fn guest(&self) -> Result<Guest, Failure> {
         let guest = self.client.sandbox_guest(&self.id).await?;
         Ok(guest.as_user(self.user.as_deref()))
+    }
+
+    /// Why nobody tells how a command ended: the server may be gone, or the sandbox, or only its guest.
+    async fn lost(&self, error: GuestError) -> Failure {
+        if !matches!(error, GuestError::Closed) {
+            return self.failure(error);
+        }
+        match self.client.sandbox_get(&self.id).await {
+            Err(error) if error.is(Code::ServerUnreachable) => {
+                let hint = format!(
+                    "the command may go on in the sandbox; when the server is back, \
+                     `cofferdam sandbox log {}` says how it ended",
+                    self.id
+                );
+                Failure::from(error).hint(hint)
+            }
+            Ok(view) if view.state != SandboxStateName::Ready => {
+                let message = format!("the sandbox is {}", view.state.as_str());
+                Failure::new(Code::SandboxGone, message)
+            }
+            Ok(_) | Err(_) => self.failure(error),
+        }
     }
 
     /// What is told of an error.

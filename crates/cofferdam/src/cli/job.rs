@@ -1,13 +1,15 @@
 //! `cofferdam job`: looking at jobs.
 
-use crate::cli::args::{JobArgs, JobCommand};
+use crate::cli::args::{JobArgs, JobCommand, JobLs};
 use crate::cli::failure::Failure;
 use crate::cli::fetch::fetch;
+use crate::cli::inside;
+use crate::cli::sandbox;
 use crate::cli::table::{self, printable};
 use crate::cli::units;
 use api::Code;
 use api::client::{Client, ClientError};
-use api::job::{Enforced, JobListQuery, JobView, StateName};
+use api::job::{Enforced, JobListQuery, JobView};
 use api::log::{LogEvent, LogQuery, LogSegment, StreamName};
 use std::io::Write as _;
 use std::path::Path;
@@ -16,7 +18,7 @@ use std::process::ExitCode;
 /// Does what was asked about jobs.
 pub(crate) async fn job(client: &Client, args: JobArgs) -> Result<ExitCode, Failure> {
     match args.command {
-        JobCommand::Ls { only, limit, json } => list(client, only, limit, json).await?,
+        JobCommand::Ls(ls) => list(client, ls).await?,
         JobCommand::Get { id, json } => {
             let id = known(&id)?;
             let view = client.job_get(id).await.map_err(about(id))?;
@@ -81,24 +83,36 @@ fn about(id: &str) -> impl Fn(ClientError) -> Failure {
     }
 }
 
-async fn list(
-    client: &Client,
-    only: Option<String>,
-    limit: u32,
-    json: bool,
-) -> Result<(), Failure> {
-    let state = only.as_deref().map(parse_state).transpose()?;
+async fn list(client: &Client, ls: JobLs) -> Result<(), Failure> {
+    let is_of_sandboxes = ls.sandbox.is_some() || ls.kind.as_ref().is_some_and(|k| k != "job");
     let query = JobListQuery {
-        state,
-        limit: Some(limit),
+        state: ls
+            .only
+            .as_deref()
+            .map(|name| parse("state", name))
+            .transpose()?,
+        kind: ls
+            .kind
+            .as_deref()
+            .map(|name| parse("kind", name))
+            .transpose()?,
+        sandbox: ls.sandbox.clone(),
+        limit: Some(ls.limit),
         before: None,
     };
-    let page = client.job_list(&query).await?;
-    if json {
+    let page = client.job_list(&query).await;
+    let page = page.map_err(|error| match &ls.sandbox {
+        Some(id) => sandbox::about(id)(error),
+        None => error.into(),
+    })?;
+    if ls.json {
         return table::print(&table::to_json(&page)?);
     }
+    if is_of_sandboxes {
+        return inside::log::table(&page.execs, page.next.is_some(), true);
+    }
     if page.jobs.is_empty() {
-        table::note(&match only {
+        table::note(&match ls.only {
             Some(state) => format!("no job is {state}"),
             None => "there are no jobs yet; `cofferdam run -- COMMAND` makes one".to_owned(),
         });
@@ -117,9 +131,10 @@ async fn list(
     Ok(())
 }
 
-fn parse_state(name: &str) -> Result<StateName, Failure> {
+/// A name that the command line has checked.
+fn parse<T: serde::de::DeserializeOwned>(what: &str, name: &str) -> Result<T, Failure> {
     let parsed = serde_json::from_value(serde_json::Value::String(name.to_owned()));
-    parsed.map_err(|error| Failure::ours("read the state", &error))
+    parsed.map_err(|error| Failure::ours(&format!("read the {what}"), &error))
 }
 
 /// The state, or how it ended.
@@ -177,6 +192,14 @@ fn describe(view: &JobView) -> String {
         rows.push(row("processor", &units::show_ms(usage.cpu_ms)));
         let memory = usage.memory_peak_bytes.map(units::show_size);
         rows.extend(memory.map(|memory| row("most memory", &memory)));
+    }
+    if view.egress_denied > 0 {
+        rows.push(row("denials", &view.egress_denied.to_string()));
+    }
+    let streams = [&view.stdout, &view.stderr].into_iter().flatten();
+    let found: u64 = streams.map(|stream| stream.patterns_found).sum();
+    if found > 0 {
+        rows.push(row("credentials taken out", &found.to_string()));
     }
     let why = view
         .outcome

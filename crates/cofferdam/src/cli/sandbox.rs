@@ -180,6 +180,7 @@ async fn create(
     }
     let asked = SandboxCreate {
         name: new.name,
+        profile: new.profile,
         snapshot,
         metadata: variables("--metadata", &new.metadata)?,
         env: variables("--env", &new.env)?,

@@ -5,7 +5,7 @@ use crate::host::{Host, Ids};
 use crate::linux::{Linger, ids, sockets};
 use crate::programs;
 use jail::message::{self, Failure, FromJail, MESSAGE_MAX, Setup, ToJail, VERSION};
-use jail::plan::{Sandbox, Tree};
+use jail::plan::{Sandbox, Tree, Tun};
 use jail::socket;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -19,7 +19,7 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 /// How long a launcher may take to build its tree, or to answer.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -41,6 +41,7 @@ pub(super) enum Start<'t> {
 struct Known {
     spawning: HashMap<String, oneshot::Sender<Result<(), Failure>>>,
     saving: HashMap<String, oneshot::Sender<Result<u64, Failure>>>,
+    networking: HashMap<String, Vec<oneshot::Sender<Result<(), Failure>>>>,
     alive: HashSet<String>,
     ended: HashMap<String, Ended>,
     closed: bool,
@@ -57,6 +58,8 @@ struct Shared {
 #[derive(Debug)]
 pub(super) struct Launcher {
     shared: Arc<Shared>,
+    /// Places for devices that are being made: fewer than the launcher takes.
+    networks: Semaphore,
     reader: tokio::task::JoinHandle<()>,
 }
 
@@ -148,7 +151,12 @@ impl Launcher {
             changed: Notify::new(),
         });
         let reader = tokio::spawn(read(shared.clone()));
-        Launcher { shared, reader }
+        let networks = Semaphore::new(message::NETWORKS_MAX / 2);
+        Launcher {
+            shared,
+            networks,
+            reader,
+        }
     }
 
     /// The connection stands.
@@ -224,6 +232,43 @@ impl Launcher {
             deadline_boot_ms,
         };
         send(&self.shared.socket, &message, &[]).await
+    }
+
+    /// Makes the network device of a sandbox that stands, of this device file.
+    pub(super) async fn network(
+        &self,
+        id: &str,
+        tun: Tun,
+        device: BorrowedFd<'_>,
+    ) -> Result<(), DriverError> {
+        // It is never closed.
+        let _place = self.networks.acquire().await;
+        let (tell, told) = oneshot::channel();
+        let is_first = {
+            let mut known = self.shared.known();
+            let waiting = known.networking.entry(id.to_owned()).or_default();
+            waiting.push(tell);
+            waiting.len() == 1
+        };
+        if is_first {
+            let message = ToJail::Network {
+                id: id.to_owned(),
+                tun,
+            };
+            if let Err(error) = send(&self.shared.socket, &message, &[device]).await {
+                self.shared.known().networking.remove(id);
+                return Err(error);
+            }
+        }
+        match tokio::time::timeout(ANSWER, told).await {
+            Ok(Ok(result)) => result.map_err(|failure| set_up_error(&failure)),
+            Ok(Err(_)) => Err(DriverError::Launcher {
+                what: "it ended".to_owned(),
+            }),
+            Err(_) => Err(DriverError::TimedOut {
+                what: "the network device of a sandbox".to_owned(),
+            }),
+        }
     }
 
     /// Copies what was written in a sandbox into this empty directory. The bytes that were copied.
@@ -326,6 +371,11 @@ impl Shared {
                 let failure = failure.map(|failure| set_up_error_text(&failure));
                 known.ended.insert(id, Ended { failure, deadline });
             }
+            FromJail::Networked { id, result } => {
+                for tell in known.networking.remove(&id).unwrap_or_default() {
+                    drop(tell.send(result.clone()));
+                }
+            }
             FromJail::Saved { id, result } => {
                 if let Some(tell) = known.saving.remove(&id) {
                     drop(tell.send(result));
@@ -347,6 +397,7 @@ async fn read(shared: Arc<Shared>) {
     known.closed = true;
     known.spawning.clear();
     known.saving.clear();
+    known.networking.clear();
     drop(known);
     shared.changed.notify_waiters();
 }
@@ -373,6 +424,7 @@ async fn set_up(socket: &AsyncFd<OwnedFd>, host: &Host) -> Result<(), DriverErro
             FromJail::Failed(failure) => return Err(set_up_error(&failure)),
             FromJail::Spawned { .. }
             | FromJail::Refused { .. }
+            | FromJail::Networked { .. }
             | FromJail::Saved { .. }
             | FromJail::Ended { .. } => {
                 return Err(DriverError::Launcher {

@@ -7,7 +7,7 @@ use crate::driver::{
 };
 use crate::host::{Cgroups, Host, Ids, Root};
 use crate::linux::{Body, NAME, ids, seccomp, tree, writable};
-use guest::message::{Confine, TUN_ADDRESS, TUN_MTU};
+use guest::message::{Confine, TUN_ADDRESS, TUN_ADDRESS6, TUN_MTU};
 use jail::plan::{Sandbox, Tree, Tun};
 use model::enforcement::{Enforced, Held};
 use model::id::SandboxId;
@@ -71,11 +71,23 @@ impl Kind {
     }
 }
 
+/// Where what is written is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Storage {
+    /// In memory, and a part of it.
+    Shared,
+    /// In memory, added to it, so that both can be used in full.
+    Added,
+    /// In a file system of its own on the node's disk.
+    Disk,
+}
+
 /// The limits that will be in force, asked for or not.
 #[derive(Debug, Clone, Copy)]
 struct Effective {
     memory_bytes: u64,
     disk_bytes: u64,
+    storage: Storage,
     pids: u32,
     cpu_millis: u32,
 }
@@ -138,8 +150,8 @@ fn unsupported(clause: &str, why: impl ToString) -> Unsupported {
     }
 }
 
-/// Defaults are filled in. Storage is on tmpfs, which counts as memory: when a size was asked for, it
-/// is added to the memory limit, so that both can be used in full; when not, it shares the memory,
+/// Defaults are filled in. A small storage is in memory and counts as that. When a size was asked for, or the
+/// whole root is what is written, packages and all, it is added to the memory limit; else it shares the memory,
 /// and is at most half of it.
 fn effective(spec: &Spec, host: &Host) -> Effective {
     let asked = &spec.limits;
@@ -147,10 +159,22 @@ fn effective(spec: &Spec, host: &Host) -> Effective {
     let memory_bytes = asked
         .memory_bytes
         .unwrap_or_else(|| defaults::MEMORY_DEFAULT_BYTES.min(half));
-    let default_disk = defaults::DISK_DEFAULT_BYTES.min(memory_bytes / 2);
+    let kind = Kind::of(spec.mode, root(spec, host), host);
+    let default_disk = match kind {
+        Kind::Writable => defaults::DISK_DEFAULT_BYTES.min(half / 2),
+        Kind::Job | Kind::Live => defaults::DISK_DEFAULT_BYTES.min(memory_bytes / 2),
+    };
+    let can = kind == Kind::Writable && host.no_volumes.is_none();
+    let storage = match asked.disk_bytes {
+        Some(bytes) if can && bytes > defaults::DISK_IN_MEMORY_BYTES => Storage::Disk,
+        Some(_) => Storage::Added,
+        None if kind == Kind::Writable => Storage::Added,
+        None => Storage::Shared,
+    };
     Effective {
         memory_bytes,
         disk_bytes: asked.disk_bytes.unwrap_or(default_disk),
+        storage,
         pids: asked.pids.unwrap_or(defaults::PIDS_DEFAULT),
         cpu_millis: asked
             .cpu_millis
@@ -178,7 +202,10 @@ fn refusals(spec: &Spec, host: &Host, limits: &Effective) -> Vec<Unsupported> {
         .is_some_and(|bytes| bytes > host.memory_bytes)
     {
         refused.push(beyond("memory", host.memory_bytes));
-    } else if asked.disk_bytes.is_some() && total > host.memory_bytes {
+    } else if asked.disk_bytes.is_some()
+        && limits.storage != Storage::Disk
+        && total > host.memory_bytes
+    {
         let left = host.memory_bytes.saturating_sub(limits.memory_bytes);
         refused.push(beyond("disk", left));
     }
@@ -250,7 +277,7 @@ fn no_group(host: &Host, controller: &str) -> Option<String> {
 }
 
 fn groups(spec: &Spec, host: &Host, limits: &Effective) -> Vec<Group> {
-    let memory = memory_limit(spec, limits);
+    let memory = memory_limit(limits);
     let has = |controller: &str| no_group(host, controller).is_none();
     let limits = Limits {
         memory_bytes: has("memory").then_some(memory),
@@ -262,15 +289,19 @@ fn groups(spec: &Spec, host: &Host, limits: &Effective) -> Vec<Group> {
 }
 
 /// Bytes in the control group; see [`effective`].
-fn memory_limit(spec: &Spec, limits: &Effective) -> u64 {
-    let disk = spec.limits.disk_bytes.map_or(0, |_| limits.disk_bytes);
-    limits.memory_bytes.saturating_add(disk)
+fn memory_limit(limits: &Effective) -> u64 {
+    match limits.storage {
+        Storage::Added => limits.memory_bytes.saturating_add(limits.disk_bytes),
+        Storage::Shared | Storage::Disk => limits.memory_bytes,
+    }
 }
 
 fn sandbox(spec: &Spec, host: &Host, limits: &Effective, kind: Kind) -> Sandbox {
     let written = (kind == Kind::Writable).then(|| writable::root(root(spec, host)));
     let data = match &written {
-        Some(written) => writable::data(limits.disk_bytes, written),
+        Some(written) => {
+            writable::data(limits.disk_bytes, written, limits.storage == Storage::Disk)
+        }
         None => tree::data(limits.disk_bytes, spec.mode),
     };
     let map = ids::sandbox_map(&host.ids, &spec.id);
@@ -288,17 +319,23 @@ fn sandbox(spec: &Spec, host: &Host, limits: &Effective, kind: Kind) -> Sandbox 
         read_only: tree::READ_ONLY.map(str::to_owned).to_vec(),
         terminals: (spec.mode != Mode::Job).then(|| tree::TERMINALS.to_owned()),
         root_inside: spec.mode == Mode::Live { allow_root: true },
-        tun: (spec.way_out && host.no_tun.is_none()).then(|| Tun {
-            name: "tun0".to_owned(),
-            address: TUN_ADDRESS,
-            mtu: TUN_MTU,
-        }),
+        tun: (spec.way_out && host.no_tun.is_none()).then(tun),
         volumes: spec
             .volumes
             .iter()
             .map(|volume| volume.target.clone())
             .collect(),
         deadline_boot_ms: 0, // Set at the start, from the plan's life.
+    }
+}
+
+/// The device, whenever a sandbox gets it.
+pub(super) fn tun() -> Tun {
+    Tun {
+        name: "tun0".to_owned(),
+        address: TUN_ADDRESS,
+        address6: TUN_ADDRESS6,
+        mtu: TUN_MTU,
     }
 }
 
@@ -366,6 +403,20 @@ pub(super) fn launcher_name(root: &Root, kind: Kind) -> String {
     format!("{kind}-{:016x}.sock", hasher.finish())
 }
 
+fn disk_held(asked: bool, limits: &Effective) -> Enforced {
+    let how = match limits.storage {
+        Storage::Shared | Storage::Added => "tmpfs quota of bytes and files",
+        Storage::Disk => "size of an ext4 file system of its own on the node's disk",
+    };
+    Enforced {
+        clause: "disk".to_owned(),
+        how: how.to_owned(),
+        value: Some(format!("{} bytes", limits.disk_bytes)),
+        asked,
+        state: Held::Held,
+    }
+}
+
 /// The record of what will be in force, for the job and for people.
 fn enforced(spec: &Spec, host: &Host, limits: &Effective, groups: &[Group]) -> Vec<Enforced> {
     let asked = &spec.limits;
@@ -383,7 +434,11 @@ fn enforced(spec: &Spec, host: &Host, limits: &Effective, groups: &[Group]) -> V
     );
     let mut all = vec![
         held("isolation", "namespaces", Some(namespaces.to_owned())),
-        held("network", &network(spec, host), Some("none".to_owned())),
+        held(
+            "network",
+            &host.network(spec.way_out),
+            Some("none".to_owned()),
+        ),
         shown_root(spec, host),
         held("seccomp", "allow-list of system calls", None),
         held("privileges", privileges(spec.mode), None),
@@ -400,15 +455,14 @@ fn enforced(spec: &Spec, host: &Host, limits: &Effective, groups: &[Group]) -> V
             (host.landlock_abi > 0).then_some(landlock),
         )
     });
-    let disk = format!("{} bytes", limits.disk_bytes);
-    all.push(Enforced {
-        asked: asked.disk_bytes.is_some(),
-        ..held("disk", "tmpfs quota of bytes and files", Some(disk))
-    });
-    let memory = memory_limit(spec, limits);
-    let memory = match asked.disk_bytes {
-        Some(disk) => format!("{memory} bytes, of which {disk} for the disk"),
-        None => format!("{memory} bytes"),
+    all.push(disk_held(asked.disk_bytes.is_some(), limits));
+    let memory = memory_limit(limits);
+    let memory = match limits.storage {
+        Storage::Added => format!(
+            "{memory} bytes, of which {} for the disk",
+            limits.disk_bytes
+        ),
+        Storage::Shared | Storage::Disk => format!("{memory} bytes"),
     };
     let cpu = format!("{} thousandths of a processor", limits.cpu_millis);
     all.push(grouped(
@@ -430,16 +484,6 @@ fn enforced(spec: &Spec, host: &Host, limits: &Effective, groups: &[Group]) -> V
     all.extend(pause(spec, host));
     all.extend(spec.volumes.iter().map(mounted));
     all
-}
-
-/// Whoever brings lines to the outside adds to this.
-fn network(spec: &Spec, host: &Host) -> String {
-    let namespace = "network namespace";
-    match (spec.way_out, &host.no_tun) {
-        (false, _) => namespace.to_owned(),
-        (true, None) => format!("{namespace}, TUN device, DNS inside"),
-        (true, Some(why)) => format!("{namespace}, only for programs that know a proxy ({why})"),
-    }
 }
 
 /// A volume, which is no larger than its file system.

@@ -50,6 +50,26 @@ fn listen_with(dir: &Path, name: &str, kind: SocketType) -> Result<OwnedFd, Errn
     Ok(socket)
 }
 
+/// Removes sockets of launchers at which nobody listens: a launcher that was killed leaves its own, and
+/// another one of its name may never be wanted again.
+pub(super) fn remove_stale(dir: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| is_launcher(name)) else {
+            continue;
+        };
+        if matches!(connect_messages(dir, name), Err(Errno::CONNREFUSED)) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn is_launcher(name: &str) -> bool {
+    name.starts_with("launcher-") && Path::new(name).extension().is_some_and(|end| end == "sock")
+}
+
 /// Connects to a guest.
 pub(super) async fn connect(dir: &Path, name: &str) -> io::Result<tokio::net::UnixStream> {
     let (_dir, path) = short(dir)?;
@@ -64,4 +84,25 @@ pub(super) fn connect_messages(dir: &Path, name: &str) -> Result<OwnedFd, Errno>
     let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None)?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path.join(name))?)?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_at_which_nobody_listens_goes_and_the_others_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let dead = listen_messages(dir.path(), "launcher-dead.sock").unwrap();
+        let _live = listen_messages(dir.path(), "launcher-live.sock").unwrap();
+        drop(dead);
+        std::fs::write(dir.path().join("other.sock"), "").unwrap();
+        remove_stale(dir.path()).unwrap();
+        let mut left: Vec<_> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["launcher-live.sock", "other.sock"]);
+    }
 }

@@ -72,7 +72,7 @@ pub(super) fn tree(root: &Root, devices: &[String], staging: &Path, mode: Mode) 
     for (name, entry) in &root.top {
         ops.push(show(&root.path, "", name, entry));
     }
-    ops.extend(etc(root, mode));
+    ops.extend(etc(root));
     ops.extend(devices_at("/dev", devices));
     ops.push(Op::HostProc {
         target: "/proc".to_owned(),
@@ -172,14 +172,10 @@ fn skeleton() -> Vec<Op> {
 
 /// Who and what there is inside is ours, whatever the root says. Of the host's `/etc` only the listed
 /// entries are shown; a root file system's own is shown whole, with ours over it.
-fn etc(root: &Root, mode: Mode) -> Vec<Op> {
+fn etc(root: &Root) -> Vec<Op> {
     let (group, passwd) = match &root.given {
         Some(given) => (&*given.group, &*given.passwd),
         None => (GROUP, PASSWD),
-    };
-    let resolver = match mode {
-        Mode::Job => "",
-        Mode::Live { .. } => RESOLVER,
     };
     let synthetic = [
         ("group", group),
@@ -187,7 +183,7 @@ fn etc(root: &Root, mode: Mode) -> Vec<Op> {
         ("hosts", HOSTS),
         ("nsswitch.conf", NSSWITCH),
         ("passwd", passwd),
-        ("resolv.conf", resolver),
+        ("resolv.conf", RESOLVER),
     ];
     let file = |path: String, content: &str| Op::File {
         path,
@@ -226,6 +222,7 @@ pub(super) fn data(bytes: u64, mode: Mode) -> Data {
         target: target.map(str::to_owned),
         mode,
         of_user: false,
+        memory_bytes: None,
     };
     let mut places = vec![
         Place {
@@ -245,6 +242,7 @@ pub(super) fn data(bytes: u64, mode: Mode) -> Data {
         target: DATA.to_owned(),
         bytes,
         inodes: inodes(bytes),
+        is_handed: false,
         places,
     }
 }

@@ -110,6 +110,7 @@ fn sandbox() -> Sandbox {
         target: None,
         mode: 0o755,
         of_user: false,
+        memory_bytes: None,
     };
     let places = overlays.iter().flat_map(|each| {
         let name = &each.name;
@@ -131,6 +132,7 @@ fn sandbox() -> Sandbox {
             target: "/.data".to_owned(),
             bytes: 1 << 20,
             inodes: 64,
+            is_handed: false,
             places: places.map(place).collect(),
         },
         root: Some(Root {

@@ -91,7 +91,8 @@ fn make(volume: &Volume) -> io::Result<()> {
         .mode(0o600)
         .open(&half)?;
     file.set_len(volume.size_bytes)?;
-    format(&half)?;
+    // Its top belongs to the workload's user.
+    format(&half, "lazy_journal_init=1,root_owner=1000:1000", &[])?;
     // Of a new file system only; nobody has written in it yet.
     let top = open(&half, false)?;
     match rustix::fs::unlinkat(&top, "lost+found", AtFlags::REMOVEDIR) {
@@ -111,17 +112,18 @@ fn open_directory(mount: impl AsFd) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(mount, ".", flags, Mode::empty())?)
 }
 
-/// An empty file system whose top belongs to the workload's user. Nothing is kept back for the host's root,
-/// which never writes there; an error makes it read-only.
+/// An empty file system, made with these words beside those that all have. Nothing is kept back for the host's
+/// root, which never writes there; an error makes it read-only.
 #[expect(
     clippy::disallowed_methods,
     reason = "this is a place that clears what a child inherits"
 )]
-fn format(path: &Path) -> io::Result<()> {
+pub(super) fn format(path: &Path, options: &str, more: &[&str]) -> io::Result<()> {
     let program = mkfs().ok_or(io::ErrorKind::NotFound)?;
-    let options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=1000:1000";
+    let options = format!("lazy_itable_init=1,nodiscard,{options}");
     let output = Command::new(program)
-        .args(["-q", "-F", "-m", "0", "-e", "remount-ro", "-E", options])
+        .args(["-q", "-F", "-m", "0", "-e", "remount-ro", "-E", &options])
+        .args(more)
         .arg("--")
         .arg(path)
         .env_clear()
@@ -148,10 +150,23 @@ fn open(image: &Path, read_only: bool) -> io::Result<OwnedFd> {
     let lock = File::open(image)?;
     rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
     let file = File::options().read(true).write(true).open(image)?;
-    let (device, number) = match attached(&file)? {
+    let device = match attached(&file)? {
         Some(found) => found,
         None => attach(&file)?,
     };
+    // What is deleted goes back to the disk of the node.
+    let mount = mount(&device, &["discard"], read_only)?;
+    tracing::debug!(loop.number = device.1, "a volume is mounted for a sandbox");
+    Ok(mount)
+}
+
+/// A mount of the file system on a device, mounted nowhere. One that is mounted already is the same file
+/// system from here on, and not mounted twice.
+pub(super) fn mount(
+    (device, number): &(File, u32),
+    options: &[&str],
+    read_only: bool,
+) -> io::Result<OwnedFd> {
     let fs = rustix::mount::fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC)?;
     // By its descriptor, where `/dev` has no name for it.
     let name = format!("/dev/loop{number}");
@@ -160,15 +175,14 @@ fn open(image: &Path, read_only: bool) -> io::Result<OwnedFd> {
         false => format!("/proc/self/fd/{}", device.as_raw_fd()),
     };
     rustix::mount::fsconfig_set_string(&fs, "source", &source)?;
-    // What is deleted goes back to the disk of the node.
-    rustix::mount::fsconfig_set_flag(&fs, "discard")?;
-    // A file system that is mounted already is the same one from here on, and not mounted twice.
+    for option in options {
+        rustix::mount::fsconfig_set_flag(&fs, *option)?;
+    }
     rustix::mount::fsconfig_create(&fs)?;
     let mut flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     if read_only {
         flags |= MountAttrFlags::MOUNT_ATTR_RDONLY;
     }
-    tracing::debug!(loop.number = number, "a volume is mounted for a sandbox");
     Ok(rustix::mount::fsmount(
         &fs,
         FsMountFlags::FSMOUNT_CLOEXEC,
@@ -206,7 +220,8 @@ fn attached(file: &File) -> io::Result<Option<(File, u32)>> {
     Ok(None)
 }
 
-fn attach(file: &File) -> io::Result<(File, u32)> {
+/// Gives a file a loop device, and says its number.
+pub(super) fn attach(file: &File) -> io::Result<(File, u32)> {
     let control = File::options().read(true).write(true).open(LOOP_CONTROL)?;
     for _ in 0..LOOP_TRIES {
         let number = free_number(&control)?;

@@ -113,17 +113,26 @@ pub(super) fn root(root: &Root) -> jail::plan::Root {
     }
 }
 
+/// Bytes of `/dev/shm` and of `/run` where the storage is on a disk: what container engines give.
+const IN_MEMORY: u64 = 64 << 20;
+
 /// The storage: what is above each overlay, and two places that are never saved.
-pub(super) fn data(bytes: u64, root: &jail::plan::Root) -> Data {
+pub(super) fn data(bytes: u64, root: &jail::plan::Root, on_disk: bool) -> Data {
     let place = |name: String, mode: u32, target: Option<&str>| Place {
         name,
         target: target.map(str::to_owned),
         mode,
         of_user: false,
+        memory_bytes: None,
+    };
+    // Secrets are here, and no disk has them.
+    let in_memory = |place: Place| Place {
+        memory_bytes: Some(IN_MEMORY),
+        ..place
     };
     let mut places = vec![
-        place(".shm".to_owned(), 0o1777, Some("/dev/shm")),
-        place(".run".to_owned(), 0o755, Some("/run")),
+        in_memory(place(".shm".to_owned(), 0o1777, Some("/dev/shm"))),
+        in_memory(place(".run".to_owned(), 0o755, Some("/run"))),
     ];
     for overlay in &root.overlays {
         let name = &overlay.name;
@@ -135,6 +144,7 @@ pub(super) fn data(bytes: u64, root: &jail::plan::Root) -> Data {
         target: DATA.to_owned(),
         bytes,
         inodes: tree::inodes(bytes),
+        is_handed: on_disk,
         places,
     }
 }

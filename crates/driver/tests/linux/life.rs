@@ -37,7 +37,7 @@ fn traces(world: &World, handle: &Handle, pid_ns: &str) -> Vec<String> {
     traces
 }
 
-fn kill(pid: i32) {
+pub(crate) fn kill(pid: i32) {
     let pid = Pid::from_raw(pid).expect("a process");
     rustix::process::kill_process(pid, Signal::KILL).expect("killed");
 }
@@ -190,4 +190,29 @@ async fn a_sandbox_with_a_root_of_its_own_is_taken_away_by_its_name_alone() {
     let found = world.linux.find(&prepared.plan.handle).await.unwrap();
     assert_eq!(found, Found::Gone);
     assert_eq!(groups(&world.host, &id), Vec::<std::path::PathBuf>::new());
+}
+
+/// The kernel forgets that a process is to die with its parent when it takes another identity, which the guest
+/// does for each file.
+#[tokio::test]
+async fn one_that_has_touched_files_as_its_user_dies_with_the_launcher_too() {
+    let world = world!();
+    for allow_root in [false, true] {
+        let served = world.serve(allow_root).await;
+        let request = serde_json::json!({"path": "/home/user/made"});
+        let made = served.call("filesystem.Filesystem/MakeDir", request).await;
+        made.expect("a directory");
+        let pid_ns = served.sh("readlink /proc/self/ns/pid").await.0;
+        let pid_ns = pid_ns.trim();
+        kill(guest_and_launcher(pid_ns).1);
+        assert!(
+            until(|| processes_in(pid_ns).is_empty()).await,
+            "{:?}",
+            processes_in(pid_ns)
+        );
+        // It is known as soon as the driver has heard that the launcher hung up.
+        let ended = world.ended(&served.plan.handle).await;
+        assert!(matches!(ended, Err(DriverError::Gone)), "{ended:?}");
+        served.destroy().await;
+    }
 }

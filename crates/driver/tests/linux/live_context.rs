@@ -434,6 +434,40 @@ async fn a_context_is_restarted_interrupted_and_removed_while_code_runs_in_it() 
 }
 
 #[tokio::test]
+async fn javascript_keeps_what_it_knows_whenever_and_however_often_it_is_interrupted() {
+    let world = world!();
+    program!("node");
+    program!("bash");
+    let served = world.serve(false).await;
+    let id = served.context(json!({"language": "javascript"})).await;
+    served.in_context(&id, "var kept = 0").await;
+    // Between any two lines it may have to wait for these.
+    let busy = "for n in 1 2 3; do (while :; do :; done) & done";
+    let busy = json!({"code": busy, "language": "bash"});
+    served.execute(busy).await.end().await;
+    let interrupt = format!("/contexts/{id}/interrupt");
+    let endless = ["while (true) {}", "await new Promise(() => {})"];
+    let listening = "process.on('SIGINT', () => {}); while (true) {}";
+    for code in endless.into_iter().cycle().take(20).chain([listening]) {
+        let asked = json!({"code": code, "context_id": id});
+        let running = served.execute(asked).await;
+        // Some come before the code has begun, and some while it stops.
+        let storm = async {
+            loop {
+                served.code("POST", &interrupt, "").await;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::select! {
+            ended = running.end() => assert_eq!(ended.error(), "KeyboardInterrupt", "{code}"),
+            () = storm => {}
+        }
+    }
+    assert_eq!(served.in_context(&id, "kept").await.text(), Some("0"));
+    served.destroy().await;
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_interrupts_its_code_and_not_the_context() {
     let world = world!();
     program!("python3");

@@ -1,6 +1,6 @@
 //! A root that can be written: by the sandbox's root, for this sandbox, within its quota.
 
-use crate::live_client::{AS_ROOT, Served, shell};
+use crate::live_client::{AS_ROOT, Served, base64, shell};
 use crate::outside::{descriptors, guest_and_launcher, has_controller, program};
 use crate::world::{DEFAULTS, World, text, until};
 use driver::conformance::spec;
@@ -117,6 +117,35 @@ async fn root_writes_everywhere_and_nobody_else_does_or_sees_it() {
         grep -c changed /etc/passwd; ls /usr/bin/env";
     assert_eq!(other.as_root(look).await.0, "0\n/usr/bin/env\n");
     other.destroy().await;
+    served.destroy().await;
+}
+
+#[tokio::test]
+async fn whoever_is_in_the_list_of_users_can_be_asked_for_and_has_no_rights() {
+    let world = writable_world!();
+    let served = world.serve(true).await;
+    let add = "printf 'web:x:1234:1235::/srv/web:/bin/sh\nroot2:x:0:0::/:/bin/sh\nbig:x:70000:1::/:/bin/sh\n' \
+        >> /etc/passwd; mkdir /srv/web; chown 1234:1235 /srv/web; echo secret > /root/x; chmod 600 /root/x";
+    served.root_sh(add).await;
+    let of = |name: &str| format!("Basic {}", base64(&format!("{name}:")));
+    let run = async |name: &str, script: &str| {
+        let request = json!({"process": shell(script), "stdin": false});
+        let header = of(name);
+        let headers = [("authorization", header.as_str())];
+        served.start_with(request, &headers).await.run().await
+    };
+    let script = "id -u; id -g; id -G; pwd; echo $HOME $USER; touch mine && echo wrote; \
+        grep -cE '^Cap(Inh|Prm|Eff|Bnd|Amb):.0000000000000000$' /proc/self/status; \
+        cat /root/x ~user/x 2>/dev/null; sudo true 2>/dev/null || echo no sudo; kill -0 1 2>/dev/null || echo no kill";
+    let (seen, code) = run("web", script).await;
+    let expected = "1234\n1235\n1235\n/srv/web\n/srv/web web\nwrote\n\
+        5\nno sudo\nno kill\n";
+    assert_eq!((seen.as_str(), code), (expected, 0));
+    assert_eq!(
+        served.root_sh("stat -c %u:%g /srv/web/mine").await,
+        "1234:1235\n"
+    );
+    assert_eq!(run("root2", "id -u").await, ("0\n".to_owned(), 0));
     served.destroy().await;
 }
 

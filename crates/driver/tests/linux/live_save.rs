@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 /// Pauses, saves, and lets it go on.
-async fn save(served: &Served<'_>, name: &str) -> Result<PathBuf, DriverError> {
+pub(crate) async fn save(served: &Served<'_>, name: &str) -> Result<PathBuf, DriverError> {
     let linux = &served.world.linux;
     let handle = &served.plan.handle;
     let to = served.world.dir.path().join(name);
@@ -18,7 +18,7 @@ async fn save(served: &Served<'_>, name: &str) -> Result<PathBuf, DriverError> {
     saved.map(|_| to)
 }
 
-async fn restore<'w>(world: &'w World, layers: &[&Path]) -> Served<'w> {
+pub(crate) async fn restore<'w>(world: &'w World, layers: &[&Path]) -> Served<'w> {
     let spec = Spec {
         layers: layers.iter().map(|layer| layer.to_path_buf()).collect(),
         ..with_root(DEFAULTS)
@@ -40,14 +40,15 @@ macro_rules! saving_world {
         world
     }};
 }
+pub(crate) use saving_world;
 
 /// Names, kinds, modes, owners, sizes, times, links and contents of all that the tests write.
-const HASH: &str = "cd /; for d in usr/local/t etc/t opt/t home/user/t root/t var/lib/t tmp/t var/tmp/t app; do
+pub(crate) const HASH: &str = "cd /; for d in usr/local/t etc/t opt/t home/user/t root/t var/lib/t tmp/t var/tmp/t app; do
     [ -e $d ] || continue; find $d -type d -printf '%p %y %m %U:%G %T@\\n' -o -printf '%p %y %m %U:%G %n %T@ %l %s\\n' | LC_ALL=C sort
     find $d -type f -print0 | LC_ALL=C sort -z | xargs -0r sha256sum; done | sha256sum";
 
 /// Of everything something, in every place that can be written.
-const FILL: &str = "for d in usr/local/t etc/t opt/t root/t var/lib/t tmp/t var/tmp/t app home/user/t; do
+pub(crate) const FILL: &str = "for d in usr/local/t etc/t opt/t root/t var/lib/t tmp/t var/tmp/t app home/user/t; do
     cd /; mkdir -p $d; cd $d
     echo $d > file; head -c 300000 /dev/urandom > big; ln -s ../nowhere link; ln file second; mkdir -m 2750 sub; chown 33:42 sub
     chown 1000:1000 big; chmod 640 big; truncate -s 100M sparse; echo end >> sparse; touch -d '2001-02-03 04:05:06.789' file

@@ -11,6 +11,7 @@
 #[macro_use]
 mod world;
 
+mod attacks;
 mod egress;
 mod files;
 mod given;
@@ -24,6 +25,7 @@ mod live_client;
 mod live_context;
 mod live_context_clients;
 mod live_context_hostile;
+mod live_disk;
 mod live_facts;
 mod live_files;
 mod live_hostile;
@@ -46,3 +48,6 @@ mod syscalls;
 mod time;
 mod tree;
 mod tun;
+mod tun_hostile;
+mod tun_later;
+mod tun_six;

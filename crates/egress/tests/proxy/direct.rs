@@ -2,7 +2,8 @@
 
 use crate::world::{PATIENCE, World, is_untouched, lists, open, read_all, server, trap};
 use bytes::Bytes;
-use egress::direct::{CONNECT, DENIED, FAILED, RESOLVE, UNKNOWN, YES};
+use egress::direct::{BOTH, CONNECT, DATAGRAM, DENIED, FAILED, NAME, OTHER, RESOLVE, UNKNOWN, YES};
+use egress::record::Verdict;
 use egress::resolve::Resolver;
 use model::network::{NetworkMode, NetworkRules};
 use std::net::IpAddr;
@@ -114,7 +115,7 @@ async fn what_is_no_question_gets_no_answer() {
     let mut world = World::open();
     let pieces: [&[u8]; 6] = [
         &[0, 0, 80, 1, b'a'],
-        &[3, 0, 80, 0],
+        &[9, 0, 80, 0],
         b"GET / HTTP/1.1\r\n\r\n",
         &[5, 1, 0],
         &[1, 0],
@@ -216,4 +217,105 @@ async fn a_connection_whose_first_bytes_name_another_host_is_cut() {
     assert_eq!(read_all(&mut stream).await, "");
     assert_eq!(world.next_code().await, "host_mismatch");
     assert!(seen.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn an_address_of_ipv6_is_told_of_only_where_it_could_be_dialled() {
+    let six = Resolver::with(|name| {
+        let address = match &*name {
+            "open.test" => "::1",
+            "public.test" => "2606:4700::1111",
+            "private.test" => "fd00::1",
+            "mapped.test" => "::ffff:9.9.9.9",
+            "nat64.test" => "64:ff9b::909:909",
+            "sixtofour.test" => "2002:909:909::1",
+            "metadata.test" => "fd00:ec2::254",
+            _ => "9.9.9.9",
+        };
+        Box::pin(async move { Ok(vec![address.parse().expect("an address")]) })
+    });
+    let mut world = World::with(&["[::1]:7", "fd00:ec2::/32"], open(), six);
+    for (name, answer) in [
+        ("open.test", BOTH),
+        ("public.test", BOTH),
+        ("private.test", YES),
+        ("mapped.test", YES),
+        ("nat64.test", YES),
+        ("sixtofour.test", YES),
+        ("metadata.test", YES),
+        ("four.test", YES),
+    ] {
+        let (said, _) = ask(&world, &question(NAME, 0, name.as_bytes())).await;
+        assert_eq!(
+            (said, world.next_code().await),
+            (Some(answer), "allowed"),
+            "{name}"
+        );
+        // Guests of older builds know of no such answer.
+        let (said, _) = ask(&world, &question(RESOLVE, 0, name.as_bytes())).await;
+        assert_eq!(
+            (said, world.next_code().await),
+            (Some(YES), "allowed"),
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn addresses_of_ipv6_are_judged_as_those_of_ipv4() {
+    let mut world = World::open();
+    for (host, code) in [
+        ("[::]", "address_unspecified"),
+        ("[::1]", "address_loopback"),
+        ("[::ffff:10.0.0.1]", "address_private"),
+        ("[::ffff:169.254.169.254]", "address_metadata"),
+        ("[::a00:1]", "address_translated"),
+        ("[64:ff9b::a00:1]", "address_translated"),
+        ("[2002:a00:1::1]", "address_translated"),
+        ("[2001:0:a00:1::1]", "address_translated"),
+        ("[fc00::1]", "address_private"),
+        ("[fdb3:5e1d:9a47:1::c612:101]", "address_private"),
+        ("[fe80::1]", "address_link_local"),
+        ("[ff02::1]", "address_multicast"),
+        ("[2001:db8::1]", "address_documentation"),
+        ("[4000::1]", "address_reserved"),
+    ] {
+        let (said, _) = ask(&world, &question(CONNECT, 443, host.as_bytes())).await;
+        assert_eq!(
+            (said, world.next_code().await),
+            (Some(DENIED), code),
+            "{host}"
+        );
+    }
+    for host in ["[fe80::1%eth0]", "fe80::1", "[::1", "[]"] {
+        let (said, _) = ask(&world, &question(CONNECT, 443, host.as_bytes())).await;
+        assert_eq!(
+            (said, world.next_code().await),
+            (Some(UNKNOWN), "bad_host"),
+            "{host}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_a_guest_did_not_carry_is_denied_and_on_record_and_nobody_is_asked() {
+    let asked = Resolver::with(|name| panic!("{name} was asked for"));
+    let mut world = World::with(&[], open(), asked);
+    for (kind, port, host, method) in [
+        (DATAGRAM, 443, "9.9.9.9", "udp"),
+        (DATAGRAM, 443, "a.test", "udp"),
+        (DATAGRAM, 0, "[2606:4700::1111]", "udp"),
+        (OTHER, 0, "9.9.9.9", "icmp"),
+    ] {
+        let (said, _) = ask(&world, &question(kind, port, host.as_bytes())).await;
+        assert_eq!(said, Some(DENIED));
+        let record = world.next().await;
+        let to = record.host.as_ref().map(ToString::to_string);
+        assert_eq!(to.as_deref(), Some(host));
+        assert_eq!((record.method.as_str(), record.port), (method, port));
+        assert!(
+            matches!(record.verdict, Verdict::Denied(reason) if reason.code() == "not_carried"),
+            "{record:?}"
+        );
+    }
 }

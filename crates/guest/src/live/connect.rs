@@ -252,6 +252,9 @@ pub(super) fn keepalive(headers: &HeaderMap) -> Duration {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -8,6 +8,7 @@
 use super::body::{self, Answer};
 use super::failure::{Code, Failure};
 use super::{ACCEPT_PAUSE, HEAD_MAX, HEAD_PATIENCE, tun};
+use crate::handed::Device;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
 use hyper::server::conn::http1;
@@ -80,19 +81,37 @@ impl Lines {
 }
 
 /// The way out, once the node has opened one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Egress {
     lines: OnceCell<Rc<Lines>>,
     /// The device of programs that know no proxy, until the way out is open.
-    tun: RefCell<Option<OwnedFd>>,
+    device: RefCell<Source>,
+}
+
+/// Where the device comes from.
+#[derive(Debug)]
+enum Source {
+    /// The launcher may still hand it over.
+    Device(Device),
+    /// This, or there is none.
+    Known(Option<OwnedFd>),
 }
 
 impl Egress {
-    /// One that is closed yet, with the TUN device of the sandbox if it has one.
-    pub(crate) fn new(tun: Option<OwnedFd>) -> Egress {
+    /// One that is closed yet, of a sandbox that has a device or may get one.
+    pub(crate) fn new(device: Device) -> Egress {
+        Egress::of(Source::Device(device))
+    }
+
+    /// The same where it is known whether there is a device.
+    pub(crate) fn with(device: Option<OwnedFd>) -> Egress {
+        Egress::of(Source::Known(device))
+    }
+
+    fn of(source: Source) -> Egress {
         Egress {
             lines: OnceCell::new(),
-            tun: RefCell::new(tun),
+            device: RefCell::new(source),
         }
     }
 
@@ -167,7 +186,10 @@ async fn open(egress: &Egress) -> Result<Rc<Lines>, Failure> {
     // Of two first lines at once, only one could bind.
     drop(egress.lines.set(lines.clone()));
     tokio::task::spawn_local(accept(listener, lines.clone()));
-    let device = egress.tun.borrow_mut().take();
+    let device = match &mut *egress.device.borrow_mut() {
+        Source::Device(device) => device.take(),
+        Source::Known(device) => device.take(),
+    };
     if let Some(device) = device {
         tokio::task::spawn_local(tun::serve(device, lines.clone()));
     }

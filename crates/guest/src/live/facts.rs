@@ -19,12 +19,14 @@ use crate::process::Reaped;
 use hyper::{HeaderMap, StatusCode};
 use scrub::Known;
 use serde::Serialize;
+use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// Facts that wait for the node, which takes them within milliseconds while it lives. A node that starts
 /// again takes seconds, and an agent starts tens of commands in one.
@@ -263,6 +265,8 @@ enum What<'f> {
 #[derive(Debug, Default)]
 pub(super) struct Facts {
     last: u64,
+    /// When that one was.
+    last_at: Option<Instant>,
     kept: VecDeque<(u64, String)>,
     bytes: usize,
     missed: u64,
@@ -315,6 +319,7 @@ impl Facts {
 
     fn keep(&mut self, what: &What<'_>) -> u64 {
         self.last += 1;
+        self.last_at = Some(Instant::now());
         let fact = Fact {
             seq: self.last,
             at_ms: now_ms(),
@@ -351,6 +356,14 @@ impl Facts {
             let count = std::mem::take(&mut self.missed);
             self.keep(&What::Missed { count });
         }
+    }
+
+    /// For whoever wants to know whether the record has all: the number of the last fact, those that are
+    /// missing among them, and how old it is.
+    pub(super) fn recorded(&self) -> Value {
+        let age = self.last_at.map(|at| at.elapsed().as_millis());
+        let age = age.and_then(|age| u64::try_from(age).ok());
+        json!({ "last": self.last, "age_ms": age.unwrap_or(u64::MAX) })
     }
 
     /// The next ones, as JSON.
@@ -396,7 +409,6 @@ fn now_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
 
     fn asked(words: &[&str]) -> Asked {
         let config = Config {

@@ -39,6 +39,9 @@ pub(super) async fn answer(live: Rc<Live>, request: Request<Incoming>) -> Answer
         (&Method::GET, "/metrics") => body::json(StatusCode::OK, &metrics::answer(&live)),
         (&Method::GET, "/ports") => body::json(StatusCode::OK, &ports::answer()),
         (&Method::GET, "/cofferdam/execs") => facts::answer(&live, request.uri().query()).await,
+        (&Method::GET, "/cofferdam/recorded") => {
+            body::json(StatusCode::OK, &live.facts.borrow().recorded())
+        }
         (&Method::POST, "/cofferdam/halt") => power::halt(&live, request.uri().query()).await,
         (&Method::POST, "/cofferdam/boot") => plain(power::boot(&live)),
         (&Method::CONNECT, _) => plain(tunnel::answer(&live, request).await),

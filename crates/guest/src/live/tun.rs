@@ -1,7 +1,7 @@
 //! The other end of the sandbox's TUN device: programs that know no proxy connect as they would anywhere, and
 //! what they send comes here as packets. Each connection of TCP gets a line to the node, with the name that its
 //! address stands for, and is answered only when the node has said yes; questions of DNS are answered with such
-//! addresses. Everything else is refused at once.
+//! addresses. Everything else is refused at once, and the node is told for its record.
 //!
 //! Nothing is decided here, and a workload that fooled this would get what it can ask the proxy for. The packets
 //! are made by the kernel, because the workload may open no socket that makes its own; still, none is
@@ -11,10 +11,13 @@
 mod ask;
 mod carry;
 mod dns;
+#[cfg(test)]
+mod fuzz;
 mod name;
 mod names;
 mod offload;
 mod packet;
+mod refused;
 mod stack;
 
 use super::egress::Lines;
@@ -23,7 +26,7 @@ use names::Names;
 use packet::Packet;
 use stack::{Stack, Status};
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -54,6 +57,8 @@ pub(super) struct Tun {
     questions: Cell<usize>,
     /// Connections over which such questions come.
     askers: Cell<usize>,
+    /// What was refused lately.
+    refused: refused::Refusals,
     /// What the names' ages are counted from.
     since: Instant,
 }
@@ -73,6 +78,7 @@ pub(super) async fn serve(device: OwnedFd, lines: Rc<Lines>) {
         asking: RefCell::default(),
         questions: Cell::new(0),
         askers: Cell::new(0),
+        refused: refused::Refusals::default(),
         since: Instant::now(),
     });
     let (mut slice, mut count) = (Instant::now(), 0);
@@ -136,9 +142,10 @@ impl Tun {
                 drop(stack);
                 name::answer_datagram(self, from, question);
             }
-            Packet::Refused { answer } => {
+            Packet::Refused { answer, what } => {
                 drop(stack);
                 self.send(&answer);
+                refused::tell(self, what);
             }
             Packet::Ignored => {}
         }
@@ -155,8 +162,12 @@ impl Tun {
     }
 
     /// The host that an address stands for: the name that it was given for, or itself.
-    fn host_of(&self, address: SocketAddrV4) -> String {
-        let name = self.names.borrow_mut().name_of(*address.ip());
-        name.map_or_else(|| address.ip().to_string(), |name| name.to_string())
+    fn host_of(&self, address: SocketAddr) -> String {
+        let name = self.names.borrow_mut().name_of(address.ip());
+        match (name, address.ip()) {
+            (Some(name), _) => name.to_string(),
+            (None, IpAddr::V4(ip)) => ip.to_string(),
+            (None, IpAddr::V6(ip)) => format!("[{ip}]"),
+        }
     }
 }

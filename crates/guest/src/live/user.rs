@@ -1,6 +1,7 @@
 //! Who asks, and what that means inside.
 
 use super::failure::{Code, Failure};
+use super::passwd;
 use crate::confine::Who;
 use crate::process;
 use base64::Engine as _;
@@ -50,11 +51,39 @@ impl User {
                 home: "/root",
                 who: Who::Root,
             }),
-            _ => {
-                let why = format!("invalid username: '{name}'");
-                Err(Failure::new(Code::Unauthenticated, why))
-            }
+            _ => User::other(name, serve),
         }
+    }
+
+    /// One that the sandbox's own table of users has.
+    fn other(name: &str, serve: &Serve) -> Result<User, Failure> {
+        let unknown = || {
+            let why = format!("invalid username: '{name}'");
+            Failure::new(Code::Unauthenticated, why)
+        };
+        if !passwd::is_name(name) {
+            return Err(unknown());
+        }
+        let text = passwd::read(serve.confine.uid, serve.confine.gid);
+        let entry = passwd::find(&text, name).ok_or_else(unknown)?;
+        if entry.uid == 0 {
+            return User::named("root", serve);
+        }
+        if process::own_uid() != 0 {
+            let why = format!(
+                "the user '{name}' is not there: this machine gives a sandbox one user only"
+            );
+            return Err(Failure::new(Code::PermissionDenied, why));
+        }
+        passwd::check_ids(name, entry)?;
+        let (uid, gid) = (entry.uid, entry.gid);
+        Ok(User {
+            name: passwd::keep(name)?,
+            uid,
+            gid,
+            home: passwd::keep(entry.home)?,
+            who: Who::Other { uid, gid },
+        })
     }
 
     /// The user whom the head of a request names.
@@ -118,7 +147,9 @@ mod tests {
         assert_eq!(of("Basic dXNlcjo="), Ok("user"));
         assert_eq!(of("Basic Og=="), Ok("user"));
         assert_eq!(of("Bearer something"), Ok("user"));
-        assert_eq!(of("Basic bm9ib2R5Og=="), Err(Code::Unauthenticated));
+        // "nosuch:" and "../x:".
+        assert_eq!(of("Basic bm9zdWNoOg=="), Err(Code::Unauthenticated));
+        assert_eq!(of("Basic Li4veDo="), Err(Code::Unauthenticated));
         assert_eq!(of("Basic !"), Err(Code::Unauthenticated));
     }
 

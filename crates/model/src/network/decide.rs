@@ -231,7 +231,7 @@ impl NetworkRules {
     }
 
     /// Whether what no entry names is denied.
-    fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         match self.mode {
             NetworkMode::None | NetworkMode::Allowlist => true,
             NetworkMode::ReadOnly => !(self.allow.is_empty() && self.presets.is_empty()),

@@ -82,6 +82,27 @@ impl Entry {
         }
     }
 
+    /// Whether it names whatever another names, at every port that the other is about.
+    pub fn covers(&self, other: &Entry) -> bool {
+        if self.port.is_some() && self.port != other.port {
+            return false;
+        }
+        let is_below = |name: &str, domain: &str| {
+            let rest = name.strip_suffix(domain);
+            rest.is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+        };
+        match (&self.place, &other.place) {
+            (Place::Everything, _) => true,
+            (Place::Name(name), Place::Name(other)) => name == other,
+            (Place::Below(domain), Place::Name(name)) => is_below(name, domain),
+            (Place::Below(domain), Place::Below(other)) => {
+                domain == other || is_below(other, domain)
+            }
+            (Place::Block(block), Place::Block(other)) => block.covers(other),
+            (Place::Name(_) | Place::Below(_) | Place::Block(_), _) => false,
+        }
+    }
+
     /// Its port, if it is about one alone.
     pub(super) fn port(&self) -> Option<u16> {
         self.port

@@ -1,7 +1,8 @@
 //! What would become of a URL: the decision, without a name being resolved or anything dialled.
 
 use super::{Denial, How, NetworkRules};
-use crate::address::{Class, classify};
+use crate::address::{Class, canonical, classify};
+use crate::exception::Exception;
 use crate::host::Host;
 
 /// What would be done, and by which rule.
@@ -25,14 +26,15 @@ pub struct Trial {
 pub struct BadUrl;
 
 const CLOSED: &str = "only public addresses are reached; whoever runs the server may open others with \
-                      `cofferdam up --egress-allow`, which is not looked at here";
+                      `cofferdam up --egress-allow ADDRESS[:PORT]`";
 
 impl NetworkRules {
-    /// What would become of this URL. A name that passes here may still have an address that is closed or denied.
+    /// What would become of this URL on a node whose operator opened these. A name that passes here may still have an
+    /// address that is closed or denied.
     ///
     /// # Errors
     /// [`BadUrl`].
-    pub fn trial(&self, url: &str) -> Result<Trial, BadUrl> {
+    pub fn trial(&self, url: &str, opened: &[Exception]) -> Result<Trial, BadUrl> {
         let (how, host, port) = parse(url).ok_or(BadUrl)?;
         let addresses = match &host {
             Host::Address(address) => vec![*address],
@@ -46,8 +48,15 @@ impl NetworkRules {
             host,
             port,
         };
-        let class = addresses.first().map(|address| classify(*address));
-        if let Some(class) = class.filter(|class| verdict.is_allowed() && *class != Class::Global) {
+        let Some(address) = addresses.first().filter(|_| verdict.is_allowed()) else {
+            return Ok(trial);
+        };
+        let address = canonical(*address);
+        let mut opened = opened.iter();
+        let class = classify(address);
+        if let Some(open) = opened.find(|one| one.opens(address, port)) {
+            trial.rule = format!("{}, operator {open}", verdict.rule);
+        } else if class != Class::Global {
             trial.code = Some(class.code());
             trial.hint = Some(CLOSED);
             "closed in every mode".clone_into(&mut trial.rule);
@@ -97,7 +106,8 @@ mod tests {
             ..NetworkAsked::default()
         };
         let rules = NetworkRules::read(&asked).unwrap();
-        let say = |url: &str| match rules.trial(url) {
+        let opened = ["10.0.0.2:22", "169.254.0.0/16"].map(|one| one.parse().unwrap());
+        let say = |url: &str| match rules.trial(url, &opened) {
             Ok(trial) => format!(
                 "{}:{} {} {}",
                 trial.host,
@@ -127,6 +137,16 @@ mod tests {
             (
                 "10.0.0.1:22",
                 "10.0.0.1:22 address_private closed in every mode",
+            ),
+            (
+                "10.0.0.2:22",
+                "10.0.0.2:22 ok allow *:22, operator 10.0.0.2:22",
+            ),
+            ("10.0.0.2:23", "10.0.0.2:23 host_not_allowed mode allowlist"),
+            // What clouds answer with credentials at is opened by itself alone.
+            (
+                "169.254.169.254:22",
+                "169.254.169.254:22 address_metadata closed in every mode",
             ),
             ("[::1]:22", "[::1]:22 address_loopback closed in every mode"),
             ("9.9.9.9:22", "9.9.9.9:22 ok allow *:22"),

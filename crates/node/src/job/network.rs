@@ -8,7 +8,7 @@ use model::network::NetworkRules;
 
 impl Job {
     /// Rules that cannot be read let nothing out.
-    fn rules(&self) -> NetworkRules {
+    pub(super) fn rules(&self) -> NetworkRules {
         let rules = self.spec.network.as_ref().map(convert::network);
         match rules {
             None => NetworkRules::default(),
@@ -24,8 +24,16 @@ impl Job {
     /// What is in force around it, the way out included.
     pub(super) fn enforced(&self, plan: &Plan) -> Vec<Enforced> {
         let mut enforced = convert::enforced(&plan.enforced);
-        way::describe(&mut enforced, &self.rules());
+        way::describe(&mut enforced, &self.rules(), &self.node.inner.host);
         enforced
+    }
+
+    /// Gives a spare what it was made without. A job without a way out waits for nothing.
+    pub(super) async fn prepare_way(&self, handle: &Handle) -> Result<(), Broken> {
+        if self.on_spare && self.rules().has_way_out() {
+            way::prepare(&self.node, handle).await?;
+        }
+        Ok(())
     }
 
     /// Opens the way out, if there is to be one, before the command is let go: no program takes the port, and none
@@ -61,7 +69,7 @@ impl Job {
         if rules.is_empty() {
             return Ok(());
         }
-        let looks = inspect::open(&self.node, &self.dir, rules)?;
+        let looks = inspect::open(&self.node, &self.dir, rules, secrets.sent.clone())?;
         let files = looks.files.into_iter();
         let files = files.map(|(path, text)| (path.to_owned(), text.into_bytes().into()));
         secrets.files.extend(files);

@@ -42,6 +42,8 @@ const NEW: &str = "execs.new";
 pub(super) struct Spool {
     dir: PathBuf,
     file: Option<File>,
+    /// The number before that of the first fact of this place: its guest counts from 1.
+    base: u64,
     /// The number of the last fact that is or was in the file.
     last: u64,
     /// What is in the file, each with the length of its line.
@@ -51,7 +53,31 @@ pub(super) struct Spool {
 impl Spool {
     /// That of a sandbox, as the process before us left it.
     pub(super) fn open(node: &Node, id: &str) -> Option<Spool> {
-        Some(Spool::read(&record::dir_of(node, id)?))
+        let mut spool = Spool::read(&record::dir_of(node, id)?);
+        spool.base = record::of(node, id).map_or(0, |record| record.exec_base);
+        spool.last = spool.last.max(spool.base);
+        Some(spool)
+    }
+
+    /// Another place is made, of which nothing is known yet. What is left of the one before was told, or
+    /// nobody was ever told of that place.
+    pub(super) fn begin(&mut self, base: u64) {
+        if !self.waiting.is_empty() {
+            tracing::warn!(
+                count = self.waiting.len(),
+                "facts of an earlier place are lost"
+            );
+        }
+        // Without it the next process begins with the base that is in the record.
+        drop(std::fs::remove_file(self.dir.join(FILE)));
+        let dir = std::mem::take(&mut self.dir);
+        *self = Spool {
+            dir,
+            base,
+            file: None,
+            last: base,
+            waiting: Vec::new(),
+        };
     }
 
     /// The first line is the number of the last fact before those of the other lines. A line that is not
@@ -75,6 +101,7 @@ impl Spool {
         }
         Spool {
             dir: dir.to_owned(),
+            base: 0,
             file: None,
             last,
             waiting,
@@ -91,6 +118,7 @@ impl Spool {
         let mut new = Vec::new();
         let mut last = self.last;
         for fact in facts.into_iter().map(clean).filter(is_sound) {
+            let fact = numbered(fact, self.base).ok_or(io::ErrorKind::InvalidData)?;
             if fact.seq() <= last {
                 return Err(io::ErrorKind::InvalidData.into());
             }
@@ -170,6 +198,21 @@ fn clean(mut fact: ExecFact) -> ExecFact {
     fact
 }
 
+/// A fact with its number in the sandbox, of one with its number in the place; none where a guest counts
+/// higher than one can.
+fn numbered(mut fact: ExecFact, base: u64) -> Option<ExecFact> {
+    match &mut fact {
+        ExecFact::Started { seq, .. } | ExecFact::Missed { seq, .. } => {
+            *seq = seq.checked_add(base)?;
+        }
+        ExecFact::Ended { seq, of, .. } => {
+            *seq = seq.checked_add(base)?;
+            *of = of.checked_add(base)?;
+        }
+    }
+    Some(fact)
+}
+
 /// Longer texts than a guest of ours keeps of anything, with room for more to come.
 const FACT_BYTES: usize = 64 * 1024;
 
@@ -223,7 +266,10 @@ async fn learn(
 ) -> Result<(), String> {
     let stream = node.inner.driver.connect(handle).await;
     let stream = stream.map_err(|error| chain(&error))?;
-    let asked = async { Guest::over(stream).await?.execs(spool.last, wait).await };
+    let asked = async {
+        let after = spool.last.saturating_sub(spool.base);
+        Guest::over(stream).await?.execs(after, wait).await
+    };
     let facts = asked.await.map_err(|error: GuestError| chain(&error))?;
     if facts.is_empty() {
         return Ok(());
@@ -321,6 +367,29 @@ mod tests {
         again.forget(1).unwrap();
         let again = Spool::read(dir.path());
         assert_eq!((again.last, numbers(&again).len()), (4, 0));
+    }
+
+    #[test]
+    fn facts_of_another_place_go_on_from_those_of_the_one_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::read(dir.path());
+        spool.append(vec![missed(1), missed(2)]).unwrap();
+        spool.forget(2).unwrap();
+        spool.begin(10);
+        assert_eq!((spool.last, Spool::read(dir.path()).last), (10, 0));
+        let end = ExecFact::Ended {
+            seq: 2,
+            at_ms: 5,
+            of: 1,
+            end: ExecEnd::TimedOut,
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+        };
+        spool.append(vec![missed(1), end]).unwrap();
+        assert_eq!(numbers(&spool), [11, 12]);
+        assert!(matches!(spool.waiting[1].0, ExecFact::Ended { of: 11, .. }));
+        assert!(spool.append(vec![missed(u64::MAX)]).is_err());
+        assert_eq!(numbers(&Spool::read(dir.path())), [11, 12]);
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub(super) async fn make(node: &Node, work: &SandboxWork) -> Result<Made, String
     if let Some(earlier) = record::of(node, &work.sandbox_id) {
         super::take_away(node, &earlier.handle).await;
     }
-    let enforcement = enforced(&plan, &rules);
+    let enforcement = enforced(node, &plan, &rules);
     let record = Record::new(work, plan.handle.clone(), enforcement.clone());
     record::write(node, &record)
         .map_err(|error| format!("the node cannot write its records: {error}"))?;
@@ -46,7 +46,10 @@ pub(super) async fn make(node: &Node, work: &SandboxWork) -> Result<Made, String
     let standing = stand(node, &plan, (work, rules), (secrets.as_ref(), looks));
     let stood = tokio::time::timeout(PROVISION, standing).await;
     let stood = stood.map_err(|_| Broken::Silent).flatten();
-    let way = stood.map_err(|error| format!("the sandbox could not be made: {}", chain(&error)))?;
+    let way = match stood {
+        Ok(way) => way,
+        Err(error) => return Err(not_made(node, &plan.handle, &error).await),
+    };
     if let Some(start) = &work.spec.start {
         start::start(node, &plan.handle, start).await?;
     }
@@ -57,10 +60,22 @@ pub(super) async fn make(node: &Node, work: &SandboxWork) -> Result<Made, String
     })
 }
 
+/// How long the words of a sandbox that has ended are waited for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Why it does not stand. One that ended before its guest could answer says more than the connection that broke.
+async fn not_made(node: &Node, handle: &Handle, error: &Broken) -> String {
+    let ended = tokio::time::timeout(LAST_WORDS, node.inner.driver.ended(handle)).await;
+    let said = ended.ok().and_then(Result::ok);
+    let said = said.and_then(|ended| ended.failure);
+    let why = said.unwrap_or_else(|| chain(error));
+    format!("the sandbox could not be made: {why}")
+}
+
 /// What is in force around it, the way out included.
-fn enforced(plan: &Plan, rules: &NetworkRules) -> Vec<Enforced> {
+fn enforced(node: &Node, plan: &Plan, rules: &NetworkRules) -> Vec<Enforced> {
     let mut enforced = convert::enforced(&plan.enforced);
-    way::describe(&mut enforced, rules);
+    way::describe(&mut enforced, rules, &node.inner.host);
     enforced
 }
 
@@ -120,11 +135,11 @@ async fn ask(node: &Node, id: &str, epoch: u64) -> Result<Secrets, String> {
 
 /// What looks into its HTTPS, where there are secrets for what leaves.
 fn looks(node: &Node, id: &str, secrets: Option<&mut Secrets>) -> Result<Option<Looks>, String> {
-    let rules = secrets.map(|secrets| std::mem::take(&mut secrets.rules));
-    let rules = rules.filter(|rules| !rules.is_empty());
+    let taken = secrets.map(|secrets| (std::mem::take(&mut secrets.rules), secrets.sent.clone()));
+    let taken = taken.filter(|(rules, _)| !rules.is_empty());
     let dir = record::dir_of(node, id).ok_or("no sandbox has such an id")?;
-    rules
-        .map(|rules| inspect::open(node, &dir, rules))
+    taken
+        .map(|(rules, sent)| inspect::open(node, &dir, rules, sent))
         .transpose()
 }
 

@@ -1,7 +1,9 @@
 //! Rules of a network that change while a sandbox lives.
 //!
 //! They are on the disk before they are in force, so that a process that takes over after a crash has them or newer
-//! ones; and they are reported after that. If we die in between, they are told again, and only reported.
+//! ones; and they are reported after that. If we die in between, they are told again, and only reported. A sandbox
+//! that had no way out gets its network device before all that: if we die then, nobody serves it, and the one
+//! that takes over finds it there.
 
 use super::record;
 use crate::job::{chain, insist};
@@ -51,7 +53,7 @@ pub(crate) fn networks(node: &Node, works: Vec<NetworkWork>) {
 
 async fn take_over(node: &Node, net: &Shared, handle: &Handle, work: NetworkWork) {
     let id = work.sandbox_id.as_str();
-    let enforcement = match put_in_force(node, net.lock().await, handle, &work) {
+    let enforcement = match put_in_force(node, net.lock().await, handle, &work).await {
         Ok(Some(enforcement)) => enforcement,
         Ok(None) => return,
         Err(why) => {
@@ -77,7 +79,7 @@ async fn take_over(node: &Node, net: &Shared, handle: &Handle, work: NetworkWork
 }
 
 /// What is in force then; `None` where that is for somebody else to say.
-fn put_in_force(
+async fn put_in_force(
     node: &Node,
     mut net: MutexGuard<'_, Net>,
     handle: &Handle,
@@ -89,6 +91,11 @@ fn put_in_force(
     }
     if work.epoch > net.epoch {
         let rules = convert::network(&work.network)?;
+        if net.way.is_none() && rules.has_way_out() {
+            let prepared = way::prepare(node, handle).await;
+            prepared.map_err(|error| chain(&error))?;
+            node.at("node.network_prepared");
+        }
         let written = record::set_network(node, id, work, &rules);
         written.map_err(|error| format!("the node cannot write its records: {error}"))?;
         node.at("node.network_written");

@@ -43,6 +43,9 @@ pub(super) struct Record {
     /// The snapshots that it stands on.
     #[serde(default)]
     layers: Vec<String>,
+    /// The last number that commands of its earlier places have.
+    #[serde(default)]
+    pub(super) exec_base: u64,
 }
 
 impl Record {
@@ -57,6 +60,7 @@ impl Record {
             network: Some(work.spec.network.clone()),
             network_epoch: work.spec.network_epoch,
             layers: work.spec.layers.clone(),
+            exec_base: work.spec.exec_base,
         }
     }
 }
@@ -72,7 +76,7 @@ pub(super) fn set_network(
     record.way_out |= rules.has_way_out();
     record.network = Some(work.network.clone());
     record.network_epoch = work.epoch;
-    way::describe(&mut record.enforcement, rules);
+    way::describe(&mut record.enforcement, rules, &node.inner.host);
     write(node, &record)
 }
 
@@ -188,18 +192,20 @@ pub(super) fn looks_again(node: &Node, record: &Record) -> Option<way::Coming> {
 fn stood(held: &HeldSandbox) -> bool {
     !matches!(
         held.state,
-        SandboxStateName::Requested | SandboxStateName::Provisioning
+        SandboxStateName::Requested | SandboxStateName::Provisioning | SandboxStateName::Recreating
     )
 }
 
 async fn take_up(node: &Node, record: Record, held: &HeldSandbox) {
     let found = node.inner.driver.find(&record.handle).await;
     let id = record.sandbox_id.clone();
-    if !stood(held) {
+    let goes = held.state == SandboxStateName::Recreating;
+    if !stood(held) && !goes {
         // It is ordered again, and what is left of this try is taken away then.
         return;
     }
-    if !matches!(found, Ok(Found::Running)) {
+    // A place that is to go has ended before its time, and what was run there is told all the same.
+    if !goes && !matches!(found, Ok(Found::Running)) {
         tracing::warn!(
             sandbox.id = id,
             ?found,

@@ -45,7 +45,8 @@ pub(super) fn verdict(phase: Phase, error: Error) -> Stop {
         | Error::Conflict { .. }
         | Error::TooMuch { .. }
         | Error::DiskFull
-        | Error::Forbidden(_) => failed(phase, error.to_string()),
+        | Error::Forbidden(_)
+        | Error::NotYourLease => failed(phase, error.to_string()),
         Error::Stale | Error::SecretKey(_) | Error::Unavailable(_) | Error::Internal { .. } => {
             Stop::Lost(error)
         }
@@ -199,6 +200,9 @@ impl Step<'_> {
             What::User(name) => {
                 let name = self.value(bench, name, settled).await?;
                 let user = scripts::user(&name).map_err(|why| self.failed(why))?;
+                let shown = format!("failed to become user '{user}'");
+                self.done(bench, &scripts::be(user), Level::Debug, &shown)
+                    .await?;
                 settled.user = Some(user.to_owned());
                 Ok(())
             }

@@ -7,7 +7,7 @@ use super::shell::Command;
 use service::Settled;
 use std::collections::BTreeMap;
 
-/// The users that a sandbox has.
+/// The users that every sandbox has.
 const USERS: [(&str, &str); 2] = [("user", "1000"), ("root", "0")];
 
 /// A command of the recipe.
@@ -91,18 +91,35 @@ mkdir -p -- "$1"
 cd -- "$1"
 pwd"#;
 
-/// The user that an instruction names, as a sandbox calls it.
+/// The user that an instruction names, as a sandbox calls it. Whether there is one, its guest knows.
 ///
 /// # Errors
-/// A text for a person: a sandbox has two users, and no recipe makes a third.
-pub(super) fn user(name: &str) -> Result<&'static str, String> {
+/// A text for a person, for what can be nobody's name.
+pub(super) fn user(name: &str) -> Result<&str, String> {
     let found = USERS
         .iter()
         .find(|(user, uid)| name == *user || name == *uid);
-    found.map(|(user, _)| *user).ok_or_else(|| {
-        let shown: String = name.chars().take(64).collect();
-        format!("there is no user '{shown}': commands of a sandbox run as 'user' or as 'root'")
-    })
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    let is_name = name.len() <= 32
+        && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(plain);
+    match found {
+        Some((user, _)) => Ok(user),
+        None if is_name => Ok(name),
+        None => {
+            let shown: String = name.chars().take(64).collect();
+            Err(format!("'{shown}' is no name of a user"))
+        }
+    }
+}
+
+/// Does nothing, as a user who has to be there.
+pub(super) fn be(user: &str) -> Command {
+    Command {
+        script: ":".to_owned(),
+        user: user.to_owned(),
+        ..as_root(&BTreeMap::new())
+    }
 }
 
 /// Files of an archive come in.
@@ -129,12 +146,11 @@ pub(super) fn copy(copy: Copy<'_>, number: usize, settled: &Settled) -> Command 
             format!("{owner}:{owner}")
         }
     };
-    let home = if user == "root" {
-        "/root"
-    } else {
-        "/home/user"
+    let home = match user {
+        "root" => "/root".to_owned(),
+        user => format!("/home/{user}"),
     };
-    let from = settled.workdir.as_deref().unwrap_or(home);
+    let from = settled.workdir.as_deref().unwrap_or(&home);
     let target = if copy.target.starts_with('/') {
         copy.target.to_owned()
     } else {
@@ -249,10 +265,14 @@ mod tests {
     }
 
     #[test]
-    fn only_users_that_are_there_are_taken() {
+    fn only_what_can_be_a_user_is_taken() {
         assert_eq!((user("user"), user("root")), (Ok("user"), Ok("root")));
         assert_eq!((user("1000"), user("0")), (Ok("user"), Ok("root")));
-        assert!(user("; exit 1").is_err() && user("").is_err() && user("node").is_err());
+        assert_eq!(user("node"), Ok("node"));
+        let long = "x".repeat(33);
+        for wrong in ["; exit 1", "", "1001", "-x", "a b", "../x", "ö", &long] {
+            assert!(user(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! What was run in sandboxes, between the wire and the service.
 
 use api::exec::{ExecAsked, ExecEnd, ExecFact, ExecKind, ExecList, ExecView};
-use model::id::SandboxId;
+use api::job::JobList;
 use serde::{Deserialize, Serialize};
-use service::{ExecPage, ExecRow};
+use service::{ExecBefore, ExecKind as Kind, ExecPage, ExecRow};
 
 use crate::error::Error;
 
@@ -37,6 +37,7 @@ fn fact(fact: ExecFact) -> Result<service::ExecFact, Error> {
         } => service::ExecFact::Started {
             seq,
             at_ms,
+            is_step: asked.context.is_some(),
             asked: json(&Started { pid, asked })?,
         },
         ExecFact::Ended {
@@ -64,39 +65,63 @@ fn json(value: &impl Serialize) -> Result<String, Error> {
 }
 
 /// A page of records.
-pub(crate) fn list(id: &SandboxId, page: ExecPage) -> ExecList {
-    let over = page.over_at_ms;
-    let jobs = page.rows.into_iter().map(|row| view(id, row, over));
+pub(crate) fn list(page: ExecPage) -> ExecList {
+    let last = page.rows.last().filter(|_| page.is_full);
     ExecList {
-        jobs: jobs.collect(),
-        next: page.next,
+        next: last.map(|row| row.seq),
+        jobs: page.rows.into_iter().map(view).collect(),
     }
 }
 
-fn view(id: &SandboxId, row: ExecRow, over_at_ms: Option<u64>) -> ExecView {
+/// A page of records of all sandboxes, or of one.
+pub(crate) fn job_list(page: ExecPage, is_of_one: bool) -> JobList {
+    let next = page.rows.last().filter(|_| page.is_full);
+    let next = next.map(|row| {
+        if is_of_one {
+            row.seq.to_string()
+        } else {
+            format!("{}.{}.{}", row.started_at_ms, row.sandbox, row.seq)
+        }
+    });
+    JobList {
+        jobs: Vec::new(),
+        execs: page.rows.into_iter().map(view).collect(),
+        next,
+    }
+}
+
+/// Where a page of all sandboxes begins, from the text that the page before ended with.
+pub(crate) fn before(text: &str) -> Option<ExecBefore> {
+    let (ms, rest) = text.split_once('.')?;
+    let (id, seq) = rest.split_once('.')?;
+    Some((ms.parse().ok()?, id.parse().ok()?, seq.parse().ok()?))
+}
+
+fn view(row: ExecRow) -> ExecView {
     // What a row has was written by this file; what cannot be read any more is shown as absent.
     let started: Option<Started> = row
         .started
         .and_then(|text| serde_json::from_str(&text).ok());
+    let is_ended = row.ended.is_some() || row.missed.is_some();
     let ended: Option<Ended> = row.ended.and_then(|text| serde_json::from_str(&text).ok());
-    let is_lost = row.ended_at_ms.is_none() && over_at_ms.is_some();
+    let ended_at_ms = row.ended_at_ms.or(row.over_at_ms);
+    // Its place is gone, and nobody has said how it ended.
+    let is_lost = !is_ended && ended_at_ms.is_some();
     let (end, stdout_bytes, stderr_bytes) = match ended {
         Some(ended) => (Some(ended.end), ended.stdout_bytes, ended.stderr_bytes),
         None => (is_lost.then_some(ExecEnd::Lost), 0, 0),
     };
     let (pid, asked) = started.map_or((None, None), |one| (one.pid, Some(one.asked)));
-    let is_step = asked.as_ref().is_some_and(|asked| asked.context.is_some());
-    let kind = match row.missed {
-        Some(_) => ExecKind::Missed,
-        None if is_step => ExecKind::Step,
-        None => ExecKind::Exec,
-    };
     ExecView {
-        kind,
-        sandbox_id: id.to_string(),
+        kind: match row.kind {
+            Kind::Exec => ExecKind::Exec,
+            Kind::Step => ExecKind::Step,
+            Kind::Missed => ExecKind::Missed,
+        },
+        sandbox_id: row.sandbox.to_string(),
         seq: row.seq,
         started_at_ms: row.started_at_ms,
-        ended_at_ms: row.ended_at_ms.or(over_at_ms),
+        ended_at_ms,
         pid,
         asked,
         end,

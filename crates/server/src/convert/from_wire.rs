@@ -12,17 +12,30 @@ use model::enforcement::{Enforced, Held, StreamReport, Usage};
 use model::id::{NodeId, SandboxId};
 use model::job::Outcome;
 use model::limits;
+use model::profile::Says;
 use model::spec::{AskedLimits, InputFile, JobSpec, Retry};
-use service::{Finished, LeaseRef, NewArtifact, NodeHello, OutputPiece, Started, Stream, Written};
+use service::{
+    Finished, LeaseRef, NewArtifact, NodeHello, OutputPiece, ProfileAsk, Started, Stream, Written,
+};
 
 use crate::error::Error;
 
 /// The profile of a job or a sandbox that names none.
 pub(super) const PROFILE_DEFAULT: &str = "default";
 
-pub(crate) fn job_spec(job: JobCreate) -> Result<JobSpec, Error> {
+/// What a job is to be, and by which profile.
+pub(crate) fn job_ask(job: JobCreate) -> Result<(JobSpec, Option<ProfileAsk>), Error> {
+    let says = Says {
+        network: job.network.is_some(),
+        timeout: job.timeout_ms.is_some(),
+    };
+    let (profile, asked) = super::profile::chosen(job.profile.clone(), says);
+    Ok((job_spec(job, profile)?, asked))
+}
+
+fn job_spec(job: JobCreate, profile: String) -> Result<JobSpec, Error> {
     Ok(JobSpec {
-        profile: job.profile.unwrap_or_else(|| PROFILE_DEFAULT.to_owned()),
+        profile,
         argv: job.argv,
         env: job.env,
         cwd: job.cwd,
@@ -40,6 +53,7 @@ pub(crate) fn job_spec(job: JobCreate) -> Result<JobSpec, Error> {
         secrets: super::secret::uses(job.secrets)?,
         scrub_patterns: job.scrub_patterns,
         network: super::network::of_new(false, job.network)?,
+        made_by: None,
     })
 }
 
@@ -65,7 +79,7 @@ pub(super) fn node_id(text: &str) -> Result<NodeId, Error> {
     text.parse().map_err(|error| bad_id("node", &error))
 }
 
-pub(super) fn bad_id(field: &str, error: &model::id::IdError) -> Error {
+pub(crate) fn bad_id(field: &str, error: &model::id::IdError) -> Error {
     Error::field(Code::InvalidArgument, field, error.to_string())
 }
 
@@ -142,6 +156,7 @@ fn stream_report(report: api::job::StreamReport) -> StreamReport {
         kept_bytes: report.kept_bytes,
         truncated: report.truncated,
         lost_bytes: report.lost_bytes,
+        patterns_found: report.patterns_found,
     }
 }
 

@@ -12,6 +12,7 @@ use api::sandbox::{
 use model::host::NAME_MAX;
 use model::id::SnapshotId;
 use model::limits;
+use model::profile::Says;
 use model::sandbox::{SandboxState, Want};
 use model::sandbox_spec::{self, Defaults, SandboxSpec};
 use service::{SandboxAsk, SandboxFilter, SandboxPage, SandboxRow, sandbox_life_ms};
@@ -22,10 +23,13 @@ use crate::error::Error;
 /// What somebody asks for, with every default filled in.
 pub(crate) fn ask(asked: SandboxCreate) -> Result<SandboxAsk, Error> {
     let node = asked.node.map(|node| from_wire::node_id(&node));
+    let says = Says {
+        network: asked.allow_internet || asked.network.is_some(),
+        timeout: asked.timeout_ms.is_some(),
+    };
+    let (profile, by) = super::profile::chosen(asked.profile, says);
     let spec = SandboxSpec {
-        profile: asked
-            .profile
-            .unwrap_or_else(|| from_wire::PROFILE_DEFAULT.to_owned()),
+        profile,
         name: asked.name,
         env: asked.env,
         root: asked.root,
@@ -47,6 +51,7 @@ pub(crate) fn ask(asked: SandboxCreate) -> Result<SandboxAsk, Error> {
         layers: Vec::new(),
         volumes: super::volume::mounts(asked.volumes),
         defaults: Defaults::default(),
+        made_by: None,
     };
     let from = asked.snapshot.as_deref().map(super::snapshot::named);
     Ok(SandboxAsk {
@@ -54,6 +59,7 @@ pub(crate) fn ask(asked: SandboxCreate) -> Result<SandboxAsk, Error> {
         from: from.transpose()?,
         metadata: asked.metadata,
         ttl_ms: asked.timeout_ms.unwrap_or(limits::SANDBOX_TTL_DEFAULT_MS),
+        profile: by,
     })
 }
 
@@ -114,6 +120,7 @@ pub(crate) fn state(state: &SandboxState) -> SandboxStateName {
         SandboxState::Paused { .. } => SandboxStateName::Paused,
         SandboxState::Resuming { .. } => SandboxStateName::Resuming,
         SandboxState::Snapshotting { .. } => SandboxStateName::Snapshotting,
+        SandboxState::Recreating => SandboxStateName::Recreating,
         SandboxState::Destroying => SandboxStateName::Destroying,
         SandboxState::Destroyed => SandboxStateName::Destroyed,
         SandboxState::Failed { .. } => SandboxStateName::Failed,
@@ -141,6 +148,7 @@ fn without_token(row: SandboxRow) -> SandboxView {
         spec: spec_view(row.spec),
         timeout_ms: row.ttl_ms,
         version: row.version,
+        incarnation: row.incarnation,
         principal: row.principal.to_string(),
         node: row.node.map(|node| node.to_string()),
         driver: row.driver,
@@ -160,7 +168,11 @@ fn without_token(row: SandboxRow) -> SandboxView {
 fn spec_view(spec: SandboxSpec) -> SandboxSpecView {
     SandboxSpecView {
         snapshot: spec.snapshot().map(ToString::to_string),
-        profile: spec.profile,
+        profile: match &spec.made_by {
+            Some(made_by) => made_by.name.clone(),
+            None => spec.profile,
+        },
+        made_by: super::profile::used(spec.made_by),
         env_names: spec.env.into_keys().collect(),
         root: spec.root,
         limits: to_wire::limits_asked(spec.limits),
@@ -232,6 +244,7 @@ fn work(work: service::SandboxWork) -> SandboxWork {
         access_token: row.access_token.text().to_owned(),
         copy: copy(&row.state),
         reboot: memory_kept(&row.state) == Some(false),
+        again: row.state == SandboxState::Recreating,
         spec: work_spec(row),
     }
 }
@@ -246,6 +259,7 @@ fn memory_kept(state: &SandboxState) -> Option<bool> {
         | SandboxState::Provisioning
         | SandboxState::Ready
         | SandboxState::Snapshotting { .. }
+        | SandboxState::Recreating
         | SandboxState::Destroying
         | SandboxState::Destroyed
         | SandboxState::Failed { .. } => None,
@@ -276,6 +290,7 @@ fn work_spec(row: SandboxRow) -> SandboxWorkSpec {
         limits: to_wire::limits_asked(spec.limits),
         network,
         network_epoch: row.network_epoch,
+        exec_base: row.exec_base,
         allow_root: spec.allow_root,
         secrets: super::secret::uses_view(spec.secrets),
         layers: spec.layers.iter().map(ToString::to_string).collect(),

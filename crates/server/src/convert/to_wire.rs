@@ -64,6 +64,7 @@ pub(crate) fn job_list(page: JobPage) -> JobList {
         .collect();
     JobList {
         jobs,
+        execs: Vec::new(),
         next: page.next,
     }
 }
@@ -306,7 +307,11 @@ fn outcome(state: &JobState) -> Option<api::job::Outcome> {
 
 fn spec_view(spec: JobSpec) -> SpecView {
     SpecView {
-        profile: spec.profile,
+        profile: match &spec.made_by {
+            Some(made_by) => made_by.name.clone(),
+            None => spec.profile,
+        },
+        made_by: super::profile::used(spec.made_by),
         argv: spec.argv,
         env_names: spec.env.into_keys().collect(),
         cwd: spec.cwd,
@@ -397,5 +402,6 @@ fn stream_report(report: StreamReport) -> api::job::StreamReport {
         kept_bytes: report.kept_bytes,
         truncated: report.truncated,
         lost_bytes: report.lost_bytes,
+        patterns_found: report.patterns_found,
     }
 }

@@ -18,7 +18,7 @@ use model::limits;
 use model::sandbox::SandboxState;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use service::{Ctx, SandboxFilter, SandboxRow};
+use service::{Ctx, ProfileAsk, SandboxFilter, SandboxRow};
 
 use super::account;
 use super::logs;
@@ -94,9 +94,11 @@ async fn create(
     // A name that the operator has given is his, whatever a template or a snapshot is called.
     let root = app.service.root_find(&ctx, &template).await?;
     let is_root = root.is_some();
+    let says = asked.says();
     let mut ask = asked.ask(root.map(|root| root.name))?;
-    if !is_root && let Some(snapshot) = templates::snapshot_of(&app, &ctx, &template).await? {
-        ask.from = Some(snapshot);
+    if !is_root && let Some(named) = templates::profile_of(&app, &ctx, &template).await? {
+        ask.from = None;
+        ask.profile = Some(ProfileAsk { named, says });
     }
     let made = app.service.sandbox_create(&ctx, ask, key).await;
     if let Err(service::Error::NotFound) = &made {
@@ -123,6 +125,7 @@ async fn create(
         | SandboxState::Paused { .. }
         | SandboxState::Resuming { .. }
         | SandboxState::Snapshotting { .. }
+        | SandboxState::Recreating
         | SandboxState::Destroying
         | SandboxState::Destroyed => Err(conflict(&row.state)),
     }

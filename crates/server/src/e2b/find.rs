@@ -104,7 +104,8 @@ async fn settled(app: &App, ctx: &Ctx, row: SandboxRow) -> Result<SandboxRow, se
         SandboxState::Requested
         | SandboxState::Provisioning
         | SandboxState::Resuming { .. }
-        | SandboxState::Snapshotting { .. } => Ok(service.sandbox_wait(ctx, &row.id, WAIT).await?),
+        | SandboxState::Snapshotting { .. }
+        | SandboxState::Recreating => Ok(service.sandbox_wait(ctx, &row.id, WAIT).await?),
         SandboxState::Ready
         | SandboxState::Pausing { .. }
         | SandboxState::Paused { .. }

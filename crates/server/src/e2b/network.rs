@@ -84,6 +84,12 @@ fn with_secret(host: &str, header: &str, value: &str) -> Option<SecretUse> {
 }
 
 impl Lists {
+    /// Whether anything is listed.
+    pub(super) fn is_any(&self) -> bool {
+        let mut lists = [&self.allow_out, &self.deny_out].into_iter().flatten();
+        lists.any(|list| !list.is_empty())
+    }
+
     /// The secrets that are added to requests.
     ///
     /// # Errors

@@ -183,6 +183,7 @@ async fn settled(
         | SandboxState::Paused { .. }
         | SandboxState::Resuming { .. }
         | SandboxState::Snapshotting { .. }
+        | SandboxState::Recreating
         | SandboxState::Destroying
         | SandboxState::Destroyed) => {
             let message = format!("the sandbox is {}", other.name());

@@ -14,7 +14,7 @@ use axum::{Extension, Json as Answer, Router};
 use http::{HeaderValue, StatusCode};
 use model::limits;
 use serde_json::json;
-use service::{Ctx, ProfileRef, SnapshotRef};
+use service::{Ctx, ProfileRef};
 
 use super::control::{Answered, Lenient, NEXT_TOKEN};
 use super::query::pairs;
@@ -62,24 +62,24 @@ fn refused(text: &str, error: service::Error) -> Refusal {
     error.into()
 }
 
-/// The snapshot that sandboxes of a template begin with, if it is a profile.
+/// The profile that a template is, if it is one.
 ///
 /// # Errors
-/// 404 for a tag that it does not have.
-pub(super) async fn snapshot_of(
+/// 404 for a tag or a version that it does not have.
+pub(super) async fn profile_of(
     app: &App,
     ctx: &Ctx,
     text: &str,
-) -> Result<Option<SnapshotRef>, Refusal> {
+) -> Result<Option<ProfileRef>, Refusal> {
     if is_built_in(text) {
         return Ok(None);
     }
     let Ok(named) = text.to_lowercase().parse() else {
         return Ok(None);
     };
-    let found = app.service.profile_snapshot(ctx, &named).await;
-    let found = found.map_err(|error| refused(text, error))?;
-    Ok(found.map(|(_, id)| SnapshotRef::Id(id)))
+    let is_there = app.service.profile_is_there(ctx, &named).await;
+    let is_there = is_there.map_err(|error| refused(text, error))?;
+    Ok(is_there.then_some(named))
 }
 
 /// Whether a name is taken, and what it means.
@@ -122,7 +122,9 @@ async fn list_all(
 
 async fn page(app: &App, ctx: &Ctx, query: Option<&str>, limit: u32) -> Answered {
     let (limit, before) = paging(query, limit)?;
-    let page = app.service.profile_list(ctx, before.as_deref(), limit);
+    let page = app
+        .service
+        .profile_list(ctx, before.as_deref(), (true, limit));
     let page = page.await?;
     let views: Vec<_> = page.profiles.iter().map(wire::template).collect();
     let mut response = Answer(views).into_response();

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use http::HeaderValue;
 use model::id::SnapshotId;
 use model::limits;
+use model::profile::Says;
 use model::sandbox::SandboxState;
 use model::sandbox_spec::{Defaults, OnExpiry, SandboxSpec};
 use model::snapshot::SnapshotName;
@@ -182,11 +183,26 @@ impl NewSandbox {
                 layers: Vec::new(),
                 volumes: mounts.into_iter().map(Mount::ask).collect(),
                 defaults: Defaults::default(),
+                made_by: None,
             },
             from,
             metadata,
             ttl_ms: ms(self.timeout.unwrap_or(TIMEOUT_DEFAULT_S)),
+            profile: None,
         })
+    }
+
+    /// What the request says itself. Older clients say `true` for the internet when nobody has said anything, so
+    /// that means nothing here.
+    pub(crate) fn says(&self) -> Says {
+        let lists = self
+            .network
+            .as_ref()
+            .is_some_and(|network| network.lists.is_any());
+        Says {
+            network: lists || self.allow_internet_access == Some(false),
+            timeout: self.timeout.is_some(),
+        }
     }
 }
 
@@ -553,7 +569,7 @@ pub(crate) fn detail(row: &SandboxRow, domain: Option<String>) -> Detail {
 }
 
 /// The states that are `running` at this edge.
-pub(crate) const RUNNING: [&str; 3] = ["ready", "resuming", "snapshotting"];
+pub(crate) const RUNNING: [&str; 4] = ["ready", "resuming", "snapshotting", "recreating"];
 /// Those that are `paused`.
 pub(crate) const PAUSED: [&str; 2] = ["pausing", "paused"];
 

@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use api::event::{EventList, EventListQuery};
-use api::job::{JobCreate, JobList, JobListQuery, JobView, WaitQuery};
-use api::{ErrorBody, routes};
+use api::job::{JobCreate, JobKind, JobList, JobListQuery, JobView, WaitQuery};
+use api::{Code, ErrorBody, routes};
 use axum::Json as Answer;
 use axum::extract::State;
 use http::StatusCode;
 use http::header::{HeaderName, LOCATION};
-use service::{Ctx, JobPage, JobRow};
+use model::id::SandboxId;
+use service::{Ctx, ExecKind, JobPage, JobRow};
 
 use crate::App;
-use crate::convert::{from_wire, to_wire};
+use crate::convert::{exec, from_wire, to_wire};
 use crate::error::Error;
 use crate::extract::{JobOf, Json, Key, Query, User};
 
@@ -42,7 +43,7 @@ pub(crate) async fn create(
     let key = key.of(&job)?;
     let row = app
         .service
-        .job_create(&ctx, from_wire::job_spec(job)?, key)
+        .job_create_by(&ctx, from_wire::job_ask(job)?, key)
         .await?;
     let row = wait_for(&app, &ctx, row, wait).await?;
     let location = routes::fill(routes::JOB, &[row.id.as_str()]);
@@ -53,7 +54,7 @@ pub(crate) async fn create(
     ))
 }
 
-/// Lists jobs, newest first.
+/// Lists jobs, newest first; with `kind` or `sandbox` what was run in sandboxes that live on.
 #[utoipa::path(get, path = routes::JOBS, tag = "jobs", operation_id = "job_list",
     params(JobListQuery),
     responses((status = 200, description = "A page", body = JobList),
@@ -64,9 +65,50 @@ pub(crate) async fn list(
     Query(query): Query<JobListQuery>,
 ) -> Result<Answer<JobList>, Error> {
     let limit = from_wire::page_limit(query.limit)?;
+    if query.sandbox.is_some() || matches!(query.kind, Some(JobKind::Exec | JobKind::Step)) {
+        return Ok(Answer(execs(&app, &ctx, query, limit).await?));
+    }
     let state = query.state.map(api::job::StateName::as_str);
     let page = page(&app, &ctx, (state, query.before.as_deref()), limit).await?;
     Ok(Answer(to_wire::job_list(page)))
+}
+
+/// What was run in sandboxes that live on.
+async fn execs(app: &App, ctx: &Ctx, query: JobListQuery, limit: u32) -> Result<JobList, Error> {
+    let wrong = |field: &str, message: &str| Error::field(Code::InvalidArgument, field, message);
+    if query.state.is_some() {
+        return Err(wrong("state", "only jobs of kind `job` have states"));
+    }
+    let kind = match query.kind {
+        None => None,
+        Some(JobKind::Exec) => Some(ExecKind::Exec),
+        Some(JobKind::Step) => Some(ExecKind::Step),
+        Some(JobKind::Job) => {
+            let message = "jobs of kind `job` have sandboxes of their own";
+            return Err(wrong("sandbox", message));
+        }
+    };
+    let no_page = || wrong("before", "no page ended with this");
+    let before = query.before.as_deref();
+    match (&query.sandbox, kind) {
+        (Some(id), kind) => {
+            let id = id.parse::<SandboxId>();
+            let id = id.map_err(|e| from_wire::bad_id("sandbox", &e))?;
+            let before = before.map(|text| text.parse::<u64>().map_err(|_| no_page()));
+            let page = (kind, before.transpose()?);
+            if page.1.is_none() {
+                super::recorded::wait(app, ctx, &id).await;
+            }
+            let page = app.service.exec_list(ctx, &id, page, limit).await?;
+            Ok(exec::job_list(page, true))
+        }
+        (None, kind) => {
+            let before = before.map(|text| exec::before(text).ok_or_else(no_page));
+            let page = (kind.unwrap_or(ExecKind::Exec), before.transpose()?);
+            let page = app.service.exec_list_all(ctx, page, limit).await?;
+            Ok(exec::job_list(page, false))
+        }
+    }
 }
 
 /// One job; with `wait` when it has ended, or as it is after that time.

@@ -62,6 +62,7 @@ pub(crate) async fn reachability(
         ports: ports.into_iter().take(PORTS_MAX).map(port).collect(),
         envd_url: site.map(|site| site.named(&id, aim::ENVD_PORT)),
         by_header,
+        by_path: site.map(|site| site.path(&id)),
         needs_traffic_token: !wire::is_open(&row),
     }))
 }

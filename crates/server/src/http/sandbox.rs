@@ -234,17 +234,19 @@ pub(crate) async fn connect(
     Ok(Answer(sandbox::view(row)))
 }
 
-/// Takes a sandbox away and makes it anew: what was asked of it is asked again, and nothing of what was
-/// written since is there. It has another id; the record of the old one stays.
+/// Makes a sandbox anew, under its id: its place is taken away, with all that runs and all that was written
+/// there, and it gets another one that is as it was asked to be. Also one that failed.
 #[utoipa::path(post, path = routes::SANDBOX_RECREATE, tag = "sandboxes",
     operation_id = "sandbox_recreate",
     params(("id" = String, Path, description = "The sandbox"), WaitQuery,
         ("Idempotency-Key" = Option<String>, Header,
-         description = "Makes the create safe to repeat: 8 to 255 of A-Z, a-z, 0-9, `_`, `-`")),
-    responses((status = 201, description = "The new sandbox, or the one that the key made before",
-               body = SandboxView),
+         description = "Makes it safe to repeat: 8 to 255 of A-Z, a-z, 0-9, `_`, `-`")),
+    responses((status = 200, description = "The sandbox", body = SandboxView),
               (status = 404, description = "No such sandbox, or its snapshot is gone",
                body = ErrorBody),
+              (status = 409, description = "Its root is another one now, or the key was used for \
+               another request", body = ErrorBody),
+              (status = 410, description = "It is wanted gone", body = ErrorBody),
               (status = 429, description = "There are too many", body = ErrorBody),
               (status = 507, description = "The disk is full", body = ErrorBody)))]
 pub(crate) async fn recreate(
@@ -253,14 +255,12 @@ pub(crate) async fn recreate(
     SandboxOf(id): SandboxOf,
     key: Key,
     Query(query): Query<WaitQuery>,
-) -> Result<Created, Error> {
+) -> Result<Answer<SandboxView>, Error> {
     let wait = from_wire::wait(query.wait.as_deref())?;
     let key = key.of(&id.as_str())?;
     let row = app.service.sandbox_recreate(&ctx, &id, key).await?;
     let row = wait_for(&app, &ctx, row, wait).await?;
-    let location = routes::fill(routes::SANDBOX, &[row.id.as_str()]);
-    let view = Answer(sandbox::view(row));
-    Ok((StatusCode::CREATED, [(LOCATION, location)], view))
+    Ok(Answer(sandbox::view(row)))
 }
 
 /// What happened to a sandbox, oldest first.
@@ -282,7 +282,7 @@ pub(crate) async fn events(
 }
 
 /// What was run in a sandbox, newest first: each command with who asked for it and how it ended. Of what a
-/// command wrote, only the length is kept.
+/// command wrote, only the length is kept. Waits a moment for the record of what has just ended.
 #[utoipa::path(get, path = routes::SANDBOX_JOBS, tag = "sandboxes", operation_id = "sandbox_jobs",
     params(("id" = String, Path, description = "The sandbox"), ExecListQuery),
     responses((status = 200, description = "A page", body = ExecList),
@@ -294,11 +294,14 @@ pub(crate) async fn jobs(
     Query(query): Query<ExecListQuery>,
 ) -> Result<Answer<ExecList>, Error> {
     let limit = from_wire::page_limit(query.limit)?;
+    if query.before.is_none() {
+        super::recorded::wait(&app, &ctx, &id).await;
+    }
     let page = app
         .service
-        .exec_list(&ctx, &id, query.before, limit)
+        .exec_list(&ctx, &id, (None, query.before), limit)
         .await?;
-    Ok(Answer(exec::list(&id, page)))
+    Ok(Answer(exec::list(page)))
 }
 
 /// A page that a client can hold: when the sandboxes on it are unusually long, a shorter one.

@@ -9,6 +9,7 @@ use axum::Json as Answer;
 use axum::extract::State;
 use http::StatusCode;
 use http::header::{HeaderName, LOCATION};
+use model::id::SnapshotId;
 use model::limits;
 use service::{Fork, SnapshotRow};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use crate::App;
 use crate::convert::{from_wire, snapshot};
 use crate::error::Error;
-use crate::extract::{Json, Key, Query, SandboxOf, SnapshotOf, User};
+use crate::extract::{Json, Key, Query, SandboxOf, SnapshotNamed, User};
 
 type Created = (StatusCode, [(HeaderName, String); 1], Answer<SnapshotView>);
 
@@ -120,18 +121,29 @@ pub(crate) async fn list(
     Ok(Answer(snapshot::list(page.await?)))
 }
 
+/// The snapshot of this id or name.
+async fn named(app: &App, ctx: &service::Ctx, name: &str) -> Result<SnapshotId, Error> {
+    if let Ok(id) = name.parse() {
+        return Ok(id);
+    }
+    let named = snapshot::named(name).map_err(|_| Error::not_found())?;
+    Ok(app.service.snapshot_find(ctx, &named).await?.id)
+}
+
 /// One snapshot; with `wait` when it is ready or has failed, or as it is after that time.
 #[utoipa::path(get, path = routes::SNAPSHOT, tag = "snapshots", operation_id = "snapshot_get",
-    params(("id" = String, Path, description = "The snapshot"), WaitQuery),
+    params(("id" = String, Path,
+        description = "The snapshot, or its name: of several of one name, the newest that is ready"), WaitQuery),
     responses((status = 200, description = "The snapshot", body = SnapshotView),
               (status = 404, description = "No such snapshot", body = ErrorBody)))]
 pub(crate) async fn get(
     State(app): State<App>,
     User(ctx): User,
-    SnapshotOf(id): SnapshotOf,
+    SnapshotNamed(name): SnapshotNamed,
     Query(query): Query<WaitQuery>,
 ) -> Result<Answer<SnapshotView>, Error> {
     let wait = from_wire::wait(query.wait.as_deref())?;
+    let id = named(&app, &ctx, &name).await?;
     let row = app.service.snapshot_get(&ctx, &id).await?;
     let row = wait_for(&app, &ctx, row, wait).await?;
     Ok(Answer(snapshot::view(row)))
@@ -140,14 +152,16 @@ pub(crate) async fn get(
 /// Gives a snapshot up, wherever it is in its life. Nothing begins with it any more; its bytes go when no
 /// sandbox and no other snapshot stands on them. Once more is the same as once.
 #[utoipa::path(delete, path = routes::SNAPSHOT, tag = "snapshots", operation_id = "snapshot_delete",
-    params(("id" = String, Path, description = "The snapshot")),
+    params(("id" = String, Path,
+        description = "The snapshot, or its name: of several of one name, the newest that is ready")),
     responses((status = 200, description = "The snapshot", body = SnapshotView),
               (status = 404, description = "No such snapshot", body = ErrorBody)))]
 pub(crate) async fn delete(
     State(app): State<App>,
     User(ctx): User,
-    SnapshotOf(id): SnapshotOf,
+    SnapshotNamed(name): SnapshotNamed,
 ) -> Result<Answer<SnapshotView>, Error> {
+    let id = named(&app, &ctx, &name).await?;
     let row = app.service.snapshot_delete(&ctx, &id).await?;
     Ok(Answer(snapshot::view(row)))
 }

@@ -12,6 +12,7 @@ mod bad_input;
 mod execs;
 mod life;
 mod mcp;
+mod profile;
 mod sandbox;
 mod secret;
 mod snapshot;

@@ -68,9 +68,12 @@ async fn a_snapshot_lives_through_all_its_routes() {
     let late = user.sandbox_create(&from, &waiting).await.unwrap_err();
     assert!(late.is(Code::NotFound), "{late:?}");
     let anew = user.sandbox_recreate(&begun.id, None).await.unwrap();
-    assert_eq!(anew.spec.snapshot.as_ref(), Some(&copy.id));
+    let shown = (anew.id.as_str(), anew.state, anew.spec.snapshot.as_ref());
+    assert_eq!(
+        shown,
+        (&*begun.id, SandboxStateName::Recreating, Some(&copy.id))
+    );
     user.sandbox_destroy(&anew.id, None).await.unwrap();
-    // No node has it yet, so that it is gone at once.
     said_gone(&world, &begun.id).await;
     assert_eq!(beat(&world).await, [copy.id.as_str()]);
     world.node.node_snapshot_removed(&copy.id).await.unwrap();

@@ -229,6 +229,7 @@ impl Service {
             layers: Vec::new(),
             volumes: Vec::new(),
             defaults: Defaults::default(),
+            made_by: None,
         };
         if let Some(from) = &built.from {
             let from = SnapshotRef::Id(from.clone());
@@ -245,12 +246,13 @@ impl Service {
             from: None,
             metadata: BTreeMap::from([label]),
             ttl_ms: limits::BUILD_SANDBOX_MS,
+            profile: None,
         };
         let id = self.sandbox_id()?;
         // Before there is one: whoever takes the build next takes this sandbox away.
         hold.row.sandbox = Some(id.clone());
         self.build_keep(hold).await?;
-        self.sandbox_make_as(&ctx, id, ask, (None, None)).await
+        self.sandbox_make_as(&ctx, id, ask, None).await
     }
 
     /// The sandbox of the build when it stands, or is not there, or as it is when the time is up.

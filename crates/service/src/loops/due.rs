@@ -114,6 +114,7 @@ fn verdict(row: &SandboxRow, now: u64, since: u64) -> Option<(SandboxEvent, &'st
         | SandboxState::Pausing { .. }
         | SandboxState::Resuming { .. }
         | SandboxState::Snapshotting { .. }
+        | SandboxState::Recreating
         | SandboxState::Destroying
         | SandboxState::Destroyed
         | SandboxState::Failed { .. } => None,

@@ -49,7 +49,7 @@ impl Service {
     /// Lets tags mean the build that another tag means, whatever they meant before.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Invalid`]; [`Error::TooMuch`].
+    /// [`Error::NotFound`]; [`Error::Invalid`]; [`Error::Conflict`] `profile_name_taken`; [`Error::TooMuch`].
     pub async fn profile_tag(
         &self,
         ctx: &Ctx,
@@ -58,6 +58,9 @@ impl Service {
     ) -> Result<Tagged, Error> {
         ctx.only_user()?;
         let tags = checked_all(tags)?;
+        if let ProfileRef::Name(name) = target {
+            self.check_name_free(ctx, &name.name, &tags).await?;
+        }
         let (ctx, target, at_ms) = (ctx.clone(), target.clone(), self.now_ms());
         self.unit(move |tx| {
             let row = find(tx, &ctx, &target)?;

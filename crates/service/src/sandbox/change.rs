@@ -24,6 +24,8 @@ pub(crate) struct Note {
     pub(crate) ttl_ms: Option<u64>,
     pub(crate) driver: Option<String>,
     pub(crate) enforcement: Option<Vec<Enforced>>,
+    /// The last number that its commands have.
+    pub(crate) execs: Option<u64>,
 }
 
 impl Note {
@@ -36,6 +38,7 @@ impl Note {
             ttl_ms: None,
             driver: None,
             enforcement: None,
+            execs: None,
         }
     }
 
@@ -77,6 +80,7 @@ pub(crate) fn decide(
         expires_at_ms,
         driver: note.driver,
         enforcement: note.enforcement,
+        execs: note.execs,
         state,
     }))
 }
@@ -94,6 +98,7 @@ fn expires(row: &SandboxRow, next: &SandboxState, at_ms: u64) -> Option<u64> {
         | SandboxState::Paused { .. }
         | SandboxState::Resuming { .. }
         | SandboxState::Snapshotting { paused: true, .. }
+        | SandboxState::Recreating
         | SandboxState::Destroying
         | SandboxState::Destroyed
         | SandboxState::Failed { .. } => None,
@@ -101,7 +106,7 @@ fn expires(row: &SandboxRow, next: &SandboxState, at_ms: u64) -> Option<u64> {
 }
 
 /// When a sandbox that has come into this state has to be looked at if nothing happens before. One that
-/// is being destroyed ends with its node at the latest.
+/// is being destroyed, or whose place is, ends with its node at the latest.
 fn due(
     row: &SandboxRow,
     state: &SandboxState,
@@ -117,7 +122,8 @@ fn due(
         | SandboxState::Resuming { .. }
         | SandboxState::Snapshotting { .. } => Some(at_ms.saturating_add(limits::SANDBOX_ORDER_MS)),
         SandboxState::Paused { .. } => Some(paused_at.saturating_add(limits::SANDBOX_PAUSED_MS)),
-        SandboxState::Requested
+        SandboxState::Requested => Some(at_ms.saturating_add(row.spec.queue_timeout_ms)),
+        SandboxState::Recreating
         | SandboxState::Destroying
         | SandboxState::Destroyed
         | SandboxState::Failed { .. } => None,
@@ -133,6 +139,7 @@ fn kind(next: &SandboxState) -> &'static str {
         SandboxState::Paused { .. } => "sandbox.paused",
         SandboxState::Resuming { .. } => "sandbox.resuming",
         SandboxState::Snapshotting { .. } => "sandbox.snapshotting",
+        SandboxState::Recreating => "sandbox.recreating",
         SandboxState::Destroying => "sandbox.destroying",
         SandboxState::Destroyed => "sandbox.destroyed",
         SandboxState::Failed { .. } => "sandbox.failed",
@@ -171,9 +178,12 @@ pub(crate) fn apply(
     tx: &mut Tx<'_>,
     row: &SandboxRow,
     event: &SandboxEvent,
-    note: Note,
+    mut note: Note,
 ) -> Result<Option<SandboxRow>, Fail> {
     let (principal, at_ms) = (note.principal.clone(), note.at_ms);
+    if row.state == SandboxState::Recreating && *event == SandboxEvent::Destroyed {
+        note.execs = Some(store::exec::close(tx, &row.id, at_ms)?);
+    }
     let Some(change) = decide(row, event, note)? else {
         return Ok(None);
     };
@@ -219,6 +229,7 @@ pub(crate) fn extend(
         driver: None,
         enforcement: None,
         reason: None,
+        execs: None,
     };
     Ok(store::sandbox::move_to(tx, row, &change)?)
 }

@@ -2,17 +2,19 @@
 
 use super::change::{Note, apply};
 use super::work::Untold;
+use crate::capacity::Root;
 use crate::create::{Idempotency, gets_work, key_of, made_before};
 use crate::error::Fail;
+use crate::profile::ProfileAsk;
 use crate::root::check_same;
 use crate::snapshot::SnapshotRef;
 use crate::snapshot::begin::{hold, spec_from};
 use crate::wake::{For, Parked};
 use crate::{Ctx, Error, Service, locked, random, volume};
-use model::id::{NodeId, SandboxId};
+use model::id::{NodeId, SandboxId, TenantId};
 use model::limits;
 use model::node::Scheduling;
-use model::sandbox::{SandboxEvent, SandboxState};
+use model::sandbox::SandboxEvent;
 use model::sandbox_spec::{AccessToken, SandboxSpec, cut_ttl};
 use model::volume::VOLUME_PROFILE;
 use std::collections::BTreeMap;
@@ -32,14 +34,14 @@ pub struct SandboxAsk {
     pub metadata: BTreeMap<String, String>,
     /// How long it is to live, counted from when it is ready; cut to the longest.
     pub ttl_ms: u64,
+    /// The profile, where it is one of somebody's. What the request does not say is then as it is there.
+    pub profile: Option<ProfileAsk>,
 }
 
 /// Everything that the transaction needs; made once, used for every try of it.
 #[derive(Clone)]
 struct Plan {
     new: NewSandbox,
-    /// The sandbox whose place it takes.
-    replaces: Option<SandboxId>,
     key: Option<(KeyOwner, Remembered)>,
     disk_is_full: bool,
     count: bool,
@@ -60,8 +62,8 @@ impl Service {
     /// With a key, the same request again answers the sandbox that the first one made, as it is now.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with all that is wrong, among it `limit_beyond_machine` and `unknown_root`;
-    /// [`Error::Conflict`] `idempotency_mismatch`, `root_changed`; [`Error::TooMuch`]; [`Error::DiskFull`].
+    /// [`Error::Invalid`] with all that is wrong, among it `limit_beyond_machine`, `unknown_root`, and
+    /// `beyond_profile`; [`Error::Conflict`] `idempotency_mismatch`, `root_changed`, `profile_base_gone`; [`Error::TooMuch`]; [`Error::DiskFull`].
     pub async fn sandbox_create(
         &self,
         ctx: &Ctx,
@@ -73,24 +75,23 @@ impl Service {
             let message = "this profile is not for anybody to ask for";
             return Err(Error::invalid("profile", "unknown_profile", message));
         }
+        ask = self.by_profile(ctx, ask).await?;
         if let Some(from) = ask.from.take() {
             let from = self.snapshot_find(ctx, &from).await?;
             ask.spec = spec_from(ask.spec, &from)?;
         }
-        self.sandbox_make(ctx, ask, idempotency, None).await
+        self.sandbox_make(ctx, ask, idempotency).await
     }
 
-    /// The same, when everything is said; perhaps in the place of another.
+    /// The same, when everything is said.
     pub(crate) async fn sandbox_make(
         &self,
         ctx: &Ctx,
         ask: SandboxAsk,
         idempotency: Option<Idempotency>,
-        replaces: Option<SandboxId>,
     ) -> Result<SandboxRow, Error> {
         let id = self.sandbox_id()?;
-        self.sandbox_make_as(ctx, id, ask, (idempotency, replaces))
-            .await
+        self.sandbox_make_as(ctx, id, ask, idempotency).await
     }
 
     pub(crate) fn sandbox_id(&self) -> Result<SandboxId, Error> {
@@ -103,7 +104,7 @@ impl Service {
         ctx: &Ctx,
         id: SandboxId,
         mut ask: SandboxAsk,
-        (idempotency, replaces): (Option<Idempotency>, Option<SandboxId>),
+        idempotency: Option<Idempotency>,
     ) -> Result<SandboxRow, Error> {
         ask.spec.validate(&ask.metadata).map_err(Error::Invalid)?;
         if ask.ttl_ms == 0 {
@@ -119,20 +120,16 @@ impl Service {
             check_same(spec.root_identity.as_deref(), identity.as_deref())?;
         }
         self.pin_volumes(ctx, &mut ask.spec).await?;
-        self.check_capacity(&ask.spec.limits, ask.spec.node.as_ref())
+        let root = Root::of(ask.spec.allow_root);
+        self.check_capacity(&ask.spec.limits, root, ask.spec.node.as_ref())
             .await?;
         self.pin_secrets(ctx, &mut ask.spec.secrets).await?;
         let parked = self
             .wake()
             .take_parked(For::Sandboxes, ask.spec.node.as_ref());
         let mut plan = self.sandbox_plan(ctx, id, ask, parked.as_ref())?;
-        let operation = match &replaces {
-            Some(_) => "sandbox.recreate",
-            None => "sandbox.create",
-        };
         let id = plan.new.id.as_str();
-        plan.key = idempotency.map(|asked| key_of(ctx, operation, asked, id));
-        plan.replaces = replaces;
+        plan.key = idempotency.map(|asked| key_of(ctx, "sandbox.create", asked, id));
         let tenant = ctx.tenant.clone();
         // Whoever asks may go away at any line: what is committed by then is found by the next look of the
         // node's poll, because the row says whose it is.
@@ -158,12 +155,17 @@ impl Service {
         &self,
         ctx: &Ctx,
         id: SandboxId,
-        ask: SandboxAsk,
+        mut ask: SandboxAsk,
         parked: Option<&Parked>,
     ) -> Result<Plan, Error> {
         let at_ms = self.now_ms();
+        // Of a fork, whose time somebody has said anew.
+        if let Some(made_by) = &mut ask.spec.made_by
+            && made_by.within(ask.ttl_ms) < ask.ttl_ms
+        {
+            ask.ttl_ms = made_by.cut(ask.ttl_ms);
+        }
         Ok(Plan {
-            replaces: None,
             key: None,
             disk_is_full: self.is_full_with(0),
             count: !locked(&self.inner.sandbox_room).take(&ctx.tenant),
@@ -209,11 +211,7 @@ fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
         return Err(Error::DiskFull.into());
     }
     check_pin(tx, plan)?;
-    let held = match &plan.replaces {
-        Some(old) => replace(tx, plan, old)?,
-        None => false,
-    };
-    hold(tx, &plan.new.tenant, &plan.new.spec, held)?;
+    hold(tx, &plan.new.tenant, &plan.new.spec)?;
     volume::hold(tx, &plan.new.tenant, &plan.new.spec)?;
     let counted = count(tx, plan)?;
     let node = match &plan.node {
@@ -232,20 +230,8 @@ fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
     Ok(Made::New(Box::new(row), counted))
 }
 
-/// Takes away the sandbox whose place another takes. Says whether it stood on its snapshot until this
-/// transaction, which then finds the bytes there.
-fn replace(tx: &mut Tx<'_>, plan: &Plan, old: &SandboxId) -> Result<bool, Fail> {
-    let old = sandbox::get(tx, Some(&plan.new.tenant), old)?;
-    let old = old.ok_or(Fail::Ours(Error::NotFound))?;
-    let stood = !old.state.is_over() && old.state != SandboxState::Destroying;
-    if !old.state.is_over() {
-        super::take_away(tx, old, plan.note.clone().because("it is made anew"))?;
-    }
-    Ok(stood)
-}
-
 /// Whoever waited longer goes first, and a node has no more than it can tell in a heartbeat.
-fn may_place(tx: &mut Tx<'_>, node: &NodeId, now_ms: u64) -> Result<bool, Fail> {
+pub(super) fn may_place(tx: &mut Tx<'_>, node: &NodeId, now_ms: u64) -> Result<bool, Fail> {
     let most = limits::NODE_SANDBOXES_MAX;
     Ok(!sandbox::is_requested(tx, node)?
         && gets_work(tx, node, now_ms)?
@@ -279,12 +265,17 @@ fn count(tx: &mut Tx<'_>, plan: &Plan) -> Result<Option<u64>, Fail> {
     if !plan.count {
         return Ok(None);
     }
-    let live = sandbox::count_live(tx, &plan.new.tenant, limits::SANDBOXES_MAX)?;
+    check_room(tx, &plan.new.tenant).map(Some)
+}
+
+/// How many a tenant has, if that is not as many as it may.
+pub(super) fn check_room(tx: &mut Tx<'_>, tenant: &TenantId) -> Result<u64, Fail> {
+    let live = sandbox::count_live(tx, tenant, limits::SANDBOXES_MAX)?;
     if live >= limits::SANDBOXES_MAX {
         return Err(Fail::Ours(Error::TooMuch {
             code: "too_much",
             message: format!("there are {live} sandboxes already"),
         }));
     }
-    Ok(Some(live))
+    Ok(live)
 }

@@ -30,7 +30,7 @@ impl Service {
     /// Waits until they are in force, at most so long.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Conflict`] `sandbox_gone`.
+    /// [`Error::NotFound`]; [`Error::Conflict`] `sandbox_gone`; [`Error::Invalid`] `beyond_profile`.
     pub async fn sandbox_set_network(
         &self,
         ctx: &Ctx,
@@ -78,7 +78,7 @@ impl Service {
             .unit(move |tx| {
                 let row = sandbox::get(tx, None, &id)?.ok_or(Fail::Ours(Error::NotFound))?;
                 if row.node.as_ref() != Some(&node) {
-                    return Err(Error::NotFound.into());
+                    return Err(Error::NotYourLease.into());
                 }
                 // Of older rules: the newer ones are still to come. Of these: said before.
                 if row.state.is_over() || epoch != row.network_epoch || !row.is_network_pending() {
@@ -115,6 +115,17 @@ fn set(
     if row.state.is_over() || row.state == model::sandbox::SandboxState::Destroying {
         return Err(gone(&row).into());
     }
+    // What the profile allowed when the sandbox was made is the most that it can ever have.
+    let ceiling = row
+        .spec
+        .made_by
+        .as_ref()
+        .and_then(|made_by| made_by.network.as_ref());
+    let narrowed = match ceiling {
+        Some(ceiling) => ceiling.narrowed(rules).map_err(Error::Invalid)?,
+        None => rules.clone(),
+    };
+    let rules = &narrowed;
     if row.rules() == rules {
         return Ok(row);
     }

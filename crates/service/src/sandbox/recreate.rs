@@ -1,42 +1,95 @@
-//! A sandbox made anew: what was asked of it is asked again, under an id of its own, and the old one goes.
+//! A sandbox made anew: as it was asked to be, under its own id, in another place.
+//!
+//! Its place is taken away first, by an order to its node, and the node has told by then all that was run
+//! there. Only then it waits for a node like one that is new, so that it is never in two places.
 
-use super::create::SandboxAsk;
-use crate::create::Idempotency;
-use crate::{Ctx, Error, Service};
+use super::change::{Note, apply};
+use super::create::check_room;
+use super::gone;
+use crate::create::{Idempotency, key_of, made_before};
+use crate::error::Fail;
+use crate::snapshot::begin::hold;
+use crate::{Ctx, Error, Service, volume};
 use model::id::SandboxId;
-use model::sandbox_spec::SandboxSpec;
+use model::sandbox::{SandboxEvent, SandboxState};
+use store::Tx;
+use store::idempotency::{self, KeyOwner, Remembered};
 use store::sandbox::SandboxRow;
 
 impl Service {
-    /// Takes a sandbox away and makes one that is asked to be the same, in one step: with the same
-    /// snapshot below it, if it began with one, and nothing of what was written since. It has another id,
-    /// because a sandbox has one life and its record stays. Also of one that is over.
+    /// Wants a sandbox in another place, as it was at first: on the same snapshot, if it began with one, and
+    /// with nothing of what was written since. What runs in it ends. It keeps its id, its token, its record
+    /// and the rules of its network as they are now; its time to live begins when it is ready again. Also of
+    /// one that failed. Twice is once until it waits for its new place.
     ///
     /// # Errors
-    /// [`Error::NotFound`], also where its snapshot is gone; those of [`Service::sandbox_create`].
+    /// [`Error::NotFound`], also where it failed and its snapshot is gone since; [`Error::Conflict`]
+    /// `sandbox_gone` for one that is wanted gone, `root_changed`, `idempotency_mismatch`;
+    /// [`Error::TooMuch`], [`Error::Invalid`] where it failed and there is no room, or no volume, any more;
+    /// [`Error::DiskFull`].
     pub async fn sandbox_recreate(
         &self,
         ctx: &Ctx,
         id: &SandboxId,
         idempotency: Option<Idempotency>,
     ) -> Result<SandboxRow, Error> {
-        let old = self.sandbox_get(ctx, id).await?;
-        let network = old.rules().clone();
-        let ask = SandboxAsk {
-            // What it may reach now, and not what it might at first.
-            spec: SandboxSpec {
-                network,
-                ..old.spec
-            },
-            from: None,
-            metadata: old.metadata,
-            ttl_ms: old.ttl_ms,
-        };
-        let row = self
-            .sandbox_make(ctx, ask, idempotency, Some(id.clone()))
-            .await?;
-        let old = self.sandbox_get(ctx, id).await?;
-        self.announce_sandbox(&old);
-        Ok(row)
+        let row = self.sandbox_get(ctx, id).await?;
+        self.check_root(&row).await?;
+        if self.is_full_with(0) {
+            return Err(Error::DiskFull);
+        }
+        let key = idempotency.map(|asked| key_of(ctx, "sandbox.recreate", asked, id.as_str()));
+        self.change(ctx, id, move |tx, row, note| {
+            again(tx, row, note, key.as_ref())
+        })
+        .await
     }
+
+    /// On another root it would be another sandbox, and its old place would be gone before that was seen.
+    async fn check_root(&self, row: &SandboxRow) -> Result<(), Error> {
+        let (was, root) = (row.spec.root_identity.as_deref(), row.spec.root.as_deref());
+        if was.is_none() {
+            return Ok(());
+        }
+        let is = self.place_on_root(root, &mut row.spec.node.clone()).await?;
+        if was == is.as_deref() {
+            return Ok(());
+        }
+        let message = "the root file system that the sandbox stands on is another one now";
+        Err(Error::conflict_of("root_changed", message))
+    }
+}
+
+fn again(
+    tx: &mut Tx<'_>,
+    row: SandboxRow,
+    note: Note,
+    key: Option<&(KeyOwner, Remembered)>,
+) -> Result<SandboxRow, Fail> {
+    if let Some((owner, asked)) = key {
+        if let Some(there) = idempotency::get(tx, owner)? {
+            made_before::<SandboxId>(asked, &there)?;
+            return Ok(row);
+        }
+        idempotency::put(tx, owner, asked, note.at_ms)?;
+    }
+    if row.state == SandboxState::Destroying || row.state == SandboxState::Destroyed {
+        return Err(gone(&row).into());
+    }
+    if matches!(row.state, SandboxState::Failed { .. }) {
+        // What it stood on could have been given up since it was over.
+        check_room(tx, &row.tenant)?;
+        hold(tx, &row.tenant, &row.spec)?;
+        volume::hold(tx, &row.tenant, &row.spec)?;
+    }
+    let why = note.clone().because("it is made anew");
+    let Some(next) = apply(tx, &row, &SandboxEvent::Recreate, why)? else {
+        return Ok(row);
+    };
+    if next.node.is_some() {
+        return Ok(next);
+    }
+    // No node has ever had it.
+    let fresh = apply(tx, &next, &SandboxEvent::Destroyed, note)?;
+    Ok(fresh.unwrap_or(next))
 }

@@ -2,6 +2,7 @@
 //! last one does not count.
 
 use super::change::{Note, apply};
+use super::create::{may_place, place};
 use crate::change::cut;
 use crate::error::Fail;
 use crate::report::{Report, check_clauses};
@@ -82,9 +83,15 @@ impl Service {
                     return Ok(Told::Before);
                 }
                 check_in_life(&row)?;
-                let Some(next) = apply(tx, &row, event, note.clone())? else {
+                // Before it waits itself, and would be one that waited longer.
+                let has_room =
+                    row.state == SandboxState::Recreating && may_place(tx, &node, note.at_ms)?;
+                let Some(mut next) = apply(tx, &row, event, note.clone())? else {
                     return Ok(Told::Before);
                 };
+                if has_room && next.state == SandboxState::Requested {
+                    next = place(tx, &next, &node, note.clone())?.unwrap_or(next);
+                }
                 if next.state == SandboxState::Ready && !next.spec.volumes.is_empty() {
                     store::volume::made(tx, &next.id, note.at_ms)?;
                 }
@@ -177,7 +184,7 @@ pub(crate) fn in_force(
 ) -> Result<SandboxRow, Fail> {
     let row = sandbox::get(tx, None, id)?.ok_or(Fail::Ours(Error::NotFound))?;
     if row.node.as_ref() != Some(node) {
-        return Err(Error::NotFound.into());
+        return Err(Error::NotYourLease.into());
     }
     if row.epoch != epoch {
         return Err(Error::Stale.into());

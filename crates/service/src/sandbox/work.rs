@@ -64,7 +64,10 @@ pub fn life_ms(row: &SandboxRow, now_ms: u64) -> u64 {
         SandboxState::Ready | SandboxState::Paused { .. } | SandboxState::Snapshotting { .. } => {
             left(row.due_at_ms)
         }
-        SandboxState::Destroying | SandboxState::Destroyed | SandboxState::Failed { .. } => 0,
+        SandboxState::Recreating
+        | SandboxState::Destroying
+        | SandboxState::Destroyed
+        | SandboxState::Failed { .. } => 0,
     };
     life.saturating_add(limits::LIFE_MARGIN_MS)
 }

@@ -100,20 +100,15 @@ fn check_ready(from: &SnapshotRow) -> Result<(), Error> {
 }
 
 /// Looks again in the transaction that makes the sandbox, and keeps whoever deletes the snapshot waiting:
-/// either the sandbox is seen then, or the deletion is seen here. `held` is for a sandbox that takes the
-/// place of another that stands on the same snapshot, which keeps the bytes there whatever was deleted.
+/// either the sandbox is seen then, or the deletion is seen here.
 pub(crate) fn hold(
     tx: &mut Tx<'_>,
     ctx: &model::id::TenantId,
     spec: &SandboxSpec,
-    held: bool,
 ) -> Result<(), Fail> {
     let Some(id) = spec.snapshot() else {
         return Ok(());
     };
     let row = snapshot::lock(tx, ctx, id)?.ok_or(Fail::Ours(Error::NotFound))?;
-    if held && row.state == SnapshotState::Deleting {
-        return Ok(());
-    }
     Ok(check_ready(&row)?)
 }

@@ -81,7 +81,12 @@ impl Service {
         fork: Fork,
     ) -> Vec<Result<SandboxRow, Error>> {
         // What it may reach now, and not what it might at first.
+        let mut made_by = source.spec.made_by.clone();
+        if let Some(made_by) = &mut made_by {
+            made_by.timeout_asked_ms = None;
+        }
         let spec = SandboxSpec {
+            made_by,
             network: source.rules().clone(),
             ..source.spec.clone()
         };
@@ -94,6 +99,7 @@ impl Service {
             from: None,
             metadata: source.metadata.clone(),
             ttl_ms: fork.ttl_ms.unwrap_or(source.ttl_ms),
+            profile: None,
         };
         // At the same time, so that they share commits.
         let mut making = JoinSet::new();

@@ -77,7 +77,7 @@ impl Service {
         }
         let (tenant, named) = (ctx.tenant.clone(), id.to_string());
         let volume = self.look(move |tx| owned(tx, &tenant, &named)).await?;
-        let row = self.sandbox_make(ctx, ask(&volume), None, None).await?;
+        let row = self.sandbox_make(ctx, ask(&volume), None).await?;
         // If we die before the next line, nobody finds it, and it is over in a while.
         let (id, server) = (id.clone(), row.id.clone());
         self.unit(move |tx| Ok(volume::set_server(tx, &id, &server)?))
@@ -148,6 +148,7 @@ fn ask(volume: &VolumeRow) -> SandboxAsk {
             secrets: Vec::new(),
             layers: Vec::new(),
             defaults: Defaults::default(),
+            made_by: None,
             volumes: vec![VolumeMount {
                 name: volume.name.clone(),
                 id: Some(volume.id.clone()),
@@ -160,5 +161,6 @@ fn ask(volume: &VolumeRow) -> SandboxAsk {
         from: None,
         metadata: BTreeMap::new(),
         ttl_ms: limits::VOLUME_SERVED_MS,
+        profile: None,
     }
 }

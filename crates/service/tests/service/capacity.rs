@@ -154,3 +154,43 @@ async fn a_queue_that_is_full_takes_no_more_of_this_tenant_until_one_has_left() 
     let made = world.again().job_create(&user(), spec(), None).await;
     assert_eq!(made.unwrap_err().code(), "queue_full");
 }
+
+#[tokio::test]
+async fn a_large_storage_is_bounded_by_the_disk_of_a_node_that_keeps_it_there_and_else_by_memory() {
+    const GIB: u64 = 1 << 30;
+    let world = World::new();
+    let facts = |keeps: &str| {
+        let facts = [
+            ("memory_bytes", "4294967296"),
+            ("disk_bytes", "107374182400"),
+            ("volumes", keeps),
+        ];
+        facts.map(|(k, v)| (k.to_owned(), v.to_owned())).into()
+    };
+    let says = |keeps| NodeHello {
+        facts: facts(keeps),
+        ..hello("a")
+    };
+    let made = async |disk: u64, allow_root: bool| {
+        let mut ask = crate::sandboxes::ask();
+        ask.spec.allow_root = allow_root;
+        ask.spec.limits.disk_bytes = Some(disk);
+        world.service.sandbox_create(&user(), ask, None).await
+    };
+    world
+        .service
+        .node_register(&node(1), says("no"))
+        .await
+        .unwrap();
+    assert!(made(20 * GIB, true).await.is_err());
+    world
+        .service
+        .node_register(&node(1), says("yes"))
+        .await
+        .unwrap();
+    made(20 * GIB, true).await.unwrap();
+    for (disk, allow_root) in [(101 * GIB, true), (20 * GIB, false)] {
+        let refused = made(disk, allow_root).await.unwrap_err();
+        assert_eq!(refused.code(), "limit_beyond_machine", "{disk}");
+    }
+}

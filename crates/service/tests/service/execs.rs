@@ -8,6 +8,7 @@ fn started(seq: u64) -> ExecFact {
     ExecFact::Started {
         seq,
         at_ms: 5,
+        is_step: false,
         asked: "{}".to_owned(),
     }
 }
@@ -40,7 +41,7 @@ async fn what_a_node_tells_is_stored_once_however_often_and_in_whatever_pieces()
     }
     let page = world
         .service
-        .exec_list(&user(), &row.id, None, 10)
+        .exec_list(&user(), &row.id, (None, None), 10)
         .await
         .unwrap();
     let seen: Vec<_> = page
@@ -56,13 +57,14 @@ async fn what_a_node_tells_is_stored_once_however_often_and_in_whatever_pieces()
             (1, Some(6), None)
         ]
     );
-    assert_eq!((page.next, page.over_at_ms), (None, None));
+    assert!(!page.is_full && page.rows[0].over_at_ms.is_none());
     let page = world
         .service
-        .exec_list(&user(), &row.id, None, 2)
+        .exec_list(&user(), &row.id, (None, None), 2)
         .await
         .unwrap();
-    assert_eq!(page.next, Some(3));
+    assert!(page.is_full);
+    assert_eq!(page.rows[1].seq, 3);
 }
 
 #[tokio::test]
@@ -73,7 +75,7 @@ async fn only_its_node_tells_of_a_sandbox_also_when_it_is_over() {
         let told = world.service.exec_report(&ctx, &row.id, facts).await;
         told.map_err(|error| error.code())
     };
-    assert_eq!(tell(node(2), vec![started(1)]).await, Err("not_found"));
+    assert_eq!(tell(node(2), vec![started(1)]).await, Err("not_your_lease"));
     assert_eq!(tell(user(), vec![started(1)]).await, Err("forbidden"));
     let many = (1..=257).map(started).collect();
     assert_eq!(tell(node(1), many).await, Err("too_much"));
@@ -92,10 +94,10 @@ async fn only_its_node_tells_of_a_sandbox_also_when_it_is_over() {
     assert_eq!(tell(node(1), vec![ended(1)]).await, Ok(1));
     let page = world
         .service
-        .exec_list(&user(), &row.id, None, 10)
+        .exec_list(&user(), &row.id, (None, None), 10)
         .await
         .unwrap();
-    assert!(page.over_at_ms.is_some());
+    assert!(page.rows[0].over_at_ms.is_some());
     assert_eq!(
         (page.rows[0].ended_at_ms, page.rows[1].ended_at_ms),
         (None, Some(6))
@@ -117,7 +119,7 @@ async fn of_a_sandbox_only_the_newest_commands_are_kept() {
     tell(vec![started(limits::RETAIN_EXECS + 1)]).await;
     let page = world
         .service
-        .exec_list(&user(), &row.id, None, 10)
+        .exec_list(&user(), &row.id, (None, None), 10)
         .await
         .unwrap();
     let seen: Vec<u64> = page.rows.iter().map(|row| row.seq).collect();

@@ -7,6 +7,7 @@
 mod builds;
 mod capacity;
 mod deaths;
+mod enroll;
 mod execs;
 mod files;
 mod life;
@@ -14,7 +15,9 @@ mod loops;
 mod network;
 mod pin;
 mod poll;
+mod profiles;
 mod prune;
+mod recreate;
 mod report;
 mod roots;
 mod sandbox_nodes;
@@ -193,6 +196,7 @@ fn spec() -> JobSpec {
         secrets: Vec::new(),
         scrub_patterns: false,
         network: model::network::NetworkRules::default(),
+        made_by: None,
     }
 }
 

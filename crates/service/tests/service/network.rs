@@ -137,7 +137,9 @@ async fn what_is_made_anew_may_reach_what_the_old_one_may_reach_now() {
     let row = world.ready(open).await;
     world.set(&row, only("a.example")).await;
     let new = world.service.sandbox_recreate(&user(), &row.id, None).await;
-    assert_eq!(new.unwrap().spec.network, only("a.example"));
+    assert_eq!(new.unwrap().rules(), &only("a.example"));
+    world.says(&row, SandboxSaid::Destroyed).await;
+    assert_eq!(world.sandbox(&row.id).await.rules(), &only("a.example"));
 }
 
 #[tokio::test]
@@ -154,7 +156,7 @@ async fn rules_of_what_is_over_or_of_others_cannot_be_changed() {
     let report = world
         .service
         .sandbox_network_report(&other, &row.id, 1, Vec::new());
-    assert_eq!(report.await.unwrap_err().code(), "not_found");
+    assert_eq!(report.await.unwrap_err().code(), "not_your_lease");
     let report = world
         .service
         .sandbox_network_report(&me, &row.id, 1, Vec::new());

@@ -103,10 +103,10 @@ async fn a_node_cannot_speak_for_another() {
     let other = node(2);
     world.register(&other, "a").await;
     let report = world.service.job_started(&other, &row.id, started(&row));
-    assert_eq!(report.await.unwrap_err().code(), "not_found");
+    assert_eq!(report.await.unwrap_err().code(), "not_your_lease");
     let report = finished(&row, Outcome::Succeeded);
     let report = world.service.job_finished(&other, &row.id, report).await;
-    assert_eq!(report.unwrap_err().code(), "not_found");
+    assert_eq!(report.unwrap_err().code(), "not_your_lease");
 }
 
 #[tokio::test]

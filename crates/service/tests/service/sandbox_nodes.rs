@@ -185,7 +185,7 @@ async fn a_report_again_is_a_duplicate_and_one_of_another_order_is_stale() {
     );
     let other = crate::node(2);
     let others = service.sandbox_report(&other, id, 3, SandboxSaid::Destroyed);
-    assert_eq!(others.await.unwrap_err().code(), "not_found");
+    assert_eq!(others.await.unwrap_err().code(), "not_your_lease");
     assert_eq!(world.sandbox(id).await.version, 7);
 }
 

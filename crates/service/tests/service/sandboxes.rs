@@ -35,10 +35,12 @@ pub(crate) fn ask() -> SandboxAsk {
             layers: Vec::new(),
             volumes: Vec::new(),
             defaults: model::sandbox_spec::Defaults::default(),
+            made_by: None,
         },
         from: None,
         metadata: BTreeMap::new(),
         ttl_ms: TTL,
+        profile: None,
     }
 }
 

@@ -128,7 +128,7 @@ async fn a_secret_is_given_to_the_node_of_the_lease_alone_and_only_while_it_has_
         .service
         .job_secrets(&node(2), &row.id, row.epoch)
         .await;
-    assert!(matches!(other, Err(Error::NotFound)), "{other:?}");
+    assert!(matches!(other, Err(Error::NotYourLease)), "{other:?}");
     let person = world.service.job_secrets(&user(), &row.id, row.epoch).await;
     assert!(matches!(person, Err(Error::Forbidden(_))), "{person:?}");
     let later = world

@@ -344,55 +344,25 @@ async fn what_a_fork_leaves_that_died_in_the_middle_is_given_up_by_a_pass() {
 }
 
 #[tokio::test]
-async fn a_sandbox_made_anew_is_asked_to_be_the_same_and_the_old_one_goes() {
+async fn a_sandbox_made_anew_keeps_its_snapshot_and_one_that_failed_needs_it_to_be_there() {
     let world = World::new();
     let row = world.ready(ask()).await;
     let copy = world.copied(&row).await;
     let begun = world.ready(from(&copy)).await;
     world.delete(&copy.id).await;
-    // Its bytes are there for as long as the old one stands.
-    let anew = world
-        .service
-        .sandbox_recreate(&user(), &begun.id, key())
-        .await
-        .unwrap();
-    assert_ne!(anew.id, begun.id);
-    assert_eq!((&anew.spec, anew.ttl_ms), (&begun.spec, begun.ttl_ms));
-    assert_eq!(
-        world.sandbox(&begun.id).await.state,
-        SandboxState::Destroying
-    );
-    let again = world
-        .service
-        .sandbox_recreate(&user(), &begun.id, key())
-        .await
-        .unwrap();
-    assert_eq!(again.id, anew.id);
+    // Its bytes are there for as long as it stands.
+    let recreate = async || {
+        world
+            .service
+            .sandbox_recreate(&user(), &begun.id, None)
+            .await
+    };
+    recreate().await.unwrap();
     world.says(&begun, SandboxSaid::Destroyed).await;
-    let late = world
-        .service
-        .sandbox_recreate(&user(), &begun.id, None)
-        .await;
-    assert_eq!(late.unwrap_err().code(), "not_found");
-    let theirs = world
-        .service
-        .sandbox_recreate(&stranger(), &row.id, None)
-        .await;
-    assert_eq!(theirs.unwrap_err().code(), "not_found");
-    world
-        .says(
-            &row,
-            SandboxSaid::Failed {
-                why: "fell".to_owned(),
-            },
-        )
-        .await;
-    let anew = world
-        .service
-        .sandbox_recreate(&user(), &row.id, None)
-        .await
-        .unwrap();
-    assert_eq!(anew.spec, row.spec);
+    assert_eq!(world.sandbox(&begun.id).await.spec, begun.spec);
+    let why = "fell".to_owned();
+    world.says(&begun, SandboxSaid::Failed { why }).await;
+    assert_eq!(recreate().await.unwrap_err().code(), "not_found");
 }
 
 #[tokio::test]

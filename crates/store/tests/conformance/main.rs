@@ -167,6 +167,8 @@ conformance! {
         a_command_is_written_once_and_ended_once
         what_was_run_is_listed_newest_first_page_by_page
         old_commands_of_a_sandbox_go_with_their_events_and_those_of_others_stay
+        what_was_run_in_all_sandboxes_of_a_tenant_is_listed_by_kind_page_by_page
+        what_has_no_end_ends_with_its_place_and_the_last_number_is_known
     }
     random {
         any_sequence_of_moves_keeps_row_events_and_queue_in_step
@@ -182,5 +184,6 @@ conformance! {
         builds_that_nobody_needs_go_and_their_copies_after_them
         a_profile_takes_all_that_is_its_own_with_it
         files_for_builds_are_found_by_name_until_nobody_asks_any_more
+        versions_of_a_profile_are_kept_up_to_a_bound_and_written_by_one_at_a_time
     }
 }

@@ -58,6 +58,7 @@ pub(crate) fn spec() -> JobSpec {
         secrets: Vec::new(),
         scrub_patterns: false,
         network: model::network::NetworkRules::default(),
+        made_by: None,
     }
 }
 

@@ -2,11 +2,12 @@
 
 use model::build::{BuildFailure, BuildState, Phase};
 use model::id::{BuildId, ProfileId, SnapshotId};
-use model::profile::{Base, Instruction, Recipe, What};
+use model::profile::{Base, Instruction, ProfileSpec, Recipe, What};
 use model::sandbox_spec::SandboxSpec;
 use model::snapshot::SnapshotState;
 use model::spec::AskedLimits;
 use store::build::{self, BuildChange, BuildRow, FileRow, Level, LogQuery, LogRow};
+use store::profile::version::{self, VersionRow};
 use store::profile::{self, Happened, ProfileRow, TagRow};
 use store::snapshot::{self, NewSnapshot, Purpose, SnapshotChange};
 use store::{StoreError, event};
@@ -35,6 +36,7 @@ fn new_profile(number: u8, name: Option<&str>) -> ProfileRow {
         version: 1,
         name: name.map(str::to_owned),
         is_public: false,
+        latest: 0,
         created_at_ms: u64::from(number),
         updated_at_ms: u64::from(number),
     }
@@ -165,7 +167,7 @@ pub(crate) fn a_profile_is_found_by_its_id_and_its_name_by_its_owner_only(db: &D
     let page = |before: Option<(u64, ProfileId)>| -> Vec<ProfileId> {
         let rows = db.read(move |tx| {
             let before = before.as_ref().map(|(ms, id)| (*ms, id));
-            profile::list(tx, &tenant("a"), before, 2)
+            profile::list(tx, &tenant("a"), before, (false, 2))
         });
         rows.into_iter().map(|row| row.id).collect()
     };
@@ -496,4 +498,72 @@ pub(crate) fn files_for_builds_are_found_by_name_until_nobody_asks_any_more(db: 
     };
     assert_eq!((prune(11), prune(11)), (1, 0));
     assert_eq!((file("a", "one"), file("a", "two")), (Some('c'), None));
+}
+
+fn said(timeout_ms: u64) -> ProfileSpec {
+    ProfileSpec {
+        timeout_ms: Some(timeout_ms),
+        env: [("Ö".to_owned(), "\"1\"".to_owned())].into(),
+        network: Some(model::network::NetworkRules::all_or_nothing(true)),
+        ..ProfileSpec::default()
+    }
+}
+
+fn write_version(db: &Db, row: &ProfileRow, spec: &ProfileSpec) -> Result<ProfileRow, StoreError> {
+    let (row, spec) = (row.clone(), spec.clone());
+    db.write(move |tx| {
+        let happened = Happened {
+            kind: "profile.changed",
+            data: "{}",
+            principal: &principal(),
+            at_ms: 50,
+        };
+        version::put(tx, &row, &spec, happened)
+    })
+}
+
+pub(crate) fn versions_of_a_profile_are_kept_up_to_a_bound_and_written_by_one_at_a_time(db: &Db) {
+    let row = new_profile(1, Some("env"));
+    put_profile(db, &row).unwrap();
+    put_profile(db, &new_profile(2, Some("built"))).unwrap();
+    let first = write_version(db, &row, &said(1)).unwrap();
+    assert_eq!((first.latest, first.version), (1, 2));
+    let late = write_version(db, &row, &said(9));
+    assert!(matches!(late, Err(StoreError::Stale { .. })));
+    let get = |number| db.read(move |tx| version::get(tx, &profile_id(1), number));
+    let expect = VersionRow {
+        number: 1,
+        spec: said(1),
+        principal: principal(),
+        created_at_ms: 50,
+    };
+    assert_eq!((get(1), get(2)), (Some(expect), None));
+    let most = model::limits::PROFILE_VERSIONS_MAX;
+    let mut last = first;
+    for number in 2..=most + 2 {
+        last = write_version(db, &last, &said(number)).unwrap();
+    }
+    assert_eq!((get(2), get(3).map(|one| one.number)), (None, Some(3)));
+    let page = |before| -> Vec<u64> {
+        let rows = db.read(move |tx| version::list(tx, &profile_id(1), before, 2));
+        rows.into_iter().map(|one| one.number).collect()
+    };
+    assert_eq!(page(None), [most + 2, most + 1]);
+    assert_eq!((page(Some(5)), page(Some(3))), (vec![4, 3], vec![]));
+    let built = db.read(|tx| profile::list(tx, &tenant("a"), None, (true, 9)));
+    let built: Vec<_> = built.into_iter().map(|row| row.id).collect();
+    assert_eq!(built, [profile_id(2)]);
+    let events = db.read(|tx| event::list(tx, "profile", profile_id(1).as_str(), 0, 500));
+    assert_eq!(events.len() as u64, most + 3);
+    db.write(move |tx| {
+        let happened = Happened {
+            kind: "profile.deleted",
+            data: "{}",
+            principal: &principal(),
+            at_ms: 60,
+        };
+        profile::delete(tx, &last, happened)
+    })
+    .unwrap();
+    assert!(page(None).is_empty());
 }

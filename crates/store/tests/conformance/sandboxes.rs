@@ -40,6 +40,7 @@ pub(crate) fn spec() -> SandboxSpec {
         layers: Vec::new(),
         volumes: Vec::new(),
         defaults: model::sandbox_spec::Defaults::default(),
+        made_by: None,
     }
 }
 
@@ -91,6 +92,7 @@ pub(crate) fn change(row: &SandboxRow, event: &SandboxEvent, at_ms: u64) -> Sand
         driver: None,
         enforcement: None,
         reason: None,
+        execs: None,
         state,
     }
 }

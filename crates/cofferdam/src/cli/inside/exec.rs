@@ -179,7 +179,10 @@ async fn attend(
         tokio::select! {
             end = &mut carrying => {
                 input.abort();
-                return end.map_err(|error| process.place.failure(error));
+                return match end {
+                    Ok(end) => Ok(end),
+                    Err(error) => Err(process.place.lost(error).await),
+                };
             }
             errno = ours.failed() => break Failure::unwritten(&errno.into()),
             done = &mut input, if !fed => {

@@ -17,14 +17,25 @@ pub(crate) async fn log(client: &Client, id: &str, limit: u32, json: bool) -> Re
     if json {
         return table::print(&table::to_json(&page)?);
     }
-    if page.jobs.is_empty() {
-        table::note("nothing was run in it, or it was a moment ago");
+    table(&page.jobs, page.next.is_some(), false)
+}
+
+/// The same as a table; with the sandbox of each, where they are of several.
+pub(crate) fn table(jobs: &[ExecView], more: bool, of_many: bool) -> Result<(), Failure> {
+    if jobs.is_empty() {
+        table::note("nothing was run there");
         return Ok(());
     }
-    let titles = ["STARTED (UTC)", "BY", "AS", "ENDED", "COMMAND"];
-    let rows = page.jobs.iter().map(row).collect();
+    let mut titles = vec!["STARTED (UTC)", "BY", "AS", "ENDED", "COMMAND"];
+    let mut rows: Vec<_> = jobs.iter().map(row).collect();
+    if of_many {
+        titles.insert(0, "SANDBOX");
+        for (row, one) in rows.iter_mut().zip(jobs) {
+            row.insert(0, one.sandbox_id.clone());
+        }
+    }
     table::print(&table::layout(&titles, rows))?;
-    if page.next.is_some() {
+    if more {
         table::note("there are more; --limit shows up to 500");
     }
     Ok(())

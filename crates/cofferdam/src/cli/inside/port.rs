@@ -35,6 +35,16 @@ pub(crate) async fn port(client: &Client, args: SandboxPort) -> Result<ExitCode,
     let listener = listener.map_err(unusable)?;
     let address = listener.local_addr().map_err(unusable)?;
     table::print(&format!("{address}\n"))?;
+    // Where the server has no TCP port, there is no such address.
+    if let Ok(Some(by_path)) = client
+        .sandbox_reachability(&args.id)
+        .await
+        .map(|how| how.by_path)
+    {
+        table::note(&format!(
+            "with the server's token also at {by_path}{inside}/"
+        ));
+    }
     let carrying = carry(listener, client, &args.id, inside);
     tokio::select! {
         never = carrying => match never {},

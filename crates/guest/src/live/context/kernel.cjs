@@ -9,6 +9,7 @@ const path = require('path');
 const module_ = require('module');
 const { pathToFileURL } = require('url');
 const { parse: parseScript } = require('internal/deps/acorn/acorn/dist/acorn');
+const { internalBinding } = require('internal/test/binding');
 
 const RESULT_MAX = 10 << 20; // Bytes of one result.
 const parseJson = JSON.parse;
@@ -181,11 +182,38 @@ async function valueOf(code) {
   return value; // A promise is awaited by who awaits this, so that it can fail.
 }
 
+// --- Interrupts ---
+
+// Where `process` has a listener for SIGINT, `breakOnSigint` takes it away while a script runs and puts it
+// back, and the signal that comes in the moment between two handlers ends the process. So there is none:
+// the handler of the watchdog of scripts is in place from here on and is never exchanged. It stops a
+// script at once; of a signal that finds none it keeps that it came.
+const watchdog = internalBinding('contextify');
+const LOOK_MS = 20;
+
+watchdog.startSigintWatchdog();
+
+// Whether a signal has found no script since the last look. Whoever stops a watchdog is told this, and the
+// other one holds the handler.
+function wasInterrupted() {
+  watchdog.startSigintWatchdog();
+  return watchdog.stopSigintWatchdog();
+}
+
+// Code that listens too would put its own handler in the place of that one: its listener is kept, and no
+// handler is made.
+for (const listener of process.rawListeners('newListener')) {
+  process.removeListener('newListener', listener);
+  process.on('newListener', (name, ...rest) => (name === 'SIGINT' ? undefined : listener.call(process, name, ...rest)));
+}
+
 async function run({ code, env }) {
   count += 1;
   const before = Object.fromEntries(Object.keys(env).map((name) => [name, process.env[name]]));
   Object.assign(process.env, env);
   globalThis.require = module_.createRequire(path.join(process.cwd(), 'cell.js'));
+  wasInterrupted(); // One that came between two executions is nobody's.
+  const looking = setInterval(() => wasInterrupted() && interrupt?.(), LOOK_MS);
   try {
     const stop = new Promise((_, reject) => {
       interrupt = () => {
@@ -206,6 +234,7 @@ async function run({ code, env }) {
       fail(error);
     }
   } finally {
+    clearInterval(looking);
     interrupt = null;
     raised = null;
     for (const [name, value] of Object.entries(before)) {
@@ -216,7 +245,6 @@ async function run({ code, env }) {
   send({ end: {} });
 }
 
-process.on('SIGINT', () => interrupt?.());
 // What nobody caught fails the execution in which it happens; between two it is only said.
 for (const kind of ['uncaughtException', 'unhandledRejection']) {
   process.on(kind, (error) => (raised ? raised(error) : console.error(error)));

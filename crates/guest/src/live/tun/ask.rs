@@ -1,7 +1,7 @@
 //! Questions to the node, each on a line of its own.
 
 use crate::live::egress::Lines;
-use guest::direct::{self, CONNECT, DENIED, RESOLVE, UNKNOWN, YES};
+use guest::direct::{self, BOTH, CONNECT, DENIED, NAME, UNKNOWN, YES};
 use guest::message::EGRESS_DIRECT;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,6 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Said {
     Yes,
+    /// And there is an address of IPv6 among those that it has.
+    Both,
     Denied,
     Unknown,
     Failed,
@@ -30,8 +32,13 @@ pub(super) async fn connect(lines: &Lines, host: &str, port: u16) -> Option<Unix
 
 /// Whether there is such a name for this sandbox.
 pub(super) async fn resolve(lines: &Lines, name: &str) -> Said {
-    let said = ask(lines, RESOLVE, name, 0).await;
+    let said = ask(lines, NAME, name, 0).await;
     said.map_or(Said::Failed, |(_, said)| said)
+}
+
+/// Says that something was not carried; nobody waits for what the node says to that.
+pub(super) async fn tell(lines: &Lines, kind: u8, host: &str, port: u16) {
+    drop(ask(lines, kind, host, port).await);
 }
 
 async fn ask(lines: &Lines, kind: u8, host: &str, port: u16) -> Option<(UnixStream, Said)> {
@@ -41,6 +48,7 @@ async fn ask(lines: &Lines, kind: u8, host: &str, port: u16) -> Option<(UnixStre
         line.write_all(&question).await.ok()?;
         let said = match line.read_u8().await.ok()? {
             YES => Said::Yes,
+            BOTH => Said::Both,
             DENIED => Said::Denied,
             UNKNOWN => Said::Unknown,
             _ => Said::Failed,

@@ -26,7 +26,7 @@ const QUESTIONS: usize = 4096;
 /// refused, or comes to nothing, gets a reset as its first answer.
 pub(super) async fn connect(tun: Rc<Tun>, flow: Flow, mut syn: Vec<u8>) {
     packet::cut(&mut syn);
-    if *flow.to.ip() == TUN_DNS {
+    if flow.to.ip() == TUN_DNS {
         take_questions(&tun, flow, &syn).await;
     } else {
         let host = tun.host_of(flow.to);

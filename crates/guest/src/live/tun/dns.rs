@@ -1,7 +1,7 @@
 //! Questions and answers of DNS on the wire (RFC 1035). Pure. One question of class IN with a name of its own is
 //! read; a name that is written as a pointer to another is no question, so there is nothing to follow.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The head of every message in bytes.
 const HEAD: usize = 12;
@@ -36,8 +36,19 @@ pub(super) enum Code {
 pub(super) enum Wanted {
     /// Its address of IPv4.
     Address,
-    /// Whether it is there, with nothing to say beyond that: there is no IPv6, and nothing about how to reach it.
+    /// Its address of IPv6, if it has one.
+    Address6,
+    /// Whether it is there, with nothing to say beyond that about how to reach it.
     Nothing,
+}
+
+/// The addresses of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Each name has one, because what is dialled for it is another matter.
+    pub(super) address: Ipv4Addr,
+    /// Where the name has one outside: programs that look for what a host speaks should see it.
+    pub(super) address6: Option<Ipv6Addr>,
 }
 
 /// A question whose answer depends on its name.
@@ -88,7 +99,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Question<'_>, Option<Vec<u8>>> {
     let wanted = match (kind, name) {
         _ if u16::from_be_bytes([class_high, class_low]) != IN => Err(Code::Refused),
         (A, Some(name)) => Ok((Wanted::Address, name)),
-        (AAAA | SVCB | HTTPS, Some(name)) => Ok((Wanted::Nothing, name)),
+        (AAAA, Some(name)) => Ok((Wanted::Address6, name)),
+        (SVCB | HTTPS, Some(name)) => Ok((Wanted::Nothing, name)),
         // No address has a name here, and a name that no host has is nobody's.
         (PTR, _) | (A | AAAA | SVCB | HTTPS, None) => Err(Code::NoSuchName),
         _ => Err(Code::NotImplemented),
@@ -129,38 +141,46 @@ fn name(bytes: &[u8]) -> Option<(Option<String>, usize)> {
 
 impl Question<'_> {
     /// The answer, with an address if it is asked for.
-    pub(super) fn answer(&self, found: Result<Ipv4Addr, Code>) -> Vec<u8> {
-        match (found, self.wanted) {
-            (Ok(address), Wanted::Address) => self.head.answer(Code::Fine, Some(address)),
-            (Ok(_), Wanted::Nothing) => self.head.answer(Code::Fine, None),
-            (Err(code), _) => self.head.answer(code, None),
-        }
+    pub(super) fn answer(&self, found: Result<Found, Code>) -> Vec<u8> {
+        let found = match found {
+            Ok(found) => found,
+            Err(code) => return self.head.answer(code, None),
+        };
+        let address = found.address.octets();
+        let address6 = found.address6.map(|address| address.octets());
+        let record = match self.wanted {
+            Wanted::Address => Some((A, &address[..])),
+            Wanted::Address6 => address6.as_ref().map(|address| (AAAA, &address[..])),
+            Wanted::Nothing => None,
+        };
+        self.head.answer(Code::Fine, record)
     }
 }
 
 impl Head<'_> {
-    fn answer(&self, code: Code, address: Option<Ipv4Addr>) -> Vec<u8> {
+    fn answer(&self, code: Code, record: Option<(u16, &[u8])>) -> Vec<u8> {
         // An answer; recursion as it was desired, and available.
         let flags = [0x80 | u8::from(self.recursion), 0x80 | code as u8];
         let counts = [
             0,
             u8::from(!self.question.is_empty()),
             0,
-            u8::from(address.is_some()),
+            u8::from(record.is_some()),
             0,
             0,
             0,
             0,
         ];
         let mut bytes = [&self.id[..], &flags, &counts, self.question].concat();
-        if let Some(address) = address {
+        if let Some((kind, address)) = record {
             // The name of the question, by a pointer to it.
             bytes.extend([0xc0, 12]);
-            bytes.extend(A.to_be_bytes());
+            bytes.extend(kind.to_be_bytes());
             bytes.extend(IN.to_be_bytes());
             bytes.extend(TTL_S.to_be_bytes());
-            bytes.extend([0, 4]);
-            bytes.extend(address.octets());
+            // Not more than 16.
+            bytes.extend(u16::try_from(address.len()).unwrap_or(0).to_be_bytes());
+            bytes.extend(address);
         }
         bytes
     }

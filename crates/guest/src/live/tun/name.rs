@@ -2,10 +2,10 @@
 
 use super::Tun;
 use super::ask::{self, Said};
-use super::dns::{self, Code};
+use super::dns::{self, Code, Found};
 use super::packet;
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -76,15 +76,18 @@ async fn answer(tun: &Tun, question: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The address of a name: the node says whether there is one, and it is given here.
-async fn find(tun: &Tun, name: &str) -> Result<Ipv4Addr, Code> {
+/// The addresses of a name: the node says whether there are any, and they are given here.
+async fn find(tun: &Tun, name: &str) -> Result<Found, Code> {
     // RFC 6761 section 6.3: it is never anybody else's.
     if name == "localhost" || name.ends_with(".localhost") {
-        return Ok(Ipv4Addr::LOCALHOST);
+        return Ok(Found {
+            address: Ipv4Addr::LOCALHOST,
+            address6: Some(Ipv6Addr::LOCALHOST),
+        });
     }
     let known = tun.names.borrow_mut().known(name, tun.now_s());
-    if let Some(address) = known {
-        return Ok(address);
+    if let Some(found) = known {
+        return Ok(found);
     }
     let asking = tun
         .asking
@@ -96,10 +99,10 @@ async fn find(tun: &Tun, name: &str) -> Result<Ipv4Addr, Code> {
     tun.asking.borrow_mut().remove(name);
     match said {
         // All are used up: it is there and cannot be reached this way.
-        Said::Yes => tun
+        Said::Yes | Said::Both => tun
             .names
             .borrow_mut()
-            .give(name, tun.now_s())
+            .give(name, said == Said::Both, tun.now_s())
             .ok_or(Code::Refused),
         Said::Denied => Err(Code::Refused),
         Said::Unknown => Err(Code::NoSuchName),

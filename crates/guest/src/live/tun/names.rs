@@ -1,9 +1,9 @@
-//! The addresses that names were given. Pure. An address stands for one name for as long as the sandbox lives, and
+//! The addresses that names were given, of IPv4 and, with the same number, of IPv6. Pure. An address stands for one name for as long as the sandbox lives, and
 //! never for another, so a program that keeps one for a day reaches what it meant or nothing.
 
-use super::dns::TTL_S;
+use super::dns::{Found, TTL_S};
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 
 /// Names that are known at a time, at most some 400 bytes each. The one that was not used for longest is
@@ -20,6 +20,9 @@ const OF_BLOCK: u32 = 254;
 /// be reached through the proxy; at the pace that the node allows, that takes seven hours of nothing else.
 pub(super) const ADDRESSES_MAX: u32 = 511 * OF_BLOCK;
 
+/// Where addresses of IPv6 for names begin: in the network of [`guest::message::TUN_ADDRESS6`], and in another part of it.
+const FIRST6: u128 = Ipv6Addr::new(0xfdb3, 0x5e1d, 0x9a47, 1, 0, 0, 0, 0).to_bits();
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Names {
@@ -34,13 +37,32 @@ pub(super) struct Names {
 struct Given {
     address: Ipv4Addr,
     used: u64,
+    /// It has an address of IPv6 outside as well.
+    has_ipv6: bool,
     /// When the node said that there is such a name, in seconds.
     asked_s: u64,
 }
 
+impl Given {
+    fn found(&self) -> Found {
+        let number = u128::from(self.address.to_bits());
+        Found {
+            address: self.address,
+            address6: self.has_ipv6.then(|| Ipv6Addr::from_bits(FIRST6 + number)),
+        }
+    }
+}
+
 impl Names {
     /// The name that an address stands for.
-    pub(super) fn name_of(&mut self, address: Ipv4Addr) -> Option<Rc<str>> {
+    pub(super) fn name_of(&mut self, address: IpAddr) -> Option<Rc<str>> {
+        let address = match address {
+            IpAddr::V4(address) => address,
+            IpAddr::V6(address) => {
+                let number = address.to_bits().checked_sub(FIRST6)?;
+                Ipv4Addr::from_bits(u32::try_from(number).ok()?)
+            }
+        };
         let name = self.by_address.get(&address)?.clone();
         self.uses += 1;
         if let Some(given) = self.by_name.get_mut(&name) {
@@ -49,23 +71,23 @@ impl Names {
         Some(name)
     }
 
-    /// The address of a name of which the node said lately that it is one.
-    pub(super) fn known(&mut self, name: &str, now_s: u64) -> Option<Ipv4Addr> {
+    /// The addresses of a name of which the node said lately that it is one.
+    pub(super) fn known(&mut self, name: &str, now_s: u64) -> Option<Found> {
         let given = self.by_name.get_mut(name)?;
         if now_s.saturating_sub(given.asked_s) >= u64::from(TTL_S) {
             return None;
         }
         self.uses += 1;
         given.used = self.uses;
-        Some(given.address)
+        Some(given.found())
     }
 
-    /// The address of a name of which the node has just said that it is one; `None` when all are used up.
-    pub(super) fn give(&mut self, name: &str, now_s: u64) -> Option<Ipv4Addr> {
+    /// The addresses of a name of which the node has just said that it is one; `None` when all are used up.
+    pub(super) fn give(&mut self, name: &str, has_ipv6: bool, now_s: u64) -> Option<Found> {
         self.uses += 1;
         if let Some(given) = self.by_name.get_mut(name) {
-            (given.used, given.asked_s) = (self.uses, now_s);
-            return Some(given.address);
+            (given.used, given.asked_s, given.has_ipv6) = (self.uses, now_s, has_ipv6);
+            return Some(given.found());
         }
         if self.given >= ADDRESSES_MAX {
             return None;
@@ -81,10 +103,12 @@ impl Names {
         let given = Given {
             address,
             used: self.uses,
+            has_ipv6,
             asked_s: now_s,
         };
+        let found = given.found();
         self.by_name.insert(name, given);
-        Some(address)
+        Some(found)
     }
 
     /// Looks at all, which is a few microseconds; the node does not let it come to this often.
@@ -107,19 +131,34 @@ mod tests {
     #[test]
     fn a_name_keeps_its_address_and_no_address_has_two_names() {
         let mut names = Names::default();
-        let first = names.give("a.example", 0).unwrap();
-        assert_eq!(first, Ipv4Addr::new(198, 18, 1, 1));
-        let second = names.give("b.example", 0).unwrap();
-        assert_eq!(names.give("a.example", 500), Some(first));
-        assert_eq!(names.name_of(first).as_deref(), Some("a.example"));
-        assert_eq!(names.name_of(second).as_deref(), Some("b.example"));
-        assert_eq!(names.name_of(Ipv4Addr::new(198, 18, 0, 1)), None);
+        let first = names.give("a.example", false, 0).unwrap();
+        assert_eq!(first.address, Ipv4Addr::new(198, 18, 1, 1));
+        assert_eq!(first.address6, None);
+        let second = names.give("b.example", true, 0).unwrap();
+        assert_eq!(names.give("a.example", false, 500), Some(first));
+        let mut name_of = |address: IpAddr| names.name_of(address).map(|name| name.to_string());
+        assert_eq!(name_of(first.address.into()).as_deref(), Some("a.example"));
+        assert_eq!(name_of(second.address.into()).as_deref(), Some("b.example"));
+        let six = second.address6.unwrap();
+        assert_eq!(six.to_string(), "fdb3:5e1d:9a47:1::c612:102");
+        assert_eq!(name_of(six.into()).as_deref(), Some("b.example"));
+        // Nobody's, ours, and those before and behind the part that is for names.
+        for nobodys in [
+            "198.18.0.1",
+            "fdb3:5e1d:9a47::2",
+            "fdb3:5e1d:9a47:1::1:c612:102",
+            "fdb3:5e1d:9a47:2::c612:102",
+            "::",
+            "ffff::c612:102",
+        ] {
+            assert_eq!(name_of(nobodys.parse().unwrap()), None, "{nobodys}");
+        }
     }
 
     #[test]
     fn what_the_node_said_of_a_name_holds_for_a_minute() {
         let mut names = Names::default();
-        let address = names.give("a.example", 100);
+        let address = names.give("a.example", false, 100);
         assert_eq!(names.known("a.example", 159), address);
         assert_eq!(names.known("a.example", 160), None);
         assert_eq!(names.known("b.example", 100), None);
@@ -129,10 +168,11 @@ mod tests {
     fn a_full_table_forgets_what_was_not_used_and_gives_no_address_twice() {
         let mut names = Names::default();
         let mut seen = HashSet::new();
-        let kept = names.give("kept.example", 0).unwrap();
-        seen.insert(kept);
+        let kept = names.give("kept.example", false, 0).unwrap();
+        seen.insert(kept.address);
         for n in 1..ADDRESSES_MAX {
-            let address = names.give(&format!("{n}.example"), 0).unwrap();
+            let found = names.give(&format!("{n}.example"), false, 0).unwrap();
+            let address = found.address;
             let [a, b, c, d] = address.octets();
             assert!(
                 a == 198 && (18..20).contains(&b) && (b, c) != (18, 0),
@@ -140,7 +180,10 @@ mod tests {
             );
             assert!((1..255).contains(&d) && seen.insert(address), "{address}");
             if n % 1000 == 0 {
-                assert_eq!(names.name_of(kept).as_deref(), Some("kept.example"));
+                assert_eq!(
+                    names.name_of(kept.address.into()).as_deref(),
+                    Some("kept.example")
+                );
             }
             // Looking for the oldest is slow here; a part is enough to see that none comes twice.
             if n == 2 * u32::try_from(NAMES_MAX).unwrap() {
@@ -150,10 +193,12 @@ mod tests {
         assert!(names.by_name.len() == NAMES_MAX && names.by_address.len() == NAMES_MAX);
         assert_eq!(names.known("1.example", 0), None);
         names.given = ADDRESSES_MAX - 1;
-        let last = names.give("last.example", 0);
+        let last = names
+            .give("last.example", false, 0)
+            .map(|found| found.address);
         assert_eq!(last, Some(Ipv4Addr::new(198, 19, 255, 254)));
-        assert_eq!(names.give("none.example", 0), None);
-        assert_eq!(names.give("kept.example", 0), Some(kept));
+        assert_eq!(names.give("none.example", false, 0), None);
+        assert_eq!(names.give("kept.example", false, 0), Some(kept));
     }
 
     proptest! {
@@ -162,9 +207,12 @@ mod tests {
             let mut names = Names::default();
             for (name, now_s) in asked {
                 let name = format!("{name}.example");
-                let address = names.known(&name, now_s).or_else(|| names.give(&name, now_s)).unwrap();
-                let back = names.name_of(address);
-                prop_assert_eq!(back.as_deref(), Some(&*name));
+                let address = names.known(&name, now_s).or_else(|| names.give(&name, true, now_s)).unwrap();
+                let six = address.address6.unwrap();
+                for address in [IpAddr::V4(address.address), IpAddr::V6(six)] {
+                    let back = names.name_of(address);
+                    prop_assert_eq!(back.as_deref(), Some(&*name));
+                }
                 prop_assert_eq!(names.by_name.len(), names.by_address.len());
             }
         }

@@ -140,7 +140,7 @@ impl Stack {
         socket.set_ack_delay(None);
         socket.set_timeout(Some(SILENCE_MAX));
         let endpoint = IpListenEndpoint {
-            addr: Some(IpAddress::Ipv4(*flow.to.ip())),
+            addr: Some(IpAddress::from(flow.to.ip())),
             port: flow.to.port(),
         };
         // Without it the socket is closed, and the packet gets a reset.

@@ -1,6 +1,11 @@
 use super::*;
 use proptest::prelude::*;
 
+const HERE: Found = Found {
+    address: Ipv4Addr::LOCALHOST,
+    address6: None,
+};
+
 /// A question as programs send it.
 fn question(name: &[&str], kind: u16) -> Vec<u8> {
     let mut bytes = vec![0xab, 0xcd, 0x01, 0, 0, 1, 0, 0, 0, 0, 0, 0];
@@ -30,7 +35,10 @@ fn a_name_is_read_in_lower_case_and_answered_as_it_was_written() {
         (&*read.name, read.wanted),
         ("www.example.com", Wanted::Address)
     );
-    let answer = read.answer(Ok(Ipv4Addr::new(198, 18, 1, 1)));
+    let answer = read.answer(Ok(Found {
+        address: Ipv4Addr::new(198, 18, 1, 1),
+        address6: Some(Ipv6Addr::LOCALHOST),
+    }));
     let mut expect = bytes.clone();
     expect[2..4].copy_from_slice(&[0x81, 0x80]);
     expect[7] = 1;
@@ -39,10 +47,26 @@ fn a_name_is_read_in_lower_case_and_answered_as_it_was_written() {
 }
 
 #[test]
-fn there_is_no_ipv6_and_nothing_else_to_say_of_a_name_that_is_there() {
+fn an_address_of_ipv6_is_said_where_there_is_one() {
+    let bytes = question(&["example", "com"], AAAA);
+    let found = Found {
+        address6: Some("fdb3::7".parse().unwrap()),
+        ..HERE
+    };
+    let answer = read(&bytes).unwrap().answer(Ok(found));
+    let mut expect = bytes.clone();
+    expect[2..4].copy_from_slice(&[0x81, 0x80]);
+    expect[7] = 1;
+    expect.extend([0xc0, 12, 0, 28, 0, 1, 0, 0, 0, 60, 0, 16, 0xfd, 0xb3]);
+    expect.extend([[0; 13].as_slice(), &[7]].concat());
+    assert_eq!(answer, expect);
+}
+
+#[test]
+fn there_is_nothing_else_to_say_of_a_name_that_is_there_and_no_ipv6_where_there_is_none() {
     for kind in [AAAA, HTTPS, SVCB] {
         let bytes = question(&["example", "com"], kind);
-        let answer = read(&bytes).unwrap().answer(Ok(Ipv4Addr::LOCALHOST));
+        let answer = read(&bytes).unwrap().answer(Ok(HERE));
         assert_eq!((answer.len(), answer[3], answer[7]), (bytes.len(), 0x80, 0));
     }
 }
@@ -145,7 +169,7 @@ proptest! {
             Ok(question) => {
                 prop_assert!(!question.name.is_empty() && question.name.len() <= 253);
                 prop_assert!(question.name.bytes().all(|byte| byte.is_ascii_graphic()));
-                Some(question.answer(Ok(Ipv4Addr::LOCALHOST)))
+                Some(question.answer(Ok(HERE)))
             }
             Err(answer) => answer,
         };

@@ -2,7 +2,7 @@ use super::*;
 use crate::live::register;
 use crate::live::tun::packet;
 use smoltcp::wire::{Ipv4Packet, TcpPacket};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use tokio::io::Interest;
 
@@ -25,15 +25,17 @@ fn device() -> (Stream, OwnedFd) {
     (register(ours, Interest::READABLE).unwrap(), theirs)
 }
 
+const FROM: Ipv4Addr = guest::message::TUN_ADDRESS;
+const TO: Ipv4Addr = Ipv4Addr::new(9, 9, 9, 9);
+
 /// A first packet from this port, as the kernel makes them.
 fn syn(port: u16) -> (Flow, Vec<u8>) {
     let flow = Flow {
-        from: SocketAddrV4::new(guest::message::TUN_ADDRESS, port),
-        to: SocketAddrV4::new(Ipv4Addr::new(9, 9, 9, 9), 443),
+        from: SocketAddr::from((FROM, port)),
+        to: SocketAddr::from((TO, 443)),
     };
     let mut bytes = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0];
-    bytes.extend(flow.from.ip().octets());
-    bytes.extend(flow.to.ip().octets());
+    bytes.extend([FROM.octets(), TO.octets()].concat());
     bytes.extend([port.to_be_bytes(), 443_u16.to_be_bytes()].concat());
     bytes.extend([0, 0, 0, 7, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
     (flow, bytes)
@@ -104,4 +106,36 @@ async fn a_packet_of_no_connection_is_reset_and_one_that_is_asked_about_too() {
         stack.feed(&device, flow, length);
     }
     assert_eq!(stack.len(), 1);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_connection_of_ipv6_is_answered_whatever_address_it_is_for() {
+    use smoltcp::wire::Ipv6Packet;
+    let (device, programs) = device();
+    let mut stack = Stack::default();
+    let from = guest::message::TUN_ADDRESS6;
+    let to: std::net::Ipv6Addr = "2606:4700::1111".parse().unwrap();
+    let mut first = vec![0x60, 0, 0, 0, 0, 20, 6, 64];
+    first.extend([from.octets(), to.octets()].concat());
+    first.extend([40_004_u16.to_be_bytes(), 443_u16.to_be_bytes()].concat());
+    first.extend([0, 0, 0, 7, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
+    let packet::Packet::Syn { flow, head: 60 } = packet::read(&first) else {
+        panic!("no first packet");
+    };
+    stack.expect(flow);
+    for is_refused in [true, false] {
+        if is_refused {
+            stack.refuse(&device, &first);
+        } else {
+            stack.accept(&device, flow, &first);
+            stack.flush(&device, flow);
+        }
+        let mut bytes = [0; 1500];
+        let length = rustix::io::read(&programs, &mut bytes).unwrap();
+        let answer = Ipv6Packet::new_checked(&bytes[..length]).unwrap();
+        assert_eq!((answer.src_addr(), answer.dst_addr()), (to, from));
+        let tcp = TcpPacket::new_checked(answer.payload()).unwrap();
+        assert!(tcp.verify_checksum(&to.into(), &from.into()));
+        assert_eq!((tcp.ack(), tcp.rst()), (true, is_refused));
+    }
 }

@@ -1,7 +1,7 @@
 //! What an operator opens although it is closed in every mode: `ADDRESS[/BITS][:PORT]`.
 
-use model::address::{Class, classify};
-use model::block::{Block, digits};
+use crate::address::{Class, classify};
+use crate::block::{Block, digits};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -18,12 +18,23 @@ pub struct Exception {
 #[error("read `{0}` as ADDRESS[/BITS][:PORT], with an IPv6 address before a port in brackets")]
 pub struct BadException(String);
 
+/// Before a number in the facts that a node says about itself; the fact is one of its exceptions.
+pub const FACT: &str = "egress_allow:";
+
+/// How many of them a node says. With more than that, what it opens is not all known to whoever asks.
+pub const FACTS_MAX: usize = 64;
+
 impl Exception {
     /// Whether this opens `port` at `address`. Where clouds keep credentials is opened only by its own
     /// address: a wide block was hardly meant to hold it.
     pub fn opens(&self, address: IpAddr, port: u16) -> bool {
+        self.port.is_none_or(|only| only == port) && self.opens_at_some_port(address)
+    }
+
+    /// The same at any port.
+    pub fn opens_at_some_port(&self, address: IpAddr) -> bool {
         let exact = self.block.is_one() || classify(address) != Class::Metadata;
-        exact && self.port.is_none_or(|only| only == port) && self.block.has(address)
+        exact && self.block.has(address)
     }
 }
 

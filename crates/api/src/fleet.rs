@@ -1,0 +1,176 @@
+//! Nodes of a fleet: how one is let in, what is known of it, and what becomes of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use zeroize::Zeroize;
+
+/// A value that lets somebody in. It appears in no log and no `Debug`, and leaves memory when it is dropped.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+#[schema(value_type = String)]
+pub struct Hidden(pub String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hidden(..)")
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// Asks for a token with which one node can be enrolled.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EnrollTokenCreate {
+    /// What the node is to carry: at most 32, keys and values of at most 63 bytes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What is known of an enrollment token. Its text is not: only a digest of it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EnrollTokenView {
+    /// Its name.
+    pub id: String,
+    /// What the node is to carry.
+    pub labels: BTreeMap<String, String>,
+    /// `open`, `used`, `expired` or `revoked`.
+    pub state: String,
+    /// The node that was enrolled with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// When it was made, in milliseconds since 1970.
+    pub created_at_ms: u64,
+    /// Until when it can be used.
+    pub expires_at_ms: u64,
+}
+
+/// A new enrollment token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EnrollTokenMade {
+    /// What is known of it from now on.
+    #[serde(flatten)]
+    pub view: EnrollTokenView,
+    /// Its text, told once. It names the authority of the server, so that the node believes no other.
+    pub token: Hidden,
+}
+
+/// The newest enrollment tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EnrollTokenList {
+    /// At most 100, the newest first.
+    pub tokens: Vec<EnrollTokenView>,
+}
+
+/// A machine asks to be a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeEnroll {
+    /// An enrollment token.
+    pub token: Hidden,
+    /// What people call the node.
+    pub name: String,
+    /// A request for a certificate (PKCS #10, RFC 2986) in PEM. Only its key counts; names are given by the
+    /// server.
+    pub csr: String,
+}
+
+/// A machine is a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeEnrolled {
+    /// Its id.
+    pub node_id: String,
+    /// Its certificate, in PEM.
+    pub certificate: String,
+    /// The certificate of the authority that signs nodes and the server's node door, in PEM.
+    pub authority: String,
+    /// Until when the certificate counts, in milliseconds since 1970.
+    pub expires_at_ms: u64,
+}
+
+/// A node asks for a new certificate, with the one that it has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeRenew {
+    /// As in [`NodeEnroll`].
+    pub csr: String,
+}
+
+/// Which link a node opens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct NodeLinkQuery {
+    /// `interactive` or `bulk`.
+    pub class: String,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeView {
+    /// Its id.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// `pending`, `online` or `offline`.
+    pub connectivity: String,
+    /// `active`, `cordoned`, `draining` or `decommissioned`.
+    pub scheduling: String,
+    /// The version of its program; none before it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Jobs that it takes at one time.
+    pub slots: u32,
+    /// Jobs that it has.
+    pub jobs: u32,
+    /// Sandboxes that live on it.
+    pub sandboxes: u32,
+    /// How it isolates.
+    pub drivers: Vec<String>,
+    /// What its enrollment token gave it.
+    pub labels: BTreeMap<String, String>,
+    /// What it said about itself.
+    pub facts: BTreeMap<String, String>,
+    /// Until when its leases go on, in milliseconds since 1970; none before it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_expires_at_ms: Option<u64>,
+    /// When it was enrolled; none for the node of `up`, which nobody has to let in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enrolled_at_ms: Option<u64>,
+}
+
+/// All nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeList {
+    /// At most 1000, by id.
+    pub nodes: Vec<NodeView>,
+}
+
+/// Whether a node is to get work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeOrder {
+    /// Nothing new, for now.
+    Cordon,
+    /// New work again.
+    Uncordon,
+    /// Nothing new any more; what it has goes on to its end.
+    Drain,
+    /// It is not believed any more, from now on and for good.
+    Decommission,
+}
+
+/// Says what is to become of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeChange {
+    /// What.
+    pub order: NodeOrder,
+}

@@ -1,0 +1,146 @@
+//! `cofferdam server`, `cofferdam node` and `cofferdam config`.
+
+use clap::Subcommand;
+use std::path::PathBuf;
+
+/// Serve a fleet: a control plane without a node of its own, on PostgreSQL or SQLite. Nodes dial in
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ServerArgs {
+    /// The configuration, in TOML
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub(crate) config: PathBuf,
+    /// Say on the command line too that this is for development: plain HTTP on loopback
+    #[arg(long)]
+    pub(crate) dev: bool,
+}
+
+/// Be a node of a fleet, let machines in, and look after the nodes that there are
+#[derive(Debug, Clone, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct NodeArgs {
+    #[command(flatten)]
+    pub(crate) run: NodeRun,
+    #[command(subcommand)]
+    pub(crate) command: Option<NodeCommand>,
+}
+
+impl NodeArgs {
+    /// Whether errors are to be JSON too.
+    pub(super) fn json(&self) -> bool {
+        match &self.command {
+            Some(
+                NodeCommand::Ls { json }
+                | NodeCommand::Get { json, .. }
+                | NodeCommand::EnrollToken { json, .. },
+            ) => *json,
+            None
+            | Some(
+                NodeCommand::Enroll { .. }
+                | NodeCommand::Cordon { .. }
+                | NodeCommand::Uncordon { .. }
+                | NodeCommand::Drain { .. }
+                | NodeCommand::Decommission { .. }
+                | NodeCommand::Rm { .. },
+            ) => false,
+        }
+    }
+}
+
+/// How a node is started.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct NodeRun {
+    /// The configuration, in TOML: take jobs and sandboxes from the server that it names, until SIGTERM
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    /// Say on the command line too that this is for development
+    #[arg(long)]
+    pub(crate) dev: bool,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// List nodes
+    Ls {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one node
+    Get {
+        /// Its id
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a token with which one machine can become a node, within the hour
+    EnrollToken {
+        /// A label that the node is to carry; may be repeated
+        #[arg(long, value_name = "KEY=VALUE")]
+        label: Vec<String>,
+        /// List the tokens that were made instead
+        #[arg(long, conflicts_with_all = ["label", "revoke"])]
+        ls: bool,
+        /// Take a token back instead
+        #[arg(long, value_name = "ID", conflicts_with = "label")]
+        revoke: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make this machine a node, with the enrollment token in --token or COFFERDAM_TOKEN, where other users do not
+    /// see it. Who it is, is kept in the state directory
+    Enroll {
+        /// The server's door of nodes: https://HOST:PORT
+        #[arg(long, value_name = "URL")]
+        server: String,
+        /// What people call it; by default the name of the machine
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Give a node no new work, for now
+    Cordon {
+        /// Its id
+        id: String,
+    },
+    /// Give a node work again
+    Uncordon {
+        /// Its id
+        id: String,
+    },
+    /// Give a node no new work any more, and wait until what it has is over
+    Drain {
+        /// Its id
+        id: String,
+        /// Do not wait
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Believe a node no more, from now on and for good: its certificates count for nothing
+    Decommission {
+        /// Its id
+        id: String,
+    },
+    /// Forget a node that was decommissioned; what it had is lost
+    Rm {
+        /// Its id
+        id: String,
+    },
+}
+
+/// Look at configurations
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print what a configuration comes to, without what is secret, or say what is wrong with it
+    Check {
+        /// The file
+        #[arg(value_hint = clap::ValueHint::FilePath)]
+        file: PathBuf,
+    },
+}

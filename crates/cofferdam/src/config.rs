@@ -1,0 +1,378 @@
+//! The configuration of `cofferdam server` and `cofferdam node`: one file in TOML, which may be for both.
+//!
+//! Texts may name variables of the environment, as `${NAME}`; they are put in after the file was read, so that
+//! a value cannot become a key. A key that is not known is refused with its place and the nearest one that is:
+//! a misspelt limit must not become no limit.
+
+mod check;
+mod known;
+
+use crate::cli::failure::{Failure, reason};
+use api::Code;
+use serde::{Deserialize, Serialize, Serializer};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use toml_edit::{Document, DocumentMut, Item, Value};
+
+pub(crate) use check::check;
+
+/// A configuration has some hundred lines.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// What a file says.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) mode: Mode,
+    pub(crate) server: Option<Server>,
+    pub(crate) node: Option<Node>,
+}
+
+/// What may be left out between servers and nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Mode {
+    /// Nothing: TLS with certificates on both sides.
+    #[default]
+    Production,
+    /// Plain HTTP on loopback and a token that all nodes share.
+    Development,
+}
+
+/// A control plane.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Server {
+    /// Blobs, the socket, the token, the authorities; and the database, unless another is named.
+    pub(crate) state: PathBuf,
+    /// A PostgreSQL, as `host=/run/postgresql user=cofferdam dbname=cofferdam` or a URL; without it, SQLite in the
+    /// state directory.
+    #[serde(default, serialize_with = "masked_database")]
+    pub(crate) database: Option<String>,
+    /// Where people and programs come in; without it, only by the Unix socket.
+    #[serde(default)]
+    pub(crate) listen: Option<SocketAddr>,
+    /// As `--tls` of `up`.
+    #[serde(default)]
+    pub(crate) tls: Option<String>,
+    /// As `--domain` of `up`.
+    #[serde(default)]
+    pub(crate) domain: Option<String>,
+    /// The door of nodes.
+    pub(crate) nodes: Option<Nodes>,
+}
+
+/// The door of nodes.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Nodes {
+    pub(crate) listen: SocketAddr,
+    /// By which names and addresses nodes dial it.
+    #[serde(default)]
+    pub(crate) names: Vec<String>,
+    /// In development: what nodes show instead of certificates.
+    #[serde(default, serialize_with = "masked")]
+    pub(crate) token: Option<String>,
+}
+
+/// A node.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Node {
+    /// Identity, records, spools, sandboxes.
+    pub(crate) state: PathBuf,
+    /// `https://HOST:PORT` of the server's door of nodes; by default the one that enrolled this machine.
+    #[serde(default)]
+    pub(crate) server: Option<String>,
+    /// In development: what the server wants to be shown.
+    #[serde(default, serialize_with = "masked")]
+    pub(crate) token: Option<String>,
+    /// What people call it; by default the name of the machine.
+    #[serde(default)]
+    pub(crate) name: Option<String>,
+    /// The others as the options of `up`.
+    #[serde(default = "slots")]
+    pub(crate) slots: u32,
+    #[serde(default = "sandboxes")]
+    pub(crate) sandboxes: u32,
+    #[serde(default = "spares")]
+    pub(crate) spares: u32,
+    #[serde(default)]
+    pub(crate) roots: Vec<String>,
+    #[serde(default)]
+    pub(crate) egress_allow: Vec<String>,
+    #[serde(default)]
+    pub(crate) egress_trust: Vec<PathBuf>,
+    /// How to isolate: `linux`, or `fake` for tests, which runs nothing.
+    #[serde(default = "driver")]
+    pub(crate) driver: String,
+}
+
+fn slots() -> u32 {
+    64
+}
+
+fn sandboxes() -> u32 {
+    500
+}
+
+fn spares() -> u32 {
+    4
+}
+
+fn driver() -> String {
+    "linux".to_owned()
+}
+
+/// What stands for a value that is not shown.
+const MASK: &str = "********";
+
+#[expect(clippy::ref_option, reason = "serde gives a field as it is")]
+fn masked<S: Serializer>(value: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(_) => serializer.serialize_some(MASK),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// Only the password is not shown, where it can be found; the whole otherwise.
+#[expect(clippy::ref_option, reason = "serde gives a field as it is")]
+fn masked_database<S: Serializer>(
+    value: &Option<String>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(url) => serializer.serialize_some(&without_password(url)),
+        None => serializer.serialize_none(),
+    }
+}
+
+fn without_password(url: &str) -> String {
+    let lower = url.to_ascii_lowercase();
+    if let Some((before, after)) = url.split_once("://") {
+        // Of a password with `@` in it, the last one ends it.
+        let Some((who, place)) = after.rsplit_once('@') else {
+            let hides = lower.contains("password");
+            return if hides {
+                MASK.to_owned()
+            } else {
+                url.to_owned()
+            };
+        };
+        let user = who.split_once(':').map_or(who, |(user, _)| user);
+        let shown = if who.contains(':') {
+            format!("{user}:{MASK}")
+        } else {
+            user.to_owned()
+        };
+        if place.to_ascii_lowercase().contains("password") {
+            return MASK.to_owned();
+        }
+        return format!("{before}://{shown}@{place}");
+    }
+    if lower.contains("password") {
+        let words = url.split_whitespace();
+        let plain = words.filter(|word| !word.to_ascii_lowercase().starts_with("password"));
+        let shown: Vec<&str> = plain.collect();
+        // Quotes and spaces may hide where it ends.
+        if lower.contains('\'') {
+            return MASK.to_owned();
+        }
+        return format!("{} password={MASK}", shown.join(" "));
+    }
+    url.to_owned()
+}
+
+/// Reads a file, with the variables of this process.
+pub(crate) fn read(path: &Path) -> Result<Config, Failure> {
+    let text = text(path).map_err(|error| {
+        let message = format!("failed to read {}: {}", path.display(), reason(&error));
+        Failure::new(Code::FileMissing, message)
+    })?;
+    let variable = |name: &str| std::env::var(name).ok();
+    parse(&text, variable).map_err(|why| {
+        let message = format!("{}: {why}", path.display());
+        Failure::new(Code::ConfigInvalid, message)
+    })
+}
+
+fn text(path: &Path) -> std::io::Result<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    std::fs::File::open(path)?
+        .take(FILE_BYTES_MAX)
+        .read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Reads a text, or says where it is wrong and why. Pure.
+fn parse(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Config, String> {
+    let document = Document::parse(text).map_err(|error| error.to_string())?;
+    known::check(text, document.as_table())?;
+    let mut document = document.into_mut();
+    put_in(&mut document, &variable)?;
+    let config = toml_edit::de::from_document::<Config>(document);
+    config.map_err(|error| error.message().to_owned())
+}
+
+/// Puts variables in the place of their names, in texts and nowhere else.
+fn put_in(
+    document: &mut DocumentMut,
+    variable: &impl Fn(&str) -> Option<String>,
+) -> Result<(), String> {
+    for (key, item) in document.as_table_mut().iter_mut() {
+        in_item(key.get(), item, variable)?;
+    }
+    Ok(())
+}
+
+fn in_item(
+    at: &str,
+    item: &mut Item,
+    variable: &impl Fn(&str) -> Option<String>,
+) -> Result<(), String> {
+    if let Some(table) = item.as_table_like_mut() {
+        for (key, item) in table.iter_mut() {
+            in_item(&format!("{at}.{}", key.get()), item, variable)?;
+        }
+    } else if let Some(value) = item.as_value_mut() {
+        in_value(at, value, variable)?;
+    }
+    Ok(())
+}
+
+fn in_value(
+    at: &str,
+    value: &mut Value,
+    variable: &impl Fn(&str) -> Option<String>,
+) -> Result<(), String> {
+    if let Some(array) = value.as_array_mut() {
+        for (number, value) in array.iter_mut().enumerate() {
+            in_value(&format!("{at}[{number}]"), value, variable)?;
+        }
+    } else if let Some(text) = value.as_str() {
+        let put = substituted(text, variable).map_err(|why| format!("{at}: {why}"))?;
+        if put != text {
+            *value = put.into();
+        }
+    }
+    Ok(())
+}
+
+/// `${NAME}` becomes the value of the variable, `$$` becomes `$`. What a value says is not looked at again.
+fn substituted(text: &str, variable: &impl Fn(&str) -> Option<String>) -> Result<String, String> {
+    let mut done = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('$') {
+        done.push_str(before);
+        if let Some(after) = after.strip_prefix('$') {
+            done.push('$');
+            rest = after;
+        } else if let Some((name, after)) = after.strip_prefix('{').and_then(|a| a.split_once('}'))
+        {
+            let value = variable(name);
+            done.push_str(&value.ok_or_else(|| format!("the variable {name} is not set"))?);
+            rest = after;
+        } else {
+            return Err("a $ begins ${NAME}; write $$ for one that does not".to_owned());
+        }
+    }
+    done.push_str(rest);
+    Ok(done)
+}
+
+impl Config {
+    /// The part for a server, if it may be started so.
+    pub(crate) fn for_server(self, dev: bool) -> Result<(Server, Mode), Failure> {
+        let mode = self.mode(dev)?;
+        let server = self.server.ok_or_else(|| missing("server"))?;
+        if let Some(nodes) = &server.nodes {
+            check_door(nodes, mode)?;
+        }
+        if let Some(url) = &server.database {
+            check_database(url, mode)?;
+        }
+        Ok((server, mode))
+    }
+
+    /// The part for a node, if it may be started so.
+    pub(crate) fn for_node(self, dev: bool) -> Result<(Node, Mode), Failure> {
+        let mode = self.mode(dev)?;
+        let node = self.node.ok_or_else(|| missing("node"))?;
+        let plain = node
+            .server
+            .as_ref()
+            .is_some_and(|url| url.starts_with("http://"));
+        if mode == Mode::Production && (plain || node.token.is_some()) {
+            return Err(development("plain HTTP and a token that nodes share"));
+        }
+        if mode == Mode::Development && !(plain && node.token.is_some()) {
+            let message = "in development a node needs `server` with http:// and `token`";
+            return Err(Failure::new(Code::ConfigInvalid, message));
+        }
+        Ok((node, mode))
+    }
+
+    /// `--dev` says what the file must say too: an option that somebody leaves in a unit must not open a
+    /// production.
+    fn mode(&self, dev: bool) -> Result<Mode, Failure> {
+        if dev && self.mode != Mode::Development {
+            return Err(development("--dev"));
+        }
+        Ok(self.mode)
+    }
+}
+
+fn missing(part: &str) -> Failure {
+    let message = format!("the configuration has no part [{part}]");
+    Failure::new(Code::ConfigInvalid, message)
+}
+
+fn development(what: &str) -> Failure {
+    let message =
+        format!("failed to start: {what} is for mode = \"development\", and this is production");
+    Failure::new(Code::DevelopmentOnly, message)
+}
+
+fn check_door(nodes: &Nodes, mode: Mode) -> Result<(), Failure> {
+    let invalid = |message: &str| Err(Failure::new(Code::ConfigInvalid, message.to_owned()));
+    match mode {
+        Mode::Production if nodes.token.is_some() => Err(development(
+            "`token` of [server.nodes], which all nodes share,",
+        )),
+        Mode::Production if nodes.names.is_empty() => invalid(
+            "`names` of [server.nodes] is missing: by which names or addresses nodes dial this server",
+        ),
+        Mode::Development if !nodes.listen.ip().is_loopback() => {
+            invalid("in development the door of nodes is on a loopback address: it is in the clear")
+        }
+        Mode::Development => match &nodes.token {
+            Some(token) if token.len() >= TOKEN_BYTES_MIN => Ok(()),
+            _ => invalid("`token` of [server.nodes] has to have 16 characters in development"),
+        },
+        Mode::Production => Ok(()),
+    }
+}
+
+/// Short ones are guessed by the other users of the machine.
+const TOKEN_BYTES_MIN: usize = 16;
+
+/// Connections to the database are in the clear, so it is on this machine: on a Unix socket or on loopback.
+fn check_database(url: &str, mode: Mode) -> Result<(), Failure> {
+    match store::postgres_is_local(url) {
+        None => {
+            let message = "`database` of [server] is no address of a PostgreSQL";
+            Err(Failure::new(Code::ConfigInvalid, message))
+        }
+        Some(false) if mode == Mode::Production => {
+            let message = "`database` of [server] is on another machine, and connections to it are not \
+                           encrypted";
+            let hint = "use a Unix socket or loopback, to which a tunnel may lead";
+            Err(Failure::new(Code::ConfigInvalid, message).hint(hint))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

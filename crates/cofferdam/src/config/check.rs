@@ -1,0 +1,22 @@
+//! `cofferdam config check`: what a configuration comes to.
+
+use super::read;
+use crate::cli::failure::Failure;
+use crate::cli::table;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Prints what was read, with all that was left out and without what is secret.
+pub(crate) fn check(path: &Path) -> Result<ExitCode, Failure> {
+    let config = read(path)?;
+    if config.server.is_some() {
+        config.clone().for_server(false)?;
+    }
+    if config.node.is_some() {
+        config.clone().for_node(false)?;
+    }
+    let text = toml_edit::ser::to_string_pretty(&config);
+    let text = text.map_err(|error| Failure::ours("write a configuration", &error))?;
+    table::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}

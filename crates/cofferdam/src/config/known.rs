@@ -1,0 +1,114 @@
+//! Which keys a configuration may have, and what somebody may have meant who wrote another.
+
+use toml_edit::{Table, TableLike};
+
+/// The keys of each part.
+pub(super) const KNOWN: &[(&str, &[&str])] = &[
+    ("", &["mode", "server", "node"]),
+    (
+        "server",
+        &["state", "database", "listen", "tls", "domain", "nodes"],
+    ),
+    ("server.nodes", &["listen", "names", "token"]),
+    (
+        "node",
+        &[
+            "state",
+            "server",
+            "token",
+            "name",
+            "slots",
+            "sandboxes",
+            "spares",
+            "roots",
+            "egress_allow",
+            "egress_trust",
+            "driver",
+        ],
+    ),
+];
+
+/// Refuses the first key that is not known, with its line and the nearest one that is.
+pub(super) fn check(text: &str, table: &Table) -> Result<(), String> {
+    in_part(text, "", table)
+}
+
+fn in_part(text: &str, part: &str, table: &dyn TableLike) -> Result<(), String> {
+    let known = KNOWN.iter().find(|(name, _)| *name == part);
+    let Some((_, keys)) = known else {
+        return Ok(());
+    };
+    for (key, item) in table.iter() {
+        if !keys.contains(&key) {
+            let span = table.key(key).and_then(toml_edit::Key::span);
+            return Err(unknown(text, part, key, keys, span.map(|span| span.start)));
+        }
+        let below = if part.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{part}.{key}")
+        };
+        if let Some(table) = item.as_table_like() {
+            in_part(text, &below, table)?;
+        }
+    }
+    Ok(())
+}
+
+fn unknown(text: &str, part: &str, key: &str, keys: &[&str], at: Option<usize>) -> String {
+    let line = at
+        .and_then(|at| text.get(..at))
+        .map(|before| before.matches('\n').count() + 1);
+    let line = line
+        .map(|line| format!("line {line}: "))
+        .unwrap_or_default();
+    let place = if part.is_empty() {
+        "at the top".to_owned()
+    } else {
+        format!("in [{part}]")
+    };
+    let nearest = keys.iter().min_by_key(|known| distance(key, known));
+    let meant = nearest
+        .filter(|known| distance(key, known) <= known.len().div_ceil(2))
+        .map(|known| format!("; did you mean `{known}`?"))
+        .unwrap_or_else(|| format!("; known are {}", keys.join(", ")));
+    format!("{line}there is no key `{key}` {place}{meant}")
+}
+
+/// How many letters have to be changed, put in or taken out (Levenshtein).
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (number, letter) in one.chars().enumerate() {
+        let mut before = number;
+        let mut left = number + 1;
+        for (cell, theirs) in row.iter_mut().skip(1).zip(&other) {
+            let changed = before + usize::from(letter != *theirs);
+            before = *cell;
+            left = changed.min(before + 1).min(left + 1);
+            *cell = left;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = number + 1;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_nearest_takes_the_fewest_changes() {
+        for (one, other, expect) in [
+            ("", "", 0),
+            ("abc", "", 3),
+            ("", "abc", 3),
+            ("lisen", "listen", 1),
+            ("kitten", "sitting", 3),
+        ] {
+            assert_eq!(distance(one, other), expect, "{one} {other}");
+        }
+    }
+}

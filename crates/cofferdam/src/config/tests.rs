@@ -1,0 +1,148 @@
+use super::*;
+
+const BOTH: &str = r#"
+mode = "development"
+
+[server]
+state = "/var/lib/cofferdam"
+database = "postgres://cofferdam:pass$$word@localhost/cofferdam"
+listen = "127.0.0.1:7300"
+tls = "self"
+domain = "sbx.example"
+
+[server.nodes]
+listen = "127.0.0.1:7301"
+names = ["control.example"]
+token = "${NODE_TOKEN}"
+
+[node]
+state = "/var/lib/cofferdam-node"
+server = "http://127.0.0.1:7301"
+token = "${NODE_TOKEN}"
+name = "a"
+slots = 1
+sandboxes = 2
+spares = 3
+roots = ["debian=/srv/${NODE_TOKEN}"]
+egress_allow = ["10.1.2.3"]
+egress_trust = ["/etc/ca.pem"]
+driver = "fake"
+"#;
+
+fn variables(name: &str) -> Option<String> {
+    (name == "NODE_TOKEN").then(|| "a \"${secret}\" of 16".to_owned())
+}
+
+fn wrong(text: &str) -> String {
+    parse(text, variables).unwrap_err()
+}
+
+#[test]
+fn variables_are_put_into_texts_and_are_never_read_again() {
+    let config = parse(BOTH, variables).unwrap();
+    let node = config.node.unwrap();
+    assert_eq!(node.token.as_deref(), Some("a \"${secret}\" of 16"));
+    assert_eq!(node.roots, ["debian=/srv/a \"${secret}\" of 16"]);
+    let server = config.server.unwrap();
+    assert!(server.database.unwrap().contains("pass$word"));
+    let text = |value: &str| format!("[node]\nstate = \"{value}\"\n");
+    assert_eq!(
+        wrong(&text("${NONE}")),
+        "node.state: the variable NONE is not set"
+    );
+    assert!(wrong(&text("a $b")).contains("${NAME}"));
+}
+
+#[test]
+fn every_key_that_is_known_can_be_written_and_is_read() {
+    let config = parse(BOTH, variables).unwrap();
+    let shown = toml_edit::ser::to_string_pretty(&config).unwrap();
+    let again = Document::parse(shown.as_str()).unwrap();
+    for (part, keys) in known::KNOWN {
+        let parts = part.split('.').filter(|part| !part.is_empty());
+        let table = parts.fold(again.as_item(), |item, part| &item[part]);
+        let table = table.as_table_like().unwrap();
+        let mut found: Vec<&str> = table.iter().map(|(key, _)| key).collect();
+        let mut known = keys.to_vec();
+        found.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(found, known, "[{part}]");
+    }
+}
+
+#[test]
+fn what_is_secret_is_not_shown() {
+    let config = parse(BOTH, variables).unwrap();
+    let shown = toml_edit::ser::to_string_pretty(&config).unwrap();
+    assert!(!shown.contains("pass"), "{shown}");
+    assert_eq!(
+        shown.matches("of 16").count(),
+        1,
+        "in the root, where nobody hides anything"
+    );
+    for (url, expect) in [
+        ("host=/run dbname=a", "host=/run dbname=a"),
+        (
+            "host=/run password=a dbname=b",
+            "host=/run dbname=b password=********",
+        ),
+        ("host=/run password='a b'", "********"),
+        ("postgres://u:p@q@h/d", "postgres://u:********@h/d"),
+        ("postgres://u@h/d", "postgres://u@h/d"),
+        ("postgres://h/d?password=x", "********"),
+    ] {
+        assert_eq!(without_password(url), expect);
+    }
+}
+
+#[test]
+fn a_key_that_is_not_known_is_refused_with_its_place_and_the_nearest() {
+    assert_eq!(
+        wrong("[server]\nstate = \"/x\"\nlisen = \"127.0.0.1:1\"\n"),
+        "line 3: there is no key `lisen` in [server]; did you mean `listen`?"
+    );
+    assert_eq!(
+        wrong("[server.nodes]\nxyzzy = 1\n"),
+        "line 2: there is no key `xyzzy` in [server.nodes]; known are listen, names, token"
+    );
+    assert!(wrong("[sever]\n").contains("did you mean `server`?"));
+    assert!(wrong("server = 1\nserver = 2").contains("duplicate key"));
+}
+
+#[test]
+fn production_refuses_what_is_for_development() {
+    let server = |text: &str, dev| {
+        let config = parse(text, variables).unwrap();
+        config
+            .for_server(dev)
+            .map(drop)
+            .map_err(|failure| failure.to_string())
+    };
+    let door = "[server]\nstate = \"/x\"\n[server.nodes]\n";
+    let named = format!("{door}listen = \"0.0.0.0:1\"\nnames = [\"a\"]\n");
+    assert!(server(&named, false).is_ok());
+    assert!(server(&named, true).unwrap_err().contains("production"));
+    let token = format!("{named}token = \"0123456789abcdef\"\n");
+    assert!(server(&token, false).unwrap_err().contains("production"));
+    assert!(
+        server(&format!("mode = \"development\"\n{token}"), false)
+            .unwrap_err()
+            .contains("loopback")
+    );
+    let nameless = format!("{door}listen = \"0.0.0.0:1\"\n");
+    assert!(server(&nameless, false).unwrap_err().contains("names"));
+    let far = "[server]\nstate = \"/x\"\ndatabase = \"postgres://db.example/a\"\n";
+    assert!(server(far, false).unwrap_err().contains("not encrypted"));
+    let node = |text: &str| {
+        let config = parse(text, variables).unwrap();
+        config
+            .for_node(false)
+            .map(drop)
+            .map_err(|failure| failure.to_string())
+    };
+    let own = "[node]\nstate = \"/x\"\n";
+    assert!(node(own).is_ok());
+    assert!(node(&format!("{own}server = \"http://127.0.0.1:1\"\n")).is_err());
+    assert!(node(&format!("{own}token = \"x\"\n")).is_err());
+    assert!(node(&format!("mode = \"development\"\n{own}")).is_err());
+}

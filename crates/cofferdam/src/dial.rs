@@ -1,0 +1,246 @@
+//! How a node dials its server: TLS, in which it believes one authority and shows its certificate.
+
+use crate::cli::failure::Failure;
+use crate::node_authority::digest;
+use api::Code;
+use api::client::{Dial, Dialing, Stream};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::sync::{Arc, PoisonError, RwLock};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// Whom a node believes.
+pub(crate) enum Trust {
+    /// Whoever this authority, in PEM, has signed.
+    Authority(String),
+    /// The authority with this SHA-256, which the server shows: all that a token can name.
+    Pinned(String),
+}
+
+/// Dials one server.
+pub(crate) struct Dialer {
+    authority: String,
+    name: ServerName<'static>,
+    connector: TlsConnector,
+    shown: Arc<Shown>,
+}
+
+impl std::fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Dialer({})", self.authority)
+    }
+}
+
+/// The certificate of now. Connections that are open keep what they began with.
+#[derive(Debug)]
+struct Shown(RwLock<Option<Arc<CertifiedKey>>>);
+
+impl ResolvesClientCert for Shown {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let shown = self.0.read();
+        shown.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        let shown = self.0.read();
+        shown.unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}
+
+impl Dialer {
+    /// For the server at `https://HOST:PORT`, with a certificate and its key in PEM, or none.
+    pub(crate) fn new(
+        url: &str,
+        trust: Trust,
+        own: Option<(String, String)>,
+    ) -> Result<Arc<Dialer>, Failure> {
+        let (authority, name) = server_of(url)?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let shown = Arc::new(Shown(RwLock::new(None)));
+        let verifier = verifier(trust, &provider)?;
+        let config = rustls::ClientConfig::builder_with_provider(provider);
+        let config = config.with_safe_default_protocol_versions();
+        let config = config.map_err(|error| Failure::ours("prepare TLS", &error))?;
+        let resolver: Arc<dyn ResolvesClientCert> = Arc::<Shown>::clone(&shown);
+        let mut config = config
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_client_cert_resolver(resolver);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // A session that is resumed would show the certificate that it began with.
+        config.resumption = rustls::client::Resumption::disabled();
+        let dialer = Dialer {
+            authority,
+            name,
+            connector: TlsConnector::from(Arc::new(config)),
+            shown,
+        };
+        if let Some((certificate, key)) = own {
+            dialer.show(&certificate, &key)?;
+        }
+        Ok(Arc::new(dialer))
+    }
+
+    /// `HOST:PORT`.
+    pub(crate) fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Shows another certificate from now on.
+    pub(crate) fn show(&self, certificate: &str, key: &str) -> Result<(), Failure> {
+        let broken = |_| {
+            Failure::new(
+                Code::StateUnusable,
+                "the certificate of this node cannot be read",
+            )
+        };
+        let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
+        let chain = chain.collect::<Result<Vec<_>, _>>().map_err(broken)?;
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(broken)?;
+        let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider());
+        let certified = certified.map_err(|error| Failure::state("use the certificate", &error))?;
+        let shown = self.shown.0.write();
+        *shown.unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(certified));
+        Ok(())
+    }
+}
+
+impl Dial for Dialer {
+    fn dial(&self) -> Dialing {
+        let (authority, name) = (self.authority.clone(), self.name.clone());
+        let connector = self.connector.clone();
+        Box::pin(async move {
+            let stream = TcpStream::connect(authority).await?;
+            // Small requests and answers alternate; Nagle's algorithm would add 40 ms to each.
+            stream.set_nodelay(true)?;
+            let stream = connector.connect(name, stream).await?;
+            Ok(Box::new(stream) as Box<dyn Stream>)
+        })
+    }
+}
+
+fn server_of(url: &str) -> Result<(String, ServerName<'static>), Failure> {
+    let wrong = || {
+        let message = format!("failed to use `{url}` as a server for nodes");
+        Failure::new(Code::InvalidArgument, message).hint("use https://HOST:PORT")
+    };
+    let authority = url.strip_prefix("https://").ok_or_else(wrong)?;
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    let (host, port) = authority.rsplit_once(':').ok_or_else(wrong)?;
+    port.parse::<u16>().map_err(|_| wrong())?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| wrong())?;
+    Ok((authority.to_owned(), name))
+}
+
+fn verifier(
+    trust: Trust,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, Failure> {
+    match trust {
+        Trust::Pinned(pin) => Ok(Arc::new(Pinned {
+            pin,
+            provider: provider.clone(),
+        })),
+        Trust::Authority(pem) => {
+            let broken = || Failure::new(Code::StateUnusable, "the authority cannot be read");
+            let root = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| broken())?;
+            let verifier = believing(root, provider).map_err(|_| broken())?;
+            Ok(verifier)
+        }
+    }
+}
+
+fn believing(
+    root: CertificateDer<'static>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, rustls::Error> {
+    let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+    let mut roots = RootCertStore::empty();
+    roots.add(root)?;
+    let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    builder.build().map_err(|_| unknown())
+}
+
+/// Believes whoever was signed by the authority with this fingerprint, which is among what the server shows.
+#[derive(Debug)]
+struct Pinned {
+    pin: String,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        own: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let mut others = others.iter();
+        let root = others
+            .find(|one| digest(one) == self.pin)
+            .ok_or_else(unknown)?;
+        let verifier = believing(root.clone().into_owned(), &self.provider)?;
+        verifier.verify_server_cert(own, &[], name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_named_by_https_and_a_port() {
+        let host = |url: &str| server_of(url).ok().map(|(authority, _)| authority);
+        assert_eq!(
+            host("https://control.example:7301/").unwrap(),
+            "control.example:7301"
+        );
+        assert_eq!(host("https://[::1]:7301").unwrap(), "[::1]:7301");
+        for url in [
+            "http://h:1",
+            "https://h",
+            "https://h:x",
+            "https://a b:1",
+            "h:1",
+            "",
+        ] {
+            assert_eq!(host(url), None, "{url}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! `cofferdam node`: a node whose control plane is elsewhere.
+
+use crate::cli::args::{NodeRun, Place};
+use crate::cli::failure::Failure;
+use crate::cli::table;
+use crate::compose;
+use crate::config::{self, Mode};
+use crate::identity::{self, Identity};
+use crate::roots;
+use crate::signals::Signals;
+use crate::state::State;
+use crate::up::{check_trust, exceptions, hostname, points_from, warm};
+use api::Code;
+use api::client::{Client, Endpoint, Token};
+use driver::host::Host;
+use model::id::NodeId;
+use node::{Config, Node};
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Streams that wait to be handed to their jobs and sandboxes.
+const LINK_QUEUE: usize = 256;
+/// How long a spare sandbox is kept unused.
+const SPARE_LIFE: Duration = Duration::from_secs(600);
+
+/// Works until SIGTERM or Ctrl-C. Sandboxes that run then are found again at the next start.
+pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failure> {
+    let mut signals = Signals::listen()?;
+    let path = args.config.as_ref().ok_or_else(|| {
+        let message = "failed to start a node: it has no configuration";
+        Failure::new(Code::InvalidArgument, message).hint("name the file with --config")
+    })?;
+    let (config, mode) = config::read(path)?.for_node(args.dev)?;
+    let (egress_allow, trust) = (
+        exceptions(&config.egress_allow)?,
+        config.egress_trust.clone(),
+    );
+    check_trust(&trust)?;
+    let place = Place {
+        state: Some(config.state.clone()),
+        ..place.clone()
+    };
+    let state = State::of(&place)?;
+    state.make()?;
+    let _locked = state.lock_server()?;
+    let (id, client) = who(&state, &config, mode)?;
+    let _node_locked = state.lock_node(&id)?;
+    let host = Host::probe();
+    let roots = roots::all(&state, &config.roots, &host)?;
+    let dir = state.node(&id);
+    let (driver, linux) = compose::driver(&config.driver, &dir, &host)?;
+    if let Some(linux) = &linux {
+        let has_sandboxes = config.sandboxes > 0;
+        drop(tokio::spawn(warm(
+            linux.clone(),
+            has_sandboxes,
+            roots.clone(),
+        )));
+    }
+    let (takes, linked) = mpsc::channel(LINK_QUEUE);
+    let linking = tokio::spawn(node::keep_links(client.clone(), takes));
+    table::note(&format!(
+        "this is {id}; its server is {}",
+        client.endpoint()
+    ));
+    let config = Config {
+        name: config.name.unwrap_or_else(hostname),
+        incarnation: crate::state::new_node_id()?.to_string(),
+        slots: config.slots,
+        sandboxes: config.sandboxes,
+        spares: config.spares,
+        spare_life: SPARE_LIFE,
+        egress_allow,
+        roots,
+        egress_trust: trust,
+        dir,
+        points: points_from(std::env::var("COFFERDAM_DIE_AT").ok()),
+    };
+    let node = Node::new(config, client, driver, host);
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    let mut working = tokio::spawn(async move { node.run(linked, stopping).await });
+    signals.next().await;
+    tracing::info!("ending; sandboxes that run are found again at the next start");
+    stop.cancel();
+    tokio::select! {
+        _ = &mut working => {}
+        _ = signals.another() => {}
+    }
+    linking.abort();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Which node this is, and its client.
+fn who(state: &State, config: &config::Node, mode: Mode) -> Result<(NodeId, Client), Failure> {
+    if let (Mode::Development, Some(server), Some(token)) = (mode, &config.server, &config.token) {
+        let id = state.own_node()?;
+        let token = server::shared_token(&id, &Token::new(token.clone()));
+        let endpoint = Endpoint::parse(server, Some(token));
+        let bad = |error| Failure::new(Code::ConfigInvalid, format!("failed to {error}"));
+        return Ok((id, Client::new(endpoint.map_err(bad)?)));
+    }
+    let identity = Identity::known(state)?.ok_or_else(|| {
+        let message = "failed to start the node: this machine was not enrolled";
+        let hint = "`cofferdam node enroll --server URL --token TOKEN` makes it a node; \
+                    `cofferdam node enroll-token` on the server makes a token";
+        Failure::new(Code::StateUnusable, message).hint(hint)
+    })?;
+    let server = config.server.as_ref().unwrap_or(&identity.server);
+    let dialer = identity.dialer(server)?;
+    let id = identity.node.clone();
+    drop(tokio::spawn(identity::keep_certificate(
+        state.clone(),
+        identity,
+        dialer.clone(),
+    )));
+    Ok((id, identity::client(dialer)))
+}
+
+/// Becomes a node.
+pub(crate) async fn enroll(
+    place: &Place,
+    server: &str,
+    name: Option<String>,
+) -> Result<ExitCode, Failure> {
+    let token = place.token.as_deref().ok_or_else(|| {
+        let failure = Failure::new(Code::InvalidArgument, "the enrollment token is missing");
+        failure.hint(
+            "name it with --token or COFFERDAM_TOKEN; `cofferdam node enroll-token` makes one",
+        )
+    })?;
+    let state = State::of(place)?;
+    state.make()?;
+    if let Some(known) = Identity::known(&state)? {
+        let message = format!(
+            "this machine is {} already, of {}",
+            known.node, known.server
+        );
+        let failure = Failure::new(Code::Conflict, message);
+        let hint =
+            "another --state makes another node; remove identity.json there to forget this one";
+        return Err(failure.hint(hint));
+    }
+    let name = name.unwrap_or_else(hostname);
+    let identity = Identity::enroll(&state, server, token, &name).await?;
+    table::print(&format!("{}\n", identity.node))?;
+    Ok(ExitCode::SUCCESS)
+}

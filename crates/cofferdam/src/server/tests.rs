@@ -1,0 +1,236 @@
+//! The door of nodes, with real TLS on loopback.
+
+use super::*;
+use crate::dial::{Dialer, Trust};
+use crate::identity::{Identity, client};
+use api::attach::{LinkOpen, LinkTarget};
+use api::client::Client;
+use api::fleet::NodeRenew;
+use api::job::JobListQuery;
+use api::node::NodeRegister;
+use model::id::NodeId;
+use model::points::Points;
+use rcgen::{CertificateParams, KeyPair};
+use service::{Ctx, NodeOrder};
+use std::collections::BTreeMap;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+
+struct World {
+    dir: tempfile::TempDir,
+    service: Service,
+    links: Links,
+    url: String,
+    authority: Authority,
+    stop: CancellationToken,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn user() -> Ctx {
+    Ctx::user("uid:1000".parse().unwrap(), "req_1")
+}
+
+fn hello() -> NodeRegister {
+    NodeRegister {
+        name: "a".to_owned(),
+        incarnation: "1".to_owned(),
+        version: "0".to_owned(),
+        slots: 1,
+        drivers: Vec::new(),
+        facts: BTreeMap::new(),
+    }
+}
+
+impl World {
+    async fn new() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::at(&dir.path().join("server"));
+        state.make().unwrap();
+        let service = compose::service(&state, Points::none()).unwrap();
+        let nodes = Nodes {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            names: vec!["127.0.0.1".to_owned()],
+            token: None,
+        };
+        let door = node_door(&state, &service, &nodes, Mode::Production)
+            .await
+            .unwrap();
+        let url = format!("https://{}", door.address().unwrap());
+        let (links, stop) = (Links::default(), CancellationToken::new());
+        let doors = vec![Door::Nodes(door)];
+        tokio::spawn(server::serve(
+            service.clone(),
+            links.clone(),
+            doors,
+            stop.clone(),
+        ));
+        let authority = Authority::open(&state.dir().join("node-authority.json"), now_s()).unwrap();
+        World {
+            dir,
+            service,
+            links,
+            url,
+            authority,
+            stop,
+        }
+    }
+
+    async fn token(&self) -> String {
+        let made = self
+            .service
+            .enroll_token_create(&user(), BTreeMap::new())
+            .await;
+        made.unwrap().1
+    }
+
+    fn node_state(&self, name: &str) -> State {
+        let state = State::at(&self.dir.path().join(name));
+        state.make().unwrap();
+        state
+    }
+
+    async fn enrolled(&self, name: &str) -> Identity {
+        let (state, token) = (self.node_state(name), self.token().await);
+        Identity::enroll(&state, &self.url, &token, name)
+            .await
+            .unwrap()
+    }
+
+    fn as_node(&self, own: &Identity) -> Client {
+        client(own.dialer(&self.url).unwrap())
+    }
+
+    /// What this server has signed, shown with a certificate that somebody made elsewhere, or none.
+    fn stranger(&self, signed_by: Option<&Authority>) -> Client {
+        let own = signed_by.map(|authority| {
+            let key = KeyPair::generate().unwrap();
+            let csr = CertificateParams::default()
+                .serialize_request(&key)
+                .unwrap();
+            let node = NodeId::from_parts(1, [7; 10]);
+            let now_ms = now_s() * 1000;
+            let signed = (authority.for_nodes().sign)(&csr.pem().unwrap(), &node, now_ms).unwrap();
+            (signed.certificate, key.serialize_pem())
+        });
+        let trust = Trust::Authority(self.authority.for_nodes().certificate);
+        client(Dialer::new(&self.url, trust, own).unwrap())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_with_a_token_is_a_node_and_nothing_else() {
+    let world = World::new().await;
+    let own = world.enrolled("a").await;
+    let node = world.as_node(&own);
+    node.node_register(&hello()).await.unwrap();
+    let seen = world.service.node_get(&user(), &own.node).await.unwrap();
+    assert!(
+        seen.row.is_some(),
+        "it registered under the id of its certificate"
+    );
+    let jobs = node.job_list(&JobListQuery::default()).await;
+    assert!(jobs.unwrap_err().is(Code::Forbidden));
+    let known = Identity::known(&world.node_state("a")).unwrap().unwrap();
+    assert_eq!(known.node, own.node);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_go_to_a_node_over_the_links_that_it_dialled() {
+    let world = World::new().await;
+    let own = world.enrolled("a").await;
+    let (takes, mut taken) = mpsc::channel(4);
+    let keeping = tokio::spawn(node::keep_links(world.as_node(&own), takes));
+    let id = "sbx_1".to_owned();
+    let target = LinkTarget::Sandbox { id };
+    let mut client = loop {
+        let (client, io) = tokio::io::duplex(1024);
+        let open = LinkOpen {
+            target: target.clone(),
+            io,
+        };
+        if world.links.open(&own.node, open).is_ok() {
+            break client;
+        }
+        tokio::task::yield_now().await;
+    };
+    let mut open = taken.recv().await.unwrap();
+    assert_eq!(open.target, target);
+    client.write_all(b"hello").await.unwrap();
+    let mut heard = [0; 5];
+    open.io.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"hello");
+    keeping.abort();
+    let mut rest = Vec::new();
+    drop(client.read_to_end(&mut rest).await);
+    assert!(rest.is_empty(), "the link broke, and its streams with it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_was_not_given_here_opens_nothing_whoever_signed_it() {
+    let world = World::new().await;
+    let elsewhere = world.dir.path().join("other.json");
+    let other = Authority::open(&elsewhere, now_s()).unwrap();
+    for authority in [&other, &world.authority] {
+        let refused = world
+            .stranger(Some(authority))
+            .node_register(&hello())
+            .await;
+        let error = refused.unwrap_err();
+        assert!(error.is(Code::CertificateUnknown), "{error:?}");
+    }
+    let bare = world.stranger(None).node_register(&hello()).await;
+    assert!(bare.unwrap_err().is(Code::Unauthenticated));
+    assert!(world.service.node_list(&user()).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_sent_away_is_refused_and_one_that_renews_is_not() {
+    let world = World::new().await;
+    let own = world.enrolled("a").await;
+    let node = world.as_node(&own);
+    let key = KeyPair::generate().unwrap();
+    let csr = CertificateParams::default()
+        .serialize_request(&key)
+        .unwrap();
+    let csr = csr.pem().unwrap();
+    let renewed = node
+        .node_renew(&NodeRenew { csr: csr.clone() })
+        .await
+        .unwrap();
+    let dialer = own.dialer(&world.url).unwrap();
+    dialer
+        .show(&renewed.certificate, &key.serialize_pem())
+        .unwrap();
+    client(dialer).node_register(&hello()).await.unwrap();
+    world.as_node(&own).node_register(&hello()).await.unwrap();
+    let order = NodeOrder::Decommission;
+    world
+        .service
+        .node_order(&user(), &own.node, order)
+        .await
+        .unwrap();
+    let refused = world.as_node(&own).node_register(&hello()).await;
+    assert!(refused.unwrap_err().is(Code::CertificateRevoked));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_names_another_authority_is_sent_to_nobody() {
+    let world = World::new().await;
+    let token = world.token().await;
+    let (secret, _) = token.rsplit_once('_').unwrap();
+    let other = format!("{secret}_{}", "0".repeat(64));
+    let state = world.node_state("a");
+    let refused = Identity::enroll(&state, &world.url, &other, "a")
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("reach"), "{refused}");
+    // The right one is still good.
+    Identity::enroll(&state, &world.url, &token, "a")
+        .await
+        .unwrap();
+}

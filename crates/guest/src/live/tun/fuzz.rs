@@ -1,0 +1,119 @@
+//! Fuzz targets: what the workload sends to the device. See `fuzz/engine.rs`.
+
+#[path = "../../../../../fuzz/engine.rs"]
+mod engine;
+
+use super::{dns, packet};
+use packet::Packet;
+use std::net::Ipv4Addr;
+
+const WORDS: &[&[u8]] = &[
+    b"\xc0\x0c",
+    b"\x3f",
+    b"\0\x01\0\x01",
+    b"\x04test",
+    b"\xff\xff",
+    b"\x45\0",
+    b"\0",
+];
+
+/// A question is answered with its own number and at most one answer, or not at all.
+fn question(input: &[u8]) {
+    let answers = match dns::read(input) {
+        Ok(question) => {
+            assert!(question.name.len() <= 253 && !question.name.contains('\0'));
+            vec![
+                question.answer(Ok(Ipv4Addr::new(198, 18, 1, 1))),
+                question.answer(Err(dns::Code::Refused)),
+            ]
+        }
+        Err(answer) => answer.into_iter().collect(),
+    };
+    for answer in answers {
+        assert!(
+            answer.len() >= 12 && answer.len() <= input.len() + 16,
+            "{answer:?}"
+        );
+        assert_eq!(answer[..2], input[..2]);
+        assert!(answer[2] & 0x80 != 0, "it is an answer");
+    }
+}
+
+#[test]
+fn questions_of_dns_get_answers_that_are_theirs() {
+    let seeds = [
+        b"\xab\xcd\x01\0\0\x01\0\0\0\0\0\0\x04open\x04test\0\0\x01\0\x01".to_vec(),
+        b"\xab\xcd\x01\x20\0\x01\0\0\0\0\0\x01\x04open\x04test\0\0\x1c\0\x01\0\0\x29\x04\xd0\0\0\0\0\0\0".to_vec(),
+        b"\xab\xcd\x01\0\0\x01\0\0\0\0\0\0\xc0\x0c\0\x01\0\x01".to_vec(),
+        b"\xab\xcd\x81\0\0\x02\0\x01\0\0\0\0\0\0\x10\0\x01".to_vec(),
+    ];
+    engine::run("guest dns", &seeds, WORDS, question);
+}
+
+/// A packet is for us, or is refused with a packet that goes back to the sandbox and nowhere else.
+fn arrives(input: &[u8]) {
+    match packet::read(input) {
+        Packet::Syn { head, .. } => {
+            assert!(head <= input.len());
+            let mut first = input[..head].to_vec();
+            packet::cut(&mut first);
+            assert!(
+                matches!(packet::read(&first), Packet::Syn { head: again, .. } if again == head)
+            );
+        }
+        Packet::Question {
+            question: bytes, ..
+        } => question(bytes),
+        Packet::Refused { answer } => {
+            assert_eq!(answer[16..20], guest::message::TUN_ADDRESS.octets());
+            assert!(answer.len() <= 20 + 8 + 60 + 8);
+        }
+        Packet::Tcp { .. } | Packet::Ignored => {}
+    }
+}
+
+#[test]
+fn packets_are_carried_or_refused_to_whoever_sent_them() {
+    let own = guest::message::TUN_ADDRESS.octets();
+    let dns = guest::message::TUN_DNS.octets();
+    let head = |kind: u8, length: u8, to: [u8; 4]| {
+        let head = [0x45, 0, 0, length, 0, 0, 0x40, 0, 64, kind, 0, 0];
+        [&head[..], &own, &to].concat()
+    };
+    let tcp = [
+        0x9c, 0x40, 1, 0xbb, 0, 0, 0, 7, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0,
+    ];
+    let udp = [0x9c, 0x40, 0, 53, 0, 36, 0, 0];
+    let asked = b"\xab\xcd\x01\0\0\x01\0\0\0\0\0\0\x04test\0\0\x01\0\x01\0\0\0\0\0";
+    let seeds = [
+        [head(6, 40, [9, 9, 9, 9]), tcp.to_vec()].concat(),
+        [head(17, 56, dns), udp.to_vec(), asked.to_vec()].concat(),
+        [head(17, 56, [9, 9, 9, 9]), udp.to_vec(), asked.to_vec()].concat(),
+        [head(1, 28, [9, 9, 9, 9]), vec![8, 0, 0, 0, 0, 0, 0, 0]].concat(),
+    ];
+    engine::run("guest packet", &seeds, WORDS, arrives);
+}
+
+/// The head of a frame of the node or the guest names a length that is allowed, or is refused.
+#[test]
+fn heads_of_frames_are_bounded() {
+    use guest::wire::{FRAME_MAX, HEAD, Kind, head, parse_head};
+    let seeds: Vec<Vec<u8>> = (0..=255)
+        .filter_map(Kind::from_byte)
+        .map(|kind| head(kind, 3).to_vec())
+        .collect();
+    engine::run(
+        "guest frame",
+        &seeds,
+        &[b"\xff\xff\xff\xff", b"\0\x04\0\0"],
+        |input| {
+            let Some(bytes) = input.first_chunk::<HEAD>() else {
+                return;
+            };
+            if let Ok((kind, length)) = parse_head(*bytes) {
+                assert!(length <= FRAME_MAX);
+                assert_eq!(parse_head(head(kind, length)), Ok((kind, length)));
+            }
+        },
+    );
+}

@@ -1,0 +1,424 @@
+//! Rules that are both what holds where nobody asks and the most that anybody may ask for. Pure.
+//!
+//! Whoever asks for more is refused, with the clause that says so: something else than what was asked for, without
+//! a word, would be found out in the middle of somebody's work. What cannot be shown to be less is refused, too.
+
+use super::{Entry, NetworkCaps, NetworkMode, NetworkRules, Order};
+use crate::limits;
+use crate::spec::{Findings, Invalid};
+
+/// The code of everything that asks for more than there may be.
+pub const BEYOND: &str = "beyond_profile";
+
+impl NetworkRules {
+    /// The rules that hold where `asked` is asked for below `self`: they let out what both let out, and nothing
+    /// else. A request without a list of its own has that of the ceiling, where that has one.
+    ///
+    /// # Errors
+    /// `beyond_profile`, for all that asks for more, each with its place below `network`.
+    pub fn narrowed(&self, asked: &NetworkRules) -> Result<NetworkRules, Vec<Invalid>> {
+        if asked == self {
+            return Ok(self.clone());
+        }
+        if !asked.has_way_out() {
+            return Ok(NetworkRules::default());
+        }
+        let (ceiling, asked) = (self.in_one_order(), asked.in_one_order());
+        let mut found = Findings::default();
+        check_mode(&ceiling, &asked, &mut found);
+        check_lists(&ceiling, &asked, &mut found);
+        check_order(&ceiling, &asked, &mut found);
+        let caps = narrowed_caps(&ceiling.caps, &asked.caps, &mut found);
+        let deny = united(&ceiling.deny, &asked.deny, &mut found);
+        if asked.rest() != NetworkRules::default() && asked.rest() != ceiling.rest() {
+            let message = "what is looked at inside requests is said by the profile alone";
+            found.add("network.rules", BEYOND, message);
+        }
+        found.verdict()?;
+        // From the ceiling, so that whatever is not named here is as it says.
+        let mut rules = ceiling.clone();
+        rules.mode = asked.mode;
+        if asked.is_closed() || !ceiling.is_closed() {
+            rules.allow = asked.allow;
+            rules.presets = asked.presets;
+        }
+        if ceiling.is_closed() && !rules.is_closed() {
+            // A list with nothing in it, which no door lets in, lets nothing out.
+            return Ok(NetworkRules::default());
+        }
+        rules.deny = deny;
+        rules.order = asked.order;
+        rules.caps = caps;
+        Ok(rules)
+    }
+
+    fn is_without_lists(&self) -> bool {
+        self.allow.is_empty() && self.presets.is_empty()
+    }
+
+    /// The same rules, with the deny list first wherever that can be said in this order.
+    fn in_one_order(&self) -> NetworkRules {
+        let mut rules = self.clone();
+        if self.order == Order::AllowFirst && !self.is_without_lists() {
+            if self.deny.iter().any(Entry::is_everything) && !self.is_closed() {
+                rules.mode = NetworkMode::Allowlist;
+            }
+            if rules.is_closed() {
+                // What is not allowed is denied anyway, and what is allowed was not looked for in this list.
+                rules.deny.clear();
+            } else if !rules.deny.is_empty() {
+                return rules;
+            }
+        }
+        rules.order = Order::DenyFirst;
+        if rules.mode == NetworkMode::Unrestricted {
+            // Everything is allowed, also without them.
+            rules.allow.clear();
+            rules.presets.clear();
+        }
+        rules
+    }
+
+    /// Nothing of what this file compares: a clause that is added to the rules is not lost here, and cannot be
+    /// asked for below a ceiling until somebody has said how it narrows.
+    fn rest(&self) -> NetworkRules {
+        let mut rest = self.clone();
+        rest.mode = NetworkMode::default();
+        rest.allow.clear();
+        rest.deny.clear();
+        rest.presets.clear();
+        rest.order = Order::default();
+        rest.caps = NetworkCaps::default();
+        rest
+    }
+}
+
+fn check_mode(ceiling: &NetworkRules, asked: &NetworkRules, found: &mut Findings) {
+    use NetworkMode as M;
+    let fits = match (ceiling.mode, asked.mode) {
+        (_, M::None)
+        | (M::Unrestricted, _)
+        | (M::ReadOnly, M::ReadOnly)
+        | (M::Allowlist, M::Allowlist | M::ReadOnly) => true,
+        (M::None | M::ReadOnly, M::Allowlist)
+        | (M::None, M::ReadOnly)
+        | (M::None | M::Allowlist | M::ReadOnly, M::Unrestricted) => false,
+    };
+    if !fits {
+        let message = format!(
+            "the profile has mode `{}`, and `{}` is more",
+            ceiling.mode, asked.mode
+        );
+        found.add("network.mode", BEYOND, message);
+    }
+}
+
+fn check_lists(ceiling: &NetworkRules, asked: &NetworkRules, found: &mut Findings) {
+    if !ceiling.is_closed() {
+        return;
+    }
+    let is_covered = |entry: &Entry| {
+        let presets = ceiling.presets.iter().flat_map(|preset| preset.entries());
+        ceiling.allow.iter().any(|mine| mine.covers(entry))
+            || presets.into_iter().any(|mine| mine.covers(entry))
+    };
+    for (index, entry) in asked.allow.iter().enumerate() {
+        if !is_covered(entry) {
+            let message = format!("the profile does not allow `{entry}`");
+            found.add(format!("network.allow[{index}]"), BEYOND, message);
+        }
+    }
+    for (index, preset) in asked.presets.iter().enumerate() {
+        if !preset.entries().all(|entry| is_covered(&entry)) {
+            let message = format!("the profile does not allow all of `{preset}`");
+            found.add(format!("network.presets[{index}]"), BEYOND, message);
+        }
+    }
+}
+
+/// Where what is allowed counts first, it would pass by what the profile denies.
+fn check_order(ceiling: &NetworkRules, asked: &NetworkRules, found: &mut Findings) {
+    let differs = ceiling.order == Order::AllowFirst && !ceiling.deny.is_empty();
+    let passes_by = asked.order == Order::AllowFirst && !ceiling.deny.is_empty();
+    if differs || passes_by {
+        let message = "the profile denies destinations, and an allow list that counts first would pass them by";
+        found.add("network.order", BEYOND, message);
+    }
+}
+
+fn united(ceiling: &[Entry], asked: &[Entry], found: &mut Findings) -> Vec<Entry> {
+    let mut all = ceiling.to_vec();
+    let new = asked.iter().filter(|entry| !ceiling.contains(entry));
+    all.extend(new.cloned());
+    if all.len() > limits::NETWORK_ENTRIES_MAX {
+        let message = "with what the profile denies, these are too many";
+        found.add("network.deny", "too_many", message);
+    }
+    all
+}
+
+fn narrowed_caps(ceiling: &NetworkCaps, asked: &NetworkCaps, found: &mut Findings) -> NetworkCaps {
+    let mut lesser = |field: &str, most: Option<u64>, wanted: Option<u64>| {
+        if let (Some(most), Some(wanted)) = (most, wanted)
+            && wanted > most
+        {
+            let message = format!("the profile has at most {most}");
+            found.add(format!("network.limits.{field}"), BEYOND, message);
+        }
+        wanted.or(most)
+    };
+    let small = |cap: Option<u32>| cap.map(u64::from);
+    let as_small = |cap: Option<u64>| cap.and_then(|cap| u32::try_from(cap).ok());
+    NetworkCaps {
+        connections: as_small(lesser(
+            "connections",
+            small(ceiling.connections),
+            small(asked.connections),
+        )),
+        per_minute: as_small(lesser(
+            "per_minute",
+            small(ceiling.per_minute),
+            small(asked.per_minute),
+        )),
+        bytes: lesser("bytes", ceiling.bytes, asked.bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{How, NetworkAsked, Preset};
+    use super::*;
+    use crate::host::Host;
+    use proptest::prelude::*;
+    use std::net::IpAddr;
+
+    fn rules(text: &str) -> NetworkRules {
+        let mut asked = NetworkAsked::default();
+        for word in text.split(' ') {
+            let (sign, rest) = word.split_at(1);
+            match sign {
+                "+" => asked.allow.push(rest.to_owned()),
+                "-" => asked.deny.push(rest.to_owned()),
+                "@" => asked.presets.push(rest.to_owned()),
+                "#" => asked.caps.bytes = rest.parse().ok(),
+                _ if word == "first" => asked.order = Order::AllowFirst,
+                _ => {
+                    asked.mode = NetworkMode::ALL
+                        .into_iter()
+                        .find(|mode| mode.as_str() == word)
+                }
+            }
+        }
+        NetworkRules::read(&asked).unwrap()
+    }
+
+    fn told(ceiling: &str, asked: &str) -> String {
+        match rules(ceiling).narrowed(&rules(asked)) {
+            Ok(rules) => {
+                let list = |sign: &str, list: &[Entry]| -> String {
+                    list.iter().map(|one| format!(" {sign}{one}")).collect()
+                };
+                let presets: String = rules.presets.iter().map(|one| format!(" @{one}")).collect();
+                let bytes = rules.caps.bytes.map(|cap| format!(" #{cap}"));
+                let first = (rules.order == Order::AllowFirst).then_some(" first");
+                [
+                    rules.mode.to_string(),
+                    list("+", &rules.allow),
+                    list("-", &rules.deny),
+                    presets,
+                    bytes.unwrap_or_default(),
+                    first.unwrap_or_default().to_owned(),
+                ]
+                .concat()
+            }
+            Err(found) => {
+                let places = found.iter().map(|one| one.field.as_str());
+                format!("beyond {}", places.collect::<Vec<_>>().join(" "))
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_narrows_what_a_profile_allows_or_is_told_the_clause() {
+        let list = "+a.example:443 +*.b.example +9.0.0.0/8 @pypi -9.9.0.0/16 #100";
+        for (ceiling, asked, expect) in [
+            ("unrestricted", "none", "none"),
+            ("none", "none", "none"),
+            ("none", "+a.example", "beyond network.mode network.allow[0]"),
+            ("unrestricted", "unrestricted", "unrestricted"),
+            ("unrestricted", "+a.example", "allowlist +a.example"),
+            (
+                "unrestricted -9.0.0.0/8",
+                "+a.example -1.1.1.1",
+                "allowlist +a.example -9.0.0.0/8 -1.1.1.1",
+            ),
+            ("read-only", "+a.example", "beyond network.mode"),
+            ("read-only", "read-only +a.example", "read-only +a.example"),
+            (list, "unrestricted", "beyond network.mode"),
+            (
+                list,
+                "+a.example:443",
+                "allowlist +a.example:443 -9.9.0.0/16 #100",
+            ),
+            (list, "+a.example", "beyond network.allow[0]"),
+            (
+                list,
+                "+x.b.example:22 +*.y.b.example",
+                "allowlist +x.b.example:22 +*.y.b.example -9.9.0.0/16 #100",
+            ),
+            (list, "+b.example", "beyond network.allow[0]"),
+            (
+                list,
+                "+9.1.0.0/16:80",
+                "allowlist +9.1.0.0/16:80 -9.9.0.0/16 #100",
+            ),
+            (list, "+8.0.0.0/7", "beyond network.allow[0]"),
+            (
+                list,
+                "+pypi.org:443",
+                "allowlist +pypi.org:443 -9.9.0.0/16 #100",
+            ),
+            (list, "@pypi @npm", "beyond network.presets[1]"),
+            (list, "@pypi #7", "allowlist -9.9.0.0/16 @pypi #7"),
+            (list, "@pypi #101", "beyond network.limits.bytes"),
+            (
+                list,
+                "read-only",
+                "read-only +a.example:443 +*.b.example +9.0.0.0/8 -9.9.0.0/16 @pypi #100",
+            ),
+            // As E2B's clients say it: what is allowed, and everything else denied.
+            (
+                "+*.b.example",
+                "unrestricted +x.b.example -* first",
+                "allowlist +x.b.example",
+            ),
+            (
+                "+*.b.example",
+                "unrestricted +x.b.example -1.1.1.1 first",
+                "beyond network.mode",
+            ),
+            (
+                "unrestricted",
+                "unrestricted +1.1.1.1 -1.0.0.0/8 first",
+                "unrestricted +1.1.1.1 -1.0.0.0/8 first",
+            ),
+            (
+                "unrestricted -1.0.0.0/8",
+                "unrestricted +1.1.1.1 -1.1.0.0/16 first",
+                "beyond network.order",
+            ),
+        ] {
+            assert_eq!(told(ceiling, asked), expect, "{asked} below {ceiling}");
+        }
+    }
+
+    fn entry() -> impl Strategy<Value = Entry> {
+        let place = prop_oneof![
+            Just("*"),
+            Just("a.example"),
+            Just("*.example"),
+            Just("*.a.example"),
+            Just("b.a.example"),
+            Just("pypi.org"),
+            Just("1.0.0.0/8"),
+            Just("1.1.0.0/16"),
+            Just("1.1.1.1"),
+            Just("9.9.9.9"),
+        ];
+        let port = prop_oneof![Just(""), Just(""), Just(":443"), Just(":80")];
+        (place, port).prop_map(|(place, port)| format!("{place}{port}").parse().unwrap())
+    }
+
+    prop_compose! {
+        /// All that rows can hold, also what no door would let in.
+        fn any_rules()(
+            mode in prop::sample::select(NetworkMode::ALL.to_vec()),
+            allow in prop::collection::vec(entry(), 0..4),
+            deny in prop::collection::vec(entry(), 0..3),
+            presets in prop::collection::vec(Just(Preset::Pypi), 0..2),
+            first in any::<bool>(),
+            bytes in prop::option::of(1_u64..4),
+        ) -> NetworkRules {
+            NetworkRules {
+                mode, allow, deny, presets,
+                order: if first { Order::AllowFirst } else { Order::DenyFirst },
+                caps: NetworkCaps { bytes, ..NetworkCaps::default() },
+            }
+        }
+    }
+
+    const HOSTS: [&str; 7] = [
+        "a.example",
+        "b.a.example",
+        "c.example",
+        "pypi.org",
+        "1.1.1.1",
+        "1.2.3.4",
+        "9.9.9.9",
+    ];
+
+    fn address() -> impl Strategy<Value = IpAddr> {
+        let text = prop_oneof![
+            Just("1.1.1.1"),
+            Just("1.2.3.4"),
+            Just("9.9.9.9"),
+            Just("8.8.8.8")
+        ];
+        text.prop_map(|text| text.parse().unwrap())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2048))]
+        #[test]
+        fn nothing_is_let_out_that_either_of_the_two_would_not(
+            ceiling in any_rules(), asked in any_rules(),
+            host in prop::sample::select(HOSTS.to_vec()),
+            greeting in prop::option::of(prop::sample::select(HOSTS.to_vec())),
+            port in prop::sample::select(vec![443_u16, 80, 22]),
+            addresses in prop::collection::vec(address(), 1..3),
+            how in prop::sample::select(vec![
+                How::Tunnel,
+                How::Request { method: "GET", has_body: false },
+                How::Request { method: "POST", has_body: true },
+            ]),
+        ) {
+            let Ok(both) = ceiling.narrowed(&asked) else { return Ok(()) };
+            let host = Host::parse(host).unwrap();
+            let addresses = match host {
+                Host::Address(address) => vec![address],
+                Host::Name(_) => addresses,
+            };
+            let greeting = greeting.map(|name| Host::parse(name).unwrap());
+            let passes = |rules: &NetworkRules| {
+                rules.after(how, &host, port, &addresses).is_allowed()
+                    && rules.greeting(&host, port, greeting.as_ref()).is_allowed()
+            };
+            if passes(&both) {
+                prop_assert!(passes(&ceiling), "more than the ceiling: {both:?}");
+                prop_assert!(passes(&asked), "more than was asked: {both:?}");
+            }
+            let lesser = |mine: Option<u64>, other: Option<u64>| {
+                other.is_none_or(|other| mine.is_some_and(|mine| mine <= other))
+            };
+            if both.has_way_out() {
+                prop_assert!(lesser(both.caps.bytes, ceiling.caps.bytes));
+                prop_assert!(lesser(both.caps.bytes, asked.caps.bytes));
+            }
+            // Once more below the same ceiling changes nothing, so a fork or an update is never refused for
+            // what its sandbox has.
+            prop_assert_eq!(ceiling.narrowed(&both), Ok(both));
+        }
+
+        #[test]
+        fn an_entry_covers_only_what_it_names(
+            mine in entry(), other in entry(),
+            host in prop::sample::select(HOSTS.to_vec()),
+            port in prop::sample::select(vec![443_u16, 80, 22]),
+        ) {
+            let host = Host::parse(host).unwrap();
+            if mine.covers(&other) && other.names(&host, port) {
+                prop_assert!(mine.names(&host, port));
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Nodes of a fleet, in the words of both sides.
+
+use api::fleet::{self, EnrollTokenMade, EnrollTokenView, Hidden, NodeEnrolled, NodeView};
+use model::node::{Connectivity, Scheduling};
+use service::{EnrollTokenRow, Enrolled, NodeOrder, NodeSeen, TokenState, token_state};
+
+pub(crate) fn token(row: EnrollTokenRow, now_ms: u64) -> EnrollTokenView {
+    let state = match token_state(&row, now_ms) {
+        TokenState::Open => "open",
+        TokenState::Used => "used",
+        TokenState::Expired => "expired",
+        TokenState::Revoked => "revoked",
+    };
+    EnrollTokenView {
+        id: row.id.to_string(),
+        labels: row.labels,
+        state: state.to_owned(),
+        node: row.used.map(|(_, node, _)| node.to_string()),
+        created_at_ms: row.created_at_ms,
+        expires_at_ms: row.expires_at_ms,
+    }
+}
+
+pub(crate) fn made(row: EnrollTokenRow, text: String, now_ms: u64) -> EnrollTokenMade {
+    EnrollTokenMade {
+        view: token(row, now_ms),
+        token: Hidden(text),
+    }
+}
+
+pub(crate) fn enrolled(enrolled: Enrolled) -> NodeEnrolled {
+    NodeEnrolled {
+        node_id: enrolled.node.to_string(),
+        certificate: enrolled.signed.certificate,
+        authority: enrolled.authority,
+        expires_at_ms: enrolled.signed.expires_at_ms,
+    }
+}
+
+pub(crate) fn order(order: fleet::NodeOrder) -> NodeOrder {
+    match order {
+        fleet::NodeOrder::Cordon => NodeOrder::Cordon,
+        fleet::NodeOrder::Uncordon => NodeOrder::Uncordon,
+        fleet::NodeOrder::Drain => NodeOrder::Drain,
+        fleet::NodeOrder::Decommission => NodeOrder::Decommission,
+    }
+}
+
+pub(crate) fn node(seen: NodeSeen) -> NodeView {
+    let state = seen.state();
+    let connectivity = match state.connectivity {
+        Connectivity::Pending => "pending",
+        Connectivity::Online => "online",
+        Connectivity::Offline => "offline",
+    };
+    let scheduling = match state.scheduling {
+        Scheduling::Active => "active",
+        Scheduling::Cordoned => "cordoned",
+        Scheduling::Draining => "draining",
+        Scheduling::Decommissioned => "decommissioned",
+    };
+    let (row, enrollment) = (seen.row, seen.enrollment);
+    let said = |row: &service::NodeRow| row.name.clone();
+    let given = || enrollment.as_ref().map(|row| row.name.clone());
+    NodeView {
+        id: seen.id.to_string(),
+        name: row.as_ref().map(said).or_else(given).unwrap_or_default(),
+        connectivity: connectivity.to_owned(),
+        scheduling: scheduling.to_owned(),
+        version: row.as_ref().map(|row| row.version.clone()),
+        slots: row.as_ref().map_or(0, |row| row.slots),
+        jobs: u32::try_from(seen.load.0).unwrap_or(u32::MAX),
+        sandboxes: u32::try_from(seen.load.1).unwrap_or(u32::MAX),
+        lease_expires_at_ms: row.as_ref().map(|row| row.lease_expires_at_ms),
+        enrolled_at_ms: enrollment.as_ref().map(|row| row.enrolled_at_ms),
+        labels: enrollment.map(|row| row.labels).unwrap_or_default(),
+        drivers: row
+            .as_ref()
+            .map(|row| row.drivers.clone())
+            .unwrap_or_default(),
+        facts: row.map(|row| row.facts).unwrap_or_default(),
+    }
+}

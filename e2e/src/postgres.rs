@@ -1,0 +1,93 @@
+//! A PostgreSQL of the test's own, in a temporary directory, on a Unix socket only.
+//!
+//! A shell in a process group of its own starts it, and stops and removes it when its standard input ends, which
+//! the kernel sees to however the test ends. So a test that is killed leaves nothing.
+
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// The first argument is where the programs are, the others are what runs them as somebody who is not root.
+/// It is durable, because what is tested is what survives.
+const KEEPER: &str = r#"
+exec 3>&1
+trap '' HUP INT TERM PIPE
+bin=$1; shift
+dir=$(mktemp -d) && cd "$dir" || exit 1
+[ $# -eq 0 ] || chown postgres "$dir"
+if "$@" "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync &&
+    "$@" "$bin/pg_ctl" -D "$dir/data" -w -t 60 -l "$dir/log" start \
+        -o "-k '$dir' -c listen_addresses= -c shared_buffers=16MB"
+then
+    echo "$dir" >&3
+fi </dev/null >"$dir/said" 2>&1
+exec 3>&- >/dev/null
+cat
+"$@" "$bin/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null 2>&1
+cd / && rm -rf "$dir"
+"#;
+
+/// The server; it is stopped and removed with this.
+#[derive(Debug)]
+pub struct Postgres {
+    dir: String,
+    keeper: Child,
+}
+
+impl Postgres {
+    /// Starts it, or says why there is none here.
+    ///
+    /// # Errors
+    /// Why a test that needs it is skipped.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the programs of PostgreSQL get what cargo gives to a test"
+    )]
+    pub fn start() -> Result<Postgres, &'static str> {
+        let bin = programs().ok_or("PostgreSQL is not installed")?;
+        let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+        let prefix = "setpriv --reuid=postgres --regid=postgres --init-groups --";
+        let prefix = prefix.split(' ').filter(|_| is_root);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", KEEPER, "sh"]).arg(bin).args(prefix);
+        let keeper = shell
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn();
+        let mut keeper = keeper.expect("a shell starts");
+        let mut said = String::new();
+        let stdout = keeper.stdout.take().expect("a pipe");
+        drop(BufReader::new(stdout).read_line(&mut said));
+        let dir = said.trim_end().to_owned();
+        assert!(Path::new(&dir).is_absolute(), "PostgreSQL did not start");
+        Ok(Postgres { dir, keeper })
+    }
+
+    /// As a configuration names it.
+    pub fn address(&self) -> String {
+        format!("host={} user=postgres dbname=postgres", self.dir)
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        drop(self.keeper.wait());
+    }
+}
+
+/// Where `initdb` and `pg_ctl` are: Debian keeps them out of the path, one directory for each version.
+fn programs() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok();
+    let versions = versions.into_iter().flatten().flatten();
+    let mut dirs: Vec<PathBuf> = versions.map(|entry| entry.path().join("bin")).collect();
+    dirs.sort();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    dirs.extend(std::env::split_paths(&path));
+    let has_both = |dir: &PathBuf| dir.join("initdb").exists() && dir.join("pg_ctl").exists();
+    dirs.into_iter().find(has_both)
+}

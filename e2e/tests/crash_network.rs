@@ -1,0 +1,158 @@
+//! Killed while rules of a network change, or while what was asked of the outside is written down: the next server
+//! has the rules in force, and no record is lost or there twice.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "what cannot be tried is said by what the tests share"
+)]
+
+use e2e::{Place, Server, no_sandbox, until, visited};
+use serde_json::Value;
+
+fn sandbox(place: &Place, id: &str) -> Value {
+    place.json(&["sandbox", "get", id, "--json"])
+}
+
+/// Makes a sandbox without a network, and gives it one. The server may die of that.
+fn open_later(place: &Place) -> String {
+    let made = place.json(&["sandbox", "create", "--json"]);
+    let id = made["id"].as_str().expect("an id").to_owned();
+    // Whoever asks a server that dies gets no answer; what was asked is on record.
+    place.run(&["sandbox", "net", &id, "--allow", "a.example"]);
+    id
+}
+
+fn are_in_force(place: &Place, id: &str) -> bool {
+    let view = sandbox(place, id);
+    view["network_pending"] == false && view["network"]["allow"][0] == "a.example"
+}
+
+/// Each point of a change, with the driver that has it.
+fn killed_in_a_change(driver: &[&str]) {
+    for point in [
+        "node.network_prepared",
+        "node.network_written",
+        "node.network_in_force",
+    ] {
+        let place = Place::new();
+        let mut dying = place.up(driver, &[("COFFERDAM_DIE_AT", &format!("{point}#1"))]);
+        let id = open_later(&place);
+        assert!(until(|| dying.has_ended()), "{point} is not visited");
+        let restarted = place.up(driver, &[]);
+        assert!(
+            until(|| are_in_force(&place, &id)),
+            "{point}: {}",
+            sandbox(&place, &id)
+        );
+        assert_eq!(sandbox(&place, &id)["state"], "ready", "{point}");
+        if driver.is_empty() {
+            finds_the_way(&place, &id, point);
+        }
+        drop(restarted);
+    }
+}
+
+/// A program that knows no proxy hears of the rules, and not that there is no network.
+fn finds_the_way(place: &Place, id: &str, point: &str) {
+    let script = "import socket\nprint(socket.socket().connect_ex(('9.9.9.9', 443)))";
+    let asks = || {
+        let out = place.run(&["sandbox", "exec", id, "--", "python3", "-c", script]);
+        String::from_utf8_lossy(&out.stdout).trim().to_owned()
+    };
+    assert!(until(|| asks() == "111"), "{point}: {}", asks());
+}
+
+#[test]
+fn a_server_killed_while_rules_change_has_them_in_force_when_it_comes_again() {
+    killed_in_a_change(&["--driver", "fake"]);
+}
+
+#[test]
+fn the_same_with_real_sandboxes_and_their_devices() {
+    if let Some(why) = no_sandbox() {
+        println!("skipped: {why}");
+        return;
+    }
+    let tun = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun");
+    if let Err(why) = tun {
+        println!("skipped: /dev/net/tun: {why}");
+        return;
+    }
+    killed_in_a_change(&[]);
+}
+
+/// A job that asks for two hosts that it may not reach.
+fn ask_twice(place: &Place) -> String {
+    let line =
+        "for host in a b; do curl -s -m 20 -o /dev/null http://$host.example/; done; sleep 1";
+    let args = [
+        "run",
+        "--detach",
+        "--json",
+        "--allow",
+        "c.example",
+        "--",
+        "sh",
+        "-c",
+        line,
+    ];
+    let made = place.json(&args);
+    made["id"].as_str().expect("an id").to_owned()
+}
+
+fn hosts(place: &Place, id: &str) -> Vec<String> {
+    let out = place.run(&["egress", "log", id, "--json"]);
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let records = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut hosts: Vec<String> = records
+        .filter_map(|one| Some(one["host"].as_str()?.to_owned()))
+        .collect();
+    hosts.sort();
+    hosts
+}
+
+#[test]
+fn a_server_killed_when_records_of_the_outside_are_written_tells_each_once() {
+    if let Some(why) = no_sandbox() {
+        println!("skipped: {why}");
+        return;
+    }
+    if !std::path::Path::new("/usr/bin/curl").exists() {
+        println!("skipped: there is no curl to ask with");
+        return;
+    }
+    let up = ["--spares", "0"];
+    let traced = |place: &Place, server: Server| {
+        let id = ask_twice(place);
+        until(|| hosts(place, &id).len() == 2);
+        visited(&server.end().1)
+    };
+    let place = Place::new();
+    let server = place.up(&up, &[("COFFERDAM_DIE_AT", "trace")]);
+    let points = traced(&place, server);
+    assert!(
+        points.iter().any(|one| one == "node.egress_written#1"),
+        "{points:?}"
+    );
+    let place = Place::new();
+    let mut dying = place.up(&up, &[("COFFERDAM_DIE_AT", "node.egress_written#1")]);
+    let id = ask_twice(&place);
+    assert!(until(|| dying.has_ended()), "the point is not visited");
+    let _restarted = place.up(&up, &[]);
+    // What was written down before is told by the next one. The other request may have been under way when its
+    // node died, and has no record then.
+    assert!(until(|| hosts(&place, &id)
+        .iter()
+        .any(|host| host == "a.example")));
+    let ended = || place.json(&["job", "get", &id, "--json"])["state"] == "finished";
+    assert!(until(ended));
+    let all = hosts(&place, &id);
+    let mut once = all.clone();
+    once.dedup();
+    assert_eq!(all, once, "none is there twice");
+}
