@@ -7,6 +7,7 @@ use crate::greeting::{self, Greeting};
 use crate::proxy::{Proxy, Way};
 use crate::record::{EgressRecord, Owner, Verdict};
 use crate::resolve::Resolver;
+use bytes::Bytes;
 use model::network::{NetworkAsked, NetworkMode, NetworkRules};
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -99,9 +100,9 @@ impl World {
         let (mut ours, theirs) = tokio::io::duplex(64 * 1024);
         let place = self.way.place().await;
         let serving = if is_direct {
-            self.way.clone().serve_direct(place, theirs)
+            self.way.clone().serve_direct(place, (Bytes::new(), theirs))
         } else {
-            self.way.clone().serve(place, theirs)
+            self.way.clone().serve(place, (Bytes::new(), theirs))
         };
         let talking = async {
             drop(ours.write_all(input).await);

@@ -21,7 +21,8 @@ fn share(most: usize) -> Share {
 }
 
 fn numbers(count: usize) -> Vec<u8> {
-    (0..count).map(|n| (n / 7 % 251) as u8).collect()
+    let number = |n: usize| u8::try_from(n / 7 % 251).unwrap();
+    (0..count).map(number).collect()
 }
 
 /// Two ends that programs have, and the relay between them.

@@ -180,10 +180,8 @@ async fn open(egress: &Egress) -> Result<Rc<Lines>, Failure> {
         Failure::new(Code::FailedPrecondition, why)
     })?;
     // Those that come at once and have to wait: a full queue would cost them a second, when TCP asks again.
-    drop(rustix::net::listen(
-        &listener,
-        i32::try_from(CLIENTS_MAX).unwrap_or(i32::MAX),
-    ));
+    let most = i32::try_from(CLIENTS_MAX).unwrap_or(i32::MAX);
+    let _ = rustix::net::listen(&listener, most);
     let lines = Rc::<Lines>::default();
     // Of two first lines at once, only one could bind.
     drop(egress.lines.set(lines.clone()));
