@@ -83,12 +83,8 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let (links, stop) = (Links::default(), CancellationToken::new());
     let (link, linked) = mpsc::channel(256);
     links.insert(node_id.clone(), link);
-    tokio::spawn(carry_builds(
-        service.clone(),
-        links.clone(),
-        stop.clone(),
-        true,
-    ));
+    let building = carry_builds(service.clone(), links.clone(), stop.clone(), true);
+    tokio::spawn(building);
     let serving = tokio::spawn(server::serve(service.clone(), links, doors, stop.clone()));
     let (_running, stopped) = tokio::sync::watch::channel(false);
     tokio::spawn(service::loops::run(service, stopped));

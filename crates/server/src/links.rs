@@ -16,10 +16,13 @@ use tokio::sync::mpsc;
 /// Streams that wait to be opened on one link.
 const WAITING_MAX: usize = 256;
 
+/// The links that there are: of each node one for each class.
+type ByNode = HashMap<(NodeId, LinkClass), mpsc::Sender<LinkOpen>>;
+
 /// Which nodes can be reached. Clones share the map.
 #[derive(Debug, Clone, Default)]
 pub struct Links {
-    by_node: Arc<Mutex<HashMap<(NodeId, LinkClass), mpsc::Sender<LinkOpen>>>>,
+    by_node: Arc<Mutex<ByNode>>,
 }
 
 /// The node has no link, or is not taking anything from it.
@@ -53,9 +56,7 @@ impl Links {
         link.ok_or_else(gone)?.try_send(open).map_err(|_| gone())
     }
 
-    fn lock(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<(NodeId, LinkClass), mpsc::Sender<LinkOpen>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, ByNode> {
         self.by_node.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

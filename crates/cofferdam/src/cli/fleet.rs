@@ -19,12 +19,13 @@ pub(crate) async fn node(client: &Client, command: NodeCommand) -> Result<ExitCo
     let (id, order) = match command {
         NodeCommand::Ls { json } => return list(client, json).await,
         NodeCommand::Get { id, json } => return get(client, &id, json).await,
+        NodeCommand::EnrollToken { ls: true, json, .. } => return tokens(client, json).await,
         NodeCommand::EnrollToken {
-            label,
-            ls,
-            revoke,
+            revoke: Some(id),
             json,
-        } => return token(client, &label, ls, revoke, json).await,
+            ..
+        } => return revoke_token(client, &id, json).await,
+        NodeCommand::EnrollToken { label, json, .. } => return token(client, &label, json).await,
         // It speaks to no server of this machine, so it was done before.
         NodeCommand::Enroll { .. } => return Ok(ExitCode::SUCCESS),
         NodeCommand::Cordon { id } => (id, NodeOrder::Cordon),
@@ -99,32 +100,30 @@ async fn drain(client: &Client, id: &str, no_wait: bool) -> Result<ExitCode, Fai
     Ok(ExitCode::SUCCESS)
 }
 
-async fn token(
-    client: &Client,
-    labels: &[String],
-    ls: bool,
-    revoke: Option<String>,
-    json: bool,
-) -> Result<ExitCode, Failure> {
-    if ls {
-        let list = client.enroll_token_list().await?;
-        let head = ["ID", "STATE", "CREATED", "NODE"];
-        table::print(&if json {
-            table::to_json(&list)?
-        } else {
-            table::layout(&head, list.tokens.iter().map(token_line).collect())
-        })?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if let Some(id) = revoke {
-        let view = client.enroll_token_revoke(&id).await?;
-        table::print(&format!("{} {}\n", view.id, view.state))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let labels = labels
-        .iter()
-        .map(|label| pair(label))
-        .collect::<Result<BTreeMap<_, _>, _>>()?;
+async fn tokens(client: &Client, json: bool) -> Result<ExitCode, Failure> {
+    let list = client.enroll_token_list().await?;
+    let head = ["ID", "STATE", "CREATED", "NODE"];
+    table::print(&if json {
+        table::to_json(&list)?
+    } else {
+        table::layout(&head, list.tokens.iter().map(token_line).collect())
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn revoke_token(client: &Client, id: &str, json: bool) -> Result<ExitCode, Failure> {
+    let view = client.enroll_token_revoke(id).await?;
+    table::print(&if json {
+        table::to_json(&view)?
+    } else {
+        format!("{} {}\n", view.id, view.state)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn token(client: &Client, labels: &[String], json: bool) -> Result<ExitCode, Failure> {
+    let labels = labels.iter().map(|label| pair(label));
+    let labels = labels.collect::<Result<BTreeMap<_, _>, _>>()?;
     let made = client
         .enroll_token_create(&EnrollTokenCreate { labels })
         .await?;
