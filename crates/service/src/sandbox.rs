@@ -58,14 +58,24 @@ impl Service {
     /// [`Error::NotFound`].
     pub async fn sandbox_get(&self, ctx: &Ctx, id: &SandboxId) -> Result<SandboxRow, Error> {
         ctx.only_user()?;
+        let (ctx, id) = (ctx.clone(), id.clone());
+        self.look(move |tx| owned(tx, &ctx, &id)).await
+    }
+
+    /// The same, without the database where nothing was committed since it was read last. Only this process
+    /// may write to the database, as it does where `State::lock_server` is held.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn sandbox_get_recent(&self, ctx: &Ctx, id: &SandboxId) -> Result<SandboxRow, Error> {
+        ctx.only_user()?;
         // Before the row is read: a commit meanwhile makes it old.
         let commits = self.inner.store.commits();
         let known = commits.and_then(|commits| self.recent().get(commits, &ctx.tenant, id));
         if let Some(row) = known {
             return Ok(row);
         }
-        let (ctx, id) = (ctx.clone(), id.clone());
-        let row = self.look(move |tx| owned(tx, &ctx, &id)).await?;
+        let row = self.sandbox_get(ctx, id).await?;
         if let Some(commits) = commits {
             self.recent().put(commits, &row);
         }

@@ -75,7 +75,7 @@ pub(crate) async fn sandbox(
     ctx: &Ctx,
     id: &SandboxId,
 ) -> Result<Reachable, Unreachable> {
-    let row = app.service.sandbox_get(ctx, id).await?;
+    let row = app.service.sandbox_get_recent(ctx, id).await?;
     let row = settled(app, ctx, row).await?;
     match (&row.state, &row.node) {
         (SandboxState::Ready, Some(node)) => Ok(Reachable {

@@ -428,12 +428,13 @@ async fn a_request_with_the_same_key_makes_one_sandbox() {
 async fn a_sandbox_of_another_tenant_is_not_there_and_nodes_ask_for_none() {
     let world = World::new();
     let id = world.make(ask()).await.id;
-    // Its row was read a moment ago, and is known.
-    world.sandbox(&id).await;
     let service = &world.service;
+    // Its row was read a moment ago, and is known.
+    assert!(service.sandbox_get_recent(&user(), &id).await.is_ok());
     for (ctx, code) in [(stranger(), "not_found"), (node(1), "forbidden")] {
         let answers = [
             service.sandbox_get(&ctx, &id).await.map(drop),
+            service.sandbox_get_recent(&ctx, &id).await.map(drop),
             service.sandbox_wait(&ctx, &id, LONG).await.map(drop),
             service.sandbox_set_timeout(&ctx, &id, 1).await.map(drop),
             service.sandbox_pause(&ctx, &id, true).await.map(drop),
@@ -446,7 +447,7 @@ async fn a_sandbox_of_another_tenant_is_not_there_and_nodes_ask_for_none() {
             service.sandbox_events(&ctx, &id, 0, 1).await.map(drop),
         ];
         let codes = answers.map(|answer| answer.unwrap_err().code());
-        assert_eq!(codes, [code; 8]);
+        assert_eq!(codes, [code; 9]);
     }
     let (ctx, all) = (stranger(), SandboxFilter::default());
     let none = service.sandbox_list(&ctx, all, None, 9);
