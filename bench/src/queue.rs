@@ -111,6 +111,7 @@ fn finished(epoch: u64, attempt: u32) -> Finished {
 fn spec() -> JobSpec {
     JobSpec {
         profile: "default".to_owned(),
+        made_by: None,
         argv: vec!["true".to_owned()],
         env: BTreeMap::new(),
         cwd: None,

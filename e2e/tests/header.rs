@@ -136,7 +136,7 @@ fn a_host_with_rules_is_let_out_only_as_they_say() {
         println!("skipped: {why}");
         return;
     }
-    let outside = Outside::new();
+    let outside = Outside::answering(hello);
     let place = Place::new();
     let trust = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(trust.path(), &outside.authority).expect("a file");

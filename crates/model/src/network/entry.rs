@@ -29,7 +29,7 @@ enum Place {
 }
 
 impl Place {
-    /// Whether whatever the other names is named here; of blocks, whether one address is in the other.
+    /// Whether whatever the other names is named here.
     fn holds(&self, other: &Place) -> bool {
         let below = |name: &str, domain: &str| {
             let rest = name.strip_suffix(domain);
@@ -40,7 +40,7 @@ impl Place {
             (Place::Name(own), Place::Name(name)) => own == name,
             (Place::Below(own), Place::Name(name)) => below(name, own),
             (Place::Below(own), Place::Below(name)) => own == name || below(name, own),
-            (Place::Block(own), Place::Block(block)) => block.one().is_some_and(|one| own.has(one)),
+            (Place::Block(own), Place::Block(block)) => own.covers(block),
             (Place::Name(_) | Place::Block(_), _) | (Place::Below(_), _) => false,
         }
     }
@@ -116,12 +116,6 @@ impl Entry {
         ports && (a.holds(b) || b.holds(a))
     }
 
-    /// Whether it names whatever the other does.
-    pub(super) fn covers(&self, other: &Entry) -> bool {
-        let ports = self.port.is_none() || self.port == other.port;
-        ports && self.place.holds(&other.place)
-    }
-
     /// Whether it is about this host at some port.
     pub fn is_about(&self, host: &Host) -> bool {
         self.names(host, self.port.unwrap_or(1))
@@ -147,23 +141,8 @@ impl Entry {
 
     /// Whether it names whatever another names, at every port that the other is about.
     pub fn covers(&self, other: &Entry) -> bool {
-        if self.port.is_some() && self.port != other.port {
-            return false;
-        }
-        let is_below = |name: &str, domain: &str| {
-            let rest = name.strip_suffix(domain);
-            rest.is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
-        };
-        match (&self.place, &other.place) {
-            (Place::Everything, _) => true,
-            (Place::Name(name), Place::Name(other)) => name == other,
-            (Place::Below(domain), Place::Name(name)) => is_below(name, domain),
-            (Place::Below(domain), Place::Below(other)) => {
-                domain == other || is_below(other, domain)
-            }
-            (Place::Block(block), Place::Block(other)) => block.covers(other),
-            (Place::Name(_) | Place::Below(_) | Place::Block(_), _) => false,
-        }
+        let ports = self.port.is_none() || self.port == other.port;
+        ports && self.place.holds(&other.place)
     }
 
     /// Its port, if it is about one alone.

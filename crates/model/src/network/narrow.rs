@@ -343,6 +343,7 @@ mod tests {
                 mode, allow, deny, presets,
                 order: if first { Order::AllowFirst } else { Order::DenyFirst },
                 caps: NetworkCaps { bytes, ..NetworkCaps::default() },
+                ..NetworkRules::default()
             }
         }
     }

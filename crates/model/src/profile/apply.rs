@@ -159,7 +159,8 @@ fn check_secrets(rules: Option<&[SecretRule]>, uses: &[SecretUse], found: &mut F
         let way = match &one.how {
             SecretHow::File => SecretWay::File,
             SecretHow::Env { .. } => SecretWay::Env,
-            SecretHow::Header { .. } => SecretWay::Header,
+            // Neither is ever inside.
+            SecretHow::Header { .. } | SecretHow::Upstream => SecretWay::Header,
         };
         let is_let_in = match rules {
             None => way != SecretWay::Env,
@@ -183,8 +184,11 @@ impl SecretRule {
     }
 
     fn is_for_host(&self, how: &SecretHow) -> bool {
-        let SecretHow::Header { host, .. } = how else {
-            return true;
+        let host = match how {
+            SecretHow::File | SecretHow::Env { .. } => return true,
+            // The proxy is the request's to choose, so it is none of these hosts.
+            SecretHow::Upstream => return self.hosts.is_empty(),
+            SecretHow::Header { host, .. } => host,
         };
         // A host without a port is meant at the port of HTTPS.
         let place = if host.contains(':') {

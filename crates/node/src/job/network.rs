@@ -69,10 +69,14 @@ impl Job {
             .secrets
             .as_mut()
             .and_then(|secrets| secrets.password.take());
+        let sent = self
+            .secrets
+            .as_ref()
+            .and_then(|secrets| secrets.sent.clone());
         if fields.is_empty() && password.is_none() && self.rules().requests.is_empty() {
             return Ok(());
         }
-        let looks = inspect::open(&self.node, &self.dir, fields, secrets.sent.clone())?;
+        let looks = inspect::open(&self.node, &self.dir, fields, sent)?;
         let files = looks.files.into_iter();
         let files = files.map(|(path, text)| (path.to_owned(), text.into_bytes().into()));
         let secrets = self.secrets.get_or_insert_default();

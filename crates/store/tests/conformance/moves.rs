@@ -163,6 +163,7 @@ fn end() -> JobEnd {
         kept_bytes: 2,
         truncated: true,
         lost_bytes: 0,
+        patterns_found: 3,
     };
     JobEnd {
         usage: Some(Usage {

@@ -5,7 +5,7 @@ mod engine;
 
 use super::{dns, packet};
 use packet::Packet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 const WORDS: &[&[u8]] = &[
     b"\xc0\x0c",
@@ -23,7 +23,10 @@ fn question(input: &[u8]) {
         Ok(question) => {
             assert!(question.name.len() <= 253 && !question.name.contains('\0'));
             vec![
-                question.answer(Ok(Ipv4Addr::new(198, 18, 1, 1))),
+                question.answer(Ok(dns::Found {
+                    address: Ipv4Addr::new(198, 18, 1, 1),
+                    address6: Some(Ipv6Addr::LOCALHOST),
+                })),
                 question.answer(Err(dns::Code::Refused)),
             ]
         }
@@ -31,7 +34,7 @@ fn question(input: &[u8]) {
     };
     for answer in answers {
         assert!(
-            answer.len() >= 12 && answer.len() <= input.len() + 16,
+            answer.len() >= 12 && answer.len() <= input.len() + 28,
             "{answer:?}"
         );
         assert_eq!(answer[..2], input[..2]);
@@ -64,7 +67,12 @@ fn arrives(input: &[u8]) {
         Packet::Question {
             question: bytes, ..
         } => question(bytes),
-        Packet::Refused { answer } => {
+        Packet::Refused { answer, .. } if answer.first().is_some_and(|first| first >> 4 == 6) => {
+            assert_eq!(answer[24..40], guest::message::TUN_ADDRESS6.octets());
+            // RFC 4443 section 3.1: as much as fits into the smallest that every link carries.
+            assert!(answer.len() <= 1280);
+        }
+        Packet::Refused { answer, .. } => {
             assert_eq!(answer[16..20], guest::message::TUN_ADDRESS.octets());
             assert!(answer.len() <= 20 + 8 + 60 + 8);
         }
