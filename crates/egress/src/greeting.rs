@@ -43,6 +43,12 @@ pub(crate) fn read(bytes: &[u8]) -> Greeting {
     }
 }
 
+/// Whether these bytes, of which nobody can say yet what they are, can be passed on: no line has ended, so that no
+/// server can have read a request.
+pub(crate) fn says_nothing_yet(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|first| is_token(*first)) && !bytes.iter().any(|byte| is_end(*byte))
+}
+
 /// The type of a TLS record that carries a handshake.
 const HANDSHAKE: u8 = 22;
 

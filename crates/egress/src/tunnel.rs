@@ -88,15 +88,25 @@ where
 {
     let mut first = BytesMut::new();
     let mut back = BytesMut::new();
+    // Of the first, what the other side has already: a word, in a protocol in which it has to answer that.
+    let mut passed = 0;
     let mut until = None;
     let ended = |_: io::Error| None;
     loop {
         let said = greeting::read(&first);
         if said != Greeting::Unfinished {
             judge(way, target, &said)?;
-            return outside.write_all(&first).await.map_err(ended);
+            return outside
+                .write_all(&first.split_off(passed))
+                .await
+                .map_err(ended);
         }
-        if !first.is_empty() && until.is_none() {
+        if greeting::says_nothing_yet(&first) {
+            let rest = first.get(passed..).unwrap_or_default();
+            outside.write_all(rest).await.map_err(ended)?;
+            passed = first.len();
+        }
+        if passed < first.len() && until.is_none() {
             until = Some(Instant::now() + HEAD_PATIENCE);
         }
         let patience = async {
@@ -110,7 +120,7 @@ where
         tokio::select! {
             read = client.read_buf(&mut first) => if read.map_err(ended)? == 0 {
                 // It has nothing to say, or not all of it; the other side may still answer.
-                return outside.write_all(&first).await.map_err(ended);
+                return outside.write_all(&first.split_off(passed)).await.map_err(ended);
             },
             read = outside.read_buf(&mut back) => {
                 if read.map_err(ended)? == 0 {
