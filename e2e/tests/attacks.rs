@@ -248,7 +248,7 @@ fn memory_of_the_first_process(inside: &Inside) {
 /// > No core is written, and the limit cannot be raised.
 fn a_core_dump(inside: &Inside) {
     let script = "cd /tmp; ulimit -c unlimited 2>/dev/null; ulimit -H -c; python3 -c 'import os; v = os.environ[\"V\"] * 100; os.abort()'; \
-        sleep 0.1; find /tmp /home /var -name 'core*' -size +1k 2>/dev/null | wc -l; grep -rlsa canary/51d0 /tmp /home /var 2>/dev/null | wc -l";
+        sleep 0.1; find /tmp /home /var -name 'core*' -size +1k 2>/dev/null | wc -l; grep -rlsa 'canary/51d[0]' /tmp /home /var 2>/dev/null | wc -l";
     let said = inside.says(script);
     let lines: Vec<&str> = said
         .lines()
@@ -346,7 +346,7 @@ fn a_copy_of_the_sandbox(inside: &Inside) {
     assert!(!is_told_in(&inside.place.state()));
     let again = inside.place.json(&["sandbox", "restore", "copy", "--json"]);
     let again = again["id"].as_str().expect("an id");
-    let look = "echo \"<$V>\"; ls /dev/shm/secrets 2>/dev/null | wc -l; grep -rlsa canary/51d0 /home /tmp /var /etc /root | wc -l";
+    let look = "echo \"<$V>\"; ls /dev/shm/secrets 2>/dev/null | wc -l; grep -rlsa 'canary/51d[0]' /home /tmp /var /etc /root | wc -l";
     let seen = inside
         .place
         .run(&["sandbox", "exec", again, "--", "sh", "-c", look]);

@@ -1,11 +1,6 @@
 //! Killed while rules of a network change, or while what was asked of the outside is written down: the next server
 //! has the rules in force, and no record is lost or there twice.
 
-#![expect(
-    clippy::print_stdout,
-    reason = "what cannot be tried is said by what the tests share"
-)]
-
 use e2e::{Place, Server, no_sandbox, until, visited};
 use serde_json::Value;
 

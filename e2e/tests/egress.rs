@@ -10,6 +10,7 @@ use e2e::{Place, http, no_sandbox, until};
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::net::ToSocketAddrs as _;
 
 fn ask(place: &Place, line: &str, host: &str, kind: &str, body: &[u8]) -> (u16, String) {
     // Bodies of these tests are ASCII, the zeros of an envelope's head included.
@@ -276,10 +277,20 @@ fn names_of_a_job_carry_no_data_and_are_so_many_in_a_minute() {
         println!("skipped: there is no device, or no address of this machine");
         return;
     }
+    // A resolver that drops some of many questions is asked again after five seconds, and the minute is over.
+    let start = std::time::Instant::now();
+    for n in 0..60 {
+        drop((format!("first{n}.invalid"), 80).to_socket_addrs());
+    }
+    if start.elapsed() > std::time::Duration::from_secs(2) {
+        println!("skipped: names that nobody has are not answered at once here");
+        return;
+    }
     let place = Place::new();
     let _up = place.up(&["--spares", "0"], &[]);
     // Names that nobody has: this machine's resolver says so at once, or there is none.
     let script = "import socket, struct\n\
+        from concurrent.futures import ThreadPoolExecutor\n\
         def ask(name):\n    \
         q = b'\\x12\\x34\\x01\\0\\0\\1' + bytes(6)\n    \
         for label in name.split('.'): q += bytes([len(label)]) + label.encode()\n    \
@@ -287,8 +298,8 @@ fn names_of_a_job_carry_no_data_and_are_so_many_in_a_minute() {
         s.sendto(q + b'\\0\\0\\1\\0\\1', ('198.18.0.1', 53)); return s.recv(999)[3] & 15\n\
         data = 'abcdefghijklmnopqrstuvwxyz234567'\n\
         print(ask(data + '.' + data[::-1] + 'x.t.example'))\n\
-        codes = [ask('n%d.invalid' % n) for n in range(301)]\n\
-        print(codes[299] == 5, codes[300])";
+        codes = list(ThreadPoolExecutor(30).map(lambda n: ask('n%d.invalid' % n), range(300)))\n\
+        print(5 in codes, ask('last.invalid'))";
     let line = [
         "run",
         "--json",

@@ -57,7 +57,7 @@ fn a_profile_is_written_used_turned_and_taken_away() {
     assert!(jobs.contains(r#""profile": "agent""#), "{jobs}");
     assert!(good(&place.run(&["profile", "ls"])).contains("agent"));
     let versions = good(&place.run(&["profile", "get", "--versions", "agent"]));
-    assert_eq!(versions.lines().count(), 3, "{versions}");
+    assert_eq!(versions.lines().count(), 2, "{versions}");
     good(&place.run(&["profile", "rm", "agent"]));
     let gone = run("agent", &[]);
     assert!(all(&gone).contains("no such profile"), "{}", all(&gone));

@@ -137,7 +137,7 @@ fails(Template().from_template("this-does-not-exist"), "from_template", "was not
 fails(base().run_cmd("echo ok").run_cmd("exit 3"), "run_cmd", "failed to run command 'exit 3': exit status 3")
 no_user = "failed to run command 'whoami': command failed: unauthenticated: invalid username: 'root123'"
 fails(base().run_cmd("whoami", user="root123"), "run_cmd", no_user)
-fails(base().set_user("; exit 1"), "set_user", "there is no user")
+fails(base().set_user("; exit 1"), "set_user", "is no name of a user")
 fails(base().set_user("root").set_workdir("/etc/passwd"), "set_workdir", "failed to create workdir")
 fails(base().make_symlink("a", "/etc/passwd"), "make_symlink", "exit status")
 fails(base().remove("/nonexistent"), "remove", "exit status")

@@ -18,6 +18,9 @@ mod agent;
 mod carrier;
 mod confine;
 mod conn;
+#[cfg(test)]
+#[path = "../../../fuzz/engine.rs"]
+mod engine;
 mod files;
 mod handed;
 mod launcher;

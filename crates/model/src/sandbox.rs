@@ -202,16 +202,7 @@ impl SandboxState {
             return self.step_anew(event);
         }
         match (self, event) {
-            // Over is over; to want it gone, or to say so again, is no mistake.
-            (S::Destroyed, E::Destroy | E::Destroyed | E::Expire { .. }) => Ok(Step::Unchanged),
-            (S::Failed { .. }, E::Fail { .. } | E::Expire { .. }) => Ok(Step::Unchanged),
-            // Whatever is left of a failed one is taken away like any other.
-            (S::Failed { .. }, E::Destroy) => moved(S::Destroying),
-            (S::Destroying, E::Destroyed) => moved(S::Destroyed),
-            (S::Destroying, E::Destroy | E::Expire { .. }) => Ok(Step::Unchanged),
-            (S::Destroyed | S::Failed { .. } | S::Destroying, _) => {
-                Err(Denied { state: self.name() })
-            }
+            (S::Destroyed | S::Failed { .. } | S::Destroying, _) => self.step_over(event),
             (_, E::Destroy) => moved(S::Destroying),
             (_, E::Fail { why }) => moved(S::Failed { why: why.clone() }),
 
@@ -264,6 +255,21 @@ impl SandboxState {
                 None => moved(S::Destroying),
                 Some(memory) => self.step(&E::Pause { memory }),
             },
+            _ => Err(Denied { state: self.name() }),
+        }
+    }
+
+    /// The same of what is over, or on its way there. To want it gone, or to say so again, is no mistake.
+    fn step_over(&self, event: &SandboxEvent) -> Result<Step, Denied> {
+        use SandboxEvent as E;
+        use SandboxState as S;
+        match (self, event) {
+            (S::Destroyed, E::Destroy | E::Destroyed | E::Expire { .. })
+            | (S::Failed { .. }, E::Fail { .. } | E::Expire { .. })
+            | (S::Destroying, E::Destroy | E::Expire { .. }) => Ok(Step::Unchanged),
+            // Whatever is left of a failed one is taken away like any other.
+            (S::Failed { .. }, E::Destroy) => Ok(Step::Moved(S::Destroying)),
+            (S::Destroying, E::Destroyed) => Ok(Step::Moved(S::Destroyed)),
             _ => Err(Denied { state: self.name() }),
         }
     }

@@ -101,26 +101,10 @@ pub(crate) fn read(answer: Result<SecretsGiven, ClientError>) -> Result<Secrets,
                 file_names.push(one.name.clone());
                 files.push((format!("{SECRET_DIR}/{}", one.name), bytes));
             }
-            SecretHow::Upstream => {
-                let read = Password::new(&bytes);
-                let read = read.ok_or_else(|| {
-                    let name = &one.name;
-                    format!("the secret `{name}` cannot be a password: it has 1 to 255 bytes")
-                })?;
-                password = Some(read);
-            }
+            SecretHow::Upstream => password = Some(password_of(&one.name, &bytes)?),
             SecretHow::Env { var } => {
-                let text = std::str::from_utf8(&bytes)
-                    .ok()
-                    .filter(|text| !text.contains('\0'));
-                let text = text.ok_or_else(|| {
-                    format!(
-                        "the secret `{}` is no text, and cannot be a variable",
-                        one.name
-                    )
-                })?;
+                env.push((var.clone(), text_of(&one.name, &bytes)?));
                 env_names.push(one.name.clone());
-                env.push((var.clone(), Zeroizing::new(text.to_owned())));
             }
             SecretHow::Header {
                 host,
@@ -150,6 +134,18 @@ pub(crate) fn read(answer: Result<SecretsGiven, ClientError>) -> Result<Secrets,
         known,
         sent,
     })
+}
+
+fn password_of(name: &str, bytes: &[u8]) -> Result<Password, String> {
+    let read = Password::new(bytes);
+    read.ok_or_else(|| format!("the secret `{name}` cannot be a password: it has 1 to 255 bytes"))
+}
+
+fn text_of(name: &str, bytes: &[u8]) -> Result<Zeroizing<String>, String> {
+    let text = std::str::from_utf8(bytes).ok();
+    let text = text.filter(|text| !text.contains('\0'));
+    let text = text.map(|text| Zeroizing::new(text.to_owned()));
+    text.ok_or_else(|| format!("the secret `{name}` is no text, and cannot be a variable"))
 }
 
 /// A field with a secret. None for a value that has an end of a line or a NUL, RFC 9110 section 5.5.

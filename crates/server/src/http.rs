@@ -105,6 +105,17 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(fleet::list))
         .routes(paths!(fleet::get, fleet::forget))
         .routes(paths!(fleet::change))
+        .merge(of_nodes())
+        .routes(paths!(mcp::get, mcp::post, mcp::delete))
+        .routes(paths!(health::healthz))
+        .routes(paths!(health::readyz))
+        .routes(paths!(health::metrics))
+        .routes(paths!(openapi::openapi))
+}
+
+/// What nodes ask, and machines that want to be some.
+fn of_nodes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
         .routes(paths!(node_join::enroll))
         .routes(paths!(node_join::renew))
         .routes(paths!(node_join::link))
@@ -125,11 +136,6 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(node_api::snapshot_removed))
         .routes(paths!(node_api::sandbox_execs))
         .routes(paths!(node_api::blob))
-        .routes(paths!(mcp::get, mcp::post, mcp::delete))
-        .routes(paths!(health::healthz))
-        .routes(paths!(health::readyz))
-        .routes(paths!(health::metrics))
-        .routes(paths!(openapi::openapi))
 }
 
 /// Lets the metrics, which are outside the router, see which route it chose.

@@ -110,7 +110,15 @@ impl Service {
     ) -> Result<JobRow, Error> {
         ctx.only_user()?;
         if let Some(asked) = profile {
-            spec = self.job_by_profile(ctx, &asked, spec).await?;
+            // All that is wrong is named at once, whoever finds it.
+            let wrong = spec.validate().err().unwrap_or_default();
+            spec = match self.job_by_profile(ctx, &asked, spec).await {
+                Err(Error::Invalid(found)) => {
+                    let all = found.into_iter().chain(wrong);
+                    return Err(Error::Invalid(all.collect()));
+                }
+                other => other?,
+            };
         }
         spec.validate().map_err(Error::Invalid)?;
         self.place_on_root(spec.root.as_deref(), &mut spec.node)

@@ -109,7 +109,7 @@ async fn list(client: &Client, ls: JobLs) -> Result<(), Failure> {
         return table::print(&table::to_json(&page)?);
     }
     if is_of_sandboxes {
-        return inside::log::table(&page.execs, page.next.is_some(), true);
+        return inside::log::table(&page.execs, page.next.is_some(), inside::log::Of::Many);
     }
     if page.jobs.is_empty() {
         table::note(&match ls.only {

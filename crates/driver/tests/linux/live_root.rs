@@ -127,7 +127,7 @@ async fn whoever_is_in_the_list_of_users_can_be_asked_for_and_has_no_rights() {
     let add = "printf 'web:x:1234:1235::/srv/web:/bin/sh\nroot2:x:0:0::/:/bin/sh\nbig:x:70000:1::/:/bin/sh\n' \
         >> /etc/passwd; mkdir /srv/web; chown 1234:1235 /srv/web; echo secret > /root/x; chmod 600 /root/x";
     served.root_sh(add).await;
-    let of = |name: &str| format!("Basic {}", base64(&format!("{name}:")));
+    let of = |name: &str| format!("Basic {}", base64(format!("{name}:")));
     let run = async |name: &str, script: &str| {
         let request = json!({"process": shell(script), "stdin": false});
         let header = of(name);

@@ -154,9 +154,9 @@ async fn questions_over_tcp_that_make_no_sense_end_their_connection_and_nothing_
     let outside = outside(&served, &[]);
     let script = "q = b'\\x12\\x34\\x01\\0\\0\\1' + bytes(6) + b'\\4here\\4test\\0\\0\\1\\0\\1'\n\
         whole = struct.pack('>H', len(q)) + q\n\
-        def say(data):\n    s = socket.create_connection(('198.18.0.1', 53), 9); s.settimeout(15); s.sendall(data); s.shutdown(1)\n    \
+        def say(data):\n    s = socket.create_connection(('198.18.0.1', 53), 9); s.settimeout(15)\n    \
         got = b''\n    \
-        try:\n        while True:\n            part = s.recv(9999)\n            if not part: return got\n            got += part\n    \
+        try:\n        s.sendall(data); s.shutdown(1)\n        while True:\n            part = s.recv(9999)\n            if not part: return got\n            got += part\n    \
         except OSError: return got\n\
         print(len(say(whole)) > len(whole), len(say(whole * 20)) > 20 * len(whole))\n\
         for data in [b'', b'\\0', b'\\xff\\xff' + bytes(70000), b'\\0\\0', whole[:-3], struct.pack('>H', 12) + bytes([0x12, 0x34, 0x81] + [0] * 9), \

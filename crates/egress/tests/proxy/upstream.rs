@@ -49,14 +49,15 @@ async fn serve(
     let mut asked = [0; 10];
     stream.read_exact(&mut asked).await?;
     let [5, 1, 0, 1, a, b, c, d, high, low] = asked else {
-        panic!("asked for {asked:?}");
+        return Err(std::io::ErrorKind::InvalidData.into());
     };
     let port = u16::from_be_bytes([high, low]);
-    said += &format!("{a}.{b}.{c}.{d}:{port}");
+    let to = SocketAddr::from(([a, b, c, d], port));
+    said += &to.to_string();
     drop(tell.send(said).await);
     stream.write_all(&[5, code, 0, 1, 0, 0, 0, 0, 0, 0]).await?;
     if code == 0 {
-        let mut outside = TcpStream::connect(SocketAddr::from(([a, b, c, d], port))).await?;
+        let mut outside = TcpStream::connect(to).await?;
         drop(copy_bidirectional(stream, &mut outside).await);
     }
     Ok(())

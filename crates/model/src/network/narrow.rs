@@ -286,7 +286,15 @@ mod tests {
                 "read-only",
                 "read-only +a.example:443 +*.b.example +9.0.0.0/8 -9.9.0.0/16 @pypi #100",
             ),
-            // As E2B's clients say it: what is allowed, and everything else denied.
+        ] {
+            assert_eq!(told(ceiling, asked), expect, "{asked} below {ceiling}");
+        }
+    }
+
+    /// As E2B's clients say it: what is allowed, and everything else denied.
+    #[test]
+    fn a_request_in_the_other_order_narrows_where_that_can_be_shown() {
+        for (ceiling, asked, expect) in [
             (
                 "+*.b.example",
                 "unrestricted +x.b.example -* first",

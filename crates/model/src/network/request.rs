@@ -158,7 +158,8 @@ impl fmt::Display for RequestRule {
         }
         text.push_str(&self.host.to_string());
         if let Some(port) = self.port.filter(|port| !USUAL_PORTS.contains(port)) {
-            text.push_str(&format!(":{port}"));
+            text.push(':');
+            text.push_str(&port.to_string());
         }
         let paths = self.paths.iter().cloned().map(String::from);
         text.push_str(&paths.collect::<Vec<_>>().join(","));
@@ -200,7 +201,7 @@ impl NetworkRules {
     ///
     /// # Errors
     /// A verdict that denies.
-    pub fn judge(&self, asked: Request<'_>) -> Result<Vec<(&str, &str)>, Verdict> {
+    pub fn judge(&self, asked: Request<'_>) -> Result<Vec<(&str, &str)>, Box<Verdict>> {
         let about = |rule: &&RequestRule| rule.is_about(asked.host, asked.port);
         let rules: Vec<&RequestRule> = self.requests.iter().filter(about).collect();
         let denied = |denial, rule: &RequestRule| Verdict {
@@ -209,14 +210,14 @@ impl NetworkRules {
         };
         let with_paths = rules.iter().find(|rule| !rule.paths.is_empty());
         if let Some(rule) = with_paths.filter(|_| is_odd(asked.path)) {
-            return Err(denied(Denial::OddPath, rule));
+            return Err(Box::new(denied(Denial::OddPath, rule)));
         }
         let matches = |rule: &&&RequestRule| rule.matches(asked.method, asked.path);
         let narrowing = || rules.iter().filter(|rule| rule.narrows());
         if let Some(first) = narrowing().next()
             && !narrowing().any(|rule| matches(&rule))
         {
-            return Err(denied(Denial::HttpRule, first));
+            return Err(Box::new(denied(Denial::HttpRule, first)));
         }
         let set = rules.iter().filter(matches).flat_map(|rule| &rule.set);
         Ok(set

@@ -63,7 +63,7 @@ impl NetworkRules {
             && verdict.is_allowed()
             && let Err(denied) = self.judge(asked)
         {
-            verdict = denied;
+            verdict = *denied;
         }
         let mut trial = Trial {
             code: verdict.denial.map(Denial::code),

@@ -44,7 +44,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Blunt<S> {
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Poll::Ready(Ok(()))
             }
-            read => read,
+            read @ (Poll::Ready(_) | Poll::Pending) => read,
         }
     }
 }

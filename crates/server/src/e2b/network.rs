@@ -504,6 +504,14 @@ mod tests {
                 r#"{"allowOut":["a.*.com"],"denyOut":["0.0.0.0/0"]}"#,
                 "network.allowOut",
             ),
+        ] {
+            assert_eq!(read(body), expect, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_beside_the_lists_is_read_or_refused_with_its_place() {
+        for (body, expect) in [
             (r#"{"rules":{"a.example":[{}]}}"#, "unrestricted +[] -[]"),
             (
                 r#"{"rules":{"a.example":[{"transform":{"headers":{"x":"${e2b.secrets.k}"}}}]}}"#,

@@ -110,7 +110,7 @@ async fn what_takes_too_long_is_given_up_with_its_reason() {
     ];
     for (state, after_ms, next, why) in cases {
         let world = World::new();
-        let row = in_state(&world, state).await;
+        let row = Box::pin(in_state(&world, state)).await;
         world.clock.advance(after_ms - 1);
         due_pass(&world.service).await.unwrap();
         assert_eq!(world.sandbox(&row.id).await.version, row.version, "{state}");
@@ -125,7 +125,7 @@ async fn what_takes_too_long_is_given_up_with_its_reason() {
 #[tokio::test]
 async fn an_order_that_grew_old_while_nobody_watched_is_not_given_up_at_once() {
     let world = World::new();
-    let row = in_state(&world, "provisioning").await;
+    let row = Box::pin(in_state(&world, "provisioning")).await;
     world.clock.advance(10 * limits::SANDBOX_ORDER_MS);
     let again = world.again();
     due_pass(&again).await.unwrap();

@@ -380,7 +380,7 @@ async fn every_call_in_every_state_does_what_it_should_and_twice_is_once() {
 
 async fn check_call(state: &str, name: &str, answer: &str) {
     let world = World::new();
-    let row = in_state(&world, state).await;
+    let row = Box::pin(in_state(&world, state)).await;
     let got = call(&world, name, &row.id).await;
     assert_eq!(got, answer, "{name} of one that is {state}");
     let after = world.sandbox(&row.id).await;

@@ -17,18 +17,27 @@ pub(crate) async fn log(client: &Client, id: &str, limit: u32, json: bool) -> Re
     if json {
         return table::print(&table::to_json(&page)?);
     }
-    table(&page.jobs, page.next.is_some(), false)
+    table(&page.jobs, page.next.is_some(), Of::One)
+}
+
+/// Whose they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// One sandbox's.
+    One,
+    /// Of several.
+    Many,
 }
 
 /// The same as a table; with the sandbox of each, where they are of several.
-pub(crate) fn table(jobs: &[ExecView], more: bool, of_many: bool) -> Result<(), Failure> {
+pub(crate) fn table(jobs: &[ExecView], more: bool, of: Of) -> Result<(), Failure> {
     if jobs.is_empty() {
         table::note("nothing was run there");
         return Ok(());
     }
     let mut titles = vec!["STARTED (UTC)", "BY", "AS", "ENDED", "COMMAND"];
     let mut rows: Vec<_> = jobs.iter().map(row).collect();
-    if of_many {
+    if of == Of::Many {
         titles.insert(0, "SANDBOX");
         for (row, one) in rows.iter_mut().zip(jobs) {
             row.insert(0, one.sandbox_id.clone());

@@ -1,9 +1,7 @@
 //! A fuzz target: the envelopes of a stream of Connect. See `fuzz/engine.rs`.
 
-#[path = "../../../../../fuzz/engine.rs"]
-mod engine;
-
 use super::{Envelopes, HEAD, MESSAGE_MAX};
+use crate::engine;
 use bytes::Bytes;
 
 /// All messages of a stream that comes in two pieces, and whether it ended in an error.

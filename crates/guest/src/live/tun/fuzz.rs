@@ -1,9 +1,7 @@
 //! Fuzz targets: what the workload sends to the device. See `fuzz/engine.rs`.
 
-#[path = "../../../../../fuzz/engine.rs"]
-mod engine;
-
 use super::{dns, packet};
+use crate::engine;
 use packet::Packet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 

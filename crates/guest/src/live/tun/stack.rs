@@ -22,6 +22,10 @@ const BUFFERS: usize = 16 << 20;
 const BUFFER_MAX: usize = 256 << 10;
 const BUFFER_MIN: usize = 16 << 10;
 
+/// Bytes of buffers after which what they took is given back to the machine: the allocator keeps it else, where one
+/// small thing lies above it.
+const TRIM_FROM: usize = 1 << 20;
+
 /// How long the other end, which is this machine's kernel, may leave unanswered what was sent.
 const SILENCE_MAX: Span = Span::from_secs(60);
 
@@ -61,6 +65,8 @@ pub(super) struct Stack {
     incoming: Vec<u8>,
     outgoing: Vec<u8>,
     buffers: usize,
+    /// The most that these were since there was no connection.
+    most: usize,
     since: Instant,
 }
 
@@ -73,9 +79,17 @@ impl Default for Stack {
             incoming: Vec::new(),
             outgoing: Vec::new(),
             buffers: 0,
+            most: 0,
             since: Instant::now(),
         }
     }
+}
+
+/// Gives back to the machine whatever the allocator does not use, `malloc_trim(3)`.
+#[expect(unsafe_code, reason = "the allocator has no safe interface")]
+fn trim() {
+    // SAFETY: takes a number, and frees only pages of memory that nobody has.
+    unsafe { libc::malloc_trim(0) };
 }
 
 impl fmt::Debug for Stack {
@@ -99,6 +113,9 @@ impl Stack {
     /// Gives back what an idle sandbox need not hold.
     pub(super) fn rest(&mut self) {
         if self.connections.is_empty() {
+            if self.most >= TRIM_FROM {
+                trim();
+            }
             let since = self.since;
             *self = Stack {
                 since,
@@ -148,6 +165,7 @@ impl Stack {
         let mut set = SocketSet::new(Vec::with_capacity(1));
         let handle = set.add(socket);
         self.buffers += 2 * size;
+        self.most = self.most.max(self.buffers);
         let open = Open {
             set,
             handle,

@@ -235,6 +235,14 @@ fn a_rule_is_read_or_refused_with_its_place() {
         place(one("a.test", Some(0), &[], &[])),
         "network.rules[1].port"
     );
+}
+
+#[test]
+fn rules_are_bounded_in_number_and_in_length() {
+    let place = |asked: RequestAsked| {
+        let found = read_all(vec![one("a.test", None, &[], &[]), asked]).unwrap_err();
+        found[0].field.clone()
+    };
     let many = vec![one("a.test", None, &[], &[]); limits::REQUEST_RULES_MAX + 1];
     assert_eq!(read_all(many).unwrap_err()[0].field, "network.rules");
     let long = vec!["/a"; limits::REQUEST_RULE_LIST_MAX + 1];
