@@ -146,7 +146,7 @@ pub(crate) fn a_database_of_a_newer_schema_is_refused(db: &Db) {
     assert_eq!((found, known), (99, 13));
     let message = StoreError::NewerSchema { found, known }.to_string();
     assert!(
-        message.contains("99") && message.contains("11"),
+        message.contains("99") && message.contains("13"),
         "{message}"
     );
 }
