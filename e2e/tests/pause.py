@@ -73,4 +73,6 @@ assert brief.files.read("brief") == "kept" and boot(brief) != before
 assert "sleep" not in programs(brief)
 for one in (s, other, brief):
     one.kill()
-print("all is well")
+print("all is well", flush=True)
+# Not by way of the SDK's own end, in which its transport aborts now and then.
+__import__("os")._exit(0)
