@@ -119,8 +119,12 @@ where
         back.reserve(CARRY_BYTES);
         tokio::select! {
             read = client.read_buf(&mut first) => if read.map_err(ended)? == 0 {
-                // It has nothing to say, or not all of it; the other side may still answer.
-                return outside.write_all(&first.split_off(passed)).await.map_err(ended);
+                // It has nothing to say, and the other side may still answer. Half of a greeting is none: a server
+                // that is content with it would have read what nobody has judged.
+                return match passed == first.len() {
+                    true => Ok(()),
+                    false => Err(Some(Reason::BadGreeting.into())),
+                };
             },
             read = outside.read_buf(&mut back) => {
                 if read.map_err(ended)? == 0 {

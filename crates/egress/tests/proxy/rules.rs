@@ -227,6 +227,25 @@ async fn a_word_is_passed_on_before_its_line_ends_and_the_request_that_it_become
     }
 }
 
+/// A server may be content with half a request. What nobody could judge is not passed on because its client has
+/// gone.
+#[tokio::test]
+async fn half_of_a_greeting_is_not_passed_on_when_its_client_has_ended() {
+    let mut world = World::open();
+    for half in [
+        &b"GET /secret HTTP/1.1\r\nx-what: "[..],
+        &hello(Some("one.test"))[..30],
+    ] {
+        let (port, outside) = trap().await;
+        let (mut stream, _) = tunnel(&world, &format!("one.test:{port}")).await;
+        let (mut outside, _) = outside.accept().await.unwrap();
+        stream.write_all(half).await.unwrap();
+        stream.shutdown().await.unwrap();
+        assert!(!read_all(&mut outside).await.contains('\n'));
+        assert_eq!(world.next_code().await, "bad_greeting");
+    }
+}
+
 #[tokio::test]
 async fn new_rules_judge_what_comes_and_cut_what_they_do_not_allow_any_more() {
     let port = echo().await;
