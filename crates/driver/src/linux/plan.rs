@@ -150,9 +150,10 @@ fn unsupported(clause: &str, why: impl ToString) -> Unsupported {
     }
 }
 
-/// Defaults are filled in. A small storage is in memory and counts as that. When a size was asked for, or the
-/// whole root is what is written, packages and all, it is added to the memory limit; else it shares the memory,
-/// and is at most half of it.
+/// Defaults are filled in. A small storage is in memory and counts as that. When a size was asked for, it is added
+/// to the memory limit; else it shares the memory, and is at most half of it. Where the whole root is what is
+/// written, packages and all, that would be too little, so it is added there too, unless somebody named a memory
+/// limit: what was named is not made larger by what was not.
 fn effective(spec: &Spec, host: &Host) -> Effective {
     let asked = &spec.limits;
     let half = host.memory_bytes / 2;
@@ -160,15 +161,14 @@ fn effective(spec: &Spec, host: &Host) -> Effective {
         .memory_bytes
         .unwrap_or_else(|| defaults::MEMORY_DEFAULT_BYTES.min(half));
     let kind = Kind::of(spec.mode, root(spec, host), host);
-    let default_disk = match kind {
-        Kind::Writable => defaults::DISK_DEFAULT_BYTES.min(half / 2),
-        Kind::Job | Kind::Live => defaults::DISK_DEFAULT_BYTES.min(memory_bytes / 2),
-    };
+    let roomy = kind == Kind::Writable && asked.memory_bytes.is_none();
+    let most = if roomy { half } else { memory_bytes };
+    let default_disk = defaults::DISK_DEFAULT_BYTES.min(most / 2);
     let can = kind == Kind::Writable && host.no_volumes.is_none();
     let storage = match asked.disk_bytes {
         Some(bytes) if can && bytes > defaults::DISK_IN_MEMORY_BYTES => Storage::Disk,
         Some(_) => Storage::Added,
-        None if kind == Kind::Writable => Storage::Added,
+        None if roomy => Storage::Added,
         None => Storage::Shared,
     };
     Effective {

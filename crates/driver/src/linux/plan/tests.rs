@@ -153,6 +153,31 @@ fn memory_and_disk_are_added_up_when_both_were_asked_for_and_shared_when_not() {
 }
 
 #[test]
+fn a_memory_limit_that_was_named_is_not_made_larger_by_a_storage_that_was_not() {
+    let memory = |memory_bytes: Option<u64>| {
+        let limits = AskedLimits {
+            memory_bytes,
+            ..AskedLimits::default()
+        };
+        let spec = Spec {
+            root: Some(given()),
+            mode: Mode::Live { allow_root: true },
+            ..spec(limits)
+        };
+        let plan = plan(&spec, &host(), Path::new("/state")).unwrap();
+        let PlanBody::Linux(body) = plan.body else {
+            panic!("linux")
+        };
+        (body.groups[0].writes[0].1.clone(), body.sandbox.data.bytes)
+    };
+    let (asked, default) = (64u64 << 20, defaults::MEMORY_DEFAULT_BYTES);
+    assert_eq!(memory(Some(asked)), (asked.to_string(), asked / 2));
+    let (group, storage) = memory(None);
+    assert_eq!(group, (default + storage).to_string());
+    assert!(storage > default / 2);
+}
+
+#[test]
 fn launchers_are_shared_by_root() {
     let other = Root {
         path: "/srv/image".into(),
