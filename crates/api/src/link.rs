@@ -29,6 +29,8 @@ pub const STREAMS_MAX: u32 = 256;
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 /// What all streams may together: the sum of theirs, so that one whose reader sleeps holds up no other.
 pub const LINK_WINDOW_BYTES: u32 = STREAMS_MAX * STREAM_WINDOW_BYTES;
+/// What the head of a stream may take: ours have some hundred bytes, and what the library allows is 16 MiB.
+const HEAD_BYTES_MAX: u32 = 16 * 1024;
 /// How often each end asks whether the other is there.
 pub const PING_EVERY: Duration = Duration::from_secs(15);
 /// How long the answer may take. After that the link is dead, whatever TCP believes.
@@ -109,6 +111,7 @@ pub async fn open_streams(
         .initial_connection_window_size(LINK_WINDOW_BYTES)
         .initial_max_send_streams(STREAMS_MAX as usize)
         .max_send_buffer_size(BUFFER_BYTES)
+        .max_header_list_size(HEAD_BYTES_MAX)
         .enable_push(false);
     let shaken = tokio::time::timeout(OPEN_MAX, builder.handshake::<_, Bytes>(io));
     let (sender, mut connection) = match shaken.await {
@@ -130,6 +133,8 @@ pub async fn open_streams(
             Some(_) = streams.join_next() => {}
             open = opens.recv() => match open {
                 None => return LinkEnd::Unwanted,
+                // How many the other end takes is its own choice. One more is dropped, which closes it.
+                Some(_) if streams.len() >= STREAMS_MAX as usize => {}
                 Some(open) => {
                     drop(streams.spawn(open_stream(sender.clone(), open)));
                 }
@@ -165,6 +170,7 @@ pub async fn take_streams(
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(LINK_WINDOW_BYTES)
         .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX)
         .max_send_buffer_size(BUFFER_BYTES);
     let shaken = tokio::time::timeout(OPEN_MAX, builder.handshake::<_, Bytes>(io));
     let mut connection = match shaken.await {

@@ -182,13 +182,17 @@ const OVERRIDES: [&str; 3] = [
     "x-method-override",
 ];
 
+/// The methods that a server may take a request for beside its own. One that cannot be read is no method.
+pub(crate) fn overrides(head: &Parts) -> impl Iterator<Item = &str> {
+    let values = OVERRIDES
+        .iter()
+        .flat_map(|name| head.headers.get_all(*name));
+    values.map(|value| value.to_str().unwrap_or_default())
+}
+
 /// What is asked, for the rules: by the method that a server may take it for, where that does more than to read.
 pub(crate) fn asked<'h>(head: &'h Parts, body: &Incoming) -> Asked<'h> {
-    let others = OVERRIDES
-        .iter()
-        .flat_map(|name| head.headers.get_all(*name))
-        .map(|value| value.to_str().unwrap_or_default());
-    let mut others = others.filter(|method| !matches!(*method, "GET" | "HEAD"));
+    let mut others = overrides(head).filter(|method| !matches!(*method, "GET" | "HEAD"));
     Asked::Request {
         method: others.next().unwrap_or(head.method.as_str()),
         has_body: !body.is_end_stream(),
@@ -234,6 +238,8 @@ where
         return Err(Reason::BadAnswer);
     }
     clean::response(answer.headers_mut())?;
+    // The words of its first line, which mean nothing (RFC 9112 section 4) and say whatever the host likes.
+    answer.extensions_mut().clear();
     *answer.version_mut() = Version::HTTP_11;
     Ok(answer)
 }

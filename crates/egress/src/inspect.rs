@@ -189,14 +189,19 @@ pub(crate) fn judge(
     head: &Parts,
 ) -> Result<Vec<Field>, Refusal> {
     let rules = way.rules();
-    let asked = AskedRequest {
+    let asked = |method| AskedRequest {
         host: &target.host,
         port: target.port,
-        method: head.method.as_str(),
+        method,
         path: head.uri.path(),
     };
     let mut fields = Vec::new();
-    let set = rules.judge(asked);
+    // A request may be taken for another one, which the rules must let out too.
+    for method in http::overrides(head) {
+        let judged = rules.judge(asked(method));
+        judged.map_err(|verdict| Refusal::by(&verdict))?;
+    }
+    let set = rules.judge(asked(head.method.as_str()));
     for (name, value) in set.map_err(|verdict| Refusal::by(&verdict))? {
         // They were looked at when the rules were read.
         let name = name.parse().map_err(|_| Reason::Internal)?;
@@ -349,8 +354,10 @@ async fn passed(
     let fields = judge(way, target, is_tls, &head)?;
     let outside = reach(way, http::asked(&head, &body), target, recording).await?;
     let mut head = http::outgoing(head, &target.authority(usual))?;
+    let has_secret =
+        !rule::fields(&inspector.secrets, (&target.host, target.port), is_tls)?.is_empty();
     set(&mut head, fields);
-    if inspector.known.is_some() {
+    if has_secret || inspector.known.is_some() {
         hide::ask_plainly(&mut head);
     }
     let answer = if is_tls {
@@ -359,7 +366,11 @@ async fn passed(
     } else {
         http::pass(way, target, (head, body), outside, recording).await
     };
-    Ok(answer?)
+    let answer = answer?;
+    if has_secret && !hide::is_plain(&answer) {
+        return Err(Reason::BadAnswer.into());
+    }
+    Ok(answer)
 }
 
 /// Sets header fields, in place of those that the client wrote.

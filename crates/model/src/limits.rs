@@ -30,6 +30,9 @@ pub const OUTPUTS_MAX: usize = 64;
 pub const ARTIFACT_TOTAL_BYTES_MAX: u64 = 4 << 30;
 /// The body of a request that is not an upload.
 pub const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// The body of a request of somebody who has shown nothing yet: a request for a certificate with a key of 4096 bits
+/// has 2 KiB, and all connections at their most together 50 MiB.
+pub const SHORT_BODY_BYTES_MAX: usize = 24 * 1024;
 
 /// Arguments of a command, in number.
 pub const ARGV_MAX: usize = 1024;

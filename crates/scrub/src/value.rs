@@ -6,7 +6,7 @@
 //! value are found by an automaton, and then the rest is compared byte by byte. So little is held back
 //! however long a value is, and a prompt without a newline is seen at once, because it begins no value.
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, MatchKind, PatternID};
 use base64::Engine as _;
 use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
@@ -32,6 +32,13 @@ impl std::error::Error for TooMuch {}
 
 /// Bytes of a value that the automaton looks for. Longer ones would make it large: a value may have 64 KiB.
 const ANCHOR: usize = 32;
+/// The same of what may be written over several lines. Each place where a line may end in it is an anchor of its own,
+/// so it is short.
+const ANCHOR_FOLDED: usize = 16;
+/// What ends a line.
+const ENDS: [&[u8]; 2] = [b"\n", b"\r\n"];
+/// The most bytes of an anchor.
+const ANCHOR_BYTES_MAX: usize = ANCHOR;
 
 /// A way in which a value may be written, and what is written in its stead.
 struct Pattern {
@@ -58,15 +65,37 @@ impl Pattern {
     }
 
     fn anchor(&self) -> &[u8] {
-        self.text.get(..ANCHOR).unwrap_or(&self.text)
+        let most = if self.folds { ANCHOR_FOLDED } else { ANCHOR };
+        self.text.get(..most).unwrap_or(&self.text)
     }
+
+    /// The anchor, and with the end of a line at every place where it may have one.
+    fn anchors(&self) -> impl Iterator<Item = Zeroizing<Vec<u8>>> {
+        let anchor = self.anchor();
+        let last = if self.folds { anchor.len() } else { 0 };
+        let folded = (1..last).flat_map(move |at| {
+            let (before, after) = anchor.split_at(at);
+            ENDS.map(|end| Zeroizing::new([before, end, after].concat()))
+        });
+        std::iter::once(Zeroizing::new(anchor.to_vec())).chain(folded)
+    }
+}
+
+/// Where a value may begin.
+struct Anchor {
+    text: Zeroizing<Vec<u8>>,
+    /// Bytes of the value, without the end of a line.
+    at: usize,
+    /// The patterns that begin so.
+    patterns: Vec<usize>,
 }
 
 /// What is looked for. Made once for a job or a sandbox; each of its streams has a [`Scrubber`].
 pub struct Known {
-    /// Sorted by their text, so that those with one anchor are neighbours.
     patterns: Vec<Pattern>,
-    anchors: AhoCorasick,
+    /// Sorted by their texts.
+    anchors: Vec<Anchor>,
+    automaton: AhoCorasick,
 }
 
 impl std::fmt::Debug for Known {
@@ -101,11 +130,17 @@ impl Known {
         }
         patterns.sort_by(|one, other| one.text.cmp(&other.text));
         patterns.dedup_by(|one, other| one.text == other.text);
-        let anchors = AhoCorasick::builder()
+        let anchors = anchors(&patterns);
+        let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
-            .build(patterns.iter().map(Pattern::anchor))
+            .build(anchors.iter().map(|anchor| &**anchor.text))
             .map_err(|_| TooMuch)?;
-        Ok((!patterns.is_empty()).then(|| Arc::new(Known { patterns, anchors })))
+        let known = Known {
+            patterns,
+            anchors,
+            automaton,
+        };
+        Ok((!known.patterns.is_empty()).then(|| Arc::new(known)))
     }
 
     /// Bytes that are whole.
@@ -127,24 +162,46 @@ impl Known {
 
     /// Where the longest end of `text` begins that is the beginning of an anchor and not a whole one.
     fn hold(&self, text: &[u8]) -> usize {
-        let first = text.len().saturating_sub(ANCHOR - 1);
+        let first = text.len().saturating_sub(ANCHOR_BYTES_MAX - 1);
         let begins = |at: &usize| {
             let end = text.get(*at..).unwrap_or_default();
             let next = self
-                .patterns
+                .anchors
                 .partition_point(|one| one.text.as_slice() <= end);
-            let longer = self.patterns.get(next).map(Pattern::anchor);
-            longer.is_some_and(|anchor| anchor.len() > end.len() && anchor.starts_with(end))
+            let longer = self.anchors.get(next);
+            longer.is_some_and(|anchor| anchor.text.starts_with(end))
         };
         (first..text.len()).find(begins).unwrap_or(text.len())
     }
-
-    /// The patterns that have this anchor.
-    fn with_anchor(&self, anchor: &[u8]) -> std::ops::Range<usize> {
-        let from = self.patterns.partition_point(|one| one.anchor() < anchor);
-        let to = self.patterns.partition_point(|one| one.anchor() <= anchor);
-        from..to
+    /// What stands in for a value that begins with this anchor.
+    fn instead_of(&self, anchor: PatternID) -> Option<&Arc<str>> {
+        let anchor = self.anchors.get(anchor.as_usize())?;
+        let pattern = self.patterns.get(*anchor.patterns.first()?)?;
+        Some(&pattern.instead)
     }
+}
+
+/// All anchors of all patterns, each once.
+fn anchors(patterns: &[Pattern]) -> Vec<Anchor> {
+    let mut all: Vec<Anchor> = Vec::new();
+    for (index, pattern) in patterns.iter().enumerate() {
+        let at = pattern.anchor().len();
+        let anchor = |text| Anchor {
+            text,
+            at,
+            patterns: vec![index],
+        };
+        all.extend(pattern.anchors().map(anchor));
+    }
+    all.sort_by(|one, other| one.text.cmp(&other.text));
+    all.dedup_by(|next, kept| {
+        let same = next.text == kept.text;
+        if same {
+            kept.patterns.append(&mut next.patterns);
+        }
+        same
+    });
+    all
 }
 
 /// One way to write a value.
@@ -188,11 +245,56 @@ fn writings(value: &[u8]) -> Vec<Writing> {
     if let Ok(text) = std::str::from_utf8(value) {
         all.extend([false, true].map(|ascii| in_json(text, ascii).into()));
         all.extend([None, Some('\'')].map(|quote| in_python(text, quote).into()));
+        all.extend(JSON_OTHERS.map(|others| replaced(&in_json(text, false), others).into()));
+        all.extend(HTML.map(|others| replaced(text.as_bytes(), others).into()));
         // A terminal ends lines so.
         all.push(Zeroizing::new(text.replace('\n', "\r\n").into_bytes()).into());
     }
     // A cut form of a short value could be so short that it is everywhere.
     all.retain(|one| one.text.len() >= VALUE_BYTES_MIN);
+    all
+}
+
+/// What PHP escapes in JSON beside what must be, and what Go and Ruby do.
+const JSON_OTHERS: [&[(u8, &str)]; 2] = [
+    &[(b'/', "\\/")],
+    &[(b'<', "\\u003c"), (b'>', "\\u003e"), (b'&', "\\u0026")],
+];
+
+/// How pages write what would be markup: Python, Go, and most others, and in a text where quotes are none.
+const HTML: [&[(u8, &str)]; 4] = [
+    &[
+        (b'&', "&amp;"),
+        (b'<', "&lt;"),
+        (b'>', "&gt;"),
+        (b'"', "&quot;"),
+        (b'\'', "&#x27;"),
+    ],
+    &[
+        (b'&', "&amp;"),
+        (b'<', "&lt;"),
+        (b'>', "&gt;"),
+        (b'"', "&#34;"),
+        (b'\'', "&#39;"),
+    ],
+    &[
+        (b'&', "&amp;"),
+        (b'<', "&lt;"),
+        (b'>', "&gt;"),
+        (b'"', "&quot;"),
+        (b'\'', "&#39;"),
+    ],
+    &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;")],
+];
+
+fn replaced(text: &[u8], others: &[(u8, &str)]) -> Zeroizing<Vec<u8>> {
+    let mut all = Zeroizing::new(Vec::with_capacity(text.len() * 8));
+    for byte in text {
+        match others.iter().find(|(own, _)| own == byte) {
+            Some((_, other)) => all.extend_from_slice(other.as_bytes()),
+            None => all.push(*byte),
+        }
+    }
     all
 }
 
@@ -369,8 +471,10 @@ impl Scrubber {
         let held = std::mem::take(&mut self.held);
         let mut rest = held.as_slice();
         // Shorter values may be in what could have been the beginning of a longer one.
-        while let Some(found) = self.known.anchors.find(rest) {
-            self.replace(rest, found.range(), &mut out);
+        while let Some(found) = self.known.automaton.find(rest) {
+            out.extend_from_slice(rest.get(..found.start()).unwrap_or_default());
+            let instead = self.known.instead_of(found.pattern());
+            out.extend_from_slice(instead.map_or(&b""[..], |instead| instead.as_bytes()));
             rest = rest.get(found.end()..).unwrap_or_default();
         }
         out.extend_from_slice(rest);
@@ -383,15 +487,6 @@ impl Scrubber {
     pub fn pending(&self) -> usize {
         let inside = self.inside.as_ref();
         self.held.len() + inside.map_or(0, |inside| inside.taken + inside.end.len())
-    }
-
-    fn replace(&self, text: &[u8], found: std::ops::Range<usize>, out: &mut Vec<u8>) {
-        out.extend_from_slice(text.get(..found.start).unwrap_or_default());
-        let anchor = text.get(found).unwrap_or_default();
-        let first = self.known.with_anchor(anchor).start;
-        if let Some(pattern) = self.known.patterns.get(first) {
-            out.extend_from_slice(pattern.instead.as_bytes());
-        }
     }
 
     /// Goes on in a value whose beginning was found, and gives what comes after it.
@@ -443,7 +538,7 @@ impl Scrubber {
         loop {
             let hold = text.len() - held;
             let found = known
-                .anchors
+                .automaton
                 .find(text)
                 .filter(|found| found.start() < hold);
             let Some(found) = found else {
@@ -451,16 +546,15 @@ impl Scrubber {
                 out.extend_from_slice(told);
                 return held;
             };
-            let anchor = text.get(found.range()).unwrap_or_default();
-            let patterns = known.with_anchor(anchor);
-            let instead = known.patterns.get(patterns.start);
+            let anchor = known.anchors.get(found.pattern().as_usize());
+            let instead = known.instead_of(found.pattern());
             out.extend_from_slice(text.get(..found.start()).unwrap_or_default());
-            self.inside = instead.map(|one| Inside {
-                patterns: patterns.collect(),
-                at: found.end() - found.start(),
+            self.inside = anchor.zip(instead).map(|(anchor, instead)| Inside {
+                patterns: anchor.patterns.clone(),
+                at: anchor.at,
                 taken: found.end() - found.start(),
                 end: Vec::new(),
-                instead: one.instead.clone(),
+                instead: instead.clone(),
             });
             let rest = text.get(found.end()..).unwrap_or_default();
             text = self.go_on(rest, out);
@@ -627,6 +721,52 @@ mod tests {
                 for size in [1, 7, usize::MAX] {
                     let out = String::from_utf8(told(&known, &text, &[size])).unwrap();
                     assert_eq!(out.replace('=', ""), "[secret S]\nnext\n", "{length}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_is_found_as_pages_and_other_languages_write_it() {
+        let known = known(&[b"a/b&c<d>\"e'f"]);
+        for text in [
+            r#""a\/b&c<d>\"e'f""#,
+            r#""a/b\u0026c\u003cd\u003e\"e'f""#,
+            "a/b&amp;c&lt;d&gt;&quot;e&#x27;f",
+            "a/b&amp;c&lt;d&gt;&#34;e&#39;f",
+            "a/b&amp;c&lt;d&gt;&quot;e&#39;f",
+            "a/b&amp;c&lt;d&gt;\"e'f",
+        ] {
+            let quoted = text.trim_matches('"').len() < text.len() && text.starts_with('"');
+            let expected = if quoted {
+                "\"[secret S]\""
+            } else {
+                "[secret S]"
+            };
+            assert_eq!(known.text(text), expected, "{text}");
+        }
+    }
+
+    /// What stands before a value says where in it a line ends.
+    #[test]
+    fn a_value_that_is_folded_near_its_beginning_leaves_no_piece_of_it() {
+        let value: Vec<u8> = (0..46_u16)
+            .map(|n| b'!' + (n * 7 % 90).to_le_bytes()[0])
+            .collect();
+        let known = known(&[&value]);
+        for (wrap, end) in [(76, "\n"), (64, "\r\n")] {
+            for before in 0..80 {
+                let whole = [vec![b'.'; before], value.clone()].concat();
+                let encoded = BASE64.encode(&whole);
+                let own = encoded.get((before * 8).div_ceil(6)..whole.len() * 8 / 6);
+                let own = own.unwrap().as_bytes();
+                let lines: Vec<&[u8]> = encoded.as_bytes().chunks(wrap).collect();
+                let text = [lines.join(end.as_bytes()), end.into()].concat();
+                for size in [1, 5, usize::MAX] {
+                    let out = told(&known, &text, &[size]);
+                    let out: Vec<u8> = out.into_iter().filter(|b| !b"\r\n".contains(b)).collect();
+                    let is_told = |piece: &[u8]| out.windows(8).any(|window| window == piece);
+                    assert!(!own.windows(8).any(is_told), "{before} {wrap}");
                 }
             }
         }

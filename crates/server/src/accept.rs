@@ -25,6 +25,9 @@ use crate::{Shared, request};
 /// Connections per door. A waiting request or a followed log holds one, so there must be many; each
 /// costs some 20 KiB, so all of them cost less than 100 MB.
 const CONNECTIONS_MAX: usize = 2048;
+/// Of those at the door of nodes, the ones of which nobody knows whether they are nodes: so few that they cannot
+/// keep nodes out, and enough for all machines that want to become one at a time.
+const STRANGERS_MAX: usize = 128;
 /// How long a connection may take to send a request head, and how long it may be silent between
 /// two requests. The client's own limit for an idle connection is shorter (20 s).
 const HEAD_DEADLINE: Duration = Duration::from_secs(30);
@@ -117,6 +120,7 @@ async fn run_tcp(
     shared: &Shared,
     places: &Arc<Semaphore>,
 ) {
+    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
     while let Some(place) = place(shared, places).await {
         // Before the connection is taken, so that those who wait for it cost us nothing.
         let shaking = match tls {
@@ -133,12 +137,20 @@ async fn run_tcp(
                 // Nagle's algorithm would hold the end of a short answer back for 40 ms.
                 drop(stream.set_nodelay(true));
                 let (gate, inner) = (gate.clone(), shared.clone());
+                let strangers = Arc::clone(&strangers);
                 match shaking {
                     None => shared.spawn(connection(stream, gate, inner, place)),
                     Some((tls, handshake)) => shared.spawn(async move {
                         let shaken = until_stopped(&inner, tls.shake(stream, handshake)).await;
                         if let Some(stream) = shaken.flatten() {
                             let gate = gate.shown(stream.get_ref().1.peer_certificates());
+                            let place = match gate.is_known(&inner.app).await {
+                                true => place,
+                                false => match strangers.try_acquire_owned() {
+                                    Ok(place) => place,
+                                    Err(_) => return,
+                                },
+                            };
                             connection(stream, gate, inner, place).await;
                         }
                     }),

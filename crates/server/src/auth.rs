@@ -14,6 +14,7 @@ use model::id::{NodeId, PrincipalId};
 use rustls::pki_types::CertificateDer;
 use subtle::ConstantTimeEq as _;
 
+use crate::App;
 use crate::e2b::aim;
 use crate::e2b::domain::Domain;
 use crate::e2b::keys::Keys;
@@ -148,6 +149,14 @@ impl Gate {
         match self {
             Self::Node(_) => Self::Node(NodeGate::of(certificates)),
             Self::Known(_) | Self::Stranger | Self::Tcp(_) => self,
+        }
+    }
+
+    /// Whether it is known who is behind it, or the door is not one at which that is asked before the first request.
+    pub(crate) async fn is_known(&self, app: &App) -> bool {
+        match self {
+            Self::Node(gate) => gate.is_known(app).await,
+            Self::Known(_) | Self::Stranger | Self::Tcp(_) => true,
         }
     }
 

@@ -337,6 +337,18 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     }
 }
 
+/// The same with at most [`limits::SHORT_BODY_BYTES_MAX`], where somebody asks of whom nothing is known.
+#[derive(Debug)]
+pub(crate) struct ShortJson<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for ShortJson<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request<Body>, _: &S) -> Result<Self, Error> {
+        read_json(&read_body_of(request, limits::SHORT_BODY_BYTES_MAX).await?).map(Self)
+    }
+}
+
 /// The same for a route that is also asked without a body, which says nothing then.
 #[derive(Debug)]
 pub(crate) struct JsonOrNone<T>(pub(crate) T);
@@ -380,7 +392,10 @@ fn bad_json(error: serde_path_to_error::Error<serde_json::Error>) -> Error {
 
 /// At most [`limits::BODY_BYTES_MAX`] of a body.
 pub(crate) async fn read_body(request: Request<Body>) -> Result<Bytes, Error> {
-    let most = limits::BODY_BYTES_MAX;
+    read_body_of(request, limits::BODY_BYTES_MAX).await
+}
+
+async fn read_body_of(request: Request<Body>, most: usize) -> Result<Bytes, Error> {
     check_length(request.headers(), most as u64)?;
     let body = Limited::new(request.into_body(), most).collect();
     match tokio::time::timeout(BODY_STALL, body).await {

@@ -125,6 +125,21 @@ impl NodeGate {
         Self::Certificate(own.map(|own| Arc::new(Shown::of(own))))
     }
 
+    /// Whether a certificate was shown that counts, or the token that all share is what is asked for.
+    pub(crate) async fn is_known(&self, app: &App) -> bool {
+        match self {
+            Self::Certificate(None) => false,
+            Self::Certificate(Some(shown)) => shown.node(app).await.is_ok(),
+            Self::Shared(_) => true,
+        }
+    }
+
+    /// Whether the connection ends after an answer: it has none of the places of nodes, and those that it may have
+    /// are few.
+    pub(crate) fn is_for_one(&self) -> bool {
+        matches!(self, Self::Certificate(_)) && self.last_known().is_none()
+    }
+
     /// The node that the certificate stood for when it was last looked at.
     pub(crate) fn last_known(&self) -> Option<NodeId> {
         let Self::Certificate(Some(shown)) = self else {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::attach::{switching, upgrade_of};
 use crate::convert::fleet;
 use crate::error::Error;
-use crate::extract::{Joining, Json, Node, Query};
+use crate::extract::{Joining, Node, Query, ShortJson};
 use crate::node_door::ShownBy;
 use crate::{App, links};
 
@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_secs(15);
 pub(crate) async fn enroll(
     State(app): State<App>,
     Joining: Joining,
-    Json(asked): Json<NodeEnroll>,
+    ShortJson(asked): ShortJson<NodeEnroll>,
 ) -> Result<Answer<NodeEnrolled>, Error> {
     let NodeEnroll { token, name, csr } = asked;
     let enrolled = app.service.node_enroll(&token.0, &name, &csr).await?;
@@ -46,7 +46,7 @@ pub(crate) async fn enroll(
 pub(crate) async fn renew(
     State(app): State<App>,
     Node(ctx): Node,
-    Json(asked): Json<NodeRenew>,
+    ShortJson(asked): ShortJson<NodeRenew>,
 ) -> Result<Answer<NodeEnrolled>, Error> {
     let enrolled = app.service.node_renew(&ctx, &asked.csr).await?;
     Ok(Answer(fleet::enrolled(enrolled)))

@@ -76,6 +76,10 @@ pub(crate) async fn answer(mut shared: Shared, gate: Gate, request: Request<Inco
     timer.stop(&response);
     let mut response = finish(response, id.as_str());
     response.headers_mut().insert(REQUEST_ID, id.0);
+    if matches!(&gate, Gate::Node(gate) if gate.is_for_one()) {
+        let headers = response.headers_mut();
+        headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

@@ -292,19 +292,16 @@ impl Service {
     pub async fn node_enroll(&self, token: &str, name: &str, csr: &str) -> Result<Enrolled, Error> {
         check_name(name)?;
         let now = self.now_ms();
+        let digest = digest(token);
+        // First, because signing is work, and whoever reaches the port can ask for it.
+        let row = self.look(move |tx| Ok(enroll::token_of_digest(tx, &digest)?));
+        let row = row.await?.ok_or_else(|| {
+            let message = "there is no such enrollment token";
+            Error::conflict_of("enroll_token_unknown", message)
+        })?;
         let new = NodeId::from_parts(now, random()?);
         let asked = self.sign(csr, &new, now)?;
-        let (digest, key) = (digest(token), asked.key_digest.clone());
-        let known = self
-            .look(move |tx| match enroll::token_of_digest(tx, &digest)? {
-                None => {
-                    let message = "there is no such enrollment token";
-                    Err(Error::conflict_of("enroll_token_unknown", message).into())
-                }
-                Some(row) => Ok((judge(&row, &key, now)?, row)),
-            })
-            .await?;
-        let (again, row) = known;
+        let again = judge(&row, &asked.key_digest, now)?;
         let (node, signed) = match &again {
             None => (new, asked),
             Some(node) => (node.clone(), self.sign(csr, node, now)?),
@@ -403,15 +400,16 @@ impl Service {
     /// has changed nothing that it could be beside. At most so many an hour.
     pub async fn node_refused(&self, who: Option<&NodeId>, code: &'static str, what: &str) {
         let now = self.now_ms();
+        // The log is bounded as the events are: whoever reaches the port can cause as many as they like.
+        if !locked(&self.inner.refusals).one_more(code, now) {
+            return;
+        }
         tracing::warn!(
             node = who.map(NodeId::as_str),
             code,
             what,
             "a node was refused"
         );
-        if !locked(&self.inner.refusals).one_more(code, now) {
-            return;
-        }
         let Ok(number) = random::<16>() else { return };
         let (id, note) = (
             format!("ref_{}", hex(&number)),

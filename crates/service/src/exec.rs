@@ -46,6 +46,20 @@ pub enum ExecFact {
     },
 }
 
+impl ExecFact {
+    /// The number of the row that it is about.
+    fn seq(&self) -> u64 {
+        match self {
+            ExecFact::Started { seq, .. } | ExecFact::Missed { seq, .. } => *seq,
+            ExecFact::Ended { of, .. } => *of,
+        }
+    }
+
+    fn is_after(&self, seq: u64) -> bool {
+        self.seq() > seq
+    }
+}
+
 /// A page of what was run, newest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecPage {
@@ -89,7 +103,7 @@ impl Service {
                 principal: principal.clone(),
                 at_ms,
             };
-            keep(tx, &of, &facts)
+            keep(tx, (&of, row.exec_base), &facts)
         })
         .await
     }
@@ -145,10 +159,26 @@ fn page(rows: Vec<ExecRow>, limit: u32) -> ExecPage {
     ExecPage { rows, is_full }
 }
 
-fn keep(tx: &mut Tx<'_>, of: &Of, facts: &[ExecFact]) -> Result<u32, Fail> {
-    let (mut new, mut newest) = (0, 0);
-    for fact in facts {
-        let (seq, is_new) = match fact {
+/// Numbers of a report that are further away than this from what is known are not believed. A node counts its facts,
+/// so they follow each other, and what it could not keep is counted too: so many are a day of a sandbox that does
+/// nothing else.
+const LEAP_MAX: u64 = 1 << 20;
+
+/// Numbers up to `base` are those of a place before this one, which its own node has told.
+fn keep(tx: &mut Tx<'_>, (of, base): (&Of, u64), facts: &[ExecFact]) -> Result<u32, Fail> {
+    let stored = exec::list(tx, &of.sandbox, None, None, 1)?;
+    let stored = stored.first().map_or(0, |row| row.seq).max(base);
+    let newest = facts.iter().map(ExecFact::seq).max();
+    let newest = newest.unwrap_or(0).max(stored);
+    if newest - stored > LEAP_MAX {
+        let message = format!("the facts that are known end with number {stored}");
+        return Err(Error::invalid("facts.seq", "invalid_argument", message).into());
+    }
+    // What is gone by now has been here, and is not new again.
+    let gone = newest.saturating_sub(limits::RETAIN_EXECS).max(base);
+    let mut new = 0;
+    for fact in facts.iter().filter(|fact| fact.is_after(gone)) {
+        let is_new = match fact {
             ExecFact::Started {
                 seq,
                 at_ms,
@@ -160,17 +190,16 @@ fn keep(tx: &mut Tx<'_>, of: &Of, facts: &[ExecFact]) -> Result<u32, Fail> {
                     started: Some(asked.clone()),
                     ..row(of, *seq, *at_ms, kind)
                 };
-                (*seq, exec::insert(tx, &of.tenant, &row)?)
+                exec::insert(tx, &of.tenant, &row)?
             }
             ExecFact::Ended {
                 of: seq,
                 at_ms,
                 end,
-            } => (*seq, finish(tx, of, *seq, *at_ms, end)?),
-            ExecFact::Missed { seq, at_ms, count } => (*seq, miss(tx, of, *seq, *at_ms, *count)?),
+            } => finish(tx, of, *seq, *at_ms, end)?,
+            ExecFact::Missed { seq, at_ms, count } => miss(tx, of, *seq, *at_ms, *count)?,
         };
         new += u32::from(is_new);
-        newest = newest.max(seq);
     }
     exec::prune(tx, &of.sandbox, newest.saturating_sub(limits::RETAIN_EXECS))?;
     Ok(new)

@@ -19,10 +19,11 @@ const OPTIONS: &str = "root_owner=0:0";
 const WITHOUT: [&str; 2] = ["-O", "^has_journal,^resize_inode"];
 
 /// An empty file system of `bytes`, mounted nowhere. It takes of the disk what is written in it, so all of them
-/// together may promise more than there is; when the disk is full, writes fail.
+/// together may promise more than there is; when the disk is full, writes fail. One alone cannot fill it.
 pub(super) fn make(dir: &Path, bytes: u64) -> io::Result<OwnedFd> {
     let free = rustix::fs::statvfs(dir)?;
-    if free.f_bavail.saturating_mul(free.f_frsize) < FREE_DISK_MIN_BYTES {
+    let free = free.f_bavail.saturating_mul(free.f_frsize);
+    if free < FREE_DISK_MIN_BYTES.saturating_add(bytes) {
         return Err(Errno::NOSPC.into());
     }
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;

@@ -4,15 +4,27 @@
 
 use hyper::HeaderMap;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HeaderValue};
+use hyper::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue, IF_RANGE, RANGE,
+};
 use hyper::{Response, http::request::Parts};
 use scrub::{Cleaner, Known};
 use std::sync::Arc;
 
-/// What was compressed cannot be looked through.
+/// What was compressed cannot be looked through, and of a value that comes in pieces no piece is known.
 pub(crate) fn ask_plainly(head: &mut Parts) {
     let identity = HeaderValue::from_static("identity");
     head.headers.insert(ACCEPT_ENCODING, identity);
+    for name in [RANGE, IF_RANGE] {
+        head.headers.remove(name);
+    }
+}
+
+/// Whether an answer can be looked through. Some hosts compress what nobody asked them to, and some do it because
+/// the path says so, which the one who asks has chosen.
+pub(crate) fn is_plain(answer: &Response<Incoming>) -> bool {
+    let mut encodings = answer.headers().get_all(CONTENT_ENCODING).iter();
+    encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// Takes values out of the head of an answer, and gives what takes them out of its body.

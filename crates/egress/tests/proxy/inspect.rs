@@ -270,6 +270,43 @@ async fn a_request_leaves_with_the_secret_that_the_client_never_had() {
     }
 }
 
+/// A host that shows what it was sent tells it in the words of its first line, in a form that nobody can look
+/// through, or piece by piece.
+#[tokio::test]
+async fn a_secret_does_not_come_back_in_an_answer_that_cannot_be_looked_through() {
+    let outside = Outside::new();
+    for (answer, expected) in [
+        (
+            "HTTP/1.1 200 Bearer canary\r\ncontent-length: 2\r\n\r\nhi",
+            "HTTP/1.1 200 OK\r\n",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\nhi",
+            "x-proxy-error: bad_answer\r\n",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-encoding: identity\r\ncontent-length: 2\r\n\r\nhi",
+            "HTTP/1.1 200 OK\r\n",
+        ),
+    ] {
+        let (port, mut seen) = outside.server("api.test", answer).await;
+        let looked = Looked::new(&outside, port);
+        let request = GET.replace(
+            "connection",
+            "range: bytes=0-1\r\nif-range: x\r\nconnection",
+        );
+        let told = looked
+            .ask(looked.tunnel().await, "api.test", &request)
+            .await;
+        assert!(
+            told.contains(expected) && !told.contains("canary"),
+            "{told}"
+        );
+        let asked = seen.recv().await.expect("a request");
+        assert!(!asked.contains("range"), "{asked}");
+    }
+}
+
 #[tokio::test]
 async fn what_no_rule_lets_out_is_refused_inside_the_tunnel_and_reaches_nobody() {
     let outside = Outside::new();
@@ -279,6 +316,19 @@ async fn what_no_rule_lets_out_is_refused_inside_the_tunnel_and_reaches_nobody()
         ("DELETE /v1/x HTTP/1.1\r\nhost: HOST\r\n", "http_rule"),
         ("GET /admin HTTP/1.1\r\nhost: HOST\r\n", "http_rule"),
         ("GET /v1/../admin HTTP/1.1\r\nhost: HOST\r\n", "odd_path"),
+        (
+            "GET /v1/%c0%ae%C0%AE/a HTTP/1.1\r\nhost: HOST\r\n",
+            "odd_path",
+        ),
+        // Its server may take it for another one.
+        (
+            "POST /v1/x HTTP/1.1\r\nhost: HOST\r\nx-http-method-override: DELETE\r\n",
+            "http_rule",
+        ),
+        (
+            "POST /v1/x HTTP/1.1\r\nhost: HOST\r\nx-http-method: GET\r\nx-method-override: PUT\r\n",
+            "http_rule",
+        ),
         ("GET /v1/x HTTP/1.1\r\nhost: evil.test\r\n", "host_mismatch"),
         ("GET /v1/x HTTP/1.1\r\n", "host_mismatch"),
         (

@@ -257,7 +257,10 @@ impl NetworkRules {
 /// Whether some server could read another path there.
 fn is_odd(path: &str) -> bool {
     let lower = path.to_ascii_lowercase();
-    let hidden = ["%2e", "%2f", "%5c", "%00", "%25", "\\", ";"];
+    // `%c0` and `%c1` begin no character; old servers read `%c0%ae` as a dot, and `%u002e` too.
+    let hidden = [
+        "%2e", "%2f", "%5c", "%00", "%25", "%u", "%c0", "%c1", "\\", ";",
+    ];
     let mut parts = path.split('/').skip(1).peekable();
     let mut is_odd = !path.starts_with('/') || hidden.iter().any(|text| lower.contains(text));
     while let Some(part) = parts.next() {

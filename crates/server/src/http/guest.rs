@@ -14,6 +14,7 @@ use crate::App;
 use crate::attach::{switching, upgrade_of};
 use crate::e2b::aim::ENVD_PORT;
 use crate::e2b::find::{self, Unreachable};
+use crate::e2b::keys::API_KEY;
 use crate::e2b::proxy::{self, Stopped};
 use crate::error::Error;
 use crate::extract::{PortOf, SandboxOf, User};
@@ -87,6 +88,7 @@ fn aim_inside(parts: &mut Parts) -> Result<(), Error> {
     let inside = whole.splitn(6, '/').nth(5).ok_or_else(bad)?;
     parts.uri = format!("/{inside}").parse().map_err(|_| bad())?;
     parts.headers.remove(AUTHORIZATION);
+    parts.headers.remove(API_KEY);
     if let Some(user) = parts.headers.remove(USER) {
         let named = BASE64_STANDARD.encode([user.as_bytes(), b":"].concat());
         let value = HeaderValue::from_str(&format!("Basic {named}")).map_err(|_| bad())?;

@@ -8,6 +8,8 @@
 //! anybody's credential nor what another page has stored. Who wants to use a program of a sandbox in a
 //! browser opens it by its host name, where it has an origin of its own.
 
+mod location;
+
 use api::{Code, ErrorBody, routes};
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -15,8 +17,8 @@ use axum::routing::{self, MethodRouter};
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALT_SVC,
-    AUTHORIZATION, CONTENT_SECURITY_POLICY, COOKIE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE,
-    STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
+    AUTHORIZATION, CONTENT_SECURITY_POLICY, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue,
+    LOCATION, REFRESH, SET_COOKIE, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
 };
 use http::request::Parts;
 use model::id::SandboxId;
@@ -24,6 +26,7 @@ use model::id::SandboxId;
 use crate::App;
 use crate::e2b::aim::ENVD_PORT;
 use crate::e2b::find;
+use crate::e2b::keys::API_KEY;
 use crate::e2b::proxy;
 use crate::error::Error;
 use crate::extract::{PortOf, SandboxOf, User};
@@ -37,7 +40,9 @@ const NO_ORIGIN: HeaderValue = HeaderValue::from_static(
     "sandbox allow-scripts allow-forms allow-modals allow-popups allow-downloads",
 );
 /// What a server says for its whole origin, and not for one answer.
-const OF_AN_ORIGIN: [HeaderName; 20] = [
+const OF_AN_ORIGIN: [HeaderName; 21] = [
+    // It leads somewhere too, in words of which every browser reads others.
+    REFRESH,
     SET_COOKIE,
     HeaderName::from_static("set-cookie2"),
     HeaderName::from_static("set-login"),
@@ -171,11 +176,13 @@ async fn pass(
     }
     let (mut parts, body) = request.into_parts();
     aim_at_program(&mut parts, &id, port)?;
+    let asked = parts.clone();
     let sandbox = find::sandbox(&app, &ctx, &id).await?;
     let request = Request::from_parts(parts, body);
     // Whoever is here has been let in by the server, which vouches for them.
     let mut answer = proxy::pass(&app, (&ctx, None), (&sandbox, port), request).await?;
     isolate(answer.headers_mut());
+    stay(&asked, answer.headers_mut())?;
     Ok(answer)
 }
 
@@ -190,12 +197,41 @@ fn aim_at_program(parts: &mut Parts, id: &SandboxId, port: u16) -> Result<(), Er
     // `/v1/sandboxes/{id}/ports/{port}/...`, as the router has seen.
     let inside = whole.splitn(7, '/').nth(6).ok_or_else(bad)?;
     parts.uri = format!("/{inside}").parse().map_err(|_| bad())?;
-    for name in [AUTHORIZATION, COOKIE] {
+    for name in [AUTHORIZATION, COOKIE, API_KEY] {
         parts.headers.remove(name);
     }
     let prefix = routes::fill(routes::SANDBOX_PORT, &[id.as_str(), &port.to_string()]);
     let prefix = HeaderValue::from_str(&prefix).map_err(|_| bad())?;
     parts.headers.insert(PREFIX, prefix);
+    Ok(())
+}
+
+/// Makes an answer that sends its client on send it on below the program's own address.
+fn stay(asked: &Parts, answer: &mut HeaderMap) -> Result<(), Error> {
+    let text = |name: &HeaderName| {
+        asked
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
+    let at = (
+        text(&HOST).unwrap_or_default(),
+        asked.uri.path(),
+        text(&PREFIX).unwrap_or_default(),
+    );
+    let locations = answer.get_all(LOCATION).iter();
+    let within: Option<Vec<_>> = locations.map(|one| location::within(one, at)).collect();
+    let odd = || {
+        Error::new(
+            Code::GuestUnavailable,
+            "the program sends its client somewhere that is no address",
+        )
+    };
+    let within = within.ok_or_else(odd)?;
+    answer.remove(LOCATION);
+    for one in within {
+        answer.append(LOCATION, one);
+    }
     Ok(())
 }
 
@@ -233,6 +269,7 @@ mod tests {
             let sent = [
                 ("authorization", "Bearer ours"),
                 ("cookie", "console=1"),
+                ("x-api-key", "ours"),
                 ("x-forwarded-prefix", "/forged"),
                 ("accept", "*/*"),
             ];

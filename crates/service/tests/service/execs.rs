@@ -67,6 +67,33 @@ async fn what_a_node_tells_is_stored_once_however_often_and_in_whatever_pieces()
     assert_eq!(page.rows[1].seq, 3);
 }
 
+/// A hostile node counts as it likes.
+#[tokio::test]
+async fn numbers_that_leap_are_refused_and_old_ones_do_not_come_back() {
+    let world = World::new();
+    let row = world.ready(ask()).await;
+    let tell = async |facts| {
+        let told = world.service.exec_report(&node(1), &row.id, facts).await;
+        told.map_err(|error| error.code())
+    };
+    assert_eq!(tell(vec![started(1), ended(1)]).await, Ok(2));
+    for far in [u64::MAX, i64::MAX.unsigned_abs(), 2_000_000] {
+        assert_eq!(tell(vec![started(far)]).await, Err("invalid_argument"));
+    }
+    let far = limits::RETAIN_EXECS + 10;
+    assert_eq!(tell(vec![started(far)]).await, Ok(1));
+    // In falling order, so that each is the newest of its report.
+    for seq in (1..=10).rev() {
+        assert_eq!(tell(vec![started(seq), ended(seq)]).await, Ok(0), "{seq}");
+    }
+    assert_eq!(tell(vec![started(11)]).await, Ok(1));
+    let user = user();
+    let page = world.service.exec_list(&user, &row.id, (None, None), 100);
+    let page = page.await.unwrap();
+    let seen: Vec<u64> = page.rows.iter().map(|row| row.seq).collect();
+    assert_eq!(seen, [far, 11]);
+}
+
 #[tokio::test]
 async fn only_its_node_tells_of_a_sandbox_also_when_it_is_over() {
     let world = World::new();
