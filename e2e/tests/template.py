@@ -163,6 +163,16 @@ while Template.get_build_status(many).status.value == "building":
 pages = [len(Template.get_build_status(many, logs_offset=at).log_entries) for at in (0, 100, 200, 300)]
 assert pages[:2] == [100, 100] and 50 <= pages[2] <= 99 and pages[3] == 0, pages
 
+# What a ready command that only waits is for is waited for once, and not with each sandbox.
+begun = time.monotonic()
+Template.build(base().set_start_cmd("touch /tmp/up; exec sleep 1000", "sleep 4"), "waits")
+assert time.monotonic() - begun >= 4
+begun = time.monotonic()
+box = Sandbox.create("waits", timeout=60)
+assert time.monotonic() - begun < 3, "a create waits for what the build has waited for"
+assert box.commands.run("cat /tmp/up; pgrep -c sleep").stdout == "1\n"
+box.kill()
+
 # Tags.
 tagged = Template.assign_tags("day-env:v1", ["Production", "stable"])
 assert (sorted(tagged.tags), tagged.build_id) == (["production", "stable"], made.build_id), tagged

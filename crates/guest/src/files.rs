@@ -7,6 +7,7 @@
 use guest::message::Put;
 use rustix::fs::{self, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -41,6 +42,26 @@ pub(crate) fn as_user<T>(uid: u32, gid: u32, action: impl FnOnce() -> T) -> T {
     crate::process::set_fs_ids(crate::process::own_uid(), crate::process::own_gid());
     crate::launcher::ask_again();
     result
+}
+
+/// The rights over files that the sandbox's root has.
+const OF_ROOT: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER);
+
+/// The same with the rights of the sandbox's root: what is made belongs to the user all the same. For a user
+/// who has `sudo` alone, because whatever lies in the way is followed with these rights.
+pub(crate) fn as_user_with_sudo<T>(uid: u32, gid: u32, action: impl FnOnce() -> T) -> T {
+    as_user(uid, gid, || {
+        // The change of identity has put them away; the next one does so again, or gives root its own back
+        // (`capabilities(7)`). Without them, the user's own rights are left.
+        if let Ok(sets) = rustix::thread::capabilities(None) {
+            let effective = sets.effective | (sets.permitted & OF_ROOT);
+            let with = CapabilitySets { effective, ..sets };
+            let _ = rustix::thread::set_capabilities(None, with);
+        }
+        action()
+    })
 }
 
 fn open(path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {

@@ -339,12 +339,12 @@ impl Image {
     pub(crate) fn new(start: &Start) -> Result<Image, confine::Failed> {
         let cwd = CString::new(start.cwd.as_str()).map_err(|_| ("chdir", libc::EINVAL))?;
         let program = start.argv.first().ok_or(("exec", libc::ENOENT))?;
-        let argv = start.argv.iter();
-        let argv: Vec<CString> = argv.filter_map(|a| CString::new(a.as_str()).ok()).collect();
-        let env = start.env.iter();
-        let env: Vec<CString> = env
-            .filter_map(|(k, v)| CString::new(format!("{k}={v}")).ok())
-            .collect();
+        // One with a zero byte cannot be given, and without it the command would be another.
+        let text = |text: &str| CString::new(text).map_err(|_| ("exec", libc::EINVAL));
+        let argv = start.argv.iter().map(|argument| text(argument));
+        let argv = argv.collect::<Result<Vec<_>, _>>()?;
+        let env = start.env.iter().map(|(k, v)| text(&format!("{k}={v}")));
+        let env = env.collect::<Result<Vec<_>, _>>()?;
         let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
             let each = list.iter().map(|text| text.as_ptr());
             each.chain([std::ptr::null()]).collect()

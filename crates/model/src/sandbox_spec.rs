@@ -13,6 +13,7 @@ use crate::volume::{VOLUME_PROFILE, VolumeMount, check_mounts};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 /// A sandbox that lives on, with everything that was asked for and every default filled in. What can be
 /// changed or searched for is beside it on the row: metadata, and the time to live.
@@ -83,6 +84,16 @@ pub struct StartCommand {
     pub command: Option<String>,
     /// Succeeds when it is ready; it is ready at once when absent.
     pub ready: Option<String>,
+}
+
+/// How long a ready command waits that does nothing else (`sleep 20`), as E2B's SDKs write one for the `CMD` of a
+/// Dockerfile and for `wait_for_timeout`. It knows nothing of what was started; `None` for any that might.
+pub fn only_waits(ready: &str) -> Option<Duration> {
+    let seconds = ready.trim().strip_prefix("sleep ")?.trim();
+    // What `sleep` reads beyond this, such as `1h` and `inf`, is waited for as any other command.
+    let is_plain = seconds.len() <= 9 && seconds.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let seconds: f64 = is_plain.then(|| seconds.parse().ok())??;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// What happens to a sandbox when its time to live is over.
@@ -285,6 +296,30 @@ pub(crate) mod tests {
         assert_eq!(codes(|_, m| m.extend([entry("k", "\0")])), ["nul_byte"]);
         let many = (0..=limits::METADATA_MAX).map(|n| entry(&n.to_string(), ""));
         assert_eq!(codes(|_, m| m.extend(many)), ["too_many"]);
+    }
+
+    #[test]
+    fn only_a_plain_sleep_is_a_ready_command_that_knows_nothing() {
+        let seconds = |ready: &str| only_waits(ready).map(|time| time.as_secs_f64());
+        assert_eq!(seconds("sleep 20"), Some(20.0));
+        assert_eq!(seconds(" sleep  0.3\n"), Some(0.3));
+        for other in [
+            "sleep",
+            "sleep ",
+            "sleep -1",
+            "sleep 1h",
+            "sleep inf",
+            "sleep 1e3",
+            "sleep 1 2",
+            "sleep .",
+            "sleep 1; true",
+            "sleep 1 && curl localhost",
+            "sleepy 1",
+            "true",
+            "sleep 99999999999999999999",
+        ] {
+            assert_eq!(seconds(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -446,7 +446,12 @@ async fn javascript_keeps_what_it_knows_whenever_and_however_often_it_is_interru
     let busy = json!({"code": busy, "language": "bash"});
     served.execute(busy).await.end().await;
     let interrupt = format!("/contexts/{id}/interrupt");
-    let endless = ["while (true) {}", "await new Promise(() => {})"];
+    let endless = [
+        "while (true) {}",
+        "await new Promise(() => {})",
+        "await null; while (true) {}",
+        "await new Promise(() => setTimeout(() => { while (true) {} }))",
+    ];
     let listening = "process.on('SIGINT', () => {}); while (true) {}";
     for code in endless.into_iter().cycle().take(20).chain([listening]) {
         let asked = json!({"code": code, "context_id": id});

@@ -394,12 +394,11 @@ async fn a_trap_among_the_files_catches_nobody() {
     let served = world.serve(world.host.ids != Ids::Single).await;
     let script = "mkfifo pipe; ln -s /dev/zero zero; ln -s loop loop; ln -s /proc/self/mem mem; \
                   ln -s /proc/self/environ environ; ln -s /proc/1/root/etc/passwd magic; \
-                  ln -s /proc/self/fd fd; mkdir mine; chmod 0 mine; echo 1 > secret; chmod 0 secret";
+                  ln -s /proc/self/fd fd";
     served.sh(script).await;
-    let names = [
-        "pipe", "zero", "loop", "mem", "environ", "magic", "fd/3", "mine/x", "secret", "fd",
-    ];
-    for name in names {
+    for name in [
+        "pipe", "zero", "loop", "mem", "environ", "magic", "fd/3", "fd",
+    ] {
         let got = served.get(&format!("/files?path={name}")).await;
         assert!([400, 403, 404].contains(&got.status), "{name}: {got:?}");
         let put = put(&served, name, "x").await;
@@ -441,6 +440,20 @@ async fn a_trap_among_the_files_catches_nobody() {
             .await;
         assert_eq!(own.json()[0]["path"], "/root/own");
     }
+    served.destroy().await;
+}
+
+#[tokio::test]
+async fn who_has_no_sudo_reads_and_writes_what_its_own_rights_allow() {
+    let world = world!();
+    let served = world.serve(false).await;
+    let script = "mkdir mine; chmod 0 mine; echo 1 > secret; chmod 0 secret";
+    served.sh(script).await;
+    for name in ["mine/x", "secret", "/new", "/etc/passwd"] {
+        assert_eq!(put(&served, name, "x").await, 403, "{name}");
+    }
+    let got = served.get("/files?path=secret").await;
+    assert_eq!(got.status, 403);
     served.destroy().await;
 }
 
@@ -498,5 +511,72 @@ async fn deep_and_wide_trees_are_bounded() {
         call(&served, "Remove", json!({"path": "wide"})).await,
         Ok(json!({}))
     );
+    served.destroy().await;
+}
+
+#[tokio::test]
+async fn who_has_sudo_writes_where_root_may_and_owns_what_it_has_written() {
+    let world = crate::live_root::writable_world!();
+    let served = world.serve(true).await;
+    served
+        .root_sh(
+            "mkdir /locked; echo old > /locked/f; chmod 700 /locked; chmod 600 /locked/f
+            printf 'web:x:1234:1235::/srv/web:/bin/sh\n' >> /etc/passwd",
+        )
+        .await;
+    assert_eq!(put(&served, "/app/deep/new", "new").await, 200);
+    assert_eq!(served.get("/files?path=/locked/f").await.body, "old\n");
+    assert_eq!(put(&served, "/locked/f", "1").await, 200);
+    let made = call(&served, "MakeDir", json!({"path": "/opt/made"})).await;
+    assert_eq!(made.expect("a directory")["entry"]["owner"], "user");
+    let moved = json!({"source": "/locked/f", "destination": "/srv/f"});
+    assert!(call(&served, "Move", moved).await.is_ok());
+    let there = call(&served, "Stat", json!({"path": "/root/nothing"})).await;
+    assert_eq!(there, code("not_found"));
+    let (seen, _) = served
+        .sh("stat -c '%U %a %n' /app /app/deep/new /srv/f /opt/made; cat /app/deep/new /srv/f; ls /locked")
+        .await;
+    assert_eq!(
+        seen,
+        "user 755 /app\nuser 644 /app/deep/new\nuser 600 /srv/f\nuser 755 /opt/made\nnew1ls: cannot open directory '/locked': Permission denied\n"
+    );
+    // Nobody else's clients have more rights than it has itself.
+    let as_web = "/files?path=/srv/x&username=web";
+    assert_eq!(served.http("POST", as_web, &[RAW], "x").await.status, 403);
+    let read = served.get("/files?path=/root/.profile&username=web").await;
+    assert_eq!(read.status, 403);
+    served.destroy().await;
+}
+
+#[tokio::test]
+async fn of_two_files_of_one_path_in_one_request_neither_is_lost_without_a_word() {
+    let world = world!();
+    let served = world.serve(false).await;
+    let part = |name: &str, content: &str| {
+        format!(
+            "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\r\n{content}\r\n"
+        )
+    };
+    let body = format!("{}{}--b--\r\n", part("f", "1"), part("./f", "2"));
+    let kind = ("content-type", "multipart/form-data; boundary=b");
+    let got = served.http("POST", "/files", &[kind], body).await;
+    assert_eq!(got.status, 400);
+    served.destroy().await;
+}
+
+#[tokio::test]
+async fn a_command_with_a_zero_byte_is_refused_and_not_another_command() {
+    let world = world!();
+    let served = world.serve(false).await;
+    for process in [
+        json!({"cmd": "/bin/echo", "args": ["a\0b"]}),
+        json!({"cmd": "/bin/true", "envs": {"A": "a\0b"}}),
+        json!({"cmd": "/bin/true\0"}),
+    ] {
+        let mut events = served.start_with(json!({"process": process}), &[]).await;
+        let end = events.next().await;
+        let refused = crate::live_client::Event::End(Some("invalid_argument".to_owned()));
+        assert_eq!(end, refused, "{process}");
+    }
     served.destroy().await;
 }

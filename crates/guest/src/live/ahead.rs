@@ -15,6 +15,7 @@ use crate::confine::Who;
 use crate::process::{self, Child, Reaped, Streams};
 use crate::starter::{self, Answer};
 use guest::message::Start;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::Interest;
@@ -28,6 +29,9 @@ const KEPT: Duration = Duration::from_secs(60);
 /// A command that is over sooner is told to be over before the first starter is made: the fork, and the
 /// process that confines itself, would take the processor from it.
 const AFTER: Duration = Duration::from_millis(5);
+
+/// One that says nothing for so long may have been stopped. A signal to each would be one more wake-up of it.
+const STOPPED_AFTER: Duration = Duration::from_millis(50);
 
 /// A starter that stands ready.
 #[derive(Debug)]
@@ -72,7 +76,6 @@ pub(super) async fn begin(
     if ahead.dead.try_recv().is_ok() {
         return Ok(None);
     }
-    process::signal(Some(ahead.pid), libc::SIGCONT);
     let pipes = process::pipes(start.stdin);
     let (theirs, [stdin, stdout, stderr]) =
         pipes.map_err(|errno| Failure::errno("make a pipe", errno))?;
@@ -83,12 +86,12 @@ pub(super) async fn begin(
     drop(theirs);
     // Deaths are told only when it is known whose they may be.
     let starting = Starting::new(live);
-    let answer = answer_of(&ahead.socket).await;
+    let answer = answer_of(&ahead).await;
     let begun = match answer? {
         // The workload has as many processes as it may. One that is forked outside its groups and joins them
         // still runs, and may be the one that ends the others.
         Answer::Failed(failure) if failure.step == starter::FORK => Ok(None),
-        Answer::Failed(failure) => Err(not_started(&failure)),
+        Answer::Failed(failure) => Err(not_started(&failure, &start.cwd)),
         Answer::Runs(pid) => Ok(Some(Begun {
             dead: live.processes.borrow_mut().wait_for(pid),
             child: Child {
@@ -126,10 +129,18 @@ impl Drop for Starting<'_> {
 }
 
 /// What the starter says. Whoever gives up on it lets it go, which kills it.
-async fn answer_of(socket: &Stream) -> Result<Answer, Failure> {
+async fn answer_of(ahead: &Ahead) -> Result<Answer, Failure> {
     let gone = || Failure::new(Code::Unavailable, "the process did not start");
-    let read = socket.async_io(Interest::READABLE, |fd| Ok(starter::read(fd)?));
-    match timeout(LAUNCH_PATIENCE, read).await {
+    let read = || {
+        let read = |fd: &OwnedFd| Ok(starter::read(fd)?);
+        ahead.socket.async_io(Interest::READABLE, read)
+    };
+    let mut answer = timeout(STOPPED_AFTER, read()).await;
+    if answer.is_err() {
+        process::signal(Some(ahead.pid), libc::SIGCONT);
+        answer = timeout(LAUNCH_PATIENCE, read()).await;
+    }
+    match answer {
         Ok(Ok(Some(answer))) => Ok(answer),
         Ok(Ok(None) | Err(_)) => Err(gone()),
         Err(_) => Err(Failure::new(

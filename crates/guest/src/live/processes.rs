@@ -334,7 +334,7 @@ async fn begin(
         Errno::TOOBIG => Failure::invalid("the command and its environment are too long"),
         _ => Failure::errno("start the process", errno),
     })?;
-    if let Err(failure) = told(child.status.take()).await {
+    if let Err(failure) = told(child.status.take(), &start.cwd).await {
         // It may have been stopped before it became the command.
         process::signal(Some(child.pid), libc::SIGKILL);
         return Err(failure);
@@ -372,7 +372,7 @@ fn writable(fd: OwnedFd) -> io::Result<Stream> {
 }
 
 /// Waits until the new process runs its command, or has told why it does not.
-async fn told(status: Option<OwnedFd>) -> Result<(), Failure> {
+async fn told(status: Option<OwnedFd>, cwd: &str) -> Result<(), Failure> {
     let broken = |error: io::Error| Failure::new(Code::Internal, error.to_string());
     let none = || Failure::new(Code::Internal, "the process has no status");
     let status = readable(status.ok_or_else(none)?).map_err(broken)?;
@@ -383,7 +383,7 @@ async fn told(status: Option<OwnedFd>) -> Result<(), Failure> {
                 Status::Nothing => ready.clear_ready(),
                 Status::Confined => {}
                 Status::Running => return Ok(()),
-                Status::Failed(failure) => return Err(not_started(&failure)),
+                Status::Failed(failure) => return Err(not_started(&failure, cwd)),
             }
         }
     };
@@ -393,11 +393,15 @@ async fn told(status: Option<OwnedFd>) -> Result<(), Failure> {
         .map_err(late)?
 }
 
-pub(super) fn not_started(failure: &StartFailure) -> Failure {
+/// Why there is no process that was to begin in the directory `cwd`.
+pub(super) fn not_started(failure: &StartFailure, cwd: &str) -> Failure {
     let errno = Errno::from_raw_os_error(failure.errno);
     let said = Failure::errno(&failure.step, errno);
     // What the request named cannot be run; all else is ours.
     match failure.step.as_str() {
+        "chdir" if matches!(errno, Errno::NOENT | Errno::NOTDIR) => {
+            Failure::invalid(format!("cwd '{cwd}' does not exist"))
+        }
         "exec" | "chdir" => Failure::invalid(said.message),
         _ => Failure::new(Code::Internal, said.message),
     }

@@ -10,6 +10,7 @@ use crate::process::{self, Reaped};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use hyper::HeaderMap;
 use scrub::Scrubber;
 use serde_json::json;
 use std::os::fd::OwnedFd;
@@ -17,7 +18,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Bytes of output in one event, as envd has them.
 const CHUNK: usize = 32 * 1024;
@@ -290,14 +291,42 @@ fn signal_name(signal: i32) -> String {
 pub(super) struct Pace {
     /// After so much silence this is said.
     pub(super) keepalive: (Duration, Bytes),
-    /// The stream ends after it.
-    pub(super) timeout: Option<Duration>,
+    /// The stream ends then.
+    pub(super) until: Option<Instant>,
 }
 
-/// The body of an answer: this first, then what comes.
-pub(super) fn body(first: Bytes, events: mpsc::Receiver<Bytes>, pace: Pace) -> Body {
+impl Pace {
+    /// That of an answer to a request with this head, which comes now.
+    pub(super) fn of(headers: &HeaderMap, keepalive: Bytes) -> Result<Pace, Failure> {
+        let time = connect::timeout(headers)?;
+        Ok(Pace {
+            keepalive: (connect::keepalive(headers), keepalive),
+            until: time.map(|time| Instant::now() + time),
+        })
+    }
+}
+
+/// The body of an answer: this first, then what comes. What is there already goes along with the first, because
+/// each piece wakes everybody on the way: a command that is over needs no second one.
+pub(super) fn body(first: Bytes, mut events: mpsc::Receiver<Bytes>, pace: Pace) -> Body {
     let (to, pieces) = mpsc::channel(1);
-    tokio::task::spawn_local(forward(first, events, to, pace));
+    let mut piece = first.to_vec();
+    let mut is_over = false;
+    // Nobody else has the processor meanwhile, so these are no more than wait.
+    while let Ok(event) = events.try_recv() {
+        piece.extend_from_slice(&event);
+        is_over = connect::is_end(&event);
+    }
+    if events.is_closed() && events.is_empty() && !is_over {
+        piece.extend_from_slice(&connect::end());
+        is_over = true;
+    }
+    if is_over {
+        // The channel has room for one.
+        drop(to.try_send(piece.into()));
+    } else {
+        tokio::task::spawn_local(forward(piece.into(), events, to, pace));
+    }
     Body::Pieces(pieces)
 }
 
@@ -308,8 +337,8 @@ async fn forward(
     pace: Pace,
 ) {
     let over = async {
-        match pace.timeout {
-            Some(time) => tokio::time::sleep(time).await,
+        match pace.until {
+            Some(until) => tokio::time::sleep_until(until).await,
             None => std::future::pending().await,
         }
     };

@@ -20,6 +20,7 @@ use rustix::fs::{self, XattrFlags};
 use rustix::io::Errno;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -123,6 +124,8 @@ struct Several {
     path: Option<String>,
     metadata: Map<String, Value>,
     current: Option<Single>,
+    /// Where they went: of two that go to one place the first would be lost.
+    paths: BTreeSet<String>,
     done: Vec<Value>,
     over: bool,
 }
@@ -159,6 +162,10 @@ impl Several {
         }
         let none = || Failure::invalid("a part has no file name");
         let asked = self.path.clone().or(filename).ok_or_else(none)?;
+        if !self.paths.insert(path::resolve(&asked, self.user.home)?) {
+            let why = format!("two files of one request have the path '{asked}'");
+            return Err(Failure::invalid(why));
+        }
         let (single, told) = open(self.user, &asked, &self.metadata)?;
         self.current = Some(single);
         self.done.push(told);
@@ -175,7 +182,8 @@ fn open(
     let path = path::resolve(asked, user.home)?;
     let file = user.act(|| {
         let file = tree::open_to_write(&path)?;
-        describe(&file, metadata).map_err(|errno| Failure::errno(&path, errno))?;
+        let ready = user.take(&file).and_then(|()| describe(&file, metadata));
+        ready.map_err(|errno| Failure::errno(&path, errno))?;
         Ok::<_, Failure>(file)
     })?;
     let mut told = json!({"path": path, "name": path::name(&path), "type": "file"});
@@ -264,6 +272,7 @@ async fn put(live: &Live, head: &Parts, body: &mut Incoming) -> Result<Answer, F
             path,
             metadata,
             current: None,
+            paths: BTreeSet::new(),
             done: Vec::new(),
             over: false,
         };

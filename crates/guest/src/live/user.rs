@@ -9,6 +9,9 @@ use base64::prelude::BASE64_STANDARD;
 use guest::message::Serve;
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
+use rustix::fs::{self, Gid, Uid};
+use rustix::io::Errno;
+use std::os::fd::OwnedFd;
 
 /// Whoever names nobody, where the sandbox has no other default.
 const DEFAULT: &str = "user";
@@ -21,6 +24,8 @@ pub(super) struct User {
     pub(super) gid: u32,
     pub(super) home: &'static str,
     pub(super) who: Who,
+    /// Whether files are touched for this user with the rights of the sandbox's root.
+    sudo: bool,
 }
 
 impl User {
@@ -34,6 +39,7 @@ impl User {
                 gid: serve.confine.gid,
                 home: crate::files::HOME,
                 who: Who::User,
+                sudo: serve.allow_root && process::own_uid() == 0,
             }),
             "root" if !serve.allow_root => {
                 let why = "this sandbox does not allow the user 'root'; use 'user'";
@@ -50,6 +56,7 @@ impl User {
                 gid: 0,
                 home: "/root",
                 who: Who::Root,
+                sudo: false,
             }),
             _ => User::other(name, serve),
         }
@@ -83,6 +90,7 @@ impl User {
             gid,
             home: passwd::keep(entry.home)?,
             who: Who::Other { uid, gid },
+            sudo: false,
         })
     }
 
@@ -102,9 +110,28 @@ impl User {
         User::named(text.split(':').next().unwrap_or_default(), serve)
     }
 
-    /// Runs `action` with the file-system identity of this user, and with no other right to files.
+    /// Runs `action` with the file-system identity of this user. With no other right to files, but for the
+    /// one who has `sudo`: E2B's envd touches all files as root and gives what it makes to the user, and its
+    /// clients write to `/app` and `/opt` as `user`.
     pub(super) fn act<T>(self, action: impl FnOnce() -> T) -> T {
-        crate::files::as_user(self.uid, self.gid, action)
+        if self.sudo {
+            crate::files::as_user_with_sudo(self.uid, self.gid, action)
+        } else {
+            crate::files::as_user(self.uid, self.gid, action)
+        }
+    }
+
+    /// Makes a file that this user writes the user's own, as envd does. Who may not has written what others own.
+    pub(super) fn take(self, file: &OwnedFd) -> Result<(), Errno> {
+        let stat = fs::fstat(file)?;
+        if (stat.st_uid, stat.st_gid) == (self.uid, self.gid) {
+            return Ok(());
+        }
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        match fs::fchown(file, Some(uid), Some(gid)) {
+            Err(Errno::PERM) => Ok(()),
+            taken => taken,
+        }
     }
 }
 

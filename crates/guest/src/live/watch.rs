@@ -329,13 +329,7 @@ pub(super) async fn stream(
     headers: &HeaderMap,
     body: Incoming,
 ) -> Result<Body, Failure> {
-    let pace = Pace {
-        keepalive: (
-            connect::keepalive(headers),
-            connect::message(&json!({"keepalive": {}})),
-        ),
-        timeout: connect::timeout(headers)?,
-    };
+    let pace = Pace::of(headers, connect::message(&json!({"keepalive": {}})))?;
     let asked: Asked = Requests::new(body, BODY_PATIENCE).only().await?;
     let mut watch = Watch::new(live, headers, asked)?;
     let (sender, events) = mpsc::channel(QUEUE);

@@ -107,7 +107,7 @@ impl Seen {
 }
 
 /// What a sandbox uses now: from outside where that can be seen, else as its guest says.
-async fn sample(node: &Node, handle: &Handle) -> Option<UsageSample> {
+pub(super) async fn sample(node: &Node, handle: &Handle) -> Option<UsageSample> {
     let driver = &node.inner.driver;
     let asking = async {
         let stream = driver.connect(handle).await.ok()?;

@@ -7,7 +7,7 @@ const net = require('net');
 const util = require('util');
 const path = require('path');
 const module_ = require('module');
-const { pathToFileURL } = require('url');
+const { Worker } = require('worker_threads');
 const { parse: parseScript } = require('internal/deps/acorn/acorn/dist/acorn');
 const { internalBinding } = require('internal/test/binding');
 
@@ -176,9 +176,11 @@ async function valueOf(code) {
     filename: `<cell ${count}>`,
     importModuleDynamically: loader ?? ((name) => import(name)),
   });
+  if (isAsync) guard();
   // What runs without a pause is stopped by this alone: no handler of a signal is called meanwhile.
   const value = script.runInThisContext({ breakOnSigint: true, displayErrors: false });
   if (!isAsync && !hasValue) return undefined;
+  if (util.types.isPromise(value)) guard();
   return value; // A promise is awaited by who awaits this, so that it can fail.
 }
 
@@ -207,13 +209,68 @@ for (const listener of process.rawListeners('newListener')) {
   process.on('newListener', (name, ...rest) => (name === 'SIGINT' ? undefined : listener.call(process, name, ...rest)));
 }
 
+// Code that goes on after an `await`, or that a timer calls, is no script any more, and that handler does not
+// stop it. A thread does, through V8's inspector, when this one answers to nothing and the signal has come. It
+// is made with the first execution that awaits something; until then nobody pays for it.
+const BLOCKED_MS = 250;
+const GUARD = `
+const { workerData: shared } = require('worker_threads');
+const { internalBinding } = require('internal/test/binding');
+const watchdog = internalBinding('contextify');
+const session = new (require('inspector').Session)();
+session.connectToMainThread();
+for (;;) {
+  Atomics.wait(shared, 0, 0); // Until something runs.
+  const beat = Atomics.load(shared, 1);
+  Atomics.wait(shared, 2, 0, ${BLOCKED_MS});
+  if (Atomics.load(shared, 0) === 0 || Atomics.load(shared, 1) !== beat) continue;
+  watchdog.startSigintWatchdog();
+  if (!watchdog.stopSigintWatchdog()) continue;
+  Atomics.store(shared, 3, 1);
+  session.post('Runtime.terminateExecution');
+}`;
+
+// What is stopped does not take itself off the stack of asynchronous calls. Node ends a process for that
+// unless it is told not to look, and the stack is emptied as after an error that nobody caught.
+const calls = internalBinding('async_wrap');
+calls.async_hook_fields[calls.constants.kCheck] = 0;
+
+// Whether something runs; how often this thread has looked; nothing; whether something was stopped.
+let shared = null;
+
+function guard() {
+  if (shared) return;
+  shared = new Int32Array(new SharedArrayBuffer(16));
+  Atomics.store(shared, 0, 1);
+  try {
+    new Worker(GUARD, { eval: true, workerData: shared, stdout: true, stderr: true }).unref();
+  } catch {
+    // Without a thread or an inspector the interpreter is killed when such code does not stop.
+  }
+}
+
+function look() {
+  if (shared) Atomics.add(shared, 1, 1);
+  const wasStopped = shared && Atomics.exchange(shared, 3, 0) === 1;
+  if (wasStopped) calls.clearAsyncIdStack();
+  if (wasInterrupted() || wasStopped) interrupt?.();
+}
+
+function setRunning(is) {
+  if (!shared) return;
+  Atomics.store(shared, 3, 0);
+  Atomics.store(shared, 0, is ? 1 : 0);
+  Atomics.notify(shared, 0);
+}
+
 async function run({ code, env }) {
   count += 1;
   const before = Object.fromEntries(Object.keys(env).map((name) => [name, process.env[name]]));
   Object.assign(process.env, env);
   globalThis.require = module_.createRequire(path.join(process.cwd(), 'cell.js'));
   wasInterrupted(); // One that came between two executions is nobody's.
-  const looking = setInterval(() => wasInterrupted() && interrupt?.(), LOOK_MS);
+  setRunning(true);
+  const looking = setInterval(look, LOOK_MS);
   try {
     const stop = new Promise((_, reject) => {
       interrupt = () => {
@@ -235,6 +292,7 @@ async function run({ code, env }) {
     }
   } finally {
     clearInterval(looking);
+    setRunning(false);
     interrupt = null;
     raised = null;
     for (const [name, value] of Object.entries(before)) {
@@ -252,15 +310,27 @@ for (const kind of ['uncaughtException', 'unhandledRejection']) {
 globalThis.module = { exports: {} };
 globalThis.exports = globalThis.module.exports;
 
+// What was stopped takes the jobs of promises with it that wait behind it (V8 empties their queue). So an
+// execution is awaited, which is no such job, and not chained to the one before.
+const waiting = [];
+let isBusy = false;
+
+async function runAll() {
+  if (isBusy) return;
+  isBusy = true;
+  while (waiting.length > 0) await run(waiting.shift());
+  isBusy = false;
+}
+
 let begun = [];
-let running = Promise.resolve();
 channel.on('data', (bytes) => {
   const at = bytes.lastIndexOf(10);
   begun.push(at < 0 ? bytes : bytes.subarray(0, at));
   if (at < 0) return;
   const lines = Buffer.concat(begun).toString().split('\n').filter(Boolean);
   begun = [bytes.subarray(at + 1)];
-  for (const line of lines) running = running.then(() => run(parseJson(line)));
+  waiting.push(...lines.map((line) => parseJson(line)));
+  runAll();
 });
 channel.on('end', () => process.exit(0));
 channel.on('error', () => process.exit(0));
