@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::encoding::{self, BadData, Encoding};
+use crate::fleet::{NodeHost, NodeReserved};
 use crate::job::{Enforced, FileInput, LimitsAsked, RetryAsked, StateName, StreamReport, Usage};
 use crate::log::StreamName;
 use crate::network::{Network, NetworkWork};
@@ -36,6 +37,9 @@ pub struct NodeRegister {
     /// What it can enforce, for people: `cgroup` is `v1`, `landlock` is `7`, ...
     #[serde(default)]
     pub facts: BTreeMap<String, String>,
+    /// What it calls itself for placement, at most 32. What its enrollment gave it counts before.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// The server knows the node now.
@@ -99,6 +103,9 @@ pub struct NodeHeartbeat {
     /// The volumes of which it has bytes, half ones too; at most 4096.
     #[serde(default)]
     pub volumes: Vec<String>,
+    /// Its machine, as it is at the moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<NodeHost>,
 }
 
 /// The leases are renewed.
@@ -175,6 +182,9 @@ pub struct NodePoll {
     /// How many sandboxes that live on it can take now; 0 for a node that has none.
     #[serde(default)]
     pub free_sandboxes: u32,
+    /// What the limits of what it has name, so that it gets nothing that does not fit beside that.
+    #[serde(default)]
+    pub reserved: NodeReserved,
     /// How long to wait for the first one; cut to one minute.
     pub wait_ms: u64,
 }

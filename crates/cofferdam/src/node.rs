@@ -68,6 +68,7 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
     let config = Config {
         name: config.name.unwrap_or_else(hostname),
         incarnation: crate::state::new_node_id()?.to_string(),
+        labels: config.labels,
         slots: config.slots,
         sandboxes: config.sandboxes,
         spares: config.spares,

@@ -98,6 +98,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let config = Config {
         name: hostname(),
         incarnation: crate::state::new_node_id()?.to_string(),
+        labels: std::collections::BTreeMap::new(),
         slots: up.slots,
         sandboxes: up.sandboxes,
         spares: up.spares,

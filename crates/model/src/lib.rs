@@ -21,6 +21,7 @@ pub mod job;
 pub mod limits;
 pub mod network;
 pub mod node;
+pub mod place;
 pub mod points;
 pub mod profile;
 pub mod root;

@@ -6,6 +6,7 @@
 //!                                              draining ──▶ decommissioned
 //! ```
 
+use crate::place::Reserved;
 use serde::{Deserialize, Serialize};
 
 /// Whether a node was heard of lately.
@@ -82,6 +83,110 @@ impl NodeState {
             (_, NodeEvent::Drain) => scheduling(Draining),
             (_, NodeEvent::Decommission) => scheduling(Decommissioned),
         }
+    }
+}
+
+/// What a node says of its machine with a heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostReport {
+    /// The kernel, as `uname -r` says it.
+    pub kernel: String,
+    /// Processors.
+    pub cpus: u32,
+    /// How many processes want one, as a mean over a minute, in thousandths.
+    pub load_milli: u64,
+    /// Bytes of memory, and those that could be had now.
+    pub memory_bytes: u64,
+    /// Of it, what could be had now.
+    pub memory_free_bytes: u64,
+    /// Bytes of the disk that it keeps its things on.
+    pub disk_bytes: u64,
+    /// Of it, what is free.
+    pub disk_free_bytes: u64,
+    /// What the limits of what it has name.
+    pub reserved: Reserved,
+    /// How it isolates, and whether that works.
+    pub drivers: Vec<DriverHealth>,
+    /// Why it takes nothing new at the moment.
+    pub refuses: Option<String>,
+}
+
+/// Whether a driver works.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DriverHealth {
+    /// Which.
+    pub name: String,
+    /// It has made a sandbox, or has not failed several times in a row.
+    pub healthy: bool,
+    /// What it failed with last.
+    pub why: Option<String>,
+}
+
+/// Texts of a report in bytes, and drivers in it: it is kept, and read with each look at a node.
+const REPORT_TEXT_MAX: usize = 256;
+const REPORT_DRIVERS_MAX: usize = 16;
+
+impl HostReport {
+    /// The same with nothing that is too long. A machine may say what it likes of itself.
+    #[must_use]
+    pub fn bounded(mut self) -> HostReport {
+        let cut = |text: &mut String| {
+            let end = text.floor_char_boundary(REPORT_TEXT_MAX);
+            text.truncate(end);
+        };
+        cut(&mut self.kernel);
+        self.refuses.iter_mut().for_each(cut);
+        self.drivers.truncate(REPORT_DRIVERS_MAX);
+        for driver in &mut self.drivers {
+            cut(&mut driver.name);
+            driver.why.iter_mut().for_each(cut);
+        }
+        self
+    }
+
+    /// Whether it can make sandboxes. Who says nothing of drivers is believed to.
+    pub fn is_healthy(&self) -> bool {
+        self.drivers.is_empty() || self.drivers.iter().any(|driver| driver.healthy)
+    }
+
+    /// What is other than it was before and worth an event, in words: what changes with every heartbeat is not.
+    pub fn news(&self, before: &HostReport) -> Vec<String> {
+        let mut news = Vec::new();
+        let mut told = |what: &str, was: String, is: String| {
+            if was != is {
+                news.push(format!("{what}: {was} -> {is}"));
+            }
+        };
+        told("kernel", before.kernel.clone(), self.kernel.clone());
+        told("cpus", before.cpus.to_string(), self.cpus.to_string());
+        let number = |one: u64| one.to_string();
+        told(
+            "memory_bytes",
+            number(before.memory_bytes),
+            number(self.memory_bytes),
+        );
+        told(
+            "disk_bytes",
+            number(before.disk_bytes),
+            number(self.disk_bytes),
+        );
+        let word = |why: &Option<String>| why.clone().unwrap_or_else(|| "nothing".to_owned());
+        told("refuses", word(&before.refuses), word(&self.refuses));
+        let drivers = |report: &HostReport| {
+            let one = |driver: &DriverHealth| {
+                let health = if driver.healthy { "" } else { " (unhealthy)" };
+                format!("{}{health}", driver.name)
+            };
+            report
+                .drivers
+                .iter()
+                .map(one)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        told("drivers", drivers(before), drivers(self));
+        news
     }
 }
 

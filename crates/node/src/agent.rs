@@ -1,7 +1,7 @@
 //! The node's own loops: registering, renewing, polling, and handing clients to jobs.
 
 use crate::job::fence;
-use crate::{Node, egress, job, recover, root, sandbox, snapshot, spare, volume};
+use crate::{Node, egress, job, machine, recover, root, sandbox, snapshot, spare, volume};
 use api::attach::{LinkOpen, LinkTarget};
 use api::node::{JobRef, NodeHeartbeat, NodePoll, NodeRegister};
 use model::limits;
@@ -68,6 +68,7 @@ async fn register(node: &Node) -> Duration {
         name: node.inner.config.name.clone(),
         incarnation: node.inner.config.incarnation.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        labels: node.inner.config.labels.clone(),
         slots: node.inner.config.slots,
         drivers: vec![node.inner.driver.name().to_owned()],
         facts,
@@ -99,6 +100,7 @@ async fn renew(node: &Node, every: Duration) {
     loop {
         tokio::time::sleep(every).await;
         spare::expire(node).await;
+        spare::probe(node).await;
         renew_once(node).await;
     }
 }
@@ -111,6 +113,7 @@ pub(crate) async fn renew_once(node: &Node) {
         sandboxes: sandbox::held(node),
         snapshots: snapshot::held(node),
         volumes: volume::held(node),
+        host: Some(machine::host(node)),
     };
     let sent = fence::boot_ms();
     match node.inner.client.node_heartbeat(&beat).await {
@@ -179,10 +182,15 @@ async fn poll_for_sandboxes(node: &Node) {
 
 /// Asks once, and begins what there is to do.
 async fn poll(node: &Node, free_slots: u32, free_sandboxes: u32, pause: &mut Duration) {
+    let (free_slots, free_sandboxes) = match machine::refuses(node) {
+        None => (free_slots, free_sandboxes),
+        Some(_) => (0, 0),
+    };
     let request = NodePoll {
         incarnation: node.inner.config.incarnation.clone(),
         free_slots,
         free_sandboxes,
+        reserved: machine::reserved_by_all(node),
         wait_ms: u64::try_from(POLL_WAIT.as_millis()).unwrap_or(limits::POLL_WAIT_MAX_MS),
     };
     match node.inner.client.node_poll(&request).await {

@@ -19,7 +19,7 @@ use axum::response::Response;
 
 use service::Free;
 
-use crate::convert::{self, exec, from_wire, sandbox, secret, to_wire, volume};
+use crate::convert::{self, exec, fleet, from_wire, sandbox, secret, to_wire, volume};
 use crate::error::Error;
 use crate::extract::{DigestOf, JobOf, Json, Node, Query, SandboxOf, SnapshotOf};
 use crate::{App, download, upload};
@@ -56,9 +56,10 @@ pub(crate) async fn heartbeat(
     let sandboxes = sandbox::refs_from(beat.sandboxes)?;
     let snapshots = sandbox::snapshots_from(&beat.snapshots)?;
     let volumes = volume::ids_from(&beat.volumes)?;
+    let host = beat.host.map(fleet::host);
     let renewed = app
         .service
-        .node_heartbeat(&ctx, &beat.incarnation, &running, &sandboxes)
+        .node_heartbeat_of(&ctx, &beat.incarnation, (&running, &sandboxes), host)
         .await?;
     // Only of the process that is this node: another one's directories are not this one's.
     let remove = app.service.snapshot_beat(&ctx, snapshots).await?;
@@ -84,6 +85,7 @@ pub(crate) async fn poll(
     let free = Free {
         slots: poll.free_slots,
         sandboxes: poll.free_sandboxes,
+        reserved: fleet::reserved(poll.reserved),
     };
     let polling = app.service.node_poll(&ctx, &poll.incarnation, free, wait);
     let polled = app.stopping.run_until_cancelled(polling).await;

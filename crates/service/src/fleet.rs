@@ -136,8 +136,9 @@ impl Service {
             seen(tx, &id)
         });
         let seen = seen.await?;
-        // What waits may be for it now.
+        // What waits may be for it now; and its own polls hear of what became of it, also those for no work.
         self.wake().queue();
+        self.wake().node(&seen.id);
         Ok(seen)
     }
 

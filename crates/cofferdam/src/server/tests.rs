@@ -42,6 +42,7 @@ fn hello() -> NodeRegister {
         version: "0".to_owned(),
         slots: 1,
         drivers: Vec::new(),
+        labels: std::collections::BTreeMap::new(),
         facts: BTreeMap::new(),
     }
 }

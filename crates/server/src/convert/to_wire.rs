@@ -52,6 +52,7 @@ pub(crate) fn job(row: JobRow, artifacts: Vec<ArtifactRow>) -> JobView {
         stderr: row.stderr.map(stream_report),
         egress_denied: row.egress_denied,
         detail: row.detail,
+        waiting: None,
         artifacts: artifacts.into_iter().map(artifact).collect(),
     }
 }
@@ -324,6 +325,7 @@ fn spec_view(spec: JobSpec) -> SpecView {
         max_attempts: spec.retry.max_attempts,
         queue_timeout_ms: spec.queue_timeout_ms,
         node: spec.node.map(|node| node.to_string()),
+        placement: super::place::view(spec.placement),
         secrets: super::secret::uses_view(spec.secrets),
         scrub_patterns: spec.scrub_patterns,
         network: super::network::of_job(&spec.network),

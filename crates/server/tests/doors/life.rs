@@ -27,6 +27,7 @@ pub(crate) async fn register(world: &World) {
         slots: 4,
         drivers: vec!["fake".into()],
         facts: [("memory_bytes".to_owned(), (1u64 << 34).to_string())].into(),
+        labels: std::collections::BTreeMap::new(),
     };
     let registered = world.node.node_register(&hello).await.unwrap();
     assert_eq!(registered.node_id, world.node_id.to_string());
@@ -38,6 +39,7 @@ pub(crate) async fn lease(world: &World) -> Lease {
         incarnation: "first".into(),
         free_slots: 1,
         free_sandboxes: 0,
+        reserved: api::fleet::NodeReserved::default(),
         wait_ms: 10_000,
     };
     let mut answer = world.node.node_poll(&poll).await.unwrap();
@@ -278,6 +280,7 @@ async fn cancel_twice_is_one_cancel_and_reaches_the_node() {
         snapshots: Vec::new(),
         volumes: Vec::new(),
         sandboxes: Vec::new(),
+        host: None,
     };
     let answer = world.node.node_heartbeat(&beat).await.unwrap();
     assert_eq!((answer.cancel, answer.stale), (vec![ours], vec![old]));
@@ -431,6 +434,7 @@ async fn a_stop_lets_nobody_wait_until_the_end_of_their_time() {
         incarnation: "first".into(),
         free_slots: 1,
         free_sandboxes: 0,
+        reserved: api::fleet::NodeReserved::default(),
         wait_ms: 60_000,
     };
     let polling = world.node.node_poll(&poll);

@@ -120,6 +120,7 @@ async fn beat(world: &World) -> Vec<String> {
         sandboxes: Vec::new(),
         snapshots: Vec::new(),
         volumes: Vec::new(),
+        host: None,
     };
     world
         .node

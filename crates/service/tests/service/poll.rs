@@ -144,3 +144,20 @@ async fn a_lease_whose_answer_was_lost_goes_back_to_the_queue() {
     let back = world.get(&row.id).await;
     assert_eq!((back.state, back.attempt), (JobState::Queued, 0));
 }
+
+#[tokio::test]
+async fn a_poll_that_waits_ends_at_once_when_its_node_is_decommissioned() {
+    let world = World::new();
+    let node = node(1);
+    world.register(&node, "a").await;
+    let (service, asking) = (world.service.clone(), node.clone());
+    let wait = Duration::from_secs(20);
+    let poll = tokio::spawn(async move { service.node_poll(&asking, "a", 0, wait).await });
+    tokio::task::yield_now().await;
+    let order = service::NodeOrder::Decommission;
+    let (user, id) = (user(), node_id(1));
+    let ordered = world.service.node_order(&user, &id, order);
+    ordered.await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(10), poll).await;
+    assert_eq!(ended.unwrap().unwrap().unwrap_err().code(), "forbidden");
+}
