@@ -219,6 +219,8 @@ pub enum NodeOrder {
     Uncordon,
     /// Nothing new any more; what it has goes on to its end.
     Drain,
+    /// Of one that drains: what it still has is ended. Jobs that it has not begun wait for another node.
+    Evict,
     /// It is not believed any more, from now on and for good.
     Decommission,
 }

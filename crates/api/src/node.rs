@@ -40,6 +40,9 @@ pub struct NodeRegister {
     /// What it calls itself for placement, at most 32. What its enrollment gave it counts before.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// The versions of this protocol that it speaks.
+    #[serde(default)]
+    pub protocol: NodeProtocol,
 }
 
 /// The server knows the node now.
@@ -106,6 +109,26 @@ pub struct NodeHeartbeat {
     /// Its machine, as it is at the moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<NodeHost>,
+    /// The versions of this protocol that it speaks.
+    #[serde(default)]
+    pub protocol: NodeProtocol,
+}
+
+/// Versions of the node protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeProtocol {
+    /// The oldest.
+    pub min: u32,
+    /// The newest.
+    pub max: u32,
+}
+
+impl Default for NodeProtocol {
+    /// The first version, in which nodes did not say this.
+    fn default() -> Self {
+        Self { min: 1, max: 1 }
+    }
 }
 
 /// The leases are renewed.
@@ -135,6 +158,15 @@ pub struct NodeHeartbeatAnswer {
     /// Rules of networks that are to be put in force.
     #[serde(default)]
     pub networks: Vec<NetworkWork>,
+    /// The server's version is newer than the node's.
+    #[serde(default)]
+    pub upgrade_available: bool,
+    /// The server's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest_version: Option<String>,
+    /// The oldest version of this protocol that the server speaks.
+    #[serde(default)]
+    pub min_compatible: u32,
 }
 
 /// What sandboxes of a node used. May get lost.

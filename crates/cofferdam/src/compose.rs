@@ -234,6 +234,7 @@ fn config_here(node_id: &NodeId, dir: &Path, size: Size, roots: Vec<Root>) -> Co
         roots,
         egress_trust: Vec::new(),
         dir: dir.to_owned(),
+        heard: Arc::default(),
         points: Points::none(),
     }
 }

@@ -107,6 +107,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
         roots,
         egress_trust: up.egress_trust.clone(),
         dir,
+        heard: std::sync::Arc::default(),
         points,
     };
     let node = Node::new(config, node_client, driver, host);

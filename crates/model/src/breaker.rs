@@ -81,16 +81,24 @@ mod tests {
             breaker = next;
             waits.push(wait);
         }
-        let expect = [100, 200, 400, 800, 30_000, 60_000, 120_000, 240_000, 300_000, 300_000];
+        let expect = [
+            100, 200, 400, 800, 30_000, 60_000, 120_000, 240_000, 300_000, 300_000,
+        ];
         assert_eq!(waits, expect);
         assert!(breaker.is_open());
-        assert_eq!(breaker.heard().failed(0, None), (Breaker::Closed { failures: 1 }, 100));
+        assert_eq!(
+            breaker.heard().failed(0, None),
+            (Breaker::Closed { failures: 1 }, 100)
+        );
     }
 
     #[test]
     fn what_the_other_side_asks_for_is_waited_for_and_not_for_longer_than_five_minutes() {
         let wait = |asked| Breaker::default().failed(0, Some(asked)).1;
-        assert_eq!([wait(0), wait(7000), wait(u64::MAX)], [100, 7000, COOL_MAX_MS]);
+        assert_eq!(
+            [wait(0), wait(7000), wait(u64::MAX)],
+            [100, 7000, COOL_MAX_MS]
+        );
     }
 
     proptest! {

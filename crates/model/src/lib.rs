@@ -11,6 +11,7 @@
 
 pub mod address;
 pub mod block;
+pub mod breaker;
 pub mod build;
 pub mod enforcement;
 pub mod event;

@@ -86,6 +86,30 @@ impl NodeState {
     }
 }
 
+/// The versions of the node protocol that this build speaks, the oldest and the newest. The oldest grows when a
+/// server cannot do with what older nodes say; servers are upgraded before nodes.
+pub const PROTOCOL: (u32, u32) = (1, 1);
+
+/// Whether two sides have a version of the protocol in common.
+pub fn is_compatible(ours: (u32, u32), theirs: (u32, u32)) -> bool {
+    theirs.0 <= theirs.1 && theirs.0 <= ours.1 && ours.0 <= theirs.1
+}
+
+/// Whether a version of the program is older than another: by its three numbers, as Semantic Versioning 2.0.0 has
+/// them. What is no such version is not.
+pub fn is_older(one: &str, other: &str) -> bool {
+    let numbers = |text: &str| -> Option<[u64; 3]> {
+        let plain = text.split(['-', '+']).next()?;
+        let mut parts = plain.split('.').map(|part| part.parse().ok());
+        let three = [parts.next()??, parts.next()??, parts.next()??];
+        parts.next().is_none().then_some(three)
+    };
+    match (numbers(one), numbers(other)) {
+        (Some(one), Some(other)) => one < other,
+        _ => false,
+    }
+}
+
 /// What a node says of its machine with a heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -213,5 +237,54 @@ mod tests {
         let seen = draining.step(NodeEvent::Seen).unwrap();
         assert_eq!(seen.connectivity, Connectivity::Online);
         assert_eq!(seen.step(NodeEvent::Uncordon), None);
+    }
+
+    #[test]
+    fn two_sides_understand_each_other_where_their_ranges_meet() {
+        for (ours, theirs, expect) in [
+            ((1, 1), (1, 1), true),
+            ((2, 3), (1, 2), true),
+            ((2, 3), (1, 1), false),
+            ((2, 3), (4, 9), false),
+            ((2, 3), (3, 2), false),
+        ] {
+            assert_eq!(is_compatible(ours, theirs), expect, "{ours:?} {theirs:?}");
+        }
+    }
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        for (one, other, expect) in [
+            ("0.1.0", "0.2.0", true),
+            ("0.9.0", "0.10.0", true),
+            ("1.0.0", "1.0.0", false),
+            ("1.0.0-rc.1", "1.0.0", false),
+            ("x", "1.0.0", false),
+            ("1.0", "2.0.0", false),
+            ("1.0.0.0", "2.0.0", false),
+        ] {
+            assert_eq!(is_older(one, other), expect, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn what_a_machine_says_is_cut_and_only_what_matters_is_news() {
+        let long = HostReport {
+            kernel: "ö".repeat(1000),
+            drivers: vec![DriverHealth::default(); 100],
+            ..HostReport::default()
+        };
+        let cut = long.bounded();
+        assert_eq!((cut.kernel.len(), cut.drivers.len()), (256, 16));
+        let was = HostReport::default();
+        let is = HostReport {
+            load_milli: 9,
+            memory_free_bytes: 9,
+            ..was.clone()
+        };
+        assert!(is.news(&was).is_empty());
+        let refuses = Some("disk_full".to_owned());
+        let is = HostReport { refuses, ..is };
+        assert_eq!(is.news(&was), ["refuses: nothing -> disk_full"]);
     }
 }

@@ -27,6 +27,7 @@ mod secret;
 mod snapshot;
 mod spare;
 mod spool;
+mod tries;
 mod volume;
 mod way;
 
@@ -80,6 +81,8 @@ pub struct Config {
     pub egress_trust: Vec<PathBuf>,
     /// Private to this node: the records of its jobs and their output.
     pub dir: PathBuf,
+    /// Told whenever the control plane was heard on another way: what waits for it to come back tries at once.
+    pub heard: Arc<Notify>,
     /// Where a test may stop the process.
     pub points: Points,
 }

@@ -28,12 +28,14 @@ use crate::{App, download, upload};
 #[utoipa::path(post, path = routes::NODE_REGISTER, tag = "node", operation_id = "node_register",
     request_body = NodeRegister,
     responses((status = 200, description = "It is known", body = NodeRegistered),
-              (status = 403, description = "It is no node, or decommissioned", body = ErrorBody)))]
+              (status = 403, description = "It is no node, or decommissioned", body = ErrorBody),
+              (status = 409, description = "It speaks another protocol", body = ErrorBody)))]
 pub(crate) async fn register(
     State(app): State<App>,
     Node(ctx): Node,
     Json(hello): Json<NodeRegister>,
 ) -> Result<Answer<NodeRegistered>, Error> {
+    service::node_speaks((hello.protocol.min, hello.protocol.max))?;
     let registered = app
         .service
         .node_register(&ctx, from_wire::hello(hello))
@@ -52,6 +54,7 @@ pub(crate) async fn heartbeat(
     Node(ctx): Node,
     Json(beat): Json<NodeHeartbeat>,
 ) -> Result<Answer<NodeHeartbeatAnswer>, Error> {
+    service::node_speaks((beat.protocol.min, beat.protocol.max))?;
     let running = from_wire::job_refs(beat.running)?;
     let sandboxes = sandbox::refs_from(beat.sandboxes)?;
     let snapshots = sandbox::snapshots_from(&beat.snapshots)?;

@@ -94,6 +94,7 @@ fn refused(response: &Response) -> Option<Code> {
             | Code::CertificateExpired
             | Code::CertificateRevoked
             | Code::NotYourLease
+            | Code::NodeIncompatible
     );
     is_of_nodes.then_some(code)
 }

@@ -1,5 +1,7 @@
 //! Nodes as an operator sees them, and what is to become of them.
 
+mod evict;
+
 use crate::change::Note;
 use crate::enroll::tell;
 use crate::error::Fail;

@@ -60,7 +60,7 @@ pub use crate::error::Error;
 pub use crate::exec::{ExecBefore, ExecFact, ExecPage};
 pub use crate::fleet::{NodeOrder, NodeSeen};
 pub use crate::job::JobPage;
-pub use crate::node::{Beat, LeaseRef, NodeHello, Registered};
+pub use crate::node::{Beat, LeaseRef, NodeHello, Registered, node_speaks};
 pub use crate::output::{OutputPage, OutputPiece, Stream};
 pub use crate::poll::{Free, Polled};
 pub use crate::profile::{

@@ -12,7 +12,9 @@ use crate::{Ctx, Error, Service, locked};
 use model::id::{JobId, NodeId, SandboxId, TenantId};
 use model::job::{JobEvent, JobState};
 use model::limits;
-use model::node::{Connectivity, HostReport, NodeEvent, NodeState, Scheduling};
+use model::node::{
+    Connectivity, HostReport, NodeEvent, NodeState, PROTOCOL, Scheduling, is_compatible, is_older,
+};
 use model::place::{Labels, Trouble};
 use std::collections::{BTreeMap, HashSet};
 use store::event::{self, NewEvent};
@@ -24,6 +26,8 @@ use store::{Tx, queue};
 /// Texts that a node says about itself, and how many of them.
 const FACT_BYTES_MAX: usize = 1024;
 const FACTS_MAX: usize = 256;
+/// Of this program.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// A lease that its node does not name in a heartbeat after this time never reached it: the answer
 /// that carried it was lost. Two heartbeats, because one may have been sent before the lease was made.
 const UNKNOWN_AFTER_MS: u64 = 2 * limits::HEARTBEAT_MS;
@@ -86,6 +90,8 @@ pub struct Beat {
     pub stale_sandboxes: Vec<SandboxRef>,
     /// Sandboxes whose rules it is to put in force, told before or not.
     pub networks: Vec<SandboxRow>,
+    /// The version of this program, where that of the node is older.
+    pub upgrade: Option<&'static str>,
 }
 
 /// The lease of a job that has one.
@@ -103,6 +109,21 @@ pub(crate) fn is_stopping(row: &&JobRow) -> bool {
 /// Another process has registered for this node since, or the node was forgotten.
 pub(crate) fn unregistered() -> Error {
     Error::conflict("this process of the node is not the registered one")
+}
+
+/// Refuses a node with which nothing can be said. It is not heard, so its leases end in their time.
+///
+/// # Errors
+/// [`Error::Conflict`] `node_incompatible`.
+pub fn node_speaks(theirs: (u32, u32)) -> Result<(), Error> {
+    if is_compatible(PROTOCOL, theirs) {
+        return Ok(());
+    }
+    let ((least, most), (min, max)) = (PROTOCOL, theirs);
+    let message = format!(
+        "the node speaks versions {min} to {max} of the protocol, and this server {least} to {most}"
+    );
+    Err(Error::conflict_of("node_incompatible", message))
 }
 
 impl Service {
@@ -209,6 +230,7 @@ impl Service {
                 let sandboxes = work::held_by(tx, &id)?;
                 let failed = work::fail_unknown(tx, &sandboxes, &has, &sandbox_note)?;
                 Ok(Seen {
+                    version: row.version,
                     networks: pending_of(tx, &id)?,
                     held,
                     requeued,
@@ -269,6 +291,7 @@ impl Service {
 
 /// What a heartbeat has found and changed.
 struct Seen {
+    version: String,
     networks: Vec<SandboxRow>,
     held: Vec<JobRow>,
     requeued: Vec<JobRow>,
@@ -293,6 +316,7 @@ fn beat_of(seen: &Seen, running: &[LeaseRef], has: &[SandboxRef], now: u64) -> B
         sandbox_lives: sandboxes.lives,
         stale_sandboxes: sandboxes.stale,
         networks: seen.networks.clone(),
+        upgrade: is_older(&seen.version, VERSION).then_some(VERSION),
     }
 }
 

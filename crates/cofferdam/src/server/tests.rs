@@ -43,6 +43,7 @@ fn hello() -> NodeRegister {
         slots: 1,
         drivers: Vec::new(),
         labels: std::collections::BTreeMap::new(),
+        protocol: api::node::NodeProtocol::default(),
         facts: BTreeMap::new(),
     }
 }

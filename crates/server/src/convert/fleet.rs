@@ -41,12 +41,14 @@ pub(crate) fn enrolled(enrolled: Enrolled) -> NodeEnrolled {
     }
 }
 
-pub(crate) fn order(order: fleet::NodeOrder) -> NodeOrder {
+/// What becomes of a node itself; `None` for what becomes only of what it has.
+pub(crate) fn order(order: fleet::NodeOrder) -> Option<NodeOrder> {
     match order {
-        fleet::NodeOrder::Cordon => NodeOrder::Cordon,
-        fleet::NodeOrder::Uncordon => NodeOrder::Uncordon,
-        fleet::NodeOrder::Drain => NodeOrder::Drain,
-        fleet::NodeOrder::Decommission => NodeOrder::Decommission,
+        fleet::NodeOrder::Cordon => Some(NodeOrder::Cordon),
+        fleet::NodeOrder::Uncordon => Some(NodeOrder::Uncordon),
+        fleet::NodeOrder::Drain => Some(NodeOrder::Drain),
+        fleet::NodeOrder::Decommission => Some(NodeOrder::Decommission),
+        fleet::NodeOrder::Evict => None,
     }
 }
 

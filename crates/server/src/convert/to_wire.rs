@@ -217,6 +217,9 @@ pub(crate) fn renewed(renewed: Beat) -> NodeHeartbeatAnswer {
         remove_snapshots: Vec::new(),
         remove_volumes: Vec::new(),
         networks: super::network::works(&renewed.networks),
+        upgrade_available: renewed.upgrade.is_some(),
+        latest_version: renewed.upgrade.map(str::to_owned),
+        min_compatible: model::node::PROTOCOL.0,
     }
 }
 

@@ -103,7 +103,12 @@ pub(crate) async fn change(
     NodeOf(id): NodeOf,
     Json(asked): Json<NodeChange>,
 ) -> Result<Answer<NodeView>, Error> {
-    let seen = app.service.node_order(&ctx, &id, fleet::order(asked.order));
+    let seen = async {
+        match fleet::order(asked.order) {
+            Some(order) => app.service.node_order(&ctx, &id, order).await,
+            None => app.service.node_evict(&ctx, &id).await,
+        }
+    };
     Ok(Answer(fleet::node(
         seen.await?,
         app.service.clock().now_ms(),

@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::world::{World, bare, steady_ids};
 
-pub(crate) async fn register(world: &World) {
-    let hello = NodeRegister {
+pub(crate) fn hello() -> NodeRegister {
+    NodeRegister {
         name: "test".into(),
         incarnation: "first".into(),
         version: "0".into(),
@@ -28,8 +28,12 @@ pub(crate) async fn register(world: &World) {
         drivers: vec!["fake".into()],
         facts: [("memory_bytes".to_owned(), (1u64 << 34).to_string())].into(),
         labels: std::collections::BTreeMap::new(),
-    };
-    let registered = world.node.node_register(&hello).await.unwrap();
+        protocol: api::node::NodeProtocol::default(),
+    }
+}
+
+pub(crate) async fn register(world: &World) {
+    let registered = world.node.node_register(&hello()).await.unwrap();
     assert_eq!(registered.node_id, world.node_id.to_string());
     assert!(registered.held.is_empty());
 }
@@ -281,6 +285,7 @@ async fn cancel_twice_is_one_cancel_and_reaches_the_node() {
         volumes: Vec::new(),
         sandboxes: Vec::new(),
         host: None,
+        protocol: api::node::NodeProtocol::default(),
     };
     let answer = world.node.node_heartbeat(&beat).await.unwrap();
     assert_eq!((answer.cancel, answer.stale), (vec![ours], vec![old]));

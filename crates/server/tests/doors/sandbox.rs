@@ -247,6 +247,7 @@ async fn a_heartbeat_says_what_to_do_how_long_to_live_and_what_is_stale() {
         volumes: Vec::new(),
         sandboxes: refs.to_vec(),
         host: None,
+        protocol: api::node::NodeProtocol::default(),
     };
     let answer = world.node.node_heartbeat(&beat).await.unwrap();
     assert_eq!(answer.stale_sandboxes, refs[2..]);
@@ -262,6 +263,7 @@ async fn a_heartbeat_says_what_to_do_how_long_to_live_and_what_is_stale() {
         drivers: vec!["fake".into()],
         facts: BTreeMap::new(),
         labels: BTreeMap::new(),
+        protocol: api::node::NodeProtocol::default(),
     };
     let held = world
         .node

@@ -121,6 +121,7 @@ async fn beat(world: &World) -> Vec<String> {
         snapshots: Vec::new(),
         volumes: Vec::new(),
         host: None,
+        protocol: api::node::NodeProtocol::default(),
     };
     world
         .node

@@ -219,6 +219,7 @@ async fn register(node: &Client) {
             .map(|name| (name.to_owned(), "1".to_owned()))
             .into(),
         labels: std::collections::BTreeMap::new(),
+        protocol: api::node::NodeProtocol::default(),
     };
     node.node_register(&hello).await.unwrap();
 }
