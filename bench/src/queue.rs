@@ -53,6 +53,7 @@ fn hello() -> NodeHello {
         incarnation: "bench".to_owned(),
         version: "0".to_owned(),
         slots: SLOTS,
+        labels: BTreeMap::new(),
         drivers: vec!["fake".to_owned()],
         facts: BTreeMap::new(),
     }
@@ -123,6 +124,7 @@ fn spec() -> JobSpec {
         attach: false,
         retry: Retry { max_attempts: 1 },
         queue_timeout_ms: None,
+        placement: model::place::Placement::default(),
         node: None,
         secrets: Vec::new(),
         scrub_patterns: false,

@@ -216,6 +216,9 @@ codes! {
     /// The state of the thing does not allow this.
     Conflict = "conflict", 409, false, 125,
         "read the thing again; its state has changed or never allowed this";
+    /// A node speaks a version of the node protocol that this server does not.
+    NodeIncompatible = "node_incompatible", 409, false, 125,
+        "install the server's version on the node; servers are upgraded before nodes";
     /// The same Idempotency-Key was used for another request.
     IdempotencyMismatch = "idempotency_mismatch", 409, false, 125,
         "use a new Idempotency-Key for a new request";

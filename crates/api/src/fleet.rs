@@ -112,6 +112,56 @@ pub struct NodeLinkQuery {
     pub class: String,
 }
 
+/// What the limits of what a node has name in sum.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeReserved {
+    /// Of memory.
+    pub memory_bytes: u64,
+    /// Of storage on the disk.
+    pub disk_bytes: u64,
+}
+
+/// The machine of a node, as it was when its last heartbeat was sent. Texts are cut to 256 bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeHost {
+    /// The kernel, as `uname -r` says it.
+    pub kernel: String,
+    /// Processors.
+    pub cpus: u32,
+    /// How many processes want one, as a mean over a minute, in thousandths.
+    pub load_milli: u64,
+    /// All memory.
+    pub memory_bytes: u64,
+    /// Memory that could be had.
+    pub memory_free_bytes: u64,
+    /// The disk that it keeps its things on.
+    pub disk_bytes: u64,
+    /// What is free of it.
+    pub disk_free_bytes: u64,
+    /// What limits name of it.
+    pub reserved: NodeReserved,
+    /// How it isolates, and whether that works; at most 16.
+    pub drivers: Vec<NodeDriver>,
+    /// Why it takes nothing new; absent when it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refuses: Option<String>,
+}
+
+/// Whether a driver of a node works.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeDriver {
+    /// Which.
+    pub name: String,
+    /// It has not failed several times in a row.
+    pub healthy: bool,
+    /// What it failed with last, while it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
 /// A node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeView {
@@ -134,8 +184,14 @@ pub struct NodeView {
     pub sandboxes: u32,
     /// How it isolates.
     pub drivers: Vec<String>,
-    /// What its enrollment token gave it.
+    /// What its enrollment token gave it, and what it calls itself besides.
     pub labels: BTreeMap<String, String>,
+    /// Losses that count against it: after two it gets fewer jobs at one time. They halve every minute.
+    #[serde(default)]
+    pub failures: u32,
+    /// Its machine, by its last heartbeat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<NodeHost>,
     /// What it said about itself.
     pub facts: BTreeMap<String, String>,
     /// Until when its leases go on, in milliseconds since 1970; none before it came.
@@ -163,6 +219,8 @@ pub enum NodeOrder {
     Uncordon,
     /// Nothing new any more; what it has goes on to its end.
     Drain,
+    /// Of one that drains: what it still has is ended. Jobs that it has not begun wait for another node.
+    Evict,
     /// It is not believed any more, from now on and for good.
     Decommission,
 }

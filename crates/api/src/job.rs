@@ -9,6 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::artifact::ArtifactView;
 use crate::network::Network;
+use crate::place::Placement;
 use crate::profile::ProfileUse;
 use crate::secret::SecretUse;
 
@@ -59,6 +60,9 @@ pub struct JobCreate {
     /// The one node that may run it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// What its node must have or should have.
+    #[serde(default, skip_serializing_if = "Placement::is_empty")]
+    pub placement: Placement,
     /// Secrets that it may use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretUse>,
@@ -303,6 +307,10 @@ pub struct JobView {
     /// More about its end, for a person: "out of memory", "program `foo` was not found".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// Why no node has it yet, where that is known: only of a job that waits, and only of one job that was asked
+    /// for by its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
     /// The files that were kept.
     pub artifacts: Vec<ArtifactView>,
 }
@@ -352,6 +360,9 @@ pub struct SpecView {
     /// The one node that may run it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// What its node must have or should have.
+    #[serde(default, skip_serializing_if = "Placement::is_empty")]
+    pub placement: Placement,
     /// The secrets that it uses; never their values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretUse>,

@@ -33,6 +33,7 @@ pub mod link;
 pub mod log;
 pub mod network;
 pub mod node;
+pub mod place;
 pub mod profile;
 pub mod routes;
 pub mod sandbox;

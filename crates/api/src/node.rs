@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::encoding::{self, BadData, Encoding};
+use crate::fleet::{NodeHost, NodeReserved};
 use crate::job::{Enforced, FileInput, LimitsAsked, RetryAsked, StateName, StreamReport, Usage};
 use crate::log::StreamName;
 use crate::network::{Network, NetworkWork};
@@ -36,6 +37,12 @@ pub struct NodeRegister {
     /// What it can enforce, for people: `cgroup` is `v1`, `landlock` is `7`, ...
     #[serde(default)]
     pub facts: BTreeMap<String, String>,
+    /// What it calls itself for placement, at most 32. What its enrollment gave it counts before.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The versions of this protocol that it speaks.
+    #[serde(default)]
+    pub protocol: NodeProtocol,
 }
 
 /// The server knows the node now.
@@ -99,6 +106,29 @@ pub struct NodeHeartbeat {
     /// The volumes of which it has bytes, half ones too; at most 4096.
     #[serde(default)]
     pub volumes: Vec<String>,
+    /// Its machine, as it is at the moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<NodeHost>,
+    /// The versions of this protocol that it speaks.
+    #[serde(default)]
+    pub protocol: NodeProtocol,
+}
+
+/// Versions of the node protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeProtocol {
+    /// The oldest.
+    pub min: u32,
+    /// The newest.
+    pub max: u32,
+}
+
+impl Default for NodeProtocol {
+    /// The first version, in which nodes did not say this.
+    fn default() -> Self {
+        Self { min: 1, max: 1 }
+    }
 }
 
 /// The leases are renewed.
@@ -128,6 +158,15 @@ pub struct NodeHeartbeatAnswer {
     /// Rules of networks that are to be put in force.
     #[serde(default)]
     pub networks: Vec<NetworkWork>,
+    /// The server's version is newer than the node's.
+    #[serde(default)]
+    pub upgrade_available: bool,
+    /// The server's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest_version: Option<String>,
+    /// The oldest version of this protocol that the server speaks.
+    #[serde(default)]
+    pub min_compatible: u32,
 }
 
 /// What sandboxes of a node used. May get lost.
@@ -175,6 +214,9 @@ pub struct NodePoll {
     /// How many sandboxes that live on it can take now; 0 for a node that has none.
     #[serde(default)]
     pub free_sandboxes: u32,
+    /// What the limits of what it has name, so that it gets nothing that does not fit beside that.
+    #[serde(default)]
+    pub reserved: NodeReserved,
     /// How long to wait for the first one; cut to one minute.
     pub wait_ms: u64,
 }

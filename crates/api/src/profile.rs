@@ -7,6 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::job::LimitsAsked;
 use crate::network::Network;
+use crate::place::Placement;
 
 /// What a profile says for the sandboxes and jobs that are asked for with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -46,6 +47,9 @@ pub struct ProfileSpec {
     /// request counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
+    /// What the node must have or should have. A request may add to it, and not take away from what must be.
+    #[serde(default, skip_serializing_if = "Placement::is_empty")]
+    pub placement: Placement,
     /// Secrets that may be used, and how; none when the list is empty. When absent: all, as files and headers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets: Option<Vec<SecretRule>>,

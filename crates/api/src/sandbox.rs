@@ -7,6 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::job::{Enforced, LimitsAsked};
 use crate::network::Network;
+use crate::place::Placement;
 use crate::profile::ProfileUse;
 use crate::secret::SecretUse;
 use crate::volume::VolumeUse;
@@ -62,6 +63,9 @@ pub struct SandboxCreate {
     /// The one node that may have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// What its node must have or should have.
+    #[serde(default, skip_serializing_if = "Placement::is_empty")]
+    pub placement: Placement,
     /// Secrets that it may use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretUse>,
@@ -293,6 +297,9 @@ pub struct SandboxSpecView {
     /// The one node that may have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// What its node must have or should have.
+    #[serde(default, skip_serializing_if = "Placement::is_empty")]
+    pub placement: Placement,
     /// The secrets that it uses; never their values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretUse>,

@@ -225,6 +225,7 @@ fn config_here(node_id: &NodeId, dir: &Path, size: Size, roots: Vec<Root>) -> Co
     Config {
         name: format!("run-{}", std::process::id()),
         incarnation: node_id.to_string(),
+        labels: std::collections::BTreeMap::new(),
         slots: size.slots,
         sandboxes: size.sandboxes,
         spares: 0,
@@ -233,6 +234,7 @@ fn config_here(node_id: &NodeId, dir: &Path, size: Size, roots: Vec<Root>) -> Co
         roots,
         egress_trust: Vec::new(),
         dir: dir.to_owned(),
+        heard: Arc::default(),
         points: Points::none(),
     }
 }

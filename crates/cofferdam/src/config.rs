@@ -10,6 +10,7 @@ mod known;
 use crate::cli::failure::{Failure, reason};
 use api::Code;
 use serde::{Deserialize, Serialize, Serializer};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use toml_edit::{Document, DocumentMut, Item, Value};
@@ -58,6 +59,9 @@ pub(crate) struct Server {
     /// As `--domain` of `up`.
     #[serde(default)]
     pub(crate) domain: Option<String>,
+    /// Whom work is given to first, where several nodes ask: `spread` or `pack`.
+    #[serde(default)]
+    pub(crate) placement: model::place::Strategy,
     /// The door of nodes.
     pub(crate) nodes: Option<Nodes>,
 }
@@ -90,6 +94,9 @@ pub(crate) struct Node {
     /// What people call it; by default the name of the machine.
     #[serde(default)]
     pub(crate) name: Option<String>,
+    /// What it calls itself for placement, beside what its enrollment token has given it.
+    #[serde(default)]
+    pub(crate) labels: BTreeMap<String, String>,
     /// The others as the options of `up`.
     #[serde(default = "slots")]
     pub(crate) slots: u32,

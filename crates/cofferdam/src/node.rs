@@ -60,7 +60,8 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
         )));
     }
     let (takes, linked) = mpsc::channel(LINK_QUEUE);
-    let linking = tokio::spawn(node::keep_links(client.clone(), takes));
+    let heard = std::sync::Arc::default();
+    let linking = tokio::spawn(node::keep_links(client.clone(), takes, heard.clone()));
     table::note(&format!(
         "this is {id}; its server is {}",
         client.endpoint()
@@ -68,6 +69,7 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
     let config = Config {
         name: config.name.unwrap_or_else(hostname),
         incarnation: crate::state::new_node_id()?.to_string(),
+        labels: config.labels,
         slots: config.slots,
         sandboxes: config.sandboxes,
         spares: config.spares,
@@ -76,6 +78,7 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
         roots,
         egress_trust: trust,
         dir,
+        heard,
         points: points_from(std::env::var("COFFERDAM_DIE_AT").ok()),
     };
     let node = Node::new(config, client, driver, host);

@@ -42,6 +42,7 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
     let service = service.await;
     let service = service.map_err(|error| Failure::ours("open the database", &error))??;
     keys::ready(&service).await?;
+    service.place_by(config.placement);
     let mut doors = vec![Door::Unix(unix_listener(&state)?)];
     table::note(&format!("listening on unix:{}", state.socket().display()));
     doors.extend(tcp::door(&state, &door_of(&config)).await?);

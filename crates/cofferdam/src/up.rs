@@ -98,6 +98,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let config = Config {
         name: hostname(),
         incarnation: crate::state::new_node_id()?.to_string(),
+        labels: std::collections::BTreeMap::new(),
         slots: up.slots,
         sandboxes: up.sandboxes,
         spares: up.spares,
@@ -106,6 +107,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
         roots,
         egress_trust: up.egress_trust.clone(),
         dir,
+        heard: std::sync::Arc::default(),
         points,
     };
     let node = Node::new(config, node_client, driver, host);

@@ -11,6 +11,7 @@
 
 pub mod address;
 pub mod block;
+pub mod breaker;
 pub mod build;
 pub mod enforcement;
 pub mod event;
@@ -21,6 +22,7 @@ pub mod job;
 pub mod limits;
 pub mod network;
 pub mod node;
+pub mod place;
 pub mod points;
 pub mod profile;
 pub mod root;

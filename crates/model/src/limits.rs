@@ -278,3 +278,21 @@ pub const BUILD_UNUSED_MS: u64 = 24 * 3600 * 1000;
 pub const READY_MS: u64 = 40_000;
 /// The longest start or ready command in bytes.
 pub const START_BYTES_MAX: usize = 32 * 1024;
+
+/// One side of a label of a node, in bytes: as many as a part of a name in DNS.
+pub const LABEL_BYTES_MAX: usize = 63;
+/// Labels that one placement names. With their lengths they bound what is in an index: PostgreSQL takes 2,704
+/// bytes in an entry of a B-tree.
+pub const PLACEMENT_LABELS_MAX: usize = 8;
+/// How long nodes that were not preferred leave work to those that were: a few polls, and less than a person
+/// notices of a job that has to be somewhere.
+pub const PREFER_MS: u64 = 5000;
+/// How often the memory and the disk of a machine can be named in limits. A limit is a cap, and few use all of
+/// theirs; clouds that sell functions go by similar numbers.
+pub const OVERCOMMIT: u64 = 4;
+/// What a node has failed counts half after this time: a driver that was repaired is soon believed.
+pub const TROUBLE_HALF_MS: u64 = 60_000;
+/// Failures that are counted at most, in thousandths: it is forgotten in five minutes whatever happened.
+pub const TROUBLE_MAX: u32 = 16_000;
+/// Different wishes that one look of a node goes through; the next look goes on from there.
+pub const WISHES_MAX: u32 = 64;

@@ -6,6 +6,7 @@
 //!                                              draining ──▶ decommissioned
 //! ```
 
+use crate::place::Reserved;
 use serde::{Deserialize, Serialize};
 
 /// Whether a node was heard of lately.
@@ -85,6 +86,134 @@ impl NodeState {
     }
 }
 
+/// The versions of the node protocol that this build speaks, the oldest and the newest. The oldest grows when a
+/// server cannot do with what older nodes say; servers are upgraded before nodes.
+pub const PROTOCOL: (u32, u32) = (1, 1);
+
+/// Whether two sides have a version of the protocol in common.
+pub fn is_compatible(ours: (u32, u32), theirs: (u32, u32)) -> bool {
+    theirs.0 <= theirs.1 && theirs.0 <= ours.1 && ours.0 <= theirs.1
+}
+
+/// Whether a version of the program is older than another: by its three numbers, as Semantic Versioning 2.0.0 has
+/// them. What is no such version is not.
+pub fn is_older(one: &str, other: &str) -> bool {
+    let numbers = |text: &str| -> Option<[u64; 3]> {
+        let plain = text.split(['-', '+']).next()?;
+        let mut parts = plain.split('.').map(|part| part.parse().ok());
+        let three = [parts.next()??, parts.next()??, parts.next()??];
+        parts.next().is_none().then_some(three)
+    };
+    match (numbers(one), numbers(other)) {
+        (Some(one), Some(other)) => one < other,
+        _ => false,
+    }
+}
+
+/// What a node says of its machine with a heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostReport {
+    /// The kernel, as `uname -r` says it.
+    pub kernel: String,
+    /// Processors.
+    pub cpus: u32,
+    /// How many processes want one, as a mean over a minute, in thousandths.
+    pub load_milli: u64,
+    /// Bytes of memory, and those that could be had now.
+    pub memory_bytes: u64,
+    /// Of it, what could be had now.
+    pub memory_free_bytes: u64,
+    /// Bytes of the disk that it keeps its things on.
+    pub disk_bytes: u64,
+    /// Of it, what is free.
+    pub disk_free_bytes: u64,
+    /// What the limits of what it has name.
+    pub reserved: Reserved,
+    /// How it isolates, and whether that works.
+    pub drivers: Vec<DriverHealth>,
+    /// Why it takes nothing new at the moment.
+    pub refuses: Option<String>,
+}
+
+/// Whether a driver works.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DriverHealth {
+    /// Which.
+    pub name: String,
+    /// It has made a sandbox, or has not failed several times in a row.
+    pub healthy: bool,
+    /// What it failed with last.
+    pub why: Option<String>,
+}
+
+/// Texts of a report in bytes, and drivers in it: it is kept, and read with each look at a node.
+const REPORT_TEXT_MAX: usize = 256;
+const REPORT_DRIVERS_MAX: usize = 16;
+
+impl HostReport {
+    /// The same with nothing that is too long. A machine may say what it likes of itself.
+    #[must_use]
+    pub fn bounded(mut self) -> HostReport {
+        let cut = |text: &mut String| {
+            let end = text.floor_char_boundary(REPORT_TEXT_MAX);
+            text.truncate(end);
+        };
+        cut(&mut self.kernel);
+        self.refuses.iter_mut().for_each(cut);
+        self.drivers.truncate(REPORT_DRIVERS_MAX);
+        for driver in &mut self.drivers {
+            cut(&mut driver.name);
+            driver.why.iter_mut().for_each(cut);
+        }
+        self
+    }
+
+    /// Whether it can make sandboxes. Who says nothing of drivers is believed to.
+    pub fn is_healthy(&self) -> bool {
+        self.drivers.is_empty() || self.drivers.iter().any(|driver| driver.healthy)
+    }
+
+    /// What is other than it was before and worth an event, in words: what changes with every heartbeat is not.
+    pub fn news(&self, before: &HostReport) -> Vec<String> {
+        let mut news = Vec::new();
+        let mut told = |what: &str, was: String, is: String| {
+            if was != is {
+                news.push(format!("{what}: {was} -> {is}"));
+            }
+        };
+        told("kernel", before.kernel.clone(), self.kernel.clone());
+        told("cpus", before.cpus.to_string(), self.cpus.to_string());
+        let number = |one: u64| one.to_string();
+        told(
+            "memory_bytes",
+            number(before.memory_bytes),
+            number(self.memory_bytes),
+        );
+        told(
+            "disk_bytes",
+            number(before.disk_bytes),
+            number(self.disk_bytes),
+        );
+        let word = |why: &Option<String>| why.clone().unwrap_or_else(|| "nothing".to_owned());
+        told("refuses", word(&before.refuses), word(&self.refuses));
+        let drivers = |report: &HostReport| {
+            let one = |driver: &DriverHealth| {
+                let health = if driver.healthy { "" } else { " (unhealthy)" };
+                format!("{}{health}", driver.name)
+            };
+            report
+                .drivers
+                .iter()
+                .map(one)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        told("drivers", drivers(before), drivers(self));
+        news
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,5 +237,54 @@ mod tests {
         let seen = draining.step(NodeEvent::Seen).unwrap();
         assert_eq!(seen.connectivity, Connectivity::Online);
         assert_eq!(seen.step(NodeEvent::Uncordon), None);
+    }
+
+    #[test]
+    fn two_sides_understand_each_other_where_their_ranges_meet() {
+        for (ours, theirs, expect) in [
+            ((1, 1), (1, 1), true),
+            ((2, 3), (1, 2), true),
+            ((2, 3), (1, 1), false),
+            ((2, 3), (4, 9), false),
+            ((2, 3), (3, 2), false),
+        ] {
+            assert_eq!(is_compatible(ours, theirs), expect, "{ours:?} {theirs:?}");
+        }
+    }
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        for (one, other, expect) in [
+            ("0.1.0", "0.2.0", true),
+            ("0.9.0", "0.10.0", true),
+            ("1.0.0", "1.0.0", false),
+            ("1.0.0-rc.1", "1.0.0", false),
+            ("x", "1.0.0", false),
+            ("1.0", "2.0.0", false),
+            ("1.0.0.0", "2.0.0", false),
+        ] {
+            assert_eq!(is_older(one, other), expect, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn what_a_machine_says_is_cut_and_only_what_matters_is_news() {
+        let long = HostReport {
+            kernel: "ö".repeat(1000),
+            drivers: vec![DriverHealth::default(); 100],
+            ..HostReport::default()
+        };
+        let cut = long.bounded();
+        assert_eq!((cut.kernel.len(), cut.drivers.len()), (256, 16));
+        let was = HostReport::default();
+        let is = HostReport {
+            load_milli: 9,
+            memory_free_bytes: 9,
+            ..was.clone()
+        };
+        assert!(is.news(&was).is_empty());
+        let refuses = Some("disk_full".to_owned());
+        let is = HostReport { refuses, ..is };
+        assert_eq!(is.news(&was), ["refuses: nothing -> disk_full"]);
     }
 }

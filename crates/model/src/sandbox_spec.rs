@@ -3,6 +3,7 @@
 use crate::id::{NodeId, SnapshotId};
 use crate::limits;
 use crate::network::NetworkRules;
+use crate::place::{Placement, Wish};
 use crate::profile::ProfileUse;
 use crate::secret::{SecretUse, check_uses, check_ways_out};
 use crate::spec::{
@@ -47,6 +48,9 @@ pub struct SandboxSpec {
     pub queue_timeout_ms: u64,
     /// The only node that may take it.
     pub node: Option<NodeId>,
+    /// Where it is to be; anywhere in older rows.
+    #[serde(default, skip_serializing_if = "Placement::is_empty")]
+    pub placement: Placement,
     /// Secrets that it uses.
     #[serde(default)]
     pub secrets: Vec<SecretUse>,
@@ -148,6 +152,11 @@ pub fn cut_ttl(ttl_ms: u64) -> u64 {
 }
 
 impl SandboxSpec {
+    /// What its node must have; `None` when any node will do.
+    pub fn wish(&self) -> Option<Wish> {
+        Wish::of(&self.placement, &self.limits, self.allow_root)
+    }
+
     /// The snapshot that it begins with.
     pub fn snapshot(&self) -> Option<&SnapshotId> {
         self.layers.last()
@@ -177,6 +186,7 @@ impl SandboxSpec {
         check_metadata(metadata, &mut found);
         let (wait, most) = (self.queue_timeout_ms, limits::TIMEOUT_MAX_MS);
         found.range("queue_timeout_ms", wait, 1, most);
+        self.placement.check(&mut found);
         found.verdict()
     }
 }
@@ -248,6 +258,7 @@ pub(crate) mod tests {
             on_expiry: OnExpiry::Kill,
             auto_resume: false,
             queue_timeout_ms: 1000,
+            placement: crate::place::Placement::default(),
             node: None,
             secrets: Vec::new(),
             layers: Vec::new(),

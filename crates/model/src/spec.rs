@@ -3,6 +3,7 @@
 use crate::id::NodeId;
 use crate::limits;
 use crate::network::NetworkRules;
+use crate::place::{Placement, Wish};
 use crate::profile::ProfileUse;
 use crate::secret::{SecretUse, check_uses, check_ways_out};
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,9 @@ pub struct JobSpec {
     pub queue_timeout_ms: Option<u64>,
     /// The only node that may take it.
     pub node: Option<NodeId>,
+    /// Where it is to run; anywhere in older rows.
+    #[serde(default, skip_serializing_if = "Placement::is_empty")]
+    pub placement: Placement,
     /// Secrets that it uses.
     #[serde(default)]
     pub secrets: Vec<SecretUse>,
@@ -109,6 +113,11 @@ pub struct Invalid {
 }
 
 impl JobSpec {
+    /// What its node must have; `None` when any node will do.
+    pub fn wish(&self) -> Option<Wish> {
+        Wish::of(&self.placement, &self.limits, false)
+    }
+
     /// Checks everything that can be said without knowing a machine.
     ///
     /// # Errors
@@ -123,6 +132,7 @@ impl JobSpec {
             check_path("cwd", cwd, &mut found);
         }
         check_root(self.root.as_deref(), &mut found);
+        self.placement.check(&mut found);
         check_uses(&self.secrets, &self.env, &mut found);
         check_ways_out(&self.secrets, &self.network, &mut found);
         found.range("timeout_ms", self.timeout_ms, 1, limits::TIMEOUT_MAX_MS);
@@ -383,6 +393,7 @@ pub(crate) mod tests {
             attach: false,
             retry: Retry { max_attempts: 1 },
             queue_timeout_ms: None,
+            placement: crate::place::Placement::default(),
             node: None,
             secrets: Vec::new(),
             scrub_patterns: false,

@@ -1,9 +1,10 @@
 //! The node's own loops: registering, renewing, polling, and handing clients to jobs.
 
 use crate::job::fence;
-use crate::{Node, egress, job, recover, root, sandbox, snapshot, spare, volume};
+use crate::tries::Tries;
+use crate::{Node, egress, job, machine, recover, root, sandbox, snapshot, spare, volume};
 use api::attach::{LinkOpen, LinkTarget};
-use api::node::{JobRef, NodeHeartbeat, NodePoll, NodeRegister};
+use api::node::{JobRef, NodeHeartbeat, NodePoll, NodeProtocol, NodeRegister};
 use model::limits;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -11,9 +12,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// Between two tries when the control plane does not answer, at first and at most.
-const PAUSE_FIRST: Duration = Duration::from_millis(100);
-const PAUSE_MOST: Duration = Duration::from_secs(5);
 /// How long one poll waits for work.
 const POLL_WAIT: Duration = Duration::from_secs(20);
 
@@ -68,11 +66,13 @@ async fn register(node: &Node) -> Duration {
         name: node.inner.config.name.clone(),
         incarnation: node.inner.config.incarnation.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        labels: node.inner.config.labels.clone(),
         slots: node.inner.config.slots,
         drivers: vec![node.inner.driver.name().to_owned()],
         facts,
+        protocol: protocol(),
     };
-    let mut pause = PAUSE_FIRST;
+    let mut tries = Tries::default();
     loop {
         let sent = fence::boot_ms();
         match node.inner.client.node_register(&hello).await {
@@ -84,11 +84,16 @@ async fn register(node: &Node) -> Duration {
             }
             Err(error) => {
                 tracing::warn!(%error, "failed to register; trying again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MOST);
+                tries.failed(node, &error).await;
             }
         }
     }
+}
+
+/// What this build speaks.
+fn protocol() -> NodeProtocol {
+    let (min, max) = model::node::PROTOCOL;
+    NodeProtocol { min, max }
 }
 
 async fn renew(node: &Node, every: Duration) {
@@ -99,6 +104,7 @@ async fn renew(node: &Node, every: Duration) {
     loop {
         tokio::time::sleep(every).await;
         spare::expire(node).await;
+        spare::probe(node).await;
         renew_once(node).await;
     }
 }
@@ -111,11 +117,18 @@ pub(crate) async fn renew_once(node: &Node) {
         sandboxes: sandbox::held(node),
         snapshots: snapshot::held(node),
         volumes: volume::held(node),
+        host: Some(machine::host(node)),
+        protocol: protocol(),
     };
     let sent = fence::boot_ms();
     match node.inner.client.node_heartbeat(&beat).await {
         Ok(answer) => {
             fence::renewed(node, sent, answer.lease_ms);
+            node.inner.config.heard.notify_waiters();
+            if answer.upgrade_available {
+                let latest = answer.latest_version.as_deref().unwrap_or_default();
+                tracing::info!(latest, "the server is newer than this node");
+            }
             // A stale lease is somebody else's now: whatever it does here is to end, and its report
             // will be refused.
             cancel(node, &answer.cancel);
@@ -151,11 +164,11 @@ fn cancel(node: &Node, refs: &[JobRef]) {
 }
 
 async fn poll_for_jobs(node: &Node) {
-    let mut pause = PAUSE_FIRST;
+    let mut tries = Tries::default();
     loop {
         let freed = node.inner.freed.notified();
         let free_slots = free_slots(node);
-        let polled = poll(node, free_slots, 0, &mut pause);
+        let polled = poll(node, free_slots, 0, &mut tries);
         // A node that is full still asks, to hear at once what is to end. Only such a poll may be given
         // up when a slot becomes free: it brings no lease that could get lost.
         tokio::select! {
@@ -168,26 +181,31 @@ async fn poll_for_jobs(node: &Node) {
 /// Asks beside the poll for jobs, so that neither waits for room for the other. Never given up, so that no
 /// order gets lost.
 async fn poll_for_sandboxes(node: &Node) {
-    let mut pause = PAUSE_FIRST;
+    let mut tries = Tries::default();
     if node.inner.config.sandboxes == 0 {
         return;
     }
     loop {
-        poll(node, 0, sandbox::free(node), &mut pause).await;
+        poll(node, 0, sandbox::free(node), &mut tries).await;
     }
 }
 
 /// Asks once, and begins what there is to do.
-async fn poll(node: &Node, free_slots: u32, free_sandboxes: u32, pause: &mut Duration) {
+async fn poll(node: &Node, free_slots: u32, free_sandboxes: u32, tries: &mut Tries) {
+    let (free_slots, free_sandboxes) = match machine::refuses(node) {
+        None => (free_slots, free_sandboxes),
+        Some(_) => (0, 0),
+    };
     let request = NodePoll {
         incarnation: node.inner.config.incarnation.clone(),
         free_slots,
         free_sandboxes,
+        reserved: machine::reserved_by_all(node),
         wait_ms: u64::try_from(POLL_WAIT.as_millis()).unwrap_or(limits::POLL_WAIT_MAX_MS),
     };
     match node.inner.client.node_poll(&request).await {
         Ok(answer) => {
-            *pause = PAUSE_FIRST;
+            tries.good();
             cancel(node, &answer.cancel);
             for lease in answer.leases {
                 job::begin(node, lease);
@@ -198,8 +216,7 @@ async fn poll(node: &Node, free_slots: u32, free_sandboxes: u32, pause: &mut Dur
         }
         Err(error) => {
             tracing::warn!(%error, "failed to poll; trying again");
-            tokio::time::sleep(*pause).await;
-            *pause = (*pause * 2).min(PAUSE_MOST);
+            tries.failed(node, &error).await;
         }
     }
 }

@@ -1,9 +1,11 @@
 //! The life of one job on a node, from its lease to the moment when nothing of it is left.
 
 pub(crate) mod fence;
+mod insist;
 mod network;
 
 use self::fence::Fence;
+pub(crate) use self::insist::insist;
 use crate::outcome::{self, Asked, Told};
 use crate::pump::{End, Lease as PumpLease, Pump, PumpError};
 use crate::record::{self, Prepared, Record};
@@ -11,10 +13,9 @@ use crate::secret::{self, Secrets};
 use crate::spare::{self, PROVISION, Standing};
 use crate::spool::{Piece, Spool};
 use crate::way::WayOut;
-use crate::{Node, Running, convert, files, inspect, root};
+use crate::{Node, Running, convert, files, inspect, machine, root};
 use ::egress::inspect::Inspector;
 use api::attach::LinkOpen;
-use api::client::ClientError;
 use api::job::{Enforced, Usage};
 use api::log::StreamName;
 use api::node::{JobFinished, JobOutput, JobStarted, Lease, LeaseSpec, OutputSegment};
@@ -26,7 +27,6 @@ use model::id::SandboxId;
 use model::limits;
 use scrub::{Cleaner, Known, Shapes};
 use std::convert::Infallible;
-use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,9 +42,6 @@ const EXTEND_AFTER: u32 = 600;
 const ATTACH_QUEUE: usize = 4;
 /// Output that is reported together with the outcome, in bytes: most jobs print less.
 const INLINE_BYTES: usize = 64 * 1024;
-/// Between two tries of a report, at first and at most.
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_MOST: Duration = Duration::from_secs(15);
 
 /// A job on this node.
 pub(crate) struct Job {
@@ -138,6 +135,7 @@ impl Job {
         let (attach, attached) = mpsc::channel(ATTACH_QUEUE);
         let running = Running {
             epoch: lease.epoch,
+            reserved: machine::reserved(lease.spec.limits, false),
             cancel: cancel.clone(),
             attach,
             over: false,
@@ -309,7 +307,11 @@ impl Job {
     ) -> Result<Result<(GuestReader, GuestWriter), Told>, Broken> {
         let standing = match spare {
             Some(standing) => Ok(standing),
-            None => spare::stand(&self.node, plan.clone()).await?,
+            None => {
+                let made = spare::stand(&self.node, plan.clone()).await;
+                self.node.inner.health.note(&made, self.spec.root.is_none());
+                made?
+            }
         };
         let mut standing = match standing {
             Ok(standing) => standing,
@@ -757,26 +759,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
-}
-
-/// Repeats a report until it is answered: a control plane that is away comes back. An answer that
-/// repeating cannot change ends it.
-pub(crate) async fn insist<T, F, R>(report: F) -> Result<T, ClientError>
-where
-    F: Fn() -> R,
-    R: Future<Output = Result<T, ClientError>>,
-{
-    let mut pause = RETRY_FIRST;
-    loop {
-        match report().await {
-            Err(error) if error.body().retryable => {
-                tracing::debug!(%error, "a report is repeated");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_MOST);
-            }
-            answer => return answer,
-        }
-    }
 }
 
 pub(crate) fn new_sandbox_id() -> SandboxId {

@@ -16,6 +16,7 @@ mod files;
 mod inspect;
 mod job;
 mod link;
+mod machine;
 mod outcome;
 mod pump;
 mod record;
@@ -26,6 +27,7 @@ mod secret;
 mod snapshot;
 mod spare;
 mod spool;
+mod tries;
 mod volume;
 mod way;
 
@@ -39,8 +41,9 @@ use api::attach::LinkOpen;
 use api::client::Client;
 use driver::driver::Driver;
 use driver::host::{Host, Root};
+use model::place::Reserved;
 use model::points::Points;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -60,6 +63,8 @@ pub struct Config {
     pub name: String,
     /// A different one at each start of the process.
     pub incarnation: String,
+    /// What it calls itself for placement; what its enrollment gave it counts before.
+    pub labels: BTreeMap<String, String>,
     /// Jobs at one time.
     pub slots: u32,
     /// Sandboxes that live on at one time.
@@ -76,6 +81,8 @@ pub struct Config {
     pub egress_trust: Vec<PathBuf>,
     /// Private to this node: the records of its jobs and their output.
     pub dir: PathBuf,
+    /// Told whenever the control plane was heard on another way: what waits for it to come back tries at once.
+    pub heard: Arc<Notify>,
     /// Where a test may stop the process.
     pub points: Points,
 }
@@ -95,6 +102,7 @@ struct Inner {
     jobs: Mutex<HashMap<String, Running>>,
     sandboxes: Mutex<sandbox::Kept>,
     spares: spare::Spares,
+    health: machine::Health,
     egress: Proxy,
     trusted: OnceLock<inspect::Trusted>,
     /// Of the above; whoever works takes them.
@@ -119,6 +127,8 @@ struct Inner {
 #[derive(Debug, Clone)]
 struct Running {
     epoch: u64,
+    /// What its limits name.
+    reserved: Reserved,
     cancel: CancellationToken,
     attach: mpsc::Sender<LinkOpen>,
     /// Its command has ended, or never began.
@@ -145,6 +155,7 @@ impl Node {
             jobs: Mutex::default(),
             sandboxes: Mutex::default(),
             spares: spare::Spares::default(),
+            health: machine::Health::default(),
             egress,
             trusted: OnceLock::new(),
             egress_records: tokio::sync::Mutex::new(records),

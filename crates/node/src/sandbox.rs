@@ -13,7 +13,7 @@ mod start;
 mod usage;
 
 use crate::job::{chain, insist};
-use crate::{Node, snapshot};
+use crate::{Node, machine, snapshot};
 use api::attach::LinkOpen;
 use api::node::{SandboxLife, SandboxRef, SandboxReport, SandboxSaid, SandboxWant, SandboxWork};
 use bytes::BytesMut;
@@ -22,6 +22,7 @@ use driver::guest::GuestStream;
 use execs::Spool;
 use make::Made;
 use model::id::SandboxId;
+use model::place::Reserved;
 use network::{Net, Shared};
 use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -43,6 +44,8 @@ pub(crate) struct Keeper {
     orders: watch::Sender<Order>,
     /// How its guest is reached.
     handle: Handle,
+    /// What its limits name.
+    reserved: Reserved,
     /// What it may reach, and the way there.
     net: Shared,
     /// Its guest serves, and nothing in it is stopped. A guest that does not serve yet must not be asked:
@@ -113,8 +116,9 @@ pub(crate) fn order(node: &Node, work: Vec<SandboxWork>) {
             continue;
         };
         let handle = node.inner.driver.handle(&sandbox_id);
+        let reserved = machine::reserved(work.spec.limits, work.spec.allow_root);
         let (first, net) = (Order::Work(Box::new(work)), Net::default());
-        begin(node, &mut kept, id, (first, handle, net));
+        begin(node, &mut kept, id, (first, handle, net, reserved));
     }
 }
 
@@ -136,6 +140,11 @@ pub(crate) fn held(node: &Node) -> Vec<SandboxRef> {
         epoch: keeper.orders.borrow().epoch(),
     };
     node.kept().iter().map(one).collect()
+}
+
+/// What the limits of each that is here name.
+pub(crate) fn reserved(node: &Node) -> Vec<Reserved> {
+    node.kept().values().map(|keeper| keeper.reserved).collect()
 }
 
 /// How many more this node would take.
@@ -224,12 +233,18 @@ async fn copy(
 }
 
 /// Starts a keeper with its first order, and with the network of a sandbox that stands.
-fn begin(node: &Node, kept: &mut Kept, id: String, (first, handle, net): (Order, Handle, Net)) {
+fn begin(
+    node: &Node,
+    kept: &mut Kept,
+    id: String,
+    (first, handle, net, reserved): (Order, Handle, Net, Reserved),
+) {
     let net = Arc::new(Mutex::new(net));
     let (orders, told) = watch::channel(first);
     let keeper = Keeper {
         orders,
         handle: handle.clone(),
+        reserved,
         net: net.clone(),
         is_ready: false,
     };

@@ -186,13 +186,26 @@ async fn make(node: &Node, limits: AskedLimits) -> Result<Standing, String> {
     let plan = plan.map_err(|_| "these limits cannot be held".to_owned())?;
     match stand(node, plan.clone()).await {
         Ok(Ok(standing)) => {
+            node.inner.health.works();
             node.at("node.spared");
             Ok(standing)
         }
         broken => {
             drop(node.inner.driver.destroy(&plan.handle).await);
-            Err(broken.map_or_else(|error| chain(&error), |_| "it was refused".to_owned()))
+            let why = broken.map_or_else(|error| chain(&error), |_| "it was refused".to_owned());
+            node.inner.health.failed(&why);
+            Err(why)
         }
+    }
+}
+
+/// Tries whether sandboxes can be made again, where they could not: nobody else would, because such a node gets
+/// no work.
+pub(crate) async fn probe(node: &Node) {
+    if node.inner.health.unhealthy().is_some()
+        && let Ok(standing) = make(node, AskedLimits::default()).await
+    {
+        discard(node, [standing]).await;
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod exec;
 pub(crate) mod fleet;
 pub(crate) mod from_wire;
 pub(crate) mod network;
+pub(crate) mod place;
 pub(crate) mod profile;
 pub(crate) mod sandbox;
 pub(crate) mod secret;

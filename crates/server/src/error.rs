@@ -7,7 +7,7 @@
 use api::error::ErrorDetail;
 use api::{Code, ErrorBody};
 use axum::response::{IntoResponse, Response};
-use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use model::spec::Invalid;
 use service::KeyError;
@@ -146,6 +146,9 @@ impl IntoResponse for Error {
     }
 }
 
+/// When a node is to come again that speaks another protocol, in seconds: somebody has to install something first.
+const INCOMPATIBLE_AFTER_S: &str = "300";
+
 /// Writes the body of an error answer, and logs what the answer must not say.
 pub(crate) fn finish(mut response: Response, request_id: &str) -> Response {
     let Some(error) = response.extensions_mut().remove::<Error>() else {
@@ -164,6 +167,9 @@ pub(crate) fn finish(mut response: Response, request_id: &str) -> Response {
     *answer.status_mut() = response.status();
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if code == Code::NodeIncompatible {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static(INCOMPATIBLE_AFTER_S));
+    }
     if let Some(allow) = response.headers_mut().remove(ALLOW) {
         headers.insert(ALLOW, allow);
     }

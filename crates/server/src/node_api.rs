@@ -19,7 +19,7 @@ use axum::response::Response;
 
 use service::Free;
 
-use crate::convert::{self, exec, from_wire, sandbox, secret, to_wire, volume};
+use crate::convert::{self, exec, fleet, from_wire, sandbox, secret, to_wire, volume};
 use crate::error::Error;
 use crate::extract::{DigestOf, JobOf, Json, Node, Query, SandboxOf, SnapshotOf};
 use crate::{App, download, upload};
@@ -28,12 +28,14 @@ use crate::{App, download, upload};
 #[utoipa::path(post, path = routes::NODE_REGISTER, tag = "node", operation_id = "node_register",
     request_body = NodeRegister,
     responses((status = 200, description = "It is known", body = NodeRegistered),
-              (status = 403, description = "It is no node, or decommissioned", body = ErrorBody)))]
+              (status = 403, description = "It is no node, or decommissioned", body = ErrorBody),
+              (status = 409, description = "It speaks another protocol", body = ErrorBody)))]
 pub(crate) async fn register(
     State(app): State<App>,
     Node(ctx): Node,
     Json(hello): Json<NodeRegister>,
 ) -> Result<Answer<NodeRegistered>, Error> {
+    service::node_speaks((hello.protocol.min, hello.protocol.max))?;
     let registered = app
         .service
         .node_register(&ctx, from_wire::hello(hello))
@@ -52,13 +54,15 @@ pub(crate) async fn heartbeat(
     Node(ctx): Node,
     Json(beat): Json<NodeHeartbeat>,
 ) -> Result<Answer<NodeHeartbeatAnswer>, Error> {
+    service::node_speaks((beat.protocol.min, beat.protocol.max))?;
     let running = from_wire::job_refs(beat.running)?;
     let sandboxes = sandbox::refs_from(beat.sandboxes)?;
     let snapshots = sandbox::snapshots_from(&beat.snapshots)?;
     let volumes = volume::ids_from(&beat.volumes)?;
+    let host = beat.host.map(fleet::host);
     let renewed = app
         .service
-        .node_heartbeat(&ctx, &beat.incarnation, &running, &sandboxes)
+        .node_heartbeat_of(&ctx, &beat.incarnation, (&running, &sandboxes), host)
         .await?;
     // Only of the process that is this node: another one's directories are not this one's.
     let remove = app.service.snapshot_beat(&ctx, snapshots).await?;
@@ -84,6 +88,7 @@ pub(crate) async fn poll(
     let free = Free {
         slots: poll.free_slots,
         sandboxes: poll.free_sandboxes,
+        reserved: fleet::reserved(poll.reserved),
     };
     let polling = app.service.node_poll(&ctx, &poll.incarnation, free, wait);
     let polled = app.stopping.run_until_cancelled(polling).await;

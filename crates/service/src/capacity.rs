@@ -1,11 +1,13 @@
 //! Whether any machine has what a job or a sandbox asks for. What none has is refused before anything is written: it
 //! would wait for ever.
 
+use crate::place::ever;
 use crate::volume::CAN;
 use crate::{Error, Service};
 use model::id::NodeId;
 use model::limits;
 use model::node::Scheduling;
+use model::place::{Placement, Wish};
 use model::spec::{AskedLimits, Invalid};
 use store::node::NodeRow;
 
@@ -32,16 +34,16 @@ impl Root {
 }
 
 impl Service {
-    /// Refuses limits that no node has that may take the job or the sandbox. Without nodes nobody knows; the
-    /// node says.
+    /// Refuses limits that no node has that may take the job or the sandbox; says why none may, where its labels
+    /// are not there: one that has them may come. Without nodes nobody knows; the node says.
     pub(crate) async fn check_capacity(
         &self,
-        asked: &AskedLimits,
+        (asked, placement): (&AskedLimits, &Placement),
         root: Root,
         pin: Option<&NodeId>,
-    ) -> Result<(), Error> {
-        if *asked == AskedLimits::default() {
-            return Ok(());
+    ) -> Result<Option<String>, Error> {
+        if *asked == AskedLimits::default() && placement.is_empty() {
+            return Ok(None);
         }
         let nodes = self
             .look(|tx| Ok(store::node::list(tx, NODES_MAX)?))
@@ -50,14 +52,20 @@ impl Service {
             pin.is_none_or(|pin| *pin == node.id)
                 && node.state.scheduling != Scheduling::Decommissioned
         };
-        let closest = nodes
-            .iter()
-            .filter(may)
-            .map(|node| beyond(node, asked, root))
-            .min_by_key(Vec::len);
-        match closest {
+        let labels = Wish {
+            placement: placement.clone(),
+            ..Wish::default()
+        };
+        let all: Vec<&NodeRow> = nodes.iter().filter(may).collect();
+        let is_there = |node: &&&NodeRow| ever(&labels, &[**node]).is_none();
+        let right: Vec<&NodeRow> = all.iter().filter(is_there).copied().collect();
+        if right.is_empty() {
+            return Ok(ever(&labels, &all).map(|why| why.to_string()));
+        }
+        let limits = right.iter().map(|node| beyond(node, asked, root));
+        match limits.min_by_key(Vec::len) {
             Some(found) if !found.is_empty() => Err(Error::Invalid(found)),
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::capacity::Root;
 use crate::change::{Note, apply};
 use crate::error::Fail;
 use crate::hand::Undelivered;
+use crate::place::row_gets_work;
 use crate::profile::ProfileAsk;
 use crate::wake::{For, Parked};
 use crate::{Ctx, Error, Service, locked, random};
@@ -126,11 +127,21 @@ impl Service {
         if spec.node.is_some() {
             spec.queue_timeout_ms.get_or_insert(limits::PINNED_QUEUE_MS);
         }
-        self.check_capacity(&spec.limits, Root::Read, spec.node.as_ref())
+        let nobody = self
+            .check_capacity(
+                (&spec.limits, &spec.placement),
+                Root::Read,
+                spec.node.as_ref(),
+            )
             .await?;
         self.pin_secrets(ctx, &mut spec.secrets).await?;
-        let parked = self.wake().take_parked(For::Jobs, spec.node.as_ref());
-        let plan = self.plan(ctx, spec, idempotency, parked.as_ref())?;
+        let wish = spec.wish();
+        let kind = (For::Jobs, self.strategy());
+        let parked = self
+            .wake()
+            .take_parked(kind, spec.node.as_ref(), wish.as_ref());
+        let mut plan = self.plan(ctx, spec, idempotency, parked.as_ref())?;
+        plan.new.why = nobody;
         // In a task of its own: whoever asks may go away at any line, and then a job that was leased
         // must still reach the poll that it was leased for.
         let service = self.clone();
@@ -163,6 +174,7 @@ impl Service {
                 state: JobState::Queued,
                 spec,
                 at_ms,
+                why: None,
             },
         })
     }
@@ -332,9 +344,7 @@ fn find_files(tx: &mut Tx<'_>, plan: &Plan) -> Result<Vec<UploadRow>, Fail> {
 /// Whether a node may be given work: it is here, renews its leases, and nobody has closed it.
 pub(crate) fn gets_work(tx: &mut Tx<'_>, node: &NodeId, now_ms: u64) -> Result<bool, Fail> {
     let node = store::node::get(tx, node)?;
-    Ok(node.is_some_and(|node| {
-        node.state.scheduling == Scheduling::Active && node.lease_expires_at_ms >= now_ms
-    }))
+    Ok(node.is_some_and(|node| row_gets_work(&node, now_ms)))
 }
 
 /// Gives a queued job to a node, with an epoch that no report has carried yet.

@@ -510,7 +510,7 @@ pub(crate) fn tell(
     event::append(tx, &new)
 }
 
-fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Error> {
+pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Error> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
     let good = |text: &str| text.len() <= LABEL_BYTES_MAX && text.bytes().all(plain);
     let all_good = labels

@@ -1,5 +1,7 @@
 //! Nodes as an operator sees them, and what is to become of them.
 
+mod evict;
+
 use crate::change::Note;
 use crate::enroll::tell;
 use crate::error::Fail;
@@ -136,8 +138,9 @@ impl Service {
             seen(tx, &id)
         });
         let seen = seen.await?;
-        // What waits may be for it now.
+        // What waits may be for it now; and its own polls hear of what became of it, also those for no work.
         self.wake().queue();
+        self.wake().node(&seen.id);
         Ok(seen)
     }
 

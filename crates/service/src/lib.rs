@@ -36,6 +36,7 @@ pub mod loops;
 mod lose;
 mod node;
 mod output;
+mod place;
 mod poll;
 mod profile;
 mod report;
@@ -59,7 +60,7 @@ pub use crate::error::Error;
 pub use crate::exec::{ExecBefore, ExecFact, ExecPage};
 pub use crate::fleet::{NodeOrder, NodeSeen};
 pub use crate::job::JobPage;
-pub use crate::node::{Beat, LeaseRef, NodeHello, Registered};
+pub use crate::node::{Beat, LeaseRef, NodeHello, Registered, node_speaks};
 pub use crate::output::{OutputPage, OutputPiece, Stream};
 pub use crate::poll::{Free, Polled};
 pub use crate::profile::{
@@ -138,6 +139,7 @@ struct Inner {
     execs_told: exec::told::Told,
     node_authority: OnceLock<NodeAuthority>,
     refusals: Mutex<enroll::Refusals>,
+    placement: place::Setting,
 }
 
 /// Where the looking through blobs starts: eight of 256 parts an hour.
@@ -178,6 +180,7 @@ impl Service {
             execs_told: exec::told::Told::default(),
             node_authority: OnceLock::new(),
             refusals: Mutex::default(),
+            placement: place::Setting::default(),
         };
         Service {
             inner: Arc::new(inner),

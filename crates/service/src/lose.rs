@@ -2,6 +2,7 @@
 
 use crate::change::{Note, apply};
 use crate::error::Fail;
+use crate::place::count_failure;
 use model::job::{JobEvent, JobState};
 use model::limits;
 use store::Tx;
@@ -39,5 +40,8 @@ pub(crate) fn lose(
     why: &str,
     note: Note,
 ) -> Result<Option<JobRow>, Fail> {
+    if let Some((node, _)) = row.state.lease() {
+        count_failure(tx, node, note.at_ms)?;
+    }
     apply(tx, row, &lost(row, Says::Us, why), note.because(why))
 }

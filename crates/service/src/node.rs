@@ -2,15 +2,20 @@
 
 use crate::blob::HELD_MAX;
 use crate::change::{Note, apply};
+use crate::enroll::check_labels;
 use crate::error::Fail;
 use crate::lose::lose;
+use crate::place::report_news;
 use crate::sandbox::network::pending_of;
 use crate::sandbox::{SandboxLife, SandboxRef, SandboxWork, change, work};
 use crate::{Ctx, Error, Service, locked};
 use model::id::{JobId, NodeId, SandboxId, TenantId};
 use model::job::{JobEvent, JobState};
 use model::limits;
-use model::node::{Connectivity, NodeEvent, NodeState, Scheduling};
+use model::node::{
+    Connectivity, HostReport, NodeEvent, NodeState, PROTOCOL, Scheduling, is_compatible, is_older,
+};
+use model::place::{Labels, Trouble};
 use std::collections::{BTreeMap, HashSet};
 use store::event::{self, NewEvent};
 use store::job::{self, JobRow};
@@ -21,6 +26,8 @@ use store::{Tx, queue};
 /// Texts that a node says about itself, and how many of them.
 const FACT_BYTES_MAX: usize = 1024;
 const FACTS_MAX: usize = 256;
+/// Of this program.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// A lease that its node does not name in a heartbeat after this time never reached it: the answer
 /// that carried it was lost. Two heartbeats, because one may have been sent before the lease was made.
 const UNKNOWN_AFTER_MS: u64 = 2 * limits::HEARTBEAT_MS;
@@ -36,6 +43,8 @@ pub struct NodeHello {
     pub version: String,
     /// Jobs at one time.
     pub slots: u32,
+    /// What it calls itself for placement; what its enrollment gave it counts before.
+    pub labels: Labels,
     /// Drivers that it has.
     pub drivers: Vec<String>,
     /// What it can do; `memory_bytes` and `cpus` bound what jobs may ask for.
@@ -81,6 +90,8 @@ pub struct Beat {
     pub stale_sandboxes: Vec<SandboxRef>,
     /// Sandboxes whose rules it is to put in force, told before or not.
     pub networks: Vec<SandboxRow>,
+    /// The version of this program, where that of the node is older.
+    pub upgrade: Option<&'static str>,
 }
 
 /// The lease of a job that has one.
@@ -98,6 +109,21 @@ pub(crate) fn is_stopping(row: &&JobRow) -> bool {
 /// Another process has registered for this node since, or the node was forgotten.
 pub(crate) fn unregistered() -> Error {
     Error::conflict("this process of the node is not the registered one")
+}
+
+/// Refuses a node with which nothing can be said. It is not heard, so its leases end in their time.
+///
+/// # Errors
+/// [`Error::Conflict`] `node_incompatible`.
+pub fn node_speaks(theirs: (u32, u32)) -> Result<(), Error> {
+    if is_compatible(PROTOCOL, theirs) {
+        return Ok(());
+    }
+    let ((least, most), (min, max)) = (PROTOCOL, theirs);
+    let message = format!(
+        "the node speaks versions {min} to {max} of the protocol, and this server {least} to {most}"
+    );
+    Err(Error::conflict_of("node_incompatible", message))
 }
 
 impl Service {
@@ -122,7 +148,9 @@ impl Service {
                     }),
                 };
                 let gone = || Error::Forbidden("the node is decommissioned".to_owned());
-                let row = row_of(&id, &hello, state.ok_or_else(gone)?, now);
+                let mut row = row_of(&id, &hello, state.ok_or_else(gone)?, now);
+                // What the operator has given it counts before what it calls itself.
+                row.labels.extend(labels_of(tx, &id)?);
                 let was = before.map(|before| before.state.connectivity);
                 node::upsert(tx, &row)?;
                 if was != Some(row.state.connectivity) {
@@ -157,25 +185,52 @@ impl Service {
         running: &[LeaseRef],
         sandboxes: &[SandboxRef],
     ) -> Result<Beat, Error> {
+        let beat = self.node_heartbeat_of(ctx, incarnation, (running, sandboxes), None);
+        beat.await
+    }
+
+    /// The same, with what the node says of its machine. What of that is other than before is an event.
+    ///
+    /// # Errors
+    /// Those of [`Service::node_heartbeat`].
+    pub async fn node_heartbeat_of(
+        &self,
+        ctx: &Ctx,
+        incarnation: &str,
+        (running, sandboxes): (&[LeaseRef], &[SandboxRef]),
+        report: Option<HostReport>,
+    ) -> Result<Beat, Error> {
         work::check_refs(sandboxes)?;
         let id = ctx.only_node()?.clone();
         let now = self.now_ms();
-        let note = Note::new(ctx, now).because("the node does not know of the lease");
+        let plain = Note::new(ctx, now);
+        let note = plain.clone().because("the node does not know of the lease");
         let known: HashSet<LeaseRef> = running.iter().cloned().collect();
         let sandbox_note = change::Note::new(ctx, now);
         let (incarnation, has) = (incarnation.to_owned(), sandboxes.to_vec());
+        let report = report.map(HostReport::bounded);
         let seen = self
             .unit(move |tx| {
                 let until = now.saturating_add(limits::LEASE_MS);
-                if !node::renew(tx, &id, &incarnation, until)? {
+                let before = node::get(tx, &id)?;
+                if !node::renew(tx, &id, &incarnation, until, report.as_ref())? {
                     return Err(unregistered().into());
                 }
-                heard(tx, &id, &note)?;
+                if let (Some(before), Some(report)) = (&before, &report) {
+                    report_news(tx, before, report, &plain)?;
+                }
+                let before = before.ok_or_else(unregistered)?;
+                let row = NodeRow {
+                    lease_expires_at_ms: until,
+                    ..before
+                };
+                heard(tx, &row, &note)?;
                 let held = job::held_by(tx, &id, HELD_MAX)?;
                 let requeued = requeue_unknown(tx, &held, &known, &note)?;
                 let sandboxes = work::held_by(tx, &id)?;
                 let failed = work::fail_unknown(tx, &sandboxes, &has, &sandbox_note)?;
                 Ok(Seen {
+                    version: row.version,
                     networks: pending_of(tx, &id)?,
                     held,
                     requeued,
@@ -236,6 +291,7 @@ impl Service {
 
 /// What a heartbeat has found and changed.
 struct Seen {
+    version: String,
     networks: Vec<SandboxRow>,
     held: Vec<JobRow>,
     requeued: Vec<JobRow>,
@@ -260,6 +316,7 @@ fn beat_of(seen: &Seen, running: &[LeaseRef], has: &[SandboxRef], now: u64) -> B
         sandbox_lives: sandboxes.lives,
         stale_sandboxes: sandboxes.stale,
         networks: seen.networks.clone(),
+        upgrade: is_older(&seen.version, VERSION).then_some(VERSION),
     }
 }
 
@@ -290,7 +347,23 @@ pub(crate) fn note_node(
     kind: &str,
     note: &Note,
 ) -> Result<(), Fail> {
-    let data = serde_json::json!({"name": row.name, "incarnation": row.incarnation});
+    note_node_with(tx, row, kind, serde_json::Value::Null, note)
+}
+
+/// The same with what has changed of it.
+pub(crate) fn note_node_with(
+    tx: &mut Tx<'_>,
+    row: &NodeRow,
+    kind: &str,
+    changes: serde_json::Value,
+    note: &Note,
+) -> Result<(), Fail> {
+    let mut data = serde_json::json!({"name": row.name, "incarnation": row.incarnation});
+    if !changes.is_null()
+        && let Some(data) = data.as_object_mut()
+    {
+        data.insert("changes".to_owned(), changes);
+    }
     let version = event::last_version(tx, "node", row.id.as_str())? + 1;
     let new = NewEvent {
         tenant: &TenantId::local(),
@@ -306,14 +379,11 @@ pub(crate) fn note_node(
 }
 
 /// A node that was silent has renewed its leases.
-fn heard(tx: &mut Tx<'_>, id: &NodeId, note: &Note) -> Result<(), Fail> {
-    let Some(row) = node::get(tx, id)? else {
-        return Ok(());
-    };
+fn heard(tx: &mut Tx<'_>, row: &NodeRow, note: &Note) -> Result<(), Fail> {
     match row.state.step(NodeEvent::Seen) {
         Some(state) if state != row.state => {
-            node::move_to(tx, &row, state)?;
-            note_node(tx, &row, "node.online", note)
+            node::move_to(tx, row, state)?;
+            note_node(tx, row, "node.online", note)
         }
         _ => Ok(()),
     }
@@ -352,7 +422,16 @@ fn row_of(id: &NodeId, hello: &NodeHello, state: NodeState, now: u64) -> NodeRow
         state,
         lease_expires_at_ms: now.saturating_add(limits::LEASE_MS),
         registered_at_ms: now,
+        labels: hello.labels.clone(),
+        trouble: Trouble::default(),
+        report: None,
     }
+}
+
+/// What its enrollment gave a node.
+fn labels_of(tx: &mut Tx<'_>, id: &NodeId) -> Result<Labels, Fail> {
+    let enrollment = store::enroll::get(tx, id)?;
+    Ok(enrollment.map(|row| row.labels).unwrap_or_default())
 }
 
 fn check_hello(hello: &NodeHello) -> Result<(), Error> {
@@ -364,6 +443,7 @@ fn check_hello(hello: &NodeHello) -> Result<(), Error> {
         let message = "a node may say less about itself";
         return Err(Error::invalid("facts", "too_long", message));
     }
+    check_labels(&hello.labels)?;
     if hello.incarnation.is_empty() {
         let message = "must not be empty";
         return Err(Error::invalid("incarnation", "invalid_argument", message));

@@ -2,22 +2,27 @@
 
 use crate::blob::HELD_MAX;
 use crate::change::Note;
-use crate::create::{gets_work, lease};
+use crate::create::lease;
 use crate::error::Fail;
 use crate::hand::Undelivered;
 use crate::job::until;
 use crate::node::{LeaseRef, lease_ref, unregistered};
+use crate::place::{Grants, Room, asking, grants, row_gets_work};
 use crate::sandbox::SandboxWork;
 use crate::sandbox::network::{pending_of, untold as untold_networks};
 use crate::sandbox::work::{Untold, untold as untold_orders, wanted_of};
 use crate::snapshot::work::{removable, untold as untold_removals};
-use crate::wake::{FLOOR, Handed, NodeWake, Takes};
+use crate::wake::{FLOOR, For, Handed, NodeWake, Takes};
 use crate::{Ctx, Error, Service, locked};
 use model::id::{NodeId, SnapshotId};
 use model::limits;
+use model::node::Scheduling;
+use model::place::{Candidate, Reserved, share};
 use std::pin::Pin;
 use std::time::Duration;
+use store::Tx;
 use store::job::JobRow;
+use store::queue::Granted;
 use store::sandbox::SandboxRow;
 use tokio::sync::futures::Notified;
 use tokio::sync::oneshot;
@@ -48,13 +53,17 @@ pub struct Free {
     pub slots: u32,
     /// So many sandboxes that live on.
     pub sandboxes: u32,
+    /// What the limits of what it has name.
+    pub reserved: Reserved,
 }
 
 impl From<u32> for Free {
     /// A node that takes jobs only.
     fn from(slots: u32) -> Free {
-        let sandboxes = 0;
-        Free { slots, sandboxes }
+        Free {
+            slots,
+            ..Free::default()
+        }
     }
 }
 
@@ -67,6 +76,12 @@ struct Look {
     job_waits: bool,
     sandbox_waits: bool,
     gets_work: bool,
+    /// How much it has failed lately.
+    trouble: u32,
+    jobs: Grants,
+    placed: Grants,
+    /// As who it is parked.
+    offers: [Candidate; 2],
 }
 
 /// What a poll has found, on its way to the node.
@@ -133,18 +148,24 @@ impl Service {
             let queued = self.wake().queued();
             tokio::pin!(queued);
             queued.as_mut().enable();
-            let look = self.look_for(node, incarnation).await?;
-            let free = if look.gets_work {
-                free
-            } else {
-                Free::default()
+            let look = self.look_for(node, incarnation, free, &wake).await?;
+            let free = match look.gets_work {
+                true => Free {
+                    slots: share(free.slots, look.trouble),
+                    ..free
+                },
+                false => Free::default(),
             };
+            let offers = look.offers.clone();
             let found = self.find(ctx, node, &wake, free, look).await?;
             if !found.is_empty() || Instant::now() >= until {
                 return Ok(found.deliver());
             }
             let until = until.min(Instant::now() + FLOOR);
-            if let Some(handed) = self.stand_by(node, &wake, free, queued, until).await {
+            if let Some(handed) = self
+                .stand_by(node, &wake, (free, offers), queued, until)
+                .await
+            {
                 return Ok(handed.deliver());
             }
         }
@@ -160,13 +181,17 @@ impl Service {
         look: Look,
     ) -> Result<Found, Error> {
         let mut leases = Undelivered::new(self, Vec::new());
-        if free.slots > 0 && look.job_waits {
-            leases = self.claim(ctx, node, free.slots.min(CLAIM_MAX)).await?;
+        let (jobs, placed) = (look.jobs.granted, look.placed.granted);
+        if free.slots > 0 && (look.job_waits || !jobs.is_empty()) {
+            leases = self.claim(ctx, node, free, jobs).await?;
         }
         let mut wanted = look.wanted;
-        if free.sandboxes > 0 && look.sandbox_waits {
-            let most = free.sandboxes.min(CLAIM_MAX);
-            wanted.extend(self.place_sandboxes(ctx, node, most).await?);
+        if free.sandboxes > 0 && (look.sandbox_waits || !placed.is_empty()) {
+            let free = Free {
+                sandboxes: free.sandboxes.min(CLAIM_MAX),
+                ..free
+            };
+            wanted.extend(self.place_sandboxes(ctx, node, free, placed).await?);
         }
         let orders = untold_orders(wake, wanted);
         Ok(Found {
@@ -183,7 +208,7 @@ impl Service {
         &self,
         node: &NodeId,
         wake: &NodeWake,
-        free: Free,
+        (free, offers): (Free, [Candidate; 2]),
         queued: Pin<&mut Notified<'_>>,
         until: Instant,
     ) -> Option<Handed> {
@@ -192,7 +217,9 @@ impl Service {
             sandboxes: free.sandboxes > 0,
         };
         let takes_any = takes.jobs || takes.sandboxes;
-        let place = takes_any.then(|| self.wake().park(node, takes)).flatten();
+        let place = takes_any
+            .then(|| self.wake().park(node, takes, offers))
+            .flatten();
         let Some((number, mut handed)) = place else {
             tokio::select! {
                 () = queued, if takes_any => {}
@@ -215,14 +242,30 @@ impl Service {
         handed.await.ok()
     }
 
-    async fn look_for(&self, node: &NodeId, incarnation: &str) -> Result<Look, Error> {
+    async fn look_for(
+        &self,
+        node: &NodeId,
+        incarnation: &str,
+        free: Free,
+        wake: &NodeWake,
+    ) -> Result<Look, Error> {
         let (node, incarnation) = (node.clone(), incarnation.to_owned());
         let now = self.now_ms();
-        self.look(move |tx| {
+        let after = locked(&wake.wishes).clone();
+        let look = self.look(move |tx| {
             let row = store::node::get(tx, &node)?;
-            if row.is_none_or(|row| row.incarnation != incarnation) {
-                return Err(unregistered().into());
+            let row = row.filter(|row| row.incarnation == incarnation);
+            let row = row.ok_or_else(unregistered)?;
+            // It waits for nothing any more.
+            if row.state.scheduling == Scheduling::Decommissioned {
+                return Err(Error::Forbidden("the node is decommissioned".to_owned()).into());
             }
+            let wishes = |tx: &mut Tx<'_>, what, free_of, after: &str| match free_of {
+                0 => Ok(Grants::default()),
+                _ => grants(tx, &row, (what, free), after, now),
+            };
+            let jobs = wishes(tx, For::Jobs, free.slots, &after[0])?;
+            let placed = wishes(tx, For::Sandboxes, free.sandboxes, &after[1])?;
             let stopping = store::job::stopping_on(tx, &node, HELD_MAX)?;
             Ok(Look {
                 cancel: stopping.iter().map(lease_ref).collect(),
@@ -231,14 +274,26 @@ impl Service {
                 networks: pending_of(tx, &node)?,
                 job_waits: !store::queue::is_empty(tx, &node)?,
                 sandbox_waits: store::sandbox::is_requested(tx, &node)?,
-                gets_work: gets_work(tx, &node, now)?,
+                gets_work: row_gets_work(&row, now),
+                trouble: row.trouble.count(now),
+                jobs,
+                placed,
+                offers: [For::Jobs, For::Sandboxes].map(|what| asking(&row, free, what, now)),
             })
-        })
-        .await
+        });
+        let look = look.await?;
+        *locked(&wake.wishes) = [look.jobs.next.clone(), look.placed.next.clone()];
+        Ok(look)
     }
 
     /// Takes jobs out of the queue for a node.
-    async fn claim(&self, ctx: &Ctx, node: &NodeId, most: u32) -> Result<Undelivered, Error> {
+    async fn claim(
+        &self,
+        ctx: &Ctx,
+        node: &NodeId,
+        free: Free,
+        granted: Vec<Granted>,
+    ) -> Result<Undelivered, Error> {
         let (tell, told) = oneshot::channel();
         let (service, node, note) = (self.clone(), node.clone(), Note::new(ctx, self.now_ms()));
         // In a task of its own: the poll may go away while the commit is under way, and then the
@@ -246,11 +301,17 @@ impl Service {
         drop(tokio::spawn(async move {
             let claimed = service.unit(move |tx| {
                 let mut leased = Vec::new();
-                if !gets_work(tx, &node, note.at_ms)? {
+                let now = note.at_ms;
+                let row = store::node::get(tx, &node)?;
+                let Some(row) = row.filter(|row| row_gets_work(row, now)) else {
                     return Ok::<_, Fail>(leased);
-                }
-                for row in store::queue::claim(tx, &node, most, note.at_ms)? {
-                    leased.extend(lease(tx, &row, &node, note.clone())?);
+                };
+                let mut room = Room::of(asking(&row, free, For::Jobs, now));
+                let most = free.slots.min(CLAIM_MAX);
+                for row in store::queue::claim(tx, &node, most, now, &granted)? {
+                    if room.take(row.spec.wish()) {
+                        leased.extend(lease(tx, &row, &node, note.clone())?);
+                    }
                 }
                 Ok(leased)
             });

@@ -21,6 +21,7 @@ use crate::{Ctx, Error, Service, random};
 use model::build::BuildState;
 use model::id::{BuildId, ProfileId, SnapshotId};
 use model::limits;
+use model::place::Placement;
 use model::profile::check_asked;
 use model::snapshot::{SnapshotName, TAG_DEFAULT};
 use model::spec::AskedLimits;
@@ -119,7 +120,7 @@ impl Service {
     ) -> Result<(ProfileRow, BuildRow), Error> {
         ctx.only_user()?;
         check_asked(&ask.limits).map_err(Error::Invalid)?;
-        self.check_capacity(&ask.limits, Root::Written, None)
+        self.check_capacity((&ask.limits, &Placement::default()), Root::Written, None)
             .await?;
         if self.is_full_with(0) {
             return Err(Error::DiskFull);

@@ -6,6 +6,7 @@ use crate::error::Fail;
 use crate::late;
 use crate::lose::{Says, lost};
 use crate::output::OutputPiece;
+use crate::place::count_failure;
 use crate::wake::News;
 use crate::{Ctx, Error, Service};
 use model::enforcement::{Enforced, StreamReport, Usage};
@@ -184,6 +185,9 @@ impl Service {
                 check_room(tx, &row, &segments)?;
                 for segment in &segments {
                     output::append(tx, &id, segment)?;
+                }
+                if change.is_some() && matches!(outcome, Outcome::Lost { .. }) {
+                    count_failure(tx, &node, at_ms)?;
                 }
                 match change {
                     Some(change) => Ok(Taken::Moved(Box::new(job::move_to(tx, &row, &change)?))),

@@ -6,6 +6,7 @@ use crate::sandbox::SandboxRef;
 use crate::sandbox::network::NetworkRef;
 use crate::sandbox::work::Untold;
 use model::id::{JobId, NodeId, SandboxId, SnapshotId};
+use model::place::{self, Candidate, Strategy, Wish};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -55,6 +56,8 @@ pub(crate) struct NodeWake {
     pub(crate) told_networks: Mutex<HashSet<NetworkRef>>,
     /// The same for snapshots that are to go.
     pub(crate) told_snapshots: Mutex<HashSet<SnapshotId>>,
+    /// Where the next look goes on through the wishes of jobs, and of sandboxes.
+    pub(crate) wishes: Mutex<[String; 2]>,
 }
 
 /// What a poll waits for.
@@ -95,6 +98,8 @@ pub(crate) struct Parked {
     number: u64,
     pub(crate) node: NodeId,
     takes: Takes,
+    /// What it is for jobs, and for sandboxes.
+    offers: [Candidate; 2],
     hand: oneshot::Sender<Handed>,
 }
 
@@ -199,6 +204,7 @@ impl Wake {
         &self,
         node: &NodeId,
         takes: Takes,
+        offers: [Candidate; 2],
     ) -> Option<(u64, oneshot::Receiver<Handed>)> {
         let mut parking = locked(&self.parking);
         // Polls whose connection broke leave their place behind.
@@ -213,6 +219,7 @@ impl Wake {
             number,
             node: node.clone(),
             takes,
+            offers,
             hand,
         });
         Some((number, handed))
@@ -226,14 +233,28 @@ impl Wake {
         parking.polls.len() < before
     }
 
-    /// The poll that has waited longest and may take what is for `pin`.
-    pub(crate) fn take_parked(&self, what: For, pin: Option<&NodeId>) -> Option<Parked> {
+    /// The poll of the best node that may take what is for `pin` and has this wish; among equals the one that
+    /// has waited longest.
+    pub(crate) fn take_parked(
+        &self,
+        (what, strategy): (For, Strategy),
+        pin: Option<&NodeId>,
+        wish: Option<&Wish>,
+    ) -> Option<Parked> {
         let mut parking = locked(&self.parking);
         let fits = |poll: &Parked| {
             let ours = pin.is_none_or(|pin| *pin == poll.node);
             ours && poll.takes.has(what) && !poll.hand.is_closed()
         };
-        let place = parking.polls.iter().position(fits)?;
+        // One that fits nobody here has no offer that fits, whatever is wished for.
+        let nobody = Candidate::default();
+        let offers = parking.polls.iter().map(|poll| match (fits(poll), what) {
+            (false, _) => &nobody,
+            (true, For::Jobs) => &poll.offers[0],
+            (true, For::Sandboxes) => &poll.offers[1],
+        });
+        let none = Wish::default();
+        let place = place::best(wish.unwrap_or(&none), strategy, offers)?;
         parking.polls.remove(place)
     }
 }
@@ -284,4 +305,54 @@ pub(crate) async fn sandbox_news(
     };
     let floor = until.min(Instant::now() + FLOOR);
     tokio::time::timeout_at(floor, next).await.ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_strategy_the_emptiest_or_the_fullest_poll_gets_a_job_and_only_one_that_can_have_it() {
+        let offer = |used, memory| Candidate {
+            slots: (used, 4),
+            gets_work: true,
+            healthy: true,
+            capacity: place::Capacity {
+                memory_bytes: Some(memory),
+                ..place::Capacity::default()
+            },
+            ..Candidate::default()
+        };
+        let wish = Wish {
+            memory_bytes: Some(20),
+            ..Wish::default()
+        };
+        for (strategy, wish, expect) in [
+            (Strategy::Spread, None, Some(1)),
+            (Strategy::Pack, None, Some(2)),
+            (Strategy::Spread, Some(&wish), Some(3)),
+            (Strategy::Pack, Some(&wish), Some(3)),
+        ] {
+            let wake = Wake::new();
+            let takes = Takes {
+                jobs: true,
+                sandboxes: false,
+            };
+            let node = |number| NodeId::from_parts(1, [number; 10]);
+            let parked = [(1, offer(0, 10)), (2, offer(3, 10)), (3, offer(1, 20))];
+            let parked = parked
+                .map(|(number, offer)| wake.park(&node(number), takes, [offer.clone(), offer]));
+            let taken = wake.take_parked((For::Jobs, strategy), None, wish);
+            assert_eq!(
+                taken.map(|poll| poll.node),
+                expect.map(node),
+                "{strategy:?}"
+            );
+            assert!(
+                wake.take_parked((For::Sandboxes, strategy), None, None)
+                    .is_none()
+            );
+            drop(parked);
+        }
+    }
 }

@@ -75,6 +75,8 @@ pub struct NewJob {
     pub spec: JobSpec,
     /// Now.
     pub at_ms: u64,
+    /// Why no node that is known can have it, for its first event.
+    pub why: Option<String>,
 }
 
 /// A change of a job: the next state, the event that says so, and what else is known by it.
@@ -251,7 +253,11 @@ pub fn insert_unplaced(tx: &mut Tx<'_>, new: &NewJob) -> Result<JobRow, StoreErr
     } else {
         "job.awaiting_approval"
     };
-    event::append(tx, &event_of(&row, kind, "{}", &new.principal, new.at_ms))?;
+    let data = match &new.why {
+        Some(why) => serde_json::json!({"why": why}).to_string(),
+        None => "{}".to_owned(),
+    };
+    event::append(tx, &event_of(&row, kind, &data, &new.principal, new.at_ms))?;
     Ok(row)
 }
 

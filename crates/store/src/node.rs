@@ -3,7 +3,8 @@
 use crate::db::to_json;
 use crate::{Row, StoreError, Tx};
 use model::id::NodeId;
-use model::node::NodeState;
+use model::node::{HostReport, NodeState};
+use model::place::{Labels, Trouble};
 use std::collections::BTreeMap;
 
 /// A node as it is in the database.
@@ -29,6 +30,12 @@ pub struct NodeRow {
     pub lease_expires_at_ms: u64,
     /// When its process came.
     pub registered_at_ms: u64,
+    /// What it is called, for whoever wants something placed on it.
+    pub labels: Labels,
+    /// How much it has failed lately. Written by [`trouble`] alone.
+    pub trouble: Trouble,
+    /// What its last heartbeat said of its machine. Written by [`renew`] alone.
+    pub report: Option<HostReport>,
 }
 
 fn from_row(row: &Row) -> Result<NodeRow, StoreError> {
@@ -43,6 +50,9 @@ fn from_row(row: &Row) -> Result<NodeRow, StoreError> {
         state: row.json("state_json")?,
         lease_expires_at_ms: row.number("lease_expires_at_ms")?,
         registered_at_ms: row.number("registered_at_ms")?,
+        labels: row.json("labels")?,
+        trouble: row.json_or_null("trouble")?.unwrap_or_default(),
+        report: row.json_or_null("report")?,
     })
 }
 
@@ -53,12 +63,13 @@ fn from_row(row: &Row) -> Result<NodeRow, StoreError> {
 pub fn upsert(tx: &mut Tx<'_>, node: &NodeRow) -> Result<(), StoreError> {
     tx.execute(
         "INSERT INTO node (id, name, incarnation, version, slots, drivers, facts, state_json, \
-         lease_expires_at_ms, registered_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+         lease_expires_at_ms, registered_at_ms, labels) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
          ON CONFLICT (id) DO UPDATE SET name = excluded.name, incarnation = excluded.incarnation, \
          version = excluded.version, slots = excluded.slots, drivers = excluded.drivers, \
          facts = excluded.facts, state_json = excluded.state_json, \
          lease_expires_at_ms = excluded.lease_expires_at_ms, \
-         registered_at_ms = excluded.registered_at_ms",
+         registered_at_ms = excluded.registered_at_ms, labels = excluded.labels",
         &[
             node.id.as_str().into(),
             (*node.name).into(),
@@ -70,6 +81,7 @@ pub fn upsert(tx: &mut Tx<'_>, node: &NodeRow) -> Result<(), StoreError> {
             to_json(&node.state)?.into(),
             node.lease_expires_at_ms.into(),
             node.registered_at_ms.into(),
+            to_json(&node.labels)?.into(),
         ],
     )
     .map(drop)
@@ -82,7 +94,7 @@ pub fn upsert(tx: &mut Tx<'_>, node: &NodeRow) -> Result<(), StoreError> {
 pub fn get(tx: &mut Tx<'_>, id: &NodeId) -> Result<Option<NodeRow>, StoreError> {
     let row = tx.query_one(
         "SELECT id, name, incarnation, version, slots, drivers, facts, state_json, \
-         lease_expires_at_ms, registered_at_ms FROM node WHERE id = $1",
+         lease_expires_at_ms, registered_at_ms, labels, trouble, report FROM node WHERE id = $1",
         &[id.as_str().into()],
     )?;
     row.as_ref().map(from_row).transpose()
@@ -95,13 +107,13 @@ pub fn get(tx: &mut Tx<'_>, id: &NodeId) -> Result<Option<NodeRow>, StoreError> 
 pub fn list(tx: &mut Tx<'_>, limit: u32) -> Result<Vec<NodeRow>, StoreError> {
     let rows = tx.query(
         "SELECT id, name, incarnation, version, slots, drivers, facts, state_json, \
-         lease_expires_at_ms, registered_at_ms FROM node ORDER BY id LIMIT $1",
+         lease_expires_at_ms, registered_at_ms, labels, trouble, report FROM node ORDER BY id LIMIT $1",
         &[limit.into()],
     )?;
     rows.iter().map(from_row).collect()
 }
 
-/// Renews the leases of a node's process. False when another process has registered since.
+/// Renews the leases of a node's process, and writes what it says of its machine, if it does. False when another process has registered since.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
@@ -110,16 +122,29 @@ pub fn renew(
     id: &NodeId,
     incarnation: &str,
     lease_expires_at_ms: u64,
+    report: Option<&HostReport>,
 ) -> Result<bool, StoreError> {
     let renewed = tx.execute(
-        "UPDATE node SET lease_expires_at_ms = $1 WHERE id = $2 AND incarnation = $3",
+        "UPDATE node SET lease_expires_at_ms = $1, report = COALESCE($4, report) \
+         WHERE id = $2 AND incarnation = $3",
         &[
             lease_expires_at_ms.into(),
             id.as_str().into(),
             incarnation.into(),
+            report.map(to_json).transpose()?.into(),
         ],
     )?;
     Ok(renewed == 1)
+}
+
+/// Writes how much a node has failed lately.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn trouble(tx: &mut Tx<'_>, id: &NodeId, trouble: Trouble) -> Result<(), StoreError> {
+    let sql = "UPDATE node SET trouble = $1 WHERE id = $2";
+    tx.execute(sql, &[to_json(&trouble)?.into(), id.as_str().into()])
+        .map(drop)
 }
 
 /// Nodes whose leases ended before `before_ms`, the most silent first.
@@ -129,7 +154,7 @@ pub fn renew(
 pub fn silent(tx: &mut Tx<'_>, before_ms: u64, limit: u32) -> Result<Vec<NodeRow>, StoreError> {
     let rows = tx.query(
         "SELECT id, name, incarnation, version, slots, drivers, facts, state_json, \
-         lease_expires_at_ms, registered_at_ms FROM node WHERE lease_expires_at_ms < $1 \
+         lease_expires_at_ms, registered_at_ms, labels, trouble, report FROM node WHERE lease_expires_at_ms < $1 \
          ORDER BY lease_expires_at_ms, id LIMIT $2",
         &[before_ms.into(), limit.into()],
     )?;
@@ -149,7 +174,7 @@ pub fn silent_online(
     // of those that were not.
     let rows = tx.query(
         "SELECT id, name, incarnation, version, slots, drivers, facts, state_json, \
-         lease_expires_at_ms, registered_at_ms FROM node WHERE lease_expires_at_ms < $1 \
+         lease_expires_at_ms, registered_at_ms, labels, trouble, report FROM node WHERE lease_expires_at_ms < $1 \
          AND state_json LIKE '%\"online\"%' ORDER BY id LIMIT $2",
         &[before_ms.into(), limit.into()],
     )?;

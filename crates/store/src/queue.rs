@@ -1,8 +1,10 @@
 //! The queue: a narrow table that holds exactly the jobs that wait.
 
+use crate::db::to_json;
 use crate::job::{self, JobRow};
 use crate::{Row, StoreError, Tx};
 use model::id::{JobId, NodeId};
+use model::place::Wish;
 use std::str::FromStr;
 
 /// Adds a job that waits from now on.
@@ -20,7 +22,7 @@ pub fn insert(tx: &mut Tx<'_>, row: &JobRow) -> Result<(), StoreError> {
     let expires = wait.map(|wait| waits_since.saturating_add(wait));
     tx.execute(
         "INSERT INTO queue (job_id, tenant, pinned_node, not_before_ms, queued_at_ms, \
-         expires_at_ms) VALUES ($1, $2, $3, $4, $5, $6)",
+         expires_at_ms, wish) VALUES ($1, $2, $3, $4, $5, $6, $7)",
         &[
             row.id.as_str().into(),
             row.tenant.as_str().into(),
@@ -28,6 +30,7 @@ pub fn insert(tx: &mut Tx<'_>, row: &JobRow) -> Result<(), StoreError> {
             queued.into(),
             queued.into(),
             expires.into(),
+            wish_text(row.spec.wish().as_ref())?.into(),
         ],
     )
     .map(drop)
@@ -50,7 +53,58 @@ pub(crate) fn window(limit: u32) -> u32 {
     limit.saturating_mul(LOOK_AT).max(LOOK_AT_LEAST)
 }
 
-/// Jobs that a node may take now, at most `limit`. Of the oldest that wait, the oldest of each tenant,
+/// A wish as it is in an index. The same wish is the same text.
+pub(crate) fn wish_text(wish: Option<&Wish>) -> Result<Option<String>, StoreError> {
+    wish.map(to_json).transpose()
+}
+
+/// Something that waits and has a wish, which the node that asks can fulfil.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Granted {
+    /// As it is in the database.
+    pub text: String,
+    /// What waits for less long is left to others.
+    pub before_ms: u64,
+}
+
+/// The different wishes of jobs that wait, at most `limit`, in their order from `after` on, as they are in the
+/// database. Each costs one step in an index, however many jobs have it.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn wishes(tx: &mut Tx<'_>, after: &str, limit: u32) -> Result<Vec<String>, StoreError> {
+    // Nearly always there is none, and that is known after one step.
+    let first = "SELECT MIN(wish) AS wish FROM queue WHERE wish > $1";
+    let next = "WITH RECURSIVE found(wish, number) AS ( \
+         SELECT (SELECT MIN(wish) FROM queue WHERE wish > $1), 1 \
+         UNION ALL SELECT (SELECT MIN(queue.wish) FROM queue WHERE queue.wish > found.wish), \
+         found.number + 1 FROM found WHERE found.wish IS NOT NULL AND found.number < $2) \
+         SELECT wish FROM found WHERE wish IS NOT NULL ORDER BY wish";
+    distinct(tx, (first, next), after, limit)
+}
+
+/// The two statements are one that gives the first, and one that gives all.
+pub(crate) fn distinct(
+    tx: &mut Tx<'_>,
+    (first, all): (&'static str, &'static str),
+    after: &str,
+    limit: u32,
+) -> Result<Vec<String>, StoreError> {
+    let one = tx.query_one(first, &[after.into()])?;
+    if one
+        .map(|row| row.text_or_null("wish"))
+        .transpose()?
+        .flatten()
+        .is_none()
+    {
+        return Ok(Vec::new());
+    }
+    let rows = tx.query(all, &[after.into(), limit.into()])?;
+    rows.iter().map(|row| row.text("wish")).collect()
+}
+
+/// Jobs that a node may take now, at most `limit`: those without a wish, and those whose wishes it was
+/// `granted`. Of the oldest that wait, the oldest of each tenant,
 /// then the second of each, and so on, so that one with many jobs does not get all of a batch.
 ///
 /// On PostgreSQL the places of these jobs are locked until the end of the transaction, and places that
@@ -64,11 +118,29 @@ pub fn claim(
     node: &NodeId,
     limit: u32,
     now_ms: u64,
+    granted: &[Granted],
 ) -> Result<Vec<JobRow>, StoreError> {
-    let sql = "SELECT job_id, tenant FROM queue WHERE not_before_ms <= $1 \
-         AND (pinned_node IS NULL OR pinned_node = $2) ORDER BY queued_at_ms, job_id LIMIT $3";
+    let sql = "SELECT job_id, tenant, queued_at_ms FROM queue WHERE wish IS NULL \
+         AND not_before_ms <= $1 AND (pinned_node IS NULL OR pinned_node = $2) \
+         ORDER BY queued_at_ms, job_id LIMIT $3";
     let window = window(limit);
-    let rows = tx.query(sql, &[now_ms.into(), node.as_str().into(), window.into()])?;
+    let mut rows = tx.query(sql, &[now_ms.into(), node.as_str().into(), window.into()])?;
+    for wish in granted {
+        let sql = "SELECT job_id, tenant, queued_at_ms FROM queue WHERE wish = $1 \
+             AND not_before_ms <= $2 AND (pinned_node IS NULL OR pinned_node = $3) \
+             AND queued_at_ms <= $4 ORDER BY queued_at_ms, job_id LIMIT $5";
+        let of = [
+            (*wish.text).into(),
+            now_ms.into(),
+            node.as_str().into(),
+            wish.before_ms.into(),
+            window.into(),
+        ];
+        rows.extend(tx.query(sql, &of)?);
+    }
+    if !granted.is_empty() {
+        rows = oldest(rows, "queued_at_ms", window)?;
+    }
     let mut jobs = Vec::new();
     for id in rotate(&rows, "job_id")? {
         if jobs.len() >= limit as usize {
@@ -103,13 +175,38 @@ pub(crate) fn rotate<Id: FromStr>(rows: &[Row], column: &str) -> Result<Vec<Id>,
     Ok(ranked.into_iter().map(|(_, _, id)| id).collect())
 }
 
-/// Whether anything waits that `node` may take.
+/// The first of what several statements gave, by the time in `column`.
+pub(crate) fn oldest(rows: Vec<Row>, column: &str, window: u32) -> Result<Vec<Row>, StoreError> {
+    let timed = rows.into_iter().map(|row| Ok((row.number(column)?, row)));
+    let mut timed = timed.collect::<Result<Vec<(u64, Row)>, StoreError>>()?;
+    timed.sort_by_key(|(at, _)| *at);
+    timed.truncate(window as usize);
+    Ok(timed.into_iter().map(|(_, row)| row).collect())
+}
+
+/// Whether nothing waits that any node may take, or `node` alone.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn is_empty(tx: &mut Tx<'_>, node: &NodeId) -> Result<bool, StoreError> {
-    let sql = "SELECT job_id FROM queue WHERE pinned_node IS NULL OR pinned_node = $1 LIMIT 1";
+    let sql = "SELECT job_id FROM queue WHERE wish IS NULL \
+         AND (pinned_node IS NULL OR pinned_node = $1) LIMIT 1";
     Ok(tx.query(sql, &[node.as_str().into()])?.is_empty())
+}
+
+/// Whether something waits that has this wish, and that `node` may take.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn has(tx: &mut Tx<'_>, node: &NodeId, wish: &Granted) -> Result<bool, StoreError> {
+    let sql = "SELECT job_id FROM queue WHERE wish = $1 AND queued_at_ms <= $2 \
+         AND (pinned_node IS NULL OR pinned_node = $3) LIMIT 1";
+    let of = [
+        (*wish.text).into(),
+        wish.before_ms.into(),
+        node.as_str().into(),
+    ];
+    Ok(!tx.query(sql, &of)?.is_empty())
 }
 
 /// Jobs that have waited longer than they may.

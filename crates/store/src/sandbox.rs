@@ -1,5 +1,8 @@
 //! Sandboxes that live on.
 
+mod waiting;
+
+pub use self::waiting::{has, is_requested, requested, wishes};
 use crate::db::to_json;
 use crate::{Row, StoreError, Tx, Value, egress, event, exec, queue};
 use model::enforcement::Enforced;
@@ -216,8 +219,8 @@ pub fn insert(tx: &mut Tx<'_>, new: &NewSandbox) -> Result<SandboxRow, StoreErro
     let row = row_of(new);
     tx.execute(
         "INSERT INTO sandbox (id, tenant, principal, state, state_json, version, epoch, \
-         pinned_node, spec, metadata, access_token, ttl_ms, due_at_ms, created_at_ms, snapshot) \
-         VALUES ($1, $2, $3, $4, $5, 1, 0, $6, $7, $8, $9, $10, $11, $12, $13)",
+         pinned_node, spec, metadata, access_token, ttl_ms, due_at_ms, created_at_ms, snapshot, \
+         wish) VALUES ($1, $2, $3, $4, $5, 1, 0, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         &[
             row.id.as_str().into(),
             row.tenant.as_str().into(),
@@ -232,6 +235,7 @@ pub fn insert(tx: &mut Tx<'_>, new: &NewSandbox) -> Result<SandboxRow, StoreErro
             row.due_at_ms.into(),
             row.created_at_ms.into(),
             row.spec.snapshot().map(SnapshotId::as_str).into(),
+            queue::wish_text(row.spec.wish().as_ref())?.into(),
         ],
     )?;
     append(
@@ -559,51 +563,6 @@ pub fn wanted_of(
          'destroying') ORDER BY id LIMIT $2"
     );
     rows(&tx.query(sql, &[node.as_str().into(), limit.into()])?)
-}
-
-/// Whether a sandbox waits for a node and this one may take it.
-///
-/// # Errors
-/// [`StoreError`] of the database.
-pub fn is_requested(tx: &mut Tx<'_>, node: &NodeId) -> Result<bool, StoreError> {
-    let sql = "SELECT id FROM sandbox WHERE state = 'requested' \
-               AND (pinned_node IS NULL OR pinned_node = $1) LIMIT 1";
-    Ok(!tx.query(sql, &[node.as_str().into()])?.is_empty())
-}
-
-/// Sandboxes that wait for a node and that this one may take, at most `limit`: the oldest of each tenant,
-/// then the second of each, and locked against other nodes, as jobs are claimed.
-///
-/// # Errors
-/// [`StoreError`] of the database.
-pub fn requested(
-    tx: &mut Tx<'_>,
-    node: &NodeId,
-    limit: u32,
-) -> Result<Vec<SandboxRow>, StoreError> {
-    let sql = "SELECT id, tenant FROM sandbox WHERE state = 'requested' \
-               AND (pinned_node IS NULL OR pinned_node = $1) ORDER BY created_at_ms, id LIMIT $2";
-    let window = queue::window(limit);
-    let waiting = tx.query(sql, &[node.as_str().into(), window.into()])?;
-    let mut found = Vec::new();
-    for id in queue::rotate::<SandboxId>(&waiting, "id")? {
-        if found.len() >= limit as usize {
-            break;
-        }
-        if lock(tx, &id)? {
-            found.extend(get(tx, None, &id)?);
-        }
-    }
-    Ok(found)
-}
-
-/// Locks a sandbox that waits, if it still does and nobody else has locked it.
-fn lock(tx: &mut Tx<'_>, id: &SandboxId) -> Result<bool, StoreError> {
-    if !tx.has_row_locks() {
-        return Ok(true);
-    }
-    let sql = "SELECT id FROM sandbox WHERE id = $1 AND state = 'requested' FOR UPDATE SKIP LOCKED";
-    Ok(!tx.query(sql, &[id.as_str().into()])?.is_empty())
 }
 
 /// Sandboxes that have to be looked at by now, the longest overdue first.

@@ -44,6 +44,8 @@ pub struct ApiFailure {
     pub http_status: u16,
     /// What it said.
     pub body: ErrorBody,
+    /// When to come again, as it said in `Retry-After` (RFC 9110 section 10.2.3), where that was in seconds.
+    pub retry_after_ms: Option<u64>,
 }
 
 impl ClientError {

@@ -103,10 +103,13 @@ impl Client {
         if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(answer);
         }
+        let after = answer.response.headers().get(http::header::RETRY_AFTER);
+        let after = after.and_then(|text| text.to_str().ok()?.trim().parse::<u64>().ok());
         let body: ErrorBody = self.read_json(answer).await?;
         Err(ClientError::Api(Box::new(ApiFailure {
             http_status: status.as_u16(),
             body,
+            retry_after_ms: after.map(|seconds| seconds.saturating_mul(1000)),
         })))
     }
 

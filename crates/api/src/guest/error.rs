@@ -74,7 +74,11 @@ impl GuestError {
     pub(super) fn refused(status: StatusCode, body: &[u8], by_door: bool) -> Self {
         if by_door && let Ok(body) = serde_json::from_slice::<ErrorBody>(body) {
             let http_status = status.as_u16();
-            return Self::Door(Box::new(ApiFailure { http_status, body }));
+            return Self::Door(Box::new(ApiFailure {
+                http_status,
+                body,
+                retry_after_ms: None,
+            }));
         }
         Self::said(serde_json::from_slice(body).unwrap_or_default(), status)
     }

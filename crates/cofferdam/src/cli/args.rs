@@ -6,6 +6,7 @@ mod inside;
 mod job;
 mod mcp;
 mod net;
+mod placement;
 mod profile;
 mod secret;
 mod volume;
@@ -28,6 +29,7 @@ pub(crate) use inside::{SandboxCp, SandboxExec, SandboxPort, SandboxShell};
 pub(crate) use job::{JobArgs, JobCommand, JobLs};
 pub(crate) use mcp::{McpArgs, McpClient, McpCommand, McpInstall};
 pub(crate) use net::{NetArgs, rule_text};
+pub(crate) use placement::PlacementArgs;
 pub(crate) use profile::{ProfileArgs, ProfileCommand};
 pub(crate) use secret::{Scrub, SecretArgs, SecretCommand};
 pub(crate) use volume::{VolumeArgs, VolumeCommand};
@@ -190,6 +192,8 @@ pub(crate) struct Run {
     pub(crate) scrub: Option<Scrub>,
     #[command(flatten)]
     pub(crate) net: NetArgs,
+    #[command(flatten)]
+    pub(crate) placement: PlacementArgs,
     /// A file to put into the sandbox, at DST or under its own name in the home; may be repeated. DST
     /// begins after the last colon
     #[arg(long, value_name = "SRC[:DST]", value_hint = clap::ValueHint::FilePath)]
@@ -518,6 +522,8 @@ pub(crate) struct SandboxNew {
     pub(crate) root: Option<String>,
     #[command(flatten)]
     pub(crate) net: NetArgs,
+    #[command(flatten)]
+    pub(crate) placement: PlacementArgs,
     /// Processors it may use, such as 1 or 0.5
     #[arg(long, value_parser = units::cpus, value_name = "CPUS", allow_negative_numbers = true)]
     pub(crate) cpu: Option<u32>,

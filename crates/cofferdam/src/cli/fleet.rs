@@ -30,7 +30,11 @@ pub(crate) async fn node(client: &Client, command: NodeCommand) -> Result<ExitCo
         NodeCommand::Enroll { .. } => return Ok(ExitCode::SUCCESS),
         NodeCommand::Cordon { id } => (id, NodeOrder::Cordon),
         NodeCommand::Uncordon { id } => (id, NodeOrder::Uncordon),
-        NodeCommand::Drain { id, no_wait } => return drain(client, &id, no_wait).await,
+        NodeCommand::Drain {
+            id,
+            no_wait,
+            deadline,
+        } => return drain(client, &id, no_wait, deadline).await,
         NodeCommand::Decommission { id } => (id, NodeOrder::Decommission),
         NodeCommand::Rm { id } => {
             let view = client.node_forget(&id).await.map_err(about(&id))?;
@@ -87,14 +91,26 @@ async fn get(client: &Client, id: &str, json: bool) -> Result<ExitCode, Failure>
     Ok(ExitCode::SUCCESS)
 }
 
-async fn drain(client: &Client, id: &str, no_wait: bool) -> Result<ExitCode, Failure> {
+async fn drain(
+    client: &Client,
+    id: &str,
+    no_wait: bool,
+    deadline: Option<Duration>,
+) -> Result<ExitCode, Failure> {
+    let began = tokio::time::Instant::now();
     let mut view = client
         .node_change(id, NodeOrder::Drain)
         .await
         .map_err(about(id))?;
     while !no_wait && view.jobs + view.sandboxes > 0 {
         tokio::time::sleep(LOOK).await;
-        view = client.node_get(id).await.map_err(about(id))?;
+        // Again and again: what could not be ended at one moment can be at another.
+        let is_over = deadline.is_some_and(|deadline| began.elapsed() >= deadline);
+        view = match is_over {
+            true => client.node_change(id, NodeOrder::Evict).await,
+            false => client.node_get(id).await,
+        }
+        .map_err(about(id))?;
     }
     table::print(&format!("{} {}\n", view.id, view.scheduling))?;
     Ok(ExitCode::SUCCESS)

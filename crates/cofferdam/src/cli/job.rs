@@ -208,6 +208,7 @@ fn describe(view: &JobView) -> String {
     rows.extend(
         why.into_iter()
             .chain(&view.detail)
+            .chain(&view.waiting)
             .map(|text| row("detail", text)),
     );
     table::layout(&["", ""], rows) + &clauses(&view.enforcement)

@@ -218,6 +218,7 @@ async fn request(client: &Client, node: Option<String>, run: &Run) -> Result<Job
         secrets: uses(&run.secret)?,
         scrub_patterns: run.scrub.is_some(),
         network: run.net.clone().network(),
+        placement: run.placement.placement()?,
         ..JobCreate::default()
     })
 }

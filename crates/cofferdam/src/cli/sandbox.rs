@@ -200,6 +200,7 @@ async fn create(
         },
         allow_internet: new.internet,
         network: new.net.or_internet(new.internet)?,
+        placement: new.placement.placement()?,
         allow_root: new.allow_root,
         root: new.root.as_deref().map(root).transpose()?,
         ..SandboxCreate::default()

@@ -7,7 +7,15 @@ pub(super) const KNOWN: &[(&str, &[&str])] = &[
     ("", &["mode", "server", "node"]),
     (
         "server",
-        &["state", "database", "listen", "tls", "domain", "nodes"],
+        &[
+            "state",
+            "database",
+            "listen",
+            "tls",
+            "domain",
+            "placement",
+            "nodes",
+        ],
     ),
     ("server.nodes", &["listen", "names", "token"]),
     (
@@ -17,6 +25,7 @@ pub(super) const KNOWN: &[(&str, &[&str])] = &[
             "server",
             "token",
             "name",
+            "labels",
             "slots",
             "sandboxes",
             "spares",

@@ -42,6 +42,8 @@ fn hello() -> NodeRegister {
         version: "0".to_owned(),
         slots: 1,
         drivers: Vec::new(),
+        labels: std::collections::BTreeMap::new(),
+        protocol: api::node::NodeProtocol::default(),
         facts: BTreeMap::new(),
     }
 }

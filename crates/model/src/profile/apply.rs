@@ -2,6 +2,7 @@
 
 use super::spec::{ProfileBase, ProfileSpec, ProfileUse, SecretRule, SecretWay, USER};
 use crate::network::{BEYOND, Entry, NetworkRules};
+use crate::place::{Placement, is_in};
 use crate::sandbox_spec::{Defaults, SandboxSpec};
 use crate::secret::{SecretHow, SecretUse};
 use crate::spec::{AskedLimits, Findings, Invalid, JobSpec};
@@ -30,6 +31,7 @@ impl ProfileSpec {
         let mut found = Findings::default();
         let root = self.root(asked.root.as_deref(), &mut found);
         let network = self.network(&asked.network, says, &mut found);
+        let placement = self.placement(&asked.placement, &mut found);
         check_secrets(self.secrets.as_deref(), &asked.secrets, &mut found);
         found.verdict()?;
         made_by.timeout_max_ms = self.timeout_max_ms;
@@ -39,6 +41,7 @@ impl ProfileSpec {
         let spec = SandboxSpec {
             root,
             network,
+            placement,
             env: over(&self.env, asked.env),
             limits: over_limits(self.limits, asked.limits),
             allow_root: asked.allow_root || self.allow_root,
@@ -68,6 +71,7 @@ impl ProfileSpec {
         self.check_for_job(&mut found);
         let root = self.root(asked.root.as_deref(), &mut found);
         let network = self.network(&asked.network, says, &mut found);
+        let placement = self.placement(&asked.placement, &mut found);
         check_secrets(self.secrets.as_deref(), &asked.secrets, &mut found);
         found.verdict()?;
         made_by.timeout_max_ms = self.timeout_max_ms;
@@ -76,6 +80,7 @@ impl ProfileSpec {
         Ok(JobSpec {
             root,
             network,
+            placement,
             timeout_ms,
             env: over(&self.env, asked.env),
             limits: over_limits(self.limits, asked.limits),
@@ -126,6 +131,25 @@ impl ProfileSpec {
                 NetworkRules::default()
             }),
         }
+    }
+
+    /// What must be stays so: a profile may stand for machines that somebody has paid for, or that alone may
+    /// have some data.
+    fn placement(&self, asked: &Placement, found: &mut Findings) -> Placement {
+        let mine = &self.placement;
+        for (key, value) in &mine.on {
+            if asked.on.get(key).is_some_and(|theirs| theirs != value) {
+                let message = format!("the profile is for {key}={value}");
+                found.add("placement.on", BEYOND, message);
+            }
+        }
+        if let (Some(mine), Some(theirs)) = (&mine.location, &asked.location)
+            && !is_in(theirs, mine)
+        {
+            let message = format!("the profile is for {mine}");
+            found.add("placement.location", BEYOND, message);
+        }
+        asked.clone().over(mine)
     }
 
     fn timeout(&self, asked_ms: u64, says: Says) -> u64 {

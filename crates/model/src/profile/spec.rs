@@ -3,6 +3,7 @@
 use crate::id::{BuildId, ProfileId};
 use crate::limits;
 use crate::network::{Entry, NetworkRules, Order};
+use crate::place::Placement;
 use crate::root::RootName;
 use crate::sandbox_spec::{StartCommand, check_env};
 use crate::secret::is_secret_name;
@@ -41,6 +42,9 @@ pub struct ProfileSpec {
     pub start: Option<StartCommand>,
     /// What its sandboxes may reach where the request does not say, and the most that it may ask for.
     pub network: Option<NetworkRules>,
+    /// Where its sandboxes and jobs are to be.
+    #[serde(skip_serializing_if = "Placement::is_empty")]
+    pub placement: Placement,
     /// The secrets that may be used, and how. All when absent, but none as a variable.
     pub secrets: Option<Vec<SecretRule>>,
 }
@@ -140,6 +144,7 @@ impl ProfileSpec {
         check_limits(&self.limits, &mut found);
         check_times(self, &mut found);
         check_env(&self.env, &mut found);
+        self.placement.check(&mut found);
         if let Some(workdir) = &self.workdir {
             check_path("workdir", workdir, &mut found);
             if !workdir.starts_with('/') {

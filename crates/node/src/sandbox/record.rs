@@ -3,7 +3,7 @@
 use super::network::Net;
 use super::{Order, begin, execs, make, take_away};
 use crate::way::{self, WayOut};
-use crate::{Node, convert, record as file};
+use crate::{Node, convert, machine, record as file};
 use api::job::Enforced;
 use api::network::{Network, NetworkMode, NetworkWork};
 use api::node::{HeldSandbox, SandboxSaid, SandboxWork};
@@ -11,6 +11,7 @@ use api::sandbox::SandboxStateName;
 use api::secret::SecretHow;
 use driver::driver::{Found, Handle};
 use model::network::NetworkRules;
+use model::place::Reserved;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io;
@@ -46,6 +47,9 @@ pub(super) struct Record {
     /// The last number that commands of its earlier places have.
     #[serde(default)]
     pub(super) exec_base: u64,
+    /// What its limits name.
+    #[serde(default)]
+    reserved: Reserved,
 }
 
 impl Record {
@@ -61,6 +65,7 @@ impl Record {
             network_epoch: work.spec.network_epoch,
             layers: work.spec.layers.clone(),
             exec_base: work.spec.exec_base,
+            reserved: machine::reserved(work.spec.limits, work.spec.allow_root),
         }
     }
 }
@@ -241,7 +246,8 @@ async fn take_up(node: &Node, record: Record, held: &HeldSandbox) {
         stands: true,
     };
     let first = Order::Nothing(done);
-    begin(node, &mut node.kept(), id, (first, record.handle, net));
+    let of = (first, record.handle, net, record.reserved);
+    begin(node, &mut node.kept(), id, of);
 }
 
 /// Tells what is left to tell of a sandbox that is gone, and forgets it.

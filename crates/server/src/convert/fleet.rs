@@ -1,7 +1,11 @@
 //! Nodes of a fleet, in the words of both sides.
 
-use api::fleet::{self, EnrollTokenMade, EnrollTokenView, Hidden, NodeEnrolled, NodeView};
-use model::node::{Connectivity, Scheduling};
+use api::fleet::{
+    self, EnrollTokenMade, EnrollTokenView, Hidden, NodeDriver, NodeEnrolled, NodeHost,
+    NodeReserved, NodeView,
+};
+use model::node::{Connectivity, DriverHealth, HostReport, Scheduling};
+use model::place::Reserved;
 use service::{EnrollTokenRow, Enrolled, NodeOrder, NodeSeen, TokenState, token_state};
 
 pub(crate) fn token(row: EnrollTokenRow, now_ms: u64) -> EnrollTokenView {
@@ -37,16 +41,68 @@ pub(crate) fn enrolled(enrolled: Enrolled) -> NodeEnrolled {
     }
 }
 
-pub(crate) fn order(order: fleet::NodeOrder) -> NodeOrder {
+/// What becomes of a node itself; `None` for what becomes only of what it has.
+pub(crate) fn order(order: fleet::NodeOrder) -> Option<NodeOrder> {
     match order {
-        fleet::NodeOrder::Cordon => NodeOrder::Cordon,
-        fleet::NodeOrder::Uncordon => NodeOrder::Uncordon,
-        fleet::NodeOrder::Drain => NodeOrder::Drain,
-        fleet::NodeOrder::Decommission => NodeOrder::Decommission,
+        fleet::NodeOrder::Cordon => Some(NodeOrder::Cordon),
+        fleet::NodeOrder::Uncordon => Some(NodeOrder::Uncordon),
+        fleet::NodeOrder::Drain => Some(NodeOrder::Drain),
+        fleet::NodeOrder::Decommission => Some(NodeOrder::Decommission),
+        fleet::NodeOrder::Evict => None,
     }
 }
 
-pub(crate) fn node(seen: NodeSeen) -> NodeView {
+pub(crate) fn host(host: NodeHost) -> HostReport {
+    let one = |driver: NodeDriver| DriverHealth {
+        name: driver.name,
+        healthy: driver.healthy,
+        why: driver.why,
+    };
+    HostReport {
+        kernel: host.kernel,
+        cpus: host.cpus,
+        load_milli: host.load_milli,
+        memory_bytes: host.memory_bytes,
+        memory_free_bytes: host.memory_free_bytes,
+        disk_bytes: host.disk_bytes,
+        disk_free_bytes: host.disk_free_bytes,
+        reserved: reserved(host.reserved),
+        drivers: host.drivers.into_iter().map(one).collect(),
+        refuses: host.refuses,
+    }
+}
+
+pub(crate) fn reserved(of: NodeReserved) -> Reserved {
+    Reserved {
+        memory_bytes: of.memory_bytes,
+        disk_bytes: of.disk_bytes,
+    }
+}
+
+fn host_view(host: HostReport) -> NodeHost {
+    let one = |driver: DriverHealth| NodeDriver {
+        name: driver.name,
+        healthy: driver.healthy,
+        why: driver.why,
+    };
+    NodeHost {
+        kernel: host.kernel,
+        cpus: host.cpus,
+        load_milli: host.load_milli,
+        memory_bytes: host.memory_bytes,
+        memory_free_bytes: host.memory_free_bytes,
+        disk_bytes: host.disk_bytes,
+        disk_free_bytes: host.disk_free_bytes,
+        reserved: NodeReserved {
+            memory_bytes: host.reserved.memory_bytes,
+            disk_bytes: host.reserved.disk_bytes,
+        },
+        drivers: host.drivers.into_iter().map(one).collect(),
+        refuses: host.refuses,
+    }
+}
+
+pub(crate) fn node(seen: NodeSeen, now_ms: u64) -> NodeView {
     let state = seen.state();
     let connectivity = match state.connectivity {
         Connectivity::Pending => "pending",
@@ -73,7 +129,15 @@ pub(crate) fn node(seen: NodeSeen) -> NodeView {
         sandboxes: u32::try_from(seen.load.1).unwrap_or(u32::MAX),
         lease_expires_at_ms: row.as_ref().map(|row| row.lease_expires_at_ms),
         enrolled_at_ms: enrollment.as_ref().map(|row| row.enrolled_at_ms),
-        labels: enrollment.map(|row| row.labels).unwrap_or_default(),
+        labels: match (&row, enrollment) {
+            (Some(row), _) => row.labels.clone(),
+            (None, enrollment) => enrollment.map(|row| row.labels).unwrap_or_default(),
+        },
+        failures: row.as_ref().map_or(0, |row| row.trouble.count(now_ms)),
+        host: row
+            .as_ref()
+            .and_then(|row| row.report.clone())
+            .map(host_view),
         drivers: row
             .as_ref()
             .map(|row| row.drivers.clone())

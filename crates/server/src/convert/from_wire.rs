@@ -50,6 +50,7 @@ fn job_spec(job: JobCreate, profile: String) -> Result<JobSpec, Error> {
         },
         queue_timeout_ms: job.queue_timeout_ms,
         node: job.node.map(|node| node_id(&node)).transpose()?,
+        placement: super::place::of(job.placement),
         secrets: super::secret::uses(job.secrets)?,
         scrub_patterns: job.scrub_patterns,
         network: super::network::of_new(false, job.network)?,
@@ -168,6 +169,7 @@ pub(crate) fn hello(hello: NodeRegister) -> NodeHello {
         slots: hello.slots,
         drivers: hello.drivers,
         facts: hello.facts,
+        labels: hello.labels,
     }
 }
 

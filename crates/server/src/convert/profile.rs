@@ -46,6 +46,7 @@ pub(crate) fn read(asked: wire::ProfileSpec) -> Result<ProfileSpec, Error> {
         allow_root: asked.allow_root,
         start,
         network: asked.network.map(network::read).transpose()?,
+        placement: super::place::of(asked.placement),
         secrets: asked.secrets.map(rules).transpose()?,
     })
 }
@@ -130,6 +131,7 @@ fn spec_view(spec: ProfileSpec) -> wire::ProfileSpec {
         start,
         ready,
         network: spec.network.as_ref().map(network::view),
+        placement: super::place::view(spec.placement),
         secrets: spec
             .secrets
             .map(|rules| rules.into_iter().map(rule_view).collect()),

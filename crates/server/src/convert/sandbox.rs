@@ -47,6 +47,7 @@ pub(crate) fn ask(asked: SandboxCreate) -> Result<SandboxAsk, Error> {
             .queue_timeout_ms
             .unwrap_or(limits::SANDBOX_QUEUE_DEFAULT_MS),
         node: node.transpose()?,
+        placement: super::place::of(asked.placement),
         secrets: super::secret::uses(asked.secrets)?,
         layers: Vec::new(),
         volumes: super::volume::mounts(asked.volumes),
@@ -186,6 +187,7 @@ fn spec_view(spec: SandboxSpec) -> SandboxSpecView {
         auto_resume: spec.auto_resume,
         queue_timeout_ms: spec.queue_timeout_ms,
         node: spec.node.map(|node| node.to_string()),
+        placement: super::place::view(spec.placement),
         secrets: super::secret::uses_view(spec.secrets),
         volumes: super::volume::mounts_view(spec.volumes),
     }

@@ -52,6 +52,7 @@ pub(crate) fn job(row: JobRow, artifacts: Vec<ArtifactRow>) -> JobView {
         stderr: row.stderr.map(stream_report),
         egress_denied: row.egress_denied,
         detail: row.detail,
+        waiting: None,
         artifacts: artifacts.into_iter().map(artifact).collect(),
     }
 }
@@ -216,6 +217,9 @@ pub(crate) fn renewed(renewed: Beat) -> NodeHeartbeatAnswer {
         remove_snapshots: Vec::new(),
         remove_volumes: Vec::new(),
         networks: super::network::works(&renewed.networks),
+        upgrade_available: renewed.upgrade.is_some(),
+        latest_version: renewed.upgrade.map(str::to_owned),
+        min_compatible: model::node::PROTOCOL.0,
     }
 }
 
@@ -324,6 +328,7 @@ fn spec_view(spec: JobSpec) -> SpecView {
         max_attempts: spec.retry.max_attempts,
         queue_timeout_ms: spec.queue_timeout_ms,
         node: spec.node.map(|node| node.to_string()),
+        placement: super::place::view(spec.placement),
         secrets: super::secret::uses_view(spec.secrets),
         scrub_patterns: spec.scrub_patterns,
         network: super::network::of_job(&spec.network),

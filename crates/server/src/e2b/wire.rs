@@ -185,6 +185,7 @@ impl NewSandbox {
                 on_expiry,
                 auto_resume: self.auto_resume.is_some_and(|resume| resume.enabled),
                 queue_timeout_ms: limits::SANDBOX_QUEUE_DEFAULT_MS,
+                placement: model::place::Placement::default(),
                 node: None,
                 secrets,
                 layers: Vec::new(),

@@ -71,7 +71,9 @@ pub(crate) async fn list(
     User(ctx): User,
 ) -> Result<Answer<NodeList>, Error> {
     let seen = app.service.node_list(&ctx).await?;
-    let nodes = seen.into_iter().map(fleet::node).collect();
+    let now_ms = app.service.clock().now_ms();
+    let nodes = seen.into_iter();
+    let nodes = nodes.map(|one| fleet::node(one, now_ms)).collect();
     Ok(Answer(NodeList { nodes }))
 }
 
@@ -85,7 +87,8 @@ pub(crate) async fn get(
     User(ctx): User,
     NodeOf(id): NodeOf,
 ) -> Result<Answer<NodeView>, Error> {
-    Ok(Answer(fleet::node(app.service.node_get(&ctx, &id).await?)))
+    let seen = app.service.node_get(&ctx, &id).await?;
+    Ok(Answer(fleet::node(seen, app.service.clock().now_ms())))
 }
 
 /// Says whether a node is to get work.
@@ -100,8 +103,16 @@ pub(crate) async fn change(
     NodeOf(id): NodeOf,
     Json(asked): Json<NodeChange>,
 ) -> Result<Answer<NodeView>, Error> {
-    let seen = app.service.node_order(&ctx, &id, fleet::order(asked.order));
-    Ok(Answer(fleet::node(seen.await?)))
+    let seen = async {
+        match fleet::order(asked.order) {
+            Some(order) => app.service.node_order(&ctx, &id, order).await,
+            None => app.service.node_evict(&ctx, &id).await,
+        }
+    };
+    Ok(Answer(fleet::node(
+        seen.await?,
+        app.service.clock().now_ms(),
+    )))
 }
 
 /// Forgets a node that was decommissioned.
@@ -116,5 +127,5 @@ pub(crate) async fn forget(
     NodeOf(id): NodeOf,
 ) -> Result<Answer<NodeView>, Error> {
     let seen = app.service.node_forget(&ctx, &id).await?;
-    Ok(Answer(fleet::node(seen)))
+    Ok(Answer(fleet::node(seen, app.service.clock().now_ms())))
 }

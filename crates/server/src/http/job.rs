@@ -125,7 +125,9 @@ pub(crate) async fn get(
     let wait = from_wire::wait(query.wait.as_deref())?;
     let row = app.service.job_get(&ctx, &id).await?;
     let row = wait_for(&app, &ctx, row, wait).await?;
-    Ok(Answer(view(&app, &ctx, row).await?))
+    let waiting = app.service.job_waits_for(&row).await?;
+    let seen = view(&app, &ctx, row).await?;
+    Ok(Answer(JobView { waiting, ..seen }))
 }
 
 /// Asks a job to stop. Once more is the same as once.

@@ -20,6 +20,7 @@ async fn placed(world: &World) -> String {
         incarnation: "first".into(),
         free_slots: 1,
         free_sandboxes: 1,
+        reserved: api::fleet::NodeReserved::default(),
         wait_ms: 10_000,
     };
     let answer = world.node.node_poll(&poll).await.unwrap();

@@ -19,16 +19,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::world::{World, bare, steady_ids};
 
-pub(crate) async fn register(world: &World) {
-    let hello = NodeRegister {
+pub(crate) fn hello() -> NodeRegister {
+    NodeRegister {
         name: "test".into(),
         incarnation: "first".into(),
         version: "0".into(),
         slots: 4,
         drivers: vec!["fake".into()],
         facts: [("memory_bytes".to_owned(), (1u64 << 34).to_string())].into(),
-    };
-    let registered = world.node.node_register(&hello).await.unwrap();
+        labels: std::collections::BTreeMap::new(),
+        protocol: api::node::NodeProtocol::default(),
+    }
+}
+
+pub(crate) async fn register(world: &World) {
+    let registered = world.node.node_register(&hello()).await.unwrap();
     assert_eq!(registered.node_id, world.node_id.to_string());
     assert!(registered.held.is_empty());
 }
@@ -38,6 +43,7 @@ pub(crate) async fn lease(world: &World) -> Lease {
         incarnation: "first".into(),
         free_slots: 1,
         free_sandboxes: 0,
+        reserved: api::fleet::NodeReserved::default(),
         wait_ms: 10_000,
     };
     let mut answer = world.node.node_poll(&poll).await.unwrap();
@@ -278,6 +284,8 @@ async fn cancel_twice_is_one_cancel_and_reaches_the_node() {
         snapshots: Vec::new(),
         volumes: Vec::new(),
         sandboxes: Vec::new(),
+        host: None,
+        protocol: api::node::NodeProtocol::default(),
     };
     let answer = world.node.node_heartbeat(&beat).await.unwrap();
     assert_eq!((answer.cancel, answer.stale), (vec![ours], vec![old]));
@@ -431,6 +439,7 @@ async fn a_stop_lets_nobody_wait_until_the_end_of_their_time() {
         incarnation: "first".into(),
         free_slots: 1,
         free_sandboxes: 0,
+        reserved: api::fleet::NodeReserved::default(),
         wait_ms: 60_000,
     };
     let polling = world.node.node_poll(&poll);

@@ -10,6 +10,7 @@ mod attach;
 mod auth;
 mod bad_input;
 mod execs;
+mod fleet;
 mod life;
 mod mcp;
 mod profile;

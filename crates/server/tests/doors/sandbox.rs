@@ -44,6 +44,7 @@ async fn work(world: &World) -> SandboxWork {
         incarnation: "first".into(),
         free_slots: 1,
         free_sandboxes: 1,
+        reserved: api::fleet::NodeReserved::default(),
         wait_ms: 10_000,
     };
     let mut answer = world.node.node_poll(&poll).await.unwrap();
@@ -245,6 +246,8 @@ async fn a_heartbeat_says_what_to_do_how_long_to_live_and_what_is_stale() {
         snapshots: Vec::new(),
         volumes: Vec::new(),
         sandboxes: refs.to_vec(),
+        host: None,
+        protocol: api::node::NodeProtocol::default(),
     };
     let answer = world.node.node_heartbeat(&beat).await.unwrap();
     assert_eq!(answer.stale_sandboxes, refs[2..]);
@@ -259,6 +262,8 @@ async fn a_heartbeat_says_what_to_do_how_long_to_live_and_what_is_stale() {
         slots: 4,
         drivers: vec!["fake".into()],
         facts: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        protocol: api::node::NodeProtocol::default(),
     };
     let held = world
         .node

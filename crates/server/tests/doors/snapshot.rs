@@ -120,6 +120,8 @@ async fn beat(world: &World) -> Vec<String> {
         sandboxes: Vec::new(),
         snapshots: Vec::new(),
         volumes: Vec::new(),
+        host: None,
+        protocol: api::node::NodeProtocol::default(),
     };
     world
         .node

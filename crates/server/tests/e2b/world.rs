@@ -218,6 +218,8 @@ async fn register(node: &Client) {
         facts: ["root:ubuntu:22.04", "root:Mirror:5000/python"]
             .map(|name| (name.to_owned(), "1".to_owned()))
             .into(),
+        labels: std::collections::BTreeMap::new(),
+        protocol: api::node::NodeProtocol::default(),
     };
     node.node_register(&hello).await.unwrap();
 }
@@ -228,6 +230,7 @@ async fn obey(node: Client) {
         incarnation: "1".to_owned(),
         free_slots: 0,
         free_sandboxes: 100,
+        reserved: api::fleet::NodeReserved::default(),
         wait_ms: 10_000,
     };
     while let Ok(answer) = node.node_poll(&poll).await {

@@ -224,6 +224,7 @@ impl Service {
             on_expiry: OnExpiry::Kill,
             auto_resume: false,
             queue_timeout_ms: limits::SANDBOX_QUEUE_DEFAULT_MS,
+            placement: model::place::Placement::default(),
             node: None,
             secrets: Vec::new(),
             layers: Vec::new(),

@@ -44,7 +44,7 @@ impl Service {
         spec.validate().map_err(Error::Invalid)?;
         self.check_name_free(ctx, &name, &[]).await?;
         self.check_base(ctx, spec.base.as_ref()).await?;
-        self.check_capacity(&spec.limits, Root::Written, None)
+        self.check_capacity((&spec.limits, &spec.placement), Root::Written, None)
             .await?;
         let at_ms = self.now_ms();
         let id = ProfileId::from_parts(at_ms, random()?);

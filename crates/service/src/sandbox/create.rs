@@ -121,12 +121,16 @@ impl Service {
         }
         self.pin_volumes(ctx, &mut ask.spec).await?;
         let root = Root::of(ask.spec.allow_root);
-        self.check_capacity(&ask.spec.limits, root, ask.spec.node.as_ref())
+        let asked = (&ask.spec.limits, &ask.spec.placement);
+        self.check_capacity(asked, root, ask.spec.node.as_ref())
             .await?;
         self.pin_secrets(ctx, &mut ask.spec.secrets).await?;
-        let parked = self
-            .wake()
-            .take_parked(For::Sandboxes, ask.spec.node.as_ref());
+        let wish = ask.spec.wish();
+        let parked = self.wake().take_parked(
+            (For::Sandboxes, self.strategy()),
+            ask.spec.node.as_ref(),
+            wish.as_ref(),
+        );
         let mut plan = self.sandbox_plan(ctx, id, ask, parked.as_ref())?;
         let id = plan.new.id.as_str();
         plan.key = idempotency.map(|asked| key_of(ctx, "sandbox.create", asked, id));

@@ -3,15 +3,17 @@
 
 use super::change::{Note, apply};
 use super::create::place;
-use crate::create::gets_work;
 use crate::error::Fail;
-use crate::wake::NodeWake;
+use crate::place::{Room, asking, row_gets_work};
+use crate::poll::Free;
+use crate::wake::{For, NodeWake};
 use crate::{Ctx, Error, Service, locked};
 use model::id::{NodeId, SandboxId};
 use model::limits;
 use model::sandbox::{SandboxEvent, SandboxState, Want};
 use std::collections::HashSet;
 use store::Tx;
+use store::queue::Granted;
 use store::sandbox::{self, SandboxRow};
 
 /// A sandbox that its node does not name in a heartbeat so long after it stood is not there: two
@@ -224,19 +226,27 @@ impl Service {
         &self,
         ctx: &Ctx,
         node: &NodeId,
-        most: u32,
+        free: Free,
+        granted: Vec<Granted>,
     ) -> Result<Vec<SandboxRow>, Error> {
         let (node, note) = (node.clone(), Note::new(ctx, self.now_ms()));
         let placed = self.unit(move |tx| {
             let mut placed = Vec::new();
-            if !gets_work(tx, &node, note.at_ms)? {
+            let now = note.at_ms;
+            let row = store::node::get(tx, &node)?;
+            let Some(row) = row.filter(|row| row_gets_work(row, now)) else {
                 return Ok::<_, Fail>(placed);
-            }
+            };
+            let mut fits = Room::of(asking(&row, free, For::Sandboxes, now));
             let has = sandbox::count_held(tx, &node, limits::NODE_SANDBOXES_MAX)?;
             let has = u32::try_from(has).unwrap_or(u32::MAX);
-            let room = limits::NODE_SANDBOXES_MAX.saturating_sub(has).min(most);
-            for row in sandbox::requested(tx, &node, room)? {
-                placed.extend(place(tx, &row, &node, note.clone())?);
+            let room = limits::NODE_SANDBOXES_MAX
+                .saturating_sub(has)
+                .min(free.sandboxes);
+            for row in sandbox::requested(tx, &node, room, &granted)? {
+                if fits.take(row.spec.wish()) {
+                    placed.extend(place(tx, &row, &node, note.clone())?);
+                }
             }
             Ok(placed)
         });

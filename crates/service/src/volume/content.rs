@@ -144,6 +144,7 @@ fn ask(volume: &VolumeRow) -> SandboxAsk {
             on_expiry: OnExpiry::Kill,
             auto_resume: false,
             queue_timeout_ms: limits::SANDBOX_QUEUE_DEFAULT_MS,
+            placement: model::place::Placement::default(),
             node: Some(volume.node.clone()),
             secrets: Vec::new(),
             layers: Vec::new(),

@@ -14,6 +14,7 @@ mod life;
 mod loops;
 mod network;
 mod pin;
+mod place;
 mod poll;
 mod profiles;
 mod prune;
@@ -173,6 +174,7 @@ fn hello(incarnation: &str) -> NodeHello {
         incarnation: incarnation.to_owned(),
         version: "0.1.0".to_owned(),
         slots: 4,
+        labels: BTreeMap::new(),
         drivers: vec!["linux".to_owned()],
         facts: facts.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
     }
@@ -192,6 +194,7 @@ fn spec() -> JobSpec {
         attach: false,
         retry: Retry { max_attempts: 1 },
         queue_timeout_ms: None,
+        placement: model::place::Placement::default(),
         node: None,
         secrets: Vec::new(),
         scrub_patterns: false,

@@ -144,3 +144,41 @@ async fn a_lease_whose_answer_was_lost_goes_back_to_the_queue() {
     let back = world.get(&row.id).await;
     assert_eq!((back.state, back.attempt), (JobState::Queued, 0));
 }
+
+#[tokio::test]
+async fn a_poll_that_waits_ends_at_once_when_its_node_is_decommissioned() {
+    let world = World::new();
+    let node = node(1);
+    world.register(&node, "a").await;
+    let (service, asking) = (world.service.clone(), node.clone());
+    let wait = Duration::from_secs(20);
+    let poll = tokio::spawn(async move { service.node_poll(&asking, "a", 0, wait).await });
+    tokio::task::yield_now().await;
+    let order = service::NodeOrder::Decommission;
+    let (user, id) = (user(), node_id(1));
+    let ordered = world.service.node_order(&user, &id, order);
+    ordered.await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(10), poll).await;
+    assert_eq!(ended.unwrap().unwrap().unwrap_err().code(), "forbidden");
+}
+
+#[tokio::test]
+async fn what_a_draining_node_still_has_is_ended_and_what_it_has_not_begun_goes_elsewhere() {
+    let world = World::new();
+    let (node, running) = world.running(spec()).await;
+    let sandbox = world.ready(crate::sandboxes::ask()).await;
+    let leased = world.create(spec()).await;
+    assert_eq!(world.poll(&node, NOW).await.leases[0].id, leased.id);
+    let (user, id) = (user(), node_id(1));
+    let early = world.service.node_evict(&user, &id).await;
+    assert_eq!(early.unwrap_err().code(), "conflict");
+    let drain = service::NodeOrder::Drain;
+    world.service.node_order(&user, &id, drain).await.unwrap();
+    for _ in 0..2 {
+        world.service.node_evict(&user, &id).await.unwrap();
+        assert_eq!(world.get(&running.id).await.state.name(), "stopping");
+        assert_eq!(world.get(&leased.id).await.state, JobState::Queued);
+        let gone = world.service.sandbox_get(&user, &sandbox.id).await;
+        assert_eq!(gone.unwrap().state.name(), "destroying");
+    }
+}

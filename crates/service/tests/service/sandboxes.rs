@@ -13,6 +13,10 @@ use std::collections::HashSet;
 pub(crate) const FREE: Free = Free {
     slots: 1,
     sandboxes: 8,
+    reserved: model::place::Reserved {
+        memory_bytes: 0,
+        disk_bytes: 0,
+    },
 };
 pub(crate) const TTL: u64 = 60_000;
 
@@ -30,6 +34,7 @@ pub(crate) fn ask() -> SandboxAsk {
             on_expiry: OnExpiry::Kill,
             auto_resume: false,
             queue_timeout_ms: 30_000,
+            placement: model::place::Placement::default(),
             node: None,
             secrets: Vec::new(),
             layers: Vec::new(),
@@ -275,6 +280,7 @@ async fn a_node_that_takes_no_sandboxes_gets_none_and_one_that_does_gets_as_many
     let free = Free {
         slots: 0,
         sandboxes: 1,
+        ..Free::default()
     };
     let polled = world.service.node_poll(&node, "a", free, NOW).await;
     assert_eq!(polled.unwrap().sandboxes.len(), 1);

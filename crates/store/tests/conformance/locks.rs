@@ -22,7 +22,7 @@ fn wait_for_a_lock(db: &Db) {
 }
 
 fn claim_one(tx: &mut Tx<'_>) -> Result<Vec<job::JobRow>, StoreError> {
-    let rows = queue::claim(tx, &node(1), 1, 1000)?;
+    let rows = queue::claim(tx, &node(1), 1, 1000, &[])?;
     rows.iter()
         .map(|row| advance(tx, row, &lease(row, node(1)), 1000))
         .collect()
@@ -61,7 +61,7 @@ pub(crate) fn a_claim_and_a_cancel_of_one_job_never_wait_for_each_other(db: &Db)
         let claim = scope.spawn(move || {
             db.write(move |tx| {
                 // A second run would find nobody to wait for.
-                let rows = queue::claim(tx, &node(1), 1, 1000)?;
+                let rows = queue::claim(tx, &node(1), 1, 1000, &[])?;
                 entered.send(()).unwrap();
                 told.lock().unwrap().recv().unwrap();
                 advance(tx, &rows[0], &lease(&rows[0], node(1)), 1000)

@@ -41,7 +41,7 @@ pub(crate) fn spec() -> JobSpec {
         root: None,
         timeout_ms: 1000,
         limits: AskedLimits {
-            memory_bytes: Some(1 << 40),
+            pids: Some(1 << 20),
             ..AskedLimits::default()
         },
         files: vec![InputFile {
@@ -54,6 +54,7 @@ pub(crate) fn spec() -> JobSpec {
         attach: false,
         retry: Retry { max_attempts: 2 },
         queue_timeout_ms: None,
+        placement: model::place::Placement::default(),
         node: None,
         secrets: Vec::new(),
         scrub_patterns: false,
@@ -71,6 +72,7 @@ pub(crate) fn new_job(number: u64) -> NewJob {
         state: JobState::Queued,
         spec: spec(),
         at_ms: number,
+        why: None,
     }
 }
 

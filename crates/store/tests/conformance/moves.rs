@@ -231,7 +231,7 @@ pub(crate) fn a_cancel_and_a_claim_of_one_job_leave_it_in_one_piece(db: &Db) {
         let won = race(4, |writer| {
             let outcome = db.write(move |tx| {
                 if writer % 2 == 0 {
-                    let claimed = store::queue::claim(tx, &node(1), 1, 1000)?;
+                    let claimed = store::queue::claim(tx, &node(1), 1, 1000, &[])?;
                     let lease = |row| advance(tx, row, &lease(row, node(1)), 1000);
                     return claimed.iter().map(lease).collect();
                 }

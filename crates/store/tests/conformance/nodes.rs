@@ -26,6 +26,9 @@ fn row(number: u64, incarnation: &str, lease_expires_at_ms: u64) -> NodeRow {
         },
         lease_expires_at_ms,
         registered_at_ms: 3,
+        labels: model::place::Labels::new(),
+        trouble: model::place::Trouble::default(),
+        report: None,
     }
 }
 
@@ -39,7 +42,7 @@ fn get(db: &Db, number: u64) -> Option<NodeRow> {
 
 fn renew(db: &Db, incarnation: &'static str, until: u64) -> bool {
     let id = crate::make::node(1);
-    db.write(move |tx| node::renew(tx, &id, incarnation, until))
+    db.write(move |tx| node::renew(tx, &id, incarnation, until, None))
         .unwrap()
 }
 

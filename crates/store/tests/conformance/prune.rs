@@ -169,6 +169,9 @@ fn node_row(number: u64, lease_expires_at_ms: u64) -> NodeRow {
         },
         lease_expires_at_ms,
         registered_at_ms: 1,
+        labels: model::place::Labels::new(),
+        trouble: model::place::Trouble::default(),
+        report: None,
     }
 }
 

@@ -25,7 +25,7 @@ fn pinned(number: u64, to: u64) -> NewJob {
 }
 
 fn claim(db: &Db, by: u64, limit: u32, now_ms: u64) -> Vec<JobId> {
-    let claim = db.write(move |tx| queue::claim(tx, &node(by), limit, now_ms));
+    let claim = db.write(move |tx| queue::claim(tx, &node(by), limit, now_ms, &[]));
     claim.unwrap().into_iter().map(|row| row.id).collect()
 }
 
@@ -51,6 +51,44 @@ pub(crate) fn a_claim_passes_over_what_may_not_start_yet_and_what_is_for_other_n
     assert_eq!(claim(db, 1, 0, 10), all(&[]));
 }
 
+fn wishing(number: u64, zone: &str) -> NewJob {
+    let mut new = new_job(number);
+    let label = ("zone".to_owned(), zone.to_owned());
+    new.spec.placement.on = [label].into();
+    new
+}
+
+pub(crate) fn a_job_with_a_wish_is_given_to_whom_it_was_granted_and_hides_no_other(db: &Db) {
+    let wishes =
+        |after: &'static str, limit| db.read(move |tx| queue::wishes(tx, after, limit)).len();
+    assert_eq!(wishes("", 9), 0);
+    // More than a claim looks at, before the first that anybody may have.
+    for number in 1..=70 {
+        insert(db, wishing(number, if number % 2 == 0 { "a" } else { "b" }));
+    }
+    insert(db, new_job(80));
+    let all = db.read(|tx| queue::wishes(tx, "", 9));
+    assert_eq!((all.len(), wishes("", 1), wishes("z", 9)), (2, 1, 0));
+    let after = all[0].clone();
+    let rest = db.read(move |tx| queue::wishes(tx, &after, 9));
+    assert_eq!(rest, all[1..]);
+    let granted = |before_ms| queue::Granted {
+        text: all[0].clone(),
+        before_ms,
+    };
+    let claim = |granted: Vec<queue::Granted>| -> Vec<JobId> {
+        let rows = db.write(move |tx| queue::claim(tx, &node(1), 3, 100, &granted));
+        rows.unwrap().into_iter().map(|row| row.id).collect()
+    };
+    let ids = |numbers: &[u64]| -> Vec<JobId> { numbers.iter().copied().map(job_id).collect() };
+    assert_eq!(claim(Vec::new()), ids(&[80]));
+    assert_eq!(claim(vec![granted(100)]), ids(&[2, 4, 6]));
+    assert_eq!(claim(vec![granted(4)]), ids(&[2, 4, 80]));
+    let has = |one: queue::Granted| db.read(move |tx| queue::has(tx, &node(1), &one));
+    assert_eq!([has(granted(1)), has(granted(2))], [false, true]);
+    assert!(!db.read(|tx| queue::is_empty(tx, &node(1))));
+}
+
 pub(crate) fn a_claim_takes_the_oldest_of_each_tenant_in_turn(db: &Db) {
     // Ten of one tenant before two of another and one of a third.
     let names = [
@@ -74,7 +112,7 @@ fn work(db: &Db, by: u64) -> Vec<JobRow> {
     let mut got = Vec::new();
     loop {
         let claimed = db.write(move |tx| {
-            let rows = queue::claim(tx, &node(by), 3, 1000)?;
+            let rows = queue::claim(tx, &node(by), 3, 1000, &[])?;
             let lease = |row| advance(tx, row, &lease(row, node(by)), 1000);
             rows.iter()
                 .map(lease)

@@ -35,6 +35,7 @@ pub(crate) fn spec() -> SandboxSpec {
         on_expiry: OnExpiry::Pause,
         auto_resume: true,
         queue_timeout_ms: 1000,
+        placement: model::place::Placement::default(),
         node: None,
         secrets: Vec::new(),
         layers: Vec::new(),
@@ -316,7 +317,7 @@ pub(crate) fn requested_sandboxes_are_found_by_nodes_that_may_have_them(db: &Db)
     provisioning(db, 3);
     let found = |number| {
         let rows = db
-            .write(move |tx| sandbox::requested(tx, &node(number), 9))
+            .write(move |tx| sandbox::requested(tx, &node(number), 9, &[]))
             .unwrap();
         rows.into_iter().map(|row| row.id).collect::<Vec<_>>()
     };
@@ -339,7 +340,9 @@ pub(crate) fn requested_sandboxes_of_each_tenant_are_taken_in_turn(db: &Db) {
             },
         );
     }
-    let rows = db.write(|tx| sandbox::requested(tx, &node(1), 5)).unwrap();
+    let rows = db
+        .write(|tx| sandbox::requested(tx, &node(1), 5, &[]))
+        .unwrap();
     let ids: Vec<_> = rows.into_iter().map(|row| row.id).collect();
     assert_eq!(ids, [1, 4, 5, 2, 6].map(sandbox_id));
 }
@@ -355,7 +358,7 @@ pub(crate) fn many_nodes_never_get_the_same_sandbox(db: &Db) {
         loop {
             let placed = db.write(move |tx| {
                 let mut placed = Vec::new();
-                for row in sandbox::requested(tx, &node(by as u64), 3)? {
+                for row in sandbox::requested(tx, &node(by as u64), 3, &[])? {
                     let mut change = change(&row, &SandboxEvent::Provision, 100);
                     change.node = Some(node(by as u64));
                     placed.push(sandbox::move_to(tx, &row, &change)?.id);
@@ -434,6 +437,9 @@ pub(crate) fn sandboxes_of_a_silent_or_forgotten_node_are_found(db: &Db) {
         },
         lease_expires_at_ms: 100,
         registered_at_ms: 0,
+        labels: model::place::Labels::new(),
+        trouble: model::place::Trouble::default(),
+        report: None,
     };
     db.write(move |tx| store::node::upsert(tx, &there)).unwrap();
     assert_eq!(silent(100), []);

@@ -1,7 +1,9 @@
 //! `cofferdam server`, `cofferdam node` and `cofferdam config`.
 
+use crate::cli::units;
 use clap::Subcommand;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Serve a fleet: a control plane without a node of its own, on PostgreSQL or SQLite. Nodes dial in
 #[derive(Debug, Clone, clap::Args)]
@@ -113,8 +115,11 @@ pub(crate) enum NodeCommand {
         /// Its id
         id: String,
         /// Do not wait
-        #[arg(long)]
+        #[arg(long, conflicts_with = "deadline")]
         no_wait: bool,
+        /// End what it still has after this time, such as 10m: jobs are canceled, sandboxes taken away
+        #[arg(long, value_parser = units::duration, value_name = "TIME")]
+        deadline: Option<Duration>,
     },
     /// Believe a node no more, from now on and for good: its certificates count for nothing
     Decommission {
