@@ -106,6 +106,8 @@ pub struct NodeHeartbeat {
 pub struct NodeHeartbeatAnswer {
     /// How long they hold from the moment at which the heartbeat was sent.
     pub lease_ms: u64,
+    /// How often to send one from now on.
+    pub heartbeat_ms: u64,
     /// Jobs to be stopped.
     pub cancel: Vec<JobRef>,
     /// Leases that are no longer this node's: kill, and report nothing.

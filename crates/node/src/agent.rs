@@ -4,7 +4,7 @@ use crate::job::fence;
 use crate::{Node, egress, job, recover, root, sandbox, snapshot, spare, volume};
 use api::attach::{LinkOpen, LinkTarget};
 use api::node::{JobRef, NodeHeartbeat, NodePoll, NodeRegister};
-use model::limits;
+use model::{lease, limits};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,13 +20,13 @@ const POLL_WAIT: Duration = Duration::from_secs(20);
 /// Works until `stop`.
 pub(crate) async fn run(node: &Node, links: mpsc::Receiver<LinkOpen>, stop: CancellationToken) {
     let work = async {
-        let heartbeat = register(node).await;
+        register(node).await;
         let filling = node.clone();
         node.inner
             .tasks
             .spawn(async move { spare::fill(&filling).await });
         tokio::join!(
-            renew(node, heartbeat),
+            renew(node),
             poll_for_jobs(node),
             poll_for_sandboxes(node),
             sandbox::watch(node),
@@ -48,8 +48,8 @@ fn opened(node: &Node) -> impl Iterator<Item = (String, String)> {
     })
 }
 
-/// Registers, takes up what is left from before, and tells how often to renew.
-async fn register(node: &Node) -> Duration {
+/// Registers, and takes up what is left from before.
+async fn register(node: &Node) {
     let host = &node.inner.host;
     let mut facts = BTreeMap::from([
         ("memory_bytes".to_owned(), host.memory_bytes.to_string()),
@@ -77,10 +77,10 @@ async fn register(node: &Node) -> Duration {
         let sent = fence::boot_ms();
         match node.inner.client.node_register(&hello).await {
             Ok(registered) => {
-                fence::renewed(node, sent, registered.lease_ms);
+                renewed(node, sent, registered.lease_ms, registered.heartbeat_ms);
                 recover::recover(node, registered.held, registered.held_sandboxes).await;
                 node.inner.registered.cancel();
-                return Duration::from_millis(registered.heartbeat_ms.max(1));
+                return;
             }
             Err(error) => {
                 tracing::warn!(%error, "failed to register; trying again");
@@ -91,13 +91,20 @@ async fn register(node: &Node) -> Duration {
     }
 }
 
-async fn renew(node: &Node, every: Duration) {
+/// A renewal that was sent at this moment was acknowledged.
+fn renewed(node: &Node, sent_boot_ms: u64, lease_ms: u64, every_ms: u64) {
+    node.inner.renew_ms.store(every_ms, Ordering::Release);
+    fence::renewed(node, sent_boot_ms, lease_ms);
+}
+
+async fn renew(node: &Node) {
     if !snapshot::held(node).is_empty() || !volume::held(node).is_empty() {
         // What an earlier process has left here and nobody needs is heard of at once.
         renew_once(node).await;
     }
     loop {
-        tokio::time::sleep(every).await;
+        let every_ms = node.inner.renew_ms.load(Ordering::Acquire).max(1);
+        tokio::time::sleep(Duration::from_millis(every_ms)).await;
         spare::expire(node).await;
         renew_once(node).await;
     }
@@ -113,9 +120,12 @@ pub(crate) async fn renew_once(node: &Node) {
         volumes: volume::held(node),
     };
     let sent = fence::boot_ms();
-    match node.inner.client.node_heartbeat(&beat).await {
+    let within = lease::try_ms(node.inner.renew_ms.load(Ordering::Acquire));
+    let client = node.inner.client.clone();
+    let client = client.with_deadline(Duration::from_millis(within));
+    match client.node_heartbeat(&beat).await {
         Ok(answer) => {
-            fence::renewed(node, sent, answer.lease_ms);
+            renewed(node, sent, answer.lease_ms, answer.heartbeat_ms);
             // A stale lease is somebody else's now: whatever it does here is to end, and its report
             // will be refused.
             cancel(node, &answer.cancel);

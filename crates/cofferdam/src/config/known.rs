@@ -7,7 +7,15 @@ pub(super) const KNOWN: &[(&str, &[&str])] = &[
     ("", &["mode", "server", "node"]),
     (
         "server",
-        &["state", "database", "listen", "tls", "domain", "nodes"],
+        &[
+            "state",
+            "database",
+            "lease_seconds",
+            "listen",
+            "tls",
+            "domain",
+            "nodes",
+        ],
     ),
     ("server.nodes", &["listen", "names", "token"]),
     (
