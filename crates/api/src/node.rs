@@ -136,6 +136,8 @@ impl Default for NodeProtocol {
 pub struct NodeHeartbeatAnswer {
     /// How long they hold from the moment at which the heartbeat was sent.
     pub lease_ms: u64,
+    /// How often to send one from now on.
+    pub heartbeat_ms: u64,
     /// Jobs to be stopped.
     pub cancel: Vec<JobRef>,
     /// Leases that are no longer this node's: kill, and report nothing.

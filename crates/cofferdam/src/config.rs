@@ -9,6 +9,8 @@ mod known;
 
 use crate::cli::failure::{Failure, reason};
 use api::Code;
+use model::lease::{self, Lease};
+use model::limits;
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -50,6 +52,9 @@ pub(crate) struct Server {
     /// state directory.
     #[serde(default, serialize_with = "masked_database")]
     pub(crate) database: Option<String>,
+    /// How long a node's right to what it has lasts when it is silent; the same on all servers of a database.
+    #[serde(default = "lease_seconds")]
+    pub(crate) lease_seconds: u64,
     /// Where people and programs come in; without it, only by the Unix socket.
     #[serde(default)]
     pub(crate) listen: Option<SocketAddr>,
@@ -113,6 +118,10 @@ pub(crate) struct Node {
     /// How to isolate: `linux`, or `fake` for tests, which runs nothing.
     #[serde(default = "driver")]
     pub(crate) driver: String,
+}
+
+fn lease_seconds() -> u64 {
+    limits::LEASE_MS / 1000
 }
 
 fn slots() -> u32 {
@@ -299,6 +308,7 @@ impl Config {
         if let Some(url) = &server.database {
             check_database(url, mode)?;
         }
+        server.lease()?;
         Ok((server, mode))
     }
 
@@ -327,6 +337,21 @@ impl Config {
             return Err(development("--dev"));
         }
         Ok(self.mode)
+    }
+}
+
+impl Server {
+    /// How long leases are.
+    pub(crate) fn lease(&self) -> Result<Lease, Failure> {
+        Lease::of_seconds(self.lease_seconds).ok_or_else(|| {
+            let message = format!(
+                "`lease_seconds` of [server] is {}; it is {} to {}",
+                self.lease_seconds,
+                lease::SECONDS_MIN,
+                lease::SECONDS_MAX
+            );
+            Failure::new(Code::ConfigInvalid, message)
+        })
     }
 }
 

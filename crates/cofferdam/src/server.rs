@@ -41,6 +41,7 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
         tokio::task::spawn_blocking(move || compose::service_on(&opening, points, url.as_deref()));
     let service = service.await;
     let service = service.map_err(|error| Failure::ours("open the database", &error))??;
+    service.leases_are(config.lease()?);
     keys::ready(&service).await?;
     service.place_by(config.placement);
     let mut doors = vec![Door::Unix(unix_listener(&state)?)];

@@ -19,6 +19,7 @@ pub mod exception;
 pub mod host;
 pub mod id;
 pub mod job;
+pub mod lease;
 pub mod limits;
 pub mod network;
 pub mod node;

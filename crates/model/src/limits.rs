@@ -82,9 +82,10 @@ pub const ATTEMPTS_MAX: u32 = 10;
 /// How long a job that only one node may take waits for it when nobody says: as long as may be asked
 /// for. Without a bound it would wait for ever for a node that never comes back.
 pub const PINNED_QUEUE_MS: u64 = TIMEOUT_MAX_MS;
-/// How long a node's right to its jobs lasts without renewal.
+/// How long a node's right to its jobs lasts without renewal when nobody says; what follows from it is in
+/// `lease`.
 pub const LEASE_MS: u64 = 300_000;
-/// How often a node renews: ten misses before it matters.
+/// The longest time between two renewals: what a node is to do comes with their answers.
 pub const HEARTBEAT_MS: u64 = 30_000;
 /// The longest that one poll waits.
 pub const POLL_WAIT_MAX_MS: u64 = 60_000;
@@ -175,7 +176,7 @@ pub const USAGE_ASKED_MAX: usize = 128;
 /// Moments of one sandbox in one report: those of some minutes without a server.
 pub const USAGE_POINTS_MAX: usize = 32;
 /// How long a node keeps what it could not report.
-pub const USAGE_AGE_MAX_MS: u64 = LEASE_MS;
+pub const USAGE_AGE_MAX_MS: u64 = 300_000;
 /// What sandboxes used is kept for as long as one lives.
 pub const RETAIN_USAGE_MS: u64 = SANDBOX_TTL_MAX_MS;
 /// Moments that are shown at once: more than a screen has room for.

@@ -5,7 +5,7 @@ use crate::tries::Tries;
 use crate::{Node, egress, job, machine, recover, root, sandbox, snapshot, spare, volume};
 use api::attach::{LinkOpen, LinkTarget};
 use api::node::{JobRef, NodeHeartbeat, NodePoll, NodeProtocol, NodeRegister};
-use model::limits;
+use model::{lease, limits};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,13 +18,13 @@ const POLL_WAIT: Duration = Duration::from_secs(20);
 /// Works until `stop`.
 pub(crate) async fn run(node: &Node, links: mpsc::Receiver<LinkOpen>, stop: CancellationToken) {
     let work = async {
-        let heartbeat = register(node).await;
+        register(node).await;
         let filling = node.clone();
         node.inner
             .tasks
             .spawn(async move { spare::fill(&filling).await });
         tokio::join!(
-            renew(node, heartbeat),
+            renew(node),
             poll_for_jobs(node),
             poll_for_sandboxes(node),
             sandbox::watch(node),
@@ -46,8 +46,8 @@ fn opened(node: &Node) -> impl Iterator<Item = (String, String)> {
     })
 }
 
-/// Registers, takes up what is left from before, and tells how often to renew.
-async fn register(node: &Node) -> Duration {
+/// Registers, and takes up what is left from before.
+async fn register(node: &Node) {
     let host = &node.inner.host;
     let mut facts = BTreeMap::from([
         ("memory_bytes".to_owned(), host.memory_bytes.to_string()),
@@ -77,10 +77,10 @@ async fn register(node: &Node) -> Duration {
         let sent = fence::boot_ms();
         match node.inner.client.node_register(&hello).await {
             Ok(registered) => {
-                fence::renewed(node, sent, registered.lease_ms);
+                renewed(node, sent, registered.lease_ms, registered.heartbeat_ms);
                 recover::recover(node, registered.held, registered.held_sandboxes).await;
                 node.inner.registered.cancel();
-                return Duration::from_millis(registered.heartbeat_ms.max(1));
+                return;
             }
             Err(error) => {
                 tracing::warn!(%error, "failed to register; trying again");
@@ -96,13 +96,20 @@ fn protocol() -> NodeProtocol {
     NodeProtocol { min, max }
 }
 
-async fn renew(node: &Node, every: Duration) {
+/// A renewal that was sent at this moment was acknowledged.
+fn renewed(node: &Node, sent_boot_ms: u64, lease_ms: u64, every_ms: u64) {
+    node.inner.renew_ms.store(every_ms, Ordering::Release);
+    fence::renewed(node, sent_boot_ms, lease_ms);
+}
+
+async fn renew(node: &Node) {
     if !snapshot::held(node).is_empty() || !volume::held(node).is_empty() {
         // What an earlier process has left here and nobody needs is heard of at once.
         renew_once(node).await;
     }
     loop {
-        tokio::time::sleep(every).await;
+        let every_ms = node.inner.renew_ms.load(Ordering::Acquire).max(1);
+        tokio::time::sleep(Duration::from_millis(every_ms)).await;
         spare::expire(node).await;
         spare::probe(node).await;
         renew_once(node).await;
@@ -121,9 +128,12 @@ pub(crate) async fn renew_once(node: &Node) {
         protocol: protocol(),
     };
     let sent = fence::boot_ms();
-    match node.inner.client.node_heartbeat(&beat).await {
+    let within = lease::try_ms(node.inner.renew_ms.load(Ordering::Acquire));
+    let client = node.inner.client.clone();
+    let client = client.with_deadline(Duration::from_millis(within));
+    match client.node_heartbeat(&beat).await {
         Ok(answer) => {
-            fence::renewed(node, sent, answer.lease_ms);
+            renewed(node, sent, answer.lease_ms, answer.heartbeat_ms);
             node.inner.config.heard.notify_waiters();
             if answer.upgrade_available {
                 let latest = answer.latest_version.as_deref().unwrap_or_default();

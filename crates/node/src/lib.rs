@@ -42,6 +42,7 @@ use api::client::Client;
 use driver::driver::Driver;
 use driver::host::{Host, Root};
 use model::place::Reserved;
+use model::limits;
 use model::points::Points;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -117,6 +118,8 @@ struct Inner {
     tasks: TaskTracker,
     /// No new work is taken.
     draining: AtomicBool,
+    /// How often its leases are to be renewed, as far as it has heard, in milliseconds.
+    renew_ms: AtomicU64,
     /// Until when its leases last, as far as it has heard.
     lease_until: job::fence::Until,
     /// The control plane knows this process.
@@ -165,6 +168,7 @@ impl Node {
             freed: Notify::new(),
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
+            renew_ms: AtomicU64::new(limits::HEARTBEAT_MS),
             lease_until: watch::Sender::new(0),
             registered: CancellationToken::new(),
         };

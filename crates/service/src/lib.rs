@@ -99,6 +99,7 @@ use crate::create::Room;
 use crate::loops::Watch;
 use crate::secret::{FetchSource, KeySource};
 use crate::wake::Wake;
+use model::lease::Lease;
 use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use store::Store;
@@ -138,6 +139,7 @@ struct Inner {
     builds: tokio::sync::Notify,
     execs_told: exec::told::Told,
     node_authority: OnceLock<NodeAuthority>,
+    lease: OnceLock<Lease>,
     refusals: Mutex<enroll::Refusals>,
     placement: place::Setting,
 }
@@ -179,6 +181,7 @@ impl Service {
             builds: tokio::sync::Notify::new(),
             execs_told: exec::told::Told::default(),
             node_authority: OnceLock::new(),
+            lease: OnceLock::new(),
             refusals: Mutex::default(),
             placement: place::Setting::default(),
         };
@@ -199,6 +202,16 @@ impl Service {
     /// The clock that everything here goes by.
     pub fn clock(&self) -> &Clock {
         &self.inner.clock
+    }
+
+    /// Leases are as long as this; without it, as nobody says otherwise. Before the first request.
+    pub fn leases_are(&self, lease: Lease) {
+        // A second one is a mistake of whoever puts the rooms together, and changes nothing.
+        let _ = self.inner.lease.set(lease);
+    }
+
+    pub(crate) fn lease(&self) -> Lease {
+        self.inner.lease.get().copied().unwrap_or_default()
     }
 
     fn wake(&self) -> &Wake {

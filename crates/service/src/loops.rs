@@ -21,12 +21,13 @@ pub(crate) use reap::Watch;
 use crate::Service;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Time between two looks for sandboxes whose time is over: whoever gave one five seconds looks after six
 /// whether it is gone. Such a look reads an index that is empty most of the time.
 const TICK: Duration = Duration::from_millis(500);
 /// Of so many ticks, one makes the other passes: every five seconds, which is much less than any time that
-/// they judge.
+/// they judge. Silent nodes are looked for as often as leases ask for it.
 const ROUND_TICKS: u32 = 10;
 /// Of so many rounds, one removes what has been kept long enough, which is long in any case: once a minute.
 const PRUNE_ROUNDS: u32 = 12;
@@ -36,6 +37,8 @@ const BATCH: u32 = 200;
 /// Runs all passes until `stop` says true or is dropped.
 pub async fn run(service: Service, mut stop: watch::Receiver<bool>) {
     let (mut until_round, mut until_prune) = (ROUND_TICKS, 0);
+    let look = Duration::from_millis(service.lease().look_ms());
+    let mut looked = Instant::now();
     loop {
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
@@ -47,12 +50,15 @@ pub async fn run(service: Service, mut stop: watch::Receiver<bool>) {
             }
         }
         due(&service).await;
+        if looked.elapsed() + TICK > look {
+            looked = Instant::now();
+            reap(&service).await;
+        }
         until_round -= 1;
         if until_round > 0 {
             continue;
         }
         until_round = ROUND_TICKS;
-        reap(&service).await;
         expire(&service).await;
         unbuilt(&service).await;
         if until_prune > 0 {

@@ -11,7 +11,7 @@ use crate::sandbox::{SandboxLife, SandboxRef, SandboxWork, change, work};
 use crate::{Ctx, Error, Service, locked};
 use model::id::{JobId, NodeId, SandboxId, TenantId};
 use model::job::{JobEvent, JobState};
-use model::limits;
+use model::lease::Lease;
 use model::node::{
     Connectivity, HostReport, NodeEvent, NodeState, PROTOCOL, Scheduling, is_compatible, is_older,
 };
@@ -28,9 +28,6 @@ const FACT_BYTES_MAX: usize = 1024;
 const FACTS_MAX: usize = 256;
 /// Of this program.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// A lease that its node does not name in a heartbeat after this time never reached it: the answer
-/// that carried it was lost. Two heartbeats, because one may have been sent before the lease was made.
-const UNKNOWN_AFTER_MS: u64 = 2 * limits::HEARTBEAT_MS;
 
 /// What a node says when it comes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +75,8 @@ pub struct LeaseRef {
 pub struct Beat {
     /// How long its leases last from the moment it asked.
     pub lease_ms: u64,
+    /// How often to renew them from now on.
+    pub heartbeat_ms: u64,
     /// Jobs that are to end.
     pub cancel: Vec<LeaseRef>,
     /// Jobs that are not its own any more.
@@ -134,7 +133,7 @@ impl Service {
     pub async fn node_register(&self, ctx: &Ctx, hello: NodeHello) -> Result<Registered, Error> {
         let id = ctx.only_node()?.clone();
         check_hello(&hello)?;
-        let now = self.now_ms();
+        let (now, lease) = (self.now_ms(), self.lease());
         let note = Note::new(ctx, now);
         let wake = self.wake().of_node(&id);
         let (held, sandboxes) = self
@@ -148,7 +147,8 @@ impl Service {
                     }),
                 };
                 let gone = || Error::Forbidden("the node is decommissioned".to_owned());
-                let mut row = row_of(&id, &hello, state.ok_or_else(gone)?, now);
+                let until = now.saturating_add(lease.ms());
+                let mut row = row_of(&id, &hello, state.ok_or_else(gone)?, (now, until));
                 // What the operator has given it counts before what it calls itself.
                 row.labels.extend(labels_of(tx, &id)?);
                 let was = before.map(|before| before.state.connectivity);
@@ -166,8 +166,8 @@ impl Service {
         locked(&wake.told_snapshots).clear();
         locked(&wake.told_networks).clear();
         Ok(Registered {
-            lease_ms: limits::LEASE_MS,
-            heartbeat_ms: limits::HEARTBEAT_MS,
+            lease_ms: lease.ms(),
+            heartbeat_ms: lease.renew_ms(),
             held,
             sandboxes,
         })
@@ -202,7 +202,7 @@ impl Service {
     ) -> Result<Beat, Error> {
         work::check_refs(sandboxes)?;
         let id = ctx.only_node()?.clone();
-        let now = self.now_ms();
+        let (now, lease) = (self.now_ms(), self.lease());
         let plain = Note::new(ctx, now);
         let note = plain.clone().because("the node does not know of the lease");
         let known: HashSet<LeaseRef> = running.iter().cloned().collect();
@@ -211,7 +211,7 @@ impl Service {
         let report = report.map(HostReport::bounded);
         let seen = self
             .unit(move |tx| {
-                let until = now.saturating_add(limits::LEASE_MS);
+                let until = now.saturating_add(lease.ms());
                 let before = node::get(tx, &id)?;
                 if !node::renew(tx, &id, &incarnation, until, report.as_ref())? {
                     return Err(unregistered().into());
@@ -226,9 +226,9 @@ impl Service {
                 };
                 heard(tx, &row, &note)?;
                 let held = job::held_by(tx, &id, HELD_MAX)?;
-                let requeued = requeue_unknown(tx, &held, &known, &note)?;
+                let requeued = requeue_unknown(tx, &held, &known, lease, &note)?;
                 let sandboxes = work::held_by(tx, &id)?;
-                let failed = work::fail_unknown(tx, &sandboxes, &has, &sandbox_note)?;
+                let failed = work::fail_unknown(tx, &sandboxes, &has, lease, &sandbox_note)?;
                 Ok(Seen {
                     version: row.version,
                     networks: pending_of(tx, &id)?,
@@ -245,7 +245,7 @@ impl Service {
         for row in &seen.failed {
             self.announce_sandbox(row);
         }
-        Ok(beat_of(&seen, running, sandboxes, now))
+        Ok(beat_of(&seen, running, sandboxes, (now, lease)))
     }
 
     /// A node says goodbye: it is forgotten, and what it has, or what waits for it alone, is judged lost.
@@ -300,7 +300,12 @@ struct Seen {
 }
 
 /// What a node is told by its heartbeat. Pure.
-fn beat_of(seen: &Seen, running: &[LeaseRef], has: &[SandboxRef], now: u64) -> Beat {
+fn beat_of(
+    seen: &Seen,
+    running: &[LeaseRef],
+    has: &[SandboxRef],
+    (now, lease): (u64, Lease),
+) -> Beat {
     let ours: HashSet<LeaseRef> = seen.held.iter().map(lease_ref).collect();
     let stopping = seen.held.iter().filter(is_stopping);
     let stale = running.iter().filter(|lease| !ours.contains(lease));
@@ -309,7 +314,8 @@ fn beat_of(seen: &Seen, running: &[LeaseRef], has: &[SandboxRef], now: u64) -> B
     let standing: Vec<&SandboxRow> = seen.sandboxes.iter().filter(stand).collect();
     let sandboxes = work::beat(&standing, has, now);
     Beat {
-        lease_ms: limits::LEASE_MS,
+        lease_ms: lease.ms(),
+        heartbeat_ms: lease.renew_ms(),
         cancel: stopping.map(lease_ref).collect(),
         stale: stale.cloned().collect(),
         sandboxes: sandboxes.works,
@@ -390,17 +396,19 @@ fn heard(tx: &mut Tx<'_>, row: &NodeRow, note: &Note) -> Result<(), Fail> {
 }
 
 /// Jobs that were leased and that the node never heard of. Their commands were never let go, and a
-/// `started` that comes late carries an old epoch, so another node may have them at once.
+/// `started` that comes late carries an old epoch, so another node may have them at once. A lease that its
+/// node does not name never reached it: the answer that carried it was lost.
 fn requeue_unknown(
     tx: &mut Tx<'_>,
     held: &[JobRow],
     known: &HashSet<LeaseRef>,
+    lease: Lease,
     note: &Note,
 ) -> Result<Vec<JobRow>, Fail> {
     let mut requeued = Vec::new();
     for row in held {
         let since = row.leased_at_ms.unwrap_or(note.at_ms);
-        let old = note.at_ms.saturating_sub(since) > UNKNOWN_AFTER_MS;
+        let old = note.at_ms.saturating_sub(since) > lease.unknown_after_ms();
         let unstarted = row.started_at_ms.is_none();
         if old && unstarted && !known.contains(&lease_ref(row)) {
             let event = JobEvent::Release { epoch: row.epoch };
@@ -410,7 +418,7 @@ fn requeue_unknown(
     Ok(requeued)
 }
 
-fn row_of(id: &NodeId, hello: &NodeHello, state: NodeState, now: u64) -> NodeRow {
+fn row_of(id: &NodeId, hello: &NodeHello, state: NodeState, (now, until): (u64, u64)) -> NodeRow {
     NodeRow {
         id: id.clone(),
         name: hello.name.clone(),
@@ -420,7 +428,7 @@ fn row_of(id: &NodeId, hello: &NodeHello, state: NodeState, now: u64) -> NodeRow
         drivers: hello.drivers.clone(),
         facts: hello.facts.clone(),
         state,
-        lease_expires_at_ms: now.saturating_add(limits::LEASE_MS),
+        lease_expires_at_ms: until,
         registered_at_ms: now,
         labels: hello.labels.clone(),
         trouble: Trouble::default(),

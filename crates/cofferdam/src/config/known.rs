@@ -10,6 +10,7 @@ pub(super) const KNOWN: &[(&str, &[&str])] = &[
         &[
             "state",
             "database",
+            "lease_seconds",
             "listen",
             "tls",
             "domain",

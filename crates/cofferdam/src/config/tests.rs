@@ -6,6 +6,7 @@ mode = "development"
 [server]
 state = "/var/lib/cofferdam"
 database = "postgres://cofferdam:pass$$word@localhost/cofferdam"
+lease_seconds = 60
 listen = "127.0.0.1:7300"
 tls = "self"
 domain = "sbx.example"
@@ -145,4 +146,21 @@ fn production_refuses_what_is_for_development() {
     assert!(node(&format!("{own}server = \"http://127.0.0.1:1\"\n")).is_err());
     assert!(node(&format!("{own}token = \"x\"\n")).is_err());
     assert!(node(&format!("mode = \"development\"\n{own}")).is_err());
+}
+
+#[test]
+fn a_lease_that_is_too_short_or_too_long_is_refused() {
+    let lease = |line: &str| {
+        let text = format!("[server]\nstate = \"/s\"\n{line}\n");
+        let server = parse(&text, variables).unwrap().server.unwrap();
+        server
+            .lease()
+            .map(Lease::ms)
+            .map_err(|failure| failure.to_string())
+    };
+    assert_eq!(lease(""), Ok(300_000));
+    assert_eq!(lease("lease_seconds = 2"), Ok(2000));
+    for wrong in ["lease_seconds = 1", "lease_seconds = 3601"] {
+        assert!(lease(wrong).unwrap_err().contains("2 to 3600"), "{wrong}");
+    }
 }

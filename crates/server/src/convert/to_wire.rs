@@ -209,6 +209,7 @@ fn held_lease(row: JobRow) -> HeldLease {
 pub(crate) fn renewed(renewed: Beat) -> NodeHeartbeatAnswer {
     NodeHeartbeatAnswer {
         lease_ms: renewed.lease_ms,
+        heartbeat_ms: renewed.heartbeat_ms,
         cancel: job_refs(renewed.cancel),
         stale: job_refs(renewed.stale),
         sandboxes: sandbox::works(renewed.sandboxes),

@@ -9,14 +9,10 @@ use crate::sandbox::change;
 use crate::{Ctx, Error, Service, locked};
 use model::id::{NodeId, SandboxId};
 use model::job::JobState;
-use model::limits;
+use model::lease::Lease;
 use model::node::NodeEvent;
 use store::job::JobRow;
 use store::{queue, sandbox};
-
-/// Passes that are further apart than this were not running in between: the process was suspended, the
-/// clock jumped, or the database was away.
-const GAP_MAX_MS: u64 = 60_000;
 
 /// What a pass did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,13 +44,13 @@ impl Watch {
 
     /// Whether every node has had a full lease of time to be heard. While we were not there, no node
     /// could renew, and that is not the nodes' fault.
-    fn long_enough(&mut self, now_ms: u64) -> bool {
+    fn long_enough(&mut self, now_ms: u64, lease: Lease) -> bool {
         let gap = now_ms.checked_sub(self.last_ms);
-        if gap.is_none_or(|gap| gap > GAP_MAX_MS) {
+        if gap.is_none_or(|gap| gap > lease.gap_max_ms()) {
             self.since_ms = now_ms;
         }
         self.last_ms = now_ms;
-        now_ms.saturating_sub(self.since_ms) >= limits::LEASE_MS
+        now_ms.saturating_sub(self.since_ms) >= lease.ms()
     }
 
     /// Since when nodes could be heard without a gap.
@@ -74,7 +70,7 @@ impl Watch {
 /// [`Error::Unavailable`] and its like; then the watch starts over, because nodes could not renew.
 pub async fn reap_pass(service: &Service) -> Result<Reaped, Error> {
     let now = service.now_ms();
-    if !locked(&service.inner.watch).long_enough(now) {
+    if !locked(&service.inner.watch).long_enough(now, service.lease()) {
         return Ok(Reaped::default());
     }
     let reaped = reap(service, now).await;

@@ -9,6 +9,7 @@ use crate::poll::Free;
 use crate::wake::{For, NodeWake};
 use crate::{Ctx, Error, Service, locked};
 use model::id::{NodeId, SandboxId};
+use model::lease::Lease;
 use model::limits;
 use model::sandbox::{SandboxEvent, SandboxState, Want};
 use std::collections::HashSet;
@@ -16,9 +17,6 @@ use store::Tx;
 use store::queue::Granted;
 use store::sandbox::{self, SandboxRow};
 
-/// A sandbox that its node does not name in a heartbeat so long after it stood is not there: two
-/// heartbeats, because one may have been sent before.
-const UNKNOWN_AFTER_MS: u64 = 2 * limits::HEARTBEAT_MS;
 /// Sandboxes that are looked at of one node: twice as many as it gets, because two requests may both see
 /// the last place.
 const HELD_MAX: u32 = 2 * limits::NODE_SANDBOXES_MAX;
@@ -195,13 +193,14 @@ pub(crate) fn fail_unknown(
     tx: &mut Tx<'_>,
     held: &[SandboxRow],
     has: &[SandboxRef],
+    lease: Lease,
     note: &Note,
 ) -> Result<Vec<SandboxRow>, Fail> {
     let has: HashSet<&SandboxId> = has.iter().map(|one| &one.id).collect();
     let mut failed = Vec::new();
     for row in held {
         let since = row.ready_at_ms.max(row.paused_at_ms).unwrap_or(note.at_ms);
-        let old = note.at_ms.saturating_sub(since) > UNKNOWN_AFTER_MS;
+        let old = note.at_ms.saturating_sub(since) > lease.unknown_after_ms();
         if old && row.state.want().is_none() && !has.contains(&row.id) {
             let why = "its node does not have it any more".to_owned();
             failed.extend(apply(tx, row, &SandboxEvent::Fail { why }, note.clone())?);

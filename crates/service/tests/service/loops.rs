@@ -155,3 +155,34 @@ async fn the_loops_end_when_they_are_told_to() {
     stop.send(true).unwrap();
     run.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_lease_is_as_long_as_the_operator_says_for_nodes_and_for_the_loops() {
+    let world = World::new();
+    let lease = model::lease::Lease::of_seconds(5).unwrap();
+    world.service.leases_are(lease);
+    let (node, row) = world.running(spec()).await;
+    let again = world
+        .service
+        .node_register(&node, hello("a"))
+        .await
+        .unwrap();
+    assert_eq!((again.lease_ms, again.heartbeat_ms), (5000, 500));
+    let pass = async || {
+        world.clock.advance(lease.look_ms());
+        reap_pass(&world.service).await.unwrap()
+    };
+    for _ in 0..30 {
+        let beat = world.service.node_heartbeat(&node, "a", &[], &[]);
+        assert_eq!(beat.await.unwrap().heartbeat_ms, 500);
+        pass().await;
+    }
+    assert_eq!(world.get(&row.id).await.state.name(), "running");
+    for _ in 0..9 {
+        pass().await;
+    }
+    assert_eq!(world.get(&row.id).await.state.name(), "running");
+    pass().await;
+    pass().await;
+    assert_eq!(world.get(&row.id).await.state.name(), "finished");
+}
