@@ -6,7 +6,7 @@ use crate::error::Fail;
 use crate::lose::lose;
 use crate::sandbox::network::pending_of;
 use crate::sandbox::{SandboxLife, SandboxRef, SandboxWork, change, work};
-use crate::{Ctx, Error, Service, locked};
+use crate::{Ctx, Error, Service};
 use model::id::{JobId, NodeId, SandboxId, TenantId};
 use model::job::{JobEvent, JobState};
 use model::limits;
@@ -110,7 +110,7 @@ impl Service {
         check_hello(&hello)?;
         let now = self.now_ms();
         let note = Note::new(ctx, now);
-        let wake = self.wake().of_node(&id);
+        let (wake, incarnation) = (self.wake().of_node(&id), hello.incarnation.clone());
         let (held, sandboxes) = self
             .unit(move |tx| {
                 let before = node::get(tx, &id)?;
@@ -133,10 +133,7 @@ impl Service {
             })
             .await?;
         self.forget_roots();
-        // A new process knows nothing of what the one before was told.
-        locked(&wake.told_sandboxes).clear();
-        locked(&wake.told_snapshots).clear();
-        locked(&wake.told_networks).clear();
+        wake.forget_told(&incarnation);
         Ok(Registered {
             lease_ms: limits::LEASE_MS,
             heartbeat_ms: limits::HEARTBEAT_MS,

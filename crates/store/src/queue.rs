@@ -112,6 +112,16 @@ pub fn is_empty(tx: &mut Tx<'_>, node: &NodeId) -> Result<bool, StoreError> {
     Ok(tx.query(sql, &[node.as_str().into()])?.is_empty())
 }
 
+/// Whether anything waits at all.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn has_any(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
+    Ok(!tx
+        .query("SELECT job_id FROM queue LIMIT 1", &[])?
+        .is_empty())
+}
+
 /// Jobs that have waited longer than they may.
 ///
 /// # Errors

@@ -571,6 +571,15 @@ pub fn is_requested(tx: &mut Tx<'_>, node: &NodeId) -> Result<bool, StoreError> 
     Ok(!tx.query(sql, &[node.as_str().into()])?.is_empty())
 }
 
+/// Whether a sandbox waits for a node at all.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn any_requested(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
+    let sql = "SELECT id FROM sandbox WHERE state = 'requested' LIMIT 1";
+    Ok(!tx.query(sql, &[])?.is_empty())
+}
+
 /// Sandboxes that wait for a node and that this one may take, at most `limit`: the oldest of each tenant,
 /// then the second of each, and locked against other nodes, as jobs are claimed.
 ///

@@ -15,9 +15,13 @@ mod loops;
 mod network;
 mod pin;
 mod poll;
+#[expect(unreachable_pub, reason = "it is that of the whole-system tests")]
+#[path = "../../../../e2e/src/postgres.rs"]
+mod postgres;
 mod profiles;
 mod prune;
 mod recreate;
+mod replicas;
 mod report;
 mod roots;
 mod sandbox_nodes;
