@@ -7,9 +7,11 @@ pub(super) const KNOWN: &[(&str, &[&str])] = &[
     ("", &["mode", "server", "node"]),
     (
         "server",
-        &["state", "database", "listen", "tls", "domain", "nodes"],
+        &[
+            "state", "database", "blobs", "name", "listen", "tls", "domain", "nodes",
+        ],
     ),
-    ("server.nodes", &["listen", "names", "token"]),
+    ("server.nodes", &["listen", "names", "address", "token"]),
     (
         "node",
         &[
