@@ -261,6 +261,55 @@ fn a_server_that_has_something_else_than_the_others_does_not_start() {
     );
 }
 
+/// Several windows of a stream.
+fn files_go_both_ways(two: &Two, sandbox: &str) {
+    let (here, back) = (two.place.work().join("here"), two.place.work().join("back"));
+    let bytes: Vec<u8> = (0..3_000_000_u32)
+        .flat_map(|n| (n.wrapping_mul(2_654_435_761)).to_le_bytes())
+        .collect();
+    std::fs::write(&here, &bytes).unwrap();
+    let inside = format!("{sandbox}:/tmp/file");
+    let up = two.at(1, &["sandbox", "cp", here.to_str().unwrap(), &inside]);
+    assert!(up.status.success(), "{up:?} {}", two.logs());
+    let summed = text(&two.place.shell("sha256sum < here"));
+    assert_eq!(two.exec_at(0, sandbox, "sha256sum < /tmp/file"), summed);
+    let down = two.at(1, &["sandbox", "cp", &inside, back.to_str().unwrap()]);
+    assert!(
+        down.status.success() && std::fs::read(&back).unwrap() == bytes,
+        "{down:?}"
+    );
+}
+
+/// What listens inside is found here.
+fn a_port_is_reached(two: &Two, sandbox: &str) {
+    let script = "echo hello > said; exec python3 -m http.server --bind 127.0.0.1 8000";
+    let serves = two.at(
+        1,
+        &[
+            "sandbox", "exec", "--detach", sandbox, "--", "sh", "-c", script,
+        ],
+    );
+    assert!(serves.status.success(), "{serves:?}");
+    let mut port = two.command(1, &["sandbox", "port", sandbox, "8000:0"]);
+    let mut port = Process(port.stdout(Stdio::piped()).spawn().unwrap());
+    let mut address = String::new();
+    BufReader::new(port.0.stdout.take().unwrap())
+        .read_line(&mut address)
+        .unwrap();
+    let get = || {
+        let mut stream = std::net::TcpStream::connect(address.trim()).ok()?;
+        stream.write_all(b"GET /said HTTP/1.0\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    };
+    assert!(
+        until(|| get().is_some_and(|answer| answer.ends_with("hello\n"))),
+        "{}",
+        two.logs()
+    );
+}
+
 #[test]
 fn everything_reaches_the_node_from_the_server_that_does_not_hold_its_links() {
     let Some(mut two) = fleet() else { return };
@@ -281,49 +330,8 @@ fn everything_reaches_the_node_from_the_server_that_does_not_hold_its_links() {
     job.stdin.take().unwrap().write_all(b"in\n").unwrap();
     let ran = job.wait_with_output().unwrap();
     assert_eq!(text(&ran), "in\ndone", "{ran:?} {}", two.logs());
-    // Files: several windows of a stream, both ways.
-    let (here, back) = (two.place.work().join("here"), two.place.work().join("back"));
-    let bytes: Vec<u8> = (0..3_000_000_u32)
-        .flat_map(|n| (n.wrapping_mul(2_654_435_761)).to_le_bytes())
-        .collect();
-    std::fs::write(&here, &bytes).unwrap();
-    let inside = format!("{sandbox}:/tmp/file");
-    let up = two.at(1, &["sandbox", "cp", here.to_str().unwrap(), &inside]);
-    assert!(up.status.success(), "{up:?} {}", two.logs());
-    let summed = text(&two.place.shell("sha256sum < here"));
-    assert_eq!(two.exec_at(0, &sandbox, "sha256sum < /tmp/file"), summed);
-    let down = two.at(1, &["sandbox", "cp", &inside, back.to_str().unwrap()]);
-    assert!(
-        down.status.success() && std::fs::read(&back).unwrap() == bytes,
-        "{down:?}"
-    );
-    // A port, and what listens there.
-    let script = "echo hello > said; exec python3 -m http.server --bind 127.0.0.1 8000";
-    let serves = two.at(
-        1,
-        &[
-            "sandbox", "exec", "--detach", &sandbox, "--", "sh", "-c", script,
-        ],
-    );
-    assert!(serves.status.success(), "{serves:?}");
-    let mut port = two.command(1, &["sandbox", "port", &sandbox, "8000:0"]);
-    let mut port = Process(port.stdout(Stdio::piped()).spawn().unwrap());
-    let mut address = String::new();
-    BufReader::new(port.0.stdout.take().unwrap())
-        .read_line(&mut address)
-        .unwrap();
-    let get = || {
-        let mut stream = std::net::TcpStream::connect(address.trim()).ok()?;
-        stream.write_all(b"GET /said HTTP/1.0\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
-    };
-    assert!(
-        until(|| get().is_some_and(|answer| answer.ends_with("hello\n"))),
-        "{}",
-        two.logs()
-    );
+    files_go_both_ways(&two, &sandbox);
+    a_port_is_reached(&two, &sandbox);
     // A terminal.
     let line = format!(
         "printf 'echo a-$((6*7)); exit\\n' | COFFERDAM_STATE={} script -qec \"$0 sandbox shell {sandbox}\" /dev/null",
