@@ -317,6 +317,12 @@ codes! {
     /// The state directory was written by a newer version.
     StateTooNew = "state_too_new", 503, false, 125,
         "use the newer binary, or another --state directory";
+    /// This server and the others on its database do not have alike what they must.
+    ServerMismatch = "server_mismatch", 503, false, 125,
+        "give this server a copy of what the others have; docs/fleet.md says of what";
+    /// Another server holds the link of the node.
+    LinkElsewhere = "link_elsewhere", 421, true, 125,
+        "look again which server holds it, and ask that";
     /// The state directory is not this user's alone, or cannot be used.
     StateUnusable = "state_unusable", 503, false, 125,
         "name a directory of your own that nobody else may enter with --state";

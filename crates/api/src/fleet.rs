@@ -162,6 +162,61 @@ pub struct NodeDriver {
     pub why: Option<String>,
 }
 
+/// Which link a server borrows, and from which server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct PeerLinkQuery {
+    /// The server that is believed to hold it.
+    pub server: String,
+    /// Of which node.
+    pub node: String,
+    /// `interactive` or `bulk`.
+    pub class: String,
+}
+
+/// A process that serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ServerView {
+    /// Its id, another one after each start.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// Of its program.
+    pub version: String,
+    /// Whether it was heard in the last 15 seconds.
+    pub heard: bool,
+    /// Where other servers dial it, as `HOST:PORT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// When it began, in milliseconds since 1970.
+    pub started_at_ms: u64,
+    /// When it was heard last.
+    pub heard_at_ms: u64,
+    /// The links that it holds.
+    pub links: Vec<LinkView>,
+}
+
+/// A link of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LinkView {
+    /// Of which node.
+    pub node: String,
+    /// `interactive` or `bulk`.
+    pub class: String,
+    /// Rises with each link of this node and class.
+    pub epoch: u64,
+    /// Since when, in milliseconds since 1970.
+    pub since_ms: u64,
+}
+
+/// Servers on one database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ServerList {
+    /// At most 100, the newest first.
+    pub servers: Vec<ServerView>,
+}
+
 /// A node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeView {

@@ -103,7 +103,20 @@ pub enum LinkEnd {
 /// Always one, for there is no other end: why it ended. All its streams have ended then.
 pub async fn open_streams(
     io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    opens: mpsc::Receiver<LinkOpen>,
+) -> LinkEnd {
+    open_streams_while_used(io, opens, None).await
+}
+
+/// The same, until nobody has had a stream on it for so long, if a time is given. Whoever wants one then finds that
+/// nobody takes it.
+///
+/// # Errors
+/// As of [`open_streams`].
+pub async fn open_streams_while_used(
+    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     mut opens: mpsc::Receiver<LinkOpen>,
+    unused: Option<Duration>,
 ) -> LinkEnd {
     let mut builder = client::Builder::new();
     builder
@@ -131,7 +144,9 @@ pub async fn open_streams(
             ended = connection.as_mut() => return ended.err().map_or(LinkEnd::Closed, LinkEnd::from),
             end = pinging.as_mut() => return end,
             Some(_) = streams.join_next() => {}
-            open = opens.recv() => match open {
+            // What comes at this moment is still taken, and nothing after it.
+            () = passed(unused), if streams.is_empty() && !opens.is_closed() => opens.close(),
+            open = opens.recv(), if !(opens.is_closed() && opens.is_empty() && !streams.is_empty()) => match open {
                 None => return LinkEnd::Unwanted,
                 // How many the other end takes is its own choice. One more is dropped, which closes it.
                 Some(_) if streams.len() >= STREAMS_MAX as usize => {}
@@ -200,6 +215,14 @@ pub async fn take_streams(
                 }
             },
         }
+    }
+}
+
+/// When this time has passed; never without one.
+async fn passed(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -93,6 +93,8 @@ pub const ENROLL_TOKEN: &str = "/v1/enroll-tokens/{id}";
 pub const NODES: &str = "/v1/nodes";
 /// `GET` answers one node, `DELETE` forgets one that was decommissioned.
 pub const NODE: &str = "/v1/nodes/{id}";
+/// `GET` lists servers, and the links that they hold.
+pub const SERVERS: &str = "/v1/servers";
 /// `POST` says whether a node is to get work.
 pub const NODE_STATE: &str = "/v1/nodes/{id}/state";
 
@@ -102,6 +104,8 @@ pub const NODE_ENROLL: &str = "/node/v1/enroll";
 pub const NODE_RENEW: &str = "/node/v1/renew";
 /// `GET` with an upgrade: a node opens a link.
 pub const NODE_LINK: &str = "/node/v1/link";
+/// `GET` with an upgrade: a server borrows the link of a node from the server that holds it.
+pub const PEER_LINK: &str = "/node/v1/peer/link";
 /// `POST`: a node says that it is there.
 pub const NODE_REGISTER: &str = "/node/v1/register";
 /// `POST`: a node renews its leases.

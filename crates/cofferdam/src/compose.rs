@@ -295,7 +295,7 @@ pub(crate) fn node_door(id: &NodeId) -> (Client, Door) {
 
 /// The logic over the state directory.
 pub(crate) fn service(state: &State, points: Points) -> Result<Service, Failure> {
-    service_on(state, points, None)
+    service_on(state, points, None, &state.blobs())
 }
 
 /// The same with the database at this address, a PostgreSQL, if there is one.
@@ -303,6 +303,7 @@ pub(crate) fn service_on(
     state: &State,
     points: Points,
     database: Option<&str>,
+    blobs: &std::path::Path,
 ) -> Result<Service, Failure> {
     let store = match database {
         None => Store::open_sqlite(&state.database(), points)
@@ -311,12 +312,14 @@ pub(crate) fn service_on(
         Some(url) => Store::open_postgres(url, points)
             .map_err(|error| Failure::state("use the database of the configuration", &error))?,
     };
-    let blobs = Blobs::open(&state.blobs());
-    let blobs = blobs.map_err(|error| failed("make", &state.blobs(), &error))?;
-    let dir = state.dir().to_owned();
+    let dirs = [state.dir().to_owned(), blobs.to_owned()];
+    let blobs = Blobs::open(blobs).map_err(|error| failed("make", blobs, &error))?;
     let free = move || {
-        let free = rustix::fs::statvfs(&dir).map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize));
-        free.ok()
+        let of = |dir: &std::path::PathBuf| {
+            let free = rustix::fs::statvfs(dir).map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+            free.ok()
+        };
+        dirs.iter().filter_map(of).min()
     };
     let service = Service::new(store, blobs, Clock::system(), free);
     let (keys, dir) = (state.keys().clone(), state.dir().to_owned());

@@ -55,6 +55,12 @@ pub(crate) struct Server {
     /// How long a node's right to what it has lasts when it is silent; the same on all servers of a database.
     #[serde(default = "lease_seconds")]
     pub(crate) lease_seconds: u64,
+    /// Where blobs are: a directory that all servers on the database see; by default in the state directory.
+    #[serde(default)]
+    pub(crate) blobs: Option<PathBuf>,
+    /// What people call it; by default the name of the machine.
+    #[serde(default)]
+    pub(crate) name: Option<String>,
     /// Where people and programs come in; without it, only by the Unix socket.
     #[serde(default)]
     pub(crate) listen: Option<SocketAddr>,
@@ -79,6 +85,9 @@ pub(crate) struct Nodes {
     /// By which names and addresses nodes dial it.
     #[serde(default)]
     pub(crate) names: Vec<String>,
+    /// Where other servers dial it, as `HOST:PORT`; by default the first of the names with the port of `listen`.
+    #[serde(default)]
+    pub(crate) address: Option<String>,
     /// In development: what nodes show instead of certificates.
     #[serde(default, serialize_with = "masked")]
     pub(crate) token: Option<String>,
@@ -90,9 +99,10 @@ pub(crate) struct Nodes {
 pub(crate) struct Node {
     /// Identity, records, spools, sandboxes.
     pub(crate) state: PathBuf,
-    /// `https://HOST:PORT` of the server's door of nodes; by default the one that enrolled this machine.
-    #[serde(default)]
-    pub(crate) server: Option<String>,
+    /// `https://HOST:PORT` of the server's door of nodes, or of several, which are dialled in turn; by default the one
+    /// that enrolled this machine.
+    #[serde(default, deserialize_with = "one_or_more")]
+    pub(crate) server: Vec<String>,
     /// In development: what the server wants to be shown.
     #[serde(default, serialize_with = "masked")]
     pub(crate) token: Option<String>,
@@ -122,6 +132,40 @@ pub(crate) struct Node {
 
 fn lease_seconds() -> u64 {
     limits::LEASE_MS / 1000
+}
+
+/// Addresses of servers that a node tries.
+const SERVERS_MAX: usize = 16;
+
+/// One text, or a list of them.
+fn one_or_more<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    struct Texts;
+    impl<'de> serde::de::Visitor<'de> for Texts {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "an address, or a list of at most {SERVERS_MAX}")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vec<String>, E> {
+            Ok(vec![text.to_owned()])
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(
+            self,
+            mut list: A,
+        ) -> Result<Vec<String>, A::Error> {
+            let mut all = Vec::new();
+            while let Some(one) = list.next_element()? {
+                all.push(one);
+                if all.len() > SERVERS_MAX {
+                    return Err(serde::de::Error::invalid_length(all.len(), &self));
+                }
+            }
+            Ok(all)
+        }
+    }
+    from.deserialize_any(Texts)
 }
 
 fn slots() -> u32 {
@@ -316,15 +360,16 @@ impl Config {
     pub(crate) fn for_node(self, dev: bool) -> Result<(Node, Mode), Failure> {
         let mode = self.mode(dev)?;
         let node = self.node.ok_or_else(|| missing("node"))?;
-        let plain = node
-            .server
-            .as_ref()
-            .is_some_and(|url| url.starts_with("http://"));
+        let plain = node.server.iter().any(|url| url.starts_with("http://"));
         if mode == Mode::Production && (plain || node.token.is_some()) {
             return Err(development("plain HTTP and a token that nodes share"));
         }
         if mode == Mode::Development && !(plain && node.token.is_some()) {
             let message = "in development a node needs `server` with http:// and `token`";
+            return Err(Failure::new(Code::ConfigInvalid, message));
+        }
+        if mode == Mode::Development && node.server.len() > 1 {
+            let message = "in development a node has one server";
             return Err(Failure::new(Code::ConfigInvalid, message));
         }
         Ok((node, mode))
@@ -389,21 +434,25 @@ fn check_door(nodes: &Nodes, mode: Mode) -> Result<(), Failure> {
 /// Short ones are guessed by the other users of the machine.
 const TOKEN_BYTES_MIN: usize = 16;
 
-/// Connections to the database are in the clear, so it is on this machine: on a Unix socket or on loopback.
+/// What leaves this machine is encrypted, and the other end checked.
 fn check_database(url: &str, mode: Mode) -> Result<(), Failure> {
-    match store::postgres_is_local(url) {
-        None => {
-            let message = "`database` of [server] is no address of a PostgreSQL";
-            Err(Failure::new(Code::ConfigInvalid, message))
-        }
-        Some(false) if mode == Mode::Production => {
-            let message = "`database` of [server] is on another machine, and connections to it are not \
-                           encrypted";
-            let hint = "use a Unix socket or loopback, to which a tunnel may lead";
-            Err(Failure::new(Code::ConfigInvalid, message).hint(hint))
-        }
-        Some(_) => Ok(()),
+    let place = store::postgres_place(url).map_err(|error| {
+        // Of an address that cannot be read, nothing is repeated: it may have a password.
+        let message = match &error {
+            store::BadAddress::Unreadable(_) => {
+                "`database` of [server] is no address of a PostgreSQL".to_owned()
+            }
+            _ => format!("`database` of [server]: failed to {}", reason(&error)),
+        };
+        Failure::new(Code::ConfigInvalid, message)
+    })?;
+    if mode == Mode::Production && !place.is_local && !place.is_encrypted {
+        let message =
+            "`database` of [server] is on another machine, and sslmode=disable says not to encrypt";
+        let hint = "take sslmode=disable out: then TLS is spoken, and the name and the authority are checked";
+        return Err(Failure::new(Code::ConfigInvalid, message).hint(hint));
     }
+    Ok(())
 }
 
 #[cfg(test)]

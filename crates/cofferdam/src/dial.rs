@@ -1,4 +1,5 @@
-//! How a node dials its server: TLS, in which it believes one authority and shows its certificate.
+//! How a node dials its servers, and a server another one: TLS, in which it believes one authority and shows its
+//! certificate.
 
 use crate::cli::failure::Failure;
 use crate::node_authority::digest;
@@ -11,7 +12,10 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -23,17 +27,31 @@ pub(crate) enum Trust {
     Pinned(String),
 }
 
-/// Dials one server.
+/// How long a connection and its handshake may take, before another server is tried: two round trips and a
+/// signature, over whatever line.
+const DIAL_MAX: Duration = Duration::from_secs(5);
+
+/// Dials one server, or the first of several that answers.
 pub(crate) struct Dialer {
-    authority: String,
-    name: ServerName<'static>,
+    places: Arc<[Place]>,
+    /// The one that answered last. It is tried first, so that a node stays where it is.
+    at: Arc<AtomicUsize>,
     connector: TlsConnector,
     shown: Arc<Shown>,
 }
 
+/// Where a server is.
+#[derive(Debug)]
+struct Place {
+    /// `HOST:PORT`.
+    authority: String,
+    /// For whom its certificate has to be.
+    name: ServerName<'static>,
+}
+
 impl std::fmt::Debug for Dialer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Dialer({})", self.authority)
+        write!(f, "Dialer({})", self.authority())
     }
 }
 
@@ -60,7 +78,40 @@ impl Dialer {
         trust: Trust,
         own: Option<(String, String)>,
     ) -> Result<Arc<Dialer>, Failure> {
-        let (authority, name) = server_of(url)?;
+        Dialer::any(&[url], trust, own)
+    }
+
+    /// The same for several, of which whoever answers is as good as another.
+    pub(crate) fn any(
+        urls: &[&str],
+        trust: Trust,
+        own: Option<(String, String)>,
+    ) -> Result<Arc<Dialer>, Failure> {
+        let places = urls.iter().map(|url| {
+            let (authority, name) = server_of(url)?;
+            Ok(Place { authority, name })
+        });
+        Dialer::of(places.collect::<Result<_, Failure>>()?, trust, own)
+    }
+
+    /// For a server at `HOST:PORT`, which has to show that it is this one, whatever is dialled by that.
+    pub(crate) fn named(
+        authority: &str,
+        name: &str,
+        trust: Trust,
+        own: (String, String),
+    ) -> Result<Arc<Dialer>, Failure> {
+        let wrong = |error| Failure::ours("dial another server", &error);
+        let name = ServerName::try_from(name.to_owned()).map_err(wrong)?;
+        let authority = authority.to_owned();
+        Dialer::of(vec![Place { authority, name }], trust, Some(own))
+    }
+
+    fn of(
+        places: Vec<Place>,
+        trust: Trust,
+        own: Option<(String, String)>,
+    ) -> Result<Arc<Dialer>, Failure> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let shown = Arc::new(Shown(RwLock::new(None)));
         let verifier = verifier(trust, &provider)?;
@@ -76,8 +127,8 @@ impl Dialer {
         // A session that is resumed would show the certificate that it began with.
         config.resumption = rustls::client::Resumption::disabled();
         let dialer = Dialer {
-            authority,
-            name,
+            places: places.into(),
+            at: Arc::default(),
             connector: TlsConnector::from(Arc::new(config)),
             shown,
         };
@@ -87,9 +138,9 @@ impl Dialer {
         Ok(Arc::new(dialer))
     }
 
-    /// `HOST:PORT`.
+    /// `HOST:PORT` of the first.
     pub(crate) fn authority(&self) -> &str {
-        &self.authority
+        self.places.first().map_or("", |place| &place.authority)
     }
 
     /// Shows another certificate from now on.
@@ -113,16 +164,36 @@ impl Dialer {
 
 impl Dial for Dialer {
     fn dial(&self) -> Dialing {
-        let (authority, name) = (self.authority.clone(), self.name.clone());
+        let (places, at) = (self.places.clone(), self.at.clone());
         let connector = self.connector.clone();
         Box::pin(async move {
-            let stream = TcpStream::connect(authority).await?;
-            // Small requests and answers alternate; Nagle's algorithm would add 40 ms to each.
-            stream.set_nodelay(true)?;
-            let stream = connector.connect(name, stream).await?;
-            Ok(Box::new(stream) as Box<dyn Stream>)
+            let first = at.load(Ordering::Relaxed);
+            let mut last = io::Error::from(io::ErrorKind::NotFound);
+            for step in 0..places.len() {
+                let number = (first + step) % places.len();
+                let Some(place) = places.get(number) else {
+                    break;
+                };
+                match tokio::time::timeout(DIAL_MAX, dial_one(place, &connector)).await {
+                    Ok(Ok(stream)) => {
+                        at.store(number, Ordering::Relaxed);
+                        return Ok(stream);
+                    }
+                    Ok(Err(error)) => last = error,
+                    Err(_) => last = io::ErrorKind::TimedOut.into(),
+                }
+            }
+            Err(last)
         })
     }
+}
+
+async fn dial_one(place: &Place, connector: &TlsConnector) -> io::Result<Box<dyn Stream>> {
+    let stream = TcpStream::connect(&place.authority).await?;
+    // Small requests and answers alternate; Nagle's algorithm would add 40 ms to each.
+    stream.set_nodelay(true)?;
+    let stream = connector.connect(place.name.clone(), stream).await?;
+    Ok(Box::new(stream))
 }
 
 fn server_of(url: &str) -> Result<(String, ServerName<'static>), Failure> {

@@ -109,10 +109,16 @@ impl Identity {
     }
 
     /// What dials the server as this node.
+    #[cfg(test)]
     pub(crate) fn dialer(&self, server: &str) -> Result<Arc<Dialer>, Failure> {
+        self.dialer_of(&[server])
+    }
+
+    /// What dials one of these servers as this node.
+    pub(crate) fn dialer_of(&self, servers: &[&str]) -> Result<Arc<Dialer>, Failure> {
         let trust = Trust::Authority(self.authority.clone());
         let own = (self.certificate.clone(), self.key.clone());
-        Dialer::new(server, trust, Some(own))
+        Dialer::any(servers, trust, Some(own))
     }
 
     fn is_to_renew(&self, now_ms: u64) -> bool {

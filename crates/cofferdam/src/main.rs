@@ -22,6 +22,7 @@ mod node_authority;
 mod private;
 mod providers;
 mod reach;
+mod replica;
 mod roots;
 mod server;
 mod signals;
@@ -75,7 +76,13 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             code
         }
         Command::Up(up) => up::up(&args.place, &up).await,
-        Command::Server(asked) => server::server(&args.place, &asked).await,
+        Command::Server(asked) => match &asked.command {
+            None => server::server(&args.place, &asked).await,
+            Some(command) => {
+                let client = compose::server(&args.place).await?;
+                cli::fleet::server(&client, command).await
+            }
+        },
         Command::Node(asked) => dispatch_node(&args.place, asked).await,
         Command::Config(asked) => match asked.command {
             ConfigCommand::Check { file } => config::check(&file),
@@ -138,7 +145,8 @@ fn start_log(args: &Args) {
     // The SDK of the Model Context Protocol has a line for every request, with what it says, and errors
     // for clients that have gone away.
     let is_node = matches!(&args.command, Command::Node(node) if node.command.is_none());
-    let serves = is_node || matches!(args.command, Command::Up(_) | Command::Server(_));
+    let is_server = matches!(&args.command, Command::Server(server) if server.command.is_none());
+    let serves = is_node || is_server || matches!(args.command, Command::Up(_));
     let default = if serves { "info,rmcp=off" } else { "error" };
     let filter =
         EnvFilter::try_from_env("COFFERDAM_LOG").unwrap_or_else(|_| EnvFilter::new(default));

@@ -98,7 +98,7 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
 
 /// Which node this is, and its client.
 fn who(state: &State, config: &config::Node, mode: Mode) -> Result<(NodeId, Client), Failure> {
-    if let (Mode::Development, Some(server), Some(token)) = (mode, &config.server, &config.token) {
+    if let (Mode::Development, [server], Some(token)) = (mode, &*config.server, &config.token) {
         let id = state.own_node()?;
         let token = server::shared_token(&id, &Token::new(token.clone()));
         let endpoint = Endpoint::parse(server, Some(token));
@@ -111,8 +111,11 @@ fn who(state: &State, config: &config::Node, mode: Mode) -> Result<(NodeId, Clie
                     `cofferdam node enroll-token` on the server makes a token";
         Failure::new(Code::StateUnusable, message).hint(hint)
     })?;
-    let server = config.server.as_ref().unwrap_or(&identity.server);
-    let dialer = identity.dialer(server)?;
+    let mut servers: Vec<&str> = config.server.iter().map(String::as_str).collect();
+    if servers.is_empty() {
+        servers.push(&identity.server);
+    }
+    let dialer = identity.dialer_of(&servers)?;
     let id = identity.node.clone();
     drop(tokio::spawn(identity::keep_certificate(
         state.clone(),

@@ -6,7 +6,7 @@
 
 use crate::cli::failure::Failure;
 use crate::private::write_private;
-use model::id::NodeId;
+use model::id::{NodeId, ServerId};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _,
@@ -48,6 +48,20 @@ impl std::fmt::Debug for Authority {
 pub(crate) struct Signed {
     pub(crate) chain: String,
     pub(crate) key: String,
+}
+
+/// With what a server asks others.
+#[derive(Clone)]
+pub(crate) struct ServerSigned {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+    pub(crate) fingerprint: String,
+}
+
+/// The name that a server shows others, whatever address they dial: it is in the certificate of its door.
+pub(crate) fn peer_name(id: &ServerId) -> String {
+    let digits = id.as_str().strip_prefix(ServerId::PREFIX);
+    format!("{}.server.cofferdam.internal", digits.unwrap_or_default())
 }
 
 impl Authority {
@@ -124,6 +138,40 @@ impl Authority {
             chain: format!("{}{}", signed.pem(), self.certificate),
             key: key.serialize_pem(),
         })
+    }
+
+    /// A new key, and a certificate with which this server asks others. It can be a client and nothing else, and
+    /// counts as long as it is in the table of servers.
+    pub(crate) fn sign_server(&self, id: &ServerId, now_s: u64) -> Result<ServerSigned, Failure> {
+        let signed = self.try_sign_server(id, now_s);
+        signed.map_err(|error| Failure::ours("sign the certificate of this server", &error))
+    }
+
+    fn try_sign_server(&self, id: &ServerId, now_s: u64) -> Result<ServerSigned, rcgen::Error> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = named(id.as_str());
+        let uri = format!("cofferdam://server/{id}").try_into()?;
+        params.subject_alt_names = vec![SanType::URI(uri)];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        life(&mut params, now_s, DOOR_LIFE_S);
+        let signed = params.signed_by(&key, &self.issuer()?)?;
+        Ok(ServerSigned {
+            fingerprint: digest(signed.der()),
+            certificate: signed.pem(),
+            key: key.serialize_pem(),
+        })
+    }
+
+    /// What all servers of a fleet have alike.
+    pub(crate) fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Its certificate, in PEM.
+    pub(crate) fn certificate(&self) -> &str {
+        &self.certificate
     }
 
     fn issuer(&self) -> Result<Issuer<'static, KeyPair>, rcgen::Error> {

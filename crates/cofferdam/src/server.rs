@@ -1,4 +1,4 @@
-//! `cofferdam server`: a control plane without a node, whose nodes dial in.
+//! `cofferdam server`: a control plane without a node, whose nodes dial in. Several may be on one database.
 
 use crate::cli::args::{Place, ServerArgs, Up};
 use crate::cli::failure::{Failure, reason};
@@ -6,13 +6,15 @@ use crate::cli::table;
 use crate::compose;
 use crate::config::{self, Mode, Nodes};
 use crate::keys;
-use crate::node_authority::{Authority, Signed};
+use crate::node_authority::{Authority, Signed, peer_name};
+use crate::replica::{self, Replica};
 use crate::signals::Signals;
 use crate::state::State;
 use crate::tcp;
 use crate::up::{carry_builds, points_from, unix_listener};
 use api::Code;
 use api::client::Token;
+use model::id::ServerId;
 use server::{Door, Links, NodeDoor, NodeProof, Tls};
 use service::Service;
 use std::process::ExitCode;
@@ -26,7 +28,11 @@ const SIGN_EVERY: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Serves until SIGTERM or Ctrl-C.
 pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen()?;
-    let (config, mode) = config::read(&args.config)?.for_server(args.dev)?;
+    let path = args.config.as_ref().ok_or_else(|| {
+        let message = "failed to serve: there is no configuration";
+        Failure::new(Code::InvalidArgument, message).hint("name the file with --config")
+    })?;
+    let (config, mode) = config::read(path)?.for_server(args.dev)?;
     let place = Place {
         state: Some(config.state.clone()),
         ..place.clone()
@@ -37,20 +43,33 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
     let points = points_from(std::env::var("COFFERDAM_DIE_AT").ok());
     // Connecting to a database waits for it.
     let (opening, url) = (state.clone(), config.database.clone());
-    let service =
-        tokio::task::spawn_blocking(move || compose::service_on(&opening, points, url.as_deref()));
+    let blobs = replica::blobs_of(&config, &state);
+    let service = tokio::task::spawn_blocking(move || {
+        compose::service_on(&opening, points, url.as_deref(), &blobs)
+    });
     let service = service.await;
     let service = service.map_err(|error| Failure::ours("open the database", &error))??;
     service.leases_are(config.lease()?);
+    let authority = authority_of(&state, config.nodes.as_ref(), mode)?;
+    if config.database.is_some() {
+        let asked = (authority.as_ref(), &*args.adopt);
+        replica::check_shares(&service, &state, &config, asked).await?;
+    }
     keys::ready(&service).await?;
     service.place_by(config.placement);
     let mut doors = vec![Door::Unix(unix_listener(&state)?)];
     table::note(&format!("listening on unix:{}", state.socket().display()));
     doors.extend(tcp::door(&state, &door_of(&config)).await?);
+    let (id, mut address) = (replica::new_id()?, None);
     if let Some(nodes) = &config.nodes {
-        doors.push(Door::Nodes(node_door(&state, &service, nodes, mode).await?));
+        let door = node_door(&id, &service, nodes, authority.as_ref()).await?;
+        address = nodes.address.clone().or_else(|| address_of(nodes, &door));
+        doors.push(Door::Nodes(door));
     }
     let (links, stop) = (Links::default(), CancellationToken::new());
+    let replica = Replica::new(id, config.name.clone(), authority, address)?;
+    replica.beat(&service).await?;
+    links.ask(replica.peers(&service));
     tokio::spawn(carry_builds(
         service.clone(),
         links.clone(),
@@ -59,11 +78,15 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
     ));
     let serving = tokio::spawn(server::serve(service.clone(), links, doors, stop.clone()));
     let (_running, stopped) = tokio::sync::watch::channel(false);
+    let (hearing, heard) = (service.clone(), stopped.clone());
+    tokio::spawn(async move { hearing.hear_others(heard).await });
+    let keeping = tokio::spawn(replica.keep(service.clone(), stop.clone()));
     tokio::spawn(service::loops::run(service, stopped));
     signals.next().await;
     tracing::info!("ending; nodes go on with what they have and dial the next server");
     stop.cancel();
     drop(serving.await);
+    drop(keeping.await);
     drop(std::fs::remove_file(state.socket()));
     drop(std::fs::remove_file(state.address()));
     Ok(ExitCode::SUCCESS)
@@ -88,31 +111,58 @@ fn door_of(config: &config::Server) -> Up {
     }
 }
 
-/// Listens for nodes.
-async fn node_door(
+/// Who signs what nodes and other servers believe; nobody in development, where there is nothing to believe.
+fn authority_of(
     state: &State,
+    nodes: Option<&Nodes>,
+    mode: Mode,
+) -> Result<Option<Authority>, Failure> {
+    let is_wanted = nodes.is_some_and(|nodes| mode == Mode::Production || nodes.token.is_none());
+    let path = state.dir().join("node-authority.json");
+    let opened = is_wanted.then(|| Authority::open(&path, now_s()));
+    opened.transpose()
+}
+
+/// Where other servers dial this one, where nobody says: by the first name that nodes have for it.
+fn address_of(nodes: &Nodes, door: &NodeDoor) -> Option<String> {
+    let (name, port) = (nodes.names.first()?, door.address()?.port());
+    Some(match name.contains(':') {
+        true => format!("[{name}]:{port}"),
+        false => format!("{name}:{port}"),
+    })
+}
+
+/// Listens for nodes, and for other servers.
+async fn node_door(
+    id: &ServerId,
     service: &Service,
     nodes: &Nodes,
-    mode: Mode,
+    authority: Option<&Authority>,
 ) -> Result<NodeDoor, Failure> {
     let listener = TcpListener::bind(nodes.listen).await.map_err(|error| {
         let text = format!("failed to listen on {}: {}", nodes.listen, reason(&error));
         Failure::new(Code::InvalidArgument, text).hint("correct `listen` of [server.nodes]")
     })?;
     let at = listener.local_addr().unwrap_or(nodes.listen);
-    let proof = match (mode, &nodes.token) {
-        (Mode::Development, Some(token)) => {
+    let proof = match (authority, &nodes.token) {
+        (None, Some(token)) => {
             tracing::warn!("development: whoever knows the token of nodes is any node");
             table::note(&format!("nodes dial http://{at}"));
             NodeProof::Shared(Token::new(token.clone()))
         }
-        _ => {
-            let authority = Authority::open(&state.dir().join("node-authority.json"), now_s())?;
+        // A configuration without either was refused.
+        (None, None) => {
+            let message = "the door of nodes has neither an authority nor a token";
+            return Err(Failure::new(Code::ConfigInvalid, message));
+        }
+        (Some(authority), _) => {
             service.node_authority_is(authority.for_nodes());
-            let tls = show(&authority.sign_door(&nodes.names, now_s())?)?;
+            let mut names = nodes.names.clone();
+            names.push(peer_name(id));
+            let tls = show(&authority.sign_door(&names, now_s())?)?;
             drop(tokio::spawn(sign_anew(
-                authority,
-                nodes.names.clone(),
+                authority.clone(),
+                names,
                 tls.clone(),
             )));
             table::note(&format!("nodes dial https://{at}"));
@@ -147,5 +197,7 @@ async fn sign_anew(authority: Authority, names: Vec<String>, tls: Tls) {
     }
 }
 
+#[cfg(test)]
+mod peers_tests;
 #[cfg(test)]
 mod tests;

@@ -97,6 +97,8 @@ uuid_id! {
     BuildId = "bld_";
     /// A token with which one node can be enrolled.
     EnrollTokenId = "ent_";
+    /// One process that serves.
+    ServerId = "srv_";
 }
 
 macro_rules! text_id {

@@ -87,6 +87,12 @@ pub const PINNED_QUEUE_MS: u64 = TIMEOUT_MAX_MS;
 pub const LEASE_MS: u64 = 300_000;
 /// The longest time between two renewals: what a node is to do comes with their answers.
 pub const HEARTBEAT_MS: u64 = 30_000;
+/// How often a server says that it is there.
+pub const SERVER_BEAT_MS: u64 = 5_000;
+/// A server that was not heard for so long is not: two of what it says may get lost.
+pub const SERVER_SILENT_MS: u64 = 15_000;
+/// How long it is shown of a silent server when it was heard last.
+pub const SERVER_FORGET_MS: u64 = 3_600_000;
 /// The longest that one poll waits.
 pub const POLL_WAIT_MAX_MS: u64 = 60_000;
 /// The longest that one request waits for an outcome.

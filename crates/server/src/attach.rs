@@ -101,7 +101,7 @@ async fn connect(app: &App, ctx: &Ctx, id: &JobId, upgrade: OnUpgrade) {
             },
             io: theirs,
         };
-        if let Err(error) = app.links.open(node, open) {
+        if let Err(error) = app.links.open(node, open).await {
             tracing::warn!(job.id = %id, %error, "failed to attach a client");
             return;
         }

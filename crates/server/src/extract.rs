@@ -13,7 +13,7 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use model::id::{ArtifactId, EnrollTokenId, JobId, NodeId, SandboxId, SnapshotId};
+use model::id::{ArtifactId, EnrollTokenId, JobId, NodeId, SandboxId, ServerId, SnapshotId};
 use model::limits;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::auth::Peer;
 use crate::error::Error;
-use crate::node_door::Newcomer;
+use crate::node_door::{Lends, Newcomer};
 use crate::request::RequestId;
 
 /// How long a body may pause. Only peers that were let in get here, so this is for broken ones.
@@ -76,6 +76,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Joining {
             Peer::Node(_) => Ok(Self),
             Peer::User(_) => Err(Error::new(Code::Forbidden, "this route is for nodes")),
         }
+    }
+}
+
+/// Another server on the same database.
+#[derive(Debug)]
+pub(crate) struct PeerServer(pub(crate) ServerId);
+
+impl<S: Send + Sync> FromRequestParts<S> for PeerServer {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        let server = parts.extensions.get::<Lends>();
+        let server = server.map(|lends| lends.0.clone());
+        let forbidden = || Error::new(Code::Forbidden, "this route is for servers");
+        server.map(Self).ok_or_else(forbidden)
     }
 }
 

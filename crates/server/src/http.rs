@@ -32,7 +32,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes as paths;
 
 use crate::error::Error;
-use crate::{App, attach, node_api, node_join};
+use crate::{App, attach, node_api, node_join, peers};
 
 pub use openapi::document;
 
@@ -105,6 +105,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(fleet::list))
         .routes(paths!(fleet::get, fleet::forget))
         .routes(paths!(fleet::change))
+        .routes(paths!(fleet::servers))
         .merge(of_nodes())
         .routes(paths!(mcp::get, mcp::post, mcp::delete))
         .routes(paths!(health::healthz))
@@ -119,6 +120,7 @@ fn of_nodes() -> OpenApiRouter<App> {
         .routes(paths!(node_join::enroll))
         .routes(paths!(node_join::renew))
         .routes(paths!(node_join::link))
+        .routes(paths!(peers::link))
         .routes(paths!(node_api::register))
         .routes(paths!(node_api::heartbeat))
         .routes(paths!(node_api::poll))

@@ -11,7 +11,7 @@
 //! Reading order: [`accept`](Door) takes connections, `tls` shakes hands on some, `auth` lets requests in, `request` is around
 //! every one, `extract` reads what handlers need, `http/` and `node_api` are the handlers,
 //! `convert/` knows both languages, `upload` and `download` carry files, `attach` and [`Links`] carry
-//! streams. `e2b/` is a door of its own on the same connections. `build` is no door: it carries builds of
+//! streams, `peers` those of nodes whose link another server holds. `e2b/` is a door of its own on the same connections. `build` is no door: it carries builds of
 //! profiles out, with the same links.
 
 mod accept;
@@ -29,6 +29,7 @@ mod metrics;
 mod node_api;
 mod node_door;
 mod node_join;
+mod peers;
 mod request;
 mod site;
 mod tls;
@@ -50,6 +51,7 @@ pub use crate::e2b::keys::api_key as e2b_api_key;
 pub use crate::http::document;
 pub use crate::links::{Links, NoLink};
 pub use crate::node_door::{NodeDoor, NodeProof, shared_token};
+pub use crate::peers::Peers;
 pub use crate::tls::{BadCertificate, Tls};
 pub use api::attach::{LinkOpen, LinkTarget};
 

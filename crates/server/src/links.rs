@@ -2,19 +2,23 @@
 //!
 //! A node opens its links (nodes dial out); the server only ever picks one up. Of a node in this process that
 //! is a channel; of one elsewhere, [`carry`] is at the other end of the same channel, with the connection that
-//! the node has dialled.
+//! the node has dialled. Of one whose link another server holds, it is a channel again, to what [`Peers`] have
+//! borrowed.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use api::attach::LinkOpen;
 use api::link::{LinkClass, LinkEnd, open_streams};
 use model::id::NodeId;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::peers::Peers;
 
 /// Streams that wait to be opened on one link.
-const WAITING_MAX: usize = 256;
+pub(crate) const WAITING_MAX: usize = 256;
 
 /// The links that there are: of each node one for each class.
 type ByNode = HashMap<(NodeId, LinkClass), mpsc::Sender<LinkOpen>>;
@@ -23,12 +27,13 @@ type ByNode = HashMap<(NodeId, LinkClass), mpsc::Sender<LinkOpen>>;
 #[derive(Debug, Clone, Default)]
 pub struct Links {
     by_node: Arc<Mutex<ByNode>>,
+    peers: Arc<OnceLock<Peers>>,
 }
 
 /// The node has no link, or is not taking anything from it.
 #[derive(Debug, thiserror::Error)]
 #[error("reach {0}")]
-pub struct NoLink(NodeId);
+pub struct NoLink(pub(crate) NodeId);
 
 impl Links {
     /// Takes the link of a node, for streams of both classes; a new one replaces the old, whose node has
@@ -49,11 +54,38 @@ impl Links {
     /// # Errors
     /// [`NoLink`] when there is none, or its queue is full: a node that does not even take streams
     /// must not make the server hold them.
-    pub fn open(&self, node: &NodeId, open: LinkOpen) -> Result<(), NoLink> {
+    pub async fn open(&self, node: &NodeId, open: LinkOpen) -> Result<(), NoLink> {
         let class = LinkClass::of(&open.target);
-        let link = self.lock().get(&(node.clone(), class)).cloned();
         let gone = || NoLink(node.clone());
-        link.ok_or_else(gone)?.try_send(open).map_err(|_| gone())
+        let open = match self.here(node, class) {
+            None => open,
+            Some(link) => match link.try_send(open) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(_)) => return Err(gone()),
+                // It has ended in this moment; maybe the node has dialled another server.
+                Err(TrySendError::Closed(open)) => open,
+            },
+        };
+        match self.peers.get() {
+            Some(peers) => peers.open((node, class), open).await,
+            None => Err(gone()),
+        }
+    }
+
+    /// Asks other servers for the links that are not here, from now on.
+    pub fn ask(&self, peers: Peers) {
+        // A second one is a mistake of whoever puts the rooms together, and changes nothing.
+        drop(self.peers.set(peers));
+    }
+
+    /// The servers that are asked.
+    pub(crate) fn peers(&self) -> Option<&Peers> {
+        self.peers.get()
+    }
+
+    /// The link of a node, if this server holds it.
+    pub(crate) fn here(&self, node: &NodeId, class: LinkClass) -> Option<mpsc::Sender<LinkOpen>> {
+        self.lock().get(&(node.clone(), class)).cloned()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, ByNode> {
@@ -125,9 +157,9 @@ mod tests {
             let carrying = async move { carry(&links, node, LinkClass::Interactive, ours).await };
             (tokio::spawn(carrying), theirs)
         };
-        assert!(links.open(&node, open()).is_err());
+        assert!(links.open(&node, open()).await.is_err());
         let (first, _io) = begin();
-        while links.open(&node, open()).is_err() {
+        while links.open(&node, open()).await.is_err() {
             tokio::task::yield_now().await;
         }
         let before = links
@@ -148,9 +180,9 @@ mod tests {
         drop(before);
         // The one before it ends by itself, though its node goes on with it.
         assert!(matches!(first.await.unwrap(), LinkEnd::Unwanted));
-        assert!(links.open(&node, open()).is_ok());
+        assert!(links.open(&node, open()).await.is_ok());
         drop(theirs);
         drop(second.await.unwrap());
-        assert!(links.open(&node, open()).is_err());
+        assert!(links.open(&node, open()).await.is_err());
     }
 }

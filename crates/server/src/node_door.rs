@@ -14,7 +14,7 @@ use api::client::Token;
 use api::{Code, routes};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use model::id::NodeId;
+use model::id::{NodeId, ServerId};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -155,6 +155,12 @@ impl NodeGate {
             return Ok(None);
         }
         let node = match self {
+            // Servers have no other route here, and nodes not this one.
+            Self::Certificate(Some(shown)) if parts.uri.path() == routes::PEER_LINK => {
+                let server = app.service.server_of_certificate(&shown.fingerprint);
+                parts.extensions.insert(Lends(server.await?));
+                return Ok(None);
+            }
             Self::Certificate(Some(shown)) => {
                 let node = shown.node(app).await?;
                 parts.extensions.insert(ShownBy(Arc::clone(shown)));
@@ -173,6 +179,10 @@ impl NodeGate {
         Ok(Some(Peer::Node(node)))
     }
 }
+
+/// The server that asks for a link.
+#[derive(Debug, Clone)]
+pub(crate) struct Lends(pub(crate) ServerId);
 
 /// Whoever wants to become a node.
 #[derive(Debug, Clone, Copy)]

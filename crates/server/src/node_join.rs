@@ -15,6 +15,7 @@ use crate::convert::fleet;
 use crate::error::Error;
 use crate::extract::{Joining, Node, Query, ShortJson};
 use crate::node_door::ShownBy;
+use crate::peers::LinkNote;
 use crate::{App, links};
 
 /// How often it is looked whether the certificate still counts with which a link was opened.
@@ -76,10 +77,18 @@ pub(crate) async fn link(
     drop(tasks.spawn(async move {
         let Ok(io) = upgrade.await else { return };
         let carrying = links::carry(&app.links, node.clone(), class, TokioIo::new(io));
+        let mut note = LinkNote::new(&node, class);
         tokio::select! {
+            // First, so that the link is there when the row says so.
+            biased;
             end = carrying => tracing::info!(%node, class = class.as_str(), %end, "a link has ended"),
             () = distrusted(&app, &node, shown) => {}
             () = app.stopping.cancelled() => {}
+            () = note.write(&app) => {}
+        }
+        // At the end of this server one row says so for all its links.
+        if !app.stopping.is_cancelled() {
+            note.over(&app).await;
         }
     }));
     Ok(switching(UPGRADE))

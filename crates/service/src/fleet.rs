@@ -160,6 +160,7 @@ impl Service {
         let (id, note) = (id.clone(), Note::new(ctx, self.now_ms()));
         self.unit(move |tx| {
             enroll::delete(tx, &id)?;
+            store::server::forget_links(tx, &id)?;
             let none = serde_json::json!({});
             Ok(tell(
                 tx,

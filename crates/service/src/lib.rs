@@ -13,7 +13,7 @@
 //!
 //! Reading order: `ctx`, `error`, `change` (decide and write), `job`, `create`, `poll` and `wake` (how
 //! work finds a node), `report` (what nodes say), `lose` (when they say nothing), `sandbox` (those that
-//! live on, by the same means), `snapshot`, `volume`, `profile` and `build` (recipes, and who carries them
+//! live on, by the same means), `server` and `others` (other processes on the same database), `snapshot`, `volume`, `profile` and `build` (recipes, and who carries them
 //! out), `secret` over `seal`, `loops`.
 
 mod artifact;
@@ -35,6 +35,7 @@ mod late;
 pub mod loops;
 mod lose;
 mod node;
+mod others;
 mod output;
 mod place;
 mod poll;
@@ -44,6 +45,7 @@ mod root;
 mod sandbox;
 mod seal;
 mod secret;
+mod server;
 mod snapshot;
 mod volume;
 mod wake;
@@ -74,6 +76,7 @@ pub use crate::sandbox::{
 };
 pub use crate::seal::{KeyError, MasterKey, MasterKeys, SecretValue};
 pub use crate::secret::{Fetching, NewSecret, NewValue, SecretGiven, SecretPage, SourceError};
+pub use crate::server::{LinkHeld, ServerHello, ServerSeen, Share};
 pub use crate::snapshot::{Fork, SnapshotPage, SnapshotRef};
 pub use crate::volume::{NewVolume, VolumePage};
 pub use model::event::Event;
@@ -92,6 +95,7 @@ pub use store::profile::version::VersionRow;
 pub use store::profile::{ProfileRow, TagRow};
 pub use store::sandbox::{SandboxFilter, SandboxRow};
 pub use store::secret::SecretRow;
+pub use store::server::{LinkRow, ServerRow};
 pub use store::snapshot::{SnapshotFilter, SnapshotRow};
 pub use store::volume::VolumeRow;
 
@@ -158,13 +162,13 @@ impl Service {
         clock: Clock,
         free_disk: impl Fn() -> Option<u64> + Send + Sync + 'static,
     ) -> Service {
-        let clock_now = clock.now_ms();
+        let (clock_now, telling) = (clock.now_ms(), store.clone());
         let watch = Mutex::new(Watch::new(clock_now));
         let inner = Inner {
             store,
             blobs,
             clock,
-            wake: Wake::new(),
+            wake: Wake::new(move || telling.tell_others()),
             free_disk: Box::new(free_disk),
             room: Mutex::default(),
             sandbox_room: Mutex::default(),

@@ -8,7 +8,7 @@ use crate::lose::lose;
 use crate::place::report_news;
 use crate::sandbox::network::pending_of;
 use crate::sandbox::{SandboxLife, SandboxRef, SandboxWork, change, work};
-use crate::{Ctx, Error, Service, locked};
+use crate::{Ctx, Error, Service};
 use model::id::{JobId, NodeId, SandboxId, TenantId};
 use model::job::{JobEvent, JobState};
 use model::lease::Lease;
@@ -135,7 +135,7 @@ impl Service {
         check_hello(&hello)?;
         let (now, lease) = (self.now_ms(), self.lease());
         let note = Note::new(ctx, now);
-        let wake = self.wake().of_node(&id);
+        let (wake, incarnation) = (self.wake().of_node(&id), hello.incarnation.clone());
         let (held, sandboxes) = self
             .unit(move |tx| {
                 let before = node::get(tx, &id)?;
@@ -161,10 +161,7 @@ impl Service {
             })
             .await?;
         self.forget_roots();
-        // A new process knows nothing of what the one before was told.
-        locked(&wake.told_sandboxes).clear();
-        locked(&wake.told_snapshots).clear();
-        locked(&wake.told_networks).clear();
+        wake.forget_told(&incarnation);
         Ok(Registered {
             lease_ms: lease.ms(),
             heartbeat_ms: lease.renew_ms(),

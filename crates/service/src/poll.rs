@@ -143,6 +143,7 @@ impl Service {
         let (node, free) = (ctx.only_node()?, free.into());
         let until = until(wait, limits::POLL_WAIT_MAX_MS);
         let wake = self.wake().of_node(node);
+        wake.is_asked_by(incarnation);
         loop {
             // Before the look, so that what happens between the look and the wait is not missed.
             let queued = self.wake().queued();

@@ -38,9 +38,23 @@ pub(crate) enum News {
 /// News of one job; with the job as it has become, when that was at hand, so that nobody reads it again.
 #[derive(Debug, Clone)]
 pub(crate) struct Told {
-    id: JobId,
+    /// `None` when it may be any.
+    id: Option<JobId>,
     news: News,
     row: Option<Arc<JobRow>>,
+}
+
+impl Told {
+    fn is_of(&self, id: &JobId) -> bool {
+        self.id.as_ref().is_none_or(|of| of == id)
+    }
+}
+
+/// News of one sandbox, likewise.
+#[derive(Debug, Clone)]
+pub(crate) struct SandboxTold {
+    id: SandboxId,
+    row: Option<Arc<SandboxRow>>,
 }
 
 /// What one node is to be told: jobs that are to end, and orders for sandboxes.
@@ -58,6 +72,27 @@ pub(crate) struct NodeWake {
     pub(crate) told_snapshots: Mutex<HashSet<SnapshotId>>,
     /// Where the next look goes on through the wishes of jobs, and of sandboxes.
     pub(crate) wishes: Mutex<[String; 2]>,
+    /// To which process of the node.
+    told_to: Mutex<String>,
+}
+
+impl NodeWake {
+    /// Another process of the node asks, which knows nothing of what the one before was told. It may have registered
+    /// at another server.
+    pub(crate) fn is_asked_by(&self, incarnation: &str) {
+        if *locked(&self.told_to) != incarnation {
+            self.forget_told(incarnation);
+        }
+    }
+
+    /// A process of the node has come, and was told nothing yet.
+    pub(crate) fn forget_told(&self, incarnation: &str) {
+        incarnation.clone_into(&mut locked(&self.told_to));
+        locked(&self.told).clear();
+        locked(&self.told_sandboxes).clear();
+        locked(&self.told_networks).clear();
+        locked(&self.told_snapshots).clear();
+    }
 }
 
 /// What a poll waits for.
@@ -122,18 +157,20 @@ struct Parking {
 }
 
 /// Everybody who waits.
-#[derive(Debug)]
 pub(crate) struct Wake {
+    /// Tells other processes that something was written.
+    others: Box<dyn Fn() + Send + Sync>,
     queue: Notify,
     jobs: broadcast::Sender<Told>,
-    sandboxes: broadcast::Sender<Arc<SandboxRow>>,
+    sandboxes: broadcast::Sender<SandboxTold>,
     nodes: Mutex<HashMap<NodeId, Arc<NodeWake>>>,
     parking: Mutex<Parking>,
 }
 
 impl Wake {
-    pub(crate) fn new() -> Wake {
+    pub(crate) fn new(others: impl Fn() + Send + Sync + 'static) -> Wake {
         Wake {
+            others: Box::new(others),
             queue: Notify::new(),
             jobs: broadcast::Sender::new(NEWS_MAX),
             sandboxes: broadcast::Sender::new(NEWS_MAX),
@@ -144,6 +181,12 @@ impl Wake {
 
     /// Something waits in the queue.
     pub(crate) fn queue(&self) {
+        (self.others)();
+        self.queue_here();
+    }
+
+    /// The same, and other processes know.
+    pub(crate) fn queue_here(&self) {
         self.queue.notify_waiters();
     }
 
@@ -162,10 +205,20 @@ impl Wake {
     }
 
     fn tell(&self, id: &JobId, news: News, row: Option<&JobRow>) {
+        (self.others)();
+        self.tell_here(Some(id), news, row);
+    }
+
+    /// Something has become of a job, or may have of any, and other processes know.
+    pub(crate) fn job_here(&self, id: Option<&JobId>, news: News) {
+        self.tell_here(id, news, None);
+    }
+
+    fn tell_here(&self, id: Option<&JobId>, news: News, row: Option<&JobRow>) {
         if self.jobs.receiver_count() == 0 {
             return;
         }
-        let (id, row) = (id.clone(), row.map(|row| Arc::new(row.clone())));
+        let (id, row) = (id.cloned(), row.map(|row| Arc::new(row.clone())));
         // The last listener may go away at this moment.
         drop(self.jobs.send(Told { id, news, row }));
     }
@@ -176,19 +229,36 @@ impl Wake {
 
     /// A sandbox has become this.
     pub(crate) fn sandbox_is(&self, row: &SandboxRow) {
+        (self.others)();
         if self.sandboxes.receiver_count() > 0 {
+            let (id, row) = (row.id.clone(), Some(Arc::new(row.clone())));
             // The last listener may go away at this moment.
-            drop(self.sandboxes.send(Arc::new(row.clone())));
+            drop(self.sandboxes.send(SandboxTold { id, row }));
         }
     }
 
-    pub(crate) fn sandboxes(&self) -> broadcast::Receiver<Arc<SandboxRow>> {
+    /// Something has become of a sandbox, and other processes know.
+    pub(crate) fn sandbox_here(&self, id: SandboxId) {
+        if self.sandboxes.receiver_count() > 0 {
+            drop(self.sandboxes.send(SandboxTold { id, row: None }));
+        }
+    }
+
+    pub(crate) fn sandboxes(&self) -> broadcast::Receiver<SandboxTold> {
         self.sandboxes.subscribe()
     }
 
     /// A job of this node is to end, or there is an order for it.
     pub(crate) fn node(&self, node: &NodeId) {
+        (self.others)();
         self.of_node(node).news.notify_one();
+    }
+
+    /// The same, if it asks here, and other processes know.
+    pub(crate) fn node_here(&self, node: &NodeId) {
+        if let Some(wake) = locked(&self.nodes).get(node) {
+            wake.news.notify_one();
+        }
     }
 
     pub(crate) fn of_node(&self, node: &NodeId) -> Arc<NodeWake> {
@@ -259,6 +329,12 @@ impl Wake {
     }
 }
 
+impl std::fmt::Debug for Wake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Wake")
+    }
+}
+
 /// Waits until there is news of a job that matter, but no longer than a moment or `until`. Gives the job
 /// when the news brought it; otherwise it is to be looked at.
 pub(crate) async fn news(
@@ -273,7 +349,7 @@ pub(crate) async fn news(
         tokio::select! {
             () = &mut floor => return None,
             told = jobs.recv() => match told {
-                Ok(told) if told.id == *id && matter.contains(&told.news) => return told.row,
+                Ok(told) if told.is_of(id) && matter.contains(&told.news) => return told.row,
                 Ok(_) => {}
                 // Missed some: look.
                 Err(broadcast::error::RecvError::Lagged(_)) => return None,
@@ -289,14 +365,14 @@ pub(crate) async fn news(
 /// Waits until there is news of a sandbox, but no longer than a moment or `until`. Gives the sandbox when
 /// the news brought it; otherwise it is to be looked at.
 pub(crate) async fn sandbox_news(
-    news: &mut broadcast::Receiver<Arc<SandboxRow>>,
+    news: &mut broadcast::Receiver<SandboxTold>,
     id: &SandboxId,
     until: Instant,
 ) -> Option<Arc<SandboxRow>> {
     let next = async {
         loop {
             match news.recv().await {
-                Ok(row) if row.id == *id => return Some(row),
+                Ok(told) if told.id == *id => return told.row,
                 Ok(_) => {}
                 // Missed some: look. It cannot be closed, because whoever waits has the sender.
                 Err(_) => return None,

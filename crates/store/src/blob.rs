@@ -16,6 +16,13 @@ const NAMES_MAX: u32 = 10_000;
 /// Blobs that are listed of one part of 256: sixteen million in all, past which some wait for others to go.
 const LIST_MAX: usize = 65_536;
 
+/// What the name of a blob begins with that was put aside.
+const ASIDE: &str = "aside-";
+/// Where the name of the directory is.
+const MARK: &str = "mark";
+/// Names are shorter.
+const MARK_BYTES_MAX: u64 = 256;
+
 /// The directory of all blobs. Clones are the same directory.
 #[derive(Debug, Clone)]
 pub struct Blobs {
@@ -53,7 +60,7 @@ impl Blobs {
     /// Those of making the directory.
     pub fn open(dir: &Path) -> io::Result<Blobs> {
         private_dir(dir)?;
-        remove_left(&dir.join("incoming"))?;
+        remove_left(dir)?;
         Ok(Blobs {
             dir: Arc::new(dir.to_owned()),
         })
@@ -80,6 +87,36 @@ impl Blobs {
             kept: false,
             _incoming: lock,
         })
+    }
+
+    /// What this directory is known by, wherever it is mounted: `new`, if nobody has given it a name yet. All that
+    /// ask at once get the same.
+    ///
+    /// # Errors
+    /// Those of writing a file.
+    pub fn mark(&self, new: &str) -> io::Result<String> {
+        let incoming = self.dir.join("incoming");
+        private_dir(&incoming)?;
+        let path = self.dir.join(MARK);
+        if !path.exists() {
+            let lock = File::open(&incoming)?;
+            lock.lock_shared()?;
+            let (temporary, mut file) = new_file(&incoming)?;
+            file.write_all(new.as_bytes())?;
+            file.sync_all()?;
+            // A link is made only where nothing is, so the first one wins.
+            let linked = std::fs::hard_link(&temporary, &path);
+            std::fs::remove_file(&temporary)?;
+            match linked {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                linked => linked?,
+            }
+            File::open(&*self.dir)?.sync_all()?;
+        }
+        let mut text = String::new();
+        let file = File::open(&path)?;
+        io::Read::read_to_string(&mut io::Read::take(file, MARK_BYTES_MAX), &mut text)?;
+        Ok(text.trim().to_owned())
     }
 
     /// Opens a blob for reading.
@@ -138,10 +175,10 @@ impl Blobs {
         let lock = File::open(&incoming)?;
         lock.lock_shared()?;
         // Put aside first: between a look and a removal, new bytes could take the place of the old ones.
-        // If the process ends here, the next one that opens the directory removes what was put aside.
-        let (aside, _) = new_file(&incoming)?;
+        // If the process ends here, the next one that opens the directory puts back what was put aside: another
+        // may have written it anew in this moment, and have said that it is there.
+        let aside = incoming.join(format!("{ASIDE}{digest}"));
         if let Err(error) = std::fs::rename(&path, &aside) {
-            std::fs::remove_file(&aside)?;
             let gone = error.kind() == io::ErrorKind::NotFound;
             return if gone { Ok(false) } else { Err(error) };
         }
@@ -164,8 +201,9 @@ fn is_older(path: &Path, before_ms: u64) -> io::Result<bool> {
     Ok(before.is_some_and(|before| written < before))
 }
 
-/// Removes what crashed processes left half written. Whoever writes has the directory locked.
-fn remove_left(incoming: &Path) -> io::Result<()> {
+/// Removes what crashed processes left half written, and puts back what they had put aside. Whoever writes has the directory locked.
+fn remove_left(dir: &Path) -> io::Result<()> {
+    let incoming = &dir.join("incoming");
     let lock = match File::open(incoming) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         opened => opened?,
@@ -176,7 +214,16 @@ fn remove_left(incoming: &Path) -> io::Result<()> {
         Err(TryLockError::Error(error)) => return Err(error),
     }
     for entry in std::fs::read_dir(incoming)? {
-        std::fs::remove_file(entry?.path())?;
+        let left = entry?;
+        let name = left.file_name().into_string().unwrap_or_default();
+        match name
+            .strip_prefix(ASIDE)
+            .and_then(|digest| path_of(dir, digest).ok())
+        {
+            // Where the same was written again, it takes the place of the same bytes.
+            Some(path) => std::fs::rename(left.path(), path)?,
+            None => std::fs::remove_file(left.path())?,
+        }
     }
     Ok(())
 }
@@ -342,6 +389,36 @@ mod tests {
         writer.finish().unwrap();
         drop(Blobs::open(dir.path()).unwrap());
         assert!(!left.exists());
+    }
+
+    #[test]
+    fn what_was_put_aside_when_a_process_ended_is_there_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path()).unwrap();
+        let digest = write(&blobs, b"abc");
+        let aside = dir.path().join("incoming").join(format!("{ASIDE}{digest}"));
+        std::fs::rename(path_of(dir.path(), &digest).unwrap(), &aside).unwrap();
+        assert!(blobs.open_blob(&digest).is_err());
+        drop(Blobs::open(dir.path()).unwrap());
+        assert!(blobs.open_blob(&digest).is_ok() && !aside.exists());
+    }
+
+    #[test]
+    fn a_directory_is_known_by_one_name_whoever_asks() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path()).unwrap();
+        let other = Blobs::open(dir.path()).unwrap();
+        assert_eq!(blobs.mark("a").unwrap(), "a");
+        assert_eq!(other.mark("b").unwrap(), "a");
+        let elsewhere = tempfile::tempdir().unwrap();
+        let elsewhere = Blobs::open(elsewhere.path()).unwrap();
+        assert_eq!(elsewhere.mark("b").unwrap(), "b");
+        assert_eq!(
+            std::fs::read_dir(dir.path().join("incoming"))
+                .unwrap()
+                .count(),
+            0
+        );
     }
 
     fn write(blobs: &Blobs, bytes: &[u8]) -> String {

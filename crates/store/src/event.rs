@@ -84,6 +84,44 @@ pub fn list(
     rows.iter().map(one).collect()
 }
 
+/// What an event is about, for whoever has to look at it by himself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    /// Its number among all.
+    pub position: u64,
+    /// What it is about, such as `job`.
+    pub resource: String,
+    /// Which.
+    pub resource_id: String,
+    /// Such as `job.leased`.
+    pub kind: String,
+    /// A JSON object.
+    pub data: String,
+}
+
+/// The newest events of all resources with a number over `after`, the newest first. One with a lower number may be
+/// committed later.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn newest(tx: &mut Tx<'_>, after: u64, limit: u32) -> Result<Vec<Heard>, StoreError> {
+    let rows = tx.query(
+        "SELECT position, resource, resource_id, kind, data FROM event_inbox WHERE position > $1 \
+         ORDER BY position DESC LIMIT $2",
+        &[after.into(), limit.into()],
+    )?;
+    let one = |row: &crate::Row| -> Result<Heard, StoreError> {
+        Ok(Heard {
+            position: row.number("position")?,
+            resource: row.text("resource")?,
+            resource_id: row.text("resource_id")?,
+            kind: row.text("kind")?,
+            data: row.text("data")?,
+        })
+    };
+    rows.iter().map(one).collect()
+}
+
 /// The version of the last event of a resource, 0 when it has none. For one whose row has no version of
 /// its own; the row is written first, so that nobody else counts at the same time.
 ///

@@ -33,6 +33,7 @@ pub mod prune;
 pub mod queue;
 pub mod sandbox;
 pub mod secret;
+pub mod server;
 pub mod snapshot;
 mod sqlite;
 pub mod upload;
@@ -43,6 +44,7 @@ mod work;
 pub use crate::db::{Row, Tx, Value};
 pub use crate::error::StoreError;
 
+use crate::postgres::others::Others;
 use crate::work::{Kind, Work};
 use model::points::Points;
 use std::path::Path;
@@ -50,11 +52,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
-/// Whether the PostgreSQL at this address is on this machine, by a Unix socket or by loopback; `None` for what is
-/// no address. Connections are not encrypted.
-#[must_use]
-pub fn postgres_is_local(url: &str) -> Option<bool> {
-    postgres::is_local(url)
+pub use crate::postgres::address::BadAddress;
+
+/// Where a PostgreSQL is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PostgresPlace {
+    /// On this machine, by a Unix socket or by loopback.
+    pub is_local: bool,
+    /// Connections to it are encrypted, and the other end is checked.
+    pub is_encrypted: bool,
+}
+
+/// Where the PostgreSQL at this address is. Reads the file with the authorities, if one is named.
+///
+/// # Errors
+/// [`BadAddress`] for what is none, or asks for what cannot be.
+pub fn postgres_place(url: &str) -> Result<PostgresPlace, BadAddress> {
+    let address = postgres::address::Address::of(url)?;
+    Ok(PostgresPlace {
+        is_local: address.is_local,
+        is_encrypted: address.is_encrypted(),
+    })
 }
 
 /// Units that may wait for a database. Whoever brings one more waits for its place.
@@ -67,6 +85,8 @@ pub struct Store {
     reads: mpsc::Sender<Box<dyn Work>>,
     /// Where nobody else writes.
     commits: Option<Arc<AtomicU64>>,
+    /// Where others do.
+    others: Option<Others>,
 }
 
 impl Store {
@@ -84,6 +104,7 @@ impl Store {
             writes,
             reads,
             commits: Some(commits),
+            others: None,
         })
     }
 
@@ -102,12 +123,28 @@ impl Store {
     /// [`StoreError::NewerSchema`] for a database of a newer version, or what PostgreSQL says.
     pub fn open_postgres(url: &str, points: Points) -> Result<Store, StoreError> {
         let (writes, units) = mpsc::channel(WAITING_MAX);
-        postgres::start(url, points, units)?;
+        let others = postgres::start(url, points, units)?;
         Ok(Store {
             reads: writes.clone(),
             writes,
             commits: None,
+            others: Some(others),
         })
+    }
+
+    /// Tells the other processes on this database that something was written, soon and at most once for all that
+    /// was written meanwhile. It says not what, and may get lost: whoever waits looks by himself too. Does not
+    /// wait, and is not part of any transaction.
+    pub fn tell_others(&self) {
+        if let Some(others) = &self.others {
+            others.tell();
+        }
+    }
+
+    /// Changes whenever another process has told that it has written something, or may have while nobody listened.
+    /// `None` on a database that no other process is told about.
+    pub fn others(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
+        self.others.as_ref().map(Others::heard)
     }
 
     /// How often this process has committed, or may have. While the number is the same, what was read after

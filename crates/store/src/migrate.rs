@@ -18,6 +18,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0011_profile_version.sql"),
     include_str!("../migrations/sqlite/0013_place.sql"),
     include_str!("../migrations/sqlite/0014_enrollment.sql"),
+    include_str!("../migrations/sqlite/0015_server.sql"),
     include_str!("../migrations/sqlite/0018_placement.sql"),
 ];
 const POSTGRES: &[&str] = &[
@@ -34,6 +35,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0011_profile_version.sql"),
     include_str!("../migrations/postgres/0013_place.sql"),
     include_str!("../migrations/postgres/0014_enrollment.sql"),
+    include_str!("../migrations/postgres/0015_server.sql"),
     include_str!("../migrations/postgres/0018_placement.sql"),
 ];
 

@@ -1,12 +1,17 @@
 //! PostgreSQL: a few workers, each with a connection, a transaction for each unit.
 
+pub(crate) mod address;
+pub(crate) mod others;
+mod tls;
+
+use self::address::Address;
+use self::others::Others;
 use crate::db::{Conn, Prepared, Tx};
 use crate::work::{Kind, Work};
 use crate::{StoreError, migrate};
 use model::points::Points;
-use postgres::config::TargetSessionAttrs;
 use postgres::error::SqlState;
-use postgres::{Client, Config, IsolationLevel, NoTls};
+use postgres::{Client, IsolationLevel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -18,8 +23,6 @@ const TRIES: u32 = 4;
 /// How long the first worker waits before its second try; the others wait longer, each by as much again.
 /// Two units that met in a deadlock would otherwise meet there again.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How long to wait for a connection when the address does not say.
-const CONNECT: Duration = Duration::from_secs(5);
 /// Bounds of what one unit waits for, so that a lock that somebody forgot, or a client that was stopped
 /// in the middle, does not hold up all others for ever. A lock as long as SQLite waits for its own.
 const BOUNDS: &str = "SET lock_timeout = '5s'; SET statement_timeout = '30s'; \
@@ -28,18 +31,13 @@ const BOUNDS: &str = "SET lock_timeout = '5s'; SET statement_timeout = '30s'; \
 type Units = mpsc::Receiver<Box<dyn Work>>;
 
 /// Connects, brings the schema up to date, and starts the workers.
-pub(crate) fn start(url: &str, points: Points, units: Units) -> Result<(), StoreError> {
-    let mut config: Config = url.parse()?;
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(CONNECT);
-    }
-    // A standby that was not made the first yet is as good as a server that is not there.
-    config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+pub(crate) fn start(url: &str, points: Points, units: Units) -> Result<Others, StoreError> {
+    let config = Address::of(url).map_err(|error| StoreError::Database(Box::new(error)))?;
     // On a thread of its own: this client drives a runtime of its own, which may not be started from
     // inside the caller's. Without the bounds: a step of the schema takes as long as it takes.
     let address = config.clone();
     let opened = std::thread::spawn(move || -> Result<(), StoreError> {
-        migrate::postgres(&mut address.connect(NoTls)?)
+        migrate::postgres(&mut connect(&address)?)
     });
     opened.join().map_err(|_| StoreError::Closed)??;
     let units = Arc::new(Mutex::new(units));
@@ -55,12 +53,21 @@ pub(crate) fn start(url: &str, points: Points, units: Units) -> Result<(), Store
         let spawned = thread.spawn(move || worker.run(&units));
         spawned.map_err(|error| StoreError::Unavailable(Box::new(error)))?;
     }
-    Ok(())
+    let others = Others::start(&config);
+    others.map_err(|error| StoreError::Unavailable(Box::new(error)))
+}
+
+/// A connection, by TLS where the address says so.
+fn connect(address: &Address) -> Result<Client, postgres::Error> {
+    match &address.tls {
+        None => address.config.connect(postgres::NoTls),
+        Some(tls) => address.config.connect(tls.clone()),
+    }
 }
 
 struct Worker {
     number: u32,
-    config: Config,
+    config: Address,
     session: Option<Session>,
     points: Points,
 }
@@ -130,7 +137,7 @@ impl Worker {
     fn try_unit(&mut self, unit: &mut dyn Work) -> Result<(), Failure> {
         let session = match &mut self.session {
             Some(session) if !session.client.is_closed() => session,
-            _ => self.session.insert(connect(&self.config)?),
+            _ => self.session.insert(session(&self.config)?),
         };
         let begin = session.client.build_transaction();
         let begin = match unit.kind() {
@@ -156,8 +163,8 @@ impl Worker {
     }
 }
 
-fn connect(config: &Config) -> Result<Session, StoreError> {
-    let mut client = config.connect(NoTls)?;
+fn session(address: &Address) -> Result<Session, StoreError> {
+    let mut client = connect(address)?;
     client.batch_execute(BOUNDS)?;
     Ok(Session {
         client,
@@ -195,46 +202,4 @@ fn lost_connection(error: &StoreError) -> bool {
             Some(code) => code.code().starts_with("08") || code.code().starts_with("57P"),
             None => true,
         })
-}
-
-/// Whether a PostgreSQL is on this machine; `None` for what is no address of one.
-pub(crate) fn is_local(url: &str) -> Option<bool> {
-    use postgres::config::Host;
-    let config: Config = url.parse().ok()?;
-    let by_name = config.get_hosts().iter().all(|host| match host {
-        Host::Unix(_) => true,
-        Host::Tcp(name) => {
-            name == "localhost"
-                || name
-                    .parse()
-                    .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
-        }
-    });
-    // These are dialled instead, where they are given.
-    let by_address = config
-        .get_hostaddrs()
-        .iter()
-        .all(std::net::IpAddr::is_loopback);
-    Some(by_name && by_address)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_database_is_local_by_its_socket_or_by_loopback() {
-        for (url, expect) in [
-            ("host=/run/postgresql user=a", Some(true)),
-            ("postgres://a@127.0.0.1/b", Some(true)),
-            ("postgres://a@localhost:5433/b", Some(true)),
-            ("host=::1", Some(true)),
-            ("postgres://a@db.example/b", Some(false)),
-            ("host=/run,db.example", Some(false)),
-            ("host=localhost hostaddr=10.0.0.1", Some(false)),
-            ("what is this", None),
-        ] {
-            assert_eq!(is_local(url), expect, "{url}");
-        }
-    }
 }

@@ -209,6 +209,16 @@ pub fn has(tx: &mut Tx<'_>, node: &NodeId, wish: &Granted) -> Result<bool, Store
     Ok(!tx.query(sql, &of)?.is_empty())
 }
 
+/// Whether anything waits at all.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn has_any(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
+    Ok(!tx
+        .query("SELECT job_id FROM queue LIMIT 1", &[])?
+        .is_empty())
+}
+
 /// Jobs that have waited longer than they may.
 ///
 /// # Errors

@@ -565,6 +565,15 @@ pub fn wanted_of(
     rows(&tx.query(sql, &[node.as_str().into(), limit.into()])?)
 }
 
+/// Whether a sandbox waits for a node at all.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn any_requested(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
+    let sql = "SELECT id FROM sandbox WHERE state = 'requested' LIMIT 1";
+    Ok(!tx.query(sql, &[])?.is_empty())
+}
+
 /// Sandboxes that have to be looked at by now, the longest overdue first.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ use super::attach::AttachIo;
 use super::{Client, ClientError};
 use crate::fleet::{
     EnrollTokenCreate, EnrollTokenList, EnrollTokenMade, EnrollTokenView, NodeChange, NodeEnroll,
-    NodeEnrolled, NodeList, NodeOrder, NodeRenew, NodeView,
+    NodeEnrolled, NodeList, NodeOrder, NodeRenew, NodeView, ServerList,
 };
 use crate::link::{self, LinkClass};
 use crate::routes;
@@ -64,6 +64,33 @@ impl Client {
         let query = routes::query(&[("class", Some(class.as_str().to_owned()))]);
         let path = routes::NODE_LINK.to_owned() + &query;
         self.upgrade(path, link::UPGRADE).await
+    }
+
+    /// Borrows the link of a node from the server that holds it; streams are opened on it as on the node's own.
+    ///
+    /// # Errors
+    /// [`ClientError`]; `link_elsewhere` when that server does not hold it.
+    pub async fn peer_link(
+        &self,
+        server: &str,
+        node: &str,
+        class: LinkClass,
+    ) -> Result<AttachIo, ClientError> {
+        let query = routes::query(&[
+            ("server", Some(server.to_owned())),
+            ("node", Some(node.to_owned())),
+            ("class", Some(class.as_str().to_owned())),
+        ]);
+        let path = routes::PEER_LINK.to_owned() + &query;
+        self.upgrade(path, link::UPGRADE).await
+    }
+
+    /// Servers on the same database.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn server_list(&self) -> Result<ServerList, ClientError> {
+        self.get(routes::SERVERS.to_owned()).await
     }
 
     /// All nodes.

@@ -24,7 +24,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 pub(crate) use self::egress::{EgressArgs, EgressCommand};
-pub(crate) use fleet::{ConfigArgs, ConfigCommand, NodeArgs, NodeCommand, NodeRun, ServerArgs};
+pub(crate) use fleet::{
+    ConfigArgs, ConfigCommand, NodeArgs, NodeCommand, NodeRun, ServerArgs, ServerCommand,
+};
 pub(crate) use inside::{SandboxCp, SandboxExec, SandboxPort, SandboxShell};
 pub(crate) use job::{JobArgs, JobCommand, JobLs};
 pub(crate) use mcp::{McpArgs, McpClient, McpCommand, McpInstall};
@@ -617,9 +619,9 @@ impl Args {
                 | SnapshotCommand::Rm { json, .. } => *json,
             },
             Command::Node(node) => node.json(),
+            Command::Server(server) => server.json(),
             Command::Mcp(_)
             | Command::Up(_)
-            | Command::Server(_)
             | Command::Config(_)
             | Command::Env { .. }
             | Command::Completions { .. } => false,

@@ -1,12 +1,12 @@
 //! `cofferdam node`: the nodes of a fleet.
 
-use crate::cli::args::NodeCommand;
+use crate::cli::args::{NodeCommand, ServerCommand};
 use crate::cli::failure::Failure;
 use crate::cli::job::when;
 use crate::cli::table;
 use api::Code;
 use api::client::{Client, ClientError};
-use api::fleet::{EnrollTokenCreate, EnrollTokenView, NodeOrder, NodeView};
+use api::fleet::{EnrollTokenCreate, EnrollTokenView, NodeOrder, NodeView, ServerView};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -45,6 +45,32 @@ pub(crate) async fn node(client: &Client, command: NodeCommand) -> Result<ExitCo
     let view = client.node_change(&id, order).await.map_err(about(&id))?;
     table::print(&format!("{} {}\n", view.id, view.scheduling))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Does what was asked about servers.
+pub(crate) async fn server(client: &Client, command: &ServerCommand) -> Result<ExitCode, Failure> {
+    let ServerCommand::Ls { json } = command;
+    let list = client.server_list().await?;
+    let head = ["NAME", "IS", "HEARD", "STARTED", "LINKS", "ADDRESS", "ID"];
+    table::print(&if *json {
+        table::to_json(&list)?
+    } else {
+        table::layout(&head, list.servers.iter().map(server_line).collect())
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn server_line(view: &ServerView) -> Vec<String> {
+    let is = if view.heard { "there" } else { "silent" };
+    vec![
+        view.name.clone(),
+        is.to_owned(),
+        when(view.heard_at_ms),
+        when(view.started_at_ms),
+        view.links.len().to_string(),
+        view.address.clone().unwrap_or_default(),
+        view.id.clone(),
+    ]
 }
 
 const HEAD: [&str; 7] = [

@@ -10,6 +10,8 @@ pub(super) const KNOWN: &[(&str, &[&str])] = &[
         &[
             "state",
             "database",
+            "blobs",
+            "name",
             "lease_seconds",
             "listen",
             "tls",
@@ -18,7 +20,7 @@ pub(super) const KNOWN: &[(&str, &[&str])] = &[
             "nodes",
         ],
     ),
-    ("server.nodes", &["listen", "names", "token"]),
+    ("server.nodes", &["listen", "names", "address", "token"]),
     (
         "node",
         &[

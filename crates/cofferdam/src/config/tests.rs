@@ -7,6 +7,8 @@ mode = "development"
 state = "/var/lib/cofferdam"
 database = "postgres://cofferdam:pass$$word@localhost/cofferdam"
 lease_seconds = 60
+blobs = "/srv/blobs"
+name = "s"
 listen = "127.0.0.1:7300"
 tls = "self"
 domain = "sbx.example"
@@ -14,6 +16,7 @@ domain = "sbx.example"
 [server.nodes]
 listen = "127.0.0.1:7301"
 names = ["control.example"]
+address = "10.0.0.1:7301"
 token = "${NODE_TOKEN}"
 
 [node]
@@ -104,7 +107,7 @@ fn a_key_that_is_not_known_is_refused_with_its_place_and_the_nearest() {
     );
     assert_eq!(
         wrong("[server.nodes]\nxyzzy = 1\n"),
-        "line 2: there is no key `xyzzy` in [server.nodes]; known are listen, names, token"
+        "line 2: there is no key `xyzzy` in [server.nodes]; known are listen, names, address, token"
     );
     assert!(wrong("[sever]\n").contains("did you mean `server`?"));
     assert!(wrong("server = 1\nserver = 2").contains("duplicate key"));
@@ -132,8 +135,17 @@ fn production_refuses_what_is_for_development() {
     );
     let nameless = format!("{door}listen = \"0.0.0.0:1\"\n");
     assert!(server(&nameless, false).unwrap_err().contains("names"));
-    let far = "[server]\nstate = \"/x\"\ndatabase = \"postgres://db.example/a\"\n";
-    assert!(server(far, false).unwrap_err().contains("not encrypted"));
+    let far = |mode: &str| {
+        let text = "[server]\nstate = \"/x\"\ndatabase = \"postgres://db.example/a?sslmode=";
+        server(&format!("{text}{mode}\"\n"), false)
+    };
+    assert!(far("disable").unwrap_err().contains("not to encrypt"));
+    assert!(far("what").unwrap_err().contains("sslmode"));
+    assert!(
+        far("verify-full&sslrootcert=/not/there")
+            .unwrap_err()
+            .contains("/not/there")
+    );
     let node = |text: &str| {
         let config = parse(text, variables).unwrap();
         config
@@ -143,6 +155,18 @@ fn production_refuses_what_is_for_development() {
     };
     let own = "[node]\nstate = \"/x\"\n";
     assert!(node(own).is_ok());
+    assert!(
+        node(&format!(
+            "{own}server = [\"https://a:1\", \"https://b:1\"]\n"
+        ))
+        .is_ok()
+    );
+    assert!(
+        node(&format!(
+            "{own}server = [\"https://a:1\", \"http://b:1\"]\n"
+        ))
+        .is_err()
+    );
     assert!(node(&format!("{own}server = \"http://127.0.0.1:1\"\n")).is_err());
     assert!(node(&format!("{own}token = \"x\"\n")).is_err());
     assert!(node(&format!("mode = \"development\"\n{own}")).is_err());

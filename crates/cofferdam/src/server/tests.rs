@@ -16,12 +16,12 @@ use std::collections::BTreeMap;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
-struct World {
+pub(super) struct World {
     dir: tempfile::TempDir,
-    service: Service,
+    pub(super) service: Service,
     links: Links,
-    url: String,
-    authority: Authority,
+    pub(super) url: String,
+    pub(super) authority: Authority,
     stop: CancellationToken,
 }
 
@@ -35,7 +35,7 @@ fn user() -> Ctx {
     Ctx::user("uid:1000".parse().unwrap(), "req_1")
 }
 
-fn hello() -> NodeRegister {
+pub(super) fn hello() -> NodeRegister {
     NodeRegister {
         name: "a".to_owned(),
         incarnation: "1".to_owned(),
@@ -49,7 +49,7 @@ fn hello() -> NodeRegister {
 }
 
 impl World {
-    async fn new() -> World {
+    pub(super) async fn new() -> World {
         let dir = tempfile::tempdir().unwrap();
         let state = State::at(&dir.path().join("server"));
         state.make().unwrap();
@@ -57,13 +57,20 @@ impl World {
         let nodes = Nodes {
             listen: "127.0.0.1:0".parse().unwrap(),
             names: vec!["127.0.0.1".to_owned()],
+            address: None,
             token: None,
         };
-        let door = node_door(&state, &service, &nodes, Mode::Production)
+        let authority = authority_of(&state, Some(&nodes), Mode::Production).unwrap();
+        let id = replica::new_id().unwrap();
+        let door = node_door(&id, &service, &nodes, authority.as_ref())
             .await
             .unwrap();
-        let url = format!("https://{}", door.address().unwrap());
+        let address = door.address().unwrap().to_string();
+        let url = format!("https://{address}");
         let (links, stop) = (Links::default(), CancellationToken::new());
+        let replica = Replica::new(id, None, authority, Some(address)).unwrap();
+        replica.beat(&service).await.unwrap();
+        links.ask(replica.peers(&service));
         let doors = vec![Door::Nodes(door)];
         tokio::spawn(server::serve(
             service.clone(),
@@ -96,14 +103,14 @@ impl World {
         state
     }
 
-    async fn enrolled(&self, name: &str) -> Identity {
+    pub(super) async fn enrolled(&self, name: &str) -> Identity {
         let (state, token) = (self.node_state(name), self.token().await);
         Identity::enroll(&state, &self.url, &token, name)
             .await
             .unwrap()
     }
 
-    fn as_node(&self, own: &Identity) -> Client {
+    pub(super) fn as_node(&self, own: &Identity) -> Client {
         client(own.dialer(&self.url).unwrap())
     }
 
@@ -155,7 +162,7 @@ async fn streams_go_to_a_node_over_the_links_that_it_dialled() {
             target: target.clone(),
             io,
         };
-        if world.links.open(&own.node, open).is_ok() {
+        if world.links.open(&own.node, open).await.is_ok() {
             break client;
         }
         tokio::task::yield_now().await;

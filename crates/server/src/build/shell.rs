@@ -65,7 +65,7 @@ pub(super) struct Voice<'a> {
 /// # Errors
 /// [`GuestError::Closed`] where it cannot be reached.
 pub(super) async fn guest(bench: &Bench, site: &Site) -> Result<Guest, GuestError> {
-    let stream = proxy::dial_by(&bench.world.links, &site.node, &site.sandbox);
+    let stream = proxy::dial_by(&bench.world.links, &site.node, &site.sandbox).await;
     Guest::over(stream.map_err(|_| GuestError::Closed)?).await
 }
 

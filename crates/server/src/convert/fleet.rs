@@ -1,12 +1,12 @@
 //! Nodes of a fleet, in the words of both sides.
 
 use api::fleet::{
-    self, EnrollTokenMade, EnrollTokenView, Hidden, NodeDriver, NodeEnrolled, NodeHost,
-    NodeReserved, NodeView,
+    self, EnrollTokenMade, EnrollTokenView, Hidden, LinkView, NodeDriver, NodeEnrolled, NodeHost,
+    NodeReserved, NodeView, ServerView,
 };
 use model::node::{Connectivity, DriverHealth, HostReport, Scheduling};
 use model::place::Reserved;
-use service::{EnrollTokenRow, Enrolled, NodeOrder, NodeSeen, TokenState, token_state};
+use service::{EnrollTokenRow, Enrolled, NodeOrder, NodeSeen, ServerSeen, TokenState, token_state};
 
 pub(crate) fn token(row: EnrollTokenRow, now_ms: u64) -> EnrollTokenView {
     let state = match token_state(&row, now_ms) {
@@ -143,5 +143,24 @@ pub(crate) fn node(seen: NodeSeen, now_ms: u64) -> NodeView {
             .map(|row| row.drivers.clone())
             .unwrap_or_default(),
         facts: row.map(|row| row.facts).unwrap_or_default(),
+    }
+}
+
+pub(crate) fn server(seen: ServerSeen) -> ServerView {
+    let link = |link: service::LinkRow| LinkView {
+        node: link.node.to_string(),
+        class: link.class,
+        epoch: link.epoch,
+        since_ms: link.since_ms,
+    };
+    ServerView {
+        id: seen.row.id.to_string(),
+        name: seen.row.name,
+        version: seen.row.version,
+        heard: seen.is_heard,
+        address: seen.row.address,
+        started_at_ms: seen.row.started_at_ms,
+        heard_at_ms: seen.row.heard_at_ms,
+        links: seen.links.into_iter().map(link).collect(),
     }
 }

@@ -84,7 +84,7 @@ async fn pass(
     };
     let place = app.places.take(&server.id).ok_or_else(full)?;
     let silent = || Refusal::new(StatusCode::BAD_GATEWAY, "the volume does not answer");
-    let stream = dial(app, &node, &server.id).map_err(|_| silent())?;
+    let stream = dial(app, &node, &server.id).await.map_err(|_| silent())?;
     let line = Line::to_guest(stream, Patience::USUAL).await;
     let line = line.map_err(|_| silent())?;
     let request = forwarded(&parts, what, body)?;

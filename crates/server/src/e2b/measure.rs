@@ -55,7 +55,7 @@ pub(crate) async fn get<T: DeserializeOwned>(
     let (SandboxState::Ready, Some(node)) = (&row.state, &row.node) else {
         return None;
     };
-    let stream = proxy::dial(app, node, &row.id).ok()?;
+    let stream = proxy::dial(app, node, &row.id).await.ok()?;
     let asking = async {
         let patience = Patience {
             silence: DEADLINE,

@@ -164,7 +164,9 @@ async fn ask_guest(
     }
     let place = held.or_else(|| app.idle.place(&app.places, &sandbox.id));
     let place = place.ok_or(Stopped::Full)?;
-    let stream = dial(app, &sandbox.node, &sandbox.id).map_err(|_| Stopped::Silent)?;
+    let stream = dial(app, &sandbox.node, &sandbox.id)
+        .await
+        .map_err(|_| Stopped::Silent)?;
     let line = Line::to_guest(stream, Patience::USUAL).await;
     line.map_err(broken)?
         .send(request, place)
@@ -182,7 +184,9 @@ async fn ask_port(
     let broken = |error| unanswered(sandbox, port, &error);
     let place = app.idle.place(&app.places, &sandbox.id);
     let place = place.ok_or(Stopped::Full)?;
-    let stream = dial(app, &sandbox.node, &sandbox.id).map_err(|_| Stopped::Silent)?;
+    let stream = dial(app, &sandbox.node, &sandbox.id)
+        .await
+        .map_err(|_| Stopped::Silent)?;
     let line = if sandbox.https_ports.contains(&port) {
         match Line::tunnel(stream, to_port(ctx, port), Patience::USUAL).await {
             Ok(tunnel) => tunnel.wrapped(inner_tls::over).await,
@@ -208,7 +212,9 @@ pub(crate) async fn tunnel(
 ) -> Result<(Tunnel, Place), Stopped> {
     let place = app.idle.place(&app.places, &sandbox.id);
     let place = place.ok_or(Stopped::Full)?;
-    let stream = dial(app, &sandbox.node, &sandbox.id).map_err(|_| Stopped::Silent)?;
+    let stream = dial(app, &sandbox.node, &sandbox.id)
+        .await
+        .map_err(|_| Stopped::Silent)?;
     let tunnel = Line::tunnel(stream, to_port(ctx, port), Patience::USUAL).await;
     let tunnel = tunnel.map_err(|error| unanswered(sandbox, port, &error))?;
     Ok((tunnel, place))
@@ -243,12 +249,16 @@ fn forwarded(mut parts: Parts) -> Parts {
 }
 
 /// A stream to the guest of a sandbox, by its node.
-pub(crate) fn dial(app: &App, node: &NodeId, sandbox: &SandboxId) -> Result<DuplexStream, NoLink> {
-    dial_by(&app.links, node, sandbox)
+pub(crate) async fn dial(
+    app: &App,
+    node: &NodeId,
+    sandbox: &SandboxId,
+) -> Result<DuplexStream, NoLink> {
+    dial_by(&app.links, node, sandbox).await
 }
 
 /// The same for whoever has only the links.
-pub(crate) fn dial_by(
+pub(crate) async fn dial_by(
     links: &Links,
     node: &NodeId,
     sandbox: &SandboxId,
@@ -258,7 +268,7 @@ pub(crate) fn dial_by(
         id: sandbox.to_string(),
     };
     let open = LinkOpen { target, io: theirs };
-    links.open(node, open).inspect_err(|error| {
+    links.open(node, open).await.inspect_err(|error| {
         tracing::warn!(sandbox.id = %sandbox, %error, "failed to reach a sandbox");
     })?;
     Ok(ours)

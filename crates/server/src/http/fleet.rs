@@ -2,7 +2,7 @@
 
 use api::fleet::{
     EnrollTokenCreate, EnrollTokenList, EnrollTokenMade, EnrollTokenView, NodeChange, NodeList,
-    NodeView,
+    NodeView, ServerList,
 };
 use api::{ErrorBody, routes};
 use axum::Json as Answer;
@@ -75,6 +75,18 @@ pub(crate) async fn list(
     let nodes = seen.into_iter();
     let nodes = nodes.map(|one| fleet::node(one, now_ms)).collect();
     Ok(Answer(NodeList { nodes }))
+}
+
+/// Lists servers on this database, and the links of nodes that each holds.
+#[utoipa::path(get, path = routes::SERVERS, tag = "nodes", operation_id = "server_list",
+    responses((status = 200, description = "The newest first", body = ServerList)))]
+pub(crate) async fn servers(
+    State(app): State<App>,
+    User(ctx): User,
+) -> Result<Answer<ServerList>, Error> {
+    let seen = app.service.server_list(&ctx).await?;
+    let servers = seen.into_iter().map(fleet::server).collect();
+    Ok(Answer(ServerList { servers }))
 }
 
 /// A node.

@@ -13,9 +13,11 @@ enum For {
     Anybody,
     User,
     Node,
+    /// Another server, which comes by no door of these tests.
+    Server,
 }
 
-const ROUTES: [(&str, &str, For); 89] = [
+const ROUTES: [(&str, &str, For); 91] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/mcp", For::User),
     ("POST", "/mcp", For::User),
@@ -99,6 +101,8 @@ const ROUTES: [(&str, &str, For); 89] = [
     ("GET", "/v1/volumes/{name}", For::User),
     ("DELETE", "/v1/volumes/{name}", For::User),
     ("GET", "/node/v1/blobs/{digest}", For::Node),
+    ("GET", "/node/v1/peer/link", For::Server),
+    ("GET", "/v1/servers", For::User),
     ("POST", "/node/v1/heartbeat", For::Node),
     ("PUT", "/node/v1/jobs/{id}/artifacts", For::Node),
     ("POST", "/node/v1/jobs/{id}/finished", For::Node),
@@ -197,7 +201,7 @@ async fn who_has_the_token_gets_in_over_tcp() {
         assert!(!refused.contains(&code.as_str()), "{method} {path}: {code}");
         assert_eq!(
             code == "forbidden",
-            who == For::Node,
+            [For::Node, For::Server].contains(&who),
             "{method} {path}: {code}"
         );
     }
@@ -210,7 +214,7 @@ async fn nodes_and_people_are_kept_to_their_routes() {
         let as_user = world.ask(bare(method, &filled(path))).await.code();
         assert_eq!(
             as_user == "forbidden",
-            who == For::Node,
+            [For::Node, For::Server].contains(&who),
             "{method} {path}: {as_user}"
         );
         let as_node = world.ask_as_node(bare(method, &filled(path))).await.code();

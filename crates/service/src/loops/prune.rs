@@ -73,6 +73,8 @@ pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
     let keys_before = now.saturating_sub(limits::IDEMPOTENCY_MS);
     let keys = service.unit(move |tx| Ok(idempotency::prune(tx, keys_before)?));
     let keys = keys.await?;
+    let servers = move |tx: &mut store::Tx<'_>| crate::server::forget_silent(tx, now);
+    service.unit(servers).await?;
     let uploads = forget_uploads(service, now).await?;
     let nodes = forget_nodes(service, now).await?;
     let events_before = now.saturating_sub(limits::RETAIN_JOBS_MS);

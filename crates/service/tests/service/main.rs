@@ -16,9 +16,13 @@ mod network;
 mod pin;
 mod place;
 mod poll;
+#[expect(unreachable_pub, reason = "it is that of the whole-system tests")]
+#[path = "../../../../e2e/src/postgres.rs"]
+mod postgres;
 mod profiles;
 mod prune;
 mod recreate;
+mod replicas;
 mod report;
 mod roots;
 mod sandbox_nodes;

@@ -24,7 +24,7 @@ dir=$(mktemp -d) && cd "$dir" || exit 1
 if "$@" "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync &&
     "$@" "$bin/pg_ctl" -D "$dir/data" -w -t 60 -l "$dir/log" start -o "-k '$dir' \
         -c listen_addresses= -c fsync=off -c full_page_writes=off -c max_connections=200 \
-        -c deadlock_timeout=200ms -c shared_buffers=32MB"
+        -c deadlock_timeout=200ms -c shared_buffers=32MB $COFFERDAM_TEST_OPTIONS"
 then
     echo "$dir" >&3
 else
@@ -47,6 +47,11 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts it, or says why there is none here.
     pub(crate) fn start() -> Result<Cluster, &'static str> {
+        Cluster::start_with("")
+    }
+
+    /// The same with more options of `postgres`.
+    pub(crate) fn start_with(options: &str) -> Result<Cluster, &'static str> {
         let bin = programs().ok_or("PostgreSQL is not installed")?;
         let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
         let prefix = "setpriv --reuid=postgres --regid=postgres --init-groups --";
@@ -59,6 +64,7 @@ impl Cluster {
         let script = format!("exec 3>&1\n{KEEPER}");
         shell.args(["-c", &script, "sh"]).arg(bin).args(prefix);
         let keeper = shell
+            .env("COFFERDAM_TEST_OPTIONS", options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -21,6 +21,7 @@ mod locks;
 mod make;
 mod moves;
 mod nodes;
+mod others;
 mod output;
 mod postgres;
 mod profiles;
@@ -30,7 +31,9 @@ mod random;
 mod sandboxes;
 mod schema;
 mod secrets;
+mod servers;
 mod snapshots;
+mod tls;
 mod units;
 mod volumes;
 
@@ -111,6 +114,11 @@ conformance! {
         a_change_from_a_row_that_was_changed_is_stale_and_writes_no_version
         what_another_key_wraps_is_found_until_it_is_wrapped_anew
         old_versions_and_events_go_and_a_deleted_secret_leaves_nothing
+    }
+    servers {
+        a_server_is_known_by_its_certificate_until_it_is_gone
+        a_link_is_held_by_whoever_took_it_last
+        what_all_share_is_what_the_first_wrote
     }
     prune {
         old_jobs_go_oldest_first_with_all_that_belongs_to_them

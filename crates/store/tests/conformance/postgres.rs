@@ -8,6 +8,7 @@ use crate::breaks;
 use crate::cluster::Cluster;
 use crate::db::{Case, Db, race};
 use crate::locks;
+use crate::others;
 
 /// Longer than any case takes on a slow machine; one that hangs is named instead of all of them.
 const CASE_MAX: Duration = Duration::from_secs(120);
@@ -28,6 +29,10 @@ const ONLY_HERE: &[(&str, Case)] = cases! {
     locks::what_the_server_cannot_do_now_is_told_from_what_is_wrong
     breaks::a_unit_whose_connection_broke_is_run_again
     breaks::a_unit_whose_commit_broke_is_not_run_again
+    others::others_hear_that_something_was_written_and_oneself_does_not
+    others::who_listens_hears_again_after_its_connection_broke
+    others::two_that_start_together_make_one_schema
+    others::the_time_is_that_of_the_database
     breaks::connections_that_break_under_load_leave_nothing_half_done
 };
 

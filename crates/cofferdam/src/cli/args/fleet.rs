@@ -7,13 +7,37 @@ use std::time::Duration;
 
 /// Serve a fleet: a control plane without a node of its own, on PostgreSQL or SQLite. Nodes dial in
 #[derive(Debug, Clone, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct ServerArgs {
     /// The configuration, in TOML
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
-    pub(crate) config: PathBuf,
+    pub(crate) config: Option<PathBuf>,
     /// Say on the command line too that this is for development: plain HTTP on loopback
     #[arg(long)]
     pub(crate) dev: bool,
+    /// What this server has of these, all servers on its database are to have from now on; only while no other is
+    /// there. May be repeated
+    #[arg(long, value_name = "WHAT", value_parser = ["blobs", "node-authority", "secret-key", "token"])]
+    pub(crate) adopt: Vec<String>,
+    #[command(subcommand)]
+    pub(crate) command: Option<ServerCommand>,
+}
+
+impl ServerArgs {
+    /// Whether errors are to be JSON too.
+    pub(super) fn json(&self) -> bool {
+        matches!(self.command, Some(ServerCommand::Ls { json: true }))
+    }
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum ServerCommand {
+    /// List the servers on the same database, when each was heard last, and which links it holds
+    Ls {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Be a node of a fleet, let machines in, and look after the nodes that there are

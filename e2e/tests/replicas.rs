@@ -1,0 +1,397 @@
+//! Two servers on one PostgreSQL, and a node whose links one of them holds.
+#![expect(
+    clippy::unwrap_used,
+    reason = "what the tests build on is part of the tests"
+)]
+
+use e2e::postgres::Postgres;
+use e2e::{Place, guests, no_sandbox, until};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+/// A port that nobody listens on. Somebody may take it before we do; nobody here is that fast.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// A process that dies with this.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Two servers, by number, and one node that knows both.
+struct Two {
+    place: Place,
+    postgres: Postgres,
+    ports: [u16; 2],
+    servers: [Option<Process>; 2],
+    node: Option<Process>,
+}
+
+impl Drop for Two {
+    /// Sandboxes of a node that was killed would live on to their deadlines.
+    fn drop(&mut self) {
+        drop(self.node.take());
+        for guest in guests(&self.node_state()) {
+            let _ = rustix::process::kill_process(guest, Signal::KILL);
+        }
+    }
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What the second server needs a copy of.
+const SHARED: [&str; 2] = ["node-authority.json", "secret.key"];
+
+impl Two {
+    /// The first server, with nobody beside it; `None` where none can run.
+    fn start() -> Option<Two> {
+        let postgres = match Postgres::start() {
+            Ok(postgres) => postgres,
+            Err(why) => {
+                println!("skipped: {why}");
+                return None;
+            }
+        };
+        let two = Two {
+            place: Place::new(),
+            postgres,
+            ports: [free_port(), free_port()],
+            servers: [None, None],
+            node: None,
+        };
+        for number in [0, 1] {
+            two.configure(number, "blobs");
+        }
+        Some(two)
+    }
+
+    fn state(&self, number: usize) -> PathBuf {
+        self.place.work().join(format!("server{number}"))
+    }
+
+    fn node_state(&self) -> PathBuf {
+        self.place.work().join("node")
+    }
+
+    fn configure(&self, number: usize, blobs: &str) {
+        let config = format!(
+            "[server]\nstate = \"{}\"\ndatabase = \"{}\"\nblobs = \"{}\"\nname = \"s{number}\"\n\
+             [server.nodes]\nlisten = \"127.0.0.1:{}\"\nnames = [\"127.0.0.1\"]\n",
+            self.state(number).display(),
+            self.postgres.address(),
+            self.place.work().join(blobs).display(),
+            self.ports[number],
+        );
+        let file = self.place.work().join(format!("server{number}.toml"));
+        std::fs::write(file, config).unwrap();
+    }
+
+    fn command(&self, number: usize, args: &[&str]) -> Command {
+        let mut command = self.place.command(args);
+        command.env("COFFERDAM_STATE", self.state(number));
+        command
+    }
+
+    /// Runs a command line at one of the servers.
+    fn at(&self, number: usize, args: &[&str]) -> Output {
+        self.command(number, args).output().unwrap()
+    }
+
+    fn json_at(&self, number: usize, args: &[&str]) -> Value {
+        serde_json::from_slice(&self.at(number, args).stdout).unwrap_or_default()
+    }
+
+    fn log(&self, name: &str) -> Stdio {
+        let path = self.place.work().join(name);
+        let mut options = std::fs::File::options();
+        options.create(true).append(true).open(path).unwrap().into()
+    }
+
+    fn logs(&self) -> String {
+        let read = |name: &str| std::fs::read_to_string(self.place.work().join(name));
+        let all = ["server0.log", "server1.log", "node.log"];
+        let all = all.map(|name| format!("{name}:\n{}", read(name).unwrap_or_default()));
+        all.concat()
+    }
+
+    fn start_server(&mut self, number: usize) {
+        let file = format!("server{number}.toml");
+        let mut command = self.command(number, &["server", "--config", &file]);
+        command.stderr(self.log(&format!("server{number}.log")));
+        self.servers[number] = Some(Process(command.spawn().unwrap()));
+        let socket = self.state(number).join("cofferdam.sock");
+        let is_up = until(|| std::os::unix::net::UnixStream::connect(&socket).is_ok());
+        assert!(is_up, "{}", self.logs());
+    }
+
+    /// Kills it as a power cut would.
+    fn kill_server(&mut self, number: usize) {
+        drop(self.servers[number].take());
+    }
+
+    fn share(&self) {
+        for name in SHARED {
+            std::fs::copy(self.state(0).join(name), self.state(1).join(name)).unwrap();
+        }
+    }
+
+    fn start_node(&mut self) {
+        let token = text(&self.at(0, &["node", "enroll-token"]));
+        let url = format!("https://127.0.0.1:{}", self.ports[0]);
+        let mut enroll = self.place.command(&["node", "enroll", "--server", &url]);
+        enroll.arg("--state").arg(self.node_state());
+        let enrolled = enroll.args(["--token", &token]).output().unwrap();
+        assert!(enrolled.status.success(), "{enrolled:?}");
+        let config = format!(
+            "[node]\nstate = \"{}\"\nspares = 0\nslots = 4\nsandboxes = 4\n\
+             server = [\"https://127.0.0.1:{}\", \"https://127.0.0.1:{}\"]\n",
+            self.node_state().display(),
+            self.ports[0],
+            self.ports[1],
+        );
+        std::fs::write(self.place.work().join("node.toml"), config).unwrap();
+        let mut command = self.place.command(&["node", "--config", "node.toml"]);
+        command.stderr(self.log("node.log"));
+        self.node = Some(Process(command.spawn().unwrap()));
+        assert!(
+            until(|| self.holder().as_deref() == Some("s0")),
+            "{}",
+            self.logs()
+        );
+    }
+
+    /// Which server holds both links of the node, as the second server is told.
+    fn holder(&self) -> Option<String> {
+        let list = self.json_at(1, &["server", "ls", "--json"]);
+        let holds = |server: &&Value| server["links"].as_array().is_some_and(|all| all.len() == 2);
+        let holder = list["servers"].as_array()?.iter().find(holds)?;
+        Some(holder["name"].as_str()?.to_owned())
+    }
+
+    fn exec_at(&self, number: usize, sandbox: &str, line: &str) -> String {
+        let args = ["sandbox", "exec", sandbox, "--", "sh", "-c", line];
+        text(&self.at(number, &args))
+    }
+
+    fn sandbox_at(&self, number: usize) -> String {
+        let told = text(&self.at(number, &["sandbox", "create"]));
+        let id = told
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        assert!(id.starts_with("sbx_"), "{told} {}", self.logs());
+        id
+    }
+}
+
+/// Two servers and a node; `None` where they cannot run.
+fn fleet() -> Option<Two> {
+    if let Some(why) = no_sandbox() {
+        println!("skipped: {why}");
+        return None;
+    }
+    let mut two = Two::start()?;
+    two.start_server(0);
+    std::fs::create_dir_all(two.state(1)).unwrap();
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(two.state(1), private).unwrap();
+    two.share();
+    two.start_server(1);
+    two.start_node();
+    Some(two)
+}
+
+#[test]
+fn a_server_that_has_something_else_than_the_others_does_not_start() {
+    let Some(mut two) = Two::start() else { return };
+    two.start_server(0);
+    let start = |two: &Two, more: &[&str]| {
+        let args = [&["server", "--config", "server1.toml"], more].concat();
+        two.command(1, &args).output().unwrap()
+    };
+    // Nothing was copied, so it has made an authority and a key of its own.
+    let refused = said(&start(&two, &[]));
+    assert!(
+        refused.contains("master key of secrets is not that of the other"),
+        "{refused}"
+    );
+    std::fs::copy(
+        two.state(0).join("secret.key"),
+        two.state(1).join("secret.key"),
+    )
+    .unwrap();
+    let refused = said(&start(&two, &[]));
+    assert!(
+        refused.contains("node-authority.json is not that"),
+        "{refused}"
+    );
+    two.share();
+    two.configure(1, "other blobs");
+    let refused = said(&start(&two, &[]));
+    assert!(
+        refused.contains("directory of blobs is not that"),
+        "{refused}"
+    );
+    let early = said(&start(&two, &["--adopt", "blobs"]));
+    assert!(early.contains("stop it first"), "{early}");
+    two.configure(1, "blobs");
+    two.start_server(1);
+    let list = two.json_at(1, &["server", "ls", "--json"]);
+    let heard = list["servers"].as_array().unwrap();
+    assert!(
+        heard.len() == 2 && heard.iter().all(|server| server["heard"] == true),
+        "{list}"
+    );
+}
+
+/// Several windows of a stream.
+fn files_go_both_ways(two: &Two, sandbox: &str) {
+    let (here, back) = (two.place.work().join("here"), two.place.work().join("back"));
+    let bytes: Vec<u8> = (0..3_000_000_u32)
+        .flat_map(|n| (n.wrapping_mul(2_654_435_761)).to_le_bytes())
+        .collect();
+    std::fs::write(&here, &bytes).unwrap();
+    let inside = format!("{sandbox}:/tmp/file");
+    let up = two.at(1, &["sandbox", "cp", here.to_str().unwrap(), &inside]);
+    assert!(up.status.success(), "{up:?} {}", two.logs());
+    let summed = text(&two.place.shell("sha256sum < here"));
+    assert_eq!(two.exec_at(0, sandbox, "sha256sum < /tmp/file"), summed);
+    let down = two.at(1, &["sandbox", "cp", &inside, back.to_str().unwrap()]);
+    assert!(
+        down.status.success() && std::fs::read(&back).unwrap() == bytes,
+        "{down:?}"
+    );
+}
+
+/// What listens inside is found here.
+fn a_port_is_reached(two: &Two, sandbox: &str) {
+    let script = "echo hello > said; exec python3 -m http.server --bind 127.0.0.1 8000";
+    let serves = two.at(
+        1,
+        &[
+            "sandbox", "exec", "--detach", sandbox, "--", "sh", "-c", script,
+        ],
+    );
+    assert!(serves.status.success(), "{serves:?}");
+    let mut port = two.command(1, &["sandbox", "port", sandbox, "8000:0"]);
+    let mut port = Process(port.stdout(Stdio::piped()).spawn().unwrap());
+    let mut address = String::new();
+    BufReader::new(port.0.stdout.take().unwrap())
+        .read_line(&mut address)
+        .unwrap();
+    let get = || {
+        let mut stream = std::net::TcpStream::connect(address.trim()).ok()?;
+        stream.write_all(b"GET /said HTTP/1.0\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    };
+    assert!(
+        until(|| get().is_some_and(|answer| answer.ends_with("hello\n"))),
+        "{}",
+        two.logs()
+    );
+}
+
+#[test]
+fn everything_reaches_the_node_from_the_server_that_does_not_hold_its_links() {
+    let Some(mut two) = fleet() else { return };
+    let sandbox = two.sandbox_at(1);
+    assert_eq!(
+        two.exec_at(1, &sandbox, "echo out; echo err >&2"),
+        "out",
+        "{}",
+        two.logs()
+    );
+    // A job with its streams, by the bulk link.
+    let mut job = two.command(1, &["run", "--", "sh", "-c", "cat; echo done"]);
+    let mut job = job
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    job.stdin.take().unwrap().write_all(b"in\n").unwrap();
+    let ran = job.wait_with_output().unwrap();
+    assert_eq!(text(&ran), "in\ndone", "{ran:?} {}", two.logs());
+    files_go_both_ways(&two, &sandbox);
+    a_port_is_reached(&two, &sandbox);
+    // A terminal.
+    let line = format!(
+        "printf 'echo a-$((6*7)); exit\\n' | COFFERDAM_STATE={} script -qec \"$0 sandbox shell {sandbox}\" /dev/null",
+        two.state(1).display()
+    );
+    let shell = two.place.shell(&line);
+    assert!(text(&shell).contains("a-42"), "{shell:?} {}", two.logs());
+    // What was made at one is seen at the other.
+    let gone = two.at(0, &["sandbox", "rm", &sandbox]);
+    assert!(gone.status.success(), "{gone:?}");
+    let seen = two.json_at(1, &["sandbox", "get", &sandbox, "--json"]);
+    assert_ne!(seen["state"], "ready", "{seen}");
+    two.kill_server(0);
+}
+
+#[test]
+fn when_the_server_that_holds_the_links_dies_the_node_dials_the_other() {
+    let Some(mut two) = fleet() else { return };
+    let sandbox = two.sandbox_at(1);
+    let script = "echo begun; sleep 3; echo more > late; sleep 600";
+    let args = [
+        "sandbox", "exec", &sandbox, "--json", "--", "sh", "-c", script,
+    ];
+    let mut streaming = two.command(1, &args);
+    streaming.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let streaming = streaming.spawn().unwrap();
+    let begun = until(|| {
+        two.exec_at(1, &sandbox, "pgrep -f 'sleep [36]'")
+            .lines()
+            .count()
+            > 0
+    });
+    assert!(begun, "{}", two.logs());
+    two.kill_server(0);
+    let ended = streaming.wait_with_output().unwrap();
+    let told = format!("{}{}", text(&ended), said(&ended));
+    assert_eq!(ended.status.code(), Some(125), "{ended:?} {}", two.logs());
+    assert!(
+        told.contains("guest_unavailable") && told.contains("\"retryable\":true"),
+        "{told}"
+    );
+    assert!(
+        until(|| two.holder().as_deref() == Some("s1")),
+        "{}",
+        two.logs()
+    );
+    // What ran has gone on without anybody who listened.
+    let is_late = || two.exec_at(1, &sandbox, "cat late") == "more";
+    assert!(until(is_late), "{}", two.logs());
+    assert!(!two.exec_at(1, &sandbox, "pgrep -f 'sleep 600'").is_empty());
+    let job = text(&two.at(1, &["run", "--", "echo", "on"]));
+    assert_eq!(job, "on", "{}", two.logs());
+    // And back: the first one comes again, and asks the second.
+    two.start_server(0);
+    assert_eq!(
+        two.exec_at(0, &sandbox, "cat late"),
+        "more",
+        "{}",
+        two.logs()
+    );
+    let gone = two.at(0, &["sandbox", "rm", &sandbox]);
+    assert!(gone.status.success(), "{gone:?}");
+}
