@@ -409,7 +409,7 @@ mod tests {
             (Strategy::Spread, Some(&wish), Some(3)),
             (Strategy::Pack, Some(&wish), Some(3)),
         ] {
-            let wake = Wake::new();
+            let wake = Wake::new(|| {});
             let takes = Takes {
                 jobs: true,
                 sandboxes: false,
