@@ -275,3 +275,7 @@ pub const BUILD_UNUSED_MS: u64 = 24 * 3600 * 1000;
 pub const READY_MS: u64 = 40_000;
 /// The longest start or ready command in bytes.
 pub const START_BYTES_MAX: usize = 32 * 1024;
+/// How long the record of what happened is kept: a quarter, after which auditors ask.
+pub const RETAIN_AUDIT_MS: u64 = 90 * 24 * 3600 * 1000;
+/// The newest events of one tenant, of which none goes before its time: some four gigabytes.
+pub const RETAIN_AUDIT_EVENTS: u64 = 10_000_000;

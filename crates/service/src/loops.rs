@@ -19,6 +19,7 @@ pub use snapshots::unbuilt_pass;
 pub(crate) use reap::Watch;
 
 use crate::Service;
+use crate::audit::{head_pass, seal_pass};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -36,6 +37,7 @@ const BATCH: u32 = 200;
 /// Runs all passes until `stop` says true or is dropped.
 pub async fn run(service: Service, mut stop: watch::Receiver<bool>) {
     let (mut until_round, mut until_prune) = (ROUND_TICKS, 0);
+    let mut seal_failed = false;
     loop {
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
@@ -47,6 +49,7 @@ pub async fn run(service: Service, mut stop: watch::Receiver<bool>) {
             }
         }
         due(&service).await;
+        seal(&service, &mut seal_failed).await;
         until_round -= 1;
         if until_round > 0 {
             continue;
@@ -57,8 +60,13 @@ pub async fn run(service: Service, mut stop: watch::Receiver<bool>) {
         unbuilt(&service).await;
         if until_prune > 0 {
             until_prune -= 1;
-        } else if !prune(&service).await {
-            until_prune = PRUNE_ROUNDS - 1;
+        } else {
+            head(&service).await;
+            until_prune = if prune(&service).await {
+                0
+            } else {
+                PRUNE_ROUNDS - 1
+            };
         }
     }
 }
@@ -81,6 +89,31 @@ async fn due(service: &Service) {
         Ok(due) if due != Due::default() => tracing::debug!(?due, "sandboxes came to their time"),
         Ok(_) => {}
         Err(error) => tracing::warn!(error = error.cause(), "failed to look after sandboxes"),
+    }
+}
+
+/// Seals all that is settled, however much that is. That it failed is said once: it is tried twice a second.
+async fn seal(service: &Service, failed: &mut bool) {
+    loop {
+        match seal_pass(service).await {
+            Ok((_, true)) => {}
+            Ok((_, false)) => {
+                *failed = false;
+                return;
+            }
+            Err(error) => {
+                if !std::mem::replace(failed, true) {
+                    tracing::warn!(error = error.cause(), "failed to seal what happened");
+                }
+                return;
+            }
+        }
+    }
+}
+
+async fn head(service: &Service) {
+    if let Err(error) = head_pass(service).await {
+        tracing::warn!(error = error.cause(), "failed to sign what was sealed");
     }
 }
 

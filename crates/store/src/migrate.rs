@@ -18,6 +18,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0011_profile_version.sql"),
     include_str!("../migrations/sqlite/0013_place.sql"),
     include_str!("../migrations/sqlite/0014_enrollment.sql"),
+    include_str!("../migrations/sqlite/0021_audit.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -33,6 +34,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0011_profile_version.sql"),
     include_str!("../migrations/postgres/0013_place.sql"),
     include_str!("../migrations/postgres/0014_enrollment.sql"),
+    include_str!("../migrations/postgres/0021_audit.sql"),
 ];
 
 /// The version that this program knows.
@@ -91,5 +93,6 @@ pub(crate) fn postgres(client: &mut postgres::Client) -> Result<(), StoreError> 
             &[&version],
         )?;
     }
+    tx.batch_execute("SELECT event_marks_go_on()")?;
     Ok(tx.commit()?)
 }
