@@ -7,6 +7,7 @@
 
 mod artifact;
 mod attach;
+mod audit;
 mod blob;
 pub(crate) mod body;
 mod egress;

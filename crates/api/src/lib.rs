@@ -18,6 +18,7 @@
 
 pub mod artifact;
 pub mod attach;
+pub mod audit;
 pub mod blob;
 pub mod client;
 pub mod egress;

@@ -44,6 +44,10 @@ pub const SANDBOX_EVENTS: &str = "/v1/sandboxes/{id}/events";
 pub const SANDBOX_EGRESS: &str = "/v1/sandboxes/{id}/egress";
 /// `POST` answers what would become of a URL.
 pub const SANDBOX_EGRESS_TEST: &str = "/v1/sandboxes/{id}/egress/test";
+/// `GET` reads the record of what happened.
+pub const AUDIT: &str = "/v1/audit";
+/// `GET` checks that nobody has changed it.
+pub const AUDIT_CHECK: &str = "/v1/audit/check";
 /// `POST` makes a secret, `GET` lists them.
 pub const SECRETS: &str = "/v1/secrets";
 /// `GET` answers what is known of a secret, `DELETE` deletes it.

@@ -2,6 +2,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod args;
+pub(crate) mod audit;
 pub(crate) mod egress;
 pub(crate) mod failure;
 pub(crate) mod fetch;

@@ -324,6 +324,7 @@ pub(crate) fn service_on(
     let service = Service::new(store, blobs, Clock::system(), free);
     let (keys, dir) = (state.keys().clone(), state.dir().to_owned());
     service.secret_keys_from(move || keys.load(&dir));
+    service.audit_heads_in(state.dir().join("audit"));
     let providers = Providers::new(state.providers());
     service.secret_sources_from(move |source| providers.fetch(source));
     Ok(service)

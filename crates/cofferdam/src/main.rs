@@ -99,6 +99,10 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             let (client, _here) = compose::client(&args.place).await?;
             cli::egress::egress(&client, egress).await
         }
+        Command::Audit(audit) => {
+            let (client, _here) = compose::client(&args.place).await?;
+            cli::audit::audit(&client, audit).await
+        }
         Command::Secret(secret) => {
             let (client, _here) = compose::client(&args.place).await?;
             cli::secret::secret(&client, secret).await

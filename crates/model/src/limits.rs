@@ -303,3 +303,7 @@ pub const TROUBLE_HALF_MS: u64 = 60_000;
 pub const TROUBLE_MAX: u32 = 16_000;
 /// Different wishes that one look of a node goes through; the next look goes on from there.
 pub const WISHES_MAX: u32 = 64;
+/// How long the record of what happened is kept: a quarter, after which auditors ask.
+pub const RETAIN_AUDIT_MS: u64 = 90 * 24 * 3600 * 1000;
+/// The newest events of one tenant, of which none goes before its time: some four gigabytes.
+pub const RETAIN_AUDIT_EVENTS: u64 = 10_000_000;

@@ -4,6 +4,7 @@
 //! that there is no route without a description and none without the tests that read it.
 
 pub(crate) mod artifact;
+pub(crate) mod audit;
 pub(crate) mod blob;
 pub(crate) mod egress;
 pub(crate) mod fleet;
@@ -100,6 +101,8 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(egress::of_sandbox))
         .routes(paths!(egress::of_job))
         .routes(paths!(egress::test))
+        .routes(paths!(audit::list))
+        .routes(paths!(audit::check))
         .routes(paths!(fleet::token_create, fleet::token_list))
         .routes(paths!(fleet::token_revoke))
         .routes(paths!(fleet::list))

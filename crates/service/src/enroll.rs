@@ -8,11 +8,11 @@
 
 use crate::change::Note;
 use crate::error::Fail;
+use crate::hex::hex;
 use crate::{Ctx, Error, Service, locked, random};
 use model::id::{EnrollTokenId, NodeId, TenantId};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use store::enroll::{self, CertificateRow, EnrollTokenRow, EnrollmentRow};
 use store::event::{self, NewEvent};
 use store::{StoreError, Tx};
@@ -537,14 +537,6 @@ fn check_name(name: &str) -> Result<(), Error> {
 
 fn digest(text: &str) -> String {
     hex(&Sha256::digest(text.as_bytes()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@
 //! out), `secret` over `seal`, `loops`.
 
 mod artifact;
+mod audit;
 mod blob;
 mod build;
 mod capacity;
@@ -30,6 +31,7 @@ mod error;
 mod exec;
 mod fleet;
 mod hand;
+mod hex;
 mod job;
 mod late;
 pub mod loops;
@@ -51,6 +53,7 @@ mod volume;
 mod wake;
 
 pub use crate::artifact::NewArtifact;
+pub use crate::audit::{AuditPage, AuditQuery, Checked, Flaw, Head, head_pass, seal_pass};
 pub use crate::blob::BlobWriter;
 pub use crate::build::{BUILD_LABEL, BuildHold, Built, Saved, Settled};
 pub use crate::clock::Clock;
@@ -83,6 +86,7 @@ pub use model::event::Event;
 pub use model::spec::Invalid;
 pub use model::usage::{UsagePoint, UsageSpan};
 pub use store::artifact::ArtifactRow;
+pub use store::audit::{Marked, Place, Seal};
 pub use store::blob::{Blobs, Written};
 pub use store::build::{BuildRow, FileRow, Level, LogQuery, LogRow};
 pub use store::egress::{EgressRow, NewEgress, Owner as EgressOwner};
@@ -103,7 +107,9 @@ use crate::create::Room;
 use crate::loops::Watch;
 use crate::secret::{FetchSource, KeySource};
 use crate::wake::Wake;
+use model::id::TenantId;
 use model::lease::Lease;
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use store::Store;
@@ -146,6 +152,9 @@ struct Inner {
     lease: OnceLock<Lease>,
     refusals: Mutex<enroll::Refusals>,
     placement: place::Setting,
+    audit_heads: OnceLock<audit::Heads>,
+    /// The seals whose heads this process has signed, by tenant.
+    audit_signed: Mutex<BTreeMap<TenantId, u64>>,
 }
 
 /// Where the looking through blobs starts: eight of 256 parts an hour.
@@ -188,6 +197,8 @@ impl Service {
             lease: OnceLock::new(),
             refusals: Mutex::default(),
             placement: place::Setting::default(),
+            audit_heads: OnceLock::new(),
+            audit_signed: Mutex::default(),
         };
         Service {
             inner: Arc::new(inner),

@@ -19,6 +19,7 @@ pub use snapshots::unbuilt_pass;
 pub(crate) use reap::Watch;
 
 use crate::Service;
+use crate::audit::{head_pass, seal_pass};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -39,6 +40,7 @@ pub async fn run(service: Service, mut stop: watch::Receiver<bool>) {
     let (mut until_round, mut until_prune) = (ROUND_TICKS, 0);
     let look = Duration::from_millis(service.lease().look_ms());
     let mut looked = Instant::now();
+    let mut seal_failed = false;
     loop {
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
@@ -54,6 +56,7 @@ pub async fn run(service: Service, mut stop: watch::Receiver<bool>) {
             looked = Instant::now();
             reap(&service).await;
         }
+        seal(&service, &mut seal_failed).await;
         until_round -= 1;
         if until_round > 0 {
             continue;
@@ -63,8 +66,13 @@ pub async fn run(service: Service, mut stop: watch::Receiver<bool>) {
         unbuilt(&service).await;
         if until_prune > 0 {
             until_prune -= 1;
-        } else if !prune(&service).await {
-            until_prune = PRUNE_ROUNDS - 1;
+        } else {
+            head(&service).await;
+            until_prune = if prune(&service).await {
+                0
+            } else {
+                PRUNE_ROUNDS - 1
+            };
         }
     }
 }
@@ -87,6 +95,31 @@ async fn due(service: &Service) {
         Ok(due) if due != Due::default() => tracing::debug!(?due, "sandboxes came to their time"),
         Ok(_) => {}
         Err(error) => tracing::warn!(error = error.cause(), "failed to look after sandboxes"),
+    }
+}
+
+/// Seals all that is settled, however much that is. That it failed is said once: it is tried twice a second.
+async fn seal(service: &Service, failed: &mut bool) {
+    loop {
+        match seal_pass(service).await {
+            Ok((_, true)) => {}
+            Ok((_, false)) => {
+                *failed = false;
+                return;
+            }
+            Err(error) => {
+                if !std::mem::replace(failed, true) {
+                    tracing::warn!(error = error.cause(), "failed to seal what happened");
+                }
+                return;
+            }
+        }
+    }
+}
+
+async fn head(service: &Service) {
+    if let Err(error) = head_pass(service).await {
+        tracing::warn!(error = error.cause(), "failed to sign what was sealed");
     }
 }
 

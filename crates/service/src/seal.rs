@@ -6,12 +6,13 @@
 //! a data key seals once, and the master key wraps far fewer than the 2^32 keys for which these are safe.
 //! A change of the master key wraps the data keys anew and leaves the values as they are.
 
+use crate::hex::hex;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use model::id::VolumeId;
 use model::secret::SecretSource;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use store::secret::{Sealed, SecretRow};
 use zeroize::Zeroizing;
 
@@ -135,14 +136,6 @@ impl MasterKey {
     pub(crate) fn volume_token(&self, id: &VolumeId) -> String {
         hex(mac(&self.volume, id.as_str().as_bytes()).as_slice())
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing into a text cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn derived(key: &[u8; KEY_BYTES], purpose: &[u8]) -> Zeroizing<[u8; KEY_BYTES]> {

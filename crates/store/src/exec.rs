@@ -2,7 +2,7 @@
 //! is added once. What was asked and how it ended are JSON of the doors, which nobody here reads.
 
 use crate::event::NewEvent;
-use crate::{Row, StoreError, Tx, Value, event};
+use crate::{Row, StoreError, Tx, event};
 use model::id::{PrincipalId, SandboxId, TenantId};
 
 /// What a row is.
@@ -242,18 +242,12 @@ fn from_row(row: &Row) -> Result<ExecRow, StoreError> {
     })
 }
 
-/// Deletes rows of a sandbox up to this number, with their events.
+/// Deletes rows of a sandbox up to this number.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn prune(tx: &mut Tx<'_>, sandbox: &SandboxId, up_to: u64) -> Result<(), StoreError> {
     let sql = "DELETE FROM exec WHERE sandbox_id = $1 AND seq <= $2";
-    let gone = tx.execute(sql, &[sandbox.as_str().into(), up_to.into()])?;
-    if gone == 0 {
-        return Ok(());
-    }
-    let names: [Value; 2] = [name(sandbox, 0).into(), name(sandbox, up_to).into()];
-    let sql = "DELETE FROM event_inbox WHERE resource = 'exec' AND resource_id >= $1 \
-               AND resource_id <= $2";
-    tx.execute(sql, &names).map(drop)
+    tx.execute(sql, &[sandbox.as_str().into(), up_to.into()])
+        .map(drop)
 }

@@ -13,6 +13,7 @@
 //! let a half-done unit be seen.
 
 pub mod artifact;
+pub mod audit;
 pub mod blob;
 pub mod build;
 mod db;

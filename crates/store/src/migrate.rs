@@ -20,6 +20,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0014_enrollment.sql"),
     include_str!("../migrations/sqlite/0015_server.sql"),
     include_str!("../migrations/sqlite/0018_placement.sql"),
+    include_str!("../migrations/sqlite/0021_audit.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -37,6 +38,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0014_enrollment.sql"),
     include_str!("../migrations/postgres/0015_server.sql"),
     include_str!("../migrations/postgres/0018_placement.sql"),
+    include_str!("../migrations/postgres/0021_audit.sql"),
 ];
 
 /// The version that this program knows.
@@ -95,5 +97,6 @@ pub(crate) fn postgres(client: &mut postgres::Client) -> Result<(), StoreError> 
             &[&version],
         )?;
     }
+    tx.batch_execute("SELECT event_marks_go_on()")?;
     Ok(tx.commit()?)
 }

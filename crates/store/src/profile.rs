@@ -322,15 +322,3 @@ pub fn tagged(
     let row = tx.query_one(sql, &[profile.as_str().into(), tag.into()])?;
     row.map(|row| row.parsed("build")).transpose()
 }
-
-/// Deletes events of profiles and builds that happened before `before_ms`, at most `limit`. Returns how many.
-///
-/// # Errors
-/// [`StoreError`] of the database.
-pub fn prune_events(tx: &mut Tx<'_>, before_ms: u64, limit: u32) -> Result<u64, StoreError> {
-    tx.execute(
-        "DELETE FROM event_inbox WHERE position IN (SELECT position FROM event_inbox \
-         WHERE resource IN ('profile', 'build') AND at_ms < $1 LIMIT $2)",
-        &[before_ms.into(), limit.into()],
-    )
-}

@@ -1,7 +1,8 @@
-//! What goes when it has been kept long enough, with everything that belongs to it.
+//! What goes when it has been kept long enough, with everything that belongs to it but for its events: those are
+//! the record of what happened, and go by their own time (see [`crate::audit::retire`]).
 
 use crate::{StoreError, Tx, Value};
-use model::id::{JobId, NodeId, TenantId};
+use model::id::{JobId, TenantId};
 use std::collections::HashSet;
 
 /// Deletes finished jobs that ended before `ended_before_ms`, at most `limit`, the oldest first. Returns
@@ -73,10 +74,6 @@ fn delete_job(tx: &mut Tx<'_>, id: &JobId) -> Result<u64, StoreError> {
         tx.execute("DELETE FROM output_segment WHERE job_id = $1", &id)?;
         tx.execute("DELETE FROM artifact WHERE job_id = $1", &id)?;
         tx.execute("DELETE FROM egress WHERE owner = $1", &id)?;
-        tx.execute(
-            "DELETE FROM event_inbox WHERE resource = 'job' AND resource_id = $1",
-            &id,
-        )?;
     }
     Ok(deleted)
 }
@@ -111,20 +108,6 @@ pub(crate) fn tenants_of(
         }
     }
     Ok(found)
-}
-
-/// Deletes events of nodes that happened before `before_ms`, at most `limit`. Returns how many.
-///
-/// # Errors
-/// [`StoreError`] of the database.
-pub fn node_events(tx: &mut Tx<'_>, before_ms: u64, limit: u32) -> Result<u64, StoreError> {
-    // The same about ids: what happened before happened to a node that was made before.
-    let made_before = NodeId::from_parts(before_ms, [0; 10]);
-    tx.execute(
-        "DELETE FROM event_inbox WHERE position IN (SELECT position FROM event_inbox \
-         WHERE resource = 'node' AND resource_id < $1 AND at_ms < $2 LIMIT $3)",
-        &[made_before.as_str().into(), before_ms.into(), limit.into()],
-    )
 }
 
 /// The digests of one part of the blobs, see [`crate::blob::Blobs::list`], that some row names.

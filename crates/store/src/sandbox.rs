@@ -695,8 +695,6 @@ fn delete(tx: &mut Tx<'_>, rows: &[Row]) -> Result<u64, StoreError> {
         let id: [Value; 1] = [row.text("id")?.into()];
         let sql = "DELETE FROM sandbox WHERE id = $1 AND ended_at_ms IS NOT NULL";
         if tx.execute(sql, &id)? == 1 {
-            let sql = "DELETE FROM event_inbox WHERE resource = 'sandbox' AND resource_id = $1";
-            tx.execute(sql, &id)?;
             exec::prune(tx, &row.parsed("id")?, u64::MAX)?;
             tx.execute("DELETE FROM sandbox_volume WHERE sandbox = $1", &id)?;
             egress::prune(tx, &row.text("id")?, u64::MAX)?;

@@ -308,16 +308,3 @@ pub fn rewrap(
         Err(stale(&before.secret))
     }
 }
-
-/// Deletes events of secrets that happened before `before_ms`, at most `limit`. The numbers go on: the
-/// row of a secret has them. Returns how many.
-///
-/// # Errors
-/// [`StoreError`] of the database.
-pub fn prune_events(tx: &mut Tx<'_>, before_ms: u64, limit: u32) -> Result<u64, StoreError> {
-    tx.execute(
-        "DELETE FROM event_inbox WHERE position IN (SELECT position FROM event_inbox \
-         WHERE resource = 'secret' AND at_ms < $1 LIMIT $2)",
-        &[before_ms.into(), limit.into()],
-    )
-}

@@ -522,8 +522,6 @@ pub fn prune(tx: &mut Tx<'_>, ended_before_ms: u64, limit: u32) -> Result<u64, S
             "DELETE FROM snapshot WHERE id = $1 AND ended_at_ms IS NOT NULL",
             &id,
         )?;
-        let sql = "DELETE FROM event_inbox WHERE resource = 'snapshot' AND resource_id = $1";
-        tx.execute(sql, &id)?;
     }
     Ok(rows.len() as u64)
 }

@@ -365,8 +365,6 @@ pub fn prune(tx: &mut Tx<'_>, ended_before_ms: u64, limit: u32) -> Result<u64, S
         let id: [Value; 1] = [row.text("id")?.into()];
         tx.execute("DELETE FROM volume WHERE id = $1", &id)?;
         tx.execute("DELETE FROM sandbox_volume WHERE volume = $1", &id)?;
-        let sql = "DELETE FROM event_inbox WHERE resource = 'volume' AND resource_id = $1";
-        tx.execute(sql, &id)?;
     }
     Ok(rows.len() as u64)
 }

@@ -1,5 +1,6 @@
 //! What can be written on the command line. The doc comments here are the help.
 
+mod audit;
 mod egress;
 mod fleet;
 mod inside;
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+pub(crate) use self::audit::{AuditArgs, AuditCommand, AuditFilter};
 pub(crate) use self::egress::{EgressArgs, EgressCommand};
 pub(crate) use fleet::{
     ConfigArgs, ConfigCommand, NodeArgs, NodeCommand, NodeRun, ServerArgs, ServerCommand,
@@ -117,6 +119,7 @@ pub(crate) enum Command {
     Sandbox(SandboxArgs),
     /// Look at what sandboxes have asked of the outside, and what would become of a URL
     Egress(EgressArgs),
+    Audit(AuditArgs),
     /// Keep values that sandboxes may use and nobody may read back
     Secret(SecretArgs),
     Profile(ProfileArgs),
@@ -610,6 +613,7 @@ impl Args {
                 | SandboxCommand::Rm { json, .. } => *json,
             },
             Command::Egress(egress) => egress.json(),
+            Command::Audit(audit) => audit.json(),
             Command::Secret(secret) => secret.json(),
             Command::Profile(profile) => profile.json(),
             Command::Volume(volume) => volume.command.json(),

@@ -77,6 +77,8 @@ const ROUTES: [(&str, &str, For); 91] = [
     ("POST", "/v1/sandboxes/{id}/timeout", For::User),
     ("PUT", "/v1/sandboxes/{id}/network", For::User),
     ("GET", "/v1/sandboxes/{id}/egress", For::User),
+    ("GET", "/v1/audit", For::User),
+    ("GET", "/v1/audit/check", For::User),
     ("POST", "/v1/sandboxes/{id}/egress/test", For::User),
     ("GET", "/v1/jobs/{id}/egress", For::User),
     ("GET", "/v1/profiles", For::User),

@@ -1,5 +1,5 @@
 //! What has been kept long enough: finished jobs with all that belongs to them, keys of idempotency,
-//! uploads, silent nodes and their events, and the bytes of blobs that nothing names.
+//! uploads, silent nodes, the record of what happened, and the bytes of blobs that nothing names.
 //!
 //! Rows go first, in transactions of their own, and bytes are not looked for by way of the rows that named
 //! them: every blob that is old and that no row names goes, whoever forgot it and whenever the process
@@ -34,13 +34,13 @@ const PARTS: u32 = 8;
 pub struct Pruned {
     /// Jobs that are gone, with all that belonged to them.
     pub jobs: u64,
-    /// Sandboxes that were over, with their events.
+    /// Sandboxes that were over.
     pub sandboxes: u64,
     /// Rows of what sandboxes used.
     pub usage: u64,
     /// Builds that nobody needs any more.
     pub builds: u64,
-    /// Snapshots that were gone, with their events.
+    /// Snapshots that were gone.
     pub snapshots: u64,
     /// Keys that are forgotten.
     pub keys: u64,
@@ -48,7 +48,7 @@ pub struct Pruned {
     pub uploads: u32,
     /// Nodes that are forgotten.
     pub nodes: u32,
-    /// Events of nodes and secrets that are gone.
+    /// Seals whose events are gone.
     pub events: u64,
     /// Blobs whose bytes are gone.
     pub blobs: u32,
@@ -77,15 +77,7 @@ pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
     service.unit(servers).await?;
     let uploads = forget_uploads(service, now).await?;
     let nodes = forget_nodes(service, now).await?;
-    let events_before = now.saturating_sub(limits::RETAIN_JOBS_MS);
-    let events = service.unit(move |tx| Ok(prune::node_events(tx, events_before, BATCH)?));
-    let mut events = events.await?;
-    let used =
-        move |tx: &mut store::Tx<'_>| Ok(store::secret::prune_events(tx, events_before, BATCH)?);
-    events += service.unit(used).await?;
-    let built =
-        move |tx: &mut store::Tx<'_>| Ok(store::profile::prune_events(tx, events_before, BATCH)?);
-    events += service.unit(built).await?;
+    let events = crate::audit::retire_pass(service, now).await?;
     let (blobs, more_blobs) = sweep(service, now).await?;
     Ok(Pruned {
         jobs,

@@ -4,6 +4,7 @@
     reason = "a test that cannot go on should say where"
 )]
 
+mod audit;
 mod builds;
 mod capacity;
 mod deaths;

@@ -82,7 +82,7 @@ pub(crate) fn what_was_run_is_listed_newest_first_page_by_page(db: &Db) {
     assert!(list(db, &at, Some(1), 2).is_empty() && list(db, &of(2), None, 2).is_empty());
 }
 
-pub(crate) fn old_commands_of_a_sandbox_go_with_their_events_and_those_of_others_stay(db: &Db) {
+pub(crate) fn old_commands_of_a_sandbox_go_and_those_of_others_stay(db: &Db) {
     let (one, other) = (of(1), of(2));
     let (a, b) = (one.clone(), other.clone());
     let written = db.write(move |tx| {
@@ -102,10 +102,7 @@ pub(crate) fn old_commands_of_a_sandbox_go_with_their_events_and_those_of_others
         db.read(move |tx| event::list(tx, "exec", &name, 0, 10))
             .len()
     };
-    assert_eq!(
-        (events(&one, 9), events(&one, 10), events(&other, 1)),
-        (0, 1, 1)
-    );
+    assert_eq!((events(&one, 9), events(&other, 1)), (1, 1));
     let at = one.clone();
     let twice = db.write(move |tx| exec::tell(tx, &at, 10, "exec.ended", "{}"));
     assert!(matches!(twice, Err(StoreError::Database(_))), "{twice:?}");

@@ -7,6 +7,7 @@
     reason = "what the tests build on is part of the tests"
 )]
 
+mod audit;
 mod breaks;
 mod cluster;
 mod db;
@@ -54,6 +55,12 @@ macro_rules! conformance {
 }
 
 conformance! {
+    audit {
+        events_are_sealed_in_the_order_of_their_commits_and_each_once
+        an_event_cannot_be_changed
+        what_was_kept_long_enough_goes_with_its_seals_and_the_last_of_them_stays
+        marks_go_on_after_all_events_are_gone
+    }
     jobs {
         a_new_job_is_read_back_as_it_was_inserted
         a_job_that_awaits_approval_has_no_place_in_the_queue
@@ -113,7 +120,7 @@ conformance! {
         a_secret_is_read_back_by_name_and_by_id_and_by_its_tenant_alone
         a_change_from_a_row_that_was_changed_is_stale_and_writes_no_version
         what_another_key_wraps_is_found_until_it_is_wrapped_anew
-        old_versions_and_events_go_and_a_deleted_secret_leaves_nothing
+        old_versions_go_and_a_deleted_secret_leaves_nothing
     }
     servers {
         a_server_is_known_by_its_certificate_until_it_is_gone
@@ -127,7 +134,6 @@ conformance! {
         a_late_report_is_an_event_and_changes_nothing_else
         silent_nodes_are_found_and_written_only_as_they_were_seen
         what_waits_for_a_node_alone_is_found_when_that_is_silent_or_gone
-        events_of_nodes_go_when_they_are_old_and_versions_go_on
     }
     snapshots {
         every_change_of_a_snapshot_is_written_with_its_event
@@ -164,7 +170,7 @@ conformance! {
         what_a_node_has_and_what_it_is_to_do_is_found
         sandboxes_are_due_at_their_time_and_not_before
         sandboxes_of_a_silent_or_forgotten_node_are_found
-        sandboxes_that_are_over_go_with_their_events
+        sandboxes_that_are_over_go_and_their_events_stay
         what_a_sandbox_used_is_kept_for_a_time_and_only_as_its_node_says
     }
     egress {
@@ -175,7 +181,7 @@ conformance! {
     execs {
         a_command_is_written_once_and_ended_once
         what_was_run_is_listed_newest_first_page_by_page
-        old_commands_of_a_sandbox_go_with_their_events_and_those_of_others_stay
+        old_commands_of_a_sandbox_go_and_those_of_others_stay
         what_was_run_in_all_sandboxes_of_a_tenant_is_listed_by_kind_page_by_page
         what_has_no_end_ends_with_its_place_and_the_last_number_is_known
     }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+use crate::audit;
 use crate::breaks;
 use crate::cluster::Cluster;
 use crate::db::{Case, Db, race};
@@ -21,6 +22,8 @@ macro_rules! cases {
 }
 
 const ONLY_HERE: &[(&str, Case)] = cases! {
+    audit::what_may_still_come_among_them_is_waited_for
+    audit::marks_go_on_in_a_database_that_was_brought_back
     locks::a_claim_locks_only_what_it_takes
     locks::a_claim_and_a_cancel_of_one_job_never_wait_for_each_other
     locks::a_unit_that_lost_a_race_is_run_again

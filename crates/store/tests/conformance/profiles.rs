@@ -469,8 +469,6 @@ pub(crate) fn a_profile_takes_all_that_is_its_own_with_it(db: &Db) {
     put_profile(db, &new_profile(2, Some("env"))).unwrap();
     let events = |db: &Db| db.read(|tx| event::list(tx, "profile", profile_id(1).as_str(), 0, 9));
     assert_eq!(events(db).len(), 2);
-    db.write(|tx| profile::prune_events(tx, 71, 100)).unwrap();
-    assert!(events(db).is_empty());
 }
 
 pub(crate) fn files_for_builds_are_found_by_name_until_nobody_asks_any_more(db: &Db) {

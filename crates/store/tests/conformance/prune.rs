@@ -3,7 +3,6 @@
 use model::id::{ArtifactId, JobId, TenantId};
 use model::node::{Connectivity, NodeState, Scheduling};
 use store::artifact::{self, ArtifactRow};
-use store::event::{self, NewEvent};
 use store::job::{JobRow, LateReport, NewJob};
 use store::node::{self, NodeRow};
 use store::output::{self, Segment};
@@ -75,8 +74,9 @@ pub(crate) fn old_jobs_go_oldest_first_with_all_that_belongs_to_them(db: &Db) {
     ] {
         assert_eq!(db.count(table, &[]), 2);
     }
+    // What happened stays as long as the record is kept.
     let events = "SELECT COUNT(*) AS n FROM event_inbox";
-    assert_eq!(db.count(events, &[]), 2 * 3 + 1);
+    assert_eq!(db.count(events, &[]), 6 * 3 + 1);
 }
 
 pub(crate) fn jobs_beyond_a_number_go_for_each_tenant(db: &Db) {
@@ -213,37 +213,4 @@ pub(crate) fn what_waits_for_a_node_alone_is_found_when_that_is_silent_or_gone(d
     assert_eq!(found(11), [silent, gone]);
     let of_first = db.read(|tx| queue::pinned_to(tx, &node_id(1), 9));
     assert_eq!(of_first, [waits]);
-}
-
-pub(crate) fn events_of_nodes_go_when_they_are_old_and_versions_go_on(db: &Db) {
-    let append = |version: u64| {
-        db.write(move |tx| {
-            let id = node_id(1);
-            let new = NewEvent {
-                tenant: &tenant("a"),
-                resource: "node",
-                resource_id: id.as_str(),
-                version,
-                kind: "node.online",
-                data: "{}",
-                principal: &principal(),
-                at_ms: version * 10,
-            };
-            event::append(tx, &new)
-        })
-        .unwrap();
-    };
-    let last = || db.read(|tx| event::last_version(tx, "node", node_id(1).as_str()));
-    assert_eq!(last(), 0);
-    insert(db, new_job(1));
-    for version in 1..=4 {
-        append(version);
-    }
-    assert_eq!(last(), 4);
-    let prune = |before, limit| db.write(move |tx| prune::node_events(tx, before, limit));
-    assert_eq!(prune(31, 2).unwrap(), 2);
-    assert_eq!(prune(31, 2).unwrap(), 1);
-    assert_eq!(prune(31, 2).unwrap(), 0);
-    assert_eq!(last(), 4);
-    assert_eq!(db.count("SELECT COUNT(*) AS n FROM event_inbox", &[]), 2);
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// The steps of one database by the name of their file, without comments.
+/// What comes after this in a step is about something that the other database has no need of.
+const ONLY_HERE: &str = "-- Only in this database:";
+
+/// The steps of one database by the name of their file, without comments, as far as both have to say the same.
 fn steps(database: &str) -> BTreeMap<String, String> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("migrations")
@@ -12,7 +15,8 @@ fn steps(database: &str) -> BTreeMap<String, String> {
     let read = |entry: std::io::Result<fs::DirEntry>| {
         let entry = entry.unwrap();
         let text = fs::read_to_string(entry.path()).unwrap();
-        let lines = text.lines().map(|line| line.split("--").next().unwrap());
+        let shared = text.split(ONLY_HERE).next().unwrap();
+        let lines = shared.lines().map(|line| line.split("--").next().unwrap());
         let name = entry.file_name().into_string().unwrap();
         (name, lines.collect::<Vec<_>>().join("\n"))
     };

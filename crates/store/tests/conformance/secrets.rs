@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use model::id::SecretId;
 use model::secret::SecretSource;
-use store::event::{self, NewEvent};
 use store::secret::{self, Sealed, SecretRow};
 use store::{StoreError, Value};
 
@@ -127,7 +126,7 @@ pub(crate) fn what_another_key_wraps_is_found_until_it_is_wrapped_anew(db: &Db) 
     assert_eq!((&*now.key_id, now.wrapped_key), ("k2", vec![7]));
 }
 
-pub(crate) fn old_versions_and_events_go_and_a_deleted_secret_leaves_nothing(db: &Db) {
+pub(crate) fn old_versions_go_and_a_deleted_secret_leaves_nothing(db: &Db) {
     let first = row("a", "x", 1);
     insert(db, &first).unwrap();
     let second = rotate(db, &first).unwrap();
@@ -135,24 +134,6 @@ pub(crate) fn old_versions_and_events_go_and_a_deleted_secret_leaves_nothing(db:
     db.write(move |tx| secret::forget_before(tx, &id, 2))
         .unwrap();
     assert_eq!(versions(db), 1);
-    for version in [1, 2] {
-        let row = second.clone();
-        db.write(move |tx| {
-            let new = NewEvent {
-                tenant: &row.tenant,
-                resource: "secret",
-                resource_id: row.id.as_str(),
-                version,
-                kind: "secret.used",
-                data: "{}",
-                principal: &row.principal,
-                at_ms: version * 100,
-            };
-            event::append(tx, &new)
-        })
-        .unwrap();
-    }
-    assert_eq!(db.write(|tx| secret::prune_events(tx, 200, 10)).unwrap(), 1);
     db.write(move |tx| secret::delete(tx, &second)).unwrap();
     assert_eq!(versions(db), 0);
     assert_eq!(db.read(|tx| secret::count(tx, &tenant("a"))), 0);

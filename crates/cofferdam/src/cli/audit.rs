@@ -1,0 +1,151 @@
+//! `cofferdam audit`: what happened, and that nobody has changed it since.
+
+use crate::cli::args::{AuditArgs, AuditCommand, AuditFilter};
+use crate::cli::failure::Failure;
+use crate::cli::job::{row, when};
+use crate::cli::table;
+use api::Code;
+use api::audit::{AuditCheckQuery, AuditChecked, AuditListQuery, AuditView};
+use api::client::Client;
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The most events of one page.
+const PAGE: u32 = 500;
+
+/// Does what was asked about the record.
+pub(crate) async fn audit(client: &Client, args: AuditArgs) -> Result<ExitCode, Failure> {
+    match args.command {
+        AuditCommand::Ls {
+            filter,
+            limit,
+            json: true,
+        } => lines(client, query(filter), u64::from(limit)).await,
+        AuditCommand::Ls { filter, limit, .. } => ls(client, query(filter), limit).await,
+        AuditCommand::Export { filter } => lines(client, query(filter), u64::MAX).await,
+        AuditCommand::Verify { json } => verify(client, json).await,
+    }
+}
+
+fn query(filter: AuditFilter) -> AuditListQuery {
+    let from = filter.since.and_then(|since| {
+        let then = SystemTime::now().checked_sub(since)?;
+        let then = then.duration_since(UNIX_EPOCH).ok()?;
+        u64::try_from(then.as_millis()).ok()
+    });
+    AuditListQuery {
+        principal: filter.principal,
+        resource_id: filter.id,
+        kind: filter.kind,
+        from,
+        ..AuditListQuery::default()
+    }
+}
+
+/// Gives every event to `each`, until there were so many. Says whether there are more.
+async fn events(
+    client: &Client,
+    mut query: AuditListQuery,
+    mut left: u64,
+    mut each: impl FnMut(AuditView) -> Result<(), Failure>,
+) -> Result<bool, Failure> {
+    let mut more = true;
+    while more && left > 0 {
+        query.limit = Some(PAGE.min(u32::try_from(left).unwrap_or(PAGE)));
+        let page = client.audit(&query).await?;
+        left = left.saturating_sub(page.events.len() as u64);
+        page.events.into_iter().try_for_each(&mut each)?;
+        query.after = Some(page.next);
+        more = page.more;
+    }
+    Ok(more)
+}
+
+async fn lines(client: &Client, query: AuditListQuery, most: u64) -> Result<ExitCode, Failure> {
+    let each = |one: AuditView| {
+        let line = serde_json::to_string(&one);
+        let line = line.map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
+        table::print(&(line + "\n"))
+    };
+    events(client, query, most, each).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn ls(client: &Client, query: AuditListQuery, limit: u32) -> Result<ExitCode, Failure> {
+    let mut rows = Vec::new();
+    let each = |one: AuditView| {
+        rows.push(vec![
+            when(one.at_ms),
+            one.principal,
+            one.kind,
+            one.resource_id,
+        ]);
+        Ok(())
+    };
+    let more = events(client, query, u64::from(limit), each).await?;
+    if rows.is_empty() {
+        table::note("nothing of that kind has happened");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let titles = ["AT (UTC)", "WHO", "WHAT", "TO"];
+    table::print(&table::layout(&titles, rows))?;
+    if more {
+        table::note("there are more; --limit shows up to 10000, --since only the last, export all");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn verify(client: &Client, json: bool) -> Result<ExitCode, Failure> {
+    let mut all = client.audit_check(&AuditCheckQuery::default()).await?;
+    while all.more {
+        let after = all.last;
+        let page = client.audit_check(&AuditCheckQuery { after }).await?;
+        all = AuditChecked {
+            seals: all.seals + page.seals,
+            events: all.events + page.events,
+            retired: page.retired.or(all.retired),
+            flaws: all.flaws.into_iter().chain(page.flaws).collect(),
+            ..page
+        };
+    }
+    let is_well = all.flaws.is_empty();
+    table::print(&if json {
+        table::to_json(&all)?
+    } else {
+        table::layout(&["", ""], said(&all))
+    })?;
+    Ok(ExitCode::from(u8::from(!is_well)))
+}
+
+fn said(all: &AuditChecked) -> Vec<Vec<String>> {
+    let mut rows = vec![
+        row("seals", &all.seals.to_string()),
+        row("events", &all.events.to_string()),
+    ];
+    rows.extend(
+        all.retired
+            .map(|number| row("gone by age", &format!("up to seal {number}"))),
+    );
+    rows.extend(
+        all.digest
+            .as_ref()
+            .map(|digest| row("last", &format!("seal {} {digest}", all.last))),
+    );
+    rows.push(match &all.head {
+        Some(head) => row(
+            "signed",
+            &format!("seal {}, {}", head.number, when(head.at_ms)),
+        ),
+        None => row("signed", "nothing yet"),
+    });
+    rows.extend(all.flaws.iter().map(|flaw| {
+        row(
+            &format!("seal {}", flaw.seal),
+            &format!("{}: {}", flaw.code, flaw.message),
+        )
+    }));
+    if all.flaws.is_empty() {
+        rows.push(row("", "nothing was changed"));
+    }
+    rows
+}

@@ -1,0 +1,172 @@
+//! What was sealed last, signed, in a file beside the database: who can write to the database and not to this
+//! directory can cut the end of the record off, but not so that nobody sees it.
+
+use crate::hex::{hex, unhex};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::ops::RangeInclusive;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use store::audit::Seal;
+
+/// The newest file is put in the place of the one before when it has this many bytes: 12,000 heads, a week of a
+/// tenant with something new in each minute.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+/// A key, in PKCS #8 (RFC 5958), takes less than a hundred bytes.
+const KEY_BYTES_MAX: u64 = 1024;
+/// So that no signature of something else can be taken for one of these.
+const DOMAIN: &str = "cofferdam.audit.head.v1";
+
+/// The last seal of a tenant at some time, signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The number of the seal.
+    pub number: u64,
+    /// Its digest.
+    pub digest: String,
+    /// When it was signed, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Whether the signature is that of this directory's key, Ed25519 (RFC 8032).
+    pub is_ours: bool,
+}
+
+/// The directory with the key and the heads.
+#[derive(Debug, Clone)]
+pub(crate) struct Heads {
+    dir: PathBuf,
+}
+
+impl Heads {
+    pub(super) fn new(dir: PathBuf) -> Heads {
+        Heads { dir }
+    }
+
+    /// Adds the heads of these seals and returns when they are on the disk.
+    pub(super) fn add(&self, seals: &[Seal], at_ms: u64) -> io::Result<()> {
+        let key = self.key()?;
+        let mut lines = String::new();
+        for seal in seals {
+            let tenant = seal.tenant.as_str();
+            let signature = key.sign(&message(tenant, seal.number, &seal.digest, at_ms));
+            let line = json!({
+                "tenant": tenant, "number": seal.number, "digest": seal.digest, "at_ms": at_ms,
+                "key": hex(key.public_key().as_ref()), "signature": hex(signature.as_ref()),
+            });
+            lines.push_str(&line.to_string());
+            lines.push('\n');
+        }
+        let path = self.file();
+        if std::fs::metadata(&path).is_ok_and(|meta| meta.len() >= FILE_BYTES_MAX) {
+            std::fs::rename(&path, self.older())?;
+        }
+        let mut options = File::options();
+        let mut file = options.append(true).create(true).mode(0o600).open(&path)?;
+        file.write_all(lines.as_bytes())?;
+        file.sync_all()
+    }
+
+    /// The heads of a tenant whose seals have these numbers, and its newest. A line that was cut by a power failure
+    /// is passed over.
+    pub(super) fn of(
+        &self,
+        tenant: &str,
+        numbers: &RangeInclusive<u64>,
+    ) -> io::Result<BTreeMap<u64, Head>> {
+        if !self.file().exists() {
+            return Ok(BTreeMap::new());
+        }
+        let key = self.key()?;
+        let key = UnparsedPublicKey::new(&ED25519, key.public_key().as_ref());
+        let mut heads = BTreeMap::new();
+        for path in [self.older(), self.file()] {
+            for (head, signature) in tail(&path)?.lines().filter_map(|line| parse(line, tenant)) {
+                heads.insert(head.number, (head, signature));
+            }
+        }
+        let newest = heads.keys().next_back().copied();
+        let wanted = |number: &u64| numbers.contains(number) || newest == Some(*number);
+        let heads = heads.into_iter().filter(|(number, _)| wanted(number));
+        // Looked at only here: a signature takes fifty times what a line takes.
+        let verified = heads.map(|(number, (mut head, signature))| {
+            let message = message(tenant, head.number, &head.digest, head.at_ms);
+            head.is_ours = key.verify(&message, &signature).is_ok();
+            (number, head)
+        });
+        Ok(verified.collect())
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.join("heads.jsonl")
+    }
+
+    fn older(&self) -> PathBuf {
+        self.dir.join("heads.1.jsonl")
+    }
+
+    /// The key of this directory, made on first use. Two processes may come here at once, and one key must win: a
+    /// link is made only where nothing is.
+    fn key(&self) -> io::Result<Ed25519KeyPair> {
+        let path = self.dir.join("key.pk8");
+        if !path.exists() {
+            std::fs::create_dir_all(&self.dir)?;
+            let made = Ed25519KeyPair::generate().map_err(io::Error::other)?;
+            let made = made.to_pkcs8().map_err(io::Error::other)?;
+            let name = self.dir.join(format!("key.{}", std::process::id()));
+            let mut options = File::options();
+            let options = options.write(true).create(true).truncate(true).mode(0o600);
+            let mut file = options.open(&name)?;
+            file.write_all(made.as_ref())?;
+            file.sync_all()?;
+            let linked = std::fs::hard_link(&name, &path);
+            std::fs::remove_file(&name)?;
+            linked.or_else(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => Ok(()),
+                _ => Err(error),
+            })?;
+            File::open(&self.dir)?.sync_all()?;
+        }
+        let mut bytes = Vec::new();
+        File::open(&path)?
+            .take(KEY_BYTES_MAX)
+            .read_to_end(&mut bytes)?;
+        Ed25519KeyPair::from_pkcs8(&bytes).map_err(io::Error::other)
+    }
+}
+
+/// The end of a file, as much as one may have; nothing of one that is not there.
+fn tail(path: &Path) -> io::Result<String> {
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+        file => file?,
+    };
+    let skipped = file.metadata()?.len().saturating_sub(2 * FILE_BYTES_MAX);
+    file.seek(SeekFrom::Start(skipped))?;
+    let mut bytes = Vec::new();
+    file.take(2 * FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn message(tenant: &str, number: u64, digest: &str, at_ms: u64) -> Vec<u8> {
+    // None of these has a line feed.
+    format!("{DOMAIN}\n{tenant}\n{number}\n{digest}\n{at_ms}").into_bytes()
+}
+
+/// A head of this tenant, and its signature, which nobody has looked at.
+fn parse(line: &str, tenant: &str) -> Option<(Head, Vec<u8>)> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    let text = |name: &str| line.get(name)?.as_str();
+    let number = |name: &str| line.get(name)?.as_u64();
+    if text("tenant")? != tenant {
+        return None;
+    }
+    let head = Head {
+        number: number("number")?,
+        digest: text("digest")?.to_owned(),
+        at_ms: number("at_ms")?,
+        is_ours: false,
+    };
+    Some((head, unhex(text("signature")?).unwrap_or_default()))
+}

@@ -1,0 +1,68 @@
+//! The record, with the real binary: it is sealed while a server runs, goes on after that was killed, and tells when
+//! somebody has changed it.
+#![expect(
+    clippy::unwrap_used,
+    reason = "what the tests build on is part of the tests"
+)]
+
+use e2e::{Place, until};
+use std::process::Output;
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn verify(place: &Place) -> (bool, serde_json::Value) {
+    let output = place.run(&["audit", "verify", "--json"]);
+    let value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    (output.status.success(), value)
+}
+
+#[test]
+fn the_record_is_sealed_signed_and_read_and_tells_when_it_was_changed() {
+    let place = Place::new();
+    let server = place.up(&["--driver", "fake"], &[]);
+    for _ in 0..5 {
+        assert!(place.run(&["run", "--", "true"]).status.success());
+    }
+    let list = place.run(&["audit", "ls", "--kind", "job.finished"]);
+    assert_eq!(said(&list).matches("job.finished").count(), 5, "{list:?}");
+    let (is_well, checked) = verify(&place);
+    assert!(is_well, "{checked}");
+    // At the first look after a start what was sealed is signed.
+    let heads = place.state().join("audit/heads.jsonl");
+    drop(server.kill());
+    let server = place.up(&["--driver", "fake"], &[]);
+    assert!(until(|| heads.exists()));
+    let exported = place.run(&["audit", "export"]);
+    let lines = said(&exported);
+    let kinds: Vec<String> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["kind"].to_string())
+        .collect();
+    assert!(kinds.contains(&"\"audit.read\"".to_owned()), "{kinds:?}");
+    assert_eq!(
+        kinds
+            .iter()
+            .filter(|kind| *kind == "\"job.queued\"")
+            .count(),
+        5
+    );
+    let (is_well, checked) = verify(&place);
+    assert!(is_well && checked["head"]["number"].is_u64(), "{checked}");
+    drop(server.end());
+    // Somebody with the files changes one letter of what happened.
+    let database = place.state().join("cofferdam.db");
+    let mut bytes = std::fs::read(&database).unwrap();
+    let word = b"job.finished";
+    let at = bytes.windows(word.len()).position(|window| window == word);
+    bytes[at.unwrap()] = b'k';
+    std::fs::write(&database, bytes).unwrap();
+    let (is_well, checked) = verify(&place);
+    assert!(!is_well, "{checked}");
+    let flaws = checked["flaws"].as_array().unwrap();
+    assert!(
+        flaws.iter().any(|flaw| flaw["code"] == "changed"),
+        "{checked}"
+    );
+}
