@@ -11,7 +11,10 @@ const TEXT_BYTES_MAX: usize = 256;
 
 /// What somebody wants to read.
 pub(crate) fn query(query: AuditListQuery) -> Result<AuditQuery, Error> {
-    let after = query.after.as_deref().map_or(Some(Place::default()), place);
+    let after = match query.after.as_deref() {
+        None => Some(Place::default()),
+        Some(text) => place(text),
+    };
     let after = after.ok_or_else(|| {
         let message = "must be the `next` of a page before";
         Error::field(Code::InvalidArgument, "after", message.to_owned())

@@ -122,10 +122,12 @@ impl Heads {
             file.sync_all()?;
             let linked = std::fs::hard_link(&name, &path);
             std::fs::remove_file(&name)?;
-            linked.or_else(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => Ok(()),
-                _ => Err(error),
-            })?;
+            let is_there = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
+            if let Err(error) = linked
+                && !is_there(&error)
+            {
+                return Err(error);
+            }
             File::open(&self.dir)?.sync_all()?;
         }
         let mut bytes = Vec::new();
