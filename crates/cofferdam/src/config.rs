@@ -438,11 +438,12 @@ const TOKEN_BYTES_MIN: usize = 16;
 fn check_database(url: &str, mode: Mode) -> Result<(), Failure> {
     let place = store::postgres_place(url).map_err(|error| {
         // Of an address that cannot be read, nothing is repeated: it may have a password.
-        let message = match &error {
-            store::BadAddress::Unreadable(_) => {
-                "`database` of [server] is no address of a PostgreSQL".to_owned()
-            }
-            _ => format!("`database` of [server]: failed to {}", reason(&error)),
+        let message = if matches!(error, store::BadAddress::Unreadable(_)) {
+            "`database` of [server] is no address of a PostgreSQL".to_owned()
+        } else {
+            let why = std::error::Error::source(&error).map(|why| format!(": {why}"));
+            let why = why.unwrap_or_default();
+            format!("`database` of [server]: failed to {}{why}", reason(&error))
         };
         Failure::new(Code::ConfigInvalid, message)
     })?;

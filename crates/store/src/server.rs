@@ -229,7 +229,11 @@ pub fn mark(tx: &mut Tx<'_>, name: &str, value: &str) -> Result<String, StoreErr
         "SELECT value FROM fleet_mark WHERE name = $1",
         &[name.into()],
     )?;
-    row.map_or(Ok(value.to_owned()), |row| row.text("value"))
+    match row {
+        Some(row) => row.text("value"),
+        // Somebody has taken it away in this moment.
+        None => Ok(value.to_owned()),
+    }
 }
 
 /// Writes another in its place.

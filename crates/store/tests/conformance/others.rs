@@ -67,11 +67,16 @@ pub(crate) fn two_that_start_together_make_one_schema(db: &Db) {
     assert_eq!(db.count("SELECT COUNT(*) AS n FROM job", &[]), 0);
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the clock of the database is compared with that of this machine"
+)]
+fn ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    u64::try_from(since.as_millis()).unwrap()
+}
+
 pub(crate) fn the_time_is_that_of_the_database(db: &Db) {
-    let ms = || {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        u64::try_from(since.as_millis()).unwrap()
-    };
     let before = ms();
     let there = wait(db.store.read(store::server::now_ms)).unwrap().unwrap();
     assert!(
