@@ -78,12 +78,15 @@ async fn register(node: &Node) -> Duration {
         match node.inner.client.node_register(&hello).await {
             Ok(registered) => {
                 fence::renewed(node, sent, registered.lease_ms);
+                if pause > PAUSE_FIRST {
+                    tracing::info!("the server answers again");
+                }
                 recover::recover(node, registered.held, registered.held_sandboxes).await;
                 node.inner.registered.cancel();
                 return Duration::from_millis(registered.heartbeat_ms.max(1));
             }
             Err(error) => {
-                tracing::warn!(%error, "failed to register; trying again");
+                tracing::warn!(error = error.chain(), "failed to register; trying again");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MOST);
             }
@@ -127,7 +130,10 @@ pub(crate) async fn renew_once(node: &Node) {
             snapshot::remove(node, answer.remove_snapshots);
             volume::remove(node, answer.remove_volumes);
         }
-        Err(error) => tracing::warn!(%error, "failed to renew; the leases go on until they end"),
+        Err(error) => tracing::warn!(
+            error = error.chain(),
+            "failed to renew; the leases go on until they end"
+        ),
     }
 }
 
@@ -197,7 +203,7 @@ async fn poll(node: &Node, free_slots: u32, free_sandboxes: u32, pause: &mut Dur
             snapshot::remove(node, answer.remove_snapshots);
         }
         Err(error) => {
-            tracing::warn!(%error, "failed to poll; trying again");
+            tracing::warn!(error = error.chain(), "failed to poll; trying again");
             tokio::time::sleep(*pause).await;
             *pause = (*pause * 2).min(PAUSE_MOST);
         }
