@@ -34,6 +34,7 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
     let state = State::of(&place)?;
     state.make()?;
     let _locked = state.lock_server()?;
+    state.mark_of_server()?;
     let points = points_from(std::env::var("COFFERDAM_DIE_AT").ok());
     // Connecting to a database waits for it.
     let (opening, url) = (state.clone(), config.database.clone());
@@ -44,7 +45,10 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
     keys::ready(&service).await?;
     let mut doors = vec![Door::Unix(unix_listener(&state)?)];
     table::note(&format!("listening on unix:{}", state.socket().display()));
-    doors.extend(tcp::door(&state, &door_of(&config)).await?);
+    let door = tcp::door(&state, &door_of(&config)).await;
+    doors.extend(door.map_err(|failure| {
+        failure.hint("correct `listen`, `tls` or `domain` of [server]; without `listen` there is only the socket")
+    })?);
     if let Some(nodes) = &config.nodes {
         doors.push(Door::Nodes(node_door(&state, &service, nodes, mode).await?));
     }
@@ -105,7 +109,7 @@ async fn node_door(
             NodeProof::Shared(Token::new(token.clone()))
         }
         _ => {
-            let authority = Authority::open(&state.dir().join("node-authority.json"), now_s())?;
+            let authority = Authority::open(&state.node_authority(), now_s())?;
             service.node_authority_is(authority.for_nodes());
             let tls = show(&authority.sign_door(&nodes.names, now_s())?)?;
             drop(tokio::spawn(sign_anew(
