@@ -111,6 +111,7 @@ impl Service {
         let now = self.now_ms();
         let note = Note::new(ctx, now);
         let wake = self.wake().of_node(&id);
+        let (node, name) = (id.clone(), hello.name.clone());
         let (held, sandboxes) = self
             .unit(move |tx| {
                 let before = node::get(tx, &id)?;
@@ -132,6 +133,7 @@ impl Service {
                 Ok((held, work::held_by(tx, &id)?))
             })
             .await?;
+        tracing::info!(%node, name, "a node has registered");
         self.forget_roots();
         // A new process knows nothing of what the one before was told.
         locked(&wake.told_sandboxes).clear();
