@@ -220,3 +220,47 @@ fn a_server_takes_away_what_a_killed_command_left() {
     // What is left is the server's own.
     assert!(until(|| nodes(&place) == 1));
 }
+
+/// Whether a command says this on its standard error, which it does while it waits.
+fn says(child: &mut Child, wanted: &str) -> bool {
+    let stderr = child.stderr.as_mut().expect("a pipe");
+    let (mut said, mut byte) = (String::new(), [0]);
+    while !said.contains(wanted) && stderr.read(&mut byte).is_ok_and(|n| n == 1) {
+        said.push(byte[0].into());
+    }
+    said.contains(wanted)
+}
+
+#[test]
+fn who_waits_for_a_node_is_told_so_and_the_first_signal_ends_it() {
+    let place = Place::new();
+    let _server = place.up(&["--driver", "fake", "--spares", "0"], &[]);
+    let is_there = || place.json(&["node", "ls", "--json"])["nodes"][0]["name"].is_string();
+    assert!(until(is_there), "its own node registers");
+    let name = place.json(&["node", "ls", "--json"])["nodes"][0]["name"].clone();
+    let name = name.as_str().expect("it was just seen").to_owned();
+    // By its name; there is nothing to wait for.
+    let drained = place.run(&["node", "drain", &name]);
+    let said = String::from_utf8_lossy(&drained.stdout);
+    assert!(said.ends_with(" drained\n"), "{drained:?}");
+    let waiting = |words: &[&str]| {
+        let mut command = place.command(words);
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        assert!(says(&mut child, "no node has taken it yet"), "{words:?}");
+        child
+    };
+    let run = waiting(&["run", "--", "true"]);
+    send(&run, Signal::INT);
+    assert_ne!(code_soon(run), 0);
+    assert_eq!(newest(&place), "canceled");
+    let mut create = waiting(&["sandbox", "create"]);
+    send(&create, Signal::INT);
+    assert!(says(&mut create, "is taken away"));
+    assert_eq!(code_soon(create), 130);
+    let left = || place.json(&["sandbox", "ls", "--json"])["sandboxes"][0].is_object();
+    assert!(until(|| !left()), "nobody was told its id");
+    let back = place.run(&["node", "uncordon", &name]);
+    assert!(back.status.success(), "{back:?}");
+    assert!(place.run(&["run", "--", "true"]).status.success());
+}

@@ -26,6 +26,48 @@ fn set_mode(path: &std::path::Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("it is ours");
 }
 
+fn make_state(place: &Place) {
+    std::fs::create_dir(place.state()).expect("it is not there yet");
+    set_mode(&place.state(), 0o700);
+}
+
+#[test]
+fn a_state_that_is_not_there_is_no_empty_one_to_who_only_looks() {
+    let place = Place::new();
+    for words in [&["job", "ls"][..], &["egress", "log", "job_1"]] {
+        let output = place.run(words);
+        let said = text(&output.stderr);
+        assert_eq!(code(&output), 125, "{words:?}: {said}");
+        assert!(said.contains("there is no state at"), "{words:?}: {said}");
+        assert!(!place.state().exists(), "{words:?}");
+    }
+}
+
+#[test]
+fn no_command_is_a_server_of_its_own_in_the_state_of_a_fleet() {
+    for mark in ["server", "node-authority.json"] {
+        let place = Place::new();
+        make_state(&place);
+        std::fs::write(place.state().join(mark), "").unwrap();
+        for words in [
+            &["run", "--", "true"][..],
+            &["run", "--detach", "--", "true"],
+            &["job", "ls"],
+            &["secret", "ls"],
+            &["node", "ls"],
+            &["sandbox", "ls"],
+        ] {
+            let output = place.run(words);
+            let said = text(&output.stderr);
+            assert_eq!(code(&output), 125, "{words:?}: {said}");
+            let is_said = said.contains("server_unreachable") && said.contains("cofferdam server");
+            assert!(is_said, "{words:?}: {said}");
+        }
+        let left = std::fs::read_dir(place.state()).unwrap().count();
+        assert_eq!(left, 1, "only the mark");
+    }
+}
+
 #[test]
 fn what_is_wrong_is_said_with_a_code_and_nothing_is_created() {
     let place = Place::new();
@@ -130,6 +172,7 @@ fn a_line_that_cannot_be_read_is_125_for_run_and_2_for_the_others() {
 #[test]
 fn a_job_that_is_not_there_is_named() {
     let place = Place::new();
+    make_state(&place);
     for id in [
         "",
         "x",
@@ -192,6 +235,7 @@ fn without_a_home_or_with_an_empty_variable_there_is_a_word_for_it() {
         .unwrap();
     assert!(text(&output.stderr).contains("--state"), "{output:?}");
     assert_eq!(code(&output), 125);
+    make_state(&place);
     let mut command = place.command(&["job", "ls"]);
     let output = command
         .env("COFFERDAM_URL", "")

@@ -298,7 +298,7 @@ codes! {
     // What the client and the binary itself say.
     /// Nobody answers at the address.
     ServerUnreachable = "server_unreachable", 503, true, 125,
-        "start `cofferdam up`, or correct COFFERDAM_URL; unset it to run without a server";
+        "start the server (`cofferdam up`), or correct --url or COFFERDAM_URL; unset it to run without a server";
     /// The server did not answer in time.
     ServerTimeout = "server_timeout", 504, true, 125,
         "send the request again with the same Idempotency-Key; it may have been carried out";
@@ -313,7 +313,7 @@ codes! {
         "enroll the node and use https, or say mode = \"development\" on a machine of your own";
     /// Another process uses the state directory.
     StateLocked = "state_locked", 503, true, 125,
-        "stop the other `cofferdam up`, talk to it instead, or use another --state directory";
+        "stop the other process, talk to its server instead, or use another --state directory";
     /// The state directory was written by a newer version.
     StateTooNew = "state_too_new", 503, false, 125,
         "use the newer binary, or another --state directory";

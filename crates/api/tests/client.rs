@@ -240,3 +240,15 @@ async fn attach_carries_bytes_both_ways() {
     };
     drop(tokio::join!(serve, ask));
 }
+
+#[tokio::test]
+async fn who_is_not_reached_is_told_with_the_reason() {
+    let client = Client::new(Endpoint::Unix("/no/such.sock".into()));
+    let failed = client.job_list(&JobListQuery::default()).await;
+    let body = failed.unwrap_err().body();
+    let said = "failed to reach unix:/no/such.sock: No such file or directory";
+    assert_eq!(
+        (body.code.as_str(), body.message.as_str()),
+        ("server_unreachable", said)
+    );
+}

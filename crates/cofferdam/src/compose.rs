@@ -65,12 +65,29 @@ pub(crate) struct Here {
     _locked: Option<Locked>,
 }
 
+/// What a command wants of a state directory that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Absent {
+    /// One is made.
+    Made,
+    /// A name that was mistyped: there is nothing to look at.
+    Mistyped,
+}
+
 /// A client of the server that is named, or found, or made here without a node.
-pub(crate) async fn client(place: &Place) -> Result<(Client, Option<Here>), Failure> {
+pub(crate) async fn client(
+    place: &Place,
+    absent: Absent,
+) -> Result<(Client, Option<Here>), Failure> {
     if let Some(client) = running(place).await? {
         return Ok((client, None));
     }
-    let state = State::of(place)?;
+    let state = own_state(place)?;
+    if absent == Absent::Mistyped && place.state.is_some() && !state.is_there()? {
+        let message = format!("there is no state at {}", state.dir().display());
+        let failure = Failure::new(Code::StateUnusable, message);
+        return Err(failure.hint("correct --state or COFFERDAM_STATE; `cofferdam run` makes one"));
+    }
     state.make()?;
     let service = service(&state, Points::none())?;
     let left = sweep::left(&state);
@@ -109,11 +126,27 @@ pub(crate) async fn client(place: &Place) -> Result<(Client, Option<Here>), Fail
 
 /// A client of a server that runs: what lives on needs one that does.
 pub(crate) async fn server(place: &Place) -> Result<Client, Failure> {
-    let none = || {
-        let failure = Failure::new(Code::ServerUnreachable, "no server runs here");
-        failure.hint("sandboxes live on with a server: `cofferdam up &` starts one")
-    };
-    running(place).await?.ok_or_else(none)
+    if let Some(client) = running(place).await? {
+        return Ok(client);
+    }
+    own_state(place)?;
+    let failure = Failure::new(Code::ServerUnreachable, "no server runs here");
+    Err(failure.hint("sandboxes live on with a server: `cofferdam up &` starts one"))
+}
+
+/// The state directory, if a command may be a server of its own there. Beside the record of a fleet it would keep
+/// another, and run on the machine of the server what was meant for its nodes.
+pub(crate) fn own_state(place: &Place) -> Result<State, Failure> {
+    let state = State::of(place)?;
+    if !state.has_server() {
+        return Ok(state);
+    }
+    let message = format!(
+        "the server of a fleet that has its state in {} does not run",
+        state.dir().display()
+    );
+    let failure = Failure::new(Code::ServerUnreachable, message);
+    Err(failure.hint("start `cofferdam server --config FILE`"))
 }
 
 /// A client for `run`: of a server that runs, or of a control plane and a node in this process.
@@ -125,7 +158,7 @@ pub(crate) async fn client_for_run(
     if let Some(client) = running(place).await? {
         return Ok((client, None));
     }
-    let state = State::of(place)?;
+    let state = own_state(place)?;
     state.make()?;
     if detach {
         crate::up::start_in_background(&state).await?;
@@ -310,7 +343,12 @@ pub(crate) fn service_on(
             .map_err(|error| store_failure(state, &error))?,
         // Its address may have a password.
         Some(url) => Store::open_postgres(url, points)
-            .map_err(|error| Failure::state("use the database of the configuration", &error))?,
+            .map_err(|error| {
+                let failure = Failure::state("use the database of the configuration", &error);
+                failure.hint(
+                    "check `database` of [server], that PostgreSQL runs there, and that it lets this user in",
+                )
+            })?,
     };
     let dirs = [state.dir().to_owned(), blobs.to_owned()];
     let blobs = Blobs::open(blobs).map_err(|error| failed("make", blobs, &error))?;

@@ -6,6 +6,7 @@
 
 mod check;
 mod known;
+mod valid;
 
 use crate::cli::failure::{Failure, reason};
 use api::Code;
@@ -247,7 +248,13 @@ fn without_password(url: &str) -> String {
 pub(crate) fn read(path: &Path) -> Result<Config, Failure> {
     let text = text(path).map_err(|error| {
         let message = format!("failed to read {}: {}", path.display(), reason(&error));
-        Failure::new(Code::FileMissing, message)
+        let code = match error.kind() {
+            std::io::ErrorKind::FileTooLarge | std::io::ErrorKind::InvalidData => {
+                Code::ConfigInvalid
+            }
+            _ => Code::FileMissing,
+        };
+        Failure::new(code, message)
     })?;
     let variable = |name: &str| std::env::var(name).ok();
     parse(&text, variable).map_err(|why| {
@@ -259,9 +266,14 @@ pub(crate) fn read(path: &Path) -> Result<Config, Failure> {
 fn text(path: &Path) -> std::io::Result<String> {
     use std::io::Read as _;
     let mut text = String::new();
-    std::fs::File::open(path)?
-        .take(FILE_BYTES_MAX)
+    // One byte more, to see that there is more: what is cut off must not be left out in silence.
+    let read = std::fs::File::open(path)?
+        .take(FILE_BYTES_MAX + 1)
         .read_to_string(&mut text)?;
+    if read as u64 > FILE_BYTES_MAX {
+        let why = format!("it has more than {FILE_BYTES_MAX} bytes");
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, why));
+    }
     Ok(text)
 }
 
@@ -269,10 +281,21 @@ fn text(path: &Path) -> std::io::Result<String> {
 fn parse(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Config, String> {
     let document = Document::parse(text).map_err(|error| error.to_string())?;
     known::check(text, document.as_table())?;
-    let mut document = document.into_mut();
-    put_in(&mut document, &variable)?;
-    let config = toml_edit::de::from_document::<Config>(document);
-    config.map_err(|error| error.message().to_owned())
+    let mut with_values = document.clone().into_mut();
+    put_in(&mut with_values, &variable)?;
+    let config = toml_edit::de::from_document::<Config>(with_values);
+    config.map_err(|error| {
+        // What has values put in has no places any more; the key is said, and found in what was written.
+        let said = error.to_string();
+        let key = said
+            .lines()
+            .last()
+            .and_then(|line| line.strip_prefix("in `"));
+        match key.and_then(|key| key.strip_suffix('`')) {
+            Some(key) => known::at(text, document.as_table(), key, error.message()),
+            None => error.message().to_owned(),
+        }
+    })
 }
 
 /// Puts variables in the place of their names, in texts and nowhere else.
@@ -346,6 +369,7 @@ impl Config {
     pub(crate) fn for_server(self, dev: bool) -> Result<(Server, Mode), Failure> {
         let mode = self.mode(dev)?;
         let server = self.server.ok_or_else(|| missing("server"))?;
+        valid::server(&server)?;
         if let Some(nodes) = &server.nodes {
             check_door(nodes, mode)?;
         }
@@ -372,6 +396,7 @@ impl Config {
             let message = "in development a node has one server";
             return Err(Failure::new(Code::ConfigInvalid, message));
         }
+        valid::node(&node)?;
         Ok((node, mode))
     }
 

@@ -4,7 +4,7 @@
 use crate::cli::failure::Failure;
 use crate::node_authority::digest;
 use api::Code;
-use api::client::{Dial, Dialing, Stream};
+use api::client::{ClientError, Dial, Dialing, Stream};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
@@ -194,6 +194,60 @@ async fn dial_one(place: &Place, connector: &TlsConnector) -> io::Result<Box<dyn
     stream.set_nodelay(true)?;
     let stream = connector.connect(place.name.clone(), stream).await?;
     Ok(Box::new(stream))
+}
+
+/// What to do when a server of nodes was not reached, by what is wrong there.
+pub(crate) fn remedy(error: &ClientError) -> Option<&'static str> {
+    let ClientError::Unreachable { source, .. } = error else {
+        return None;
+    };
+    let failed = source.downcast_ref::<io::Error>()?;
+    let tls = failed
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let tls = tls.map(|tls| remedy_of_tls(tls));
+    tls.or(match failed.kind() {
+        io::ErrorKind::ConnectionRefused => Some(
+            "nobody listens there: start `cofferdam server`, and name the port of `listen` in [server.nodes]",
+        ),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Some(
+            "what listens there hangs up: name the port of `listen` in [server.nodes], which speaks TLS",
+        ),
+        _ => Some("check the host, the port and the way there: --server https://HOST:PORT"),
+    })
+}
+
+fn remedy_of_tls(error: &rustls::Error) -> &'static str {
+    use CertificateError::{Expired, ExpiredContext, NotValidForName, NotValidForNameContext};
+    use CertificateError::{NotValidYet, NotValidYetContext};
+    use rustls::Error::{InvalidCertificate, InvalidMessage};
+    match error {
+        InvalidCertificate(NotValidForName | NotValidForNameContext { .. }) => {
+            "the server's certificate is not for this name: add it to `names` of [server.nodes] and start the \
+             server again"
+        }
+        InvalidCertificate(
+            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
+        ) => "the server's certificate is not for this time: check the clocks of both machines",
+        InvalidCertificate(_) => {
+            "another authority answers there than the one that the token names: copy the token whole, or make one \
+             on that server with `cofferdam node enroll-token`"
+        }
+        InvalidMessage(_) => {
+            "what answers there does not speak TLS: name the port of `listen` in [server.nodes]"
+        }
+        _ => "the server does not want this connection: its log says more",
+    }
+}
+
+/// Whether a certificate can be for this: a name, or an address, and nothing else.
+pub(crate) fn is_name(text: &str) -> bool {
+    ServerName::try_from(text).is_ok()
+}
+
+/// Whether this is `https://HOST:PORT`.
+pub(crate) fn is_server(url: &str) -> bool {
+    server_of(url).is_ok()
 }
 
 fn server_of(url: &str) -> Result<(String, ServerName<'static>), Failure> {

@@ -5,7 +5,7 @@
 //! replaces it, and until it has, the certificate before it still counts.
 
 use crate::cli::failure::Failure;
-use crate::dial::{Dialer, Trust};
+use crate::dial::{self, Dialer, Trust};
 use crate::node_authority::NODE_LIFE_S;
 use crate::private::write_private;
 use crate::state::State;
@@ -73,15 +73,23 @@ impl Identity {
         token: &str,
         name: &str,
     ) -> Result<Identity, Failure> {
+        let pin = pin_of(token)?;
         let key = enroll_key(state)?;
-        let pin = token.rsplit('_').next().unwrap_or_default();
         let dialer = Dialer::new(server, Trust::Pinned(pin.to_owned()), None)?;
         let asked = NodeEnroll {
             token: Hidden(token.to_owned()),
             name: name.to_owned(),
             csr: csr(&key)?,
         };
-        let enrolled = client(dialer).node_enroll(&asked).await?;
+        let enrolled = client(dialer).node_enroll(&asked).await;
+        let enrolled = enrolled.map_err(|error| {
+            let hint = dial::remedy(&error);
+            let failure = Failure::from(error);
+            match hint {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            }
+        })?;
         let identity = Identity::of(enrolled, server, &key)?;
         identity.write(state)?;
         // If we die before this, the next enrollment has this key too, which does no harm.
@@ -162,6 +170,28 @@ async fn renewed(state: &State, own: &Identity, client: &Client) -> Result<Ident
     Ok(new)
 }
 
+/// Letters of a digest, and of what is secret in a token, in hexadecimal digits.
+const DIGITS: usize = 64;
+
+/// Whom an enrollment token names: what comes after its last `_`. One that was cut, or is of another kind, is
+/// refused before anybody is dialled who could learn of it.
+fn pin_of(token: &str) -> Result<&str, Failure> {
+    let is_digits =
+        |text: &str| text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let parts = token
+        .strip_prefix("cfn_")
+        .and_then(|rest| rest.split_once('_'));
+    let pin = parts.filter(|(secret, pin)| is_digits(secret) && is_digits(pin));
+    pin.map(|(_, pin)| pin).ok_or_else(|| {
+        let message = "what was given is no enrollment token: one is cfn_, 64 digits, _ and 64 digits";
+        let failure = Failure::new(Code::InvalidArgument, message);
+        failure.hint(
+            "copy all of what `cofferdam node enroll-token` printed into COFFERDAM_TOKEN; the token of the \
+             state directory is another",
+        )
+    })
+}
+
 /// The key of an enrollment, made once.
 fn enroll_key(state: &State) -> Result<KeyPair, Failure> {
     let path = key_file(state);
@@ -179,4 +209,30 @@ fn csr(key: &KeyPair) -> Result<String, Failure> {
     let asked = CertificateParams::default().serialize_request(key);
     let text = asked.and_then(|asked| asked.pem());
     text.map_err(|error| Failure::ours("ask for a certificate", &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_enrollment_token_is_refused_before_anybody_is_dialled() {
+        let (one, two) = ("0123456789abcdef".repeat(4), "fedcba9876543210".repeat(4));
+        let whole = format!("cfn_{one}_{two}");
+        assert_eq!(pin_of(&whole).unwrap(), two);
+        let cut = whole.get(..whole.len() - 1).unwrap();
+        let longer = format!("{whole}0");
+        let state_token = "a".repeat(64);
+        for wrong in ["", "garbage", "cfn_", cut, &longer, &state_token] {
+            let refused = pin_of(wrong).unwrap_err().to_string();
+            assert!(
+                refused.contains("no enrollment token"),
+                "{wrong}: {refused}"
+            );
+            assert!(
+                wrong.is_empty() || !refused.contains(wrong),
+                "it is a secret"
+            );
+        }
+    }
 }

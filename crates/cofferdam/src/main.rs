@@ -34,6 +34,7 @@ mod upkeep;
 
 use cli::args::{Args, Command, ConfigCommand, Foreign, NodeArgs, NodeCommand, Place};
 use cli::failure::Failure;
+use compose::Absent;
 use std::process::ExitCode;
 
 /// Threads that run tasks: one more than a laptop's smallest number of processors, so that one that
@@ -88,7 +89,7 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             ConfigCommand::Check { file } => config::check(&file),
         },
         Command::Job(job) => {
-            let (client, _here) = compose::client(&args.place).await?;
+            let (client, _here) = compose::client(&args.place, Absent::Mistyped).await?;
             cli::job::job(&client, job).await
         }
         Command::Sandbox(sandbox) => {
@@ -96,7 +97,7 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             cli::sandbox::sandbox(&client, sandbox).await
         }
         Command::Egress(egress) => {
-            let (client, _here) = compose::client(&args.place).await?;
+            let (client, _here) = compose::client(&args.place, Absent::Mistyped).await?;
             cli::egress::egress(&client, egress).await
         }
         Command::Audit(audit) => {
@@ -104,11 +105,11 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             cli::audit::audit(&client, audit).await
         }
         Command::Secret(secret) => {
-            let (client, _here) = compose::client(&args.place).await?;
+            let (client, _here) = compose::client(&args.place, Absent::Made).await?;
             cli::secret::secret(&client, secret).await
         }
         Command::Profile(profile) => {
-            let (client, _here) = compose::client(&args.place).await?;
+            let (client, _here) = compose::client(&args.place, Absent::Made).await?;
             cli::profile::profile(&client, profile).await
         }
         Command::Volume(volume) => {

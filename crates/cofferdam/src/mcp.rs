@@ -7,7 +7,6 @@ use crate::cli::table;
 use crate::compose::{self, Here, Size};
 use crate::reach::running;
 use crate::signals::Signals;
-use crate::state::State;
 use api::ErrorBody;
 use mcp::{Ports, Reaching, Tools, Way};
 use std::io::IsTerminal as _;
@@ -63,7 +62,7 @@ async fn reach(place: &Place, started: &Started) -> Result<Way, Failure> {
         return Ok(Way { client, node: None });
     }
     let mut here = started.lock().await;
-    let state = State::of(place)?;
+    let state = compose::own_state(place)?;
     state.make()?;
     let (client, new) = compose::start_here(&state, SIZE, None).await?;
     let node = Some(new.node());

@@ -107,8 +107,12 @@ fn who(state: &State, config: &config::Node, mode: Mode) -> Result<(NodeId, Clie
     }
     let identity = Identity::known(state)?.ok_or_else(|| {
         let message = "failed to start the node: this machine was not enrolled";
-        let hint = "`cofferdam node enroll --server URL --token TOKEN` makes it a node; \
-                    `cofferdam node enroll-token` on the server makes a token";
+        // On the command line the other users of this machine could read the token.
+        let hint = format!(
+            "`COFFERDAM_TOKEN=cfn_... cofferdam --state {} node enroll --server https://HOST:PORT` makes it a node; \
+             `cofferdam node enroll-token` on the server makes a token",
+            state.dir().display()
+        );
         Failure::new(Code::StateUnusable, message).hint(hint)
     })?;
     let mut servers: Vec<&str> = config.server.iter().map(String::as_str).collect();
@@ -134,7 +138,7 @@ pub(crate) async fn enroll(
     let token = place.token.as_deref().ok_or_else(|| {
         let failure = Failure::new(Code::InvalidArgument, "the enrollment token is missing");
         failure.hint(
-            "name it with --token or COFFERDAM_TOKEN; `cofferdam node enroll-token` makes one",
+            "put it into COFFERDAM_TOKEN; `cofferdam node enroll-token` on the server makes one",
         )
     })?;
     let state = State::of(place)?;

@@ -40,6 +40,7 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
     let state = State::of(&place)?;
     state.make()?;
     let _locked = state.lock_server()?;
+    state.mark_of_server()?;
     let points = points_from(std::env::var("COFFERDAM_DIE_AT").ok());
     // Connecting to a database waits for it.
     let (opening, url) = (state.clone(), config.database.clone());
@@ -59,7 +60,10 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
     service.place_by(config.placement);
     let mut doors = vec![Door::Unix(unix_listener(&state)?)];
     table::note(&format!("listening on unix:{}", state.socket().display()));
-    doors.extend(tcp::door(&state, &door_of(&config)).await?);
+    let door = tcp::door(&state, &door_of(&config)).await;
+    doors.extend(door.map_err(|failure| {
+        failure.hint("correct `listen`, `tls` or `domain` of [server]; without `listen` there is only the socket")
+    })?);
     let (id, mut address) = (replica::new_id()?, None);
     if let Some(nodes) = &config.nodes {
         let door = node_door(&id, &service, nodes, authority.as_ref()).await?;

@@ -58,6 +58,30 @@ impl State {
         }
     }
 
+    /// Says for good that this is the state of `cofferdam server`, whose database may be elsewhere: a command
+    /// that finds no server must not make another one here. Written before the server takes anything in.
+    pub(crate) fn mark_of_server(&self) -> Result<(), Failure> {
+        let path = self.server_mark();
+        if path.exists() {
+            return Ok(());
+        }
+        write_private(&path, "")
+    }
+
+    /// Whether it is. Those of a version before the mark are known by the authority of their nodes.
+    pub(crate) fn has_server(&self) -> bool {
+        self.server_mark().exists() || self.node_authority().exists()
+    }
+
+    fn server_mark(&self) -> PathBuf {
+        self.dir.join("server")
+    }
+
+    /// What signs the certificates of nodes.
+    pub(crate) fn node_authority(&self) -> PathBuf {
+        self.dir.join("node-authority.json")
+    }
+
     /// Makes the directory, or checks the one that is there.
     pub(crate) fn make(&self) -> Result<(), Failure> {
         private_dir(&self.dir)
@@ -194,7 +218,7 @@ impl State {
 }
 
 fn locked() -> Failure {
-    let message = "another `cofferdam up` serves this state directory";
+    let message = "another `cofferdam up`, `server` or `node` has this state directory";
     Failure::new(Code::StateLocked, message)
 }
 

@@ -163,7 +163,14 @@ pub(crate) fn exceptions(asked: &[String]) -> Result<Vec<Exception>, Failure> {
 pub(crate) fn check_trust(files: &[PathBuf]) -> Result<(), Failure> {
     for path in files {
         let text = node::roots::file(path);
-        let text = text.map_err(|error| failed("read", path, &error))?;
+        let text = text.map_err(|error| {
+            let message = format!(
+                "--egress-trust: failed to read {}: {}",
+                path.display(),
+                reason(&error)
+            );
+            Failure::new(Code::FileMissing, message)
+        })?;
         if node::roots::Roots::of_pem(&text).count() == 0 {
             let message = format!("--egress-trust: {} has no certificate", path.display());
             let failure = Failure::new(Code::InvalidArgument, message);

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! pending ──seen──▶ online ⇄ offline        active ⇄ cordoned
-//!                                             └────┬───┘
-//!                                              draining ──▶ decommissioned
+//!                                             ⇅    ↓
+//!                                             draining ──▶ decommissioned
 //! ```
 
 use crate::place::Reserved;
@@ -29,7 +29,7 @@ pub enum Scheduling {
     Active,
     /// Not until somebody says so.
     Cordoned,
-    /// Not any more; what it has goes on to its end.
+    /// Not until somebody says so; what it has goes on to its end, and somebody waits for that.
     Draining,
     /// It is gone for good.
     Decommissioned,
@@ -46,7 +46,7 @@ pub enum NodeEvent {
     Cordon,
     /// New work again.
     Uncordon,
-    /// No new work, for good.
+    /// No new work, until what it has is over and somebody says otherwise.
     Drain,
     /// It is gone.
     Decommission,
@@ -78,8 +78,10 @@ impl NodeState {
             (_, NodeEvent::Seen) => connectivity(Connectivity::Online),
             (_, NodeEvent::Silent) => connectivity(Connectivity::Offline),
             (Active | Cordoned, NodeEvent::Cordon) => scheduling(Cordoned),
-            (Active | Cordoned, NodeEvent::Uncordon) => scheduling(Active),
-            (Draining, NodeEvent::Cordon | NodeEvent::Uncordon) => None,
+            // A drain by mistake must not cost a node: with `up` it is the only one.
+            (Active | Cordoned | Draining, NodeEvent::Uncordon) => scheduling(Active),
+            // It would say less than was asked before.
+            (Draining, NodeEvent::Cordon) => None,
             (_, NodeEvent::Drain) => scheduling(Draining),
             (_, NodeEvent::Decommission) => scheduling(Decommissioned),
         }
@@ -229,14 +231,17 @@ mod tests {
     }
 
     #[test]
-    fn a_draining_node_is_heard_but_gets_no_work_again() {
+    fn a_draining_node_is_heard_and_gets_no_work_until_somebody_says_so() {
         let draining = NodeState {
             connectivity: Connectivity::Offline,
             scheduling: Scheduling::Draining,
         };
         let seen = draining.step(NodeEvent::Seen).unwrap();
         assert_eq!(seen.connectivity, Connectivity::Online);
-        assert_eq!(seen.step(NodeEvent::Uncordon), None);
+        assert_eq!(seen.scheduling, Scheduling::Draining);
+        assert_eq!(seen.step(NodeEvent::Cordon), None);
+        let back = seen.step(NodeEvent::Uncordon).unwrap();
+        assert_eq!(back.scheduling, Scheduling::Active);
     }
 
     #[test]

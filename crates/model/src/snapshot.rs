@@ -74,14 +74,6 @@ impl SnapshotState {
         }
     }
 
-    /// Its node has, or may have, bytes of it.
-    pub fn has_bytes(&self) -> bool {
-        matches!(
-            self,
-            SnapshotState::Saving | SnapshotState::Ready | SnapshotState::Deleting
-        )
-    }
-
     /// The state that follows `event`. Pure.
     ///
     /// # Errors

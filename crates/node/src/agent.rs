@@ -78,12 +78,13 @@ async fn register(node: &Node) {
         match node.inner.client.node_register(&hello).await {
             Ok(registered) => {
                 renewed(node, sent, registered.lease_ms, registered.heartbeat_ms);
+                tries.good();
                 recover::recover(node, registered.held, registered.held_sandboxes).await;
                 node.inner.registered.cancel();
                 return;
             }
             Err(error) => {
-                tracing::warn!(%error, "failed to register; trying again");
+                tracing::warn!(error = error.chain(), "failed to register; trying again");
                 tries.failed(node, &error).await;
             }
         }
@@ -150,7 +151,10 @@ pub(crate) async fn renew_once(node: &Node) {
             snapshot::remove(node, answer.remove_snapshots);
             volume::remove(node, answer.remove_volumes);
         }
-        Err(error) => tracing::warn!(%error, "failed to renew; the leases go on until they end"),
+        Err(error) => tracing::warn!(
+            error = error.chain(),
+            "failed to renew; the leases go on until they end"
+        ),
     }
 }
 
@@ -225,7 +229,7 @@ async fn poll(node: &Node, free_slots: u32, free_sandboxes: u32, tries: &mut Tri
             snapshot::remove(node, answer.remove_snapshots);
         }
         Err(error) => {
-            tracing::warn!(%error, "failed to poll; trying again");
+            tracing::warn!(error = error.chain(), "failed to poll; trying again");
             tries.failed(node, &error).await;
         }
     }

@@ -101,10 +101,10 @@ pub(crate) fn ended(exited: &Exited, counted: &Counted, asked: Asked) -> Told {
         notes.push("processes could not be made because the limit on them was reached".to_owned());
     }
     if exited.left_behind > 0 {
-        notes.push(format!(
-            "{} processes were left behind and killed",
-            exited.left_behind
-        ));
+        notes.push(match exited.left_behind {
+            1 => "1 process was left behind and killed".to_owned(),
+            many => format!("{many} processes were left behind and killed"),
+        });
     }
     Told {
         outcome,

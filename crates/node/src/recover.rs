@@ -65,9 +65,11 @@ pub(crate) async fn recover(node: &Node, held: Vec<HeldLease>, sandboxes: Vec<He
         destroyed,
         unused,
     } = done;
-    if adopted + lost + destroyed + unused > 0 {
+    let sandboxes = sandbox::held(node).len();
+    if adopted + lost + destroyed + unused > 0 || sandboxes > 0 {
         tracing::info!(
-            adopted,
+            jobs = adopted,
+            sandboxes,
             lost,
             destroyed,
             unused,

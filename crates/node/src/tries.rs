@@ -12,7 +12,11 @@ pub(crate) struct Tries(Breaker);
 impl Tries {
     /// One has gone well.
     pub(crate) fn good(&mut self) {
-        self.0 = self.0.heard();
+        let next = self.0.heard();
+        if self.0 != next {
+            tracing::info!("the server answers again");
+        }
+        self.0 = next;
     }
 
     /// One has failed: waits until the next one is due, or somebody was heard on another way.

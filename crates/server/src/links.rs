@@ -101,6 +101,7 @@ pub(crate) async fn carry(
     class: LinkClass,
     io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
 ) -> LinkEnd {
+    tracing::info!(%node, ?class, "a node has opened a link");
     let (link, opens) = mpsc::channel(WAITING_MAX);
     let kept = Kept {
         links: links.clone(),

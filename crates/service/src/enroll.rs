@@ -236,6 +236,7 @@ impl Service {
             )?)
         })
         .await?;
+        tracing::info!(token.id = %row.id, "an enrollment token was made");
         Ok((row, text))
     }
 
@@ -326,6 +327,7 @@ impl Service {
             give(tx, &new.node, &given, now)
         })
         .await?;
+        tracing::info!(%node, name, "a machine was enrolled");
         self.enrolled(node, signed)
     }
 

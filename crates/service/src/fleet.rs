@@ -59,7 +59,7 @@ pub enum NodeOrder {
     Cordon,
     /// New work again.
     Uncordon,
-    /// Nothing new any more; what it has goes on to its end.
+    /// Nothing new; what it has goes on to its end.
     Drain,
     /// It is not believed any more.
     Decommission,
@@ -123,7 +123,7 @@ impl Service {
     /// Does with a node what an operator wants.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Conflict`] where its state does not allow it, such as an end of a drain.
+    /// [`Error::NotFound`]; [`Error::Conflict`] where its state does not allow it, such as one that was decommissioned.
     pub async fn node_order(
         &self,
         ctx: &Ctx,
@@ -138,6 +138,8 @@ impl Service {
             seen(tx, &id)
         });
         let seen = seen.await?;
+        let scheduling = seen.state().scheduling;
+        tracing::info!(node = %seen.id, ?order, ?scheduling, "an operator has ordered this of a node");
         // What waits may be for it now; and its own polls hear of what became of it, also those for no work.
         self.wake().queue();
         self.wake().node(&seen.id);

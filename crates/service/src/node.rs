@@ -136,6 +136,7 @@ impl Service {
         let (now, lease) = (self.now_ms(), self.lease());
         let note = Note::new(ctx, now);
         let (wake, incarnation) = (self.wake().of_node(&id), hello.incarnation.clone());
+        let (node, name) = (id.clone(), hello.name.clone());
         let (held, sandboxes) = self
             .unit(move |tx| {
                 let before = node::get(tx, &id)?;
@@ -160,6 +161,7 @@ impl Service {
                 Ok((held, work::held_by(tx, &id)?))
             })
             .await?;
+        tracing::info!(%node, name, "a node has registered");
         self.forget_roots();
         wake.forget_told(&incarnation);
         Ok(Registered {

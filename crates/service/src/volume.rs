@@ -376,7 +376,7 @@ fn check_new(new: &NewVolume) -> Result<(), Error> {
     let (least, most) = (limits::VOLUME_MIN_BYTES, limits::VOLUME_MAX_BYTES);
     match new.size_bytes {
         Some(size) if !(least..=most).contains(&size) => {
-            let message = format!("a volume holds {least} to {most} bytes");
+            let message = format!("must be between {least} and {most}");
             Err(Error::invalid("size_bytes", "invalid_argument", message))
         }
         _ => Ok(()),

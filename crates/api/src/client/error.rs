@@ -77,7 +77,27 @@ impl ClientError {
         self.code() == code.as_str()
     }
 
+    /// Why nobody was reached, down to what the system or TLS said; of the others, what they say themselves.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut next = std::error::Error::source(self);
+        while let Some(error) = next {
+            let said = error.to_string();
+            // The number of the system's error says nothing more.
+            let number = said.find(" (os error ").filter(|_| said.ends_with(')'));
+            let said = said.get(..number.unwrap_or(said.len())).unwrap_or_default();
+            // Some errors say the one below them too.
+            if !text.ends_with(said) {
+                text.push_str(": ");
+                text.push_str(said);
+            }
+            next = error.source();
+        }
+        text
+    }
+
     fn sentence(&self) -> String {
-        format!("failed to {self}")
+        format!("failed to {}", self.chain())
     }
 }

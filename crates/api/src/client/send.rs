@@ -62,23 +62,6 @@ impl Client {
         self.within(deadline, work).await
     }
 
-    /// Sends, and reads the JSON answer of a good status or of this one.
-    pub(crate) async fn json_or<T: DeserializeOwned>(
-        &self,
-        call: Call,
-        also: StatusCode,
-    ) -> Result<T, ClientError> {
-        let deadline = call.deadline;
-        let work = Box::pin(async {
-            let answer = self.send(call).await?;
-            match answer.response.status() {
-                status if status == also => self.read_json(answer).await,
-                _ => self.read_json(self.checked(answer).await?).await,
-            }
-        });
-        self.within(deadline, work).await
-    }
-
     /// Sends, and leaves the body of a good answer to be read as a stream.
     pub(crate) async fn download(&self, call: Call) -> Result<Download, ClientError> {
         let deadline = call.deadline;

@@ -57,7 +57,11 @@ enforced, the artifacts, and what the command wrote, as `stdout.text` and `stder
 
 /// The most jobs at one time. A launcher holds four times as many sandboxes, those among them that have
 /// ended and are not forgotten yet.
-const SLOTS_MAX: i64 = 1024;
+pub(crate) const SLOTS_MAX: u32 = 1024;
+/// The most sandboxes that live on: each has a launcher's process, a network and some MiB of its own.
+pub(crate) const SANDBOXES_MAX: u32 = 1000;
+/// The most sandboxes that are kept ready: each holds memory and is used once.
+pub(crate) const SPARES_MAX: u32 = 64;
 
 /// Where the server or its state is.
 #[derive(Debug, Clone, clap::Args)]
@@ -182,7 +186,7 @@ pub(crate) struct Run {
     /// Processes and threads it may have
     #[arg(long, value_parser = units::count, value_name = "N", allow_negative_numbers = true)]
     pub(crate) pids: Option<u32>,
-    /// Storage it may fill, such as 1G
+    /// Storage it may fill, such as 1G. It is memory, and counts beside --memory
     #[arg(long, value_parser = units::size, value_name = "SIZE", allow_negative_numbers = true)]
     pub(crate) disk: Option<u64>,
     /// A variable of its environment; may be repeated
@@ -233,7 +237,7 @@ pub(crate) struct Run {
 pub(crate) struct Up {
     /// Where to listen for HTTP, on a loopback address unless there is TLS; the token is in the state
     /// directory
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7300")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7300", value_parser = address)]
     pub(crate) listen: SocketAddr,
     /// Speak TLS there: `self` with a certificate of our own, which `cofferdam env e2b` makes clients
     /// trust; or the files of yours, a chain and its key
@@ -255,15 +259,15 @@ pub(crate) struct Up {
         long,
         value_name = "N",
         default_value_t = 64,
-        value_parser = clap::value_parser!(u32).range(1..=SLOTS_MAX),
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(SLOTS_MAX)),
         allow_negative_numbers = true
     )]
     pub(crate) slots: u32,
     /// Sandboxes that live on at one time
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(..=i64::from(SANDBOXES_MAX)))]
     pub(crate) sandboxes: u32,
     /// Sandboxes that are kept ready for the next jobs, each used once; 0 keeps none
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(..=64))]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(..=i64::from(SPARES_MAX)))]
     pub(crate) spares: u32,
     /// How long such a sandbox is kept unused
     #[arg(long, hide = true, value_parser = units::duration, default_value = "10m")]
@@ -538,7 +542,8 @@ pub(crate) struct SandboxNew {
     /// Processes and threads it may have
     #[arg(long, value_parser = units::count, value_name = "N", allow_negative_numbers = true)]
     pub(crate) pids: Option<u32>,
-    /// Storage it may fill, such as 1G
+    /// Storage it may fill, such as 1G. It is memory, unless it is more than 1 GiB, --allow-root is given and
+    /// the node is root: then it is on the node's disk
     #[arg(long, value_parser = units::size, value_name = "SIZE", allow_negative_numbers = true)]
     pub(crate) disk: Option<u64>,
     /// A variable of every command in it; may be repeated
@@ -566,6 +571,12 @@ pub(crate) struct Doctor {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// An address to listen on.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let wrong = |_| "it is no address with a port, such as 127.0.0.1:7300".to_owned();
+    text.parse().map_err(wrong)
 }
 
 /// Reads the command line of this process.
@@ -633,24 +644,25 @@ impl Args {
     }
 }
 
+/// Where the server or its state is, and what belongs to it.
+const ALL_OF_PLACE: &[&str] = &[
+    "state",
+    "url",
+    "token",
+    "secret_key",
+    "secret_key_before",
+    "secret_provider",
+];
+
 /// The command line, with those of the common options hidden that a command has no use for. They are
 /// accepted there all the same, because they stand in the environment of those who use a server.
 pub(crate) fn command() -> clap::Command {
     let whole = Args::command();
-    let unused: [(&str, &[&str]); 3] = [
+    let unused: [(&str, &[&str]); 4] = [
         ("up", &["url", "token"]),
         ("doctor", &["url", "token"]),
-        (
-            "completions",
-            &[
-                "state",
-                "url",
-                "token",
-                "secret_key",
-                "secret_key_before",
-                "secret_provider",
-            ],
-        ),
+        ("completions", ALL_OF_PLACE),
+        ("config", ALL_OF_PLACE),
     ];
     unused.into_iter().fold(whole, |whole, (name, ids)| {
         let args = whole
@@ -679,6 +691,13 @@ mod tests {
     }
 
     #[test]
+    fn an_address_without_a_host_is_refused_with_an_example() {
+        let refused = Args::try_parse_from(["cofferdam", "up", "--listen", "7300"]);
+        let said = refused.unwrap_err().to_string();
+        assert!(said.contains("127.0.0.1:7300"), "{said}");
+    }
+
+    #[test]
     fn everything_after_the_dashes_is_the_command() {
         let args = Args::try_parse_from(["cofferdam", "run", "--cpu", "0.5", "--", "ls", "--json"]);
         let Command::Run(run) = args.unwrap().command else {
@@ -704,7 +723,9 @@ mod tests {
             assert!(!help.contains("--token"), "{help}");
         }
         assert!(help(&["cofferdam", "run", "--help"]).contains("--token"));
-        assert!(!help(&["cofferdam", "completions", "--help"]).contains("--state"));
+        for name in ["completions", "config"] {
+            assert!(!help(&["cofferdam", name, "--help"]).contains("--state"));
+        }
     }
 
     #[test]

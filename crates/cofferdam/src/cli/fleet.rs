@@ -2,7 +2,7 @@
 
 use crate::cli::args::{NodeCommand, ServerCommand};
 use crate::cli::failure::Failure;
-use crate::cli::job::when;
+use crate::cli::job::{row, when};
 use crate::cli::table;
 use api::Code;
 use api::client::{Client, ClientError};
@@ -18,7 +18,9 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(crate) async fn node(client: &Client, command: NodeCommand) -> Result<ExitCode, Failure> {
     let (id, order) = match command {
         NodeCommand::Ls { json } => return list(client, json).await,
-        NodeCommand::Get { id, json } => return get(client, &id, json).await,
+        NodeCommand::Get { id, json } => {
+            return get(client, &id_of(client, &id).await?, json).await;
+        }
         NodeCommand::EnrollToken { ls: true, json, .. } => return tokens(client, json).await,
         NodeCommand::EnrollToken {
             revoke: Some(id),
@@ -34,14 +36,16 @@ pub(crate) async fn node(client: &Client, command: NodeCommand) -> Result<ExitCo
             id,
             no_wait,
             deadline,
-        } => return drain(client, &id, no_wait, deadline).await,
+        } => return drain(client, &id_of(client, &id).await?, no_wait, deadline).await,
         NodeCommand::Decommission { id } => (id, NodeOrder::Decommission),
         NodeCommand::Rm { id } => {
+            let id = id_of(client, &id).await?;
             let view = client.node_forget(&id).await.map_err(about(&id))?;
             table::print(&format!("{}\n", view.id))?;
             return Ok(ExitCode::SUCCESS);
         }
     };
+    let id = id_of(client, &id).await?;
     let view = client.node_change(&id, order).await.map_err(about(&id))?;
     table::print(&format!("{} {}\n", view.id, view.scheduling))?;
     Ok(ExitCode::SUCCESS)
@@ -84,21 +88,29 @@ const HEAD: [&str; 7] = [
 ];
 
 fn line(view: &NodeView) -> Vec<String> {
-    let label = |(key, value): (&String, &String)| format!("{key}={value}");
-    let labels: Vec<String> = view.labels.iter().map(label).collect();
     vec![
         view.name.clone(),
         view.connectivity.clone(),
         view.scheduling.clone(),
         format!("{}/{}", view.jobs, view.slots),
         view.sandboxes.to_string(),
-        labels.join(" "),
+        labels_of(&view.labels),
         view.id.clone(),
     ]
 }
 
+fn labels_of(labels: &BTreeMap<String, String>) -> String {
+    let label = |(key, value): (&String, &String)| format!("{key}={value}");
+    let labels: Vec<String> = labels.iter().map(label).collect();
+    labels.join(" ")
+}
+
 async fn list(client: &Client, json: bool) -> Result<ExitCode, Failure> {
     let list = client.node_list().await?;
+    if !json && list.nodes.is_empty() {
+        table::note("there are none; docs/fleet.md says how a machine becomes one");
+        return Ok(ExitCode::SUCCESS);
+    }
     table::print(&if json {
         table::to_json(&list)?
     } else {
@@ -112,9 +124,57 @@ async fn get(client: &Client, id: &str, json: bool) -> Result<ExitCode, Failure>
     table::print(&if json {
         table::to_json(&view)?
     } else {
-        table::layout(&HEAD, vec![line(&view)])
+        table::layout(&["", ""], facts(&view))
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// All that is known of one node.
+fn facts(view: &NodeView) -> Vec<Vec<String>> {
+    let mut rows = vec![
+        row("node", &view.id),
+        row("name", &view.name),
+        row("is", &view.connectivity),
+        row("gets work", &view.scheduling),
+        row("jobs", &format!("{} of {}", view.jobs, view.slots)),
+        row("sandboxes", &view.sandboxes.to_string()),
+    ];
+    let times = [
+        ("enrolled", view.enrolled_at_ms),
+        ("leases until", view.lease_expires_at_ms),
+    ];
+    for (name, at) in times {
+        rows.extend(at.map(|at| row(name, &format!("{} UTC", when(at)))));
+    }
+    rows.extend(view.version.as_ref().map(|version| row("version", version)));
+    rows.push(row("drivers", &view.drivers.join(" ")));
+    let (labels, facts) = (view.labels.iter(), view.facts.iter());
+    rows.extend(labels.map(|(key, value)| row(&format!("label {key}"), value)));
+    rows.extend(facts.map(|(key, value)| row(&format!("  {key}"), value)));
+    rows
+}
+
+/// The id of a node that was named by its id, or by a name that no other has.
+async fn id_of(client: &Client, named: &str) -> Result<String, Failure> {
+    if named.starts_with("node_") {
+        return Ok(named.to_owned());
+    }
+    let nodes = client.node_list().await?.nodes;
+    let mut of_name = nodes.into_iter().filter(|node| node.name == named);
+    match (of_name.next(), of_name.next()) {
+        (Some(one), None) => Ok(one.id),
+        (Some(_), Some(_)) => {
+            let message = format!("several nodes are called `{named}`");
+            let failure = Failure::new(Code::InvalidArgument, message);
+            Err(failure.hint("name it by its id: `cofferdam node ls`"))
+        }
+        (None, _) => Err(no_node(named)),
+    }
+}
+
+fn no_node(named: &str) -> Failure {
+    let failure = Failure::new(Code::NotFound, format!("there is no node `{named}`"));
+    failure.hint("`cofferdam node ls` lists the nodes that there are")
 }
 
 async fn drain(
@@ -128,7 +188,14 @@ async fn drain(
         .node_change(id, NodeOrder::Drain)
         .await
         .map_err(about(id))?;
-    while !no_wait && view.jobs + view.sandboxes > 0 {
+    let mut said = String::new();
+    // Somebody may have said `uncordon` meanwhile: then nobody waits for the end of a drain.
+    while !no_wait && view.scheduling == "draining" && view.jobs + view.sandboxes > 0 {
+        let waits = waiting(&view);
+        if said != waits {
+            table::note(&waits);
+            said = waits;
+        }
         tokio::time::sleep(LOOK).await;
         // Again and again: what could not be ended at one moment can be at another.
         let is_over = deadline.is_some_and(|deadline| began.elapsed() >= deadline);
@@ -138,13 +205,37 @@ async fn drain(
         }
         .map_err(about(id))?;
     }
-    table::print(&format!("{} {}\n", view.id, view.scheduling))?;
+    let is_empty = view.jobs + view.sandboxes == 0;
+    let state = match view.scheduling.as_str() {
+        "draining" if is_empty => "drained",
+        other => other,
+    };
+    table::print(&format!("{} {state}\n", view.id))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a drain waits for.
+fn waiting(view: &NodeView) -> String {
+    let of = |count: u32, one: &str, more: &str| match count {
+        1 => format!("1 {one}"),
+        count => format!("{count} {more}"),
+    };
+    let jobs = of(view.jobs, "job", "jobs");
+    let sandboxes = of(view.sandboxes, "sandbox", "sandboxes");
+    format!(
+        "waiting for {jobs} and {sandboxes} to end; Ctrl-C stops only the waiting, and `cofferdam node uncordon \
+         {}` the drain",
+        view.id
+    )
 }
 
 async fn tokens(client: &Client, json: bool) -> Result<ExitCode, Failure> {
     let list = client.enroll_token_list().await?;
-    let head = ["ID", "STATE", "CREATED", "NODE"];
+    if !json && list.tokens.is_empty() {
+        table::note("there are none; `cofferdam node enroll-token` makes one");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let head = ["ID", "STATE", "CREATED (UTC)", "NODE", "LABELS"];
     table::print(&if json {
         table::to_json(&list)?
     } else {
@@ -154,7 +245,16 @@ async fn tokens(client: &Client, json: bool) -> Result<ExitCode, Failure> {
 }
 
 async fn revoke_token(client: &Client, id: &str, json: bool) -> Result<ExitCode, Failure> {
-    let view = client.enroll_token_revoke(id).await?;
+    let view = client.enroll_token_revoke(id).await.map_err(|error| {
+        if !error.is(Code::NotFound) {
+            return Failure::from(error);
+        }
+        let failure = Failure::new(
+            Code::NotFound,
+            format!("there is no enrollment token `{id}`"),
+        );
+        failure.hint("`cofferdam node enroll-token --ls` lists them, by id")
+    })?;
     table::print(&if json {
         table::to_json(&view)?
     } else {
@@ -168,7 +268,13 @@ async fn token(client: &Client, labels: &[String], json: bool) -> Result<ExitCod
     let labels = labels.collect::<Result<BTreeMap<_, _>, _>>()?;
     let made = client
         .enroll_token_create(&EnrollTokenCreate { labels })
-        .await?;
+        .await
+        .map_err(|error| match error.is(Code::Forbidden) {
+            true => Failure::from(error).hint(
+                "`cofferdam server` with [server.nodes] takes nodes in; `cofferdam up` has one of its own",
+            ),
+            false => error.into(),
+        })?;
     table::print(&if json {
         table::to_json(&made)?
     } else {
@@ -183,6 +289,7 @@ fn token_line(view: &EnrollTokenView) -> Vec<String> {
         view.state.clone(),
         when(view.created_at_ms),
         view.node.clone().unwrap_or_default(),
+        labels_of(&view.labels),
     ]
 }
 
@@ -203,7 +310,6 @@ fn about(id: &str) -> impl Fn(ClientError) -> Failure {
         if !error.is(Code::NotFound) {
             return error.into();
         }
-        let failure = Failure::new(Code::NotFound, format!("there is no node `{id}`"));
-        failure.hint("`cofferdam node ls` lists the nodes that there are")
+        no_node(id)
     }
 }

@@ -70,6 +70,11 @@ impl Place {
         if matches!(&error, GuestError::Door(_)) && error.body().code == Code::NotFound.as_str() {
             return no_sandbox(&self.id);
         }
-        Failure::Told(Box::new(error.body()))
+        let is_user = error.to_string().contains("does not allow the user 'root'");
+        let failure = Failure::Told(Box::new(error.body()));
+        if is_user {
+            return failure.hint("`cofferdam sandbox create --allow-root` makes one that does");
+        }
+        failure
     }
 }

@@ -178,6 +178,7 @@ fn describe(view: &JobView) -> String {
         row("command", &command(view)),
         row("created", &format!("{} UTC", when(view.created_at_ms))),
     ];
+    rows.extend(view.node.as_ref().map(|node| row("node", node)));
     let timings = [
         ("queued for", view.timings_ms.queued),
         ("prepared in", view.timings_ms.provision),
@@ -194,7 +195,11 @@ fn describe(view: &JobView) -> String {
         rows.extend(memory.map(|memory| row("most memory", &memory)));
     }
     if view.egress_denied > 0 {
-        rows.push(row("denials", &view.egress_denied.to_string()));
+        let denied = format!(
+            "{}; see `cofferdam egress log {}`",
+            view.egress_denied, view.id
+        );
+        rows.push(row("denials", &denied));
     }
     let streams = [&view.stdout, &view.stderr].into_iter().flatten();
     let found: u64 = streams.map(|stream| stream.patterns_found).sum();

@@ -167,6 +167,15 @@ mod tests {
         let spec = parse(toml, false).unwrap();
         assert_eq!(spec, parse(json, true).unwrap());
         assert_eq!(spec.timeout_max_ms, Some(60_000));
+        // Those that the document shows can be written as they stand.
+        let document = include_str!("../../../../docs/profiles.md");
+        let shown = document.split("```toml\n").skip(1);
+        let shown: Vec<&str> = shown.filter_map(|part| part.split("```").next()).collect();
+        assert!(!shown.is_empty());
+        for text in shown {
+            let spec = parse(text, false).unwrap();
+            assert!(spec.base.is_some() && spec.network.is_some() && spec.secrets.is_some());
+        }
         for wrong in [
             "timeout_max = 1",
             "[network]\nalow = []",

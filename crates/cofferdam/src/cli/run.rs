@@ -11,17 +11,22 @@ use crate::cli::{table, units};
 use crate::signals::{Signal, Signals};
 use api::Code;
 use api::client::{Client, JobCreateOptions};
-use api::job::{JobCreate, JobView, LimitsAsked, OutcomeKind, WAIT_MAX};
+use api::job::{JobCreate, JobView, LimitsAsked, OutcomeKind, StateName, WAIT_MAX};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// How long the preparation may take before a terminal is told about it: most of it is over by then.
 const QUIET: Duration = Duration::from_millis(400);
+/// How long nobody may have taken a job before it is said: a node that has room takes it at once.
+pub(super) const SLOW: Duration = Duration::from_secs(2);
+/// What is said then.
+pub(super) const NOT_TAKEN: &str = "no node has taken it yet: `cofferdam node ls`";
 /// Signals that wait to be told to the job.
 const TOLD: usize = 16;
 /// How long the last output of a canceled job may take: whoever reads it may have stopped to read.
@@ -61,6 +66,7 @@ pub(crate) async fn run(
             return Ok(got.map_or_else(|failure| failure.code(), |()| exit_code(&view)));
         }
         explain(&view);
+        tell_denials(&view);
         got.map(|()| exit_code(&view))
     };
     unless_signaled(&mut signals, telling).await
@@ -88,13 +94,29 @@ async fn attend(
     let io = unless_signaled(signals, attaching).await?;
     let (tell, told) = mpsc::channel(TOLD);
     let progress = Progress::start();
-    let mut carry = std::pin::pin!(streams::carry(io, told, output, || progress.end()));
-    let mut interrupted = false;
+    let runs = AtomicBool::new(false);
+    let mut carry = std::pin::pin!(streams::carry(io, told, output, || {
+        runs.store(true, Ordering::Relaxed);
+        progress.end();
+    }));
+    let mut waiting = std::pin::pin!(is_waiting(client, id));
+    let (mut interrupted, mut looked) = (false, false);
     let end = loop {
         tokio::select! {
             end = &mut carry => break Some(end),
-            // As in a shell: the program hears the first Ctrl-C. Whoever presses it again means it.
-            signal = signals.next() => if signal == Signal::Interrupt && !interrupted {
+            waits = &mut waiting, if !looked => {
+                looked = true;
+                if waits && !runs.load(Ordering::Relaxed) {
+                    progress.end();
+                    table::note(NOT_TAKEN);
+                }
+            }
+            // As in a shell: the program hears the first Ctrl-C. Whoever presses it again means it. Before there
+            // is a program, nobody would hear it.
+            signal = signals.next() => if signal == Signal::Interrupt
+                && !interrupted
+                && runs.load(Ordering::Relaxed)
+            {
                 interrupted = true;
                 drop(tell.try_send(Tell::Signal(2)));
             } else {
@@ -129,6 +151,13 @@ async fn attend(
     };
     // One signal more, and nobody waits any longer for a program that does not want to end.
     unless_signaled(signals, ending).await
+}
+
+/// Whether a job waits for a node although it had the time to find one.
+async fn is_waiting(client: &Client, id: &str) -> bool {
+    tokio::time::sleep(SLOW).await;
+    let view = client.job_get(id).await;
+    view.is_ok_and(|view| view.state == StateName::Queued)
 }
 
 async fn cancel(client: &Client, id: &str) -> Result<(), Failure> {
@@ -328,6 +357,17 @@ fn explain(view: &JobView) {
     }
     if let Some(detail) = &view.detail {
         table::note(detail);
+    }
+}
+
+/// What its network has refused is the reason of many failures, and the program seldom says so.
+fn tell_denials(view: &JobView) {
+    if view.egress_denied > 0 {
+        let what = match view.egress_denied {
+            1 => "1 request to the outside was denied".to_owned(),
+            many => format!("{many} requests to the outside were denied"),
+        };
+        table::note(&format!("{what}: `cofferdam egress log {}`", view.id));
     }
 }
 

@@ -5,11 +5,13 @@ use crate::cli::failure::Failure;
 use crate::cli::inside;
 use crate::cli::job::{clauses, row, when};
 use crate::cli::net;
-use crate::cli::run::{root, variables};
+use crate::cli::run::{NOT_TAKEN, SLOW, root, variables};
 use crate::cli::secret::uses;
 use crate::cli::snapshot;
 use crate::cli::table;
 use crate::cli::units;
+use crate::private::random_name;
+use crate::signals::Signals;
 use api::Code;
 use api::client::{Client, ClientError, JobCreateOptions};
 use api::job::LimitsAsked;
@@ -23,6 +25,10 @@ use std::time::Duration;
 
 /// How long a command waits for what it asked for: longer than a node takes for anything.
 pub(super) const WAIT: Duration = Duration::from_secs(60);
+
+/// The largest disk that is in memory wherever there is another: beyond it, a root that can be written has a file
+/// system on the disk of its node.
+const IN_MEMORY_MAX: u64 = 1 << 30;
 
 /// Does what was asked about sandboxes.
 pub(crate) async fn sandbox(client: &Client, args: SandboxArgs) -> Result<ExitCode, Failure> {
@@ -74,7 +80,9 @@ pub(crate) async fn sandbox(client: &Client, args: SandboxArgs) -> Result<ExitCo
                 timeout_ms: millis(time),
             };
             let view = client.sandbox_timeout(known(&id)?, &asked).await;
-            (view.map_err(about(&id))?, json)
+            let view = view.map_err(about(&id))?;
+            tell_cut(&view, Some(time));
+            (view, json)
         }
         SandboxCommand::Net { id, net, json } => return net::net(client, &id, net, json).await,
         SandboxCommand::Rm { id, json } => {
@@ -205,15 +213,74 @@ async fn create(
         root: new.root.as_deref().map(root).transpose()?,
         ..SandboxCreate::default()
     };
-    let options = JobCreateOptions {
-        wait: Some(WAIT),
-        ..JobCreateOptions::default()
-    };
-    let made = client.sandbox_create(&asked, &options).await;
-    made.map_err(|error| match named {
+    if let Some(disk) = new.disk.filter(|disk| *disk > IN_MEMORY_MAX)
+        && !new.allow_root
+    {
+        let disk = units::show_size(disk);
+        table::note(&format!(
+            "without --allow-root its disk of {disk} is memory, and the sandbox may take as much of it"
+        ));
+    }
+    let made = until_made(client, &asked).await?;
+    let view = made.map_err(|error| match named {
         Some(named) if error.is(Code::NotFound) => snapshot::no_snapshot(&named),
-        _ => error.into(),
-    })
+        _ => Failure::from(error),
+    })?;
+    tell_cut(&view, new.ttl);
+    Ok(view)
+}
+
+/// Creates it, and waits until it can be used. Whoever does not want to wait any longer was not told its id, so that
+/// it is taken away: the same key finds it, also where it was not made yet.
+async fn until_made(
+    client: &Client,
+    asked: &SandboxCreate,
+) -> Result<Result<SandboxView, ClientError>, Failure> {
+    let mut signals = Signals::listen()?;
+    let of_key = |wait, key: &str| JobCreateOptions {
+        wait,
+        idempotency_key: Some(key.to_owned()),
+    };
+    let key = random_name::<16>()?;
+    let (waits, at_once) = (of_key(Some(WAIT), &key), of_key(None, &key));
+    let mut making = std::pin::pin!(client.sandbox_create(asked, &waits));
+    let mut slow = std::pin::pin!(async {
+        tokio::time::sleep(SLOW).await;
+        client.sandbox_create(asked, &at_once).await
+    });
+    let mut looked = false;
+    let signal = loop {
+        tokio::select! {
+            made = &mut making => return Ok(made),
+            seen = &mut slow, if !looked => {
+                looked = true;
+                if seen.is_ok_and(|view| view.state == SandboxStateName::Requested) {
+                    table::note(NOT_TAKEN);
+                }
+            }
+            signal = signals.next() => break signal,
+        }
+    };
+    let taking_away = async {
+        let view = client.sandbox_create(asked, &at_once).await?;
+        client.sandbox_destroy(&view.id, None).await
+    };
+    tokio::select! {
+        gone = taking_away => table::note(&match gone {
+            Ok(view) => format!("{} is taken away", view.id),
+            Err(_) => "it may have been made: `cofferdam sandbox ls` shows it".to_owned(),
+        }),
+        _ = signals.another() => {}
+    }
+    Err(Failure::Signaled(signal))
+}
+
+/// A time that is longer than any is cut, and not refused.
+fn tell_cut(view: &SandboxView, asked: Option<Duration>) {
+    if asked.is_some_and(|asked| view.timeout_ms < millis(asked)) {
+        let lives = units::show_ms(view.timeout_ms);
+        table::note(&format!("its time was cut to {lives}, which is the most"));
+    }
 }
 
 async fn list(
@@ -261,6 +328,7 @@ fn describe(view: &SandboxView) -> String {
         row("created", &format!("{} UTC", when(view.created_at_ms))),
         row("lives for", &units::show_ms(view.timeout_ms)),
     ];
+    rows.extend(view.node.as_ref().map(|node| row("node", node)));
     let until = view.expires_at_ms.map(|at| format!("{} UTC", when(at)));
     rows.extend(until.map(|until| row("until", &until)));
     let kept = view.memory_kept.map(|kept| match kept {
@@ -273,7 +341,11 @@ fn describe(view: &SandboxView) -> String {
     rows.extend(began.map(|snapshot| row("began with", snapshot)));
     rows.extend(net::rows(&view.network));
     if view.egress_denied > 0 {
-        rows.push(row("  denials", &view.egress_denied.to_string()));
+        let denied = format!(
+            "{}; see `cofferdam egress log {}`",
+            view.egress_denied, view.id
+        );
+        rows.push(row("  denials", &denied));
     }
     rows.extend(view.reason.as_ref().map(|why| row("because", why)));
     let labels = view.metadata.iter();

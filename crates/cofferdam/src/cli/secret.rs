@@ -22,6 +22,9 @@ use std::process::ExitCode;
 /// The longest value, and one byte more, which shows that it is too long.
 const READ_MAX: u64 = 64 * 1024 + 1;
 
+/// The shortest value that is looked for in output.
+const SOUGHT_MIN: usize = 4;
+
 /// Does what was asked about secrets.
 pub(crate) async fn secret(client: &Client, args: SecretArgs) -> Result<ExitCode, Failure> {
     let (view, json) = match args.command {
@@ -102,6 +105,10 @@ async fn list(client: &Client, limit: u32, json: bool) -> Result<ExitCode, Failu
         table::print(&table::to_json(&page)?)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if page.secrets.is_empty() {
+        table::note("there are none; `cofferdam secret set NAME` makes one");
+        return Ok(ExitCode::SUCCESS);
+    }
     let one = |view: &SecretView| {
         vec![
             view.name.clone(),
@@ -179,6 +186,11 @@ fn value(
         }
         None => without_newline(read(Ok(input.lock()), "standard input")?),
     };
+    if bytes.trim_ascii().len() < SOUGHT_MIN {
+        table::note(
+            "a value of less than 4 bytes is not taken out of output: it would be found everywhere",
+        );
+    }
     let text = value_text(&bytes);
     // Overwritten in place; the copy in `text` overwrites itself.
     bytes.fill(0);

@@ -30,10 +30,17 @@ pub(crate) fn refuse(error: &clap::Error, words: &[OsString]) -> ExitCode {
         // There is no other place to say it.
         drop(error.print());
         let no_dashes = before_dashes.count() == words.len();
-        if is_run && no_dashes && error.kind() == ErrorKind::UnknownArgument {
-            table::hint(
-                "the program and its arguments go after `--`, as in: cofferdam run -- ls -l",
-            );
+        let is_exec = words.iter().any(|word| word == "exec");
+        if no_dashes && error.kind() == ErrorKind::UnknownArgument {
+            if is_run {
+                table::hint(
+                    "the program and its arguments go after `--`, as in: cofferdam run -- ls -l",
+                );
+            } else if command_of(words) == Some("sandbox") && is_exec {
+                table::hint(
+                    "the program and its arguments go after `--`, as in: cofferdam sandbox exec ID -- ls -l",
+                );
+            }
         }
     }
     ExitCode::from(if is_run { OURS } else { USAGE })

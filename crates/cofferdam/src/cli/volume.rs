@@ -18,7 +18,7 @@ pub(crate) async fn volume(client: &Client, args: VolumeArgs) -> Result<ExitCode
                 size_bytes: size,
                 node: None,
             };
-            (client.volume_create(&new, None).await?, json)
+            (create(client, &new).await?, json)
         }
         VolumeCommand::Ls { limit, json } => return list(client, limit, json).await,
         VolumeCommand::Get { name, json } => {
@@ -42,6 +42,21 @@ pub(crate) async fn volume(client: &Client, args: VolumeArgs) -> Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
+async fn create(client: &Client, new: &VolumeCreate) -> Result<VolumeView, Failure> {
+    let made = client.volume_create(new, None).await;
+    made.map_err(|error| {
+        let is_taken = error.is(Code::Conflict);
+        let failure = Failure::from(error);
+        if is_taken {
+            failure.hint(
+                "the name is taken: use another, or `cofferdam volume rm` the one that has it",
+            )
+        } else {
+            failure
+        }
+    })
+}
+
 const HEAD: [&str; 5] = ["NAME", "STATE", "SIZE", "CREATED", "ID"];
 
 fn line(view: &VolumeView) -> Vec<String> {
@@ -62,6 +77,10 @@ async fn list(client: &Client, limit: u32, json: bool) -> Result<ExitCode, Failu
     let page = client.volume_list(&query).await?;
     if json {
         table::print(&table::to_json(&page)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if page.volumes.is_empty() {
+        table::note("there are none; `cofferdam volume create NAME` makes one");
         return Ok(ExitCode::SUCCESS);
     }
     let rows = page.volumes.iter().map(line).collect();

@@ -21,10 +21,29 @@ pub(crate) fn of_command_line(body: &ErrorBody) -> ErrorBody {
         }
         many => body.message = format!("{} things are wrong", many.len()),
     }
-    if body.hint == Code::InvalidArgument.row().hint {
-        body.hint = "`--help` after the command says what each option takes".to_owned();
+    // A hint of the place where the error was made is as good as any; that of the table is for a client of the API.
+    let code = Code::parse(&body.code).filter(|code| code.row().hint == body.hint);
+    if let Some(hint) = code.and_then(hint) {
+        body.hint = hint.to_owned();
     }
     body
+}
+
+/// What to type where the table says what to send.
+fn hint(code: Code) -> Option<&'static str> {
+    Some(match code {
+        Code::InvalidArgument => "`--help` after the command says what each option takes",
+        Code::LimitBeyondMachine => {
+            "ask for less; `cofferdam doctor` on the node shows what it has"
+        }
+        Code::Unauthenticated => {
+            "name the token of that server with COFFERDAM_TOKEN or --token; `cofferdam up` keeps it in its state \
+             directory"
+        }
+        Code::SandboxPaused => "`cofferdam sandbox resume ID` lets it go on",
+        Code::NotFound => "check what was named; `ls` of the same command lists what there is",
+        _ => return None,
+    })
 }
 
 /// The option that a field of a request was made from.
@@ -32,16 +51,36 @@ fn option(field: &str) -> Option<&'static str> {
     let name = field.split('[').next().unwrap_or_default();
     Some(match name {
         "argv" => "the command:",
+        "count" => "--count",
         "cwd" => "--cwd:",
         "files" => "--file:",
+        "from" => "--from:",
+        "labels" => "--label:",
         "limits.cpu_millis" => "--cpu",
         "limits.disk_bytes" => "--disk",
         "limits.memory_bytes" => "--memory",
         "limits.pids" => "--pids",
+        "metadata" => "--metadata:",
+        "name" => "the name:",
+        "network.allow" => "--allow:",
+        "network.deny" => "--deny:",
+        "network.mode" => "--net:",
+        "network.presets" => "--preset:",
+        "network.requests" | "network.rules" => "--rule:",
+        "network.upstream" => "--via:",
         "outputs" => "--out:",
         "profile" => "--profile:",
         "root" => "--root:",
+        "secrets" => "--secret:",
+        "size_bytes" => "--size",
+        "snapshot" => "the snapshot:",
         "timeout_ms" => "--timeout",
+        "url" => "the URL:",
+        "user" => "--user:",
+        "value" => "the value:",
+        "volumes" => "--volume:",
+        _ if name.starts_with("metadata.") => "--metadata:",
+        _ if name.starts_with("network.rules") => "--rule:",
         _ if name == "env" || name.starts_with("env.") => "--env:",
         _ => return None,
     })
@@ -98,6 +137,31 @@ mod tests {
         assert_eq!(body.message, "--cpu must be between 0.01 and 4");
         let body = said(&[("env.", "not a name for a variable")]);
         assert_eq!(body.message, "--env: not a name for a variable");
+    }
+
+    #[test]
+    fn every_option_is_called_by_its_name() {
+        for (field, option) in [
+            ("network.allow[2]", "--allow:"),
+            ("network.upstream", "--via:"),
+            ("secrets[0].name", "--secret:"),
+            ("volumes[1]", "--volume:"),
+            ("metadata.a", "--metadata:"),
+            ("size_bytes", "--size"),
+        ] {
+            let body = said(&[(field, "is wrong")]);
+            assert_eq!(body.message, format!("{option} is wrong"), "{field}");
+        }
+    }
+
+    #[test]
+    fn hints_name_options_and_commands_and_one_of_the_place_stays() {
+        let body = of_command_line(&Code::Unauthenticated.body("x".to_owned(), ""));
+        assert!(body.hint.contains("--token"), "{}", body.hint);
+        let mut body = Code::SandboxPaused.body("x".to_owned(), "");
+        assert!(of_command_line(&body).hint.contains("sandbox resume"));
+        body.hint = "of the place".to_owned();
+        assert_eq!(of_command_line(&body).hint, "of the place");
     }
 
     #[test]

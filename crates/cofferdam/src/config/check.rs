@@ -3,12 +3,20 @@
 use super::read;
 use crate::cli::failure::Failure;
 use crate::cli::table;
+use api::Code;
 use std::path::Path;
 use std::process::ExitCode;
 
 /// Prints what was read, with all that was left out and without what is secret.
 pub(crate) fn check(path: &Path) -> Result<ExitCode, Failure> {
     let config = read(path)?;
+    if config.server.is_none() && config.node.is_none() {
+        let message = format!(
+            "{}: there is neither [server] nor [node] in it",
+            path.display()
+        );
+        return Err(Failure::new(Code::ConfigInvalid, message));
+    }
     if config.server.is_some() {
         config.clone().for_server(false)?;
     }

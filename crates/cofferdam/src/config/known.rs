@@ -68,9 +68,7 @@ fn in_part(text: &str, part: &str, table: &dyn TableLike) -> Result<(), String> 
 }
 
 fn unknown(text: &str, part: &str, key: &str, keys: &[&str], at: Option<usize>) -> String {
-    let line = at
-        .and_then(|at| text.get(..at))
-        .map(|before| before.matches('\n').count() + 1);
+    let line = at.and_then(|at| line_of(text, at));
     let line = line
         .map(|line| format!("line {line}: "))
         .unwrap_or_default();
@@ -85,6 +83,29 @@ fn unknown(text: &str, part: &str, key: &str, keys: &[&str], at: Option<usize>) 
         .map(|known| format!("; did you mean `{known}`?"))
         .unwrap_or_else(|| format!("; known are {}", keys.join(", ")));
     format!("{line}there is no key `{key}` {place}{meant}")
+}
+
+/// What is wrong with the value of a key, or with what is missing in a part, with its line.
+pub(super) fn at(text: &str, table: &Table, key: &str, why: &str) -> String {
+    let mut part: &dyn TableLike = table;
+    let mut found = None;
+    for name in key.split('.') {
+        found = part.key(name).and_then(toml_edit::Key::span).or(found);
+        match part.get(name).and_then(toml_edit::Item::as_table_like) {
+            Some(below) => part = below,
+            None => break,
+        }
+    }
+    let line = found.and_then(|span| line_of(text, span.start));
+    let line = line
+        .map(|line| format!("line {line}: "))
+        .unwrap_or_default();
+    format!("{line}`{key}`: {}", why.trim_end())
+}
+
+fn line_of(text: &str, at: usize) -> Option<usize> {
+    let before = text.get(..at)?;
+    Some(before.matches('\n').count() + 1)
 }
 
 /// How many letters have to be changed, put in or taken out (Levenshtein).

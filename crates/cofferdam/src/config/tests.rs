@@ -188,3 +188,94 @@ fn a_lease_that_is_too_short_or_too_long_is_refused() {
         assert!(lease(wrong).unwrap_err().contains("2 to 3600"), "{wrong}");
     }
 }
+
+#[test]
+fn a_value_that_cannot_be_read_is_told_with_its_key_and_line() {
+    let door = "[server]\nstate = \"/x\"\nlisten = \"127.0.0.1\"\n";
+    let said = wrong(door);
+    assert!(said.starts_with("line 3: `server.listen`: "), "{said}");
+    let said = wrong("[node]\nstate = \"/x\"\nslots = \"many\"\n");
+    assert!(
+        said.starts_with("line 3: `node.slots`: invalid type"),
+        "{said}"
+    );
+    let said = wrong("\n[node]\nname = \"a\"\n");
+    assert!(said.starts_with("line 2: `node`: missing field"), "{said}");
+    let said = wrong("mode = \"x\"\n");
+    assert!(
+        said.starts_with("line 1: `mode`: unknown variant"),
+        "{said}"
+    );
+    let said = wrong("[server]\nstate = \"/x\"\n[server.nodes]\nlisten = \"${NODE_TOKEN}\"\n");
+    assert!(
+        said.starts_with("line 4: `server.nodes.listen`: "),
+        "{said}"
+    );
+}
+
+#[test]
+fn values_that_cannot_be_are_refused_before_anything_is_started() {
+    let refused = |text: &str| {
+        let config = parse(text, variables).unwrap();
+        let server = config
+            .clone()
+            .server
+            .map(|_| config.clone().for_server(false));
+        let node = config.clone().node.map(|_| config.for_node(false));
+        let server = server.and_then(Result::err);
+        let failure = server.or(node.and_then(Result::err));
+        failure
+            .map(|failure| failure.to_string())
+            .unwrap_or_default()
+    };
+    let node = |line: &str| refused(&format!("[node]\nstate = \"/x\"\n{line}\n"));
+    for fits in [
+        "slots = 1",
+        "slots = 1024",
+        "spares = 64",
+        "sandboxes = 0",
+        "name = \"a\"",
+    ] {
+        assert_eq!(node(fits), "", "{fits}");
+    }
+    for (line, key) in [
+        ("slots = 0", "node.slots"),
+        ("slots = 5000", "node.slots"),
+        ("spares = 9999", "node.spares"),
+        ("sandboxes = 1001", "node.sandboxes"),
+        ("name = \"\"", "node.name"),
+        ("roots = [\"a\"]", "node.roots"),
+        ("egress_allow = [\"x\"]", "node.egress_allow"),
+        ("egress_trust = [\"/no/such.pem\"]", "/no/such.pem"),
+        ("server = \"https://h\"", "node.server"),
+        ("driver = \"none\"", "node.driver"),
+    ] {
+        let said = node(line);
+        assert!(said.contains(key), "{line}: {said}");
+    }
+    let server = |line: &str| refused(&format!("[server]\nstate = \"/x\"\n{line}\n"));
+    for (line, key) in [
+        ("listen = \"0.0.0.0:7300\"", "server.listen"),
+        ("tls = \"cert\"\ndomain = \"a.example\"", "server.tls"),
+        (
+            "[server.nodes]\nlisten = \"0.0.0.0:1\"\nnames = [\"http://x:7\"]",
+            "server.nodes.names",
+        ),
+    ] {
+        let said = server(line);
+        assert!(said.contains(key), "{line}: {said}");
+    }
+    assert!(refused("[server]\nstate = \"x\"\n").contains("server.state"));
+    assert!(refused("[node]\nstate = \"x\"\n").contains("node.state"));
+}
+
+#[test]
+fn what_is_longer_than_a_file_may_be_is_refused_and_not_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("long.toml");
+    let long = format!("[node]\nstate = \"/x\"\n#{}", "x".repeat(1 << 20));
+    std::fs::write(&path, long).unwrap();
+    let refused = read(&path).unwrap_err().to_string();
+    assert!(refused.contains("more than 1048576 bytes"), "{refused}");
+    assert!(refused.contains("config_invalid"), "{refused}");
+}

@@ -237,9 +237,43 @@ async fn a_token_that_names_another_authority_is_sent_to_nobody() {
     let refused = Identity::enroll(&state, &world.url, &other, "a")
         .await
         .unwrap_err();
-    assert!(refused.to_string().contains("reach"), "{refused}");
+    let said = refused.to_string();
+    assert!(
+        said.contains("reach") && said.contains("UnknownIssuer"),
+        "{said}"
+    );
+    assert!(said.contains("another authority answers there"), "{said}");
     // The right one is still good.
     Identity::enroll(&state, &world.url, &token, "a")
         .await
         .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_be_enrolled_is_told_why_the_server_was_not_reached() {
+    let world = World::new().await;
+    let token = world.token().await;
+    let state = world.node_state("a");
+    let refused = async |url: &str| {
+        let refused = Identity::enroll(&state, url, &token, "a").await;
+        refused.unwrap_err().to_string()
+    };
+    let port = world.url.rsplit_once(':').unwrap().1;
+    let named = refused(&format!("https://localhost:{port}")).await;
+    assert!(named.contains("add it to `names`"), "{named}");
+    let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = plain.local_addr().unwrap();
+    let speaking = tokio::spawn(async move {
+        let (mut stream, _) = plain.accept().await.unwrap();
+        drop(stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await);
+        let mut rest = Vec::new();
+        drop(stream.read_to_end(&mut rest).await);
+    });
+    let said = refused(&format!("https://{at}")).await;
+    assert!(said.contains("does not speak TLS"), "{said}");
+    speaking.abort();
+    drop(speaking.await);
+    let said = refused(&format!("https://{at}")).await;
+    assert!(said.contains("Connection refused"), "{said}");
+    assert!(said.contains("nobody listens there"), "{said}");
 }

@@ -172,6 +172,7 @@ pub(super) fn look(
 /// without them its requests would leave unjudged.
 pub(super) async fn look_again(node: Node, id: String) -> Inspector {
     let mut pause = Duration::from_millis(100);
+    let mut said = String::new();
     loop {
         let epoch = node
             .kept()
@@ -189,7 +190,12 @@ pub(super) async fn look_again(node: Node, id: String) -> Inspector {
         });
         match looks {
             Ok(looks) => return looks.inspector,
-            Err(why) => tracing::warn!(sandbox.id = id, why, "secrets cannot be had again yet"),
+            // Once for each reason: a version that is gone does not come back, and this goes on.
+            Err(why) if why != said => {
+                tracing::warn!(sandbox.id = id, why, "secrets cannot be had again yet");
+                said = why;
+            }
+            Err(_) => {}
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(30));

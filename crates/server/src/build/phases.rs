@@ -64,6 +64,8 @@ pub(super) async fn carry_out(world: World, hold: BuildHold) -> Result<(), Error
         Ok(()) => Ok(()),
         Err(Stop::Lost(error)) => Err(error),
         Err(Stop::Failed(why)) => {
+            let (build, phase) = (&bench.hold.row().id, why.phase);
+            tracing::info!(build.id = %build, ?phase, why = why.message, "a build has failed");
             bench.say(
                 why.phase,
                 Level::Error,

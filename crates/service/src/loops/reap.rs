@@ -133,7 +133,8 @@ async fn reap_sandbox(service: &Service, id: SandboxId, now: u64) -> Result<bool
 /// its leases, so it does not matter if the process ends in between.
 async fn offline(service: &Service, id: NodeId, now: u64) -> Result<bool, Error> {
     let note = Note::new(&Ctx::internal("reap"), now);
-    service
+    let node = id.clone();
+    let is_offline = service
         .unit(move |tx| {
             let Some(row) = store::node::get(tx, &id)? else {
                 return Ok::<_, Fail>(false);
@@ -149,7 +150,11 @@ async fn offline(service: &Service, id: NodeId, now: u64) -> Result<bool, Error>
                 _ => Ok(false),
             }
         })
-        .await
+        .await?;
+    if is_offline {
+        tracing::warn!(%node, "a node is offline: its leases are over");
+    }
+    Ok(is_offline)
 }
 
 /// Judges one job of a node that is silent: one that it has, or one that waits for it alone.

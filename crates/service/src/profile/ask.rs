@@ -139,9 +139,13 @@ impl Service {
 }
 
 fn unknown(named: &ProfileRef) -> Invalid {
+    let called = match named {
+        ProfileRef::Id(id, _) => id.as_str(),
+        ProfileRef::Name(name) => name.name.as_str(),
+    };
     let message = match named.tag() {
-        TAG_DEFAULT => "there is no such profile".to_owned(),
-        tag => format!("there is no such profile, or it has no version or tag `{tag}`"),
+        TAG_DEFAULT => format!("there is no profile `{called}`"),
+        tag => format!("there is no profile `{called}`, or it has no version or tag `{tag}`"),
     };
     Invalid {
         field: "profile".to_owned(),

@@ -65,7 +65,7 @@ impl Service {
                 wrong.push(model::spec::Invalid {
                     field: format!("secrets[{index}].name"),
                     code: "secret_missing",
-                    message: "there is no such secret".to_owned(),
+                    message: format!("there is no secret `{}`", one.name),
                 });
             }
         }

@@ -220,7 +220,9 @@ async fn a_node_is_closed_drained_sent_away_and_forgotten() {
     assert_eq!(order(NodeOrder::Uncordon).await, Ok(Active));
     let job = world.poll(&own, NOW).await.leases.remove(0);
     assert_eq!(order(NodeOrder::Drain).await, Ok(Draining));
-    assert_eq!(order(NodeOrder::Uncordon).await, Err("conflict"));
+    assert_eq!(order(NodeOrder::Cordon).await, Err("conflict"));
+    assert_eq!(order(NodeOrder::Uncordon).await, Ok(Active));
+    assert_eq!(order(NodeOrder::Drain).await, Ok(Draining));
     world.create(spec()).await;
     assert!(world.poll(&own, NOW).await.leases.is_empty());
     let seen = world.service.node_get(&me, &id).await.unwrap();

@@ -93,7 +93,7 @@ pub(crate) enum NodeCommand {
     },
     /// Show one node
     Get {
-        /// Its id
+        /// Its id, or its name
         id: String,
         /// Print JSON
         #[arg(long)]
@@ -126,17 +126,17 @@ pub(crate) enum NodeCommand {
     },
     /// Give a node no new work, for now
     Cordon {
-        /// Its id
+        /// Its id, or its name
         id: String,
     },
-    /// Give a node work again
+    /// Give a node work again, after `cordon` or `drain`
     Uncordon {
-        /// Its id
+        /// Its id, or its name
         id: String,
     },
-    /// Give a node no new work any more, and wait until what it has is over
+    /// Give a node no new work, and wait until what it has is over; `uncordon` ends it
     Drain {
-        /// Its id
+        /// Its id, or its name
         id: String,
         /// Do not wait
         #[arg(long, conflicts_with = "deadline")]
@@ -147,12 +147,12 @@ pub(crate) enum NodeCommand {
     },
     /// Believe a node no more, from now on and for good: its certificates count for nothing
     Decommission {
-        /// Its id
+        /// Its id, or its name
         id: String,
     },
     /// Forget a node that was decommissioned; what it had is lost
     Rm {
-        /// Its id
+        /// Its id, or its name
         id: String,
     },
 }

@@ -13,10 +13,10 @@ pub(crate) struct NetArgs {
     pub(crate) mode: Option<NetMode>,
     /// A destination that it may reach: HOST, *.DOMAIN, ADDRESS or ADDRESS/BITS, and perhaps :PORT; may be
     /// repeated
-    #[arg(long, value_name = "HOST[:PORT]")]
+    #[arg(long, value_parser = destination, value_name = "HOST[:PORT]")]
     pub(crate) allow: Vec<String>,
     /// A destination that it may not reach, whatever allows it; may be repeated
-    #[arg(long, value_name = "HOST[:PORT]")]
+    #[arg(long, value_parser = destination, value_name = "HOST[:PORT]")]
     pub(crate) deny: Vec<String>,
     /// Destinations by the name of who has them: pypi, npm, debian, ubuntu, alpine, crates, go, github; may be
     /// repeated
@@ -82,6 +82,15 @@ impl NetArgs {
     }
 }
 
+/// A destination is no URL: what of it counts is the host, and perhaps a port. The server says what else is wrong.
+fn destination(text: &str) -> Result<String, String> {
+    let Some((_, rest)) = text.split_once("://") else {
+        return Ok(text.to_owned());
+    };
+    let host = rest.split('/').next().unwrap_or_default();
+    Err(format!("it is a URL; write the host alone: {host}"))
+}
+
 /// Reads `[METHOD,METHOD ][http[s]://]HOST[:PORT][/PATH]`. The server says what is wrong with its parts.
 fn rule(text: &str) -> Result<NetworkRule, String> {
     let (methods, url) = text.rsplit_once(' ').unwrap_or(("", text));
@@ -144,6 +153,14 @@ pub(crate) fn rule_text(rule: &NetworkRule) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_destination_is_no_url() {
+        assert_eq!(destination("pypi.org:443").as_deref(), Ok("pypi.org:443"));
+        assert_eq!(destination("[fd00::1]:443").as_deref(), Ok("[fd00::1]:443"));
+        let refused = destination("http://pypi.org/simple").unwrap_err();
+        assert!(refused.ends_with("the host alone: pypi.org"), "{refused}");
+    }
 
     #[test]
     fn a_rule_is_methods_and_a_url() {

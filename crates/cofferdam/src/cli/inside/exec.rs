@@ -96,6 +96,7 @@ pub(super) fn not_started(place: &Place, error: GuestError, program: &str) -> Fa
         place.failure(error)
     } else if said.ends_with("No such file or directory") {
         of_program(Code::ProgramNotFound, "is not there in the sandbox")
+            .hint("check the name and PATH inside, or bring it with `cofferdam sandbox cp`")
     } else {
         of_program(Code::ProgramNotRunnable, "cannot be run in the sandbox")
     }
