@@ -60,7 +60,7 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
         )));
     }
     let (takes, linked) = mpsc::channel(LINK_QUEUE);
-    let heard = std::sync::Arc::default();
+    let heard: std::sync::Arc<tokio::sync::Notify> = std::sync::Arc::default();
     let linking = tokio::spawn(node::keep_links(client.clone(), takes, heard.clone()));
     table::note(&format!(
         "this is {id}; its server is {}",

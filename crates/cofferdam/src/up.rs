@@ -89,11 +89,8 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let (_running, stopped) = tokio::sync::watch::channel(false);
     tokio::spawn(service::loops::run(service, stopped));
     if let Some(linux) = &linux {
-        drop(tokio::spawn(warm(
-            linux.clone(),
-            up.sandboxes > 0,
-            roots.clone(),
-        )));
+        let warming = warm(linux.clone(), up.sandboxes > 0, roots.clone());
+        drop(tokio::spawn(warming));
     }
     let config = Config {
         name: hostname(),

@@ -18,7 +18,7 @@ const LIVED: Duration = Duration::from_secs(10);
 /// Keeps the links of both classes open, and hands what comes over them to `takes`. Never returns.
 /// Each one that is opened is told to `heard`.
 pub async fn keep_links(client: Client, takes: mpsc::Sender<LinkOpen>, heard: Arc<Notify>) {
-    let [interactive, bulk] = LinkClass::ALL.map(|class| keep(&client, class, (&takes, &heard)));
+    let [interactive, bulk] = LinkClass::ALL.map(|class| keep(&client, class, (&takes, &*heard)));
     tokio::join!(interactive, bulk);
 }
 

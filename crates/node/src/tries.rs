@@ -21,9 +21,10 @@ impl Tries {
 
     /// One has failed: waits until the next one is due, or somebody was heard on another way.
     pub(crate) async fn failed(&mut self, node: &Node, error: &ClientError) {
-        let asked = match error {
-            ClientError::Api(failure) => failure.retry_after_ms,
-            _ => None,
+        let asked = if let ClientError::Api(failure) = error {
+            failure.retry_after_ms
+        } else {
+            None
         };
         let (next, wait_ms) = self.0.failed(chance(), asked);
         if next.is_open() && !self.0.is_open() {

@@ -200,6 +200,8 @@ where
     let stopping = shared.app.stopping.clone();
     let service = service_fn(move |request| {
         let answer = request::answer(shared.clone(), gate.clone(), request);
+        // In a place of its own: it holds what any route needs.
+        let answer = Box::pin(answer);
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http1::Builder::new()

@@ -157,18 +157,26 @@ pub(crate) fn grants(
     after: &str,
     now_ms: u64,
 ) -> Result<Grants, Fail> {
-    let texts = match what {
-        For::Jobs => queue::wishes(tx, after, limits::WISHES_MAX)?,
-        For::Sandboxes => sandbox::wishes(tx, after, limits::WISHES_MAX)?,
+    let mut wishes = |after: &str| match what {
+        For::Jobs => queue::wishes(tx, after, limits::WISHES_MAX),
+        For::Sandboxes => sandbox::wishes(tx, after, limits::WISHES_MAX),
     };
+    let mut texts = wishes(after)?;
+    if texts.is_empty() && !after.is_empty() {
+        texts = wishes("")?;
+    }
     if texts.is_empty() {
-        // Nearly always; or the end, and the next look begins anew.
         return Ok(Grants::default());
     }
     let me = asking(row, free, what, now_ms);
     let mut others = None;
+    let is_all = texts.len() < limits::WISHES_MAX as usize;
     let mut found = Grants {
-        next: texts.last().cloned().unwrap_or_default(),
+        next: texts
+            .last()
+            .filter(|_| !is_all)
+            .cloned()
+            .unwrap_or_default(),
         granted: Vec::new(),
     };
     for text in texts {
@@ -196,10 +204,11 @@ pub(crate) fn grants(
             For::Sandboxes => sandbox::has(tx, &row.id, &one)?,
         };
         if waits {
-            found.next.clone_from(&one.text);
             found.granted.push(one);
         }
         if found.granted.len() >= GRANTED_MAX {
+            let last = found.granted.last().map(|one| one.text.clone());
+            found.next = last.unwrap_or_default();
             break;
         }
     }

@@ -76,7 +76,7 @@ pub fn wishes(tx: &mut Tx<'_>, after: &str, limit: u32) -> Result<Vec<String>, S
     // Nearly always there is none, and that is known after one step.
     let first = "SELECT MIN(wish) AS wish FROM queue WHERE wish > $1";
     let next = "WITH RECURSIVE found(wish, number) AS ( \
-         SELECT (SELECT MIN(wish) FROM queue WHERE wish > $1), 1 \
+         SELECT (SELECT MIN(wish) FROM queue WHERE wish > $1), CAST(1 AS BIGINT) \
          UNION ALL SELECT (SELECT MIN(queue.wish) FROM queue WHERE queue.wish > found.wish), \
          found.number + 1 FROM found WHERE found.wish IS NOT NULL AND found.number < $2) \
          SELECT wish FROM found WHERE wish IS NOT NULL ORDER BY wish";

@@ -1,6 +1,6 @@
 //! What a node says of its machine, and one that nobody understands.
 
-use api::client::ClientError;
+use api::client::{ClientError, JobCreateOptions};
 use api::fleet::{NodeDriver, NodeHost, NodeReserved};
 use api::job::JobCreate;
 use api::node::{NodeHeartbeat, NodeProtocol};
@@ -94,13 +94,14 @@ async fn a_job_says_where_it_is_to_be_and_what_it_waits_for() {
         },
         ..job(&["true"])
     };
-    let made = world.user.job_create(&asked, &Default::default()).await;
+    let options = JobCreateOptions::default();
+    let made = world.user.job_create(&asked, &options).await;
     let seen = world.user.job_get(&made.unwrap().id).await.unwrap();
     assert_eq!(seen.spec.placement, asked.placement);
     let why = "no node has the label zone=moon";
     assert_eq!(seen.waiting.as_deref(), Some(why));
     let mut wrong = asked;
     wrong.placement.on = [("a b".to_owned(), String::new())].into();
-    let refused = world.user.job_create(&wrong, &Default::default()).await;
+    let refused = world.user.job_create(&wrong, &options).await;
     assert_eq!(refused.unwrap_err().code(), "invalid_argument");
 }

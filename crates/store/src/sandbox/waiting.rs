@@ -37,7 +37,8 @@ pub fn has(tx: &mut Tx<'_>, node: &NodeId, wish: &Granted) -> Result<bool, Store
 pub fn wishes(tx: &mut Tx<'_>, after: &str, limit: u32) -> Result<Vec<String>, StoreError> {
     let first = "SELECT MIN(wish) AS wish FROM sandbox WHERE state = 'requested' AND wish > $1";
     let next = "WITH RECURSIVE found(wish, number) AS ( \
-         SELECT (SELECT MIN(wish) FROM sandbox WHERE state = 'requested' AND wish > $1), 1 \
+         SELECT (SELECT MIN(wish) FROM sandbox WHERE state = 'requested' AND wish > $1), \
+         CAST(1 AS BIGINT) \
          UNION ALL SELECT (SELECT MIN(sandbox.wish) FROM sandbox \
          WHERE sandbox.state = 'requested' AND sandbox.wish > found.wish), found.number + 1 \
          FROM found WHERE found.wish IS NOT NULL AND found.number < $2) \

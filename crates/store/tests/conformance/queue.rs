@@ -68,7 +68,7 @@ pub(crate) fn a_job_with_a_wish_is_given_to_whom_it_was_granted_and_hides_no_oth
     }
     insert(db, new_job(80));
     let all = db.read(|tx| queue::wishes(tx, "", 9));
-    assert_eq!((all.len(), wishes("", 1), wishes("z", 9)), (2, 1, 0));
+    assert_eq!((all.len(), wishes("", 1), wishes("~", 9)), (2, 1, 0));
     let after = all[0].clone();
     let rest = db.read(move |tx| queue::wishes(tx, &after, 9));
     assert_eq!(rest, all[1..]);
