@@ -101,7 +101,7 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             cli::egress::egress(&client, egress).await
         }
         Command::Audit(audit) => {
-            let (client, _here) = compose::client(&args.place).await?;
+            let (client, _here) = compose::client(&args.place, Absent::Mistyped).await?;
             cli::audit::audit(&client, audit).await
         }
         Command::Secret(secret) => {

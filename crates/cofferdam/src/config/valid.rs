@@ -55,7 +55,7 @@ pub(super) fn server(server: &Server) -> Result<(), Failure> {
 /// Refuses the first value of a node that cannot be.
 pub(super) fn node(node: &Node) -> Result<(), Failure> {
     state("node", &node.state)?;
-    if let Some(url) = &node.server {
+    for url in &node.server {
         // The token does not matter here.
         let is_plain = Endpoint::parse(url, Some(Token::new("x"))).is_ok();
         if !(url.starts_with("http://") && is_plain) && !dial::is_server(url) {

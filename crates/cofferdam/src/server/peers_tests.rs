@@ -36,7 +36,11 @@ async fn a_link_is_borrowed_from_the_server_that_holds_it_and_from_no_other() {
         "nobody holds it"
     );
     let (takes, mut taken) = mpsc::channel(4);
-    let keeping = tokio::spawn(node::keep_links(world.as_node(&own), takes));
+    let keeping = tokio::spawn(node::keep_links(
+        world.as_node(&own),
+        takes,
+        std::sync::Arc::default(),
+    ));
     let mut client = loop {
         let (client, asked) = open();
         if links.open(&own.node, asked).await.is_ok() {

@@ -220,7 +220,7 @@ async fn a_node_that_loses_what_it_has_gets_less_until_it_is_forgotten() {
     for _ in 0..4 {
         let row = world.create(spec()).await;
         let lease = world.gets(&one).await;
-        assert_eq!(lease, [row.id.clone()]);
+        assert_eq!(lease, std::slice::from_ref(&row.id));
         let row = world.get(&row.id).await;
         world
             .service
