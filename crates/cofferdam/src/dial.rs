@@ -27,9 +27,11 @@ pub(crate) enum Trust {
     Pinned(String),
 }
 
-/// How long a connection and its handshake may take, before another server is tried: two round trips and a
-/// signature, over whatever line.
+/// How long a connection and its handshake may take: two round trips and a signature, over whatever line. It is what a
+/// client waits for at most.
 const DIAL_MAX: Duration = Duration::from_secs(5);
+/// The same where there is another server to try, so that the client is still there when that is dialled.
+const DIAL_NEXT: Duration = Duration::from_secs(2);
 
 /// Dials one server, or the first of several that answers.
 pub(crate) struct Dialer {
@@ -169,12 +171,16 @@ impl Dial for Dialer {
         Box::pin(async move {
             let first = at.load(Ordering::Relaxed);
             let mut last = io::Error::from(io::ErrorKind::NotFound);
+            let most = match places.len() {
+                1 => DIAL_MAX,
+                _ => DIAL_NEXT,
+            };
             for step in 0..places.len() {
                 let number = (first + step) % places.len();
                 let Some(place) = places.get(number) else {
                     break;
                 };
-                match tokio::time::timeout(DIAL_MAX, dial_one(place, &connector)).await {
+                match tokio::time::timeout(most, dial_one(place, &connector)).await {
                     Ok(Ok(stream)) => {
                         at.store(number, Ordering::Relaxed);
                         return Ok(stream);
@@ -182,6 +188,8 @@ impl Dial for Dialer {
                     Ok(Err(error)) => last = error,
                     Err(_) => last = io::ErrorKind::TimedOut.into(),
                 }
+                // Who dials next begins there, also when nobody waits for this one any more.
+                at.store((number + 1) % places.len(), Ordering::Relaxed);
             }
             Err(last)
         })
