@@ -262,5 +262,6 @@ fn who_waits_for_a_node_is_told_so_and_the_first_signal_ends_it() {
     assert!(until(|| !left()), "nobody was told its id");
     let back = place.run(&["node", "uncordon", &name]);
     assert!(back.status.success(), "{back:?}");
-    assert!(place.run(&["run", "--", "true"]).status.success());
+    let node = place.json(&["node", "get", &name, "--json"]);
+    assert_eq!(node["scheduling"], "active", "{node}");
 }

@@ -81,7 +81,8 @@ impl Client {
         }
     }
 
-    /// The same connections with another deadline for requests that do not wait or stream.
+    /// The same connections with another deadline for requests that do not wait or stream. For tests: what people
+    /// and programs use has the default.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;

@@ -101,7 +101,11 @@ async fn server(place: &Place) -> Result<Found, Failure> {
         let failure = Failure::new(Code::ServerUnreachable, "there is no server to use");
         failure.hint("start one with `cofferdam up`")
     };
-    reach::running(place).await?.ok_or_else(missing)?;
+    if reach::running(place).await?.is_none() {
+        // What has the state of a fleet is started in another way.
+        crate::compose::own_state(place)?;
+        return Err(missing());
+    }
     let state = State::of(place)?;
     let address = state.known_address().ok_or_else(no_tcp)?;
     let token = state.known_token().ok_or_else(no_tcp)?;

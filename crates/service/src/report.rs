@@ -222,7 +222,8 @@ impl Service {
         self.give_up(node, id.clone(), epoch, event, note).await
     }
 
-    /// A node has no sandbox for a job that it should have.
+    /// A node has no sandbox for a job that it should have. For tests: a node says so by
+    /// [`job_finished`](Self::job_finished), with the outcome `lost`.
     ///
     /// # Errors
     /// [`Error::Stale`].
