@@ -356,6 +356,22 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Ends the test where no sandbox can be made.
+#[macro_export]
+macro_rules! needs_sandbox {
+    () => {
+        if let Some(why) = $crate::no_sandbox() {
+            println!("skipped: {why}");
+            return;
+        }
+    };
+}
+
+/// What a program has written, for a person.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
 /// Why no real sandbox can be made here, if none can; a test that needs one prints it and ends.
 pub fn no_sandbox() -> Option<String> {
     let place = Place::new();

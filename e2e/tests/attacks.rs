@@ -3,7 +3,7 @@
 //!
 //! An attack is one function: its comment says what is tried in one sentence, and after `>` what happens.
 
-use e2e::{Place, Server, no_sandbox};
+use e2e::{Place, Server, needs_sandbox, text};
 use outside::{ADDRESS, Outside};
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
@@ -21,20 +21,6 @@ const CANARY: &str =
 const PIECE: &str = "canary/51d0";
 const MARK: &str = "[secret token]";
 
-/// Ends the test where it cannot be tried.
-macro_rules! needs_sandbox {
-    () => {
-        if let Some(why) = no_sandbox() {
-            println!("skipped: {why}");
-            return;
-        }
-        if !Path::new("/usr/bin/curl").exists() {
-            println!("skipped: there is no curl to ask with");
-            return;
-        }
-    };
-}
-
 /// Tries these one after the other.
 macro_rules! tries {
     ($inside:ident: $($attack:ident),+ $(,)?) => {
@@ -48,10 +34,6 @@ macro_rules! tries {
 mod outside;
 #[path = "attacks/resolver.rs"]
 mod resolver;
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
 
 /// A server with a secret, and a sandbox that may use it.
 struct Inside {

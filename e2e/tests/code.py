@@ -71,7 +71,7 @@ s.remove_code_context(made)
 refused(NotFoundException, lambda: run("1", context=made))
 refused(NotFoundException, lambda: s.remove_code_context("nobody"))
 refused(SandboxException, lambda: run("1", language="r"))
-refused(SandboxException, lambda: s.create_code_context(cwd="/nowhere"))
+refused(SandboxException, lambda: s.create_code_context(cwd="/proc/nowhere"))
 
 # A program inside sees that code can be run.
 health = s.commands.run('curl -s -o /dev/null -w "%{http_code}" http://0.0.0.0:49999/health || true').stdout

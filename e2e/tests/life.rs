@@ -1,25 +1,11 @@
 //! Sandboxes that get another place, what was run in them, and their programs by path.
 
-use e2e::{Place, left_behind, no_sandbox, until};
+use e2e::{Place, left_behind, needs_sandbox, text, until};
 use serde_json::Value;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-
-/// Ends the test where no sandbox can be made.
-macro_rules! needs_sandbox {
-    () => {
-        if let Some(why) = no_sandbox() {
-            println!("skipped: {why}");
-            return;
-        }
-    };
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
 
 fn create(place: &Place) -> String {
     let made = place.json(&["sandbox", "create", "--json"]);

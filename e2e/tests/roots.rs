@@ -1,18 +1,8 @@
 //! Root file systems that a person gives to `cofferdam up`, and what runs on them.
 
-use e2e::{Place, no_sandbox};
+use e2e::{Place, needs_sandbox};
 use std::path::{Path, PathBuf};
 use std::process::Output;
-
-/// Ends the test where no sandbox can be made.
-macro_rules! needs_sandbox {
-    () => {
-        if let Some(why) = no_sandbox() {
-            println!("skipped: {why}");
-            return;
-        }
-    };
-}
 
 /// A few programs of this machine with what they are linked with.
 const ROOT: &str = "set -e; mkdir -p \"$1\"; cd \"$1\"; mkdir -p usr/bin usr/lib usr/lib64 etc srv

@@ -1,23 +1,9 @@
 //! `cofferdam run`, as a person uses it.
 
-use e2e::{Place, groups_of, left_behind, no_sandbox, until};
+use e2e::{Place, groups_of, left_behind, needs_sandbox, text, until};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Output, Stdio};
-
-/// Ends the test where no sandbox can be made.
-macro_rules! needs_sandbox {
-    () => {
-        if let Some(why) = no_sandbox() {
-            println!("skipped: {why}");
-            return;
-        }
-    };
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
 
 fn code(output: &Output) -> i32 {
     output.status.code().unwrap_or(-1)

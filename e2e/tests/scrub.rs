@@ -1,24 +1,10 @@
 //! What is taken out of what is told: of live sandboxes, of their record, and by shape.
 
-use e2e::{Place, no_sandbox};
+use e2e::{Place, needs_sandbox, text};
 use std::path::Path;
 use std::process::Output;
 
 const CANARY: &str = "canary/51d0+value=~";
-
-/// Ends the test where no sandbox can be made.
-macro_rules! needs_sandbox {
-    () => {
-        if let Some(why) = no_sandbox() {
-            println!("skipped: {why}");
-            return;
-        }
-    };
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
 
 fn good(output: &Output) -> String {
     assert!(output.status.success(), "{output:?}");

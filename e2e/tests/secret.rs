@@ -1,24 +1,10 @@
 //! Secrets, as a person uses them: what is inside, and what is nowhere else.
 
-use e2e::{Place, no_sandbox};
+use e2e::{Place, needs_sandbox, text};
 use std::path::Path;
 use std::process::Output;
 
-/// Ends the test where no sandbox can be made.
-macro_rules! needs_sandbox {
-    () => {
-        if let Some(why) = no_sandbox() {
-            println!("skipped: {why}");
-            return;
-        }
-    };
-}
-
 const CANARY: &str = "canary/4e1f+value=~";
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
 
 fn good(output: &Output) -> String {
     assert!(

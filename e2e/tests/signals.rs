@@ -1,20 +1,10 @@
 //! Commands that are told to end, that lose their reader, or that are killed.
 
-use e2e::{Place, left_behind, no_sandbox, until};
+use e2e::{Place, left_behind, needs_sandbox, until};
 use rustix::process::{Pid, Signal};
 use std::io::Read as _;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
-
-/// Ends the test where no sandbox can be made.
-macro_rules! needs_sandbox {
-    () => {
-        if let Some(why) = no_sandbox() {
-            println!("skipped: {why}");
-            return;
-        }
-    };
-}
 
 /// Far less than any of the jobs here would take, or than a node waits for work.
 const SOON: Duration = Duration::from_secs(5);

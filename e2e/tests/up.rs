@@ -1,16 +1,7 @@
 //! `cofferdam up`: the doors, and jobs through them.
 
-use e2e::{Place, http, http_tcp, left_behind, no_sandbox, until};
+use e2e::{Place, http, http_tcp, left_behind, needs_sandbox, until};
 use std::os::unix::fs::PermissionsExt as _;
-
-macro_rules! needs_sandbox {
-    () => {
-        if let Some(why) = no_sandbox() {
-            println!("skipped: {why}");
-            return;
-        }
-    };
-}
 
 fn post(path: &str, body: &str, headers: &str) -> String {
     let length = body.len();

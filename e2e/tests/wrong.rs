@@ -1,22 +1,8 @@
 //! Command lines that are wrong, and surroundings that are: a stable code, a remedy, nothing created.
 
-use e2e::{Place, no_sandbox};
+use e2e::{Place, needs_sandbox, text};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Output, Stdio};
-
-/// Ends the test where no sandbox can be made.
-macro_rules! needs_sandbox {
-    () => {
-        if let Some(why) = no_sandbox() {
-            println!("skipped: {why}");
-            return;
-        }
-    };
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
 
 fn code(output: &Output) -> i32 {
     output.status.code().unwrap_or(-1)

@@ -7,6 +7,7 @@ pub(crate) mod egress;
 pub(crate) mod failure;
 pub(crate) mod fetch;
 pub(crate) mod fleet;
+pub(crate) mod input;
 pub(crate) mod inside;
 pub(crate) mod job;
 pub(crate) mod mcp;

@@ -1,7 +1,8 @@
 //! `cofferdam profile`: named recipes for sandboxes and jobs, written in a file.
 
 use crate::cli::args::{ProfileArgs, ProfileCommand};
-use crate::cli::failure::{Failure, reason};
+use crate::cli::failure::Failure;
+use crate::cli::input;
 use crate::cli::job::when;
 use crate::cli::table;
 use api::Code;
@@ -13,7 +14,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// The longest file: the server takes no longer body.
-const FILE_MAX: u64 = 1 << 20;
+const FILE_MAX: usize = 1 << 20;
 
 /// Does what was asked about profiles.
 pub(crate) async fn profile(client: &Client, args: ProfileArgs) -> Result<ExitCode, Failure> {
@@ -140,18 +141,16 @@ fn parse(text: &str, is_json: bool) -> Result<ProfileSpec, String> {
 }
 
 fn text(from: std::io::Result<impl Read>, path: &Path) -> Result<String, Failure> {
-    let failed = |error: std::io::Error| {
-        let text = format!("failed to read {}: {}", path.display(), reason(&error));
-        Failure::new(Code::FileMissing, text)
-    };
-    let mut text = String::new();
-    let mut from = from.map_err(failed)?.take(FILE_MAX + 1);
-    from.read_to_string(&mut text).map_err(failed)?;
-    if text.len() as u64 > FILE_MAX {
-        let message = format!("{} has more than 1 MiB", path.display());
+    let what = path.display().to_string();
+    let bytes = input::read(from, &what, FILE_MAX)?;
+    if bytes.len() > FILE_MAX {
+        let message = format!("{what} has more than 1 MiB");
         return Err(Failure::new(Code::BodyTooLarge, message));
     }
-    Ok(text)
+    String::from_utf8(bytes).map_err(|_| {
+        let message = format!("failed to read {what}: it is not UTF-8");
+        Failure::new(Code::FileMissing, message)
+    })
 }
 
 #[cfg(test)]

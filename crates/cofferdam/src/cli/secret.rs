@@ -2,7 +2,8 @@
 //! terminal, and never from the command line, which every user of the machine can read.
 
 use crate::cli::args::{SecretArgs, SecretCommand};
-use crate::cli::failure::{Failure, reason};
+use crate::cli::failure::Failure;
+use crate::cli::input;
 use crate::cli::job::when;
 use crate::cli::run::variables;
 use crate::cli::table;
@@ -19,8 +20,8 @@ use std::io::{IsTerminal as _, Read};
 use std::path::Path;
 use std::process::ExitCode;
 
-/// The longest value, and one byte more, which shows that it is too long.
-const READ_MAX: u64 = 64 * 1024 + 1;
+/// The longest value.
+const VALUE_MAX: usize = 64 * 1024;
 
 /// The shortest value that is looked for in output.
 const SOUGHT_MIN: usize = 4;
@@ -198,14 +199,7 @@ fn value(
 }
 
 fn read(from: std::io::Result<impl Read>, what: &str) -> Result<Vec<u8>, Failure> {
-    let failed = |error: std::io::Error| {
-        let text = format!("failed to read the value from {what}: {}", reason(&error));
-        Failure::new(Code::FileMissing, text)
-    };
-    let mut bytes = Vec::with_capacity(usize::try_from(READ_MAX).unwrap_or(0) + 64);
-    let mut from = from.map_err(failed)?.take(READ_MAX);
-    from.read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
+    input::read(from, &format!("the value from {what}"), VALUE_MAX)
 }
 
 fn line() -> Result<Vec<u8>, Failure> {

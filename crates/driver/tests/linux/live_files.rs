@@ -1,10 +1,13 @@
 //! A sandbox that lives on: its files.
 
 use crate::live_client::{AS_ROOT, Served};
+use crate::world::PATIENCE;
 use bytes::Bytes;
+use driver::driver::Driver as _;
 use driver::host::Ids;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
 const RAW: (&str, &str) = ("content-type", "application/octet-stream");
 
@@ -579,4 +582,46 @@ async fn a_command_with_a_zero_byte_is_refused_and_not_another_command() {
         assert_eq!(end, refused, "{process}");
     }
     served.destroy().await;
+}
+
+/// Its server would send the next request over a connection that it believes to be good.
+#[tokio::test]
+async fn who_is_refused_before_it_has_said_all_can_ask_again_over_the_same_connection() {
+    let world = world!();
+    let served = world.serve(false).await;
+    let message = r#"{"start":{"process":{"pid":99999}}}"#;
+    let input = format!(
+        "\0\0\0\0{}{message}",
+        char::from(u8::try_from(message.len()).unwrap())
+    );
+    let stream = format!(
+        "POST /process.Process/StreamInput HTTP/1.1\r\nhost: x\r\ncontent-type: application/connect+json\r\n\
+         transfer-encoding: chunked\r\n\r\n{:x}\r\n{input}\r\n",
+        input.len()
+    );
+    // The same, but for a user whom there is not: refused before anything of the body is read.
+    let list = "POST /filesystem.Filesystem/ListDir HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+                authorization: Basic bm9zdWNoOg==\r\ncontent-length: 2\r\n\r\n";
+    for (first, rest, refused) in [
+        (stream.as_str(), "0\r\n\r\n", "not_found"),
+        (list, "{}", "unauthenticated"),
+    ] {
+        let stream = served.world.linux.connect(&served.plan.handle).await;
+        let mut stream = stream.expect("a guest");
+        stream.write_all(first.as_bytes()).await.unwrap();
+        read_until(&mut stream, refused).await;
+        let next = format!("{rest}GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+        stream.write_all(next.as_bytes()).await.unwrap();
+        read_until(&mut stream, " 204 ").await;
+    }
+    served.destroy().await;
+}
+
+async fn read_until(stream: &mut (impl AsyncRead + Unpin), wanted: &str) {
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains(wanted) {
+        let read = tokio::time::timeout(PATIENCE, stream.read_buf(&mut seen)).await;
+        let n = read.expect("an answer in time").expect("an answer");
+        assert_ne!(n, 0, "it was closed: {}", String::from_utf8_lossy(&seen));
+    }
 }

@@ -99,7 +99,8 @@ impl Envelopes {
 /// The messages of a request that is a stream.
 #[derive(Debug)]
 pub(super) struct Requests {
-    body: Incoming,
+    /// None once it is let go.
+    body: Option<Incoming>,
     patience: Duration,
     envelopes: Envelopes,
 }
@@ -108,7 +109,7 @@ impl Requests {
     pub(super) fn new(body: Incoming, patience: Duration) -> Requests {
         let envelopes = Envelopes::default();
         Requests {
-            body,
+            body: Some(body),
             patience,
             envelopes,
         }
@@ -120,7 +121,11 @@ impl Requests {
             if let Some(json) = self.envelopes.next()? {
                 return parse(&json).map(Some);
             }
-            match next_bytes(&mut self.body, self.patience).await? {
+            let next = match &mut self.body {
+                Some(body) => next_bytes(body, self.patience).await?,
+                None => None,
+            };
+            match next {
                 Some(bytes) => self.envelopes.buffer.extend_from_slice(&bytes),
                 None if self.envelopes.buffer.is_empty() => return Ok(None),
                 None => return Err(Failure::invalid("the stream ends inside a message")),
@@ -128,13 +133,27 @@ impl Requests {
         }
     }
 
-    /// The only message of a request whose answer is a stream. What is left of the request, which is its
-    /// end, is taken beside the answer: a connection that is closed before loses what was said over it.
+    /// The only message of a request whose answer is a stream.
     pub(super) async fn only<T: DeserializeOwned>(mut self) -> Result<T, Failure> {
         let missing = || Failure::invalid("the request has no message");
-        let message = self.next().await?.ok_or_else(missing);
-        tokio::task::spawn_local(async move { swallow(&mut self.body).await });
-        message
+        self.next().await?.ok_or_else(missing)
+    }
+}
+
+/// What is left of the request, and be it its end, is taken beside the answer.
+impl Drop for Requests {
+    fn drop(&mut self) {
+        if let Some(body) = self.body.take() {
+            swallow_beside(body);
+        }
+    }
+}
+
+/// Takes the rest of a body beside the answer. A connection is closed when nobody does, and with it goes what
+/// was said over it, and the next request of a server that believes it to be good.
+pub(super) fn swallow_beside(mut body: Incoming) {
+    if !hyper::body::Body::is_end_stream(&body) {
+        tokio::task::spawn_local(async move { swallow(&mut body).await });
     }
 }
 

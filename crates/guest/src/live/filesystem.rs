@@ -41,14 +41,14 @@ pub(super) async fn unary(
     live: &Rc<Live>,
     method: &str,
     headers: &HeaderMap,
-    body: Incoming,
+    body: &mut Incoming,
 ) -> Result<Value, Failure> {
     if method.contains("Watcher") {
         return super::watch::unary(live, method, headers, body).await;
     }
     let user = User::of(headers, &live.serve)?;
     if method == "Move" {
-        let asked: Move = connect::single(body).await?;
+        let asked: Move = connect::part(body).await?;
         let from = path::resolve(&asked.source, user.home)?;
         let to = path::resolve(&asked.destination, user.home)?;
         return rename(user, &from, &to).await;
@@ -56,7 +56,7 @@ pub(super) async fn unary(
     if !["Stat", "MakeDir", "ListDir", "Remove"].contains(&method) {
         return Err(super::rpc::unknown(method));
     }
-    let asked: OfPath = connect::single(body).await?;
+    let asked: OfPath = connect::part(body).await?;
     let path = path::resolve(&asked.path, user.home)?;
     match method {
         "Stat" => user

@@ -11,7 +11,7 @@ use super::{
 };
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
-use hyper::{Method, Request, StatusCode};
+use hyper::{HeaderMap, Method, Request, StatusCode};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -93,19 +93,34 @@ fn nothing(path: &str) -> Answer {
 
 /// A call of a Connect service.
 async fn call(live: &Rc<Live>, service: &str, method: &str, request: Request<Incoming>) -> Answer {
-    let (head, body) = request.into_parts();
+    let (head, mut body) = request.into_parts();
     if connect::is_stream(&head.headers) {
+        // Each of these takes the rest of the body when it lets go of it.
         let answered = match service {
             "process.Process" => rpc::streaming(live, method, &head.headers, body).await,
             "filesystem.Filesystem" if method == "WatchDir" => {
                 watch::stream(live, &head.headers, body).await
             }
-            _ => Err(rpc::unknown(service)),
+            _ => {
+                connect::swallow_beside(body);
+                Err(rpc::unknown(service))
+            }
         };
         return connect::streaming(answered);
     }
-    let kind = head
-        .headers
+    let answer = unary(live, (service, method), &head.headers, &mut body).await;
+    connect::swallow_beside(body);
+    answer
+}
+
+/// One that is answered with one message.
+async fn unary(
+    live: &Rc<Live>,
+    (service, method): (&str, &str),
+    headers: &HeaderMap,
+    body: &mut Incoming,
+) -> Answer {
+    let kind = headers
         .get(CONTENT_TYPE)
         .and_then(|kind| kind.to_str().ok());
     if !kind.is_some_and(|kind| kind.starts_with("application/json")) {
@@ -114,23 +129,20 @@ async fn call(live: &Rc<Live>, service: &str, method: &str, request: Request<Inc
     let answered = async {
         match service {
             "process.Process" => rpc::unary(live, method, body).await,
-            "filesystem.Filesystem" => filesystem::unary(live, method, &head.headers, body).await,
+            "filesystem.Filesystem" => filesystem::unary(live, method, headers, body).await,
             _ => Err(rpc::unknown(service)),
         }
     };
-    let time = match connect::timeout(&head.headers) {
+    let time = match connect::timeout(headers) {
         Ok(time) => time.unwrap_or(TIMEOUT_DEFAULT),
         Err(failure) => return connect::unary(Err(failure)),
     };
-    let late = || {
+    let late = |_| {
         Err(Failure::new(
             Code::DeadlineExceeded,
             "the time of the request is over",
         ))
     };
-    connect::unary(
-        tokio::time::timeout(time, answered)
-            .await
-            .unwrap_or_else(|_| late()),
-    )
+    let answered = tokio::time::timeout(time, answered).await;
+    connect::unary(answered.unwrap_or_else(late))
 }

@@ -77,29 +77,33 @@ enum InputEvent {
 }
 
 /// A method that is answered with one message.
-pub(super) async fn unary(live: &Rc<Live>, method: &str, body: Incoming) -> Result<Value, Failure> {
+pub(super) async fn unary(
+    live: &Rc<Live>,
+    method: &str,
+    body: &mut Incoming,
+) -> Result<Value, Failure> {
     match method {
         "List" => Ok(list(live)),
         "Update" => {
-            let request: Update = connect::single(body).await?;
+            let request: Update = connect::part(body).await?;
             let process = live.processes.borrow().find(&request.process)?;
             resize(&process, request.pty)?;
             Ok(json!({}))
         }
         "SendInput" => {
-            let request: SendInput = connect::single(body).await?;
+            let request: SendInput = connect::part(body).await?;
             let process = live.processes.borrow().find(&request.process)?;
             give(&process, request.input).await?;
             Ok(json!({}))
         }
         "SendSignal" => {
-            let request: SendSignal = connect::single(body).await?;
+            let request: SendSignal = connect::part(body).await?;
             let process = live.processes.borrow().find(&request.process)?;
             crate::process::signal(Some(process.pid), signal(&request.signal)?);
             Ok(json!({}))
         }
         "CloseStdin" => {
-            let request: OfProcess = connect::single(body).await?;
+            let request: OfProcess = connect::part(body).await?;
             let process = live.processes.borrow().find(&request.process)?;
             process.close_stdin().await?;
             Ok(json!({}))
@@ -115,15 +119,20 @@ pub(super) async fn streaming(
     headers: &HeaderMap,
     body: Incoming,
 ) -> Result<Body, Failure> {
+    let patience = match method {
+        "StreamInput" => INPUT_PATIENCE,
+        _ => connect::BODY_PATIENCE,
+    };
+    let requests = Requests::new(body, patience);
     match method {
-        "Start" => start(live, headers, body).await,
+        "Start" => start(live, headers, requests).await,
         "Connect" => {
-            let request: OfProcess = Requests::new(body, connect::BODY_PATIENCE).only().await?;
+            let request: OfProcess = requests.only().await?;
             let process = live.processes.borrow().find_ended_too(&request.process)?;
             let events = process.subscribe();
             Ok(pump::body(started(&process), events, pace(headers)?))
         }
-        "StreamInput" => stream_input(live, body).await,
+        "StreamInput" => stream_input(live, requests).await,
         _ => Err(unknown(method)),
     }
 }
@@ -149,12 +158,12 @@ fn list(live: &Live) -> Value {
     json!({"processes": list.map(info).collect::<Vec<_>>()})
 }
 
-async fn start(live: &Rc<Live>, headers: &HeaderMap, body: Incoming) -> Result<Body, Failure> {
+async fn start(live: &Rc<Live>, headers: &HeaderMap, requests: Requests) -> Result<Body, Failure> {
     let user = User::of(headers, &live.serve)?;
     // The answer keeps its time from before the process does: who waits is told that the time was over, and not
     // that something killed the process.
     let (pace, time) = (pace(headers)?, connect::timeout(headers)?);
-    let request: StartRequest = Requests::new(body, connect::BODY_PATIENCE).only().await?;
+    let request: StartRequest = requests.only().await?;
     if request.process.cmd.is_empty() {
         return Err(Failure::invalid("the request names no command"));
     }
@@ -315,8 +324,7 @@ fn signal(named: &Value) -> Result<i32, Failure> {
     }
 }
 
-async fn stream_input(live: &Rc<Live>, body: Incoming) -> Result<Body, Failure> {
-    let mut requests = Requests::new(body, INPUT_PATIENCE);
+async fn stream_input(live: &Rc<Live>, mut requests: Requests) -> Result<Body, Failure> {
     let mut process = None;
     while let Some(event) = requests.next::<InputEvent>().await? {
         match (event, &process) {

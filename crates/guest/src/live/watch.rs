@@ -329,8 +329,9 @@ pub(super) async fn stream(
     headers: &HeaderMap,
     body: Incoming,
 ) -> Result<Body, Failure> {
+    let requests = Requests::new(body, BODY_PATIENCE);
     let pace = Pace::of(headers, connect::message(&json!({"keepalive": {}})))?;
-    let asked: Asked = Requests::new(body, BODY_PATIENCE).only().await?;
+    let asked: Asked = requests.only().await?;
     let mut watch = Watch::new(live, headers, asked)?;
     let (sender, events) = mpsc::channel(QUEUE);
     tokio::task::spawn_local(async move {
@@ -366,16 +367,16 @@ pub(super) async fn unary(
     live: &Rc<Live>,
     method: &str,
     headers: &HeaderMap,
-    body: Incoming,
+    body: &mut Incoming,
 ) -> Result<Value, Failure> {
     if method == "CreateWatcher" {
-        let asked: Asked = connect::single(body).await?;
+        let asked: Asked = connect::part(body).await?;
         return Ok(json!({"watcherId": create(live, Watch::new(live, headers, asked)?)}));
     }
     if !["GetWatcherEvents", "RemoveWatcher"].contains(&method) {
         return Err(super::rpc::unknown(method));
     }
-    let OfWatcher { watcher_id } = connect::single(body).await?;
+    let OfWatcher { watcher_id } = connect::part(body).await?;
     let missing = || Failure::new(Code::NotFound, format!("watcher '{watcher_id}' not found"));
     if method == "RemoveWatcher" {
         let removed = live.watchers.borrow_mut().fetched.remove(&watcher_id);

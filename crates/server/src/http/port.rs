@@ -96,73 +96,31 @@ pub(crate) async fn get(
     pass(app, user, at, request).await
 }
 
-/// The same with POST.
-#[utoipa::path(post, path = routes::SANDBOX_PORT_PATH, tag = "sandboxes",
-    operation_id = "sandbox_port_post",
-    params(("id" = String, Path, description = "The sandbox"),
-        ("port" = u16, Path, description = "The port"),
-        ("*path" = String, Path, description = "What the program serves")),
-    responses((status = 200, description = "What the program says, whatever its status is"),
-              (status = 404, description = "No such sandbox", body = ErrorBody)))]
-pub(crate) async fn post(
-    app: State<App>,
-    user: User,
-    at: (SandboxOf, PortOf),
-    request: Request,
-) -> Result<Response, Error> {
-    pass(app, user, at, request).await
+/// The same with another method.
+macro_rules! the_same_with {
+    ($method:ident, $id:literal, $what:literal) => {
+        #[doc = $what]
+        #[utoipa::path($method, path = routes::SANDBOX_PORT_PATH, tag = "sandboxes",
+            operation_id = $id,
+            params(("id" = String, Path, description = "The sandbox"),
+                ("port" = u16, Path, description = "The port"),
+                ("*path" = String, Path, description = "What the program serves")),
+            responses((status = 200, description = "What the program says, whatever its status is"),
+                      (status = 404, description = "No such sandbox", body = ErrorBody)))]
+        pub(crate) async fn $method(
+            app: State<App>,
+            user: User,
+            at: (SandboxOf, PortOf),
+            request: Request,
+        ) -> Result<Response, Error> {
+            pass(app, user, at, request).await
+        }
+    };
 }
-
-/// The same with PUT.
-#[utoipa::path(put, path = routes::SANDBOX_PORT_PATH, tag = "sandboxes",
-    operation_id = "sandbox_port_put",
-    params(("id" = String, Path, description = "The sandbox"),
-        ("port" = u16, Path, description = "The port"),
-        ("*path" = String, Path, description = "What the program serves")),
-    responses((status = 200, description = "What the program says, whatever its status is"),
-              (status = 404, description = "No such sandbox", body = ErrorBody)))]
-pub(crate) async fn put(
-    app: State<App>,
-    user: User,
-    at: (SandboxOf, PortOf),
-    request: Request,
-) -> Result<Response, Error> {
-    pass(app, user, at, request).await
-}
-
-/// The same with PATCH.
-#[utoipa::path(patch, path = routes::SANDBOX_PORT_PATH, tag = "sandboxes",
-    operation_id = "sandbox_port_patch",
-    params(("id" = String, Path, description = "The sandbox"),
-        ("port" = u16, Path, description = "The port"),
-        ("*path" = String, Path, description = "What the program serves")),
-    responses((status = 200, description = "What the program says, whatever its status is"),
-              (status = 404, description = "No such sandbox", body = ErrorBody)))]
-pub(crate) async fn patch(
-    app: State<App>,
-    user: User,
-    at: (SandboxOf, PortOf),
-    request: Request,
-) -> Result<Response, Error> {
-    pass(app, user, at, request).await
-}
-
-/// The same with DELETE.
-#[utoipa::path(delete, path = routes::SANDBOX_PORT_PATH, tag = "sandboxes",
-    operation_id = "sandbox_port_delete",
-    params(("id" = String, Path, description = "The sandbox"),
-        ("port" = u16, Path, description = "The port"),
-        ("*path" = String, Path, description = "What the program serves")),
-    responses((status = 200, description = "What the program says, whatever its status is"),
-              (status = 404, description = "No such sandbox", body = ErrorBody)))]
-pub(crate) async fn delete(
-    app: State<App>,
-    user: User,
-    at: (SandboxOf, PortOf),
-    request: Request,
-) -> Result<Response, Error> {
-    pass(app, user, at, request).await
-}
+the_same_with!(post, "sandbox_port_post", "The same with POST.");
+the_same_with!(put, "sandbox_port_put", "The same with PUT.");
+the_same_with!(patch, "sandbox_port_patch", "The same with PATCH.");
+the_same_with!(delete, "sandbox_port_delete", "The same with DELETE.");
 
 async fn pass(
     State(app): State<App>,
