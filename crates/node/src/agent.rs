@@ -1,7 +1,7 @@
 //! The node's own loops: registering, renewing, polling, and handing clients to jobs.
 
 use crate::job::fence;
-use crate::{Node, egress, job, recover, root, sandbox, snapshot, spare, volume};
+use crate::{Node, connections, egress, job, recover, root, sandbox, snapshot, spare, volume};
 use api::attach::{LinkOpen, LinkTarget};
 use api::node::{JobRef, NodeHeartbeat, NodePoll, NodeRegister};
 use model::limits;
@@ -219,6 +219,7 @@ async fn hand_over(node: &Node, mut links: mpsc::Receiver<LinkOpen>) {
     while let Some(open) = links.recv().await {
         match &open.target {
             LinkTarget::Sandbox { id } => sandbox::link(node, &id.clone(), open),
+            LinkTarget::Connections { of } => connections::tell(node, of.clone(), open.io),
             LinkTarget::Job { id, .. } => {
                 let job = node.jobs().get(id).cloned();
                 if let Some(job) = job {

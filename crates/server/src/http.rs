@@ -5,6 +5,7 @@
 
 pub(crate) mod artifact;
 pub(crate) mod blob;
+pub(crate) mod connections;
 pub(crate) mod egress;
 pub(crate) mod fleet;
 mod guest;
@@ -100,6 +101,9 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(egress::of_sandbox))
         .routes(paths!(egress::of_job))
         .routes(paths!(egress::test))
+        .routes(paths!(connections::of_sandbox))
+        .routes(paths!(connections::of_job))
+        .routes(paths!(connections::of_all))
         .routes(paths!(fleet::token_create, fleet::token_list))
         .routes(paths!(fleet::token_revoke))
         .routes(paths!(fleet::list))

@@ -15,7 +15,7 @@ enum For {
     Node,
 }
 
-const ROUTES: [(&str, &str, For); 89] = [
+const ROUTES: [(&str, &str, For); 92] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/mcp", For::User),
     ("POST", "/mcp", For::User),
@@ -77,6 +77,9 @@ const ROUTES: [(&str, &str, For); 89] = [
     ("GET", "/v1/sandboxes/{id}/egress", For::User),
     ("POST", "/v1/sandboxes/{id}/egress/test", For::User),
     ("GET", "/v1/jobs/{id}/egress", For::User),
+    ("GET", "/v1/sandboxes/{id}/egress/connections", For::User),
+    ("GET", "/v1/jobs/{id}/egress/connections", For::User),
+    ("GET", "/v1/egress/connections", For::User),
     ("GET", "/v1/profiles", For::User),
     ("PUT", "/v1/profiles/{name}", For::User),
     ("GET", "/v1/profiles/{name}", For::User),
