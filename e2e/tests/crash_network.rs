@@ -151,3 +151,54 @@ fn a_server_killed_when_records_of_the_outside_are_written_tells_each_once() {
     once.dedup();
     assert_eq!(all, once, "none is there twice");
 }
+
+/// While the driver can make no device, rules are given up, and what was there before holds. Killed before that is
+/// told, the next server tries, and gives them up too.
+#[test]
+fn rules_whose_device_cannot_be_made_are_refused_also_when_the_server_was_killed_meanwhile() {
+    if !std::path::Path::new("/dev/net/tun").exists() {
+        println!("skipped: where there is no device, none is to be made");
+        return;
+    }
+    let place = Place::new();
+    let fake = ["--driver", "fake"];
+    let mut dying = place.up(&fake, &[("COFFERDAM_DIE_AT", "node.network_in_force#1")]);
+    let nodes = place.state();
+    let no_device = find(&nodes, "fake")
+        .expect("the directory of the driver")
+        .join("no-device");
+    std::fs::write(&no_device, "").expect("a file");
+    let id = open_later(&place);
+    assert!(until(|| dying.has_ended()));
+    let _restarted = place.up(&fake, &[]);
+    let is_refused = || sandbox(&place, &id)["network_refused"].is_string();
+    assert!(until(is_refused), "{}", sandbox(&place, &id));
+    let view = sandbox(&place, &id);
+    assert_eq!(
+        (&view["network_pending"], &view["network"]["mode"]),
+        (&false.into(), &"none".into())
+    );
+    // Whoever waits is told why, with a code.
+    let again = place.run(&["sandbox", "net", &id, "--allow", "a.example", "--json"]);
+    let said: Value = serde_json::from_slice(&again.stdout).unwrap_or_default();
+    let text = format!("{said} {}", String::from_utf8_lossy(&again.stderr));
+    assert_eq!(again.status.code(), Some(125), "{text}");
+    assert!(
+        text.contains("network_refused") && text.contains("there is no device today"),
+        "{text}"
+    );
+    std::fs::remove_file(&no_device).expect("a file");
+    place.run(&["sandbox", "net", &id, "--allow", "a.example"]);
+    assert!(until(|| are_in_force(&place, &id)));
+    assert!(sandbox(&place, &id)["network_refused"].is_null());
+}
+
+fn find(dir: &std::path::Path, name: &str) -> Option<std::path::PathBuf> {
+    let all = std::fs::read_dir(dir).ok()?.flatten();
+    let dirs: Vec<_> = all
+        .map(|one| one.path())
+        .filter(|one| one.is_dir())
+        .collect();
+    let found = dirs.iter().find(|one| one.ends_with(name)).cloned();
+    found.or_else(|| dirs.iter().find_map(|one| find(one, name)))
+}

@@ -536,6 +536,21 @@ fn a_stream_that_is_not_allowed_any_more_is_cut_and_recorded() {
     assert!(asked > 0);
     let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nsome";
     stream.write_all(answer).expect("a connection");
+    let open = || {
+        living
+            .place
+            .json(&["egress", "connections", &living.id, "--json"])
+    };
+    assert!(until(|| open()["bytes_in"].as_u64() > Some(40)));
+    let of_all = living.place.json(&["egress", "connections", "--json"]);
+    for one in [open(), of_all] {
+        assert_eq!(
+            (&one["port"], &one["decision"]),
+            (&json!(silent), &json!("allowed")),
+            "{one}"
+        );
+        assert_eq!(one["sandbox_id"], json!(living.id));
+    }
     assert_eq!(living.net(&["--net", "none"]), "none");
     let mut rest = Vec::new();
     drop(stream.read_to_end(&mut rest));

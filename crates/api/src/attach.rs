@@ -44,6 +44,12 @@ pub enum LinkTarget {
         /// The sandbox.
         id: String,
     },
+    /// What is under way to the outside. The node writes [`NodeConnections`](crate::egress::NodeConnections) as
+    /// JSON and closes the stream.
+    Connections {
+        /// Of this sandbox or job; of all when absent.
+        of: Option<String>,
+    },
 }
 
 /// What a frame carries.

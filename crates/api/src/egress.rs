@@ -143,6 +143,76 @@ pub struct EgressList {
     pub more: bool,
 }
 
+/// Connections that a node tells of at once: as many as it lets out at a time.
+pub const CONNECTIONS_MAX: usize = 4096;
+
+/// Bytes of what a node tells of them: each is some 400, and 1,000 where names and rules are as long as they may be.
+pub const CONNECTIONS_BYTES_MAX: u64 = 8 << 20;
+
+/// One connection or request that is under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EgressConnection {
+    /// When it was asked for, by the clock of its node.
+    pub at_ms: u64,
+    /// Since then.
+    pub age_ms: u64,
+    /// The sandbox; of a job, the one that it brought with it.
+    pub sandbox_id: String,
+    /// The job, if it is of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<String>,
+    /// `http`, `https`, `connect`, `socks5`, `direct`, `dns`, `udp` or `icmp`.
+    pub method: String,
+    /// The host in its one form.
+    pub host: String,
+    /// 0 of `dns`.
+    pub port: u16,
+    /// What was dialled, once it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// `allowed`; absent while it is judged, resolved or dialled, and of a tunnel that is looked into, whose requests
+    /// are judged one by one and are listed beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<EgressDecision>,
+    /// The rule that lets it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Bytes that went out so far.
+    pub bytes_out: u64,
+    /// Bytes that came back so far.
+    pub bytes_in: u64,
+}
+
+/// What a node says of what is under way.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeConnections {
+    /// The oldest first; at most [`CONNECTIONS_MAX`].
+    pub connections: Vec<EgressConnection>,
+    /// There are more.
+    pub more: bool,
+}
+
+/// What is under way now, the oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EgressConnectionList {
+    /// The connections.
+    pub connections: Vec<EgressConnection>,
+    /// There are more.
+    pub more: bool,
+    /// Nodes that did not say what they have.
+    pub silent_nodes: Vec<String>,
+}
+
+/// What the routes take in the query that answer what is under way.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct EgressConnectionQuery {
+    /// At most so many, 1 to 500; 50 when absent.
+    #[serde(default)]
+    pub limit: Option<u32>,
+}
+
 /// What somebody wants to know of a URL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -169,4 +239,16 @@ pub struct EgressTested {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// Fields of the header that would be set to secrets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adds: Vec<EgressAdded>,
+}
+
+/// A field of the header that would be set to a secret. The value is shown nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EgressAdded {
+    /// The field.
+    pub header: String,
+    /// The name of the secret.
+    pub secret: String,
 }

@@ -271,6 +271,9 @@ codes! {
     /// No node can take it now.
     NoCapacity = "no_capacity", 503, true, 125,
         "send the request again later, or add a node";
+    /// The node of a sandbox cannot put other rules of its network in force.
+    NetworkRefused = "network_refused", 503, true, 125,
+        "the rules before hold; look at `cofferdam doctor` on the node for /dev/net/tun, and give the rules again, or make the sandbox anew with them";
     /// Something that the server needs does not answer.
     Unavailable = "unavailable", 503, true, 125,
         "send the request again in a moment; /readyz says what is missing";

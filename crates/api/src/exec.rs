@@ -81,6 +81,9 @@ pub struct ExecAsked {
     /// The name that it was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
+    /// How much that looked like a credential was taken out of all this.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub patterns_found: u64,
     /// It had a terminal.
     #[serde(default)]
     pub pty: bool,
@@ -93,6 +96,11 @@ pub struct ExecAsked {
     /// The request with which they did.
     #[serde(default)]
     pub request_id: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks in this way")]
+const fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// An interpreter that remembers.

@@ -40,6 +40,8 @@ const OPEN_MAX: Duration = Duration::from_secs(10);
 /// The path of a stream, and of none of our routes.
 const TO_JOB: &str = "/stream/jobs/{id}/{attempt}";
 const TO_SANDBOX: &str = "/stream/sandboxes/{id}";
+const TO_CONNECTIONS: &str = "/stream/connections";
+const TO_CONNECTIONS_OF: &str = "/stream/connections/{id}";
 
 /// What a link is for: a stream of much data must not share a connection with one at which somebody types,
 /// because what TCP has lost holds up all that came after it.
@@ -75,7 +77,7 @@ impl LinkClass {
     pub const fn of(target: &LinkTarget) -> Self {
         match target {
             LinkTarget::Job { .. } => Self::Bulk,
-            LinkTarget::Sandbox { .. } => Self::Interactive,
+            LinkTarget::Sandbox { .. } | LinkTarget::Connections { .. } => Self::Interactive,
         }
     }
 }
@@ -263,6 +265,8 @@ fn request_to(target: &LinkTarget) -> Request<()> {
     let path = match target {
         LinkTarget::Job { id, attempt } => routes::fill(TO_JOB, &[id, &attempt.to_string()]),
         LinkTarget::Sandbox { id } => routes::fill(TO_SANDBOX, &[id]),
+        LinkTarget::Connections { of: Some(id) } => routes::fill(TO_CONNECTIONS_OF, &[id]),
+        LinkTarget::Connections { of: None } => TO_CONNECTIONS.to_owned(),
     };
     let mut request = Request::new(());
     *request.method_mut() = Method::POST;
@@ -285,6 +289,10 @@ fn target_of(method: &Method, path: &str) -> Option<LinkTarget> {
         }),
         ["sandboxes", id] => Some(LinkTarget::Sandbox {
             id: (*id).to_owned(),
+        }),
+        ["connections"] => Some(LinkTarget::Connections { of: None }),
+        ["connections", id] => Some(LinkTarget::Connections {
+            of: Some((*id).to_owned()),
         }),
         _ => None,
     }

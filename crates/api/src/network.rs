@@ -178,4 +178,17 @@ pub struct NetworkReport {
     pub epoch: u64,
     /// What is in force around the sandbox now.
     pub enforcement: Vec<Enforced>,
+    /// These rules are not in force, and will not be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<NetworkRefused>,
+}
+
+/// Why rules are not in force, and which are instead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkRefused {
+    /// Why, in a sentence of at most 1,024 bytes.
+    pub why: String,
+    /// The rules in force.
+    pub in_force: Network,
 }

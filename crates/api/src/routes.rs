@@ -18,6 +18,10 @@ pub const JOB_ARTIFACT: &str = "/v1/jobs/{id}/artifacts/{artifact_id}";
 pub const JOB_ATTACH: &str = "/v1/jobs/{id}/attach";
 /// `GET` reads what a job has asked of the outside.
 pub const JOB_EGRESS: &str = "/v1/jobs/{id}/egress";
+/// `GET` reads what is under way to the outside of a job.
+pub const JOB_CONNECTIONS: &str = "/v1/jobs/{id}/egress/connections";
+/// `GET` reads what is under way to the outside of all sandboxes and jobs.
+pub const CONNECTIONS: &str = "/v1/egress/connections";
 /// `POST` creates a sandbox that lives on, `GET` lists them.
 pub const SANDBOXES: &str = "/v1/sandboxes";
 /// `GET` answers one sandbox, `DELETE` takes it away.
@@ -42,6 +46,8 @@ pub const SANDBOX_RECREATE: &str = "/v1/sandboxes/{id}/recreate";
 pub const SANDBOX_EVENTS: &str = "/v1/sandboxes/{id}/events";
 /// `GET` reads what a sandbox has asked of the outside.
 pub const SANDBOX_EGRESS: &str = "/v1/sandboxes/{id}/egress";
+/// `GET` reads what is under way to the outside of a sandbox.
+pub const SANDBOX_CONNECTIONS: &str = "/v1/sandboxes/{id}/egress/connections";
 /// `POST` answers what would become of a URL.
 pub const SANDBOX_EGRESS_TEST: &str = "/v1/sandboxes/{id}/egress/test";
 /// `GET` reads the record of what happened.

@@ -253,6 +253,9 @@ pub struct SandboxView {
     /// Its node has not put `network` in force yet; what was said before holds until then.
     #[serde(default)]
     pub network_pending: bool,
+    /// Why its node has given up the rules that were asked for last; `network` says which are in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_refused: Option<String>,
     /// Connections to the outside that its rules denied, as far as its node has told.
     #[serde(default)]
     pub egress_denied: u64,

@@ -25,6 +25,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 /// The driver's name.
 pub const NAME: &str = "fake";
 
+/// While a file of this name is in its directory, no network device can be made.
+const NO_DEVICE: &str = "no-device";
+
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Knobs {
@@ -161,7 +164,12 @@ impl Driver for Fake {
     }
 
     fn network<'d>(&'d self, _handle: &'d Handle) -> Doing<'d, ()> {
-        Box::pin(async { Ok(()) })
+        Box::pin(async {
+            if self.dir.join(NO_DEVICE).exists() {
+                return Err(broken(io::Error::other("there is no device today")));
+            }
+            Ok(())
+        })
     }
 
     fn pause<'d>(&'d self, _handle: &'d Handle, _paused: bool) -> Doing<'d, ()> {

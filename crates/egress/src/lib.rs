@@ -18,6 +18,7 @@ pub mod reason;
 pub mod record;
 pub mod resolve;
 pub mod target;
+pub mod under_way;
 pub mod upstream;
 
 pub use model::exception;
@@ -32,6 +33,7 @@ mod http;
 mod names;
 mod pace;
 mod socks;
+mod total;
 mod traffic;
 mod tunnel;
 

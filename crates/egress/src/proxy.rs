@@ -11,7 +11,9 @@ use crate::reason::Reason;
 use crate::record::{Counts, EgressRecord, Method, Owner, Recorder, Recording};
 use crate::resolve::{self, Resolver};
 use crate::target::Target;
-use crate::traffic::{Reread, Total};
+use crate::total::Total;
+use crate::traffic::Reread;
+use crate::under_way::Connection;
 use crate::upstream::Password;
 use crate::{direct, http, socks};
 use bytes::{Bytes, BytesMut};
@@ -116,12 +118,17 @@ impl Proxy {
         now_ms: fn() -> u64,
     ) -> (Proxy, mpsc::Receiver<EgressRecord>) {
         let (to, records) = mpsc::channel(RECORDS_MAX);
-        let counts = Arc::default();
+        let (counts, under_way) = Default::default();
         let inner = Inner {
             exceptions,
             own: Own::default(),
             resolver,
-            recorder: Recorder { to, counts, now_ms },
+            recorder: Recorder {
+                to,
+                counts,
+                under_way,
+                now_ms,
+            },
             places: Arc::new(Semaphore::new(connections.min(OF_NODE_MAX))),
             pipes: Arc::new(Pipes::new(PIPES_MAX)),
         };
@@ -132,6 +139,16 @@ impl Proxy {
     /// What it has done so far.
     pub fn counts(&self) -> &Counts {
         &self.inner.recorder.counts
+    }
+
+    /// What is under way now of those for which `is_meant`, the oldest first, at most so many; and whether there
+    /// are more.
+    pub fn under_way(
+        &self,
+        is_meant: impl Fn(&Owner) -> bool,
+        most: usize,
+    ) -> (Vec<Connection>, bool) {
+        self.inner.recorder.under_way.list(is_meant, most)
     }
 
     /// The way out of a sandbox.

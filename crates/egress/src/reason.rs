@@ -82,7 +82,7 @@ impl Reason {
             Reason::HostMismatch => "host_mismatch",
             Reason::ClientTls => "client_tls",
             Reason::BadRequest => "bad_request",
-            Reason::ClearSecret => "secret_needs_tls",
+            Reason::ClearSecret => model::network::CLEAR_SECRET,
             Reason::OutsideTls => "outside_tls",
             Reason::BadCoding => "bad_coding",
             Reason::BadScheme => "bad_scheme",

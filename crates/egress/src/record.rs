@@ -3,13 +3,14 @@
 use crate::decide::Refusal;
 use crate::reason::Reason;
 use crate::target::Target;
-use crate::traffic::{Total, Traffic};
+use crate::total::Total;
+use crate::traffic::Traffic;
+use crate::under_way::{Listed, UnderWay};
 use model::host::Host;
 use model::id::{JobId, SandboxId};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, MutexGuard};
 use tokio::sync::mpsc;
 
 /// How something was asked for.
@@ -114,15 +115,15 @@ pub struct Counts {
 pub(crate) struct Recorder {
     pub(crate) to: mpsc::Sender<EgressRecord>,
     pub(crate) counts: Arc<Counts>,
+    pub(crate) under_way: Arc<UnderWay>,
     pub(crate) now_ms: fn() -> u64,
 }
 
-/// A record that is being made. It is sent when this is dropped, however the request ends.
+/// A record that is being made, and is listed until then. It is sent when this is dropped, however the request ends.
 #[derive(Debug)]
 pub(crate) struct Recording {
     recorder: Recorder,
-    record: EgressRecord,
-    since: Instant,
+    listed: Listed,
     pub(crate) traffic: Arc<Traffic>,
     is_discarded: bool,
 }
@@ -148,13 +149,17 @@ impl Recording {
             bytes_in: 0,
             duration_ms: 0,
         };
+        let listed = Listed::new(&recorder.under_way, record, Traffic::of(total.clone()));
         Recording {
             recorder: recorder.clone(),
-            record,
-            since: Instant::now(),
-            traffic: Arc::new(Traffic::of(total.clone())),
+            traffic: listed.entry().traffic.clone(),
+            listed,
             is_discarded: false,
         }
+    }
+
+    fn record(&self) -> MutexGuard<'_, EgressRecord> {
+        self.listed.entry().record()
     }
 
     /// Nothing was asked after all, or what was asked has records of its own.
@@ -163,39 +168,42 @@ impl Recording {
     }
 
     pub(crate) fn asks(&mut self, target: &Target) {
-        self.record.host = Some(target.host.clone());
-        self.record.port = target.port;
+        let mut record = self.record();
+        record.host = Some(target.host.clone());
+        record.port = target.port;
     }
 
     pub(crate) fn dialled(&mut self, address: SocketAddr) {
-        self.record.address = Some(address);
+        self.record().address = Some(address);
     }
 
     pub(crate) fn allowed(&mut self) {
-        self.record.verdict = Verdict::Allowed;
+        self.record().verdict = Verdict::Allowed;
     }
 
     /// Which rule let it out.
     pub(crate) fn by(&mut self, rule: String) {
-        self.record.rule = Some(rule);
+        self.record().rule = Some(rule);
     }
 
     /// What was dialled, once it was.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
-        self.record.address
+        self.record().address
     }
 
     /// It ends here; gives the reason back, to be told.
     pub(crate) fn denied(&mut self, refusal: Refusal) -> Refusal {
         let reason = refusal.reason;
-        self.record.verdict = if reason.is_denial() {
+        let mut record = self.record();
+        record.verdict = if reason.is_denial() {
             Verdict::Denied(reason)
         } else {
             Verdict::Failed(reason)
         };
         if refusal.rule.is_some() {
-            self.record.rule.clone_from(&refusal.rule);
+            record.rule.clone_from(&refusal.rule);
         }
+        drop(record);
         refusal
     }
 }
@@ -208,18 +216,19 @@ impl Drop for Recording {
         if let Some(cut) = self.traffic.was_cut().cloned() {
             self.denied(cut);
         }
+        let mut record = self.record().clone();
         let counts = &self.recorder.counts;
-        let count = match self.record.verdict {
+        let count = match record.verdict {
             Verdict::Allowed => &counts.allowed,
             Verdict::Denied(_) => &counts.denied,
             Verdict::Failed(_) => &counts.failed,
         };
         count.fetch_add(1, Ordering::Relaxed);
-        self.record.bytes_out = self.traffic.out();
-        self.record.bytes_in = self.traffic.back();
-        let duration = self.since.elapsed().as_millis();
-        self.record.duration_ms = u64::try_from(duration).unwrap_or(u64::MAX);
-        if self.recorder.to.try_send(self.record.clone()).is_err() {
+        record.bytes_out = self.traffic.out();
+        record.bytes_in = self.traffic.back();
+        let duration = self.listed.entry().since.elapsed().as_millis();
+        record.duration_ms = u64::try_from(duration).unwrap_or(u64::MAX);
+        if self.recorder.to.try_send(record).is_err() {
             counts.unrecorded.fetch_add(1, Ordering::Relaxed);
         }
     }

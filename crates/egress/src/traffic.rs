@@ -2,6 +2,7 @@
 
 use crate::decide::Refusal;
 use crate::reason::Reason;
+use crate::total::{Full, Total};
 use bytes::{Buf as _, Bytes};
 use relay::End;
 use std::io::{self, IoSlice};
@@ -9,7 +10,7 @@ use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -30,37 +31,6 @@ pub(crate) struct Traffic {
     cut: OnceLock<Refusal>,
 }
 
-/// Bytes of a sandbox, and how many it may have.
-#[derive(Debug)]
-pub(crate) struct Total {
-    passed: AtomicU64,
-    most: AtomicU64,
-}
-
-impl Default for Total {
-    fn default() -> Total {
-        Total {
-            passed: AtomicU64::new(0),
-            most: AtomicU64::new(u64::MAX),
-        }
-    }
-}
-
-impl Total {
-    pub(crate) fn allow(&self, most: Option<u64>) {
-        self.most.store(most.unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_used_up(&self) -> bool {
-        self.left() == 0
-    }
-
-    fn left(&self) -> u64 {
-        let most = self.most.load(Ordering::Relaxed);
-        most.saturating_sub(self.passed.load(Ordering::Relaxed))
-    }
-}
-
 impl Traffic {
     pub(crate) fn of(all: Arc<Total>) -> Traffic {
         Traffic {
@@ -79,25 +49,32 @@ impl Traffic {
         self.cut.get()
     }
 
-    /// Whether another byte may pass.
-    fn check(&self) -> io::Result<()> {
-        self.room().map(drop)
+    /// Reserves at most so many bytes, and at least one where any are wanted.
+    fn reserve(&self, wanted: usize) -> io::Result<usize> {
+        let reserved = self.all.reserve(wanted as u64).map_err(|full| match full {
+            Full::ForNow => io::ErrorKind::WouldBlock,
+            Full::ForGood => {
+                self.cut(Reason::TooMuch.into());
+                io::ErrorKind::QuotaExceeded
+            }
+        })?;
+        Ok(usize::try_from(reserved).unwrap_or(wanted))
     }
 
-    /// How many bytes more may pass, of which there is one.
-    fn room(&self) -> io::Result<u64> {
-        match self.all.left() {
-            0 => {
-                self.cut(Reason::TooMuch.into());
-                Err(io::ErrorKind::QuotaExceeded.into())
+    /// The same for whoever can be asked again at once, and is then.
+    fn poll_reserve(&self, wanted: usize, context: &Context<'_>) -> Poll<io::Result<usize>> {
+        match self.reserve(wanted) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                context.waker().wake_by_ref();
+                Poll::Pending
             }
-            left => Ok(left),
+            reserved => Poll::Ready(reserved),
         }
     }
 
-    fn add(&self, count: &AtomicU64, bytes: usize) {
+    fn settle(&self, count: &AtomicU64, reserved: usize, bytes: usize) {
         count.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.all.passed.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.all.settle(reserved as u64, bytes as u64);
     }
 
     pub(crate) fn out(&self) -> u64 {
@@ -142,11 +119,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.traffic.check()?;
+        let reserved = ready!(self.traffic.poll_reserve(buffer.remaining(), context))?;
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(context, buffer);
+        let read = if reserved == buffer.remaining() {
+            Pin::new(&mut self.io).poll_read(context, buffer)
+        } else {
+            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(reserved));
+            let read = Pin::new(&mut self.io).poll_read(context, &mut part);
+            let count = part.filled().len();
+            buffer.advance(count);
+            read
+        };
         let count = buffer.filled().len().saturating_sub(before);
-        self.traffic.add(&self.traffic.back, count);
+        self.traffic.settle(&self.traffic.back, reserved, count);
         read
     }
 }
@@ -157,11 +142,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.traffic.check()?;
+        let reserved = ready!(self.traffic.poll_reserve(bytes.len(), context))?;
+        let bytes = bytes.get(..reserved).unwrap_or_default();
         let written = Pin::new(&mut self.io).poll_write(context, bytes);
-        if let Poll::Ready(Ok(count)) = &written {
-            self.traffic.add(&self.traffic.out, *count);
-        }
+        self.traffic
+            .settle(&self.traffic.out, reserved, count_of(&written));
         written
     }
 
@@ -170,11 +155,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.traffic.check()?;
-        let written = Pin::new(&mut self.io).poll_write_vectored(context, parts);
-        if let Poll::Ready(Ok(count)) = &written {
-            self.traffic.add(&self.traffic.out, *count);
-        }
+        let all = parts.iter().map(|part| part.len()).sum();
+        let reserved = ready!(self.traffic.poll_reserve(all, context))?;
+        let written = if reserved == all {
+            Pin::new(&mut self.io).poll_write_vectored(context, parts)
+        } else {
+            let first = parts.iter().find(|part| !part.is_empty());
+            let first = first.map(|part| part.get(..reserved).unwrap_or(part));
+            Pin::new(&mut self.io).poll_write(context, first.unwrap_or_default())
+        };
+        self.traffic
+            .settle(&self.traffic.out, reserved, count_of(&written));
         written
     }
 
@@ -188,6 +179,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
+
+fn count_of(written: &Poll<io::Result<usize>>) -> usize {
+    match written {
+        Poll::Ready(Ok(count)) => *count,
+        Poll::Ready(Err(_)) | Poll::Pending => 0,
     }
 }
 
@@ -209,17 +207,16 @@ impl End for Counted<TcpStream> {
         self.io.when_ready(interest, deed)
     }
 
-    fn room(&self) -> io::Result<usize> {
-        let room = self.traffic.room()?;
-        Ok(usize::try_from(room).unwrap_or(usize::MAX))
+    fn reserve(&self, most: usize) -> io::Result<usize> {
+        self.traffic.reserve(most)
     }
 
-    fn came(&self, bytes: usize) {
-        self.traffic.add(&self.traffic.back, bytes);
+    fn came(&self, reserved: usize, bytes: usize) {
+        self.traffic.settle(&self.traffic.back, reserved, bytes);
     }
 
-    fn went(&self, bytes: usize) {
-        self.traffic.add(&self.traffic.out, bytes);
+    fn went(&self, reserved: usize, bytes: usize) {
+        self.traffic.settle(&self.traffic.out, reserved, bytes);
     }
 }
 

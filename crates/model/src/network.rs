@@ -18,7 +18,7 @@ pub use narrow::BEYOND;
 pub use preset::Preset;
 pub(crate) use request::may_be_set;
 pub use request::{Request, RequestAsked, RequestRule};
-pub use trial::{BadUrl, Trial};
+pub use trial::{BadUrl, CLEAR_SECRET, Trial};
 pub use upstream::{BadUpstream, Upstream};
 
 use crate::limits;

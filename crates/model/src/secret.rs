@@ -61,6 +61,18 @@ impl SecretHow {
             SecretHow::Upstream => "upstream",
         }
     }
+
+    /// The field that it is set as, and for whom, where it is added to requests.
+    pub fn added(&self) -> Option<(Entry, &str)> {
+        let SecretHow::Header { host, header, .. } = self else {
+            return None;
+        };
+        let to = match host.contains(':') {
+            true => host.parse(),
+            false => format!("{host}:443").parse(),
+        };
+        Some((to.ok()?, header))
+    }
 }
 
 /// Where a value is that is not kept here: a provider that the operator configured, and what it is asked
@@ -205,19 +217,15 @@ pub(crate) fn check_ways_out(uses: &[SecretUse], network: &NetworkRules, found: 
                 found.add(format!("secrets[{index}].how"), "secret_header", message);
             }
         }
-        let SecretHow::Header { host, .. } = &one.how else {
+        let SecretHow::Header { .. } = &one.how else {
             continue;
         };
-        let to = if host.contains(':') {
-            host.parse::<Entry>()
-        } else {
-            format!("{host}:443").parse()
-        };
+        let to = one.how.added();
         let field = format!("secrets[{index}].how.host");
         if !network.has_way_out() {
             let message = "a secret is added to what goes out, and there is no way out";
             found.add(field, "secret_header", message);
-        } else if to.is_ok_and(|to| !network.could_let_out(&to)) {
+        } else if to.is_some_and(|(to, _)| !network.could_let_out(&to)) {
             let message = "the rules of the network never let a request out to this host; allow it there, or leave \
                            the secret out";
             found.add(field, "secret_header", message);

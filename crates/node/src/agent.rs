@@ -2,7 +2,9 @@
 
 use crate::job::fence;
 use crate::tries::Tries;
-use crate::{Node, egress, job, machine, recover, root, sandbox, snapshot, spare, volume};
+use crate::{
+    Node, connections, egress, job, machine, recover, root, sandbox, snapshot, spare, volume,
+};
 use api::attach::{LinkOpen, LinkTarget};
 use api::node::{JobRef, NodeHeartbeat, NodePoll, NodeProtocol, NodeRegister};
 use model::{lease, limits};
@@ -250,6 +252,7 @@ async fn hand_over(node: &Node, mut links: mpsc::Receiver<LinkOpen>) {
     while let Some(open) = links.recv().await {
         match &open.target {
             LinkTarget::Sandbox { id } => sandbox::link(node, &id.clone(), open),
+            LinkTarget::Connections { of } => connections::tell(node, of.clone(), open.io),
             LinkTarget::Job { id, .. } => {
                 let job = node.jobs().get(id).cloned();
                 if let Some(job) = job {

@@ -10,6 +10,7 @@
 //! number or order of anything that a guest or a client sends.
 
 mod agent;
+mod connections;
 mod convert;
 mod egress;
 mod files;

@@ -371,6 +371,7 @@ async fn carry_out(node: &Node, work: &SandboxWork, handle: &mut Handle, net: &S
                     way: opened,
                     epoch: work.spec.network_epoch,
                     stands: true,
+                    given_up: None,
                 };
                 Next::Stays(ready(enforcement))
             }

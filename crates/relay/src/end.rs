@@ -23,19 +23,20 @@ pub trait End: Sync {
         deed: impl FnOnce() -> io::Result<R>,
     ) -> io::Result<R>;
 
-    /// How many bytes more may be read from it or written to it now, at least one.
+    /// Reserves the right to read from it or write to it at most so many bytes: as many, or fewer, and at least one.
+    /// It is told at once how many they were, and nothing is awaited in between.
     ///
     /// # Errors
-    /// Where none may any more.
-    fn room(&self) -> io::Result<usize> {
-        Ok(usize::MAX)
+    /// `WouldBlock` while all that is left is reserved by others; another where nothing is left.
+    fn reserve(&self, most: usize) -> io::Result<usize> {
+        Ok(most)
     }
 
-    /// So many bytes were read from it.
-    fn came(&self, _bytes: usize) {}
+    /// Of so many reserved bytes, so many were read from it.
+    fn came(&self, _reserved: usize, _bytes: usize) {}
 
-    /// So many bytes were written to it.
-    fn went(&self, _bytes: usize) {}
+    /// Of so many reserved bytes, so many were written to it.
+    fn went(&self, _reserved: usize, _bytes: usize) {}
 }
 
 macro_rules! socket {

@@ -156,23 +156,25 @@ impl Held<'_> {
 
     /// Takes bytes from an end, when nothing is held. None means that the end has closed.
     pub(crate) fn fill(&mut self, from: &impl End) -> io::Result<usize> {
-        let most = from.room()?.min(CHUNK);
-        let count = match &self.place {
-            Place::Pipe(pipe) => {
-                let moved = from.when_ready(Interest::READABLE, || {
-                    Ok(splice(from.fd(), None, &pipe.to, None, most, SPLICE)?)
-                });
-                if moved.as_ref().is_err_and(is_unknown) {
-                    self.give_up(Vec::new());
-                    return self.fill(from);
-                }
-                moved?
-            }
-            Place::Buffer(_) => self.read(from, most)?,
+        let most = from.reserve(CHUNK)?;
+        let moved = match &self.place {
+            Place::Pipe(pipe) => from.when_ready(Interest::READABLE, || {
+                Ok(splice(from.fd(), None, &pipe.to, None, most, SPLICE)?)
+            }),
+            Place::Buffer(_) => self.read(from, most),
         };
+        from.came(most, moved.as_ref().map_or(0, |count| *count));
+        if self.is_pipe() && moved.as_ref().is_err_and(is_unknown) {
+            self.give_up(Vec::new());
+            return self.fill(from);
+        }
+        let count = moved?;
         (self.at, self.until) = (0, count);
-        from.came(count);
         Ok(count)
+    }
+
+    fn is_pipe(&self) -> bool {
+        matches!(self.place, Place::Pipe(_))
     }
 
     fn read(&mut self, from: &impl End, most: usize) -> io::Result<usize> {
@@ -188,28 +190,26 @@ impl Held<'_> {
 
     /// Gives an end some of what is held.
     pub(crate) fn pour(&mut self, to: &impl End) -> io::Result<usize> {
-        let left = (self.until - self.at).min(to.room()?);
-        let count = match &self.place {
-            Place::Pipe(pipe) => {
-                let moved = to.when_ready(Interest::WRITABLE, || {
-                    Ok(splice(&pipe.from, None, to.fd(), None, left, SPLICE)?)
-                });
-                if moved.as_ref().is_err_and(is_unknown) {
-                    let held = self.drain()?;
-                    self.give_up(held);
-                    return self.pour(to);
-                }
-                moved?
-            }
+        let left = to.reserve(self.until - self.at)?;
+        let moved = match &self.place {
+            Place::Pipe(pipe) => to.when_ready(Interest::WRITABLE, || {
+                Ok(splice(&pipe.from, None, to.fd(), None, left, SPLICE)?)
+            }),
             Place::Buffer(buffer) => {
                 let bytes = buffer.get(self.at..self.at + left).unwrap_or_default();
                 to.when_ready(Interest::WRITABLE, || {
                     Ok(rustix::io::write(to.fd(), bytes)?)
-                })?
+                })
             }
         };
+        to.went(left, moved.as_ref().map_or(0, |count| *count));
+        if self.is_pipe() && moved.as_ref().is_err_and(is_unknown) {
+            let held = self.drain()?;
+            self.give_up(held);
+            return self.pour(to);
+        }
+        let count = moved?;
         self.at += count;
-        to.went(count);
         Ok(count)
     }
 

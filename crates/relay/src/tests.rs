@@ -193,13 +193,10 @@ struct Bounded {
 }
 
 impl Bounded {
-    fn count(&self, bytes: usize) {
-        // Panics where more came or went than there was room for.
-        let less = |left: usize| left.checked_sub(bytes);
-        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
-        self.left
-            .fetch_update(set, fetch, less)
-            .expect("not more than there was room for");
+    fn give_back(&self, reserved: usize, bytes: usize) {
+        let unused = reserved.checked_sub(bytes);
+        let unused = unused.expect("not more than there was room for");
+        self.left.fetch_add(unused, Ordering::Relaxed);
     }
 }
 
@@ -220,19 +217,20 @@ impl End for Bounded {
         self.io.when_ready(interest, deed)
     }
 
-    fn room(&self) -> io::Result<usize> {
-        match self.left.load(Ordering::Relaxed) {
-            0 => Err(io::ErrorKind::QuotaExceeded.into()),
-            left => Ok(left),
-        }
+    fn reserve(&self, most: usize) -> io::Result<usize> {
+        let less = |left: usize| (left > 0).then(|| left.saturating_sub(most));
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        let before = self.left.fetch_update(set, fetch, less);
+        let before = before.map_err(|_| io::ErrorKind::QuotaExceeded)?;
+        Ok(before.min(most))
     }
 
-    fn came(&self, bytes: usize) {
-        self.count(bytes);
+    fn came(&self, reserved: usize, bytes: usize) {
+        self.give_back(reserved, bytes);
     }
 
-    fn went(&self, bytes: usize) {
-        self.count(bytes);
+    fn went(&self, reserved: usize, bytes: usize) {
+        self.give_back(reserved, bytes);
     }
 }
 

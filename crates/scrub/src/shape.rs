@@ -264,11 +264,17 @@ impl Shapes {
     /// A text that is whole.
     #[must_use]
     pub fn text(text: &str) -> String {
+        Shapes::count(text).0
+    }
+
+    /// The same, and how many were found.
+    #[must_use]
+    pub fn count(text: &str) -> (String, u64) {
         let mut shapes = Shapes::new();
         let mut clean = shapes.feed(text.as_bytes());
         clean.extend(shapes.finish());
         // Only ASCII is taken, so what is left is text.
-        String::from_utf8_lossy(&clean).into_owned()
+        (String::from_utf8_lossy(&clean).into_owned(), shapes.found)
     }
 
     /// How many were found so far.

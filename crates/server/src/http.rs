@@ -6,6 +6,7 @@
 pub(crate) mod artifact;
 pub(crate) mod audit;
 pub(crate) mod blob;
+pub(crate) mod connections;
 pub(crate) mod egress;
 pub(crate) mod fleet;
 mod guest;
@@ -103,6 +104,9 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(egress::test))
         .routes(paths!(audit::list))
         .routes(paths!(audit::check))
+        .routes(paths!(connections::of_sandbox))
+        .routes(paths!(connections::of_job))
+        .routes(paths!(connections::of_all))
         .routes(paths!(fleet::token_create, fleet::token_list))
         .routes(paths!(fleet::token_revoke))
         .routes(paths!(fleet::list))

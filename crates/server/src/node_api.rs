@@ -318,7 +318,7 @@ pub(crate) async fn egress_report(
     }))
 }
 
-/// Rules of a network are in force.
+/// Rules of a network are in force, or cannot be put in force.
 #[utoipa::path(post, path = routes::NODE_SANDBOX_NETWORK, tag = "node",
     operation_id = "node_sandbox_network",
     params(("id" = String, Path, description = "The sandbox")), request_body = NetworkReport,
@@ -330,11 +330,8 @@ pub(crate) async fn sandbox_network(
     SandboxOf(id): SandboxOf,
     Json(report): Json<NetworkReport>,
 ) -> Result<Answer<ReportAnswer>, Error> {
-    let enforcement = from_wire::enforcement(report.enforcement);
-    let reported = app
-        .service
-        .sandbox_network_report(&ctx, &id, report.epoch, enforcement)
-        .await?;
+    let said = convert::network::said(report)?;
+    let reported = app.service.sandbox_network_report(&ctx, &id, said).await?;
     Ok(Answer(to_wire::reported(reported)))
 }
 

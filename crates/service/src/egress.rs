@@ -139,11 +139,53 @@ impl Service {
             None => None,
         };
         let opened: Vec<Exception> = opened.iter().flat_map(opened_by).collect();
-        let tried = row.rules().trial(url, &opened);
+        let tried = row.rules().trial(url, &opened, &row.spec.secrets);
         tried.map_err(|bad| {
             let message = format!("failed to {bad}");
             Error::invalid("url", "invalid_argument", message)
         })
+    }
+}
+
+impl Service {
+    /// Where what a sandbox or a job has asked for is under way; `None` while no node has it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn egress_node(&self, ctx: &Ctx, owner: Owner) -> Result<Option<NodeId>, Error> {
+        ctx.only_user()?;
+        let tenant = ctx.tenant.clone();
+        self.look(move |tx| {
+            if !is_of(tx, &owner, &tenant)? {
+                return Err(Error::NotFound.into());
+            }
+            node_of(tx, &owner)
+        })
+        .await
+    }
+
+    /// Those of these that the caller may see and that this node has: what it says of others is passed over.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] for who is no user.
+    pub async fn egress_seen(
+        &self,
+        ctx: &Ctx,
+        node: &NodeId,
+        owners: Vec<Owner>,
+    ) -> Result<Vec<Owner>, Error> {
+        ctx.only_user()?;
+        let (tenant, node) = (ctx.tenant.clone(), node.clone());
+        self.look(move |tx| {
+            let mut seen = Vec::new();
+            for owner in &owners {
+                if is_of(tx, owner, &tenant)? && node_of(tx, owner)?.as_ref() == Some(&node) {
+                    seen.push(owner.clone());
+                }
+            }
+            Ok(seen)
+        })
+        .await
     }
 }
 

@@ -19,6 +19,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0013_place.sql"),
     include_str!("../migrations/sqlite/0014_enrollment.sql"),
     include_str!("../migrations/sqlite/0015_server.sql"),
+    include_str!("../migrations/sqlite/0017_network_refused.sql"),
     include_str!("../migrations/sqlite/0018_placement.sql"),
     include_str!("../migrations/sqlite/0021_audit.sql"),
 ];
@@ -37,6 +38,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0013_place.sql"),
     include_str!("../migrations/postgres/0014_enrollment.sql"),
     include_str!("../migrations/postgres/0015_server.sql"),
+    include_str!("../migrations/postgres/0017_network_refused.sql"),
     include_str!("../migrations/postgres/0018_placement.sql"),
     include_str!("../migrations/postgres/0021_audit.sql"),
 ];

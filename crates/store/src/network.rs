@@ -33,10 +33,12 @@ pub fn set(
         version: row.version + 1,
         network: Some(rules.clone()),
         network_epoch: row.network_epoch + 1,
+        network_refused: None,
         ..row.clone()
     };
     let changed = tx.execute(
-        "UPDATE sandbox SET network = $1, network_epoch = $2, version = $3 WHERE id = $4 AND version = $5",
+        "UPDATE sandbox SET network = $1, network_epoch = $2, network_refused = NULL, version = $3 \
+         WHERE id = $4 AND version = $5",
         &[
             to_json(rules)?.into(),
             next.network_epoch.into(),
@@ -76,6 +78,39 @@ pub fn done(
         ],
     )?;
     written(tx, &next, changed, "sandbox.network_applied", by)
+}
+
+/// Writes that the node cannot put the newest rules in force, why, and the rules that are in force instead, with
+/// the event.
+///
+/// # Errors
+/// As for [`set`].
+pub fn refused(
+    tx: &mut Tx<'_>,
+    row: &SandboxRow,
+    (in_force, why): (&NetworkRules, &str),
+    by: &By,
+) -> Result<SandboxRow, StoreError> {
+    let next = SandboxRow {
+        version: row.version + 1,
+        network: Some(in_force.clone()),
+        network_done: row.network_epoch,
+        network_refused: Some(why.to_owned()),
+        ..row.clone()
+    };
+    let changed = tx.execute(
+        "UPDATE sandbox SET network = $1, network_done = $2, network_refused = $3, version = $4 \
+         WHERE id = $5 AND version = $6",
+        &[
+            to_json(in_force)?.into(),
+            next.network_done.into(),
+            why.into(),
+            next.version.into(),
+            row.id.as_str().into(),
+            row.version.into(),
+        ],
+    )?;
+    written(tx, &next, changed, "sandbox.network_refused", by)
 }
 
 fn written(

@@ -67,6 +67,8 @@ pub struct SandboxRow {
     pub network_epoch: u64,
     /// The last one that its node has put in force.
     pub network_done: u64,
+    /// Why its node has given up the newest rules; those in force are `network` then.
+    pub network_refused: Option<String>,
     /// Connections that its rules denied.
     pub egress_denied: u64,
     /// Counts its places, from 1: each time it was made anew, it got another one.
@@ -160,7 +162,7 @@ macro_rules! columns {
         "id, tenant, principal, state, state_json, version, epoch, node, spec, metadata, \
          access_token, ttl_ms, expires_at_ms, due_at_ms, created_at_ms, placed_at_ms, ready_at_ms, \
          paused_at_ms, ended_at_ms, driver, enforcement, reason, network, network_epoch, \
-         network_done, egress_denied, incarnation, exec_base"
+         network_done, network_refused, egress_denied, incarnation, exec_base"
     };
 }
 
@@ -201,6 +203,7 @@ fn from_row(row: &Row) -> Result<SandboxRow, StoreError> {
         network: row.json_or_null("network")?,
         network_epoch: row.number("network_epoch")?,
         network_done: row.number("network_done")?,
+        network_refused: row.text_or_null("network_refused")?,
         egress_denied: row.number("egress_denied")?,
         incarnation: row.number("incarnation")?,
         exec_base: row.number("exec_base")?,
@@ -275,6 +278,7 @@ fn row_of(new: &NewSandbox) -> SandboxRow {
         network: None,
         network_epoch: 0,
         network_done: 0,
+        network_refused: None,
         egress_denied: 0,
         incarnation: 1,
         exec_base: 0,

@@ -1,7 +1,10 @@
 //! Connections of sandboxes and jobs to the outside.
 
 use super::{Client, ClientError};
-use crate::egress::{EgressList, EgressQuery, EgressTest, EgressTested, NodeEgress};
+use crate::egress::{
+    EgressConnectionList, EgressConnectionQuery, EgressList, EgressQuery, EgressTest, EgressTested,
+    NodeEgress,
+};
 use crate::node::ReportAnswer;
 use crate::routes;
 
@@ -30,6 +33,24 @@ impl Client {
     ) -> Result<EgressList, ClientError> {
         let path = routes::fill(routes::JOB_EGRESS, &[id]) + &query_of(query);
         self.get(path).await
+    }
+
+    /// What is under way to the outside now, of a sandbox or a job, or of all.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn egress_connections(
+        &self,
+        of: Option<&str>,
+        query: &EgressConnectionQuery,
+    ) -> Result<EgressConnectionList, ClientError> {
+        let path = match of {
+            Some(id) if id.starts_with("job_") => routes::fill(routes::JOB_CONNECTIONS, &[id]),
+            Some(id) => routes::fill(routes::SANDBOX_CONNECTIONS, &[id]),
+            None => routes::CONNECTIONS.to_owned(),
+        };
+        let limit = query.limit.map(|limit| limit.to_string());
+        self.get(path + &routes::query(&[("limit", limit)])).await
     }
 
     /// What would become of a URL.

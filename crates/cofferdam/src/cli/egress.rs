@@ -7,8 +7,12 @@ use crate::cli::sandbox::{about, known};
 use crate::cli::table;
 use api::Code;
 use api::client::Client;
-use api::egress::{EgressDecision, EgressList, EgressQuery, EgressTest, EgressView};
+use api::egress::{
+    EgressConnection, EgressConnectionList, EgressConnectionQuery, EgressDecision, EgressList,
+    EgressQuery, EgressTest, EgressView,
+};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// The most records of one page.
 const PAGE: u32 = 500;
@@ -30,6 +34,12 @@ pub(crate) async fn egress(client: &Client, args: EgressArgs) -> Result<ExitCode
             };
             log(client, &id, query, json).await
         }
+        EgressCommand::Connections {
+            id,
+            follow,
+            limit,
+            json,
+        } => connections(client, id.as_deref(), limit, (follow, json)).await,
         EgressCommand::Test {
             target,
             sandbox,
@@ -75,6 +85,79 @@ async fn log(
     Ok(ExitCode::SUCCESS)
 }
 
+/// How often what is under way is shown anew.
+const EVERY: Duration = Duration::from_secs(1);
+
+async fn connections(
+    client: &Client,
+    id: Option<&str>,
+    limit: u32,
+    (follow, json): (bool, bool),
+) -> Result<ExitCode, Failure> {
+    let id = id.map(known).transpose()?;
+    let query = EgressConnectionQuery { limit: Some(limit) };
+    loop {
+        let list = client.egress_connections(id, &query).await;
+        let list = list.map_err(|error| match id {
+            Some(id) if !id.starts_with("job_") => about(id)(error),
+            _ => error.into(),
+        })?;
+        show(&list, json)?;
+        if !follow {
+            return Ok(ExitCode::SUCCESS);
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+fn show(list: &EgressConnectionList, json: bool) -> Result<(), Failure> {
+    if json {
+        for one in &list.connections {
+            table::print(&table::to_line(one)?)?;
+        }
+    } else if list.connections.is_empty() {
+        table::note("nothing is under way");
+    } else {
+        let titles = [
+            "OF", "AGE MS", "HOW", "TO", "ADDRESS", "", "RULE", "OUT", "IN",
+        ];
+        let rows = list.connections.iter().map(open_line).collect();
+        table::print(&table::layout(&titles, rows))?;
+    }
+    for node in &list.silent_nodes {
+        table::note(&format!("{node} did not say what it has"));
+    }
+    if list.more {
+        table::note("there are more; --limit shows up to 500");
+    }
+    Ok(())
+}
+
+fn open_line(one: &EgressConnection) -> Vec<String> {
+    let of = one.job_id.as_ref().unwrap_or(&one.sandbox_id);
+    vec![
+        of.clone(),
+        one.age_ms.to_string(),
+        one.method.clone(),
+        to(&one.host, one.port),
+        one.address.clone().unwrap_or_default(),
+        one.decision
+            .map_or("deciding", EgressDecision::as_str)
+            .to_owned(),
+        one.rule.clone().unwrap_or_default(),
+        one.bytes_out.to_string(),
+        one.bytes_in.to_string(),
+    ]
+}
+
+/// Of a name that was asked for, and of what could not be read, there is no port.
+fn to(host: &str, port: u16) -> String {
+    match port {
+        0 => host.to_owned(),
+        port => format!("{host}:{port}"),
+    }
+}
+
 async fn page(client: &Client, id: &str, query: &EgressQuery) -> Result<EgressList, Failure> {
     let id = known(id)?;
     if id.starts_with("job_") {
@@ -85,12 +168,7 @@ async fn page(client: &Client, id: &str, query: &EgressQuery) -> Result<EgressLi
 }
 
 fn line(one: &EgressView) -> Vec<String> {
-    let host = one.host.as_deref().unwrap_or("?");
-    // Of a name that was asked for, and of what could not be read, there is none.
-    let to = match one.port {
-        0 => host.to_owned(),
-        port => format!("{host}:{port}"),
-    };
+    let to = to(one.host.as_deref().unwrap_or("?"), one.port);
     let became = one.code.as_deref().unwrap_or(one.decision.as_str());
     vec![
         one.seq.to_string(),
@@ -123,6 +201,8 @@ async fn test(
             row("decision", tested.decision.as_str()),
             row("rule", &tested.rule),
         ];
+        let adds = tested.adds.iter();
+        rows.extend(adds.map(|one| row("adds", &format!("{}: secret {}", one.header, one.secret))));
         rows.extend(tested.code.as_ref().map(|code| row("code", code)));
         rows.extend(tested.hint.as_ref().map(|hint| row("hint", hint)));
         table::layout(&["", ""], rows)

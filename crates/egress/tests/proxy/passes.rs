@@ -154,6 +154,40 @@ async fn a_tunnel_carries_bytes_both_ways_and_is_recorded_at_its_end() {
 }
 
 #[tokio::test]
+async fn what_is_under_way_is_listed_with_its_bytes_until_it_is_over() {
+    let mut world = World::open();
+    let port = echo().await;
+    let mut streams = Vec::new();
+    for said in ["one", "seven77"] {
+        let mut stream = world.connect();
+        let head =
+            format!("CONNECT one.test:{port} HTTP/1.1\r\nhost: one.test:{port}\r\n\r\n{said}");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        read_until(&mut stream, said).await;
+        streams.push(stream);
+    }
+    let _asks_nothing = world.connect();
+    let (open, more) = world.proxy.under_way(|_| true, 10);
+    let seen = |one: &egress::under_way::Connection| {
+        let target = (one.host.to_string(), one.port);
+        (target, one.is_allowed, one.bytes_out, one.bytes_in)
+    };
+    let target = ("one.test".to_owned(), port);
+    assert_eq!(
+        open.iter().map(seen).collect::<Vec<_>>(),
+        [(target.clone(), true, 3, 3), (target, true, 7, 7)]
+    );
+    assert!(!more && open[0].rule.is_some() && open[0].address.is_some());
+    let (oldest, more) = world.proxy.under_way(|_| true, 1);
+    assert!(more && oldest.len() == 1 && oldest[0].bytes_out == 3);
+    assert_eq!(world.proxy.under_way(|_| false, 10), (Vec::new(), false));
+    drop(streams);
+    world.next().await;
+    world.next().await;
+    assert_eq!(world.proxy.under_way(|_| true, 10), (Vec::new(), false));
+}
+
+#[tokio::test]
 async fn socks_reaches_names_and_addresses() {
     let mut world = World::open();
     let port = echo().await;

@@ -4,6 +4,7 @@ use super::{Denial, How, NetworkRules, Request};
 use crate::address::{Class, canonical, classify};
 use crate::exception::Exception;
 use crate::host::Host;
+use crate::secret::SecretUse;
 
 /// What would be done, and by which rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct Trial {
     pub rule: String,
     /// What to do about it.
     pub hint: Option<&'static str>,
+    /// Fields that would be set, each with the name of its secret. Never a value.
+    pub adds: Vec<(String, String)>,
 }
 
 /// Why text is no URL that could be asked for.
@@ -28,20 +31,33 @@ pub struct BadUrl;
 const CLOSED: &str = "only public addresses are reached; whoever runs the server may open others with \
                       `cofferdam up --egress-allow ADDRESS[:PORT]`";
 
+/// The code of a request that a secret would be added to, and that leaves in clear.
+pub const CLEAR_SECRET: &str = "secret_needs_tls";
+
+const NEEDS_TLS: &str =
+    "a secret belongs to this host, and leaves through TLS or not at all: ask for https";
+
 const READS: How<'static> = How::Request {
     method: "GET",
     has_body: false,
 };
 
 impl NetworkRules {
-    /// What would become of this URL on a node whose operator opened these. A name that passes here may still have an
-    /// address that is closed or denied.
+    /// What would become of this URL on a node whose operator opened these, in a sandbox that has these secrets. A
+    /// name that passes here may still have an address that is closed or denied.
     ///
     /// # Errors
     /// [`BadUrl`].
-    pub fn trial(&self, url: &str, opened: &[Exception]) -> Result<Trial, BadUrl> {
+    pub fn trial(
+        &self,
+        url: &str,
+        opened: &[Exception],
+        secrets: &[SecretUse],
+    ) -> Result<Trial, BadUrl> {
         let (request, host, port, path) = parse(url).ok_or(BadUrl)?;
-        let looks_into = self.looks_into(&host, port);
+        let adds = added(secrets, &host, port);
+        // Where secrets are withheld their hosts are looked into all the same.
+        let looks_into = self.looks_into(&host, port) || !adds.is_empty();
         let how = match request {
             true => READS,
             // What is asked of it is seen, and reading is what is tried.
@@ -71,7 +87,18 @@ impl NetworkRules {
             rule: verdict.rule.to_string(),
             host,
             port,
+            adds: Vec::new(),
         };
+        if verdict.is_allowed() && !self.withhold_secrets {
+            match (request, adds.first()) {
+                (true, Some((_, name))) => {
+                    trial.rule = format!("secret {name}");
+                    (trial.code, trial.hint) = (Some(CLEAR_SECRET), Some(NEEDS_TLS));
+                    return Ok(trial);
+                }
+                _ => trial.adds = adds,
+            }
+        }
         let Some(address) = addresses.first().filter(|_| verdict.is_allowed()) else {
             return Ok(trial);
         };
@@ -81,12 +108,23 @@ impl NetworkRules {
         if let Some(open) = opened.find(|one| one.opens(address, port)) {
             trial.rule = format!("{}, operator {open}", verdict.rule);
         } else if class != Class::Global {
+            trial.adds.clear();
             trial.code = Some(class.code());
             trial.hint = Some(CLOSED);
             "closed in every mode".clone_into(&mut trial.rule);
         }
         Ok(trial)
     }
+}
+
+/// Fields of secrets that belong to a host, with their names.
+fn added(secrets: &[SecretUse], host: &Host, port: u16) -> Vec<(String, String)> {
+    let one = |secret: &SecretUse| {
+        let (to, field) = secret.how.added()?;
+        let added = (field.to_owned(), secret.name.clone());
+        to.names(host, port).then_some(added)
+    };
+    secrets.iter().filter_map(one).collect()
 }
 
 /// Reading in clear or not, the host, the port, and the path without its query.
@@ -131,7 +169,7 @@ mod tests {
         };
         let rules = NetworkRules::read(&asked).unwrap();
         let opened = ["10.0.0.2:22", "169.254.0.0/16"].map(|one| one.parse().unwrap());
-        let say = |url: &str| match rules.trial(url, &opened) {
+        let say = |url: &str| match rules.trial(url, &opened, &[]) {
             Ok(trial) => format!(
                 "{}:{} {} {}",
                 trial.host,
@@ -182,5 +220,53 @@ mod tests {
         ] {
             assert_eq!(say(url), expect, "{url}");
         }
+    }
+
+    #[test]
+    fn a_trial_names_the_secrets_that_would_be_added_and_refuses_where_they_would_leave_in_clear() {
+        use crate::secret::SecretHow;
+        let secret = |name: &str, host: &str| SecretUse {
+            name: name.to_owned(),
+            id: None,
+            version: 1,
+            how: SecretHow::Header {
+                host: host.to_owned(),
+                header: "authorization".to_owned(),
+                format: "Bearer {}".to_owned(),
+            },
+        };
+        let secrets = [
+            secret("one", "a.example"),
+            secret("two", "*.b.example:8443"),
+        ];
+        let asked = NetworkAsked {
+            allow: vec!["*".to_owned()],
+            ..NetworkAsked::default()
+        };
+        let mut rules = NetworkRules::read(&asked).unwrap();
+        let say = |rules: &NetworkRules, url: &str| {
+            let trial = rules.trial(url, &[], &secrets).unwrap();
+            (
+                trial.code,
+                trial
+                    .adds
+                    .iter()
+                    .map(|(_, name)| name.clone())
+                    .collect::<String>(),
+            )
+        };
+        for (url, code, adds) in [
+            ("https://a.example/", None, "one"),
+            ("a.example:443", None, "one"),
+            ("http://a.example/", None, ""),
+            ("http://a.example:443/", Some(CLEAR_SECRET), ""),
+            ("https://x.b.example:8443/", None, "two"),
+            ("https://b.example:8443/", None, ""),
+            ("https://x.b.example/", None, ""),
+        ] {
+            assert_eq!(say(&rules, url), (code, adds.to_owned()), "{url}");
+        }
+        rules.withhold_secrets = true;
+        assert_eq!(say(&rules, "https://a.example/"), (None, String::new()));
     }
 }

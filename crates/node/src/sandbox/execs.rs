@@ -176,13 +176,20 @@ impl Spool {
 /// A fact without what looks like a credential. Values of secrets the guest has taken out, which has them;
 /// these are most of all what people write into command lines.
 fn clean(mut fact: ExecFact) -> ExecFact {
-    let take_out = |text: &mut String| *text = Shapes::text(text);
+    let mut count = 0;
+    let mut take_out = |text: &mut String| {
+        let found;
+        (*text, found) = Shapes::count(text);
+        count += found;
+    };
     match &mut fact {
         ExecFact::Started { asked, .. } => {
-            asked.argv.iter_mut().for_each(take_out);
-            asked.env_names.iter_mut().for_each(take_out);
-            asked.tag.iter_mut().for_each(take_out);
+            asked.argv.iter_mut().for_each(&mut take_out);
+            asked.env_names.iter_mut().for_each(&mut take_out);
+            asked.tag.iter_mut().for_each(&mut take_out);
             take_out(&mut asked.cwd);
+            // Whatever a guest has written there.
+            asked.patterns_found = count;
         }
         ExecFact::Ended { end, .. } => match end {
             ExecEnd::Raised { name } => take_out(name),
@@ -433,6 +440,7 @@ mod tests {
         spool.append(serde_json::from_str(&text).unwrap()).unwrap();
         let told = serde_json::to_string(&spool.report()).unwrap();
         assert_eq!(told.matches("[secret pattern:github-token]").count(), 5);
+        assert!(told.contains(r#""patterns_found":4"#), "{told}");
         let kept = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
         assert!(!kept.contains(&token) && !told.contains(&token), "{kept}");
     }

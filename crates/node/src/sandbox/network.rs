@@ -11,15 +11,23 @@ use crate::way::{self, WayOut};
 use crate::{Node, convert, inspect};
 use ::egress::inspect::Inspector;
 use api::job::Enforced;
-use api::network::{NetworkReport, NetworkWork};
+use api::network::{NetworkRefused, NetworkReport, NetworkWork};
 use driver::driver::Handle;
 use model::network::NetworkRules;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::Mutex;
 
 /// A guest takes files and variables at once, also while its programs are frozen; one that does not is told again.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Tries to put rules in force before they are given up, and the pause between two: what passes by itself, as a
+/// machine that is full for a moment, has passed then, and whoever waits for the answer still does.
+const TRIES: u32 = 3;
+const BETWEEN: Duration = Duration::from_secs(1);
+
+/// Bytes of a reason.
+const WHY_BYTES_MAX: usize = 1024;
 
 /// The network of a sandbox, shared by its keeper and whoever brings other rules: these wait for no order that is
 /// being carried out.
@@ -34,6 +42,8 @@ pub(super) struct Net {
     pub(super) epoch: u64,
     /// The sandbox stands, and is written down.
     pub(super) stands: bool,
+    /// Rules that were given up, and why. They are never tried again: their refusal may be known already.
+    pub(super) given_up: Option<(u64, String)>,
 }
 
 impl Net {
@@ -59,24 +69,10 @@ pub(crate) fn networks(node: &Node, works: Vec<NetworkWork>) {
 
 async fn take_over(node: &Node, net: &Shared, handle: &Handle, work: NetworkWork) {
     let id = work.sandbox_id.as_str();
-    let enforcement = match put_in_force(node, net.lock().await, handle, &work).await {
-        Ok(Some(enforcement)) => enforcement,
-        Ok(None) => return,
-        Err(why) => {
-            // A heartbeat says it again.
-            tracing::warn!(
-                sandbox.id = id,
-                why,
-                "rules of a network cannot be put in force"
-            );
-            return;
-        }
+    let Some(report) = settle(node, net, handle, &work).await else {
+        return;
     };
     node.at("node.network_in_force");
-    let report = NetworkReport {
-        epoch: work.epoch,
-        enforcement,
-    };
     let client = &node.inner.client;
     if let Err(error) = insist(|| client.node_sandbox_network(id, &report)).await {
         let error = chain(&error);
@@ -84,10 +80,66 @@ async fn take_over(node: &Node, net: &Shared, handle: &Handle, work: NetworkWork
     }
 }
 
+/// Puts rules in force, or gives them up; `None` where there is nothing to say of them.
+async fn settle(
+    node: &Node,
+    net: &Shared,
+    handle: &Handle,
+    work: &NetworkWork,
+) -> Option<NetworkReport> {
+    let id = work.sandbox_id.as_str();
+    for tried in 1.. {
+        let mut held = net.lock().await;
+        let given_up = held
+            .given_up
+            .clone()
+            .filter(|(epoch, _)| *epoch == work.epoch);
+        if let Some((_, why)) = given_up {
+            return refused(node, work, why);
+        }
+        match put_in_force(node, &mut held, handle, work).await {
+            Ok(enforcement) => {
+                return Some(NetworkReport {
+                    epoch: work.epoch,
+                    enforcement: enforcement?,
+                    refused: None,
+                });
+            }
+            Err(why) => {
+                tracing::warn!(
+                    sandbox.id = id,
+                    why,
+                    "rules of a network cannot be put in force"
+                );
+                if tried >= TRIES {
+                    // Under the lock, so that nobody puts in force what is refused now.
+                    held.given_up = Some((work.epoch, why));
+                }
+            }
+        }
+        drop(held);
+        if tried < TRIES {
+            tokio::time::sleep(BETWEEN).await;
+        }
+    }
+    None
+}
+
+/// Says which rules hold instead. Where that is not known, nothing is said, and a heartbeat says it all again.
+fn refused(node: &Node, work: &NetworkWork, mut why: String) -> Option<NetworkReport> {
+    why.truncate(why.floor_char_boundary(WHY_BYTES_MAX));
+    let in_force = record::network(node, &work.sandbox_id)?;
+    Some(NetworkReport {
+        epoch: work.epoch,
+        enforcement: Vec::new(),
+        refused: Some(NetworkRefused { why, in_force }),
+    })
+}
+
 /// What is in force then; `None` where that is for somebody else to say.
 async fn put_in_force(
     node: &Node,
-    mut net: MutexGuard<'_, Net>,
+    net: &mut Net,
     handle: &Handle,
     work: &NetworkWork,
 ) -> Result<Option<Vec<Enforced>>, String> {
@@ -99,11 +151,14 @@ async fn put_in_force(
         let rules = convert::network(&work.network)?;
         if net.way.is_none() && rules.has_way_out() {
             let prepared = way::prepare(node, handle).await;
-            prepared.map_err(|error| chain(&error))?;
+            prepared.map_err(|error| {
+                let why = chain(&error);
+                format!("the network device of the sandbox cannot be made: {why}")
+            })?;
             node.at("node.network_prepared");
         }
         // Before the rules are in force: nothing that they let out meets a certificate that it does not know.
-        let looks = looks_first(node, &net, handle, &rules).await?;
+        let looks = looks_first(node, net, handle, &rules).await?;
         let written = record::set_network(node, id, work, &rules);
         written.map_err(|error| format!("the node cannot write its records: {error}"))?;
         node.at("node.network_written");

@@ -111,6 +111,11 @@ pub(super) fn of(node: &Node, id: &str) -> Option<Record> {
     (record.version == VERSION).then_some(record)
 }
 
+/// The rules of its network that are in force.
+pub(super) fn network(node: &Node, id: &str) -> Option<Network> {
+    of(node, id)?.network
+}
+
 /// What is in force around it.
 pub(super) fn enforcement(node: &Node, id: &str) -> Vec<Enforced> {
     of(node, id)
@@ -244,6 +249,7 @@ async fn take_up(node: &Node, record: Record, held: &HeldSandbox) {
         way: record.way_out.then(|| reopen(node, &record)),
         epoch: record.network_epoch,
         stands: true,
+        given_up: None,
     };
     let first = Order::Nothing(done);
     let of = (first, record.handle, net, record.reserved);

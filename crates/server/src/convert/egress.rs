@@ -1,7 +1,10 @@
 //! Connections to the outside, in both languages. What a record says is kept as the JSON that the node sent.
 
 use api::Code;
-use api::egress::{EgressDecision, EgressList, EgressRecord, EgressTested, EgressView};
+use api::egress::{
+    EgressAdded, EgressConnection, EgressDecision, EgressList, EgressRecord, EgressTested,
+    EgressView,
+};
 use model::network::Trial;
 use service::{EgressOwner, EgressPage, EgressRow, NewEgress};
 
@@ -16,14 +19,31 @@ pub(crate) fn records(records: Vec<EgressRecord>) -> Result<Vec<(EgressOwner, Ne
     records.into_iter().map(record).collect()
 }
 
-fn record(record: EgressRecord) -> Result<(EgressOwner, NewEgress), Error> {
-    let owner = match &record.job_id {
+/// Whose a connection is, by what a node says.
+pub(crate) fn owner(one: &EgressConnection) -> Result<EgressOwner, Error> {
+    owned(one.job_id.as_deref(), &one.sandbox_id)
+}
+
+/// Whether no text of it is longer than a record may have.
+pub(crate) fn is_short(one: &EgressConnection) -> bool {
+    let may_be = [one.job_id.as_ref(), one.address.as_ref(), one.rule.as_ref()];
+    let are = [&one.sandbox_id, &one.method, &one.host];
+    let mut texts = may_be.into_iter().flatten().chain(are);
+    texts.all(|text| text.len() <= TEXT_BYTES_MAX)
+}
+
+fn owned(job: Option<&str>, sandbox: &str) -> Result<EgressOwner, Error> {
+    Ok(match job {
         Some(id) => EgressOwner::Job(id.parse().map_err(|error| bad_id("job_id", &error))?),
         None => {
-            let id = record.sandbox_id.parse();
+            let id = sandbox.parse();
             EgressOwner::Sandbox(id.map_err(|error| bad_id("sandbox_id", &error))?)
         }
-    };
+    })
+}
+
+fn record(record: EgressRecord) -> Result<(EgressOwner, NewEgress), Error> {
+    let owner = owned(record.job_id.as_deref(), &record.sandbox_id)?;
     let texts = [&record.host, &record.address, &record.code, &record.rule];
     let mut lengths = texts.into_iter().flatten().map(String::len);
     if lengths.any(|len| len > TEXT_BYTES_MAX) || record.method.len() > TEXT_BYTES_MAX {
@@ -79,5 +99,10 @@ pub(crate) fn tested(trial: Trial) -> EgressTested {
         code: trial.code.map(str::to_owned),
         rule: trial.rule,
         hint: trial.hint.map(str::to_owned),
+        adds: trial
+            .adds
+            .into_iter()
+            .map(|(header, secret)| EgressAdded { header, secret })
+            .collect(),
     }
 }

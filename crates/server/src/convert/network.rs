@@ -2,12 +2,13 @@
 
 use api::Code;
 use api::network::{
-    Network, NetworkLimits, NetworkMode, NetworkOrder, NetworkRule, NetworkWork, RuleHeaders,
+    Network, NetworkLimits, NetworkMode, NetworkOrder, NetworkReport, NetworkRule, NetworkWork,
+    RuleHeaders,
 };
 use model::network::{
     self as rules, NetworkAsked, NetworkCaps, NetworkRules, Order, RequestAsked, RequestRule,
 };
-use service::SandboxRow;
+use service::{NetworkSaid, SandboxRow};
 
 use crate::error::Error;
 
@@ -32,6 +33,20 @@ pub(crate) fn read(asked: Network) -> Result<NetworkRules, Error> {
         upstream: asked.upstream,
     };
     NetworkRules::read(&asked).map_err(|found| service::Error::Invalid(found).into())
+}
+
+/// What a node says of rules.
+pub(crate) fn said(report: NetworkReport) -> Result<NetworkSaid, Error> {
+    let refused = report.refused.map(|refused| {
+        let in_force = read(refused.in_force)?;
+        let why = refused.why;
+        Ok::<_, Error>((in_force, why))
+    });
+    Ok(NetworkSaid {
+        epoch: report.epoch,
+        enforcement: super::from_wire::enforcement(report.enforcement),
+        refused: refused.transpose()?,
+    })
 }
 
 /// What is asked for with a new sandbox, in one of two ways.

@@ -141,6 +141,7 @@ fn without_token(row: SandboxRow) -> SandboxView {
     SandboxView {
         network: super::network::view(row.rules()),
         network_pending: row.is_network_pending(),
+        network_refused: row.network_refused,
         egress_denied: row.egress_denied,
         id: row.id.to_string(),
         state: state(&row.state),

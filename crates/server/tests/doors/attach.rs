@@ -38,7 +38,7 @@ async fn shout(mut link: mpsc::Receiver<LinkOpen>) -> u32 {
         .unwrap();
     match open.target {
         LinkTarget::Job { attempt, .. } => attempt,
-        LinkTarget::Sandbox { .. } => 0,
+        LinkTarget::Sandbox { .. } | LinkTarget::Connections { .. } => 0,
     }
 }
 

@@ -17,7 +17,7 @@ enum For {
     Server,
 }
 
-const ROUTES: [(&str, &str, For); 91] = [
+const ROUTES: [(&str, &str, For); 96] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/mcp", For::User),
     ("POST", "/mcp", For::User),
@@ -81,6 +81,9 @@ const ROUTES: [(&str, &str, For); 91] = [
     ("GET", "/v1/audit/check", For::User),
     ("POST", "/v1/sandboxes/{id}/egress/test", For::User),
     ("GET", "/v1/jobs/{id}/egress", For::User),
+    ("GET", "/v1/sandboxes/{id}/egress/connections", For::User),
+    ("GET", "/v1/jobs/{id}/egress/connections", For::User),
+    ("GET", "/v1/egress/connections", For::User),
     ("GET", "/v1/profiles", For::User),
     ("PUT", "/v1/profiles/{name}", For::User),
     ("GET", "/v1/profiles/{name}", For::User),

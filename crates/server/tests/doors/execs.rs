@@ -39,6 +39,7 @@ fn started(seq: u64) -> ExecFact {
             cwd: "/home/user".into(),
             user: "user".into(),
             env_names: vec!["KEY".into()],
+            patterns_found: 0,
             tag: None,
             pty: false,
             context: None,

@@ -9,6 +9,7 @@ mod answers;
 mod attach;
 mod auth;
 mod bad_input;
+mod connections;
 mod execs;
 mod fleet;
 mod life;

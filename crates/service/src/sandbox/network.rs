@@ -25,12 +25,27 @@ use tokio::time::Instant;
 /// Rules of one sandbox, by their epoch.
 pub(crate) type NetworkRef = (SandboxId, u64);
 
+/// The longest reason of a node.
+const WHY_BYTES_MAX: usize = 1024;
+
+/// What a node says of rules that it was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkSaid {
+    /// Of which.
+    pub epoch: u64,
+    /// What is in force around the sandbox, where these rules are.
+    pub enforcement: Vec<Enforced>,
+    /// They cannot be put in force: the rules that are instead, and why.
+    pub refused: Option<(NetworkRules, String)>,
+}
+
 impl Service {
     /// Puts other rules in the place of those that a sandbox has; its node is told. The same again is no change.
     /// Waits until they are in force, at most so long.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Conflict`] `sandbox_gone`; [`Error::Invalid`] `beyond_profile`.
+    /// [`Error::NotFound`]; [`Error::Conflict`] `sandbox_gone`, or `network_refused` when the node says meanwhile that
+    /// it cannot, and the rules before hold; [`Error::Invalid`] `beyond_profile`.
     pub async fn sandbox_set_network(
         &self,
         ctx: &Ctx,
@@ -44,7 +59,7 @@ impl Service {
         let mut row = self
             .change(ctx, id, move |tx, row, note| set(tx, row, &rules, note))
             .await?;
-        let epoch = row.network_epoch;
+        let (epoch, wanted) = (row.network_epoch, row.rules().clone());
         if let Some(node) = row.node.as_ref().filter(|_| row.is_network_pending()) {
             self.wake().node(node);
         }
@@ -56,10 +71,16 @@ impl Service {
                 None => self.sandbox_get(ctx, id).await?,
             };
         }
+        if row.network_epoch == epoch
+            && *row.rules() != wanted
+            && let Some(why) = row.network_refused
+        {
+            return Err(Error::conflict_of("network_refused", why));
+        }
         Ok(row)
     }
 
-    /// A node says that rules are in force.
+    /// A node says that rules are in force, or that they cannot be.
     ///
     /// # Errors
     /// [`Error::NotFound`] for a sandbox of another node; [`Error::Invalid`].
@@ -67,34 +88,81 @@ impl Service {
         &self,
         ctx: &Ctx,
         id: &SandboxId,
-        epoch: u64,
-        enforcement: Vec<Enforced>,
+        said: NetworkSaid,
     ) -> Result<Report, Error> {
         let node = ctx.only_node()?.clone();
-        check_clauses(&enforcement)?;
+        check_clauses(&said.enforcement)?;
+        if let Some((_, why)) = said
+            .refused
+            .as_ref()
+            .filter(|(_, why)| why.len() > WHY_BYTES_MAX)
+        {
+            let message = format!(
+                "a reason of {} bytes has more than {WHY_BYTES_MAX}",
+                why.len()
+            );
+            return Err(Error::invalid("refused.why", "invalid_argument", message));
+        }
         let note = Note::new(ctx, self.now_ms());
-        let id = id.clone();
+        let (id, told) = (id.clone(), node.clone());
         let done = self
             .unit(move |tx| {
                 let row = sandbox::get(tx, None, &id)?.ok_or(Fail::Ours(Error::NotFound))?;
                 if row.node.as_ref() != Some(&node) {
                     return Err(Error::NotYourLease.into());
                 }
-                // Of older rules: the newer ones are still to come. Of these: said before.
-                if row.state.is_over() || epoch != row.network_epoch || !row.is_network_pending() {
-                    return Ok(None);
-                }
-                let by = by(&note, epoch);
-                Ok::<_, Fail>(Some(network::done(tx, &row, &enforcement, &by)?))
+                heard(tx, &row, &said, &note)
             })
             .await?;
         if let Some(row) = &done {
             self.announce_sandbox(row);
+            if row.is_network_pending() {
+                self.wake().node(&told);
+            }
         }
         Ok(Report {
             duplicate: done.is_none(),
             cancel: false,
         })
+    }
+}
+
+/// What becomes of a sandbox by what its node says of rules; `None` when that is nothing new.
+fn heard(
+    tx: &mut Tx<'_>,
+    row: &SandboxRow,
+    said: &NetworkSaid,
+    note: &Note,
+) -> Result<Option<SandboxRow>, Fail> {
+    // Of older rules: the newer ones are still to come.
+    if row.state.is_over() || said.epoch != row.network_epoch {
+        return Ok(None);
+    }
+    if row.is_network_pending() {
+        let by = by(note, said.epoch);
+        return Ok(Some(match &said.refused {
+            None => network::done(tx, row, &said.enforcement, &by)?,
+            Some((in_force, why)) => {
+                let data = serde_json::json!({"epoch": said.epoch, "code": "network_refused",
+                    "message": why, "network": in_force});
+                let data = data.to_string();
+                network::refused(tx, row, (in_force, why), &By { data, ..by })?
+            }
+        }));
+    }
+    // A process of the node that died after its refusal was known may have left a successor that was told before
+    // that, and could. What is in force must be what is shown, so it is told the rules that are.
+    if said.refused.is_none() && row.network_refused.is_some() {
+        let by = changed(note, row.network_epoch + 1, row.rules());
+        return Ok(Some(network::set(tx, row, row.rules(), &by)?));
+    }
+    Ok(None) // Said before.
+}
+
+fn changed(note: &Note, epoch: u64, rules: &NetworkRules) -> By {
+    By {
+        data: serde_json::json!({"epoch": epoch, "network": rules}).to_string(),
+        ..by(note, epoch)
     }
 }
 
@@ -129,10 +197,7 @@ fn set(
     if row.rules() == rules {
         return Ok(row);
     }
-    let by = By {
-        data: serde_json::json!({"epoch": row.network_epoch + 1, "network": rules}).to_string(),
-        ..by(&note, row.network_epoch + 1)
-    };
+    let by = changed(&note, row.network_epoch + 1, rules);
     Ok(network::set(tx, &row, rules, &by)?)
 }
 

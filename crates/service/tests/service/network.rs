@@ -5,7 +5,7 @@ use crate::*;
 use model::enforcement::{Enforced, Held};
 use model::network::{NetworkAsked, NetworkRules};
 use model::sandbox::Want;
-use service::{EgressOwner, NewEgress, SandboxAsk, SandboxRow, SandboxSaid};
+use service::{EgressOwner, Error, NetworkSaid, NewEgress, SandboxAsk, SandboxRow, SandboxSaid};
 
 fn only(host: &str) -> NetworkRules {
     let asked = NetworkAsked {
@@ -44,9 +44,23 @@ impl World {
 
     async fn in_force(&self, row: &SandboxRow, epoch: u64) -> bool {
         let node = node(1);
-        let report = self
-            .service
-            .sandbox_network_report(&node, &row.id, epoch, clauses("x"));
+        let said = NetworkSaid {
+            epoch,
+            enforcement: clauses("x"),
+            refused: None,
+        };
+        let report = self.service.sandbox_network_report(&node, &row.id, said);
+        !report.await.unwrap().duplicate
+    }
+
+    async fn gives_up(&self, row: &SandboxRow, epoch: u64, in_force: NetworkRules) -> bool {
+        let node = node(1);
+        let said = NetworkSaid {
+            epoch,
+            enforcement: Vec::new(),
+            refused: Some((in_force, "there is no device".to_owned())),
+        };
+        let report = self.service.sandbox_network_report(&node, &row.id, said);
         !report.await.unwrap().duplicate
     }
 }
@@ -107,6 +121,70 @@ async fn whoever_changes_rules_can_wait_until_they_are_in_force() {
 }
 
 #[tokio::test]
+async fn rules_that_a_node_gives_up_are_refused_and_those_before_hold() {
+    let world = World::new();
+    let row = world.ready(ask()).await;
+    let (service, id) = (world.service.clone(), row.id.clone());
+    let waiting = tokio::spawn(async move {
+        let rules = only("a.example");
+        service.sandbox_set_network(&user(), &id, rules, LONG).await
+    });
+    let service = &world.service;
+    let polled = service.node_poll(&node(1), "a", FREE, LONG).await.unwrap();
+    assert_eq!(polled.networks.len(), 1);
+    let none = NetworkRules::default();
+    assert!(world.gives_up(&row, 1, none.clone()).await);
+    assert!(
+        !world.gives_up(&row, 1, none.clone()).await,
+        "the same again"
+    );
+    let refused = waiting.await.unwrap();
+    let Err(Error::Conflict { code, message }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(
+        (code, message.as_str()),
+        ("network_refused", "there is no device")
+    );
+    let now = world.sandbox(&row.id).await;
+    assert!(!now.is_network_pending() && *now.rules() == none);
+    assert_eq!(now.network_refused.as_deref(), Some("there is no device"));
+    assert!(
+        world.pending().await.is_empty(),
+        "nobody is told of it any more"
+    );
+    // The same rules again are tried again, and what was refused is forgotten.
+    let again = world.set(&row, only("a.example")).await;
+    assert!(again.is_network_pending() && again.network_refused.is_none());
+    assert!(world.in_force(&row, 2).await);
+    let kinds = world.sandbox_kinds(&row.id).await;
+    assert_eq!(
+        kinds[3..],
+        [
+            "network_changed",
+            "network_refused",
+            "network_changed",
+            "network_applied"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn what_a_node_puts_in_force_after_it_was_refused_is_taken_back() {
+    let world = World::new();
+    let row = world.ready(ask()).await;
+    world.set(&row, only("a.example")).await;
+    assert!(world.gives_up(&row, 1, NetworkRules::default()).await);
+    // Its successor was told before the refusal was known.
+    assert!(world.in_force(&row, 1).await);
+    assert_eq!(world.pending().await, [(row.id.to_string(), 2)]);
+    assert_eq!(
+        *world.sandbox(&row.id).await.rules(),
+        NetworkRules::default()
+    );
+}
+
+#[tokio::test]
 async fn rules_that_change_while_a_sandbox_is_made_are_told_when_it_stands() {
     let world = World::new();
     let row = world.provisioning(ask()).await;
@@ -153,13 +231,16 @@ async fn rules_of_what_is_over_or_of_others_cannot_be_changed() {
         .sandbox_set_network(&me, &row.id, only("a.example"), NOW);
     assert_eq!(set.await.unwrap_err().code(), "sandbox_gone");
     world.says(&row, SandboxSaid::Destroyed).await;
+    let said = NetworkSaid {
+        epoch: 1,
+        enforcement: Vec::new(),
+        refused: None,
+    };
     let report = world
         .service
-        .sandbox_network_report(&other, &row.id, 1, Vec::new());
+        .sandbox_network_report(&other, &row.id, said.clone());
     assert_eq!(report.await.unwrap_err().code(), "not_your_lease");
-    let report = world
-        .service
-        .sandbox_network_report(&me, &row.id, 1, Vec::new());
+    let report = world.service.sandbox_network_report(&me, &row.id, said);
     assert_eq!(report.await.unwrap_err().code(), "forbidden");
 }
 

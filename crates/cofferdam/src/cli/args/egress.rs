@@ -33,6 +33,26 @@ pub(crate) enum EgressCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Show the connections and requests that are under way now, the oldest first
+    Connections {
+        /// The id of a sandbox or a job; all when absent
+        id: Option<String>,
+        /// Show them anew every second, until you interrupt it
+        #[arg(long)]
+        follow: bool,
+        /// At most so many, 1 to 500
+        #[arg(
+            long,
+            value_name = "N",
+            default_value_t = 100,
+            value_parser = clap::value_parser!(u32).range(1..=500),
+            allow_negative_numbers = true
+        )]
+        limit: u32,
+        /// Print one JSON object for each, on a line of its own
+        #[arg(long)]
+        json: bool,
+    },
     /// Say what would become of a URL, and by which rule. No name is resolved, and nothing is sent. Fails when it
     /// would be denied
     Test {
@@ -53,7 +73,9 @@ impl EgressArgs {
     /// Whether JSON was asked for.
     pub(crate) fn json(&self) -> bool {
         match &self.command {
-            EgressCommand::Log { json, .. } | EgressCommand::Test { json, .. } => *json,
+            EgressCommand::Log { json, .. }
+            | EgressCommand::Connections { json, .. }
+            | EgressCommand::Test { json, .. } => *json,
         }
     }
 }
