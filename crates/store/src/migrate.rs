@@ -18,6 +18,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0011_profile_version.sql"),
     include_str!("../migrations/sqlite/0013_place.sql"),
     include_str!("../migrations/sqlite/0014_enrollment.sql"),
+    include_str!("../migrations/sqlite/0020_job_state.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -33,6 +34,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0011_profile_version.sql"),
     include_str!("../migrations/postgres/0013_place.sql"),
     include_str!("../migrations/postgres/0014_enrollment.sql"),
+    include_str!("../migrations/postgres/0020_job_state.sql"),
 ];
 
 /// The version that this program knows.
