@@ -3,6 +3,7 @@
 //! A shell in a process group of its own starts it, and stops and removes it when its standard input ends, which
 //! the kernel sees to however the test ends. So a test that is killed leaves nothing.
 
+use rustix::process::Pid;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -29,6 +30,9 @@ cat
 cd / && rm -rf "$dir"
 "#;
 
+/// What makes root somebody else.
+const PREFIX: &str = "setpriv --reuid=postgres --regid=postgres --init-groups --";
+
 /// The server; it is stopped and removed with this.
 #[derive(Debug)]
 pub struct Postgres {
@@ -48,8 +52,7 @@ impl Postgres {
     pub fn start() -> Result<Postgres, &'static str> {
         let bin = programs().ok_or("PostgreSQL is not installed")?;
         let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
-        let prefix = "setpriv --reuid=postgres --regid=postgres --init-groups --";
-        let prefix = prefix.split(' ').filter(|_| is_root);
+        let prefix = PREFIX.split(' ').filter(|_| is_root);
         let mut shell = Command::new("sh");
         shell.args(["-c", KEEPER, "sh"]).arg(bin).args(prefix);
         let keeper = shell
@@ -65,6 +68,50 @@ impl Postgres {
         let dir = said.trim_end().to_owned();
         assert!(Path::new(&dir).is_absolute(), "PostgreSQL did not start");
         Ok(Postgres { dir, keeper })
+    }
+
+    /// Its first process and what that has made, in this order.
+    pub fn processes(&self) -> Vec<Pid> {
+        let file = std::fs::read_to_string(Path::new(&self.dir).join("data/postmaster.pid"));
+        let first = file.unwrap_or_default();
+        let first = first.lines().next().unwrap_or_default();
+        let children = std::fs::read_to_string(format!("/proc/{first}/task/{first}/children"));
+        let all = format!("{first} {}", children.unwrap_or_default());
+        let numbers = all.split_whitespace().filter_map(|one| one.parse().ok());
+        numbers.filter_map(Pid::from_raw).collect()
+    }
+
+    /// Starts it again where it was killed.
+    pub fn start_again(&self) -> bool {
+        self.control(&["start"])
+    }
+
+    /// Ends all connections and starts it anew.
+    pub fn restart(&self) -> bool {
+        self.control(&["restart", "-m", "fast"])
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the programs of PostgreSQL get what cargo gives to a test"
+    )]
+    fn control(&self, what: &[&str]) -> bool {
+        let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+        let mut words: Vec<&str> = PREFIX.split(' ').filter(|_| is_root).collect();
+        let program = programs().unwrap_or_default().join("pg_ctl");
+        let program = program.to_string_lossy();
+        words.push(&program);
+        let (first, rest) = words.split_first().expect("there is a program");
+        let options = format!(
+            "-k '{}' -c listen_addresses= -c shared_buffers=16MB",
+            self.dir
+        );
+        let mut command = Command::new(first);
+        command.args(rest).args(what).current_dir(&self.dir);
+        command.args(["-w", "-t", "60", "-D", "data", "-l", "log", "-o", &options]);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let ended = command.stderr(Stdio::null()).status();
+        ended.is_ok_and(|status| status.success())
     }
 
     /// As a configuration names it.

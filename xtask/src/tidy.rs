@@ -10,6 +10,7 @@ mod licences;
 mod links;
 mod names;
 mod openings;
+mod promises;
 mod sizes;
 mod words;
 
@@ -183,6 +184,10 @@ const CHECKS: &[Check] = &[
     Check {
         name: "links in documents lead somewhere",
         run: links::check,
+    },
+    Check {
+        name: "every promise has its test",
+        run: promises::check,
     },
     Check {
         name: "licences allow a closed copy, and one TLS is enough",

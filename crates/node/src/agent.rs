@@ -239,7 +239,8 @@ async fn poll(node: &Node, free_slots: u32, free_sandboxes: u32, tries: &mut Tri
 
 /// How many jobs more this node would take.
 fn free_slots(node: &Node) -> u32 {
-    if node.inner.draining.load(Ordering::Acquire) {
+    let unwritable = node.inner.unwritable_until.load(Ordering::Acquire);
+    if node.inner.draining.load(Ordering::Acquire) || fence::boot_ms() < unwritable {
         return 0;
     }
     let used = u32::try_from(node.jobs().len()).unwrap_or(u32::MAX);

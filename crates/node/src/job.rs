@@ -1,31 +1,30 @@
 //! The life of one job on a node, from its lease to the moment when nothing of it is left.
 
 pub(crate) mod fence;
-mod insist;
 mod network;
+mod report;
 
 use self::fence::Fence;
-pub(crate) use self::insist::insist;
+pub(crate) use self::report::insist;
 use crate::outcome::{self, Asked, Told};
 use crate::pump::{End, Lease as PumpLease, Pump, PumpError};
 use crate::record::{self, Prepared, Record};
 use crate::secret::{self, Secrets};
 use crate::spare::{self, PROVISION, Standing};
-use crate::spool::{Piece, Spool};
+use crate::spool::Spool;
 use crate::way::WayOut;
 use crate::{Node, Running, convert, files, inspect, machine, root};
 use ::egress::inspect::Inspector;
 use api::attach::LinkOpen;
 use api::job::{Enforced, Usage};
-use api::log::StreamName;
-use api::node::{JobFinished, JobOutput, JobStarted, Lease, LeaseSpec, OutputSegment};
+use api::node::{JobStarted, Lease, LeaseSpec};
 use api::secret::SecretsAsk;
 use driver::driver::{Counted, Driver, DriverError, Handle, Mode, Plan, Spec};
 use driver::guest::message::{Exited, FromGuest, Start, ToGuest, VERSION, egress_env};
 use driver::guest::{GuestError, GuestReader, GuestWriter, Incoming, split};
 use model::id::SandboxId;
 use model::limits;
-use scrub::{Cleaner, Known, Shapes};
+use scrub::{Cleaner, Known};
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,8 +39,6 @@ const ATTACH: Duration = Duration::from_secs(30);
 const EXTEND_AFTER: u32 = 600;
 /// Clients that wait to be attached to one job.
 const ATTACH_QUEUE: usize = 4;
-/// Output that is reported together with the outcome, in bytes: most jobs print less.
-const INLINE_BYTES: usize = 64 * 1024;
 
 /// A job on this node.
 pub(crate) struct Job {
@@ -172,10 +169,15 @@ impl Job {
         {
             Err(told) => self.finish(Report::of(told)).await,
             Ok(plan) => {
-                let report = self.carry_out(&plan, &lease, spare).await;
+                let carried = self.carry_out(&plan, &lease, spare).await;
                 self.way = None;
-                self.node.at("node.ended");
-                self.finish(report).await;
+                match carried {
+                    Ok(report) => {
+                        self.node.at("node.ended");
+                        self.finish(report).await;
+                    }
+                    Err(error) => self.give_back(&error).await,
+                }
                 self.destroy(&plan.handle).await;
             }
         }
@@ -244,29 +246,49 @@ impl Job {
             })
     }
 
-    async fn carry_out(&mut self, plan: &Plan, lease: &Lease, spare: Option<Standing>) -> Report {
+    /// To the end of its command. An error is one of writing down what must be found again: then nothing was
+    /// said to be started.
+    async fn carry_out(
+        &mut self,
+        plan: &Plan,
+        lease: &Lease,
+        spare: Option<Standing>,
+    ) -> std::io::Result<Report> {
         let mut record = Record::new(lease, plan.handle.clone());
         // A spare is there already, and found by the driver's own list; it is written down when the
         // command is let go. Anything else is written down before it is made.
         if spare.is_none() {
-            if let Err(error) = record.write(&self.dir) {
-                return Report::of(unwritten(&error));
-            }
+            record.write(&self.dir)?;
             self.node.at("node.recorded");
         }
         record.released = true;
         // The sandbox is made while `started` travels, and what is to be on the disk is written; the
         // command is let go when all are there, and then only a name has to change before.
-        let (made, prepared, acknowledged, secrets) = tokio::join!(
+        let (made, started, secrets) = tokio::join!(
             self.provision(plan, spare),
-            async { record.prepare(&self.dir) },
-            self.say_started(plan),
+            async {
+                let prepared = record.prepare(&self.dir)?;
+                Ok::<_, std::io::Error>((prepared, self.say_started(plan).await))
+            },
             self.ask_for_secrets(),
         );
+        let (prepared, acknowledged) = started?;
         let Some(cancel) = acknowledged else {
-            return Report::of(Told::lost("the lease was not this node's any more"));
+            let why = "the lease was not this node's any more";
+            return Ok(Report::of(Told::lost(why)));
         };
         self.node.at("node.acknowledged");
+        Ok(self.let_go(plan, (made, secrets), prepared, cancel).await)
+    }
+
+    /// Lets the command go in a sandbox that was said to be there.
+    async fn let_go(
+        &mut self,
+        plan: &Plan,
+        (made, secrets): (Made, Result<Option<Secrets>, String>),
+        prepared: Prepared,
+        cancel: bool,
+    ) -> Report {
         let mut guest = match made {
             Ok(guest) => guest,
             Err(error) => return self.not_made(plan, &error).await,
@@ -289,7 +311,7 @@ impl Job {
         if cancel || self.cancel.is_cancelled() {
             return Report::of(Told::canceled());
         }
-        if let Err(error) = prepared.and_then(Prepared::put) {
+        if let Err(error) = prepared.put() {
             return Report::of(unwritten(&error));
         }
         self.node.at("node.released");
@@ -300,11 +322,7 @@ impl Job {
     }
 
     /// A sandbox with its files in place and a confined process that waits.
-    async fn provision(
-        &self,
-        plan: &Plan,
-        spare: Option<Standing>,
-    ) -> Result<Result<(GuestReader, GuestWriter), Told>, Broken> {
+    async fn provision(&self, plan: &Plan, spare: Option<Standing>) -> Made {
         let standing = match spare {
             Some(standing) => Ok(standing),
             None => {
@@ -621,88 +639,6 @@ impl Job {
             .ok()?;
         let deadline = ended.deadline.then(|| "its deadline was over".to_owned());
         ended.failure.or(deadline)
-    }
-
-    /// Reports what is not reported yet, and the outcome.
-    async fn finish(&self, report: Report) {
-        if let Some(running) = self.node.jobs().get_mut(&self.lease.job_id) {
-            running.over = true;
-        }
-        let (mut stdout, mut stderr) = (
-            api::job::StreamReport::default(),
-            api::job::StreamReport::default(),
-        );
-        let mut segments = Vec::new();
-        if let Some((out, err)) = report.spools {
-            (stdout, stderr) = (convert::stream(&out), convert::stream(&err));
-            for (name, mut spool) in [(StreamName::Stdout, out), (StreamName::Stderr, err)] {
-                if let Err(error) = self.report_rest(name, &mut spool, &mut segments).await {
-                    tracing::warn!(%error, job.id = self.lease.job_id, "failed to read the spool");
-                }
-            }
-        }
-        let told = self.told(report.told);
-        let finished = JobFinished {
-            epoch: self.lease.epoch,
-            attempt: self.lease.attempt,
-            outcome: told.outcome,
-            usage: report.usage,
-            enforcement: report.enforcement,
-            stdout,
-            stderr,
-            detail: told.detail,
-            segments,
-        };
-        let client = &self.node.inner.client;
-        let job = self.lease.job_id.as_str();
-        match insist(|| client.node_job_finished(job, &finished)).await {
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, job.id = job, "the outcome was not accepted"),
-        }
-        self.node.at("node.reported");
-    }
-
-    /// What is told of the end, without values of secrets and without what looks like a credential: a
-    /// guest chose some of its words.
-    fn told(&self, told: Told) -> Told {
-        told.clean(|text| match self.known() {
-            Some(known) => Shapes::text(&known.text(text)),
-            None => Shapes::text(text),
-        })
-    }
-
-    /// Gathers the rest of a stream: into `segments` as long as it is little, else in reports of its own.
-    async fn report_rest(
-        &self,
-        stream: StreamName,
-        spool: &mut Spool,
-        segments: &mut Vec<OutputSegment>,
-    ) -> std::io::Result<()> {
-        let most = limits::OUTPUT_SEGMENT_BYTES;
-        let mut pieces: Vec<Piece> = Vec::new();
-        while let Some(piece) = spool.unreported(most)? {
-            pieces.push(piece);
-            spool.reported()?;
-        }
-        pieces.extend(spool.tail(most)?);
-        for piece in pieces {
-            let segment = OutputSegment::new(stream, piece.offset, &piece.bytes);
-            let size: usize = segments.iter().map(|one| one.data.len()).sum();
-            if size + segment.data.len() <= INLINE_BYTES {
-                segments.push(segment);
-                continue;
-            }
-            let (epoch, attempt) = (self.lease.epoch, self.lease.attempt);
-            let output = JobOutput {
-                epoch,
-                attempt,
-                segments: vec![segment],
-            };
-            let client = &self.node.inner.client;
-            let sent = insist(|| client.node_job_output(&self.lease.job_id, &output)).await;
-            sent.map(drop).map_err(std::io::Error::other)?;
-        }
-        Ok(())
     }
 
     async fn destroy(&self, handle: &Handle) {

@@ -119,6 +119,8 @@ struct Inner {
     tasks: TaskTracker,
     /// No new work is taken.
     draining: AtomicBool,
+    /// Until when it takes no work, on the boot-time clock in milliseconds: it could not write down what it took.
+    unwritable_until: AtomicU64,
     /// How often its leases are to be renewed, as far as it has heard, in milliseconds.
     renew_ms: AtomicU64,
     /// Until when its leases last, as far as it has heard.
@@ -169,6 +171,7 @@ impl Node {
             freed: Notify::new(),
             tasks: TaskTracker::new(),
             draining: AtomicBool::new(false),
+            unwritable_until: AtomicU64::new(0),
             renew_ms: AtomicU64::new(limits::HEARTBEAT_MS),
             lease_until: watch::Sender::new(0),
             registered: CancellationToken::new(),

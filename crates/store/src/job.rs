@@ -307,22 +307,28 @@ pub fn list(
     limit: u32,
 ) -> Result<Vec<JobRow>, StoreError> {
     let (before_ms, before_id) = before.map_or((u64::MAX, ""), |(ms, id)| (ms, id.as_str()));
-    let sql = concat!(
+    // Two texts, each with an index that it follows from its first row to its last: with a state that may be
+    // none, both databases would read everything that is older.
+    let all = concat!(
         "SELECT ",
         columns!(),
-        " FROM job WHERE tenant = $1 AND (created_at_ms < $2 OR (created_at_ms = $3 AND id < $4)) \
-         AND (state = $5 OR $6 = '') ORDER BY created_at_ms DESC, id DESC LIMIT $7"
+        " FROM job WHERE tenant = $1 AND (created_at_ms, id) < ($2, $3) \
+         ORDER BY created_at_ms DESC, id DESC LIMIT $4"
     );
-    let state = state.unwrap_or_default();
-    let values = [
+    let of_state = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM job WHERE tenant = $1 AND (created_at_ms, id) < ($2, $3) AND state = $5 \
+         ORDER BY created_at_ms DESC, id DESC LIMIT $4"
+    );
+    let mut values: Vec<Value> = vec![
         tenant.as_str().into(),
         before_ms.into(),
-        before_ms.into(),
         before_id.into(),
-        state.into(),
-        state.into(),
         limit.into(),
     ];
+    values.extend(state.map(Into::into));
+    let sql = if state.is_some() { of_state } else { all };
     tx.query(sql, &values)?.iter().map(from_row).collect()
 }
 

@@ -21,6 +21,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0015_server.sql"),
     include_str!("../migrations/sqlite/0017_network_refused.sql"),
     include_str!("../migrations/sqlite/0018_placement.sql"),
+    include_str!("../migrations/sqlite/0020_job_state.sql"),
     include_str!("../migrations/sqlite/0021_audit.sql"),
 ];
 const POSTGRES: &[&str] = &[
@@ -40,6 +41,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0015_server.sql"),
     include_str!("../migrations/postgres/0017_network_refused.sql"),
     include_str!("../migrations/postgres/0018_placement.sql"),
+    include_str!("../migrations/postgres/0020_job_state.sql"),
     include_str!("../migrations/postgres/0021_audit.sql"),
 ];
 

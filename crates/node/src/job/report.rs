@@ -1,0 +1,179 @@
+//! What a node tells of a job's end: the rest of its output, and the outcome; or that it gives it back.
+
+use super::{Job, Report, Told};
+use crate::convert;
+use crate::job::fence;
+use crate::spool::{Piece, Spool};
+use api::client::ClientError;
+use api::log::StreamName;
+use api::node::{JobFinished, JobOutput, JobRelease, OutputSegment};
+use model::limits;
+use scrub::Shapes;
+use std::future::Future;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Output that is reported together with the outcome, in bytes: most jobs print less.
+const INLINE_BYTES: usize = 64 * 1024;
+/// Between two tries of a report, at first and at most.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MOST: Duration = Duration::from_secs(15);
+/// How long a node takes no work that could not write down what it took: its disk is full, and whoever sees to
+/// it takes longer than that.
+const UNWRITABLE_MS: u64 = 10_000;
+
+impl Job {
+    /// Reports what is not reported yet, and the outcome.
+    pub(super) async fn finish(&self, report: Report) {
+        if let Some(running) = self.node.jobs().get_mut(&self.lease.job_id) {
+            running.over = true;
+        }
+        let (mut stdout, mut stderr) = (
+            api::job::StreamReport::default(),
+            api::job::StreamReport::default(),
+        );
+        let mut segments = Vec::new();
+        if let Some((out, err)) = report.spools {
+            (stdout, stderr) = (convert::stream(&out), convert::stream(&err));
+            for (name, mut spool) in [(StreamName::Stdout, out), (StreamName::Stderr, err)] {
+                if let Err(error) = self.report_rest(name, &mut spool, &mut segments).await {
+                    tracing::warn!(%error, job.id = self.lease.job_id, "failed to read the spool");
+                }
+            }
+        }
+        let told = self.told(report.told);
+        let finished = JobFinished {
+            epoch: self.lease.epoch,
+            attempt: self.lease.attempt,
+            outcome: told.outcome,
+            usage: report.usage,
+            enforcement: report.enforcement,
+            stdout,
+            stderr,
+            detail: told.detail,
+            segments,
+        };
+        let client = &self.node.inner.client;
+        let job = self.lease.job_id.as_str();
+        match insist(|| client.node_job_finished(job, &finished)).await {
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, job.id = job, "the outcome was not accepted"),
+        }
+        self.node.at("node.reported");
+    }
+
+    /// What is told of the end, without values of secrets and without what looks like a credential: a
+    /// guest chose some of its words.
+    fn told(&self, told: Told) -> Told {
+        told.clean(|text| match self.known() {
+            Some(known) => Shapes::text(&known.text(text)),
+            None => Shapes::text(text),
+        })
+    }
+
+    /// Gathers the rest of a stream: into `segments` as long as it is little, else in reports of its own.
+    async fn report_rest(
+        &self,
+        stream: StreamName,
+        spool: &mut Spool,
+        segments: &mut Vec<OutputSegment>,
+    ) -> std::io::Result<()> {
+        let most = limits::OUTPUT_SEGMENT_BYTES;
+        let mut pieces: Vec<Piece> = Vec::new();
+        while let Some(piece) = spool.unreported(most)? {
+            pieces.push(piece);
+            spool.reported()?;
+        }
+        pieces.extend(spool.tail(most)?);
+        let one = |piece: Piece| OutputSegment::new(stream, piece.offset, &piece.bytes);
+        let mut pieces: Vec<OutputSegment> = pieces.into_iter().map(one).collect();
+        let has: usize = segments.iter().map(|one| one.data.len()).sum();
+        let sizes: Vec<usize> = pieces.iter().map(|one| one.data.len()).collect();
+        let last = pieces.split_off(before_the_outcome(&sizes, INLINE_BYTES.saturating_sub(has)));
+        for segment in pieces {
+            let (epoch, attempt) = (self.lease.epoch, self.lease.attempt);
+            let output = JobOutput {
+                epoch,
+                attempt,
+                segments: vec![segment],
+            };
+            let client = &self.node.inner.client;
+            let sent = insist(|| client.node_job_output(&self.lease.job_id, &output)).await;
+            sent.map(drop).map_err(std::io::Error::other)?;
+        }
+        segments.extend(last);
+        Ok(())
+    }
+
+    /// Gives the job to another node: its command was not let go, and this one could not find it again. If we
+    /// die here, the lease ends.
+    pub(super) async fn give_back(&self, error: &std::io::Error) {
+        let until = fence::boot_ms() + UNWRITABLE_MS;
+        let inner = &self.node.inner;
+        inner.unwritable_until.store(until, Ordering::Release);
+        let job = self.lease.job_id.as_str();
+        tracing::error!(%error, job.id = job, "the node cannot write its records; it gives a job back");
+        let release = JobRelease {
+            epoch: self.lease.epoch,
+            why: format!("the node cannot write its records: {error}"),
+        };
+        let given = insist(|| inner.client.node_job_release(job, &release)).await;
+        if let Err(error) = given {
+            tracing::warn!(%error, job.id = job, "a job was not taken back");
+        }
+    }
+}
+
+/// How many of these pieces of a stream go before the outcome: the others have room beside it. Pieces are told
+/// in their order, because they are shown in the order in which they came. Pure.
+fn before_the_outcome(sizes: &[usize], room: usize) -> usize {
+    let mut left = room;
+    let fit = sizes.iter().rev().take_while(|size| {
+        let rest = left.checked_sub(**size);
+        left = rest.unwrap_or(0);
+        rest.is_some()
+    });
+    sizes.len() - fit.count()
+}
+
+/// Repeats a report until it is answered: a control plane that is away comes back. An answer that
+/// repeating cannot change ends it.
+pub(crate) async fn insist<T, F, R>(report: F) -> Result<T, ClientError>
+where
+    F: Fn() -> R,
+    R: Future<Output = Result<T, ClientError>>,
+{
+    let mut pause = RETRY_FIRST;
+    loop {
+        match report().await {
+            Err(error) if error.body().retryable => {
+                tracing::debug!(%error, "a report is repeated");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_MOST);
+            }
+            answer => return answer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_piece_does_not_wait_for_the_outcome_where_a_larger_one_follows() {
+        for (sizes, room, expect) in [
+            (&[][..], 64, 0),
+            (&[10], 64, 0),
+            (&[10, 20], 64, 0),
+            (&[70], 64, 1),
+            (&[10, 70], 64, 2),
+            (&[70, 10], 64, 1),
+            (&[70, 10, 54], 64, 1),
+            (&[10, 60], 64, 1),
+            (&[1], 0, 1),
+        ] {
+            assert_eq!(before_the_outcome(sizes, room), expect, "{sizes:?} {room}");
+        }
+    }
+}
