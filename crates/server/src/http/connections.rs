@@ -121,7 +121,7 @@ async fn ask(app: &App, node: &NodeId, of: Option<String>) -> Option<NodeConnect
         target: LinkTarget::Connections { of },
         io: theirs,
     };
-    app.links.open(node, open).ok()?;
+    app.links.open(node, open).await.ok()?;
     let mut said = Vec::new();
     let mut ours = ours.take(CONNECTIONS_BYTES_MAX);
     let reading = tokio::time::timeout(PATIENCE, ours.read_to_end(&mut said));
