@@ -31,7 +31,8 @@ impl NetworkRules {
         let caps = narrowed_caps(&ceiling.caps, &asked.caps, &mut found);
         let deny = united(&ceiling.deny, &asked.deny, &mut found);
         if asked.rest() != NetworkRules::default() && asked.rest() != ceiling.rest() {
-            let message = "what is looked at inside requests is said by the profile alone";
+            let message = "rules about requests, a proxy to leave through and withheld secrets are said by the profile \
+                           alone: leave them out, or write them into a profile and name that";
             found.add("network.rules", BEYOND, message);
         }
         found.verdict()?;
