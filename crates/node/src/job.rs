@@ -40,6 +40,9 @@ const EXTEND_AFTER: u32 = 600;
 /// Clients that wait to be attached to one job.
 const ATTACH_QUEUE: usize = 4;
 
+/// A sandbox whose process waits for its command, or why there is none.
+type Made = Result<Result<(GuestReader, GuestWriter), Told>, Broken>;
+
 /// A job on this node.
 pub(crate) struct Job {
     node: Node,
