@@ -229,8 +229,9 @@ mod tests {
                 refused.contains("no enrollment token"),
                 "{wrong}: {refused}"
             );
+            // What all tokens begin with is none.
             assert!(
-                wrong.is_empty() || !refused.contains(wrong),
+                wrong.len() <= 4 || !refused.contains(wrong),
                 "it is a secret"
             );
         }
