@@ -1,5 +1,9 @@
 //! Two servers on one PostgreSQL, and a node whose links one of them holds.
 #![expect(
+    clippy::print_stdout,
+    reason = "what cannot be tried is said by what the tests share"
+)]
+#![expect(
     clippy::unwrap_used,
     reason = "what the tests build on is part of the tests"
 )]

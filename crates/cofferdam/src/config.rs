@@ -248,11 +248,11 @@ fn without_password(url: &str) -> String {
 pub(crate) fn read(path: &Path) -> Result<Config, Failure> {
     let text = text(path).map_err(|error| {
         let message = format!("failed to read {}: {}", path.display(), reason(&error));
-        let code = match error.kind() {
-            std::io::ErrorKind::FileTooLarge | std::io::ErrorKind::InvalidData => {
-                Code::ConfigInvalid
-            }
-            _ => Code::FileMissing,
+        use std::io::ErrorKind::{FileTooLarge, InvalidData};
+        let code = if matches!(error.kind(), FileTooLarge | InvalidData) {
+            Code::ConfigInvalid
+        } else {
+            Code::FileMissing
         };
         Failure::new(code, message)
     })?;

@@ -31,20 +31,32 @@ pub(crate) fn of_command_line(body: &ErrorBody) -> ErrorBody {
 
 /// What to type where the table says what to send.
 fn hint(code: Code) -> Option<&'static str> {
-    Some(match code {
-        Code::InvalidArgument => "`--help` after the command says what each option takes",
-        Code::LimitBeyondMachine => {
-            "ask for less; `cofferdam doctor` on the node shows what it has"
-        }
-        Code::Unauthenticated => {
-            "name the token of that server with COFFERDAM_TOKEN or --token; `cofferdam up` keeps it in its state \
-             directory"
-        }
-        Code::SandboxPaused => "`cofferdam sandbox resume ID` lets it go on",
-        Code::NotFound => "check what was named; `ls` of the same command lists what there is",
-        _ => return None,
-    })
+    let known = HINTS.iter().find(|(of, _)| *of == code);
+    known.map(|(_, hint)| *hint)
 }
+
+const HINTS: [(Code, &str); 5] = [
+    (
+        Code::InvalidArgument,
+        "`--help` after the command says what each option takes",
+    ),
+    (
+        Code::LimitBeyondMachine,
+        "ask for less; `cofferdam doctor` on the node shows what it has",
+    ),
+    (
+        Code::Unauthenticated,
+        "name the token of that server with COFFERDAM_TOKEN or --token; `cofferdam up` keeps it in its state directory",
+    ),
+    (
+        Code::SandboxPaused,
+        "`cofferdam sandbox resume ID` lets it go on",
+    ),
+    (
+        Code::NotFound,
+        "check what was named; `ls` of the same command lists what there is",
+    ),
+];
 
 /// The option that a field of a request was made from.
 fn option(field: &str) -> Option<&'static str> {

@@ -58,7 +58,8 @@ pub(super) fn node(node: &Node) -> Result<(), Failure> {
     for url in &node.server {
         // The token does not matter here.
         let is_plain = Endpoint::parse(url, Some(Token::new("x"))).is_ok();
-        if !(url.starts_with("http://") && is_plain) && !dial::is_server(url) {
+        let is_plain = is_plain && url.starts_with("http://");
+        if !is_plain && !dial::is_server(url) {
             return Err(wrong(
                 "node.server",
                 &format!("is `{url}` and not https://HOST:PORT"),

@@ -17,7 +17,11 @@ mod network;
 mod pin;
 mod place;
 mod poll;
-#[expect(unreachable_pub, reason = "it is that of the whole-system tests")]
+#[expect(
+    unreachable_pub,
+    dead_code,
+    reason = "it is that of the whole-system tests"
+)]
 #[path = "../../../../e2e/src/postgres.rs"]
 mod postgres;
 mod profiles;

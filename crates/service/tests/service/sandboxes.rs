@@ -315,7 +315,7 @@ pub(crate) async fn in_state(world: &World, state: &str) -> SandboxRow {
     let row = match state {
         "requested" => world.make(ask()).await,
         "provisioning" => world.provisioning(ask()).await,
-        "paused" | "resuming" => world.paused().await,
+        "paused" | "resuming" => Box::pin(world.paused()).await,
         _ => world.ready(ask()).await,
     };
     let id = &row.id;

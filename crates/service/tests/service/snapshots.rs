@@ -90,7 +90,7 @@ async fn a_copy_leaves_the_sandbox_as_it_was_with_its_time() {
 #[tokio::test]
 async fn a_copy_of_a_paused_sandbox_leaves_it_paused_and_one_that_fails_leaves_it_too() {
     let world = World::new();
-    let row = world.paused().await;
+    let row = Box::pin(world.paused()).await;
     let copy = world.copying(&row).await;
     let during = world.service.sandbox_set_timeout(&user(), &row.id, 5).await;
     assert_eq!(during.unwrap_err().code(), "sandbox_paused");
