@@ -1,9 +1,5 @@
 //! The record, with the real binary: it is sealed while a server runs, goes on after that was killed, and tells when
 //! somebody has changed it.
-#![expect(
-    clippy::unwrap_used,
-    reason = "what the tests build on is part of the tests"
-)]
 
 use e2e::{Place, until};
 use std::process::Output;
