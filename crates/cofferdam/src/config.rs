@@ -188,11 +188,14 @@ fn without_password(url: &str) -> String {
 pub(crate) fn read(path: &Path) -> Result<Config, Failure> {
     let text = text(path).map_err(|error| {
         let message = format!("failed to read {}: {}", path.display(), reason(&error));
-        let code = match error.kind() {
-            std::io::ErrorKind::FileTooLarge | std::io::ErrorKind::InvalidData => {
-                Code::ConfigInvalid
-            }
-            _ => Code::FileMissing,
+        let content = [
+            std::io::ErrorKind::FileTooLarge,
+            std::io::ErrorKind::InvalidData,
+        ];
+        let code = if content.contains(&error.kind()) {
+            Code::ConfigInvalid
+        } else {
+            Code::FileMissing
         };
         Failure::new(code, message)
     })?;

@@ -135,39 +135,40 @@ pub(crate) fn remedy(error: &ClientError) -> Option<&'static str> {
     let tls = failed
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    let tls = tls.map(|tls| remedy_of_tls(tls));
-    tls.or(match failed.kind() {
-        io::ErrorKind::ConnectionRefused => Some(
-            "nobody listens there: start `cofferdam server`, and name the port of `listen` in [server.nodes]",
-        ),
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Some(
-            "what listens there hangs up: name the port of `listen` in [server.nodes], which speaks TLS",
-        ),
-        _ => Some("check the host, the port and the way there: --server https://HOST:PORT"),
+    if let Some(tls) = tls {
+        return Some(remedy_of_tls(tls));
+    }
+    let kind = failed.kind();
+    Some(if kind == io::ErrorKind::ConnectionRefused {
+        "nobody listens there: start `cofferdam server`, and name the port of `listen` in [server.nodes]"
+    } else if [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset].contains(&kind) {
+        "what listens there hangs up: name the port of `listen` in [server.nodes], which speaks TLS"
+    } else {
+        "check the host, the port and the way there: --server https://HOST:PORT"
     })
 }
 
 fn remedy_of_tls(error: &rustls::Error) -> &'static str {
     use CertificateError::{Expired, ExpiredContext, NotValidForName, NotValidForNameContext};
     use CertificateError::{NotValidYet, NotValidYetContext};
-    use rustls::Error::{InvalidCertificate, InvalidMessage};
-    match error {
-        InvalidCertificate(NotValidForName | NotValidForNameContext { .. }) => {
-            "the server's certificate is not for this name: add it to `names` of [server.nodes] and start the \
-             server again"
-        }
-        InvalidCertificate(
-            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
-        ) => "the server's certificate is not for this time: check the clocks of both machines",
-        InvalidCertificate(_) => {
-            "another authority answers there than the one that the token names: copy the token whole, or make one \
-             on that server with `cofferdam node enroll-token`"
-        }
-        InvalidMessage(_) => {
-            "what answers there does not speak TLS: name the port of `listen` in [server.nodes]"
-        }
-        _ => "the server does not want this connection: its log says more",
+    if matches!(error, rustls::Error::InvalidMessage(_)) {
+        return "what answers there does not speak TLS: name the port of `listen` in [server.nodes]";
     }
+    let rustls::Error::InvalidCertificate(error) = error else {
+        return "the server does not want this connection: its log says more";
+    };
+    if matches!(error, NotValidForName | NotValidForNameContext { .. }) {
+        return "the server's certificate is not for this name: add it to `names` of [server.nodes] and start the \
+                server again";
+    }
+    if matches!(
+        error,
+        Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. }
+    ) {
+        return "the server's certificate is not for this time: check the clocks of both machines";
+    }
+    "another authority answers there than the one that the token names: copy the token whole, or make one on that \
+     server with `cofferdam node enroll-token`"
 }
 
 /// Whether a certificate can be for this: a name, or an address, and nothing else.

@@ -181,7 +181,7 @@ fn values_that_cannot_be_are_refused_before_anything_is_started() {
             .map(|_| config.clone().for_server(false));
         let node = config.clone().node.map(|_| config.for_node(false));
         let server = server.and_then(Result::err);
-        let failure = server.or(node.and_then(Result::err));
+        let failure = server.or_else(|| node.and_then(Result::err));
         failure
             .map(|failure| failure.to_string())
             .unwrap_or_default()

@@ -58,7 +58,7 @@ pub(super) fn node(node: &Node) -> Result<(), Failure> {
     if let Some(url) = &node.server {
         // The token does not matter here.
         let is_plain = Endpoint::parse(url, Some(Token::new("x"))).is_ok();
-        if !(url.starts_with("http://") && is_plain) && !dial::is_server(url) {
+        if !(dial::is_server(url) || url.starts_with("http://") && is_plain) {
             return Err(wrong(
                 "node.server",
                 &format!("is `{url}` and not https://HOST:PORT"),
