@@ -146,7 +146,11 @@ async fn streams_go_to_a_node_over_the_links_that_it_dialled() {
     let world = World::new().await;
     let own = world.enrolled("a").await;
     let (takes, mut taken) = mpsc::channel(4);
-    let keeping = tokio::spawn(node::keep_links(world.as_node(&own), takes));
+    let keeping = tokio::spawn(node::keep_links(
+        world.as_node(&own),
+        takes,
+        std::sync::Arc::default(),
+    ));
     let id = "sbx_1".to_owned();
     let target = LinkTarget::Sandbox { id };
     let mut client = loop {
