@@ -248,21 +248,6 @@ fn remedy_of_tls(error: &rustls::Error) -> &'static str {
     } else {
         "the server does not want this connection: its log says more"
     }
-    let rustls::Error::InvalidCertificate(error) = error else {
-        return "the server does not want this connection: its log says more";
-    };
-    if matches!(error, NotValidForName | NotValidForNameContext { .. }) {
-        return "the server's certificate is not for this name: add it to `names` of [server.nodes] and start the \
-                server again";
-    }
-    if matches!(
-        error,
-        Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. }
-    ) {
-        return "the server's certificate is not for this time: check the clocks of both machines";
-    }
-    "another authority answers there than the one that the token names: copy the token whole, or make one on that \
-     server with `cofferdam node enroll-token`"
 }
 
 /// Whether a certificate can be for this: a name, or an address, and nothing else.

@@ -30,30 +30,6 @@ pub(crate) fn of_command_line(body: &ErrorBody) -> ErrorBody {
 }
 
 /// What to type where the table says what to send.
-const HINTS: [(Code, &str); 5] = [
-    (
-        Code::InvalidArgument,
-        "`--help` after the command says what each option takes",
-    ),
-    (
-        Code::LimitBeyondMachine,
-        "ask for less; `cofferdam doctor` on the node shows what it has",
-    ),
-    (
-        Code::Unauthenticated,
-        "name the token of that server with COFFERDAM_TOKEN or --token; `cofferdam up` keeps it in its state \
-         directory",
-    ),
-    (
-        Code::SandboxPaused,
-        "`cofferdam sandbox resume ID` lets it go on",
-    ),
-    (
-        Code::NotFound,
-        "check what was named; `ls` of the same command lists what there is",
-    ),
-];
-
 fn hint(code: Code) -> Option<&'static str> {
     let known = HINTS.iter().find(|(of, _)| *of == code);
     known.map(|(_, hint)| *hint)

@@ -3,7 +3,7 @@
 //! Whoever asks for more is refused, with the clause that says so: something else than what was asked for, without
 //! a word, would be found out in the middle of somebody's work. What cannot be shown to be less is refused, too.
 
-use super::{Entry, NetworkCaps, NetworkMode, NetworkRules, Order};
+use super::{Entry, NetworkCaps, NetworkMode, NetworkRules, Order, RequestRule};
 use crate::limits;
 use crate::spec::{Findings, Invalid};
 
@@ -30,14 +30,16 @@ impl NetworkRules {
         check_order(&ceiling, &asked, &mut found);
         let caps = narrowed_caps(&ceiling.caps, &asked.caps, &mut found);
         let deny = united(&ceiling.deny, &asked.deny, &mut found);
-        if asked.rest() != NetworkRules::default() && asked.rest() != ceiling.rest() {
+        if !is_said_by(&ceiling, &asked) {
             let message = "rules about requests, a proxy to leave through and withheld secrets are said by the profile \
                            alone: leave them out, or write them into a profile and name that";
             found.add("network.rules", BEYOND, message);
         }
+        let requests = kept_requests(&ceiling, &asked, &mut found);
         found.verdict()?;
         // From the ceiling, so that whatever is not named here is as it says.
         let mut rules = ceiling.clone();
+        rules.requests = requests;
         rules.mode = asked.mode;
         if asked.is_closed() || !ceiling.is_closed() {
             rules.allow = asked.allow;
@@ -91,6 +93,58 @@ impl NetworkRules {
         rest.order = Order::default();
         rest.caps = NetworkCaps::default();
         rest
+    }
+}
+
+/// Whether what this file does not compare is absent, or the ceiling's own. Of its rules about requests some may be
+/// missing: those that were left out because nothing led to their hosts.
+fn is_said_by(ceiling: &NetworkRules, asked: &NetworkRules) -> bool {
+    let mut rest = asked.rest();
+    if rest == NetworkRules::default() {
+        return true;
+    }
+    let mut own = rest.requests.iter();
+    if own.all(|rule| ceiling.requests.contains(rule)) {
+        rest.requests.clone_from(&ceiling.requests);
+    }
+    rest == ceiling.rest()
+}
+
+/// The ceiling's rules about requests, as far as they are about what is asked for. In a list that is closed such a
+/// rule lets its host out as an entry does, so where the ceiling has no list, one must not bring in what nobody
+/// asked for.
+fn kept_requests(
+    ceiling: &NetworkRules,
+    asked: &NetworkRules,
+    found: &mut Findings,
+) -> Vec<RequestRule> {
+    if ceiling.is_closed() || !is_list(asked) {
+        return ceiling.requests.clone();
+    }
+    let presets = asked.presets.iter().flat_map(|preset| preset.entries());
+    let allow: Vec<Entry> = asked.allow.iter().cloned().chain(presets).collect();
+    let mut kept = Vec::new();
+    for rule in &ceiling.requests {
+        let is_whole = |entry: &Entry| allow.iter().any(|mine| mine.covers(entry));
+        let is_in_part = |entry: &Entry| allow.iter().any(|mine| mine.overlaps(entry));
+        if rule.entries().all(|entry| is_whole(&entry)) {
+            kept.push(rule.clone());
+        } else if rule.entries().any(|entry| is_in_part(&entry)) {
+            let message = format!(
+                "the profile has `{rule}`, which is about more than this list: allow all that it is about, or nothing of it"
+            );
+            found.add("network.allow", BEYOND, message);
+        }
+    }
+    kept
+}
+
+/// Whether only what is named is let out.
+fn is_list(rules: &NetworkRules) -> bool {
+    match rules.mode {
+        NetworkMode::None | NetworkMode::Allowlist => true,
+        NetworkMode::ReadOnly => !rules.is_without_lists(),
+        NetworkMode::Unrestricted => false,
     }
 }
 
@@ -187,7 +241,7 @@ fn narrowed_caps(ceiling: &NetworkCaps, asked: &NetworkCaps, found: &mut Finding
 
 #[cfg(test)]
 mod tests {
-    use super::super::{How, NetworkAsked, Preset};
+    use super::super::{How, NetworkAsked, Preset, RequestAsked};
     use super::*;
     use crate::host::Host;
     use proptest::prelude::*;
@@ -347,14 +401,34 @@ mod tests {
             presets in prop::collection::vec(Just(Preset::Pypi), 0..2),
             first in any::<bool>(),
             bytes in prop::option::of(1_u64..4),
+            requests in prop::collection::vec(request(), 0..3),
         ) -> NetworkRules {
             NetworkRules {
+                requests,
                 mode, allow, deny, presets,
                 order: if first { Order::AllowFirst } else { Order::DenyFirst },
                 caps: NetworkCaps { bytes, ..NetworkCaps::default() },
                 ..NetworkRules::default()
             }
         }
+    }
+
+    /// A rule about requests to a host, at one port or at both that are usual.
+    fn request() -> impl Strategy<Value = RequestRule> {
+        let host = prop::sample::select(vec!["a.example", "*.a.example", "c.example", "1.1.1.1"]);
+        (host, prop::option::of(Just(443_u16))).prop_map(|(host, port)| {
+            let asked = RequestAsked {
+                host: host.to_owned(),
+                port,
+                methods: vec!["GET".to_owned()],
+                ..RequestAsked::default()
+            };
+            let asked = NetworkAsked {
+                requests: vec![asked],
+                ..NetworkAsked::default()
+            };
+            NetworkRules::read(&asked).unwrap().requests.remove(0)
+        })
     }
 
     const HOSTS: [&str; 7] = [
@@ -375,6 +449,47 @@ mod tests {
             Just("8.8.8.8")
         ];
         text.prop_map(|text| text.parse().unwrap())
+    }
+
+    #[test]
+    fn a_rule_of_an_open_profile_does_not_bring_in_a_host_that_nobody_asked_for() {
+        let mut ceiling = rules("unrestricted");
+        let asked = NetworkAsked {
+            requests: vec![RequestAsked {
+                host: "a.example".to_owned(),
+                port: Some(443),
+                methods: vec!["GET".to_owned()],
+                ..RequestAsked::default()
+            }],
+            ..NetworkAsked::default()
+        };
+        ceiling.requests = NetworkRules::read(&asked).unwrap().requests;
+        let other = ceiling.narrowed(&rules("allowlist +c.example")).unwrap();
+        assert_eq!(other.requests, []);
+        assert_eq!(ceiling.narrowed(&other).as_ref(), Ok(&other));
+        let same = ceiling
+            .narrowed(&rules("allowlist +a.example:443"))
+            .unwrap();
+        assert_eq!(same.requests, ceiling.requests);
+        assert!(
+            ceiling
+                .narrowed(&rules("allowlist +a.example:80"))
+                .unwrap()
+                .requests
+                .is_empty()
+        );
+        ceiling.requests[0] = {
+            let mut asked = asked;
+            asked.requests[0].host = "*.a.example".to_owned();
+            NetworkRules::read(&asked).unwrap().requests.remove(0)
+        };
+        let refused = ceiling
+            .narrowed(&rules("allowlist +b.a.example:443"))
+            .unwrap_err();
+        assert_eq!(
+            (&*refused[0].field, refused[0].code),
+            ("network.allow", BEYOND)
+        );
     }
 
     proptest! {
