@@ -113,7 +113,7 @@ fn roots_in_the_state_have_the_names_of_their_directories_with_a_server_and_with
     needs_sandbox!();
     let place = Place::new();
     // Made by the program, for its user alone.
-    place.run(&["job", "ls"]);
+    place.run(&["secret", "ls"]);
     make(&place, &place.state().join("roots/tiny:1"));
     make(&place, &place.state().join("roots/.not-yet"));
     let seen = said(&place.run(&["run", "--root", "tiny:1", "--", "cat", "/srv/which"]));

@@ -229,6 +229,10 @@ fn a_limit_beyond_the_machine_is_refused() {
 fn a_list_for_a_program_has_no_titles_and_tabs_between_its_fields() {
     needs_sandbox!();
     let place = Place::new();
+    // A state that somebody named and that is not there is a mistake of theirs.
+    let absent = place.run(&["job", "ls"]);
+    assert_eq!((code(&absent), absent.stdout.len()), (125, 0));
+    place.run(&["secret", "ls"]);
     let empty = place.run(&["job", "ls"]);
     assert_eq!((code(&empty), empty.stdout.len()), (0, 0));
     assert!(text(&empty.stderr).contains("no jobs yet"), "{empty:?}");

@@ -11,6 +11,7 @@
 use model::limits::{OUTPUT_HEAD_BYTES as HEAD, OUTPUT_TAIL_BYTES as TAIL};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -182,19 +183,27 @@ impl Spool {
         self.write_counts()
     }
 
-    /// What is kept of the end, in pieces of at most `most` bytes, once the stream is over.
-    pub(crate) fn tail(&self, most: usize) -> io::Result<Vec<Piece>> {
-        let mut offset = HEAD.max(self.total.saturating_sub(TAIL));
-        let mut pieces = Vec::new();
-        while offset < self.total {
-            let len = (self.total - offset).min(most as u64);
-            pieces.push(Piece {
-                offset,
-                bytes: self.read(offset, len)?,
-            });
-            offset += len;
-        }
-        Ok(pieces)
+    /// All that is kept and not reported, once the stream is over, in pieces of at most `most` bytes, each with its
+    /// length and what was read of it. Nothing is written, so it is told on a full disk too; the next process finds
+    /// the same pieces, because the stream does not grow any more.
+    pub(crate) fn rest(&self, most: usize) -> Vec<(u64, io::Result<Piece>)> {
+        let head = self.total.min(HEAD);
+        let tail = HEAD.max(self.total.saturating_sub(TAIL));
+        // The piece that was given last, if nobody said that it is safe, has to be the same again.
+        let first = self.reported..self.reporting.max(self.reported).min(head);
+        let ranges = std::iter::once(first.clone())
+            .chain(steps(first.end..head, most))
+            .chain(steps(tail..self.total, most));
+        let piece = |range: Range<u64>| {
+            let len = range.end - range.start;
+            let bytes = self.read(range.start, len);
+            let offset = range.start;
+            (len, bytes.map(|bytes| Piece { offset, bytes }))
+        };
+        ranges
+            .filter(|range| !range.is_empty())
+            .map(piece)
+            .collect()
     }
 
     /// Bytes that are kept of the whole stream.
@@ -234,6 +243,16 @@ impl Spool {
     }
 }
 
+/// A range in steps of at most `most`.
+fn steps(range: Range<u64>, most: usize) -> impl Iterator<Item = Range<u64>> {
+    let end = range.end;
+    let next = move |at: &u64| Some(*at + most as u64);
+    let starts = std::iter::successors(Some(range.start), next);
+    starts
+        .take_while(move |at| *at < end)
+        .map(move |at| at..end.min(at + most as u64))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,7 +286,8 @@ mod tests {
                 seen.push(piece);
                 spool.reported().unwrap();
             }
-            seen.extend(spool.tail(100_000).unwrap());
+            let tail = spool.rest(100_000).into_iter();
+            seen.extend(tail.map(|(_, piece)| piece.unwrap()));
             let kept: u64 = seen.iter().map(|piece| piece.bytes.len() as u64).sum();
             assert_eq!(kept, spool.kept(), "{total}");
             for piece in seen {
@@ -275,6 +295,42 @@ mod tests {
                     .zip(&piece.bytes)
                     .all(|(at, b)| byte(at) == *b);
                 assert!(right, "{total} at {}", piece.offset);
+            }
+        }
+    }
+
+    /// So that a disk that is full, on which nothing can be noted, takes nothing from a log.
+    #[test]
+    fn the_rest_of_a_stream_is_what_was_not_reported_in_the_same_pieces() {
+        for (total, reported) in [
+            (0, 0),
+            (10, 0),
+            (1_700_000, 2),
+            (3_000_001, 1),
+            (3_000_001, 9),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut spool = filled(&dir.path().join("s"), total, 65_536);
+            for _ in 0..reported {
+                spool.unreported(100_000).unwrap();
+                spool.reported().unwrap();
+            }
+            let given = spool.unreported(60_000).unwrap();
+            let rest = spool.rest(100_000);
+            let rest: Vec<Piece> = rest.into_iter().map(|(_, piece)| piece.unwrap()).collect();
+            if given.is_some() {
+                assert_eq!(rest.first(), given.as_ref());
+            }
+            let bytes: u64 = rest.iter().map(|piece| piece.bytes.len() as u64).sum();
+            assert_eq!(bytes, spool.kept() - spool.reported, "{total} {reported}");
+            assert!(rest.iter().all(|piece| piece.bytes.len() <= 100_000));
+            for piece in rest {
+                let mut own = (piece.offset..).zip(&piece.bytes);
+                assert!(
+                    own.all(|(at, b)| byte(at) == *b),
+                    "{total} at {}",
+                    piece.offset
+                );
             }
         }
     }

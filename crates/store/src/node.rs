@@ -125,13 +125,13 @@ pub fn renew(
     report: Option<&HostReport>,
 ) -> Result<bool, StoreError> {
     let renewed = tx.execute(
-        "UPDATE node SET lease_expires_at_ms = $1, report = COALESCE($4, report) \
-         WHERE id = $2 AND incarnation = $3",
+        "UPDATE node SET lease_expires_at_ms = $1, report = COALESCE($2, report) \
+         WHERE id = $3 AND incarnation = $4",
         &[
             lease_expires_at_ms.into(),
+            report.map(to_json).transpose()?.into(),
             id.as_str().into(),
             incarnation.into(),
-            report.map(to_json).transpose()?.into(),
         ],
     )?;
     Ok(renewed == 1)

@@ -15,8 +15,8 @@ use std::process::{Child, Command, Stdio};
 pub(crate) const SERVERS: usize = 1;
 pub(crate) const NODES: usize = 3;
 pub(crate) const LEASE_S: u64 = 5;
-/// What a node's disk holds.
-const DISK: &str = "96m";
+/// What a node's disk holds: a little more than the 1 GiB that has to be free for new work.
+const DISK: &str = "1200m";
 const PORT: u16 = 7301;
 
 /// A process, its clock, and how it is started again.
@@ -346,7 +346,7 @@ impl World {
 
     /// Nothing more can be written there, by anybody.
     fn fill(&self, node: usize) {
-        let zeros = vec![0; 1 << 16];
+        let zeros = vec![0; 1 << 20];
         let mut file = std::fs::File::create(self.filler(node)).expect("a file");
         while std::io::Write::write_all(&mut file, &zeros).is_ok() {}
     }

@@ -3,7 +3,7 @@
 use super::{Job, Report, Told};
 use crate::convert;
 use crate::job::fence;
-use crate::spool::{Piece, Spool};
+use crate::spool::Spool;
 use api::client::ClientError;
 use api::log::StreamName;
 use api::node::{JobFinished, JobOutput, JobRelease, OutputSegment};
@@ -35,10 +35,14 @@ impl Job {
         let mut segments = Vec::new();
         if let Some((out, err)) = report.spools {
             (stdout, stderr) = (convert::stream(&out), convert::stream(&err));
-            for (name, mut spool) in [(StreamName::Stdout, out), (StreamName::Stderr, err)] {
-                if let Err(error) = self.report_rest(name, &mut spool, &mut segments).await {
-                    tracing::warn!(%error, job.id = self.lease.job_id, "failed to read the spool");
-                }
+            let both = [
+                (StreamName::Stdout, out, &mut stdout),
+                (StreamName::Stderr, err, &mut stderr),
+            ];
+            for (name, spool, said) in both {
+                let lost = self.report_rest(name, &spool, &mut segments).await;
+                said.lost_bytes += lost;
+                said.kept_bytes = said.kept_bytes.saturating_sub(lost);
             }
         }
         let told = self.told(report.told);
@@ -71,26 +75,30 @@ impl Job {
         })
     }
 
-    /// Gathers the rest of a stream: into `segments` as long as it is little, else in reports of its own.
+    /// Gathers the rest of a stream: into `segments` as long as it is little, else in reports of its own. Says how
+    /// many bytes could not be told.
     async fn report_rest(
         &self,
         stream: StreamName,
-        spool: &mut Spool,
+        spool: &Spool,
         segments: &mut Vec<OutputSegment>,
-    ) -> std::io::Result<()> {
-        let most = limits::OUTPUT_SEGMENT_BYTES;
-        let mut pieces: Vec<Piece> = Vec::new();
-        while let Some(piece) = spool.unreported(most)? {
-            pieces.push(piece);
-            spool.reported()?;
+    ) -> u64 {
+        let (mut lost, mut pieces) = (0, Vec::new());
+        for (len, piece) in spool.rest(limits::OUTPUT_SEGMENT_BYTES) {
+            match piece {
+                Ok(piece) => {
+                    pieces.push((len, OutputSegment::new(stream, piece.offset, &piece.bytes)))
+                }
+                Err(error) => {
+                    tracing::warn!(%error, job.id = self.lease.job_id, "failed to read the spool");
+                    lost += len;
+                }
+            }
         }
-        pieces.extend(spool.tail(most)?);
-        let one = |piece: Piece| OutputSegment::new(stream, piece.offset, &piece.bytes);
-        let mut pieces: Vec<OutputSegment> = pieces.into_iter().map(one).collect();
         let has: usize = segments.iter().map(|one| one.data.len()).sum();
-        let sizes: Vec<usize> = pieces.iter().map(|one| one.data.len()).collect();
+        let sizes: Vec<usize> = pieces.iter().map(|(_, one)| one.data.len()).collect();
         let last = pieces.split_off(before_the_outcome(&sizes, INLINE_BYTES.saturating_sub(has)));
-        for segment in pieces {
+        for (len, segment) in pieces {
             let (epoch, attempt) = (self.lease.epoch, self.lease.attempt);
             let output = JobOutput {
                 epoch,
@@ -99,10 +107,13 @@ impl Job {
             };
             let client = &self.node.inner.client;
             let sent = insist(|| client.node_job_output(&self.lease.job_id, &output)).await;
-            sent.map(drop).map_err(std::io::Error::other)?;
+            if let Err(error) = sent {
+                tracing::warn!(%error, job.id = self.lease.job_id, "a piece of output was not accepted");
+                lost += len;
+            }
         }
-        segments.extend(last);
-        Ok(())
+        segments.extend(last.into_iter().map(|(_, segment)| segment));
+        lost
     }
 
     /// Gives the job to another node: its command was not let go, and this one could not find it again. If we
