@@ -60,5 +60,5 @@ fn a_profile_is_written_used_turned_and_taken_away() {
     assert_eq!(versions.lines().count(), 2, "{versions}");
     good(&place.run(&["profile", "rm", "agent"]));
     let gone = run("agent", &[]);
-    assert!(all(&gone).contains("no such profile"), "{}", all(&gone));
+    assert!(all(&gone).contains("there is no profile"), "{}", all(&gone));
 }

@@ -318,16 +318,12 @@ pub fn list(
     let of_state = concat!(
         "SELECT ",
         columns!(),
-        " FROM job WHERE tenant = $1 AND (created_at_ms, id) < ($2, $3) AND state = $5 \
-         ORDER BY created_at_ms DESC, id DESC LIMIT $4"
+        " FROM job WHERE tenant = $1 AND (created_at_ms, id) < ($2, $3) AND state = $4 \
+         ORDER BY created_at_ms DESC, id DESC LIMIT $5"
     );
-    let mut values: Vec<Value> = vec![
-        tenant.as_str().into(),
-        before_ms.into(),
-        before_id.into(),
-        limit.into(),
-    ];
+    let mut values: Vec<Value> = vec![tenant.as_str().into(), before_ms.into(), before_id.into()];
     values.extend(state.map(Into::into));
+    values.push(limit.into());
     let sql = if state.is_some() { of_state } else { all };
     tx.query(sql, &values)?.iter().map(from_row).collect()
 }

@@ -126,7 +126,9 @@ fn kept_requests(
     let mut kept = Vec::new();
     for rule in &ceiling.requests {
         let is_whole = |entry: &Entry| allow.iter().any(|mine| mine.covers(entry));
-        let is_in_part = |entry: &Entry| allow.iter().any(|mine| mine.overlaps(entry));
+        // A list of addresses lets out every name that has one of them.
+        let may_meet = |mine: &Entry, entry: &Entry| mine.overlaps(entry) || !mine.is_name();
+        let is_in_part = |entry: &Entry| allow.iter().any(|mine| may_meet(mine, entry));
         if rule.entries().all(|entry| is_whole(&entry)) {
             kept.push(rule.clone());
         } else if rule.entries().any(|entry| is_in_part(&entry)) {
