@@ -43,6 +43,9 @@ const ATTACH_QUEUE: usize = 4;
 /// A sandbox whose process waits for its command, or why there is none.
 type Made = Result<Result<(GuestReader, GuestWriter), Told>, Broken>;
 
+/// What is said of a sandbox whose supervisor has ended it in time.
+const LATE: &str = "its deadline was over";
+
 /// A job on this node.
 pub(crate) struct Job {
     node: Node,
@@ -596,15 +599,19 @@ impl Job {
     }
 
     async fn not_made(&self, plan: &Plan, error: &Broken) -> Report {
-        let detail = self
-            .why_ended(&plan.handle)
-            .await
-            .unwrap_or_else(|| chain(error));
+        let why = self.why_ended(&plan.handle).await;
+        let was_late = why.as_deref() == Some(LATE);
+        let detail = why.unwrap_or_else(|| chain(error));
         tracing::warn!(
             job.id = self.lease.job_id,
             error = detail,
             "failed to make a sandbox"
         );
+        if was_late {
+            // This node stood still for longer than its lease lasts. Nothing is wrong with what was asked.
+            let why = "the node did not begin it before its lease was over";
+            return Report::of_nothing(Told::lost(why));
+        }
         Report::of_nothing(Told::refused(format!(
             "the sandbox could not be made: {detail}"
         )))
@@ -640,7 +647,7 @@ impl Job {
             .await
             .ok()?
             .ok()?;
-        let deadline = ended.deadline.then(|| "its deadline was over".to_owned());
+        let deadline = ended.deadline.then(|| LATE.to_owned());
         ended.failure.or(deadline)
     }
 

@@ -15,6 +15,19 @@ async fn facts(served: &Served<'_>, after: u64, wait_ms: u64) -> Vec<Value> {
     got.json()["facts"].as_array().cloned().unwrap_or_default()
 }
 
+/// All facts, once all that has started has ended: who waited for a process that was late has heard of its time
+/// before it was killed.
+async fn facts_of_ended(served: &Served<'_>) -> Vec<Value> {
+    loop {
+        let all = facts(served, 0, 10_000).await;
+        let ended = |start: &Value| all.iter().any(|fact| fact["of"] == start["seq"]);
+        let mut starts = all.iter().filter(|fact| fact["kind"] == "started");
+        if starts.all(ended) {
+            return all;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_process_is_known_by_what_was_asked_and_how_it_ended() {
     let world = world!();
@@ -42,7 +55,7 @@ async fn a_process_is_known_by_what_was_asked_and_how_it_ended() {
     let absent = served.start_with(absent, &[]).await.next().await;
     assert!(absent.message().is_err());
 
-    let all = facts(&served, 0, 10_000).await;
+    let all = facts_of_ended(&served).await;
     let starts: Vec<&Value> = all
         .iter()
         .filter(|fact| fact["kind"] == "started")
