@@ -24,6 +24,7 @@ mod path;
 mod ports;
 mod power;
 mod processes;
+mod protojson;
 mod pump;
 mod query;
 mod rpc;

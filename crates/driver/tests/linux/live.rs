@@ -229,7 +229,9 @@ async fn a_signal_reaches_the_process_and_an_unknown_process_is_not_found() {
     let mut events = served.start("echo ready; sleep 60").await;
     let pid = events.pid().await;
     events.until("ready\n").await;
-    let signal = json!({"process": {"pid": pid}, "signal": "SIGNAL_SIGTERM"});
+    // As protocol buffers may write it in JSON.
+    let process = json!({"pid": pid.to_string(), "tag": null});
+    let signal = json!({"process": process, "signal": "SIGNAL_SIGTERM"});
     assert_eq!(
         served
             .call("process.Process/SendSignal", signal.clone())

@@ -247,3 +247,16 @@ async fn what_is_used_is_measured() {
     assert!(after["cpu_used_pct"].as_f64().unwrap() > 0.0, "{after}");
     served.destroy().await;
 }
+
+#[tokio::test]
+async fn that_the_watched_directory_itself_is_gone_is_told() {
+    let world = world!();
+    let served = world.serve(false).await;
+    served.sh("mkdir gone moved").await;
+    let mut gone = watch(&served, json!({"path": "gone", "includeEntry": null})).await;
+    let mut moved = watch(&served, json!({"path": "moved", "include_entry": true})).await;
+    served.sh("rmdir gone; mv moved elsewhere").await;
+    until(&mut gone, ".", "REMOVE").await;
+    until(&mut moved, ".", "RENAME").await;
+    served.destroy().await;
+}

@@ -5,6 +5,7 @@
 
 use super::body::{self, Answer, Body};
 use super::failure::{Code, Failure};
+use super::protojson::parse;
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -207,13 +208,6 @@ pub(super) async fn whole(body: &mut Incoming, most: usize) -> Result<BytesMut, 
         all.extend_from_slice(&bytes);
     }
     Ok(all)
-}
-
-/// Reads a message; no bytes at all are the empty one.
-fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Failure> {
-    let json = if json.is_empty() { b"{}" } else { json };
-    serde_json::from_slice(json)
-        .map_err(|error| Failure::invalid(format!("the message cannot be read: {error}")))
 }
 
 /// The answer to a request that is no stream.

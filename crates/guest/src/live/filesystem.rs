@@ -5,6 +5,7 @@ use super::connect;
 use super::entry;
 use super::failure::{Code, Failure};
 use super::path;
+use super::protojson;
 use super::tree::{self, DEPTH_MAX};
 use super::user::User;
 use hyper::HeaderMap;
@@ -26,6 +27,7 @@ const COPY_CHUNK: usize = 1 << 20;
 #[serde(default)]
 struct OfPath {
     path: String,
+    #[serde(deserialize_with = "protojson::number")]
     depth: u32,
 }
 

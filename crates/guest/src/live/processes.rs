@@ -2,6 +2,7 @@
 
 use super::ahead::{self, Begun};
 use super::failure::{Code, Failure};
+use super::protojson;
 use super::user::User;
 use super::{Live, Stream, register};
 use crate::process::{self, Reaped, Status, Wanted};
@@ -57,6 +58,7 @@ pub(super) struct Config {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Selector {
+    #[serde(deserialize_with = "protojson::number")]
     Pid(u32),
     Tag(String),
 }

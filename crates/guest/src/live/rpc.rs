@@ -8,12 +8,11 @@ use super::facts::{Asked, End};
 use super::failure::{Code, Failure};
 use super::path;
 use super::processes::{Config, Process, Selector, Streams, launch};
+use super::protojson;
 use super::pump::{self, Pace};
 use super::terminal::{self, Pty};
 use super::tree;
 use super::user::User;
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use guest::message::Start;
 use hyper::HeaderMap;
@@ -292,13 +291,9 @@ fn resize(process: &Process, pty: Option<Pty>) -> Result<(), Failure> {
 }
 
 async fn give(process: &Process, input: Input) -> Result<(), Failure> {
-    let bytes = |text: String| {
-        let decoded = BASE64_STANDARD.decode(text);
-        decoded.map_err(|_| Failure::invalid("the input is not base64"))
-    };
     match input {
-        Input::Stdin(text) => process.write_stdin(&bytes(text)?).await,
-        Input::Pty(text) => process.write_terminal(&bytes(text)?).await,
+        Input::Stdin(text) => process.write_stdin(&protojson::bytes(&text)?).await,
+        Input::Pty(text) => process.write_terminal(&protojson::bytes(&text)?).await,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::failure::Failure;
 use super::processes::Terminal;
+use super::protojson;
 use super::user::User;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -23,7 +24,9 @@ pub(super) struct Pty {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(default)]
 struct Size {
+    #[serde(deserialize_with = "protojson::number")]
     cols: u16,
+    #[serde(deserialize_with = "protojson::number")]
     rows: u16,
 }
 

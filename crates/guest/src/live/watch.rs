@@ -33,6 +33,8 @@ const DIRECTORIES_MAX: usize = 8192;
 const EVENTS_MAX: usize = 4096;
 /// Events that are read at once.
 const BATCH: usize = 256;
+/// The name of the directory that is watched, as a path below itself; what envd says too.
+const ITSELF: &str = ".";
 /// Events that wait in a stream; behind it the kernel has a queue of its own.
 const QUEUE: usize = 16;
 
@@ -41,12 +43,14 @@ const QUEUE: usize = 16;
 struct Asked {
     path: String,
     recursive: bool,
+    #[serde(alias = "include_entry")]
     include_entry: bool,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct OfWatcher {
+    #[serde(alias = "watcher_id")]
     watcher_id: String,
 }
 
@@ -145,6 +149,12 @@ impl Watch {
             | WatchFlags::MOVED_FROM
             | WatchFlags::MOVED_TO
             | WatchFlags::EXCL_UNLINK;
+        // Of a directory below, the one above tells.
+        let wanted = if below.is_empty() {
+            wanted | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF
+        } else {
+            wanted
+        };
         let number = self.user.act(|| {
             let directory = tree::open(&self.absolute(below), flags, Mode::empty())?;
             let own = format!("/proc/self/fd/{}", directory.as_raw_fd());
@@ -224,7 +234,18 @@ impl Watch {
         if told.flags.contains(ReadFlags::IGNORED) {
             self.directories.remove(&told.directory);
         }
-        let (Some(kind), Some(name)) = (kind(told.flags), told.name) else {
+        let Some(kind) = kind(told.flags) else {
+            return Ok(());
+        };
+        if told
+            .flags
+            .intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF)
+        {
+            // Nothing comes after it but the kernel's word that it watches no more.
+            events.push(self.event(ITSELF, kind));
+            return Ok(());
+        }
+        let Some(name) = told.name else {
             return Ok(());
         };
         let Some(below) = self.directories.get(&told.directory) else {
@@ -315,6 +336,8 @@ fn kind(flags: ReadFlags) -> Option<&'static str> {
         (ReadFlags::MODIFY, "EVENT_TYPE_WRITE"),
         (ReadFlags::DELETE, "EVENT_TYPE_REMOVE"),
         (ReadFlags::MOVED_FROM, "EVENT_TYPE_RENAME"),
+        (ReadFlags::DELETE_SELF, "EVENT_TYPE_REMOVE"),
+        (ReadFlags::MOVE_SELF, "EVENT_TYPE_RENAME"),
         (ReadFlags::ATTRIB, "EVENT_TYPE_CHMOD"),
     ];
     kinds
