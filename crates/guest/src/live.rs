@@ -8,6 +8,7 @@
 
 mod ahead;
 mod body;
+mod clock;
 mod connect;
 mod context;
 mod download;
@@ -87,6 +88,8 @@ pub(crate) struct Live {
     known: Option<Arc<Known>>,
     cgroups: Vec<OwnedFd>,
     power: power::Power,
+    /// The time of commands.
+    clock: Rc<clock::Clock>,
     landlock: Option<RulesetCreated>,
     processes: RefCell<Processes>,
     /// What the node has to learn of processes.
@@ -121,6 +124,7 @@ pub(crate) fn run(
         known,
         cgroups: inherited.cgroups,
         power: power::Power::new(inherited.boot_id),
+        clock: Rc::default(),
         processes: RefCell::default(),
         watchers: RefCell::default(),
         ahead: RefCell::default(),

@@ -235,6 +235,22 @@ impl Guest {
         Ok(halt.halted)
     }
 
+    /// For a node: lets the time that commands have go on, or stand.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    pub async fn clock(self, goes: bool) -> Result<(), GuestError> {
+        let path = format!("/cofferdam/clock/{}", if goes { "go" } else { "stop" });
+        let request = self.request(Method::POST, &path, "application/json", empty())?;
+        let asking = async {
+            let answer = self.send(request).await?;
+            whole(answer.into_body(), 0).await
+        };
+        let done = tokio::time::timeout(ANSWER_DEADLINE, asking).await;
+        done.map_err(|_| GuestError::Late(ANSWER_DEADLINE))??;
+        Ok(())
+    }
+
     /// For a node: gives the sandbox another boot id, and lets things begin in it.
     ///
     /// # Errors

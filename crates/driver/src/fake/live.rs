@@ -48,9 +48,10 @@ async fn answer(request: Request<Incoming>, file: &Path) -> Response<Full<Bytes>
             with(StatusCode::OK, "application/json", halted.into())
         }
         (&Method::POST, "/cofferdam/boot") => with(StatusCode::OK, "application/json", "{}".into()),
-        (&Method::POST, guest::message::ENV_PATH) => {
-            with(StatusCode::NO_CONTENT, "text/plain", Bytes::new())
-        }
+        (
+            &Method::POST,
+            guest::message::ENV_PATH | "/cofferdam/clock/stop" | "/cofferdam/clock/go",
+        ) => with(StatusCode::NO_CONTENT, "text/plain", Bytes::new()),
         (&Method::GET, "/health") => with(StatusCode::NO_CONTENT, "text/plain", Bytes::new()),
         (&Method::POST, "/process.Process/List") => {
             let none = json!({"processes": []}).to_string();

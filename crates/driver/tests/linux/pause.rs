@@ -1,5 +1,6 @@
 //! A sandbox that is stopped in its tracks: nothing in it runs, everything is still there.
 
+use crate::live_client::shell;
 use crate::outside::{groups, processes_in};
 use crate::world::{DEFAULTS, Live, World, say, until};
 use driver::conformance::spec;
@@ -7,6 +8,7 @@ use driver::driver::{Driver as _, DriverError, Ended, Mode, Spec};
 use driver::guest::message::ToGuest;
 use driver::host::{Cgroups, Host};
 use driver::linux::Linger;
+use serde_json::json;
 use std::time::Duration;
 
 const BUSY: &str = "(while :; do :; done) & echo ready; while :; do :; done";
@@ -133,4 +135,31 @@ async fn a_sandbox_that_cannot_be_frozen_says_so_and_runs_on() {
         }
     };
     is_refused(&world).await;
+}
+
+#[tokio::test]
+async fn the_time_of_a_process_stands_still_while_the_sandbox_is_paused() {
+    let world = world!();
+    if !can_freeze(&world.host) {
+        return is_refused(&world).await;
+    }
+    let served = world.serve(false).await;
+    let steps = "echo ready; for i in 1 2 3 4 5 6; do sleep 0.1; done; echo done";
+    let request = json!({"process": shell(steps), "stdin": false});
+    let mut events = served
+        .start_with(request, &[("connect-timeout-ms", "2500")])
+        .await;
+    events.pid().await;
+    events.until("ready\n").await;
+    let handle = &served.plan.handle;
+    let say = |what: &'static str| served.http("POST", what, &[], "");
+    assert_eq!(say("/cofferdam/clock/stop").await.status, 204);
+    world.linux.pause(handle, true).await.unwrap();
+    // Longer than all of its time.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    world.linux.pause(handle, false).await.unwrap();
+    assert_eq!(say("/cofferdam/clock/go").await.status, 204);
+    let (said, end) = events.end().await;
+    assert_eq!((said.as_str(), &end["exitCode"]), ("done\n", &json!(0)));
+    served.destroy().await;
 }

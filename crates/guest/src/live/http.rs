@@ -43,6 +43,8 @@ pub(super) async fn answer(live: Rc<Live>, request: Request<Incoming>) -> Answer
             body::json(StatusCode::OK, &live.facts.borrow().recorded())
         }
         (&Method::POST, "/cofferdam/halt") => power::halt(&live, request.uri().query()).await,
+        (&Method::POST, "/cofferdam/clock/stop") => stand(&live, true),
+        (&Method::POST, "/cofferdam/clock/go") => stand(&live, false),
         (&Method::POST, "/cofferdam/boot") => plain(power::boot(&live)),
         (&Method::POST, guest::message::ENV_PATH) => {
             plain(add_env(&live, request.into_body()).await)
@@ -66,6 +68,11 @@ pub(super) async fn answer(live: Rc<Live>, request: Request<Incoming>) -> Answer
 
 fn plain(answered: Result<Answer, Failure>) -> Answer {
     answered.unwrap_or_else(|failure| body::refused(&failure))
+}
+
+fn stand(live: &Live, stands: bool) -> Answer {
+    live.clock.stand(stands);
+    body::empty(StatusCode::NO_CONTENT)
 }
 
 async fn add_env(live: &Live, body: Incoming) -> Result<Answer, Failure> {

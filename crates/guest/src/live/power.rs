@@ -106,6 +106,8 @@ pub(super) fn boot(live: &Rc<Live>) -> Result<Answer, Failure> {
     let written = rustix::io::pwrite(&live.power.boot_id, &id, 0);
     written.map_err(|errno| Failure::errno("write the boot id", errno))?;
     live.power.is_off.set(false);
+    // It may have been frozen before it was halted.
+    live.clock.stand(false);
     live.power.back.notify_waiters();
     context::warm(live);
     Ok(body::json(StatusCode::OK, &json!({})))

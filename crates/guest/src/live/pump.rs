@@ -1,6 +1,7 @@
 //! From the pipes of a process to those who listen, and from there into the answers.
 
 use super::body::Body;
+use super::clock::Clock;
 use super::connect;
 use super::facts::End;
 use super::failure::{Code, Failure};
@@ -14,11 +15,11 @@ use hyper::HeaderMap;
 use scrub::Scrubber;
 use serde_json::json;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout};
 
 /// Bytes of output in one event, as envd has them.
 const CHUNK: usize = 32 * 1024;
@@ -99,7 +100,7 @@ pub(super) async fn carry(
     if let Some(terminal) = &process.terminal {
         pumps.push(pump(Output::Terminal, terminal.clone()));
     }
-    let (reaped, timed_out) = await_end(process.pid, dead, time).await;
+    let (reaped, timed_out) = await_end(&live.clock, process.pid, dead, time).await;
     say_dead.send_replace(true);
     for pump in pumps {
         // A pump does not panic, and nobody cancels it.
@@ -116,6 +117,7 @@ pub(super) async fn carry(
 
 /// How the process died, and whether because its time was over: then it is killed, with its group.
 async fn await_end(
+    clock: &Clock,
     pid: i32,
     mut dead: oneshot::Receiver<Reaped>,
     time: Option<Duration>,
@@ -128,9 +130,10 @@ async fn await_end(
         max_rss_bytes: 0,
     };
     if let Some(time) = time {
-        match timeout(time, &mut dead).await {
-            Ok(reaped) => return (reaped.unwrap_or_else(unknown), false),
-            Err(_) => process::signal(Some(pid), libc::SIGKILL),
+        tokio::select! {
+            biased;
+            reaped = &mut dead => return (reaped.unwrap_or_else(unknown), false),
+            () = clock.run(time) => process::signal(Some(pid), libc::SIGKILL),
         }
     }
     (dead.await.unwrap_or_else(unknown), time.is_some())
@@ -287,21 +290,24 @@ fn signal_name(signal: i32) -> String {
 }
 
 /// What paces the stream of an answer.
-#[derive(Debug, Clone)]
 pub(super) struct Pace {
     /// After so much silence this is said.
     pub(super) keepalive: (Duration, Bytes),
-    /// The stream ends then.
-    pub(super) until: Option<Instant>,
+    /// The stream ends with this.
+    over: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 impl Pace {
     /// That of an answer to a request with this head, which comes now.
-    pub(super) fn of(headers: &HeaderMap, keepalive: Bytes) -> Result<Pace, Failure> {
+    pub(super) fn of(
+        clock: &Clock,
+        headers: &HeaderMap,
+        keepalive: Bytes,
+    ) -> Result<Pace, Failure> {
         let time = connect::timeout(headers)?;
         Ok(Pace {
             keepalive: (connect::keepalive(headers), keepalive),
-            until: time.map(|time| Instant::now() + time),
+            over: time.map(|time| Box::pin(clock.run(time)) as _),
         })
     }
 }
@@ -337,8 +343,8 @@ async fn forward(
     pace: Pace,
 ) {
     let over = async {
-        match pace.until {
-            Some(until) => tokio::time::sleep_until(until).await,
+        match pace.over {
+            Some(time) => time.await,
             None => std::future::pending().await,
         }
     };

@@ -129,7 +129,7 @@ pub(super) async fn streaming(
             let request: OfProcess = requests.only().await?;
             let process = live.processes.borrow().find_ended_too(&request.process)?;
             let events = process.subscribe();
-            Ok(pump::body(started(&process), events, pace(headers)?))
+            Ok(pump::body(started(&process), events, pace(live, headers)?))
         }
         "StreamInput" => stream_input(live, requests).await,
         _ => Err(unknown(method)),
@@ -161,7 +161,7 @@ async fn start(live: &Rc<Live>, headers: &HeaderMap, requests: Requests) -> Resu
     let user = User::of(headers, &live.serve)?;
     // The answer keeps its time from before the process does: who waits is told that the time was over, and not
     // that something killed the process.
-    let (pace, time) = (pace(headers)?, connect::timeout(headers)?);
+    let (pace, time) = (pace(live, headers)?, connect::timeout(headers)?);
     let request: StartRequest = requests.only().await?;
     if request.process.cmd.is_empty() {
         return Err(Failure::invalid("the request names no command"));
@@ -256,8 +256,9 @@ pub(super) fn environment(
     env.into_iter().collect()
 }
 
-fn pace(headers: &HeaderMap) -> Result<Pace, Failure> {
+fn pace(live: &Live, headers: &HeaderMap) -> Result<Pace, Failure> {
     Pace::of(
+        &live.clock,
         headers,
         connect::message(&json!({"event": {"keepalive": {}}})),
     )

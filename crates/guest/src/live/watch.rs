@@ -353,7 +353,11 @@ pub(super) async fn stream(
     body: Incoming,
 ) -> Result<Body, Failure> {
     let requests = Requests::new(body, BODY_PATIENCE);
-    let pace = Pace::of(headers, connect::message(&json!({"keepalive": {}})))?;
+    let pace = Pace::of(
+        &live.clock,
+        headers,
+        connect::message(&json!({"keepalive": {}})),
+    )?;
     let asked: Asked = requests.only().await?;
     let mut watch = Watch::new(live, headers, asked)?;
     let (sender, events) = mpsc::channel(QUEUE);

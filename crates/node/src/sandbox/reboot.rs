@@ -15,6 +15,9 @@ const HALT: Duration = Duration::from_secs(30);
 /// How long one request for that waits.
 const HALT_STEP: Duration = Duration::from_secs(5);
 
+/// How long a pause waits for the guest to let the time of commands stand.
+const CLOCK: Duration = Duration::from_secs(2);
+
 /// Why a sandbox could not be stopped, or brought back. Nobody knows then what runs in it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RebootError {
@@ -32,7 +35,12 @@ pub(super) enum RebootError {
 /// [`RebootError`].
 pub(super) async fn pause(node: &Node, handle: &Handle, reboot: bool) -> Result<(), RebootError> {
     if !reboot {
-        return Ok(node.inner.driver.pause(handle, true).await?);
+        clock(node, handle, false).await;
+        let paused = node.inner.driver.pause(handle, true).await;
+        if paused.is_err() {
+            clock(node, handle, true).await;
+        }
+        return Ok(paused?);
     }
     halt(node, handle).await?;
     node.at("node.sandbox_halted");
@@ -46,13 +54,25 @@ pub(super) async fn pause(node: &Node, handle: &Handle, reboot: bool) -> Result<
 /// [`RebootError`].
 pub(super) async fn resume(node: &Node, handle: &Handle, reboot: bool) -> Result<(), RebootError> {
     if !reboot {
-        return Ok(node.inner.driver.pause(handle, false).await?);
+        node.inner.driver.pause(handle, false).await?;
+        clock(node, handle, true).await;
+        return Ok(());
     }
     halt(node, handle).await?;
     node.at("node.sandbox_halted");
     let booting = async { Ok(guest(node, handle).await?.boot().await?) };
     let booted = tokio::time::timeout(HALT, booting).await;
     booted.unwrap_or(Err(RebootError::Late))
+}
+
+/// Lets the time of the commands stand while the sandbox is frozen, or go on. A guest that does not answer, or
+/// that is older than this, keeps no sandbox from being paused: its commands have less time then.
+async fn clock(node: &Node, handle: &Handle, goes: bool) {
+    let said = async { Ok::<_, RebootError>(guest(node, handle).await?.clock(goes).await?) };
+    let said = tokio::time::timeout(CLOCK, said).await;
+    if let Err(error) = said.unwrap_or(Err(RebootError::Late)) {
+        tracing::warn!(sandbox.id = %handle.id, %error, goes, "the time of commands could not be held");
+    }
 }
 
 /// Ends everything, frozen or not.

@@ -90,6 +90,7 @@ async fn the_guest_is_for_those_with_a_token_and_only_by_its_known_routes() {
         "GET /cofferdam/execs",
         "POST /cofferdam/halt",
         "POST /cofferdam/boot",
+        "POST /cofferdam/clock/stop",
         "POST /health",
         "GET /../v1",
     ] {
