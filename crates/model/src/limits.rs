@@ -139,6 +139,9 @@ pub const EXEC_FACTS_MAX: usize = 256;
 /// What is kept of the commands of one sandbox, in numbers of facts, of which a command has two: the newest
 /// 10,000 are two days of an agent that runs one in 15 s.
 pub const RETAIN_EXECS: u64 = 20_000;
+/// Jobs that one node runs at a time: a launcher holds four times as many sandboxes, those among them that have ended
+/// and are not forgotten yet, and all of them are told in one heartbeat.
+pub const NODE_JOBS_MAX: u32 = 1024;
 /// Sandboxes of one node: each has processes, groups and mounts, of which a machine has thousands; and all
 /// of them are told in one heartbeat.
 pub const NODE_SANDBOXES_MAX: u32 = 1000;

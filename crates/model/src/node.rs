@@ -197,7 +197,11 @@ impl HostReport {
             number(before.disk_bytes),
             number(self.disk_bytes),
         );
-        let word = |why: &Option<String>| why.clone().unwrap_or_else(|| "nothing".to_owned());
+        // Without the numbers behind it, which are others with every heartbeat.
+        let word = |why: &Option<String>| {
+            let why = why.as_deref().unwrap_or("nothing");
+            why.split_once(':').map_or(why, |(word, _)| word).to_owned()
+        };
         told("refuses", word(&before.refuses), word(&self.refuses));
         let drivers = |report: &HostReport| {
             let one = |driver: &DriverHealth| {
@@ -255,6 +259,22 @@ mod tests {
         ] {
             assert_eq!(is_compatible(ours, theirs), expect, "{ours:?} {theirs:?}");
         }
+    }
+
+    #[test]
+    fn that_a_disk_is_still_full_is_no_news() {
+        let full = |why: &str| HostReport {
+            refuses: Some(why.to_owned()),
+            ..HostReport::default()
+        };
+        let [before, after] = [
+            "disk_full: 10 bytes are free",
+            "disk_full: 9 bytes are free",
+        ]
+        .map(full);
+        assert_eq!(after.news(&before), Vec::<String>::new());
+        let free = HostReport::default().news(&before);
+        assert_eq!(free.len(), 1, "{free:?}");
     }
 
     #[test]

@@ -88,15 +88,6 @@ impl Links {
         self.lock().get(&(node.clone(), class)).cloned()
     }
 
-    /// The nodes that can be reached at all.
-    pub(crate) fn nodes(&self) -> Vec<NodeId> {
-        let map = self.lock();
-        let of_class = map
-            .keys()
-            .filter(|(_, class)| *class == LinkClass::Interactive);
-        of_class.map(|(node, _)| node.clone()).collect()
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, ByNode> {
         self.by_node.lock().unwrap_or_else(PoisonError::into_inner)
     }

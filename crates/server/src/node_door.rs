@@ -129,7 +129,15 @@ impl NodeGate {
     pub(crate) async fn is_known(&self, app: &App) -> bool {
         match self {
             Self::Certificate(None) => false,
-            Self::Certificate(Some(shown)) => shown.node(app).await.is_ok(),
+            Self::Certificate(Some(shown)) => {
+                // Another server that wants to borrow a link must not wait behind strangers either.
+                shown.node(app).await.is_ok()
+                    || app
+                        .service
+                        .server_of_certificate(&shown.fingerprint)
+                        .await
+                        .is_ok()
+            }
             Self::Shared(_) => true,
         }
     }

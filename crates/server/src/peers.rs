@@ -25,6 +25,7 @@ use model::id::{NodeId, ServerId};
 use service::{LinkHeld, Service};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::App;
@@ -236,14 +237,20 @@ const WRITE_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct LinkNote {
     node: NodeId,
     class: LinkClass,
+    /// Under way. It is carried out also where nobody waits for it any more, because the link has ended.
+    writing: Option<JoinHandle<Result<u64, service::Error>>>,
     epoch: Option<u64>,
 }
+
+/// How often a link that goes on is looked after: a server that was silent for long has lost its rows.
+const LINK_LOOK: Duration = Duration::from_secs(30);
 
 impl LinkNote {
     pub(crate) fn new(node: &NodeId, class: LinkClass) -> Self {
         Self {
             node: node.clone(),
             class,
+            writing: None,
             epoch: None,
         }
     }
@@ -252,24 +259,44 @@ impl LinkNote {
     /// that it can run beside the link.
     pub(crate) async fn write(&mut self, app: &App) {
         while let Some(peers) = app.links.peers() {
-            let link = (&self.node, self.class.as_str());
-            match app.service.link_opened(link, peers.own()).await {
-                Ok(epoch) => {
+            let (service, own) = (app.service.clone(), peers.own().clone());
+            let (node, class) = (self.node.clone(), self.class.as_str());
+            let writing = async move { service.link_opened((&node, class), &own).await };
+            let written = self.writing.insert(tokio::spawn(writing)).await;
+            self.writing = None;
+            match written {
+                Ok(Ok(epoch)) => {
                     self.epoch = Some(epoch);
-                    break;
+                    self.look_after(app, epoch, peers.own()).await;
                 }
-                Err(error) => {
+                Ok(Err(error)) => {
                     tracing::warn!(error = error.cause(), "failed to write who holds a link");
-                    tokio::time::sleep(WRITE_PAUSE).await;
                 }
+                Err(error) => tracing::error!(%error, "failed to write who holds a link"),
             }
+            tokio::time::sleep(WRITE_PAUSE).await;
         }
         std::future::pending().await
     }
 
+    /// Never returns.
+    async fn look_after(&self, app: &App, epoch: u64, own: &ServerId) {
+        loop {
+            tokio::time::sleep(LINK_LOOK).await;
+            let link = (&self.node, self.class.as_str());
+            if let Err(error) = app.service.link_goes_on(link, epoch, own).await {
+                tracing::debug!(error = error.cause(), "failed to look after a link");
+            }
+        }
+    }
+
     /// The link has ended. If we die before this, the row is late, which 421 is for.
     pub(crate) async fn over(self, app: &App) {
-        let Some(epoch) = self.epoch else { return };
+        let mut epoch = self.epoch;
+        if let Some(writing) = self.writing {
+            epoch = writing.await.ok().and_then(Result::ok);
+        }
+        let Some(epoch) = epoch else { return };
         let link = (&self.node, self.class.as_str());
         if let Err(error) = app.service.link_closed(link, epoch).await {
             tracing::debug!(

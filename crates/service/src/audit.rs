@@ -30,16 +30,20 @@ const BATCH: u32 = 5000;
 /// Events that are looked at for one page: reading a filter's few out of millions takes several requests, and none
 /// of them holds others up.
 const SCAN: u32 = 10_000;
-/// Passes that somebody who wants to read waits for at most.
-const PASSES: u32 = 10;
+/// How many of them at once.
+const PIECE: u32 = 500;
+/// Passes that somebody who wants to read waits for at most, and that a loop makes before others have their turn.
+pub(crate) const PASSES: u32 = 10;
 /// Seals that one page of a check goes through.
 const SEALS: u32 = 500;
 /// Events after which such a page ends, whatever seals are left.
 const CHECKED_EVENTS: u64 = 50_000;
-/// Tenants that are looked after in one pass.
+/// Tenants that are read at once.
 const TENANTS: u32 = 100;
 /// Oldest seals of a tenant that go in one pass.
-const RETIRED: u32 = 20;
+const RETIRED: u32 = 500;
+/// Somebody who holds the seals back for longer than this is seen: a transaction of ours takes seconds at most.
+const BEHIND_MS: u64 = 60_000;
 /// The clocks of two servers are not further apart than this.
 const SKEW_MS: u64 = 300_000;
 
@@ -142,8 +146,7 @@ impl Service {
                 };
                 place = place.max(first);
             }
-            let found = audit::list(tx, Some(&tenant), place, to, SCAN)?;
-            Ok(page(found, &query, place, limit))
+            page(tx, &tenant, &query, (place, to), limit)
         })
         .await
     }
@@ -154,6 +157,8 @@ impl Service {
     /// [`Error::Forbidden`] for nodes.
     pub async fn audit_check(&self, ctx: &Ctx, after: u64) -> Result<Checked, Error> {
         ctx.only_user()?;
+        // No seal has a higher number, and no database takes one.
+        let after = after.min(i64::MAX.unsigned_abs() - 1);
         if after == 0 {
             self.audit_read(ctx, "audit.checked", &AuditQuery::default())
                 .await?;
@@ -168,8 +173,9 @@ impl Service {
             }
             None => BTreeMap::new(),
         };
-        let tenant = ctx.tenant.clone();
-        self.look(move |tx| check(tx, &tenant, after, &heads)).await
+        let (tenant, now) = (ctx.tenant.clone(), self.now_ms());
+        self.look(move |tx| check(tx, &tenant, (after, now), &heads))
+            .await
     }
 
     /// Seals what is settled, so that whoever reads sees what has just happened; not without end, because others
@@ -212,33 +218,49 @@ impl Service {
     }
 }
 
-/// Those of what was looked at that were asked for.
-fn page(found: Vec<Marked>, query: &AuditQuery, from: Place, limit: usize) -> AuditPage {
-    let mut more = found.len() >= SCAN as usize;
-    let mut next = from;
-    let mut events = Vec::new();
-    for one in found {
-        if events.len() == limit {
-            more = true;
-            break;
+/// The events of a tenant from a place up to a mark that were asked for. They are read in pieces: what one says may be
+/// some kilobytes.
+fn page(
+    tx: &mut store::Tx<'_>,
+    tenant: &TenantId,
+    query: &AuditQuery,
+    (from, to): (Place, u64),
+    limit: usize,
+) -> Result<AuditPage, Fail> {
+    let (mut next, mut events) = (from, Vec::new());
+    for _ in 0..SCAN / PIECE {
+        let found = audit::list(tx, Some(tenant), next, to, PIECE)?;
+        let is_last = found.len() < PIECE as usize;
+        for one in found {
+            if events.len() == limit {
+                let more = true;
+                return Ok(AuditPage { events, next, more });
+            }
+            next = Place {
+                mark: one.mark,
+                position: one.event.position,
+            };
+            if query.fits(&one) {
+                events.push(one);
+            }
         }
-        next = Place {
-            mark: one.mark,
-            position: one.event.position,
-        };
-        if query.fits(&one) {
-            events.push(one);
+        if is_last {
+            let more = false;
+            return Ok(AuditPage { events, next, more });
         }
     }
-    AuditPage { events, next, more }
+    let more = true;
+    Ok(AuditPage { events, next, more })
 }
 
 fn check(
     tx: &mut store::Tx<'_>,
     tenant: &TenantId,
-    after: u64,
+    (after, now): (u64, u64),
     heads: &BTreeMap<u64, Head>,
 ) -> Result<Checked, Fail> {
+    let end = audit::last(tx, tenant)?;
+    let (there, total) = end.map_or((0, 0), |last| (last.number, last.total));
     let mut before = match after {
         0 => None,
         after => audit::seals(tx, tenant, after - 1, 1)?
@@ -281,16 +303,22 @@ fn check(
         if seal.retired {
             checked.retired = Some(seal.number);
         }
+        if chain::is_early(&seal, total, now) {
+            checked.flaws.push((seal.number, Flaw::Early));
+        }
         before = Some(seal);
     }
     checked.last = before;
-    let there = checked.last.as_ref().map_or(0, |last| last.number);
     if let Some(head) = checked
         .head
         .as_ref()
         .filter(|head| !checked.more && head.number > there)
     {
         checked.flaws.push((head.number, Flaw::Cut));
+    }
+    let is_behind = |since: u64| now.saturating_sub(since) > BEHIND_MS;
+    if !checked.more && audit::unsealed_since(tx)?.is_some_and(is_behind) {
+        checked.flaws.push((there + 1, Flaw::Behind));
     }
     Ok(checked)
 }
@@ -341,52 +369,120 @@ pub async fn seal_pass(service: &Service) -> Result<(u64, bool), Error> {
 
 /// Signs what was sealed last, where it is new. Says how many heads.
 ///
+/// What stands on something else than what was signed before is not signed: who can write to the database would
+/// have another record signed in the place of the one before, and had only to wait until that is forgotten.
+///
 /// # Errors
-/// [`Error::Unavailable`] and its like; [`Error::Internal`] where the directory cannot be written.
+/// [`Error::Unavailable`] and its like; [`Error::Internal`] where the directory cannot be written, and where the
+/// record is another than what was signed.
 pub async fn head_pass(service: &Service) -> Result<u32, Error> {
     let Some(heads) = service.inner.audit_heads.get().cloned() else {
         return Ok(0);
     };
-    let lasts = service.look(|tx| {
-        let tenants = audit::tenants(tx, None, TENANTS)?;
-        let last = |tenant: &TenantId| audit::last(tx, tenant).transpose();
-        Ok(tenants
-            .iter()
-            .filter_map(last)
-            .collect::<Result<Vec<Seal>, _>>()?)
-    });
-    let lasts = lasts.await?;
-    let signed = crate::locked(&service.inner.audit_signed).clone();
-    let is_new = |seal: &Seal| signed.get(&seal.tenant) != Some(&seal.number);
-    let new: Vec<Seal> = lasts.into_iter().filter(is_new).collect();
-    if new.is_empty() {
-        return Ok(0);
+    let (mut count, mut other, mut after) = (0, None, None);
+    loop {
+        let before = after.take();
+        let tenants = service.look(move |tx| Ok(audit::tenants(tx, before.as_ref(), TENANTS)?));
+        let tenants = tenants.await?;
+        for tenant in &tenants {
+            match head_of(service, &heads, tenant).await? {
+                Signed::New => count += 1,
+                Signed::Before => {}
+                Signed::Not(number) => other = Some((tenant.clone(), number)),
+            }
+        }
+        after = tenants.last().cloned();
+        if tenants.len() < TENANTS as usize {
+            break;
+        }
     }
-    let numbers: Vec<_> = new
-        .iter()
-        .map(|seal| (seal.tenant.clone(), seal.number))
-        .collect();
-    let at_ms = service.now_ms();
-    blocking("sign what was sealed", move || heads.add(&new, at_ms)).await?;
-    let count = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
-    crate::locked(&service.inner.audit_signed).extend(numbers);
-    Ok(count)
+    match other {
+        None => Ok(count),
+        Some((tenant, number)) => {
+            let why = format!("seal {number} of {tenant} is not the one that was signed before");
+            Err(Error::internal("sign what was sealed", why))
+        }
+    }
 }
 
-/// Takes away what was kept long enough, of each tenant a part. Says how many seals.
+/// What became of the last seal of a tenant.
+enum Signed {
+    New,
+    Before,
+    /// The seal with this number is another than the one that was signed, or is gone.
+    Not(u64),
+}
+
+async fn head_of(service: &Service, heads: &Heads, tenant: &TenantId) -> Result<Signed, Error> {
+    let known = crate::locked(&service.inner.audit_signed)
+        .get(tenant)
+        .cloned();
+    let known = match known {
+        Some(known) => Some(known),
+        None => {
+            let (heads, tenant) = (heads.clone(), tenant.clone());
+            blocking("read the signed heads", move || {
+                heads.newest(tenant.as_str())
+            })
+            .await?
+        }
+    };
+    let (of, at) = (
+        tenant.clone(),
+        known.as_ref().map_or(0, |(number, _)| *number),
+    );
+    let there = service.look(move |tx| {
+        let signed = audit::seals(tx, &of, at.saturating_sub(1), 1)?.pop();
+        Ok((audit::last(tx, &of)?, signed))
+    });
+    let (Some(last), signed) = there.await? else {
+        return Ok(Signed::Before);
+    };
+    if let Some((number, digest)) = known {
+        // What is left begins behind it, where it has gone by its age.
+        let stands = signed.is_some_and(|seal| match seal.number == number {
+            true => seal.digest == digest,
+            false => seal.retired,
+        });
+        if !stands {
+            return Ok(Signed::Not(number));
+        }
+        if last.number == number {
+            return Ok(Signed::Before);
+        }
+    }
+    let (heads, at_ms) = (heads.clone(), service.now_ms());
+    let signed = (last.number, last.digest.clone());
+    blocking("sign what was sealed", move || heads.add(&[last], at_ms)).await?;
+    crate::locked(&service.inner.audit_signed).insert(tenant.clone(), signed);
+    Ok(Signed::New)
+}
+
+/// Takes away what was kept long enough, of each tenant a part. Says how many seals, and whether there are more.
 ///
 /// # Errors
 /// [`Error::Unavailable`] and its like.
-pub(crate) async fn retire_pass(service: &Service, now: u64) -> Result<u64, Error> {
-    let before = now.saturating_sub(limits::RETAIN_AUDIT_MS);
-    let tenants = service
-        .look(|tx| Ok(audit::tenants(tx, None, TENANTS)?))
-        .await?;
-    let mut gone = 0;
-    for tenant in tenants {
-        let keep = (before, limits::RETAIN_AUDIT_EVENTS);
-        let retire = move |tx: &mut store::Tx<'_>| Ok(audit::retire(tx, &tenant, keep, RETIRED)?);
-        gone += service.unit(retire).await?;
+pub(crate) async fn retire_pass(service: &Service, now: u64) -> Result<(u64, bool), Error> {
+    let keep = (
+        now.saturating_sub(limits::RETAIN_AUDIT_MS),
+        limits::RETAIN_AUDIT_EVENTS,
+    );
+    let (mut gone, mut more, mut after) = (0, false, None);
+    loop {
+        let before = after.take();
+        let tenants = service.look(move |tx| Ok(audit::tenants(tx, before.as_ref(), TENANTS)?));
+        let tenants = tenants.await?;
+        after = tenants.last().cloned();
+        let is_last = tenants.len() < TENANTS as usize;
+        for tenant in tenants {
+            let retire =
+                move |tx: &mut store::Tx<'_>| Ok(audit::retire(tx, &tenant, keep, RETIRED)?);
+            let (seals, left) = service.unit(retire).await?;
+            gone += seals;
+            more |= left;
+        }
+        if is_last {
+            return Ok((gone, more));
+        }
     }
-    Ok(gone)
 }

@@ -8,9 +8,6 @@ use std::io;
 use store::blob::{Blobs, Written};
 use store::upload::{self, UploadRow};
 
-/// Jobs of one node that are looked through for a file.
-pub(crate) const HELD_MAX: u32 = 1000;
-
 /// Bytes of a blob that are written between two looks at the storage that is left: so few that many
 /// writers together do not take much more than they may.
 const GRANT_BYTES: u64 = 1 << 20;
@@ -109,7 +106,7 @@ impl Service {
     async fn names_blob(&self, node: &NodeId, digest: &str) -> Result<bool, Error> {
         let (node, digest) = (node.clone(), digest.to_owned());
         self.look(move |tx| {
-            let held = store::job::held_by(tx, &node, HELD_MAX)?;
+            let held = store::job::held_by(tx, &node, crate::node::HELD_MAX)?;
             let mut files = held.iter().flat_map(|job| &job.spec.files);
             Ok(files.any(|file| file.digest == digest))
         })

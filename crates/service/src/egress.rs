@@ -6,11 +6,14 @@ use model::exception::{Exception, FACT};
 use model::id::{JobId, NodeId, SandboxId, TenantId};
 use model::limits;
 use model::network::Trial;
+use model::node::Connectivity;
 use std::collections::BTreeMap;
 use store::egress::{EgressRow, NewEgress, Owner};
 use store::node::NodeRow;
 use store::{Tx, egress, job, node, sandbox};
 
+/// Nodes that are asked what is under way.
+const NODES_ASKED: u32 = 1000;
 /// The node's name of a record, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -162,6 +165,23 @@ impl Service {
             node_of(tx, &owner)
         })
         .await
+    }
+
+    /// Nodes that are heard from, whichever server holds their links.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] for who is no user.
+    pub async fn egress_nodes(&self, ctx: &Ctx) -> Result<Vec<NodeId>, Error> {
+        ctx.only_user()?;
+        let nodes = self
+            .look(|tx| Ok(store::node::list(tx, NODES_ASKED)?))
+            .await?;
+        let is_there = |row: &NodeRow| row.state.connectivity == Connectivity::Online;
+        Ok(nodes
+            .into_iter()
+            .filter(is_there)
+            .map(|row| row.id)
+            .collect())
     }
 
     /// Those of these that the caller may see and that this node has: what it says of others is passed over.

@@ -154,7 +154,7 @@ struct Inner {
     placement: place::Setting,
     audit_heads: OnceLock<audit::Heads>,
     /// The seals whose heads this process has signed, by tenant.
-    audit_signed: Mutex<BTreeMap<TenantId, u64>>,
+    audit_signed: Mutex<BTreeMap<TenantId, (u64, String)>>,
 }
 
 /// Where the looking through blobs starts: eight of 256 parts an hour.

@@ -19,7 +19,7 @@ pub use snapshots::unbuilt_pass;
 pub(crate) use reap::Watch;
 
 use crate::Service;
-use crate::audit::{head_pass, seal_pass};
+use crate::audit::{PASSES, head_pass, seal_pass};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -98,9 +98,9 @@ async fn due(service: &Service) {
     }
 }
 
-/// Seals all that is settled, however much that is. That it failed is said once: it is tried twice a second.
+/// Seals what is settled, as much as others can wait for. That it failed is said once: it is tried twice a second.
 async fn seal(service: &Service, failed: &mut bool) {
-    loop {
+    for _ in 0..PASSES {
         match seal_pass(service).await {
             Ok((_, true)) => {}
             Ok((_, false)) => {

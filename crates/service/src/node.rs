@@ -1,6 +1,5 @@
 //! Nodes: they come, they renew their leases, they go.
 
-use crate::blob::HELD_MAX;
 use crate::change::{Note, apply};
 use crate::enroll::check_labels;
 use crate::error::Fail;
@@ -12,6 +11,7 @@ use crate::{Ctx, Error, Service};
 use model::id::{JobId, NodeId, SandboxId, TenantId};
 use model::job::{JobEvent, JobState};
 use model::lease::Lease;
+use model::limits;
 use model::node::{
     Connectivity, HostReport, NodeEvent, NodeState, PROTOCOL, Scheduling, is_compatible, is_older,
 };
@@ -22,6 +22,10 @@ use store::job::{self, JobRow};
 use store::node::{self, NodeRow};
 use store::sandbox::SandboxRow;
 use store::{Tx, queue};
+
+/// Jobs of one node that are looked at: twice as many as it gets, because two requests may both see the last place.
+/// One that were not looked at would be told to a node as none of its own, and it would end it.
+pub(crate) const HELD_MAX: u32 = 2 * limits::NODE_JOBS_MAX;
 
 /// Texts that a node says about itself, and how many of them.
 const FACT_BYTES_MAX: usize = 1024;
@@ -451,6 +455,13 @@ fn check_hello(hello: &NodeHello) -> Result<(), Error> {
         return Err(Error::invalid("facts", "too_long", message));
     }
     check_labels(&hello.labels)?;
+    if hello.slots > limits::NODE_JOBS_MAX {
+        let message = format!(
+            "a node runs at most {} jobs at a time",
+            limits::NODE_JOBS_MAX
+        );
+        return Err(Error::invalid("slots", "too_many", message));
+    }
     if hello.incarnation.is_empty() {
         let message = "must not be empty";
         return Err(Error::invalid("incarnation", "invalid_argument", message));

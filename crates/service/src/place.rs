@@ -25,6 +25,10 @@ const COUNTED_MAX: usize = 64;
 /// Wishes that one claim has a query for.
 const GRANTED_MAX: usize = 16;
 
+/// How often one look goes on to the next wishes: with a thousand of them in a look, a hundred thousand that nobody can
+/// fulfil keep others from their node for two minutes, and not for ever.
+const WINDOWS: u32 = 16;
+
 /// A setting of the server; it can be read without a lock.
 #[derive(Debug, Default)]
 pub(crate) struct Setting(AtomicBool);
@@ -149,7 +153,8 @@ pub(crate) struct Grants {
     pub(crate) next: String,
 }
 
-/// Looks through the wishes from `after` on for some that this node can fulfil.
+/// Looks through the wishes from `after` on for some that this node can fulfil. Where there is none among the first, it
+/// goes on: what nobody can fulfil must not hold up what this node can, and there may be much of it.
 pub(crate) fn grants(
     tx: &mut Tx<'_>,
     row: &NodeRow,
@@ -157,62 +162,111 @@ pub(crate) fn grants(
     after: &str,
     now_ms: u64,
 ) -> Result<Grants, Fail> {
-    let mut wishes = |after: &str| match what {
-        For::Jobs => queue::wishes(tx, after, limits::WISHES_MAX),
-        For::Sandboxes => sandbox::wishes(tx, after, limits::WISHES_MAX),
+    let mut look = Look {
+        row,
+        me: asking(row, free, what, now_ms),
+        what,
+        now_ms,
+        others: None,
     };
-    let mut texts = wishes(after)?;
-    if texts.is_empty() && !after.is_empty() {
-        texts = wishes("")?;
-    }
-    if texts.is_empty() {
-        return Ok(Grants::default());
-    }
-    let me = asking(row, free, what, now_ms);
-    let mut others = None;
-    let is_all = texts.len() < limits::WISHES_MAX as usize;
-    let mut found = Grants {
-        next: texts
-            .last()
-            .filter(|_| !is_all)
-            .cloned()
-            .unwrap_or_default(),
-        granted: Vec::new(),
-    };
-    for text in texts {
-        // One that a later version has written is not for us to judge.
-        let Ok(wish) = serde_json::from_str::<Wish>(&text) else {
-            continue;
-        };
-        if place::unfit(&wish, &me).is_some() {
-            continue;
+    let mut next = after.to_owned();
+    for _ in 0..WINDOWS {
+        let texts = look.wishes(tx, &next)?;
+        let is_all = texts.len() < limits::WISHES_MAX as usize;
+        let last = texts.last().filter(|_| !is_all).cloned();
+        let found = look.granted(tx, texts, last.unwrap_or_default())?;
+        if !found.granted.is_empty() || found.next.is_empty() {
+            return Ok(found);
         }
-        let before_ms = match place::preferred(&wish, &me) {
-            true => now_ms,
-            false => {
-                let others = match &mut others {
-                    Some(others) => others,
-                    none => none.insert(beside(tx, row, now_ms)?),
-                };
-                let leaves = place::leaves_it(&wish, &me, others, 0);
-                now_ms.saturating_sub(if leaves { limits::PREFER_MS } else { 0 })
+        next = found.next;
+    }
+    let granted = Vec::new();
+    Ok(Grants { next, granted })
+}
+
+/// One look of a node through the wishes.
+struct Look<'r> {
+    row: &'r NodeRow,
+    me: Candidate,
+    what: For,
+    now_ms: u64,
+    /// Read when the first wish is found that another node may have before.
+    others: Option<Vec<Candidate>>,
+}
+
+impl Look<'_> {
+    /// The wishes behind one; behind the last one, the first ones.
+    fn wishes(&self, tx: &mut Tx<'_>, after: &str) -> Result<Vec<String>, Fail> {
+        let mut of = |after: &str| match self.what {
+            For::Jobs => queue::wishes(tx, after, limits::WISHES_MAX),
+            For::Sandboxes => sandbox::wishes(tx, after, limits::WISHES_MAX),
+        };
+        let texts = of(after)?;
+        if texts.is_empty() && !after.is_empty() {
+            return Ok(of("")?);
+        }
+        Ok(texts)
+    }
+
+    fn granted(
+        &mut self,
+        tx: &mut Tx<'_>,
+        texts: Vec<String>,
+        next: String,
+    ) -> Result<Grants, Fail> {
+        let mut granted = Vec::new();
+        for text in texts {
+            // One that a later version has written is not for us to judge.
+            let Ok(wish) = serde_json::from_str::<Wish>(&text) else {
+                continue;
+            };
+            if place::unfit(&wish, &self.me).is_some() {
+                continue;
             }
-        };
-        let one = Granted { text, before_ms };
-        let waits = match what {
-            For::Jobs => queue::has(tx, &row.id, &one)?,
-            For::Sandboxes => sandbox::has(tx, &row.id, &one)?,
-        };
-        if waits {
-            found.granted.push(one);
+            let mut one = Granted {
+                text,
+                before_ms: self.now_ms,
+            };
+            if !self.waits(tx, &one)? {
+                continue;
+            }
+            one.before_ms = self.before_ms(tx, &wish)?;
+            if one.before_ms < self.now_ms && !self.waits(tx, &one)? {
+                continue;
+            }
+            granted.push(one);
+            if granted.len() >= GRANTED_MAX {
+                let next = granted
+                    .last()
+                    .map(|one| one.text.clone())
+                    .unwrap_or_default();
+                return Ok(Grants { next, granted });
+            }
         }
-        if found.granted.len() >= GRANTED_MAX {
-            let last = found.granted.last().map(|one| one.text.clone());
-            found.next = last.unwrap_or_default();
-            break;
-        }
+        Ok(Grants { next, granted })
     }
-    Ok(found)
+
+    /// Whether something that this node may have waits with a wish.
+    fn waits(&self, tx: &mut Tx<'_>, one: &Granted) -> Result<bool, Fail> {
+        Ok(match self.what {
+            For::Jobs => queue::has(tx, &self.row.id, one)?,
+            For::Sandboxes => sandbox::has(tx, &self.row.id, one)?,
+        })
+    }
+
+    /// Since when it must have waited: what another node would rather have is left to that one for a while.
+    fn before_ms(&mut self, tx: &mut Tx<'_>, wish: &Wish) -> Result<u64, Fail> {
+        if place::preferred(wish, &self.me) {
+            return Ok(self.now_ms);
+        }
+        let others = match &mut self.others {
+            Some(others) => others,
+            none => none.insert(beside(tx, self.row, self.now_ms)?),
+        };
+        let leaves = place::leaves_it(wish, &self.me, others, 0);
+        let wait = if leaves { limits::PREFER_MS } else { 0 };
+        Ok(self.now_ms.saturating_sub(wait))
+    }
 }
 
 /// The others. What they have free only they know; that they are there and large enough must do.

@@ -1,11 +1,11 @@
 //! How a node gets work: from the queue, or, when nothing waits, from the next request for a job.
 
-use crate::blob::HELD_MAX;
 use crate::change::Note;
 use crate::create::lease;
 use crate::error::Fail;
 use crate::hand::Undelivered;
 use crate::job::until;
+use crate::node::HELD_MAX;
 use crate::node::{LeaseRef, lease_ref, unregistered};
 use crate::place::{Grants, Room, asking, grants, row_gets_work};
 use crate::sandbox::SandboxWork;
@@ -273,8 +273,8 @@ impl Service {
                 wanted: wanted_of(tx, &node)?,
                 removable: removable(tx, &node)?,
                 networks: pending_of(tx, &node)?,
-                job_waits: !store::queue::is_empty(tx, &node)?,
-                sandbox_waits: store::sandbox::is_requested(tx, &node)?,
+                job_waits: free.slots > 0 && !store::queue::is_empty(tx, &node)?,
+                sandbox_waits: free.sandboxes > 0 && store::sandbox::is_requested(tx, &node)?,
                 gets_work: row_gets_work(&row, now),
                 trouble: row.trouble.count(now),
                 jobs,
@@ -283,7 +283,15 @@ impl Service {
             })
         });
         let look = look.await?;
-        *locked(&wake.wishes) = [look.jobs.next.clone(), look.placed.next.clone()];
+        // A node asks for jobs and for sandboxes apart: who did not ask has looked nowhere.
+        let mut next = locked(&wake.wishes);
+        if free.slots > 0 {
+            next[0].clone_from(&look.jobs.next);
+        }
+        if free.sandboxes > 0 {
+            next[1].clone_from(&look.placed.next);
+        }
+        drop(next);
         Ok(look)
     }
 

@@ -230,6 +230,21 @@ impl Service {
             .await
     }
 
+    /// A server still holds the link of a node, though it may have been silent for so long that this was forgotten.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] and its like.
+    pub async fn link_goes_on(
+        &self,
+        (node, class): (&NodeId, &'static str),
+        epoch: u64,
+        server: &ServerId,
+    ) -> Result<(), Error> {
+        let (node, server) = (node.clone(), server.clone());
+        self.unit(move |tx| Ok(server::link_again(tx, &server, (&node, class), epoch)?))
+            .await
+    }
+
     /// A link has ended, unless there is another by now.
     ///
     /// # Errors

@@ -15,8 +15,8 @@ pub const FIRST_MARK: u64 = 1;
 /// Transactions that may be under way from before the marks have gone on elsewhere.
 const LAG_MAX: u64 = 100_000;
 
-/// Any number that no other program on the same database uses for the same thing.
-const POSTGRES_LOCK: i64 = 0x0c0f_fe7d_a000_0002;
+/// Events that go in one transaction, about: SQLite has one writer, and everybody waits for it.
+const GONE_AT_ONCE: u64 = 20_000;
 
 /// An event in the order of commits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +70,9 @@ pub struct Seal {
     pub sealed_at_ms: u64,
     /// The digest of the one before, in hexadecimal digits.
     pub before: String,
-    /// Over this and the events, in hexadecimal digits.
+    /// Over the events, in hexadecimal digits. What this seal says can be checked when they are gone.
+    pub content: String,
+    /// Over this and what is above, in hexadecimal digits.
     pub digest: String,
     /// Its events were kept long enough and are gone; it stays, because the next one stands on it.
     pub retired: bool,
@@ -85,9 +87,9 @@ pub fn alone(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
     if !tx.has_row_locks() {
         return Ok(true);
     }
-    let sql = "SELECT pg_try_advisory_xact_lock($1)::int::bigint AS n";
-    let row = tx.query_one(sql, &[POSTGRES_LOCK.into()])?;
-    row.map_or(Ok(false), |row| Ok(row.number("n")? == 1))
+    // A row, because whoever may connect at all can hold an advisory lock, and so hold the seals back.
+    let sql = "SELECT id FROM audit_alone FOR UPDATE SKIP LOCKED";
+    Ok(tx.query_one(sql, &[])?.is_some())
 }
 
 /// Events that nobody has sealed and among which nothing can come any more, about `limit` of them.
@@ -212,16 +214,7 @@ fn marked(row: &Row) -> Result<Marked, StoreError> {
     Ok(Marked {
         tenant: row.parsed("tenant")?,
         mark: row.number("mark")?,
-        event: Event {
-            position: row.number("position")?,
-            resource: row.text("resource")?,
-            resource_id: row.text("resource_id")?,
-            version: row.number("version")?,
-            kind: row.text("kind")?,
-            data: row.text("data")?,
-            principal: row.text("principal")?,
-            at_ms: row.number("at_ms")?,
-        },
+        event: crate::event::of_row(row)?,
     })
 }
 
@@ -232,7 +225,7 @@ fn marked(row: &Row) -> Result<Marked, StoreError> {
 pub fn insert(tx: &mut Tx<'_>, new: &Seal) -> Result<(), StoreError> {
     tx.execute(
         "INSERT INTO audit_seal (tenant, number, from_mark, to_mark, events, total, sealed_at_ms, \
-         before, digest, retired) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0)",
+         before, content, digest, retired) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0)",
         &[
             new.tenant.as_str().into(),
             new.number.into(),
@@ -242,6 +235,7 @@ pub fn insert(tx: &mut Tx<'_>, new: &Seal) -> Result<(), StoreError> {
             new.total.into(),
             new.sealed_at_ms.into(),
             new.before.as_str().into(),
+            new.content.as_str().into(),
             new.digest.as_str().into(),
         ],
     )
@@ -254,7 +248,8 @@ pub fn insert(tx: &mut Tx<'_>, new: &Seal) -> Result<(), StoreError> {
 /// [`StoreError`] of the database.
 pub fn last(tx: &mut Tx<'_>, tenant: &TenantId) -> Result<Option<Seal>, StoreError> {
     let row = tx.query_one(
-        "SELECT tenant, number, from_mark, to_mark, events, total, sealed_at_ms, before, digest, retired \
+        "SELECT tenant, number, from_mark, to_mark, events, total, sealed_at_ms, before, \
+         content, digest, retired \
          FROM audit_seal WHERE tenant = $1 ORDER BY number DESC LIMIT 1",
         &[tenant.as_str().into()],
     )?;
@@ -272,7 +267,8 @@ pub fn seals(
     limit: u32,
 ) -> Result<Vec<Seal>, StoreError> {
     let rows = tx.query(
-        "SELECT tenant, number, from_mark, to_mark, events, total, sealed_at_ms, before, digest, retired \
+        "SELECT tenant, number, from_mark, to_mark, events, total, sealed_at_ms, before, \
+         content, digest, retired \
          FROM audit_seal WHERE tenant = $1 AND number > $2 ORDER BY number LIMIT $3",
         &[tenant.as_str().into(), after.into(), limit.into()],
     )?;
@@ -292,6 +288,21 @@ pub fn mark_before(tx: &mut Tx<'_>, at_ms: u64) -> Result<u64, StoreError> {
     row.map_or(Ok(FIRST_MARK), |row| row.number("to_mark"))
 }
 
+/// When the oldest event happened that nobody has sealed, in milliseconds since 1970.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn unsealed_since(tx: &mut Tx<'_>) -> Result<Option<u64>, StoreError> {
+    let from = sealed_to(tx)?;
+    let sql = if tx.has_row_locks() {
+        "SELECT at_ms FROM event_inbox WHERE mark >= $1 ORDER BY mark LIMIT 1"
+    } else {
+        "SELECT at_ms FROM event_inbox WHERE position >= $1 ORDER BY position LIMIT 1"
+    };
+    let row = tx.query_one(sql, &[from.into()])?;
+    row.map(|row| row.number("at_ms")).transpose()
+}
+
 /// Tenants that have seals, by name after `after`, at most `limit`.
 ///
 /// # Errors
@@ -307,7 +318,7 @@ pub fn tenants(
 
 /// Takes away the events of the oldest seals of a tenant, at most `limit` seals: of those that were made before
 /// `before_ms`, and of those beyond the newest `keep` events. The seals go too, but for the newest of them: the one
-/// after stands on it. Says how many.
+/// after stands on it. Says how many, and whether there may be more.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
@@ -316,22 +327,31 @@ pub fn retire(
     tenant: &TenantId,
     (before_ms, keep): (u64, u64),
     limit: u32,
-) -> Result<u64, StoreError> {
+) -> Result<(u64, bool), StoreError> {
     let total = last(tx, tenant)?.map_or(0, |last| last.total);
     let rows = tx.query(
-        "SELECT tenant, number, from_mark, to_mark, events, total, sealed_at_ms, before, digest, retired \
-         FROM audit_seal WHERE tenant = $1 AND (sealed_at_ms < $2 OR total < $3) \
-         ORDER BY number LIMIT $4",
-        &[
-            tenant.as_str().into(),
-            before_ms.into(),
-            total.saturating_sub(keep).into(),
-            limit.into(),
-        ],
+        "SELECT tenant, number, from_mark, to_mark, events, total, sealed_at_ms, before, \
+         content, digest, retired \
+         FROM audit_seal WHERE tenant = $1 ORDER BY number LIMIT $2",
+        &[tenant.as_str().into(), limit.into()],
     )?;
-    let old: Vec<Seal> = rows.iter().map(seal).collect::<Result<_, _>>()?;
+    let seals: Vec<Seal> = rows.iter().map(seal).collect::<Result<_, _>>()?;
+    let there = seals.len();
+    // Times and totals only grow, so the first that is to stay is the end.
+    let is_old = |seal: &Seal| {
+        seal.retired || seal.sealed_at_ms < before_ms || seal.total < total.saturating_sub(keep)
+    };
+    let mut events = 0_u64;
+    let old: Vec<Seal> = seals
+        .into_iter()
+        .take_while(|seal| {
+            let begun = events < GONE_AT_ONCE;
+            events += if seal.retired { 0 } else { seal.events };
+            begun && is_old(seal)
+        })
+        .collect();
     let Some(newest) = old.last().filter(|newest| !newest.retired) else {
-        return Ok(0);
+        return Ok((0, false));
     };
     let sql = if tx.has_row_locks() {
         "DELETE FROM event_inbox WHERE tenant = $1 AND mark < $2"
@@ -344,7 +364,8 @@ pub fn retire(
     tx.execute(sql, &[name.clone(), newest.number.into()])?;
     let sql = "UPDATE audit_seal SET retired = 1 WHERE tenant = $1 AND number = $2";
     tx.execute(sql, &[name, newest.number.into()])?;
-    Ok(old.iter().filter(|seal| !seal.retired).count() as u64)
+    let gone = old.iter().filter(|seal| !seal.retired).count() as u64;
+    Ok((gone, old.len() == there || events >= GONE_AT_ONCE))
 }
 
 fn seal(row: &Row) -> Result<Seal, StoreError> {
@@ -357,6 +378,7 @@ fn seal(row: &Row) -> Result<Seal, StoreError> {
         total: row.number("total")?,
         sealed_at_ms: row.number("sealed_at_ms")?,
         before: row.text("before")?,
+        content: row.text("content")?,
         digest: row.text("digest")?,
         retired: row.number("retired")? == 1,
     })

@@ -1,8 +1,10 @@
 //! Events: written once, in the transaction of what they tell, and never changed.
 
-use crate::{StoreError, Tx};
+use crate::{Row, StoreError, Tx};
 use model::event::Event;
 use model::id::{PrincipalId, TenantId};
+use sha2::{Digest as _, Sha256};
+use std::borrow::Cow;
 
 /// An event that is new.
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +27,24 @@ pub struct NewEvent<'e> {
     pub at_ms: u64,
 }
 
-/// Adds an event.
+/// What one event says, in bytes: the rules of a network, which are the longest, can be twenty times that, and they
+/// are sealed, listed and kept for long.
+const DATA_BYTES_MAX: usize = 8 * 1024;
+
+/// What an event says: as it is, or where that is too long how long it was, and its digest (SHA-256, FIPS 180-4).
+fn said(data: &str) -> Cow<'_, str> {
+    if data.len() <= DATA_BYTES_MAX {
+        return Cow::Borrowed(data);
+    }
+    let digest = Sha256::digest(data);
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let bytes = data.len();
+    Cow::Owned(format!(
+        r#"{{"left_out":{{"bytes":{bytes},"sha256":"{hex}"}}}}"#
+    ))
+}
+
+/// Adds an event. What it says beyond eight kilobytes is left out, and told by its length and digest.
 ///
 /// # Errors
 /// [`StoreError`] of the database; also when the resource has an event of this version already.
@@ -39,7 +58,7 @@ pub fn append(tx: &mut Tx<'_>, new: &NewEvent<'_>) -> Result<(), StoreError> {
             new.resource_id.into(),
             new.version.into(),
             new.kind.into(),
-            new.data.into(),
+            said(new.data).as_ref().into(),
             new.principal.as_str().into(),
             new.at_ms.into(),
         ],
@@ -69,19 +88,21 @@ pub fn list(
             limit.into(),
         ],
     )?;
-    let one = |row: &crate::Row| -> Result<Event, StoreError> {
-        Ok(Event {
-            position: row.number("position")?,
-            resource: row.text("resource")?,
-            resource_id: row.text("resource_id")?,
-            version: row.number("version")?,
-            kind: row.text("kind")?,
-            data: row.text("data")?,
-            principal: row.text("principal")?,
-            at_ms: row.number("at_ms")?,
-        })
-    };
-    rows.iter().map(one).collect()
+    rows.iter().map(of_row).collect()
+}
+
+/// The event of a row with all columns.
+pub(crate) fn of_row(row: &Row) -> Result<Event, StoreError> {
+    Ok(Event {
+        position: row.number("position")?,
+        resource: row.text("resource")?,
+        resource_id: row.text("resource_id")?,
+        version: row.number("version")?,
+        kind: row.text("kind")?,
+        data: row.text("data")?,
+        principal: row.text("principal")?,
+        at_ms: row.number("at_ms")?,
+    })
 }
 
 /// What an event is about, for whoever has to look at it by himself.

@@ -167,6 +167,30 @@ pub fn link_close(
     .map(drop)
 }
 
+/// Writes who holds a link where that was forgotten, because this server was silent for long, and nobody else has one by
+/// now.
+///
+/// # Errors
+/// [`StoreError`] of the database; also while the server itself is forgotten.
+pub fn link_again(
+    tx: &mut Tx<'_>,
+    server: &ServerId,
+    (node, class): (&NodeId, &str),
+    epoch: u64,
+) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE node_link SET server = $1 \
+         WHERE node = $2 AND class = $3 AND epoch = $4 AND server IS NULL",
+        &[
+            server.as_str().into(),
+            node.as_str().into(),
+            class.into(),
+            epoch.into(),
+        ],
+    )
+    .map(drop)
+}
+
 /// The server that holds the link of a node, and the epoch of that.
 ///
 /// # Errors

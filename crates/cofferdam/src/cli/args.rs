@@ -18,6 +18,7 @@ use crate::keys::KeyPlace;
 use crate::providers::Provider;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use model::limits::{NODE_JOBS_MAX, NODE_SANDBOXES_MAX};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -55,11 +56,6 @@ program; 128+N signal N ended it; 137 it was canceled; 141 nobody reads its outp
 const JSON_OF_RUN: &str = "Print one JSON object and nothing else: the outcome, times, usage, what was \
 enforced, the artifacts, and what the command wrote, as `stdout.text` and `stderr.text`";
 
-/// The most jobs at one time. A launcher holds four times as many sandboxes, those among them that have
-/// ended and are not forgotten yet.
-pub(crate) const SLOTS_MAX: u32 = 1024;
-/// The most sandboxes that live on: each has a launcher's process, a network and some MiB of its own.
-pub(crate) const SANDBOXES_MAX: u32 = 1000;
 /// The most sandboxes that are kept ready: each holds memory and is used once.
 pub(crate) const SPARES_MAX: u32 = 64;
 
@@ -259,12 +255,12 @@ pub(crate) struct Up {
         long,
         value_name = "N",
         default_value_t = 64,
-        value_parser = clap::value_parser!(u32).range(1..=i64::from(SLOTS_MAX)),
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(NODE_JOBS_MAX)),
         allow_negative_numbers = true
     )]
     pub(crate) slots: u32,
     /// Sandboxes that live on at one time
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(..=i64::from(SANDBOXES_MAX)))]
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(..=i64::from(NODE_SANDBOXES_MAX)))]
     pub(crate) sandboxes: u32,
     /// Sandboxes that are kept ready for the next jobs, each used once; 0 keeps none
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(..=i64::from(SPARES_MAX)))]

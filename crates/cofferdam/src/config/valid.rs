@@ -2,13 +2,13 @@
 //! that what was checked starts. The bounds are those of `up`.
 
 use super::{Node, Server};
-use crate::cli::args::{SANDBOXES_MAX, SLOTS_MAX, SPARES_MAX};
+use crate::cli::args::SPARES_MAX;
 use crate::cli::failure::Failure;
 use crate::dial;
 use crate::up::check_trust;
 use api::Code;
 use api::client::{Endpoint, Token};
-use model::limits::ROOTS_MAX;
+use model::limits::{NODE_JOBS_MAX, NODE_SANDBOXES_MAX, ROOTS_MAX};
 use model::root::RootName;
 use std::path::Path;
 
@@ -72,8 +72,8 @@ pub(super) fn node(node: &Node) -> Result<(), Failure> {
         let why = format!("has {} bytes and not 1 to {NAME_BYTES_MAX}", name.len());
         return Err(wrong("node.name", &why));
     }
-    between("node.slots", node.slots, 1, SLOTS_MAX)?;
-    between("node.sandboxes", node.sandboxes, 0, SANDBOXES_MAX)?;
+    between("node.slots", node.slots, 1, NODE_JOBS_MAX)?;
+    between("node.sandboxes", node.sandboxes, 0, NODE_SANDBOXES_MAX)?;
     between("node.spares", node.spares, 0, SPARES_MAX)?;
     roots(&node.roots)?;
     for text in &node.egress_allow {

@@ -70,7 +70,8 @@ pub(crate) async fn of_all(
 ) -> Result<Answer<EgressConnectionList>, Error> {
     let limit = from_wire::page_limit(query.limit)?;
     let mut list = EgressConnectionList::default();
-    let asking = app.links.nodes().into_iter().map(|node| {
+    let nodes = app.service.egress_nodes(&ctx).await?;
+    let asking = nodes.into_iter().map(|node| {
         let app = &app;
         async move {
             let told = ask(app, &node, None).await;

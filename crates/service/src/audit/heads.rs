@@ -18,7 +18,7 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 /// A key, in PKCS #8 (RFC 5958), takes less than a hundred bytes.
 const KEY_BYTES_MAX: u64 = 1024;
 /// So that no signature of something else can be taken for one of these.
-const DOMAIN: &str = "cofferdam.audit.head.v1";
+const DOMAIN: &str = "cofferdam.audit.head.v2";
 
 /// The last seal of a tenant at some time, signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +83,9 @@ impl Heads {
         let mut heads = BTreeMap::new();
         for path in [self.older(), self.file()] {
             for (head, signature) in tail(&path)?.lines().filter_map(|line| parse(line, tenant)) {
-                heads.insert(head.number, (head, signature));
+                // What was signed first counts: a later line of the same number says that somebody has made
+                // another record of what was signed.
+                heads.entry(head.number).or_insert((head, signature));
             }
         }
         let newest = heads.keys().next_back().copied();
@@ -96,6 +98,13 @@ impl Heads {
             (number, head)
         });
         Ok(verified.collect())
+    }
+
+    /// The number and the digest of the newest head of a tenant that this directory's key has signed.
+    pub(super) fn newest(&self, tenant: &str) -> io::Result<Option<(u64, String)>> {
+        let mut heads = self.of(tenant, &RangeInclusive::new(1, 0))?;
+        let newest = heads.pop_last().filter(|(_, head)| head.is_ours);
+        Ok(newest.map(|(number, head)| (number, head.digest)))
     }
 
     fn file(&self) -> PathBuf {

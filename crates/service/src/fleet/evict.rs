@@ -1,8 +1,8 @@
 //! The end of a drain that has taken too long: what the node still has is ended, or goes to another node.
 
-use crate::blob::HELD_MAX;
 use crate::change::{Note, apply};
 use crate::error::Fail;
+use crate::node::HELD_MAX;
 use crate::sandbox::{change, take_away, work};
 use crate::{Ctx, Error, Service};
 use model::id::NodeId;

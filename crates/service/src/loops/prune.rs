@@ -77,8 +77,8 @@ pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
     service.unit(servers).await?;
     let uploads = forget_uploads(service, now).await?;
     let nodes = forget_nodes(service, now).await?;
-    let events = crate::audit::retire_pass(service, now).await?;
     let (blobs, more_blobs) = sweep(service, now).await?;
+    let (events, more_events) = crate::audit::retire_pass(service, now).await?;
     Ok(Pruned {
         jobs,
         sandboxes,
@@ -95,6 +95,7 @@ pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
             || builds == u64::from(BATCH)
             || snapshots == u64::from(BATCH)
             || more_blobs
+            || more_events
             || usage == u64::from(USAGE_ROWS),
     })
 }

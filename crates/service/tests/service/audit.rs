@@ -265,3 +265,67 @@ async fn what_was_not_signed_is_signed_by_the_next_process() {
     let head = world.check().await.head.unwrap();
     assert_eq!((head.number, head.is_ours), (4, true));
 }
+
+/// The beginning of the record can only go by its age, or because there is more behind it than is kept.
+#[tokio::test]
+async fn who_takes_the_beginning_away_as_if_it_were_old_is_found() {
+    for sql in [
+        "UPDATE audit_seal SET retired = 1 WHERE number = 2",
+        "UPDATE audit_seal SET retired = 1, sealed_at_ms = 1 WHERE number = 2",
+        "UPDATE audit_seal SET retired = 1, total = 0 WHERE number = 2",
+    ] {
+        let world = three().await;
+        world
+            .tamper("DELETE FROM event_inbox WHERE position <= 2")
+            .await;
+        let rest = |tx: &mut store::Tx<'_>| {
+            tx.execute("DELETE FROM audit_seal WHERE number = 1", &[])?;
+            tx.execute(sql, &[])
+        };
+        world.store().write(rest).await.unwrap();
+        let flaws = world.flaws().await;
+        let found = |flaw| flaws.contains(&(2, flaw));
+        assert!(
+            found(Flaw::Early) || found(Flaw::Changed),
+            "{sql}: {flaws:?}"
+        );
+    }
+}
+
+/// Seals that were made anew are signed neither by the process that signed the others nor by the next one.
+#[tokio::test]
+async fn another_record_than_the_one_that_was_signed_is_not_signed() {
+    let world = three().await;
+    world.tamper("DELETE FROM audit_seal").await;
+    for _ in 0..2 {
+        world.create(spec()).await;
+        world.sealed().await;
+    }
+    let refused = head_pass(&world.service).await.unwrap_err();
+    assert!(refused.cause().contains("seal 3"), "{}", refused.cause());
+    for _ in 0..2 {
+        world.create(spec()).await;
+        world.sealed().await;
+    }
+    assert!(head_pass(&world.service).await.is_err());
+    let again = world.again();
+    again.audit_heads_in(world.dir.path().join("audit"));
+    assert!(head_pass(&again).await.is_err());
+    assert!(world.flaws().await.contains(&(3, Flaw::Head)));
+    // Whoever signed both all the same: what was signed first counts.
+    let path = world.dir.path().join("audit/heads.jsonl");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let last = text.lines().last().unwrap();
+    let forged = last.replace("\"digest\":\"", "\"digest\":\"0");
+    std::fs::write(&path, format!("{text}{forged}\n")).unwrap();
+    assert!(world.flaws().await.contains(&(3, Flaw::Head)));
+}
+
+#[tokio::test]
+async fn a_check_from_behind_the_end_finds_nothing_wrong() {
+    let world = three().await;
+    for after in [3, 4, u64::from(u32::MAX), i64::MAX.unsigned_abs(), u64::MAX] {
+        let checked = world.service.audit_check(&user(), after).await.unwrap();
+        assert_eq!((checked.flaws, checked.more), (vec![], false), "{after}");
+    }
+}

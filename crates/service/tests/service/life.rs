@@ -229,3 +229,42 @@ async fn a_list_is_read_page_by_page_and_by_state() {
     let page = world.service.job_list(&ctx, None, Some("junk"), 50);
     assert_eq!(page.await.unwrap_err().code(), "invalid_argument");
 }
+
+/// One that were not looked at would be told to its node as none of its own, and be ended there.
+#[tokio::test]
+async fn a_node_keeps_as_many_jobs_as_it_may_have() {
+    let world = World::new();
+    let node = node(1);
+    let most = limits::NODE_JOBS_MAX;
+    let hello = |slots| NodeHello {
+        slots,
+        ..hello("a")
+    };
+    let refused = world.service.node_register(&node, hello(most + 1)).await;
+    assert_eq!(refused.unwrap_err().code(), "too_many");
+    world
+        .service
+        .node_register(&node, hello(most))
+        .await
+        .unwrap();
+    for _ in 0..most {
+        world.create(spec()).await;
+    }
+    let mut running = Vec::new();
+    while running.len() < most as usize {
+        let polled = world
+            .service
+            .node_poll(&node, "a", most, NOW)
+            .await
+            .unwrap();
+        assert!(!polled.leases.is_empty());
+        running.extend(polled.leases.iter().map(|row| service::LeaseRef {
+            job_id: row.id.clone(),
+            epoch: row.epoch,
+        }));
+    }
+    let beat = world.service.node_heartbeat(&node, "a", &running, &[]);
+    assert_eq!(beat.await.unwrap().stale, []);
+    let again = world.service.node_register(&node, hello(most)).await;
+    assert_eq!(again.unwrap().held.len(), running.len());
+}

@@ -104,6 +104,31 @@ async fn a_poll_that_waits_gets_only_what_its_node_can_have() {
     assert_eq!(first.await.unwrap().unwrap().leases[0].id, small.id);
 }
 
+/// Nodes ask for jobs and for sandboxes apart, and neither begins the other's look anew.
+#[tokio::test]
+async fn what_nobody_can_have_does_not_keep_what_a_node_can_have_from_it() {
+    let world = World::new();
+    let [one, _] = world.two().await;
+    for number in 0..1200 {
+        let nowhere = format!("{number:05}");
+        world.create(on(&[("a-place", &nowhere)])).await;
+    }
+    let row = world.create(on(&ZONES[..1])).await;
+    let sandboxes = || Free {
+        sandboxes: 1,
+        ..Free::default()
+    };
+    for _ in 0..2 {
+        let polled = world.service.node_poll(&one, "a", sandboxes(), NOW).await;
+        assert!(polled.unwrap().sandboxes.is_empty());
+        let got = world.gets(&one).await;
+        if !got.is_empty() {
+            return assert_eq!(got, [row.id]);
+        }
+    }
+    panic!("it was not found in two looks");
+}
+
 #[tokio::test]
 async fn a_job_that_is_too_large_for_a_node_waits_for_a_larger_one() {
     let world = World::new();

@@ -54,6 +54,7 @@ fn seal(name: &str, number: u64, found: &Sealable, at_ms: u64) -> Seal {
         total: number * events,
         sealed_at_ms: at_ms,
         before: format!("{:064x}", number - 1),
+        content: String::new(),
         digest: format!("{number:064x}"),
         retired: false,
     }
@@ -89,10 +90,13 @@ pub(crate) fn events_are_sealed_in_the_order_of_their_commits_and_each_once(db: 
     for name in ["a", "b"] {
         insert(db, &seal(name, 1, &found, 100));
     }
+    assert_eq!(db.read(audit::unsealed_since), None);
     let sealed_to = db.read(audit::sealed_to);
     assert_eq!(sealed_to, found.up_to);
     append(db, "a", 6);
-    assert_eq!(ids(&unsealed(db, 1).events), ["6"]);
+    append(db, "a", 7);
+    assert_eq!(ids(&unsealed(db, 2).events), ["6", "7"]);
+    assert_eq!(db.read(audit::unsealed_since), Some(6));
     let marks = (found.from, found.up_to);
     let of = |name| db.read(move |tx| audit::between(tx, Some(&tenant(name)), marks, 9));
     assert_eq!(ids(&of("a")), ["1", "2", "3", "5"]);
@@ -118,6 +122,37 @@ pub(crate) fn events_are_sealed_in_the_order_of_their_commits_and_each_once(db: 
     assert_eq!((before(100), before(101)), (FIRST_MARK, found.up_to));
 }
 
+pub(crate) fn what_an_event_says_has_a_bound(db: &Db) {
+    let append = |id: &'static str, length: usize| {
+        db.write(move |tx| {
+            let new = NewEvent {
+                tenant: &tenant("a"),
+                resource: "thing",
+                resource_id: id,
+                version: 1,
+                kind: "thing.done",
+                data: &format!("\"{}\"", "x".repeat(length)),
+                principal: &principal(),
+                at_ms: 1,
+            };
+            event::append(tx, &new)
+        })
+        .unwrap();
+    };
+    append("short", 8 * 1024 - 2);
+    append("long", 1 << 20);
+    let found = unsealed(db, 2).events;
+    let said: Vec<usize> = found.iter().map(|one| one.event.data.len()).collect();
+    assert_eq!(said[0], 8 * 1024);
+    assert!(
+        said[1] < 128
+            && found[1]
+                .event
+                .data
+                .starts_with(r#"{"left_out":{"bytes":1048578,"#)
+    );
+}
+
 pub(crate) fn an_event_cannot_be_changed(db: &Db) {
     append(db, "a", 1);
     let change = |tx: &mut Tx<'_>| tx.execute("UPDATE event_inbox SET data = '{\"x\":1}'", &[]);
@@ -134,6 +169,7 @@ pub(crate) fn what_was_kept_long_enough_goes_with_its_seals_and_the_last_of_them
     let retire = |before_ms, keep| {
         db.write(move |tx| audit::retire(tx, &tenant("a"), (before_ms, keep), 2))
             .unwrap()
+            .0
     };
     let left = || -> Vec<(u64, bool)> {
         let seals = db.read(|tx| audit::seals(tx, &tenant("a"), 0, 9));

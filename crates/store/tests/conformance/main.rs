@@ -58,6 +58,7 @@ conformance! {
     audit {
         events_are_sealed_in_the_order_of_their_commits_and_each_once
         an_event_cannot_be_changed
+        what_an_event_says_has_a_bound
         what_was_kept_long_enough_goes_with_its_seals_and_the_last_of_them_stays
         marks_go_on_after_all_events_are_gone
     }

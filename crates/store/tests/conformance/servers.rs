@@ -64,6 +64,20 @@ pub(crate) fn a_link_is_held_by_whoever_took_it_last(db: &Db) {
     db.write(|tx| server::delete(tx, &id(1))).unwrap();
     assert_eq!(holder(), None);
     assert_eq!(open(2).unwrap(), 4);
+    // One that was forgotten and is there again still holds what nobody else has taken.
+    db.write(|tx| server::delete(tx, &id(2))).unwrap();
+    put(db, &row(2));
+    let again = |by: u8, epoch| {
+        db.write(move |tx| server::link_again(tx, &id(by), (&node(1), "bulk"), epoch))
+            .unwrap();
+    };
+    again(2, 3);
+    assert_eq!(holder(), None);
+    again(2, 4);
+    assert_eq!(holder(), Some((row(2), 4)));
+    put(db, &row(1));
+    again(1, 4);
+    assert_eq!(holder(), Some((row(2), 4)));
     db.write(|tx| server::forget_links(tx, &node(1))).unwrap();
     assert_eq!(holder(), None);
 }

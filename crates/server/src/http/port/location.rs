@@ -6,6 +6,7 @@
 //! that reads more than the RFC.
 
 use http::HeaderValue;
+use model::host::Host;
 
 /// What to say instead of a `Location`; `None` where nobody can say where it leads.
 ///
@@ -44,7 +45,9 @@ pub(super) fn within(
     let (authority, rest) = rest.split_at(end);
     // With a name and a password before the host, it is the same host.
     let authority = authority.rsplit('@').next().unwrap_or_default();
-    if !name(authority).eq_ignore_ascii_case(name(host)) {
+    // Read and not compared as text: `127.1` and `127.0.0.%31` are this origin for a client that reads them.
+    let [to, own] = [authority, host].map(|one| Host::parse(name(one)).ok());
+    if to? != own? {
         return Some(location.clone());
     }
     HeaderValue::from_str(&format!("{prefix}{}", resolved("/", rest))).ok()
@@ -136,6 +139,7 @@ mod tests {
             ("HTTPS://localhost/x?y", "/x?y"),
             ("http:////localhost:7300/x", "/x"),
             ("http://user:word@localhost:7300/../x", "/x"),
+            ("http://localhost./x", "/x"),
         ] {
             let expected = match location {
                 "a:b/c" => location.to_owned(),
@@ -162,6 +166,11 @@ mod tests {
             "/\\localhost/x",
             "\\\\localhost/x",
             "\u{e9}",
+            "http://127.1:7300/x",
+            "http://0x7f.1/x",
+            "http://2130706433/x",
+            "http://127.0.0.%31/x",
+            "http://loc%61lhost/x",
         ] {
             assert_eq!(sent(odd), None, "{odd}");
         }

@@ -99,6 +99,21 @@ fn the_first_seal_that_is_left_may_be_one_whose_events_are_gone_and_no_other_one
     assert_eq!(found(&all), []);
     all[1].0.retired = true;
     assert_eq!(found(&all), [(3, Flaw::Order)]);
+    // What it says of itself is checked all the same.
+    all.truncate(1);
+    all[0].0.sealed_at_ms += 1;
+    assert_eq!(found(&all), [(2, Flaw::Changed)]);
+}
+
+#[test]
+fn events_go_by_age_or_because_there_are_many_and_not_before() {
+    let mut seal = chain(&[2]).remove(0).0;
+    let late = seal.sealed_at_ms + limits::RETAIN_AUDIT_MS;
+    let many = seal.total + limits::RETAIN_AUDIT_EVENTS;
+    assert!(!is_early(&seal, 3, 5));
+    seal.retired = true;
+    assert!(is_early(&seal, 3, late - 1) && !is_early(&seal, 3, late));
+    assert!(is_early(&seal, many - 1, 5) && !is_early(&seal, many, 5));
 }
 
 proptest! {
@@ -107,7 +122,7 @@ proptest! {
         counts in proptest::collection::vec(1_u64..5, 1..6),
         at in any::<prop::sample::Index>(),
         of in any::<prop::sample::Index>(),
-        what in 0_u64..16,
+        what in 0_u64..17,
     ) {
         let mut all = chain(&counts);
         prop_assert_eq!(found(&all), []);
@@ -122,6 +137,7 @@ proptest! {
             12 => seal.to_mark += 1,
             13 => seal.sealed_at_ms += 1,
             14 => seal.total += 1,
+            15 => seal.content = "f".repeat(64),
             _ => seal.events += 1,
         }
         prop_assert!(!found(&all).is_empty());
