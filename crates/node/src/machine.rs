@@ -29,12 +29,12 @@ impl Health {
         self.with(|(failures, _)| *failures = 0);
     }
 
-    /// What came of one. On a root of somebody's own that may be the fault of the root, and must not close the node
-    /// for others.
-    pub(crate) fn note<T>(&self, made: &Result<T, Broken>, own_root: bool) {
+    /// What came of one. What was asked for beside the node's own root may be at fault, and must not close the node for
+    /// others.
+    pub(crate) fn note<T>(&self, made: &Result<T, Broken>, is_plain: bool) {
         match made {
             Ok(_) => self.works(),
-            Err(error) if own_root => self.failed(&chain(error)),
+            Err(error) if is_plain => self.failed(&chain(error)),
             Err(_) => {}
         }
     }

@@ -18,9 +18,7 @@ const HOMES: &[(&str, &[&str])] = &[
         "hyper",
         &["api", "server", "driver", "guest", "egress", "cofferdam"],
     ),
-    ("getrandom", &["service", "cofferdam", "mcp"]),
     ("h2", &["api"]),
-    ("hyper", &["api", "server", "driver", "guest", "egress"]),
     (
         "hyper-util",
         &["api", "server", "driver", "guest", "egress", "cofferdam"],
@@ -33,7 +31,7 @@ const HOMES: &[(&str, &[&str])] = &[
         "libc",
         &["jail", "guest", "driver", "cofferdam", "e2e", "bench"],
     ),
-    ("postcard", &["jail", "guest", "driver"]),
+    ("postcard", &["jail", "guest"]),
     ("postgres", &["store"]),
     ("proc-macro2", &["xtask"]),
     ("prometheus-client", &["server"]),
