@@ -98,7 +98,8 @@ async fn main() -> Result<()> {
             Measure::Together => bench.eight_at_a_time().await?,
             Measure::Cold => bench.cold_run()?,
             Measure::Mounts => bench.with_many_mounts()?,
-            Measure::Queue => vec![queue::durable_jobs().await?],
+            Measure::Queue => queue::on_sqlite().await?,
+            Measure::Postgres => queue::on_postgres().await?,
             Measure::Memory => vec![bench.memory().await?],
             Measure::Throughput => bench.throughput()?,
         });
@@ -114,16 +115,18 @@ enum Measure {
     Cold,
     Mounts,
     Queue,
+    Postgres,
     Memory,
     Throughput,
 }
 
-const MEASURES: [(&str, Measure); 7] = [
+const MEASURES: [(&str, Measure); 8] = [
     ("api", Measure::Api),
     ("together", Measure::Together),
     ("cold", Measure::Cold),
     ("mounts", Measure::Mounts),
     ("queue", Measure::Queue),
+    ("postgres", Measure::Postgres),
     ("memory", Measure::Memory),
     ("throughput", Measure::Throughput),
 ];

@@ -1,19 +1,28 @@
-//! Durable jobs through the queue: created, leased, started and finished on SQLite with full sync, each
-//! step with its event, by a node that does nothing.
+//! Durable jobs through the queue: created, leased, started and finished with full sync, each step with its event, by
+//! nodes that do nothing.
+
+#[path = "../../e2e/src/postgres.rs"]
+#[expect(dead_code, unreachable_pub, reason = "tests ask more of it")]
+mod postgres;
 
 use crate::timing::Row;
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
 use model::id::NodeId;
 use model::job::Outcome;
 use model::points::Points;
 use model::spec::{AskedLimits, JobSpec, Retry};
+use postgres::Postgres;
 use service::{Clock, Ctx, Finished, NodeHello, Service, Started};
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use store::Store;
 use store::blob::Blobs;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// Jobs in all, and how many clients bring them.
 const JOBS: usize = 20_000;
@@ -21,30 +30,155 @@ const CLIENTS: usize = 128;
 /// Jobs that the node carries out at once.
 const SLOTS: u32 = 256;
 
-pub(crate) async fn durable_jobs() -> Result<Row> {
-    let dir = tempfile::tempdir()?;
-    let store = Store::open_sqlite(&dir.path().join("cofferdam.db"), Points::none())?;
-    let blobs = Blobs::open(&dir.path().join("blobs"))?;
-    let service = Service::new(store, blobs, Clock::system(), || None);
-    let node = Ctx::node(NodeId::from_parts(1, [1; 10]), "bench");
-    service.node_register(&node, hello()).await?;
+/// How long jobs go on beside a transaction that somebody holds open, unless `COFFERDAM_BENCH_HELD_SECONDS` says so.
+const HELD_SECONDS: u64 = 30;
+
+/// On SQLite, without and with the loops, which seal the record beside it.
+pub(crate) async fn on_sqlite() -> Result<Vec<Row>> {
+    let place = Place::sqlite()?;
+    let services = [place.service(&place.store()?)?];
+    let bare = rate(&services, Loops::Still).await?;
+    let sealed = rate(&services, Loops::Run).await?;
+    let text = |rate: f64| format!("{rate:.0} jobs/s, 4 changes and 4 events each, full sync");
+    let name = "durable no-op jobs through the queue";
+    let with_record = Row::plain("the same while the record is sealed", text(sealed), sealed);
+    Ok(vec![
+        Row::plain(name, text(bare), bare).target(">= 3000"),
+        with_record,
+    ])
+}
+
+/// Through two servers on one PostgreSQL, each with its loops and a node, and then beside a transaction that is held
+/// open, which keeps the database from clearing up what is dead.
+pub(crate) async fn on_postgres() -> Result<Vec<Row>> {
+    let name = "the same through two servers on PostgreSQL";
+    let postgres = match Postgres::start() {
+        Ok(postgres) => postgres,
+        Err(why) => return Ok(vec![Row::plain(name, format!("skipped: {why}"), 0.0)]),
+    };
+    let place = Place::postgres(&postgres)?;
+    let services = [
+        place.service(&place.store()?)?,
+        place.service(&place.store()?)?,
+    ];
+    let free = rate(&services, Loops::Run).await?;
+    let seconds = std::env::var("COFFERDAM_BENCH_HELD_SECONDS").ok();
+    let seconds = seconds.map_or(Ok(HELD_SECONDS), |text| text.parse())?;
+    let held = hold(&postgres)?;
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut last = free;
+    while Instant::now() < end {
+        last = rate(&services, Loops::Run).await?;
+    }
+    drop(held);
+    let text = |rate: f64| format!("{rate:.0} jobs/s, 4 changes and 4 events each, full sync");
+    let beside = format!("{}, the last after {seconds} s", text(last));
+    Ok(vec![
+        Row::plain(name, text(free), free).target(">= 2000"),
+        Row::plain("the same beside a transaction held open", beside, last),
+    ])
+}
+
+/// Where the database and the blobs of some servers are.
+struct Place {
+    dir: tempfile::TempDir,
+    /// That of a PostgreSQL, where it is none of SQLite.
+    address: Option<String>,
+}
+
+impl Place {
+    fn sqlite() -> Result<Place> {
+        let dir = tempfile::tempdir()?;
+        Ok(Place { dir, address: None })
+    }
+
+    fn postgres(postgres: &Postgres) -> Result<Place> {
+        let address = Some(postgres.address());
+        Ok(Place {
+            address,
+            ..Place::sqlite()?
+        })
+    }
+
+    fn store(&self) -> Result<Store> {
+        Ok(match &self.address {
+            Some(address) => Store::open_postgres(address, Points::none())?,
+            None => Store::open_sqlite(&self.dir.path().join("cofferdam.db"), Points::none())?,
+        })
+    }
+
+    fn service(&self, store: &Store) -> Result<Service> {
+        let blobs = Blobs::open(&self.dir.path().join("blobs"))?;
+        Ok(Service::new(store.clone(), blobs, Clock::system(), || None))
+    }
+}
+
+/// A transaction that sees the database as it is now, until this is dropped.
+struct Held(Child);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It has nothing to lose.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "psql gets what cargo gives to this program"
+)]
+fn hold(postgres: &Postgres) -> Result<Held> {
+    let mut psql = Command::new("psql");
+    let psql = psql.args(["-qAt", "-d", &postgres.address()]);
+    let mut held = Held(psql.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?);
+    let (stdin, stdout) = (held.0.stdin.as_mut(), held.0.stdout.as_mut());
+    let (Some(stdin), Some(stdout)) = (stdin, stdout) else {
+        bail!("psql has no streams");
+    };
+    writeln!(stdin, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1;")?;
+    let mut said = String::new();
+    BufReader::new(stdout).read_line(&mut said)?;
+    ensure!(said.trim() == "1", "psql says {said:?}");
+    Ok(held)
+}
+
+/// Whether what a server does beside requests is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loops {
+    Run,
+    Still,
+}
+
+/// Jobs that come to their end per second, by clients and one node for each server.
+async fn rate(services: &[Service], loops: Loops) -> Result<f64> {
     let done = Arc::new(AtomicUsize::new(0));
+    let mut beside = JoinSet::new();
+    let (_stop, stopped) = watch::channel(false);
+    for (number, service) in (1..).zip(services) {
+        let node = Ctx::node(NodeId::from_parts(1, [number; 10]), "bench");
+        service.node_register(&node, hello()).await?;
+        beside.spawn(work(service.clone(), node, done.clone()));
+        if loops == Loops::Run {
+            let (service, stopped) = (service.clone(), stopped.clone());
+            beside.spawn(async move {
+                service::loops::run(service, stopped).await;
+                Ok(())
+            });
+        }
+    }
     let start = Instant::now();
-    let working = tokio::spawn(work(service.clone(), node, done.clone()));
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|_| tokio::spawn(bring(service.clone())))
-        .collect();
-    for client in clients {
-        client.await??;
+    let mut clients = JoinSet::new();
+    for (_, service) in (0..CLIENTS).zip(services.iter().cycle()) {
+        clients.spawn(bring(service.clone()));
+    }
+    while let Some(client) = clients.join_next().await {
+        client??;
     }
     while done.load(Ordering::Relaxed) < JOBS / CLIENTS * CLIENTS {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let took = start.elapsed();
-    working.abort();
-    let rate = crate::per_second(JOBS / CLIENTS * CLIENTS, took);
-    let text = format!("{rate:.0} jobs/s, 4 changes and 4 events each, full sync");
-    Ok(Row::plain("durable no-op jobs through the queue", text, rate).target(">= 3000"))
+    Ok(crate::per_second(JOBS / CLIENTS * CLIENTS, start.elapsed()))
 }
 
 fn hello() -> NodeHello {
