@@ -375,14 +375,11 @@ async fn contexts_are_made_listed_restarted_and_removed_and_run_beside_each_othe
     );
     assert_eq!((both.0.text(), both.1.text()), (Some("met"), Some("met")));
     // In one they wait for each other.
-    let both = tokio::join!(
-        served.in_context(&id, "import time; time.sleep(0.1); y = 5"),
-        async {
-            tokio::time::sleep(Duration::from_millis(30)).await;
-            served.in_context(&id, "y").await
-        }
-    );
-    assert_eq!(both.1.text(), Some("5"));
+    let slow = json!({"code": "import time; time.sleep(0.1); y = 5", "context_id": id});
+    let mut first = served.execute(slow).await;
+    first.until("number_of_executions").await;
+    assert_eq!(served.in_context(&id, "y").await.text(), Some("5"));
+    first.end().await;
     served.destroy().await;
 }
 
@@ -408,11 +405,12 @@ async fn a_context_is_restarted_interrupted_and_removed_while_code_runs_in_it() 
     );
     // Interrupted, it goes on.
     served.in_context(&id, "x = 6").await;
-    let asked = json!({"code": "while True: pass", "context_id": id});
-    let mut running = served.execute(asked).await;
-    running.until("number_of_executions").await;
     // The number is told before the code has begun, and then there is nothing to interrupt.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let code = "print('on', flush=True)\nwhile True: pass";
+    let mut running = served
+        .execute(json!({"code": code, "context_id": id}))
+        .await;
+    running.until("stdout").await;
     let interrupt = format!("/contexts/{id}/interrupt");
     assert_eq!(served.code("POST", &interrupt, "").await.status, 204);
     assert_eq!(running.end().await.error(), "KeyboardInterrupt");
