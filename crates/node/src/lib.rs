@@ -33,6 +33,7 @@ mod volume;
 mod way;
 
 pub use crate::link::keep_links;
+pub use crate::record::recorded;
 pub use ::egress::exception::{BadException, Exception};
 pub use ::egress::inspect::roots;
 use ::egress::proxy::Proxy;

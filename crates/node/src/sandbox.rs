@@ -394,7 +394,7 @@ async fn carry_out(node: &Node, work: &SandboxWork, handle: &mut Handle, net: &S
 }
 
 /// Takes a sandbox away, however often it takes: nothing may be said to be gone that is not.
-async fn take_away(node: &Node, handle: &Handle) {
+pub(crate) async fn take_away(node: &Node, handle: &Handle) {
     let mut pause = Duration::from_millis(50);
     while let Err(error) = node.inner.driver.destroy(handle).await {
         let error = chain(&error);

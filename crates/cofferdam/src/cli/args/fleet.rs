@@ -57,7 +57,8 @@ impl NodeArgs {
             Some(
                 NodeCommand::Ls { json }
                 | NodeCommand::Get { json, .. }
-                | NodeCommand::EnrollToken { json, .. },
+                | NodeCommand::EnrollToken { json, .. }
+                | NodeCommand::Reap { json, .. },
             ) => *json,
             None
             | Some(
@@ -154,6 +155,22 @@ pub(crate) enum NodeCommand {
     Rm {
         /// Its id, or its name
         id: String,
+    },
+    /// List what nodes of this machine have left behind and nobody has a record of, below --state and among the
+    /// control groups; take it away with --apply
+    Reap {
+        /// Take it away
+        #[arg(long)]
+        apply: bool,
+        /// What was not touched for so long is left behind, such as 24h
+        #[arg(long, value_parser = units::duration, value_name = "TIME", default_value = "24h")]
+        idle: Duration,
+        /// What is so old is left behind, although it was touched since, such as 168h
+        #[arg(long, value_parser = units::duration, value_name = "TIME", default_value = "168h")]
+        age: Duration,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
