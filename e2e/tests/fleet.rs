@@ -343,7 +343,40 @@ fn a_machine_is_let_in_once_by_a_token_and_sent_away_by_a_row() {
             .contains("certificate does not count")
     };
     assert!(until(hears), "{}", fleet.logs());
+    // It ends, with a code by which its supervisor knows not to start it again.
+    let ended = fleet.nodes[0].1.as_mut().unwrap().0.wait().unwrap();
+    assert_eq!(ended.code(), Some(78), "{}", fleet.logs());
+    assert!(fleet.said("node0.log").contains("was decommissioned"));
+    assert_eq!(fleet.left(), Vec::<String>::new());
     assert!(fleet.place.run(&["node", "rm", &node]).status.success());
+}
+
+#[test]
+fn the_units_are_what_systemd_takes() {
+    let dist = concat!(env!("CARGO_MANIFEST_DIR"), "/../dist");
+    for unit in ["cofferdam-node.service", "cofferdam-server.service"] {
+        let path = format!("{dist}/{unit}");
+        // Where it looks for the program is not where the tests have it.
+        let text = std::fs::read_to_string(&path).unwrap();
+        let program = e2e::program().display().to_string();
+        let copy = tempfile::tempdir().unwrap();
+        let copied = copy.path().join(unit);
+        std::fs::write(&copied, text.replace("/usr/local/bin/cofferdam", &program)).unwrap();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "what looks at the units is not what is tested"
+        )]
+        let mut verify = std::process::Command::new("systemd-analyze");
+        let said = verify.args(["verify", "--man=no"]).arg(&copied).output();
+        let Ok(said) = said else {
+            println!("skipped: there is no systemd-analyze");
+            return;
+        };
+        let said = String::from_utf8_lossy(&said.stderr).into_owned();
+        // What it says of units of this machine is not about ours.
+        let ours = said.lines().filter(|line| line.contains(unit));
+        assert_eq!(ours.collect::<Vec<_>>(), Vec::<&str>::new(), "{said}");
+    }
 }
 
 #[test]

@@ -185,11 +185,14 @@ codes! {
     CertificateExpired = "certificate_expired", 401, false, 125,
         "enroll the machine anew: a node renews its certificate by itself unless it was away for too long";
     /// The node's certificate is on the deny list.
-    CertificateRevoked = "certificate_revoked", 401, false, 125,
+    CertificateRevoked = "certificate_revoked", 401, false, 78,
         "the node was decommissioned; enroll the machine anew if it is to come back";
     /// A node speaks of a job or a sandbox that another node has.
     NotYourLease = "not_your_lease", 403, false, 125,
         "stop what it is about, and report nothing more: another node has it";
+    /// A node speaks of a lease without the token of it, or with that of another.
+    LeaseTokenWrong = "lease_token_wrong", 403, false, 125,
+        "show the token that came with the lease, or with its last renewal; restart the node if this was one of ours";
     /// The credential is good, but not for this.
     Forbidden = "forbidden", 403, false, 125,
         "use a credential that may do this";

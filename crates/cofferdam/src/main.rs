@@ -29,6 +29,7 @@ mod server;
 mod signals;
 mod state;
 mod sweep;
+mod tape;
 mod tcp;
 mod up;
 mod upkeep;
@@ -145,6 +146,7 @@ async fn dispatch_node(place: &Place, asked: NodeArgs) -> Result<ExitCode, Failu
             let bounds = reap::Bounds { idle, age, now_ms };
             reap::reap(place, bounds, (apply, json)).await
         }
+        Some(NodeCommand::Tape { json }) => tape::tape(place, json).await,
         Some(command) => {
             let client = compose::server(place).await?;
             cli::fleet::node(&client, command).await

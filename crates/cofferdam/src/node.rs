@@ -9,6 +9,7 @@ use crate::identity::{self, Identity};
 use crate::roots;
 use crate::signals::Signals;
 use crate::state::State;
+use crate::tape;
 use crate::up::{check_trust, exceptions, hostname, points_from, warm};
 use api::Code;
 use api::client::{Client, Endpoint, Token};
@@ -46,6 +47,7 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
     state.make()?;
     let _locked = state.lock_server()?;
     let (id, client) = who(&state, &config, mode)?;
+    let client = client.with_tape(tape::keep(&state));
     let _node_locked = state.lock_node(&id)?;
     let host = Host::probe();
     let roots = roots::all(&state, &config.roots, &host)?;
@@ -84,16 +86,40 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
     let node = Node::new(config, client, driver, host);
     let stop = CancellationToken::new();
     let stopping = stop.clone();
+    let ours = node.clone();
     let mut working = tokio::spawn(async move { node.run(linked, stopping).await });
-    signals.next().await;
-    tracing::info!("ending; sandboxes that run are found again at the next start");
+    let dismissed = tokio::select! {
+        _ = signals.next() => false,
+        () = ours.dismissed() => true,
+    };
+    if !dismissed {
+        tracing::info!("ending; sandboxes that run are found again at the next start");
+    }
     stop.cancel();
+    let ending = async {
+        drop((&mut working).await);
+        if dismissed {
+            ours.abandon().await;
+        }
+    };
     tokio::select! {
-        _ = &mut working => {}
+        () = ending => {}
         _ = signals.another() => {}
     }
     linking.abort();
+    if dismissed {
+        return Err(sent_away(&id));
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn sent_away(id: &NodeId) -> Failure {
+    let message = format!(
+        "{id} was decommissioned: no server takes its word, and what it had was taken away"
+    );
+    Failure::new(Code::CertificateRevoked, message).hint(
+        "to make another node of this machine, remove identity.json in its state directory and `cofferdam node enroll` it",
+    )
 }
 
 /// Which node this is, and its client.

@@ -88,8 +88,9 @@ fn held(proc: &Path) -> io::Result<HashSet<SandboxId>> {
         }
         match links(&process.join("fd")) {
             Ok(links) => held.extend(links.iter().filter_map(|link| group_of(link))),
-            // It has ended.
-            Err(error) if is_gone(&error) => {}
+            // It has ended. The links of one that has are said to be forbidden (`proc_fd_access_allowed` in the
+            // kernel's `fs/proc/base.c`), so whether it has is looked at afterwards.
+            Err(error) if is_gone(&error) || !process.exists() => {}
             Err(error) => return Err(error),
         }
     }

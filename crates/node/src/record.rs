@@ -142,6 +142,16 @@ pub(crate) fn dirs(of: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Forgets all jobs and sandboxes.
+pub(crate) fn forget_all(node_dir: &Path) {
+    for dir in all(node_dir)
+        .into_iter()
+        .chain(dirs(&node_dir.join("sandboxes")))
+    {
+        remove(&dir);
+    }
+}
+
 /// Forgets a job.
 pub(crate) fn remove(dir: &Path) {
     if let Err(error) = std::fs::remove_dir_all(dir)

@@ -1,7 +1,9 @@
 //! After a start: what the control plane believes and what is really here are made one, both ways.
 
+use crate::dropped::give_up;
 use crate::record::{self, Record};
 use crate::{Node, job, sandbox, snapshot};
+use api::dropped::DroppedWhat;
 use api::node::{HeldLease, HeldSandbox, JobFinished, OutcomeReport};
 use driver::driver::Found;
 use std::collections::HashMap;
@@ -119,8 +121,9 @@ async fn report_lost(node: &Node, job_id: &str, attempt: u32, epoch: u64) {
     };
     let client = &node.inner.client;
     if let Err(error) = job::insist(|| client.node_job_finished(job_id, &finished)).await {
-        tracing::warn!(%error, job.id = job_id, "a lost job was not accepted as lost");
+        give_up(node, DroppedWhat::Finished, job_id, &error);
     }
+    client.lease_over(job_id);
 }
 
 /// Whether it is gone. One that is not, and that no record names, is a stray: see below.

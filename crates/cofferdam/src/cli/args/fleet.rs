@@ -58,7 +58,8 @@ impl NodeArgs {
                 NodeCommand::Ls { json }
                 | NodeCommand::Get { json, .. }
                 | NodeCommand::EnrollToken { json, .. }
-                | NodeCommand::Reap { json, .. },
+                | NodeCommand::Reap { json, .. }
+                | NodeCommand::Tape { json },
             ) => *json,
             None
             | Some(
@@ -168,6 +169,13 @@ pub(crate) enum NodeCommand {
         /// What is so old is left behind, although it was touched since, such as 168h
         #[arg(long, value_parser = units::duration, value_name = "TIME", default_value = "168h")]
         age: Duration,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the last calls of the node with its state in --state to its server: when, how long, how large, and the
+    /// code; no bodies and nothing secret
+    Tape {
         /// Print JSON
         #[arg(long)]
         json: bool,
