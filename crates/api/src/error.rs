@@ -185,7 +185,7 @@ codes! {
     CertificateExpired = "certificate_expired", 401, false, 125,
         "enroll the machine anew: a node renews its certificate by itself unless it was away for too long";
     /// The node's certificate is on the deny list.
-    CertificateRevoked = "certificate_revoked", 401, false, 78,
+    CertificateRevoked = "certificate_revoked", 401, false, 125,
         "the node was decommissioned; enroll the machine anew if it is to come back";
     /// A node speaks of a job or a sandbox that another node has.
     NotYourLease = "not_your_lease", 403, false, 125,

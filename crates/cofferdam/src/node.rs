@@ -23,6 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Streams that wait to be handed to their jobs and sandboxes.
 const LINK_QUEUE: usize = 256;
+/// How a node ends that was decommissioned, so that its supervisor does not start it again: `EX_CONFIG` of
+/// `sysexits.h`.
+const SENT_AWAY: u8 = 78;
 /// How long a spare sandbox is kept unused.
 const SPARE_LIFE: Duration = Duration::from_secs(600);
 
@@ -108,7 +111,8 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
     }
     linking.abort();
     if dismissed {
-        return Err(sent_away(&id));
+        sent_away(&id).report(false);
+        return Ok(ExitCode::from(SENT_AWAY));
     }
     Ok(ExitCode::SUCCESS)
 }
