@@ -276,6 +276,20 @@ fn jobs_and_sandboxes_survive_the_death_of_their_server_and_of_their_nodes() {
     assert!(until(|| fleet.left().is_empty()), "{:?}", fleet.left());
 }
 
+/// Of the first node, by whoever has its state directory.
+fn the_last_calls_are_shown(fleet: &Fleet) {
+    let tape = |more: &[&str]| {
+        let mut command = fleet.place.command(&["node", "tape"]);
+        command.args(more).arg("--state").arg(&fleet.nodes[0].0);
+        text(&command.output().unwrap())
+    };
+    let lines: Value = serde_json::from_str(&tape(&["--json"])).unwrap();
+    let first = &lines[0];
+    assert_eq!(first["path"], "/node/v1/register", "{lines}");
+    assert_eq!(first["code"], "ok", "{lines}");
+    assert!(tape(&[]).contains("POST /node/v1/heartbeat"), "{lines}");
+}
+
 #[test]
 fn a_machine_is_let_in_once_by_a_token_and_sent_away_by_a_row() {
     let mut fleet = Fleet::start(None);
@@ -317,6 +331,7 @@ fn a_machine_is_let_in_once_by_a_token_and_sent_away_by_a_row() {
         let seen = fleet.place.json(&["node", "get", &node, "--json"]);
         seen["scheduling"] == what
     };
+    the_last_calls_are_shown(&fleet);
     assert!(fleet.place.run(&["node", "cordon", &node]).status.success());
     assert!(is("cordoned"));
     assert!(

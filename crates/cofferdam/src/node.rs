@@ -111,7 +111,7 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
     }
     linking.abort();
     if dismissed {
-        sent_away(&id).report(false);
+        let _ = sent_away(&id).report(false);
         return Ok(ExitCode::from(SENT_AWAY));
     }
     Ok(ExitCode::SUCCESS)
