@@ -276,6 +276,21 @@ fn jobs_and_sandboxes_survive_the_death_of_their_server_and_of_their_nodes() {
     assert!(until(|| fleet.left().is_empty()), "{:?}", fleet.left());
 }
 
+/// The first node, which has nothing.
+fn it_hears_that_it_was_sent_away(fleet: &mut Fleet) {
+    let hears = || {
+        fleet
+            .said("node0.log")
+            .contains("certificate does not count")
+    };
+    assert!(until(hears), "{}", fleet.logs());
+    // It ends, with a code by which its supervisor knows not to start it again.
+    let ended = fleet.nodes[0].1.as_mut().unwrap().0.wait().unwrap();
+    assert_eq!(ended.code(), Some(78), "{}", fleet.logs());
+    assert!(fleet.said("node0.log").contains("was decommissioned"));
+    assert_eq!(fleet.left(), Vec::<String>::new());
+}
+
 /// Of the first node, by whoever has its state directory.
 fn the_last_calls_are_shown(fleet: &Fleet) {
     let tape = |more: &[&str]| {
@@ -352,17 +367,7 @@ fn a_machine_is_let_in_once_by_a_token_and_sent_away_by_a_row() {
             .status
             .success()
     );
-    let hears = || {
-        fleet
-            .said("node0.log")
-            .contains("certificate does not count")
-    };
-    assert!(until(hears), "{}", fleet.logs());
-    // It ends, with a code by which its supervisor knows not to start it again.
-    let ended = fleet.nodes[0].1.as_mut().unwrap().0.wait().unwrap();
-    assert_eq!(ended.code(), Some(78), "{}", fleet.logs());
-    assert!(fleet.said("node0.log").contains("was decommissioned"));
-    assert_eq!(fleet.left(), Vec::<String>::new());
+    it_hears_that_it_was_sent_away(&mut fleet);
     assert!(fleet.place.run(&["node", "rm", &node]).status.success());
 }
 

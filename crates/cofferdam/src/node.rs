@@ -12,6 +12,7 @@ use crate::state::State;
 use crate::tape;
 use crate::up::{check_trust, exceptions, hostname, points_from, warm};
 use api::Code;
+use api::attach::LinkOpen;
 use api::client::{Client, Endpoint, Token};
 use driver::host::Host;
 use model::id::NodeId;
@@ -87,34 +88,50 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
         points: points_from(std::env::var("COFFERDAM_DIE_AT").ok()),
     };
     let node = Node::new(config, client, driver, host);
+    let told = work(&node, linked, &mut signals).await;
+    linking.abort();
+    Ok(match told {
+        Told::ToEnd => ExitCode::SUCCESS,
+        Told::SentAway => {
+            let _ = sent_away(&id).report(false);
+            ExitCode::from(SENT_AWAY)
+        }
+    })
+}
+
+/// Why a node ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// By a signal: the next process goes on.
+    ToEnd,
+    /// By a server, for good.
+    SentAway,
+}
+
+/// Works until it is told to end, and ends in peace; a second signal ends it at once.
+async fn work(node: &Node, links: mpsc::Receiver<LinkOpen>, signals: &mut Signals) -> Told {
     let stop = CancellationToken::new();
-    let stopping = stop.clone();
-    let ours = node.clone();
-    let mut working = tokio::spawn(async move { node.run(linked, stopping).await });
-    let dismissed = tokio::select! {
-        _ = signals.next() => false,
-        () = ours.dismissed() => true,
+    let (working, stopping) = (node.clone(), stop.clone());
+    let mut working = tokio::spawn(async move { working.run(links, stopping).await });
+    let told = tokio::select! {
+        _ = signals.next() => Told::ToEnd,
+        () = node.dismissed() => Told::SentAway,
     };
-    if !dismissed {
+    if told == Told::ToEnd {
         tracing::info!("ending; sandboxes that run are found again at the next start");
     }
     stop.cancel();
     let ending = async {
         drop((&mut working).await);
-        if dismissed {
-            ours.abandon().await;
+        if told == Told::SentAway {
+            node.abandon().await;
         }
     };
     tokio::select! {
         () = ending => {}
         _ = signals.another() => {}
     }
-    linking.abort();
-    if dismissed {
-        let _ = sent_away(&id).report(false);
-        return Ok(ExitCode::from(SENT_AWAY));
-    }
-    Ok(ExitCode::SUCCESS)
+    told
 }
 
 fn sent_away(id: &NodeId) -> Failure {
