@@ -190,6 +190,7 @@ fn hello() -> NodeHello {
         labels: BTreeMap::new(),
         drivers: vec!["fake".to_owned()],
         facts: BTreeMap::new(),
+        protocol: model::node::PROTOCOL.1,
     }
 }
 
@@ -207,8 +208,10 @@ async fn work(service: Service, node: Ctx, done: Arc<AtomicUsize>) -> Result<()>
         let polled = service
             .node_poll(&node, "bench", SLOTS, Duration::from_secs(1))
             .await?;
+        let mut tokens = service.lease_tokens_of_poll(&node, &polled).await?;
         for row in polled.leases {
-            let (service, node, done) = (service.clone(), node.clone(), done.clone());
+            let node = node.clone().showing(tokens.remove(row.id.as_str()));
+            let (service, done) = (service.clone(), done.clone());
             tokio::spawn(async move {
                 let (epoch, attempt) = (row.epoch, row.attempt);
                 let started = Started {

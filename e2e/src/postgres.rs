@@ -114,6 +114,23 @@ impl Postgres {
         ended.is_ok_and(|status| status.success())
     }
 
+    /// Another database there, with nothing in it, as a configuration names it.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the programs of PostgreSQL get what cargo gives to a test"
+    )]
+    pub fn fresh(&self) -> String {
+        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = format!("fresh{number}");
+        let program = programs().unwrap_or_default().join("createdb");
+        let mut command = Command::new(program);
+        command.args(["-h", &self.dir, "-U", "postgres", &name]);
+        let ended = command.stdin(Stdio::null()).status();
+        assert!(ended.is_ok_and(|status| status.success()), "no {name}");
+        format!("host={} user=postgres dbname={name}", self.dir)
+    }
+
     /// As a configuration names it.
     pub fn address(&self) -> String {
         format!("host={} user=postgres dbname=postgres", self.dir)

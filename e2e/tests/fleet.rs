@@ -276,6 +276,37 @@ fn jobs_and_sandboxes_survive_the_death_of_their_server_and_of_their_nodes() {
     assert!(until(|| fleet.left().is_empty()), "{:?}", fleet.left());
 }
 
+/// The first node, which has nothing.
+fn it_hears_that_it_was_sent_away(fleet: &mut Fleet) {
+    let hears = || {
+        fleet
+            .said("node0.log")
+            .contains("certificate does not count")
+    };
+    assert!(until(hears), "{}", fleet.logs());
+    // It ends, with a code by which its supervisor knows not to start it again.
+    let ended = fleet.nodes[0].1.as_mut().unwrap().0.wait().unwrap();
+    assert_eq!(ended.code(), Some(78), "{}", fleet.logs());
+    assert!(fleet.said("node0.log").contains("was decommissioned"));
+    assert_eq!(fleet.left(), Vec::<String>::new());
+}
+
+/// Of the first node, by whoever has its state directory.
+fn the_last_calls_are_shown(fleet: &Fleet) {
+    let tape = |more: &[&str]| {
+        let mut command = fleet.place.command(&["node", "tape"]);
+        command.args(more).arg("--state").arg(&fleet.nodes[0].0);
+        text(&command.output().unwrap())
+    };
+    let lines: Value = serde_json::from_str(&tape(&["--json"])).unwrap();
+    let first = &lines[0];
+    assert_eq!(first["path"], "/node/v1/register", "{lines}");
+    assert_eq!(first["code"], "ok", "{lines}");
+    // Calls are on it when they have ended, and the first heartbeat may still be under way.
+    let beats = || tape(&[]).contains("POST /node/v1/");
+    assert!(until(beats), "{lines}");
+}
+
 #[test]
 fn a_machine_is_let_in_once_by_a_token_and_sent_away_by_a_row() {
     let mut fleet = Fleet::start(None);
@@ -317,6 +348,7 @@ fn a_machine_is_let_in_once_by_a_token_and_sent_away_by_a_row() {
         let seen = fleet.place.json(&["node", "get", &node, "--json"]);
         seen["scheduling"] == what
     };
+    the_last_calls_are_shown(&fleet);
     assert!(fleet.place.run(&["node", "cordon", &node]).status.success());
     assert!(is("cordoned"));
     assert!(
@@ -337,13 +369,36 @@ fn a_machine_is_let_in_once_by_a_token_and_sent_away_by_a_row() {
             .status
             .success()
     );
-    let hears = || {
-        fleet
-            .said("node0.log")
-            .contains("certificate does not count")
-    };
-    assert!(until(hears), "{}", fleet.logs());
+    it_hears_that_it_was_sent_away(&mut fleet);
     assert!(fleet.place.run(&["node", "rm", &node]).status.success());
+}
+
+#[test]
+fn the_units_are_what_systemd_takes() {
+    let dist = concat!(env!("CARGO_MANIFEST_DIR"), "/../dist");
+    for unit in ["cofferdam-node.service", "cofferdam-server.service"] {
+        let path = format!("{dist}/{unit}");
+        // Where it looks for the program is not where the tests have it.
+        let text = std::fs::read_to_string(&path).unwrap();
+        let program = e2e::program().display().to_string();
+        let copy = tempfile::tempdir().unwrap();
+        let copied = copy.path().join(unit);
+        std::fs::write(&copied, text.replace("/usr/local/bin/cofferdam", &program)).unwrap();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "what looks at the units is not what is tested"
+        )]
+        let mut verify = std::process::Command::new("systemd-analyze");
+        let said = verify.args(["verify", "--man=no"]).arg(&copied).output();
+        let Ok(said) = said else {
+            println!("skipped: there is no systemd-analyze");
+            return;
+        };
+        let said = String::from_utf8_lossy(&said.stderr).into_owned();
+        // What it says of units of this machine is not about ours.
+        let ours = said.lines().filter(|line| line.contains(unit));
+        assert_eq!(ours.collect::<Vec<_>>(), Vec::<&str>::new(), "{said}");
+    }
 }
 
 #[test]

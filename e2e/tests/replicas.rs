@@ -38,6 +38,8 @@ struct Two {
     postgres: Postgres,
     ports: [u16; 2],
     servers: [Option<Process>; 2],
+    /// Where each listens for clients, if they do.
+    listen: Option<[u16; 2]>,
     node: Option<Process>,
 }
 
@@ -61,6 +63,8 @@ fn said(output: &Output) -> String {
 
 /// What the second server needs a copy of.
 const SHARED: [&str; 2] = ["node-authority.json", "secret.key"];
+/// And of two that listen for clients.
+const TOKEN: &str = "token";
 
 impl Two {
     /// The first server, with nobody beside it; `None` where none can run.
@@ -77,6 +81,7 @@ impl Two {
             postgres,
             ports: [free_port(), free_port()],
             servers: [None, None],
+            listen: None,
             node: None,
         };
         for number in [0, 1] {
@@ -94,9 +99,12 @@ impl Two {
     }
 
     fn configure(&self, number: usize, blobs: &str) {
+        let listen = self.listen.map(|ports| ports[number]);
+        let listen = listen.map(|port| format!("listen = \"127.0.0.1:{port}\"\n"));
+        let listen = listen.unwrap_or_default();
         let config = format!(
             "[server]\nstate = \"{}\"\ndatabase = \"{}\"\nblobs = \"{}\"\nname = \"s{number}\"\n\
-             [server.nodes]\nlisten = \"127.0.0.1:{}\"\nnames = [\"127.0.0.1\"]\n",
+             {listen}[server.nodes]\nlisten = \"127.0.0.1:{}\"\nnames = [\"127.0.0.1\"]\n",
             self.state(number).display(),
             self.postgres.address(),
             self.place.work().join(blobs).display(),
@@ -153,6 +161,9 @@ impl Two {
         for name in SHARED {
             std::fs::copy(self.state(0).join(name), self.state(1).join(name)).unwrap();
         }
+        if self.listen.is_some() {
+            std::fs::copy(self.state(0).join(TOKEN), self.state(1).join(TOKEN)).unwrap();
+        }
     }
 
     fn start_node(&mut self) {
@@ -207,11 +218,20 @@ impl Two {
 
 /// Two servers and a node; `None` where they cannot run.
 fn fleet() -> Option<Two> {
+    fleet_with(None)
+}
+
+/// The same, listening for clients on these ports.
+fn fleet_with(listen: Option<[u16; 2]>) -> Option<Two> {
     if let Some(why) = no_sandbox() {
         println!("skipped: {why}");
         return None;
     }
     let mut two = Two::start()?;
+    two.listen = listen;
+    for number in [0, 1] {
+        two.configure(number, "blobs");
+    }
     two.start_server(0);
     std::fs::create_dir_all(two.state(1)).unwrap();
     let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
@@ -349,6 +369,88 @@ fn everything_reaches_the_node_from_the_server_that_does_not_hold_its_links() {
     let seen = two.json_at(1, &["sandbox", "get", &sandbox, "--json"]);
     assert_ne!(seen["state"], "ready", "{seen}");
     two.kill_server(0);
+}
+
+/// What the official SDK of E2B does with a sandbox; its file is written by one process and read by another.
+const E2B: &str = "
+from e2b import Sandbox
+sandbox = Sandbox.create(timeout=60)
+assert sandbox.commands.run('echo by $((6*7))').stdout == 'by 42\\n'
+sandbox.files.write('/tmp/a', 'b')
+assert sandbox.commands.run('cat /tmp/a').stdout == 'b'
+sandbox.kill()
+";
+
+/// Each Python that has the SDK, at the second server.
+fn by_e2b(two: &Two) {
+    let printed = text(&two.at(1, &["env", "e2b"]));
+    let lines = printed.lines();
+    let pairs = lines.filter_map(|line| line.strip_prefix("export ")?.split_once('='));
+    let pairs: Vec<(&str, &str)> = pairs.collect();
+    let list = std::env::var_os("COFFERDAM_E2B_PYTHON").unwrap_or_default();
+    let pythons: Vec<_> = std::env::split_paths(&list)
+        .filter(|path| !path.as_os_str().is_empty())
+        .collect();
+    if pythons.is_empty() {
+        println!("skipped: COFFERDAM_E2B_PYTHON names no Python with the SDK of E2B");
+    }
+    for python in pythons {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the environment is cleared at once, and the program is the test's"
+        )]
+        let mut command = Command::new(&python);
+        command.env_clear().envs(pairs.iter().copied());
+        let ran = command.args(["-c", E2B]).output().unwrap();
+        assert!(ran.status.success(), "{ran:?} {}", two.logs());
+    }
+}
+
+/// A tool for models, on stdio.
+fn by_mcp(two: &Two) {
+    let mut command = two.command(1, &["mcp"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut wire = Process(command.spawn().unwrap());
+    let mut to = wire.0.stdin.take().unwrap();
+    let mut from = BufReader::new(wire.0.stdout.take().unwrap());
+    let mut ask = |message: &str, id: Option<u64>| -> Value {
+        to.write_all(format!("{message}\n").as_bytes()).unwrap();
+        loop {
+            let Some(id) = id else { return Value::Null };
+            let mut line = String::new();
+            assert!(from.read_line(&mut line).unwrap() > 0, "it has ended");
+            let said: Value = serde_json::from_str(&line).unwrap();
+            if said["id"] == id {
+                return said;
+            }
+        }
+    };
+    let begin = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25",
+        "capabilities":{},"clientInfo":{"name":"test","version":"1"}}}"#;
+    ask(&begin.replace('\n', ""), Some(1));
+    ask(
+        r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
+        None,
+    );
+    let call = r#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"run",
+        "arguments":{"command":"echo model-$((6*7))"}}}"#;
+    let said = ask(&call.replace('\n', ""), Some(2)).to_string();
+    assert!(said.contains("model-42"), "{said} {}", two.logs());
+}
+
+#[test]
+fn models_sdks_and_who_follows_a_log_are_served_by_the_server_that_does_not_hold_the_links() {
+    let Some(two) = fleet_with(Some([free_port(), free_port()])) else {
+        return;
+    };
+    let script = "echo one; sleep 1; echo two";
+    let job = text(&two.at(1, &["run", "--detach", "--", "sh", "-c", script]));
+    let followed = text(&two.at(1, &["job", "logs", "--follow", &job]));
+    assert_eq!(followed, "one\ntwo", "{}", two.logs());
+    // Its node had told it to the other.
+    assert_eq!(text(&two.at(0, &["job", "logs", &job])), "one\ntwo");
+    by_mcp(&two);
+    by_e2b(&two);
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod fleet;
 mod guest;
 mod health;
 mod job;
+mod lease;
 mod log;
 mod node;
 mod pool;
@@ -26,6 +27,7 @@ mod secret;
 mod send;
 mod snapshot;
 mod sse;
+mod tape;
 mod volume;
 
 use std::sync::Arc;
@@ -37,6 +39,7 @@ pub use endpoint::{BadUrl, Dial, Dialing, Endpoint, MemoryDialer, Stream, Token}
 pub use error::{ApiFailure, ClientError};
 pub use job::JobCreateOptions;
 pub use log::LogFollow;
+pub use tape::{TAPE_MAX, Tape, TapeLine};
 
 use pool::Pool;
 
@@ -60,12 +63,14 @@ pub const ANSWER_MAX_BYTES: usize = 16 << 20;
 pub struct Client {
     inner: Arc<Inner>,
     deadline: Duration,
+    tape: Option<Arc<Tape>>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Inner {
     endpoint: Endpoint,
     pool: Pool,
+    tokens: lease::Tokens,
 }
 
 impl Client {
@@ -76,8 +81,10 @@ impl Client {
             inner: Arc::new(Inner {
                 endpoint,
                 pool: Pool::default(),
+                tokens: lease::Tokens::default(),
             }),
             deadline: DEADLINE_DEFAULT,
+            tape: None,
         }
     }
 
@@ -86,6 +93,13 @@ impl Client {
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Keeps the last calls of this client, and of clones that are made from now on, on this tape.
+    #[must_use]
+    pub fn with_tape(mut self, tape: Arc<Tape>) -> Self {
+        self.tape = Some(tape);
         self
     }
 

@@ -190,6 +190,9 @@ codes! {
     /// A node speaks of a job or a sandbox that another node has.
     NotYourLease = "not_your_lease", 403, false, 125,
         "stop what it is about, and report nothing more: another node has it";
+    /// A node speaks of a lease without the token of it, or with that of another.
+    LeaseTokenWrong = "lease_token_wrong", 403, false, 125,
+        "show the token that came with the lease, or with its last renewal; restart the node if this was one of ours";
     /// The credential is good, but not for this.
     Forbidden = "forbidden", 403, false, 125,
         "use a credential that may do this";

@@ -21,6 +21,7 @@ pub mod attach;
 pub mod audit;
 pub mod blob;
 pub mod client;
+pub mod dropped;
 pub mod egress;
 pub mod encoding;
 pub mod error;

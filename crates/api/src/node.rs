@@ -2,7 +2,8 @@
 //!
 //! The node's id is never in a body; it comes from the credential of the connection, so that one
 //! node cannot speak for another. Every report carries the epoch of its lease: the same report
-//! again is a `duplicate`, a different one is 409 `conflict`, an old epoch is 409 `stale_epoch`.
+//! again is a `duplicate`, a different one is 409 `conflict`, an old epoch is 409 `stale_epoch`. With each report
+//! goes the token of the lease, in a header; what comes without the right one is 403 `lease_token_wrong`.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::dropped::NodeDropped;
 use crate::encoding::{self, BadData, Encoding};
 use crate::fleet::{NodeHost, NodeReserved};
 use crate::job::{Enforced, FileInput, LimitsAsked, RetryAsked, StateName, StreamReport, Usage};
@@ -19,6 +21,8 @@ use crate::sandbox::SandboxStateName;
 use crate::secret::SecretUse;
 use crate::volume::VolumeWork;
 
+/// The longest token of a lease: an epoch, a dot and 32 digits, and room for a server that has another way.
+pub const LEASE_TOKEN_MAX_BYTES: usize = 128;
 /// A node says that it is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -60,6 +64,17 @@ pub struct NodeRegistered {
     /// The same of sandboxes that live on. What is to be done with them comes with the first poll.
     #[serde(default)]
     pub held_sandboxes: Vec<HeldSandbox>,
+    /// What is to be shown about each of them, in the header `cofferdam-lease`, by id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lease_tokens: BTreeMap<String, String>,
+    /// The newest version of this protocol that the server speaks.
+    #[serde(default = "first_protocol")]
+    pub protocol: u32,
+}
+
+/// Of servers that did not say it.
+fn first_protocol() -> u32 {
+    1
 }
 
 /// A lease that the server believes a node holds.
@@ -112,6 +127,9 @@ pub struct NodeHeartbeat {
     /// The versions of this protocol that it speaks.
     #[serde(default)]
     pub protocol: NodeProtocol,
+    /// Reports that it has given up, at most 32; only to a server that speaks version 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<NodeDropped>,
 }
 
 /// Versions of the node protocol.
@@ -169,6 +187,15 @@ pub struct NodeHeartbeatAnswer {
     /// The oldest version of this protocol that the server speaks.
     #[serde(default)]
     pub min_compatible: u32,
+    /// The newest.
+    #[serde(default = "first_protocol")]
+    pub protocol: u32,
+    /// What is to be shown about each job and sandbox from now on, in the header `cofferdam-lease`, by id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lease_tokens: BTreeMap<String, String>,
+    /// Of the reports that were given up, those that the server has taken note of, by their ids.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<String>,
 }
 
 /// What sandboxes of a node used. May get lost.
@@ -240,6 +267,9 @@ pub struct NodePollAnswer {
     /// Rules of networks that are to be put in force.
     #[serde(default)]
     pub networks: Vec<NetworkWork>,
+    /// What is to be shown about each job and sandbox here, in the header `cofferdam-lease`, by id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lease_tokens: BTreeMap<String, String>,
 }
 
 /// A sandbox at the epoch of one order.

@@ -22,12 +22,14 @@ mod node_authority;
 mod private;
 mod providers;
 mod reach;
+mod reap;
 mod replica;
 mod roots;
 mod server;
 mod signals;
 mod state;
 mod sweep;
+mod tape;
 mod tcp;
 mod up;
 mod upkeep;
@@ -134,6 +136,17 @@ async fn dispatch_node(place: &Place, asked: NodeArgs) -> Result<ExitCode, Failu
     match asked.command {
         None => node::run(place, &asked.run).await,
         Some(NodeCommand::Enroll { server, name }) => node::enroll(place, &server, name).await,
+        Some(NodeCommand::Reap {
+            apply,
+            idle,
+            age,
+            json,
+        }) => {
+            let now_ms = service::Clock::system().now_ms();
+            let bounds = reap::Bounds { idle, age, now_ms };
+            reap::reap(place, bounds, (apply, json)).await
+        }
+        Some(NodeCommand::Tape { json }) => tape::tape(place, json).await,
         Some(command) => {
             let client = compose::server(place).await?;
             cli::fleet::node(&client, command).await

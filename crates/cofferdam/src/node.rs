@@ -9,8 +9,10 @@ use crate::identity::{self, Identity};
 use crate::roots;
 use crate::signals::Signals;
 use crate::state::State;
+use crate::tape;
 use crate::up::{check_trust, exceptions, hostname, points_from, warm};
 use api::Code;
+use api::attach::LinkOpen;
 use api::client::{Client, Endpoint, Token};
 use driver::host::Host;
 use model::id::NodeId;
@@ -22,6 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Streams that wait to be handed to their jobs and sandboxes.
 const LINK_QUEUE: usize = 256;
+/// How a node ends that was decommissioned, so that its supervisor does not start it again: `EX_CONFIG` of
+/// `sysexits.h`.
+const SENT_AWAY: u8 = 78;
 /// How long a spare sandbox is kept unused.
 const SPARE_LIFE: Duration = Duration::from_secs(600);
 
@@ -46,6 +51,7 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
     state.make()?;
     let _locked = state.lock_server()?;
     let (id, client) = who(&state, &config, mode)?;
+    let client = client.with_tape(tape::keep(&state));
     let _node_locked = state.lock_node(&id)?;
     let host = Host::probe();
     let roots = roots::all(&state, &config.roots, &host)?;
@@ -82,18 +88,59 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
         points: points_from(std::env::var("COFFERDAM_DIE_AT").ok()),
     };
     let node = Node::new(config, client, driver, host);
+    let told = work(&node, linked, &mut signals).await;
+    linking.abort();
+    Ok(match told {
+        Told::ToEnd => ExitCode::SUCCESS,
+        Told::SentAway => {
+            let _ = sent_away(&id).report(false);
+            ExitCode::from(SENT_AWAY)
+        }
+    })
+}
+
+/// Why a node ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// By a signal: the next process goes on.
+    ToEnd,
+    /// By a server, for good.
+    SentAway,
+}
+
+/// Works until it is told to end, and ends in peace; a second signal ends it at once.
+async fn work(node: &Node, links: mpsc::Receiver<LinkOpen>, signals: &mut Signals) -> Told {
     let stop = CancellationToken::new();
-    let stopping = stop.clone();
-    let mut working = tokio::spawn(async move { node.run(linked, stopping).await });
-    signals.next().await;
-    tracing::info!("ending; sandboxes that run are found again at the next start");
+    let (working, stopping) = (node.clone(), stop.clone());
+    let mut working = tokio::spawn(async move { working.run(links, stopping).await });
+    let told = tokio::select! {
+        _ = signals.next() => Told::ToEnd,
+        () = node.dismissed() => Told::SentAway,
+    };
+    if told == Told::ToEnd {
+        tracing::info!("ending; sandboxes that run are found again at the next start");
+    }
     stop.cancel();
+    let ending = async {
+        drop((&mut working).await);
+        if told == Told::SentAway {
+            node.abandon().await;
+        }
+    };
     tokio::select! {
-        _ = &mut working => {}
+        () = ending => {}
         _ = signals.another() => {}
     }
-    linking.abort();
-    Ok(ExitCode::SUCCESS)
+    told
+}
+
+fn sent_away(id: &NodeId) -> Failure {
+    let message = format!(
+        "{id} was decommissioned: no server takes its word, and what it had was taken away"
+    );
+    Failure::new(Code::CertificateRevoked, message).hint(
+        "to make another node of this machine, remove identity.json in its state directory and `cofferdam node enroll` it",
+    )
 }
 
 /// Which node this is, and its client.

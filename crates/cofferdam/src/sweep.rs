@@ -5,15 +5,16 @@
 //! free belongs to nobody, and whoever has the lock is the only one who sweeps it.
 
 use crate::cli::failure::chain;
+use crate::identity::Identity;
 use crate::private::{Locked, lock};
 use crate::state::State;
 use driver::driver::{Driver as _, DriverError};
 use driver::host::Host;
 use driver::linux::{Linger, Linux};
-use model::id::NodeId;
+use model::id::{NodeId, SandboxId};
 use service::{Ctx, Service};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Nodes that are swept at one time: each command that finds some does a part, and none takes for ever.
 const SWEPT_MAX: usize = 64;
@@ -41,10 +42,14 @@ pub(crate) fn left(state: &State) -> Vec<Left> {
         return Vec::new();
     }
     // Read after the names: the id is written before the directory of this name is made, so no `up`
-    // that has just begun is taken for one of the others.
-    let kept = state.known_node();
+    // that has just begun is taken for one of the others. Nor is the node of a fleet: it is often away for a
+    // moment, and its sandboxes are not. Where nobody can say who that is, nothing is swept.
+    let Ok(enrolled) = Identity::known(state) else {
+        return Vec::new();
+    };
+    let kept = [state.known_node(), enrolled.map(|identity| identity.node)];
     let left = names.into_iter().filter_map(|name| {
-        if kept.as_ref().is_some_and(|id| name == id.as_str()) {
+        if kept.iter().flatten().any(|id| name == id.as_str()) {
             return None;
         }
         let dir = state.nodes().join(&name);
@@ -73,7 +78,7 @@ pub(crate) async fn sweep(service: Service, host: Host, left: Vec<Left>) {
 }
 
 async fn sweep_one(service: &Service, host: &Host, left: Left) -> Result<(), String> {
-    let destroyed = destroy(&left, host).await;
+    let destroyed = destroy(&left.dir, host).await;
     // The jobs are ended in any case: nobody will ever report on them.
     if let Some(id) = left
         .name
@@ -91,8 +96,9 @@ async fn sweep_one(service: &Service, host: &Host, left: Left) -> Result<(), Str
     std::fs::remove_dir_all(&left.dir).map_err(|error| chain(&error))
 }
 
-async fn destroy(left: &Left, host: &Host) -> Result<(), DriverError> {
-    let dir = left.dir.join("linux");
+/// Takes away all sandboxes of the node that had this directory.
+pub(crate) async fn destroy(node: &Path, host: &Host) -> Result<(), DriverError> {
+    let dir = node.join("linux");
     if !dir.exists() {
         return Ok(());
     }
@@ -106,6 +112,16 @@ async fn destroy(left: &Left, host: &Host) -> Result<(), DriverError> {
             done => return done,
         }
     }
+}
+
+/// Takes away one sandbox of the node that has this directory. Its launchers go on, for the others.
+pub(crate) async fn destroy_one(
+    node: &Path,
+    host: &Host,
+    id: &SandboxId,
+) -> Result<(), DriverError> {
+    let linux = Linux::new(&node.join("linux"), host.clone(), Linger::Yes)?;
+    linux.destroy(&linux.handle(id)).await
 }
 
 async fn destroy_all(linux: &Linux) -> Result<(), DriverError> {
@@ -139,6 +155,23 @@ mod tests {
         assert!(left(&state).is_empty());
         drop(found);
         assert_eq!(left(&state).len(), 1);
+    }
+
+    #[test]
+    fn the_node_of_a_fleet_is_not_swept_while_its_process_is_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::at(dir.path());
+        let id = crate::state::new_node_id().unwrap();
+        drop(state.lock_node(&id).unwrap());
+        let identity = serde_json::json!({
+            "node": id, "server": "https://127.0.0.1:1", "key": "", "certificate": "", "authority": "",
+            "expires_at_ms": 0,
+        });
+        let path = dir.path().join("identity.json");
+        std::fs::write(&path, identity.to_string()).unwrap();
+        assert!(left(&state).is_empty());
+        std::fs::write(&path, "{").unwrap();
+        assert!(left(&state).is_empty());
     }
 
     #[test]

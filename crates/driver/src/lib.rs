@@ -16,6 +16,7 @@ pub mod fake;
 pub mod guest;
 pub mod host;
 pub mod linux;
+pub mod orphan;
 pub mod programs;
 pub mod root;
 mod sys;

@@ -33,6 +33,13 @@ macro_rules! uuid_id {
             pub fn as_str(&self) -> &str {
                 &self.0
             }
+
+            /// When it was made, in milliseconds of Unix time: the first 48 bits (RFC 9562 section 5.7). Whoever
+            /// made it chose them.
+            pub fn unix_ms(&self) -> u64 {
+                let digits = self.0.get($prefix.len()..$prefix.len() + 12);
+                digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0)
+            }
         }
 
         impl FromStr for $name {

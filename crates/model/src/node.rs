@@ -90,7 +90,10 @@ impl NodeState {
 
 /// The versions of the node protocol that this build speaks, the oldest and the newest. The oldest grows when a
 /// server cannot do with what older nodes say; servers are upgraded before nodes.
-pub const PROTOCOL: (u32, u32) = (1, 1);
+pub const PROTOCOL: (u32, u32) = (1, 2);
+/// From this version on a node shows the token of a lease with everything that it says about it, and servers take
+/// nothing without. Nodes of the version before have none, and what they say is judged by their certificate alone.
+pub const PROTOCOL_LEASE_TOKENS: u32 = 2;
 
 /// Whether two sides have a version of the protocol in common.
 pub fn is_compatible(ours: (u32, u32), theirs: (u32, u32)) -> bool {

@@ -3,7 +3,8 @@
 use crate::job::fence;
 use crate::tries::Tries;
 use crate::{
-    Node, connections, egress, job, machine, recover, root, sandbox, snapshot, spare, volume,
+    Node, connections, dropped, egress, job, machine, recover, root, sandbox, snapshot, spare,
+    volume,
 };
 use api::attach::{LinkOpen, LinkTarget};
 use api::node::{JobRef, NodeHeartbeat, NodePoll, NodeProtocol, NodeRegister};
@@ -81,6 +82,7 @@ async fn register(node: &Node) {
             Ok(registered) => {
                 renewed(node, sent, registered.lease_ms, registered.heartbeat_ms);
                 tries.good();
+                heard_of(node, registered.protocol, &registered.lease_tokens);
                 recover::recover(node, registered.held, registered.held_sandboxes).await;
                 node.inner.registered.cancel();
                 return;
@@ -90,6 +92,14 @@ async fn register(node: &Node) {
                 tries.failed(node, &error).await;
             }
         }
+    }
+}
+
+/// What the server speaks, and what is to be shown to it. Of what has ended here meanwhile nothing is kept.
+fn heard_of(node: &Node, speaks: u32, tokens: &BTreeMap<String, String>) {
+    node.inner.server_speaks.store(speaks, Ordering::Release);
+    for (of, token) in tokens {
+        node.inner.client.lease_token(of, token);
     }
 }
 
@@ -129,6 +139,7 @@ pub(crate) async fn renew_once(node: &Node) {
         volumes: volume::held(node),
         host: Some(machine::host(node)),
         protocol: protocol(),
+        dropped: dropped::for_beat(node),
     };
     let sent = fence::boot_ms();
     let within = lease::try_ms(node.inner.renew_ms.load(Ordering::Acquire));
@@ -137,6 +148,10 @@ pub(crate) async fn renew_once(node: &Node) {
     match client.node_heartbeat(&beat).await {
         Ok(answer) => {
             renewed(node, sent, answer.lease_ms, answer.heartbeat_ms);
+            let mut tokens = answer.lease_tokens;
+            tokens.retain(|of, _| node.jobs().contains_key(of) || sandbox::is_here(node, of));
+            heard_of(node, answer.protocol, &tokens);
+            node.inner.dropped.told(&answer.dropped);
             node.inner.config.heard.notify_waiters();
             if answer.upgrade_available {
                 let latest = answer.latest_version.as_deref().unwrap_or_default();
@@ -222,6 +237,9 @@ async fn poll(node: &Node, free_slots: u32, free_sandboxes: u32, tries: &mut Tri
     match node.inner.client.node_poll(&request).await {
         Ok(answer) => {
             tries.good();
+            for (of, token) in &answer.lease_tokens {
+                node.inner.client.lease_token(of, token);
+            }
             cancel(node, &answer.cancel);
             for lease in answer.leases {
                 job::begin(node, lease);

@@ -6,8 +6,10 @@
 //! it was cut at that moment. The file is not synced: when the machine dies, so do its sandboxes.
 
 use crate::Node;
+use crate::dropped::{Patience, give_up};
 use ::egress::record::{self, Verdict};
 use api::client::ClientError;
+use api::dropped::DroppedWhat;
 use api::egress::{EgressDecision, EgressRecord, NodeEgress, RECORDS_MAX};
 use std::collections::VecDeque;
 use std::fs::File;
@@ -42,6 +44,8 @@ struct Spool {
     waiting: VecDeque<(EgressRecord, usize)>,
     bytes: usize,
     dropped: u64,
+    /// With the server, about the first of them.
+    patience: Patience,
 }
 
 impl Spool {
@@ -59,6 +63,7 @@ impl Spool {
             bytes: waiting.iter().map(|(_, len)| len).sum(),
             waiting,
             dropped: 0,
+            patience: Patience::default(),
         }
     }
 
@@ -228,13 +233,14 @@ fn say_later(node: &Node, spool: &Spool, after: Duration) -> Telling {
 /// Whether it is worth going on at once. What is refused for good is forgotten: it would be refused again.
 fn done(node: &Node, spool: &mut Spool, said: Result<usize, ClientError>) -> bool {
     let told = match said {
-        Err(error) if error.body().retryable => return false,
+        Err(error) if !spool.patience.is_over(&error) => return false,
         Err(error) => {
-            tracing::warn!(%error, "what was asked of the outside was not accepted");
+            give_up(node, DroppedWhat::Egress, "", &error);
             spool.report().len()
         }
         Ok(told) => told,
     };
+    spool.patience = Patience::default();
     let count = i64::try_from(told).unwrap_or(i64::MAX);
     node.inner.egress_told.send_modify(|told| *told += count);
     if let Err(error) = spool.forget(told) {

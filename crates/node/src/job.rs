@@ -220,6 +220,7 @@ impl Job {
         record::remove(&self.dir);
         self.node.at("node.removed");
         self.node.jobs().remove(&self.lease.job_id);
+        self.node.inner.client.lease_over(&self.lease.job_id);
         self.node.inner.freed.notify_one();
     }
 

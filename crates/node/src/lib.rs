@@ -12,6 +12,7 @@
 mod agent;
 mod connections;
 mod convert;
+mod dropped;
 mod egress;
 mod files;
 mod inspect;
@@ -33,6 +34,7 @@ mod volume;
 mod way;
 
 pub use crate::link::keep_links;
+pub use crate::record::recorded;
 pub use ::egress::exception::{BadException, Exception};
 pub use ::egress::inspect::roots;
 use ::egress::proxy::Proxy;
@@ -47,7 +49,7 @@ use model::place::Reserved;
 use model::points::Points;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
@@ -105,6 +107,9 @@ struct Inner {
     sandboxes: Mutex<sandbox::Kept>,
     spares: spare::Spares,
     health: machine::Health,
+    dropped: dropped::Dropped,
+    /// The newest version of the protocol that the server speaks, as far as it has said.
+    server_speaks: AtomicU32,
     egress: Proxy,
     trusted: OnceLock<inspect::Trusted>,
     /// Of the above; whoever works takes them.
@@ -127,6 +132,8 @@ struct Inner {
     lease_until: job::fence::Until,
     /// The control plane knows this process.
     registered: CancellationToken,
+    /// It does not want it any more.
+    dismissed: CancellationToken,
 }
 
 /// What the rest of the node knows of a job that it has.
@@ -153,6 +160,7 @@ impl Node {
         let allow = config.egress_allow.clone();
         let (egress, records) =
             Proxy::new(allow, Resolver::system(), way::connections(), job::now_ms);
+        let dropped = dropped::Dropped::of(&config.dir);
         let inner = Inner {
             config,
             client,
@@ -162,6 +170,8 @@ impl Node {
             sandboxes: Mutex::default(),
             spares: spare::Spares::default(),
             health: machine::Health::default(),
+            dropped,
+            server_speaks: AtomicU32::new(1),
             egress,
             trusted: OnceLock::new(),
             egress_records: tokio::sync::Mutex::new(records),
@@ -175,6 +185,7 @@ impl Node {
             renew_ms: AtomicU64::new(limits::HEARTBEAT_MS),
             lease_until: watch::Sender::new(0),
             registered: CancellationToken::new(),
+            dismissed: CancellationToken::new(),
         };
         Node {
             inner: Arc::new(inner),
@@ -213,6 +224,24 @@ impl Node {
                 "a job that was told to end has not; it is found again at the next start"
             );
         }
+    }
+
+    /// Waits until the control plane has sent this node away for good.
+    pub async fn dismissed(&self) {
+        self.inner.dismissed.cancelled().await;
+    }
+
+    /// Takes away everything that it has, after it was sent away: what runs here is nobody's any more, and nobody
+    /// would hear of it. Whatever cannot be taken away ends at its deadline.
+    pub async fn abandon(&self) {
+        let driver = &self.inner.driver;
+        for id in driver.list().await.unwrap_or_default() {
+            if let Err(error) = driver.destroy(&driver.handle(&id)).await {
+                let error = job::chain(&error);
+                tracing::error!(sandbox.id = %id, error, "failed to take a sandbox away");
+            }
+        }
+        record::forget_all(&self.inner.config.dir);
     }
 
     /// Waits until the control plane knows this node, and what it can hold.

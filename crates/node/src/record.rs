@@ -111,6 +111,22 @@ pub(crate) fn dir_of(node_dir: &Path, job_id: &str) -> Option<PathBuf> {
     fits.then(|| node_dir.join("jobs").join(job_id))
 }
 
+/// The sandboxes that the records in a node's directory name, for whoever looks without being this node; `None`
+/// where one of them cannot be read, because then nobody can say what it names.
+#[must_use]
+pub fn recorded(node_dir: &Path) -> Option<Vec<model::id::SandboxId>> {
+    /// What the records of jobs and of sandboxes that live on have alike.
+    #[derive(Deserialize)]
+    struct Named {
+        handle: Handle,
+    }
+    let all = all(node_dir)
+        .into_iter()
+        .chain(dirs(&node_dir.join("sandboxes")));
+    all.map(|dir| read::<Named>(&dir).map(|named| named.handle.id))
+        .collect()
+}
+
 /// All directories of jobs.
 pub(crate) fn all(node_dir: &Path) -> Vec<PathBuf> {
     dirs(&node_dir.join("jobs"))
@@ -124,6 +140,16 @@ pub(crate) fn dirs(of: &Path) -> Vec<PathBuf> {
     entries
         .filter_map(|entry| Some(entry.ok()?.path()))
         .collect()
+}
+
+/// Forgets all jobs and sandboxes.
+pub(crate) fn forget_all(node_dir: &Path) {
+    for dir in all(node_dir)
+        .into_iter()
+        .chain(dirs(&node_dir.join("sandboxes")))
+    {
+        remove(&dir);
+    }
 }
 
 /// Forgets a job.

@@ -1,7 +1,9 @@
 //! After a start: what the control plane believes and what is really here are made one, both ways.
 
+use crate::dropped::give_up;
 use crate::record::{self, Record};
 use crate::{Node, job, sandbox, snapshot};
+use api::dropped::DroppedWhat;
 use api::node::{HeldLease, HeldSandbox, JobFinished, OutcomeReport};
 use driver::driver::Found;
 use std::collections::HashMap;
@@ -119,16 +121,22 @@ async fn report_lost(node: &Node, job_id: &str, attempt: u32, epoch: u64) {
     };
     let client = &node.inner.client;
     if let Err(error) = job::insist(|| client.node_job_finished(job_id, &finished)).await {
-        tracing::warn!(%error, job.id = job_id, "a lost job was not accepted as lost");
+        give_up(node, DroppedWhat::Finished, job_id, &error);
     }
+    client.lease_over(job_id);
 }
 
-async fn destroy(node: &Node, handle: &driver::driver::Handle, count: &mut u32) {
+/// Whether it is gone. One that is not, and that no record names, is a stray: see below.
+async fn destroy(node: &Node, handle: &driver::driver::Handle, count: &mut u32) -> bool {
     match node.inner.driver.destroy(handle).await {
-        Ok(()) => *count += 1,
+        Ok(()) => {
+            *count += 1;
+            true
+        }
         Err(error) => {
             let error = job::chain(&error);
             tracing::error!(sandbox.id = %handle.id, error, "failed to take a sandbox away");
+            false
         }
     }
 }
@@ -144,9 +152,21 @@ async fn destroy_strays(node: &Node, done: &mut Done) {
         .chain(sandbox::known(node))
         .map(|handle| handle.id)
         .collect();
-    let listed = node.inner.driver.list().await.unwrap_or_default();
+    let listed = match node.inner.driver.list().await {
+        Ok(listed) => listed,
+        Err(error) => {
+            let error = job::chain(&error);
+            tracing::error!(error, "failed to look for sandboxes of nobody");
+            return;
+        }
+    };
     for id in listed.into_iter().filter(|id| !known.contains(id)) {
         let handle = node.inner.driver.handle(&id);
-        destroy(node, &handle, &mut done.unused).await;
+        if !destroy(node, &handle, &mut done.unused).await {
+            // Nobody else will: the next look is at the next start.
+            let (taking, handle) = (node.clone(), handle.clone());
+            let tasks = node.inner.tasks.clone();
+            tasks.spawn(async move { sandbox::take_away(&taking, &handle).await });
+        }
     }
 }

@@ -12,9 +12,11 @@ mod record;
 mod start;
 mod usage;
 
+use crate::dropped::give_up;
 use crate::job::{chain, insist};
 use crate::{Node, machine, snapshot};
 use api::attach::LinkOpen;
+use api::dropped::DroppedWhat;
 use api::node::{SandboxLife, SandboxRef, SandboxReport, SandboxSaid, SandboxWant, SandboxWork};
 use bytes::BytesMut;
 use driver::driver::Handle;
@@ -145,6 +147,11 @@ pub(crate) fn held(node: &Node) -> Vec<SandboxRef> {
 /// What the limits of each that is here name.
 pub(crate) fn reserved(node: &Node) -> Vec<Reserved> {
     node.kept().values().map(|keeper| keeper.reserved).collect()
+}
+
+/// Whether one is here.
+pub(crate) fn is_here(node: &Node, id: &str) -> bool {
+    node.kept().contains_key(id)
 }
 
 /// How many more this node would take.
@@ -327,6 +334,7 @@ fn leave(node: &Node, id: &str, orders: &watch::Receiver<Order>) -> bool {
         return false;
     }
     kept.remove(id);
+    node.inner.client.lease_over(id);
     node.inner.freed.notify_one();
     true
 }
@@ -394,7 +402,7 @@ async fn carry_out(node: &Node, work: &SandboxWork, handle: &mut Handle, net: &S
 }
 
 /// Takes a sandbox away, however often it takes: nothing may be said to be gone that is not.
-async fn take_away(node: &Node, handle: &Handle) {
+pub(crate) async fn take_away(node: &Node, handle: &Handle) {
     let mut pause = Duration::from_millis(50);
     while let Err(error) = node.inner.driver.destroy(handle).await {
         let error = chain(&error);
@@ -410,7 +418,7 @@ async fn say(node: &Node, id: &str, epoch: u64, what: SandboxSaid) {
     let report = SandboxReport { epoch, what };
     let client = &node.inner.client;
     if let Err(error) = insist(|| client.node_sandbox_report(id, &report)).await {
-        tracing::warn!(%error, sandbox.id = id, "what became of a sandbox was not accepted");
+        give_up(node, DroppedWhat::Sandbox, id, &error);
     }
     node.at("node.sandbox_reported");
 }

@@ -1,6 +1,7 @@
 //! How often this node asks a control plane that does not answer.
 
 use crate::Node;
+use api::Code;
 use api::client::ClientError;
 use model::breaker::Breaker;
 use std::time::Duration;
@@ -21,6 +22,10 @@ impl Tries {
 
     /// One has failed: waits until the next one is due, or somebody was heard on another way.
     pub(crate) async fn failed(&mut self, node: &Node, error: &ClientError) {
+        // Said by a server whose certificate was checked, and for good.
+        if error.is(Code::CertificateRevoked) {
+            node.inner.dismissed.cancel();
+        }
         let asked = if let ClientError::Api(failure) = error {
             failure.retry_after_ms
         } else {

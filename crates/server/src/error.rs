@@ -90,6 +90,7 @@ impl From<service::Error> for Error {
             E::NotFound => Code::NotFound,
             E::Forbidden(_) => Code::Forbidden,
             E::NotYourLease => Code::NotYourLease,
+            E::LeaseToken => Code::LeaseTokenWrong,
             E::Conflict { code, .. } => Code::parse(code).unwrap_or(Code::Conflict),
             E::TooMuch { code, .. } => Code::parse(code).unwrap_or(Code::TooMuch),
             E::Stale => Code::StaleEpoch,

@@ -54,7 +54,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Node {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
         match peer(parts)? {
-            Peer::Node(node) => Ok(Self(Ctx::node(node.clone(), request_id(parts)?))),
+            Peer::Node(node) => {
+                let shown = parts.headers.get(routes::LEASE_TOKEN);
+                let shown = shown.and_then(|value| value.to_str().ok());
+                let ctx = Ctx::node(node.clone(), request_id(parts)?);
+                Ok(Self(ctx.showing(shown.map(str::to_owned))))
+            }
             Peer::User(_) => Err(Error::new(Code::Forbidden, "this route is for nodes")),
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use api::artifact::ArtifactView;
+use api::dropped::NodeDropped;
 use api::egress::NodeEgress;
 use api::exec::NodeExecs;
 use api::network::NetworkReport;
@@ -17,7 +18,7 @@ use axum::Json as Answer;
 use axum::extract::{Request, State};
 use axum::response::Response;
 
-use service::Free;
+use service::{Ctx, Free};
 
 use crate::convert::{self, exec, fleet, from_wire, sandbox, secret, to_wire, volume};
 use crate::error::Error;
@@ -41,7 +42,12 @@ pub(crate) async fn register(
         .node_register(&ctx, from_wire::hello(hello))
         .await?;
     let now_ms = app.service.clock().now_ms();
-    Ok(Answer(to_wire::registered(&ctx, registered, now_ms)))
+    let tokens = app.service.lease_tokens_of_registered(&ctx, &registered);
+    let lease_tokens = tokens.await?;
+    Ok(Answer(NodeRegistered {
+        lease_tokens,
+        ..to_wire::registered(&ctx, registered, now_ms)
+    }))
 }
 
 /// A node renews all its leases.
@@ -67,11 +73,34 @@ pub(crate) async fn heartbeat(
     // Only of the process that is this node: another one's directories are not this one's.
     let remove = app.service.snapshot_beat(&ctx, snapshots).await?;
     let remove_volumes = app.service.volume_beat(&ctx, volumes).await?;
+    let lease_tokens = app.service.lease_tokens_of_beat(&ctx, &renewed).await?;
+    let dropped = take_note(&app, &ctx, beat.dropped).await;
     Ok(Answer(NodeHeartbeatAnswer {
+        lease_tokens,
+        dropped,
         remove_snapshots: to_wire::snapshot_ids(&remove),
         remove_volumes: remove_volumes.iter().map(ToString::to_string).collect(),
         ..to_wire::renewed(renewed)
     }))
+}
+
+/// Of the reports that a node has given up, those that are in the record now. What goes wrong with it must not end
+/// leases: the node tells them again.
+async fn take_note(app: &App, ctx: &Ctx, dropped: Vec<NodeDropped>) -> Vec<String> {
+    if dropped.is_empty() {
+        return Vec::new();
+    }
+    let dropped = dropped.into_iter().map(from_wire::dropped).collect();
+    match app.service.node_dropped(ctx, dropped).await {
+        Ok(told) => told,
+        Err(error) => {
+            tracing::warn!(
+                error = error.cause(),
+                "what a node gave up is not among the events"
+            );
+            Vec::new()
+        }
+    }
 }
 
 /// A node asks for work and waits for it.
@@ -93,7 +122,12 @@ pub(crate) async fn poll(
     let polling = app.service.node_poll(&ctx, &poll.incarnation, free, wait);
     let polled = app.stopping.run_until_cancelled(polling).await;
     let stopping = || Error::new(Code::Unavailable, "the server is stopping");
-    Ok(Answer(to_wire::polled(polled.ok_or_else(stopping)??)))
+    let polled = polled.ok_or_else(stopping)??;
+    let lease_tokens = app.service.lease_tokens_of_poll(&ctx, &polled).await?;
+    Ok(Answer(NodePollAnswer {
+        lease_tokens,
+        ..to_wire::polled(polled)
+    }))
 }
 
 /// A sandbox is ready. The command may be let go when this is answered, unless it says `cancel`.

@@ -98,6 +98,7 @@ fn refused(response: &Response) -> Option<Code> {
             | Code::CertificateExpired
             | Code::CertificateRevoked
             | Code::NotYourLease
+            | Code::LeaseTokenWrong
             | Code::NodeIncompatible
     );
     is_of_nodes.then_some(code)

@@ -39,6 +39,7 @@ impl Service {
         new: NewArtifact,
     ) -> Result<ArtifactRow, Error> {
         let node = ctx.only_node()?.clone();
+        self.check_lease(ctx, id.as_str(), Some(new.epoch)).await?;
         check_artifact(&new)?;
         let at_ms = self.now_ms();
         let row = ArtifactRow {

@@ -14,6 +14,8 @@ pub struct Ctx {
     pub caller: Caller,
     /// For the log.
     pub request_id: String,
+    /// What a node shows about the job or the sandbox of which it speaks.
+    pub lease_token: Option<String>,
 }
 
 /// As what somebody asks.
@@ -35,6 +37,7 @@ impl Ctx {
             principal,
             caller: Caller::User,
             request_id: request_id.into(),
+            lease_token: None,
         }
     }
 
@@ -45,7 +48,15 @@ impl Ctx {
             principal: principal(&format!("node:{node}")),
             caller: Caller::Node(node),
             request_id: request_id.into(),
+            lease_token: None,
         }
+    }
+
+    /// The same, with what it shows of a lease.
+    #[must_use]
+    pub fn showing(mut self, token: Option<String>) -> Ctx {
+        self.lease_token = token;
+        self
     }
 
     /// This process itself, such as its loop `name`.
@@ -55,6 +66,7 @@ impl Ctx {
             principal: principal(&format!("service:{name}")),
             caller: Caller::Internal,
             request_id: String::new(),
+            lease_token: None,
         }
     }
 

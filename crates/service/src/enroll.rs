@@ -188,6 +188,11 @@ impl Service {
         self.inner.node_authority.get().ok_or_else(none)
     }
 
+    /// Whether one more report that a node gave up may be an event in this hour.
+    pub(crate) fn may_note_drop(&self, now_ms: u64) -> bool {
+        locked(&self.inner.refusals).one_more("report_dropped", now_ms)
+    }
+
     /// Makes a token for one machine, and tells its text this once.
     ///
     /// # Errors

@@ -35,6 +35,9 @@ pub enum Error {
     /// A node speaks of what another node has.
     #[error("another node has it")]
     NotYourLease,
+    /// A node speaks of a lease without its token.
+    #[error("the token of the lease is missing, or is another's")]
+    LeaseToken,
     /// A bound was reached; later it may do.
     #[error("{message}")]
     TooMuch {
@@ -73,6 +76,7 @@ impl Error {
             Error::Stale => "stale_epoch",
             Error::Forbidden(_) => "forbidden",
             Error::NotYourLease => "not_your_lease",
+            Error::LeaseToken => "lease_token_wrong",
             Error::DiskFull => "disk_full",
             Error::SecretKey(error) => error.code(),
             Error::Unavailable(_) => "unavailable",

@@ -90,12 +90,20 @@ impl Service {
                 message: format!("a report has at most {} facts", limits::EXEC_FACTS_MAX),
             });
         }
+        let shows = match self.check_lease(ctx, id.as_str(), None).await {
+            Err(Error::LeaseToken) if ctx.lease_token.is_none() => false,
+            checked => checked.map(|()| true)?,
+        };
         let (id, principal, at_ms) = (id.clone(), ctx.principal.clone(), self.now_ms());
         self.unit(move |tx| {
             let row = sandbox::get(tx, None, &id)?.ok_or(Fail::Ours(Error::NotFound))?;
             // Also for one that is over: the last facts come after its end.
             if row.node.as_ref() != Some(&node) {
                 return Err(Error::NotYourLease.into());
+            }
+            // A node whose process is another since is given no token for what is over.
+            if !shows && !row.state.is_over() {
+                return Err(Error::LeaseToken.into());
             }
             let of = Of {
                 tenant: row.tenant,

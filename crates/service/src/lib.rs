@@ -25,6 +25,7 @@ mod change;
 mod clock;
 mod create;
 mod ctx;
+mod dropped;
 mod egress;
 mod enroll;
 mod error;
@@ -34,6 +35,7 @@ mod hand;
 mod hex;
 mod job;
 mod late;
+mod lease_token;
 pub mod loops;
 mod lose;
 mod node;
@@ -59,12 +61,14 @@ pub use crate::build::{BUILD_LABEL, BuildHold, Built, Saved, Settled};
 pub use crate::clock::Clock;
 pub use crate::create::Idempotency;
 pub use crate::ctx::{Caller, Ctx};
+pub use crate::dropped::DroppedReport;
 pub use crate::egress::EgressPage;
 pub use crate::enroll::{BadCsr, Enrolled, NodeAuthority, NodeSigned, TokenState, token_state};
 pub use crate::error::Error;
 pub use crate::exec::{ExecBefore, ExecFact, ExecPage};
 pub use crate::fleet::{NodeOrder, NodeSeen};
 pub use crate::job::JobPage;
+pub use crate::lease_token::LeaseTokens;
 pub use crate::node::{Beat, LeaseRef, NodeHello, Registered, node_speaks};
 pub use crate::output::{OutputPage, OutputPiece, Stream};
 pub use crate::poll::{Free, Polled};
@@ -150,6 +154,7 @@ struct Inner {
     execs_told: exec::told::Told,
     node_authority: OnceLock<NodeAuthority>,
     lease: OnceLock<Lease>,
+    lease_key: tokio::sync::OnceCell<lease_token::LeaseKey>,
     refusals: Mutex<enroll::Refusals>,
     placement: place::Setting,
     audit_heads: OnceLock<audit::Heads>,
@@ -195,6 +200,7 @@ impl Service {
             execs_told: exec::told::Told::default(),
             node_authority: OnceLock::new(),
             lease: OnceLock::new(),
+            lease_key: tokio::sync::OnceCell::new(),
             refusals: Mutex::default(),
             placement: place::Setting::default(),
             audit_heads: OnceLock::new(),

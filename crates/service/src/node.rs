@@ -50,6 +50,8 @@ pub struct NodeHello {
     pub drivers: Vec<String>,
     /// What it can do; `memory_bytes` and `cpus` bound what jobs may ask for.
     pub facts: BTreeMap<String, String>,
+    /// The newest version of the protocol that it speaks.
+    pub protocol: u32,
 }
 
 /// What a node is told when it comes.
@@ -95,6 +97,8 @@ pub struct Beat {
     pub networks: Vec<SandboxRow>,
     /// The version of this program, where that of the node is older.
     pub upgrade: Option<&'static str>,
+    /// The jobs and sandboxes that it is believed to have, by id and epoch.
+    pub held: Vec<(String, u64)>,
 }
 
 /// The lease of a job that has one.
@@ -137,6 +141,8 @@ impl Service {
     pub async fn node_register(&self, ctx: &Ctx, hello: NodeHello) -> Result<Registered, Error> {
         let id = ctx.only_node()?.clone();
         check_hello(&hello)?;
+        // Here, because nobody waits for a node that comes.
+        self.lease_key().await?;
         let (now, lease) = (self.now_ms(), self.lease());
         let note = Note::new(ctx, now);
         let (wake, incarnation) = (self.wake().of_node(&id), hello.incarnation.clone());
@@ -158,6 +164,7 @@ impl Service {
                 row.labels.extend(labels_of(tx, &id)?);
                 let was = before.map(|before| before.state.connectivity);
                 node::upsert(tx, &row)?;
+                node::set_protocol(tx, &id, hello.protocol)?;
                 if was != Some(row.state.connectivity) {
                     note_node(tx, &row, "node.online", &note)?;
                 }
@@ -316,6 +323,8 @@ fn beat_of(
     let stand = |row: &&SandboxRow| !failed.contains(&row.id);
     let standing: Vec<&SandboxRow> = seen.sandboxes.iter().filter(stand).collect();
     let sandboxes = work::beat(&standing, has, now);
+    let jobs = seen.held.iter().map(|row| (row.id.to_string(), row.epoch));
+    let places = standing.iter().map(|row| (row.id.to_string(), row.epoch));
     Beat {
         lease_ms: lease.ms(),
         heartbeat_ms: lease.renew_ms(),
@@ -326,6 +335,7 @@ fn beat_of(
         stale_sandboxes: sandboxes.stale,
         networks: seen.networks.clone(),
         upgrade: is_older(&seen.version, VERSION).then_some(VERSION),
+        held: jobs.chain(places).collect(),
     }
 }
 

@@ -141,6 +141,8 @@ impl Service {
         wait: Duration,
     ) -> Result<Polled, Error> {
         let (node, free) = (ctx.only_node()?, free.into());
+        // Before there is a lease, which would be lost where this cannot be read.
+        self.lease_key().await?;
         let until = until(wait, limits::POLL_WAIT_MAX_MS);
         let wake = self.wake().of_node(node);
         wake.is_asked_by(incarnation);

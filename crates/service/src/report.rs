@@ -88,6 +88,8 @@ impl Service {
         started: Started,
     ) -> Result<Report, Error> {
         let node = ctx.only_node()?.clone();
+        self.check_lease(ctx, id.as_str(), Some(started.epoch))
+            .await?;
         check_clauses(&started.enforcement)?;
         let note = Note {
             driver: Some(cut(&started.driver)),
@@ -126,6 +128,7 @@ impl Service {
         segments: Vec<OutputPiece>,
     ) -> Result<Report, Error> {
         let node = ctx.only_node()?.clone();
+        self.check_lease(ctx, id.as_str(), Some(epoch)).await?;
         check_pieces(&segments)?;
         let at_ms = self.now_ms();
         let segments = pieces(segments, attempt, at_ms);
@@ -160,6 +163,8 @@ impl Service {
         finished: Finished,
     ) -> Result<Report, Error> {
         let node = ctx.only_node()?.clone();
+        self.check_lease(ctx, id.as_str(), Some(finished.epoch))
+            .await?;
         check_finished(&finished)?;
         let at_ms = self.now_ms();
         let hash = hash_of(&finished)?;
@@ -217,6 +222,7 @@ impl Service {
         why: &str,
     ) -> Result<Report, Error> {
         let node = ctx.only_node()?.clone();
+        self.check_lease(ctx, id.as_str(), Some(epoch)).await?;
         let note = Note::new(ctx, self.now_ms()).because(why);
         let event = move |_: &JobRow| JobEvent::Release { epoch };
         self.give_up(node, id.clone(), epoch, event, note).await

@@ -24,6 +24,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0020_job_state.sql"),
     include_str!("../migrations/sqlite/0021_audit.sql"),
     include_str!("../migrations/sqlite/0027_audit_content.sql"),
+    include_str!("../migrations/sqlite/0023_lease_token.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -45,6 +46,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0020_job_state.sql"),
     include_str!("../migrations/postgres/0021_audit.sql"),
     include_str!("../migrations/postgres/0027_audit_content.sql"),
+    include_str!("../migrations/postgres/0023_lease_token.sql"),
 ];
 
 /// The version that this program knows.

@@ -137,6 +137,26 @@ pub fn renew(
     Ok(renewed == 1)
 }
 
+/// Writes the newest version of the protocol that a node's process speaks.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn set_protocol(tx: &mut Tx<'_>, id: &NodeId, protocol: u32) -> Result<(), StoreError> {
+    let sql = "UPDATE node SET protocol = $1 WHERE id = $2";
+    tx.execute(sql, &[protocol.into(), id.as_str().into()])
+        .map(drop)
+}
+
+/// The newest version of the protocol that a node's process speaks; `None` for one that is not there.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn protocol(tx: &mut Tx<'_>, id: &NodeId) -> Result<Option<u64>, StoreError> {
+    let sql = "SELECT protocol FROM node WHERE id = $1";
+    let row = tx.query_one(sql, &[id.as_str().into()])?;
+    row.map(|row| row.number("protocol")).transpose()
+}
+
 /// Writes how much a node has failed lately.
 ///
 /// # Errors

@@ -249,15 +249,18 @@ pub fn forget_links(tx: &mut Tx<'_>, node: &NodeId) -> Result<(), StoreError> {
 pub fn mark(tx: &mut Tx<'_>, name: &str, value: &str) -> Result<String, StoreError> {
     let sql = "INSERT INTO fleet_mark (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
     tx.execute(sql, &[name.into(), value.into()])?;
-    let row = tx.query_one(
-        "SELECT value FROM fleet_mark WHERE name = $1",
-        &[name.into()],
-    )?;
-    match row {
-        Some(row) => row.text("value"),
-        // Somebody has taken it away in this moment.
-        None => Ok(value.to_owned()),
-    }
+    // Somebody may have taken it away in this moment.
+    Ok(known_mark(tx, name)?.unwrap_or_else(|| value.to_owned()))
+}
+
+/// The same, if something is written.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn known_mark(tx: &mut Tx<'_>, name: &str) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT value FROM fleet_mark WHERE name = $1";
+    let row = tx.query_one(sql, &[name.into()])?;
+    row.map(|row| row.text("value")).transpose()
 }
 
 /// Writes another in its place.

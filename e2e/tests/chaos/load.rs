@@ -88,12 +88,14 @@ impl Load {
         world: &World,
     ) {
         for _ in 0..CLIENTS {
-            let socket = world.socket();
-            scope.spawn(move || self.bring(&socket));
+            let sockets = world.sockets();
+            scope.spawn(move || self.bring(&sockets));
         }
-        for name in ["attached 0", "attached 1"] {
+        for number in 0..2 {
+            let name = format!("attached {number}");
             let script = format!("echo {name}; sleep 1; echo end");
-            let mut run = streaming(world, &["run", "--", "sh", "-c", &script]);
+            let command = world.command_at(number, &["run", "--", "sh", "-c", &script]);
+            let mut run = streaming(&command);
             let expect = format!("{name}\nend\n");
             scope.spawn(move || {
                 while !self.is_over() {
@@ -105,7 +107,8 @@ impl Load {
         scope.spawn(move || self.live(commands));
     }
 
-    fn bring(&self, socket: &Path) {
+    /// A request that was not answered goes to the next server, with the same key.
+    fn bring(&self, sockets: &[PathBuf]) {
         while !self.is_over() {
             let tag = self.next.fetch_add(1, Ordering::Relaxed);
             let body = asked(tag);
@@ -115,7 +118,10 @@ impl Load {
                  content-length: {}\r\n\r\n{body}",
                 body.len()
             );
+            let mut tries = tag;
             let done = until(|| {
+                let socket = &sockets[tries % sockets.len()];
+                tries += 1;
                 let (status, answer) = http(socket, &request);
                 let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
                 if let Some(id) = answer["id"]
@@ -215,8 +221,9 @@ struct Sandbox {
 impl Sandbox {
     fn commands(world: &World) -> Sandbox {
         Sandbox {
-            create: streaming(world, &["sandbox", "create"]),
-            template: streaming(world, &["sandbox", "exec"]),
+            create: streaming(&world.command(&["sandbox", "create"])),
+            // What is made at one server is used at the other.
+            template: streaming(&world.command_at(1, &["sandbox", "exec"])),
             socket: world.socket(),
         }
     }
@@ -242,8 +249,7 @@ impl Sandbox {
 }
 
 /// A command line that is ended when it hangs.
-fn streaming(world: &World, args: &[&str]) -> Command {
-    let plain = world.command(args);
+fn streaming(plain: &Command) -> Command {
     #[expect(
         clippy::disallowed_methods,
         reason = "what a child inherits is cleared below"

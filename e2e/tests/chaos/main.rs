@@ -1,6 +1,7 @@
 //! A fleet of real processes under everything that happens to machines, and its books afterwards.
 //!
-//! The short form runs with the other tests. The long one is
+//! The short form runs with the other tests, with one server. The long one has two on one database, of which each
+//! connection of a node may find another:
 //! `COFFERDAM_CHAOS_SECONDS=600 COFFERDAM_CHAOS_SEED=1 cargo test -p e2e --test chaos -- --nocapture`.
 
 mod books;
@@ -20,6 +21,8 @@ use world::{NODES, World};
 
 /// How long it goes on in the short form.
 const SECONDS: u64 = 20;
+/// From so many seconds on it is the long form, with two servers.
+const LONG: u64 = 60;
 /// Between the beginnings of two faults.
 const STEP: Duration = Duration::from_millis(1500);
 const LOOK: Duration = Duration::from_millis(20);
@@ -40,8 +43,8 @@ struct Story {
 }
 
 /// Breaks things until the time is up, and heals all of them.
-fn break_things(world: &mut World, seed: u64, time: Duration) -> Story {
-    let (mut deck, mut story) = (Deck::new(seed), Story::default());
+fn break_things(world: &mut World, mut deck: Deck, time: Duration) -> Story {
+    let mut story = Story::default();
     let mut broken: Vec<(Fault, Instant)> = Vec::new();
     let begin = Instant::now();
     let mut next = begin;
@@ -113,19 +116,22 @@ fn the_books_are_balanced_whatever_is_killed_stopped_cut_off_or_full() {
         println!("skipped: {why}");
         return;
     }
-    let mut world = match World::start() {
+    let seed = number("COFFERDAM_CHAOS_SEED", 1);
+    let seconds = number("COFFERDAM_CHAOS_SECONDS", SECONDS);
+    let time = Duration::from_secs(seconds);
+    let servers = number("COFFERDAM_CHAOS_SERVERS", 1 + u64::from(seconds >= LONG));
+    let servers = usize::try_from(servers.clamp(1, 2)).expect("one or two");
+    let mut world = match World::start(servers) {
         Ok(world) => world,
         Err(why) => {
             println!("skipped: {why}");
             return;
         }
     };
-    let seed = number("COFFERDAM_CHAOS_SEED", 1);
-    let time = Duration::from_secs(number("COFFERDAM_CHAOS_SECONDS", SECONDS));
     let load = Load::default();
     let story = std::thread::scope(|scope| {
         load.begin(scope, &world);
-        let story = break_things(&mut world, seed, time);
+        let story = break_things(&mut world, Deck::new(seed, servers), time);
         load.end();
         story
     });
@@ -150,7 +156,7 @@ fn the_books_are_balanced_whatever_is_killed_stopped_cut_off_or_full() {
         .clone();
     books.wrong.extend(wrong);
     println!(
-        "seed {seed}, {time:?}, balanced after {:.1?} of quiet",
+        "seed {seed}, {time:?}, {servers} servers, balanced after {:.1?} of quiet",
         quiet.elapsed()
     );
     println!("faults: {:#?}", story.faults);

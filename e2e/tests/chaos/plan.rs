@@ -1,6 +1,6 @@
 //! What is done to the fleet, and when: the same for the same seed. Pure.
 
-use crate::world::{LEASE_S, NODES, SERVERS};
+use crate::world::{LEASE_S, NODES};
 use std::time::Duration;
 
 /// Numbers that look random and are the same again (xorshift64*, Vigna 2016).
@@ -90,15 +90,18 @@ impl Fault {
 #[derive(Debug)]
 pub(crate) struct Deck {
     dice: Dice,
+    servers: usize,
     left: Vec<u64>,
 }
 
 const KINDS: u64 = 12;
 
 impl Deck {
-    pub(crate) fn new(seed: u64) -> Deck {
+    /// For so many servers.
+    pub(crate) fn new(seed: u64, servers: usize) -> Deck {
         Deck {
             dice: Dice::new(seed),
+            servers,
             left: Vec::new(),
         }
     }
@@ -118,7 +121,7 @@ impl Deck {
     }
 
     fn fault(&mut self, kind: u64) -> Fault {
-        let (server, node) = (self.dice.one_of(SERVERS), self.dice.one_of(NODES));
+        let (server, node) = (self.dice.one_of(self.servers), self.dice.one_of(NODES));
         let (ms, seconds) = (
             20 + self.dice.roll(380),
             self.dice.roll(121).cast_signed() - 60,
@@ -143,7 +146,7 @@ impl Deck {
 #[test]
 fn the_same_seed_does_the_same_and_each_kind_comes_once_in_a_round() {
     let draw = || {
-        let mut deck = Deck::new(7);
+        let mut deck = Deck::new(7, 2);
         std::iter::repeat_with(|| deck.draw().0)
             .take(12)
             .collect::<Vec<_>>()

@@ -11,8 +11,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// Replicas on one database. One, until a second one finds the links and blobs of the first.
-pub(crate) const SERVERS: usize = 1;
+/// What the second server must have alike, beside the database and the blobs.
+const SHARED: [&str; 2] = ["node-authority.json", "secret.key"];
 pub(crate) const NODES: usize = 3;
 pub(crate) const LEASE_S: u64 = 5;
 /// What a node's disk holds: a little more than the 1 GiB that has to be free for new work.
@@ -55,6 +55,8 @@ pub(crate) struct World {
     pub(crate) place: Place,
     postgres: Postgres,
     servers: Vec<Part>,
+    /// How many of them there are to be.
+    count: usize,
     nodes: Vec<Part>,
     pub(crate) machines: Vec<Machine>,
     has_clocks: bool,
@@ -76,7 +78,7 @@ impl Drop for World {
 
 impl World {
     /// All of it, or why it cannot be had here.
-    pub(crate) fn start() -> Result<World, String> {
+    pub(crate) fn start(servers: usize) -> Result<World, String> {
         let postgres = Postgres::start()?;
         let hub = Space::new(&["--net"], ":", Path::new("/"))?;
         hub.enter()?;
@@ -85,13 +87,14 @@ impl World {
         let mut world = World {
             postgres,
             servers: Vec::new(),
+            count: servers,
             nodes: Vec::new(),
             machines: Vec::new(),
             has_clocks: library.is_some(),
             _hub: hub,
             place,
         };
-        for server in 0..SERVERS {
+        for server in 0..servers {
             world.add_server(server, library.clone());
         }
         for node in 0..NODES {
@@ -107,10 +110,22 @@ impl World {
         self.place.state().join("cofferdam.sock")
     }
 
+    /// Where each of them does.
+    pub(crate) fn sockets(&self) -> Vec<PathBuf> {
+        let socket = |server| self.state_of(server).join("cofferdam.sock");
+        (0..self.count).map(socket).collect()
+    }
+
     /// A command line that never makes a server of its own.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
+        self.command_at(0, args)
+    }
+
+    /// The same at one of the servers, by a number of which there may be more than servers.
+    pub(crate) fn command_at(&self, number: usize, args: &[&str]) -> Command {
+        let socket = self.state_of(number % self.count).join("cofferdam.sock");
         let mut command = self.place.command(args);
-        command.env("COFFERDAM_URL", format!("unix:{}", self.socket().display()));
+        command.env("COFFERDAM_URL", format!("unix:{}", socket.display()));
         command
     }
 
@@ -123,17 +138,24 @@ impl World {
 
     fn add_server(&mut self, number: usize, library: Option<PathBuf>) {
         let name = format!("server{number}");
-        let names: Vec<String> = (0..NODES)
+        let mut names: Vec<String> = (0..NODES)
             .map(|node| format!("\"{}\"", address(node)))
             .collect();
+        // By which the other server dials it.
+        names.push("\"127.0.0.1\"".to_owned());
+        let (state, port) = (self.state_of(number), port(number));
         let config = format!(
-            "[server]\nstate = \"{}\"\ndatabase = \"{}\"\nlease_seconds = {LEASE_S}\n\
-             [server.nodes]\nlisten = \"127.0.0.1:{}\"\nnames = [{}]\n",
-            self.state_of(number).display(),
+            "[server]\nstate = \"{}\"\ndatabase = \"{}\"\nblobs = \"{}\"\nname = \"{name}\"\n\
+             lease_seconds = {LEASE_S}\n[server.nodes]\nlisten = \"127.0.0.1:{port}\"\n\
+             address = \"127.0.0.1:{port}\"\nnames = [{}]\n",
+            state.display(),
             self.postgres.address(),
-            port(number),
+            self.place.work().join("blobs").display(),
             names.join(", "),
         );
+        if number > 0 {
+            self.share(&state);
+        }
         let file = self.place.work().join(format!("{name}.toml"));
         std::fs::write(&file, config).expect("a file");
         let words = [e2e::program().display().to_string()];
@@ -155,6 +177,17 @@ impl World {
         assert!(is_up, "{}", self.logs());
     }
 
+    /// Gives another server what all must have alike, for its user alone.
+    fn share(&self, state: &Path) {
+        let mut dir = std::fs::DirBuilder::new();
+        std::os::unix::fs::DirBuilderExt::mode(&mut dir, 0o700);
+        dir.create(state).expect("a directory");
+        for name in SHARED {
+            let from = self.state_of(0).join(name);
+            std::fs::copy(from, state.join(name)).expect("the first server has it");
+        }
+    }
+
     fn add_node(&mut self, number: usize, library: Option<PathBuf>) -> Result<(), String> {
         let name = format!("node{number}");
         let state = self.place.work().join(&name);
@@ -162,7 +195,7 @@ impl World {
         let line = format!("mount -t tmpfs -o size={DISK},mode=700 none \"$1\"");
         let kinds = ["--net", "--mount", "--propagation", "private"];
         let space = Space::new(&kinds, &line, &state)?;
-        let link = Link::new(number, &space, (0..SERVERS).map(port).collect())?;
+        let link = Link::new(number, &space, (0..self.count).map(port).collect())?;
         let token = self.command(&["node", "enroll-token"]).output();
         let token = String::from_utf8_lossy(&token.expect("a token").stdout)
             .trim()

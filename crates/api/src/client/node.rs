@@ -66,8 +66,7 @@ impl Client {
         job_id: &str,
         report: &JobStarted,
     ) -> Result<ReportAnswer, ClientError> {
-        self.post(routes::fill(routes::NODE_JOB_STARTED, &[job_id]), report)
-            .await
+        self.say((routes::NODE_JOB_STARTED, job_id), report).await
     }
 
     /// Delivers what a job wrote.
@@ -79,8 +78,7 @@ impl Client {
         job_id: &str,
         report: &JobOutput,
     ) -> Result<ReportAnswer, ClientError> {
-        self.post(routes::fill(routes::NODE_JOB_OUTPUT, &[job_id]), report)
-            .await
+        self.say((routes::NODE_JOB_OUTPUT, job_id), report).await
     }
 
     /// Says that nothing of a snapshot is left here.
@@ -101,8 +99,7 @@ impl Client {
         job_id: &str,
         report: &JobFinished,
     ) -> Result<ReportAnswer, ClientError> {
-        self.post(routes::fill(routes::NODE_JOB_FINISHED, &[job_id]), report)
-            .await
+        self.say((routes::NODE_JOB_FINISHED, job_id), report).await
     }
 
     /// Gives a job back that was not started.
@@ -114,8 +111,7 @@ impl Client {
         job_id: &str,
         report: &JobRelease,
     ) -> Result<ReportAnswer, ClientError> {
-        self.post(routes::fill(routes::NODE_JOB_RELEASE, &[job_id]), report)
-            .await
+        self.say((routes::NODE_JOB_RELEASE, job_id), report).await
     }
 
     /// Says what has become of a sandbox.
@@ -127,8 +123,8 @@ impl Client {
         sandbox_id: &str,
         report: &SandboxReport,
     ) -> Result<ReportAnswer, ClientError> {
-        let path = routes::fill(routes::NODE_SANDBOX_REPORT, &[sandbox_id]);
-        self.post(path, report).await
+        self.say((routes::NODE_SANDBOX_REPORT, sandbox_id), report)
+            .await
     }
 
     /// Says that rules of a network are in force.
@@ -140,8 +136,8 @@ impl Client {
         sandbox_id: &str,
         report: &NetworkReport,
     ) -> Result<ReportAnswer, ClientError> {
-        let path = routes::fill(routes::NODE_SANDBOX_NETWORK, &[sandbox_id]);
-        self.post(path, report).await
+        self.say((routes::NODE_SANDBOX_NETWORK, sandbox_id), report)
+            .await
     }
 
     /// Says what was run in a sandbox.
@@ -153,8 +149,8 @@ impl Client {
         sandbox_id: &str,
         report: &NodeExecs,
     ) -> Result<ReportAnswer, ClientError> {
-        let path = routes::fill(routes::NODE_SANDBOX_EXECS, &[sandbox_id]);
-        self.post(path, report).await
+        self.say((routes::NODE_SANDBOX_EXECS, sandbox_id), report)
+            .await
     }
 
     /// Delivers one file that is to be kept. With a size, the reader must yield exactly so many
@@ -179,7 +175,7 @@ impl Client {
         let mut call = self.call(Method::PUT, path);
         call.body = RequestBody::reader(from, size_bytes);
         call.deadline = UPLOAD_DEADLINE;
-        self.json(call).await
+        self.json(self.shown(call, job_id)).await
     }
 
     /// The bytes of an input file.

@@ -98,8 +98,7 @@ impl Client {
         job_id: &str,
         ask: SecretsAsk,
     ) -> Result<SecretsGiven, ClientError> {
-        self.post(routes::fill(routes::NODE_JOB_SECRETS, &[job_id]), &ask)
-            .await
+        self.say((routes::NODE_JOB_SECRETS, job_id), &ask).await
     }
 
     /// The secrets of a sandbox of this node.
@@ -111,7 +110,7 @@ impl Client {
         sandbox_id: &str,
         ask: SecretsAsk,
     ) -> Result<SecretsGiven, ClientError> {
-        let path = routes::fill(routes::NODE_SANDBOX_SECRETS, &[sandbox_id]);
-        self.post(path, &ask).await
+        self.say((routes::NODE_SANDBOX_SECRETS, sandbox_id), &ask)
+            .await
     }
 }

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use super::body::{Download, RequestBody};
 use super::endpoint::Stream;
 use super::pool::Borrowed;
+use super::tape::Begun;
 use super::{ANSWER_MAX_BYTES, ApiFailure, CONNECT_DEADLINE, Client, ClientError, Endpoint};
 use crate::error::ErrorBody;
 
@@ -54,19 +55,33 @@ impl Client {
 
     /// Sends, and reads the JSON answer.
     pub(crate) async fn json<T: DeserializeOwned>(&self, call: Call) -> Result<T, ClientError> {
-        let deadline = call.deadline;
+        let (deadline, begun) = (call.deadline, self.begin(&call));
         let work = Box::pin(async {
             let answer = self.exchange(call).await?;
             self.read_json(answer).await
         });
-        self.within(deadline, work).await
+        let read = self.within(deadline, work).await;
+        self.end(begun, read.as_ref().map(|(_, bytes)| Some(*bytes)));
+        read.map(|(value, _)| value)
+    }
+
+    fn begin(&self, call: &Call) -> Option<Begun> {
+        self.tape.as_ref().map(|tape| tape.begin(call))
+    }
+
+    fn end(&self, begun: Option<Begun>, how: Result<Option<u64>, &ClientError>) {
+        if let (Some(tape), Some(begun)) = (&self.tape, begun) {
+            tape.end(begun, how);
+        }
     }
 
     /// Sends, and leaves the body of a good answer to be read as a stream.
     pub(crate) async fn download(&self, call: Call) -> Result<Download, ClientError> {
-        let deadline = call.deadline;
+        let (deadline, begun) = (call.deadline, self.begin(&call));
         let work = Box::pin(self.exchange(call));
-        let answer = self.within(deadline, work).await?;
+        let answer = self.within(deadline, work).await;
+        self.end(begun, answer.as_ref().map(|_| None));
+        let answer = answer?;
         Ok(Download::new(
             answer.response.into_body(),
             answer.connection,
@@ -88,7 +103,7 @@ impl Client {
         }
         let after = answer.response.headers().get(http::header::RETRY_AFTER);
         let after = after.and_then(|text| text.to_str().ok()?.trim().parse::<u64>().ok());
-        let body: ErrorBody = self.read_json(answer).await?;
+        let (body, _): (ErrorBody, u64) = self.read_json(answer).await?;
         Err(ClientError::Api(Box::new(ApiFailure {
             http_status: status.as_u16(),
             body,
@@ -187,10 +202,15 @@ impl Client {
             .map_err(|error| self.protocol(format!("build a request: {error}")))
     }
 
-    async fn read_json<T: DeserializeOwned>(&self, answer: Answer) -> Result<T, ClientError> {
+    /// What was answered, and how many bytes that was.
+    async fn read_json<T: DeserializeOwned>(
+        &self,
+        answer: Answer,
+    ) -> Result<(T, u64), ClientError> {
         let status = answer.response.status();
         let bytes = self.read_all(answer).await?;
         serde_json::from_slice(&bytes)
+            .map(|value| (value, bytes.len() as u64))
             .map_err(|error| self.protocol(format!("status {status} with a body that {error}")))
     }
 

@@ -28,8 +28,10 @@ pub(crate) async fn node(client: &Client, command: NodeCommand) -> Result<ExitCo
             ..
         } => return revoke_token(client, &id, json).await,
         NodeCommand::EnrollToken { label, json, .. } => return token(client, &label, json).await,
-        // It speaks to no server of this machine, so it was done before.
-        NodeCommand::Enroll { .. } => return Ok(ExitCode::SUCCESS),
+        // They speak to no server of this machine, so they were done before.
+        NodeCommand::Enroll { .. } | NodeCommand::Reap { .. } | NodeCommand::Tape { .. } => {
+            return Ok(ExitCode::SUCCESS);
+        }
         NodeCommand::Cordon { id } => (id, NodeOrder::Cordon),
         NodeCommand::Uncordon { id } => (id, NodeOrder::Uncordon),
         NodeCommand::Drain {

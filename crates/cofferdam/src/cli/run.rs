@@ -11,7 +11,7 @@ use crate::cli::{table, units};
 use crate::signals::{Signal, Signals};
 use api::Code;
 use api::client::{Client, JobCreateOptions};
-use api::job::{JobCreate, JobView, LimitsAsked, OutcomeKind, StateName, WAIT_MAX};
+use api::job::{JobCreate, JobView, LimitsAsked, OutcomeKind, StateName, StreamReport, WAIT_MAX};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::IsTerminal as _;
@@ -129,9 +129,9 @@ async fn attend(
         drop(unless_signaled(signals, cancel(client, id)).await);
         return Err(Failure::unwritten(&errno.into()));
     }
-    if end.is_some() {
+    if let Some(end) = &end {
         tokio::select! {
-            view = outcome(client, id) => return view,
+            view = outcome(client, id) => return all_of_it(view?, end, output),
             _ = signals.next() => {}
         }
     }
@@ -151,6 +151,28 @@ async fn attend(
     };
     // One signal more, and nobody waits any longer for a program that does not want to end.
     unless_signaled(signals, ending).await
+}
+
+/// A connection that broke has not carried what the job went on to write: then its exit code alone would say that
+/// all is well.
+fn all_of_it(view: JobView, end: &End, output: Output) -> Result<JobView, Failure> {
+    if output == Output::Dropped || !is_cut(end, [view.stdout.as_ref(), view.stderr.as_ref()]) {
+        return Ok(view);
+    }
+    let message =
+        "the connection to the job broke before all of its output was here; the job has ended";
+    let failure = Failure::new(Code::GuestUnavailable, message);
+    Err(failure.hint(format!(
+        "`cofferdam job get {}` says how, and `cofferdam job logs {}` what it wrote",
+        view.id, view.id
+    )))
+}
+
+/// Whether the job wrote more than came. Pure.
+fn is_cut(end: &End, wrote: [Option<&StreamReport>; 2]) -> bool {
+    let wrote = wrote.into_iter().flatten();
+    let wrote: u64 = wrote.map(|stream| stream.total_bytes).sum();
+    matches!(end, End::Broken(seen) if *seen < wrote)
 }
 
 /// Whether a job waits for a node although it had the time to find one.
@@ -393,6 +415,21 @@ fn exit_code(view: &JobView) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn output_that_was_written_and_did_not_come_is_no_success() {
+        let [three, two] = [3, 2].map(|total_bytes| StreamReport {
+            total_bytes,
+            ..StreamReport::default()
+        });
+        assert!(is_cut(&End::Broken(0), [Some(&three), None]));
+        assert!(is_cut(&End::Broken(4), [Some(&three), Some(&two)]));
+        // One that was refused or ended before it wrote has nothing that could be missing.
+        for whole in [[Some(&three), Some(&two)], [None, None]] {
+            assert!(!is_cut(&End::Broken(5), whole));
+        }
+        assert!(!is_cut(&End::Whole, [Some(&three), None]));
+    }
 
     #[test]
     fn a_file_from_an_absolute_place_lands_under_its_name() {

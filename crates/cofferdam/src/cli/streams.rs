@@ -38,8 +38,8 @@ pub(crate) enum End {
     Whole,
     /// Our own output could not be written, for example because nobody reads it any more.
     Unwritten(Errno),
-    /// The connection broke.
-    Broken,
+    /// The connection ended before the job said that all was sent, after so many bytes of output.
+    Broken(u64),
 }
 
 /// The way to two threads that write to our own standard output and standard error.
@@ -137,10 +137,10 @@ async fn receive(
     writers: Writers,
     started: impl FnOnce() + Send,
 ) -> End {
-    let mut started = Some(started);
+    let (mut started, mut seen) = (Some(started), 0_u64);
     loop {
         let Ok(Some(frame)) = frames.next().await else {
-            return End::Broken;
+            return End::Broken(seen);
         };
         let to = match frame.kind {
             FrameKind::Stdout => &writers.stdout,
@@ -152,8 +152,9 @@ async fn receive(
                 }
                 continue;
             }
-            FrameKind::Stdin | FrameKind::StdinEof | FrameKind::Signal => return End::Broken,
+            FrameKind::Stdin | FrameKind::StdinEof | FrameKind::Signal => return End::Broken(seen),
         };
+        seen = seen.saturating_add(frame.payload.len() as u64);
         if let Some(started) = started.take() {
             started();
         }

@@ -2,9 +2,11 @@
 
 use super::{Job, Report, Told};
 use crate::convert;
+use crate::dropped::{Patience, give_up};
 use crate::job::fence;
 use crate::spool::Spool;
 use api::client::ClientError;
+use api::dropped::DroppedWhat;
 use api::log::StreamName;
 use api::node::{JobFinished, JobOutput, JobRelease, OutputSegment};
 use model::limits;
@@ -61,7 +63,7 @@ impl Job {
         let job = self.lease.job_id.as_str();
         match insist(|| client.node_job_finished(job, &finished)).await {
             Ok(_) => {}
-            Err(error) => tracing::warn!(%error, job.id = job, "the outcome was not accepted"),
+            Err(error) => give_up(&self.node, DroppedWhat::Finished, job, &error),
         }
         self.node.at("node.reported");
     }
@@ -108,7 +110,7 @@ impl Job {
             let client = &self.node.inner.client;
             let sent = insist(|| client.node_job_output(&self.lease.job_id, &output)).await;
             if let Err(error) = sent {
-                tracing::warn!(%error, job.id = self.lease.job_id, "a piece of output was not accepted");
+                give_up(&self.node, DroppedWhat::Output, &self.lease.job_id, &error);
                 lost += len;
             }
         }
@@ -130,7 +132,7 @@ impl Job {
         };
         let given = insist(|| inner.client.node_job_release(job, &release)).await;
         if let Err(error) = given {
-            tracing::warn!(%error, job.id = job, "a job was not taken back");
+            give_up(&self.node, DroppedWhat::Release, job, &error);
         }
     }
 }
@@ -148,16 +150,16 @@ fn before_the_outcome(sizes: &[usize], room: usize) -> usize {
 }
 
 /// Repeats a report until it is answered: a control plane that is away comes back. An answer that
-/// repeating cannot change ends it.
+/// repeating cannot change ends it, and so does a server that fails over it for two hours.
 pub(crate) async fn insist<T, F, R>(report: F) -> Result<T, ClientError>
 where
     F: Fn() -> R,
     R: Future<Output = Result<T, ClientError>>,
 {
-    let mut pause = RETRY_FIRST;
+    let (mut pause, mut patience) = (RETRY_FIRST, Patience::default());
     loop {
         match report().await {
-            Err(error) if error.body().retryable => {
+            Err(error) if !patience.is_over(&error) => {
                 tracing::debug!(%error, "a report is repeated");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_MOST);

@@ -7,7 +7,9 @@
 
 use super::record;
 use crate::Node;
+use crate::dropped::{Patience, give_up};
 use crate::job::chain;
+use api::dropped::DroppedWhat;
 use api::exec::{ExecEnd, ExecFact, FACTS_MAX, NodeExecs};
 use api::guest::{Guest, GuestError};
 use driver::driver::Handle;
@@ -48,6 +50,8 @@ pub(super) struct Spool {
     last: u64,
     /// What is in the file, each with the length of its line.
     waiting: Vec<(ExecFact, usize)>,
+    /// With the server, about the first of them.
+    patience: Patience,
 }
 
 impl Spool {
@@ -77,6 +81,7 @@ impl Spool {
             file: None,
             last: base,
             waiting: Vec::new(),
+            patience: Patience::default(),
         };
     }
 
@@ -105,6 +110,7 @@ impl Spool {
             file: None,
             last,
             waiting,
+            patience: Patience::default(),
         }
     }
 
@@ -305,12 +311,11 @@ async fn tell(node: &Node, id: &str, spool: &mut Spool) -> Told {
         .node_sandbox_execs(id, &NodeExecs { facts })
         .await
     {
-        Err(error) if error.body().retryable => return Told::Later,
-        Err(error) => {
-            tracing::warn!(sandbox.id = id, %error, count = told, "what was run was not accepted");
-        }
+        Err(error) if !spool.patience.is_over(&error) => return Told::Later,
+        Err(error) => give_up(node, DroppedWhat::Execs, id, &error),
         Ok(_) => node.at("node.execs_told"),
     }
+    spool.patience = Patience::default();
     if let Err(error) = spool.forget(told) {
         // It is told again, and stored once.
         tracing::warn!(sandbox.id = id, %error, "failed to forget what was told");

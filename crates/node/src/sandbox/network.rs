@@ -6,10 +6,12 @@
 //! that takes over finds it there.
 
 use super::{make, record};
+use crate::dropped::give_up;
 use crate::job::{Broken, chain, insist};
 use crate::way::{self, WayOut};
 use crate::{Node, convert, inspect};
 use ::egress::inspect::Inspector;
+use api::dropped::DroppedWhat;
 use api::job::Enforced;
 use api::network::{NetworkRefused, NetworkReport, NetworkWork};
 use driver::driver::Handle;
@@ -75,8 +77,7 @@ async fn take_over(node: &Node, net: &Shared, handle: &Handle, work: NetworkWork
     node.at("node.network_in_force");
     let client = &node.inner.client;
     if let Err(error) = insist(|| client.node_sandbox_network(id, &report)).await {
-        let error = chain(&error);
-        tracing::warn!(sandbox.id = id, error, "rules in force were not accepted");
+        give_up(node, DroppedWhat::Network, id, &error);
     }
 }
 

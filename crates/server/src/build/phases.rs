@@ -46,7 +46,8 @@ pub(super) fn verdict(phase: Phase, error: Error) -> Stop {
         | Error::TooMuch { .. }
         | Error::DiskFull
         | Error::Forbidden(_)
-        | Error::NotYourLease => failed(phase, error.to_string()),
+        | Error::NotYourLease
+        | Error::LeaseToken => failed(phase, error.to_string()),
         Error::Stale | Error::SecretKey(_) | Error::Unavailable(_) | Error::Internal { .. } => {
             Stop::Lost(error)
         }

@@ -170,6 +170,17 @@ pub(crate) fn hello(hello: NodeRegister) -> NodeHello {
         drivers: hello.drivers,
         facts: hello.facts,
         labels: hello.labels,
+        protocol: hello.protocol.max,
+    }
+}
+
+pub(crate) fn dropped(one: api::dropped::NodeDropped) -> service::DroppedReport {
+    service::DroppedReport {
+        id: one.id,
+        what: one.what.as_str(),
+        about: one.about,
+        code: one.code,
+        more: one.more,
     }
 }
 

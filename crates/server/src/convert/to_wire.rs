@@ -22,6 +22,7 @@ use service::{
     ArtifactRow, Beat, Caller, Ctx, JobPage, JobRow, LeaseRef, OutputPage, Polled, Registered,
     Report, Segment, Written,
 };
+use std::collections::BTreeMap;
 
 /// A page is cut when its rows are larger than this together: 500 jobs may have 96 KiB of arguments
 /// each, and a client must be able to hold a page.
@@ -193,6 +194,8 @@ pub(crate) fn registered(ctx: &Ctx, registered: Registered, now_ms: u64) -> Node
         heartbeat_ms: registered.heartbeat_ms,
         held: registered.held.into_iter().map(held_lease).collect(),
         held_sandboxes: sandbox::held(registered.sandboxes, now_ms),
+        lease_tokens: BTreeMap::new(),
+        protocol: model::node::PROTOCOL.1,
     }
 }
 
@@ -221,6 +224,9 @@ pub(crate) fn renewed(renewed: Beat) -> NodeHeartbeatAnswer {
         upgrade_available: renewed.upgrade.is_some(),
         latest_version: renewed.upgrade.map(str::to_owned),
         min_compatible: model::node::PROTOCOL.0,
+        protocol: model::node::PROTOCOL.1,
+        lease_tokens: BTreeMap::new(),
+        dropped: Vec::new(),
     }
 }
 
@@ -231,6 +237,7 @@ pub(crate) fn polled(polled: Polled) -> NodePollAnswer {
         sandboxes: sandbox::works(polled.sandboxes),
         remove_snapshots: snapshot_ids(&polled.remove_snapshots),
         networks: super::network::works(&polled.networks),
+        lease_tokens: BTreeMap::new(),
     }
 }
 

@@ -1,9 +1,10 @@
 //! What a node says of its machine, and one that nobody understands.
 
 use api::client::{ClientError, JobCreateOptions};
+use api::dropped::{DroppedWhat, NodeDropped};
 use api::fleet::{NodeDriver, NodeHost, NodeReserved};
 use api::job::JobCreate;
-use api::node::{NodeHeartbeat, NodeProtocol};
+use api::node::{JobStarted, NodeHeartbeat, NodePoll, NodeProtocol};
 use api::place::Placement;
 
 use crate::life::{hello, job, register};
@@ -18,6 +19,7 @@ fn beat() -> NodeHeartbeat {
         sandboxes: Vec::new(),
         host: None,
         protocol: NodeProtocol::default(),
+        dropped: Vec::new(),
     }
 }
 
@@ -81,6 +83,59 @@ async fn a_heartbeat_is_answered_with_what_the_server_is_and_the_machine_is_seen
     );
     let seen = world.user.node_list().await.unwrap().nodes.remove(0);
     assert_eq!((seen.host, seen.failures), (Some(host), 0));
+}
+
+#[tokio::test]
+async fn a_node_shows_the_token_of_its_lease_and_without_it_is_refused() {
+    let world = World::new().await;
+    let mut now = hello();
+    now.protocol = NodeProtocol { min: 1, max: 2 };
+    let registered = world.node.node_register(&now).await.unwrap();
+    assert_eq!(registered.protocol, 2);
+    let options = JobCreateOptions::default();
+    let made = world.user.job_create(&job(&["true"]), &options).await;
+    let id = made.unwrap().id;
+    let poll = NodePoll {
+        incarnation: "first".into(),
+        free_slots: 1,
+        free_sandboxes: 0,
+        reserved: NodeReserved::default(),
+        wait_ms: 10_000,
+    };
+    let polled = world.node.node_poll(&poll).await.unwrap();
+    let started = JobStarted {
+        epoch: polled.leases[0].epoch,
+        attempt: 1,
+        driver: "fake".into(),
+        sandbox_id: None,
+        enforcement: Vec::new(),
+    };
+    let said = world.node.node_job_started(&id, &started).await;
+    assert_eq!(refusal(&said.unwrap_err()), ("lease_token_wrong", None));
+    world.node.lease_token(&id, &polled.lease_tokens[&id]);
+    world.node.node_job_started(&id, &started).await.unwrap();
+    let answer = world.node.node_heartbeat(&beat()).await.unwrap();
+    assert_eq!(answer.lease_tokens[&id], polled.lease_tokens[&id]);
+}
+
+#[tokio::test]
+async fn what_a_node_gave_up_is_taken_note_of_and_what_is_wrong_with_it_ends_no_lease() {
+    let world = World::new().await;
+    register(&world).await;
+    let dropped = NodeDropped {
+        id: "ab".repeat(16),
+        what: DroppedWhat::Finished,
+        about: "job_1".to_owned(),
+        code: "conflict".to_owned(),
+        more: 0,
+    };
+    let mut beat = beat();
+    beat.dropped = vec![dropped.clone()];
+    let answer = world.node.node_heartbeat(&beat).await.unwrap();
+    assert_eq!(answer.dropped, [dropped.id]);
+    beat.dropped[0].id = "no".to_owned();
+    let answer = world.node.node_heartbeat(&beat).await.unwrap();
+    assert!(answer.dropped.is_empty() && answer.lease_ms > 0);
 }
 
 #[tokio::test]

@@ -286,6 +286,7 @@ async fn cancel_twice_is_one_cancel_and_reaches_the_node() {
         sandboxes: Vec::new(),
         host: None,
         protocol: api::node::NodeProtocol::default(),
+        dropped: Vec::new(),
     };
     let answer = world.node.node_heartbeat(&beat).await.unwrap();
     assert_eq!((answer.cancel, answer.stale), (vec![ours], vec![old]));

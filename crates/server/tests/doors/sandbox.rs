@@ -248,6 +248,7 @@ async fn a_heartbeat_says_what_to_do_how_long_to_live_and_what_is_stale() {
         sandboxes: refs.to_vec(),
         host: None,
         protocol: api::node::NodeProtocol::default(),
+        dropped: Vec::new(),
     };
     let answer = world.node.node_heartbeat(&beat).await.unwrap();
     assert_eq!(answer.stale_sandboxes, refs[2..]);

@@ -122,6 +122,7 @@ async fn beat(world: &World) -> Vec<String> {
         volumes: Vec::new(),
         host: None,
         protocol: api::node::NodeProtocol::default(),
+        dropped: Vec::new(),
     };
     world
         .node

@@ -67,6 +67,7 @@ impl BuildHold {
             principal: self.row.principal.clone(),
             caller: Caller::Internal,
             request_id: self.row.id.to_string(),
+            lease_token: None,
         }
     }
 

@@ -91,6 +91,7 @@ impl Service {
         said: NetworkSaid,
     ) -> Result<Report, Error> {
         let node = ctx.only_node()?.clone();
+        self.check_lease(ctx, id.as_str(), None).await?;
         check_clauses(&said.enforcement)?;
         if let Some((_, why)) = said
             .refused

@@ -67,6 +67,7 @@ impl Service {
         said: SandboxSaid,
     ) -> Result<Report, Error> {
         let node = ctx.only_node()?.clone();
+        self.check_lease(ctx, id.as_str(), Some(epoch)).await?;
         let note = Note::new(ctx, self.now_ms());
         let copy = copy_of(&said, &note);
         let (event, note) = read(said, note)?;

@@ -89,6 +89,7 @@ impl Service {
         epoch: u64,
     ) -> Result<Vec<SecretGiven>, Error> {
         let node = ctx.only_node()?.clone();
+        self.check_lease(ctx, id.as_str(), Some(epoch)).await?;
         let id = id.clone();
         self.give(move |tx| {
             let row = crate::report::spoken_for(tx, &node, &id, epoch)?;
@@ -117,6 +118,7 @@ impl Service {
         epoch: u64,
     ) -> Result<Vec<SecretGiven>, Error> {
         let node = ctx.only_node()?.clone();
+        self.check_lease(ctx, id.as_str(), Some(epoch)).await?;
         let id = id.clone();
         self.give(move |tx| {
             let row = crate::sandbox::report::in_force(tx, &node, &id, epoch)?;

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A process whose database ends when it has come to so many more points; never at 0.
-struct Mortal {
-    service: Service,
+pub(crate) struct Mortal {
+    pub(crate) service: Service,
     fuse: Arc<AtomicU32>,
 }
 
 impl Mortal {
-    fn new(world: &World) -> Mortal {
+    pub(crate) fn new(world: &World) -> Mortal {
         let fuse = Arc::new(AtomicU32::new(0));
         let burning = fuse.clone();
         let points = Points::with(move |_| {
@@ -35,18 +35,18 @@ impl Mortal {
         Mortal { service, fuse }
     }
 
-    fn dies_at(&self, point: u32) {
+    pub(crate) fn dies_at(&self, point: u32) {
         self.fuse.store(point, Ordering::SeqCst);
     }
 
     /// Whether it got through without dying.
-    fn lives(&self) -> bool {
+    pub(crate) fn lives(&self) -> bool {
         self.fuse.load(Ordering::SeqCst) > 0
     }
 }
 
 /// Tells that no version of a job was skipped or written twice.
-async fn check_events(world: &World, rows: &[JobRow]) {
+pub(crate) async fn check_events(world: &World, rows: &[JobRow]) {
     for row in rows {
         let row = world.get(&row.id).await;
         let events = world.service.job_events(&user(), &row.id, 0, 100).await;

@@ -8,9 +8,12 @@ mod audit;
 mod builds;
 mod capacity;
 mod deaths;
+mod dropped;
 mod enroll;
 mod execs;
 mod files;
+mod fleet_deaths;
+mod lease_token;
 mod life;
 mod loops;
 mod network;
@@ -186,6 +189,7 @@ fn hello(incarnation: &str) -> NodeHello {
         labels: BTreeMap::new(),
         drivers: vec!["linux".to_owned()],
         facts: facts.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        protocol: 1,
     }
 }
 

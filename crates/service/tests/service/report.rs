@@ -3,7 +3,7 @@
 use crate::*;
 use service::{LeaseRef, OutputPiece, Stream};
 
-fn piece(data: &[u8]) -> Vec<OutputPiece> {
+pub(crate) fn piece(data: &[u8]) -> Vec<OutputPiece> {
     vec![OutputPiece {
         stream: Stream::Stdout,
         offset_bytes: 0,

@@ -57,7 +57,9 @@ impl NodeArgs {
             Some(
                 NodeCommand::Ls { json }
                 | NodeCommand::Get { json, .. }
-                | NodeCommand::EnrollToken { json, .. },
+                | NodeCommand::EnrollToken { json, .. }
+                | NodeCommand::Reap { json, .. }
+                | NodeCommand::Tape { json },
             ) => *json,
             None
             | Some(
@@ -154,6 +156,29 @@ pub(crate) enum NodeCommand {
     Rm {
         /// Its id, or its name
         id: String,
+    },
+    /// List what nodes of this machine have left behind and nobody has a record of, below --state and among the
+    /// control groups; take it away with --apply
+    Reap {
+        /// Take it away
+        #[arg(long)]
+        apply: bool,
+        /// What was not touched for so long is left behind, such as 24h
+        #[arg(long, value_parser = units::duration, value_name = "TIME", default_value = "24h")]
+        idle: Duration,
+        /// What is so old is left behind, although it was touched since, such as 168h
+        #[arg(long, value_parser = units::duration, value_name = "TIME", default_value = "168h")]
+        age: Duration,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the last calls of the node with its state in --state to its server: when, how long, how large, and the
+    /// code; no bodies and nothing secret
+    Tape {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 

@@ -1,0 +1,106 @@
+//! Tokens of leases: what a node shows with everything that it says about a job or a sandbox.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use http::{HeaderName, HeaderValue};
+
+use super::send::Call;
+use super::{Client, ClientError};
+use crate::node::LEASE_TOKEN_MAX_BYTES;
+use crate::routes;
+
+/// The tokens that this client has, by job or sandbox.
+#[derive(Debug, Default)]
+pub(crate) struct Tokens(Mutex<HashMap<String, HeaderValue>>);
+
+impl Tokens {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, HeaderValue>> {
+        // Each statement under the lock leaves the map whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The epoch that a token is of: what is before its dot.
+fn epoch(token: &HeaderValue) -> Option<u64> {
+    token.to_str().ok()?.split_once('.')?.0.parse().ok()
+}
+
+impl Client {
+    /// Shows this token with every call about this job or sandbox from now on, on all clones. One of an older epoch
+    /// than the one that is there, or that can be no token, changes nothing.
+    pub fn lease_token(&self, of: &str, token: &str) {
+        if token.len() > LEASE_TOKEN_MAX_BYTES {
+            return;
+        }
+        let Ok(mut new) = HeaderValue::from_str(token) else {
+            return;
+        };
+        new.set_sensitive(true);
+        let mut tokens = self.inner.tokens.lock();
+        let newest = tokens.get(of).and_then(epoch);
+        if epoch(&new).is_some() && newest <= epoch(&new) {
+            tokens.insert(of.to_owned(), new);
+        }
+    }
+
+    /// Forgets the token of a job or sandbox that this node has no more.
+    pub fn lease_over(&self, of: &str) {
+        self.inner.tokens.lock().remove(of);
+    }
+
+    /// Adds what this client has to show about a job or a sandbox.
+    pub(crate) fn shown(&self, mut call: Call, of: &str) -> Call {
+        let token = self.inner.tokens.lock().get(of).cloned();
+        let name = HeaderName::from_static(routes::LEASE_TOKEN);
+        call.headers.extend(token.map(|token| (name, token)));
+        call
+    }
+
+    /// Sends what a node says about a job or a sandbox.
+    pub(crate) async fn say<T: serde::de::DeserializeOwned>(
+        &self,
+        (route, of): (&str, &str),
+        body: &impl serde::Serialize,
+    ) -> Result<T, ClientError> {
+        let call = self.call(http::Method::POST, routes::fill(route, &[of]));
+        let call = self.with_json(call, body)?;
+        self.json(self.shown(call, of)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Endpoint;
+
+    fn shown(client: &Client) -> Option<String> {
+        let call = client.call(http::Method::POST, "/".to_owned());
+        let call = client.shown(call, "job_1");
+        let mut found = call.headers.iter();
+        let found = found.find(|(name, _)| name == routes::LEASE_TOKEN)?;
+        Some(found.1.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn the_token_of_the_newest_epoch_is_shown_and_a_late_answer_does_not_bring_an_old_one_back() {
+        let (dial, _) = tokio::sync::mpsc::channel(1);
+        let client = Client::new(Endpoint::Memory(dial));
+        assert_eq!(shown(&client), None);
+        client.clone().lease_token("job_1", "2.aa");
+        for useless in [
+            "1.bb",
+            "no",
+            "x.cc",
+            "3.\n",
+            &format!("3.{}", "d".repeat(200)),
+        ] {
+            client.lease_token("job_1", useless);
+        }
+        assert_eq!(shown(&client).unwrap(), "2.aa");
+        client.lease_token("job_1", "10.ee");
+        assert_eq!(shown(&client).unwrap(), "10.ee");
+        client.lease_over("job_1");
+        assert_eq!(shown(&client), None);
+    }
+}

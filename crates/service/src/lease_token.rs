@@ -1,0 +1,193 @@
+//! Tokens of leases. A node's certificate says who speaks; the token says that it was given what it speaks of. So
+//! who has stolen a certificate cannot act for what its node holds without registering in its place, which ends the
+//! node's own process and is seen; and who has stolen a token has nothing without the certificate.
+//!
+//! A token is a keyed hash over the node, the job or sandbox, and the epoch, so there is no table of them: it ends
+//! with its epoch. The key is in the database, which all servers share; whoever can read it there can write there
+//! too.
+
+use crate::hex::hex;
+use crate::node::{Beat, Registered};
+use crate::poll::Polled;
+use crate::{Ctx, Error, Service, random};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::hmac;
+use model::id::NodeId;
+use model::node::PROTOCOL_LEASE_TOKENS;
+use std::collections::BTreeMap;
+use store::server;
+
+/// The name of the key among what all servers of a database share.
+const KEY: &str = "lease_key";
+/// Bytes of a token that are shown: guessed at a million a second, the first would be found after 10^25 years.
+const SHOWN_BYTES: usize = 16;
+
+/// The key of tokens.
+pub(crate) struct LeaseKey(hmac::Key);
+
+impl std::fmt::Debug for LeaseKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LeaseKey(..)")
+    }
+}
+
+impl LeaseKey {
+    fn of(text: &str) -> LeaseKey {
+        LeaseKey(hmac::Key::new(hmac::HMAC_SHA256, text.as_bytes()))
+    }
+
+    /// What the node shows that has this at this epoch. Ids have a fixed alphabet, so that no two of these read the
+    /// same.
+    fn token(&self, node: &NodeId, about: &str, epoch: u64) -> String {
+        let text = format!("lease {node} {about} {epoch}");
+        let tag = hmac::sign(&self.0, text.as_bytes());
+        let shown = tag.as_ref().get(..SHOWN_BYTES).unwrap_or_default();
+        format!("{epoch}.{}", hex(shown))
+    }
+
+    /// Whether a node that shows this may speak of it as it was at this epoch. Who has it at a later one may: what
+    /// it says then is judged by the row.
+    fn opens(&self, shown: &str, node: &NodeId, about: &str, epoch: Option<u64>) -> bool {
+        let of = shown.split_once('.').and_then(|(of, _)| of.parse().ok());
+        let Some(of) = of.filter(|of| epoch.is_none_or(|epoch| *of >= epoch)) else {
+            return false;
+        };
+        let right = self.token(node, about, of);
+        verify_slices_are_equal(right.as_bytes(), shown.as_bytes()).is_ok()
+    }
+}
+
+/// Tokens by job or sandbox.
+pub type LeaseTokens = BTreeMap<String, String>;
+
+impl Service {
+    /// The key of this database; made by the first who asks. Read once, when the first node comes.
+    pub(crate) async fn lease_key(&self) -> Result<&LeaseKey, Error> {
+        let reading = self.inner.lease_key.get_or_try_init(|| async {
+            let known = self.inner.store.read(|tx| server::known_mark(tx, KEY));
+            if let Some(known) = known.await? {
+                return Ok(LeaseKey::of(&known));
+            }
+            let new = hex(&random::<32>()?);
+            let key = self.unit(move |tx| Ok(server::mark(tx, KEY, &new)?));
+            Ok(LeaseKey::of(&key.await?))
+        });
+        reading.await
+    }
+
+    /// What a node shows from now on about all that it is believed to have.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] for who is no node; those of the database.
+    pub async fn lease_tokens_of_registered(
+        &self,
+        ctx: &Ctx,
+        registered: &Registered,
+    ) -> Result<LeaseTokens, Error> {
+        let jobs = registered
+            .held
+            .iter()
+            .map(|row| (row.id.as_str(), row.epoch));
+        let sandboxes = &registered.sandboxes;
+        let sandboxes = sandboxes.iter().map(|row| (row.id.as_str(), row.epoch));
+        self.lease_tokens(ctx, jobs.chain(sandboxes)).await
+    }
+
+    /// The same, about what it has renewed and what it is told to do.
+    ///
+    /// # Errors
+    /// Those of [`Service::lease_tokens_of_registered`].
+    pub async fn lease_tokens_of_beat(&self, ctx: &Ctx, beat: &Beat) -> Result<LeaseTokens, Error> {
+        let all = beat.held.iter().map(|(id, epoch)| (id.as_str(), *epoch));
+        self.lease_tokens(ctx, all).await
+    }
+
+    /// The same, about what is new to it.
+    ///
+    /// # Errors
+    /// Those of [`Service::lease_tokens_of_registered`].
+    pub async fn lease_tokens_of_poll(
+        &self,
+        ctx: &Ctx,
+        polled: &Polled,
+    ) -> Result<LeaseTokens, Error> {
+        let jobs = polled.leases.iter().map(|row| (row.id.as_str(), row.epoch));
+        let orders = polled.sandboxes.iter();
+        let orders = orders.map(|work| (work.row.id.as_str(), work.row.epoch));
+        self.lease_tokens(ctx, jobs.chain(orders)).await
+    }
+
+    async fn lease_tokens(
+        &self,
+        ctx: &Ctx,
+        all: impl Iterator<Item = (&str, u64)>,
+    ) -> Result<LeaseTokens, Error> {
+        let (node, key) = (ctx.only_node()?, self.lease_key().await?);
+        let one = |(id, epoch): (&str, u64)| (id.to_owned(), key.token(node, id, epoch));
+        Ok(all.map(one).collect())
+    }
+
+    /// Lets a node speak of a job or a sandbox as it was at an epoch, or at any. Of a process of the version before
+    /// nothing is asked.
+    ///
+    /// # Errors
+    /// [`Error::LeaseToken`]; those of the database.
+    pub(crate) async fn check_lease(
+        &self,
+        ctx: &Ctx,
+        about: &str,
+        epoch: Option<u64>,
+    ) -> Result<(), Error> {
+        let node = ctx.only_node()?;
+        if let Some(shown) = &ctx.lease_token {
+            let opens = self.lease_key().await?.opens(shown, node, about, epoch);
+            return if opens {
+                Ok(())
+            } else {
+                Err(Error::LeaseToken)
+            };
+        }
+        let asked = node.clone();
+        let speaks = self
+            .inner
+            .store
+            .read(move |tx| store::node::protocol(tx, &asked));
+        match speaks.await? {
+            Some(speaks) if speaks >= u64::from(PROTOCOL_LEASE_TOKENS) => Err(Error::LeaseToken),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_opens_for_its_node_and_job_up_to_its_epoch_and_nothing_else() {
+        let [one, two] = [1, 2].map(|n| NodeId::from_parts(n, [0; 10]));
+        let key = LeaseKey::of("key");
+        let token = key.token(&one, "job_1", 3);
+        for (shown, node, about, epoch, opens) in [
+            (&*token, &one, "job_1", Some(3), true),
+            // The lease was lost and is this node's again: the row says that the old one is stale.
+            (&token, &one, "job_1", Some(2), true),
+            (&token, &one, "job_1", None, true),
+            (&token, &one, "job_1", Some(4), false),
+            (&token, &two, "job_1", Some(3), false),
+            (&token, &one, "job_2", Some(3), false),
+            (&token.replace("3.", "4."), &one, "job_1", Some(4), false),
+            (&token.replace("3.", "03."), &one, "job_1", Some(3), false),
+            (&token[..token.len() - 1], &one, "job_1", Some(3), false),
+            ("3.", &one, "job_1", Some(3), false),
+            ("", &one, "job_1", None, false),
+        ] {
+            assert_eq!(
+                key.opens(shown, node, about, epoch),
+                opens,
+                "{shown} {about} {epoch:?}"
+            );
+        }
+        assert!(!LeaseKey::of("another").opens(&token, &one, "job_1", Some(3)));
+    }
+}
