@@ -100,6 +100,100 @@ fn a_secret_is_added_outside_and_also_after_the_server_was_killed() {
 }
 
 #[test]
+fn a_secret_that_comes_while_a_sandbox_lives_is_added_and_also_after_the_server_was_killed() {
+    if let Some(why) = no_sandbox() {
+        println!("skipped: {why}");
+        return;
+    }
+    let outside = Outside::answering(hello);
+    let place = Place::new();
+    let trust = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(trust.path(), &outside.authority).expect("a file");
+    let trust = trust.path().display().to_string();
+    let options = ["--egress-allow", ADDRESS, "--egress-trust", &trust];
+    good(&place.run_with_input(&["secret", "set", "token"], b"other-value-of-it\n"));
+    let server = place.up(&options, &[]);
+    // One with a network that nobody looks into, and one without any.
+    for (create, port) in [
+        (&["sandbox", "create", "--internet"][..], outside.port),
+        (&["sandbox", "create"], outside.port),
+    ] {
+        let made = good(&place.run(create));
+        let id = made.split_whitespace().next().expect("an id");
+        let how = format!("token=header:{ADDRESS}:{port}:authorization:Bearer {{}}");
+        let net = [
+            "sandbox",
+            "net",
+            id,
+            "--net",
+            "unrestricted",
+            "--secret",
+            &how,
+        ];
+        good(&place.run(&net));
+        let script = format!(
+            "import urllib.request as r; print(r.urlopen('https://{ADDRESS}:{port}/', timeout=20).read().decode())"
+        );
+        let ask = ["sandbox", "exec", id, "--", "python3", "-c", &script];
+        assert_eq!(good(&place.run(&ask)), "hello\n");
+        let heard = outside.next().to_ascii_lowercase();
+        assert!(
+            heard.contains("authorization: bearer other-value-of-it\r\n"),
+            "{heard}"
+        );
+        // Its newest version counts when it is said again.
+        good(&place.run_with_input(
+            &["secret", "set", "token"],
+            format!("{CANARY}\n").as_bytes(),
+        ));
+        good(&place.run(&net));
+        assert_eq!(good(&place.run(&ask)), "hello\n");
+        hears_the_secret(&outside);
+        good(&place.run_with_input(&["secret", "set", "token"], b"other-value-of-it\n"));
+    }
+    let list = good(&place.run(&["sandbox", "ls", "--json"]));
+    assert!(
+        list.contains("authorization") && !list.contains(CANARY),
+        "{list}"
+    );
+    let lists: serde_json::Value = serde_json::from_str(&list).expect("JSON");
+    let id = lists["sandboxes"][0]["id"]
+        .as_str()
+        .or_else(|| lists[0]["id"].as_str())
+        .expect("an id");
+    drop(server.kill());
+    let server = place.up(&options, &[]);
+    let script = format!(
+        "import urllib.request as r; print(r.urlopen('https://{ADDRESS}:{}/', timeout=20).read().decode())",
+        outside.port
+    );
+    let ask = ["sandbox", "exec", id, "--", "python3", "-c", &script];
+    assert!(until(|| place.run(&ask).status.success()));
+    hears_the_secret(&outside);
+    // Taken away, and the record of its use is there.
+    good(&place.run(&[
+        "sandbox",
+        "net",
+        id,
+        "--net",
+        "unrestricted",
+        "--secret",
+        "none",
+    ]));
+    assert_eq!(good(&place.run(&ask)), "hello\n");
+    assert!(
+        !outside
+            .next()
+            .to_ascii_lowercase()
+            .contains("authorization")
+    );
+    let used = good(&place.run(&["secret", "events", "token"]));
+    assert!(used.contains(id), "{used}");
+    let (_, log) = server.end();
+    assert!(!log.contains(CANARY), "{log}");
+}
+
+#[test]
 fn a_secret_for_what_leaves_needs_a_way_out_and_a_field_that_may_be_set() {
     let place = Place::new();
     good(&place.run_with_input(&["secret", "set", "token"], b"x1234567\n"));

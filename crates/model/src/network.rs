@@ -108,6 +108,9 @@ pub struct NetworkRules {
     /// What may be asked of some hosts, and with what.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<RequestRule>,
+    /// Those of a profile, which a request has to pass beside `requests`. They let out nothing by themselves.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub profile_requests: Vec<RequestRule>,
     /// Secrets of the sandbox are not added to its requests any more.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub withhold_secrets: bool,
@@ -136,6 +139,8 @@ enum Stored {
         #[serde(default)]
         requests: Vec<RequestRule>,
         #[serde(default)]
+        profile_requests: Vec<RequestRule>,
+        #[serde(default)]
         withhold_secrets: bool,
         #[serde(default)]
         upstream: Option<Upstream>,
@@ -154,6 +159,7 @@ impl From<Stored> for NetworkRules {
                 order,
                 caps,
                 requests,
+                profile_requests,
                 withhold_secrets,
                 upstream,
             } => NetworkRules {
@@ -164,6 +170,7 @@ impl From<Stored> for NetworkRules {
                 order,
                 caps,
                 requests,
+                profile_requests,
                 withhold_secrets,
                 upstream,
             },
@@ -188,6 +195,8 @@ pub struct NetworkAsked {
     pub caps: NetworkCaps,
     /// See [`NetworkRules::requests`].
     pub requests: Vec<RequestAsked>,
+    /// See [`NetworkRules::profile_requests`].
+    pub profile_requests: Vec<RequestAsked>,
     /// See [`NetworkRules::withhold_secrets`].
     pub withhold_secrets: bool,
     /// See [`NetworkRules::upstream`].
@@ -235,7 +244,12 @@ impl NetworkRules {
             presets: presets(&asked.presets, &mut found),
             order: asked.order,
             caps: asked.caps,
-            requests: request::read(&asked.requests, &mut found),
+            requests: request::read("network.rules", &asked.requests, &mut found),
+            profile_requests: request::read(
+                "network.profile_rules",
+                &asked.profile_requests,
+                &mut found,
+            ),
             withhold_secrets: asked.withhold_secrets,
             upstream: upstream(asked.upstream.as_deref(), &mut found),
         };

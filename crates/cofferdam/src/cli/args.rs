@@ -388,6 +388,10 @@ pub(crate) enum SandboxCommand {
         id: String,
         #[command(flatten)]
         net: NetArgs,
+        /// A secret for what leaves, =header:HOST:FIELD or =upstream, in the place of all that it has; none to take
+        /// those away; may be repeated
+        #[arg(long, value_name = "NAME=HOW")]
+        secret: Vec<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,

@@ -11,6 +11,7 @@ mod deaths;
 mod enroll;
 mod execs;
 mod files;
+mod leaving;
 mod life;
 mod loops;
 mod network;
