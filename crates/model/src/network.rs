@@ -26,6 +26,9 @@ use crate::spec::{Findings, Invalid};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// Characters of an entry that cannot be read in the message that says so: names have 253.
+const SHOWN_CHARS_MAX: usize = 80;
+
 /// What is let out where no entry says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -122,6 +125,10 @@ pub struct NetworkRules {
 /// How rules stand in rows: rows of version 0.2 and before say only whether there is a network.
 #[derive(Deserialize)]
 #[serde(untagged)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for as long as a row is read"
+)]
 enum Stored {
     Old(bool),
     Rules {
@@ -320,8 +327,11 @@ fn entries(field: &str, texts: &[String], found: &mut Findings) -> Vec<Entry> {
         match text.parse() {
             Ok(entry) => entries.push(entry),
             Err(why) => {
+                // Which of several it is, is seen at no door that names options instead of places.
+                let shown = text.chars().filter(|one| !one.is_control());
+                let shown: String = shown.take(SHOWN_CHARS_MAX).collect();
                 let message = format!(
-                    "failed to {why}; an entry is HOST, *.DOMAIN, ADDRESS[/BITS] or *, and perhaps :PORT"
+                    "`{shown}`: failed to {why}; an entry is HOST, *.DOMAIN, ADDRESS[/BITS] or *, and perhaps :PORT"
                 );
                 found.add(format!("{field}[{index}]"), "network_rules", message);
             }

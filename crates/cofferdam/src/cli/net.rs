@@ -1,6 +1,6 @@
 //! `cofferdam sandbox net`: what a sandbox may reach.
 
-use crate::cli::args::{NetArgs, rule_text};
+use crate::cli::args::{NetCommand, rule_text};
 use crate::cli::failure::Failure;
 use crate::cli::job::row;
 use crate::cli::sandbox::{WAIT, about, known};
@@ -16,13 +16,9 @@ use std::process::ExitCode;
 const NO_SECRETS: &str = "none";
 
 /// Shows the rules, or puts others in their place and shows these.
-pub(crate) async fn net(
-    client: &Client,
-    id: &str,
-    (asked, secrets): (NetArgs, &[String]),
-    json: bool,
-) -> Result<ExitCode, Failure> {
-    let asked = changed(asked.network(), secrets)?;
+pub(crate) async fn net(client: &Client, asked: NetCommand) -> Result<ExitCode, Failure> {
+    let (id, json) = (asked.id.as_str(), asked.json);
+    let asked = changed(asked.net.network(), &asked.secret)?;
     let view = match asked {
         None => client.sandbox_get(known(id)?).await,
         Some(asked) => client.sandbox_network(known(id)?, &asked, Some(WAIT)).await,

@@ -205,7 +205,9 @@ async fn looks_first(
     (rules, secrets): (&NetworkRules, Option<Secrets>),
 ) -> Result<Option<Inspector>, String> {
     let can_look = net.way.as_ref().is_some_and(WayOut::can_look);
-    if secrets.is_none() && (!rules.has_requests() || can_look) {
+    // One that has secrets for what leaves looks in by itself as soon as their values are had again.
+    let waits = can_look || record::looks_into(node, handle.id.as_str());
+    if secrets.is_none() && (!rules.has_requests() || waits) {
         return Ok(None);
     }
     let secrets = secrets.unwrap_or_default();

@@ -134,6 +134,11 @@ pub(super) fn network(node: &Node, id: &str) -> Option<Network> {
     of(node, id)?.network
 }
 
+/// Whether it has secrets for what leaves, whose values the next process asks for again.
+pub(super) fn looks_into(node: &Node, id: &str) -> bool {
+    of(node, id).is_some_and(|record| record.looks_into)
+}
+
 /// What is in force around it.
 pub(super) fn enforcement(node: &Node, id: &str) -> Vec<Enforced> {
     of(node, id)
