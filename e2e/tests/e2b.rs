@@ -6,8 +6,11 @@
 )]
 
 use e2e::{Place, no_sandbox, until};
+use outside::{ADDRESS, Outside};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+mod outside;
 
 /// Exported variables as `cofferdam env` prints them.
 fn variables(place: &Place) -> Vec<(String, String)> {
@@ -135,6 +138,50 @@ fn the_python_sdk_says_what_sandboxes_may_reach_and_says_it_anew() {
         newest,
         &["--egress-allow", "127.0.0.0/8", "--egress-allow", "::1"],
     );
+}
+
+/// What a host outside shows of the field `authorization` of a request.
+fn shows(head: &str) -> String {
+    let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+    let field = lines.find(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+    let body = field.map_or("none", |(_, value)| value);
+    let length = body.len();
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
+}
+
+/// Runs these beside a host that shows what it was sent, which the server trusts.
+fn all_is_well_beside(mut commands: Vec<Command>) {
+    if !Path::new("/usr/bin/curl").exists() {
+        println!("skipped: there is no curl to ask with");
+        return;
+    }
+    let is_tried = !commands.is_empty();
+    let outside = Outside::answering(shows);
+    let trust = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(trust.path(), &outside.authority).expect("a file");
+    for command in &mut commands {
+        command.env("OUTSIDE", format!("{ADDRESS}:{}", outside.port));
+    }
+    let trust = trust.path().display().to_string();
+    all_is_well(
+        commands,
+        &["--egress-allow", ADDRESS, "--egress-trust", &trust],
+    );
+    if is_tried {
+        // Nobody else could have shown it.
+        assert!(outside.next().starts_with("GET / HTTP/1.1\r\n"));
+    }
+}
+
+#[test]
+fn the_python_sdk_brings_secrets_to_a_sandbox_that_lives() {
+    let newest = python_days(include_str!("leaving.py")).into_iter().take(1);
+    all_is_well_beside(newest.collect());
+}
+
+#[test]
+fn the_javascript_sdk_brings_secrets_to_a_sandbox_that_lives() {
+    all_is_well_beside(javascript_days(include_str!("leaving.mjs"), 1));
 }
 
 #[test]

@@ -99,6 +99,85 @@ fn a_secret_is_added_outside_and_also_after_the_server_was_killed() {
     assert!(!log.contains(CANARY), "{log}");
 }
 
+/// What a program inside prints of a request to the host outside.
+fn asked(place: &Place, outside: &Outside, id: &str) -> Output {
+    let script = format!(
+        "import urllib.request as r; print(r.urlopen('https://{ADDRESS}:{}/', timeout=20).read().decode())",
+        outside.port
+    );
+    place.run(&["sandbox", "exec", id, "--", "python3", "-c", &script])
+}
+
+/// Says anew what a sandbox may reach, with this secret.
+fn lets_out(place: &Place, id: &str, secret: &str) {
+    let mode = ["sandbox", "net", id, "--net", "unrestricted"];
+    good(&place.run(&[&mode[..], &["--secret", secret]].concat()));
+}
+
+/// Gives a sandbox that lives a secret, and its next version.
+fn brings_a_secret(place: &Place, outside: &Outside, id: &str) {
+    let how = format!(
+        "token=header:{ADDRESS}:{}:authorization:Bearer {{}}",
+        outside.port
+    );
+    good(&place.run_with_input(&["secret", "set", "token"], b"other-value-of-it\n"));
+    lets_out(place, id, &how);
+    assert_eq!(good(&asked(place, outside, id)), "hello\n");
+    let heard = outside.next().to_ascii_lowercase();
+    assert!(
+        heard.contains("authorization: bearer other-value-of-it\r\n"),
+        "{heard}"
+    );
+    // Its newest version counts when it is said again.
+    let next = format!("{CANARY}\n");
+    good(&place.run_with_input(&["secret", "set", "token"], next.as_bytes()));
+    lets_out(place, id, &how);
+    assert_eq!(good(&asked(place, outside, id)), "hello\n");
+    hears_the_secret(outside);
+}
+
+#[test]
+fn a_secret_that_comes_while_a_sandbox_lives_is_added_and_also_after_the_server_was_killed() {
+    if let Some(why) = no_sandbox() {
+        println!("skipped: {why}");
+        return;
+    }
+    let outside = Outside::answering(hello);
+    let place = Place::new();
+    let trust = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(trust.path(), &outside.authority).expect("a file");
+    let trust = trust.path().display().to_string();
+    let options = ["--egress-allow", ADDRESS, "--egress-trust", &trust];
+    let server = place.up(&options, &[]);
+    // One with a network that nobody looks into, and one without any.
+    let opened = good(&place.run(&["sandbox", "create", "--internet"]));
+    let closed = good(&place.run(&["sandbox", "create"]));
+    let ids = [&opened, &closed].map(|made| made.split_whitespace().next().expect("an id"));
+    for id in ids {
+        brings_a_secret(&place, &outside, id);
+    }
+    let shown = good(&place.run(&["sandbox", "ls", "--json"]));
+    assert!(
+        shown.contains("authorization") && !shown.contains(CANARY),
+        "{shown}"
+    );
+    drop(server.kill());
+    let server = place.up(&options, &[]);
+    for id in ids {
+        assert!(until(|| asked(&place, &outside, id).status.success()));
+        hears_the_secret(&outside);
+    }
+    // Taken away: nobody looks in any more, and the program does not know the authority of that host.
+    lets_out(&place, ids[0], "none");
+    let output = asked(&place, &outside, ids[0]);
+    let said = text(&output.stderr);
+    assert!(said.contains("CERTIFICATE_VERIFY_FAILED"), "{output:?}");
+    let used = good(&place.run(&["secret", "events", "token"]));
+    assert!(used.contains(ids[0]), "{used}");
+    let (_, log) = server.end();
+    assert!(!log.contains(CANARY), "{log}");
+}
+
 #[test]
 fn a_secret_for_what_leaves_needs_a_way_out_and_a_field_that_may_be_set() {
     let place = Place::new();

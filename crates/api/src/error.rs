@@ -104,7 +104,7 @@ codes! {
         "leave the limit out, or use a machine that can enforce it; see `cofferdam doctor`";
     /// Rules of a network cannot be read, or do not go together.
     NetworkRules = "network_rules", 400, false, 125,
-        "write each entry as HOST, *.DOMAIN, ADDRESS[/BITS] or *, and perhaps :PORT; see docs/egress.md";
+        "write each entry as HOST, *.DOMAIN, ADDRESS[/BITS] or *, and perhaps :PORT; docs/egress.md says how rules and proxies are written";
     /// There is no such profile.
     UnknownProfile = "unknown_profile", 400, false, 125,
         "use a profile that exists, or leave it out to get the default";

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 use crate::job::Enforced;
+use crate::secret::SecretUse;
 
 /// What holds for whatever no entry names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -89,6 +90,10 @@ pub struct Network {
     /// let out only as one of them says; its requests are looked into, those of HTTPS too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<NetworkRule>,
+    /// Those of the profile, which hold beside `rules`: a request must be let out by both. Shown; what is asked for
+    /// may repeat it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profile_rules: Vec<NetworkRule>,
     /// Secrets that the sandbox was made with are not added to its requests.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub withhold_secrets: bool,
@@ -97,6 +102,11 @@ pub struct Network {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 600)]
     pub upstream: Option<String>,
+    /// For a sandbox that lives: these secrets, as `header` or `upstream`, in the place of all that it uses for what
+    /// leaves, each in its newest version; when absent those stay. For a new sandbox or job there is `secrets`
+    /// beside `network`, and a sandbox shows all of its own there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<Vec<SecretUse>>,
 }
 
 /// A rule about requests to a host. In the modes `allowlist` and `read-only` it names its host as an entry of

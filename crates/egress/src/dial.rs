@@ -166,7 +166,8 @@ async fn through(
         own: &own,
     };
     let proxies = check_upstream(ground, port, &addresses).map_err(refused)?;
-    let login = match (upstream.user(), way.password()) {
+    let password = way.password();
+    let login = match (upstream.user(), &password) {
         (None, _) => None,
         (Some(user), Some(password)) => Some((user, password)),
         (Some(_), None) => return Err(refused(Reason::Upstream)),

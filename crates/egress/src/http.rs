@@ -167,7 +167,7 @@ async fn passed(
     recording: &mut Recording,
 ) -> Result<Response<Incoming>, Refusal> {
     recording.asks(target);
-    let fields = inspect::judge(way, target, false, &head)?;
+    let fields = inspect::judge(&way.now(), target, false, &head)?;
     let outside = reach(way, asked(&head, &body), target, recording).await?;
     let mut head = outgoing(head, &target.authority(HTTP))?;
     inspect::set(&mut head, fields);
@@ -188,6 +188,32 @@ pub(crate) fn overrides(head: &Parts) -> impl Iterator<Item = &str> {
         .iter()
         .flat_map(|name| head.headers.get_all(*name));
     values.map(|value| value.to_str().unwrap_or_default())
+}
+
+/// Fields by which a request asks its server to take it for one for another path: of IIS, and read by others too.
+const PATH_OVERRIDES: [&str; 2] = ["x-original-url", "x-rewrite-url"];
+
+/// The paths that a server may take a request for, its own first, without their queries. What is no path, such as a
+/// whole URL, is judged as one that has more than one meaning.
+pub(crate) fn paths(head: &Parts) -> Vec<&str> {
+    let named = PATH_OVERRIDES
+        .iter()
+        .flat_map(|name| head.headers.get_all(*name));
+    let mut paths = vec![head.uri.path()];
+    for value in named {
+        // Nobody means three, and each costs a look at all rules.
+        if paths.len() > PATH_OVERRIDES.len() {
+            paths.push("");
+            break;
+        }
+        paths.push(value_path(value));
+    }
+    paths
+}
+
+fn value_path(value: &HeaderValue) -> &str {
+    let text = value.to_str().unwrap_or_default();
+    text.split(['?', '#']).next().unwrap_or_default()
 }
 
 /// What is asked, for the rules: by the method that a server may take it for, where that does more than to read.

@@ -16,7 +16,7 @@ use crate::answer::{Body, refused};
 use crate::decide::{Ask, Refusal, precheck};
 use crate::dial::reach;
 use crate::http::{self, HEAD_PATIENCE};
-use crate::proxy::Way;
+use crate::proxy::{Now, Way};
 use crate::reason::Reason;
 use crate::record::{Method as How, Recording};
 use crate::target::{self, HTTP, Target};
@@ -183,31 +183,35 @@ pub(crate) type Field = (HeaderName, HeaderValue);
 
 /// What is set on a request, or why it stays inside: by the rules as they are now. A secret comes last, and counts.
 pub(crate) fn judge(
-    way: &Way,
+    now: &Now,
     target: &Target,
     is_tls: bool,
     head: &Parts,
 ) -> Result<Vec<Field>, Refusal> {
-    let rules = way.rules();
-    let asked = |method| AskedRequest {
+    let rules = &now.rules;
+    let asked = |method, path| AskedRequest {
         host: &target.host,
         port: target.port,
         method,
-        path: head.uri.path(),
+        path,
     };
     let mut fields = Vec::new();
     // A request may be taken for another one, which the rules must let out too.
-    for method in http::overrides(head) {
-        let judged = rules.judge(asked(method));
-        judged.map_err(|verdict| Refusal::by(&verdict))?;
+    for path in http::paths(head) {
+        let methods = http::overrides(head).chain([head.method.as_str()]);
+        for method in methods {
+            let judged = rules.judge(asked(method, path));
+            judged.map_err(|verdict| Refusal::by(&verdict))?;
+        }
     }
-    let set = rules.judge(asked(head.method.as_str()));
+    let set = rules.judge(asked(head.method.as_str(), head.uri.path()));
     for (name, value) in set.map_err(|verdict| Refusal::by(&verdict))? {
         // They were looked at when the rules were read.
         let name = name.parse().map_err(|_| Reason::Internal)?;
         fields.push((name, value.parse().map_err(|_| Reason::Internal)?));
     }
-    if let Some(inspector) = way.inspector().filter(|_| !rules.withhold_secrets) {
+    let mut inspector = now.inspector.iter();
+    if let Some(inspector) = inspector.find(|_| !rules.withhold_secrets) {
         let secrets = rule::fields(&inspector.secrets, (&target.host, target.port), is_tls)?;
         fields.extend(
             secrets
@@ -324,9 +328,11 @@ async fn answer(
     let usual = if is_tls { HTTPS } else { HTTP };
     let mut recording = way.record(if is_tls { How::Https } else { How::Http });
     let (head, body) = request.into_parts();
-    match passed(way, (target, usual), (head, body), &mut recording).await {
+    let now = way.now();
+    let passing = passed(way, &now, (target, usual), (head, body), &mut recording);
+    match passing.await {
         Ok(mut answer) => {
-            let known = way.inspector().and_then(|one| one.known.as_ref());
+            let known = now.inspector.as_ref().and_then(|one| one.known.as_ref());
             let hide = known.and_then(|known| hide::begin(&mut answer, known));
             answer.map(|body| Body::Passed {
                 body,
@@ -343,15 +349,16 @@ async fn answer(
 
 async fn passed(
     way: &Way,
+    now: &Now,
     (target, usual): (&Target, u16),
     (head, body): (Parts, Incoming),
     recording: &mut Recording,
 ) -> Result<Response<Incoming>, Refusal> {
     recording.asks(target);
     let is_tls = usual == HTTPS;
-    let inspector = way.inspector().ok_or(Reason::Internal)?;
+    let inspector = now.inspector.as_ref().ok_or(Reason::Internal)?;
     target::check_origin(&head, target, usual)?;
-    let fields = judge(way, target, is_tls, &head)?;
+    let fields = judge(now, target, is_tls, &head)?;
     let outside = reach(way, http::asked(&head, &body), target, recording).await?;
     let mut head = http::outgoing(head, &target.authority(usual))?;
     let has_secret =

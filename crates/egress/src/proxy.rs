@@ -20,13 +20,13 @@ use bytes::{Bytes, BytesMut};
 use hyper::http::request::Parts;
 use model::host::Host;
 use model::limits;
-use model::network::{How, NetworkRules, Request};
+use model::network::{Denial, How, NetworkRules, Request};
 use relay::{Pipes, Share};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
@@ -43,6 +43,9 @@ const PIPES_OF_SANDBOX_MAX: usize = 32;
 
 /// Records that wait to be taken: some seconds of a busy node.
 const RECORDS_MAX: usize = 4096;
+
+/// Why a tunnel that nobody looks into is cut, whose client would go on without what others are given.
+const ADDS: &str = "secrets are added to requests to this host from now on; connect again";
 
 /// Requests of one sandbox in a minute where its rules say nothing: more than a crawler makes, and few enough
 /// that the records of a sandbox that only knocks are no load.
@@ -74,15 +77,22 @@ pub struct Way {
 #[derive(Debug)]
 struct WayInner {
     owner: Owner,
-    /// As they are now. What is under way listens to it, and ends when it is not allowed any more.
-    rules: watch::Sender<Arc<NetworkRules>>,
+    /// As it is now. What is under way listens to it, and ends when it is not allowed any more.
+    now: watch::Sender<Now>,
     open: Arc<Open>,
     names: Arc<Semaphore>,
     asked: Asked,
-    inspector: OnceLock<Inspector>,
     pace: Pace,
     total: Arc<Total>,
     pipes: Share,
+}
+
+/// The rules of a sandbox, and what looks into its requests by them: one value, so that no request leaves by the rules
+/// of one moment with the secrets of another.
+#[derive(Debug, Clone)]
+pub(crate) struct Now {
+    pub(crate) rules: Arc<NetworkRules>,
+    pub(crate) inspector: Option<Arc<Inspector>>,
 }
 
 /// Connections that a sandbox has.
@@ -105,6 +115,16 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.open.count.fetch_sub(1, Ordering::AcqRel);
         self.open.fewer.notify_one();
+    }
+}
+
+impl Now {
+    fn adds_secrets(&self, target: &Target) -> bool {
+        let mut inspector = self
+            .inspector
+            .iter()
+            .filter(|_| !self.rules.withhold_secrets);
+        inspector.any(|inspector| inspector.is_about(target))
     }
 }
 
@@ -157,11 +177,13 @@ impl Proxy {
         total.allow(rules.caps.bytes);
         let inner = WayInner {
             owner,
-            rules: watch::Sender::new(Arc::new(rules)),
+            now: watch::Sender::new(Now {
+                rules: Arc::new(rules),
+                inspector: None,
+            }),
             open: Arc::default(),
             names: Arc::new(Semaphore::new(resolve::OF_SANDBOX_MAX)),
             asked: Asked::default(),
-            inspector: OnceLock::new(),
             pace: Pace::default(),
             total,
             pipes: Share::of(self.inner.pipes.clone(), PIPES_OF_SANDBOX_MAX),
@@ -174,29 +196,49 @@ impl Proxy {
 }
 
 impl Way {
-    /// From now on requests to some hosts can be looked into. It is set once: before anything is served, or before
-    /// the first rules about requests. Without it what has rules is refused.
+    /// From now on requests to some hosts can be looked into. Without it what has rules is refused. One that came
+    /// with other rules meanwhile stays.
     pub fn look_into(&self, inspector: Inspector) {
-        drop(self.inner.inspector.set(inspector));
+        self.inner.now.send_if_modified(|now| {
+            let is_first = now.inspector.is_none();
+            if is_first {
+                now.inspector = Some(Arc::new(inspector));
+            }
+            is_first
+        });
     }
 
     /// Puts other rules in the place of those that there are. What they do not allow any more ends now; what is
     /// asked from now on is judged by them.
     pub fn set_rules(&self, rules: NetworkRules) {
+        self.set(rules, None);
+    }
+
+    /// The same, and from the same moment on what looks into requests, where there is a new one.
+    pub fn set(&self, rules: NetworkRules, inspector: Option<Inspector>) {
         self.inner.total.allow(rules.caps.bytes);
-        self.inner.rules.send_replace(Arc::new(rules));
+        self.inner.now.send_modify(|now| {
+            now.rules = Arc::new(rules);
+            if let Some(inspector) = inspector {
+                now.inspector = Some(Arc::new(inspector));
+            }
+        });
         // More may be allowed at a time than before.
         self.inner.open.fewer.notify_one();
     }
 
     /// Whether it can look into requests.
     pub fn can_look(&self) -> bool {
-        self.inner.inspector.get().is_some()
+        self.inner.now.borrow().inspector.is_some()
     }
 
     /// The rules as they are now.
     pub fn rules(&self) -> Arc<NetworkRules> {
-        self.inner.rules.borrow().clone()
+        self.inner.now.borrow().rules.clone()
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        self.inner.now.borrow().clone()
     }
 
     /// Waits until the sandbox may have one connection more.
@@ -321,11 +363,18 @@ impl Way {
         address: Option<SocketAddr>,
         path: Option<&str>,
     ) -> Refusal {
-        let mut rules = self.inner.rules.subscribe();
+        let mut news = self.inner.now.subscribe();
         let address = address.map(|address| address.ip());
         let addresses: Vec<IpAddr> = address.into_iter().collect();
         loop {
-            let now = rules.borrow_and_update().clone();
+            let now = news.borrow_and_update().clone();
+            if how == How::Tunnel && now.adds_secrets(target) {
+                return Refusal {
+                    reason: Reason::Rules(Denial::HttpRule),
+                    rule: Some(ADDS.to_owned()),
+                };
+            }
+            let now = now.rules;
             let verdict = now.after(how, &target.host, target.port, &addresses);
             if let Some(refusal) = Refusal::of(&verdict) {
                 return refusal;
@@ -341,15 +390,15 @@ impl Way {
                     return Refusal::by(&verdict);
                 }
             }
-            if rules.changed().await.is_err() {
+            if news.changed().await.is_err() {
                 // The sender is in this way, which is borrowed here.
                 return Reason::Internal.into();
             }
         }
     }
 
-    pub(crate) fn inspector(&self) -> Option<&Inspector> {
-        self.inner.inspector.get()
+    pub(crate) fn inspector(&self) -> Option<Arc<Inspector>> {
+        self.inner.now.borrow().inspector.clone()
     }
 
     /// Whether what is asked of this host is judged request by request.
@@ -384,8 +433,8 @@ impl Way {
     }
 
     /// The password of the proxy that connections leave through.
-    pub(crate) fn password(&self) -> Option<&Password> {
-        self.inspector()?.password()
+    pub(crate) fn password(&self) -> Option<Password> {
+        self.inspector()?.password().cloned()
     }
 
     /// The addresses of that proxy, which is no name that the sandbox has asked for.

@@ -26,6 +26,9 @@ use crate::spec::{Findings, Invalid};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// Characters of an entry that cannot be read in the message that says so: names have 253.
+const SHOWN_CHARS_MAX: usize = 80;
+
 /// What is let out where no entry says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -108,6 +111,9 @@ pub struct NetworkRules {
     /// What may be asked of some hosts, and with what.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<RequestRule>,
+    /// Those of a profile, which a request has to pass beside `requests`. They let out nothing by themselves.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub profile_requests: Vec<RequestRule>,
     /// Secrets of the sandbox are not added to its requests any more.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub withhold_secrets: bool,
@@ -119,6 +125,10 @@ pub struct NetworkRules {
 /// How rules stand in rows: rows of version 0.2 and before say only whether there is a network.
 #[derive(Deserialize)]
 #[serde(untagged)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for as long as a row is read"
+)]
 enum Stored {
     Old(bool),
     Rules {
@@ -135,6 +145,8 @@ enum Stored {
         caps: NetworkCaps,
         #[serde(default)]
         requests: Vec<RequestRule>,
+        #[serde(default)]
+        profile_requests: Vec<RequestRule>,
         #[serde(default)]
         withhold_secrets: bool,
         #[serde(default)]
@@ -154,6 +166,7 @@ impl From<Stored> for NetworkRules {
                 order,
                 caps,
                 requests,
+                profile_requests,
                 withhold_secrets,
                 upstream,
             } => NetworkRules {
@@ -164,6 +177,7 @@ impl From<Stored> for NetworkRules {
                 order,
                 caps,
                 requests,
+                profile_requests,
                 withhold_secrets,
                 upstream,
             },
@@ -188,6 +202,8 @@ pub struct NetworkAsked {
     pub caps: NetworkCaps,
     /// See [`NetworkRules::requests`].
     pub requests: Vec<RequestAsked>,
+    /// See [`NetworkRules::profile_requests`].
+    pub profile_requests: Vec<RequestAsked>,
     /// See [`NetworkRules::withhold_secrets`].
     pub withhold_secrets: bool,
     /// See [`NetworkRules::upstream`].
@@ -235,7 +251,12 @@ impl NetworkRules {
             presets: presets(&asked.presets, &mut found),
             order: asked.order,
             caps: asked.caps,
-            requests: request::read(&asked.requests, &mut found),
+            requests: request::read("network.rules", &asked.requests, &mut found),
+            profile_requests: request::read(
+                "network.profile_rules",
+                &asked.profile_requests,
+                &mut found,
+            ),
             withhold_secrets: asked.withhold_secrets,
             upstream: upstream(asked.upstream.as_deref(), &mut found),
         };
@@ -306,8 +327,11 @@ fn entries(field: &str, texts: &[String], found: &mut Findings) -> Vec<Entry> {
         match text.parse() {
             Ok(entry) => entries.push(entry),
             Err(why) => {
+                // Which of several it is, is seen at no door that names options instead of places.
+                let shown = text.chars().filter(|one| !one.is_control());
+                let shown: String = shown.take(SHOWN_CHARS_MAX).collect();
                 let message = format!(
-                    "failed to {why}; an entry is HOST, *.DOMAIN, ADDRESS[/BITS] or *, and perhaps :PORT"
+                    "`{shown}`: failed to {why}; an entry is HOST, *.DOMAIN, ADDRESS[/BITS] or *, and perhaps :PORT"
                 );
                 found.add(format!("{field}[{index}]"), "network_rules", message);
             }

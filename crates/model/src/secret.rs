@@ -1,5 +1,9 @@
 //! Secrets: what one may be called, and how a job or a sandbox may use it.
 
+mod leaving;
+
+pub use leaving::Leaving;
+
 use crate::id::SecretId;
 use crate::limits;
 use crate::network::{Entry, NetworkRules, may_be_set};
@@ -60,6 +64,11 @@ impl SecretHow {
             SecretHow::Header { .. } => "header",
             SecretHow::Upstream => "upstream",
         }
+    }
+
+    /// Whether it is used on the node, for what leaves, and is never inside.
+    pub fn leaves(&self) -> bool {
+        matches!(self, SecretHow::Header { .. } | SecretHow::Upstream)
     }
 
     /// The field that it is set as, and for whom, where it is added to requests.

@@ -93,6 +93,7 @@ pub(crate) fn network(network: &Network) -> Result<NetworkRules, String> {
             bytes: network.limits.bytes,
         },
         requests: network.rules.iter().map(request).collect(),
+        profile_requests: network.profile_rules.iter().map(request).collect(),
         withhold_secrets: network.withhold_secrets,
         upstream: network.upstream.clone(),
     };

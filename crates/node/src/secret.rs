@@ -74,6 +74,11 @@ impl Secrets {
 pub(crate) fn read(answer: Result<SecretsGiven, ClientError>) -> Result<Secrets, String> {
     let given =
         answer.map_err(|error| format!("its secrets cannot be had: {}", error.body().message))?;
+    of(given)
+}
+
+/// The same of what was given.
+pub(crate) fn of(given: SecretsGiven) -> Result<Secrets, String> {
     let mut values = Vec::new();
     for one in &given.secrets {
         let bytes = value_bytes(&one.value, one.encoding);

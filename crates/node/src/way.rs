@@ -61,19 +61,15 @@ pub(crate) struct WayOut {
 }
 
 impl WayOut {
-    /// Other rules: what they do not allow any more is cut.
-    pub(crate) fn set_rules(&self, rules: NetworkRules) {
-        self.way.set_rules(rules);
+    /// Other rules, and with them what looks into requests, where that is another: what they do not allow any more is
+    /// cut.
+    pub(crate) fn set(&self, rules: NetworkRules, inspector: Option<Inspector>) {
+        self.way.set(rules, inspector);
     }
 
     /// Whether it can look into requests.
     pub(crate) fn can_look(&self) -> bool {
         self.way.can_look()
-    }
-
-    /// From now on it can. Rules that ask for it come after this.
-    pub(crate) fn look_into(&self, inspector: Inspector) {
-        self.way.look_into(inspector);
     }
 }
 
@@ -267,7 +263,10 @@ fn in_words(rules: &NetworkRules) -> String {
         counted(rules.allow.len(), "allowed"),
         counted(rules.presets.len(), "presets"),
         counted(rules.deny.len(), "denied"),
-        counted(rules.requests.len(), "about requests"),
+        counted(
+            rules.requests.len() + rules.profile_requests.len(),
+            "about requests",
+        ),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     if parts.is_empty() {

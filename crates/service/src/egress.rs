@@ -142,7 +142,7 @@ impl Service {
             None => None,
         };
         let opened: Vec<Exception> = opened.iter().flat_map(opened_by).collect();
-        let tried = row.rules().trial(url, &opened, &row.spec.secrets);
+        let tried = row.rules().trial(url, &opened, &row.secrets());
         tried.map_err(|bad| {
             let message = format!("failed to {bad}");
             Error::invalid("url", "invalid_argument", message)

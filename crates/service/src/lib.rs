@@ -78,8 +78,8 @@ pub use crate::profile::{
 pub use crate::report::{Finished, Report, Started};
 pub use crate::root::RootSeen;
 pub use crate::sandbox::{
-    NetworkSaid, SandboxAsk, SandboxLife, SandboxPage, SandboxRef, SandboxSaid, SandboxSeen,
-    SandboxWork, sandbox_life_ms,
+    NetworkChange, NetworkRefused, NetworkSaid, SandboxAsk, SandboxLife, SandboxPage, SandboxRef,
+    SandboxSaid, SandboxSeen, SandboxWork, sandbox_life_ms,
 };
 pub use crate::seal::{KeyError, MasterKey, MasterKeys, SecretValue};
 pub use crate::secret::{Fetching, NewSecret, NewValue, SecretGiven, SecretPage, SourceError};

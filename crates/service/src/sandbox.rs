@@ -17,7 +17,7 @@ mod usage;
 pub(crate) mod work;
 
 pub use create::SandboxAsk;
-pub use network::NetworkSaid;
+pub use network::{NetworkChange, NetworkRefused, NetworkSaid};
 pub use report::SandboxSaid;
 pub use usage::Seen as SandboxSeen;
 pub use work::{SandboxLife, SandboxRef, SandboxWork, life_ms as sandbox_life_ms};

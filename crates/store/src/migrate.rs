@@ -25,6 +25,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0021_audit.sql"),
     include_str!("../migrations/sqlite/0027_audit_content.sql"),
     include_str!("../migrations/sqlite/0023_lease_token.sql"),
+    include_str!("../migrations/sqlite/0022_leaving.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -47,6 +48,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0021_audit.sql"),
     include_str!("../migrations/postgres/0027_audit_content.sql"),
     include_str!("../migrations/postgres/0023_lease_token.sql"),
+    include_str!("../migrations/postgres/0022_leaving.sql"),
 ];
 
 /// The version that this program knows.

@@ -6,6 +6,7 @@ use crate::{StoreError, Tx};
 use model::enforcement::Enforced;
 use model::id::PrincipalId;
 use model::network::NetworkRules;
+use model::secret::Leaving;
 
 /// Who changes rules, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,15 +19,15 @@ pub struct By {
     pub data: String,
 }
 
-/// Writes other rules, for the node to put in force, with their event, if nobody has changed the sandbox since
-/// `row` was read.
+/// Writes other rules, and the secrets for what leaves by them, for the node to put in force, with their event, if
+/// nobody has changed the sandbox since `row` was read.
 ///
 /// # Errors
 /// [`StoreError::Stale`] when somebody has, or [`StoreError`] of the database.
 pub fn set(
     tx: &mut Tx<'_>,
     row: &SandboxRow,
-    rules: &NetworkRules,
+    (rules, leaving): (&NetworkRules, Option<&Leaving>),
     by: &By,
 ) -> Result<SandboxRow, StoreError> {
     let next = SandboxRow {
@@ -34,14 +35,16 @@ pub fn set(
         network: Some(rules.clone()),
         network_epoch: row.network_epoch + 1,
         network_refused: None,
+        leaving: leaving.cloned(),
         ..row.clone()
     };
     let changed = tx.execute(
-        "UPDATE sandbox SET network = $1, network_epoch = $2, network_refused = NULL, version = $3 \
-         WHERE id = $4 AND version = $5",
+        "UPDATE sandbox SET network = $1, network_epoch = $2, network_refused = NULL, leaving = $3, \
+         version = $4 WHERE id = $5 AND version = $6",
         &[
             to_json(rules)?.into(),
             next.network_epoch.into(),
+            leaving.map(to_json).transpose()?.into(),
             next.version.into(),
             row.id.as_str().into(),
             row.version.into(),
@@ -88,23 +91,25 @@ pub fn done(
 pub fn refused(
     tx: &mut Tx<'_>,
     row: &SandboxRow,
-    (in_force, why): (&NetworkRules, &str),
+    (in_force, leaving, why): (&NetworkRules, Option<&Leaving>, &str),
     by: &By,
 ) -> Result<SandboxRow, StoreError> {
     let next = SandboxRow {
         version: row.version + 1,
         network: Some(in_force.clone()),
+        leaving: leaving.cloned(),
         network_done: row.network_epoch,
         network_refused: Some(why.to_owned()),
         ..row.clone()
     };
     let changed = tx.execute(
-        "UPDATE sandbox SET network = $1, network_done = $2, network_refused = $3, version = $4 \
-         WHERE id = $5 AND version = $6",
+        "UPDATE sandbox SET network = $1, network_done = $2, network_refused = $3, leaving = $4, \
+         version = $5 WHERE id = $6 AND version = $7",
         &[
             to_json(in_force)?.into(),
             next.network_done.into(),
             why.into(),
+            leaving.map(to_json).transpose()?.into(),
             next.version.into(),
             row.id.as_str().into(),
             row.version.into(),

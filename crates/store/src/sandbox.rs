@@ -11,6 +11,7 @@ use model::limits;
 use model::network::NetworkRules;
 use model::sandbox::SandboxState;
 use model::sandbox_spec::{AccessToken, SandboxSpec};
+use model::secret::{Leaving, SecretUse};
 use std::collections::BTreeMap;
 
 /// States in which a sandbox is over.
@@ -69,6 +70,8 @@ pub struct SandboxRow {
     pub network_done: u64,
     /// Why its node has given up the newest rules; those in force are `network` then.
     pub network_refused: Option<String>,
+    /// The secrets for what leaves, once somebody has changed them.
+    pub leaving: Option<Leaving>,
     /// Connections that its rules denied.
     pub egress_denied: u64,
     /// Counts its places, from 1: each time it was made anew, it got another one.
@@ -81,6 +84,11 @@ impl SandboxRow {
     /// What it may reach, as it was said last.
     pub fn rules(&self) -> &NetworkRules {
         self.network.as_ref().unwrap_or(&self.spec.network)
+    }
+
+    /// The secrets that it uses, as it was said last.
+    pub fn secrets(&self) -> Vec<SecretUse> {
+        self.spec.secrets_with(self.leaving.as_ref())
     }
 
     /// Whether its node has to hear of other rules than those in force.
@@ -162,7 +170,7 @@ macro_rules! columns {
         "id, tenant, principal, state, state_json, version, epoch, node, spec, metadata, \
          access_token, ttl_ms, expires_at_ms, due_at_ms, created_at_ms, placed_at_ms, ready_at_ms, \
          paused_at_ms, ended_at_ms, driver, enforcement, reason, network, network_epoch, \
-         network_done, network_refused, egress_denied, incarnation, exec_base"
+         network_done, network_refused, leaving, egress_denied, incarnation, exec_base"
     };
 }
 
@@ -204,6 +212,7 @@ fn from_row(row: &Row) -> Result<SandboxRow, StoreError> {
         network_epoch: row.number("network_epoch")?,
         network_done: row.number("network_done")?,
         network_refused: row.text_or_null("network_refused")?,
+        leaving: row.json_or_null("leaving")?,
         egress_denied: row.number("egress_denied")?,
         incarnation: row.number("incarnation")?,
         exec_base: row.number("exec_base")?,
@@ -279,6 +288,7 @@ fn row_of(new: &NewSandbox) -> SandboxRow {
         network_epoch: 0,
         network_done: 0,
         network_refused: None,
+        leaving: None,
         egress_denied: 0,
         incarnation: 1,
         exec_base: 0,

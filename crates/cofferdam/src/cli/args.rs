@@ -33,7 +33,7 @@ pub(crate) use fleet::{
 pub(crate) use inside::{SandboxCp, SandboxExec, SandboxPort, SandboxShell};
 pub(crate) use job::{JobArgs, JobCommand, JobLs};
 pub(crate) use mcp::{McpArgs, McpClient, McpCommand, McpInstall};
-pub(crate) use net::{NetArgs, rule_text};
+pub(crate) use net::{NetArgs, NetCommand, rule_text};
 pub(crate) use placement::PlacementArgs;
 pub(crate) use profile::{ProfileArgs, ProfileCommand};
 pub(crate) use secret::{Scrub, SecretArgs, SecretCommand};
@@ -379,15 +379,7 @@ pub(crate) enum SandboxCommand {
         json: bool,
     },
     /// Show what it may reach, or say it anew: with options, these are all the rules from now on
-    Net {
-        /// Its id
-        id: String,
-        #[command(flatten)]
-        net: NetArgs,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Net(NetCommand),
     /// Save what was written in it, for others to begin with. Files are kept; what runs is not
     Snapshot {
         /// Its id
@@ -614,7 +606,7 @@ impl Args {
                 | SandboxCommand::Pause { json, .. }
                 | SandboxCommand::Resume { json, .. }
                 | SandboxCommand::Ttl { json, .. }
-                | SandboxCommand::Net { json, .. }
+                | SandboxCommand::Net(NetCommand { json, .. })
                 | SandboxCommand::Snapshot { json, .. }
                 | SandboxCommand::Recreate { json, .. }
                 | SandboxCommand::Rm { json, .. } => *json,

@@ -1,23 +1,25 @@
 //! `cofferdam sandbox net`: what a sandbox may reach.
 
-use crate::cli::args::{NetArgs, rule_text};
+use crate::cli::args::{NetCommand, rule_text};
 use crate::cli::failure::Failure;
 use crate::cli::job::row;
 use crate::cli::sandbox::{WAIT, about, known};
+use crate::cli::secret::uses;
 use crate::cli::table;
+use api::Code;
 use api::client::Client;
 use api::network::{Network, NetworkMode};
 use api::sandbox::SandboxView;
 use std::process::ExitCode;
 
+/// The word for no secrets, which is the name of none beside it.
+const NO_SECRETS: &str = "none";
+
 /// Shows the rules, or puts others in their place and shows these.
-pub(crate) async fn net(
-    client: &Client,
-    id: &str,
-    asked: NetArgs,
-    json: bool,
-) -> Result<ExitCode, Failure> {
-    let view = match asked.network() {
+pub(crate) async fn net(client: &Client, asked: NetCommand) -> Result<ExitCode, Failure> {
+    let (id, json) = (asked.id.as_str(), asked.json);
+    let asked = changed(asked.net.network(), &asked.secret)?;
+    let view = match asked {
         None => client.sandbox_get(known(id)?).await,
         Some(asked) => client.sandbox_network(known(id)?, &asked, Some(WAIT)).await,
     };
@@ -34,6 +36,28 @@ pub(crate) async fn net(
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is asked with the secrets that are named; where none is, those stay.
+fn changed(asked: Option<Network>, secrets: &[String]) -> Result<Option<Network>, Failure> {
+    if secrets.is_empty() {
+        return Ok(asked);
+    }
+    let Some(asked) = asked else {
+        let failure = Failure::new(
+            Code::InvalidArgument,
+            "secrets for what leaves go with rules: these are all the rules",
+        );
+        return Err(failure.hint("say the rules too, such as --allow HOST:443"));
+    };
+    let secrets = match secrets {
+        [none] if none == NO_SECRETS => Vec::new(),
+        named => uses(named)?,
+    };
+    Ok(Some(Network {
+        secrets: Some(secrets),
+        ..asked
+    }))
+}
+
 /// Rules, a line for each.
 pub(crate) fn rows(network: &Network) -> Vec<Vec<String>> {
     let mode = network.mode.unwrap_or(NetworkMode::None);
@@ -44,6 +68,8 @@ pub(crate) fn rows(network: &Network) -> Vec<Vec<String>> {
     rows.extend(network.deny.iter().map(|one| row("  deny", one)));
     let rules = network.rules.iter();
     rows.extend(rules.map(|one| row("  rule", &rule_text(one))));
+    let of_profile = network.profile_rules.iter();
+    rows.extend(of_profile.map(|one| row("  and rule", &rule_text(one))));
     rows.extend(network.upstream.iter().map(|one| row("  through", one)));
     rows
 }

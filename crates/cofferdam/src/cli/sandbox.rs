@@ -84,7 +84,7 @@ pub(crate) async fn sandbox(client: &Client, args: SandboxArgs) -> Result<ExitCo
             tell_cut(&view, Some(time));
             (view, json)
         }
-        SandboxCommand::Net { id, net, json } => return net::net(client, &id, net, json).await,
+        SandboxCommand::Net(asked) => return net::net(client, asked).await,
         SandboxCommand::Rm { id, json } => {
             let view = client.sandbox_destroy(known(&id)?, Some(WAIT)).await;
             (view.map_err(about(&id))?, json)

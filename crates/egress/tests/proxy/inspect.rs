@@ -329,6 +329,14 @@ async fn what_no_rule_lets_out_is_refused_inside_the_tunnel_and_reaches_nobody()
             "POST /v1/x HTTP/1.1\r\nhost: HOST\r\nx-http-method: GET\r\nx-method-override: PUT\r\n",
             "http_rule",
         ),
+        (
+            "GET /v1/x HTTP/1.1\r\nhost: HOST\r\nx-original-url: /admin?/v1/\r\n",
+            "http_rule",
+        ),
+        (
+            "GET /v1/x HTTP/1.1\r\nhost: HOST\r\nX-Rewrite-URL: https://api.test/v1/x\r\n",
+            "odd_path",
+        ),
         ("GET /v1/x HTTP/1.1\r\nhost: evil.test\r\n", "host_mismatch"),
         ("GET /v1/x HTTP/1.1\r\n", "host_mismatch"),
         (
@@ -631,4 +639,66 @@ async fn a_host_without_rules_is_not_looked_into() {
     let answer = looked.ask(stream, "free.test", GET).await;
     assert!(answer.starts_with("no TLS"), "{answer}");
     assert!(seen.try_recv().is_err());
+}
+
+/// Other secrets come with other rules, in one moment: a tunnel of before that nobody looked into is cut, one that is
+/// looked into goes on with the others, and what looked in first and came late changes nothing.
+#[tokio::test]
+async fn secrets_that_come_later_are_added_and_cut_tunnels_that_nobody_looks_into() {
+    let outside = Outside::new();
+    let (port, mut seen) = outside.server("api.test", OK).await;
+    let mut looked = Looked::new(&outside, port);
+    looked.world = world(&["127.0.0.1"], open());
+    let inspector = |value: &'static str| {
+        let authority = Authority::make(now_s()).expect("an authority");
+        let certificate = authority.certificate().to_owned();
+        let mut fields = secrets(port);
+        fields[0].value = HeaderValue::from_static(value);
+        (
+            Inspector::new(fields, authority, &outside.roots()).expect("TLS"),
+            certificate,
+        )
+    };
+    let mut opaque = looked.tunnel().await;
+    opaque.write_all(b"\x16\x03").await.expect("a stream");
+    let (first, authority) = inspector("first");
+    looked.world.way.set(open(), Some(first));
+    read_all(&mut opaque).await;
+    assert_eq!(looked.world.next_code().await, "http_rule");
+    looked.authority = authority;
+    let tunnel = looked.tunnel().await;
+    let answer = looked.ask(tunnel, "api.test", GET).await;
+    assert!(answer.ends_with("hi"), "{answer}");
+    assert!(
+        seen.recv()
+            .await
+            .expect("a request")
+            .contains("authorization: first\r\n")
+    );
+    let (second, authority) = inspector("second");
+    looked.authority = authority;
+    looked.world.way.set(open(), Some(second));
+    looked.world.way.look_into(inspector("late").0);
+    let tunnel = looked.tunnel().await;
+    let answer = looked.ask(tunnel, "api.test", GET).await;
+    assert!(answer.ends_with("hi"), "{answer}");
+    assert!(
+        seen.recv()
+            .await
+            .expect("a request")
+            .contains("authorization: second\r\n")
+    );
+    let withheld = NetworkRules {
+        withhold_secrets: true,
+        ..open()
+    };
+    looked.world.way.set_rules(withheld);
+    let tunnel = looked.tunnel().await;
+    looked.ask(tunnel, "api.test", GET).await;
+    assert!(
+        seen.recv()
+            .await
+            .expect("a request")
+            .contains("authorization: mine\r\n")
+    );
 }

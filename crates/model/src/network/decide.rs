@@ -196,7 +196,7 @@ impl NetworkRules {
         let presets = self.presets.iter().flat_map(|preset| preset.entries());
         let entries = self.allow.iter().chain(&self.deny);
         let ports = entries.filter_map(|entry| own_port(entry, host));
-        let rules = self.requests.iter();
+        let rules = self.all_requests();
         let rules = rules.filter(|rule| rule.is_about_host(host));
         let ports: BTreeSet<u16> = ports
             .chain(presets.filter_map(|entry| own_port(&entry, host)))

@@ -30,20 +30,38 @@ impl NetworkRules {
         check_order(&ceiling, &asked, &mut found);
         let caps = narrowed_caps(&ceiling.caps, &asked.caps, &mut found);
         let deny = united(&ceiling.deny, &asked.deny, &mut found);
-        if !is_said_by(&ceiling, &asked) {
-            let message = "rules about requests, a proxy to leave through and withheld secrets are said by the profile \
-                           alone: leave them out, or write them into a profile and name that";
-            found.add("network.rules", BEYOND, message);
+        if asked.rest() != NetworkRules::default() && asked.rest() != ceiling.rest() {
+            let message = "a proxy to leave through is said by the profile alone: leave it out, or write it into a \
+                           profile and name that";
+            found.add("network.upstream", BEYOND, message);
         }
-        let requests = kept_requests(&ceiling, &asked, &mut found);
+        check_requests(&ceiling, &asked, &mut found);
         found.verdict()?;
         // From the ceiling, so that whatever is not named here is as it says.
         let mut rules = ceiling.clone();
-        rules.requests = requests;
+        if asked.requests == ceiling.requests {
+            rules.profile_requests = Vec::new();
+        } else {
+            rules.profile_requests.clone_from(&ceiling.requests);
+        }
+        rules.requests.clone_from(&asked.requests);
+        rules.withhold_secrets |= asked.withhold_secrets;
         rules.mode = asked.mode;
         if asked.is_closed() || !ceiling.is_closed() {
             rules.allow = asked.allow;
             rules.presets = asked.presets;
+        } else {
+            // Its rules about requests named hosts, and do so no more.
+            rules
+                .allow
+                .extend(ceiling.requests.iter().flat_map(RequestRule::entries));
+            let mut found = Findings::default();
+            found.count(
+                "network.allow",
+                rules.allow.len(),
+                limits::NETWORK_ENTRIES_MAX,
+            );
+            found.verdict()?;
         }
         if ceiling.is_closed() && !rules.is_closed() {
             // A list with nothing in it, which no door lets in, lets nothing out.
@@ -92,62 +110,56 @@ impl NetworkRules {
         rest.presets.clear();
         rest.order = Order::default();
         rest.caps = NetworkCaps::default();
+        rest.requests.clear();
+        rest.profile_requests.clear();
+        rest.withhold_secrets = false;
         rest
     }
 }
 
-/// Whether what this file does not compare is absent, or the ceiling's own. Of its rules about requests some may be
-/// missing: those that were left out because nothing led to their hosts.
-fn is_said_by(ceiling: &NetworkRules, asked: &NetworkRules) -> bool {
-    let mut rest = asked.rest();
-    if rest == NetworkRules::default() {
-        return true;
-    }
-    let mut own = rest.requests.iter();
-    if own.all(|rule| ceiling.requests.contains(rule)) {
-        rest.requests.clone_from(&ceiling.requests);
-    }
-    rest == ceiling.rest()
+/// What rules name, at the ports that they name: by their lists, and by those about requests.
+fn named(rules: &NetworkRules) -> impl Iterator<Item = Entry> {
+    let presets = rules.presets.iter().flat_map(|preset| preset.entries());
+    let requests = rules.requests.iter().flat_map(RequestRule::entries);
+    rules.allow.iter().cloned().chain(presets).chain(requests)
 }
 
-/// The ceiling's rules about requests, as far as they are about what is asked for. In a list that is closed such a
-/// rule lets its host out as an entry does, so where the ceiling has no list, one must not bring in what nobody
-/// asked for.
-fn kept_requests(
-    ceiling: &NetworkRules,
-    asked: &NetworkRules,
-    found: &mut Findings,
-) -> Vec<RequestRule> {
-    if ceiling.is_closed() || !is_list(asked) {
-        return ceiling.requests.clone();
+/// Rules about requests that are asked for hold beside the ceiling's, so they let out nothing that those do not. In a
+/// list that is closed they name their hosts, and in mode `read-only` they open HTTPS: both only where the ceiling
+/// does.
+fn check_requests(ceiling: &NetworkRules, asked: &NetworkRules, found: &mut Findings) {
+    let has_layer = asked.profile_requests.is_empty() || asked.profile_requests == ceiling.requests;
+    // Of a profile that says there are rules of another one beside its own: three are no two.
+    if !has_layer || !ceiling.profile_requests.is_empty() {
+        let message =
+            "which rules of the profile hold beside these is not to be asked for; leave it out";
+        found.add("network.profile_rules", BEYOND, message);
     }
-    let presets = asked.presets.iter().flat_map(|preset| preset.entries());
-    let allow: Vec<Entry> = asked.allow.iter().cloned().chain(presets).collect();
-    let mut kept = Vec::new();
-    for rule in &ceiling.requests {
-        let is_whole = |entry: &Entry| allow.iter().any(|mine| mine.covers(entry));
-        // A list of addresses lets out every name that has one of them.
-        let may_meet = |mine: &Entry, entry: &Entry| mine.overlaps(entry) || !mine.is_name();
-        let is_in_part = |entry: &Entry| allow.iter().any(|mine| may_meet(mine, entry));
-        if rule.entries().all(|entry| is_whole(&entry)) {
-            kept.push(rule.clone());
-        } else if rule.entries().any(|entry| is_in_part(&entry)) {
+    for (index, rule) in asked.requests.iter().enumerate() {
+        let place = format!("network.rules[{index}]");
+        let is_named = |entry: &Entry| named(ceiling).any(|mine| mine.covers(entry));
+        let beyond = rule.entries().find(|entry| !is_named(entry));
+        if let Some(entry) = beyond.filter(|_| ceiling.is_closed()) {
             let message = format!(
-                "the profile has `{rule}`, which is about more than this list: allow all that it is about, or nothing of it"
+                "the profile does not allow `{entry}`; name what it allows, such as one port by `https://`"
             );
-            found.add("network.allow", BEYOND, message);
+            found.add(place, BEYOND, message);
+        } else if ceiling.mode == NetworkMode::ReadOnly && !is_looked_into(ceiling, rule) {
+            let message = format!(
+                "the profile reads over plain `http://` alone, and `{rule}` would open `https://`; a rule of the \
+                 profile can"
+            );
+            found.add(place, BEYOND, message);
         }
     }
-    kept
 }
 
-/// Whether only what is named is let out.
-fn is_list(rules: &NetworkRules) -> bool {
-    match rules.mode {
-        NetworkMode::None | NetworkMode::Allowlist => true,
-        NetworkMode::ReadOnly => !rules.is_without_lists(),
-        NetworkMode::Unrestricted => false,
-    }
+fn is_looked_into(ceiling: &NetworkRules, rule: &RequestRule) -> bool {
+    let is_about = |entry: &Entry| {
+        let mut own = ceiling.requests.iter().flat_map(RequestRule::entries);
+        own.any(|own| own.covers(entry))
+    };
+    rule.entries().all(|entry| is_about(&entry))
 }
 
 fn check_mode(ceiling: &NetworkRules, asked: &NetworkRules, found: &mut Findings) {
@@ -174,11 +186,7 @@ fn check_lists(ceiling: &NetworkRules, asked: &NetworkRules, found: &mut Finding
     if !ceiling.is_closed() {
         return;
     }
-    let is_covered = |entry: &Entry| {
-        let presets = ceiling.presets.iter().flat_map(|preset| preset.entries());
-        ceiling.allow.iter().any(|mine| mine.covers(entry))
-            || presets.into_iter().any(|mine| mine.covers(entry))
-    };
+    let is_covered = |entry: &Entry| named(ceiling).any(|mine| mine.covers(entry));
     for (index, entry) in asked.allow.iter().enumerate() {
         if !is_covered(entry) {
             let message = format!("the profile does not allow `{entry}`");
@@ -243,7 +251,7 @@ fn narrowed_caps(ceiling: &NetworkCaps, asked: &NetworkCaps, found: &mut Finding
 
 #[cfg(test)]
 mod tests {
-    use super::super::{How, NetworkAsked, Preset, RequestAsked};
+    use super::super::{Denial, How, NetworkAsked, Preset, Request, RequestAsked};
     use super::*;
     use crate::host::Host;
     use proptest::prelude::*;
@@ -418,11 +426,16 @@ mod tests {
     /// A rule about requests to a host, at one port or at both that are usual.
     fn request() -> impl Strategy<Value = RequestRule> {
         let host = prop::sample::select(vec!["a.example", "*.a.example", "c.example", "1.1.1.1"]);
-        (host, prop::option::of(Just(443_u16))).prop_map(|(host, port)| {
+        let methods = prop::sample::select(vec![&[][..], &["GET"], &["POST"], &["GET", "POST"]]);
+        let paths = prop::sample::select(vec![&[][..], &["/a/*"], &["/a/b"]]);
+        let port = prop::option::of(Just(443_u16));
+        (host, port, methods, paths).prop_map(|(host, port, methods, paths)| {
+            let texts = |list: &[&str]| list.iter().map(ToString::to_string).collect();
             let asked = RequestAsked {
                 host: host.to_owned(),
                 port,
-                methods: vec!["GET".to_owned()],
+                methods: texts(methods),
+                paths: texts(paths),
                 ..RequestAsked::default()
             };
             let asked = NetworkAsked {
@@ -453,45 +466,123 @@ mod tests {
         text.prop_map(|text| text.parse().unwrap())
     }
 
+    fn with_rule(text: &str, (host, port): (&str, Option<u16>), methods: &[&str]) -> NetworkRules {
+        let asked = RequestAsked {
+            host: host.to_owned(),
+            port,
+            methods: methods.iter().map(ToString::to_string).collect(),
+            ..RequestAsked::default()
+        };
+        // Without a list of hosts the rule is the list.
+        let without = match text {
+            "allowlist" => NetworkRules {
+                mode: NetworkMode::Allowlist,
+                ..NetworkRules::default()
+            },
+            text => rules(text),
+        };
+        NetworkRules {
+            requests: RequestRule::read(&[asked]).unwrap(),
+            ..without
+        }
+    }
+
     #[test]
-    fn a_rule_of_an_open_profile_does_not_bring_in_a_host_that_nobody_asked_for() {
-        let mut ceiling = rules("unrestricted");
-        let asked = NetworkAsked {
-            requests: vec![RequestAsked {
-                host: "a.example".to_owned(),
-                port: Some(443),
-                methods: vec!["GET".to_owned()],
-                ..RequestAsked::default()
-            }],
-            ..NetworkAsked::default()
+    fn a_rule_of_a_profile_holds_beside_those_that_are_asked_for_and_brings_no_host_in() {
+        for ceiling in ["unrestricted", "allowlist +c.example"] {
+            let ceiling = with_rule(ceiling, ("a.example", Some(443)), &["GET"]);
+            let other = ceiling.narrowed(&rules("allowlist +c.example")).unwrap();
+            assert_eq!(
+                (&other.requests, &other.profile_requests),
+                (&Vec::new(), &ceiling.requests)
+            );
+            assert_eq!(ceiling.narrowed(&other).as_ref(), Ok(&other));
+            let asks = with_rule("allowlist", ("a.example", Some(443)), &["GET", "POST"]);
+            let both = ceiling.narrowed(&asks).unwrap();
+            assert_eq!(
+                (&both.requests, &both.profile_requests),
+                (&asks.requests, &ceiling.requests)
+            );
+            let host = Host::parse("a.example").unwrap();
+            let judge = |method| {
+                let asked = Request {
+                    host: &host,
+                    port: 443,
+                    method,
+                    path: "/",
+                };
+                both.judge(asked).map_err(|verdict| verdict.denial)
+            };
+            assert_eq!(judge("GET"), Ok(Vec::new()));
+            assert_eq!(judge("POST"), Err(Some(Denial::HttpRule)));
+        }
+    }
+
+    #[test]
+    fn a_rule_about_requests_that_opens_what_a_profile_does_not_is_refused_with_its_place() {
+        let told = |ceiling: &NetworkRules, asked: &NetworkRules| match ceiling.narrowed(asked) {
+            Ok(_) => String::new(),
+            Err(found) => found[0].field.clone(),
         };
-        ceiling.requests = NetworkRules::read(&asked).unwrap().requests;
-        let other = ceiling.narrowed(&rules("allowlist +c.example")).unwrap();
-        assert_eq!(other.requests, []);
-        assert_eq!(ceiling.narrowed(&other).as_ref(), Ok(&other));
-        let same = ceiling
-            .narrowed(&rules("allowlist +a.example:443"))
-            .unwrap();
-        assert_eq!(same.requests, ceiling.requests);
-        assert!(
-            ceiling
-                .narrowed(&rules("allowlist +a.example:80"))
-                .unwrap()
-                .requests
-                .is_empty()
-        );
-        ceiling.requests[0] = {
-            let mut asked = asked;
-            asked.requests[0].host = "*.a.example".to_owned();
-            NetworkRules::read(&asked).unwrap().requests.remove(0)
+        let asked = with_rule("allowlist", ("a.example", None), &["GET"]);
+        assert_eq!(told(&rules("+a.example"), &asked), "");
+        assert_eq!(told(&rules("+a.example:443"), &asked), "network.rules[0]");
+        assert_eq!(told(&rules("+b.example"), &asked), "network.rules[0]");
+        let reads = NetworkRules {
+            mode: NetworkMode::ReadOnly,
+            ..asked.clone()
         };
-        let refused = ceiling
-            .narrowed(&rules("allowlist +b.a.example:443"))
-            .unwrap_err();
+        assert_eq!(told(&rules("read-only"), &reads), "network.rules[0]");
         assert_eq!(
-            (&*refused[0].field, refused[0].code),
-            ("network.allow", BEYOND)
+            told(&rules("read-only +a.example"), &reads),
+            "network.rules[0]"
         );
+        assert_eq!(
+            told(&with_rule("read-only", ("*.example", None), &[]), &reads),
+            ""
+        );
+        let layered = NetworkRules {
+            profile_requests: asked.requests.clone(),
+            ..asked.clone()
+        };
+        assert_eq!(
+            told(&rules("unrestricted"), &layered),
+            "network.profile_rules"
+        );
+        let proxied = NetworkRules {
+            upstream: "socks5://a.example:1".parse().ok(),
+            ..asked
+        };
+        assert_eq!(told(&rules("unrestricted"), &proxied), "network.upstream");
+    }
+
+    #[test]
+    fn secrets_are_withheld_where_either_says_so() {
+        let held = NetworkRules {
+            withhold_secrets: true,
+            ..rules("unrestricted")
+        };
+        for (ceiling, asked) in [
+            (&rules("unrestricted -1.1.1.1"), &held),
+            (&held, &rules("+a.example")),
+        ] {
+            assert!(ceiling.narrowed(asked).unwrap().withhold_secrets);
+        }
+    }
+
+    /// Whether a request leaves, as the proxy decides it: in a tunnel of TLS or in clear.
+    fn leaves(
+        rules: &NetworkRules,
+        is_tls: bool,
+        (asked, has_body): (Request<'_>, bool),
+        to: &[IpAddr],
+    ) -> bool {
+        let (host, port, method) = (asked.host, asked.port, asked.method);
+        if is_tls && !rules.looks_into(host, port) {
+            return rules.after(How::Tunnel, host, port, to).is_allowed();
+        }
+        let how = How::Request { method, has_body };
+        rules.after(how, host, port, to).is_allowed() && rules.judge(asked).is_ok()
     }
 
     proptest! {
@@ -534,6 +625,30 @@ mod tests {
             // Once more below the same ceiling changes nothing, so a fork or an update is never refused for
             // what its sandbox has.
             prop_assert_eq!(ceiling.narrowed(&both), Ok(both));
+        }
+
+        #[test]
+        fn no_request_leaves_that_either_of_the_two_keeps_in(
+            ceiling in any_rules(), asked in any_rules(),
+            host in prop::sample::select(HOSTS.to_vec()),
+            port in prop::sample::select(vec![443_u16, 80, 22]),
+            addresses in prop::collection::vec(address(), 1..3),
+            is_tls in any::<bool>(),
+            method in prop::sample::select(vec!["GET", "POST"]),
+            path in prop::sample::select(vec!["/", "/a/b", "/a/c", "/a/../b"]),
+            has_body in any::<bool>(),
+        ) {
+            let Ok(both) = ceiling.narrowed(&asked) else { return Ok(()) };
+            let host = Host::parse(host).unwrap();
+            let addresses = match host {
+                Host::Address(address) => vec![address],
+                Host::Name(_) => addresses,
+            };
+            let request = (Request { host: &host, port, method, path }, has_body);
+            if leaves(&both, is_tls, request, &addresses) {
+                prop_assert!(leaves(&ceiling, is_tls, request, &addresses), "more than the ceiling: {both:?}");
+                prop_assert!(leaves(&asked, is_tls, request, &addresses), "more than was asked: {both:?}");
+            }
         }
 
         #[test]

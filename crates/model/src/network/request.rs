@@ -91,7 +91,7 @@ impl RequestRule {
     /// All that is wrong, each with its place below `network.rules`.
     pub fn read(asked: &[RequestAsked]) -> Result<Vec<RequestRule>, Vec<Invalid>> {
         let mut found = Findings::default();
-        let rules = read(asked, &mut found);
+        let rules = read("network.rules", asked, &mut found);
         found.verdict().map(|()| rules)
     }
 
@@ -186,63 +186,64 @@ pub struct Request<'a> {
 }
 
 impl NetworkRules {
+    /// Rules that a request has to pass one beside the other: those that were asked for, and the profile's.
+    fn layers(&self) -> [&[RequestRule]; 2] {
+        [&self.requests, &self.profile_requests]
+    }
+
+    /// All of them, whoever wrote them.
+    pub(super) fn all_requests(&self) -> impl Iterator<Item = &RequestRule> {
+        self.layers().into_iter().flatten()
+    }
+
+    /// Rules for which tunnels are looked into. In mode `read-only` that opens HTTPS, which those of a profile are not
+    /// to do where nobody asked for it.
+    fn looking(&self) -> impl Iterator<Item = &RequestRule> {
+        let beside = self.profile_requests.iter();
+        let beside = beside.filter(|_| self.mode != NetworkMode::ReadOnly);
+        self.requests.iter().chain(beside)
+    }
+
     /// Whether what is asked of this host is judged request by request.
     pub fn looks_into(&self, host: &Host, port: u16) -> bool {
-        self.requests.iter().any(|rule| rule.is_about(host, port))
+        self.looking().any(|rule| rule.is_about(host, port))
     }
 
     /// Whether it is at any port.
     pub fn looks_into_host(&self, host: &Host) -> bool {
-        self.requests.iter().any(|rule| rule.is_about_host(host))
+        self.looking().any(|rule| rule.is_about_host(host))
+    }
+
+    /// Whether there are any rules about requests.
+    pub fn has_requests(&self) -> bool {
+        self.all_requests().next().is_some()
     }
 
     /// Decides about a request to a host that may have rules: which fields are set, or why it stays inside. Where
-    /// rules name methods or paths, one of those must let it out.
+    /// rules name methods or paths, one of those must let it out; where a profile's do, one of these too. The fields
+    /// of the profile come last, and count.
     ///
     /// # Errors
     /// A verdict that denies.
     pub fn judge(&self, asked: Request<'_>) -> Result<Vec<(&str, &str)>, Box<Verdict>> {
-        let about = |rule: &&RequestRule| rule.is_about(asked.host, asked.port);
-        let rules: Vec<&RequestRule> = self.requests.iter().filter(about).collect();
-        let denied = |denial, rule: &RequestRule| Verdict {
-            denial: Some(denial),
-            rule: Rule::Request(rule.clone()),
-        };
-        let with_paths = rules.iter().find(|rule| !rule.paths.is_empty());
-        if let Some(rule) = with_paths.filter(|_| is_odd(asked.path)) {
-            return Err(Box::new(denied(Denial::OddPath, rule)));
+        let mut set = Vec::new();
+        for rules in self.layers() {
+            set.extend(judge_by(rules, asked)?);
         }
-        let matches = |rule: &&&RequestRule| rule.matches(asked.method, asked.path);
-        let narrowing = || rules.iter().filter(|rule| rule.narrows());
-        if let Some(first) = narrowing().next()
-            && !narrowing().any(|rule| matches(&rule))
-        {
-            return Err(Box::new(denied(Denial::HttpRule, first)));
-        }
-        let set = rules.iter().filter(matches).flat_map(|rule| &rule.set);
-        Ok(set
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect())
+        Ok(set)
     }
 
     /// Denies what rules about a host leave no room for: a tunnel that nobody can look into, and every port that
     /// none of them is about.
     pub(super) fn off_rules(&self, is_tunnel: bool, host: &Host, port: u16) -> Option<Verdict> {
-        let mut about = self.requests.iter().filter(|rule| rule.is_about_host(host));
-        let rule = if self.looks_into(host, port) {
-            about.find(|rule| is_tunnel && rule.is_about(host, port))
-        } else {
-            about.find(|rule| rule.narrows())
-        };
-        rule.map(|rule| Verdict {
-            denial: Some(Denial::HttpRule),
-            rule: Rule::Request(rule.clone()),
-        })
+        let mut layers = self.layers().into_iter();
+        let rule = layers.find_map(|rules| off_layer(rules, is_tunnel, host, port));
+        rule.map(|rule| denied(Denial::HttpRule, rule))
     }
 
     /// The rule that narrows what may be asked of a host.
     pub(super) fn narrowing(&self, host: &Host) -> Option<&RequestRule> {
-        let mut rules = self.requests.iter();
+        let mut rules = self.all_requests();
         rules.find(|rule| rule.narrows() && rule.is_about_host(host))
     }
 
@@ -251,6 +252,49 @@ impl NetworkRules {
         let counts = matches!(self.mode, NetworkMode::Allowlist | NetworkMode::ReadOnly);
         let mut rules = self.requests.iter().filter(|_| counts);
         rules.find(|rule| rule.is_about(host, port))
+    }
+}
+
+fn denied(denial: Denial, rule: &RequestRule) -> Verdict {
+    Verdict {
+        denial: Some(denial),
+        rule: Rule::Request(rule.clone()),
+    }
+}
+
+fn judge_by<'r>(
+    rules: &'r [RequestRule],
+    asked: Request<'_>,
+) -> Result<impl Iterator<Item = (&'r str, &'r str)> + use<'r>, Box<Verdict>> {
+    let about = |rule: &&RequestRule| rule.is_about(asked.host, asked.port);
+    let rules: Vec<&RequestRule> = rules.iter().filter(about).collect();
+    let with_paths = rules.iter().find(|rule| !rule.paths.is_empty());
+    if let Some(rule) = with_paths.filter(|_| is_odd(asked.path)) {
+        return Err(Box::new(denied(Denial::OddPath, rule)));
+    }
+    let matches = |rule: &&RequestRule| rule.matches(asked.method, asked.path);
+    let mut narrowing = rules.iter().filter(|rule| rule.narrows()).peekable();
+    if let Some(first) = narrowing.peek().copied()
+        && !narrowing.any(matches)
+    {
+        return Err(Box::new(denied(Denial::HttpRule, first)));
+    }
+    let letting: Vec<&RequestRule> = rules.into_iter().filter(matches).collect();
+    let set = letting.into_iter().flat_map(|rule| &rule.set);
+    Ok(set.map(|(name, value)| (name.as_str(), value.as_str())))
+}
+
+fn off_layer<'r>(
+    rules: &'r [RequestRule],
+    is_tunnel: bool,
+    host: &Host,
+    port: u16,
+) -> Option<&'r RequestRule> {
+    let mut about = rules.iter().filter(|rule| rule.is_about_host(host));
+    if rules.iter().any(|rule| rule.is_about(host, port)) {
+        about.find(|rule| is_tunnel && rule.is_about(host, port))
+    } else {
+        about.find(|rule| rule.narrows())
     }
 }
 
@@ -294,17 +338,17 @@ pub(crate) fn may_be_set(name: &str) -> bool {
     is_token && !NOT_SET.contains(&name.to_ascii_lowercase().as_str())
 }
 
-/// Reads rules. What is wrong is found with its place below `network.rules`.
-pub(super) fn read(asked: &[RequestAsked], found: &mut Findings) -> Vec<RequestRule> {
-    found.count("network.rules", asked.len(), limits::REQUEST_RULES_MAX);
+/// Reads rules. What is wrong is found with its place below `field`.
+pub(super) fn read(field: &str, asked: &[RequestAsked], found: &mut Findings) -> Vec<RequestRule> {
+    found.count(field, asked.len(), limits::REQUEST_RULES_MAX);
     let bytes: usize = asked.iter().map(bytes).sum();
     if bytes > limits::REQUEST_RULES_BYTES_MAX {
         let most = limits::REQUEST_RULES_BYTES_MAX;
         let message = format!("{bytes} bytes of rules are too many; there may be {most}");
-        found.add("network.rules", "network_rules", message);
+        found.add(field, "network_rules", message);
     }
     let numbered = asked.iter().enumerate().take(limits::REQUEST_RULES_MAX);
-    let read = |(index, one)| read_one(&format!("network.rules[{index}]"), one, &mut *found);
+    let read = |(index, one)| read_one(&format!("{field}[{index}]"), one, &mut *found);
     numbered.filter_map(read).collect()
 }
 

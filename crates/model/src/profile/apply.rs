@@ -32,10 +32,11 @@ impl ProfileSpec {
         let root = self.root(asked.root.as_deref(), &mut found);
         let network = self.network(&asked.network, says, &mut found);
         let placement = self.placement(&asked.placement, &mut found);
-        check_secrets(self.secrets.as_deref(), &asked.secrets, &mut found);
+        check_secrets(&self.lets_in(), &asked.secrets, &mut found);
         found.verdict()?;
         made_by.timeout_max_ms = self.timeout_max_ms;
         made_by.network.clone_from(&self.network);
+        made_by.secrets = Some(self.lets_in());
         let ttl_ms = made_by.cut(self.timeout(ttl_ms, says));
         let theirs = asked.defaults;
         let spec = SandboxSpec {
@@ -72,10 +73,11 @@ impl ProfileSpec {
         let root = self.root(asked.root.as_deref(), &mut found);
         let network = self.network(&asked.network, says, &mut found);
         let placement = self.placement(&asked.placement, &mut found);
-        check_secrets(self.secrets.as_deref(), &asked.secrets, &mut found);
+        check_secrets(&self.lets_in(), &asked.secrets, &mut found);
         found.verdict()?;
         made_by.timeout_max_ms = self.timeout_max_ms;
         made_by.network.clone_from(&self.network);
+        made_by.secrets = Some(self.lets_in());
         let timeout_ms = made_by.cut(self.timeout(asked.timeout_ms, says));
         Ok(JobSpec {
             root,
@@ -178,7 +180,41 @@ fn over_limits(mine: AskedLimits, asked: AskedLimits) -> AskedLimits {
     }
 }
 
-fn check_secrets(rules: Option<&[SecretRule]>, uses: &[SecretUse], found: &mut Findings) {
+impl ProfileSpec {
+    /// The secrets that may be used with it: all where it says nothing, but in no variable.
+    fn lets_in(&self) -> Vec<SecretRule> {
+        let all = || SecretRule {
+            name: "*".to_owned(),
+            ways: vec![SecretWay::File, SecretWay::Header],
+            hosts: Vec::new(),
+        };
+        self.secrets.clone().unwrap_or_else(|| vec![all()])
+    }
+}
+
+impl ProfileUse {
+    /// Checks secrets for what leaves that a sandbox is to have while it lives.
+    pub(crate) fn check_leaving(
+        &self,
+        has: &[SecretUse],
+        uses: &[SecretUse],
+        found: &mut Findings,
+    ) {
+        if let Some(rules) = &self.secrets {
+            return check_secrets(rules, uses, found);
+        }
+        let is_new = |one: &SecretUse| {
+            !has.iter()
+                .any(|own| own.name == one.name && own.how == one.how)
+        };
+        for (index, _) in uses.iter().enumerate().filter(|(_, one)| is_new(one)) {
+            let message = "what the profile says of secrets was not kept when this sandbox was made; make a new one";
+            found.add(format!("secrets[{index}]"), BEYOND, message);
+        }
+    }
+}
+
+fn check_secrets(rules: &[SecretRule], uses: &[SecretUse], found: &mut Findings) {
     for (index, one) in uses.iter().enumerate() {
         let way = match &one.how {
             SecretHow::File => SecretWay::File,
@@ -186,11 +222,7 @@ fn check_secrets(rules: Option<&[SecretRule]>, uses: &[SecretUse], found: &mut F
             // Neither is ever inside.
             SecretHow::Header { .. } | SecretHow::Upstream => SecretWay::Header,
         };
-        let is_let_in = match rules {
-            None => way != SecretWay::Env,
-            Some(rules) => rules.iter().any(|rule| rule.lets_in(one, way)),
-        };
-        if !is_let_in {
+        if !rules.iter().any(|rule| rule.lets_in(one, way)) {
             let message = format!(
                 "the profile does not say that `{}` may be used in this way ({})",
                 one.name,
@@ -241,6 +273,7 @@ mod tests {
             build: None,
             timeout_max_ms: None,
             timeout_asked_ms: None,
+            secrets: None,
             network: None,
         }
     }

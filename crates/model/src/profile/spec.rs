@@ -117,6 +117,9 @@ pub struct ProfileUse {
     /// The most that it may reach, also later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkRules>,
+    /// The secrets that it may ever use. Rows of older builds have none, and get no others than they have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<Vec<SecretRule>>,
 }
 
 impl ProfileUse {
@@ -168,6 +171,14 @@ impl ProfileSpec {
         {
             let message = "the rules of a profile are of the order `deny_first`: others could not be narrowed";
             found.add("network.order", "network_rules", message);
+        }
+        if self
+            .network
+            .as_ref()
+            .is_some_and(|rules| !rules.profile_requests.is_empty())
+        {
+            let message = "a profile has `rules`; these hold beside those of whoever asks for it";
+            found.add("network.profile_rules", "network_rules", message);
         }
         check_rules(self.secrets.as_deref(), &mut found);
         found.verdict()

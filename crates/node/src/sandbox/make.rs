@@ -1,7 +1,7 @@
 //! How a sandbox that lives on comes to stand.
 
 use super::record::{self, Record};
-use super::start;
+use super::{Keeper, start};
 use crate::inspect::{self, Looks};
 use crate::job::{Broken, chain, insist};
 use crate::secret::{self, Secrets};
@@ -14,7 +14,7 @@ use ::egress::upstream::Password;
 use api::guest::Guest;
 use api::job::Enforced;
 use api::node::SandboxWork;
-use api::secret::SecretsAsk;
+use api::secret::{SecretGiven, SecretUse, SecretsAsk, SecretsGiven};
 use driver::driver::{Handle, Mode, Plan, Spec};
 use driver::guest::message::{Serve, egress_env};
 use model::id::SandboxId;
@@ -115,7 +115,12 @@ async fn secrets(node: &Node, work: &SandboxWork) -> Result<Option<Secrets>, Str
     if work.spec.secrets.is_empty() {
         return Ok(None);
     }
-    let secrets = ask(node, &work.sandbox_id, work.epoch).await?;
+    let mut given = ask(node, &work.sandbox_id, work.epoch).await?;
+    // Others may have come for what leaves meanwhile; they are for the rules that came with them.
+    given
+        .secrets
+        .retain(|one| work.spec.secrets.contains(&used(one)));
+    let secrets = secret::of(given)?;
     let env = secrets.env.iter().map(|(_, value)| value.len());
     let bytes: usize = secrets
         .files
@@ -129,12 +134,45 @@ async fn secrets(node: &Node, work: &SandboxWork) -> Result<Option<Secrets>, Str
     Ok(Some(secrets))
 }
 
-async fn ask(node: &Node, id: &str, epoch: u64) -> Result<Secrets, String> {
+async fn ask(node: &Node, id: &str, epoch: u64) -> Result<SecretsGiven, String> {
     let ask = SecretsAsk { epoch };
     let client = &node.inner.client;
     let asking = insist(|| client.node_sandbox_secrets(id, ask));
     let answer = tokio::time::timeout(PROVISION, asking).await;
-    secret::read(answer.map_err(|_| "its secrets cannot be had: nobody answers".to_owned())?)
+    let answer = answer.map_err(|_| "its secrets cannot be had: nobody answers".to_owned())?;
+    answer.map_err(|error| format!("its secrets cannot be had: {}", error.body().message))
+}
+
+/// The same for a sandbox that stands, by the order that was carried out last.
+async fn ask_again(node: &Node, id: &str) -> Result<SecretsGiven, String> {
+    let order = |keeper: &Keeper| keeper.orders.borrow().epoch();
+    let epoch = node.kept().get(id).map(order);
+    ask(node, id, epoch.ok_or("it is not taken up yet")?).await
+}
+
+fn used(given: &SecretGiven) -> SecretUse {
+    SecretUse {
+        name: given.name.clone(),
+        version: Some(given.version),
+        how: given.how.clone(),
+    }
+}
+
+/// The values of these secrets for what leaves, of a sandbox that stands.
+///
+/// # Errors
+/// They cannot be had, or they are others by now: then newer rules are on their way.
+pub(super) async fn leaving(
+    node: &Node,
+    id: &str,
+    wanted: &[SecretUse],
+) -> Result<Secrets, String> {
+    let mut given = ask_again(node, id).await?;
+    given.secrets.retain(|one| wanted.contains(&used(one)));
+    if given.secrets.len() < wanted.len() {
+        return Err("its secrets are others by now".to_owned());
+    }
+    secret::of(given)
 }
 
 /// What looks into its HTTPS, where there are rules about requests or secrets for what leaves.
@@ -148,7 +186,7 @@ fn looks(
         (fields, secrets.password.take(), secrets.sent.clone())
     });
     let (fields, password, sent) = taken.unwrap_or_default();
-    if fields.is_empty() && password.is_none() && rules.requests.is_empty() {
+    if fields.is_empty() && password.is_none() && !rules.has_requests() {
         return Ok(None);
     }
     look(node, id, (fields, password, sent)).map(Some)
@@ -174,20 +212,10 @@ pub(super) async fn look_again(node: Node, id: String) -> Inspector {
     let mut pause = Duration::from_millis(100);
     let mut said = String::new();
     loop {
-        let epoch = node
-            .kept()
-            .get(&id)
-            .map(|keeper| keeper.orders.borrow().epoch());
-        let asked = match epoch {
-            Some(epoch) => ask(&node, &id, epoch).await,
-            None => Err("it is not taken up yet".to_owned()),
-        };
-        let looks = asked.and_then(|secrets| {
-            if secrets.fields.is_empty() && secrets.password.is_none() {
-                return Err("a sandbox has lost its secrets".to_owned());
-            }
-            look(&node, &id, (secrets.fields, secrets.password, secrets.sent))
-        });
+        // Read anew each time: other rules may be in force by now.
+        let looks = leaving_again(&node, &id)
+            .await
+            .and_then(|secrets| look(&node, &id, (secrets.fields, secrets.password, secrets.sent)));
         match looks {
             Ok(looks) => return looks.inspector,
             // Once for each reason: a version that is gone does not come back, and this goes on.
@@ -200,6 +228,18 @@ pub(super) async fn look_again(node: Node, id: String) -> Inspector {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(30));
     }
+}
+
+/// Those that are in force by its record. One of an older build does not say which: all that there are.
+async fn leaving_again(node: &Node, id: &str) -> Result<Secrets, String> {
+    if let Some(wanted) = record::leaving_of(node, id) {
+        return leaving(node, id, &wanted).await;
+    }
+    let secrets = secret::of(ask_again(node, id).await?)?;
+    if secrets.fields.is_empty() && secrets.password.is_none() {
+        return Err("a sandbox has lost its secrets".to_owned());
+    }
+    Ok(secrets)
 }
 
 /// Puts inside what programs have to trust: before anybody can start one, or before rules are in force that they

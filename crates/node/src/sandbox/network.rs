@@ -8,6 +8,7 @@
 use super::{make, record};
 use crate::dropped::give_up;
 use crate::job::{Broken, chain, insist};
+use crate::secret::Secrets;
 use crate::way::{self, WayOut};
 use crate::{Node, convert, inspect};
 use ::egress::inspect::Inspector;
@@ -90,6 +91,8 @@ async fn settle(
 ) -> Option<NetworkReport> {
     let id = work.sandbox_id.as_str();
     for tried in 1.. {
+        // Before the lock, which whoever ends the sandbox waits for: a provider may take seconds.
+        let secrets = secrets_first(node, work).await;
         let mut held = net.lock().await;
         let given_up = held
             .given_up
@@ -98,7 +101,7 @@ async fn settle(
         if let Some((_, why)) = given_up {
             return refused(node, work, why);
         }
-        match put_in_force(node, &mut held, handle, work).await {
+        match put_in_force(node, &mut held, handle, (work, secrets)).await {
             Ok(enforcement) => {
                 return Some(NetworkReport {
                     epoch: work.epoch,
@@ -142,7 +145,7 @@ async fn put_in_force(
     node: &Node,
     net: &mut Net,
     handle: &Handle,
-    work: &NetworkWork,
+    (work, secrets): (&NetworkWork, Result<Option<Secrets>, String>),
 ) -> Result<Option<Vec<Enforced>>, String> {
     let id = work.sandbox_id.as_str();
     if !net.stands || work.epoch < net.epoch {
@@ -159,21 +162,18 @@ async fn put_in_force(
             node.at("node.network_prepared");
         }
         // Before the rules are in force: nothing that they let out meets a certificate that it does not know.
-        let looks = looks_first(node, net, handle, &rules).await?;
+        let looks = looks_first(node, net, handle, (&rules, secrets?)).await?;
         let written = record::set_network(node, id, work, &rules);
         written.map_err(|error| format!("the node cannot write its records: {error}"))?;
         node.at("node.network_written");
         match &net.way {
             // It stays open also where nothing is let out any more: then it says so.
-            Some(way) => {
-                if let Some(inspector) = looks {
-                    way.look_into(inspector);
-                }
-                way.set_rules(rules);
-            }
+            Some(way) => way.set(rules, looks),
             None if rules.has_way_out() => {
                 let record = record::of(node, handle.id.as_str());
-                let looks = record.and_then(|record| record::looks_again(node, &record, &rules));
+                let again = || record.and_then(|record| record::looks_again(node, &record, &rules));
+                let ready = looks.map(|looks| Box::pin(async { looks }) as way::Coming);
+                let looks = ready.or_else(again);
                 net.way = Some(way::reopen(node, handle, None, (rules, looks)));
             }
             None => {}
@@ -183,19 +183,40 @@ async fn put_in_force(
     Ok(Some(record::enforcement(node, id)))
 }
 
-/// What looks into requests, for a sandbox whose first rules about them these are. Its programs are told whom to
-/// trust; those that run already, and ask a variable, are not.
+/// The values of the secrets for what leaves by these rules, where they are others than those in force.
+async fn secrets_first(node: &Node, work: &NetworkWork) -> Result<Option<Secrets>, String> {
+    let id = work.sandbox_id.as_str();
+    match &work.network.secrets {
+        Some(wanted) if record::leaving_of(node, id).as_ref() != Some(wanted) => {
+            if wanted.is_empty() {
+                return Ok(Some(Secrets::default()));
+            }
+            make::leaving(node, id, wanted).await.map(Some)
+        }
+        Some(_) | None => Ok(None),
+    }
+}
+
+/// What looks into requests, where these are the first rules about them, or there are other secrets for what leaves.
+/// Its programs are told whom to trust, if they were not; those that run already, and ask a variable, are not.
 async fn looks_first(
     node: &Node,
     net: &Net,
     handle: &Handle,
-    rules: &NetworkRules,
+    (rules, secrets): (&NetworkRules, Option<Secrets>),
 ) -> Result<Option<Inspector>, String> {
     let can_look = net.way.as_ref().is_some_and(WayOut::can_look);
-    if rules.requests.is_empty() || can_look {
+    // One that has secrets for what leaves looks in by itself as soon as their values are had again.
+    let waits = can_look || record::looks_into(node, handle.id.as_str());
+    if secrets.is_none() && (!rules.has_requests() || waits) {
         return Ok(None);
     }
-    let looks = make::look(node, handle.id.as_str(), (Vec::new(), None, None))?;
+    let secrets = secrets.unwrap_or_default();
+    let of = (secrets.fields, secrets.password, secrets.sent);
+    let looks = make::look(node, handle.id.as_str(), of)?;
+    if can_look {
+        return Ok(Some(looks.inspector));
+    }
     let telling = async {
         make::trust(node, handle, &looks).await?;
         let stream = node.inner.driver.connect(handle).await?;

@@ -8,7 +8,7 @@ use api::job::Enforced;
 use api::network::{Network, NetworkMode, NetworkWork};
 use api::node::{HeldSandbox, SandboxSaid, SandboxWork};
 use api::sandbox::SandboxStateName;
-use api::secret::SecretHow;
+use api::secret::{SecretHow, SecretUse};
 use driver::driver::{Found, Handle};
 use model::network::NetworkRules;
 use model::place::Reserved;
@@ -41,6 +41,9 @@ pub(super) struct Record {
     /// Of these rules.
     #[serde(default)]
     network_epoch: u64,
+    /// The secrets for what leaves by these rules, never their values. Records of older builds have none.
+    #[serde(default)]
+    leaving: Option<Vec<SecretUse>>,
     /// The snapshots that it stands on.
     #[serde(default)]
     layers: Vec<String>,
@@ -59,7 +62,8 @@ impl Record {
             sandbox_id: work.sandbox_id.clone(),
             handle,
             enforcement,
-            looks_into: looks_into(work),
+            looks_into: work.spec.secrets.iter().any(leaves),
+            leaving: Some(leaving(&work.spec.secrets)),
             way_out: !matches!(work.spec.network.mode, None | Some(NetworkMode::None)),
             network: Some(work.spec.network.clone()),
             network_epoch: work.spec.network_epoch,
@@ -81,13 +85,27 @@ pub(super) fn set_network(
     record.way_out |= rules.has_way_out();
     record.network = Some(work.network.clone());
     record.network_epoch = work.epoch;
+    if let Some(uses) = &work.network.secrets {
+        record.looks_into = !uses.is_empty();
+        record.leaving = Some(uses.clone());
+    }
     way::describe(&mut record.enforcement, rules, &node.inner.host);
     write(node, &record)
 }
 
-fn looks_into(work: &SandboxWork) -> bool {
-    let mut uses = work.spec.secrets.iter();
-    uses.any(|one| matches!(one.how, SecretHow::Header { .. } | SecretHow::Upstream))
+/// Whether a secret is for what leaves, and never inside.
+pub(super) fn leaves(one: &SecretUse) -> bool {
+    matches!(one.how, SecretHow::Header { .. } | SecretHow::Upstream)
+}
+
+fn leaving(uses: &[SecretUse]) -> Vec<SecretUse> {
+    let leaving = uses.iter().filter(|one| leaves(one));
+    leaving.cloned().collect()
+}
+
+/// The secrets for what leaves that are in force, as far as they were written down.
+pub(super) fn leaving_of(node: &Node, id: &str) -> Option<Vec<SecretUse>> {
+    of(node, id)?.leaving
 }
 
 fn dir(node: &Node) -> PathBuf {
@@ -114,6 +132,11 @@ pub(super) fn of(node: &Node, id: &str) -> Option<Record> {
 /// The rules of its network that are in force.
 pub(super) fn network(node: &Node, id: &str) -> Option<Network> {
     of(node, id)?.network
+}
+
+/// Whether it has secrets for what leaves, whose values the next process asks for again.
+pub(super) fn looks_into(node: &Node, id: &str) -> bool {
+    of(node, id).is_some_and(|record| record.looks_into)
 }
 
 /// What is in force around it.
@@ -202,7 +225,7 @@ pub(super) fn looks_again(
         let looking = make::look_again(node.clone(), record.sandbox_id.clone());
         return Some(Box::pin(looking));
     }
-    if rules.requests.is_empty() {
+    if !rules.has_requests() {
         return None;
     }
     let id = record.sandbox_id.as_str();

@@ -6,14 +6,33 @@ use api::network::{
     RuleHeaders,
 };
 use model::network::{
-    self as rules, NetworkAsked, NetworkCaps, NetworkRules, Order, RequestAsked, RequestRule,
+    self, NetworkAsked, NetworkCaps, NetworkRules, Order, RequestAsked, RequestRule,
 };
-use service::{NetworkSaid, SandboxRow};
+use service::{NetworkChange, NetworkRefused, NetworkSaid, SandboxRow};
 
 use crate::error::Error;
 
-/// What somebody asks for.
+/// What somebody asks for with what is new.
 pub(crate) fn read(asked: Network) -> Result<NetworkRules, Error> {
+    if asked.secrets.is_some() {
+        let message = "secrets of what is new stand in `secrets` beside `network`";
+        return Err(Error::field(
+            Code::InvalidArgument,
+            "network.secrets",
+            message,
+        ));
+    }
+    rules(asked)
+}
+
+/// What somebody puts in the place of the rules of a sandbox that lives.
+pub(crate) fn change(mut asked: Network) -> Result<NetworkChange, Error> {
+    let secrets = asked.secrets.take().map(super::secret::uses).transpose()?;
+    let rules = rules(asked)?;
+    Ok(NetworkChange { rules, secrets })
+}
+
+fn rules(asked: Network) -> Result<NetworkRules, Error> {
     let asked = NetworkAsked {
         mode: asked.mode.map(mode),
         allow: asked.allow,
@@ -29,6 +48,7 @@ pub(crate) fn read(asked: Network) -> Result<NetworkRules, Error> {
             bytes: asked.limits.bytes,
         },
         requests: asked.rules.into_iter().map(request).collect(),
+        profile_requests: asked.profile_rules.into_iter().map(request).collect(),
         withhold_secrets: asked.withhold_secrets,
         upstream: asked.upstream,
     };
@@ -37,10 +57,13 @@ pub(crate) fn read(asked: Network) -> Result<NetworkRules, Error> {
 
 /// What a node says of rules.
 pub(crate) fn said(report: NetworkReport) -> Result<NetworkSaid, Error> {
-    let refused = report.refused.map(|refused| {
-        let in_force = read(refused.in_force)?;
-        let why = refused.why;
-        Ok::<_, Error>((in_force, why))
+    let refused = report.refused.map(|mut refused| {
+        let secrets = refused.in_force.secrets.take();
+        Ok::<_, Error>(NetworkRefused {
+            secrets: secrets.map(super::secret::uses_said),
+            in_force: rules(refused.in_force)?,
+            why: refused.why,
+        })
     });
     Ok(NetworkSaid {
         epoch: report.epoch,
@@ -61,22 +84,22 @@ pub(super) fn of_new(open: bool, asked: Option<Network>) -> Result<NetworkRules,
     }
 }
 
-fn mode(mode: NetworkMode) -> rules::NetworkMode {
+fn mode(mode: NetworkMode) -> network::NetworkMode {
     match mode {
-        NetworkMode::None => rules::NetworkMode::None,
-        NetworkMode::Allowlist => rules::NetworkMode::Allowlist,
-        NetworkMode::ReadOnly => rules::NetworkMode::ReadOnly,
-        NetworkMode::Unrestricted => rules::NetworkMode::Unrestricted,
+        NetworkMode::None => network::NetworkMode::None,
+        NetworkMode::Allowlist => network::NetworkMode::Allowlist,
+        NetworkMode::ReadOnly => network::NetworkMode::ReadOnly,
+        NetworkMode::Unrestricted => network::NetworkMode::Unrestricted,
     }
 }
 
 pub(crate) fn view(rules: &NetworkRules) -> Network {
     Network {
         mode: Some(match rules.mode {
-            rules::NetworkMode::None => NetworkMode::None,
-            rules::NetworkMode::Allowlist => NetworkMode::Allowlist,
-            rules::NetworkMode::ReadOnly => NetworkMode::ReadOnly,
-            rules::NetworkMode::Unrestricted => NetworkMode::Unrestricted,
+            network::NetworkMode::None => NetworkMode::None,
+            network::NetworkMode::Allowlist => NetworkMode::Allowlist,
+            network::NetworkMode::ReadOnly => NetworkMode::ReadOnly,
+            network::NetworkMode::Unrestricted => NetworkMode::Unrestricted,
         }),
         allow: rules.allow.iter().map(ToString::to_string).collect(),
         deny: rules.deny.iter().map(ToString::to_string).collect(),
@@ -91,8 +114,10 @@ pub(crate) fn view(rules: &NetworkRules) -> Network {
             bytes: rules.caps.bytes,
         },
         rules: rules.requests.iter().map(rule).collect(),
+        profile_rules: rules.profile_requests.iter().map(rule).collect(),
         withhold_secrets: rules.withhold_secrets,
         upstream: rules.upstream.as_ref().map(ToString::to_string),
+        secrets: None,
     }
 }
 
@@ -122,11 +147,20 @@ pub(super) fn of_job(rules: &NetworkRules) -> Option<Network> {
     rules.has_way_out().then(|| view(rules))
 }
 
+/// For the node of a sandbox.
+pub(super) fn of_node(row: &SandboxRow) -> Network {
+    let leaving = row.leaving.as_ref();
+    Network {
+        secrets: leaving.map(|leaving| super::secret::uses_view(leaving.uses.clone())),
+        ..view(row.rules())
+    }
+}
+
 pub(super) fn works(rows: &[SandboxRow]) -> Vec<NetworkWork> {
     let one = |row: &SandboxRow| NetworkWork {
         sandbox_id: row.id.to_string(),
         epoch: row.network_epoch,
-        network: view(row.rules()),
+        network: of_node(row),
     };
     rows.iter().map(one).collect()
 }

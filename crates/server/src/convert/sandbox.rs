@@ -138,6 +138,7 @@ pub(crate) fn view(row: SandboxRow) -> SandboxView {
 }
 
 fn without_token(row: SandboxRow) -> SandboxView {
+    let secrets = super::secret::uses_view(row.secrets());
     SandboxView {
         network: super::network::view(row.rules()),
         network_pending: row.is_network_pending(),
@@ -147,7 +148,10 @@ fn without_token(row: SandboxRow) -> SandboxView {
         state: state(&row.state),
         name: row.spec.name.clone(),
         metadata: row.metadata,
-        spec: spec_view(row.spec),
+        spec: SandboxSpecView {
+            secrets,
+            ..spec_view(row.spec)
+        },
         timeout_ms: row.ttl_ms,
         version: row.version,
         incarnation: row.incarnation,
@@ -283,7 +287,8 @@ fn copy(state: &SandboxState) -> Option<CopyWork> {
 }
 
 fn work_spec(row: SandboxRow) -> SandboxWorkSpec {
-    let network = super::network::view(row.rules());
+    let network = super::network::of_node(&row);
+    let secrets = super::secret::uses_view(row.secrets());
     let spec = row.spec;
     SandboxWorkSpec {
         profile: spec.profile,
@@ -295,7 +300,7 @@ fn work_spec(row: SandboxRow) -> SandboxWorkSpec {
         network_epoch: row.network_epoch,
         exec_base: row.exec_base,
         allow_root: spec.allow_root,
-        secrets: super::secret::uses_view(spec.secrets),
+        secrets,
         layers: spec.layers.iter().map(ToString::to_string).collect(),
         volumes: super::volume::works(spec.volumes),
         user: spec.defaults.user,

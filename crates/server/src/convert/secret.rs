@@ -90,23 +90,38 @@ pub(crate) fn uses(asked: Vec<SecretUse>) -> Result<Vec<model_secret::SecretUse>
             name: asked.name,
             id: None,
             version: 0,
-            how: match asked.how {
-                SecretHow::File => model_secret::SecretHow::File,
-                SecretHow::Upstream => model_secret::SecretHow::Upstream,
-                SecretHow::Env { var } => model_secret::SecretHow::Env { var },
-                SecretHow::Header {
-                    host,
-                    header,
-                    format,
-                } => model_secret::SecretHow::Header {
-                    host,
-                    header,
-                    format,
-                },
-            },
+            how: how_read(asked.how),
         })
     };
     asked.into_iter().enumerate().map(one).collect()
+}
+
+fn how_read(how: SecretHow) -> model_secret::SecretHow {
+    match how {
+        SecretHow::File => model_secret::SecretHow::File,
+        SecretHow::Upstream => model_secret::SecretHow::Upstream,
+        SecretHow::Env { var } => model_secret::SecretHow::Env { var },
+        SecretHow::Header {
+            host,
+            header,
+            format,
+        } => model_secret::SecretHow::Header {
+            host,
+            header,
+            format,
+        },
+    }
+}
+
+/// What a node says that it uses. Which secrets these are is not the node's to say.
+pub(crate) fn uses_said(said: Vec<SecretUse>) -> Vec<model_secret::SecretUse> {
+    let one = |one: SecretUse| model_secret::SecretUse {
+        name: one.name,
+        id: None,
+        version: one.version.unwrap_or(0),
+        how: how_read(one.how),
+    };
+    said.into_iter().map(one).collect()
 }
 
 fn how(how: model_secret::SecretHow) -> SecretHow {

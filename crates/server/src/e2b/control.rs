@@ -325,8 +325,8 @@ async fn set_network(
     Lenient(update): Lenient<NetworkUpdate>,
 ) -> Answered {
     let row = live(&app, &ctx, &id).await?;
-    let rules = update.rules(&row.spec.secrets)?;
-    let setting = app.service.sandbox_set_network(&ctx, &id, rules, WAIT);
+    let change = update.change(&row.secrets())?;
+    let setting = app.service.sandbox_set_network(&ctx, &id, change, WAIT);
     let row = setting.await?;
     if row.is_network_pending() {
         let message = "the rules are written, and the sandbox's node has not put them in force yet";

@@ -9,6 +9,7 @@ use model::network::{
 use model::secret::{SecretHow, SecretUse};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use service::NetworkChange;
 use std::collections::BTreeMap;
 
 use super::refusal::Refusal;
@@ -89,32 +90,20 @@ pub(crate) struct NetworkUpdate {
 }
 
 impl NetworkUpdate {
-    /// What is asked, in the words of the house.
+    /// What is asked, in the words of the house. Secrets that are named stand in the place of all that there are;
+    /// where none is, those stay and are not added, so that another door can have them added again.
     ///
     /// # Errors
     /// A refusal that names what there is not, or is no entry.
-    pub(crate) fn rules(&self, has: &[SecretUse]) -> Result<NetworkRules, Refusal> {
-        let same =
-            |one: &SecretUse, other: &SecretUse| one.name == other.name && one.how == other.how;
-        let leaves =
-            |one: &&SecretUse| matches!(one.how, SecretHow::Header { .. } | SecretHow::Upstream);
-        let has: Vec<&SecretUse> = has.iter().filter(leaves).collect();
+    pub(crate) fn change(&self, has: &[SecretUse]) -> Result<NetworkChange, Refusal> {
         let asked = self.lists.secrets()?;
-        let is_new = |one: &SecretUse| !has.iter().any(|other| same(one, other));
         let is_header = |one: &SecretUse| matches!(one.how, SecretHow::Header { .. });
-        let is_gone =
-            |one: &&SecretUse| is_header(one) && !asked.iter().any(|other| same(one, other));
-        let adds = asked.iter().any(is_header);
-        // A living sandbox is told of no other secrets; of those that it has, all are added or none.
-        if asked.iter().any(is_new) || (adds && has.iter().any(is_gone)) {
-            let why = "network.rules: the secrets of a sandbox are those that it was created with; an update \
-                       repeats all of them, or none to take them away";
-            return Err(Refusal::bad(why));
-        }
-        Ok(NetworkRules {
-            withhold_secrets: !adds && has.iter().any(|one| is_header(one)),
+        let rules = NetworkRules {
+            withhold_secrets: asked.is_empty() && has.iter().any(is_header),
             ..self.lists.rules(self.allow_internet_access)?
-        })
+        };
+        let secrets = (!asked.is_empty()).then_some(asked);
+        Ok(NetworkChange { rules, secrets })
     }
 }
 
@@ -215,7 +204,7 @@ impl Lists {
     /// The same, beside whether there is a network at all.
     ///
     /// # Errors
-    /// As for [`NetworkUpdate::rules`].
+    /// As for [`NetworkUpdate::change`].
     pub(super) fn rules(&self, open: Option<bool>) -> Result<NetworkRules, Refusal> {
         refuse("network.dnsServers", self.dns_servers.as_ref()).map_err(|_| {
             Refusal::bad(
@@ -363,7 +352,7 @@ mod tests {
 
     fn read(body: &str) -> String {
         let update: NetworkUpdate = serde_json::from_str(body).unwrap();
-        match update.rules(&[]) {
+        match update.change(&[]).map(|change| change.rules) {
             Ok(rules) => {
                 let shown = view(&rules);
                 let order = match rules.order {
@@ -425,10 +414,10 @@ mod tests {
     }
 
     #[test]
-    fn plain_headers_are_set_and_an_update_keeps_the_secrets_or_takes_them_away() {
+    fn plain_headers_are_set_and_an_update_names_all_secrets_or_takes_them_away() {
         let read = |body: &str, has: &[SecretUse]| {
             let update: NetworkUpdate = serde_json::from_str(body).unwrap();
-            update.rules(has)
+            update.change(has).map(|change| change.rules)
         };
         let plain = r#"{"rules":{"A.test":[{"transform":{"headers":{"x":"1"}}},
             {"transform":{"headers":{"x":"2","y":"3"}}}]}}"#;
@@ -450,7 +439,15 @@ mod tests {
         assert!(read(plain, &has).unwrap().withhold_secrets);
         assert!(read("{}", &has).unwrap().withhold_secrets);
         let one = r#"{"rules":{"a.test":[{"transform":{"headers":{"x":"${e2b.secrets.k}"}}}]}}"#;
-        assert!(read(one, &has).is_err() && read(one, &has[1..]).is_err());
+        assert!(!read(one, &has).unwrap().withhold_secrets);
+        let update: NetworkUpdate = serde_json::from_str(one).unwrap();
+        let lists: Lists = serde_json::from_str(one).unwrap();
+        assert_eq!(
+            update.change(&has).unwrap().secrets,
+            Some(lists.secrets().unwrap())
+        );
+        let update: NetworkUpdate = serde_json::from_str(plain).unwrap();
+        assert_eq!(update.change(&has).unwrap().secrets, None);
     }
 
     /// The cases that are refused and taken are those of E2B's own documents and answers.
@@ -515,7 +512,7 @@ mod tests {
             (r#"{"rules":{"a.example":[{}]}}"#, "unrestricted +[] -[]"),
             (
                 r#"{"rules":{"a.example":[{"transform":{"headers":{"x":"${e2b.secrets.k}"}}}]}}"#,
-                "network.rules",
+                "unrestricted +[] -[]",
             ),
             (
                 r#"{"rules":{"10.0.0.0/8":[{"transform":{"headers":{"x":"y"}}}]}}"#,

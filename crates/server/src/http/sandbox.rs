@@ -143,8 +143,8 @@ pub(crate) async fn set_network(
     Json(asked): Json<Network>,
 ) -> Result<Answer<SandboxView>, Error> {
     let wait = from_wire::wait(query.wait.as_deref())?;
-    let rules = network::read(asked)?;
-    let setting = app.service.sandbox_set_network(&ctx, &id, rules, wait);
+    let change = network::change(asked)?;
+    let setting = app.service.sandbox_set_network(&ctx, &id, change, wait);
     let row = match app.stopping.run_until_cancelled(setting).await {
         Some(row) => row?,
         // It is written, or it is not; whoever asked sees which.

@@ -164,6 +164,7 @@ fn found(tx: &mut Tx<'_>, ctx: &Ctx, row: &ProfileRow, tag: &str) -> Result<Opti
         build: None,
         timeout_max_ms: None,
         timeout_asked_ms: None,
+        secrets: None,
         network: None,
     };
     if row.latest == 0 {

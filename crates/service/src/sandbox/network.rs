@@ -15,6 +15,7 @@ use model::enforcement::Enforced;
 use model::id::{NodeId, SandboxId};
 use model::limits;
 use model::network::NetworkRules;
+use model::secret::{Leaving, SecretUse};
 use std::collections::HashSet;
 use std::time::Duration;
 use store::network::By;
@@ -35,29 +36,66 @@ pub struct NetworkSaid {
     pub epoch: u64,
     /// What is in force around the sandbox, where these rules are.
     pub enforcement: Vec<Enforced>,
-    /// They cannot be put in force: the rules that are instead, and why.
-    pub refused: Option<(NetworkRules, String)>,
+    /// They cannot be put in force.
+    pub refused: Option<NetworkRefused>,
+}
+
+/// Rules that cannot be put in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkRefused {
+    /// The rules that are instead.
+    pub in_force: NetworkRules,
+    /// The secrets for what leaves by those; those that the sandbox was made with when absent.
+    pub secrets: Option<Vec<SecretUse>>,
+    /// Why.
+    pub why: String,
+}
+
+/// What somebody puts in the place of the rules of a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkChange {
+    /// The rules.
+    pub rules: NetworkRules,
+    /// The secrets for what leaves, in the place of those that there are; those stay when absent.
+    pub secrets: Option<Vec<SecretUse>>,
+}
+
+impl From<NetworkRules> for NetworkChange {
+    fn from(rules: NetworkRules) -> NetworkChange {
+        NetworkChange {
+            rules,
+            secrets: None,
+        }
+    }
 }
 
 impl Service {
     /// Puts other rules in the place of those that a sandbox has; its node is told. The same again is no change.
-    /// Waits until they are in force, at most so long.
+    /// Secrets that are said get their newest version. Waits until all is in force, at most so long.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Conflict`] `sandbox_gone`, or `network_refused` when the node says meanwhile that
-    /// it cannot, and the rules before hold; [`Error::Invalid`] `beyond_profile`.
+    /// it cannot, and the rules before hold; [`Error::Invalid`] `beyond_profile`, or for secrets that cannot be used
+    /// so, or are not there.
     pub async fn sandbox_set_network(
         &self,
         ctx: &Ctx,
         id: &SandboxId,
-        rules: NetworkRules,
+        asked: impl Into<NetworkChange> + Send,
         up_to: Duration,
     ) -> Result<SandboxRow, Error> {
+        let mut asked = asked.into();
+        if let Some(uses) = &mut asked.secrets {
+            // Nobody asks a provider for somebody else's sandbox, nor for what cannot be used there.
+            let row = self.sandbox_get(ctx, id).await?;
+            checked(&row, &asked.rules, uses)?;
+            self.pin_secrets(ctx, uses).await?;
+        }
         let until = until(up_to, limits::JOB_WAIT_MAX_MS);
         // Before the change, so that no news of it is missed.
         let mut news = self.wake().sandboxes();
         let mut row = self
-            .change(ctx, id, move |tx, row, note| set(tx, row, &rules, note))
+            .change(ctx, id, move |tx, row, note| set(tx, row, &asked, note))
             .await?;
         let (epoch, wanted) = (row.network_epoch, row.rules().clone());
         if let Some(node) = row.node.as_ref().filter(|_| row.is_network_pending()) {
@@ -93,15 +131,9 @@ impl Service {
         let node = ctx.only_node()?.clone();
         self.check_lease(ctx, id.as_str(), None).await?;
         check_clauses(&said.enforcement)?;
-        if let Some((_, why)) = said
-            .refused
-            .as_ref()
-            .filter(|(_, why)| why.len() > WHY_BYTES_MAX)
-        {
-            let message = format!(
-                "a reason of {} bytes has more than {WHY_BYTES_MAX}",
-                why.len()
-            );
+        let why = said.refused.as_ref().map_or(0, |refused| refused.why.len());
+        if why > WHY_BYTES_MAX {
+            let message = format!("a reason of {why} bytes has more than {WHY_BYTES_MAX}");
             return Err(Error::invalid("refused.why", "invalid_argument", message));
         }
         let note = Note::new(ctx, self.now_ms());
@@ -143,26 +175,38 @@ fn heard(
         let by = by(note, said.epoch);
         return Ok(Some(match &said.refused {
             None => network::done(tx, row, &said.enforcement, &by)?,
-            Some((in_force, why)) => {
+            Some(refused) => {
+                let NetworkRefused { in_force, why, .. } = refused;
+                let leaving = leaving_in_force(row, refused);
                 let data = serde_json::json!({"epoch": said.epoch, "code": "network_refused",
                     "message": why, "network": in_force});
                 let data = data.to_string();
-                network::refused(tx, row, (in_force, why), &By { data, ..by })?
+                network::refused(
+                    tx,
+                    row,
+                    (in_force, leaving.as_ref(), why),
+                    &By { data, ..by },
+                )?
             }
         }));
     }
     // A process of the node that died after its refusal was known may have left a successor that was told before
     // that, and could. What is in force must be what is shown, so it is told the rules that are.
     if said.refused.is_none() && row.network_refused.is_some() {
-        let by = changed(note, row.network_epoch + 1, row.rules());
-        return Ok(Some(network::set(tx, row, row.rules(), &by)?));
+        let same = (row.rules(), row.leaving.as_ref());
+        let by = changed(note, row.network_epoch + 1, same.0, same.1);
+        return Ok(Some(network::set(tx, row, same, &by)?));
     }
     Ok(None) // Said before.
 }
 
-fn changed(note: &Note, epoch: u64, rules: &NetworkRules) -> By {
+fn changed(note: &Note, epoch: u64, rules: &NetworkRules, leaving: Option<&Leaving>) -> By {
+    let mut data = serde_json::json!({"epoch": epoch, "network": rules});
+    if let Some(leaving) = leaving {
+        data["secrets"] = serde_json::json!(leaving.uses);
+    }
     By {
-        data: serde_json::json!({"epoch": epoch, "network": rules}).to_string(),
+        data: data.to_string(),
         ..by(note, epoch)
     }
 }
@@ -175,31 +219,53 @@ fn by(note: &Note, epoch: u64) -> By {
     }
 }
 
+/// The rules that hold where these are asked for: what the profile allowed when the sandbox was made is the most that
+/// it can ever have.
+fn narrowed(row: &SandboxRow, rules: &NetworkRules) -> Result<NetworkRules, Error> {
+    let made_by = row.spec.made_by.as_ref();
+    match made_by.and_then(|made_by| made_by.network.as_ref()) {
+        Some(ceiling) => ceiling.narrowed(rules).map_err(Error::Invalid),
+        None => Ok(rules.clone()),
+    }
+}
+
+fn checked(row: &SandboxRow, rules: &NetworkRules, uses: &[SecretUse]) -> Result<(), Error> {
+    let rules = narrowed(row, rules)?;
+    let checked = row.spec.check_leaving(uses, &rules);
+    checked.map_err(Error::Invalid)
+}
+
+/// What is used for what leaves by rules that a node says are in force still.
+fn leaving_in_force(row: &SandboxRow, refused: &NetworkRefused) -> Option<Leaving> {
+    let said = refused.secrets.as_ref()?;
+    let leaving = row.leaving.as_ref()?;
+    Some(leaving.in_force(&row.spec.secrets, said))
+}
+
 fn set(
     tx: &mut Tx<'_>,
     row: SandboxRow,
-    rules: &NetworkRules,
+    asked: &NetworkChange,
     note: Note,
 ) -> Result<SandboxRow, Fail> {
     if row.state.is_over() || row.state == model::sandbox::SandboxState::Destroying {
         return Err(gone(&row).into());
     }
-    // What the profile allowed when the sandbox was made is the most that it can ever have.
-    let ceiling = row
-        .spec
-        .made_by
-        .as_ref()
-        .and_then(|made_by| made_by.network.as_ref());
-    let narrowed = match ceiling {
-        Some(ceiling) => ceiling.narrowed(rules).map_err(Error::Invalid)?,
-        None => rules.clone(),
+    let rules = &narrowed(&row, &asked.rules)?;
+    let before = row.leaving.as_ref();
+    let leaving = match &asked.secrets {
+        Some(uses) if before.is_none_or(|before| before.uses != *uses) => {
+            let said = (uses.clone(), note.principal.clone());
+            Some(Leaving::after(before, said, row.is_network_pending()))
+        }
+        Some(_) | None => row.leaving.clone(),
     };
-    let rules = &narrowed;
-    if row.rules() == rules {
+    if row.rules() == rules && row.leaving == leaving {
         return Ok(row);
     }
-    let by = changed(&note, row.network_epoch + 1, rules);
-    Ok(network::set(tx, &row, rules, &by)?)
+    let now = (rules, leaving.as_ref());
+    let by = changed(&note, row.network_epoch + 1, now.0, now.1);
+    Ok(network::set(tx, &row, now, &by)?)
 }
 
 /// Sandboxes of a node that it has to put other rules in force for.

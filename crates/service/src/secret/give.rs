@@ -35,6 +35,8 @@ struct User {
     tenant: TenantId,
     /// Who asked for the job or the sandbox.
     principal: PrincipalId,
+    /// Who said what is used for what leaves, where that was later.
+    leaving: Option<PrincipalId>,
     /// `job` or `sandbox`, and which.
     what: (&'static str, String),
     node: String,
@@ -99,6 +101,7 @@ impl Service {
             let user = User {
                 tenant: row.tenant.clone(),
                 principal: row.principal.clone(),
+                leaving: None,
                 what: ("job", row.id.to_string()),
                 node: node.to_string(),
             };
@@ -128,10 +131,11 @@ impl Service {
             let user = User {
                 tenant: row.tenant.clone(),
                 principal: row.principal.clone(),
+                leaving: row.leaving.as_ref().map(|leaving| leaving.by.clone()),
                 what: ("sandbox", row.id.to_string()),
                 node: node.to_string(),
             };
-            Ok((user, row.spec.secrets))
+            Ok((user, row.secrets()))
         })
         .await
     }
@@ -258,5 +262,7 @@ fn say_used(
     data.insert(user.what.0.to_owned(), (*user.what.1).into());
     data.insert("node".to_owned(), (*user.node).into());
     let data = Value::Object(data).to_string();
-    tell(tx, &next, "secret.used", &data, &user.principal, at_ms)
+    let later = user.leaving.as_ref().filter(|_| used.how.leaves());
+    let principal = later.unwrap_or(&user.principal);
+    tell(tx, &next, "secret.used", &data, principal, at_ms)
 }

@@ -88,6 +88,7 @@ impl Service {
         let spec = SandboxSpec {
             made_by,
             network: source.rules().clone(),
+            secrets: source.secrets(),
             ..source.spec.clone()
         };
         let spec = match begin::spec_from(spec, copy) {

@@ -14,6 +14,7 @@ mod execs;
 mod files;
 mod fleet_deaths;
 mod lease_token;
+mod leaving;
 mod life;
 mod loops;
 mod network;

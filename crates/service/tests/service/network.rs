@@ -5,7 +5,9 @@ use crate::*;
 use model::enforcement::{Enforced, Held};
 use model::network::{NetworkAsked, NetworkRules};
 use model::sandbox::Want;
-use service::{EgressOwner, Error, NetworkSaid, NewEgress, SandboxAsk, SandboxRow, SandboxSaid};
+use service::{
+    EgressOwner, Error, NetworkRefused, NetworkSaid, NewEgress, SandboxAsk, SandboxRow, SandboxSaid,
+};
 
 fn only(host: &str) -> NetworkRules {
     let asked = NetworkAsked {
@@ -58,7 +60,11 @@ impl World {
         let said = NetworkSaid {
             epoch,
             enforcement: Vec::new(),
-            refused: Some((in_force, "there is no device".to_owned())),
+            refused: Some(NetworkRefused {
+                in_force,
+                secrets: None,
+                why: "there is no device".to_owned(),
+            }),
         };
         let report = self.service.sandbox_network_report(&node, &row.id, said);
         !report.await.unwrap().duplicate

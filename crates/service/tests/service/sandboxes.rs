@@ -104,7 +104,7 @@ impl World {
     }
 
     pub(crate) async fn ready(&self, ask: SandboxAsk) -> SandboxRow {
-        let row = self.provisioning(ask).await;
+        let row = Box::pin(self.provisioning(ask)).await;
         self.says(&row, said_ready()).await
     }
 

@@ -20,17 +20,17 @@ fn keys(current: &str, before: &[&str]) -> Result<MasterKeys, KeyError> {
     })
 }
 
-fn world() -> World {
+pub(crate) fn world() -> World {
     let world = World::new();
     world.service.secret_keys_from(|| keys("a", &[]));
     world
 }
 
-fn value(text: &str) -> SecretValue {
+pub(crate) fn value(text: &str) -> SecretValue {
     SecretValue::new(text.as_bytes().to_vec())
 }
 
-fn new(name: &str) -> NewSecret {
+pub(crate) fn new(name: &str) -> NewSecret {
     NewSecret {
         name: name.to_owned(),
         value: value(CANARY).into(),

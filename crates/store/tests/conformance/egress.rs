@@ -3,6 +3,7 @@
 
 use model::id::{JobId, SandboxId};
 use model::network::NetworkRules;
+use model::secret::Leaving;
 use store::egress::{self, EgressRow, NewEgress, Owner};
 use store::network::{self, By};
 use store::sandbox::SandboxRow;
@@ -91,11 +92,12 @@ pub(crate) fn rules_are_changed_by_whoever_saw_the_last_ones_and_put_in_force_on
     let none = NetworkRules::default();
     let set = |row: &SandboxRow, rules: &NetworkRules| {
         let (row, rules) = (row.clone(), rules.clone());
-        db.write(move |tx| network::set(tx, &row, &rules, &by()))
+        let leaving = Leaving::after(None, (Vec::new(), principal()), false);
+        db.write(move |tx| network::set(tx, &row, (&rules, Some(&leaving)), &by()))
     };
     let changed = set(&row, &none).unwrap();
     assert_eq!((changed.network_epoch, changed.rules()), (1, &none));
-    assert!(changed.is_network_pending());
+    assert!(changed.is_network_pending() && changed.leaving.is_some());
     assert_eq!(again(db, &row), changed);
     assert!(matches!(set(&row, &none), Err(StoreError::Stale { .. })));
     let (old, last) = (row.clone(), changed.clone());
@@ -106,6 +108,10 @@ pub(crate) fn rules_are_changed_by_whoever_saw_the_last_ones_and_put_in_force_on
         .unwrap();
     assert!(!done.is_network_pending());
     assert_eq!(again(db, &row), done);
+    let last = done.clone();
+    let refused = db.write(move |tx| network::refused(tx, &last, (&none, None, "no"), &by()));
+    assert_eq!(again(db, &row), refused.unwrap());
+    assert_eq!(again(db, &row).leaving, None);
     let id = row.id.clone();
     let events = db.read(move |tx| event::list(tx, "sandbox", id.as_str(), 0, 10));
     let kinds: Vec<_> = events.iter().map(|one| one.kind.as_str()).collect();
@@ -114,7 +120,8 @@ pub(crate) fn rules_are_changed_by_whoever_saw_the_last_ones_and_put_in_force_on
         [
             "sandbox.requested",
             "sandbox.network_changed",
-            "sandbox.network_applied"
+            "sandbox.network_applied",
+            "sandbox.network_refused"
         ]
     );
 }

@@ -31,6 +31,22 @@ pub(crate) struct NetArgs {
     pub(crate) via: Option<String>,
 }
 
+/// What a sandbox that lives may reach.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct NetCommand {
+    /// Its id
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) net: NetArgs,
+    /// A secret for what leaves, =header:HOST:FIELD or =upstream, in the place of all that it has; none to take
+    /// those away; may be repeated
+    #[arg(long, value_name = "NAME=HOW")]
+    pub(crate) secret: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// What is let out where no list says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum NetMode {
