@@ -19,6 +19,7 @@ mod health;
 mod job;
 mod log;
 mod node;
+mod people;
 mod pool;
 mod profile;
 mod sandbox;

@@ -11,6 +11,7 @@ use crate::job::until;
 use crate::report::{Report, check_clauses};
 use crate::wake::{NodeWake, sandbox_news};
 use crate::{Ctx, Error, Service, locked};
+use model::access::Action;
 use model::enforcement::Enforced;
 use model::id::{NodeId, SandboxId};
 use model::limits;
@@ -53,6 +54,7 @@ impl Service {
         rules: NetworkRules,
         up_to: Duration,
     ) -> Result<SandboxRow, Error> {
+        ctx.may(Action::SandboxWrite)?;
         let until = until(up_to, limits::JOB_WAIT_MAX_MS);
         // Before the change, so that no news of it is missed.
         let mut news = self.wake().sandboxes();

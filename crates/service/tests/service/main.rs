@@ -14,6 +14,7 @@ mod files;
 mod life;
 mod loops;
 mod network;
+mod people;
 mod pin;
 mod place;
 mod poll;
