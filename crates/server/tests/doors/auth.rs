@@ -334,7 +334,7 @@ fn body(method: &str, path: &str) -> &'static str {
         ("POST", "/v1/secrets/{name}/versions") => r#"{"value":"bbbbbbbb"}"#,
         ("POST", "/v1/tenants") => r#"{"name":"new"}"#,
         ("POST", "/v1/principals") => r#"{"kind":"user","name":"new","role":"member"}"#,
-        ("POST", "/v1/keys") => r#"{"principal":"user:nobody"}"#,
+        ("POST", "/v1/keys") => r#"{"principal":"user:nobody","scopes":["key:read"]}"#,
         ("POST", "/v1/jobs") => r#"{"argv":["true"]}"#,
         ("POST", "/v1/volumes") => r#"{"name":"v"}"#,
         ("POST", "/v1/sandboxes/{id}/timeout") => r#"{"timeout_ms":1000}"#,
