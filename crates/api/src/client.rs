@@ -20,6 +20,7 @@ mod job;
 mod lease;
 mod log;
 mod node;
+mod people;
 mod pool;
 mod profile;
 mod sandbox;

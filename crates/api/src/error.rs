@@ -246,6 +246,9 @@ codes! {
     /// What was saved stands on a root file system that is not there any more.
     RootChanged = "root_changed", 409, false, 125,
         "give the node the root file system of then again, or begin without the snapshot";
+    /// The tenant has something that would be left behind.
+    TenantInUse = "tenant_in_use", 409, false, 125,
+        "with a key of the tenant, end and delete what the message names, then delete the tenant";
     /// A sandbox has the volume.
     VolumeInUse = "volume_in_use", 409, false, 125,
         "take the sandbox away that the message names, or wait until its time is over";

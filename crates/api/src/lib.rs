@@ -35,6 +35,7 @@ pub mod link;
 pub mod log;
 pub mod network;
 pub mod node;
+pub mod people;
 pub mod place;
 pub mod profile;
 pub mod routes;

@@ -108,6 +108,19 @@ pub const SERVERS: &str = "/v1/servers";
 /// `POST` says whether a node is to get work.
 pub const NODE_STATE: &str = "/v1/nodes/{id}/state";
 
+/// `POST` makes a tenant, `GET` lists them.
+pub const TENANTS: &str = "/v1/tenants";
+/// `DELETE` deletes a tenant.
+pub const TENANT: &str = "/v1/tenants/{name}";
+/// `POST` lets a principal in, `GET` lists them.
+pub const PRINCIPALS: &str = "/v1/principals";
+/// `DELETE` sends a principal away.
+pub const PRINCIPAL: &str = "/v1/principals/{name}";
+/// `POST` makes a key, `GET` lists them.
+pub const KEYS: &str = "/v1/keys";
+/// `DELETE` takes a key back.
+pub const KEY: &str = "/v1/keys/{id}";
+
 /// `POST`: a machine asks to be a node.
 pub const NODE_ENROLL: &str = "/node/v1/enroll";
 /// `POST`: a node asks for a new certificate.

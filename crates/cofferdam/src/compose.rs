@@ -17,7 +17,7 @@ use model::id::{NodeId, PrincipalId};
 use model::points::Points;
 use node::{Config, Node};
 use server::{Door, Links, Peer};
-use service::{Clock, Ctx, Service};
+use service::{Clock, Ctx, Service, Who};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,7 +99,7 @@ pub(crate) async fn client(
     let (dial, incoming) = mpsc::channel(MEMORY_DOOR);
     let door = Door::Memory {
         incoming,
-        peer: Peer::User(own_principal()),
+        peer: Peer::User(Who::owner(own_principal())),
     };
     tokio::spawn(server::serve(
         service.clone(),
@@ -202,7 +202,7 @@ pub(crate) async fn start_here(
     let (dial, users) = mpsc::channel(MEMORY_DOOR);
     let user_door = Door::Memory {
         incoming: users,
-        peer: Peer::User(own_principal()),
+        peer: Peer::User(Who::owner(own_principal())),
     };
     let (node_client, node_door) = node_door(&node_id);
     let (link, linked) = mpsc::channel(LINK_QUEUE);

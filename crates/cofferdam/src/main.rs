@@ -122,6 +122,10 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             let client = compose::server(&args.place).await?;
             cli::snapshot::snapshot(&client, snapshot).await
         }
+        Command::People(people) => {
+            let (client, _here) = compose::client(&args.place, Absent::Made).await?;
+            cli::people::people(&client, people).await
+        }
         Command::Doctor(asked) => doctor::doctor(&args.place, &asked).await,
         Command::Mcp(asked) => match asked.command {
             None => mcp::serve(&args.place).await,

@@ -106,6 +106,8 @@ uuid_id! {
     EnrollTokenId = "ent_";
     /// One process that serves.
     ServerId = "srv_";
+    /// A text that stands for a principal.
+    KeyId = "key_";
 }
 
 macro_rules! text_id {
@@ -225,9 +227,15 @@ impl BuildId {
 }
 
 impl TenantId {
-    /// The one tenant of a machine that serves only itself.
+    /// The first tenant: whoever runs the server. On a machine that serves only itself there is no other.
     pub fn local() -> TenantId {
         TenantId("ten_local".to_owned())
+    }
+
+    /// The id for this moment and these random bytes.
+    pub fn from_parts(unix_ms: u64, random: [u8; 10]) -> TenantId {
+        let uuid = uuid::Builder::from_unix_timestamp_millis(unix_ms, &random).into_uuid();
+        TenantId(format!("ten_{}", uuid.simple()))
     }
 }
 

@@ -9,6 +9,7 @@
 //! how something is stored or sent. Its types are encoded by the store for rows of its own, and by
 //! nobody else: the wire has types of its own in `api`.
 
+pub mod access;
 pub mod address;
 pub mod block;
 pub mod breaker;
@@ -25,6 +26,7 @@ pub mod network;
 pub mod node;
 pub mod place;
 pub mod points;
+pub mod principal;
 pub mod profile;
 pub mod root;
 pub mod sandbox;

@@ -156,6 +156,15 @@ pub const METADATA_FILTERS_MAX: usize = 4;
 /// The name of a sandbox, for people, in bytes.
 pub const SANDBOX_NAME_BYTES_MAX: usize = 128;
 
+/// Tenants of one installation: customers or departments, of each of which the loops go through the things.
+pub const TENANTS_MAX: u64 = 1000;
+/// Principals of one tenant: the people of a company, and their programs.
+pub const PRINCIPALS_MAX: u64 = 10_000;
+/// Keys of one tenant: some for each of its principals.
+pub const KEYS_MAX: u64 = 20_000;
+/// The longest time that a key can be given: ten years, beyond which nobody means a time.
+pub const KEY_LIFE_MAX_MS: u64 = 10 * 365 * 24 * 3_600_000;
+
 /// Secrets of one tenant: a person keeps dozens, a service hundreds.
 pub const SECRETS_MAX: u64 = 1000;
 /// The name of a secret, in bytes: it is the name of a file inside.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use model::id::PrincipalId;
+use service::Who;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -77,10 +77,10 @@ impl Door {
                 domain,
                 tls,
             } => {
-                let (Ok(listen), Some(owner)) = (listener.local_addr(), own_principal()) else {
+                let (Ok(listen), Some(owner)) = (listener.local_addr(), owner()) else {
                     return;
                 };
-                let gate = TcpGate::new(token.text(), listen, Peer::User(owner));
+                let gate = TcpGate::new(token.text(), listen, owner);
                 let gate = Gate::Tcp(gate.named(domain, tls.is_some()));
                 run_tcp(&listener, tls.as_ref(), &gate, &shared, &places).await;
             }
@@ -236,17 +236,17 @@ fn unix_gate(stream: &UnixStream) -> Gate {
 
 /// Our own user, who could read our files anyway, and root, who can do everything anyway.
 fn gate_of(uid: u32, own: u32) -> Gate {
-    let who = uid_principal(uid).filter(|_| uid == own || uid == 0);
+    let who = owner_of(uid).filter(|_| uid == own || uid == 0);
     who.map_or(Gate::Stranger, |who| Gate::Known(Peer::User(who)))
 }
 
 /// Who this process is, and so whoever knows the token that only its user can read.
-fn own_principal() -> Option<PrincipalId> {
-    uid_principal(rustix::process::geteuid().as_raw())
+fn owner() -> Option<Who> {
+    owner_of(rustix::process::geteuid().as_raw())
 }
 
-fn uid_principal(uid: u32) -> Option<PrincipalId> {
-    format!("uid:{uid}").parse().ok()
+fn owner_of(uid: u32) -> Option<Who> {
+    format!("uid:{uid}").parse().ok().map(Who::owner)
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use std::net::{IpAddr, SocketAddr};
 use api::{Code, routes};
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::request::Parts;
-use model::id::{NodeId, PrincipalId};
+use model::id::NodeId;
 use rustls::pki_types::CertificateDer;
+use service::Who;
 use subtle::ConstantTimeEq as _;
 
 use crate::App;
@@ -25,7 +26,7 @@ use crate::node_door::NodeGate;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
     /// A person or program that asks for jobs.
-    User(PrincipalId),
+    User(Who),
     /// A node. Its id is never read from a body.
     Node(NodeId),
 }
@@ -44,24 +45,49 @@ pub(crate) enum Gate {
     Node(NodeGate),
 }
 
+/// What a request has shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// Nothing, at a route that is open to everybody.
+    Nothing,
+    /// Enough: it is known who sent it.
+    Peer(Peer),
+    /// What looks like a key. The table says whose it is.
+    Key(String),
+}
+
 /// The checks of the TCP door.
 #[derive(Debug, Clone)]
 pub(crate) struct TcpGate {
     token: Secret,
     keys: Keys,
     listen: SocketAddr,
-    peer: Peer,
+    owner: Who,
     domain: Option<Domain>,
     /// Of the origins of our own pages.
     scheme: &'static str,
 }
 
-/// Who is behind a request at E2B's door, and what they must show there; `None` where the transport
-/// itself has said who it is.
+/// Who is behind a request at E2B's door, and what they must show there.
 #[derive(Debug, Clone)]
-pub(crate) struct Visitor {
-    pub(crate) peer: Peer,
-    pub(crate) keys: Option<Keys>,
+pub(crate) enum Visitor {
+    /// The transport itself has said who it is.
+    Known(Who),
+    /// Anybody.
+    Stranger {
+        /// What opens the control plane for `owner`; other keys are in the table.
+        keys: Keys,
+        owner: Who,
+    },
+}
+
+impl Visitor {
+    pub(crate) fn keys(&self) -> Option<&Keys> {
+        match self {
+            Self::Known(_) => None,
+            Self::Stranger { keys, .. } => Some(keys),
+        }
+    }
 }
 
 /// A secret that is compared in constant time and never shown.
@@ -75,12 +101,12 @@ impl std::fmt::Debug for Secret {
 }
 
 impl TcpGate {
-    pub(crate) fn new(token: &str, listen: SocketAddr, peer: Peer) -> Self {
+    pub(crate) fn new(token: &str, listen: SocketAddr, owner: Who) -> Self {
         Self {
             token: Secret(token.as_bytes().to_vec()),
             keys: Keys::new(token),
             listen,
-            peer,
+            owner,
             domain: None,
             scheme: "http",
         }
@@ -96,18 +122,20 @@ impl TcpGate {
         }
     }
 
-    fn admit(&self, parts: &Parts) -> Result<Option<Peer>, Error> {
+    fn admit(&self, parts: &Parts) -> Result<Shown, Error> {
         check_host(parts, |host| self.is_ours(host))?;
         check_origin(parts, self.scheme)?;
         if parts.uri.path() == routes::HEALTHZ {
-            return Ok(None);
+            return Ok(Shown::Nothing);
         }
         let sent = bearer(parts).ok_or_else(|| unauthenticated("a bearer token is missing"))?;
         if bool::from(sent.ct_eq(&self.token.0)) {
-            Ok(Some(self.peer.clone()))
-        } else {
-            Err(unauthenticated("the bearer token is wrong"))
+            return Ok(Shown::Peer(Peer::User(self.owner.clone())));
         }
+        let text = std::str::from_utf8(sent).ok();
+        let key = text.filter(|text| service::is_key_text(text));
+        key.map(|key| Shown::Key(key.to_owned()))
+            .ok_or_else(|| unauthenticated("the bearer token is wrong"))
     }
 
     /// At E2B's door sandboxes have names of their own, and their pages origins.
@@ -121,9 +149,9 @@ impl TcpGate {
         if is_control {
             check_origin(parts, self.scheme)?;
         }
-        Ok(Visitor {
-            peer: self.peer.clone(),
-            keys: Some(self.keys.clone()),
+        Ok(Visitor::Stranger {
+            keys: self.keys.clone(),
+            owner: self.owner.clone(),
         })
     }
 
@@ -160,14 +188,14 @@ impl Gate {
         }
     }
 
-    /// Lets a request in and says who sent it; `None` where the route is open to everybody.
-    pub(crate) fn admit(&self, parts: &Parts) -> Result<Option<Peer>, Error> {
+    /// Lets a request in, as far as that can be said without the database.
+    pub(crate) fn admit(&self, parts: &Parts) -> Result<Shown, Error> {
         match self {
             Self::Known(peer) => {
                 if parts.uri.path() == routes::MCP {
                     check_page(parts)?;
                 }
-                Ok(Some(peer.clone()))
+                Ok(Shown::Peer(peer.clone()))
             }
             Self::Stranger => Err(unauthenticated("this socket belongs to another user")),
             Self::Tcp(gate) => gate.admit(parts),
@@ -191,14 +219,17 @@ impl Gate {
             Self::Known(Peer::Node(_)) | Self::Node(_) => {
                 Err(Error::new(Code::Forbidden, "this door is not for nodes"))
             }
-            Self::Known(peer) => Ok(Visitor {
-                peer: peer.clone(),
-                keys: None,
-            }),
+            Self::Known(Peer::User(who)) => Ok(Visitor::Known(who.clone())),
             Self::Stranger => Err(unauthenticated("this socket belongs to another user")),
             Self::Tcp(gate) => gate.visitor(parts, is_control),
         }
     }
+}
+
+/// Who is behind a key that was shown.
+pub(crate) async fn behind(app: &App, key: &str) -> Result<Who, Error> {
+    let who = app.service.key_who(key).await?;
+    who.ok_or_else(|| unauthenticated("the key is unknown, was taken back, or its time is over"))
 }
 
 fn unauthenticated(message: &'static str) -> Error {
@@ -277,8 +308,8 @@ mod tests {
     use http::Request;
 
     fn gate() -> TcpGate {
-        let peer = Peer::User("uid:1000".parse().unwrap());
-        TcpGate::new("right", "10.1.2.3:7300".parse().unwrap(), peer)
+        let owner = Who::owner("uid:1000".parse().unwrap());
+        TcpGate::new("right", "10.1.2.3:7300".parse().unwrap(), owner)
     }
 
     fn check(headers: &[(&str, &str)], target: &str, expect: Result<(), Code>) {
@@ -405,7 +436,7 @@ mod tests {
                 request = request.header(*name, *value);
             }
             let (parts, ()) = request.body(()).unwrap().into_parts();
-            let gate = Gate::Known(Peer::User("uid:1000".parse().unwrap()));
+            let gate = Gate::Known(Peer::User(Who::owner("uid:1000".parse().unwrap())));
             gate.admit(&parts).map(drop).map_err(|error| error.code())
         };
         let rebound = [

@@ -6,6 +6,7 @@ pub(crate) mod exec;
 pub(crate) mod fleet;
 pub(crate) mod from_wire;
 pub(crate) mod network;
+pub(crate) mod people;
 pub(crate) mod place;
 pub(crate) mod profile;
 pub(crate) mod sandbox;

@@ -45,17 +45,17 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
-use service::Ctx;
+use service::{Ctx, Who};
 use tower::Service as _;
 
 pub(crate) use self::control::router;
 
 use self::aim::Aim;
-use self::keys::{API_KEY, FileQuery, Keys, Upload, same};
+use self::keys::{API_KEY, FileQuery, Upload, same};
 use self::refusal::{Cause, Refusal};
-use crate::Shared;
-use crate::auth::{Gate, Peer, Visitor};
+use crate::auth::{Gate, Visitor};
 use crate::request::RequestId;
+use crate::{App, Shared};
 
 /// Answers a request that is for this door.
 pub(crate) async fn answer(
@@ -95,8 +95,6 @@ async fn lead(
     let aim = aim?;
     let (mut parts, body) = request.into_parts();
     let visitor = gate.visitor(&parts, aim == Aim::Control)?;
-    let ctx = ctx(&visitor, id)?;
-    let keys = visitor.keys.as_ref();
     // The token of the volume counts there, and no other.
     if aim == Aim::Control && parts.uri.path().starts_with(content::ROUTE) {
         return content::answer(&shared.app, (parts, body), id).await;
@@ -106,17 +104,22 @@ async fn lead(
         Aim::Port(target) => target,
         Aim::Signed => {
             let file = FileQuery::parse(&parts.method, parts.uri.query())?;
-            find::signer(&shared.app, &ctx, &parts.headers, &file).await?
+            let searchers = match &visitor {
+                Visitor::Known(who) => vec![Ctx::of(who.clone(), id.as_str())],
+                Visitor::Stranger { .. } => Vec::new(),
+            };
+            find::signer(&shared.app, (searchers, id), &parts.headers, &file).await?
         }
         Aim::Control => {
             let now_s = shared.app.service.clock().now_ms() / 1000;
-            check_key(&parts, keys, now_s)?;
+            let who = whose(&shared.app, &parts, &visitor, now_s).await?;
             let domain = domain::told(gate.domain(), &parts.headers);
             parts.extensions.insert(control::Domain(domain));
-            parts
-                .extensions
-                .insert(account::Shown(visitor.keys.clone()));
-            parts.extensions.insert(ctx);
+            if let Some(who) = who {
+                let shown = account::Shown::of(&visitor, &parts, &who);
+                parts.extensions.insert(shown);
+                parts.extensions.insert(Ctx::of(who, id.as_str()));
+            }
             let request = Request::from_parts(parts, Body::new(body));
             return match shared.e2b.call(request).await {
                 Ok(response) => Ok(response),
@@ -124,28 +127,31 @@ async fn lead(
             };
         }
     };
+    let ctx = match &visitor {
+        Visitor::Known(who) => Ctx::of(who.clone(), id.as_str()),
+        Visitor::Stranger { .. } => find::visitor(&shared.app, &target, id).await?,
+    };
     let sandbox = find::reachable(&shared.app, &ctx, &target).await?;
     let request = Request::from_parts(parts, body);
     let place = (&sandbox, target.port);
-    let passed = proxy::pass(&shared.app, (&ctx, keys), place, request).await;
+    let passed = proxy::pass(&shared.app, (&ctx, visitor.keys()), place, request).await;
     passed.map_err(|stopped| stopped.refusal(&target))
 }
 
-fn ctx(visitor: &Visitor, id: &RequestId) -> Result<Ctx, Refusal> {
-    match &visitor.peer {
-        Peer::User(principal) => Ok(Ctx::user(principal.clone(), id.as_str())),
-        Peer::Node(_) => Err(Refusal::new(
-            StatusCode::FORBIDDEN,
-            "this door is not for nodes",
-        )),
-    }
-}
-
-/// Where the transport has not said who it is, the key must.
-fn check_key(parts: &Parts, keys: Option<&Keys>, now_s: u64) -> Result<(), Refusal> {
-    let Some(keys) = keys else { return Ok(()) };
+/// Who asks for the control plane: where the transport has not said it, a key must. Nobody needs one to ask whether
+/// it is there.
+async fn whose(
+    app: &App,
+    parts: &Parts,
+    visitor: &Visitor,
+    now_s: u64,
+) -> Result<Option<Who>, Refusal> {
+    let (keys, owner) = match visitor {
+        Visitor::Known(who) => return Ok(Some(who.clone())),
+        Visitor::Stranger { keys, owner } => (keys, owner),
+    };
     if parts.uri.path() == "/health" {
-        return Ok(());
+        return Ok(None);
     }
     let upload = Upload::parse(&parts.method, parts.uri.path(), parts.uri.query());
     if let Some((upload, signature)) = upload
@@ -153,19 +159,33 @@ fn check_key(parts: &Parts, keys: Option<&Keys>, now_s: u64) -> Result<(), Refus
     {
         let is_over = upload.expires_s < now_s;
         let over = || unauthorized("the time in which the files could be sent is over");
-        return if is_over { Err(over()) } else { Ok(()) };
+        return if is_over {
+            Err(over())
+        } else {
+            Ok(upload.who())
+        };
     }
+    match shown_key(parts) {
+        Some(sent) if keys.is_key(sent) => Ok(Some(owner.clone())),
+        Some(sent) => {
+            let text = std::str::from_utf8(sent).unwrap_or_default();
+            let who = app.service.key_who(text).await?;
+            who.map(Some)
+                .ok_or_else(|| unauthorized("the API key is wrong"))
+        }
+        None => Err(unauthorized("the API key is missing")),
+    }
+}
+
+/// The key that a request has, in either place.
+fn shown_key(parts: &Parts) -> Option<&[u8]> {
     let bearer = || {
         let value = parts.headers.get(AUTHORIZATION)?.as_bytes();
         let (scheme, token) = value.split_at_checked(7)?;
         scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
     };
     let key = parts.headers.get(&API_KEY).map(http::HeaderValue::as_bytes);
-    match key.or_else(bearer) {
-        Some(sent) if keys.is_key(sent) => Ok(()),
-        Some(_) => Err(unauthorized("the API key is wrong")),
-        None => Err(unauthorized("the API key is missing")),
-    }
+    key.or_else(bearer)
 }
 
 fn unauthorized(what: &str) -> Refusal {

@@ -13,7 +13,7 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use model::id::{ArtifactId, EnrollTokenId, JobId, NodeId, SandboxId, ServerId, SnapshotId};
+use model::id::{ArtifactId, EnrollTokenId, JobId, KeyId, NodeId, SandboxId, ServerId, SnapshotId};
 use model::limits;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -43,7 +43,7 @@ impl<S: Send + Sync> FromRequestParts<S> for User {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
         match peer(parts)? {
-            Peer::User(principal) => Ok(Self(Ctx::user(principal.clone(), request_id(parts)?))),
+            Peer::User(who) => Ok(Self(Ctx::of(who.clone(), request_id(parts)?))),
             Peer::Node(_) => Err(Error::new(Code::Forbidden, "this route is not for nodes")),
         }
     }
@@ -210,6 +210,30 @@ impl<S: Send + Sync> FromRequestParts<S> for EnrollTokenOf {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
         segment(parts, state, "id").await.map(Self)
+    }
+}
+
+/// The key that the path names.
+#[derive(Debug)]
+pub(crate) struct KeyOf(pub(crate) KeyId);
+
+impl<S: Send + Sync> FromRequestParts<S> for KeyOf {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        segment(parts, state, "id").await.map(Self)
+    }
+}
+
+/// The tenant or principal that the path names. What can be neither names none.
+#[derive(Debug)]
+pub(crate) struct NamedOf(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for NamedOf {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        segment(parts, state, "name").await.map(Self)
     }
 }
 

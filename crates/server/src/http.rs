@@ -15,6 +15,7 @@ pub(crate) mod job;
 pub(crate) mod log;
 pub(crate) mod mcp;
 pub(crate) mod openapi;
+pub(crate) mod people;
 mod port;
 pub(crate) mod profile;
 pub(crate) mod reachability;
@@ -113,12 +114,24 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(fleet::get, fleet::forget))
         .routes(paths!(fleet::change))
         .routes(paths!(fleet::servers))
+        .merge(of_people())
         .merge(of_nodes())
         .routes(paths!(mcp::get, mcp::post, mcp::delete))
         .routes(paths!(health::healthz))
         .routes(paths!(health::readyz))
         .routes(paths!(health::metrics))
         .routes(paths!(openapi::openapi))
+}
+
+/// Who may ask, for admins.
+fn of_people() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(paths!(people::tenant_create, people::tenant_list))
+        .routes(paths!(people::tenant_remove))
+        .routes(paths!(people::principal_create, people::principal_list))
+        .routes(paths!(people::principal_remove))
+        .routes(paths!(people::key_create, people::key_list))
+        .routes(paths!(people::key_revoke))
 }
 
 /// What nodes ask, and machines that want to be some.

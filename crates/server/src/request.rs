@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, Request};
 use hyper::body::Incoming;
 use tower::Service as _;
 
-use crate::auth::{Gate, Peer};
+use crate::auth::{Gate, Peer, Shown, behind};
 use crate::e2b;
 use crate::error::{Error, finish};
 use crate::{App, Shared};
@@ -126,7 +126,11 @@ async fn admit(
     let (mut parts, body) = request.into_parts();
     let peer = match gate {
         Gate::Node(gate) => gate.admit(app, &mut parts).await?,
-        Gate::Known(_) | Gate::Stranger | Gate::Tcp(_) => gate.admit(&parts)?,
+        Gate::Known(_) | Gate::Stranger | Gate::Tcp(_) => match gate.admit(&parts)? {
+            Shown::Nothing => None,
+            Shown::Peer(peer) => Some(peer),
+            Shown::Key(key) => Some(Peer::User(behind(app, &key).await?)),
+        },
     };
     parts.extensions.insert(id.clone());
     if let Some(peer) = peer {

@@ -5,6 +5,7 @@ use crate::error::Fail;
 use crate::job::owned;
 use crate::report::in_force;
 use crate::{Ctx, Error, Service, random};
+use model::access::Action;
 use model::id::{ArtifactId, JobId};
 use model::limits;
 use std::fs::File;
@@ -67,7 +68,7 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn artifact_list(&self, ctx: &Ctx, id: &JobId) -> Result<Vec<ArtifactRow>, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::JobRead)?;
         let (ctx, id) = (ctx.clone(), id.clone());
         self.look(move |tx| {
             let row = owned(tx, &ctx, &id)?;
@@ -86,7 +87,7 @@ impl Service {
         id: &JobId,
         artifact: &ArtifactId,
     ) -> Result<(ArtifactRow, File), Error> {
-        ctx.only_user()?;
+        ctx.may(Action::JobRead)?;
         let (ctx, id, artifact) = (ctx.clone(), id.clone(), artifact.clone());
         let row = self
             .look(move |tx| {

@@ -18,6 +18,7 @@ use crate::blob::blocking;
 use crate::error::Fail;
 use crate::{Ctx, Error, Service, random};
 pub(crate) use heads::Heads;
+use model::access::Action;
 use model::id::TenantId;
 use model::limits;
 use std::collections::BTreeMap;
@@ -130,7 +131,7 @@ impl Service {
         query: AuditQuery,
         limit: u32,
     ) -> Result<AuditPage, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::AuditRead)?;
         let limit = limit.clamp(1, limits::PAGE_MAX) as usize;
         self.audit_read(ctx, "audit.read", &query).await?;
         self.seal_now().await?;
@@ -156,7 +157,7 @@ impl Service {
     /// # Errors
     /// [`Error::Forbidden`] for nodes.
     pub async fn audit_check(&self, ctx: &Ctx, after: u64) -> Result<Checked, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::AuditRead)?;
         // No seal has a higher number, and no database takes one.
         let after = after.min(i64::MAX.unsigned_abs() - 1);
         if after == 0 {

@@ -1,6 +1,7 @@
 //! Bytes on their way in and out.
 
 use crate::{Ctx, Error, Service};
+use model::access::Action;
 use model::id::NodeId;
 use model::limits;
 use std::fs::File;
@@ -60,8 +61,13 @@ impl Service {
     /// is small, and neither new work nor their files may take it.
     ///
     /// # Errors
-    /// [`Error::DiskFull`].
-    pub async fn blob_writer(&self, _everyone_may: &Ctx) -> Result<BlobWriter, Error> {
+    /// [`Error::DiskFull`]; [`Error::Forbidden`].
+    pub async fn blob_writer(&self, ctx: &Ctx) -> Result<BlobWriter, Error> {
+        // For a job or a build, or what a node keeps of a job.
+        let may = |action| ctx.may(action).is_ok();
+        if !may(Action::NodeReport) && !may(Action::ProfileWrite) {
+            ctx.may(Action::JobWrite)?;
+        }
         if self.is_full_with(0) {
             return Err(Error::DiskFull);
         }
@@ -79,7 +85,11 @@ impl Service {
     /// # Errors
     /// [`Error::Unavailable`] when it has been removed meanwhile: then it is sent again.
     pub async fn blob_done(&self, ctx: &Ctx, written: &Written) -> Result<(), Error> {
-        ctx.only_user()?;
+        ctx.may(Action::JobWrite)?;
+        self.blob_kept(ctx, written).await
+    }
+
+    pub(crate) async fn blob_kept(&self, ctx: &Ctx, written: &Written) -> Result<(), Error> {
         let row = UploadRow {
             tenant: ctx.tenant.clone(),
             digest: written.digest.clone(),

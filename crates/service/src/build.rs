@@ -17,6 +17,7 @@ pub use origin::{Built, Settled};
 use crate::error::Fail;
 use crate::profile::ProfileRef;
 use crate::{Ctx, Error, Service};
+use model::access::Action;
 use model::build::{BuildEvent, BuildState, BuildStep};
 use model::id::{BuildId, PrincipalId};
 use model::profile::Recipe;
@@ -36,7 +37,7 @@ impl Service {
         (profile, id): (&ProfileRef, &BuildId),
         recipe: Recipe,
     ) -> Result<BuildRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::ProfileWrite)?;
         recipe.validate().map_err(Error::Invalid)?;
         let row = self.build_get(ctx, profile, id).await?;
         let (ctx, id, at_ms) = (ctx.clone(), row.id, self.now_ms());
@@ -65,7 +66,7 @@ impl Service {
         profile: &ProfileRef,
         id: &BuildId,
     ) -> Result<BuildRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::ProfileRead)?;
         let (ctx, named, id) = (ctx.clone(), profile.clone(), id.clone());
         self.look(move |tx| {
             let profile = crate::profile::find(tx, &ctx, &named)?;

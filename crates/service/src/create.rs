@@ -8,6 +8,7 @@ use crate::place::row_gets_work;
 use crate::profile::ProfileAsk;
 use crate::wake::{For, Parked};
 use crate::{Ctx, Error, Service, locked, random};
+use model::access::Action;
 use model::id::{JobId, NodeId, TenantId};
 use model::job::{JobEvent, JobState};
 use model::limits;
@@ -109,7 +110,8 @@ impl Service {
         (mut spec, profile): (JobSpec, Option<ProfileAsk>),
         idempotency: Option<Idempotency>,
     ) -> Result<JobRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::JobWrite)?;
+        Service::root_may(ctx, spec.root.as_deref())?;
         if let Some(asked) = profile {
             // All that is wrong is named at once, whoever finds it.
             let wrong = spec.validate().err().unwrap_or_default();

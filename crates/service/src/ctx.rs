@@ -1,12 +1,14 @@
-//! Who asks.
+//! Who asks, and whether they may.
 
 use crate::Error;
-use model::id::{NodeId, PrincipalId, TenantId};
+use model::access::{self, Action, Realm, Scopes, Standing};
+use model::id::{KeyId, NodeId, PrincipalId, TenantId};
+use model::principal::{PrincipalKind, Role};
 
 /// Who asks, for whom, and which request it is.
 #[derive(Debug, Clone)]
 pub struct Ctx {
-    /// Whose things are meant.
+    /// Whose things are meant. It comes from the credential, never from a request.
     pub tenant: TenantId,
     /// Who acts, for the record.
     pub principal: PrincipalId,
@@ -21,21 +23,82 @@ pub struct Ctx {
 /// As what somebody asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
-    /// A person or program that asks for jobs.
-    User,
+    /// A person or program that asks for jobs, and what it may.
+    User(Grant),
     /// A node that carries them out. The id is of the credential, never of a body.
     Node(NodeId),
     /// This process itself.
     Internal,
 }
 
-impl Ctx {
-    /// A person or program of the tenant of this machine.
-    pub fn user(principal: PrincipalId, request_id: impl Into<String>) -> Ctx {
-        Ctx {
+/// What somebody may.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Grant {
+    /// What acts.
+    pub kind: PrincipalKind,
+    /// With which role.
+    pub role: Role,
+    /// What the credential is narrowed to.
+    pub scopes: Scopes,
+}
+
+/// For whom a credential stands.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Who {
+    /// Whose things it opens.
+    pub tenant: TenantId,
+    /// Who acts.
+    pub principal: PrincipalId,
+    /// What they may.
+    pub grant: Grant,
+    /// The key that was shown, where it was one of the table.
+    pub key: Option<KeyId>,
+}
+
+impl Who {
+    /// Whoever runs the server: they could read its files and its memory anyway.
+    pub fn owner(principal: PrincipalId) -> Who {
+        let grant = Grant {
+            kind: PrincipalKind::User,
+            role: Role::Admin,
+            scopes: Scopes::default(),
+        };
+        Who {
             tenant: TenantId::local(),
             principal,
-            caller: Caller::User,
+            grant,
+            key: None,
+        }
+    }
+
+    /// Somebody who has shown what opens this one thing, and may do no more than that.
+    pub fn only(tenant: TenantId, principal: PrincipalId, role: Role, action: Action) -> Who {
+        let grant = Grant {
+            kind: PrincipalKind::Automation,
+            role,
+            scopes: Scopes::of([action]),
+        };
+        Who {
+            tenant,
+            principal,
+            grant,
+            key: None,
+        }
+    }
+}
+
+impl Ctx {
+    /// Whoever runs the server.
+    pub fn user(principal: PrincipalId, request_id: impl Into<String>) -> Ctx {
+        Ctx::of(Who::owner(principal), request_id)
+    }
+
+    /// Whoever has shown a credential.
+    pub fn of(who: Who, request_id: impl Into<String>) -> Ctx {
+        Ctx {
+            tenant: who.tenant,
+            principal: who.principal,
+            caller: Caller::User(who.grant),
             request_id: request_id.into(),
             lease_token: None,
         }
@@ -70,23 +133,88 @@ impl Ctx {
         }
     }
 
-    /// Nodes carry jobs out and do not ask for any: a stolen node credential must not start work.
-    pub(crate) fn only_user(&self) -> Result<(), Error> {
-        match self.caller {
-            Caller::User | Caller::Internal => Ok(()),
-            Caller::Node(_) => Err(Error::Forbidden("this is not for nodes".to_owned())),
+    /// Whether they may do this at all. Whose thing it is, the database says.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] with what is missing.
+    pub fn may(&self, action: Action) -> Result<(), Error> {
+        let grant = match &self.caller {
+            Caller::User(grant) => grant,
+            Caller::Node(_) if action == Action::NodeReport => return Ok(()),
+            // Nodes carry jobs out and do not ask for any: a stolen node credential must not start work.
+            Caller::Node(_) => return Err(Error::Forbidden("this is not for nodes".to_owned())),
+            Caller::Internal if action == Action::NodeReport => return Err(only_nodes()),
+            Caller::Internal => return Ok(()),
+        };
+        let realm = match self.tenant == TenantId::local() {
+            true => Realm::Site,
+            false => Realm::Tenant,
+        };
+        let standing = Standing {
+            kind: grant.kind,
+            role: grant.role,
+            realm,
+        };
+        let may = access::may(standing, action);
+        match may && grant.scopes.allow(action) {
+            true => Ok(()),
+            false => Err(missing(standing, action)),
+        }
+    }
+
+    /// Who it is, where it is not a node or this process: whoever is equal to this may do the same.
+    pub fn who(&self) -> Option<Who> {
+        match &self.caller {
+            Caller::User(grant) => Some(Who {
+                tenant: self.tenant.clone(),
+                principal: self.principal.clone(),
+                grant: grant.clone(),
+                key: None,
+            }),
+            Caller::Node(_) | Caller::Internal => None,
         }
     }
 
     /// What only nodes may say.
     pub(crate) fn only_node(&self) -> Result<&NodeId, Error> {
+        self.may(Action::NodeReport)?;
         match &self.caller {
             Caller::Node(node) => Ok(node),
-            Caller::User | Caller::Internal => {
-                Err(Error::Forbidden("this is only for nodes".to_owned()))
-            }
+            Caller::User(_) | Caller::Internal => Err(only_nodes()),
         }
     }
+
+    /// What the caller is narrowed to: they cannot give anybody more than that.
+    pub(crate) fn scopes(&self) -> Scopes {
+        match &self.caller {
+            Caller::User(grant) => grant.scopes.clone(),
+            Caller::Node(_) | Caller::Internal => Scopes::default(),
+        }
+    }
+}
+
+fn only_nodes() -> Error {
+    Error::Forbidden("this is only for nodes".to_owned())
+}
+
+/// What somebody would have to be.
+fn missing(who: Standing, action: Action) -> Error {
+    if action == Action::NodeReport {
+        return only_nodes();
+    }
+    let least = action.least_role();
+    Error::Forbidden(
+        if action.realm() == Realm::Site && who.realm != Realm::Site {
+            "this is of the whole installation, and only its first tenant may".to_owned()
+        } else if who.role < least {
+            format!("this needs the role `{}`", least.as_str())
+        } else if !access::may(who, action) {
+            "agents may not say who may do what".to_owned()
+        } else {
+            let action = action.as_str();
+            format!("the credential is narrowed, and not to `{action}`")
+        },
+    )
 }
 
 /// A principal of our own making: ids and names of loops have only characters that one may have.

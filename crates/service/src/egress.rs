@@ -2,6 +2,7 @@
 
 use crate::error::Fail;
 use crate::{Ctx, Error, Service};
+use model::access::Action;
 use model::exception::{Exception, FACT};
 use model::id::{JobId, NodeId, SandboxId, TenantId};
 use model::limits;
@@ -86,6 +87,7 @@ impl Service {
         id: &SandboxId,
         page: (Option<u64>, Option<&'static str>, u32),
     ) -> Result<EgressPage, Error> {
+        ctx.may(Action::SandboxRead)?;
         self.egress_list(ctx, Owner::Sandbox(id.clone()), page)
             .await
     }
@@ -100,6 +102,7 @@ impl Service {
         id: &JobId,
         page: (Option<u64>, Option<&'static str>, u32),
     ) -> Result<EgressPage, Error> {
+        ctx.may(Action::JobRead)?;
         self.egress_list(ctx, Owner::Job(id.clone()), page).await
     }
 
@@ -109,7 +112,7 @@ impl Service {
         owner: Owner,
         (after, decision, limit): (Option<u64>, Option<&'static str>, u32),
     ) -> Result<EgressPage, Error> {
-        ctx.only_user()?;
+        ctx.may(to_read(&owner))?;
         let limit = limit.clamp(1, limits::PAGE_MAX);
         let (tenant, after) = (ctx.tenant.clone(), after.unwrap_or(0));
         self.look(move |tx| {
@@ -136,6 +139,7 @@ impl Service {
         id: &SandboxId,
         url: &str,
     ) -> Result<Trial, Error> {
+        ctx.may(Action::SandboxRead)?;
         let row = self.sandbox_get(ctx, id).await?;
         let opened = match row.node.clone() {
             Some(node) => self.look(move |tx| Ok(node::get(tx, &node)?)).await?,
@@ -156,7 +160,7 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn egress_node(&self, ctx: &Ctx, owner: Owner) -> Result<Option<NodeId>, Error> {
-        ctx.only_user()?;
+        ctx.may(to_read(&owner))?;
         let tenant = ctx.tenant.clone();
         self.look(move |tx| {
             if !is_of(tx, &owner, &tenant)? {
@@ -194,7 +198,8 @@ impl Service {
         node: &NodeId,
         owners: Vec<Owner>,
     ) -> Result<Vec<Owner>, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SandboxRead)?;
+        ctx.may(Action::JobRead)?;
         let (tenant, node) = (ctx.tenant.clone(), node.clone());
         self.look(move |tx| {
             let mut seen = Vec::new();
@@ -213,6 +218,14 @@ impl Service {
 fn opened_by(node: &NodeRow) -> impl Iterator<Item = Exception> {
     let facts = node.facts.iter();
     facts.filter_map(|(name, text)| name.starts_with(FACT).then(|| text.parse().ok())?)
+}
+
+/// What it takes to see what somebody has asked of the outside.
+fn to_read(owner: &Owner) -> Action {
+    match owner {
+        Owner::Sandbox(_) => Action::SandboxRead,
+        Owner::Job(_) => Action::JobRead,
+    }
 }
 
 fn node_of(tx: &mut Tx<'_>, owner: &Owner) -> Result<Option<NodeId>, Fail> {

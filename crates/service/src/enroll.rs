@@ -10,6 +10,7 @@ use crate::change::Note;
 use crate::error::Fail;
 use crate::hex::hex;
 use crate::{Ctx, Error, Service, locked, random};
+use model::access::Action;
 use model::id::{EnrollTokenId, NodeId, TenantId};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
@@ -203,7 +204,7 @@ impl Service {
         ctx: &Ctx,
         labels: BTreeMap<String, String>,
     ) -> Result<(EnrollTokenRow, String), Error> {
-        ctx.only_user()?;
+        ctx.may(Action::NodeWrite)?;
         check_labels(&labels)?;
         let authority = self.node_authority()?;
         let now = self.now_ms();
@@ -250,7 +251,7 @@ impl Service {
     /// # Errors
     /// [`Error::Unavailable`] and its like.
     pub async fn enroll_token_list(&self, ctx: &Ctx) -> Result<Vec<EnrollTokenRow>, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::NodeRead)?;
         let tenant = ctx.tenant.clone();
         self.look(move |tx| Ok(enroll::tokens(tx, &tenant, TOKENS_SHOWN)?))
             .await
@@ -265,7 +266,7 @@ impl Service {
         ctx: &Ctx,
         id: &EnrollTokenId,
     ) -> Result<EnrollTokenRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::NodeWrite)?;
         let (tenant, id, now) = (ctx.tenant.clone(), id.clone(), self.now_ms());
         let note = Note::new(ctx, now);
         self.unit(move |tx| {

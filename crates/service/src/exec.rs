@@ -7,6 +7,7 @@ pub(crate) mod told;
 
 use crate::error::Fail;
 use crate::{Ctx, Error, Service};
+use model::access::Action;
 use model::id::SandboxId;
 use model::limits;
 use store::exec::{ExecRow, Kind, Of};
@@ -128,7 +129,7 @@ impl Service {
         (kind, before): (Option<Kind>, Option<u64>),
         limit: u32,
     ) -> Result<ExecPage, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SandboxRead)?;
         let limit = limit.clamp(1, limits::PAGE_MAX);
         let (tenant, id) = (ctx.tenant.clone(), id.clone());
         self.look(move |tx| {
@@ -150,7 +151,7 @@ impl Service {
         (kind, before): (Kind, Option<ExecBefore>),
         limit: u32,
     ) -> Result<ExecPage, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SandboxRead)?;
         let limit = limit.clamp(1, limits::PAGE_MAX);
         let tenant = ctx.tenant.clone();
         self.look(move |tx| {

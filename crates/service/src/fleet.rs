@@ -7,6 +7,7 @@ use crate::enroll::tell;
 use crate::error::Fail;
 use crate::node::note_node;
 use crate::{Ctx, Error, Service};
+use model::access::Action;
 use model::id::NodeId;
 use model::node::{Connectivity, NodeEvent, NodeState, Scheduling};
 use std::collections::BTreeMap;
@@ -83,7 +84,7 @@ impl Service {
     /// # Errors
     /// [`Error::Unavailable`] and its like.
     pub async fn node_list(&self, ctx: &Ctx) -> Result<Vec<NodeSeen>, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::NodeRead)?;
         self.look(|tx| {
             let mut all: BTreeMap<NodeId, (Option<EnrollmentRow>, Option<NodeRow>)> =
                 BTreeMap::new();
@@ -115,7 +116,7 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn node_get(&self, ctx: &Ctx, id: &NodeId) -> Result<NodeSeen, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::NodeRead)?;
         let id = id.clone();
         self.look(move |tx| seen(tx, &id)).await
     }
@@ -130,7 +131,7 @@ impl Service {
         id: &NodeId,
         order: NodeOrder,
     ) -> Result<NodeSeen, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::NodeWrite)?;
         let (id, note) = (id.clone(), Note::new(ctx, self.now_ms()));
         let seen = self.unit(move |tx| {
             let before = seen(tx, &id)?;
@@ -151,7 +152,7 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Conflict`] for one that was not decommissioned.
     pub async fn node_forget(&self, ctx: &Ctx, id: &NodeId) -> Result<NodeSeen, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::NodeWrite)?;
         let seen = self.node_get(ctx, id).await?;
         if seen.state().scheduling != Scheduling::Decommissioned {
             return Err(Error::conflict("decommission it first"));

@@ -4,6 +4,7 @@ use crate::change::{Note, apply};
 use crate::error::Fail;
 use crate::wake::{News, news};
 use crate::{Ctx, Error, Service};
+use model::access::Action;
 use model::event::Event;
 use model::id::JobId;
 use model::job::{JobEvent, JobState};
@@ -38,7 +39,7 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn job_get(&self, ctx: &Ctx, id: &JobId) -> Result<JobRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::JobRead)?;
         let (ctx, id) = (ctx.clone(), id.clone());
         self.look(move |tx| owned(tx, &ctx, &id)).await
     }
@@ -54,7 +55,7 @@ impl Service {
         before: Option<&str>,
         limit: u32,
     ) -> Result<JobPage, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::JobRead)?;
         let limit = limit.clamp(1, limits::PAGE_MAX);
         let before = before.map(cursor).transpose()?;
         let (tenant, state) = (ctx.tenant.clone(), state.map(str::to_owned));
@@ -77,7 +78,7 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Conflict`] for one that has ended otherwise.
     pub async fn job_cancel(&self, ctx: &Ctx, id: &JobId) -> Result<JobRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::JobWrite)?;
         let note = Note::new(ctx, self.now_ms());
         let (ctx, id) = (ctx.clone(), id.clone());
         let (row, moved) = self
@@ -99,7 +100,7 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn job_wait(&self, ctx: &Ctx, id: &JobId, up_to: Duration) -> Result<JobRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::JobRead)?;
         let ended = |row: &JobRow| row.state.outcome().is_some();
         self.wait_for(ctx, id, up_to, ended).await
     }
@@ -114,7 +115,7 @@ impl Service {
         id: &JobId,
         up_to: Duration,
     ) -> Result<JobRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::JobRead)?;
         let placed = |row: &JobRow| row.state.lease().is_some() || row.state.outcome().is_some();
         self.wait_for(ctx, id, up_to, placed).await
     }
@@ -151,7 +152,7 @@ impl Service {
     /// [`Error::NotFound`]; [`Error::Conflict`] `not_attachable` for one that was not made for it, or
     /// has ended.
     pub async fn job_attachable(&self, ctx: &Ctx, id: &JobId) -> Result<JobRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::JobWrite)?;
         let row = self.job_get(ctx, id).await?;
         let ended = matches!(row.state, JobState::Finished { .. });
         let message = match (row.spec.attach, ended) {
@@ -176,7 +177,7 @@ impl Service {
         after: u64,
         limit: u32,
     ) -> Result<Vec<Event>, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::JobRead)?;
         let limit = limit.clamp(1, limits::PAGE_MAX);
         let (ctx, id) = (ctx.clone(), id.clone());
         self.look(move |tx| {

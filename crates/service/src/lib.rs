@@ -34,6 +34,7 @@ mod fleet;
 mod hand;
 mod hex;
 mod job;
+mod key;
 mod late;
 mod lease_token;
 pub mod loops;
@@ -43,6 +44,7 @@ mod others;
 mod output;
 mod place;
 mod poll;
+mod principal;
 mod profile;
 mod report;
 mod root;
@@ -51,6 +53,7 @@ mod seal;
 mod secret;
 mod server;
 mod snapshot;
+mod tenant;
 mod volume;
 mod wake;
 
@@ -60,7 +63,7 @@ pub use crate::blob::BlobWriter;
 pub use crate::build::{BUILD_LABEL, BuildHold, Built, Saved, Settled};
 pub use crate::clock::Clock;
 pub use crate::create::Idempotency;
-pub use crate::ctx::{Caller, Ctx};
+pub use crate::ctx::{Caller, Ctx, Grant, Who};
 pub use crate::dropped::DroppedReport;
 pub use crate::egress::EgressPage;
 pub use crate::enroll::{BadCsr, Enrolled, NodeAuthority, NodeSigned, TokenState, token_state};
@@ -68,10 +71,12 @@ pub use crate::error::Error;
 pub use crate::exec::{ExecBefore, ExecFact, ExecPage};
 pub use crate::fleet::{NodeOrder, NodeSeen};
 pub use crate::job::JobPage;
+pub use crate::key::{KeyPage, NewKey, e2b_form, is_e2b_form, is_key_text, used_pass};
 pub use crate::lease_token::LeaseTokens;
 pub use crate::node::{Beat, LeaseRef, NodeHello, Registered, node_speaks};
 pub use crate::output::{OutputPage, OutputPiece, Stream};
 pub use crate::poll::{Free, Polled};
+pub use crate::principal::PrincipalPage;
 pub use crate::profile::{
     BuildAsk, ProfileAsk, ProfilePage, ProfileRef, ProfileView, Tagged, VersionPage,
 };
@@ -85,6 +90,7 @@ pub use crate::seal::{KeyError, MasterKey, MasterKeys, SecretValue};
 pub use crate::secret::{Fetching, NewSecret, NewValue, SecretGiven, SecretPage, SourceError};
 pub use crate::server::{LinkHeld, ServerHello, ServerSeen, Share};
 pub use crate::snapshot::{Fork, SnapshotPage, SnapshotRef};
+pub use crate::tenant::{TenantMade, TenantPage};
 pub use crate::volume::{NewVolume, VolumePage};
 pub use model::event::Event;
 pub use model::spec::Invalid;
@@ -97,14 +103,17 @@ pub use store::egress::{EgressRow, NewEgress, Owner as EgressOwner};
 pub use store::enroll::{EnrollTokenRow, EnrollmentRow};
 pub use store::exec::{ExecRow, Kind as ExecKind};
 pub use store::job::JobRow;
+pub use store::key::KeyRow;
 pub use store::node::NodeRow;
 pub use store::output::Segment;
+pub use store::principal::PrincipalRow;
 pub use store::profile::version::VersionRow;
 pub use store::profile::{ProfileRow, TagRow};
 pub use store::sandbox::{SandboxFilter, SandboxRow};
 pub use store::secret::SecretRow;
 pub use store::server::{LinkRow, ServerRow};
 pub use store::snapshot::{SnapshotFilter, SnapshotRow};
+pub use store::tenant::TenantRow;
 pub use store::volume::VolumeRow;
 
 use crate::create::Room;
@@ -160,6 +169,7 @@ struct Inner {
     audit_heads: OnceLock<audit::Heads>,
     /// The seals whose heads this process has signed, by tenant.
     audit_signed: Mutex<BTreeMap<TenantId, (u64, String)>>,
+    believed: key::Believed,
 }
 
 /// Where the looking through blobs starts: eight of 256 parts an hour.
@@ -205,6 +215,7 @@ impl Service {
             placement: place::Setting::default(),
             audit_heads: OnceLock::new(),
             audit_signed: Mutex::default(),
+            believed: key::Believed::default(),
         };
         Service {
             inner: Arc::new(inner),

@@ -20,6 +20,7 @@ pub(crate) use reap::Watch;
 
 use crate::Service;
 use crate::audit::{PASSES, head_pass, seal_pass};
+use crate::key::used_pass;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -64,6 +65,7 @@ pub async fn run(service: Service, mut stop: watch::Receiver<bool>) {
         until_round = ROUND_TICKS;
         expire(&service).await;
         unbuilt(&service).await;
+        used(&service).await;
         if until_prune > 0 {
             until_prune -= 1;
         } else {
@@ -138,6 +140,15 @@ async fn unbuilt(service: &Service) {
         Ok(0) => {}
         Ok(copies) => tracing::debug!(copies, "what no build names any more is given up"),
         Err(error) => tracing::warn!(error = error.cause(), "failed to give up old copies"),
+    }
+}
+
+async fn used(service: &Service) {
+    if let Err(error) = used_pass(service).await {
+        tracing::warn!(
+            error = error.cause(),
+            "failed to write down which keys were used"
+        );
     }
 }
 

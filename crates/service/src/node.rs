@@ -210,8 +210,8 @@ impl Service {
         (running, sandboxes): (&[LeaseRef], &[SandboxRef]),
         report: Option<HostReport>,
     ) -> Result<Beat, Error> {
-        work::check_refs(sandboxes)?;
         let id = ctx.only_node()?.clone();
+        work::check_refs(sandboxes)?;
         let (now, lease) = (self.now_ms(), self.lease());
         let plain = Note::new(ctx, now);
         let note = plain.clone().because("the node does not know of the lease");

@@ -135,6 +135,10 @@ impl Service {
                 self.forget_roots();
                 kind == "node.uncordoned" || kind == "node.online"
             }
+            "key" | "principal" | "tenant" => {
+                self.keys_forget();
+                false
+            }
             "build" => {
                 self.inner.builds.notify_one();
                 false

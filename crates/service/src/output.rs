@@ -3,6 +3,7 @@
 use crate::job::{owned, until};
 use crate::wake::{News, news};
 use crate::{Ctx, Error, Service};
+use model::access::Action;
 use model::enforcement::StreamReport;
 use model::id::JobId;
 use model::limits;
@@ -67,7 +68,7 @@ impl Service {
         after: u64,
         limit: u32,
     ) -> Result<OutputPage, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::JobRead)?;
         let limit = limit.clamp(1, limits::PAGE_MAX);
         let (ctx, id) = (ctx.clone(), id.clone());
         self.look(move |tx| {
@@ -98,7 +99,7 @@ impl Service {
         limit: u32,
         up_to: Duration,
     ) -> Result<OutputPage, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::JobRead)?;
         let until = until(up_to, limits::JOB_WAIT_MAX_MS);
         // Before the look, so that what happens between the look and the wait is not missed.
         let mut jobs = self.wake().jobs();

@@ -18,6 +18,7 @@ use crate::capacity::Root;
 use crate::create::{Idempotency, key_of, made_before};
 use crate::error::Fail;
 use crate::{Ctx, Error, Service, random};
+use model::access::Action;
 use model::build::BuildState;
 use model::id::{BuildId, ProfileId, SnapshotId};
 use model::limits;
@@ -118,7 +119,7 @@ impl Service {
         ask: BuildAsk,
         idempotency: Option<Idempotency>,
     ) -> Result<(ProfileRow, BuildRow), Error> {
-        ctx.only_user()?;
+        ctx.may(Action::ProfileWrite)?;
         check_asked(&ask.limits).map_err(Error::Invalid)?;
         self.check_capacity((&ask.limits, &Placement::default()), Root::Written, None)
             .await?;
@@ -160,7 +161,7 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn profile_get(&self, ctx: &Ctx, named: &ProfileRef) -> Result<ProfileView, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::ProfileRead)?;
         let (ctx, named) = (ctx.clone(), named.clone());
         self.look(move |tx| {
             let row = find(tx, &ctx, &named)?;
@@ -188,7 +189,7 @@ impl Service {
         before: Option<&str>,
         (only_built, limit): (bool, u32),
     ) -> Result<ProfilePage, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::ProfileRead)?;
         let limit = limit.clamp(1, limits::PAGE_MAX);
         let before = before.map(crate::sandbox::cursor).transpose()?;
         let tenant = ctx.tenant.clone();
@@ -217,7 +218,7 @@ impl Service {
         ctx: &Ctx,
         named: &ProfileRef,
     ) -> Result<Option<(ProfileRow, SnapshotId)>, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::ProfileRead)?;
         let (ctx, named) = (ctx.clone(), named.clone());
         self.look(move |tx| {
             let row = match find(tx, &ctx, &named) {
@@ -243,7 +244,7 @@ impl Service {
         named: &ProfileRef,
         is_public: bool,
     ) -> Result<ProfileRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::ProfileWrite)?;
         let (ctx, named, at_ms) = (ctx.clone(), named.clone(), self.now_ms());
         self.unit(move |tx| {
             let row = find(tx, &ctx, &named)?;
@@ -263,7 +264,7 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn profile_delete(&self, ctx: &Ctx, named: &ProfileRef) -> Result<(), Error> {
-        ctx.only_user()?;
+        ctx.may(Action::ProfileWrite)?;
         let (ctx, named, at_ms) = (ctx.clone(), named.clone(), self.now_ms());
         self.unit(move |tx| {
             let row = find(tx, &ctx, &named)?;

@@ -1,6 +1,7 @@
 //! Root file systems that operators have given to nodes, by what the nodes say about themselves.
 
 use crate::{Ctx, Error, Service, locked};
+use model::access::Action;
 use model::id::NodeId;
 use model::node::Scheduling;
 use model::root::FACT;
@@ -36,7 +37,9 @@ impl Service {
     /// # Errors
     /// [`Error::Unavailable`] and its like.
     pub async fn root_list(&self, ctx: &Ctx) -> Result<Arc<Vec<RootSeen>>, Error> {
-        ctx.only_user()?;
+        // Sandboxes are made on them, and profiles stand on them.
+        ctx.may(Action::ProfileRead)
+            .or_else(|_| ctx.may(Action::SandboxRead))?;
         let now = self.now_ms();
         if let Some((at, known)) = &*locked(&self.inner.roots)
             && now.saturating_sub(*at) <= FRESH_MS
@@ -64,6 +67,18 @@ impl Service {
     pub async fn root_find(&self, ctx: &Ctx, name: &str) -> Result<Option<RootSeen>, Error> {
         let all = self.root_list(ctx).await?;
         Ok(all.iter().find(|root| root.name == name).cloned())
+    }
+
+    /// Whether somebody may name this as a root: a directory of the node opens whatever the machine lets everybody
+    /// read, also to whoever is not to see the machine. What an operator has given by name is for all.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`].
+    pub(crate) fn root_may(ctx: &Ctx, root: Option<&str>) -> Result<(), Error> {
+        match root {
+            Some(root) if root.starts_with('/') => ctx.may(Action::HostRead),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Which root a job or a sandbox gets that names one. Where not all nodes have the same by that name, it

@@ -24,12 +24,14 @@ pub use work::{SandboxLife, SandboxRef, SandboxWork, life_ms as sandbox_life_ms}
 
 use crate::error::Fail;
 use crate::job::until;
-use crate::{Ctx, Error, Service};
+use crate::{Ctx, Error, Service, Who};
 use change::{Note, apply, extend};
+use model::access::Action;
 use model::enforcement::Held;
 use model::event::Event;
 use model::id::SandboxId;
 use model::limits;
+use model::principal::Role;
 use model::sandbox::{SandboxEvent, SandboxState};
 use model::sandbox_spec::cut_ttl;
 use std::sync::{MutexGuard, PoisonError};
@@ -58,7 +60,7 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn sandbox_get(&self, ctx: &Ctx, id: &SandboxId) -> Result<SandboxRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SandboxRead)?;
         let (ctx, id) = (ctx.clone(), id.clone());
         self.look(move |tx| owned(tx, &ctx, &id)).await
     }
@@ -69,7 +71,7 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn sandbox_get_recent(&self, ctx: &Ctx, id: &SandboxId) -> Result<SandboxRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SandboxWrite)?;
         // Before the row is read: a commit meanwhile makes it old.
         let commits = self.inner.store.commits();
         let known = commits.and_then(|commits| self.recent().get(commits, &ctx.tenant, id));
@@ -81,6 +83,50 @@ impl Service {
             self.recent().put(commits, &row);
         }
         Ok(row)
+    }
+
+    /// Whoever comes to a sandbox by its name, of whatever tenant it is: what they must show there is asked at the
+    /// door, and they may use this sandbox alone, in the name of its owner.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn sandbox_visitor(&self, id: &SandboxId, request_id: &str) -> Result<Ctx, Error> {
+        // Before the row is read: a commit meanwhile makes it old.
+        let commits = self.inner.store.commits();
+        let known = commits.and_then(|commits| self.recent().of_any(commits, id));
+        let row = match known {
+            Some(row) => row,
+            None => {
+                let id = id.clone();
+                let row = self
+                    .look(move |tx| Ok(sandbox::get(tx, None, &id)?))
+                    .await?;
+                let row = row.ok_or(Error::NotFound)?;
+                if let Some(commits) = commits {
+                    self.recent().put(commits, &row);
+                }
+                row
+            }
+        };
+        let (role, action) = (Role::Member, Action::SandboxWrite);
+        let who = Who::only(row.tenant, row.principal, role, action);
+        Ok(Ctx::of(who, request_id))
+    }
+
+    /// Somebody who may look at the sandboxes of each tenant that has some, to find the one whose token was shown.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] and its like.
+    pub async fn sandbox_searchers(&self, request_id: &str) -> Result<Vec<Ctx>, Error> {
+        let most = u32::try_from(limits::TENANTS_MAX).unwrap_or(u32::MAX);
+        let tenants = self.look(move |tx| Ok(sandbox::tenants(tx, None, most)?));
+        let searcher = |tenant| {
+            let principal = Ctx::internal("door").principal;
+            let (role, action) = (Role::Member, Action::SandboxRead);
+            let who = Who::only(tenant, principal, role, action);
+            Ctx::of(who, request_id)
+        };
+        Ok(tenants.await?.into_iter().map(searcher).collect())
     }
 
     fn recent(&self) -> MutexGuard<'_, recent::Recent> {
@@ -99,7 +145,7 @@ impl Service {
         before: Option<&str>,
         limit: u32,
     ) -> Result<SandboxPage, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SandboxRead)?;
         check_filter(&filter)?;
         let limit = limit.clamp(1, limits::PAGE_MAX);
         let before = before.map(cursor).transpose()?;
@@ -129,6 +175,7 @@ impl Service {
         id: &SandboxId,
         ttl_ms: u64,
     ) -> Result<SandboxRow, Error> {
+        ctx.may(Action::SandboxWrite)?;
         let ttl_ms = cut_ttl(ttl_ms);
         self.change(ctx, id, move |tx, row, note| {
             check_has_time(&row)?;
@@ -149,6 +196,7 @@ impl Service {
         id: &SandboxId,
         memory: bool,
     ) -> Result<SandboxRow, Error> {
+        ctx.may(Action::SandboxWrite)?;
         self.change(ctx, id, move |tx, row, note| {
             if memory && row.state == SandboxState::Ready && !can_be_paused(&row) {
                 let message = "its node cannot stop what runs in the sandbox";
@@ -171,6 +219,7 @@ impl Service {
         id: &SandboxId,
         memory: bool,
     ) -> Result<SandboxRow, Error> {
+        ctx.may(Action::SandboxWrite)?;
         self.change(ctx, id, move |tx, row, note| {
             let resumed = apply(tx, &row, &SandboxEvent::Resume { memory }, note)?;
             Ok(resumed.unwrap_or(row))
@@ -184,6 +233,7 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn sandbox_destroy(&self, ctx: &Ctx, id: &SandboxId) -> Result<SandboxRow, Error> {
+        ctx.may(Action::SandboxWrite)?;
         self.change(ctx, id, take_away).await
     }
 
@@ -200,6 +250,7 @@ impl Service {
         (ttl_ms, memory): (Option<u64>, bool),
         up_to: Duration,
     ) -> Result<SandboxRow, Error> {
+        ctx.may(Action::SandboxWrite)?;
         let until = until(up_to, limits::JOB_WAIT_MAX_MS);
         let ttl_ms = ttl_ms.map(cut_ttl);
         loop {
@@ -237,7 +288,7 @@ impl Service {
         id: &SandboxId,
         up_to: Duration,
     ) -> Result<SandboxRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SandboxRead)?;
         let until = until(up_to, limits::JOB_WAIT_MAX_MS);
         // Before the look, so that what happens between the look and the wait is not missed.
         let mut news = self.wake().sandboxes();
@@ -265,7 +316,7 @@ impl Service {
         after: u64,
         limit: u32,
     ) -> Result<Vec<Event>, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SandboxRead)?;
         let limit = limit.clamp(1, limits::PAGE_MAX);
         let (ctx, id) = (ctx.clone(), id.clone());
         self.look(move |tx| {
@@ -280,7 +331,7 @@ impl Service {
     where
         F: Fn(&mut Tx<'_>, SandboxRow, Note) -> Result<SandboxRow, Fail> + Clone + Send + 'static,
     {
-        ctx.only_user()?;
+        ctx.may(Action::SandboxWrite)?;
         let note = Note::new(ctx, self.now_ms());
         let (ctx, id) = (ctx.clone(), id.clone());
         let (row, is_new) = self

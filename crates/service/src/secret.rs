@@ -11,6 +11,7 @@ use crate::create::{Idempotency, key_of, made_before};
 use crate::error::Fail;
 use crate::seal::{KeyError, MasterKeys};
 use crate::{Ctx, Error, Service, random};
+use model::access::Action;
 use model::event::Event;
 use model::id::{PrincipalId, SecretId};
 use model::limits;
@@ -127,7 +128,8 @@ impl Service {
         new: NewSecret,
         idempotency: Option<Idempotency>,
     ) -> Result<SecretRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SecretWrite)?;
+        may_name(ctx, &new.value)?;
         check_new(&new)?;
         self.check_source(&new.value).await?;
         let keys = self.secret_keys().await?.clone();
@@ -193,8 +195,9 @@ impl Service {
         (value, metadata): (impl Into<NewValue>, Option<BTreeMap<String, String>>),
         idempotency: Option<Idempotency>,
     ) -> Result<SecretRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SecretWrite)?;
         let value = value.into();
+        may_name(ctx, &value)?;
         value.check()?;
         metadata.as_ref().map_or(Ok(()), check_metadata)?;
         self.check_source(&value).await?;
@@ -251,7 +254,7 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn secret_get(&self, ctx: &Ctx, name_or_id: &str) -> Result<SecretRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SecretRead)?;
         let (ctx, named) = (ctx.clone(), name_or_id.to_owned());
         self.look(move |tx| owned(tx, &ctx, &named)).await
     }
@@ -266,7 +269,7 @@ impl Service {
         after: Option<&str>,
         limit: u32,
     ) -> Result<SecretPage, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SecretRead)?;
         let limit = limit.clamp(1, limits::PAGE_MAX);
         let (tenant, after) = (ctx.tenant.clone(), after.unwrap_or("").to_owned());
         let mut secrets = self
@@ -283,7 +286,7 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn secret_delete(&self, ctx: &Ctx, name_or_id: &str) -> Result<SecretRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SecretWrite)?;
         let at_ms = self.now_ms();
         let (ctx, named) = (ctx.clone(), name_or_id.to_owned());
         self.unit(move |tx| {
@@ -317,7 +320,7 @@ impl Service {
         after: u64,
         limit: u32,
     ) -> Result<Vec<Event>, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SecretWrite)?;
         let limit = limit.clamp(1, limits::PAGE_MAX);
         let (ctx, named) = (ctx.clone(), name_or_id.to_owned());
         self.look(move |tx| {
@@ -335,6 +338,14 @@ fn rewrap_some(tx: &mut Tx<'_>, keys: &MasterKeys) -> Result<usize, Fail> {
         secret::rewrap(tx, one, keys.current.id(), &wrapped.map_err(seal_failed)?)?;
     }
     Ok(some.len())
+}
+
+/// A provider gives whatever the server may read, to whoever names it.
+fn may_name(ctx: &Ctx, value: &NewValue) -> Result<(), Error> {
+    match value.source() {
+        Some(_) => ctx.may(Action::ProviderWrite),
+        None => Ok(()),
+    }
 }
 
 /// The secret, if it is this tenant's.

@@ -21,6 +21,7 @@ use crate::job::until;
 use crate::sandbox::{can_be_paused, change as sandbox_change, owned};
 use crate::{Ctx, Error, Service, random};
 use change::{apply, note_of};
+use model::access::Action;
 use model::id::{NodeId, SandboxId, SnapshotId};
 use model::limits;
 use model::sandbox::{SandboxEvent, SandboxState};
@@ -80,7 +81,7 @@ impl Service {
         name: Option<SnapshotName>,
         idempotency: Option<Idempotency>,
     ) -> Result<SnapshotRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SnapshotWrite)?;
         let id = self.snapshot_id()?;
         let key = idempotency.map(|asked| key_of(ctx, "snapshot.create", asked, id.as_str()));
         self.snapshot_begin(ctx, sandbox, (id, Purpose::Kept), (name, None), key)
@@ -125,7 +126,7 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn snapshot_get(&self, ctx: &Ctx, id: &SnapshotId) -> Result<SnapshotRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SnapshotRead)?;
         let (ctx, id) = (ctx.clone(), id.clone());
         self.look(move |tx| owned_snapshot(tx, &ctx, &id)).await
     }
@@ -139,7 +140,7 @@ impl Service {
         ctx: &Ctx,
         named: &SnapshotRef,
     ) -> Result<SnapshotRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SnapshotRead)?;
         let (ctx, named) = (ctx.clone(), named.clone());
         self.look(move |tx| begin::find(tx, &ctx, &named)).await
     }
@@ -154,7 +155,7 @@ impl Service {
         id: &SnapshotId,
         up_to: Duration,
     ) -> Result<SnapshotRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SnapshotRead)?;
         let until = until(up_to, limits::JOB_WAIT_MAX_MS);
         // Before the look, so that what happens between the look and the wait is not missed.
         let mut news = self.wake().sandboxes();
@@ -179,7 +180,7 @@ impl Service {
         before: Option<&str>,
         limit: u32,
     ) -> Result<SnapshotPage, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SnapshotRead)?;
         let limit = limit.clamp(1, limits::PAGE_MAX);
         let before = before.map(crate::sandbox::cursor).transpose()?;
         let tenant = ctx.tenant.clone();
@@ -203,7 +204,7 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn snapshot_delete(&self, ctx: &Ctx, id: &SnapshotId) -> Result<SnapshotRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SnapshotWrite)?;
         let note = note_of(ctx, self.now_ms());
         let (ctx, id) = (ctx.clone(), id.clone());
         let row = self

@@ -11,6 +11,7 @@ use crate::create::{Idempotency, key_of, made_before};
 use crate::error::Fail;
 use crate::sandbox::change;
 use crate::{Ctx, Error, Service, random};
+use model::access::Action;
 use model::id::{NodeId, SandboxId, TenantId, VolumeId};
 use model::limits;
 use model::node::{Connectivity, Scheduling};
@@ -61,7 +62,7 @@ impl Service {
         new: NewVolume,
         idempotency: Option<Idempotency>,
     ) -> Result<VolumeRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::VolumeWrite)?;
         check_new(&new)?;
         let at_ms = self.now_ms();
         let id = VolumeId::from_parts(at_ms, random()?);
@@ -118,7 +119,7 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn volume_get(&self, ctx: &Ctx, name_or_id: &str) -> Result<VolumeRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::VolumeRead)?;
         let (tenant, named) = (ctx.tenant.clone(), name_or_id.to_owned());
         self.look(move |tx| owned(tx, &tenant, &named)).await
     }
@@ -133,7 +134,7 @@ impl Service {
         after: Option<&str>,
         limit: u32,
     ) -> Result<VolumePage, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::VolumeRead)?;
         let limit = limit.clamp(1, limits::PAGE_MAX);
         let (tenant, after) = (ctx.tenant.clone(), after.unwrap_or("").to_owned());
         let listed = self.look(move |tx| Ok(volume::list(tx, &tenant, &after, limit + 1)?));
@@ -150,7 +151,7 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Conflict`] `volume_in_use` while a sandbox has it.
     pub async fn volume_delete(&self, ctx: &Ctx, name_or_id: &str) -> Result<VolumeRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::VolumeWrite)?;
         let at_ms = self.now_ms();
         let note = change::Note::new(ctx, at_ms);
         let (ctx, named) = (ctx.clone(), name_or_id.to_owned());

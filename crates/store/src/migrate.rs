@@ -26,6 +26,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0027_audit_content.sql"),
     include_str!("../migrations/sqlite/0023_lease_token.sql"),
     include_str!("../migrations/sqlite/0022_leaving.sql"),
+    include_str!("../migrations/sqlite/0024_people.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -49,6 +50,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0027_audit_content.sql"),
     include_str!("../migrations/postgres/0023_lease_token.sql"),
     include_str!("../migrations/postgres/0022_leaving.sql"),
+    include_str!("../migrations/postgres/0024_people.sql"),
 ];
 
 /// The version that this program knows.

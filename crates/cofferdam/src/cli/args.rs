@@ -7,6 +7,7 @@ mod inside;
 mod job;
 mod mcp;
 mod net;
+mod people;
 mod placement;
 mod profile;
 mod secret;
@@ -34,6 +35,9 @@ pub(crate) use inside::{SandboxCp, SandboxExec, SandboxPort, SandboxShell};
 pub(crate) use job::{JobArgs, JobCommand, JobLs};
 pub(crate) use mcp::{McpArgs, McpClient, McpCommand, McpInstall};
 pub(crate) use net::{NetArgs, NetCommand, rule_text};
+pub(crate) use people::{
+    KeyCommand, Kind, PeopleCommand, PrincipalCommand, RoleArg, TenantCommand,
+};
 pub(crate) use placement::PlacementArgs;
 pub(crate) use profile::{ProfileArgs, ProfileCommand};
 pub(crate) use secret::{Scrub, SecretArgs, SecretCommand};
@@ -131,6 +135,8 @@ pub(crate) enum Command {
     Server(ServerArgs),
     Node(NodeArgs),
     Config(ConfigArgs),
+    #[command(flatten)]
+    People(PeopleCommand),
     /// Give a model tools to run code with: the Model Context Protocol on standard input and output
     Mcp(McpArgs),
     /// Say what this machine can and cannot enforce, and what to do about it
@@ -616,6 +622,7 @@ impl Args {
             Command::Secret(secret) => secret.json(),
             Command::Profile(profile) => profile.json(),
             Command::Volume(volume) => volume.command.json(),
+            Command::People(people) => people.json(),
             Command::Snapshot(snapshot) => match &snapshot.command {
                 SnapshotCommand::Ls { json, .. }
                 | SnapshotCommand::Get { json, .. }

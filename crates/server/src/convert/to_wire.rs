@@ -186,7 +186,7 @@ pub(crate) fn blob(written: Written) -> BlobView {
 pub(crate) fn registered(ctx: &Ctx, registered: Registered, now_ms: u64) -> NodeRegistered {
     let node_id = match &ctx.caller {
         Caller::Node(node) => node.to_string(),
-        Caller::User | Caller::Internal => String::new(),
+        Caller::User(_) | Caller::Internal => String::new(),
     };
     NodeRegistered {
         node_id,

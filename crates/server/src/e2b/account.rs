@@ -1,17 +1,20 @@
-//! Teams and keys as E2B's clients ask for them: there is one owner, and one key, which is made from the
-//! token of the server and cannot be made or taken back here.
+//! Teams and keys as E2B's clients ask for them: the one team and the one key of whoever asks. Keys are made and
+//! taken back by `/v1/keys`.
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json as Answer};
 use http::StatusCode;
+use http::request::Parts;
 use serde_json::json;
-use service::Ctx;
+use service::{Ctx, Who};
 
-use super::keys::Keys;
+use super::keys::{self, Keys};
 use super::refusal::Refusal;
+use super::shown_key;
 use super::wire::{self, TEMPLATES};
 use crate::App;
+use crate::auth::Visitor;
 
 /// The owner, as a UUID, which is what clients take for a team.
 const TEAM: &str = "00000000-0000-4000-8000-000000000001";
@@ -23,21 +26,47 @@ const SHOWN: usize = 4;
 /// What opens the control plane, for whoever has shown it; over a connection that says itself who is
 /// there, there is none to tell.
 #[derive(Debug, Clone)]
-pub(crate) struct Shown(pub(crate) Option<Keys>);
+pub(crate) struct Shown {
+    /// Those of the server, to sign with.
+    pub(crate) keys: Option<Keys>,
+    /// The key, as E2B's clients take it.
+    api_key: Option<String>,
+    pub(crate) who: Who,
+}
+
+impl Shown {
+    pub(crate) fn of(visitor: &Visitor, parts: &Parts, who: &Who) -> Self {
+        let keys = visitor.keys().cloned();
+        let sent = shown_key(parts).and_then(|sent| std::str::from_utf8(sent).ok());
+        let api_key = sent.filter(|_| keys.is_some()).map(|sent| {
+            let is_short = sent.starts_with(PREFIX);
+            if is_short {
+                sent.to_owned()
+            } else {
+                keys::api_key(sent)
+            }
+        });
+        Self {
+            keys,
+            api_key,
+            who: who.clone(),
+        }
+    }
+}
 
 /// The one team, with the key that its members have.
-pub(crate) async fn teams(Extension(Shown(keys)): Extension<Shown>) -> Response {
-    let api_key = keys.as_ref().map_or("", Keys::api_key);
+pub(crate) async fn teams(Extension(shown): Extension<Shown>) -> Response {
+    let api_key = shown.api_key.unwrap_or_default();
     let team = json!({"teamID": TEAM, "name": "cofferdam", "apiKey": api_key, "isDefault": true});
     Answer(json!([team])).into_response()
 }
 
 /// The one key, of which the beginning is shown.
-pub(crate) async fn keys(Extension(Shown(keys)): Extension<Shown>) -> Response {
-    let one = |keys: Keys| {
-        let (prefix, digits) = keys.api_key().split_at(PREFIX.len());
+pub(crate) async fn keys(Extension(shown): Extension<Shown>) -> Response {
+    let one = |key: String| {
+        let digits = key.strip_prefix(PREFIX).unwrap_or_default();
         let mask = json!({
-            "prefix": prefix,
+            "prefix": PREFIX,
             "valueLength": digits.len(),
             "maskedValuePrefix": digits.get(..SHOWN).unwrap_or_default(),
             "maskedValueSuffix": "",
@@ -45,7 +74,7 @@ pub(crate) async fn keys(Extension(Shown(keys)): Extension<Shown>) -> Response {
         // When the token was made nobody has written down.
         json!({"id": KEY, "name": "cofferdam", "mask": mask, "createdAt": wire::time(0)})
     };
-    let keys: Vec<_> = keys.into_iter().map(one).collect();
+    let keys: Vec<_> = shown.api_key.into_iter().map(one).collect();
     Answer(keys).into_response()
 }
 
@@ -54,8 +83,8 @@ const PREFIX: &str = "e2b_";
 
 /// Why there is no other key.
 pub(crate) async fn no_keys() -> Refusal {
-    let message = "Cofferdam does not make or take back API keys: there is one, made from the token of the \
-                   server; `cofferdam env e2b` prints it, and a new token makes a new one";
+    let message = "API keys are not made or taken back here; `cofferdam key create` makes one, and answers the form \
+                   of it that E2B's clients take";
     Refusal::new(StatusCode::NOT_IMPLEMENTED, message)
 }
 

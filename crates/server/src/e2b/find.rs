@@ -14,6 +14,7 @@ use super::proxy::Reachable;
 use super::refusal::Refusal;
 use super::wire;
 use crate::App;
+use crate::request::RequestId;
 
 /// How long a request waits for a sandbox that is about to run: a resume takes milliseconds, and a
 /// client that waits holds a connection.
@@ -117,13 +118,27 @@ async fn settled(app: &App, ctx: &Ctx, row: SandboxRow) -> Result<SandboxRow, se
     }
 }
 
-/// The sandbox with whose access token a request for a file was signed, where nothing else names it.
+/// Whoever comes to a sandbox by its name.
+///
+/// # Errors
+/// 502 in the words that the clients look for.
+pub(crate) async fn visitor(app: &App, target: &Target, id: &RequestId) -> Result<Ctx, Refusal> {
+    let absent = || Refusal::not_running(&target.id);
+    let sandbox = SandboxId::from_short(&target.id).map_err(|_| absent())?;
+    match app.service.sandbox_visitor(&sandbox, id.as_str()).await {
+        Err(service::Error::NotFound) => Err(absent()),
+        found => Ok(found?),
+    }
+}
+
+/// The sandbox with whose access token a request for a file was signed, where nothing else names it; among those
+/// that these may see, or all.
 ///
 /// # Errors
 /// 401 as envd says it, when there is none; 429 when too many search.
 pub(crate) async fn signer(
     app: &App,
-    ctx: &Ctx,
+    (mut searchers, id): (Vec<Ctx>, &RequestId),
     headers: &HeaderMap,
     file: &FileQuery,
 ) -> Result<Target, Refusal> {
@@ -132,6 +147,23 @@ pub(crate) async fn signer(
     }
     let busy = || Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many searches at a time");
     let _place = app.searches.try_acquire().map_err(|_| busy())?;
+    if searchers.is_empty() {
+        searchers = app.service.sandbox_searchers(id.as_str()).await?;
+    }
+    for ctx in &searchers {
+        if let Some(target) = signer_among(app, ctx, headers, file).await? {
+            return Ok(target);
+        }
+    }
+    Err(unsigned("invalid signature"))
+}
+
+async fn signer_among(
+    app: &App,
+    ctx: &Ctx,
+    headers: &HeaderMap,
+    file: &FileQuery,
+) -> Result<Option<Target>, Refusal> {
     let mut before: Option<String> = None;
     loop {
         let filter = SandboxFilter {
@@ -144,15 +176,15 @@ pub(crate) async fn signer(
             .await?;
         let signed = |row: &&SandboxRow| keys::is_of(row.access_token.text(), headers, file);
         if let Some(row) = page.sandboxes.iter().find(signed) {
-            return Ok(Target {
+            return Ok(Some(Target {
                 id: row.id.short().to_owned(),
                 port: super::aim::ENVD_PORT,
-            });
+            }));
         }
         // There are at most `SANDBOXES_MAX`, so this ends.
         before = page.next;
         if before.is_none() {
-            return Err(unsigned("invalid signature"));
+            return Ok(None);
         }
     }
 }

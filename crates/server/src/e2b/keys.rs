@@ -4,6 +4,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use http::{HeaderMap, HeaderName, Method, StatusCode};
+use model::access::Action;
+use model::principal::Role;
+use service::Who;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
@@ -16,9 +19,6 @@ pub(crate) const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 pub(crate) const ACCESS_TOKEN: HeaderName = HeaderName::from_static("x-access-token");
 /// Carries the token for the other ports of a sandbox that is not open to everybody.
 pub(crate) const TRAFFIC_TOKEN: HeaderName = HeaderName::from_static("e2b-traffic-access-token");
-
-/// Digits of a key; the SDKs up to 2.45 refuse any that does not look like this.
-const API_KEY_DIGITS: usize = 40;
 
 /// What opens the control plane over TCP. Its `Debug` says nothing.
 #[derive(Clone)]
@@ -41,11 +41,6 @@ impl Keys {
         }
     }
 
-    /// What clients are given.
-    pub(crate) fn api_key(&self) -> &str {
-        &self.api_key
-    }
-
     /// What lets somebody who has no key send one archive: it names all that is in the path of the request, and
     /// when it ends. The token is at both ends, so that nobody makes a longer one out of it.
     pub(crate) fn upload_signature(&self, upload: &Upload<'_>) -> String {
@@ -53,9 +48,12 @@ impl Keys {
             template,
             hash,
             expires_s,
+            tenant,
+            principal,
         } = upload;
         let token = &self.token;
-        let text = format!("{token}\n{template}\n{hash}\n{expires_s}\n{token}");
+        let text =
+            format!("{token}\n{template}\n{hash}\n{expires_s}\n{tenant}\n{principal}\n{token}");
         digest("upload", &text)
     }
 
@@ -73,6 +71,10 @@ pub(crate) struct Upload<'a> {
     pub(crate) hash: &'a str,
     /// In seconds since 1970.
     pub(crate) expires_s: u64,
+    /// Whose it is to be.
+    pub(crate) tenant: &'a str,
+    /// Who may send it.
+    pub(crate) principal: &'a str,
 }
 
 impl<'a> Upload<'a> {
@@ -92,18 +94,25 @@ impl<'a> Upload<'a> {
             template,
             hash,
             expires_s,
+            tenant: one("tenant")?,
+            principal: one("principal")?,
         };
         let signature = one("signature")?;
         (*method == Method::PUT).then_some((upload, signature))
     }
+
+    /// Who sends it, where the signature is right; they may do nothing else with it.
+    pub(crate) fn who(&self) -> Option<Who> {
+        let (tenant, principal) = (self.tenant.parse().ok()?, self.principal.parse().ok()?);
+        let (role, action) = (Role::Operator, Action::ProfileWrite);
+        Some(Who::only(tenant, principal, role, action))
+    }
 }
 
-/// The key that E2B's clients are given for a server with this token: `e2b_` and 40 digits.
+/// The key that E2B's clients are given for a server with this token, or for a key of it: `e2b_` and 40 digits.
 #[must_use]
 pub fn api_key(token: &str) -> String {
-    let digits = digest("api key", token);
-    let short: String = digits.chars().take(API_KEY_DIGITS).collect();
-    format!("e2b_{short}")
+    service::e2b_form(token)
 }
 
 /// What opens the other ports of a sandbox that is not open to everybody. Made from its access token, which
@@ -266,9 +275,11 @@ mod tests {
             template: "a",
             hash: "b",
             expires_s: 7,
+            tenant: "ten_a",
+            principal: "user:b",
         };
         let signed = keys.upload_signature(&upload);
-        let query = format!("expires=7&signature={signed}");
+        let query = format!("expires=7&tenant=ten_a&principal=user:b&signature={signed}");
         let parsed = Upload::parse(&put, path, Some(&query));
         assert_eq!(parsed, Some((upload, signed.as_str())));
         let later = Upload {
@@ -276,6 +287,11 @@ mod tests {
             ..upload
         };
         assert_ne!(keys.upload_signature(&later), signed);
+        let other = Upload {
+            tenant: "ten_b",
+            ..upload
+        };
+        assert_ne!(keys.upload_signature(&other), signed);
         assert_ne!(Keys::new("other").upload_signature(&upload), signed);
         assert_eq!(Upload::parse(&Method::GET, path, Some(&query)), None);
         assert_eq!(Upload::parse(&put, path, None), None);

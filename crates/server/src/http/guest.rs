@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::request::Parts;
+use model::access::Action;
 
 use crate::App;
 use crate::attach::{switching, upgrade_of};
@@ -117,6 +118,7 @@ pub(crate) async fn port(
     PortOf(port): PortOf,
     mut request: Request,
 ) -> Result<Response, Error> {
+    ctx.may(Action::SandboxWrite)?;
     let upgrade = upgrade_of(&mut request, TUNNEL)?;
     let sandbox = find::sandbox(&app, &ctx, &id).await?;
     let (tunnel, place) = proxy::tunnel(&app, &ctx, (&sandbox, port)).await?;

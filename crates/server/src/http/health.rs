@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
+use model::access::Action;
 
 use crate::App;
 use crate::error::Error;
@@ -56,8 +57,10 @@ async fn store_check(app: &App) -> ReadyCheck {
                content_type = "application/openmetrics-text")))]
 pub(crate) async fn metrics(
     State(app): State<App>,
-    _: User,
+    User(ctx): User,
 ) -> Result<([(http::HeaderName, &'static str); 1], String), Error> {
+    // They are of all tenants together.
+    ctx.may(Action::NodeRead)?;
     let text = app.metrics.text().map_err(Error::internal)?;
     Ok((
         [(

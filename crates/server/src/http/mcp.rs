@@ -12,7 +12,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use model::id::PrincipalId;
+use service::{Ctx, Who};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +35,7 @@ pub(crate) struct Mcp {
     door: ::mcp::Door,
     /// Doors of callers, on their way to who serves them.
     doors: mpsc::Sender<Door>,
-    callers: Arc<Mutex<HashMap<PrincipalId, Tools>>>,
+    callers: Arc<Mutex<HashMap<Who, Tools>>>,
 }
 
 impl Mcp {
@@ -51,7 +51,7 @@ impl Mcp {
     }
 
     /// The tools of a caller, with a door of their own.
-    fn tools(&self, caller: &PrincipalId) -> Result<Tools, Error> {
+    fn tools(&self, caller: &Who) -> Result<Tools, Error> {
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tools) = callers.get(caller) {
             return Ok(tools.clone());
@@ -117,16 +117,30 @@ async fn answer(
     request: Request,
 ) -> Result<Response, Error> {
     let (parts, body) = request.into_parts();
-    let tools = app.mcp.tools(&ctx.principal)?;
+    // Somebody who may do less gets a door of their own, also with the same name.
+    let forbidden = || Error::new(Code::Forbidden, "this route is not for nodes");
+    let caller = ctx.who().ok_or_else(forbidden)?;
+    let tools = app.mcp.tools(&caller)?;
     // Read by us, because a body that stops to come has a deadline here.
     let body = read_body(Request::from_parts(parts.clone(), body)).await?;
     let request = Request::from_parts(parts, Body::from(body));
     let response = app
         .mcp
         .door
-        .answer(tools, ctx.principal.as_str(), request)
+        .answer(tools, &session_owner(&ctx, &caller), request)
         .await;
     Ok(in_our_words(response.map(Body::new)))
+}
+
+/// Whose a session is: two tenants may have principals of one name.
+fn session_owner(ctx: &Ctx, caller: &Who) -> String {
+    let (role, scopes) = (caller.grant.role.as_str(), caller.grant.scopes.texts());
+    format!(
+        "{}/{}/{role}/{}",
+        ctx.tenant,
+        ctx.principal,
+        scopes.join(" ")
+    )
 }
 
 /// Gives an error of the transport a stable code. Errors of the protocol are JSON already, and stay.

@@ -31,6 +31,7 @@ use crate::error::Error;
         (name = "blobs", description = "Bytes by their digest."),
         (name = "mcp", description = "Tools for models, by the Model Context Protocol."),
         (name = "nodes", description = "The machines of a fleet, for operators."),
+        (name = "people", description = "Tenants, principals and keys, for admins."),
         (name = "node", description = "What nodes say and ask. People are refused here."),
         (name = "server", description = "The server itself."),
     ),

@@ -7,6 +7,7 @@ use api::profile::{
 use api::{ErrorBody, routes};
 use axum::Json as Answer;
 use axum::extract::State;
+use model::access::Action;
 
 use crate::App;
 use crate::convert::{from_wire, profile};
@@ -96,6 +97,7 @@ pub(crate) async fn delete(
     User(ctx): User,
     ProfileOf(named): ProfileOf,
 ) -> Result<Answer<ProfileView>, Error> {
+    ctx.may(Action::ProfileWrite)?;
     let view = app.service.profile_get(&ctx, &named).await?;
     app.service.profile_delete(&ctx, &named).await?;
     Ok(Answer(profile::view(view)))

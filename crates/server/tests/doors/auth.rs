@@ -5,109 +5,187 @@ use std::collections::BTreeSet;
 
 use http::Request;
 use http_body_util::Full;
+use model::access::Action::{
+    self, AuditRead, JobRead, JobWrite, KeyRead, KeyWrite, NodeRead, NodeWrite, PrincipalRead,
+    PrincipalWrite, ProfileRead, ProfileWrite, SandboxRead, SandboxWrite, SecretRead, SecretWrite,
+    SnapshotRead, SnapshotWrite, TenantRead, TenantWrite, VolumeRead, VolumeWrite,
+};
+use model::access::{Realm, Scopes};
+use model::principal::Role;
 
-use crate::world::{Reply, TOKEN, World, bare};
+use crate::world::{Reply, TOKEN, World, bare, with_body};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum For {
     Anybody,
-    User,
+    /// Whoever has a credential, but for nodes.
+    Credential,
+    /// Whoever may do this.
+    User(Action),
     Node,
     /// Another server, which comes by no door of these tests.
     Server,
 }
 
-const ROUTES: [(&str, &str, For); 96] = [
+const ROUTES: [(&str, &str, For); 105] = [
     ("GET", "/healthz", For::Anybody),
-    ("GET", "/mcp", For::User),
-    ("POST", "/mcp", For::User),
-    ("DELETE", "/mcp", For::User),
-    ("GET", "/metrics", For::User),
-    ("GET", "/openapi.json", For::User),
-    ("GET", "/readyz", For::User),
-    ("POST", "/v1/blobs", For::User),
-    ("GET", "/v1/enroll-tokens", For::User),
-    ("POST", "/v1/enroll-tokens", For::User),
-    ("DELETE", "/v1/enroll-tokens/{id}", For::User),
-    ("GET", "/v1/nodes", For::User),
-    ("GET", "/v1/nodes/{id}", For::User),
-    ("DELETE", "/v1/nodes/{id}", For::User),
-    ("POST", "/v1/nodes/{id}/state", For::User),
+    ("GET", "/mcp", For::Credential),
+    ("POST", "/mcp", For::Credential),
+    ("DELETE", "/mcp", For::Credential),
+    ("GET", "/metrics", For::User(NodeRead)),
+    ("GET", "/openapi.json", For::Credential),
+    ("GET", "/readyz", For::Credential),
+    ("POST", "/v1/blobs", For::User(JobWrite)),
+    ("GET", "/v1/enroll-tokens", For::User(NodeRead)),
+    ("POST", "/v1/enroll-tokens", For::User(NodeWrite)),
+    ("DELETE", "/v1/enroll-tokens/{id}", For::User(NodeWrite)),
+    ("GET", "/v1/nodes", For::User(NodeRead)),
+    ("GET", "/v1/nodes/{id}", For::User(NodeRead)),
+    ("DELETE", "/v1/nodes/{id}", For::User(NodeWrite)),
+    ("POST", "/v1/nodes/{id}/state", For::User(NodeWrite)),
     ("POST", "/node/v1/enroll", For::Node),
     ("POST", "/node/v1/renew", For::Node),
     ("GET", "/node/v1/link", For::Node),
-    ("GET", "/v1/jobs", For::User),
-    ("POST", "/v1/jobs", For::User),
-    ("GET", "/v1/jobs/{id}", For::User),
-    ("GET", "/v1/jobs/{id}/artifacts", For::User),
-    ("GET", "/v1/jobs/{id}/artifacts/{artifact_id}", For::User),
-    ("GET", "/v1/jobs/{id}/attach", For::User),
-    ("POST", "/v1/jobs/{id}/cancel", For::User),
-    ("GET", "/v1/jobs/{id}/events", For::User),
-    ("GET", "/v1/jobs/{id}/logs", For::User),
-    ("GET", "/v1/sandboxes", For::User),
-    ("POST", "/v1/sandboxes", For::User),
-    ("GET", "/v1/sandboxes/{id}", For::User),
-    ("DELETE", "/v1/sandboxes/{id}", For::User),
-    ("POST", "/v1/sandboxes/{id}/connect", For::User),
-    ("GET", "/v1/sandboxes/{id}/events", For::User),
-    ("GET", "/v1/sandboxes/{id}/guest/{*path}", For::User),
-    ("POST", "/v1/sandboxes/{id}/guest/{*path}", For::User),
-    ("POST", "/v1/sandboxes/{id}/fork", For::User),
-    ("POST", "/v1/sandboxes/{id}/pause", For::User),
-    ("GET", "/v1/sandboxes/{id}/jobs", For::User),
-    ("GET", "/v1/sandboxes/{id}/ports/{port}", For::User),
-    ("GET", "/v1/sandboxes/{id}/ports/{port}/{*path}", For::User),
-    ("POST", "/v1/sandboxes/{id}/ports/{port}/{*path}", For::User),
-    ("PUT", "/v1/sandboxes/{id}/ports/{port}/{*path}", For::User),
+    ("GET", "/v1/jobs", For::User(JobRead)),
+    ("POST", "/v1/jobs", For::User(JobWrite)),
+    ("GET", "/v1/jobs/{id}", For::User(JobRead)),
+    ("GET", "/v1/jobs/{id}/artifacts", For::User(JobRead)),
+    (
+        "GET",
+        "/v1/jobs/{id}/artifacts/{artifact_id}",
+        For::User(JobRead),
+    ),
+    ("GET", "/v1/jobs/{id}/attach", For::User(JobWrite)),
+    ("POST", "/v1/jobs/{id}/cancel", For::User(JobWrite)),
+    ("GET", "/v1/jobs/{id}/events", For::User(JobRead)),
+    ("GET", "/v1/jobs/{id}/logs", For::User(JobRead)),
+    ("GET", "/v1/sandboxes", For::User(SandboxRead)),
+    ("POST", "/v1/sandboxes", For::User(SandboxWrite)),
+    ("GET", "/v1/sandboxes/{id}", For::User(SandboxRead)),
+    ("DELETE", "/v1/sandboxes/{id}", For::User(SandboxWrite)),
+    (
+        "POST",
+        "/v1/sandboxes/{id}/connect",
+        For::User(SandboxWrite),
+    ),
+    ("GET", "/v1/sandboxes/{id}/events", For::User(SandboxRead)),
+    (
+        "GET",
+        "/v1/sandboxes/{id}/guest/{*path}",
+        For::User(SandboxWrite),
+    ),
+    (
+        "POST",
+        "/v1/sandboxes/{id}/guest/{*path}",
+        For::User(SandboxWrite),
+    ),
+    ("POST", "/v1/sandboxes/{id}/fork", For::User(SandboxWrite)),
+    ("POST", "/v1/sandboxes/{id}/pause", For::User(SandboxWrite)),
+    ("GET", "/v1/sandboxes/{id}/jobs", For::User(SandboxRead)),
+    (
+        "GET",
+        "/v1/sandboxes/{id}/ports/{port}",
+        For::User(SandboxWrite),
+    ),
+    (
+        "GET",
+        "/v1/sandboxes/{id}/ports/{port}/{*path}",
+        For::User(SandboxWrite),
+    ),
+    (
+        "POST",
+        "/v1/sandboxes/{id}/ports/{port}/{*path}",
+        For::User(SandboxWrite),
+    ),
+    (
+        "PUT",
+        "/v1/sandboxes/{id}/ports/{port}/{*path}",
+        For::User(SandboxWrite),
+    ),
     (
         "PATCH",
         "/v1/sandboxes/{id}/ports/{port}/{*path}",
-        For::User,
+        For::User(SandboxWrite),
     ),
     (
         "DELETE",
         "/v1/sandboxes/{id}/ports/{port}/{*path}",
-        For::User,
+        For::User(SandboxWrite),
     ),
-    ("GET", "/v1/sandboxes/{id}/reachability", For::User),
-    ("POST", "/v1/sandboxes/{id}/recreate", For::User),
-    ("POST", "/v1/sandboxes/{id}/resume", For::User),
-    ("POST", "/v1/sandboxes/{id}/snapshots", For::User),
-    ("POST", "/v1/sandboxes/{id}/timeout", For::User),
-    ("PUT", "/v1/sandboxes/{id}/network", For::User),
-    ("GET", "/v1/sandboxes/{id}/egress", For::User),
-    ("GET", "/v1/audit", For::User),
-    ("GET", "/v1/audit/check", For::User),
-    ("POST", "/v1/sandboxes/{id}/egress/test", For::User),
-    ("GET", "/v1/jobs/{id}/egress", For::User),
-    ("GET", "/v1/sandboxes/{id}/egress/connections", For::User),
-    ("GET", "/v1/jobs/{id}/egress/connections", For::User),
-    ("GET", "/v1/egress/connections", For::User),
-    ("GET", "/v1/profiles", For::User),
-    ("PUT", "/v1/profiles/{name}", For::User),
-    ("GET", "/v1/profiles/{name}", For::User),
-    ("DELETE", "/v1/profiles/{name}", For::User),
-    ("GET", "/v1/profiles/{name}/versions", For::User),
-    ("GET", "/v1/secrets", For::User),
-    ("POST", "/v1/secrets", For::User),
-    ("GET", "/v1/secrets/{name}", For::User),
-    ("DELETE", "/v1/secrets/{name}", For::User),
-    ("GET", "/v1/secrets/{name}/events", For::User),
-    ("POST", "/v1/secrets/{name}/versions", For::User),
+    (
+        "GET",
+        "/v1/sandboxes/{id}/reachability",
+        For::User(SandboxRead),
+    ),
+    (
+        "POST",
+        "/v1/sandboxes/{id}/recreate",
+        For::User(SandboxWrite),
+    ),
+    ("POST", "/v1/sandboxes/{id}/resume", For::User(SandboxWrite)),
+    (
+        "POST",
+        "/v1/sandboxes/{id}/snapshots",
+        For::User(SnapshotWrite),
+    ),
+    (
+        "POST",
+        "/v1/sandboxes/{id}/timeout",
+        For::User(SandboxWrite),
+    ),
+    ("PUT", "/v1/sandboxes/{id}/network", For::User(SandboxWrite)),
+    ("GET", "/v1/sandboxes/{id}/egress", For::User(SandboxRead)),
+    ("GET", "/v1/audit", For::User(AuditRead)),
+    ("GET", "/v1/audit/check", For::User(AuditRead)),
+    (
+        "POST",
+        "/v1/sandboxes/{id}/egress/test",
+        For::User(SandboxRead),
+    ),
+    ("GET", "/v1/jobs/{id}/egress", For::User(JobRead)),
+    (
+        "GET",
+        "/v1/sandboxes/{id}/egress/connections",
+        For::User(SandboxRead),
+    ),
+    (
+        "GET",
+        "/v1/jobs/{id}/egress/connections",
+        For::User(JobRead),
+    ),
+    ("GET", "/v1/egress/connections", For::User(SandboxRead)),
+    ("GET", "/v1/profiles", For::User(ProfileRead)),
+    ("PUT", "/v1/profiles/{name}", For::User(ProfileWrite)),
+    ("GET", "/v1/profiles/{name}", For::User(ProfileRead)),
+    ("DELETE", "/v1/profiles/{name}", For::User(ProfileWrite)),
+    (
+        "GET",
+        "/v1/profiles/{name}/versions",
+        For::User(ProfileRead),
+    ),
+    ("GET", "/v1/secrets", For::User(SecretRead)),
+    ("POST", "/v1/secrets", For::User(SecretWrite)),
+    ("GET", "/v1/secrets/{name}", For::User(SecretRead)),
+    ("DELETE", "/v1/secrets/{name}", For::User(SecretWrite)),
+    ("GET", "/v1/secrets/{name}/events", For::User(SecretWrite)),
+    (
+        "POST",
+        "/v1/secrets/{name}/versions",
+        For::User(SecretWrite),
+    ),
     ("POST", "/node/v1/jobs/{id}/secrets", For::Node),
     ("POST", "/node/v1/sandboxes/{id}/secrets", For::Node),
-    ("GET", "/v1/sandboxes/{id}/usage", For::User),
-    ("GET", "/v1/snapshots", For::User),
-    ("GET", "/v1/snapshots/{id}", For::User),
-    ("DELETE", "/v1/snapshots/{id}", For::User),
-    ("GET", "/v1/volumes", For::User),
-    ("POST", "/v1/volumes", For::User),
-    ("GET", "/v1/volumes/{name}", For::User),
-    ("DELETE", "/v1/volumes/{name}", For::User),
+    ("GET", "/v1/sandboxes/{id}/usage", For::User(SandboxRead)),
+    ("GET", "/v1/snapshots", For::User(SnapshotRead)),
+    ("GET", "/v1/snapshots/{id}", For::User(SnapshotRead)),
+    ("DELETE", "/v1/snapshots/{id}", For::User(SnapshotWrite)),
+    ("GET", "/v1/volumes", For::User(VolumeRead)),
+    ("POST", "/v1/volumes", For::User(VolumeWrite)),
+    ("GET", "/v1/volumes/{name}", For::User(VolumeRead)),
+    ("DELETE", "/v1/volumes/{name}", For::User(VolumeWrite)),
     ("GET", "/node/v1/blobs/{digest}", For::Node),
     ("GET", "/node/v1/peer/link", For::Server),
-    ("GET", "/v1/servers", For::User),
+    ("GET", "/v1/servers", For::User(NodeRead)),
     ("POST", "/node/v1/heartbeat", For::Node),
     ("PUT", "/node/v1/jobs/{id}/artifacts", For::Node),
     ("POST", "/node/v1/jobs/{id}/finished", For::Node),
@@ -122,6 +200,15 @@ const ROUTES: [(&str, &str, For); 96] = [
     ("POST", "/node/v1/usage", For::Node),
     ("POST", "/node/v1/egress", For::Node),
     ("POST", "/node/v1/sandboxes/{id}/network", For::Node),
+    ("GET", "/v1/tenants", For::User(TenantRead)),
+    ("POST", "/v1/tenants", For::User(TenantWrite)),
+    ("DELETE", "/v1/tenants/{name}", For::User(TenantWrite)),
+    ("GET", "/v1/principals", For::User(PrincipalRead)),
+    ("POST", "/v1/principals", For::User(PrincipalWrite)),
+    ("DELETE", "/v1/principals/{name}", For::User(PrincipalWrite)),
+    ("GET", "/v1/keys", For::User(KeyRead)),
+    ("POST", "/v1/keys", For::User(KeyWrite)),
+    ("DELETE", "/v1/keys/{id}", For::User(KeyWrite)),
 ];
 
 fn documented() -> BTreeSet<(String, String)> {
@@ -140,6 +227,7 @@ fn documented() -> BTreeSet<(String, String)> {
 fn filled(path: &str) -> String {
     path.replace("{id}", "job_0197747bb4007000800000000000dead")
         .replace("{artifact_id}", "art_0197747bb4007000800000000000dead")
+        .replace("/v1/keys/job_", "/v1/keys/key_")
         .replace("{digest}", &"ab".repeat(32))
         .replace("{*path}", "metrics")
         .replace("{port}", "8080")
@@ -234,4 +322,117 @@ async fn ask(world: &World, method: &str, path: &str, headers: &[(&str, &str)]) 
         request = request.header(*name, *value);
     }
     world.ask_tcp(request.body(Full::default()).unwrap()).await
+}
+
+/// What is sent where nothing is looked at without it: what is wrong with a body is said before who may send it.
+fn body(method: &str, path: &str) -> &'static str {
+    match (method, path) {
+        ("POST", "/v1/enroll-tokens") => r#"{"labels":{"":"bad"}}"#,
+        ("POST", "/v1/nodes/{id}/state") => r#"{"order":"cordon"}"#,
+        ("PUT", "/v1/profiles/{name}") => r#"{"limits":{"pids":5}}"#,
+        ("POST", "/v1/secrets") => r#"{"name":"a","value":"bbbbbbbb"}"#,
+        ("POST", "/v1/secrets/{name}/versions") => r#"{"value":"bbbbbbbb"}"#,
+        ("POST", "/v1/tenants") => r#"{"name":"new"}"#,
+        ("POST", "/v1/principals") => r#"{"kind":"user","name":"new","role":"member"}"#,
+        ("POST", "/v1/keys") => r#"{"principal":"user:nobody","scopes":["key:read"]}"#,
+        ("POST", "/v1/jobs") => r#"{"argv":["true"]}"#,
+        ("POST", "/v1/volumes") => r#"{"name":"v"}"#,
+        ("POST", "/v1/sandboxes/{id}/timeout") => r#"{"timeout_ms":1000}"#,
+        ("PUT", "/v1/sandboxes/{id}/network") => "{}",
+        ("POST", "/v1/sandboxes/{id}/egress/test") => r#"{"url":"http://a.example"}"#,
+        ("POST", _) => "{}",
+        _ => "",
+    }
+}
+
+/// Ids of the kind that each route wants, so that nothing is refused because of them.
+fn fitting(path: &str) -> String {
+    let kind = match path {
+        path if path.starts_with("/v1/sandboxes") => "sbx_",
+        path if path.starts_with("/v1/snapshots") => "snp_",
+        path if path.starts_with("/v1/nodes") => "node_",
+        path if path.starts_with("/v1/enroll-tokens") => "ent_",
+        _ => "job_",
+    };
+    filled(path).replace("job_", kind).replace("{name}", "name")
+}
+
+async fn code_with(world: &World, key: &str, method: &str, path: &str) -> String {
+    let mut request = with_body(method, &fitting(path), body(method, path));
+    let bearer = format!("Bearer {key}").parse().unwrap();
+    request.headers_mut().insert("authorization", bearer);
+    world.ask_tcp(request).await.code()
+}
+
+#[tokio::test]
+async fn each_route_is_for_those_with_its_role_and_for_nobody_with_a_smaller_one() {
+    let world = World::new().await;
+    for tenant in ["", "other"] {
+        for role in Role::ALL {
+            let key = world.key(tenant, role, &[]).await;
+            for (method, path, who) in ROUTES {
+                let allowed = match who {
+                    For::User(action) => {
+                        let is_here = tenant.is_empty() || action.realm() == Realm::Tenant;
+                        role >= action.least_role() && is_here
+                    }
+                    For::Anybody | For::Credential => true,
+                    For::Node | For::Server => false,
+                };
+                let code = code_with(&world, &key, method, path).await;
+                assert_eq!(
+                    code != "forbidden",
+                    allowed,
+                    "{method} {path} as {role:?} of `{tenant}`: {code}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_narrowed_opens_what_it_is_narrowed_to() {
+    let world = World::new().await;
+    for scope in Action::ALL {
+        let scopes = Scopes::of([*scope]);
+        let key = world.key("", Role::Admin, &[scope.as_str()]).await;
+        for (method, path, who) in ROUTES {
+            let For::User(action) = who else { continue };
+            let code = code_with(&world, &key, method, path).await;
+            // These are about two things at a time.
+            let needs_more = match path {
+                "/v1/sandboxes/{id}/fork" => Some(SnapshotWrite),
+                "/v1/sandboxes/{id}/snapshots" => Some(SandboxRead),
+                "/v1/egress/connections" => Some(JobRead),
+                _ => None,
+            };
+            let allowed = scopes.allow(action) && needs_more.is_none_or(|more| scopes.allow(more));
+            if path == "/v1/egress/connections" && !allowed {
+                // Without nodes nobody is asked whether they may see what none says.
+                continue;
+            }
+            assert_eq!(
+                code != "forbidden",
+                allowed,
+                "{method} {path} with {}: {code}",
+                scope.as_str()
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_agent_never_says_who_may_do_what() {
+    let world = World::new().await;
+    let key = world.agent_key(Role::Admin).await;
+    for (method, path, who) in ROUTES {
+        let is_about_people = matches!(who, For::User(PrincipalWrite | KeyWrite | TenantWrite));
+        let is_ours = matches!(who, For::User(_));
+        let code = code_with(&world, &key, method, path).await;
+        let expect = is_ours && !is_about_people;
+        assert!(
+            !is_ours || (code != "forbidden") == expect,
+            "{method} {path}: {code}"
+        );
+    }
 }

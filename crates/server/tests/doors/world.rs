@@ -11,8 +11,9 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use model::id::NodeId;
 use model::points::Points;
+use model::principal::{PrincipalKind, Role};
 use server::{Door, Links, Peer};
-use service::{Blobs, Clock, Service};
+use service::{Blobs, Clock, Ctx, NewKey, Service};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -135,7 +136,7 @@ impl World {
         let doors = vec![
             Door::Memory {
                 incoming: user_incoming,
-                peer: Peer::User("uid:1000".parse().unwrap()),
+                peer: Peer::User(service::Who::owner("uid:1000".parse().unwrap())),
             },
             Door::Memory {
                 incoming: node_incoming,
@@ -169,6 +170,69 @@ impl World {
     /// Asks as a person.
     pub(crate) async fn ask(&self, request: Request<Full<Bytes>>) -> Reply {
         exchange(memory(&self.user_door).await, request).await
+    }
+
+    /// The text of a new key for a new principal of the first tenant, or of another one.
+    pub(crate) async fn key(&self, tenant: &str, role: Role, scopes: &[&str]) -> String {
+        let ctx = self.admin(tenant).await;
+        let name = format!("{}-{}", role.as_str(), scopes.join("-").replace(':', "-"));
+        self.key_of(&ctx, (PrincipalKind::User, &name, role), scopes)
+            .await
+    }
+
+    /// The same of an agent of the first tenant.
+    pub(crate) async fn agent_key(&self, role: Role) -> String {
+        let ctx = self.admin("").await;
+        self.key_of(&ctx, (PrincipalKind::Agent, "agent", role), &[])
+            .await
+    }
+
+    /// An admin of the first tenant, or of another one, which is made.
+    pub(crate) async fn admin(&self, tenant: &str) -> Ctx {
+        let owner = Ctx::user("uid:1000".parse().unwrap(), "req_1");
+        if tenant.is_empty() {
+            return owner;
+        }
+        let made = self.service.tenant_create(&owner, tenant, "admin").await;
+        match made {
+            Ok(made) => {
+                let who = self.service.key_who(&made.key.1).await.unwrap().unwrap();
+                Ctx::of(who, "req_2")
+            }
+            // It is there: whoever makes it twice is its first admin again.
+            Err(_) => {
+                let page = self.service.tenant_list(&owner, None, 100).await.unwrap();
+                let row = page.tenants.into_iter().find(|row| row.name == tenant);
+                Ctx {
+                    tenant: row.unwrap().id,
+                    ..owner
+                }
+            }
+        }
+    }
+
+    async fn key_of(
+        &self,
+        ctx: &Ctx,
+        (kind, name, role): (PrincipalKind, &str, Role),
+        scopes: &[&str],
+    ) -> String {
+        let row = self.service.principal_create(ctx, kind, name, role).await;
+        let new = NewKey {
+            owner: row.unwrap().id.to_string(),
+            scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+            ..NewKey::default()
+        };
+        self.service.key_create(ctx, new).await.unwrap().1
+    }
+
+    /// Asks over TCP with this key.
+    pub(crate) async fn ask_with(&self, key: &str, line: &str, body: &str) -> Reply {
+        let (method, path) = line.split_once(' ').unwrap();
+        let mut request = with_body(method, path, body);
+        let bearer = format!("Bearer {key}").parse().unwrap();
+        request.headers_mut().insert("authorization", bearer);
+        self.ask_tcp(request).await
     }
 
     /// Asks as the node.

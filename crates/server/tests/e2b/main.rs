@@ -7,6 +7,7 @@
 
 mod control;
 mod guest;
+mod people;
 mod proxy;
 mod rest;
 mod roots;

@@ -85,7 +85,7 @@ impl World {
         let doors = vec![
             Door::Memory {
                 incoming: users,
-                peer: Peer::User("uid:1000".parse().unwrap()),
+                peer: Peer::User(service::Who::owner("uid:1000".parse().unwrap())),
             },
             Door::Memory {
                 incoming: nodes,

@@ -5,6 +5,7 @@ use crate::error::Fail;
 use crate::node::HELD_MAX;
 use crate::sandbox::{change, take_away, work};
 use crate::{Ctx, Error, Service};
+use model::access::Action;
 use model::id::NodeId;
 use model::job::{JobEvent, JobState};
 use model::node::Scheduling;
@@ -22,7 +23,7 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Conflict`] for a node that is not draining: others would be given more.
     pub async fn node_evict(&self, ctx: &Ctx, id: &NodeId) -> Result<NodeSeen, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::NodeWrite)?;
         let now = self.now_ms();
         let note = Note::new(ctx, now).because("its node was to be empty by now");
         let sandbox_note = change::Note::new(ctx, now);

@@ -45,11 +45,14 @@ pub async fn unbuilt_pass(service: &Service) -> Result<u32, Error> {
 
 /// One that no build names, unless one does by now: whoever finishes a build locks what it begins with.
 async fn give_up_bare(service: &Service, id: SnapshotId, now: u64) -> Result<(), Error> {
-    let ctx = Ctx::internal("prune");
-    let note = note_of(&ctx, now);
+    let note = note_of(&Ctx::internal("prune"), now);
     let gone = service.unit(move |tx| {
-        let Some(row) = snapshot::lock(tx, &ctx.tenant, &id)? else {
+        // Whosever it is.
+        let Some(row) = snapshot::get(tx, None, &id)? else {
             return Ok::<_, Fail>(None);
+        };
+        let Some(row) = snapshot::lock(tx, &row.tenant, &id)? else {
+            return Ok(None);
         };
         if snapshot::has_build(tx, &id)? {
             return Ok(None);

@@ -4,6 +4,7 @@ use super::{ProfileRef, find};
 use crate::error::Fail;
 use crate::snapshot::SnapshotRef;
 use crate::{Ctx, Error, SandboxAsk, Service};
+use model::access::Action;
 use model::id::SnapshotId;
 use model::profile::{ProfileBase, ProfileSpec, ProfileUse, Says};
 use model::snapshot::TAG_DEFAULT;
@@ -80,7 +81,7 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`] for one that has no such version or tag.
     pub async fn profile_is_there(&self, ctx: &Ctx, named: &ProfileRef) -> Result<bool, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::ProfileRead)?;
         let (ctx, named) = (ctx.clone(), named.clone());
         self.look(move |tx| {
             let row = match find(tx, &ctx, &named) {
@@ -94,7 +95,6 @@ impl Service {
     }
 
     async fn profile_found(&self, ctx: &Ctx, named: &ProfileRef) -> Result<Found, Error> {
-        ctx.only_user()?;
         let (ctx, wanted) = (ctx.clone(), named.clone());
         let looked = self.look(move |tx| {
             let row = find(tx, &ctx, &wanted)?;

@@ -3,6 +3,7 @@
 use super::{ProfileRef, find, happened};
 use crate::error::Fail;
 use crate::{Ctx, Error, Service};
+use model::access::Action;
 use model::id::BuildId;
 use model::limits;
 use model::snapshot::{SnapshotName, TAG_DEFAULT};
@@ -56,7 +57,7 @@ impl Service {
         target: &ProfileRef,
         tags: &[String],
     ) -> Result<Tagged, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::ProfileWrite)?;
         let tags = checked_all(tags)?;
         if let ProfileRef::Name(name) = target {
             self.check_name_free(ctx, &name.name, &tags).await?;
@@ -89,7 +90,7 @@ impl Service {
         named: &ProfileRef,
         tags: &[String],
     ) -> Result<(), Error> {
-        ctx.only_user()?;
+        ctx.may(Action::ProfileWrite)?;
         let tags = checked_all(tags)?;
         if tags.iter().any(|tag| tag == TAG_DEFAULT) {
             let message = "the tag `default` cannot be taken away; give it to another build";

@@ -5,6 +5,7 @@ use crate::capacity::Root;
 use crate::error::Fail;
 use crate::root::RootSeen;
 use crate::{Ctx, Error, Service, random};
+use model::access::Action;
 use model::id::ProfileId;
 use model::limits;
 use model::profile::{ProfileBase, ProfileSpec, built_in};
@@ -39,7 +40,10 @@ impl Service {
         name: &str,
         spec: ProfileSpec,
     ) -> Result<(ProfileRow, VersionRow), Error> {
-        ctx.only_user()?;
+        ctx.may(Action::ProfileWrite)?;
+        if let Some(ProfileBase::Root(root)) = &spec.base {
+            Service::root_may(ctx, Some(root))?;
+        }
         let name = plain_name(name)?;
         spec.validate().map_err(Error::Invalid)?;
         self.check_name_free(ctx, &name, &[]).await?;
@@ -85,7 +89,7 @@ impl Service {
         before: Option<u64>,
         limit: u32,
     ) -> Result<VersionPage, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::ProfileRead)?;
         let limit = limit.clamp(1, limits::PAGE_MAX);
         let (ctx, named) = (ctx.clone(), named.clone());
         self.look(move |tx| {

@@ -11,6 +11,7 @@ use crate::snapshot::SnapshotRef;
 use crate::snapshot::begin::{hold, spec_from};
 use crate::wake::{For, Parked};
 use crate::{Ctx, Error, Service, locked, random, volume};
+use model::access::Action;
 use model::id::{NodeId, SandboxId, TenantId};
 use model::limits;
 use model::node::Scheduling;
@@ -70,7 +71,8 @@ impl Service {
         mut ask: SandboxAsk,
         idempotency: Option<Idempotency>,
     ) -> Result<SandboxRow, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SandboxWrite)?;
+        Service::root_may(ctx, ask.spec.root.as_deref())?;
         if ask.spec.profile == VOLUME_PROFILE {
             let message = "this profile is not for anybody to ask for";
             return Err(Error::invalid("profile", "unknown_profile", message));

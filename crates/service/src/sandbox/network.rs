@@ -11,6 +11,7 @@ use crate::job::until;
 use crate::report::{Report, check_clauses};
 use crate::wake::{NodeWake, sandbox_news};
 use crate::{Ctx, Error, Service, locked};
+use model::access::Action;
 use model::enforcement::Enforced;
 use model::id::{NodeId, SandboxId};
 use model::limits;
@@ -84,6 +85,7 @@ impl Service {
         asked: impl Into<NetworkChange> + Send,
         up_to: Duration,
     ) -> Result<SandboxRow, Error> {
+        ctx.may(Action::SandboxWrite)?;
         let mut asked = asked.into();
         if let Some(uses) = &mut asked.secrets {
             // Nobody asks a provider for somebody else's sandbox, nor for what cannot be used there.

@@ -26,8 +26,13 @@ impl Recent {
         tenant: &TenantId,
         id: &SandboxId,
     ) -> Option<SandboxRow> {
+        self.of_any(commits, id).filter(|row| row.tenant == *tenant)
+    }
+
+    /// The same, of whatever tenant it is.
+    pub(crate) fn of_any(&self, commits: u64, id: &SandboxId) -> Option<SandboxRow> {
         let row = self.rows.get(id).filter(|_| self.commits == commits);
-        row.filter(|row| row.tenant == *tenant).cloned()
+        row.cloned()
     }
 
     /// Keeps a row that was read when there were so many commits, or more.

@@ -10,6 +10,7 @@ use crate::create::{Idempotency, key_of, made_before};
 use crate::error::Fail;
 use crate::snapshot::begin::hold;
 use crate::{Ctx, Error, Service, volume};
+use model::access::Action;
 use model::id::SandboxId;
 use model::sandbox::{SandboxEvent, SandboxState};
 use store::Tx;
@@ -33,6 +34,7 @@ impl Service {
         id: &SandboxId,
         idempotency: Option<Idempotency>,
     ) -> Result<SandboxRow, Error> {
+        ctx.may(Action::SandboxWrite)?;
         let row = self.sandbox_get(ctx, id).await?;
         self.check_root(&row).await?;
         if self.is_full_with(0) {

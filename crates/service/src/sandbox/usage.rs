@@ -2,6 +2,7 @@
 
 use super::owned;
 use crate::{Ctx, Error, Service};
+use model::access::Action;
 use model::id::SandboxId;
 use model::limits;
 use model::usage::{UsagePoint, UsageSpan, spans};
@@ -54,7 +55,7 @@ impl Service {
         (from_ms, to_ms): (u64, u64),
         now: Option<UsagePoint>,
     ) -> Result<Vec<UsageSpan>, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SandboxRead)?;
         let (ctx, id) = (ctx.clone(), id.clone());
         let points = self.look(move |tx| {
             owned(tx, &ctx, &id)?;

@@ -4,6 +4,7 @@ use super::begin;
 use crate::create::{Idempotency, key_of};
 use crate::job::until;
 use crate::{Ctx, Error, SandboxAsk, Service};
+use model::access::Action;
 use model::id::SandboxId;
 use model::limits;
 use model::sandbox_spec::SandboxSpec;
@@ -40,7 +41,8 @@ impl Service {
         idempotency: Option<Idempotency>,
         up_to: Duration,
     ) -> Result<Vec<Result<SandboxRow, Error>>, Error> {
-        ctx.only_user()?;
+        ctx.may(Action::SandboxWrite)?;
+        ctx.may(Action::SnapshotWrite)?;
         if !(1..=limits::FORK_MAX).contains(&fork.count) {
             let message = format!("must be 1 to {}", limits::FORK_MAX);
             return Err(Error::invalid("count", "invalid_argument", message));

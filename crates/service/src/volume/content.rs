@@ -4,9 +4,11 @@
 use super::owned;
 use crate::error::Fail;
 use crate::sandbox::SandboxAsk;
-use crate::{Ctx, Error, Service};
+use crate::{Ctx, Error, Service, Who};
+use model::access::Action;
 use model::id::{TenantId, VolumeId};
 use model::limits;
+use model::principal::Role;
 use model::sandbox::SandboxState;
 use model::sandbox_spec::{Defaults, OnExpiry, SandboxSpec};
 use model::spec::AskedLimits;
@@ -48,11 +50,14 @@ impl Service {
             there.ok_or(Fail::Ours(Error::NotFound))
         });
         let row = row.await?;
-        let ctx = Ctx {
-            tenant: row.tenant.clone(),
-            ..Ctx::user(row.principal.clone(), request_id)
-        };
-        Ok((ctx, row))
+        // The sandbox that serves it is made in its owner's name, and nothing else.
+        let who = Who::only(
+            row.tenant.clone(),
+            row.principal.clone(),
+            Role::Member,
+            Action::SandboxWrite,
+        );
+        Ok((Ctx::of(who, request_id), row))
     }
 
     /// The sandbox that serves the content of a volume; made when there is none, and living on for as long as
@@ -66,6 +71,7 @@ impl Service {
         id: &VolumeId,
         up_to: Duration,
     ) -> Result<SandboxRow, Error> {
+        ctx.may(Action::SandboxWrite)?;
         if let Some(row) = self.server_of(&ctx.tenant, id).await? {
             return self.served(ctx, row, up_to).await;
         }

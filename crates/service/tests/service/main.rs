@@ -18,6 +18,7 @@ mod leaving;
 mod life;
 mod loops;
 mod network;
+mod people;
 mod pin;
 mod place;
 mod poll;

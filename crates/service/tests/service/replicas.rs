@@ -233,3 +233,30 @@ async fn a_link_is_where_a_server_that_is_heard_has_it() {
     service::loops::prune_pass(service).await.unwrap();
     assert!(service.server_list(&user()).await.unwrap().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_taken_back_at_one_server_is_soon_not_believed_at_the_other() {
+    let Some(two) = Two::start() else { return };
+    let row = two
+        .a
+        .principal_create(
+            &user(),
+            model::principal::PrincipalKind::User,
+            "alice",
+            model::principal::Role::Member,
+        )
+        .await
+        .unwrap();
+    let new = service::NewKey {
+        owner: row.id.to_string(),
+        ..service::NewKey::default()
+    };
+    let (key, text) = two.a.key_create(&user(), new).await.unwrap();
+    assert!(two.b.key_who(&text).await.unwrap().is_some());
+    two.a.key_revoke(&user(), &key.id).await.unwrap();
+    let began = Instant::now();
+    while two.b.key_who(&text).await.unwrap().is_some() {
+        assert!(began.elapsed() < Duration::from_secs(2), "it is believed");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

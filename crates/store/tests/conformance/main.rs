@@ -24,6 +24,7 @@ mod moves;
 mod nodes;
 mod others;
 mod output;
+mod people;
 mod postgres;
 mod profiles;
 mod prune;
@@ -122,6 +123,11 @@ conformance! {
         a_change_from_a_row_that_was_changed_is_stale_and_writes_no_version
         what_another_key_wraps_is_found_until_it_is_wrapped_anew
         old_versions_go_and_a_deleted_secret_leaves_nothing
+    }
+    people {
+        a_key_is_found_by_both_of_its_digests_and_by_its_tenant_alone
+        a_principal_takes_its_keys_with_it_and_no_others
+        the_first_tenant_is_there_and_another_goes_with_its_people
     }
     servers {
         a_server_is_known_by_its_certificate_until_it_is_gone

@@ -51,7 +51,7 @@ pub(super) async fn no_images() -> Refusal {
 pub(super) async fn files(
     State(app): State<App>,
     Extension(ctx): Extension<Ctx>,
-    Extension(Shown(keys)): Extension<Shown>,
+    Extension(shown): Extension<Shown>,
     Path((id, hash)): Path<(String, String)>,
     uri: Uri,
     headers: HeaderMap,
@@ -60,7 +60,8 @@ pub(super) async fn files(
     profile.map_err(|error| refused(&id, error))?;
     let present = app.service.build_file(&ctx, &hash).await?.is_some();
     let path = uri.path();
-    let query = keys.and_then(|keys| {
+    let (tenant, principal) = (shown.who.tenant.as_str(), shown.who.principal.as_str());
+    let query = shown.keys.and_then(|keys| {
         let expires_s = app.service.clock().now_ms() / 1000 + UPLOAD_S;
         let template = path.strip_prefix("/templates/")?.split_once("/files/")?.0;
         let hash = &hash;
@@ -68,9 +69,13 @@ pub(super) async fn files(
             template,
             hash,
             expires_s,
+            tenant,
+            principal,
         };
         let signature = keys.upload_signature(&upload);
-        Some(format!("?expires={expires_s}&signature={signature}"))
+        Some(format!(
+            "?expires={expires_s}&tenant={tenant}&principal={principal}&signature={signature}"
+        ))
     });
     // The door has made sure that it is one of ours.
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());

@@ -1,0 +1,214 @@
+//! Tenants, principals and keys.
+
+use super::*;
+use model::access::{Action, Scopes};
+use model::job::Outcome;
+use model::principal::{PrincipalKind, Role};
+use service::{Caller, Error, NewKey, used_pass};
+
+async fn key(service: &Service, ctx: &Ctx, name: &str, scopes: &[&str]) -> (String, String) {
+    let row = service
+        .principal_create(ctx, PrincipalKind::User, name, Role::Member)
+        .await
+        .unwrap();
+    let new = NewKey {
+        owner: row.id.to_string(),
+        scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        ..NewKey::default()
+    };
+    let (row, text) = service.key_create(ctx, new).await.unwrap();
+    (row.id.to_string(), text)
+}
+
+#[tokio::test]
+async fn who_is_behind_a_key_is_its_principal_as_it_is_now() {
+    let world = World::new();
+    let (id, text) = key(&world.service, &user(), "alice", &["job:read"]).await;
+    let who = world.service.key_who(&text).await.unwrap().unwrap();
+    assert_eq!(who.principal.as_str(), "user:alice");
+    assert_eq!(
+        (&who.tenant, who.grant.role),
+        (&TenantId::local(), Role::Member)
+    );
+    assert_eq!(who.grant.scopes, Scopes::of([Action::JobRead]));
+    let ctx = Ctx::of(who, "req_3");
+    assert!(matches!(ctx.caller, Caller::User(_)));
+    assert!(world.service.job_list(&ctx, None, None, 10).await.is_ok());
+    let created = world.service.job_create(&ctx, spec(), None).await;
+    assert!(matches!(created, Err(Error::Forbidden(_))), "{created:?}");
+    // Another server on the same state has taken it back: here it is believed for a second.
+    let id = id.parse().unwrap();
+    world.again().key_revoke(&user(), &id).await.unwrap();
+    assert!(world.service.key_who(&text).await.unwrap().is_some());
+    world.clock.advance(1000);
+    assert_eq!(world.service.key_who(&text).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_use_of_a_key_is_written_behind_the_request_and_once_a_minute() {
+    let world = World::new();
+    let (_, text) = key(&world.service, &user(), "alice", &[]).await;
+    let used = async || {
+        used_pass(&world.service).await.unwrap();
+        let page = world.service.key_list(&user(), None, 10).await.unwrap();
+        page.keys[0].used_at_ms
+    };
+    assert_eq!(used().await, None);
+    let first = world.clock.now_ms();
+    world.service.key_who(&text).await.unwrap();
+    assert_eq!(used().await, Some(first));
+    for _ in 0..59 {
+        world.clock.advance(1000);
+        world.service.key_who(&text).await.unwrap();
+    }
+    assert_eq!(used().await, Some(first));
+    world.clock.advance(1000);
+    world.service.key_who(&text).await.unwrap();
+    assert_eq!(used().await, Some(first + 60_000));
+}
+
+#[tokio::test]
+async fn what_is_about_people_is_in_the_record_of_their_tenant() {
+    let world = World::new();
+    let made = world.service.tenant_create(&user(), "acme", "root").await;
+    let made = made.unwrap();
+    let who = world.service.key_who(&made.key.1).await.unwrap().unwrap();
+    let admin = Ctx::of(who, "req_4");
+    let (id, _) = key(&world.service, &admin, "bob", &[]).await;
+    let revoked = world.service.key_revoke(&admin, &id.parse().unwrap()).await;
+    revoked.unwrap();
+    let removed = world.service.principal_remove(&admin, "user:bob").await;
+    removed.unwrap();
+    let kinds = async |ctx: &Ctx| {
+        let query = service::AuditQuery::default();
+        let page = world.service.audit_list(ctx, query, 100).await.unwrap();
+        let kinds = page.events.into_iter().map(|one| one.event.kind);
+        kinds.collect::<Vec<String>>()
+    };
+    assert_eq!(
+        kinds(&admin).await,
+        [
+            "principal.created",
+            "key.created",
+            "principal.created",
+            "key.created",
+            "key.revoked",
+            "principal.removed",
+            "audit.read",
+        ]
+    );
+    assert_eq!(kinds(&user()).await, ["tenant.created", "audit.read"]);
+}
+
+#[tokio::test]
+async fn what_another_tenant_runs_is_run_by_the_same_nodes_and_seen_by_it_alone() {
+    let world = World::new();
+    let one = node(1);
+    world.register(&one, "a").await;
+    let row = world.service.job_create(&stranger(), spec(), None).await;
+    let id = row.unwrap().id;
+    let leased = world.poll(&one, NOW).await.leases.remove(0);
+    assert_eq!(leased.id, id);
+    let report = world.service.job_started(&one, &id, started(&leased));
+    report.await.unwrap();
+    let report = world
+        .service
+        .job_finished(&one, &id, finished(&leased, Outcome::Succeeded));
+    report.await.unwrap();
+    let row = world.service.job_get(&stranger(), &id).await.unwrap();
+    assert_eq!(row.state, ended(Outcome::Succeeded));
+    let other = world.service.job_get(&user(), &id).await;
+    assert!(matches!(other, Err(Error::NotFound)));
+    let events = world.service.job_events(&user(), &id, 0, 10).await;
+    assert!(matches!(events, Err(Error::NotFound)));
+}
+
+#[tokio::test]
+async fn only_the_first_tenant_touches_nodes_servers_tenants_and_providers() {
+    let world = World::new();
+    let of_others = stranger();
+    let service = &world.service;
+    assert!(matches!(
+        service.node_list(&of_others).await,
+        Err(Error::Forbidden(_))
+    ));
+    assert!(matches!(
+        service.server_list(&of_others).await,
+        Err(Error::Forbidden(_))
+    ));
+    let tenants = service.tenant_list(&of_others, None, 10).await;
+    assert!(matches!(tenants, Err(Error::Forbidden(_))));
+    let made = service.tenant_create(&of_others, "x", "y").await;
+    assert!(matches!(made, Err(Error::Forbidden(_))));
+    let source = model::secret::SecretSource {
+        provider: "vault".to_owned(),
+        reference: "everything".to_owned(),
+    };
+    let new = service::NewSecret {
+        name: "a".to_owned(),
+        value: service::NewValue::From(source),
+        metadata: BTreeMap::new(),
+    };
+    let set = service.secret_create(&of_others, new, None).await;
+    assert!(matches!(set, Err(Error::Forbidden(_))), "{set:?}");
+    // A directory of a node as a root shows what is on the machine.
+    let host = JobSpec {
+        root: Some("/".to_owned()),
+        ..spec()
+    };
+    let job = service.job_create(&of_others, host, None).await;
+    assert!(matches!(job, Err(Error::Forbidden(_))), "{job:?}");
+}
+
+/// The first statement of a function whose head ends here.
+fn first_line(body: &str) -> &str {
+    let mut lines = body.lines().map(str::trim);
+    lines
+        .find(|line| !line.is_empty() && !line.starts_with("//"))
+        .unwrap_or_default()
+}
+
+fn sources(dir: &std::path::Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            found.push(std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn the_first_line_of_every_method_says_who_may() {
+    let mut texts = Vec::new();
+    let src = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    sources(&src, &mut texts);
+    let (mut seen, mut bare) = (0, Vec::new());
+    for text in &texts {
+        for one in text.split("pub async fn ").skip(1) {
+            let Some((head, body)) = one.split_once("{\n") else {
+                continue;
+            };
+            if !head.contains("ctx: &Ctx") {
+                continue;
+            }
+            seen += 1;
+            let line = first_line(body);
+            // Or it is another method with other words, which says it.
+            let says = [
+                "ctx.may(",
+                "ctx.only_node(",
+                "_of(ctx",
+                "_by(ctx",
+                "root_list(ctx",
+            ];
+            if !says.iter().any(|what| line.contains(what)) {
+                let name = head.split(['(', '<']).next().unwrap_or_default();
+                bare.push(format!("{name}: {line}"));
+            }
+        }
+    }
+    assert!(seen > 80, "only {seen} methods were found");
+    assert!(bare.is_empty(), "{bare:#?}");
+}

@@ -1,0 +1,128 @@
+//! Tenants, principals and keys.
+
+use crate::db::Db;
+use crate::make::{principal as somebody, tenant};
+use model::access::{Action, Scopes};
+use model::id::{KeyId, TenantId};
+use model::principal::{PrincipalKind, Role};
+use store::key::{self, KeyDigests, KeyRow};
+use store::principal::{self, PrincipalRow};
+use store::tenant::{self, TenantRow};
+
+fn person(tenant: &TenantId, name: &str) -> PrincipalRow {
+    PrincipalRow {
+        tenant: tenant.clone(),
+        id: PrincipalKind::User.named(name).unwrap(),
+        kind: PrincipalKind::User,
+        role: Role::Operator,
+        principal: somebody(),
+        created_at_ms: 5,
+    }
+}
+
+fn key_of(owner: &PrincipalRow, number: u8) -> (KeyRow, KeyDigests) {
+    let row = KeyRow {
+        id: KeyId::from_parts(u64::from(number), [number; 10]),
+        tenant: owner.tenant.clone(),
+        owner: owner.id.clone(),
+        name: "a".to_owned(),
+        prefix: "cfd_1".to_owned(),
+        scopes: Scopes::of([Action::JobWrite]),
+        principal: somebody(),
+        created_at_ms: 6,
+        expires_at_ms: Some(9),
+        used_at_ms: None,
+    };
+    let digests = KeyDigests {
+        own: format!("own{number}"),
+        e2b: format!("e2b{number}"),
+    };
+    (row, digests)
+}
+
+fn put(db: &Db, owner: &PrincipalRow, numbers: &[u8]) {
+    let row = owner.clone();
+    db.write(move |tx| principal::insert(tx, &row)).unwrap();
+    for number in numbers {
+        let (row, digests) = key_of(owner, *number);
+        db.write(move |tx| key::insert(tx, &row, &digests)).unwrap();
+    }
+}
+
+pub(crate) fn a_key_is_found_by_both_of_its_digests_and_by_its_tenant_alone(db: &Db) {
+    let owner = person(&tenant("a"), "alice");
+    put(db, &owner, &[1, 2]);
+    let (row, _) = key_of(&owner, 1);
+    for digest in ["own1", "e2b1"] {
+        let found = db.read(|tx| key::of_digest(tx, digest)).unwrap();
+        assert_eq!((&found.key, found.role), (&row, Role::Operator));
+    }
+    assert_eq!(db.read(|tx| key::of_digest(tx, "none")), None);
+    let id = row.id.clone();
+    let get = |of: &'static str| {
+        let id = id.clone();
+        db.read(move |tx| key::get(tx, &tenant(of), &id))
+    };
+    assert_eq!((get("a"), get("b")), (Some(row.clone()), None));
+    assert_eq!(db.read(|tx| key::list(tx, &tenant("a"), "", 10)).len(), 2);
+    let last = id.to_string();
+    let after = db.read(move |tx| key::list(tx, &tenant("a"), &last, 10));
+    assert_eq!(after.len(), 1);
+    assert_eq!(db.read(|tx| key::count(tx, &tenant("b"))), 0);
+    db.write(|tx| key::used(tx, &key_of(&person(&tenant("a"), "alice"), 1).0.id, 8))
+        .unwrap();
+    db.write(|tx| key::used(tx, &key_of(&person(&tenant("a"), "alice"), 1).0.id, 7))
+        .unwrap();
+    let used = get("a").and_then(|row| row.used_at_ms);
+    assert_eq!(used, Some(8), "an earlier time does not count");
+    let id = row.id.clone();
+    db.write(move |tx| key::delete(tx, &id)).unwrap();
+    assert_eq!(db.read(|tx| key::of_digest(tx, "e2b1")), None);
+}
+
+pub(crate) fn a_principal_takes_its_keys_with_it_and_no_others(db: &Db) {
+    let (mine, other) = (person(&tenant("a"), "alice"), person(&tenant("b"), "alice"));
+    put(db, &mine, &[1]);
+    put(db, &other, &[2]);
+    let again = mine.clone();
+    assert!(db.write(move |tx| principal::insert(tx, &again)).is_err());
+    assert_eq!(db.read(|tx| principal::count(tx, &tenant("a"))), 1);
+    let gone = mine.clone();
+    db.write(move |tx| principal::delete(tx, &gone.tenant, &gone.id))
+        .unwrap();
+    assert_eq!(db.read(|tx| key::of_digest(tx, "own1")), None);
+    assert!(db.read(|tx| key::of_digest(tx, "own2")).is_some());
+    assert_eq!(db.read(|tx| principal::list(tx, &tenant("a"), "", 10)), []);
+    assert_eq!(
+        db.read(|tx| principal::get(tx, &tenant("b"), "user:alice")),
+        Some(other)
+    );
+}
+
+pub(crate) fn the_first_tenant_is_there_and_another_goes_with_its_people(db: &Db) {
+    let local = TenantId::local();
+    let first = db.read(|tx| tenant::get(tx, "local")).unwrap();
+    assert_eq!(first.id, local);
+    let row = TenantRow {
+        id: tenant("a"),
+        name: "acme".to_owned(),
+        principal: somebody(),
+        created_at_ms: 5,
+    };
+    let new = row.clone();
+    db.write(move |tx| tenant::insert(tx, &new)).unwrap();
+    let same_name = TenantRow {
+        id: tenant("b"),
+        ..row.clone()
+    };
+    assert!(db.write(move |tx| tenant::insert(tx, &same_name)).is_err());
+    for named in ["acme", "ten_a"] {
+        assert_eq!(db.read(|tx| tenant::get(tx, named)), Some(row.clone()));
+    }
+    assert_eq!(db.read(tenant::count), 2);
+    put(db, &person(&tenant("a"), "alice"), &[1]);
+    assert!(!db.read(|tx| tenant::has_open_job(tx, &tenant("a"))));
+    db.write(|tx| tenant::delete(tx, &tenant("a"))).unwrap();
+    assert_eq!(db.read(|tx| key::of_digest(tx, "own1")), None);
+    assert_eq!(db.read(|tx| tenant::list(tx, "", 10)), [first]);
+}
