@@ -19,6 +19,7 @@ mod health;
 mod job;
 mod log;
 mod node;
+mod policy;
 mod pool;
 mod profile;
 mod sandbox;

@@ -112,6 +112,10 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             let (client, _here) = compose::client(&args.place, Absent::Made).await?;
             cli::profile::profile(&client, profile).await
         }
+        Command::Policy(policy) => {
+            let (client, _here) = compose::client(&args.place, Absent::Made).await?;
+            cli::policy::policy(&client, policy).await
+        }
         Command::Volume(volume) => {
             let client = compose::server(&args.place).await?;
             cli::volume::volume(&client, volume).await

@@ -25,6 +25,7 @@ pub mod network;
 pub mod node;
 pub mod place;
 pub mod points;
+pub mod policy;
 pub mod profile;
 pub mod root;
 pub mod sandbox;

@@ -7,6 +7,7 @@ pub(crate) mod fleet;
 pub(crate) mod from_wire;
 pub(crate) mod network;
 pub(crate) mod place;
+pub(crate) mod policy;
 pub(crate) mod profile;
 pub(crate) mod sandbox;
 pub(crate) mod secret;

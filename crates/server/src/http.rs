@@ -15,6 +15,7 @@ pub(crate) mod job;
 pub(crate) mod log;
 pub(crate) mod mcp;
 pub(crate) mod openapi;
+pub(crate) mod policy;
 mod port;
 pub(crate) mod profile;
 pub(crate) mod reachability;
@@ -85,6 +86,12 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(secret::get, secret::delete))
         .routes(paths!(secret::rotate))
         .routes(paths!(secret::events))
+        .routes(paths!(policy::list))
+        .routes(paths!(policy::test))
+        .routes(paths!(policy::put, policy::get, policy::delete))
+        .routes(paths!(policy::versions))
+        .routes(paths!(policy::of_job))
+        .routes(paths!(policy::of_sandbox))
         .routes(paths!(profile::list))
         .routes(paths!(profile::put, profile::get, profile::delete))
         .routes(paths!(profile::versions))

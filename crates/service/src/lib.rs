@@ -13,7 +13,7 @@
 //!
 //! Reading order: `ctx`, `error`, `change` (decide and write), `job`, `create`, `poll` and `wake` (how
 //! work finds a node), `report` (what nodes say), `lose` (when they say nothing), `sandbox` (those that
-//! live on, by the same means), `server` and `others` (other processes on the same database), `snapshot`, `volume`, `profile` and `build` (recipes, and who carries them
+//! live on, by the same means), `server` and `others` (other processes on the same database), `snapshot`, `volume`, `policy` and `permit` (what may be asked for), `profile` and `build` (recipes, and who carries them
 //! out), `secret` over `seal`, `loops`.
 
 mod artifact;
@@ -39,7 +39,9 @@ mod lose;
 mod node;
 mod others;
 mod output;
+mod permit;
 mod place;
+mod policy;
 mod poll;
 mod profile;
 mod report;
@@ -67,6 +69,7 @@ pub use crate::fleet::{NodeOrder, NodeSeen};
 pub use crate::job::JobPage;
 pub use crate::node::{Beat, LeaseRef, NodeHello, Registered, node_speaks};
 pub use crate::output::{OutputPage, OutputPiece, Stream};
+pub use crate::policy::{PolicyAsk, PolicyTested, Tested};
 pub use crate::poll::{Free, Polled};
 pub use crate::profile::{
     BuildAsk, ProfileAsk, ProfilePage, ProfileRef, ProfileView, Tagged, VersionPage,
@@ -95,6 +98,7 @@ pub use store::exec::{ExecRow, Kind as ExecKind};
 pub use store::job::JobRow;
 pub use store::node::NodeRow;
 pub use store::output::Segment;
+pub use store::policy::{PolicyRow, PolicyVersionRow};
 pub use store::profile::version::VersionRow;
 pub use store::profile::{ProfileRow, TagRow};
 pub use store::sandbox::{SandboxFilter, SandboxRow};
@@ -152,6 +156,7 @@ struct Inner {
     lease: OnceLock<Lease>,
     refusals: Mutex<enroll::Refusals>,
     placement: place::Setting,
+    policies: Mutex<permit::Known>,
     audit_heads: OnceLock<audit::Heads>,
     /// The seals whose heads this process has signed, by tenant.
     audit_signed: Mutex<BTreeMap<TenantId, u64>>,
@@ -197,6 +202,7 @@ impl Service {
             lease: OnceLock::new(),
             refusals: Mutex::default(),
             placement: place::Setting::default(),
+            policies: Mutex::default(),
             audit_heads: OnceLock::new(),
             audit_signed: Mutex::default(),
         };

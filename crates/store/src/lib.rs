@@ -28,6 +28,8 @@ mod migrate;
 pub mod network;
 pub mod node;
 pub mod output;
+pub mod permit;
+pub mod policy;
 mod postgres;
 pub mod profile;
 pub mod prune;

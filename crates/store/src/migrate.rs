@@ -23,6 +23,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0018_placement.sql"),
     include_str!("../migrations/sqlite/0020_job_state.sql"),
     include_str!("../migrations/sqlite/0021_audit.sql"),
+    include_str!("../migrations/sqlite/0026_policy.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -43,6 +44,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0018_placement.sql"),
     include_str!("../migrations/postgres/0020_job_state.sql"),
     include_str!("../migrations/postgres/0021_audit.sql"),
+    include_str!("../migrations/postgres/0026_policy.sql"),
 ];
 
 /// The version that this program knows.

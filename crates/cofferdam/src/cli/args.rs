@@ -8,6 +8,7 @@ mod job;
 mod mcp;
 mod net;
 mod placement;
+mod policy;
 mod profile;
 mod secret;
 mod volume;
@@ -34,6 +35,7 @@ pub(crate) use job::{JobArgs, JobCommand, JobLs};
 pub(crate) use mcp::{McpArgs, McpClient, McpCommand, McpInstall};
 pub(crate) use net::{NetArgs, rule_text};
 pub(crate) use placement::PlacementArgs;
+pub(crate) use policy::{PolicyArgs, PolicyCommand};
 pub(crate) use profile::{ProfileArgs, ProfileCommand};
 pub(crate) use secret::{Scrub, SecretArgs, SecretCommand};
 pub(crate) use volume::{VolumeArgs, VolumeCommand};
@@ -127,6 +129,7 @@ pub(crate) enum Command {
     /// Keep values that sandboxes may use and nobody may read back
     Secret(SecretArgs),
     Profile(ProfileArgs),
+    Policy(PolicyArgs),
     Volume(VolumeArgs),
     /// Look at saved file systems of sandboxes, give them up
     Snapshot(SnapshotArgs),
@@ -627,6 +630,7 @@ impl Args {
             Command::Audit(audit) => audit.json(),
             Command::Secret(secret) => secret.json(),
             Command::Profile(profile) => profile.json(),
+            Command::Policy(policy) => policy.json(),
             Command::Volume(volume) => volume.command.json(),
             Command::Snapshot(snapshot) => match &snapshot.command {
                 SnapshotCommand::Ls { json, .. }

@@ -178,7 +178,12 @@ fn over_limits(mine: AskedLimits, asked: AskedLimits) -> AskedLimits {
     }
 }
 
-fn check_secrets(rules: Option<&[SecretRule]>, uses: &[SecretUse], found: &mut Findings) {
+/// The uses of secrets that rules do not let in.
+pub(crate) fn check_secrets(
+    rules: Option<&[SecretRule]>,
+    uses: &[SecretUse],
+    found: &mut Findings,
+) {
     for (index, one) in uses.iter().enumerate() {
         let way = match &one.how {
             SecretHow::File => SecretWay::File,

@@ -61,7 +61,7 @@ pub(super) fn of_new(open: bool, asked: Option<Network>) -> Result<NetworkRules,
     }
 }
 
-fn mode(mode: NetworkMode) -> rules::NetworkMode {
+pub(super) fn mode(mode: NetworkMode) -> rules::NetworkMode {
     match mode {
         NetworkMode::None => rules::NetworkMode::None,
         NetworkMode::Allowlist => rules::NetworkMode::Allowlist,

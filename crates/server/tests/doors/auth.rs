@@ -17,7 +17,7 @@ enum For {
     Server,
 }
 
-const ROUTES: [(&str, &str, For); 96] = [
+const ROUTES: [(&str, &str, For); 104] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/mcp", For::User),
     ("POST", "/mcp", For::User),
@@ -84,6 +84,14 @@ const ROUTES: [(&str, &str, For); 96] = [
     ("GET", "/v1/sandboxes/{id}/egress/connections", For::User),
     ("GET", "/v1/jobs/{id}/egress/connections", For::User),
     ("GET", "/v1/egress/connections", For::User),
+    ("GET", "/v1/jobs/{id}/permit", For::User),
+    ("GET", "/v1/policies", For::User),
+    ("POST", "/v1/policies/test", For::User),
+    ("PUT", "/v1/policies/{name}", For::User),
+    ("GET", "/v1/policies/{name}", For::User),
+    ("DELETE", "/v1/policies/{name}", For::User),
+    ("GET", "/v1/policies/{name}/versions", For::User),
+    ("GET", "/v1/sandboxes/{id}/permit", For::User),
     ("GET", "/v1/profiles", For::User),
     ("PUT", "/v1/profiles/{name}", For::User),
     ("GET", "/v1/profiles/{name}", For::User),

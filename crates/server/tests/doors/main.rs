@@ -14,6 +14,7 @@ mod execs;
 mod fleet;
 mod life;
 mod mcp;
+mod policy;
 mod profile;
 mod sandbox;
 mod secret;

@@ -35,6 +35,7 @@ impl Service {
     ) -> Result<SandboxRow, Error> {
         let row = self.sandbox_get(ctx, id).await?;
         self.check_root(&row).await?;
+        self.permitted_again(ctx, &row).await?;
         if self.is_full_with(0) {
             return Err(Error::DiskFull);
         }

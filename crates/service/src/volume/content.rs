@@ -7,6 +7,7 @@ use crate::sandbox::SandboxAsk;
 use crate::{Ctx, Error, Service};
 use model::id::{TenantId, VolumeId};
 use model::limits;
+use model::profile::Says;
 use model::sandbox::SandboxState;
 use model::sandbox_spec::{Defaults, OnExpiry, SandboxSpec};
 use model::spec::AskedLimits;
@@ -150,6 +151,7 @@ fn ask(volume: &VolumeRow) -> SandboxAsk {
             layers: Vec::new(),
             defaults: Defaults::default(),
             made_by: None,
+            permit: None,
             volumes: vec![VolumeMount {
                 name: volume.name.clone(),
                 id: Some(volume.id.clone()),
@@ -163,5 +165,6 @@ fn ask(volume: &VolumeRow) -> SandboxAsk {
         metadata: BTreeMap::new(),
         ttl_ms: limits::VOLUME_SERVED_MS,
         profile: None,
+        says: Says::default(),
     }
 }

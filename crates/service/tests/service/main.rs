@@ -16,6 +16,7 @@ mod loops;
 mod network;
 mod pin;
 mod place;
+mod policies;
 mod poll;
 #[expect(
     unreachable_pub,
@@ -209,6 +210,7 @@ fn spec() -> JobSpec {
         scrub_patterns: false,
         network: model::network::NetworkRules::default(),
         made_by: None,
+        permit: None,
     }
 }
 
