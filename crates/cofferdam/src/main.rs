@@ -41,7 +41,17 @@ use std::process::ExitCode;
 /// waits for a disk holds nobody up.
 const THREADS: usize = 3;
 
+/// The one argument with which the program is what evaluates modules of policies, and nothing else.
+pub(crate) const REGO: &str = "__rego";
+
 fn main() -> ExitCode {
+    // Before anything is read or started: this process is given somebody's module.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|first| first == REGO)
+    {
+        return rego::serve();
+    }
     let args = match cli::args::parse() {
         Ok(args) => args,
         Err(code) => return code,

@@ -86,12 +86,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(secret::get, secret::delete))
         .routes(paths!(secret::rotate))
         .routes(paths!(secret::events))
-        .routes(paths!(policy::list))
-        .routes(paths!(policy::test))
-        .routes(paths!(policy::put, policy::get, policy::delete))
-        .routes(paths!(policy::versions))
-        .routes(paths!(policy::of_job))
-        .routes(paths!(policy::of_sandbox))
+        .merge(policies())
         .routes(paths!(profile::list))
         .routes(paths!(profile::put, profile::get, profile::delete))
         .routes(paths!(profile::versions))
@@ -126,6 +121,17 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(health::readyz))
         .routes(paths!(health::metrics))
         .routes(paths!(openapi::openapi))
+}
+
+/// What may be asked for.
+fn policies() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(paths!(policy::list))
+        .routes(paths!(policy::test))
+        .routes(paths!(policy::put, policy::get, policy::delete))
+        .routes(paths!(policy::versions))
+        .routes(paths!(policy::of_job))
+        .routes(paths!(policy::of_sandbox))
 }
 
 /// What nodes ask, and machines that want to be some.

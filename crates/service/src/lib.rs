@@ -157,6 +157,7 @@ struct Inner {
     refusals: Mutex<enroll::Refusals>,
     placement: place::Setting,
     policies: Mutex<permit::Known>,
+    evaluator: OnceLock<rego::Evaluator>,
     audit_heads: OnceLock<audit::Heads>,
     /// The seals whose heads this process has signed, by tenant.
     audit_signed: Mutex<BTreeMap<TenantId, u64>>,
@@ -203,6 +204,7 @@ impl Service {
             refusals: Mutex::default(),
             placement: place::Setting::default(),
             policies: Mutex::default(),
+            evaluator: OnceLock::new(),
             audit_heads: OnceLock::new(),
             audit_signed: Mutex::default(),
         };

@@ -5,6 +5,8 @@
 //! changes a policy meanwhile is not passed by. What waits while policies change is decided again when a node would get
 //! it. Where there is no policy, the stamp is all that is ever read.
 
+pub(crate) mod module;
+
 use crate::error::Fail;
 use crate::hex::hex;
 use crate::{Ctx, Error, SandboxAsk, Service, change, locked, random, sandbox};
@@ -39,6 +41,8 @@ const TOLD_MAX: usize = 16;
 pub(crate) struct Effective {
     pub(crate) stamp: u64,
     pub(crate) permit: Permit,
+    /// Modules that must allow it too.
+    pub(crate) modules: Vec<(LayerRef, String)>,
 }
 
 /// What is remembered of policies. Any change of one makes it old, which is found out where something is written.
@@ -139,6 +143,8 @@ impl Service {
             });
         };
         let decision = by.permit.job(spec, ALL);
+        let input = |spec: &JobSpec| module::of_job(ctx, "job.create", spec);
+        let decision = self.modules_say(&by, decision, input).await;
         let spec = self.told(ctx, "job.create", decision).await?;
         Ok(JobSpec {
             permit: Some(frozen(&by)),
@@ -165,6 +171,8 @@ impl Service {
             return Ok(ask);
         };
         let decision = by.permit.sandbox((ask.spec, ask.ttl_ms), ask.says);
+        let input = |made: &(SandboxSpec, u64)| module::of_sandbox(ctx, "sandbox.create", made);
+        let decision = self.modules_say(&by, decision, input).await;
         let (spec, ttl_ms) = self.told(ctx, "sandbox.create", decision).await?;
         let permit = Some(frozen(&by));
         let spec = SandboxSpec { permit, ..spec };
@@ -183,6 +191,8 @@ impl Service {
         let mut spec = row.spec.clone();
         spec.network = row.rules().clone();
         let decision = by.permit.sandbox((spec, row.ttl_ms), ALL);
+        let input = |made: &(SandboxSpec, u64)| module::of_sandbox(ctx, "sandbox.recreate", made);
+        let decision = self.modules_say(&by, decision, input).await;
         self.told(ctx, "sandbox.recreate", decision).await.map(drop)
     }
 
@@ -202,6 +212,8 @@ impl Service {
             return Ok((rules, None));
         };
         let decision = by.permit.network(&rules);
+        let input = |rules: &NetworkRules| module::of_network(ctx, rules);
+        let decision = self.modules_say(&by, decision, input).await;
         let rules = self.told(ctx, "sandbox.network", decision).await?;
         Ok((rules, Some(by.stamp)))
     }
@@ -272,9 +284,14 @@ impl Service {
     async fn job_renew(&self, row: JobRow) -> Result<JobRow, Error> {
         let owner = owner(&row.tenant, &row.principal);
         let by = self.effective(&owner).await?;
-        let decision = by
-            .as_ref()
-            .map(|by| (by.permit.job(row.spec.clone(), ALL), frozen(by)));
+        let decision = match &by {
+            None => None,
+            Some(by) => {
+                let decision = by.permit.job(row.spec.clone(), ALL);
+                let input = |spec: &JobSpec| module::of_job(&owner, "job.lease", spec);
+                Some((self.modules_say(by, decision, input).await, frozen(by)))
+            }
+        };
         let note = change::Note::new(&Ctx::internal("policy"), self.now_ms());
         self.unit(move |tx| {
             let at = (&note.principal, note.at_ms);
@@ -319,21 +336,27 @@ impl Service {
         let by = self.effective(&owner).await?;
         let mut spec = row.spec.clone();
         spec.network = row.rules().clone();
-        let decision = by
-            .as_ref()
-            .map(|by| (by.permit.sandbox((spec, row.ttl_ms), ALL), frozen(by)));
+        let decision = match &by {
+            None => None,
+            Some(by) => {
+                let decision = by.permit.sandbox((spec, row.ttl_ms), ALL);
+                let input =
+                    |made: &(SandboxSpec, u64)| module::of_sandbox(&owner, "sandbox.lease", made);
+                Some((self.modules_say(by, decision, input).await, frozen(by)))
+            }
+        };
         let note = sandbox::change::Note::new(&Ctx::internal("policy"), self.now_ms());
         self.unit(move |tx| {
             let at = (&note.principal, note.at_ms);
             match &decision {
                 None => Ok(row.clone()),
-                Some((Decision::Allowed((spec, _)), permit)) => {
+                Some((Decision::Allowed((spec, ttl_ms)), permit)) => {
                     let permit = Some(permit.clone());
                     let spec = SandboxSpec {
                         permit,
                         ..spec.clone()
                     };
-                    Ok(permit::sandbox_put(tx, &row, &spec, at)?)
+                    Ok(permit::sandbox_put(tx, &row, (&spec, *ttl_ms), at)?)
                 }
                 Some((Decision::Refused(all) | Decision::NeedsApproval(all), _)) => {
                     let fail = SandboxEvent::Fail { why: outdated(all) };
@@ -401,6 +424,12 @@ fn put_together(stamp: u64, rows: Vec<PolicyRow>) -> Result<Effective, Error> {
         .map(|row| (layer_of(&row), row.policy))
         .collect();
     let permit = Permit::merge(&all);
+    let modules = all.iter().filter_map(|(layer, policy)| {
+        let module = policy.rego.clone()?;
+        Some((layer.clone(), module))
+    });
+    let mut modules: Vec<(LayerRef, String)> = modules.collect();
+    modules.sort();
     let bytes = serde_json::to_string(&permit)
         .map_err(|error| Error::internal("write a permit", error))?
         .len();
@@ -418,5 +447,9 @@ fn put_together(stamp: u64, rows: Vec<PolicyRow>) -> Result<Effective, Error> {
         };
         return Err(Error::Invalid(vec![refusal.invalid()]));
     }
-    Ok(Effective { stamp, permit })
+    Ok(Effective {
+        stamp,
+        permit,
+        modules,
+    })
 }

@@ -2,14 +2,15 @@
 //! `permit`.
 
 use crate::error::Fail;
-use crate::permit::{ALL, Effective};
+use crate::permit::ALL;
+use crate::permit::module::{of_job, of_sandbox};
 use crate::profile::ProfileAsk;
 use crate::{Ctx, Error, SandboxAsk, Service, random};
 use model::id::{JobId, PolicyId, PrincipalId, SandboxId, TenantId};
 use model::limits;
 use model::policy::{Decision, Layer, LayerRef, PermitUse, Policy, Trace, is_policy_name};
+use model::sandbox_spec::SandboxSpec;
 use model::spec::JobSpec;
-use std::sync::Arc;
 use store::Tx;
 use store::policy::{self, PolicyRow, PolicyVersionRow};
 
@@ -80,11 +81,15 @@ impl Service {
 
     /// A module that nobody here can evaluate would be a rule that nobody holds.
     async fn check_module(&self, policy: &Policy) -> Result<(), Error> {
-        if policy.rego.is_none() {
+        let Some(module) = &policy.rego else {
             return Ok(());
-        }
-        let message = "this server evaluates no modules in Rego";
-        Err(Error::invalid("rego", "policy_unenforceable", message))
+        };
+        let Some(evaluator) = self.inner.evaluator.get() else {
+            let message = "this server evaluates no modules in Rego";
+            return Err(Error::invalid("rego", "policy_unenforceable", message));
+        };
+        let checked = evaluator.check(module).await;
+        checked.map_err(|why| Error::invalid("rego", "policy_invalid", why))
     }
 
     /// A policy of this tenant, by its name; of an earlier version with the number behind it, as `NAME:VERSION`.
@@ -185,12 +190,38 @@ impl Service {
                     spec = self.job_by_profile(ctx, &asked, spec).await?;
                 }
                 spec.validate().map_err(Error::Invalid)?;
-                test_job(by.as_ref(), spec)
+                let decision = match &by {
+                    None => Decision::Allowed(spec),
+                    Some(by) => {
+                        let input = |spec: &JobSpec| of_job(&of_whom, "job.create", spec);
+                        self.modules_say(by, by.permit.job(spec, ALL), input).await
+                    }
+                };
+                decision.map(|spec| Tested {
+                    network: spec.network,
+                    limits: spec.limits,
+                    timeout_ms: spec.timeout_ms,
+                })
             }
             PolicyAsk::Sandbox(ask) => {
                 let ask = self.by_profile(ctx, *ask).await?;
                 ask.spec.validate(&ask.metadata).map_err(Error::Invalid)?;
-                test_sandbox(by.as_ref(), ask)
+                let asked = (ask.spec, ask.ttl_ms);
+                let decision = match &by {
+                    None => Decision::Allowed(asked),
+                    Some(by) => {
+                        let decision = by.permit.sandbox(asked, ask.says);
+                        let input = |made: &(SandboxSpec, u64)| {
+                            of_sandbox(&of_whom, "sandbox.create", made)
+                        };
+                        self.modules_say(by, decision, input).await
+                    }
+                };
+                decision.map(|(spec, timeout_ms)| Tested {
+                    network: spec.network,
+                    limits: spec.limits,
+                    timeout_ms,
+                })
             }
         };
         let permit = by.as_ref().map(|by| &by.permit);
@@ -271,31 +302,4 @@ fn put(
     };
     policy::insert(tx, &row)?;
     Ok(row)
-}
-
-fn test_job(by: Option<&Arc<Effective>>, spec: JobSpec) -> Decision<Tested> {
-    let tested = |spec: JobSpec| Tested {
-        network: spec.network,
-        limits: spec.limits,
-        timeout_ms: spec.timeout_ms,
-    };
-    match by {
-        None => Decision::Allowed(tested(spec)),
-        Some(by) => by.permit.job(spec, ALL).map(tested),
-    }
-}
-
-fn test_sandbox(by: Option<&Arc<Effective>>, ask: SandboxAsk) -> Decision<Tested> {
-    let tested = |(spec, timeout_ms): (model::sandbox_spec::SandboxSpec, u64)| Tested {
-        network: spec.network,
-        limits: spec.limits,
-        timeout_ms,
-    };
-    match by {
-        None => Decision::Allowed(tested((ask.spec, ask.ttl_ms))),
-        Some(by) => {
-            let decision = by.permit.sandbox((ask.spec, ask.ttl_ms), ask.says);
-            decision.map(tested)
-        }
-    }
 }

@@ -51,14 +51,14 @@ pub fn job_put(
     Ok(next)
 }
 
-/// The same for a sandbox that waits for a node, with the rules that it is to have.
+/// The same for a sandbox that waits for a node, with the rules that it is to have and how long it is to live.
 ///
 /// # Errors
 /// As for [`job_put`].
 pub fn sandbox_put(
     tx: &mut Tx<'_>,
     row: &SandboxRow,
-    spec: &SandboxSpec,
+    (spec, ttl_ms): (&SandboxSpec, u64),
     (principal, at_ms): (&PrincipalId, u64),
 ) -> Result<SandboxRow, StoreError> {
     let rules = row.network.as_ref().map(|_| spec.network.clone());
@@ -66,15 +66,17 @@ pub fn sandbox_put(
         version: row.version + 1,
         spec: spec.clone(),
         network: rules,
+        ttl_ms,
         ..row.clone()
     };
     let changed = tx.execute(
-        "UPDATE sandbox SET spec = $1, wish = $2, network = $3, version = $4 \
-         WHERE id = $5 AND version = $6 AND state = $7",
+        "UPDATE sandbox SET spec = $1, wish = $2, network = $3, ttl_ms = $4, version = $5 \
+         WHERE id = $6 AND version = $7 AND state = $8",
         &[
             to_json(spec)?.into(),
             queue::wish_text(spec.wish().as_ref())?.into(),
             next.network.as_ref().map(to_json).transpose()?.into(),
+            ttl_ms.into(),
             next.version.into(),
             row.id.as_str().into(),
             row.version.into(),

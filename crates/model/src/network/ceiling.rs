@@ -39,6 +39,12 @@ impl NetworkRules {
             NetworkRules::default()
         });
         found.verdict()?;
+        // The same again is no change.
+        if rules.deny.len() == self.deny.len()
+            && rules.deny.iter().all(|entry| self.deny.contains(entry))
+        {
+            rules.deny.clone_from(&self.deny);
+        }
         if self.is_closed() {
             rules.allow.retain(|entry| self.allow.contains(entry));
         }

@@ -251,7 +251,7 @@ impl Permit {
                 let why = format!("at most {} is allowed", most.value);
                 told.refuse(format!("resources.{}", bound.as_str()), most, why);
             }
-            asked.or(Some(default.min(most.value)))
+            asked.or_else(|| Some(default.min(most.value)))
         };
         let small = |limit: Option<u64>| limit.and_then(|limit| u32::try_from(limit).ok());
         let cpu = asked.cpu_millis.map(u64::from);

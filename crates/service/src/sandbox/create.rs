@@ -116,9 +116,10 @@ impl Service {
         }
         let mut tries = 1;
         loop {
-            let permitted = self.permitted_sandbox(ctx, ask.clone()).await?;
+            // On the heap: whoever asks holds this in a future of its own.
+            let permitted = Box::pin(self.permitted_sandbox(ctx, ask.clone())).await?;
             let made = self.sandbox_write(ctx, id.clone(), permitted, idempotency.clone());
-            match made.await {
+            match Box::pin(made).await {
                 Err(error) if is_changed(&error, tries) => tries += 1,
                 made => return made,
             }

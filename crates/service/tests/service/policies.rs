@@ -166,7 +166,13 @@ async fn what_waits_is_decided_again_when_policies_change_before_a_node_takes_it
         .sandbox_create(&user(), live(&["b.test"]), None)
         .await
         .unwrap();
-    world.policy("net", only(&["a.test"])).await;
+    let kept = live(&["a.test"]);
+    let who = user();
+    let kept = world.service.sandbox_create(&who, kept, None);
+    let kept = kept.await.unwrap();
+    let mut policy = only(&["a.test"]);
+    policy.resources = [(Bound::TimeoutMs, 60_000)].into();
+    world.policy("net", policy).await;
     let node = node(1);
     world.register(&node, "a").await;
     let free = service::Free {
@@ -205,6 +211,12 @@ async fn what_waits_is_decided_again_when_policies_change_before_a_node_takes_it
         .unwrap();
     assert_eq!(gone.state.name(), "failed");
     assert!(gone.reason.unwrap().starts_with("permit_stale: "));
+    let seen = async || world.service.sandbox_get(&user(), &kept.id).await.unwrap();
+    while seen().await.spec.permit.is_none() {
+        let poll = world.service.node_poll(&node, "a", free, LONG);
+        poll.await.unwrap();
+    }
+    assert_eq!(seen().await.ttl_ms, 60_000);
 }
 
 #[tokio::test]
