@@ -103,12 +103,11 @@ async fn a_module_that_loops_is_stopped_and_counts_as_a_deny() {
 async fn a_module_that_eats_memory_is_stopped_and_ends_nobody_else() {
     let one_call = "package policy\nallow if count(numbers.range(1, 1000000000)) == 0";
     assert_eq!(says(one_call, json!({})).await, Verdict::Stopped);
-    let mut doubling = "package policy\nx0 := [1, 2, 3, 4, 5, 6, 7, 8]\n".to_owned();
-    for n in 1..40 {
-        let before = n - 1;
-        doubling += &format!("x{n} := array.concat(x{before}, x{before})\n");
-    }
-    doubling += "allow if count(x39) == 0\n";
+    let twice = |n: u32| format!("x{n} := array.concat(x{0}, x{0})\n", n - 1);
+    let lines: String = (1..40).map(twice).collect();
+    let doubling = format!(
+        "package policy\nx0 := [1, 2, 3, 4, 5, 6, 7, 8]\n{lines}allow if count(x39) == 0\n"
+    );
     let asks = evaluator();
     assert_eq!(asks.evaluate(&doubling, json!({})).await, Verdict::Stopped);
     assert_eq!(
