@@ -250,6 +250,7 @@ fn spec() -> JobSpec {
     JobSpec {
         profile: "default".to_owned(),
         made_by: None,
+        permit: None,
         argv: vec!["true".to_owned()],
         env: BTreeMap::new(),
         cwd: None,

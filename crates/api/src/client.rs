@@ -21,6 +21,7 @@ mod lease;
 mod log;
 mod node;
 mod people;
+mod policy;
 mod pool;
 mod profile;
 mod sandbox;

@@ -111,6 +111,21 @@ codes! {
     /// The request asks for more than its profile allows.
     BeyondProfile = "beyond_profile", 400, false, 125,
         "details name each clause; ask for less, or use another profile: `cofferdam profile get NAME` shows this one";
+    /// A policy cannot be read, or says what cannot be.
+    PolicyInvalid = "policy_invalid", 400, false, 125,
+        "details name each place in the document; see docs/policies.md";
+    /// A policy does not allow the request.
+    PolicyRefused = "policy_refused", 403, false, 125,
+        "details name each clause and the policy that has it; `cofferdam policy test` shows what would be allowed";
+    /// A policy has a rule that nothing here can hold for this request.
+    PolicyUnenforceable = "policy_unenforceable", 422, false, 125,
+        "details name the clause; ask for what it is not about, or have the policy changed";
+    /// A policy wants a person to say yes.
+    ApprovalNeeded = "approval_needed", 403, false, 125,
+        "details name the clause; there is no way to ask a person yet, so ask for less, or have the policy changed";
+    /// Policies were changed while the request was decided.
+    PolicyChanged = "policy_changed", 409, true, 125,
+        "send the request again; it is decided by the policies of now";
     /// The profile says something that a job cannot have.
     ProfileNotForJobs = "profile_not_for_jobs", 400, false, 125,
         "make a sandbox with this profile, or use another one for the job";

@@ -13,7 +13,7 @@
 //! This room must never know the database, the state machines or the kernel. It imports no other
 //! room. It never blocks, and it never reads more from a peer than a named constant allows.
 //!
-//! Reading order: [`routes`], [`job`], [`sandbox`], [`snapshot`], [`volume`], [`secret`], [`profile`], [`log`], [`artifact`], [`blob`],
+//! Reading order: [`routes`], [`job`], [`sandbox`], [`snapshot`], [`volume`], [`secret`], [`profile`], [`policy`], [`log`], [`artifact`], [`blob`],
 //! [`event`], [`exec`], [`node`], [`health`], [`error`], [`attach`], [`guest`], then [`client`].
 
 pub mod artifact;
@@ -37,6 +37,7 @@ pub mod network;
 pub mod node;
 pub mod people;
 pub mod place;
+pub mod policy;
 pub mod profile;
 pub mod routes;
 pub mod sandbox;

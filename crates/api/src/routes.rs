@@ -68,6 +68,18 @@ pub const PROFILES: &str = "/v1/profiles";
 pub const PROFILE: &str = "/v1/profiles/{name}";
 /// `GET` lists the versions of a profile.
 pub const PROFILE_VERSIONS: &str = "/v1/profiles/{name}/versions";
+/// `GET` lists policies.
+pub const POLICIES: &str = "/v1/policies";
+/// `POST` says what would become of a request by the policies that apply.
+pub const POLICY_TEST: &str = "/v1/policies/test";
+/// `PUT` writes what a policy says, `GET` answers it, `DELETE` deletes it.
+pub const POLICY: &str = "/v1/policies/{name}";
+/// `GET` lists the versions of a policy.
+pub const POLICY_VERSIONS: &str = "/v1/policies/{name}/versions";
+/// `GET` answers what a job keeps of the policies that it was decided by.
+pub const JOB_PERMIT: &str = "/v1/jobs/{id}/permit";
+/// `GET` answers what a sandbox keeps of the policies that it was decided by.
+pub const SANDBOX_PERMIT: &str = "/v1/sandboxes/{id}/permit";
 /// `POST` makes a volume, `GET` lists them.
 pub const VOLUMES: &str = "/v1/volumes";
 /// `GET` answers a volume, `DELETE` deletes it.

@@ -13,6 +13,7 @@ pub(crate) mod job;
 pub(crate) mod mcp;
 pub(crate) mod net;
 pub(crate) mod people;
+pub(crate) mod policy;
 pub(crate) mod profile;
 pub(crate) mod run;
 pub(crate) mod sandbox;

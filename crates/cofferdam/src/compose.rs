@@ -363,6 +363,9 @@ pub(crate) fn service_on(
     let (keys, dir) = (state.keys().clone(), state.dir().to_owned());
     service.secret_keys_from(move || keys.load(&dir));
     service.audit_heads_in(state.dir().join("audit"));
+    // This program, also if another one has taken its place on the disk since.
+    let program = std::path::PathBuf::from("/proc/self/exe");
+    service.modules_are_asked_by(rego::Evaluator::new(program, Some(crate::REGO.into())));
     let providers = Providers::new(state.providers());
     service.secret_sources_from(move |source| providers.fetch(source));
     Ok(service)

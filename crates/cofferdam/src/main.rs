@@ -43,7 +43,17 @@ use std::process::ExitCode;
 /// waits for a disk holds nobody up.
 const THREADS: usize = 3;
 
+/// The one argument with which the program is what evaluates modules of policies, and nothing else.
+pub(crate) const REGO: &str = "__rego";
+
 fn main() -> ExitCode {
+    // Before anything is read or started: this process is given somebody's module.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|first| first == REGO)
+    {
+        return rego::serve();
+    }
     let args = match cli::args::parse() {
         Ok(args) => args,
         Err(code) => return code,
@@ -113,6 +123,10 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         Command::Profile(profile) => {
             let (client, _here) = compose::client(&args.place, Absent::Made).await?;
             cli::profile::profile(&client, profile).await
+        }
+        Command::Policy(policy) => {
+            let (client, _here) = compose::client(&args.place, Absent::Made).await?;
+            cli::policy::policy(&client, policy).await
         }
         Command::Volume(volume) => {
             let client = compose::server(&args.place).await?;

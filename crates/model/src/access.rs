@@ -91,6 +91,10 @@ actions! {
     ProfileRead = "profile:read", Member, Tenant, All;
     /// To write, build and delete profiles.
     ProfileWrite = "profile:write", Operator, Tenant, All;
+    /// To see policies, and what would become of a request by them.
+    PolicyRead = "policy:read", Member, Tenant, All;
+    /// To write and delete policies. Those of all tenants are the first one's.
+    PolicyWrite = "policy:write", Admin, Tenant, NoAgent;
     /// To see which secrets there are. Nobody sees their values.
     SecretRead = "secret:read", Member, Tenant, All;
     /// To set and delete secrets, and see who used them.

@@ -100,6 +100,8 @@ uuid_id! {
     VolumeId = "vol_";
     /// A named recipe for a sandbox.
     ProfileId = "prf_";
+    /// A named set of rules about what may be asked for.
+    PolicyId = "pol_";
     /// One try to carry out what a profile says.
     BuildId = "bld_";
     /// A token with which one node can be enrolled.

@@ -111,6 +111,11 @@ pub enum JobEvent {
     Approve,
     /// A person said no.
     Reject,
+    /// Policies do not allow it any more.
+    Refuse {
+        /// Which clause, and whose.
+        why: String,
+    },
     /// A node takes it.
     Lease {
         /// Who.
@@ -248,6 +253,9 @@ impl JobState {
             (AwaitingApproval | Queued, JobEvent::QueueTimeout) => finished(Outcome::Refused {
                 why: "no node took it in time".to_owned(),
             }),
+            (AwaitingApproval | Queued, JobEvent::Refuse { why }) => {
+                finished(Outcome::Refused { why: why.clone() })
+            }
             (Queued | Leased { .. } | Running { .. }, JobEvent::GiveUp { why }) => {
                 finished(Outcome::Lost { why: why.clone() })
             }
@@ -362,6 +370,9 @@ mod tests {
             JobEvent::Reject,
             JobEvent::Cancel,
             JobEvent::QueueTimeout,
+            JobEvent::Refuse {
+                why: "policy".to_owned(),
+            },
             JobEvent::GiveUp {
                 why: "gone".to_owned(),
             },

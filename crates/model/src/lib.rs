@@ -26,6 +26,7 @@ pub mod network;
 pub mod node;
 pub mod place;
 pub mod points;
+pub mod policy;
 pub mod principal;
 pub mod profile;
 pub mod root;

@@ -319,3 +319,27 @@ pub const WISHES_MAX: u32 = 64;
 pub const RETAIN_AUDIT_MS: u64 = 90 * 24 * 3600 * 1000;
 /// The newest events of one tenant, of which none goes before its time: some four gigabytes.
 pub const RETAIN_AUDIT_EVENTS: u64 = 10_000_000;
+
+/// Policies of one tenant: a layer for everybody, and one for some of its principals. All are read into memory.
+pub const POLICIES_MAX: u64 = 200;
+/// Layers that one decision goes by: each is looked at for each job.
+pub const POLICY_LAYERS_MAX: usize = 64;
+/// Versions of one policy that are kept; what was decided by older ones has it in its own permit.
+pub const POLICY_VERSIONS_MAX: u64 = 100;
+/// The name of a policy in bytes.
+pub const POLICY_NAME_BYTES_MAX: usize = 64;
+/// Entries of one list of a policy: what a person writes.
+pub const POLICY_ENTRIES_MAX: usize = 256;
+/// One entry of such a list in bytes: a command with some arguments.
+pub const POLICY_ENTRY_BYTES_MAX: usize = 512;
+/// Entries of a list that follows from several layers: more would make the permit of each job large. A list that
+/// would be longer lets nothing through.
+pub const PERMIT_ENTRIES_MAX: usize = 512;
+/// The highest number that says where a policy stands among others of its layer.
+pub const POLICY_PRIORITY_MAX: u16 = 1000;
+/// How deep commands may be within commands (`sh -c`, `$( )`) where a policy reads them. A person writes two.
+pub const COMMAND_DEPTH_MAX: u32 = 8;
+/// A module in Rego in bytes: what a person reads in an hour.
+pub const REGO_BYTES_MAX: usize = 64 * 1024;
+/// What follows from all policies of a principal, in bytes: each of its jobs and sandboxes keeps it.
+pub const PERMIT_BYTES_MAX: usize = 64 * 1024;

@@ -3,6 +3,7 @@
 //! Hosts are read into their one form where rules are made and where they are asked, and compared in no other.
 //! What is closed in every mode, such as private addresses, is not said here: the node that dials knows it.
 
+mod ceiling;
 mod decide;
 mod entry;
 mod narrow;

@@ -5,6 +5,8 @@ mod apply;
 mod spec;
 
 pub use apply::Says;
+pub(crate) use apply::check_secrets;
+pub(crate) use spec::check_secret_rules;
 pub use spec::{ProfileBase, ProfileSpec, ProfileUse, SecretRule, SecretWay};
 
 use crate::limits;

@@ -4,6 +4,7 @@ use crate::id::{NodeId, SnapshotId};
 use crate::limits;
 use crate::network::NetworkRules;
 use crate::place::{Placement, Wish};
+use crate::policy::PermitUse;
 use crate::profile::ProfileUse;
 use crate::secret::{SecretUse, check_uses, check_ways_out};
 use crate::spec::{
@@ -67,6 +68,9 @@ pub struct SandboxSpec {
     /// What it keeps of the profile that it was asked for with, if that is one of somebody's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_by: Option<Box<ProfileUse>>,
+    /// What it keeps of the policies that it was decided by; nothing where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permit: Option<Box<PermitUse>>,
 }
 
 /// What holds in a sandbox for commands that do not say, and what is started with it.
@@ -265,6 +269,7 @@ pub(crate) mod tests {
             volumes: Vec::new(),
             defaults: Defaults::default(),
             made_by: None,
+            permit: None,
         }
     }
 

@@ -4,6 +4,7 @@ use crate::id::NodeId;
 use crate::limits;
 use crate::network::NetworkRules;
 use crate::place::{Placement, Wish};
+use crate::policy::PermitUse;
 use crate::profile::ProfileUse;
 use crate::secret::{SecretUse, check_uses, check_ways_out};
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,9 @@ pub struct JobSpec {
     /// What it keeps of the profile that it was asked for with, if that is one of somebody's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made_by: Option<Box<ProfileUse>>,
+    /// What it keeps of the policies that it was decided by; nothing where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permit: Option<Box<PermitUse>>,
 }
 
 /// Limits that somebody named: each is enforced, or the job is refused.
@@ -399,6 +403,7 @@ pub(crate) mod tests {
             scrub_patterns: false,
             network: NetworkRules::default(),
             made_by: None,
+            permit: None,
         }
     }
 

@@ -8,6 +8,7 @@ pub(crate) mod from_wire;
 pub(crate) mod network;
 pub(crate) mod people;
 pub(crate) mod place;
+pub(crate) mod policy;
 pub(crate) mod profile;
 pub(crate) mod sandbox;
 pub(crate) mod secret;

@@ -177,6 +177,18 @@ impl<S: Send + Sync> FromRequestParts<S> for ProfileName {
     }
 }
 
+/// The name of a policy, perhaps with a version; whether it can be one is for others to say.
+#[derive(Debug)]
+pub(crate) struct PolicyName(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PolicyName {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        segment(parts, state, "name").await.map(Self)
+    }
+}
+
 /// The volume that the path names, by its name or its id. What can be neither names none.
 #[derive(Debug)]
 pub(crate) struct VolumeOf(pub(crate) String);

@@ -16,6 +16,7 @@ pub(crate) mod log;
 pub(crate) mod mcp;
 pub(crate) mod openapi;
 pub(crate) mod people;
+pub(crate) mod policy;
 mod port;
 pub(crate) mod profile;
 pub(crate) mod reachability;
@@ -86,6 +87,7 @@ fn routes() -> OpenApiRouter<App> {
         .routes(paths!(secret::get, secret::delete))
         .routes(paths!(secret::rotate))
         .routes(paths!(secret::events))
+        .merge(policies())
         .routes(paths!(profile::list))
         .routes(paths!(profile::put, profile::get, profile::delete))
         .routes(paths!(profile::versions))
@@ -132,6 +134,17 @@ fn of_people() -> OpenApiRouter<App> {
         .routes(paths!(people::principal_remove))
         .routes(paths!(people::key_create, people::key_list))
         .routes(paths!(people::key_revoke))
+}
+
+/// What may be asked for.
+fn policies() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(paths!(policy::list))
+        .routes(paths!(policy::test))
+        .routes(paths!(policy::put, policy::get, policy::delete))
+        .routes(paths!(policy::versions))
+        .routes(paths!(policy::of_job))
+        .routes(paths!(policy::of_sandbox))
 }
 
 /// What nodes ask, and machines that want to be some.

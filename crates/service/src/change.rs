@@ -72,6 +72,7 @@ pub(crate) fn decide(
         JobEvent::Release { .. } if unstarted => row.attempt.saturating_sub(1),
         JobEvent::Approve
         | JobEvent::Reject
+        | JobEvent::Refuse { .. }
         | JobEvent::Started { .. }
         | JobEvent::Release { .. }
         | JobEvent::Cancel

@@ -4,6 +4,7 @@ use crate::capacity::Root;
 use crate::change::{Note, apply};
 use crate::error::Fail;
 use crate::hand::Undelivered;
+use crate::permit::{check_current, is_changed};
 use crate::place::row_gets_work;
 use crate::profile::ProfileAsk;
 use crate::wake::{For, Parked};
@@ -103,7 +104,7 @@ impl Service {
     ///
     /// # Errors
     /// Those of [`Service::job_create`]; [`Error::Invalid`] `unknown_profile`, `beyond_profile` and
-    /// `profile_not_for_jobs`.
+    /// `profile_not_for_jobs`, or `policy_refused`, `policy_unenforceable` and `approval_needed`.
     pub async fn job_create_by(
         &self,
         ctx: &Ctx,
@@ -124,6 +125,24 @@ impl Service {
             };
         }
         spec.validate().map_err(Error::Invalid)?;
+        let mut tries = 1;
+        loop {
+            let permitted = self.permitted_job(ctx, spec.clone()).await?;
+            match self.job_make(ctx, permitted, idempotency.clone()).await {
+                Err(error) if is_changed(&error, tries) => tries += 1,
+                made => return made,
+            }
+            self.policies_forget();
+        }
+    }
+
+    /// The same, when everything is said and decided.
+    async fn job_make(
+        &self,
+        ctx: &Ctx,
+        mut spec: JobSpec,
+        idempotency: Option<Idempotency>,
+    ) -> Result<JobRow, Error> {
         self.place_on_root(spec.root.as_deref(), &mut spec.node)
             .await?;
         if spec.node.is_some() {
@@ -216,6 +235,7 @@ fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
     if plan.disk_is_full {
         return Err(Error::DiskFull.into());
     }
+    check_current(tx, plan.new.spec.permit.as_deref())?;
     check_pin(tx, plan)?;
     let counted = count(tx, plan)?;
     let uploads = find_files(tx, plan)?;

@@ -13,7 +13,7 @@
 //!
 //! Reading order: `ctx`, `error`, `change` (decide and write), `job`, `create`, `poll` and `wake` (how
 //! work finds a node), `report` (what nodes say), `lose` (when they say nothing), `sandbox` (those that
-//! live on, by the same means), `server` and `others` (other processes on the same database), `snapshot`, `volume`, `profile` and `build` (recipes, and who carries them
+//! live on, by the same means), `server` and `others` (other processes on the same database), `snapshot`, `volume`, `policy` and `permit` (what may be asked for), `profile` and `build` (recipes, and who carries them
 //! out), `secret` over `seal`, `loops`.
 
 mod artifact;
@@ -42,7 +42,9 @@ mod lose;
 mod node;
 mod others;
 mod output;
+mod permit;
 mod place;
+mod policy;
 mod poll;
 mod principal;
 mod profile;
@@ -75,6 +77,7 @@ pub use crate::key::{KeyPage, NewKey, e2b_form, is_e2b_form, is_key_text, used_p
 pub use crate::lease_token::LeaseTokens;
 pub use crate::node::{Beat, LeaseRef, NodeHello, Registered, node_speaks};
 pub use crate::output::{OutputPage, OutputPiece, Stream};
+pub use crate::policy::{PolicyAsk, PolicyTested, Tested};
 pub use crate::poll::{Free, Polled};
 pub use crate::principal::PrincipalPage;
 pub use crate::profile::{
@@ -106,6 +109,7 @@ pub use store::job::JobRow;
 pub use store::key::KeyRow;
 pub use store::node::NodeRow;
 pub use store::output::Segment;
+pub use store::policy::{PolicyRow, PolicyVersionRow};
 pub use store::principal::PrincipalRow;
 pub use store::profile::version::VersionRow;
 pub use store::profile::{ProfileRow, TagRow};
@@ -166,6 +170,8 @@ struct Inner {
     lease_key: tokio::sync::OnceCell<lease_token::LeaseKey>,
     refusals: Mutex<enroll::Refusals>,
     placement: place::Setting,
+    policies: Mutex<permit::Known>,
+    evaluator: OnceLock<rego::Evaluator>,
     audit_heads: OnceLock<audit::Heads>,
     /// The seals whose heads this process has signed, by tenant.
     audit_signed: Mutex<BTreeMap<TenantId, (u64, String)>>,
@@ -213,6 +219,8 @@ impl Service {
             lease_key: tokio::sync::OnceCell::new(),
             refusals: Mutex::default(),
             placement: place::Setting::default(),
+            policies: Mutex::default(),
+            evaluator: OnceLock::new(),
             audit_heads: OnceLock::new(),
             audit_signed: Mutex::default(),
             believed: key::Believed::default(),

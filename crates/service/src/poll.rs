@@ -18,6 +18,7 @@ use model::id::{NodeId, SnapshotId};
 use model::limits;
 use model::node::Scheduling;
 use model::place::{Candidate, Reserved, share};
+use model::policy::PermitUse;
 use std::pin::Pin;
 use std::time::Duration;
 use store::Tx;
@@ -311,27 +312,35 @@ impl Service {
         // leases have to go back.
         drop(tokio::spawn(async move {
             let claimed = service.unit(move |tx| {
-                let mut leased = Vec::new();
+                let (mut leased, mut stale) = (Vec::new(), Vec::new());
                 let now = note.at_ms;
                 let row = store::node::get(tx, &node)?;
                 let Some(row) = row.filter(|row| row_gets_work(row, now)) else {
-                    return Ok::<_, Fail>(leased);
+                    return Ok::<_, Fail>((leased, stale));
                 };
+                let stamp = store::policy::stamp(tx)?;
                 let mut room = Room::of(asking(&row, free, For::Jobs, now));
                 let most = free.slots.min(CLAIM_MAX);
                 for row in store::queue::claim(tx, &node, most, now, &granted)? {
-                    if room.take(row.spec.wish()) {
+                    if PermitUse::is_stale(row.spec.permit.as_deref(), stamp) {
+                        stale.push(row);
+                    } else if room.take(row.spec.wish()) {
                         leased.extend(lease(tx, &row, &node, note.clone())?);
                     }
                 }
-                Ok(leased)
+                Ok((leased, stale))
             });
-            let claimed = claimed.await;
-            let claimed = claimed.map(|rows| {
+            let mut outdated = Vec::new();
+            let claimed = claimed.await.map(|(rows, stale)| {
+                outdated = stale;
                 rows.iter().for_each(|row| service.announce(row));
                 Undelivered::new(&service, rows)
             });
             drop(tell.send(claimed));
+            // If we die before this line, the next claim finds them as they are.
+            if !outdated.is_empty() {
+                service.jobs_renew(outdated).await;
+            }
         }));
         told.await.map_err(|_| Error::Unavailable(None))?
     }

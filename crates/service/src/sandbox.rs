@@ -387,10 +387,12 @@ fn come_to(
     }
 }
 
-/// A time to live that its profile allows.
+/// A time to live that its profile allows, and the policies that it was made by.
 fn within_profile(row: &SandboxRow, ttl_ms: u64) -> u64 {
     let made_by = row.spec.made_by.as_ref();
-    made_by.map_or(ttl_ms, |made_by| made_by.within(ttl_ms))
+    let ttl_ms = made_by.map_or(ttl_ms, |made_by| made_by.within(ttl_ms));
+    let frozen = row.spec.permit.as_ref();
+    frozen.map_or(ttl_ms, |frozen| frozen.permit.within(ttl_ms))
 }
 
 /// Whether its node can stop it in its tracks: the node has said so when it was ready. Of one that has not

@@ -280,6 +280,16 @@ fn event_of<'e>(
     }
 }
 
+/// Adds an event of a job as it is now.
+pub(crate) fn tell(
+    tx: &mut Tx<'_>,
+    row: &JobRow,
+    kind: &str,
+    (principal, at_ms): (&PrincipalId, u64),
+) -> Result<(), StoreError> {
+    event::append(tx, &event_of(row, kind, "{}", principal, at_ms))
+}
+
 /// A job; with a tenant, only if it is that tenant's.
 ///
 /// # Errors

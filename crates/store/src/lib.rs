@@ -29,6 +29,8 @@ mod migrate;
 pub mod network;
 pub mod node;
 pub mod output;
+pub mod permit;
+pub mod policy;
 mod postgres;
 pub mod principal;
 pub mod profile;

@@ -27,6 +27,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0023_lease_token.sql"),
     include_str!("../migrations/sqlite/0022_leaving.sql"),
     include_str!("../migrations/sqlite/0024_people.sql"),
+    include_str!("../migrations/sqlite/0026_policy.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -51,6 +52,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0023_lease_token.sql"),
     include_str!("../migrations/postgres/0022_leaving.sql"),
     include_str!("../migrations/postgres/0024_people.sql"),
+    include_str!("../migrations/postgres/0026_policy.sql"),
 ];
 
 /// The version that this program knows.

@@ -14,12 +14,14 @@ const EDGES: &[(&str, &[&str])] = &[
     ("scrub", &[]),
     // What carries bytes of the way out does too.
     ("relay", &[]),
+    // An interpreter of somebody's modules, which runs as a process of its own and needs nothing of ours.
+    ("rego", &[]),
     // The privileged launcher is read in an hour and links nothing of ours.
     ("jail", &[]),
     ("guest", &["scrub", "relay"]),
     ("store", &["model"]),
     // Not `api`: three doors must not leak into the logic.
-    ("service", &["model", "store"]),
+    ("service", &["model", "store", "rego"]),
     // Not `store`: a door that reads the database forgets to ask who is there.
     ("server", &["service", "model", "api", "mcp"]),
     // A client like any other, so that a tool can do nothing that its caller could not do by REST.
@@ -34,7 +36,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "cofferdam",
         &[
-            "server", "node", "api", "service", "store", "driver", "model", "mcp",
+            "server", "node", "api", "service", "store", "driver", "model", "mcp", "rego",
         ],
     ),
     // These drive the real binary, as a person does.

@@ -9,6 +9,7 @@ mod mcp;
 mod net;
 mod people;
 mod placement;
+mod policy;
 mod profile;
 mod secret;
 mod volume;
@@ -39,6 +40,7 @@ pub(crate) use people::{
     KeyCommand, Kind, PeopleCommand, PrincipalCommand, RoleArg, TenantCommand,
 };
 pub(crate) use placement::PlacementArgs;
+pub(crate) use policy::{PolicyArgs, PolicyCommand};
 pub(crate) use profile::{ProfileArgs, ProfileCommand};
 pub(crate) use secret::{Scrub, SecretArgs, SecretCommand};
 pub(crate) use volume::{VolumeArgs, VolumeCommand};
@@ -127,6 +129,7 @@ pub(crate) enum Command {
     /// Keep values that sandboxes may use and nobody may read back
     Secret(SecretArgs),
     Profile(ProfileArgs),
+    Policy(PolicyArgs),
     Volume(VolumeArgs),
     /// Look at saved file systems of sandboxes, give them up
     Snapshot(SnapshotArgs),
@@ -621,6 +624,7 @@ impl Args {
             Command::Audit(audit) => audit.json(),
             Command::Secret(secret) => secret.json(),
             Command::Profile(profile) => profile.json(),
+            Command::Policy(policy) => policy.json(),
             Command::Volume(volume) => volume.command.json(),
             Command::People(people) => people.json(),
             Command::Snapshot(snapshot) => match &snapshot.command {

@@ -8,6 +8,7 @@ use crate::cli::table;
 use api::Code;
 use api::client::{Client, ClientError};
 use api::profile::{ProfileKind, ProfileListQuery, ProfileSpec, ProfileVersionQuery, ProfileView};
+use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -27,7 +28,8 @@ pub(crate) async fn profile(client: &Client, args: ProfileArgs) -> Result<ExitCo
         } => versions(client, &name, json).await?,
         ProfileCommand::Get { name, json, .. } => get(client, &name, json).await?,
         ProfileCommand::Put { name, file, json } => {
-            let spec = read(&file)?;
+            let spec: ProfileSpec = document(&file)
+                .map_err(|failure| failure.hint("docs/profiles.md has one with every field"))?;
             one(&client.profile_put(&name, &spec).await?, json)?
         }
         ProfileCommand::Rm { name, json } => {
@@ -119,21 +121,25 @@ fn about(name: &str) -> impl Fn(ClientError) -> Failure {
 }
 
 /// What a file says. A clause that is misspelt is never passed over: it may be a ceiling.
-fn read(path: &Path) -> Result<ProfileSpec, Failure> {
-    let text = if path == Path::new("-") {
-        text(Ok(std::io::stdin().lock()), path)?
-    } else {
-        text(File::open(path), path)?
-    };
+pub(crate) fn document<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
+    let text = file_text(path)?;
     let is_json = path.extension().is_some_and(|name| name == "json");
     parse(&text, is_json).map_err(|why| {
         let message = format!("failed to read {}: {why}", path.display());
         Failure::new(Code::InvalidArgument, message)
-            .hint("docs/profiles.md has one with every field")
     })
 }
 
-fn parse(text: &str, is_json: bool) -> Result<ProfileSpec, String> {
+/// The text of a file, or of standard input where its name is `-`.
+pub(crate) fn file_text(path: &Path) -> Result<String, Failure> {
+    if path == Path::new("-") {
+        text(Ok(std::io::stdin().lock()), path)
+    } else {
+        text(File::open(path), path)
+    }
+}
+
+pub(crate) fn parse<T: DeserializeOwned>(text: &str, is_json: bool) -> Result<T, String> {
     if is_json {
         return serde_json::from_str(text).map_err(|error| error.to_string());
     }
@@ -163,7 +169,7 @@ mod tests {
                     [[secrets]]\nname = \"KEY\"\nas = [\"env\"]\n";
         let json = r#"{"timeout_max_ms":60000,"base":{"root":"ubuntu"},"network":{"allow":["a.test"]},
                        "secrets":[{"name":"KEY","as":["env"]}]}"#;
-        let spec = parse(toml, false).unwrap();
+        let spec: ProfileSpec = parse(toml, false).unwrap();
         assert_eq!(spec, parse(json, true).unwrap());
         assert_eq!(spec.timeout_max_ms, Some(60_000));
         // Those that the document shows can be written as they stand.
@@ -172,7 +178,7 @@ mod tests {
         let shown: Vec<&str> = shown.filter_map(|part| part.split("```").next()).collect();
         assert!(!shown.is_empty());
         for text in shown {
-            let spec = parse(text, false).unwrap();
+            let spec: ProfileSpec = parse(text, false).unwrap();
             assert!(spec.base.is_some() && spec.network.is_some() && spec.secrets.is_some());
         }
         for wrong in [
@@ -181,7 +187,7 @@ mod tests {
             "[base]\nrot = \"x\"",
             "env = 1",
         ] {
-            assert!(parse(wrong, false).is_err(), "{wrong}");
+            assert!(parse::<ProfileSpec>(wrong, false).is_err(), "{wrong}");
         }
     }
 }

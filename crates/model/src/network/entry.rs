@@ -77,6 +77,11 @@ impl Entry {
         self.place == Place::Everything && self.port.is_none()
     }
 
+    /// Whether it names every host, perhaps at one port.
+    pub fn is_any_host(&self) -> bool {
+        self.place == Place::Everything
+    }
+
     /// Whether it names hosts by name.
     pub fn is_name(&self) -> bool {
         matches!(self.place, Place::Name(_) | Place::Below(_))
@@ -143,6 +148,22 @@ impl Entry {
     pub fn covers(&self, other: &Entry) -> bool {
         let ports = self.port.is_none() || self.port == other.port;
         ports && self.place.holds(&other.place)
+    }
+
+    /// What both name, where one of the two places is within the other: places are one within the other, or have
+    /// nothing in common.
+    pub fn meet(&self, other: &Entry) -> Option<Entry> {
+        let place = match () {
+            () if self.place.holds(&other.place) => &other.place,
+            () if other.place.holds(&self.place) => &self.place,
+            () => return None,
+        };
+        let port = match (self.port, other.port) {
+            (Some(one), Some(two)) if one != two => return None,
+            (one, two) => one.or(two),
+        };
+        let place = place.clone();
+        Some(Entry { place, port })
     }
 
     /// Its port, if it is about one alone.

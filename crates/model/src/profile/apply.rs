@@ -214,7 +214,8 @@ impl ProfileUse {
     }
 }
 
-fn check_secrets(rules: &[SecretRule], uses: &[SecretUse], found: &mut Findings) {
+/// The uses of secrets that rules do not let in.
+pub(crate) fn check_secrets(rules: &[SecretRule], uses: &[SecretUse], found: &mut Findings) {
     for (index, one) in uses.iter().enumerate() {
         let way = match &one.how {
             SecretHow::File => SecretWay::File,

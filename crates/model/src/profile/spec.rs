@@ -180,7 +180,7 @@ impl ProfileSpec {
             let message = "a profile has `rules`; these hold beside those of whoever asks for it";
             found.add("network.profile_rules", "network_rules", message);
         }
-        check_rules(self.secrets.as_deref(), &mut found);
+        check_secret_rules(self.secrets.as_deref(), &mut found);
         found.verdict()
     }
 }
@@ -237,7 +237,8 @@ fn check_user(spec: &ProfileSpec, found: &mut Findings) {
     }
 }
 
-fn check_rules(rules: Option<&[SecretRule]>, found: &mut Findings) {
+/// Rules about secrets, in a profile or a policy.
+pub(crate) fn check_secret_rules(rules: Option<&[SecretRule]>, found: &mut Findings) {
     let rules = rules.unwrap_or_default();
     found.count("secrets", rules.len(), limits::PROFILE_SECRETS_MAX);
     for (index, rule) in rules.iter().enumerate().take(limits::PROFILE_SECRETS_MAX) {

@@ -55,6 +55,7 @@ fn job_spec(job: JobCreate, profile: String) -> Result<JobSpec, Error> {
         scrub_patterns: job.scrub_patterns,
         network: super::network::of_new(false, job.network)?,
         made_by: None,
+        permit: None,
     })
 }
 

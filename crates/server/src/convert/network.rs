@@ -84,7 +84,7 @@ pub(super) fn of_new(open: bool, asked: Option<Network>) -> Result<NetworkRules,
     }
 }
 
-fn mode(mode: NetworkMode) -> network::NetworkMode {
+pub(super) fn mode(mode: NetworkMode) -> network::NetworkMode {
     match mode {
         NetworkMode::None => network::NetworkMode::None,
         NetworkMode::Allowlist => network::NetworkMode::Allowlist,

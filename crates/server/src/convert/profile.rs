@@ -63,7 +63,7 @@ fn base(asked: wire::ProfileBase) -> Result<ProfileBase, Error> {
     }
 }
 
-fn rules(asked: Vec<wire::SecretRule>) -> Result<Vec<SecretRule>, Error> {
+pub(super) fn rules(asked: Vec<wire::SecretRule>) -> Result<Vec<SecretRule>, Error> {
     if asked.len() > limits::PROFILE_SECRETS_MAX {
         let message = format!("at most {} rules", limits::PROFILE_SECRETS_MAX);
         return Err(Error::field(Code::InvalidArgument, "secrets", message));
@@ -93,7 +93,7 @@ fn way(way: wire::SecretWay) -> SecretWay {
     }
 }
 
-fn rule_view(rule: SecretRule) -> wire::SecretRule {
+pub(super) fn rule_view(rule: SecretRule) -> wire::SecretRule {
     let way = |way| match way {
         SecretWay::File => wire::SecretWay::File,
         SecretWay::Env => wire::SecretWay::Env,

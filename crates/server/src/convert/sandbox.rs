@@ -53,6 +53,7 @@ pub(crate) fn ask(asked: SandboxCreate) -> Result<SandboxAsk, Error> {
         volumes: super::volume::mounts(asked.volumes),
         defaults: Defaults::default(),
         made_by: None,
+        permit: None,
     };
     let from = asked.snapshot.as_deref().map(super::snapshot::named);
     Ok(SandboxAsk {
@@ -61,6 +62,7 @@ pub(crate) fn ask(asked: SandboxCreate) -> Result<SandboxAsk, Error> {
         metadata: asked.metadata,
         ttl_ms: asked.timeout_ms.unwrap_or(limits::SANDBOX_TTL_DEFAULT_MS),
         profile: by,
+        says,
     })
 }
 

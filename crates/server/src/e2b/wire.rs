@@ -147,6 +147,7 @@ impl NewSandbox {
             None => template_ref(&self.template_id)?,
         };
         let on_expiry = self.on_expiry()?;
+        let says = self.says();
         refuse("iam", self.iam.as_ref())?;
         let mounts = self.volume_mounts.unwrap_or_default();
         let network = self.network.unwrap_or_default();
@@ -192,11 +193,13 @@ impl NewSandbox {
                 volumes: mounts.into_iter().map(Mount::ask).collect(),
                 defaults: Defaults::default(),
                 made_by: None,
+                permit: None,
             },
             from,
             metadata,
             ttl_ms: ms(self.timeout.unwrap_or(TIMEOUT_DEFAULT_S)),
             profile: None,
+            says,
         })
     }
 

@@ -25,6 +25,7 @@ use crate::error::Error;
         (name = "jobs", description = "One command in a sandbox of its own."),
         (name = "sandboxes", description = "Sandboxes that live on."),
         (name = "volumes", description = "Named directories that outlive sandboxes."),
+        (name = "policies", description = "What may be asked for: layers that only narrow each other."),
         (name = "profiles", description = "Named recipes for sandboxes and jobs, version by version."),
         (name = "secrets", description = "Named values that sandboxes may use and nobody may read back."),
         (name = "snapshots", description = "Saved file systems of sandboxes."),

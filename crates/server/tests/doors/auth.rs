@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use http::Request;
 use http_body_util::Full;
 use model::access::Action::{
-    self, AuditRead, JobRead, JobWrite, KeyRead, KeyWrite, NodeRead, NodeWrite, PrincipalRead,
-    PrincipalWrite, ProfileRead, ProfileWrite, SandboxRead, SandboxWrite, SecretRead, SecretWrite,
-    SnapshotRead, SnapshotWrite, TenantRead, TenantWrite, VolumeRead, VolumeWrite,
+    self, AuditRead, JobRead, JobWrite, KeyRead, KeyWrite, NodeRead, NodeWrite, PolicyRead,
+    PolicyWrite, PrincipalRead, PrincipalWrite, ProfileRead, ProfileWrite, SandboxRead,
+    SandboxWrite, SecretRead, SecretWrite, SnapshotRead, SnapshotWrite, TenantRead, TenantWrite,
+    VolumeRead, VolumeWrite,
 };
 use model::access::{Realm, Scopes};
 use model::principal::Role;
@@ -27,7 +28,7 @@ enum For {
     Server,
 }
 
-const ROUTES: [(&str, &str, For); 105] = [
+const ROUTES: [(&str, &str, For); 113] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/mcp", For::Credential),
     ("POST", "/mcp", For::Credential),
@@ -173,6 +174,14 @@ const ROUTES: [(&str, &str, For); 105] = [
         "/v1/secrets/{name}/versions",
         For::User(SecretWrite),
     ),
+    ("GET", "/v1/jobs/{id}/permit", For::User(JobRead)),
+    ("GET", "/v1/policies", For::User(PolicyRead)),
+    ("POST", "/v1/policies/test", For::User(PolicyRead)),
+    ("PUT", "/v1/policies/{name}", For::User(PolicyWrite)),
+    ("GET", "/v1/policies/{name}", For::User(PolicyRead)),
+    ("DELETE", "/v1/policies/{name}", For::User(PolicyWrite)),
+    ("GET", "/v1/policies/{name}/versions", For::User(PolicyRead)),
+    ("GET", "/v1/sandboxes/{id}/permit", For::User(SandboxRead)),
     ("POST", "/node/v1/jobs/{id}/secrets", For::Node),
     ("POST", "/node/v1/sandboxes/{id}/secrets", For::Node),
     ("GET", "/v1/sandboxes/{id}/usage", For::User(SandboxRead)),

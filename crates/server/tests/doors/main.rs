@@ -15,6 +15,7 @@ mod fleet;
 mod life;
 mod mcp;
 mod people;
+mod policy;
 mod profile;
 mod sandbox;
 mod secret;

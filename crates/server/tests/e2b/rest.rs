@@ -209,3 +209,45 @@ async fn the_typed_client_runs_a_command_through_the_door() {
     let error = guest.start(&start).await.unwrap_err();
     assert_eq!(error.body().code, "not_found");
 }
+
+/// Attack: what `/v1` refuses by a policy is asked for at E2B's door.
+#[tokio::test]
+async fn a_policy_holds_at_e2b_s_door_too() {
+    let world = World::new().await;
+    let policy = api::policy::PolicySpec {
+        version: 1,
+        layer: api::policy::PolicyLayer::Global,
+        of: None,
+        priority: 0,
+        network: Some(api::policy::PolicyNetwork {
+            allow: Some(vec!["*.a.test".to_owned()]),
+            ..api::policy::PolicyNetwork::default()
+        }),
+        files: None,
+        commands: None,
+        dependencies: None,
+        resources: api::policy::PolicyResources::default(),
+        drivers: None,
+        profiles: api::policy::PolicyProfiles::default(),
+        secrets: None,
+        approvals: api::policy::PolicyApprovals::default(),
+        rego: None,
+    };
+    world.client().policy_put("net", &policy).await.unwrap();
+    // Where a client says nothing, it gets what there may be.
+    let made = world.sandbox(json!({})).await;
+    let view = world.client().sandbox_get(&id(&made)).await.unwrap();
+    assert_eq!(view.network.allow, ["*.a.test"]);
+    let asked = json!({"templateID": "base", "network": {"allowOut": ["b.test"], "denyOut": ["0.0.0.0/0"]}});
+    let refused = world.control("POST /sandboxes", &asked).await;
+    assert_eq!(refused.status, 403);
+    assert!(
+        refused.message().contains("global/0/net@1"),
+        "{}",
+        refused.message()
+    );
+    let line = format!("PUT /sandboxes/{}/network", made.id);
+    let wider = json!({"allowOut": ["b.test"], "denyOut": ["0.0.0.0/0"]});
+    let refused = world.control(&line, &wider).await;
+    assert_eq!(refused.status, 403, "{}", refused.message());
+}

@@ -13,7 +13,7 @@ use model::build::{BuildEvent, BuildFailure, BuildState, Verdict, verdict};
 use model::id::{SandboxId, SnapshotId};
 use model::limits;
 use model::network::NetworkRules;
-use model::profile::Recipe;
+use model::profile::{Recipe, Says};
 use model::sandbox_spec::{Defaults, OnExpiry, SandboxSpec, StartCommand};
 use model::spec::AskedLimits;
 use std::collections::BTreeMap;
@@ -232,6 +232,7 @@ impl Service {
             volumes: Vec::new(),
             defaults: Defaults::default(),
             made_by: None,
+            permit: None,
         };
         if let Some(from) = &built.from {
             let from = SnapshotRef::Id(from.clone());
@@ -249,6 +250,8 @@ impl Service {
             metadata: BTreeMap::from([label]),
             ttl_ms: limits::BUILD_SANDBOX_MS,
             profile: None,
+            // Nobody has asked for this network: policies may give less.
+            says: Says::default(),
         };
         let id = self.sandbox_id()?;
         // Before there is one: whoever takes the build next takes this sandbox away.

@@ -49,6 +49,11 @@ impl Service {
             return Err(beyond("snapshot"));
         }
         let what = (ask.spec, ask.ttl_ms);
+        // What the profile says is no default of a door any more.
+        let says = Says {
+            network: ask.says.network || found.spec.network.is_some(),
+            ..ask.says
+        };
         let made = found.spec.sandbox(found.made_by, what, asked.says);
         let (spec, ttl_ms) = made.map_err(Error::Invalid)?;
         Ok(SandboxAsk {
@@ -57,6 +62,7 @@ impl Service {
             from: ask.from.or(base),
             profile: None,
             metadata: ask.metadata,
+            says,
         })
     }
 

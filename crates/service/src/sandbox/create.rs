@@ -5,6 +5,7 @@ use super::work::Untold;
 use crate::capacity::Root;
 use crate::create::{Idempotency, gets_work, key_of, made_before};
 use crate::error::Fail;
+use crate::permit::{check_current, is_changed};
 use crate::profile::ProfileAsk;
 use crate::root::check_same;
 use crate::snapshot::SnapshotRef;
@@ -15,6 +16,7 @@ use model::access::Action;
 use model::id::{NodeId, SandboxId, TenantId};
 use model::limits;
 use model::node::Scheduling;
+use model::profile::Says;
 use model::sandbox::SandboxEvent;
 use model::sandbox_spec::{AccessToken, SandboxSpec, cut_ttl};
 use model::volume::VOLUME_PROFILE;
@@ -37,6 +39,8 @@ pub struct SandboxAsk {
     pub ttl_ms: u64,
     /// The profile, where it is one of somebody's. What the request does not say is then as it is there.
     pub profile: Option<ProfileAsk>,
+    /// What it says itself: for what nobody has said, policies give as much as they allow.
+    pub says: Says,
 }
 
 /// Everything that the transaction needs; made once, used for every try of it.
@@ -64,7 +68,7 @@ impl Service {
     ///
     /// # Errors
     /// [`Error::Invalid`] with all that is wrong, among it `limit_beyond_machine`, `unknown_root`, and
-    /// `beyond_profile`; [`Error::Conflict`] `idempotency_mismatch`, `root_changed`, `profile_base_gone`; [`Error::TooMuch`]; [`Error::DiskFull`].
+    /// `beyond_profile`; [`Error::Conflict`] `idempotency_mismatch`, `root_changed`, `profile_base_gone`, `policy_changed`; [`Error::TooMuch`]; [`Error::DiskFull`].
     pub async fn sandbox_create(
         &self,
         ctx: &Ctx,
@@ -105,13 +109,34 @@ impl Service {
         &self,
         ctx: &Ctx,
         id: SandboxId,
-        mut ask: SandboxAsk,
+        ask: SandboxAsk,
         idempotency: Option<Idempotency>,
     ) -> Result<SandboxRow, Error> {
         ask.spec.validate(&ask.metadata).map_err(Error::Invalid)?;
         if ask.ttl_ms == 0 {
             return Err(Error::invalid("timeout_ms", "limit_zero", "must not be 0"));
         }
+        let mut tries = 1;
+        loop {
+            // On the heap: whoever asks holds this in a future of its own.
+            let permitted = Box::pin(self.permitted_sandbox(ctx, ask.clone())).await?;
+            let made = self.sandbox_write(ctx, id.clone(), permitted, idempotency.clone());
+            match Box::pin(made).await {
+                Err(error) if is_changed(&error, tries) => tries += 1,
+                made => return made,
+            }
+            self.policies_forget();
+        }
+    }
+
+    /// The same, when it is decided.
+    async fn sandbox_write(
+        &self,
+        ctx: &Ctx,
+        id: SandboxId,
+        mut ask: SandboxAsk,
+        idempotency: Option<Idempotency>,
+    ) -> Result<SandboxRow, Error> {
         let spec = &mut ask.spec;
         let identity = self
             .place_on_root(spec.root.as_deref(), &mut spec.node)
@@ -215,6 +240,9 @@ fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
     }
     if plan.disk_is_full {
         return Err(Error::DiskFull.into());
+    }
+    if plan.new.spec.profile != VOLUME_PROFILE {
+        check_current(tx, plan.new.spec.permit.as_deref())?;
     }
     check_pin(tx, plan)?;
     hold(tx, &plan.new.tenant, &plan.new.spec)?;

@@ -8,6 +8,7 @@ use super::change::Note;
 use super::gone;
 use crate::error::Fail;
 use crate::job::until;
+use crate::permit::{check_stamp, is_changed};
 use crate::report::{Report, check_clauses};
 use crate::wake::{NodeWake, sandbox_news};
 use crate::{Ctx, Error, Service, locked};
@@ -76,8 +77,8 @@ impl Service {
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Conflict`] `sandbox_gone`, or `network_refused` when the node says meanwhile that
-    /// it cannot, and the rules before hold; [`Error::Invalid`] `beyond_profile`, or for secrets that cannot be used
-    /// so, or are not there.
+    /// it cannot, and the rules before hold; [`Error::Invalid`] `beyond_profile`, `policy_refused` and its like, or for
+    /// secrets that cannot be used so, or are not there.
     pub async fn sandbox_set_network(
         &self,
         ctx: &Ctx,
@@ -96,9 +97,7 @@ impl Service {
         let until = until(up_to, limits::JOB_WAIT_MAX_MS);
         // Before the change, so that no news of it is missed.
         let mut news = self.wake().sandboxes();
-        let mut row = self
-            .change(ctx, id, move |tx, row, note| set(tx, row, &asked, note))
-            .await?;
+        let mut row = self.set_permitted(ctx, id, asked).await?;
         let (epoch, wanted) = (row.network_epoch, row.rules().clone());
         if let Some(node) = row.node.as_ref().filter(|_| row.is_network_pending()) {
             self.wake().node(node);
@@ -118,6 +117,29 @@ impl Service {
             return Err(Error::conflict_of("network_refused", why));
         }
         Ok(row)
+    }
+
+    async fn set_permitted(
+        &self,
+        ctx: &Ctx,
+        id: &SandboxId,
+        asked: NetworkChange,
+    ) -> Result<SandboxRow, Error> {
+        let row = self.sandbox_get(ctx, id).await?;
+        let mut tries = 1;
+        loop {
+            let permitted = self.permitted_network(ctx, &row, asked.clone()).await?;
+            let set = move |tx: &mut Tx<'_>, row, note| {
+                let (asked, stamp) = &permitted;
+                check_stamp(tx, *stamp)?;
+                set(tx, row, asked, note)
+            };
+            match self.change(ctx, id, set).await {
+                Err(error) if is_changed(&error, tries) => tries += 1,
+                set => return set,
+            }
+            self.policies_forget();
+        }
     }
 
     /// A node says that rules are in force, or that they cannot be.

@@ -37,6 +37,7 @@ impl Service {
         ctx.may(Action::SandboxWrite)?;
         let row = self.sandbox_get(ctx, id).await?;
         self.check_root(&row).await?;
+        self.permitted_again(ctx, &row).await?;
         if self.is_full_with(0) {
             return Err(Error::DiskFull);
         }

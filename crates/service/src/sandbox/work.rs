@@ -4,6 +4,7 @@
 use super::change::{Note, apply};
 use super::create::place;
 use crate::error::Fail;
+use crate::permit::is_stale;
 use crate::place::{Room, asking, row_gets_work};
 use crate::poll::Free;
 use crate::wake::{For, NodeWake};
@@ -230,12 +231,13 @@ impl Service {
     ) -> Result<Vec<SandboxRow>, Error> {
         let (node, note) = (node.clone(), Note::new(ctx, self.now_ms()));
         let placed = self.unit(move |tx| {
-            let mut placed = Vec::new();
+            let (mut placed, mut stale) = (Vec::new(), Vec::new());
             let now = note.at_ms;
             let row = store::node::get(tx, &node)?;
             let Some(row) = row.filter(|row| row_gets_work(row, now)) else {
-                return Ok::<_, Fail>(placed);
+                return Ok::<_, Fail>((placed, stale));
             };
+            let stamp = store::policy::stamp(tx)?;
             let mut fits = Room::of(asking(&row, free, For::Sandboxes, now));
             let has = sandbox::count_held(tx, &node, limits::NODE_SANDBOXES_MAX)?;
             let has = u32::try_from(has).unwrap_or(u32::MAX);
@@ -243,12 +245,22 @@ impl Service {
                 .saturating_sub(has)
                 .min(free.sandboxes);
             for row in sandbox::requested(tx, &node, room, &granted)? {
-                if fits.take(row.spec.wish()) {
+                if is_stale(&row.spec, stamp) {
+                    stale.push(row);
+                } else if fits.take(row.spec.wish()) {
                     placed.extend(place(tx, &row, &node, note.clone())?);
                 }
             }
-            Ok(placed)
+            Ok((placed, stale))
         });
-        placed.await
+        let (placed, stale) = placed.await?;
+        if !stale.is_empty() {
+            // The poll may go away, and what it has found must not wait for this.
+            let service = self.clone();
+            drop(tokio::spawn(
+                async move { service.sandboxes_renew(stale).await },
+            ));
+        }
+        Ok(placed)
     }
 }

@@ -7,6 +7,7 @@ use crate::{Ctx, Error, SandboxAsk, Service};
 use model::access::Action;
 use model::id::SandboxId;
 use model::limits;
+use model::profile::Says;
 use model::sandbox_spec::SandboxSpec;
 use model::snapshot::SnapshotState;
 use std::time::Duration;
@@ -103,6 +104,10 @@ impl Service {
             metadata: source.metadata.clone(),
             ttl_ms: fork.ttl_ms.unwrap_or(source.ttl_ms),
             profile: None,
+            says: Says {
+                network: true,
+                timeout: true,
+            },
         };
         // At the same time, so that they share commits.
         let mut making = JoinSet::new();

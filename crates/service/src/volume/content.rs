@@ -9,6 +9,7 @@ use model::access::Action;
 use model::id::{TenantId, VolumeId};
 use model::limits;
 use model::principal::Role;
+use model::profile::Says;
 use model::sandbox::SandboxState;
 use model::sandbox_spec::{Defaults, OnExpiry, SandboxSpec};
 use model::spec::AskedLimits;
@@ -156,6 +157,7 @@ fn ask(volume: &VolumeRow) -> SandboxAsk {
             layers: Vec::new(),
             defaults: Defaults::default(),
             made_by: None,
+            permit: None,
             volumes: vec![VolumeMount {
                 name: volume.name.clone(),
                 id: Some(volume.id.clone()),
@@ -169,5 +171,6 @@ fn ask(volume: &VolumeRow) -> SandboxAsk {
         metadata: BTreeMap::new(),
         ttl_ms: limits::VOLUME_SERVED_MS,
         profile: None,
+        says: Says::default(),
     }
 }

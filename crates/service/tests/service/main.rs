@@ -21,6 +21,7 @@ mod network;
 mod people;
 mod pin;
 mod place;
+mod policies;
 mod poll;
 #[expect(
     unreachable_pub,
@@ -215,6 +216,7 @@ fn spec() -> JobSpec {
         scrub_patterns: false,
         network: model::network::NetworkRules::default(),
         made_by: None,
+        permit: None,
     }
 }
 

@@ -41,11 +41,16 @@ pub(crate) fn ask() -> SandboxAsk {
             volumes: Vec::new(),
             defaults: model::sandbox_spec::Defaults::default(),
             made_by: None,
+            permit: None,
         },
         from: None,
         metadata: BTreeMap::new(),
         ttl_ms: TTL,
         profile: None,
+        says: model::profile::Says {
+            network: true,
+            timeout: true,
+        },
     }
 }
 

@@ -25,6 +25,7 @@ mod nodes;
 mod others;
 mod output;
 mod people;
+mod policies;
 mod postgres;
 mod profiles;
 mod prune;
@@ -194,6 +195,11 @@ conformance! {
     }
     random {
         any_sequence_of_moves_keeps_row_events_and_queue_in_step
+    }
+    policies {
+        every_change_of_a_policy_changes_the_stamp_and_is_an_event
+        versions_of_a_policy_are_kept_up_to_a_bound
+        policies_for_everybody_are_found_by_all
     }
     profiles {
         a_profile_is_found_by_its_id_and_its_name_by_its_owner_only

@@ -60,6 +60,7 @@ pub(crate) fn spec() -> JobSpec {
         scrub_patterns: false,
         network: model::network::NetworkRules::default(),
         made_by: None,
+        permit: None,
     }
 }
 
@@ -90,6 +91,7 @@ pub(crate) fn change(row: &JobRow, event: &JobEvent, at_ms: u64) -> Option<JobCh
         JobEvent::Release { .. } => row.attempt - 1,
         JobEvent::Approve
         | JobEvent::Reject
+        | JobEvent::Refuse { .. }
         | JobEvent::Started { .. }
         | JobEvent::Cancel
         | JobEvent::Finish { .. }

@@ -42,6 +42,7 @@ pub(crate) fn spec() -> SandboxSpec {
         volumes: Vec::new(),
         defaults: model::sandbox_spec::Defaults::default(),
         made_by: None,
+        permit: None,
     }
 }
 

@@ -1,0 +1,198 @@
+//! `cofferdam policy`: rules about what may be asked for, written in a file.
+
+use crate::cli::args::{PolicyArgs, PolicyCommand};
+use crate::cli::failure::Failure;
+use crate::cli::job::when;
+use crate::cli::{profile, table};
+use api::Code;
+use api::client::{Client, ClientError};
+use api::policy::{
+    PermitView, PolicyLayer, PolicyTest, PolicyTested, PolicyTrace, PolicyVerdict, PolicyView,
+};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// What a test of a request that is not allowed ends with.
+const NOT_ALLOWED: u8 = 125;
+/// What ids of sandboxes begin with.
+const SANDBOX: &str = "sbx_";
+
+/// Does what was asked about policies.
+pub(crate) async fn policy(client: &Client, args: PolicyArgs) -> Result<ExitCode, Failure> {
+    let text = match args.command {
+        PolicyCommand::Ls { json } => list(client, json).await?,
+        PolicyCommand::Get {
+            name,
+            versions: true,
+            json,
+        } => versions(client, &name, json).await?,
+        PolicyCommand::Get { name, json, .. } => get(client, &name, json).await?,
+        PolicyCommand::Set { name, file, json } => {
+            let spec = read(&file)?;
+            one(&client.policy_put(&name, &spec).await?, json)?
+        }
+        PolicyCommand::Rm { name, json } => {
+            let gone = client.policy_delete(&name).await;
+            one(&gone.map_err(about(&name))?, json)?
+        }
+        PolicyCommand::Test { file, json } => return test(client, &file, json).await,
+        PolicyCommand::Explain { id, json } => explain(client, &id, json).await?,
+    };
+    table::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The name and the version, by which it can be asked for.
+fn one(view: &PolicyView, json: bool) -> Result<String, Failure> {
+    if json {
+        return table::to_json(view);
+    }
+    Ok(format!("{}\t{}\n", view.name, view.version))
+}
+
+async fn get(client: &Client, name: &str, json: bool) -> Result<String, Failure> {
+    let view = client.policy_get(name).await.map_err(about(name))?;
+    if json {
+        return table::to_json(&view);
+    }
+    table::to_json(&view.spec)
+}
+
+async fn list(client: &Client, json: bool) -> Result<String, Failure> {
+    let all = client.policy_list().await?;
+    if json {
+        return table::to_json(&all);
+    }
+    let rows = all.policies.into_iter().map(|view| {
+        let layer = match view.spec.layer {
+            PolicyLayer::Global => "global",
+            PolicyLayer::Tenant => "tenant",
+            PolicyLayer::Principal => "principal",
+        };
+        vec![
+            view.name,
+            layer.to_owned(),
+            view.spec.of.unwrap_or_default(),
+            view.version.to_string(),
+            when(view.updated_at_ms),
+        ]
+    });
+    Ok(table::layout(
+        &["NAME", "LAYER", "OF", "VERSION", "CHANGED"],
+        rows.collect(),
+    ))
+}
+
+async fn versions(client: &Client, name: &str, json: bool) -> Result<String, Failure> {
+    let kept = client.policy_versions(name).await.map_err(about(name))?;
+    if json {
+        return table::to_json(&kept);
+    }
+    let rows = kept.versions.iter().map(|one| {
+        let version = one.version.to_string();
+        vec![version, when(one.created_at_ms), one.principal.clone()]
+    });
+    Ok(table::layout(&["VERSION", "WHEN", "WHO"], rows.collect()))
+}
+
+async fn test(client: &Client, file: &Path, json: bool) -> Result<ExitCode, Failure> {
+    let text = profile::file_text(file)?;
+    let asked: PolicyTest = serde_json::from_str(&text).map_err(|why| {
+        let message = format!("failed to read {}: {why}", file.display());
+        Failure::new(Code::InvalidArgument, message).hint("docs/policies.md has one to start from")
+    })?;
+    let tested = client.policy_test(&asked).await?;
+    let text = if json {
+        table::to_json(&tested)?
+    } else {
+        told(&tested)
+    };
+    table::print(&text)?;
+    Ok(match tested.verdict {
+        PolicyVerdict::Allowed => ExitCode::SUCCESS,
+        PolicyVerdict::Refused | PolicyVerdict::NeedsApproval => ExitCode::from(NOT_ALLOWED),
+    })
+}
+
+fn told(tested: &PolicyTested) -> String {
+    let mut text = match tested.verdict {
+        PolicyVerdict::Allowed => "allowed\n".to_owned(),
+        PolicyVerdict::Refused => "refused\n".to_owned(),
+        PolicyVerdict::NeedsApproval => "a person has to say yes\n".to_owned(),
+    };
+    for one in &tested.refusals {
+        let by = one.by.join(" ");
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {}: {} ({by})", one.clause, one.message);
+    }
+    text + &traces(&tested.trace)
+}
+
+async fn explain(client: &Client, id: &str, json: bool) -> Result<String, Failure> {
+    let permit: PermitView = if id.starts_with(SANDBOX) {
+        client.sandbox_permit(id).await?
+    } else {
+        client.job_permit(id).await?
+    };
+    if json {
+        return table::to_json(&permit);
+    }
+    if permit.layers.is_empty() {
+        table::note("no policy applied");
+    }
+    Ok(traces(&permit.trace))
+}
+
+fn traces(all: &[PolicyTrace]) -> String {
+    if all.is_empty() {
+        return String::new();
+    }
+    let rows = all.iter().map(|one| {
+        let by = one.by.join(" ");
+        vec![one.clause.clone(), one.value.clone(), by]
+    });
+    table::layout(&["CLAUSE", "VALUE", "BY"], rows.collect())
+}
+
+fn about(name: &str) -> impl Fn(ClientError) -> Failure {
+    move |error| {
+        if !error.is(Code::NotFound) {
+            return error.into();
+        }
+        let failure = Failure::new(Code::NotFound, format!("there is no policy `{name}`"));
+        failure.hint("`cofferdam policy ls` lists the policies that there are")
+    }
+}
+
+fn read(path: &Path) -> Result<api::policy::PolicySpec, Failure> {
+    profile::document(path)
+        .map_err(|failure| failure.hint("docs/policies.md has one with every field"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_that_the_document_shows_can_be_written_as_they_stand() {
+        let document = include_str!("../../../../docs/policies.md");
+        let shown = document.split("```toml\n").skip(1);
+        let shown: Vec<&str> = shown.filter_map(|part| part.split("```").next()).collect();
+        assert!(!shown.is_empty());
+        for text in shown {
+            let spec: api::policy::PolicySpec = profile::parse(text, false).unwrap();
+            assert_eq!(spec.version, 1);
+        }
+        let tests = document.split("```json\n").skip(1);
+        for text in tests.filter_map(|part| part.split("```").next()) {
+            let asked: PolicyTest = serde_json::from_str(text).unwrap();
+            assert!(asked.job.is_some() != asked.sandbox.is_some());
+        }
+        let wrong = profile::parse::<api::policy::PolicySpec>(
+            "version = 1\nlayer = \"tenant\"\nx = 1",
+            false,
+        );
+        assert!(wrong.is_err());
+    }
+}

@@ -1,0 +1,418 @@
+//! What becomes of a request by a permit. Pure.
+//!
+//! As with profiles, whoever asks for more is refused with the clause that says so, and gets nothing less without a
+//! word; what the request does not say is as much as the permit allows and the house gives anyway. Times alone are
+//! cut, as those of profiles are.
+
+use super::{Answer, Bound, Decided, LayerRef, Matter, Permit};
+use crate::limits;
+use crate::network::{NetworkMode, NetworkRules};
+use crate::place::Placement;
+use crate::profile::{ProfileUse, Says, check_secrets};
+use crate::sandbox_spec::SandboxSpec;
+use crate::secret::SecretUse;
+use crate::spec::{AskedLimits, Findings, Invalid, JobSpec, absolute};
+use std::collections::BTreeSet;
+
+/// The label of a node that says what it isolates with.
+const DRIVER: &str = "driver";
+
+/// What becomes of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision<T> {
+    /// It may be, as it is here.
+    Allowed(T),
+    /// It may not.
+    Refused(Vec<Refusal>),
+    /// It may if a person says yes.
+    NeedsApproval(Vec<Refusal>),
+}
+
+impl<T> Decision<T> {
+    /// The same about another value.
+    pub fn map<U>(self, with: impl FnOnce(T) -> U) -> Decision<U> {
+        match self {
+            Decision::Allowed(value) => Decision::Allowed(with(value)),
+            Decision::Refused(all) => Decision::Refused(all),
+            Decision::NeedsApproval(all) => Decision::NeedsApproval(all),
+        }
+    }
+}
+
+/// Why a request is not let through as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// In what way.
+    pub kind: Kind,
+    /// Which clause, as it is in a document.
+    pub clause: String,
+    /// The layers that have it.
+    pub by: Vec<LayerRef>,
+    /// For a person.
+    pub why: String,
+}
+
+/// In what way a request is not let through. The first is the worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// It asks for more than it may.
+    Refused,
+    /// It may be, but for a rule that nothing here can hold.
+    Unenforceable,
+    /// A person has to say yes.
+    NeedsApproval,
+}
+
+impl Kind {
+    /// The stable code of it.
+    pub fn code(self) -> &'static str {
+        match self {
+            Kind::Refused => "policy_refused",
+            Kind::Unenforceable => "policy_unenforceable",
+            Kind::NeedsApproval => "approval_needed",
+        }
+    }
+}
+
+impl Refusal {
+    /// As something that is wrong with a request.
+    pub fn invalid(&self) -> Invalid {
+        let by: Vec<String> = self.by.iter().map(ToString::to_string).collect();
+        Invalid {
+            field: self.clause.clone(),
+            code: self.kind.code(),
+            message: format!("{} ({})", self.why, by.join(", ")),
+        }
+    }
+}
+
+/// What was found so far.
+#[derive(Debug, Default)]
+struct Told(Vec<Refusal>);
+
+impl Told {
+    fn say(
+        &mut self,
+        kind: Kind,
+        clause: impl Into<String>,
+        by: impl IntoIterator<Item = LayerRef>,
+        why: impl Into<String>,
+    ) {
+        self.0.push(Refusal {
+            kind,
+            clause: clause.into(),
+            by: by.into_iter().collect(),
+            why: why.into(),
+        });
+    }
+
+    fn refuse<T>(&mut self, clause: impl Into<String>, by: &Decided<T>, why: impl Into<String>) {
+        self.say(Kind::Refused, clause, by.by.clone(), why);
+    }
+
+    /// Only what is worst counts: what would come after it is not reached.
+    fn verdict<T>(self, value: T) -> Decision<T> {
+        let Some(worst) = self.0.iter().map(|one| one.kind).min() else {
+            return Decision::Allowed(value);
+        };
+        let all = self.0.into_iter();
+        let worst_of: Vec<Refusal> = all.filter(|one| one.kind == worst).collect();
+        match worst {
+            Kind::Refused | Kind::Unenforceable => Decision::Refused(worst_of),
+            Kind::NeedsApproval => Decision::NeedsApproval(worst_of),
+        }
+    }
+}
+
+impl Permit {
+    /// What becomes of a job.
+    pub fn job(&self, mut spec: JobSpec, says: Says) -> Decision<JobSpec> {
+        let mut told = Told::default();
+        self.profile(&spec.profile, spec.made_by.as_deref(), &mut told);
+        self.root(spec.root.as_deref(), &mut told);
+        spec.network = self.reach(&spec.network, says, &mut told);
+        spec.limits = self.limits(spec.limits, &mut told);
+        spec.placement = self.placement(spec.placement, &mut told);
+        self.uses(&spec.secrets, &mut told);
+        let put = spec.files.iter().map(|file| file.path.as_str());
+        check_paths("files.put", self.put.as_ref(), put, &mut told);
+        let taken = spec.outputs.iter().map(String::as_str);
+        check_paths("files.take", self.take.as_ref(), taken, &mut told);
+        self.command(&spec.argv, &mut told);
+        self.matters((&spec.network, false, &spec.secrets), &mut told);
+        spec.timeout_ms = self.within(spec.timeout_ms);
+        told.verdict(spec)
+    }
+
+    /// What becomes of a sandbox that lives on, and how long it lives.
+    pub fn sandbox(
+        &self,
+        (mut spec, ttl_ms): (SandboxSpec, u64),
+        says: Says,
+    ) -> Decision<(SandboxSpec, u64)> {
+        let mut told = Told::default();
+        self.profile(&spec.profile, spec.made_by.as_deref(), &mut told);
+        self.root(spec.root.as_deref(), &mut told);
+        spec.network = self.reach(&spec.network, says, &mut told);
+        spec.limits = self.limits(spec.limits, &mut told);
+        spec.placement = self.placement(spec.placement, &mut told);
+        self.uses(&spec.secrets, &mut told);
+        if let Some(never) = self.allow_root.as_ref().filter(|is| !is.value)
+            && spec.allow_root
+        {
+            told.refuse(
+                "profiles.allow_root",
+                never,
+                "a root of its own is not allowed",
+            );
+        }
+        self.unchecked(&mut told);
+        let start = spec.defaults.start.iter();
+        for text in start
+            .flat_map(|start| [&start.command, &start.ready])
+            .flatten()
+        {
+            let argv = ["sh", "-c", text].map(str::to_owned);
+            self.command(&argv, &mut told);
+        }
+        let asks = (&spec.network, spec.allow_root, spec.secrets.as_slice());
+        self.matters(asks, &mut told);
+        let ttl_ms = self.within(ttl_ms);
+        told.verdict((spec, ttl_ms))
+    }
+
+    /// What becomes of other rules for a sandbox that is there, and of secrets for what leaves by them.
+    pub fn network(
+        &self,
+        (asked, secrets): (&NetworkRules, &[SecretUse]),
+    ) -> Decision<NetworkRules> {
+        let mut told = Told::default();
+        let says = Says {
+            network: true,
+            timeout: true,
+        };
+        let rules = self.reach(asked, says, &mut told);
+        self.uses(secrets, &mut told);
+        if !self.dependencies.is_empty() || !self.approvals.is_empty() {
+            self.matters((&rules, false, secrets), &mut told);
+        }
+        told.verdict(rules)
+    }
+
+    fn profile(&self, own: &str, made_by: Option<&ProfileUse>, told: &mut Told) {
+        let name = made_by.map_or(own, |made_by| made_by.name.as_str());
+        check_name("profiles.allow", self.profiles.as_ref(), name, told);
+    }
+
+    fn root(&self, root: Option<&str>, told: &mut Told) {
+        if let Some(root) = root {
+            check_name("profiles.roots", self.roots.as_ref(), root, told);
+        }
+    }
+
+    fn reach(&self, asked: &NetworkRules, says: Says, told: &mut Told) -> NetworkRules {
+        let Some(ceiling) = self.ceiling() else {
+            return asked.clone();
+        };
+        match asked.below(&ceiling) {
+            Ok(rules) => rules,
+            // Nobody has asked for what a door gives where nothing is said.
+            Err(_) if !says.network => ceiling,
+            Err(found) => {
+                for one in found {
+                    let by = self.who_limits(&one.field);
+                    let why = one.message.replace("the profile", "the policy");
+                    told.say(Kind::Refused, one.field, by, why);
+                }
+                NetworkRules::default()
+            }
+        }
+    }
+
+    /// The layers that say something of a part of a network.
+    fn who_limits(&self, field: &str) -> BTreeSet<LayerRef> {
+        let mut by = BTreeSet::new();
+        if field.starts_with("network.limits") {
+            let bounds = [Bound::Connections, Bound::PerMinute, Bound::NetworkBytes];
+            let all = bounds.iter().filter_map(|bound| self.bounds.get(bound));
+            by.extend(all.flat_map(|most| most.by.clone()));
+        } else {
+            by.extend(self.mode.iter().flat_map(|mode| mode.by.clone()));
+            by.extend(self.allow.iter().flat_map(|list| list.by.clone()));
+            by.extend(self.deny.iter().flat_map(|list| list.by.clone()));
+        }
+        by
+    }
+
+    /// A limit that nobody names is as everywhere, if that is not more. It is named then, so that it is enforced
+    /// or refused.
+    fn limits(&self, asked: AskedLimits, told: &mut Told) -> AskedLimits {
+        let mut within = |bound: Bound, asked: Option<u64>, default: u64| {
+            let Some(most) = self.bounds.get(&bound) else {
+                return asked;
+            };
+            if asked.is_some_and(|asked| asked > most.value) {
+                let why = format!("at most {} is allowed", most.value);
+                told.refuse(format!("resources.{}", bound.as_str()), most, why);
+            }
+            asked.or_else(|| Some(default.min(most.value)))
+        };
+        let small = |limit: Option<u64>| limit.and_then(|limit| u32::try_from(limit).ok());
+        let cpu = asked.cpu_millis.map(u64::from);
+        let pids = asked.pids.map(u64::from);
+        AskedLimits {
+            cpu_millis: small(within(
+                Bound::CpuMillis,
+                cpu,
+                limits::CPU_DEFAULT_MILLIS.into(),
+            )),
+            memory_bytes: within(
+                Bound::MemoryBytes,
+                asked.memory_bytes,
+                limits::MEMORY_DEFAULT_BYTES,
+            ),
+            pids: small(within(Bound::Pids, pids, limits::PIDS_DEFAULT.into())),
+            disk_bytes: within(
+                Bound::DiskBytes,
+                asked.disk_bytes,
+                limits::DISK_DEFAULT_BYTES,
+            ),
+        }
+    }
+
+    /// Nodes have a label that says what they isolate with, which operators give. A placement can ask for one.
+    fn placement(&self, mut asked: Placement, told: &mut Told) -> Placement {
+        let Some(drivers) = &self.drivers else {
+            return asked;
+        };
+        let named: Vec<&String> = drivers.value.iter().collect();
+        match (asked.on.get(DRIVER), named.as_slice()) {
+            (Some(asked), _) if drivers.value.contains(asked) => {}
+            (Some(asked), _) => {
+                let why = format!("the driver `{asked}` is not among those that are allowed");
+                told.refuse("drivers", drivers, why);
+            }
+            (None, []) => told.refuse("drivers", drivers, "no driver is left that all allow"),
+            (None, [one]) => {
+                asked.on.insert(DRIVER.to_owned(), (*one).clone());
+            }
+            (None, _) => {
+                let why = "several drivers are allowed: ask for one of them, as a node with the label `driver`";
+                told.refuse("drivers", drivers, why);
+            }
+        }
+        asked
+    }
+
+    fn uses(&self, uses: &[SecretUse], told: &mut Told) {
+        for (layer, rules) in &self.secrets {
+            let mut found = Findings::default();
+            check_secrets(rules, uses, &mut found);
+            for one in found.0 {
+                let why = one.message.replace("the profile", "the policy");
+                told.say(Kind::Refused, one.field, [layer.clone()], why);
+            }
+        }
+    }
+
+    fn command(&self, argv: &[String], told: &mut Told) {
+        for (layer, clause) in &self.commands {
+            let (answer, why) = clause.answer(argv);
+            let kind = match answer {
+                Answer::Skip => continue,
+                Answer::NeedsApproval => Kind::NeedsApproval,
+                Answer::Forbidden => Kind::Refused,
+            };
+            told.say(kind, "commands", [layer.clone()], why);
+        }
+    }
+
+    /// In a sandbox that lives on nobody reads commands or paths, and who wrote the rule has to have known that.
+    fn unchecked(&self, told: &mut Told) {
+        let why = "a sandbox that lives on takes commands and files without asking; say \
+                   `unchecked_in_sandboxes` in the clause if that is meant, or run jobs";
+        for (layer, clause) in &self.commands {
+            if !clause.unchecked_in_sandboxes {
+                told.say(Kind::Unenforceable, "commands", [layer.clone()], why);
+            }
+        }
+        if let Some(is) = self.unchecked_files.as_ref().filter(|is| !is.value)
+            && (self.put.is_some() || self.take.is_some())
+        {
+            told.say(Kind::Unenforceable, "files", is.by.clone(), why);
+        }
+    }
+
+    fn matters(
+        &self,
+        (network, allow_root, secrets): (&NetworkRules, bool, &[SecretUse]),
+        told: &mut Told,
+    ) {
+        for (manager, list) in &self.dependencies {
+            if network.has_way_out() {
+                let why = "nothing here keeps a workload with a way out to a list of packages yet; \
+                           ask for no network, or leave the clause out";
+                let clause = format!("dependencies.{manager}");
+                told.say(Kind::Unenforceable, clause, list.by.clone(), why);
+            }
+        }
+        for (matter, answer) in &self.approvals {
+            let is_asked = match matter {
+                Matter::NetworkUnrestricted => network.mode == NetworkMode::Unrestricted,
+                Matter::AllowRoot => allow_root,
+                Matter::Secrets => !secrets.is_empty(),
+            };
+            let (kind, why) = match answer.value {
+                Answer::NeedsApproval => (Kind::NeedsApproval, "a person has to say yes to this"),
+                Answer::Forbidden => (Kind::Refused, "this is forbidden"),
+                Answer::Skip => continue,
+            };
+            if is_asked {
+                let clause = format!("approvals.{}", matter.as_str());
+                told.say(kind, clause, answer.by.clone(), why);
+            }
+        }
+    }
+}
+
+fn check_name(clause: &str, set: Option<&Decided<BTreeSet<String>>>, name: &str, told: &mut Told) {
+    let Some(set) = set else { return };
+    let is_named = |pattern: &String| match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => pattern == name,
+    };
+    if !set.value.iter().any(is_named) {
+        told.refuse(
+            clause,
+            set,
+            format!("`{name}` is not among those that are allowed"),
+        );
+    }
+}
+
+fn check_paths<'p>(
+    clause: &str,
+    set: Option<&Decided<BTreeSet<String>>>,
+    paths: impl Iterator<Item = &'p str>,
+    told: &mut Told,
+) {
+    let Some(set) = set else { return };
+    for path in paths {
+        let whole = absolute(path);
+        let climbs = whole.split('/').any(|part| part == ".." || part == ".");
+        let is_below = |prefix: &String| {
+            let below = |rest: &str| rest.is_empty() || rest.starts_with('/');
+            prefix == "/" || whole.strip_prefix(prefix.as_str()).is_some_and(below)
+        };
+        if climbs || !set.value.iter().any(is_below) {
+            told.refuse(
+                clause,
+                set,
+                format!("`{path}` is not below a path that is allowed"),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,433 @@
+use super::super::{CommandsClause, FilesClause, Layer, NetworkClause, Policy};
+use super::*;
+use crate::network::NetworkAsked;
+use crate::profile::{SecretRule, SecretWay};
+use crate::secret::SecretHow;
+use crate::spec::InputFile;
+use proptest::prelude::*;
+
+fn layer(name: &str) -> LayerRef {
+    LayerRef {
+        layer: Layer::Tenant,
+        priority: 0,
+        name: name.to_owned(),
+        version: 1,
+    }
+}
+
+fn policy(change: impl FnOnce(&mut Policy)) -> Policy {
+    let mut policy = Policy::new(Layer::Tenant);
+    change(&mut policy);
+    policy
+}
+
+fn permit(change: impl FnOnce(&mut Policy)) -> Permit {
+    Permit::of(&layer("a"), &policy(change))
+}
+
+fn texts<T: FromIterator<String>>(all: &[&str]) -> T {
+    all.iter().map(ToString::to_string).collect()
+}
+
+fn rules(allow: &[&str]) -> NetworkRules {
+    let allow = texts(allow);
+    let asked = NetworkAsked {
+        allow,
+        ..NetworkAsked::default()
+    };
+    NetworkRules::read(&asked).unwrap()
+}
+
+fn network(mode: Option<NetworkMode>, allow: Option<&[&str]>) -> NetworkClause {
+    let read = |all: &[&str]| all.iter().map(|one| one.parse().unwrap()).collect();
+    NetworkClause {
+        mode,
+        allow: allow.map(read),
+        deny: Vec::new(),
+    }
+}
+
+const ALL: Says = Says {
+    network: true,
+    timeout: true,
+};
+const NOTHING: Says = Says {
+    network: false,
+    timeout: false,
+};
+
+fn told<T>(decision: Decision<T>) -> String {
+    let list = |all: Vec<Refusal>| -> String {
+        let all = all.iter();
+        all.map(|one| format!("{} {}", one.kind.code(), one.clause))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    match decision {
+        Decision::Allowed(_) => "allowed".to_owned(),
+        Decision::Refused(all) | Decision::NeedsApproval(all) => list(all),
+    }
+}
+
+fn job(change: impl FnOnce(&mut JobSpec)) -> JobSpec {
+    let mut spec = crate::spec::tests::spec();
+    change(&mut spec);
+    spec
+}
+
+fn sandbox(change: impl FnOnce(&mut SandboxSpec)) -> (SandboxSpec, u64) {
+    let mut spec = crate::sandbox_spec::tests::spec();
+    change(&mut spec);
+    (spec, 1000)
+}
+
+#[test]
+fn a_permit_that_says_nothing_changes_nothing() {
+    let spec = job(|s| s.network = NetworkRules::all_or_nothing(true));
+    let none = Permit::default();
+    assert_eq!(none.job(spec.clone(), ALL), Decision::Allowed(spec));
+    let spec = sandbox(|s| s.allow_root = true);
+    assert_eq!(none.sandbox(spec.clone(), ALL), Decision::Allowed(spec));
+}
+
+#[test]
+fn what_asks_for_more_is_refused_with_the_clause_and_what_says_nothing_gets_what_may_be() {
+    let rule = permit(|p| {
+        p.network = Some(network(None, Some(&["*.a.test:443"])));
+        p.resources = [
+            (Bound::MemoryBytes, 1 << 20),
+            (Bound::Pids, 1000),
+            (Bound::TimeoutMs, 500),
+        ]
+        .into();
+    });
+    let Decision::Allowed(made) = rule.job(
+        job(|s| s.network = NetworkRules::all_or_nothing(true)),
+        NOTHING,
+    ) else {
+        panic!("refused")
+    };
+    assert_eq!(made.network, rules(&["*.a.test:443"]));
+    assert_eq!(made.limits.memory_bytes, Some(1 << 20));
+    assert_eq!(made.limits.pids, Some(limits::PIDS_DEFAULT));
+    assert_eq!((made.limits.cpu_millis, made.timeout_ms), (None, 500));
+    for (change, expect) in [
+        (job(|s| s.network = rules(&["x.a.test:443"])), "allowed"),
+        (
+            job(|s| s.network = rules(&["a.test"])),
+            "policy_refused network.allow[0]",
+        ),
+        (
+            job(|s| s.network = NetworkRules::all_or_nothing(true)),
+            "policy_refused network.mode",
+        ),
+        (
+            job(|s| s.limits.memory_bytes = Some(1 << 30)),
+            "policy_refused resources.memory_bytes",
+        ),
+    ] {
+        assert_eq!(told(rule.job(change, ALL)), expect);
+    }
+    let refused = rule.job(job(|s| s.network = rules(&["a.test"])), ALL);
+    let Decision::Refused(all) = refused else {
+        panic!()
+    };
+    let message = "the policy does not allow `a.test` (tenant/0/a@1)";
+    assert_eq!(all[0].invalid().message, message);
+}
+
+/// One of each clause that can be looked at in a request.
+fn all_clauses() -> Permit {
+    permit(|p| {
+        p.files = Some(FilesClause {
+            put: Some(texts(&["/home/user/in"])),
+            take: Some(texts(&["/tmp"])),
+            unchecked_in_sandboxes: false,
+        });
+        p.commands = Some(CommandsClause {
+            forbid: texts(&["sudo"]),
+            approve: texts(&["git push"]),
+            ..CommandsClause::default()
+        });
+        p.secrets = Some(vec![SecretRule {
+            name: "KEY".to_owned(),
+            ways: vec![SecretWay::File],
+            hosts: Vec::new(),
+        }]);
+        p.profiles.allow = Some(texts(&["py*"]));
+        p.profiles.roots = Some(texts(&["ubuntu"]));
+        p.profiles.allow_root = Some(false);
+        p.drivers = Some(texts(&["linux"]));
+    })
+}
+
+#[test]
+fn files_commands_profiles_and_roots_are_held() {
+    let file = |path: &str| InputFile {
+        path: path.to_owned(),
+        digest: "0".repeat(64),
+        size_bytes: 1,
+        mode: 0o644,
+    };
+    let rule = all_clauses();
+    let py = |change: &dyn Fn(&mut JobSpec)| {
+        let spec = job(|s| {
+            s.profile = "py".to_owned();
+            change(s);
+        });
+        told(rule.job(spec, ALL))
+    };
+    assert_eq!(py(&|_| {}), "allowed");
+    assert_eq!(
+        py(&|s| s.profile = "default".to_owned()),
+        "policy_refused profiles.allow"
+    );
+    assert_eq!(
+        py(&|s| s.root = Some("/".to_owned())),
+        "policy_refused profiles.roots"
+    );
+    assert_eq!(py(&|s| s.files = vec![file("in/a")]), "allowed");
+    assert_eq!(
+        py(&|s| s.files = vec![file("inx/a")]),
+        "policy_refused files.put"
+    );
+    assert_eq!(
+        py(&|s| s.files = vec![file("in/../a")]),
+        "policy_refused files.put"
+    );
+    assert_eq!(
+        py(&|s| s.outputs = texts(&["out"])),
+        "policy_refused files.take"
+    );
+    assert_eq!(
+        py(&|s| s.argv = texts(&["sudo", "ls"])),
+        "policy_refused commands"
+    );
+    assert_eq!(
+        py(&|s| s.argv = texts(&["git", "push"])),
+        "approval_needed commands"
+    );
+}
+
+#[test]
+fn secrets_drivers_and_what_nobody_checks_in_a_sandbox_are_held() {
+    let rule = all_clauses();
+    let py = |change: &dyn Fn(&mut JobSpec)| {
+        let spec = job(|s| {
+            s.profile = "py".to_owned();
+            change(s);
+        });
+        told(rule.job(spec, ALL))
+    };
+    let secret = |name: &str| SecretUse {
+        name: name.to_owned(),
+        id: None,
+        version: 0,
+        how: SecretHow::File,
+    };
+    assert_eq!(py(&|s| s.secrets = vec![secret("KEY")]), "allowed");
+    assert_eq!(
+        py(&|s| s.secrets = vec![secret("OTHER")]),
+        "policy_refused secrets[0]"
+    );
+    let on = |s: &mut JobSpec| drop(s.placement.on.insert(DRIVER.to_owned(), "fake".to_owned()));
+    assert_eq!(py(&on), "policy_refused drivers");
+    let live = sandbox(|s| {
+        s.profile = "py".to_owned();
+        s.allow_root = true;
+    });
+    assert_eq!(
+        told(rule.sandbox(live, ALL)),
+        "policy_refused profiles.allow_root"
+    );
+    let live = sandbox(|s| s.profile = "py".to_owned());
+    let expect = "policy_unenforceable commands, policy_unenforceable files";
+    assert_eq!(told(rule.sandbox(live, ALL)), expect);
+}
+
+#[test]
+fn a_rule_that_nothing_holds_refuses_and_a_matter_waits_for_a_person() {
+    let rule = permit(|p| {
+        p.dependencies = Some([("pip".to_owned(), texts(&["a==1"]))].into());
+        p.approvals = [
+            (Matter::NetworkUnrestricted, Answer::NeedsApproval),
+            (Matter::AllowRoot, Answer::Forbidden),
+        ]
+        .into();
+    });
+    let open = || NetworkRules::all_or_nothing(true);
+    assert_eq!(told(rule.job(job(|_| {}), ALL)), "allowed");
+    let expect = "policy_unenforceable dependencies.pip";
+    assert_eq!(told(rule.job(job(|s| s.network = open()), ALL)), expect);
+    assert_eq!(told(rule.network((&open(), &[]))), expect);
+    let rule =
+        permit(|p| p.approvals = rule.approvals.iter().map(|(m, a)| (*m, a.value)).collect());
+    let expect = "approval_needed approvals.network_unrestricted";
+    assert_eq!(told(rule.job(job(|s| s.network = open()), ALL)), expect);
+    let expect = "policy_refused approvals.allow_root";
+    assert_eq!(
+        told(rule.sandbox(sandbox(|s| s.allow_root = true), ALL)),
+        expect
+    );
+}
+
+/// One of a few names, so that layers meet.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one line for each clause that can be there"
+)]
+fn any_policy() -> impl Strategy<Value = Policy> {
+    let some = |all: &'static [&'static str]| {
+        let one = prop::sample::select(all.to_vec()).prop_map(str::to_owned);
+        prop::option::of(prop::collection::btree_set(one, 0..3))
+    };
+    let entries = some(&[
+        "*",
+        "*:443",
+        "*.a.test",
+        "x.a.test",
+        "x.a.test:443",
+        "b.test",
+        "*.b.test:80",
+    ]);
+    let denied = some(&["x.a.test", "9.0.0.0/8"]);
+    let mode = prop::option::of(prop::sample::select(NetworkMode::ALL.to_vec()));
+    let bounds =
+        prop::collection::btree_map(prop::sample::select(Bound::ALL.to_vec()), 1_u64..4, 0..3);
+    let answer = prop::sample::select(vec![Answer::Skip, Answer::NeedsApproval, Answer::Forbidden]);
+    let approvals =
+        prop::collection::btree_map(prop::sample::select(Matter::ALL.to_vec()), answer, 0..2);
+    let names = (
+        some(&["default", "d*", "py", "p*"]),
+        some(&["ubuntu", "*"]),
+        any::<Option<bool>>(),
+    );
+    let paths = (
+        some(&["/", "/tmp", "/tmp/a", "/home/user"]),
+        some(&["/tmp", "/home/user/out"]),
+    );
+    let others = (
+        some(&["linux", "microvm"]),
+        some(&["a==1", "a==2"]),
+        some(&["ls", "sudo", "git push"]),
+        any::<bool>(),
+    );
+    (
+        (mode, entries, denied),
+        (bounds, approvals),
+        names,
+        paths,
+        others,
+    )
+        .prop_map(
+            |((mode, allow, deny), (bounds, approvals), names, paths, others)| {
+                let read = |set: std::collections::BTreeSet<String>| {
+                    set.iter()
+                        .map(|one| one.parse().unwrap())
+                        .collect::<Vec<_>>()
+                };
+                // No document has that mode without a list.
+                let is_bare = mode == Some(NetworkMode::Allowlist) && allow.is_none();
+                let mode = mode.filter(|_| !is_bare);
+                policy(|p| {
+                    p.network = Some(NetworkClause {
+                        mode,
+                        allow: allow.map(read),
+                        deny: deny.map(read).unwrap_or_default(),
+                    });
+                    (p.resources, p.approvals) = (bounds, approvals);
+                    (p.profiles.allow, p.profiles.roots, p.profiles.allow_root) = names;
+                    p.files = Some(FilesClause {
+                        put: paths.0,
+                        take: paths.1,
+                        unchecked_in_sandboxes: others.3,
+                    });
+                    p.drivers = others.0;
+                    p.dependencies = others.1.map(|set| [("pip".to_owned(), set)].into());
+                    p.commands = others.2.map(|set| CommandsClause {
+                        forbid: set.into_iter().collect(),
+                        unchecked_in_sandboxes: others.3,
+                        ..CommandsClause::default()
+                    });
+                })
+            },
+        )
+}
+
+fn any_job() -> impl Strategy<Value = JobSpec> {
+    let network = prop::sample::select(vec![
+        NetworkRules::default(),
+        NetworkRules::all_or_nothing(true),
+        rules(&["x.a.test:443"]),
+        rules(&["*.a.test"]),
+        rules(&["b.test", "*.b.test:80"]),
+    ]);
+    let argv = prop::sample::select(vec!["ls", "sudo ls", "git push", "sh"]);
+    let path = prop::option::of(prop::sample::select(vec![
+        "a", "/tmp/a/b", "/tmp/c", "out/x",
+    ]));
+    let profile = prop::sample::select(vec!["default", "py"]);
+    (network, argv, path, profile, prop::option::of(1_u64..5)).prop_map(
+        |(network, argv, path, profile, memory)| {
+            job(|s| {
+                s.network = network;
+                s.argv = argv.split(' ').map(str::to_owned).collect();
+                s.outputs = path.into_iter().map(str::to_owned).collect();
+                s.profile = profile.to_owned();
+                s.limits.memory_bytes = memory;
+                s.root = (memory == Some(1)).then(|| "ubuntu".to_owned());
+            })
+        },
+    )
+}
+
+fn allowed<T>(decision: Decision<T>) -> Option<T> {
+    match decision {
+        Decision::Allowed(made) => Some(made),
+        Decision::Refused(_) | Decision::NeedsApproval(_) => None,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+    #[test]
+    fn layers_in_any_order_and_as_often_as_one_likes_are_one_permit(
+        policies in prop::collection::vec(any_policy(), 3),
+    ) {
+        let named = policies.iter().zip(["a", "b", "c"]);
+        let each: Vec<Permit> = named.map(|(one, name)| Permit::of(&layer(name), one)).collect();
+        let [a, b, c] = [&each[0], &each[1], &each[2]].map(Clone::clone);
+        let and = |one: &Permit, other: &Permit| one.clone().and(other.clone());
+        prop_assert_eq!(and(&a, &b), and(&b, &a));
+        prop_assert_eq!(and(&and(&a, &b), &c), and(&a, &and(&b, &c)));
+        prop_assert_eq!(&and(&a, &a), &a);
+        prop_assert_eq!(&and(&a, &Permit::default()), &a);
+        let text = serde_json::to_string(&and(&a, &b)).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Permit>(&text).unwrap(), and(&a, &b));
+    }
+
+    #[test]
+    fn nothing_is_allowed_by_two_that_one_of_them_would_not(
+        one in any_policy(), other in any_policy(), spec in any_job(), said in any::<bool>(),
+    ) {
+        let says = Says { network: said, timeout: true };
+        let (a, b) = (Permit::of(&layer("a"), &one), Permit::of(&layer("b"), &other));
+        let Some(made) = allowed(a.clone().and(b.clone()).job(spec.clone(), says)) else {
+            return Ok(());
+        };
+        for alone in [&a, &b] {
+            // What was made is within each of them, and stays as it is where it is decided once more.
+            prop_assert_eq!(allowed(alone.job(made.clone(), ALL)), Some(made.clone()));
+        }
+        let both = a.and(b);
+        prop_assert_eq!(allowed(both.job(made.clone(), ALL)), Some(made.clone()));
+        if said {
+            let lesser = |made: Option<u64>, asked: Option<u64>| {
+                asked.is_none_or(|asked| made.is_some_and(|made| made <= asked))
+            };
+            prop_assert!(lesser(made.limits.memory_bytes, spec.limits.memory_bytes));
+            prop_assert!(spec.network.has_way_out() || !made.network.has_way_out());
+        }
+        prop_assert!(made.timeout_ms <= spec.timeout_ms);
+    }
+}

@@ -1,0 +1,146 @@
+//! What modules in Rego are asked, and what they say. They must all allow what the layers allow; any that does not, or
+//! does not come to an end, is a deny.
+
+use super::Effective;
+use crate::{Ctx, Service};
+use model::network::NetworkRules;
+use model::place::Placement;
+use model::policy::{Decision, Kind, Refusal};
+use model::sandbox_spec::SandboxSpec;
+use model::secret::SecretUse;
+use model::spec::{AskedLimits, JobSpec};
+use rego::{Evaluator, Verdict};
+use serde_json::{Value, json};
+
+impl Service {
+    /// Modules are evaluated by this from now on. Without one, a policy that has a module refuses.
+    pub fn modules_are_asked_by(&self, evaluator: Evaluator) {
+        // A second one is a mistake of whoever puts the rooms together, and changes nothing.
+        drop(self.inner.evaluator.set(evaluator));
+    }
+
+    /// What was decided, if all modules allow that too. The first that does not ends it: any deny is one.
+    pub(crate) async fn modules_say<T>(
+        &self,
+        by: &Effective,
+        decision: Decision<T>,
+        input: impl FnOnce(&T) -> Value,
+    ) -> Decision<T> {
+        let made = match decision {
+            Decision::Allowed(made) => made,
+            other @ (Decision::Refused(_) | Decision::NeedsApproval(_)) => return other,
+        };
+        if by.modules.is_empty() {
+            return Decision::Allowed(made);
+        }
+        let input = input(&made);
+        for (layer, module) in &by.modules {
+            let (kind, why) = match self.inner.evaluator.get() {
+                None => {
+                    let why = "this server evaluates no modules in Rego".to_owned();
+                    (Kind::Unenforceable, why)
+                }
+                Some(evaluator) => match evaluator.evaluate(module, input.clone()).await {
+                    Verdict::Allow => continue,
+                    Verdict::Deny(why) => (Kind::Refused, format!("the module says: {why}")),
+                    Verdict::Stopped => {
+                        let why = "the module did not come to an end within its time and memory";
+                        (Kind::Refused, why.to_owned())
+                    }
+                },
+            };
+            let refusal = Refusal {
+                kind,
+                clause: "rego".to_owned(),
+                by: vec![layer.clone()],
+                why,
+            };
+            return Decision::Refused(vec![refusal]);
+        }
+        Decision::Allowed(made)
+    }
+}
+
+fn whole(ctx: &Ctx, operation: &str, request: &Value) -> Value {
+    json!({
+        "operation": operation,
+        "tenant": ctx.tenant.as_str(),
+        "principal": ctx.principal.as_str(),
+        "request": request,
+    })
+}
+
+/// A job, without the values of its variables.
+pub(crate) fn of_job(ctx: &Ctx, operation: &str, spec: &JobSpec) -> Value {
+    let made_by = spec.made_by.as_ref();
+    let files: Vec<&str> = spec.files.iter().map(|file| file.path.as_str()).collect();
+    let request = json!({
+        "kind": "job",
+        "profile": made_by.map_or(&*spec.profile, |made_by| &made_by.name),
+        "argv": spec.argv,
+        "env_names": spec.env.keys().collect::<Vec<_>>(),
+        "cwd": spec.cwd,
+        "root": spec.root,
+        "timeout_ms": spec.timeout_ms,
+        "limits": limits(&spec.limits),
+        "files": files,
+        "outputs": spec.outputs,
+        "network": network(&spec.network),
+        "placement": placement(&spec.placement),
+        "secrets": secrets(&spec.secrets),
+    });
+    whole(ctx, operation, &request)
+}
+
+/// A sandbox, without the values of its variables.
+pub(crate) fn of_sandbox(ctx: &Ctx, operation: &str, made: &(SandboxSpec, u64)) -> Value {
+    let (spec, ttl_ms) = made;
+    let made_by = spec.made_by.as_ref();
+    let volumes: Vec<&str> = spec.volumes.iter().map(|one| one.name.as_str()).collect();
+    let request = json!({
+        "kind": "sandbox",
+        "profile": made_by.map_or(&*spec.profile, |made_by| &made_by.name),
+        "env_names": spec.env.keys().collect::<Vec<_>>(),
+        "root": spec.root,
+        "allow_root": spec.allow_root,
+        "timeout_ms": ttl_ms,
+        "limits": limits(&spec.limits),
+        "network": network(&spec.network),
+        "placement": placement(&spec.placement),
+        "secrets": secrets(&spec.secrets),
+        "volumes": volumes,
+        "from_snapshot": !spec.layers.is_empty(),
+    });
+    whole(ctx, operation, &request)
+}
+
+/// Other rules for a sandbox that is there.
+pub(super) fn of_network(ctx: &Ctx, rules: &NetworkRules, uses: &[SecretUse]) -> Value {
+    let request = json!({
+        "kind": "network", "network": network(rules), "secrets": secrets(uses),
+    });
+    whole(ctx, "sandbox.network", &request)
+}
+
+fn limits(asked: &AskedLimits) -> Value {
+    json!({"cpu_millis": asked.cpu_millis, "memory_bytes": asked.memory_bytes,
+        "pids": asked.pids, "disk_bytes": asked.disk_bytes})
+}
+
+fn network(rules: &NetworkRules) -> Value {
+    let texts = |list: &[model::network::Entry]| -> Vec<String> {
+        list.iter().map(ToString::to_string).collect()
+    };
+    let presets: Vec<String> = rules.presets.iter().map(ToString::to_string).collect();
+    json!({"mode": rules.mode.as_str(), "allow": texts(&rules.allow), "deny": texts(&rules.deny),
+        "presets": presets, "upstream": rules.upstream.as_ref().map(ToString::to_string)})
+}
+
+fn placement(asked: &Placement) -> Value {
+    json!({"on": asked.on, "prefer": asked.prefer, "location": asked.location})
+}
+
+fn secrets(uses: &[SecretUse]) -> Value {
+    let one = |one: &SecretUse| json!({"name": one.name, "as": one.how.name()});
+    uses.iter().map(one).collect()
+}

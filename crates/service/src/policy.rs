@@ -1,0 +1,306 @@
+//! Policies: what may be asked for, as somebody writes it, version by version. What becomes of requests by them is in
+//! `permit`.
+
+use crate::error::Fail;
+use crate::permit::ALL;
+use crate::permit::module::{of_job, of_sandbox};
+use crate::profile::ProfileAsk;
+use crate::{Ctx, Error, SandboxAsk, Service, random};
+use model::access::Action;
+use model::id::{JobId, PolicyId, PrincipalId, SandboxId, TenantId};
+use model::limits;
+use model::policy::{Decision, Layer, LayerRef, PermitUse, Policy, Trace, is_policy_name};
+use model::sandbox_spec::SandboxSpec;
+use model::spec::JobSpec;
+use store::Tx;
+use store::policy::{self, PolicyRow, PolicyVersionRow};
+
+/// A name that is a part of the path of something else.
+const RESERVED: &str = "test";
+
+/// A request that is decided and not carried out.
+#[derive(Debug, Clone)]
+pub enum PolicyAsk {
+    /// A job, perhaps by a profile.
+    Job(Box<JobSpec>, Option<ProfileAsk>),
+    /// A sandbox that lives on.
+    Sandbox(Box<SandboxAsk>),
+}
+
+/// What would become of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyTested {
+    /// What would be made where it is allowed: the job, or the sandbox.
+    pub decision: Decision<Tested>,
+    /// The policies that apply.
+    pub layers: Vec<LayerRef>,
+    /// Who decided what.
+    pub trace: Vec<Trace>,
+}
+
+/// What a request would be narrowed to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tested {
+    /// What it could reach.
+    pub network: model::network::NetworkRules,
+    /// The limits that would be named.
+    pub limits: model::spec::AskedLimits,
+    /// How long it could run or live, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+impl Service {
+    /// Writes what a policy says: a new one, or the next version of one that is there. The same as the newest version
+    /// says is no change. What was decided by an earlier version stays, but for what still waits for a node.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with all that is wrong; [`Error::Forbidden`]; [`Error::TooMuch`].
+    pub async fn policy_put(
+        &self,
+        ctx: &Ctx,
+        name: &str,
+        policy: Policy,
+    ) -> Result<PolicyRow, Error> {
+        ctx.may(Action::PolicyWrite)?;
+        check_layer(ctx, policy.layer)?;
+        if !is_policy_name(name) || name == RESERVED {
+            let message = "a name is 1 to 64 of lower-case letters, digits and `-_.`, begins with a letter, a digit \
+                           or `_`, and is not `test`";
+            return Err(Error::invalid("name", "policy_invalid", message));
+        }
+        policy.validate().map_err(Error::Invalid)?;
+        self.check_module(&policy).await?;
+        let (at_ms, name) = (self.now_ms(), name.to_owned());
+        let id = PolicyId::from_parts(at_ms, random()?);
+        let ctx = ctx.clone();
+        let row = self
+            .unit(move |tx| put(tx, &ctx, (&id, &name), &policy, at_ms))
+            .await?;
+        self.policies_forget();
+        Ok(row)
+    }
+
+    /// A module that nobody here can evaluate would be a rule that nobody holds.
+    async fn check_module(&self, policy: &Policy) -> Result<(), Error> {
+        let Some(module) = &policy.rego else {
+            return Ok(());
+        };
+        let Some(evaluator) = self.inner.evaluator.get() else {
+            let message = "this server evaluates no modules in Rego";
+            return Err(Error::invalid("rego", "policy_unenforceable", message));
+        };
+        let checked = evaluator.check(module).await;
+        checked.map_err(|why| Error::invalid("rego", "policy_invalid", why))
+    }
+
+    /// A policy of this tenant, by its name; of an earlier version with the number behind it, as `NAME:VERSION`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn policy_get(&self, ctx: &Ctx, named: &str) -> Result<PolicyRow, Error> {
+        ctx.may(Action::PolicyRead)?;
+        let (ctx, named) = (ctx.clone(), named.to_owned());
+        self.look(move |tx| {
+            let (name, version) = match named.split_once(':') {
+                Some((name, version)) => (name, Some(version)),
+                None => (&*named, None),
+            };
+            let row = owned(tx, &ctx.tenant, name)?;
+            let Some(version) = version else {
+                return Ok(row);
+            };
+            let gone = || Fail::Ours(Error::NotFound);
+            let number = version.parse().map_err(|_| gone())?;
+            let there = policy::version(tx, &row.id, number)?.ok_or_else(gone)?;
+            Ok(PolicyRow {
+                latest: there.number,
+                policy: there.policy,
+                principal: there.principal,
+                updated_at_ms: there.created_at_ms,
+                ..row
+            })
+        })
+        .await
+    }
+
+    /// The policies of this tenant, by their names: all of them, as there are few.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] for a node.
+    pub async fn policy_list(&self, ctx: &Ctx) -> Result<Vec<PolicyRow>, Error> {
+        ctx.may(Action::PolicyRead)?;
+        let tenant = ctx.tenant.clone();
+        self.look(move |tx| Ok(policy::list(tx, &tenant)?)).await
+    }
+
+    /// The versions of a policy that are kept, newest first.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn policy_versions(
+        &self,
+        ctx: &Ctx,
+        name: &str,
+    ) -> Result<Vec<PolicyVersionRow>, Error> {
+        ctx.may(Action::PolicyRead)?;
+        let (tenant, name) = (ctx.tenant.clone(), name.to_owned());
+        self.look(move |tx| {
+            let row = owned(tx, &tenant, &name)?;
+            Ok(policy::versions(tx, &row.id)?)
+        })
+        .await
+    }
+
+    /// Deletes a policy with its versions, and answers what it was. What was decided by it stays.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn policy_delete(&self, ctx: &Ctx, name: &str) -> Result<PolicyRow, Error> {
+        ctx.may(Action::PolicyWrite)?;
+        let (ctx, name, at_ms) = (ctx.clone(), name.to_owned(), self.now_ms());
+        let row = self
+            .unit(move |tx| {
+                let row = owned(tx, &ctx.tenant, &name)?;
+                check_layer(&ctx, row.policy.layer)?;
+                policy::delete(tx, &row, (&ctx.principal, at_ms))?;
+                Ok::<_, Fail>(row)
+            })
+            .await?;
+        self.policies_forget();
+        Ok(row)
+    }
+
+    /// What would become of a request of a principal of this tenant, without carrying it out. It leaves no event.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a request that is wrong also without policies.
+    pub async fn policy_test(
+        &self,
+        ctx: &Ctx,
+        of: Option<PrincipalId>,
+        ask: PolicyAsk,
+    ) -> Result<PolicyTested, Error> {
+        ctx.may(Action::PolicyRead)?;
+        let mut of_whom = ctx.clone();
+        of_whom.principal = of.unwrap_or_else(|| ctx.principal.clone());
+        let by = self.effective(&of_whom).await?;
+        let decision = match ask {
+            PolicyAsk::Job(spec, profile) => {
+                let mut spec = *spec;
+                if let Some(asked) = profile {
+                    spec = self.job_by_profile(ctx, &asked, spec).await?;
+                }
+                spec.validate().map_err(Error::Invalid)?;
+                let decision = match &by {
+                    None => Decision::Allowed(spec),
+                    Some(by) => {
+                        let input = |spec: &JobSpec| of_job(&of_whom, "job.create", spec);
+                        self.modules_say(by, by.permit.job(spec, ALL), input).await
+                    }
+                };
+                decision.map(|spec| Tested {
+                    network: spec.network,
+                    limits: spec.limits,
+                    timeout_ms: spec.timeout_ms,
+                })
+            }
+            PolicyAsk::Sandbox(ask) => {
+                let ask = self.by_profile(ctx, *ask).await?;
+                ask.spec.validate(&ask.metadata).map_err(Error::Invalid)?;
+                let asked = (ask.spec, ask.ttl_ms);
+                let decision = match &by {
+                    None => Decision::Allowed(asked),
+                    Some(by) => {
+                        let decision = by.permit.sandbox(asked, ask.says);
+                        let input = |made: &(SandboxSpec, u64)| {
+                            of_sandbox(&of_whom, "sandbox.create", made)
+                        };
+                        self.modules_say(by, decision, input).await
+                    }
+                };
+                decision.map(|(spec, timeout_ms)| Tested {
+                    network: spec.network,
+                    limits: spec.limits,
+                    timeout_ms,
+                })
+            }
+        };
+        let permit = by.as_ref().map(|by| &by.permit);
+        Ok(PolicyTested {
+            decision,
+            layers: permit.map_or_else(Vec::new, |permit| permit.layers.iter().cloned().collect()),
+            trace: permit.map_or_else(Vec::new, |permit| permit.trace()),
+        })
+    }
+
+    /// What a job keeps of the policies that it was decided by; `None` where there was none.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn job_permit(&self, ctx: &Ctx, id: &JobId) -> Result<Option<PermitUse>, Error> {
+        let row = self.job_get(ctx, id).await?;
+        Ok(row.spec.permit.map(|permit| *permit))
+    }
+
+    /// The same of a sandbox.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn sandbox_permit(
+        &self,
+        ctx: &Ctx,
+        id: &SandboxId,
+    ) -> Result<Option<PermitUse>, Error> {
+        let row = self.sandbox_get(ctx, id).await?;
+        Ok(row.spec.permit.map(|permit| *permit))
+    }
+}
+
+/// What is for everybody is for the operator to say, whose tenant is the one of this machine.
+fn check_layer(ctx: &Ctx, layer: Layer) -> Result<(), Error> {
+    if layer == Layer::Global && ctx.tenant != TenantId::local() {
+        let message = "only the operator's tenant writes policies for everybody";
+        return Err(Error::Forbidden(message.to_owned()));
+    }
+    Ok(())
+}
+
+fn owned(tx: &mut Tx<'_>, tenant: &TenantId, name: &str) -> Result<PolicyRow, Fail> {
+    policy::named(tx, tenant, name)?.ok_or(Fail::Ours(Error::NotFound))
+}
+
+fn put(
+    tx: &mut Tx<'_>,
+    ctx: &Ctx,
+    (id, name): (&PolicyId, &str),
+    policy: &Policy,
+    at_ms: u64,
+) -> Result<PolicyRow, Fail> {
+    if let Some(row) = policy::named(tx, &ctx.tenant, name)? {
+        check_layer(ctx, row.policy.layer)?;
+        if row.policy == *policy {
+            return Ok(row);
+        }
+        return Ok(policy::put(tx, &row, policy, (&ctx.principal, at_ms))?);
+    }
+    let there = policy::list(tx, &ctx.tenant)?.len() as u64;
+    if there >= limits::POLICIES_MAX {
+        return Err(Fail::Ours(Error::TooMuch {
+            code: "too_much",
+            message: format!("there are {there} policies already"),
+        }));
+    }
+    let row = PolicyRow {
+        id: id.clone(),
+        tenant: ctx.tenant.clone(),
+        principal: ctx.principal.clone(),
+        name: name.to_owned(),
+        version: 1,
+        latest: 1,
+        policy: policy.clone(),
+        created_at_ms: at_ms,
+        updated_at_ms: at_ms,
+    };
+    policy::insert(tx, &row)?;
+    Ok(row)
+}

@@ -1,0 +1,370 @@
+//! Policies: what they refuse, what they narrow, and what becomes of what waits when they change.
+
+use crate::sandboxes::ask;
+use crate::*;
+use model::network::{NetworkAsked, NetworkRules};
+use model::policy::{
+    Answer, Bound, CommandsClause, Decision, Layer, Matter, NetworkClause, Policy,
+};
+use service::{Error, PolicyAsk, SandboxAsk};
+
+fn rules(allow: &[&str]) -> NetworkRules {
+    let allow = allow.iter().map(ToString::to_string).collect();
+    NetworkRules::read(&NetworkAsked {
+        allow,
+        ..NetworkAsked::default()
+    })
+    .unwrap()
+}
+
+fn only(allow: &[&str]) -> Policy {
+    let allow = allow.iter().map(|one| one.parse().unwrap()).collect();
+    Policy {
+        network: Some(NetworkClause {
+            allow: Some(allow),
+            ..NetworkClause::default()
+        }),
+        ..Policy::new(Layer::Tenant)
+    }
+}
+
+fn at_most(bound: Bound, most: u64) -> Policy {
+    Policy {
+        resources: [(bound, most)].into(),
+        ..Policy::new(Layer::Global)
+    }
+}
+
+fn reaching(allow: &[&str]) -> JobSpec {
+    JobSpec {
+        network: rules(allow),
+        ..spec()
+    }
+}
+
+fn live(allow: &[&str]) -> SandboxAsk {
+    let mut ask = ask();
+    ask.spec.network = rules(allow);
+    ask
+}
+
+impl World {
+    async fn policy(&self, name: &str, policy: Policy) -> u64 {
+        let put = self.service.policy_put(&user(), name, policy).await;
+        put.unwrap().latest
+    }
+
+    async fn refuses(&self, spec: JobSpec) -> String {
+        let made = self.service.job_create(&user(), spec, None).await;
+        let error = made.unwrap_err();
+        format!("{} {error}", error.code())
+    }
+
+    async fn refuses_live(&self, ask: SandboxAsk) -> String {
+        let made = self.service.sandbox_create(&user(), ask, None).await;
+        made.unwrap_err().code().to_owned()
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_refused_narrowed_and_frozen_and_nothing_is_without_a_policy() {
+    let world = World::new();
+    let free = world
+        .service
+        .job_create(&user(), spec(), None)
+        .await
+        .unwrap();
+    assert_eq!(free.spec.permit, None);
+    world.policy("net", only(&["*.a.test:443"])).await;
+    world
+        .policy("memory", at_most(Bound::MemoryBytes, 1 << 20))
+        .await;
+    let refused = world.refuses(reaching(&["b.test"])).await;
+    let expect = "policy_refused the request is invalid: network.allow[0]: the policy does not allow `b.test` \
+                  (tenant/0/net@1)";
+    assert_eq!(refused, expect);
+    let made = world.create(reaching(&["x.a.test:443"])).await;
+    assert_eq!(made.spec.limits.memory_bytes, Some(1 << 20));
+    let kept = world
+        .service
+        .job_permit(&user(), &made.id)
+        .await
+        .unwrap()
+        .unwrap();
+    let layers: Vec<String> = kept.permit.layers.iter().map(ToString::to_string).collect();
+    assert_eq!(layers, ["global/0/memory@1", "tenant/0/net@1"]);
+    assert_eq!(
+        world.refuses_live(live(&["b.test"])).await,
+        "policy_refused"
+    );
+    // What nobody has asked for is as much as there may be.
+    let mut open = ask();
+    open.spec.network = NetworkRules::all_or_nothing(true);
+    assert_eq!(world.refuses_live(open.clone()).await, "policy_refused");
+    open.says.network = false;
+    let made = world
+        .service
+        .sandbox_create(&user(), open, None)
+        .await
+        .unwrap();
+    assert_eq!(made.spec.network, rules(&["*.a.test:443"]));
+    world.service.policy_delete(&user(), "net").await.unwrap();
+    world
+        .service
+        .policy_delete(&user(), "memory")
+        .await
+        .unwrap();
+    let free = world.create(reaching(&["b.test"])).await;
+    assert_eq!(free.spec.permit, None);
+}
+
+#[tokio::test]
+async fn every_refusal_and_every_change_of_a_policy_is_an_event() {
+    let world = World::new();
+    world.policy("net", only(&["a.test"])).await;
+    world.policy("net", only(&["a.test"])).await;
+    assert_eq!(world.policy("net", only(&["b.test"])).await, 2);
+    world.refuses(reaching(&["c.test"])).await;
+    world.service.policy_delete(&user(), "net").await.unwrap();
+    let newest = world
+        .store()
+        .read(|tx| event::newest(tx, 0, 10))
+        .await
+        .unwrap();
+    let kinds: Vec<&str> = newest
+        .iter()
+        .rev()
+        .map(|event| event.kind.as_str())
+        .collect();
+    let expect = [
+        "policy.created",
+        "policy.changed",
+        "policy.refused",
+        "policy.deleted",
+    ];
+    assert_eq!(kinds, expect);
+    let told: serde_json::Value = serde_json::from_str(&newest[1].data).unwrap();
+    assert_eq!(told["operation"], "job.create");
+    assert_eq!(told["clauses"][0]["by"][0], "tenant/0/net@2");
+}
+
+#[tokio::test]
+async fn what_waits_is_decided_again_when_policies_change_before_a_node_takes_it() {
+    let world = World::new();
+    let good = world
+        .service
+        .job_create(&user(), reaching(&["a.test"]), None)
+        .await
+        .unwrap();
+    let bad = world
+        .service
+        .job_create(&user(), reaching(&["b.test"]), None)
+        .await
+        .unwrap();
+    let open = world
+        .service
+        .sandbox_create(&user(), live(&["b.test"]), None)
+        .await
+        .unwrap();
+    let kept = live(&["a.test"]);
+    let who = user();
+    let kept = world.service.sandbox_create(&who, kept, None);
+    let kept = kept.await.unwrap();
+    let mut policy = only(&["a.test"]);
+    policy.resources = [(Bound::TimeoutMs, 60_000)].into();
+    world.policy("net", policy).await;
+    let node = node(1);
+    world.register(&node, "a").await;
+    let free = service::Free {
+        slots: 4,
+        sandboxes: 4,
+        ..service::Free::default()
+    };
+    // The first poll finds that they are to be decided again; a later one gets what may be.
+    let mut polled = Polled::default();
+    while polled.leases.is_empty() {
+        let poll = world.service.node_poll(&node, "a", free, LONG);
+        polled = poll.await.unwrap();
+    }
+    let ids: Vec<&JobId> = polled.leases.iter().map(|row| &row.id).collect();
+    assert_eq!(ids, [&good.id]);
+    let stamp = polled.leases[0]
+        .spec
+        .permit
+        .as_ref()
+        .map(|permit| permit.stamp);
+    assert_eq!(stamp, Some(1));
+    let ended = world
+        .service
+        .job_wait(&user(), &bad.id, LONG)
+        .await
+        .unwrap();
+    let Some(Outcome::Refused { why }) = ended.state.outcome().cloned() else {
+        panic!("{:?}", ended.state)
+    };
+    assert!(why.starts_with("permit_stale: "), "{why}");
+    assert!(why.contains("tenant/0/net@1"), "{why}");
+    let gone = world
+        .service
+        .sandbox_wait(&user(), &open.id, LONG)
+        .await
+        .unwrap();
+    assert_eq!(gone.state.name(), "failed");
+    assert!(gone.reason.unwrap().starts_with("permit_stale: "));
+    let seen = async || world.service.sandbox_get(&user(), &kept.id).await.unwrap();
+    while seen().await.spec.permit.is_none() {
+        let poll = world.service.node_poll(&node, "a", free, LONG);
+        poll.await.unwrap();
+    }
+    assert_eq!(seen().await.ttl_ms, 60_000);
+}
+
+#[tokio::test]
+async fn another_process_s_change_of_a_policy_is_not_passed_by() {
+    let world = World::new();
+    let other = world.again();
+    world
+        .service
+        .job_create(&user(), spec(), None)
+        .await
+        .unwrap();
+    let put = other.policy_put(&user(), "net", only(&["a.test"])).await;
+    put.unwrap();
+    assert!(
+        world
+            .refuses(reaching(&["b.test"]))
+            .await
+            .starts_with("policy_refused")
+    );
+    let made = world
+        .service
+        .job_create(&user(), spec(), None)
+        .await
+        .unwrap();
+    assert_eq!(made.spec.permit.map(|permit| permit.stamp), Some(1));
+}
+
+#[tokio::test]
+async fn a_policy_is_for_whom_it_says_and_only_the_operator_s_is_for_all() {
+    let world = World::new();
+    let mut mine = only(&["a.test"]);
+    mine.layer = Layer::Principal;
+    mine.of = Some("nobody".to_owned());
+    world.policy("mine", mine).await;
+    world
+        .service
+        .job_create(&user(), reaching(&["b.test"]), None)
+        .await
+        .unwrap();
+    world.service.policy_delete(&user(), "mine").await.unwrap();
+    world.policy("net", only(&["a.test"])).await;
+    let other = stranger();
+    let theirs = world
+        .service
+        .job_create(&other, reaching(&["b.test"]), None);
+    theirs.await.unwrap();
+    let global = world
+        .service
+        .policy_put(&stranger(), "all", at_most(Bound::Pids, 5))
+        .await;
+    assert!(matches!(global, Err(Error::Forbidden(_))));
+    let seen = world.service.policy_get(&stranger(), "net").await;
+    assert!(matches!(seen, Err(Error::NotFound)));
+    world.policy("all", at_most(Bound::Pids, 5)).await;
+    let theirs = world
+        .service
+        .job_create(&stranger(), spec(), None)
+        .await
+        .unwrap();
+    assert_eq!(theirs.spec.limits.pids, Some(5));
+}
+
+#[tokio::test]
+async fn a_living_sandbox_gets_no_more_network_than_policies_allow_and_no_more_time() {
+    let world = World::new();
+    let mut policy = only(&["*.a.test"]);
+    policy.resources = [(Bound::TimeoutMs, 60_000)].into();
+    world.policy("net", policy).await;
+    let made = world
+        .service
+        .sandbox_create(&user(), live(&["x.a.test"]), None)
+        .await
+        .unwrap();
+    assert_eq!(made.ttl_ms, 60_000);
+    let set = async |allow: &[&str]| {
+        let set = world
+            .service
+            .sandbox_set_network(&user(), &made.id, rules(allow), NOW)
+            .await;
+        set.map(|row| row.rules().clone())
+            .map_err(|error| error.code())
+    };
+    assert_eq!(set(&["y.a.test"]).await, Ok(rules(&["y.a.test"])));
+    assert_eq!(set(&["b.test"]).await, Err("policy_refused"));
+    // A policy that allows more later changes nothing for it.
+    world.policy("net", Policy::new(Layer::Tenant)).await;
+    assert_eq!(set(&["b.test"]).await, Err("policy_refused"));
+    world.policy("less", only(&["z.a.test"])).await;
+    assert_eq!(set(&["y.a.test"]).await.map(drop), Err("policy_refused"));
+    let longer = world
+        .service
+        .sandbox_set_timeout(&user(), &made.id, 600_000)
+        .await
+        .unwrap();
+    assert_eq!(longer.ttl_ms, 60_000);
+}
+
+#[tokio::test]
+async fn a_test_of_a_request_says_what_would_be_and_who_says_so_and_leaves_nothing() {
+    let world = World::new();
+    let policy = Policy {
+        commands: Some(CommandsClause {
+            approve: vec!["git push".to_owned()],
+            ..CommandsClause::default()
+        }),
+        approvals: [(Matter::Secrets, Answer::Forbidden)].into(),
+        ..at_most(Bound::TimeoutMs, 5)
+    };
+    world.policy("rules", policy).await;
+    let test = async |argv: &[&str]| {
+        let spec = JobSpec {
+            argv: argv.iter().map(ToString::to_string).collect(),
+            ..spec()
+        };
+        let ask = PolicyAsk::Job(Box::new(spec), None);
+        world.service.policy_test(&user(), None, ask).await.unwrap()
+    };
+    let tested = test(&["ls"]).await;
+    let Decision::Allowed(made) = tested.decision else {
+        panic!()
+    };
+    assert_eq!(made.timeout_ms, 5);
+    let clauses: Vec<&str> = tested.trace.iter().map(|one| one.clause.as_str()).collect();
+    assert_eq!(
+        clauses,
+        ["resources.timeout_ms", "approvals.secrets", "commands"]
+    );
+    assert!(matches!(
+        test(&["git", "push"]).await.decision,
+        Decision::NeedsApproval(_)
+    ));
+    let sandbox = PolicyAsk::Sandbox(Box::new(ask()));
+    let tested = world
+        .service
+        .policy_test(&user(), None, sandbox)
+        .await
+        .unwrap();
+    let Decision::Refused(all) = tested.decision else {
+        panic!()
+    };
+    assert_eq!(
+        (all[0].kind.code(), &*all[0].clause),
+        ("policy_unenforceable", "commands")
+    );
+    let newest = world
+        .store()
+        .read(|tx| event::newest(tx, 0, 10))
+        .await
+        .unwrap();
+    assert_eq!(newest.len(), 1);
+}

@@ -1,0 +1,80 @@
+//! Policies, as a person uses them: written in a file, asked before, and held by the binary that everybody runs.
+
+use e2e::{Place, no_sandbox};
+use std::process::Output;
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn all(output: &Output) -> String {
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+fn good(output: &Output) -> String {
+    assert!(output.status.success(), "{}", all(output));
+    text(&output.stdout)
+}
+
+const RULES: &str = "version = 1\nlayer = \"tenant\"\n[commands]\nforbid = [\"sudo\"]\n\
+                     unchecked_in_sandboxes = true\n[network]\nallow = [\"*.example.org\"]\n\
+                     [resources]\npids = 20\n";
+const MODULE: &str = "version = 1\nlayer = \"global\"\nrego = '''\npackage policy\n\ndefault allow := false\n\n\
+                      allow if input.request.argv[0] != \"env\"\n\nreason := \"env is not for us\" if not allow\n'''\n";
+
+#[test]
+fn a_policy_is_written_tested_held_explained_and_taken_away() {
+    if let Some(why) = no_sandbox() {
+        println!("skipped: {why}");
+        return;
+    }
+    let place = Place::new();
+    let set = |name: &str, toml: &str| {
+        place.run_with_input(&["policy", "set", name, "-"], toml.as_bytes())
+    };
+    let run = |argv: &[&str]| place.run(&[&["run", "--"], argv].concat());
+    assert_eq!(good(&set("rules", RULES)), "rules\t1\n");
+    good(&run(&["true"]));
+    let refused = run(&["sh", "-c", "cd /; sudo ls"]);
+    assert_eq!(refused.status.code(), Some(125), "{}", all(&refused));
+    assert!(
+        all(&refused).contains("tenant/0/rules@1"),
+        "{}",
+        all(&refused)
+    );
+    let out = place.run(&["run", "--net", "unrestricted", "--", "true"]);
+    assert!(all(&out).contains("tenant/0/rules@1"), "{}", all(&out));
+    // A module is asked by a process of its own, which is this same program.
+    let broken = set(
+        "module",
+        "version = 1\nlayer = \"tenant\"\nrego = \"package policy\\nallow if {\"\n",
+    );
+    assert!(all(&broken).contains("module:2"), "{}", all(&broken));
+    assert_eq!(good(&set("module", MODULE)), "module\t1\n");
+    good(&run(&["true"]));
+    let refused = run(&["env"]);
+    assert!(
+        all(&refused).contains("env is not for us"),
+        "{}",
+        all(&refused)
+    );
+    let test = |body: &str| place.run_with_input(&["policy", "test", "-"], body.as_bytes());
+    let told = test(r#"{"job":{"argv":["sudo","ls"]}}"#);
+    assert_eq!(told.status.code(), Some(125), "{}", all(&told));
+    assert!(
+        all(&told).starts_with("refused\n  commands: `sudo` is forbidden"),
+        "{}",
+        all(&told)
+    );
+    assert!(good(&test(r#"{"job":{"argv":["ls"]}}"#)).starts_with("allowed\nCLAUSE"));
+    let jobs = good(&place.run(&["job", "ls", "--json"]));
+    let jobs: serde_json::Value = serde_json::from_str(&jobs).unwrap();
+    let id = jobs["jobs"][0]["id"].as_str().unwrap();
+    let explained = good(&place.run(&["policy", "explain", id]));
+    assert!(explained.contains("resources.pids"), "{explained}");
+    assert!(explained.contains("global/0/module@1"), "{explained}");
+    assert!(good(&place.run(&["policy", "ls"])).contains("rules"));
+    good(&place.run(&["policy", "rm", "rules"]));
+    good(&place.run(&["policy", "rm", "module"]));
+    good(&run(&["env"]));
+}
