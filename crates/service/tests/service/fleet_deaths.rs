@@ -120,7 +120,16 @@ async fn report(service: &Service, story: &Story, step: Step) -> Result<(), Erro
             let told = service.job_output(&ctx, &row.id, epoch, attempt, vec![piece]);
             told.await?
         }
-        _ => {
+        Step::Finished
+        | Step::Token
+        | Step::Enroll
+        | Step::RenewCertificate
+        | Step::Register
+        | Step::Heartbeat
+        | Step::Create
+        | Step::Poll
+        | Step::Order(_)
+        | Step::Forget => {
             let told = finished(row, Outcome::Succeeded);
             service.job_finished(&ctx, &row.id, told).await?
         }
