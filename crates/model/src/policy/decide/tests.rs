@@ -271,17 +271,17 @@ fn a_rule_that_nothing_holds_refuses_and_a_matter_waits_for_a_person() {
     );
 }
 
-/// One of a few names, so that layers meet.
-#[expect(
-    clippy::too_many_lines,
-    reason = "one line for each clause that can be there"
-)]
-fn any_policy() -> impl Strategy<Value = Policy> {
-    let some = |all: &'static [&'static str]| {
-        let one = prop::sample::select(all.to_vec()).prop_map(str::to_owned);
-        prop::option::of(prop::collection::btree_set(one, 0..3))
-    };
-    let entries = some(&[
+type Texts = Option<std::collections::BTreeSet<String>>;
+
+/// Some of a few names, so that layers meet.
+fn some(all: &'static [&'static str]) -> impl Strategy<Value = Texts> {
+    let one = prop::sample::select(all.to_vec()).prop_map(str::to_owned);
+    prop::option::of(prop::collection::btree_set(one, 0..3))
+}
+
+fn any_network() -> impl Strategy<Value = NetworkClause> {
+    let mode = prop::option::of(prop::sample::select(NetworkMode::ALL.to_vec()));
+    const ENTRIES: [&str; 7] = [
         "*",
         "*:443",
         "*.a.test",
@@ -289,14 +289,25 @@ fn any_policy() -> impl Strategy<Value = Policy> {
         "x.a.test:443",
         "b.test",
         "*.b.test:80",
-    ]);
-    let denied = some(&["x.a.test", "9.0.0.0/8"]);
-    let mode = prop::option::of(prop::sample::select(NetworkMode::ALL.to_vec()));
-    let bounds =
-        prop::collection::btree_map(prop::sample::select(Bound::ALL.to_vec()), 1_u64..4, 0..3);
+    ];
+    let read = |set: std::collections::BTreeSet<String>| -> Vec<_> {
+        set.iter().map(|one| one.parse().unwrap()).collect()
+    };
+    let lists = (some(&ENTRIES), some(&["x.a.test", "9.0.0.0/8"]));
+    (mode, lists).prop_map(move |(mode, (allow, deny))| NetworkClause {
+        // No document has that mode without a list.
+        mode: mode.filter(|mode| *mode != NetworkMode::Allowlist || allow.is_some()),
+        allow: allow.map(read),
+        deny: deny.map(read).unwrap_or_default(),
+    })
+}
+
+fn any_policy() -> impl Strategy<Value = Policy> {
+    let bound = prop::sample::select(Bound::ALL.to_vec());
+    let bounds = prop::collection::btree_map(bound, 1_u64..4, 0..3);
+    let matter = prop::sample::select(Matter::ALL.to_vec());
     let answer = prop::sample::select(vec![Answer::Skip, Answer::NeedsApproval, Answer::Forbidden]);
-    let approvals =
-        prop::collection::btree_map(prop::sample::select(Matter::ALL.to_vec()), answer, 0..2);
+    let approvals = prop::collection::btree_map(matter, answer, 0..2);
     let names = (
         some(&["default", "d*", "py", "p*"]),
         some(&["ubuntu", "*"]),
@@ -312,46 +323,27 @@ fn any_policy() -> impl Strategy<Value = Policy> {
         some(&["ls", "sudo", "git push"]),
         any::<bool>(),
     );
-    (
-        (mode, entries, denied),
-        (bounds, approvals),
-        names,
-        paths,
-        others,
+    (any_network(), (bounds, approvals), names, paths, others).prop_map(
+        |(network, (bounds, approvals), names, paths, others)| {
+            policy(|p| {
+                p.network = Some(network);
+                (p.resources, p.approvals) = (bounds, approvals);
+                (p.profiles.allow, p.profiles.roots, p.profiles.allow_root) = names;
+                p.files = Some(FilesClause {
+                    put: paths.0,
+                    take: paths.1,
+                    unchecked_in_sandboxes: others.3,
+                });
+                p.drivers = others.0;
+                p.dependencies = others.1.map(|set| [("pip".to_owned(), set)].into());
+                p.commands = others.2.map(|set| CommandsClause {
+                    forbid: set.into_iter().collect(),
+                    unchecked_in_sandboxes: others.3,
+                    ..CommandsClause::default()
+                });
+            })
+        },
     )
-        .prop_map(
-            |((mode, allow, deny), (bounds, approvals), names, paths, others)| {
-                let read = |set: std::collections::BTreeSet<String>| {
-                    set.iter()
-                        .map(|one| one.parse().unwrap())
-                        .collect::<Vec<_>>()
-                };
-                // No document has that mode without a list.
-                let is_bare = mode == Some(NetworkMode::Allowlist) && allow.is_none();
-                let mode = mode.filter(|_| !is_bare);
-                policy(|p| {
-                    p.network = Some(NetworkClause {
-                        mode,
-                        allow: allow.map(read),
-                        deny: deny.map(read).unwrap_or_default(),
-                    });
-                    (p.resources, p.approvals) = (bounds, approvals);
-                    (p.profiles.allow, p.profiles.roots, p.profiles.allow_root) = names;
-                    p.files = Some(FilesClause {
-                        put: paths.0,
-                        take: paths.1,
-                        unchecked_in_sandboxes: others.3,
-                    });
-                    p.drivers = others.0;
-                    p.dependencies = others.1.map(|set| [("pip".to_owned(), set)].into());
-                    p.commands = others.2.map(|set| CommandsClause {
-                        forbid: set.into_iter().collect(),
-                        unchecked_in_sandboxes: others.3,
-                        ..CommandsClause::default()
-                    });
-                })
-            },
-        )
 }
 
 fn any_job() -> impl Strategy<Value = JobSpec> {
