@@ -34,7 +34,7 @@ mod tcp;
 mod up;
 mod upkeep;
 
-use cli::args::{Args, Command, ConfigCommand, Foreign, NodeArgs, NodeCommand, Place};
+use cli::args::{Args, Command, ConfigCommand, Foreign, NodeArgs, NodeCommand, Place, ServerArgs};
 use cli::failure::Failure;
 use compose::Absent;
 use std::process::ExitCode;
@@ -89,13 +89,7 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             code
         }
         Command::Up(up) => up::up(&args.place, &up).await,
-        Command::Server(asked) => match &asked.command {
-            None => server::server(&args.place, &asked).await,
-            Some(command) => {
-                let client = compose::server(&args.place).await?;
-                cli::fleet::server(&client, command).await
-            }
-        },
+        Command::Server(asked) => dispatch_server(&args.place, asked).await,
         Command::Node(asked) => dispatch_node(&args.place, asked).await,
         Command::Config(asked) => match asked.command {
             ConfigCommand::Check { file } => config::check(&file),
@@ -147,6 +141,16 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         },
         Command::Env { of: Foreign::E2b } => env::e2b(&args.place).await,
         Command::Completions { shell } => cli::args::completions(shell),
+    }
+}
+
+async fn dispatch_server(place: &Place, asked: ServerArgs) -> Result<ExitCode, Failure> {
+    match &asked.command {
+        None => server::server(place, &asked).await,
+        Some(command) => {
+            let client = compose::server(place).await?;
+            cli::fleet::server(&client, command).await
+        }
     }
 }
 

@@ -54,7 +54,7 @@ impl World {
         put.unwrap().latest
     }
 
-    async fn refuses(&self, spec: JobSpec) -> String {
+    async fn refused_by_policy(&self, spec: JobSpec) -> String {
         let made = self.service.job_create(&user(), spec, None).await;
         let error = made.unwrap_err();
         format!("{} {error}", error.code())
@@ -79,7 +79,7 @@ async fn a_request_is_refused_narrowed_and_frozen_and_nothing_is_without_a_polic
     world
         .policy("memory", at_most(Bound::MemoryBytes, 1 << 20))
         .await;
-    let refused = world.refuses(reaching(&["b.test"])).await;
+    let refused = world.refused_by_policy(reaching(&["b.test"])).await;
     let expect = "policy_refused the request is invalid: network.allow[0]: the policy does not allow `b.test` \
                   (tenant/0/net@1)";
     assert_eq!(refused, expect);
@@ -124,7 +124,7 @@ async fn every_refusal_and_every_change_of_a_policy_is_an_event() {
     world.policy("net", only(&["a.test"])).await;
     world.policy("net", only(&["a.test"])).await;
     assert_eq!(world.policy("net", only(&["b.test"])).await, 2);
-    world.refuses(reaching(&["c.test"])).await;
+    world.refused_by_policy(reaching(&["c.test"])).await;
     world.service.policy_delete(&user(), "net").await.unwrap();
     let newest = world
         .store()
@@ -232,7 +232,7 @@ async fn another_process_s_change_of_a_policy_is_not_passed_by() {
     put.unwrap();
     assert!(
         world
-            .refuses(reaching(&["b.test"]))
+            .refused_by_policy(reaching(&["b.test"]))
             .await
             .starts_with("policy_refused")
     );
