@@ -32,7 +32,7 @@ fn a_policy_is_written_tested_held_explained_and_taken_away() {
     let set = |name: &str, toml: &str| {
         place.run_with_input(&["policy", "set", name, "-"], toml.as_bytes())
     };
-    let run = |argv: &[&str]| place.run(&[&["run", "--"], argv].concat());
+    let run = |argv: &[&str]| place.run(&[&["run", "--"][..], argv].concat());
     assert_eq!(good(&set("rules", RULES)), "rules\t1\n");
     good(&run(&["true"]));
     let refused = run(&["sh", "-c", "cd /; sudo ls"]);
