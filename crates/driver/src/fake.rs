@@ -236,6 +236,12 @@ struct Act {
     flood: usize,
 }
 
+impl Act {
+    fn printed(&self) -> Vec<u8> {
+        [self.print.as_bytes(), &vec![b'x'; self.flood]].concat()
+    }
+}
+
 /// Reads what to do from arguments; what is not understood is nothing.
 fn act(argv: &[String]) -> Act {
     let mut act = Act::default();
@@ -288,8 +294,10 @@ impl FakeGuest {
     async fn obey(&mut self, message: ToGuest) -> io::Result<()> {
         match message {
             ToGuest::Hello { stdout, stderr, .. } => {
-                // The command of an earlier connection went on meanwhile; it ends now.
-                let started = std::fs::read(&self.file).is_ok_and(|text| !text.is_empty());
+                // The command of an earlier connection went on meanwhile; it ends now, and what it printed
+                // that the node does not have is told.
+                let text = std::fs::read(&self.file).unwrap_or_default();
+                let started = !text.is_empty();
                 self.say(&FromGuest::Hello {
                     version: VERSION,
                     stdout,
@@ -297,11 +305,15 @@ impl FakeGuest {
                     started,
                 })
                 .await?;
-                if started {
-                    self.exit(0, false).await
-                } else {
-                    Ok(())
+                if !started {
+                    return Ok(());
                 }
+                let argv: Vec<String> = serde_json::from_slice(&text).unwrap_or_default();
+                let act = act(&argv);
+                let printed = act.printed();
+                let has = usize::try_from(stdout).unwrap_or(usize::MAX);
+                self.print(printed.get(has..).unwrap_or_default()).await?;
+                self.exit(act.exit, false).await
             }
             ToGuest::Confine(_) => self.say(&FromGuest::Confined).await,
             ToGuest::Start(start) => self.start(&start).await,
@@ -323,7 +335,7 @@ impl FakeGuest {
     }
 
     async fn start(&mut self, start: &Start) -> io::Result<()> {
-        std::fs::write(&self.file, b"started")?;
+        std::fs::write(&self.file, serde_json::to_vec(&start.argv)?)?;
         self.say(&FromGuest::Started { failure: None }).await?;
         let act = act(&start.argv);
         let stopped = self
@@ -332,8 +344,7 @@ impl FakeGuest {
         if stopped {
             return self.exit(128 + libc::SIGTERM, false).await;
         }
-        self.print(act.print.as_bytes()).await?;
-        self.print(&vec![b'x'; act.flood]).await?;
+        self.print(&act.printed()).await?;
         self.exit(act.exit, act.sleep_ms > start.timeout_ms).await
     }
 

@@ -84,6 +84,7 @@ impl Service {
         ctx: &Ctx,
         registered: &Registered,
     ) -> Result<LeaseTokens, Error> {
+        ctx.only_node()?;
         let jobs = registered
             .held
             .iter()
@@ -98,6 +99,7 @@ impl Service {
     /// # Errors
     /// Those of [`Service::lease_tokens_of_registered`].
     pub async fn lease_tokens_of_beat(&self, ctx: &Ctx, beat: &Beat) -> Result<LeaseTokens, Error> {
+        ctx.only_node()?;
         let all = beat.held.iter().map(|(id, epoch)| (id.as_str(), *epoch));
         self.lease_tokens(ctx, all).await
     }
@@ -111,6 +113,7 @@ impl Service {
         ctx: &Ctx,
         polled: &Polled,
     ) -> Result<LeaseTokens, Error> {
+        ctx.only_node()?;
         let jobs = polled.leases.iter().map(|row| (row.id.as_str(), row.epoch));
         let orders = polled.sandboxes.iter();
         let orders = orders.map(|work| (work.row.id.as_str(), work.row.epoch));

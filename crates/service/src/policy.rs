@@ -238,6 +238,7 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn job_permit(&self, ctx: &Ctx, id: &JobId) -> Result<Option<PermitUse>, Error> {
+        ctx.may(Action::JobRead)?;
         let row = self.job_get(ctx, id).await?;
         Ok(row.spec.permit.map(|permit| *permit))
     }
@@ -251,6 +252,7 @@ impl Service {
         ctx: &Ctx,
         id: &SandboxId,
     ) -> Result<Option<PermitUse>, Error> {
+        ctx.may(Action::SandboxRead)?;
         let row = self.sandbox_get(ctx, id).await?;
         Ok(row.spec.permit.map(|permit| *permit))
     }

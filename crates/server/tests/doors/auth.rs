@@ -338,6 +338,8 @@ fn body(method: &str, path: &str) -> &'static str {
     match (method, path) {
         ("POST", "/v1/enroll-tokens") => r#"{"labels":{"":"bad"}}"#,
         ("POST", "/v1/nodes/{id}/state") => r#"{"order":"cordon"}"#,
+        ("PUT", "/v1/policies/{name}") => r#"{"version":1,"layer":"tenant"}"#,
+        ("POST", "/v1/policies/test") => r#"{"job":{"argv":["true"]}}"#,
         ("PUT", "/v1/profiles/{name}") => r#"{"limits":{"pids":5}}"#,
         ("POST", "/v1/secrets") => r#"{"name":"a","value":"bbbbbbbb"}"#,
         ("POST", "/v1/secrets/{name}/versions") => r#"{"value":"bbbbbbbb"}"#,
@@ -435,7 +437,10 @@ async fn an_agent_never_says_who_may_do_what() {
     let world = World::new().await;
     let key = world.agent_key(Role::Admin).await;
     for (method, path, who) in ROUTES {
-        let is_about_people = matches!(who, For::User(PrincipalWrite | KeyWrite | TenantWrite));
+        let is_about_people = matches!(
+            who,
+            For::User(PrincipalWrite | KeyWrite | PolicyWrite | TenantWrite)
+        );
         let is_ours = matches!(who, For::User(_));
         let code = code_with(&world, &key, method, path).await;
         let expect = is_ours && !is_about_people;
