@@ -9,6 +9,7 @@ use model::id::SandboxId;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The groups of one sandbox, none of which a process is in or holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,15 +87,52 @@ fn held(proc: &Path) -> io::Result<HashSet<SandboxId>> {
         if !name.is_some_and(|name| name.bytes().all(|b| b.is_ascii_digit())) {
             continue;
         }
-        match links(&process.join("fd")) {
-            Ok(links) => held.extend(links.iter().filter_map(|link| group_of(link))),
-            // It has ended. The links of one that has are said to be forbidden (`proc_fd_access_allowed` in the
-            // kernel's `fs/proc/base.c`), so whether it has is looked at afterwards.
-            Err(error) if is_gone(&error) || !process.exists() => {}
-            Err(error) => return Err(error),
-        }
+        let links = links_of(&process)?;
+        held.extend(links.iter().filter_map(|link| group_of(link)));
     }
     Ok(held)
+}
+
+/// The links of a process that is ending are said to be forbidden for a moment (`proc_fd_access_allowed` in the
+/// kernel's `fs/proc/base.c`), so they are looked at again before that is believed.
+const LOOKS: u32 = 5;
+const BETWEEN: Duration = Duration::from_millis(10);
+
+/// What a process holds; nothing where it has ended.
+fn links_of(process: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut look = 1;
+    loop {
+        match links(&process.join("fd")) {
+            Ok(links) => return Ok(links),
+            Err(error) if is_gone(&error) || has_ended(process) => return Ok(Vec::new()),
+            Err(_) if is_above_us(process) => return Ok(Vec::new()),
+            Err(_) if look < LOOKS => look += 1,
+            Err(error) => return Err(error),
+        }
+        std::thread::sleep(BETWEEN);
+    }
+}
+
+/// Whether a process has a capability that we lack, which is why even root may not look at it (`ptrace(2)`), and is no
+/// launcher: those hold groups with all that root has, and guests with fewer rights than ours.
+fn is_above_us(process: &Path) -> bool {
+    let status = |path: &Path| std::fs::read_to_string(path.join("status")).unwrap_or_default();
+    let permitted = |text: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix("CapPrm:"));
+        line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+    };
+    let theirs = status(process);
+    let is_launcher = theirs.starts_with("Name:\tcofferdam");
+    let own = permitted(&status(Path::new("/proc/self")));
+    let has_more = |(theirs, own): (u64, u64)| theirs & !own != 0;
+    !is_launcher && permitted(&theirs).zip(own).is_some_and(has_more)
+}
+
+/// Whether a process is gone, or is only waited for and holds nothing: its state, see `proc_pid_stat(5)`.
+fn has_ended(process: &Path) -> bool {
+    let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
 }
 
 fn links(dir: &Path) -> io::Result<Vec<PathBuf>> {
