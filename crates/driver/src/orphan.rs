@@ -113,19 +113,26 @@ fn links_of(process: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-/// Whether a process has a capability that we lack, which is why even root may not look at it (`ptrace(2)`), and is no
-/// launcher: those hold groups with all that root has, and guests with fewer rights than ours.
+/// Whether even root may not look at a process, because it has a capability that we lack (`ptrace(2)`).
 fn is_above_us(process: &Path) -> bool {
     let status = |path: &Path| std::fs::read_to_string(path.join("status")).unwrap_or_default();
+    is_above(&status(process), &status(Path::new("/proc/self")))
+}
+
+/// See `CAP_SYS_PTRACE` in `capabilities(7)`.
+const SYS_PTRACE: u64 = 1 << 19;
+
+/// The same by what `proc_pid_status(5)` says of both. Only for those who may look at everybody of their own: to an
+/// ordinary user his own guests, which hold groups, are closed too. And not of a launcher: those hold groups with all
+/// that their root has.
+fn is_above(theirs: &str, own: &str) -> bool {
     let permitted = |text: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix("CapPrm:"));
         line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
     };
-    let theirs = status(process);
+    let has_more = |(theirs, own): (u64, u64)| own & SYS_PTRACE != 0 && theirs & !own != 0;
     let is_launcher = theirs.starts_with("Name:\tcofferdam");
-    let own = permitted(&status(Path::new("/proc/self")));
-    let has_more = |(theirs, own): (u64, u64)| theirs & !own != 0;
-    !is_launcher && permitted(&theirs).zip(own).is_some_and(has_more)
+    !is_launcher && permitted(theirs).zip(permitted(own)).is_some_and(has_more)
 }
 
 /// Whether a process is gone, or is only waited for and holds nothing: its state, see `proc_pid_stat(5)`.
@@ -174,6 +181,30 @@ mod tests {
         assert_eq!(group_of(&group), Some(id()));
         assert_eq!(group_of(Path::new("socket:[12]")), None);
         assert_eq!(group_of(Path::new("/sys/fs/cgroup/pids/cofferdam")), None);
+    }
+
+    #[test]
+    fn only_who_may_look_at_everybody_passes_over_those_who_have_more() {
+        let status = |name: &str, caps: &str| format!("Name:\t{name}\nCapPrm:\t{caps}\n");
+        let [all, root, guest, none] = [
+            "000001ffffffffff",
+            "000001fffeffffff",
+            "00000000000001e0",
+            "0000000000000000",
+        ];
+        for (name, theirs, own, expect) in [
+            ("init", all, root, true),
+            ("cofferdam-jail", all, root, false),
+            ("guest", guest, root, false),
+            ("init", all, all, false),
+            // Of an ordinary user, whose own guests have more than he.
+            ("guest", guest, none, false),
+            ("init", all, none, false),
+        ] {
+            let found = is_above(&status(name, theirs), &status("reap", own));
+            assert_eq!(found, expect, "{name} {theirs} {own}");
+        }
+        assert!(!is_above("", &status("reap", root)) && !is_above(&status("init", all), ""));
     }
 
     #[test]
