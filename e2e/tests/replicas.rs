@@ -142,14 +142,35 @@ impl Two {
         all.concat()
     }
 
-    fn start_server(&mut self, number: usize) {
+    fn spawn_server(&mut self, number: usize) {
         let file = format!("server{number}.toml");
         let mut command = self.command(number, &["server", "--config", &file]);
         command.stderr(self.log(&format!("server{number}.log")));
         self.servers[number] = Some(Process(command.spawn().unwrap()));
+    }
+
+    fn start_server(&mut self, number: usize) {
+        self.spawn_server(number);
+        self.comes_up(number);
+    }
+
+    fn comes_up(&self, number: usize) {
         let socket = self.state(number).join("cofferdam.sock");
         let is_up = until(|| std::os::unix::net::UnixStream::connect(&socket).is_ok());
         assert!(is_up, "{}", self.logs());
+    }
+
+    fn kill_database(&self) {
+        for process in self.postgres.processes() {
+            let _ = rustix::process::kill_process(process, Signal::KILL);
+        }
+    }
+
+    /// Whether a server has said so often by now that its database does not answer.
+    fn has_waited(&self, number: usize, times: usize) -> bool {
+        let log = self.place.work().join(format!("server{number}.log"));
+        let said = std::fs::read_to_string(log).unwrap_or_default();
+        said.matches("the database does not answer").count() == times
     }
 
     /// Kills it as a power cut would.
@@ -500,4 +521,29 @@ fn when_the_server_that_holds_the_links_dies_the_node_dials_the_other() {
     );
     let gone = two.at(0, &["sandbox", "rm", &sandbox]);
     assert!(gone.status.success(), "{gone:?}");
+}
+
+/// After a power cut both come back at once, and the database later.
+#[test]
+fn a_server_waits_for_its_database_and_ends_when_it_is_told_to() {
+    let Some(mut two) = Two::start() else { return };
+    two.kill_database();
+    two.spawn_server(0);
+    assert!(until(|| two.has_waited(0, 1)), "{}", two.logs());
+    assert!(until(|| two.postgres.start_again()));
+    two.comes_up(0);
+    assert_eq!(said(&two.at(0, &["job", "ls"])).matches("error").count(), 0);
+    two.kill_server(0);
+    two.kill_database();
+    two.spawn_server(0);
+    assert!(until(|| two.has_waited(0, 2)), "{}", two.logs());
+    let mut server = two.servers[0].take().unwrap();
+    let pid = rustix::process::Pid::from_child(&server.0);
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    let mut ended = None;
+    assert!(until(|| {
+        ended = server.0.try_wait().unwrap();
+        ended.is_some()
+    }));
+    assert_eq!(ended.unwrap().code(), Some(143), "{}", two.logs());
 }

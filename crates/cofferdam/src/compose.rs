@@ -1,7 +1,7 @@
 //! Putting the rooms together: a server with doors, a node on one of them.
 
 use crate::cli::args::Place;
-use crate::cli::failure::Failure;
+use crate::cli::failure::{Failure, chain};
 use crate::private::{Locked, failed};
 use crate::providers::Providers;
 use crate::reach::running;
@@ -21,8 +21,8 @@ use service::{Clock, Ctx, Service, Who};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use store::Store;
 use store::blob::Blobs;
+use store::{Store, StoreError};
 use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -344,7 +344,13 @@ pub(crate) fn service_on(
         // Its address may have a password.
         Some(url) => Store::open_postgres(url, points)
             .map_err(|error| {
-                let failure = Failure::state("use the database of the configuration", &error);
+                let failure = match &error {
+                    StoreError::Unavailable(why) => {
+                        let message = format!("the database does not answer: {}", chain(&**why));
+                        Failure::new(Code::Unavailable, message)
+                    }
+                    _ => Failure::state("use the database of the configuration", &error),
+                };
                 failure.hint(
                     "check `database` of [server], that PostgreSQL runs there, and that it lets this user in",
                 )
@@ -371,13 +377,13 @@ pub(crate) fn service_on(
     Ok(service)
 }
 
-fn store_failure(state: &State, error: &store::StoreError) -> Failure {
+fn store_failure(state: &State, error: &StoreError) -> Failure {
     let path = state.database();
     let path = path.display();
-    if matches!(error, store::StoreError::Full) {
+    if matches!(error, StoreError::Full) {
         return Failure::new(Code::DiskFull, format!("{path} cannot be written"));
     }
-    if matches!(error, store::StoreError::NewerSchema { .. }) {
+    if matches!(error, StoreError::NewerSchema { .. }) {
         return Failure::new(Code::StateTooNew, format!("{path}: {error}"));
     }
     Failure::state(&format!("use `{path}`"), error)

@@ -18,12 +18,16 @@ use model::id::ServerId;
 use server::{Door, Links, NodeDoor, NodeProof, Tls};
 use service::Service;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// How often the door of nodes gets a new certificate; what it shows lives for three of these.
 const SIGN_EVERY: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How long a database that does not answer is waited for at the start, and how often it is tried.
+const DATABASE: Duration = Duration::from_secs(60);
+const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Serves until SIGTERM or Ctrl-C.
 pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode, Failure> {
@@ -41,15 +45,7 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
     state.make()?;
     let _locked = state.lock_server()?;
     state.mark_of_server()?;
-    let points = points_from(std::env::var("COFFERDAM_DIE_AT").ok());
-    // Connecting to a database waits for it.
-    let (opening, url) = (state.clone(), config.database.clone());
-    let blobs = replica::blobs_of(&config, &state);
-    let service = tokio::task::spawn_blocking(move || {
-        compose::service_on(&opening, points, url.as_deref(), &blobs)
-    });
-    let service = service.await;
-    let service = service.map_err(|error| Failure::ours("open the database", &error))??;
+    let service = open(&state, &config, &mut signals).await?;
     service.leases_are(config.lease()?);
     let authority = authority_of(&state, config.nodes.as_ref(), mode)?;
     if config.database.is_some() {
@@ -94,6 +90,40 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
     drop(std::fs::remove_file(state.socket()));
     drop(std::fs::remove_file(state.address()));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The logic over the database of the configuration. One that does not answer yet is waited for: it may be started with
+/// this machine, or anew, and whoever starts us again at once would give up before it is there.
+async fn open(
+    state: &State,
+    config: &config::Server,
+    signals: &mut Signals,
+) -> Result<Service, Failure> {
+    let until = Instant::now() + DATABASE;
+    let mut is_said = false;
+    loop {
+        let points = points_from(std::env::var("COFFERDAM_DIE_AT").ok());
+        let (opening, url) = (state.clone(), config.database.clone());
+        let blobs = replica::blobs_of(config, state);
+        // Connecting to a database waits for it.
+        let opening = tokio::task::spawn_blocking(move || {
+            compose::service_on(&opening, points, url.as_deref(), &blobs)
+        });
+        let opened = opening.await;
+        let opened = opened.map_err(|error| Failure::ours("open the database", &error))?;
+        let failure = match opened {
+            Err(failure) if failure.is(Code::Unavailable) && Instant::now() < until => failure,
+            opened => return opened,
+        };
+        if !std::mem::replace(&mut is_said, true) {
+            let seconds = DATABASE.as_secs();
+            table::note(&format!("{failure}; it is tried for {seconds} s"));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(DATABASE_PAUSE) => {}
+            signal = signals.next() => return Err(Failure::Signaled(signal)),
+        }
+    }
 }
 
 /// What `up` would have been told.

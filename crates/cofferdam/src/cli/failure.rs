@@ -55,6 +55,11 @@ impl Failure {
         )
     }
 
+    /// Whether it has this code.
+    pub(crate) fn is(&self, code: Code) -> bool {
+        matches!(self, Failure::Told(body) if body.code == code.as_str())
+    }
+
     /// Our own output could not be written.
     pub(crate) fn unwritten(error: &std::io::Error) -> Failure {
         if error.kind() == std::io::ErrorKind::BrokenPipe {
