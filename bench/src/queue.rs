@@ -52,7 +52,7 @@ pub(crate) async fn on_sqlite() -> Result<Vec<Row>> {
 /// open, which keeps the database from clearing up what is dead.
 pub(crate) async fn on_postgres() -> Result<Vec<Row>> {
     let name = "the same through two servers on PostgreSQL";
-    let postgres = match Postgres::start() {
+    let postgres = match Postgres::start_as_it_comes() {
         Ok(postgres) => postgres,
         Err(why) => return Ok(vec![Row::plain(name, format!("skipped: {why}"), 0.0)]),
     };

@@ -10,17 +10,18 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// The first argument is where the programs are, the others are what runs them as somebody who is not root.
+/// The first argument is where the programs are, the second what is set, the others are what runs them as somebody who
+/// is not root.
 /// It is durable, because what is tested is what survives.
 const KEEPER: &str = r#"
 exec 3>&1
 trap '' HUP INT TERM PIPE
-bin=$1; shift
+bin=$1; settings=$2; shift 2
 dir=$(mktemp -d) && cd "$dir" || exit 1
 [ $# -eq 0 ] || chown postgres "$dir"
 if "$@" "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync &&
     "$@" "$bin/pg_ctl" -D "$dir/data" -w -t 60 -l "$dir/log" start \
-        -o "-k '$dir' -c listen_addresses= -c shared_buffers=16MB"
+        -o "-k '$dir' -c listen_addresses= $settings"
 then
     echo "$dir" >&3
 fi </dev/null >"$dir/said" 2>&1
@@ -33,10 +34,14 @@ cd / && rm -rf "$dir"
 /// What makes root somebody else.
 const PREFIX: &str = "setpriv --reuid=postgres --regid=postgres --init-groups --";
 
+/// Many tests have one at the same time, and none has much in it.
+const SMALL: &str = "-c shared_buffers=16MB";
+
 /// The server; it is stopped and removed with this.
 #[derive(Debug)]
 pub struct Postgres {
     dir: String,
+    settings: &'static str,
     keeper: Child,
 }
 
@@ -45,16 +50,29 @@ impl Postgres {
     ///
     /// # Errors
     /// Why a test that needs it is skipped.
+    pub fn start() -> Result<Postgres, &'static str> {
+        Postgres::start_with(SMALL)
+    }
+
+    /// The same as it is when nobody sets anything.
+    ///
+    /// # Errors
+    /// Why there is none here.
+    pub fn start_as_it_comes() -> Result<Postgres, &'static str> {
+        Postgres::start_with("")
+    }
+
     #[expect(
         clippy::disallowed_methods,
         reason = "the programs of PostgreSQL get what cargo gives to a test"
     )]
-    pub fn start() -> Result<Postgres, &'static str> {
+    fn start_with(settings: &'static str) -> Result<Postgres, &'static str> {
         let bin = programs().ok_or("PostgreSQL is not installed")?;
         let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
         let prefix = PREFIX.split(' ').filter(|_| is_root);
         let mut shell = Command::new("sh");
-        shell.args(["-c", KEEPER, "sh"]).arg(bin).args(prefix);
+        shell.args(["-c", KEEPER, "sh"]);
+        shell.arg(bin).arg(settings).args(prefix);
         let keeper = shell
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -67,7 +85,11 @@ impl Postgres {
         drop(BufReader::new(stdout).read_line(&mut said));
         let dir = said.trim_end().to_owned();
         assert!(Path::new(&dir).is_absolute(), "PostgreSQL did not start");
-        Ok(Postgres { dir, keeper })
+        Ok(Postgres {
+            dir,
+            settings,
+            keeper,
+        })
     }
 
     /// Its first process and what that has made, in this order.
@@ -102,10 +124,7 @@ impl Postgres {
         let program = program.to_string_lossy();
         words.push(&program);
         let (first, rest) = words.split_first().expect("there is a program");
-        let options = format!(
-            "-k '{}' -c listen_addresses= -c shared_buffers=16MB",
-            self.dir
-        );
+        let options = format!("-k '{}' -c listen_addresses= {}", self.dir, self.settings);
         let mut command = Command::new(first);
         command.args(rest).args(what).current_dir(&self.dir);
         command.args(["-w", "-t", "60", "-D", "data", "-l", "log", "-o", &options]);

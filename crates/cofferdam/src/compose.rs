@@ -344,12 +344,11 @@ pub(crate) fn service_on(
         // Its address may have a password.
         Some(url) => Store::open_postgres(url, points)
             .map_err(|error| {
-                let failure = match &error {
-                    StoreError::Unavailable(why) => {
-                        let message = format!("the database does not answer: {}", chain(&**why));
-                        Failure::new(Code::Unavailable, message)
-                    }
-                    _ => Failure::state("use the database of the configuration", &error),
+                let failure = if let StoreError::Unavailable(why) = &error {
+                    let message = format!("the database does not answer: {}", chain(&**why));
+                    Failure::new(Code::Unavailable, message)
+                } else {
+                    Failure::state("use the database of the configuration", &error)
                 };
                 failure.hint(
                     "check `database` of [server], that PostgreSQL runs there, and that it lets this user in",

@@ -1,9 +1,9 @@
 //! A transaction on either database, and the values that go in and out.
 
 use crate::StoreError;
+use crate::postgres::session::Session;
 use bytes::BytesMut;
 use postgres::types::{IsNull, ToSql, Type};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A value in a statement or a row.
@@ -116,6 +116,27 @@ pub struct Row {
 }
 
 impl Row {
+    /// A row of PostgreSQL.
+    pub(crate) fn of_postgres(
+        row: &postgres::Row,
+        columns: &Arc<[String]>,
+    ) -> Result<Row, StoreError> {
+        let value = |index: usize, kind: &Type| -> Result<Value, postgres::Error> {
+            Ok(match *kind {
+                Type::INT8 => row.try_get::<_, Option<i64>>(index)?.into(),
+                Type::INT4 => row.try_get::<_, Option<i32>>(index)?.map(i64::from).into(),
+                Type::BYTEA => row.try_get::<_, Option<Vec<u8>>>(index)?.into(),
+                _ => row.try_get::<_, Option<String>>(index)?.into(),
+            })
+        };
+        let kinds = row.columns().iter().enumerate();
+        let values = kinds.map(|(index, column)| value(index, column.type_()));
+        Ok(Row {
+            columns: columns.clone(),
+            values: values.collect::<Result<_, _>>()?,
+        })
+    }
+
     fn value(&self, column: &str) -> Result<&Value, StoreError> {
         let index = self.columns.iter().position(|name| name == column);
         index
@@ -236,18 +257,14 @@ pub struct Tx<'t> {
 
 pub(crate) enum Conn<'t> {
     Sqlite(&'t rusqlite::Connection),
-    Postgres(Box<postgres::Transaction<'t>>, &'t mut Prepared),
+    Postgres(&'t mut Session),
 }
-
-/// The statements that a connection to PostgreSQL has prepared, which spares a round trip for each use.
-/// Their texts are in the program, so there are not many.
-pub(crate) type Prepared = HashMap<&'static str, postgres::Statement>;
 
 impl std::fmt::Debug for Conn<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Conn::Sqlite(_) => "sqlite",
-            Conn::Postgres(..) => "postgres",
+            Conn::Postgres(_) => "postgres",
         })
     }
 }
@@ -265,13 +282,9 @@ impl<'t> Tx<'t> {
         self.failed
     }
 
-    pub(crate) fn into_conn(self) -> Conn<'t> {
-        self.conn
-    }
-
     /// Whether rows can be locked, and locked ones skipped.
     pub(crate) fn has_row_locks(&self) -> bool {
-        matches!(self.conn, Conn::Postgres(..))
+        matches!(self.conn, Conn::Postgres(_))
     }
 
     /// Runs a statement; returns how many rows it changed.
@@ -281,12 +294,51 @@ impl<'t> Tx<'t> {
     pub fn execute(&mut self, sql: &'static str, values: &[Value]) -> Result<u64, StoreError> {
         let changed = match &mut self.conn {
             Conn::Sqlite(conn) => execute_sqlite(conn, sql, values),
-            Conn::Postgres(tx, prepared) => prepare(tx, prepared, sql)
-                .and_then(|statement| tx.execute(&statement, &borrowed(values)))
-                .map_err(StoreError::from),
+            Conn::Postgres(session) => session.execute(sql, values),
         };
         self.failed |= changed.is_err();
         changed
+    }
+
+    /// Runs a statement of which only the error counts. PostgreSQL is not waited for: what goes wrong is told by
+    /// whatever is asked next, or instead of the commit, so nobody may live on it.
+    ///
+    /// # Errors
+    /// What the database says, here or later.
+    pub fn send(&mut self, sql: &'static str, values: &[Value]) -> Result<(), StoreError> {
+        self.send_as(sql, values, None)
+    }
+
+    /// The same for a statement that changes one row, if `what` it is about is as it was when it was read.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when it is not, or what the database says; here or later.
+    pub fn send_one(
+        &mut self,
+        sql: &'static str,
+        values: &[Value],
+        what: &str,
+    ) -> Result<(), StoreError> {
+        self.send_as(sql, values, Some(what))
+    }
+
+    fn send_as(
+        &mut self,
+        sql: &'static str,
+        values: &[Value],
+        one: Option<&str>,
+    ) -> Result<(), StoreError> {
+        if let Conn::Postgres(session) = &mut self.conn {
+            let sent = session.send(sql, values, one.map(str::to_owned));
+            self.failed |= sent.is_err();
+            return sent;
+        }
+        match (self.execute(sql, values)?, one) {
+            (1, _) | (_, None) => Ok(()),
+            (_, Some(what)) => Err(StoreError::Stale {
+                what: what.to_owned(),
+            }),
+        }
     }
 
     /// Runs a query.
@@ -296,10 +348,7 @@ impl<'t> Tx<'t> {
     pub fn query(&mut self, sql: &'static str, values: &[Value]) -> Result<Vec<Row>, StoreError> {
         let rows = match &mut self.conn {
             Conn::Sqlite(conn) => query_sqlite(conn, sql, values),
-            Conn::Postgres(tx, prepared) => prepare(tx, prepared, sql)
-                .and_then(|statement| tx.query(&statement, &borrowed(values)))
-                .map_err(StoreError::from)
-                .and_then(|rows| rows.iter().map(from_postgres).collect()),
+            Conn::Postgres(session) => session.query(sql, values),
         };
         self.failed |= rows.is_err();
         rows
@@ -351,20 +400,7 @@ fn query_sqlite(
     Ok(found)
 }
 
-fn prepare(
-    tx: &mut postgres::Transaction<'_>,
-    prepared: &mut Prepared,
-    sql: &'static str,
-) -> Result<postgres::Statement, postgres::Error> {
-    if let Some(statement) = prepared.get(sql) {
-        return Ok(statement.clone());
-    }
-    let statement = tx.prepare(sql)?;
-    prepared.insert(sql, statement.clone());
-    Ok(statement)
-}
-
-fn borrowed(values: &[Value]) -> Vec<&(dyn ToSql + Sync)> {
+pub(crate) fn borrowed(values: &[Value]) -> Vec<&(dyn ToSql + Sync)> {
     let values = values.iter();
     values.map(|value| value as &(dyn ToSql + Sync)).collect()
 }
@@ -393,26 +429,4 @@ fn from_sqlite(value: rusqlite::types::ValueRef<'_>) -> Value {
         // No column of ours holds fractions.
         ValueRef::Null | ValueRef::Real(_) => Value::Null,
     }
-}
-
-fn from_postgres(row: &postgres::Row) -> Result<Row, StoreError> {
-    let columns = row
-        .columns()
-        .iter()
-        .map(|column| column.name().to_owned())
-        .collect();
-    let value = |index: usize, kind: &Type| -> Result<Value, postgres::Error> {
-        Ok(match *kind {
-            Type::INT8 => row.try_get::<_, Option<i64>>(index)?.into(),
-            Type::INT4 => row.try_get::<_, Option<i32>>(index)?.map(i64::from).into(),
-            Type::BYTEA => row.try_get::<_, Option<Vec<u8>>>(index)?.into(),
-            _ => row.try_get::<_, Option<String>>(index)?.into(),
-        })
-    };
-    let kinds = row.columns().iter().enumerate();
-    let values = kinds.map(|(index, column)| value(index, column.type_()));
-    Ok(Row {
-        columns,
-        values: values.collect::<Result<_, _>>()?,
-    })
 }

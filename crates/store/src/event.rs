@@ -49,7 +49,7 @@ fn said(data: &str) -> Cow<'_, str> {
 /// # Errors
 /// [`StoreError`] of the database; also when the resource has an event of this version already.
 pub fn append(tx: &mut Tx<'_>, new: &NewEvent<'_>) -> Result<(), StoreError> {
-    tx.execute(
+    tx.send(
         "INSERT INTO event_inbox (tenant, resource, resource_id, version, kind, data, principal, \
          at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         &[
@@ -63,7 +63,6 @@ pub fn append(tx: &mut Tx<'_>, new: &NewEvent<'_>) -> Result<(), StoreError> {
             new.at_ms.into(),
         ],
     )
-    .map(drop)
 }
 
 /// Events of one resource with a version over `after`, in order.

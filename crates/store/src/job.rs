@@ -6,6 +6,7 @@ use model::enforcement::{Enforced, StreamReport, Usage};
 use model::id::{JobId, NodeId, PrincipalId, SandboxId, TenantId};
 use model::job::JobState;
 use model::spec::JobSpec;
+use std::collections::HashMap;
 
 /// A job as it is in the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,7 +208,7 @@ pub fn insert(tx: &mut Tx<'_>, new: &NewJob) -> Result<JobRow, StoreError> {
 /// [`StoreError`] of the database.
 pub fn insert_unplaced(tx: &mut Tx<'_>, new: &NewJob) -> Result<JobRow, StoreError> {
     let queued = (new.state == JobState::Queued).then_some(new.at_ms);
-    tx.execute(
+    tx.send(
         "INSERT INTO job (id, tenant, principal, state, state_json, version, attempt, epoch, spec, \
          cancel_requested, created_at_ms, queued_at_ms) \
          VALUES ($1, $2, $3, $4, $5, 1, 0, 0, $6, 0, $7, $8)",
@@ -305,6 +306,41 @@ pub fn get(
     Ok(row.filter(|row| tenant.is_none_or(|tenant| *tenant == row.tenant)))
 }
 
+/// Those of these jobs that are there, in this order.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub(crate) fn get_all(tx: &mut Tx<'_>, ids: &[JobId]) -> Result<Vec<JobRow>, StoreError> {
+    if tx.has_row_locks() {
+        // One message for all of them; SQLite is no message away.
+        let mut found = HashMap::new();
+        let sql = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM job WHERE id = ANY(string_to_array($1, ','))"
+        );
+        for row in tx.query(sql, &[joined(ids).into()])? {
+            found.insert(row.text("id")?, from_row(&row)?);
+        }
+        return Ok(ids
+            .iter()
+            .filter_map(|id| found.remove(id.as_str()))
+            .collect());
+    }
+    let rows = ids.iter().map(|id| get(tx, None, id));
+    Ok(rows
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .flatten()
+        .collect())
+}
+
+/// Ids as one text, for a statement that asks for all of them.
+pub(crate) fn joined(ids: &[JobId]) -> String {
+    let ids: Vec<&str> = ids.iter().map(JobId::as_str).collect();
+    ids.join(",")
+}
+
 /// Jobs of a tenant, newest first; those created before `before`, and of these in one state.
 ///
 /// # Errors
@@ -342,7 +378,7 @@ pub fn list(
 /// its place in the queue.
 ///
 /// # Errors
-/// [`StoreError::Stale`] when somebody has, or [`StoreError`] of the database.
+/// [`StoreError::Stale`] when somebody has, here or instead of the commit; or [`StoreError`] of the database.
 pub fn move_to(tx: &mut Tx<'_>, row: &JobRow, change: &JobChange) -> Result<JobRow, StoreError> {
     let next = after(row, change);
     let waited = row.state == JobState::Queued;
@@ -359,19 +395,15 @@ pub fn move_to(tx: &mut Tx<'_>, row: &JobRow, change: &JobChange) -> Result<JobR
         row.state.name().into(),
         row.epoch.into(),
     ]);
-    let changed = tx.execute(
+    tx.send_one(
         "UPDATE job SET state = $1, state_json = $2, version = $3, attempt = $4, epoch = $5, \
          node = $6, cancel_requested = $7, queued_at_ms = $8, leased_at_ms = $9, \
          started_at_ms = $10, finished_at_ms = $11, driver = $12, sandbox_id = $13, \
          enforcement = $14, usage_json = $15, detail = $16, stdout_json = $17, stderr_json = $18, \
          report_hash = $19 WHERE id = $20 AND version = $21 AND state = $22 AND epoch = $23",
         &values,
+        row.id.as_str(),
     )?;
-    if changed != 1 {
-        return Err(StoreError::Stale {
-            what: row.id.to_string(),
-        });
-    }
     event::append(
         tx,
         &event_of(

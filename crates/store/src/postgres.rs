@@ -2,16 +2,18 @@
 
 pub(crate) mod address;
 pub(crate) mod others;
+pub(crate) mod session;
 mod tls;
 
 use self::address::Address;
 use self::others::Others;
-use crate::db::{Conn, Prepared, Tx};
+use self::session::{CommitError, Session};
+use crate::db::{Conn, Tx};
 use crate::work::{Kind, Work};
 use crate::{StoreError, migrate};
 use model::points::Points;
+use postgres::Client;
 use postgres::error::SqlState;
-use postgres::{Client, IsolationLevel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -23,11 +25,6 @@ const TRIES: u32 = 4;
 /// How long the first worker waits before its second try; the others wait longer, each by as much again.
 /// Two units that met in a deadlock would otherwise meet there again.
 const PAUSE: Duration = Duration::from_millis(10);
-/// Bounds of what one unit waits for, so that a lock that somebody forgot, or a client that was stopped
-/// in the middle, does not hold up all others for ever. A lock as long as SQLite waits for its own.
-const BOUNDS: &str = "SET lock_timeout = '5s'; SET statement_timeout = '30s'; \
-     SET idle_in_transaction_session_timeout = '30s'";
-
 type Units = mpsc::Receiver<Box<dyn Work>>;
 
 /// Connects, brings the schema up to date, and starts the workers.
@@ -59,9 +56,10 @@ pub(crate) fn start(url: &str, points: Points, units: Units) -> Result<Others, S
 
 /// A connection, by TLS where the address says so.
 fn connect(address: &Address) -> Result<Client, postgres::Error> {
+    let config = postgres::Config::from(address.config.clone());
     match &address.tls {
-        None => address.config.connect(postgres::NoTls),
-        Some(tls) => address.config.connect(tls.clone()),
+        None => config.connect(postgres::NoTls),
+        Some(tls) => config.connect(tls.clone()),
     }
 }
 
@@ -70,12 +68,6 @@ struct Worker {
     config: Address,
     session: Option<Session>,
     points: Points,
-}
-
-/// A connection and what it has prepared.
-struct Session {
-    client: Client,
-    prepared: Prepared,
 }
 
 /// Why a try did not succeed.
@@ -90,6 +82,18 @@ impl From<StoreError> for Failure {
         Failure {
             error,
             at_commit: false,
+        }
+    }
+}
+
+impl From<CommitError> for Failure {
+    fn from(error: CommitError) -> Failure {
+        match error {
+            CommitError::Undone(error) => error.into(),
+            CommitError::Unknown(error) => Failure {
+                error,
+                at_commit: true,
+            },
         }
     }
 }
@@ -136,40 +140,26 @@ impl Worker {
 
     fn try_unit(&mut self, unit: &mut dyn Work) -> Result<(), Failure> {
         let session = match &mut self.session {
-            Some(session) if !session.client.is_closed() => session,
-            _ => self.session.insert(session(&self.config)?),
+            Some(session) if !session.is_closed() => session,
+            _ => self.session.insert(Session::connect(&self.config)?),
         };
-        let begin = session.client.build_transaction();
-        let begin = match unit.kind() {
-            Kind::Write => begin,
-            // All statements of it see the same moment, as they do on SQLite.
-            Kind::Read => begin
-                .read_only(true)
-                .isolation_level(IsolationLevel::RepeatableRead),
+        let ran = session.begin(unit.kind());
+        let ran = ran.and_then(|()| unit.run(&mut Tx::new(Conn::Postgres(session))));
+        let ended = match ran {
+            Ok(()) => {
+                self.points.at("store.before_commit");
+                let committed = session.commit();
+                self.points.at("store.after_commit");
+                committed.map_err(Failure::from)
+            }
+            Err(error) => Err(error.into()),
         };
-        let begun = begin.start().map_err(StoreError::from)?;
-        let mut tx = Tx::new(Conn::Postgres(Box::new(begun), &mut session.prepared));
-        unit.run(&mut tx)?;
-        let Conn::Postgres(tx, _) = tx.into_conn() else {
-            return Err(StoreError::Closed.into());
-        };
-        self.points.at("store.before_commit");
-        tx.commit().map_err(|error| Failure {
-            error: error.into(),
-            at_commit: true,
-        })?;
-        self.points.at("store.after_commit");
-        Ok(())
+        // Whatever is left of it must not become a part of the next one.
+        if ended.is_err() && session.roll_back().is_err() {
+            self.session = None;
+        }
+        ended
     }
-}
-
-fn session(address: &Address) -> Result<Session, StoreError> {
-    let mut client = connect(address)?;
-    client.batch_execute(BOUNDS)?;
-    Ok(Session {
-        client,
-        prepared: Prepared::new(),
-    })
 }
 
 /// What the database said, if this is an error of it.

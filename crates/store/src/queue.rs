@@ -5,6 +5,7 @@ use crate::job::{self, JobRow};
 use crate::{Row, StoreError, Tx};
 use model::id::{JobId, NodeId};
 use model::place::Wish;
+use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 
 /// Adds a job that waits from now on.
@@ -20,7 +21,7 @@ pub fn insert(tx: &mut Tx<'_>, row: &JobRow) -> Result<(), StoreError> {
     };
     let wait = row.spec.queue_timeout_ms;
     let expires = wait.map(|wait| waits_since.saturating_add(wait));
-    tx.execute(
+    tx.send(
         "INSERT INTO queue (job_id, tenant, pinned_node, not_before_ms, queued_at_ms, \
          expires_at_ms, wish) VALUES ($1, $2, $3, $4, $5, $6, $7)",
         &[
@@ -33,13 +34,11 @@ pub fn insert(tx: &mut Tx<'_>, row: &JobRow) -> Result<(), StoreError> {
             wish_text(row.spec.wish().as_ref())?.into(),
         ],
     )
-    .map(drop)
 }
 
 /// Takes out a job that does not wait any more.
 pub(crate) fn delete(tx: &mut Tx<'_>, id: &JobId) -> Result<(), StoreError> {
-    tx.execute("DELETE FROM queue WHERE job_id = $1", &[id.as_str().into()])
-        .map(drop)
+    tx.send("DELETE FROM queue WHERE job_id = $1", &[id.as_str().into()])
 }
 
 /// How many jobs that wait are looked at for each that is asked for, so that there is something to
@@ -141,30 +140,36 @@ pub fn claim(
     if !granted.is_empty() {
         rows = oldest(rows, "queued_at_ms", window)?;
     }
+    let mut ids = rotate(&rows, "job_id")?.into_iter();
     let mut jobs = Vec::new();
-    for id in rotate(&rows, "job_id")? {
-        if jobs.len() >= limit as usize {
-            break;
+    loop {
+        let missing = (limit as usize).saturating_sub(jobs.len());
+        let next: Vec<JobId> = ids.by_ref().take(missing).collect();
+        if next.is_empty() {
+            return Ok(jobs);
         }
-        if lock(tx, &id)? {
-            jobs.extend(job::get(tx, None, &id)?);
-        }
+        let locked = lock(tx, next)?;
+        jobs.extend(job::get_all(tx, &locked)?);
     }
-    Ok(jobs)
 }
 
-/// Locks a place, if it is still there and nobody else has locked it.
-fn lock(tx: &mut Tx<'_>, id: &JobId) -> Result<bool, StoreError> {
+/// Locks the places of these, and keeps those that are still there and that nobody else has locked.
+fn lock(tx: &mut Tx<'_>, ids: Vec<JobId>) -> Result<Vec<JobId>, StoreError> {
     if !tx.has_row_locks() {
-        return Ok(true);
+        return Ok(ids);
     }
-    let sql = "SELECT job_id FROM queue WHERE job_id = $1 FOR UPDATE SKIP LOCKED";
-    Ok(!tx.query(sql, &[id.as_str().into()])?.is_empty())
+    let sql = "SELECT job_id FROM queue WHERE job_id = ANY(string_to_array($1, ',')) \
+         FOR UPDATE SKIP LOCKED";
+    let rows = tx.query(sql, &[job::joined(&ids).into()])?;
+    let rows = rows.iter().map(|row| row.text("job_id"));
+    let locked = rows.collect::<Result<HashSet<_>, _>>()?;
+    let is_locked = |id: &JobId| locked.contains(id.as_str());
+    Ok(ids.into_iter().filter(is_locked).collect())
 }
 
 /// The first of each tenant, then the second of each; their ids are in `column`.
 pub(crate) fn rotate<Id: FromStr>(rows: &[Row], column: &str) -> Result<Vec<Id>, StoreError> {
-    let mut seen = std::collections::HashMap::<String, usize>::new();
+    let mut seen = HashMap::<String, usize>::new();
     let mut ranked = Vec::new();
     for (place, row) in rows.iter().enumerate() {
         let rank = seen.entry(row.text("tenant")?).or_default();

@@ -45,6 +45,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("subtle", &["server"]),
     ("syn", &["xtask"]),
     ("syscalls", &["driver"]),
+    ("tokio-postgres", &["store"]),
     // The rooms that must work without a runtime are not here. The guest has it without any feature
     // that starts a thread.
     (

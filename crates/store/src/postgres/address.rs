@@ -5,11 +5,11 @@
 //! `sslmode=require`, gets that too.
 
 use super::tls::{BadAuthority, Tls};
-use postgres::Config;
-use postgres::config::{Host, SslMode, TargetSessionAttrs};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 /// How long to wait for a connection when the address does not say.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);

@@ -69,7 +69,8 @@ pub(crate) fn a_unit_that_goes_on_after_a_failed_statement_has_not_happened(db: 
     insert(db, new_job(1));
     let went_on = db.write(|tx| {
         job::insert(tx, &new_job(2))?;
-        assert!(job::insert(tx, &new_job(1)).is_err());
+        // PostgreSQL says it at the commit.
+        drop(job::insert(tx, &new_job(1)));
         Ok(())
     });
     assert!(
