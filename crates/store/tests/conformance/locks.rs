@@ -180,3 +180,15 @@ pub(crate) fn what_the_server_cannot_do_now_is_told_from_what_is_wrong(db: &Db) 
     let error = db.write(move |tx| tx.query(sql, &["yes".into()]));
     assert!(matches!(&error, Err(error) if wrong(error)), "{error:?}");
 }
+
+/// A statement that is sent behind a `BEGIN` which fails would otherwise be carried out by itself.
+pub(crate) fn a_connection_changes_nothing_outside_of_a_transaction(db: &Db) {
+    let sql = "SELECT current_setting('default_transaction_read_only') AS outside, \
+         current_setting('transaction_read_only') AS inside";
+    let rows = db.write(move |tx| tx.query(sql, &[])).unwrap();
+    let said = |column: &str| rows[0].text(column).unwrap();
+    assert_eq!(
+        (said("outside"), said("inside")),
+        ("on".into(), "off".into())
+    );
+}

@@ -28,6 +28,7 @@ const ONLY_HERE: &[(&str, Case)] = cases! {
     locks::a_claim_and_a_cancel_of_one_job_never_wait_for_each_other
     locks::a_unit_that_lost_a_race_is_run_again
     locks::a_deadlock_is_resolved
+    locks::a_connection_changes_nothing_outside_of_a_transaction
     locks::what_waits_too_long_for_a_lock_is_told
     locks::what_the_server_cannot_do_now_is_told_from_what_is_wrong
     breaks::a_unit_whose_connection_broke_is_run_again
