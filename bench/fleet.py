@@ -2,11 +2,12 @@
 """Measures the control plane of a fleet: what a million finished jobs cost, many nodes that are heard, the recovery
 after a kill.
 
-    python3 bench/fleet.py PATH_OF_cofferdam [finished|heartbeats|recovery ...]
+    python3 bench/fleet.py PATH_OF_cofferdam [finished|heartbeats|recovery|pinned|start ...]
 
 Each measure has a server of its own, in development mode on loopback, once on SQLite and once on a PostgreSQL of
 its own (which needs `initdb` and `pg_ctl`, and as root the user `postgres`). Nodes are simulated by this file: what
-they say is what a node says, and nothing runs. It changes nothing on the machine outside a temporary directory.
+they say is what a node says, and nothing runs. Only `start` has a real node, which dials in over TLS with a
+certificate of its own, as in production. It changes nothing on the machine outside a temporary directory.
 """
 
 import asyncio
@@ -30,6 +31,9 @@ FEW, MANY = 1_000, 1_000_000
 NODES = 10_000
 HEARTBEAT_S = 30
 IN_FLIGHT = 1_000
+PINNED = 100_000
+STARTS = 300
+START_GOAL_MS = 10
 
 
 # -- a server and its database -------------------------------------------------------------------------------------
@@ -65,24 +69,27 @@ class Postgres:
 
 
 class Server:
-    def __init__(self, program, database):
+    def __init__(self, program, database, production=False):
         self.program = program
+        self.production = production
         self.dir = tempfile.mkdtemp()
         self.state = os.path.join(self.dir, "state")
         self.postgres = Postgres(self.dir) if database == "PostgreSQL" else None
         with socket.create_server(("127.0.0.1", 0)) as one:
             self.port = one.getsockname()[1]
         line = f'database = "{self.postgres.address}"\n' if self.postgres else ""
+        mode, token = ("production", "") if production else ("development", f'token = "{TOKEN}"\n')
         with open(os.path.join(self.dir, "server.toml"), "w") as file:
-            file.write(f'mode = "development"\n[server]\nstate = "{self.state}"\n{line}[server.nodes]\n'
-                       f'listen = "127.0.0.1:{self.port}"\nnames = ["127.0.0.1"]\ntoken = "{TOKEN}"\n')
+            file.write(f'mode = "{mode}"\n[server]\nstate = "{self.state}"\n{line}[server.nodes]\n'
+                       f'listen = "127.0.0.1:{self.port}"\nnames = ["127.0.0.1"]\n{token}')
         self.start()
 
     def start(self):
         config = os.path.join(self.dir, "server.toml")
         log = open(os.path.join(self.dir, "log"), "a")
-        self.process = subprocess.Popen([self.program, "server", "--dev", "--config", config], stderr=log,
-                                        env={"PATH": os.environ["PATH"], "HOME": self.dir})
+        dev = [] if self.production else ["--dev"]
+        self.process = subprocess.Popen([self.program, "server", *dev, "--config", config], stderr=log,
+                                        env=self.environment())
         while self.process.poll() is None:
             try:
                 if self.call("GET", "/readyz")[0] == 200:
@@ -91,6 +98,9 @@ class Server:
                 pass
             time.sleep(0.005)
         sys.exit(open(os.path.join(self.dir, "log")).read())
+
+    def environment(self):
+        return {"PATH": os.environ["PATH"], "HOME": self.dir, "COFFERDAM_STATE": self.state}
 
     def call(self, method, path, body=None):
         stream = socket.socket(socket.AF_UNIX)
@@ -376,9 +386,94 @@ def recovery(program):
         server.end()
 
 
+# -- from a request to the start ----------------------------------------------------------------------------------
+
+class RealNode:
+    """A node process that was enrolled, and whose requests and links are TLS with certificates at both ends."""
+
+    def __init__(self, server, driver):
+        self.state = os.path.join(server.dir, "node")
+        self.log = os.path.join(server.dir, "node.log")
+        config = os.path.join(server.dir, "node.toml")
+        with open(config, "w") as file:
+            file.write(f'[node]\nstate = "{self.state}"\nslots = 4\nspares = 4\ndriver = "{driver}"\n')
+        run = dict(env=server.environment(), check=True, capture_output=True, text=True)
+        token = subprocess.run([server.program, "node", "enroll-token"], **run).stdout.strip()
+        run["env"] = dict(run["env"], COFFERDAM_TOKEN=token)
+        subprocess.run([server.program, "--state", self.state, "node", "enroll", "--server",
+                        f"https://127.0.0.1:{server.port}"], **run)
+        self.process = subprocess.Popen([server.program, "node", "--config", config], stderr=open(self.log, "a"),
+                                        env=server.environment())
+        while not any(one["connectivity"] == "online" for one in server.call("GET", "/v1/nodes")[1]["nodes"]):
+            if self.process.poll() is not None:
+                sys.exit(open(self.log).read())
+            time.sleep(0.01)
+
+    def end(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait()
+
+
+def starts(server, argv):
+    """For one job after the other, an idle node each time: from before the request is sent to what the record says
+    of the stages. Clients, servers and nodes have one clock; the record has whole milliseconds."""
+    connection = server.connection()
+    stages = {name: [] for name in ("created", "leased", "started", "finished")}
+    for number in range(STARTS + 20):
+        begin = time.time() * 1000
+        status, job = ask(connection, "POST", "/v1/jobs?wait=10s", {"argv": argv})
+        assert status in (200, 201, 202) and job["outcome"]["kind"] == "succeeded", job
+        # The node is idle again, and a spare sandbox stands ready.
+        time.sleep(0.05)
+        if number < 20:
+            continue
+        for name in stages:
+            stages[name].append(max(0, job[f"{name}_at_ms"] - begin))
+    return stages
+
+
+def start(program):
+    for database in ("SQLite", "PostgreSQL"):
+        for driver, argv in (("fake", ["fake"]), ("linux", ["true"])):
+            server = Server(program, database, production=True)
+            node = RealNode(server, driver)
+            stages = starts(server, argv)
+            texts = []
+            for name, times in stages.items():
+                times.sort()
+                texts.append(f"{name} p50 {times[len(times) // 2]:.1f} ms, p99 {times[len(times) * 99 // 100]:.1f}")
+            p50 = stages["started"][len(stages["started"]) // 2]
+            verdict = "held" if p50 <= START_GOAL_MS else "**missed**"
+            print(f"| {database}, driver {driver}: from the request of a job to its start | {'; '.join(texts)} | "
+                  f"started p50 {START_GOAL_MS} ms | {verdict} |", flush=True)
+            node.end()
+            server.end()
+
+
+# -- what waits for one node alone ----------------------------------------------------------------------------------
+
+def pinned(program):
+    for database in ("SQLite", "PostgreSQL"):
+        server = Server(program, database)
+        own, other = Node(server), Node(server)
+        before = median(lambda: other.poll())
+        # Jobs that wait for the first node, which never asks again.
+        series = ("generate_series(1, %d) AS s(n)" if server.postgres else
+                  "(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < %d) SELECT n FROM s)")
+        server.sql("INSERT INTO queue (job_id, tenant, pinned_node, not_before_ms, queued_at_ms) "
+                   f"SELECT 'job_' || n, 'ten_a', '{own.id}', n, n FROM " + series % PINNED)
+        other.connection.close()
+        after = median(lambda: other.poll())
+        verdict = "held" if after <= 2 * before else "**missed**"
+        print(f"| {database}: poll of a node beside {PINNED} jobs that wait for another alone | {before:.2f} ms | "
+              f"{after:.2f} ms | {after / before:.2f} | {verdict} |", flush=True)
+        server.end()
+
+
 def main():
     program = os.path.abspath(sys.argv[1])
-    measures = {"finished": finished, "heartbeats": heartbeats, "recovery": recovery}
+    measures = {"finished": finished, "heartbeats": heartbeats, "recovery": recovery, "pinned": pinned,
+                "start": start}
     for name in sys.argv[2:] or measures:
         measures[name](program)
 

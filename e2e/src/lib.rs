@@ -367,6 +367,52 @@ macro_rules! needs_sandbox {
     };
 }
 
+/// A port that nobody listens on. Somebody may take it before we do; nobody here is that fast.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0");
+    let address = listener.and_then(|listener| listener.local_addr());
+    address.expect("a port of the loopback").port()
+}
+
+/// A process that dies with this.
+#[derive(Debug)]
+pub struct Process(pub Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// What a command line that succeeded has printed.
+pub fn good(output: &Output) -> String {
+    assert!(output.status.success(), "{}", all(output));
+    text(&output.stdout)
+}
+
+/// Both streams of a command line that has ended.
+pub fn all(output: &Output) -> String {
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+/// Whether a file below the directory has these bytes.
+pub fn is_told_in(dir: &Path, told: &str) -> bool {
+    // What goes away meanwhile tells nothing.
+    entries(dir).iter().any(|path| {
+        if path.is_dir() {
+            return is_told_in(path, told);
+        }
+        let bytes = match path.is_file() {
+            true => std::fs::read(path).unwrap_or_default(),
+            false => Vec::new(),
+        };
+        bytes
+            .windows(told.len())
+            .any(|part| part == told.as_bytes())
+    })
+}
+
 /// What a program has written, for a person.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()

@@ -3,7 +3,7 @@
 //!
 //! An attack is one function: its comment says what is tried in one sentence, and after `>` what happens.
 
-use e2e::{Place, Server, needs_sandbox, text};
+use e2e::{Place, Server, is_told_in, needs_sandbox, text};
 use outside::{ADDRESS, Outside};
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
@@ -49,21 +49,11 @@ impl Inside {
     fn new(how: impl Fn(u16) -> Vec<String>) -> Inside {
         let outside = Outside::answering(shows);
         let place = Place::new();
-        let trust = place.work().join("trust.pem");
-        std::fs::write(&trust, &outside.authority).expect("a file");
         let set = place.run_with_input(&["secret", "set", "token"], CANARY.as_bytes());
         assert!(set.status.success(), "{set:?}");
-        let trust = trust.display().to_string();
-        let up = [
-            "--egress-allow",
-            ADDRESS,
-            "--egress-allow",
-            "127.0.0.1",
-            "--egress-trust",
-            &trust,
-            "--spares",
-            "0",
-        ];
+        let trusted = outside.trusted(&place);
+        let mut up = vec!["--egress-allow", "127.0.0.1", "--spares", "0"];
+        up.extend(trusted.iter().map(String::as_str));
         let server = place.up(&up, &[("COFFERDAM_LOG", "debug")]);
         let mut create = vec!["sandbox", "create", "--json", "--internet"];
         let how = how(outside.port);
@@ -103,30 +93,13 @@ impl Inside {
 
     /// Nothing of it is on this machine's disk or in the log.
     fn end(mut self) {
-        assert!(!is_told_in(&self.place.state()));
+        assert!(!is_told_in(&self.place.state(), PIECE));
         if let Some(server) = self.server.take() {
             let (_, log) = server.end();
             assert!(!log.contains(PIECE), "{log}");
         }
-        assert!(!is_told_in(&self.place.state()));
+        assert!(!is_told_in(&self.place.state(), PIECE));
     }
-}
-
-fn is_told_in(dir: &Path) -> bool {
-    // What goes away meanwhile tells nothing.
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).any(|path| {
-        if path.is_dir() {
-            return is_told_in(&path);
-        }
-        let bytes = match path.is_file() {
-            true => std::fs::read(&path).unwrap_or_default(),
-            false => Vec::new(),
-        };
-        bytes
-            .windows(PIECE.len())
-            .any(|part| part == PIECE.as_bytes())
-    })
 }
 
 /// A host that shows what it was sent: its head in the body, the value in a field of its own, and in digits.
@@ -325,7 +298,7 @@ fn a_copy_of_the_sandbox(inside: &Inside) {
         .place
         .json(&["sandbox", "snapshot", id, "--name", "copy", "--json"]);
     assert_eq!(saved["state"], "ready", "{saved}");
-    assert!(!is_told_in(&inside.place.state()));
+    assert!(!is_told_in(&inside.place.state(), PIECE));
     let again = inside.place.json(&["sandbox", "restore", "copy", "--json"]);
     let again = again["id"].as_str().expect("an id");
     let look = "echo \"<$V>\"; ls /dev/shm/secrets 2>/dev/null | wc -l; grep -rlsa 'canary/51d[0]' /home /tmp /var /etc /root | wc -l";

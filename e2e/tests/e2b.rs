@@ -5,7 +5,7 @@
     reason = "what cannot be tried is said by what the tests share"
 )]
 
-use e2e::{Place, no_sandbox, until};
+use e2e::{Place, free_port, no_sandbox, until};
 use outside::{ADDRESS, Outside};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -47,9 +47,7 @@ const CANNOT: i32 = 77;
 fn all_is_well(commands: Vec<Command>, more: &[&str]) {
     for mut command in commands {
         let place = Place::new();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = free.local_addr().expect("an address").to_string();
-        drop(free);
+        let address = format!("127.0.0.1:{}", free_port());
         let mut up = place.command(&["up", "--listen", &address, "--spares", "0"]);
         let mut up = up
             .args(more)
@@ -157,16 +155,12 @@ fn all_is_well_beside(mut commands: Vec<Command>) {
     }
     let is_tried = !commands.is_empty();
     let outside = Outside::answering(shows);
-    let trust = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(trust.path(), &outside.authority).expect("a file");
+    let place = Place::new();
     for command in &mut commands {
         command.env("OUTSIDE", format!("{ADDRESS}:{}", outside.port));
     }
-    let trust = trust.path().display().to_string();
-    all_is_well(
-        commands,
-        &["--egress-allow", ADDRESS, "--egress-trust", &trust],
-    );
+    let trusted = outside.trusted(&place);
+    all_is_well(commands, &trusted.each_ref().map(String::as_str));
     if is_tried {
         // Nobody else could have shown it.
         assert!(outside.next().starts_with("GET / HTTP/1.1\r\n"));
@@ -340,9 +334,7 @@ fn what_the_sdk_ran_is_on_record_though_the_server_is_killed_at_once() {
         return;
     };
     let place = Place::new();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = free.local_addr().expect("an address").to_string();
-    drop(free);
+    let address = format!("127.0.0.1:{}", free_port());
     let up = || {
         let server = place.up_at(&address, &["--spares", "0"]);
         assert!(until(|| std::net::TcpStream::connect(&address).is_ok()));

@@ -5,33 +5,18 @@
 )]
 
 use e2e::postgres::Postgres;
-use e2e::{Place, guests, no_sandbox, until};
+use e2e::{Place, Process, free_port, guests, no_sandbox, until};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Output, Stdio};
-
-/// A port that nobody listens on. Somebody may take it before we do; nobody here is that fast.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
+use std::process::{Output, Stdio};
 
 struct Fleet {
     place: Place,
     port: u16,
     server: Option<Process>,
     nodes: Vec<(PathBuf, Option<Process>)>,
-}
-
-/// A process that dies with this.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
 }
 
 impl Drop for Fleet {
@@ -48,6 +33,10 @@ impl Drop for Fleet {
 
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 impl Fleet {
@@ -291,13 +280,15 @@ fn it_hears_that_it_was_sent_away(fleet: &mut Fleet) {
     assert_eq!(fleet.left(), Vec::<String>::new());
 }
 
-/// Of the first node, by whoever has its state directory.
+/// What the command says of the first node to whoever has its state directory.
+fn tape_of(fleet: &Fleet, more: &[&str]) -> Output {
+    let mut command = fleet.place.command(&["node", "tape"]);
+    command.args(more).arg("--state").arg(&fleet.nodes[0].0);
+    command.output().unwrap()
+}
+
 fn the_last_calls_are_shown(fleet: &Fleet) {
-    let tape = |more: &[&str]| {
-        let mut command = fleet.place.command(&["node", "tape"]);
-        command.args(more).arg("--state").arg(&fleet.nodes[0].0);
-        text(&command.output().unwrap())
-    };
+    let tape = |more: &[&str]| text(&tape_of(fleet, more));
     let lines: Value = serde_json::from_str(&tape(&["--json"])).unwrap();
     let first = &lines[0];
     assert_eq!(first["path"], "/node/v1/register", "{lines}");
@@ -307,14 +298,48 @@ fn the_last_calls_are_shown(fleet: &Fleet) {
     assert!(until(beats), "{lines}");
 }
 
+/// By a signal to the first node, which goes on; shown when no node runs, and replaced by the next one.
+fn the_last_calls_are_written_down_at_a_signal(fleet: &mut Fleet) {
+    let path = fleet.nodes[0].0.join("tape.json");
+    let pid = fleet.nodes[0].1.as_ref().unwrap().0.id();
+    let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    let written = || {
+        let text = std::fs::read(&path).unwrap_or_default();
+        serde_json::from_slice::<Vec<Value>>(&text).unwrap_or_default()
+    };
+    let mut before = 0;
+    // The second one has what happened since.
+    for _ in 0..2 {
+        let id = text(&fleet.place.run(&["run", "--detach", "--", "true"]));
+        let is_over = || fleet.job(&id)["state"] == "finished";
+        assert!(until(is_over), "{id} {}", fleet.logs());
+        let has_more = || {
+            rustix::process::kill_process(pid, Signal::USR1).unwrap();
+            written().len() > before
+        };
+        assert!(until(has_more), "{}", fleet.logs());
+        before = written().len();
+    }
+    let file = std::fs::metadata(&path).unwrap();
+    assert_eq!(file.permissions().mode() & 0o777, 0o600);
+    assert!((1..200 << 10).contains(&file.len()), "{file:?}");
+    assert_eq!(written()[0]["path"], "/node/v1/register");
+    fleet.kill_node(0);
+    let shown = tape_of(fleet, &[]);
+    assert!(text(&shown).contains("POST /node/v1/register"), "{shown:?}");
+    assert!(said(&shown).contains("no node runs here"), "{shown:?}");
+    fleet.start_node(0);
+    let is_up = || !said(&tape_of(fleet, &[])).contains("no node runs here");
+    assert!(until(is_up), "{}", fleet.logs());
+}
+
 #[test]
 fn a_machine_is_let_in_once_by_a_token_and_sent_away_by_a_row() {
     let mut fleet = Fleet::start(None);
     let work = fleet.place.work();
     let code = |output: &Output| {
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success(), "{output:?}");
-        said
+        said(output)
     };
     let token = fleet.token();
     assert!(fleet.enroll(&work.join("a"), &token).status.success());
@@ -344,11 +369,12 @@ fn a_machine_is_let_in_once_by_a_token_and_sent_away_by_a_row() {
     assert!(text(&revoked).ends_with("revoked"), "{revoked:?}");
     let node = fleet.add_node("slots = 1\ndriver = \"fake\"\n");
     assert!(until(|| fleet.are_online(1)), "{}", fleet.logs());
+    the_last_calls_are_shown(&fleet);
+    the_last_calls_are_written_down_at_a_signal(&mut fleet);
     let is = |what: &str| {
         let seen = fleet.place.json(&["node", "get", &node, "--json"]);
         seen["scheduling"] == what
     };
-    the_last_calls_are_shown(&fleet);
     assert!(fleet.place.run(&["node", "cordon", &node]).status.success());
     assert!(is("cordoned"));
     assert!(

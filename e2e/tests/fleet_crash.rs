@@ -12,7 +12,7 @@
 )]
 
 use e2e::postgres::Postgres;
-use e2e::{Place, http, text, visited};
+use e2e::{Place, free_port, http, text, visited};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -106,11 +106,6 @@ struct Fleet {
     node: Process,
 }
 
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 impl Fleet {
     fn new(database: Option<&str>, (who, point): (Who, &str)) -> Fleet {
         let (place, port) = (Place::new(), free_port());
@@ -160,6 +155,8 @@ impl Fleet {
         while !done(self) {
             assert!(Instant::now() < end, "{what}: {}", self.logs());
             self.supervise();
+            // A poll, as `e2e::until` is, and not a wait for something to have happened. It is longer than there,
+            // because most of what is asked starts a process, and both processors are needed by what is asked for.
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -404,8 +401,7 @@ fn a_fleet_whose_node_is_killed_at_any_point_of_a_sandbox_comes_to_the_same_end(
     sweep(&|| None, Who::Node, &SANDBOXES);
 }
 
-#[test]
-fn a_fleet_on_postgresql_whose_server_is_killed_at_any_point_comes_to_the_same_end() {
+fn sweep_on_postgresql(who: Who, expected: &[&str]) {
     let postgres = match Postgres::start() {
         Ok(postgres) => postgres,
         Err(why) => {
@@ -414,5 +410,20 @@ fn a_fleet_on_postgresql_whose_server_is_killed_at_any_point_comes_to_the_same_e
         }
     };
     let fresh = || Some(postgres.fresh());
-    sweep(&fresh, Who::Server, &SERVER);
+    sweep(&fresh, who, expected);
+}
+
+#[test]
+fn a_fleet_on_postgresql_whose_server_is_killed_at_any_point_comes_to_the_same_end() {
+    sweep_on_postgresql(Who::Server, &SERVER);
+}
+
+#[test]
+fn a_fleet_on_postgresql_whose_node_is_killed_at_any_point_comes_to_the_same_end() {
+    sweep_on_postgresql(Who::Node, &JOBS);
+}
+
+#[test]
+fn a_fleet_on_postgresql_whose_node_is_killed_at_any_point_of_a_sandbox_comes_to_the_same_end() {
+    sweep_on_postgresql(Who::Node, &SANDBOXES);
 }

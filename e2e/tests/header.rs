@@ -1,23 +1,13 @@
 //! What is looked into on its way out: a secret as a header field, which nothing inside ever had, and rules about
 //! requests.
 
-use e2e::{Place, no_sandbox, until};
+use e2e::{Place, good, no_sandbox, text, until};
 use outside::{ADDRESS, Outside};
 use std::process::Output;
 
 mod outside;
 
 const CANARY: &str = "canary4e1fvalue";
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn good(output: &Output) -> String {
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{out}{err}");
-    out
-}
 
 /// The next request has the secret where it belongs.
 fn hears_the_secret(outside: &Outside) {
@@ -38,10 +28,8 @@ fn a_secret_is_added_outside_and_also_after_the_server_was_killed() {
     }
     let outside = Outside::answering(hello);
     let place = Place::new();
-    let trust = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(trust.path(), &outside.authority).expect("a file");
-    let trust = trust.path().display().to_string();
-    let options = ["--egress-allow", ADDRESS, "--egress-trust", &trust];
+    let options = outside.trusted(&place);
+    let options = options.each_ref().map(String::as_str);
     let value = format!("{CANARY}\n");
     good(&place.run_with_input(&["secret", "set", "token"], value.as_bytes()));
     let server = place.up(&options, &[]);
@@ -144,10 +132,8 @@ fn a_secret_that_comes_while_a_sandbox_lives_is_added_and_also_after_the_server_
     }
     let outside = Outside::answering(hello);
     let place = Place::new();
-    let trust = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(trust.path(), &outside.authority).expect("a file");
-    let trust = trust.path().display().to_string();
-    let options = ["--egress-allow", ADDRESS, "--egress-trust", &trust];
+    let options = outside.trusted(&place);
+    let options = options.each_ref().map(String::as_str);
     let server = place.up(&options, &[]);
     // One with a network that nobody looks into, and one without any.
     let opened = good(&place.run(&["sandbox", "create", "--internet"]));
@@ -217,10 +203,8 @@ fn a_host_with_rules_is_let_out_only_as_they_say() {
     }
     let outside = Outside::answering(hello);
     let place = Place::new();
-    let trust = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(trust.path(), &outside.authority).expect("a file");
-    let trust = trust.path().display().to_string();
-    let options = ["--egress-allow", ADDRESS, "--egress-trust", &trust];
+    let options = outside.trusted(&place);
+    let options = options.each_ref().map(String::as_str);
     let server = place.up(&options, &[]);
     let base = format!("https://{ADDRESS}:{}", outside.port);
     let rule = format!("GET,HEAD {base}/v1/*");

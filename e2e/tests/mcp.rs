@@ -1,7 +1,7 @@
 //! The Model Context Protocol with the real binary: on stdio, with the official clients, and with what no
 //! client would send.
 
-use e2e::{Place, left_behind, no_sandbox, until};
+use e2e::{Place, free_port, left_behind, no_sandbox, until};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
@@ -263,9 +263,7 @@ fn the_official_python_client_does_a_days_work_in_every_protocol_on_stdio_and_ht
         return;
     };
     let (place, alone) = (Place::new(), Place::new());
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = free.local_addr().expect("an address").to_string();
-    drop(free);
+    let address = format!("127.0.0.1:{}", free_port());
     let mut up = place.command(&["up", "--listen", &address, "--spares", "0"]);
     let mut up = up.stderr(Stdio::null()).spawn().expect("a server");
     assert!(until(|| std::net::TcpStream::connect(&address).is_ok()));

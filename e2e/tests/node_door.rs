@@ -4,7 +4,7 @@
     reason = "what the tests build on is part of the tests"
 )]
 
-use e2e::{Place, until};
+use e2e::{Place, Process, free_port, until};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -13,7 +13,7 @@ use rustls::{
 };
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -63,22 +63,12 @@ impl ServerCertVerifier for AnyServer {
 struct Server {
     place: Place,
     port: u16,
-    process: Child,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
+    _process: Process,
 }
 
 impl Server {
     fn start() -> Server {
-        let place = Place::new();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
+        let (place, port) = (Place::new(), free_port());
         let config = format!(
             "[server]\nstate = \"{}\"\n[server.nodes]\nlisten = \"127.0.0.1:{port}\"\n\
              names = [\"127.0.0.1\"]\n",
@@ -91,7 +81,7 @@ impl Server {
         let server = Server {
             place,
             port,
-            process,
+            _process: Process(process),
         };
         let is_up = || TcpStream::connect(("127.0.0.1", port)).is_ok();
         assert!(until(is_up), "{}", server.said());

@@ -1,20 +1,6 @@
 //! Policies, as a person uses them: written in a file, asked before, and held by the binary that everybody runs.
 
-use e2e::{Place, no_sandbox};
-use std::process::Output;
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn all(output: &Output) -> String {
-    text(&output.stdout) + &text(&output.stderr)
-}
-
-fn good(output: &Output) -> String {
-    assert!(output.status.success(), "{}", all(output));
-    text(&output.stdout)
-}
+use e2e::{Place, all, good, no_sandbox};
 
 const RULES: &str = "version = 1\nlayer = \"tenant\"\n[commands]\nforbid = [\"sudo\"]\n\
                      unchecked_in_sandboxes = true\n[network]\nallow = [\"*.example.org\"]\n\

@@ -1,21 +1,6 @@
 //! Profiles, as a person uses them: written in a file, run by, and never more than they allow.
 
-use e2e::{Place, no_sandbox};
-use std::process::Output;
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn good(output: &Output) -> String {
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{out}{err}");
-    out
-}
-
-fn all(output: &Output) -> String {
-    text(&output.stdout) + &text(&output.stderr)
-}
+use e2e::{Place, all, good, no_sandbox};
 
 #[test]
 fn a_profile_is_written_used_turned_and_taken_away() {

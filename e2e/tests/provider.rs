@@ -1,38 +1,12 @@
 //! Values of secrets that are kept elsewhere, as an operator and a person use them.
 
-use e2e::{Place, no_sandbox};
+use e2e::{Place, good, is_told_in, no_sandbox, text};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Output;
 
 const CANARY: &str = "canary/77c2+value=~";
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn good(output: &Output) -> String {
-    assert!(output.status.success(), "{output:?}");
-    text(&output.stdout)
-}
-
-fn is_told_in(dir: &Path) -> bool {
-    // What goes away meanwhile tells nothing.
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).any(|path| {
-        if path.is_dir() {
-            return is_told_in(&path);
-        }
-        let bytes = match path.is_file() {
-            true => std::fs::read(&path).unwrap_or_default(),
-            false => Vec::new(),
-        };
-        let canary = CANARY.as_bytes();
-        bytes.windows(canary.len()).any(|part| part == canary)
-    })
-}
 
 /// Answers as Vault's documentation says it does, to whoever shows the token. Not a real Vault.
 fn vault() -> String {
@@ -184,7 +158,7 @@ fn a_value_from_elsewhere_is_in_no_file_of_the_state() {
         "env; echo $V",
     ]);
     assert!(good(&run).contains("[secret a]"), "{run:?}");
-    assert!(!is_told_in(&place.state()));
+    assert!(!is_told_in(&place.state(), CANARY));
     // The operator takes the provider away, and the provider its value.
     let refused = place.run(&["run", "--secret", "a", "--", "true"]);
     assert!(

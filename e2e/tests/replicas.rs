@@ -9,28 +9,12 @@
 )]
 
 use e2e::postgres::Postgres;
-use e2e::{Place, guests, no_sandbox, until};
+use e2e::{Place, Process, free_port, guests, no_sandbox, until};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-
-/// A port that nobody listens on. Somebody may take it before we do; nobody here is that fast.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-/// A process that dies with this.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
+use std::process::{Command, Output, Stdio};
 
 /// Two servers, by number, and one node that knows both.
 struct Two {

@@ -1,31 +1,8 @@
 //! What is taken out of what is told: of live sandboxes, of their record, and by shape.
 
-use e2e::{Place, needs_sandbox, text};
-use std::path::Path;
-use std::process::Output;
+use e2e::{Place, good, is_told_in, needs_sandbox, text};
 
 const CANARY: &str = "canary/51d0+value=~";
-
-fn good(output: &Output) -> String {
-    assert!(output.status.success(), "{output:?}");
-    text(&output.stdout)
-}
-
-fn is_told_in(dir: &Path) -> bool {
-    // What goes away meanwhile tells nothing.
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).any(|path| {
-        if path.is_dir() {
-            return is_told_in(&path);
-        }
-        let bytes = match path.is_file() {
-            true => std::fs::read(&path).unwrap_or_default(),
-            false => Vec::new(),
-        };
-        let canary = CANARY.as_bytes();
-        bytes.windows(canary.len()).any(|part| part == canary)
-    })
-}
 
 fn sandbox(place: &Place, words: &[&str]) -> String {
     let whole = [&["sandbox", "create", "--json"], words].concat();
@@ -77,11 +54,11 @@ fn what_a_live_sandbox_writes_and_what_is_recorded_of_it_has_no_value_of_a_secre
     // Nobody but the workload's own processes shows its variables.
     let hidden = exec("cat /proc/1/environ /proc/1/mem 2>/dev/null | wc -c", "");
     assert_eq!(good(&hidden), "0\n");
-    assert!(!is_told_in(&place.state()));
+    assert!(!is_told_in(&place.state(), CANARY));
     good(&place.run(&["sandbox", "rm", &id]));
     let (_, log) = server.end();
     assert!(!log.contains(CANARY), "{log}");
-    assert!(!is_told_in(&place.state()));
+    assert!(!is_told_in(&place.state(), CANARY));
 }
 
 #[test]
@@ -125,7 +102,7 @@ fn a_snapshot_does_not_have_the_secrets_of_its_sandbox() {
     good(&place.run(&touch));
     let saved = place.json(&["sandbox", "snapshot", &id, "--name", "s", "--json"]);
     assert_eq!(saved["state"], "ready", "{saved}");
-    assert!(!is_told_in(&place.state()));
+    assert!(!is_told_in(&place.state(), CANARY));
     let again = place.json(&["sandbox", "restore", "s", "--json"]);
     let again = again["id"].as_str().expect("an id");
     let script =

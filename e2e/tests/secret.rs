@@ -1,20 +1,9 @@
 //! Secrets, as a person uses them: what is inside, and what is nowhere else.
 
-use e2e::{Place, needs_sandbox, text};
+use e2e::{Place, good, needs_sandbox, text};
 use std::path::Path;
-use std::process::Output;
 
 const CANARY: &str = "canary/4e1f+value=~";
-
-fn good(output: &Output) -> String {
-    assert!(
-        output.status.success(),
-        "{}{}",
-        text(&output.stdout),
-        text(&output.stderr)
-    );
-    text(&output.stdout)
-}
 
 /// Every way in which a file below the directory could tell the value.
 fn told_in(dir: &Path) -> Vec<String> {

@@ -1,6 +1,6 @@
 //! `cofferdam up`: the doors, and jobs through them.
 
-use e2e::{Place, http, http_tcp, left_behind, needs_sandbox, until};
+use e2e::{Place, free_port, http, http_tcp, left_behind, needs_sandbox, until};
 use std::os::unix::fs::PermissionsExt as _;
 
 fn post(path: &str, body: &str, headers: &str) -> String {
@@ -95,10 +95,7 @@ fn run_and_job_use_the_server_that_runs() {
 #[test]
 fn the_tcp_door_opens_only_to_the_token_and_never_to_a_web_page() {
     let place = Place::new();
-    let port = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().port()
-    };
+    let port = free_port();
     let address = format!("127.0.0.1:{port}");
     let mut command = place.command(&["up", "--listen", &address]);
     let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();

@@ -1,7 +1,8 @@
 //! `cofferdam node tape`: the last calls of the node of this machine to its server.
 //!
-//! The node shows them on a socket in its state directory, which is for this user alone; when it panics, it writes
-//! them down there, because then nobody can ask it any more.
+//! The node shows them on a socket in its state directory, which is for this user alone. It writes them down there
+//! when it panics, because then nobody can ask it any more, and when it is told to by `SIGUSR1`, for whoever has to
+//! look at them elsewhere, or later.
 
 use crate::cli::args::Place;
 use crate::cli::failure::Failure;
@@ -11,12 +12,13 @@ use crate::private::write_private;
 use crate::state::State;
 use api::Code;
 use api::client::{Tape, TapeLine};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{self, SignalKind};
 
 /// How long whoever asks may take to read: it is a command on this machine.
 const ASKED: Duration = Duration::from_secs(5);
@@ -31,23 +33,53 @@ fn file(state: &State) -> PathBuf {
     state.dir().join("tape.json")
 }
 
-/// Keeps the tape of this process where it can be asked for. Without a socket it is written down at a panic only.
+/// Keeps the tape of this process where it can be asked for. Without a socket it is only written down.
 pub(crate) fn keep(state: &State) -> Arc<Tape> {
     let tape = Arc::new(Tape::new(|| service::Clock::system().now_ms()));
     let (kept, path) = (tape.clone(), file(state));
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         // It is no use to say that this failed: the panic is what is to be read.
-        let text = serde_json::to_string(&kept.lines()).unwrap_or_default();
-        drop(write_private(&path, &text));
+        drop(write(&kept, &path));
         before(panic);
     }));
+    // Until here the signal ends the process, as one that nobody listens to does.
+    match unix::signal(SignalKind::user_defined1()) {
+        Ok(told) => drop(tokio::spawn(write_when_told(
+            told,
+            tape.clone(),
+            file(state),
+        ))),
+        Err(error) => {
+            tracing::warn!(%error, "the calls of this node are not written down at a signal")
+        }
+    }
     drop(std::fs::remove_file(socket(state)));
     match UnixListener::bind(socket(state)) {
         Ok(listener) => drop(tokio::spawn(show(listener, tape.clone()))),
         Err(error) => tracing::warn!(%error, "the calls of this node cannot be asked for"),
     }
     tape
+}
+
+/// The file of before is replaced, so there is never more than one tape.
+fn write(tape: &Tape, path: &Path) -> Result<(), Failure> {
+    let text = serde_json::to_string(&tape.lines()).unwrap_or_default();
+    write_private(path, &text)
+}
+
+/// Signals that come faster than it is written are one.
+async fn write_when_told(mut told: unix::Signal, tape: Arc<Tape>, path: PathBuf) {
+    while told.recv().await.is_some() {
+        match write(&tape, &path) {
+            Ok(()) => {
+                tracing::info!(path = %path.display(), "the calls of this node are written down")
+            }
+            Err(failure) => {
+                tracing::warn!(%failure, "the calls of this node could not be written down")
+            }
+        }
+    }
 }
 
 /// One who asks after the other. Never returns.
@@ -63,7 +95,7 @@ async fn show(listener: UnixListener, tape: Arc<Tape>) {
     }
 }
 
-/// Prints it: that of the node that runs, or what one has written down when it panicked.
+/// Prints it: that of the node that runs, or what one has written down.
 pub(crate) async fn tape(place: &Place, json: bool) -> Result<ExitCode, Failure> {
     let state = State::of(place)?;
     state.is_there()?;
@@ -77,7 +109,9 @@ pub(crate) async fn tape(place: &Place, json: bool) -> Result<ExitCode, Failure>
         }
         Err(_) => {
             let text = std::fs::read_to_string(file(&state)).map_err(|_| none(&state))?;
-            table::note("no node runs here; this is what one has written down when it panicked");
+            table::note(
+                "no node runs here; this is what one has written down, at a panic or a SIGUSR1",
+            );
             text
         }
     };

@@ -94,7 +94,8 @@ fn held(proc: &Path) -> io::Result<HashSet<SandboxId>> {
 }
 
 /// The links of a process that is ending are said to be forbidden for a moment (`proc_fd_access_allowed` in the
-/// kernel's `fs/proc/base.c`), so they are looked at again before that is believed.
+/// kernel's `fs/proc/base.c`), so they are looked at again before that is believed. Nothing tells when that moment
+/// is over, and no answer depends on it: one that is still forbidden at the last look takes no group away.
 const LOOKS: u32 = 5;
 const BETWEEN: Duration = Duration::from_millis(10);
 

@@ -198,8 +198,8 @@ impl Look<'_> {
     /// The wishes behind one; behind the last one, the first ones.
     fn wishes(&self, tx: &mut Tx<'_>, after: &str) -> Result<Vec<String>, Fail> {
         let mut of = |after: &str| match self.what {
-            For::Jobs => queue::wishes(tx, after, limits::WISHES_MAX),
-            For::Sandboxes => sandbox::wishes(tx, after, limits::WISHES_MAX),
+            For::Jobs => queue::wishes(tx, &self.row.id, after, limits::WISHES_MAX),
+            For::Sandboxes => sandbox::wishes(tx, &self.row.id, after, limits::WISHES_MAX),
         };
         let texts = of(after)?;
         if texts.is_empty() && !after.is_empty() {

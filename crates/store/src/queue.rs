@@ -66,30 +66,49 @@ pub struct Granted {
     pub before_ms: u64,
 }
 
-/// The different wishes of jobs that wait, at most `limit`, in their order from `after` on, as they are in the
-/// database. Each costs one step in an index, however many jobs have it.
+/// The different wishes of jobs that wait and that `node` may take, at most `limit`, in their order from `after` on,
+/// as they are in the database. Each costs one step in each of two indexes, however many jobs have it.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
-pub fn wishes(tx: &mut Tx<'_>, after: &str, limit: u32) -> Result<Vec<String>, StoreError> {
-    // Nearly always there is none, and that is known after one step.
-    let first = "SELECT MIN(wish) AS wish FROM queue WHERE wish > $1";
-    let next = "WITH RECURSIVE found(wish, number) AS ( \
-         SELECT (SELECT MIN(wish) FROM queue WHERE wish > $1), CAST(1 AS BIGINT) \
-         UNION ALL SELECT (SELECT MIN(queue.wish) FROM queue WHERE queue.wish > found.wish), \
-         found.number + 1 FROM found WHERE found.wish IS NOT NULL AND found.number < $2) \
-         SELECT wish FROM found WHERE wish IS NOT NULL ORDER BY wish";
-    distinct(tx, (first, next), after, limit)
+pub fn wishes(
+    tx: &mut Tx<'_>,
+    node: &NodeId,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<String>, StoreError> {
+    distinct(tx, (FIRST_WISH, ALL_WISHES), node, after, limit)
 }
+
+// What is for one node alone and what is for any are looked for apart here and below, each in an index of its own:
+// with `OR` between them, a poll would read all that waits for others.
+
+/// Nearly always there is none, and that is known after one step.
+const FIRST_WISH: &str = "SELECT MIN(wish) AS wish FROM ( \
+     SELECT MIN(wish) AS wish FROM queue WHERE pinned_node IS NULL AND wish > $1 \
+     UNION ALL SELECT MIN(wish) FROM queue WHERE pinned_node = $2 AND wish > $1) AS either";
+const ALL_WISHES: &str = "WITH RECURSIVE found(wish, number) AS ( \
+     SELECT (SELECT MIN(wish) FROM ( \
+     SELECT MIN(wish) AS wish FROM queue WHERE pinned_node IS NULL AND wish > $1 \
+     UNION ALL SELECT MIN(wish) FROM queue WHERE pinned_node = $2 AND wish > $1) AS either), \
+     CAST(1 AS BIGINT) \
+     UNION ALL SELECT (SELECT MIN(either.wish) FROM ( \
+     SELECT MIN(queue.wish) AS wish FROM queue \
+     WHERE queue.pinned_node IS NULL AND queue.wish > found.wish \
+     UNION ALL SELECT MIN(queue.wish) FROM queue \
+     WHERE queue.pinned_node = $2 AND queue.wish > found.wish) AS either), \
+     found.number + 1 FROM found WHERE found.wish IS NOT NULL AND found.number < $3) \
+     SELECT wish FROM found WHERE wish IS NOT NULL ORDER BY wish";
 
 /// The two statements are one that gives the first, and one that gives all.
 pub(crate) fn distinct(
     tx: &mut Tx<'_>,
     (first, all): (&'static str, &'static str),
+    node: &NodeId,
     after: &str,
     limit: u32,
 ) -> Result<Vec<String>, StoreError> {
-    let one = tx.query_one(first, &[after.into()])?;
+    let one = tx.query_one(first, &[after.into(), node.as_str().into()])?;
     if one
         .map(|row| row.text_or_null("wish"))
         .transpose()?
@@ -98,9 +117,29 @@ pub(crate) fn distinct(
     {
         return Ok(Vec::new());
     }
-    let rows = tx.query(all, &[after.into(), limit.into()])?;
+    let rows = tx.query(all, &[after.into(), node.as_str().into(), limit.into()])?;
     rows.iter().map(|row| row.text("wish")).collect()
 }
+
+/// What waits without a wish; what waits with one. The oldest of both kinds, by their age.
+const PLAIN: &str = "SELECT job_id, tenant, queued_at_ms FROM ( \
+     SELECT * FROM (SELECT job_id, tenant, queued_at_ms FROM queue \
+     WHERE wish IS NULL AND pinned_node IS NULL AND not_before_ms <= $1 \
+     ORDER BY queued_at_ms, job_id LIMIT $2) AS anyones \
+     UNION ALL \
+     SELECT * FROM (SELECT job_id, tenant, queued_at_ms FROM queue \
+     WHERE wish IS NULL AND pinned_node = $3 AND not_before_ms <= $1 \
+     ORDER BY queued_at_ms, job_id LIMIT $2) AS own) AS either \
+     ORDER BY queued_at_ms, job_id LIMIT $2";
+const WISHED: &str = "SELECT job_id, tenant, queued_at_ms FROM ( \
+     SELECT * FROM (SELECT job_id, tenant, queued_at_ms FROM queue \
+     WHERE wish = $1 AND pinned_node IS NULL AND not_before_ms <= $2 AND queued_at_ms <= $3 \
+     ORDER BY queued_at_ms, job_id LIMIT $4) AS anyones \
+     UNION ALL \
+     SELECT * FROM (SELECT job_id, tenant, queued_at_ms FROM queue \
+     WHERE wish = $1 AND pinned_node = $5 AND not_before_ms <= $2 AND queued_at_ms <= $3 \
+     ORDER BY queued_at_ms, job_id LIMIT $4) AS own) AS either \
+     ORDER BY queued_at_ms, job_id LIMIT $4";
 
 /// Jobs that a node may take now, at most `limit`: those without a wish, and those whose wishes it was
 /// `granted`. Of the oldest that wait, the oldest of each tenant,
@@ -119,23 +158,17 @@ pub fn claim(
     now_ms: u64,
     granted: &[Granted],
 ) -> Result<Vec<JobRow>, StoreError> {
-    let sql = "SELECT job_id, tenant, queued_at_ms FROM queue WHERE wish IS NULL \
-         AND not_before_ms <= $1 AND (pinned_node IS NULL OR pinned_node = $2) \
-         ORDER BY queued_at_ms, job_id LIMIT $3";
     let window = window(limit);
-    let mut rows = tx.query(sql, &[now_ms.into(), node.as_str().into(), window.into()])?;
+    let mut rows = tx.query(PLAIN, &[now_ms.into(), window.into(), node.as_str().into()])?;
     for wish in granted {
-        let sql = "SELECT job_id, tenant, queued_at_ms FROM queue WHERE wish = $1 \
-             AND not_before_ms <= $2 AND (pinned_node IS NULL OR pinned_node = $3) \
-             AND queued_at_ms <= $4 ORDER BY queued_at_ms, job_id LIMIT $5";
         let of = [
             (*wish.text).into(),
             now_ms.into(),
-            node.as_str().into(),
             wish.before_ms.into(),
             window.into(),
+            node.as_str().into(),
         ];
-        rows.extend(tx.query(sql, &of)?);
+        rows.extend(tx.query(WISHED, &of)?);
     }
     if !granted.is_empty() {
         rows = oldest(rows, "queued_at_ms", window)?;
@@ -189,29 +222,33 @@ pub(crate) fn oldest(rows: Vec<Row>, column: &str, window: u32) -> Result<Vec<Ro
     Ok(timed.into_iter().map(|(_, row)| row).collect())
 }
 
+const ONE_PLAIN: &str = "SELECT job_id FROM queue WHERE wish IS NULL AND pinned_node IS NULL \
+     UNION ALL SELECT job_id FROM queue WHERE wish IS NULL AND pinned_node = $1 LIMIT 1";
+
 /// Whether nothing waits that any node may take, or `node` alone.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn is_empty(tx: &mut Tx<'_>, node: &NodeId) -> Result<bool, StoreError> {
-    let sql = "SELECT job_id FROM queue WHERE wish IS NULL \
-         AND (pinned_node IS NULL OR pinned_node = $1) LIMIT 1";
-    Ok(tx.query(sql, &[node.as_str().into()])?.is_empty())
+    Ok(tx.query(ONE_PLAIN, &[node.as_str().into()])?.is_empty())
 }
+
+const ONE_WISHED: &str = "SELECT job_id FROM queue \
+     WHERE wish = $1 AND pinned_node IS NULL AND queued_at_ms <= $2 \
+     UNION ALL SELECT job_id FROM queue \
+     WHERE wish = $1 AND pinned_node = $3 AND queued_at_ms <= $2 LIMIT 1";
 
 /// Whether something waits that has this wish, and that `node` may take.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn has(tx: &mut Tx<'_>, node: &NodeId, wish: &Granted) -> Result<bool, StoreError> {
-    let sql = "SELECT job_id FROM queue WHERE wish = $1 AND queued_at_ms <= $2 \
-         AND (pinned_node IS NULL OR pinned_node = $3) LIMIT 1";
     let of = [
         (*wish.text).into(),
         wish.before_ms.into(),
         node.as_str().into(),
     ];
-    Ok(!tx.query(sql, &of)?.is_empty())
+    Ok(!tx.query(ONE_WISHED, &of)?.is_empty())
 }
 
 /// Whether anything waits at all.
@@ -271,3 +308,6 @@ fn jobs(tx: &mut Tx<'_>, places: &[Row]) -> Result<Vec<JobRow>, StoreError> {
     }
     Ok(jobs)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,5 +1,6 @@
 //! A server outside that speaks https, for the tests that add secrets to what leaves.
 
+use e2e::Place;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -16,7 +17,7 @@ pub(crate) const ADDRESS: &str = "127.0.0.2";
 pub(crate) struct Outside {
     pub(crate) port: u16,
     /// The authority that vouches for it, in PEM.
-    pub(crate) authority: String,
+    authority: String,
     heard: Mutex<Receiver<String>>,
 }
 
@@ -55,6 +56,14 @@ impl Outside {
             authority,
             heard: Mutex::new(heard),
         }
+    }
+
+    /// The options of a server of this place whose sandboxes may reach this one and believe its authority.
+    pub(crate) fn trusted(&self, place: &Place) -> [String; 4] {
+        let file = place.work().join("trust.pem");
+        std::fs::write(&file, &self.authority).expect("a file");
+        let file = file.display().to_string();
+        ["--egress-allow", ADDRESS, "--egress-trust", &file].map(str::to_owned)
     }
 
     /// The head of the next request.

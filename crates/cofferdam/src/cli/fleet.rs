@@ -4,9 +4,10 @@ use crate::cli::args::{NodeCommand, ServerCommand};
 use crate::cli::failure::Failure;
 use crate::cli::job::{row, when};
 use crate::cli::table;
+use crate::cli::units::{show_cpus, show_size};
 use api::Code;
 use api::client::{Client, ClientError};
-use api::fleet::{EnrollTokenCreate, EnrollTokenView, NodeOrder, NodeView, ServerView};
+use api::fleet::{EnrollTokenCreate, EnrollTokenView, NodeHost, NodeOrder, NodeView, ServerView};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -149,10 +150,47 @@ fn facts(view: &NodeView) -> Vec<Vec<String>> {
         rows.extend(at.map(|at| row(name, &format!("{} UTC", when(at)))));
     }
     rows.extend(view.version.as_ref().map(|version| row("version", version)));
-    rows.push(row("drivers", &view.drivers.join(" ")));
+    if view.failures > 0 {
+        rows.push(row("failures", &view.failures.to_string()));
+    }
+    match &view.host {
+        Some(host) => rows.extend(machine(host)),
+        // Before its first heartbeat.
+        None => rows.push(row("drivers", &view.drivers.join(" "))),
+    }
     let (labels, facts) = (view.labels.iter(), view.facts.iter());
     rows.extend(labels.map(|(key, value)| row(&format!("label {key}"), value)));
     rows.extend(facts.map(|(key, value)| row(&format!("  {key}"), value)));
+    rows
+}
+
+/// What its last heartbeat said of its machine; what it refuses first.
+fn machine(host: &NodeHost) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    rows.extend(host.refuses.as_ref().map(|why| row("refuses work", why)));
+    rows.extend(host.drivers.iter().map(|driver| {
+        let is = match (&driver.why, driver.healthy) {
+            (_, true) => "works".to_owned(),
+            (Some(why), false) => format!("fails: {why}"),
+            (None, false) => "fails".to_owned(),
+        };
+        row(&format!("driver {}", driver.name), &is)
+    }));
+    let of = |free, all| format!("{} free of {}", show_size(free), show_size(all));
+    let load = show_cpus(host.load_milli);
+    let reserved = &host.reserved;
+    let limits = format!(
+        "{} of memory, {} of disk",
+        show_size(reserved.memory_bytes),
+        show_size(reserved.disk_bytes)
+    );
+    rows.extend([
+        row("kernel", &host.kernel),
+        row("processors", &format!("{}, load {load}", host.cpus)),
+        row("memory", &of(host.memory_free_bytes, host.memory_bytes)),
+        row("disk", &of(host.disk_free_bytes, host.disk_bytes)),
+        row("limits name", &limits),
+    ]);
     rows
 }
 
@@ -313,5 +351,78 @@ fn about(id: &str) -> impl Fn(ClientError) -> Failure {
             return error.into();
         }
         no_node(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::fleet::{NodeDriver, NodeReserved};
+
+    fn node() -> NodeView {
+        NodeView {
+            id: "node_1".to_owned(),
+            name: "one".to_owned(),
+            connectivity: "online".to_owned(),
+            scheduling: "active".to_owned(),
+            version: None,
+            slots: 4,
+            jobs: 1,
+            sandboxes: 0,
+            drivers: vec!["linux".to_owned()],
+            labels: BTreeMap::new(),
+            failures: 0,
+            host: None,
+            facts: BTreeMap::new(),
+            lease_expires_at_ms: None,
+            enrolled_at_ms: None,
+        }
+    }
+
+    fn shown(view: &NodeView) -> Vec<String> {
+        let rows = facts(view).into_iter().skip(6);
+        rows.map(|row| row.join(": ")).collect()
+    }
+
+    #[test]
+    fn a_node_is_shown_with_its_machine_what_it_refuses_and_what_it_has_lost() {
+        assert_eq!(shown(&node()), ["drivers: linux"]);
+        let driver = |name: &str, why: Option<&str>| NodeDriver {
+            name: name.to_owned(),
+            healthy: why.is_none(),
+            why: why.map(str::to_owned),
+        };
+        let host = NodeHost {
+            kernel: "6.1".to_owned(),
+            cpus: 2,
+            load_milli: 1500,
+            memory_bytes: 4 << 30,
+            memory_free_bytes: 1 << 30,
+            disk_bytes: 10 << 30,
+            disk_free_bytes: 512 << 20,
+            reserved: NodeReserved {
+                memory_bytes: 256 << 20,
+                disk_bytes: 0,
+            },
+            drivers: vec![driver("linux", None), driver("microvm", Some("no kvm"))],
+            refuses: Some("the disk is full".to_owned()),
+        };
+        let view = NodeView {
+            failures: 3,
+            host: Some(host),
+            ..node()
+        };
+        let expect = [
+            "failures: 3",
+            "refuses work: the disk is full",
+            "driver linux: works",
+            "driver microvm: fails: no kvm",
+            "kernel: 6.1",
+            "processors: 2, load 1.5",
+            "memory: 1 GiB free of 4 GiB",
+            "disk: 512 MiB free of 10 GiB",
+            "limits name: 256 MiB of memory, 0 B of disk",
+        ];
+        assert_eq!(shown(&view), expect);
     }
 }

@@ -77,11 +77,19 @@ impl NetworkRules {
         self.allow.is_empty() && self.presets.is_empty()
     }
 
+    /// Whether the rules about requests are about nothing that the allow list does not name.
+    fn lists_all_requests(&self) -> bool {
+        let mut entries = self.requests.iter().flat_map(RequestRule::entries);
+        entries.all(|entry| listed(self).any(|own| own.covers(&entry)))
+    }
+
     /// The same rules, with the deny list first wherever that can be said in this order.
     fn in_one_order(&self) -> NetworkRules {
         let mut rules = self.clone();
         if self.order == Order::AllowFirst && !self.is_without_lists() {
-            if self.deny.iter().any(Entry::is_everything) && !self.is_closed() {
+            // In a list that is closed, rules about requests name their hosts; in these lists they did not.
+            let is_list = self.deny.iter().any(Entry::is_everything) && self.lists_all_requests();
+            if is_list && !self.is_closed() {
                 rules.mode = NetworkMode::Allowlist;
             }
             if rules.is_closed() {
@@ -117,11 +125,16 @@ impl NetworkRules {
     }
 }
 
+/// What the allow list of rules names.
+fn listed(rules: &NetworkRules) -> impl Iterator<Item = Entry> {
+    let presets = rules.presets.iter().flat_map(|preset| preset.entries());
+    rules.allow.iter().cloned().chain(presets)
+}
+
 /// What rules name, at the ports that they name: by their lists, and by those about requests.
 fn named(rules: &NetworkRules) -> impl Iterator<Item = Entry> {
-    let presets = rules.presets.iter().flat_map(|preset| preset.entries());
     let requests = rules.requests.iter().flat_map(RequestRule::entries);
-    rules.allow.iter().cloned().chain(presets).chain(requests)
+    listed(rules).chain(requests)
 }
 
 /// Rules about requests that are asked for hold beside the ceiling's, so they let out nothing that those do not. In a
@@ -516,6 +529,24 @@ mod tests {
             assert_eq!(judge("GET"), Ok(Vec::new()));
             assert_eq!(judge("POST"), Err(Some(Denial::HttpRule)));
         }
+    }
+
+    /// In E2B's order, where everything is denied, the lists alone let out: a rule only narrows.
+    #[test]
+    fn a_rule_about_requests_lets_out_nothing_where_the_lists_alone_do() {
+        let lists = "unrestricted +a.example -* first";
+        let host = Host::parse("1.1.1.1").unwrap();
+        let leaves = |rules: &NetworkRules| rules.before(How::Tunnel, &host, 443).is_allowed();
+        let with = with_rule(lists, ("1.1.1.1", Some(443)), &[]);
+        assert!(!leaves(&with));
+        // As a ceiling, and as what is asked for.
+        let refused = with.narrowed(&rules("+1.1.1.1:443")).unwrap_err();
+        assert_eq!(refused[0].code, BEYOND);
+        assert!(!leaves(&rules("unrestricted").narrowed(&with).unwrap()));
+        // One about what the list names is as good as before.
+        let with = with_rule(lists, ("a.example", Some(443)), &["GET"]);
+        let both = with.narrowed(&rules("+a.example:443")).unwrap();
+        assert_eq!(both.profile_requests, with.requests);
     }
 
     #[test]

@@ -5,14 +5,60 @@ use crate::queue::{self, Granted};
 use crate::{StoreError, Tx};
 use model::id::{NodeId, SandboxId};
 
+// Those for one node alone and those for any are looked for apart, as jobs are in `queue.rs`.
+
+const ONE_PLAIN: &str = "SELECT id FROM sandbox \
+     WHERE state = 'requested' AND wish IS NULL AND pinned_node IS NULL \
+     UNION ALL SELECT id FROM sandbox \
+     WHERE state = 'requested' AND wish IS NULL AND pinned_node = $1 LIMIT 1";
+const ONE_WISHED: &str = "SELECT id FROM sandbox \
+     WHERE state = 'requested' AND wish = $1 AND pinned_node IS NULL AND created_at_ms <= $2 \
+     UNION ALL SELECT id FROM sandbox \
+     WHERE state = 'requested' AND wish = $1 AND pinned_node = $3 AND created_at_ms <= $2 LIMIT 1";
+const FIRST_WISH: &str = "SELECT MIN(wish) AS wish FROM ( \
+     SELECT MIN(wish) AS wish FROM sandbox \
+     WHERE state = 'requested' AND pinned_node IS NULL AND wish > $1 \
+     UNION ALL SELECT MIN(wish) FROM sandbox \
+     WHERE state = 'requested' AND pinned_node = $2 AND wish > $1) AS either";
+const ALL_WISHES: &str = "WITH RECURSIVE found(wish, number) AS ( \
+     SELECT (SELECT MIN(wish) FROM ( \
+     SELECT MIN(wish) AS wish FROM sandbox \
+     WHERE state = 'requested' AND pinned_node IS NULL AND wish > $1 \
+     UNION ALL SELECT MIN(wish) FROM sandbox \
+     WHERE state = 'requested' AND pinned_node = $2 AND wish > $1) AS either), \
+     CAST(1 AS BIGINT) \
+     UNION ALL SELECT (SELECT MIN(either.wish) FROM ( \
+     SELECT MIN(sandbox.wish) AS wish FROM sandbox WHERE sandbox.state = 'requested' \
+     AND sandbox.pinned_node IS NULL AND sandbox.wish > found.wish \
+     UNION ALL SELECT MIN(sandbox.wish) FROM sandbox WHERE sandbox.state = 'requested' \
+     AND sandbox.pinned_node = $2 AND sandbox.wish > found.wish) AS either), \
+     found.number + 1 FROM found WHERE found.wish IS NOT NULL AND found.number < $3) \
+     SELECT wish FROM found WHERE wish IS NOT NULL ORDER BY wish";
+const PLAIN: &str = "SELECT id, tenant, created_at_ms FROM ( \
+     SELECT * FROM (SELECT id, tenant, created_at_ms FROM sandbox \
+     WHERE state = 'requested' AND wish IS NULL AND pinned_node IS NULL \
+     ORDER BY created_at_ms, id LIMIT $1) AS anyones \
+     UNION ALL \
+     SELECT * FROM (SELECT id, tenant, created_at_ms FROM sandbox \
+     WHERE state = 'requested' AND wish IS NULL AND pinned_node = $2 \
+     ORDER BY created_at_ms, id LIMIT $1) AS own) AS either \
+     ORDER BY created_at_ms, id LIMIT $1";
+const WISHED: &str = "SELECT id, tenant, created_at_ms FROM ( \
+     SELECT * FROM (SELECT id, tenant, created_at_ms FROM sandbox \
+     WHERE state = 'requested' AND wish = $1 AND pinned_node IS NULL AND created_at_ms <= $2 \
+     ORDER BY created_at_ms, id LIMIT $3) AS anyones \
+     UNION ALL \
+     SELECT * FROM (SELECT id, tenant, created_at_ms FROM sandbox \
+     WHERE state = 'requested' AND wish = $1 AND pinned_node = $4 AND created_at_ms <= $2 \
+     ORDER BY created_at_ms, id LIMIT $3) AS own) AS either \
+     ORDER BY created_at_ms, id LIMIT $3";
+
 /// Whether a sandbox waits that any node may take, or this one alone.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn is_requested(tx: &mut Tx<'_>, node: &NodeId) -> Result<bool, StoreError> {
-    let sql = "SELECT id FROM sandbox WHERE state = 'requested' AND wish IS NULL \
-               AND (pinned_node IS NULL OR pinned_node = $1) LIMIT 1";
-    Ok(!tx.query(sql, &[node.as_str().into()])?.is_empty())
+    Ok(!tx.query(ONE_PLAIN, &[node.as_str().into()])?.is_empty())
 }
 
 /// Whether a sandbox waits that has this wish, and that `node` may take.
@@ -20,30 +66,25 @@ pub fn is_requested(tx: &mut Tx<'_>, node: &NodeId) -> Result<bool, StoreError> 
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn has(tx: &mut Tx<'_>, node: &NodeId, wish: &Granted) -> Result<bool, StoreError> {
-    let sql = "SELECT id FROM sandbox WHERE state = 'requested' AND wish = $1 \
-               AND created_at_ms <= $2 AND (pinned_node IS NULL OR pinned_node = $3) LIMIT 1";
     let of = [
         (*wish.text).into(),
         wish.before_ms.into(),
         node.as_str().into(),
     ];
-    Ok(!tx.query(sql, &of)?.is_empty())
+    Ok(!tx.query(ONE_WISHED, &of)?.is_empty())
 }
 
 /// The different wishes of sandboxes that wait, as [`queue::wishes`] of jobs.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
-pub fn wishes(tx: &mut Tx<'_>, after: &str, limit: u32) -> Result<Vec<String>, StoreError> {
-    let first = "SELECT MIN(wish) AS wish FROM sandbox WHERE state = 'requested' AND wish > $1";
-    let next = "WITH RECURSIVE found(wish, number) AS ( \
-         SELECT (SELECT MIN(wish) FROM sandbox WHERE state = 'requested' AND wish > $1), \
-         CAST(1 AS BIGINT) \
-         UNION ALL SELECT (SELECT MIN(sandbox.wish) FROM sandbox \
-         WHERE sandbox.state = 'requested' AND sandbox.wish > found.wish), found.number + 1 \
-         FROM found WHERE found.wish IS NOT NULL AND found.number < $2) \
-         SELECT wish FROM found WHERE wish IS NOT NULL ORDER BY wish";
-    queue::distinct(tx, (first, next), after, limit)
+pub fn wishes(
+    tx: &mut Tx<'_>,
+    node: &NodeId,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<String>, StoreError> {
+    queue::distinct(tx, (FIRST_WISH, ALL_WISHES), node, after, limit)
 }
 
 /// Sandboxes that wait for a node and that this one may take, at most `limit`: the oldest of each tenant,
@@ -57,23 +98,16 @@ pub fn requested(
     limit: u32,
     granted: &[Granted],
 ) -> Result<Vec<SandboxRow>, StoreError> {
-    let sql = "SELECT id, tenant, created_at_ms FROM sandbox WHERE state = 'requested' \
-               AND wish IS NULL AND (pinned_node IS NULL OR pinned_node = $1) \
-               ORDER BY created_at_ms, id LIMIT $2";
     let window = queue::window(limit);
-    let mut waiting = tx.query(sql, &[node.as_str().into(), window.into()])?;
+    let mut waiting = tx.query(PLAIN, &[window.into(), node.as_str().into()])?;
     for wish in granted {
-        let sql = "SELECT id, tenant, created_at_ms FROM sandbox WHERE state = 'requested' \
-                   AND wish = $1 AND created_at_ms <= $2 \
-                   AND (pinned_node IS NULL OR pinned_node = $3) \
-                   ORDER BY created_at_ms, id LIMIT $4";
         let of = [
             (*wish.text).into(),
             wish.before_ms.into(),
-            node.as_str().into(),
             window.into(),
+            node.as_str().into(),
         ];
-        waiting.extend(tx.query(sql, &of)?);
+        waiting.extend(tx.query(WISHED, &of)?);
     }
     if !granted.is_empty() {
         waiting = queue::oldest(waiting, "created_at_ms", window)?;
@@ -98,3 +132,6 @@ fn lock(tx: &mut Tx<'_>, id: &SandboxId) -> Result<bool, StoreError> {
     let sql = "SELECT id FROM sandbox WHERE id = $1 AND state = 'requested' FOR UPDATE SKIP LOCKED";
     Ok(!tx.query(sql, &[id.as_str().into()])?.is_empty())
 }
+
+#[cfg(test)]
+mod tests;

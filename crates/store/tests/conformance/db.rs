@@ -84,6 +84,14 @@ pub(crate) fn count(
     tx.query_one(sql, values)?.unwrap().number("n")
 }
 
+/// How many rows of a table this connection has read so far, as PostgreSQL counts them. With SQLite, what is read is
+/// seen by the plans of statements, and there are tests of those.
+pub(crate) fn read_so_far(tx: &mut Tx<'_>, table: &str) -> Result<u64, StoreError> {
+    let sql = "SELECT CAST(seq_tup_read + idx_tup_fetch AS BIGINT) AS n \
+         FROM pg_stat_xact_user_tables WHERE relname = $1";
+    count(tx, sql, &[table.into()])
+}
+
 /// Waits for a unit. The store has threads of its own, so this needs no more than somebody who polls.
 pub(crate) fn wait<F: Future>(future: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().build();

@@ -6,7 +6,7 @@ use model::job::JobState;
 use store::job::{self, NewJob};
 use store::{StoreError, event};
 
-use crate::db::Db;
+use crate::db::{Db, read_so_far};
 use crate::make::{check_in_step, get, insert, job_id, lease, moved, new_job, node, spec, tenant};
 
 pub(crate) fn a_new_job_is_read_back_as_it_was_inserted(db: &Db) {
@@ -102,6 +102,33 @@ pub(crate) fn a_list_of_one_state_has_no_others(db: &Db) {
     assert_eq!(list("leased"), [row]);
     assert_eq!(list("queued").len(), 39);
     assert_eq!(list("finished"), []);
+}
+
+pub(crate) fn a_page_of_one_state_reads_no_jobs_of_others(db: &Db) {
+    let many = |tx: &mut store::Tx<'_>| {
+        for number in 0..5000 {
+            job::insert(tx, &new_job(number))?;
+        }
+        Ok(())
+    };
+    db.write(many).unwrap();
+    for number in [7, 4000] {
+        let row = get(db, &job_id(number)).unwrap();
+        moved(db, &row, &lease(&row, node(1)), 6000);
+    }
+    // Without statistics, and with them.
+    for _ in 0..2 {
+        for (state, listed) in [("leased", 2), ("finished", 0), ("queued", 10)] {
+            let (found, read) = db.read(move |tx| {
+                let before = read_so_far(tx, "job")?;
+                let found = job::list(tx, &tenant("a"), Some(state), None, 10)?;
+                Ok((found.len(), read_so_far(tx, "job")? - before))
+            });
+            assert_eq!(found, listed, "{state}");
+            assert!(read < 50, "{read} rows were read for {state}");
+        }
+        db.write(|tx| tx.execute("ANALYZE job", &[])).unwrap();
+    }
 }
 
 pub(crate) fn a_second_job_of_the_same_id_is_refused_and_changes_nothing(db: &Db) {

@@ -86,6 +86,8 @@ conformance! {
         a_claim_passes_over_what_may_not_start_yet_and_what_is_for_other_nodes
         a_claim_takes_the_oldest_of_each_tenant_in_turn
         a_job_with_a_wish_is_given_to_whom_it_was_granted_and_hides_no_other
+        what_is_for_one_node_and_what_is_for_any_are_taken_by_age
+        what_waits_for_one_node_alone_costs_another_nothing
         many_claimers_never_get_the_same_job
         a_place_is_late_after_its_time_and_not_at_it
         a_job_that_has_run_waits_anew_and_one_that_was_given_back_does_not

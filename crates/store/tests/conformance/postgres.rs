@@ -8,6 +8,7 @@ use crate::audit;
 use crate::breaks;
 use crate::cluster::Cluster;
 use crate::db::{Case, Db, race};
+use crate::jobs;
 use crate::locks;
 use crate::others;
 
@@ -24,6 +25,7 @@ macro_rules! cases {
 const ONLY_HERE: &[(&str, Case)] = cases! {
     audit::what_may_still_come_among_them_is_waited_for
     audit::marks_go_on_in_a_database_that_was_brought_back
+    jobs::a_page_of_one_state_reads_no_jobs_of_others
     locks::a_claim_locks_only_what_it_takes
     locks::a_claim_and_a_cancel_of_one_job_never_wait_for_each_other
     locks::a_unit_that_lost_a_race_is_run_again

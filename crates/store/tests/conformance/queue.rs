@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use model::id::JobId;
 use model::spec::JobSpec;
 use store::job::{JobRow, NewJob};
-use store::{StoreError, queue};
+use store::{StoreError, Tx, queue};
 
-use crate::db::{Db, race};
+use crate::db::{Db, Place, race, read_so_far};
 use crate::make::{
     advance, check_in_step, get, insert, job_id, lease, lost, moved, new_job, node, spec, started,
     tenant,
@@ -59,18 +59,20 @@ fn wishing(number: u64, zone: &str) -> NewJob {
 }
 
 pub(crate) fn a_job_with_a_wish_is_given_to_whom_it_was_granted_and_hides_no_other(db: &Db) {
-    let wishes =
-        |after: &'static str, limit| db.read(move |tx| queue::wishes(tx, after, limit)).len();
+    let wishes = |after: &'static str, limit| {
+        db.read(move |tx| queue::wishes(tx, &node(1), after, limit))
+            .len()
+    };
     assert_eq!(wishes("", 9), 0);
     // More than a claim looks at, before the first that anybody may have.
     for number in 1..=70 {
         insert(db, wishing(number, if number % 2 == 0 { "a" } else { "b" }));
     }
     insert(db, new_job(80));
-    let all = db.read(|tx| queue::wishes(tx, "", 9));
+    let all = db.read(|tx| queue::wishes(tx, &node(1), "", 9));
     assert_eq!((all.len(), wishes("", 1), wishes("~", 9)), (2, 1, 0));
     let after = all[0].clone();
-    let rest = db.read(move |tx| queue::wishes(tx, &after, 9));
+    let rest = db.read(move |tx| queue::wishes(tx, &node(1), &after, 9));
     assert_eq!(rest, all[1..]);
     let granted = |before_ms| queue::Granted {
         text: all[0].clone(),
@@ -87,6 +89,98 @@ pub(crate) fn a_job_with_a_wish_is_given_to_whom_it_was_granted_and_hides_no_oth
     let has = |one: queue::Granted| db.read(move |tx| queue::has(tx, &node(1), &one));
     assert_eq!([has(granted(1)), has(granted(2))], [false, true]);
     assert!(!db.read(|tx| queue::is_empty(tx, &node(1))));
+}
+
+pub(crate) fn what_is_for_one_node_and_what_is_for_any_are_taken_by_age(db: &Db) {
+    let wishing_pinned = |number, to| {
+        let mut new = wishing(number, "a");
+        new.spec.node = Some(node(to));
+        new
+    };
+    for number in 1..=4 {
+        insert(db, pinned(10 * number, 1));
+        insert(db, new_job(10 * number + 2));
+        insert(db, pinned(10 * number + 3, 2));
+        insert(db, wishing(10 * number + 5, "a"));
+        insert(db, wishing_pinned(10 * number + 6, 1));
+        insert(db, wishing_pinned(10 * number + 7, 2));
+    }
+    let ids = |numbers: &[u64]| -> Vec<JobId> { numbers.iter().copied().map(job_id).collect() };
+    assert_eq!(claim(db, 1, 5, 100), ids(&[10, 12, 20, 22, 30]));
+    assert_eq!(claim(db, 2, 5, 100), ids(&[12, 13, 22, 23, 32]));
+    let wish = db.read(|tx| queue::wishes(tx, &node(1), "", 9)).remove(0);
+    let with = |by, limit| {
+        let text = wish.clone();
+        let before_ms = 100;
+        let claimed = db.write(move |tx| {
+            let granted = [queue::Granted {
+                text: text.clone(),
+                before_ms,
+            }];
+            queue::claim(tx, &node(by), limit, 100, &granted)
+        });
+        claimed
+            .unwrap()
+            .into_iter()
+            .map(|row| row.id)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(with(1, 6), ids(&[10, 12, 15, 16, 20, 22]));
+    assert_eq!(with(2, 4), ids(&[12, 13, 15, 17]));
+    assert_eq!(with(3, 3), ids(&[12, 15, 22]));
+}
+
+/// What a poll asks of the queue, for node 2, to which nothing is pinned but what is in `own`.
+fn look_and_claim(tx: &mut Tx<'_>) -> Result<Vec<JobId>, StoreError> {
+    let me = node(2);
+    let wishes = queue::wishes(tx, &me, "", 64)?;
+    let granted = |text| queue::Granted {
+        text,
+        before_ms: 500_000,
+    };
+    let granted: Vec<_> = wishes.into_iter().map(granted).collect();
+    for wish in &granted {
+        assert!(queue::has(tx, &me, wish)?);
+    }
+    assert!(!queue::is_empty(tx, &me)?);
+    let rows = queue::claim(tx, &me, 8, 500_000, &granted)?;
+    Ok(rows.into_iter().map(|row| row.id).collect())
+}
+
+pub(crate) fn what_waits_for_one_node_alone_costs_another_nothing(db: &Db) {
+    // Half of them with wishes, each with one of its own.
+    let many = "INSERT INTO queue (job_id, tenant, pinned_node, not_before_ms, queued_at_ms, wish) \
+         WITH RECURSIVE n(n) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT n + 1 FROM n WHERE n < 100000) \
+         SELECT 'job_' || n, 'ten_a', $1, n, n, CASE WHEN n % 2 = 0 THEN '{\"a\":' || n || '}' END FROM n";
+    let inserted = db.write(move |tx| tx.execute(many, &[node(1).as_str().into()]));
+    assert_eq!(inserted.unwrap(), 100_000);
+    let wishing_pinned = |number| {
+        let mut new = wishing(number, "b");
+        new.spec.node = Some(node(2));
+        new
+    };
+    insert(db, pinned(200_001, 2));
+    insert(db, new_job(200_002));
+    insert(db, wishing(200_003, "a"));
+    insert(db, wishing_pinned(200_004));
+    let wanted: Vec<JobId> = [200_001, 200_002, 200_003, 200_004].map(job_id).into();
+    if matches!(db.place, Place::Sqlite(_)) {
+        assert_eq!(db.write(look_and_claim).unwrap(), wanted);
+        return;
+    }
+    // Without statistics, and with them.
+    for _ in 0..2 {
+        let (claimed, read) = db
+            .write(|tx| {
+                let before = read_so_far(tx, "queue")?;
+                let claimed = look_and_claim(tx)?;
+                Ok((claimed, read_so_far(tx, "queue")? - before))
+            })
+            .unwrap();
+        assert_eq!(claimed, wanted);
+        assert!(read < 100, "{read} rows were read");
+        db.write(|tx| tx.execute("ANALYZE queue", &[])).unwrap();
+    }
 }
 
 pub(crate) fn a_claim_takes_the_oldest_of_each_tenant_in_turn(db: &Db) {

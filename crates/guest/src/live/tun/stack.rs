@@ -26,8 +26,24 @@ const BUFFER_MIN: usize = 16 << 10;
 /// small thing lies above it.
 const TRIM_FROM: usize = 1 << 20;
 
+/// How many times faster the clock of TCP goes than ours. smoltcp sends what was lost again after a second, and then
+/// after twice as long each time, as is right for networks of the world (RFC 6298). Here both ends are on one machine,
+/// and what is lost was dropped by its kernel, because the program's buffer had less room for a packet than the window
+/// had said (`TCPRcvQDrop`). A slow reader on a busy machine brings that about again and again.
+const HASTE: u32 = 20;
+
 /// How long the other end, which is this machine's kernel, may leave unanswered what was sent.
-const SILENCE_MAX: Span = Span::from_secs(60);
+const SILENCE_MAX: Span = hasty(60_000);
+
+/// When the other end is asked for its window while something is to be sent and no timer runs. It is where the window
+/// was closed over what was under way and dropped: smoltcp then gives up to send it again and has not begun to probe,
+/// and waits for a packet in which the kernel says that the window is open. That is sent once, and may get lost.
+const ASK_AGAIN: Span = hasty(1000);
+
+/// So many of our milliseconds.
+const fn hasty(ms: u64) -> Span {
+    Span::from_millis(ms * HASTE as u64)
+}
 
 /// Packets of one connection that are sent before others get their turn.
 const BURST: usize = 16;
@@ -227,6 +243,9 @@ impl Stack {
         let Some(Connection::Open(open)) = self.connections.get_mut(&flow) else {
             return None;
         };
+        let socket: &mut Socket<'static> = open.set.get_mut(open.handle);
+        let has_more = socket.send_queue() > 0;
+        socket.set_keep_alive(has_more.then_some(ASK_AGAIN));
         let mut port = Port {
             device,
             incoming: None,
@@ -239,12 +258,13 @@ impl Stack {
             }
         }
         let delay = interface.poll_delay(now, &open.set)?;
-        Some(Duration::from_micros(delay.total_micros()))
+        Some(Duration::from_micros(delay.total_micros()) / HASTE)
     }
 
     fn now(&self) -> Moment {
         let micros = self.since.elapsed().as_micros();
-        Moment::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
+        let micros = i64::try_from(micros).unwrap_or(i64::MAX);
+        Moment::from_micros(micros.saturating_mul(i64::from(HASTE)))
     }
 }
 

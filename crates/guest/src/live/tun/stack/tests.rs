@@ -4,6 +4,7 @@ use crate::live::tun::packet;
 use smoltcp::wire::{Ipv4Packet, TcpPacket};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::task::Waker;
 use tokio::io::Interest;
 
 #[test]
@@ -138,4 +139,165 @@ async fn a_connection_of_ipv6_is_answered_whatever_address_it_is_for() {
         assert!(tcp.verify_checksum(&to.into(), &from.into()));
         assert_eq!((tcp.ack(), tcp.rst()), (true, is_refused));
     }
+}
+
+/// A connection of a program, of which the tests play the kernel.
+struct Played {
+    stack: Stack,
+    device: Stream,
+    programs: OwnedFd,
+    flow: Flow,
+    /// What the stack has sent so far, as the number of its next byte.
+    next: u32,
+}
+
+/// A packet of the stack: its first number, and how many bytes it brings.
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    number: u32,
+    length: usize,
+}
+
+impl Played {
+    fn open() -> Played {
+        let (device, programs) = device();
+        let mut stack = Stack::default();
+        let (flow, first) = syn(40_005);
+        stack.expect(flow);
+        stack.accept(&device, flow, &first);
+        let mut played = Played {
+            stack,
+            device,
+            programs,
+            flow,
+            next: 0,
+        };
+        played.flush();
+        let answer = played.hears().unwrap();
+        played.next = answer.number.wrapping_add(1);
+        played.says(played.next, 60_000);
+        played
+    }
+
+    /// The kernel has everything before this number, and room for so much more.
+    fn says(&mut self, has: u32, room: u16) {
+        let (_, mut bytes) = syn(40_005);
+        let mut tcp = TcpPacket::new_unchecked(&mut bytes[20..]);
+        tcp.set_seq_number(smoltcp::wire::TcpSeqNumber(8));
+        tcp.set_ack_number(smoltcp::wire::TcpSeqNumber(has.cast_signed()));
+        tcp.clear_flags();
+        tcp.set_header_len(20);
+        tcp.set_ack(true);
+        tcp.set_window_len(room);
+        self.stack.incoming()[..bytes.len()].copy_from_slice(&bytes);
+        self.stack.feed(&self.device, self.flow, bytes.len());
+    }
+
+    fn hears(&self) -> Option<Said> {
+        let mut bytes = vec![0; 70_000];
+        let length = rustix::io::read(&self.programs, &mut bytes).ok()?;
+        let packet = Ipv4Packet::new_checked(&bytes[..length]).unwrap();
+        let tcp = TcpPacket::new_checked(packet.payload()).unwrap();
+        assert!(!tcp.rst(), "the connection was broken off");
+        let number = tcp.seq_number().0.cast_unsigned();
+        let length = tcp.payload().len();
+        Some(Said { number, length })
+    }
+
+    fn socket(&mut self) -> &mut Socket<'static> {
+        self.stack.socket(self.flow, Waker::noop()).unwrap()
+    }
+
+    fn flush(&mut self) -> Duration {
+        let delay = self.stack.flush(&self.device, self.flow);
+        delay.unwrap_or(Duration::MAX)
+    }
+
+    /// Lets so much time go by.
+    fn passes(&mut self, time: Duration) {
+        self.stack.since = self.stack.since.checked_sub(time).unwrap();
+    }
+
+    /// Says so much to the kernel, which gets it, or drops it.
+    fn sends(&mut self, length: usize) -> Said {
+        assert_eq!(self.socket().send_slice(&vec![7; length]), Ok(length));
+        self.flush();
+        self.hears().unwrap()
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_the_kernel_has_dropped_is_sent_again_in_less_than_a_tenth_of_a_second() {
+    let mut played = Played::open();
+    let next = played.next;
+    let lost = played.sends(1000);
+    let (number, length) = (next, 1000);
+    assert_eq!(lost, Said { number, length });
+    let mut waited = Duration::ZERO;
+    for _ in 0..5 {
+        let delay = played.flush();
+        played.passes(delay);
+        waited += delay;
+        played.flush();
+        assert_eq!(played.hears(), Some(Said { number, length }));
+        assert!(waited <= Duration::from_millis(1600), "{waited:?}");
+    }
+    assert!(played.hears().is_none());
+    played.says(next.wrapping_add(1000), 60_000);
+    // What is new is known to be lost as soon as at the beginning.
+    played.sends(500);
+    played.says(next.wrapping_add(1500), 60_000);
+    played.sends(500);
+    let delay = played.flush();
+    assert!(delay <= Duration::from_millis(100), "{delay:?}");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_window_that_was_closed_over_what_was_dropped_is_asked_for_until_it_opens() {
+    let mut played = Played::open();
+    let next = played.next;
+    played.sends(1000);
+    played.says(next, 0);
+    // The kernel says once that there is room again, and that is lost.
+    let delay = played.flush();
+    played.passes(delay);
+    let delay = played.flush();
+    assert!(played.hears().is_none(), "there is no room");
+    assert!(delay <= Duration::from_secs(1), "{delay:?}");
+    played.passes(delay);
+    played.flush();
+    let asked = played.hears().unwrap();
+    assert!(asked.length <= 1, "{asked:?}");
+    played.says(next, 60_000);
+    played.flush();
+    let (number, length) = (next, 1000);
+    assert_eq!(played.hears(), Some(Said { number, length }));
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_program_that_does_not_read_for_ten_minutes_keeps_its_connection_and_is_asked_seldom() {
+    let mut played = Played::open();
+    let next = played.next;
+    played.sends(1000);
+    played.says(next, 0);
+    let (mut gone, mut asked) = (Duration::ZERO, 0);
+    while gone < Duration::from_secs(600) {
+        let delay = played.flush().max(Duration::from_millis(1));
+        played.passes(delay);
+        gone += delay;
+        played.flush();
+        while played.hears().is_some() {
+            asked += 1;
+            played.says(next, 0);
+        }
+    }
+    assert!((10..300).contains(&asked), "{asked}");
+    assert_eq!(
+        played.socket().state(),
+        smoltcp::socket::tcp::State::Established
+    );
+    played.says(next, 60_000);
+    played.flush();
+    let (number, length) = (next, 1000);
+    assert_eq!(played.hears(), Some(Said { number, length }));
 }
