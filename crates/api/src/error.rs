@@ -178,6 +178,12 @@ codes! {
     /// No credential, or a wrong one.
     Unauthenticated = "unauthenticated", 401, false, 125,
         "send `Authorization: Bearer <token>`; `cofferdam up` keeps the token in its state directory";
+    /// A token that an issuer has signed, or that looks so, does not count.
+    TokenInvalid = "token_invalid", 401, false, 125,
+        "get a new token from its issuer, or log in again with `cofferdam login`; the message says what is wrong where the signature is right";
+    /// A login with a provider of identities did not come to an end.
+    LoginFailed = "login_failed", 401, false, 125,
+        "the message names what the provider said; `cofferdam login` begins again";
     /// There is no such enrollment token.
     EnrollTokenUnknown = "enroll_token_unknown", 401, false, 125,
         "make a new one with `cofferdam node enroll-token`, and copy all of it";

@@ -54,6 +54,9 @@ pub struct PrincipalView {
     pub made_by: String,
     /// When, in milliseconds since 1970.
     pub created_at_ms: u64,
+    /// The issuer of tokens that has named it first, and alone speaks for it; absent where somebody let it in by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
 }
 
 /// A page of principals.
@@ -186,4 +189,47 @@ pub struct TenantList {
     /// The `after` of the next page; absent on the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+}
+
+/// Who is behind a credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Me {
+    /// Whose things it opens: the id of a tenant.
+    pub tenant: String,
+    /// Who acts, such as `user:alice`; `uid:1000` for a user of the server's own machine.
+    pub principal: String,
+    /// `user`, `agent` or `automation`.
+    pub kind: String,
+    /// What it may: `member`, `operator` or `admin`.
+    pub role: String,
+    /// What it is narrowed to; to nothing when empty.
+    pub scopes: Vec<String>,
+    /// By what it came in: `server` (its socket, or its own token), `key`, `token`, or `development`.
+    pub credential: String,
+    /// Which key, or whose token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential_of: Option<String>,
+    /// Until when that counts, in milliseconds since 1970; without an end when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at_ms: Option<u64>,
+}
+
+/// With what the command line gets a token here. Nothing of it is secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LoginInfo {
+    /// The providers, in the order of the configuration; none where nobody logs in.
+    pub providers: Vec<LoginProvider>,
+}
+
+/// A provider of identities.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LoginProvider {
+    /// Its address, below which `.well-known/openid-configuration` says the others.
+    pub issuer: String,
+    /// As it knows the command line.
+    pub client_id: String,
+    /// What to ask for there.
+    pub scopes: Vec<String>,
+    /// Which of its tokens counts here: `id_token` or `access_token`.
+    pub token: String,
 }

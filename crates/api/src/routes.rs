@@ -132,6 +132,10 @@ pub const PRINCIPAL: &str = "/v1/principals/{name}";
 pub const KEYS: &str = "/v1/keys";
 /// `DELETE` takes a key back.
 pub const KEY: &str = "/v1/keys/{id}";
+/// `GET`: who is behind the credential.
+pub const ME: &str = "/v1/me";
+/// `GET`: with what the command line gets a token here. Needs no credential.
+pub const LOGIN: &str = "/v1/login";
 
 /// `POST`: a machine asks to be a node.
 pub const NODE_ENROLL: &str = "/node/v1/enroll";

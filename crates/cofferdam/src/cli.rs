@@ -10,6 +10,7 @@ pub(crate) mod fleet;
 pub(crate) mod input;
 pub(crate) mod inside;
 pub(crate) mod job;
+pub(crate) mod login;
 pub(crate) mod mcp;
 pub(crate) mod net;
 pub(crate) mod people;

@@ -5,6 +5,7 @@
 //! a misspelt limit must not become no limit.
 
 mod check;
+mod issuers;
 mod known;
 mod valid;
 
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use toml_edit::{Document, DocumentMut, Item, Value};
 
 pub(crate) use check::check;
+pub(crate) use issuers::{Issuer, KeysAt};
 
 /// A configuration has some hundred lines.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -30,6 +32,28 @@ pub(crate) struct Config {
     pub(crate) mode: Mode,
     pub(crate) server: Option<Server>,
     pub(crate) node: Option<Node>,
+    /// Whose tokens count at the server.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) issuers: Vec<Issuer>,
+    /// In development: who comes in at the server without a credential.
+    pub(crate) dev: Option<Dev>,
+}
+
+/// Who comes in without a credential.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Dev {
+    /// A principal of the first tenant, such as `user:alice`.
+    pub(crate) principal: String,
+}
+
+/// What a server is started with.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    pub(crate) server: Server,
+    pub(crate) mode: Mode,
+    pub(crate) issuers: Vec<(service::Issuer, KeysAt)>,
+    pub(crate) bypass: Option<server::Bypass>,
 }
 
 /// What may be left out between servers and nodes.
@@ -318,6 +342,12 @@ fn in_item(
         for (key, item) in table.iter_mut() {
             in_item(&format!("{at}.{}", key.get()), item, variable)?;
         }
+    } else if let Some(tables) = item.as_array_of_tables_mut() {
+        for table in tables.iter_mut() {
+            for (key, item) in table.iter_mut() {
+                in_item(&format!("{at}.{}", key.get()), item, variable)?;
+            }
+        }
     } else if let Some(value) = item.as_value_mut() {
         in_value(at, value, variable)?;
     }
@@ -366,9 +396,10 @@ fn substituted(text: &str, variable: &impl Fn(&str) -> Option<String>) -> Result
 
 impl Config {
     /// The part for a server, if it may be started so.
-    pub(crate) fn for_server(self, dev: bool) -> Result<(Server, Mode), Failure> {
+    pub(crate) fn for_server(self, dev: bool) -> Result<Serving, Failure> {
         let mode = self.mode(dev)?;
         let server = self.server.ok_or_else(|| missing("server"))?;
+        let bypass = self.dev.map(|dev| check_bypass(&dev, &server, mode));
         valid::server(&server)?;
         if let Some(nodes) = &server.nodes {
             check_door(nodes, mode)?;
@@ -377,7 +408,12 @@ impl Config {
             check_database(url, mode)?;
         }
         server.lease()?;
-        Ok((server, mode))
+        Ok(Serving {
+            server,
+            mode,
+            issuers: issuers::read(&self.issuers)?,
+            bypass: bypass.transpose()?,
+        })
     }
 
     /// The part for a node, if it may be started so.
@@ -434,6 +470,30 @@ fn development(what: &str) -> Failure {
     let message =
         format!("failed to start: {what} is for mode = \"development\", and this is production");
     Failure::new(Code::DevelopmentOnly, message)
+}
+
+/// Whoever reaches the port comes in: so it is on a loopback address, and nobody means it to be a production.
+fn check_bypass(dev: &Dev, server: &Server, mode: Mode) -> Result<server::Bypass, Failure> {
+    if mode == Mode::Production {
+        return Err(development("[dev], which lets in who shows nothing,"));
+    }
+    if !server
+        .listen
+        .is_some_and(|listen| listen.ip().is_loopback())
+    {
+        let why = "is for a server that listens on a loopback address: `listen` of [server]";
+        return Err(valid::wrong("dev.principal", why));
+    }
+    let named = dev.principal.split_once(':').and_then(|(kind, name)| {
+        let kind = model::principal::PrincipalKind::parse(kind)?;
+        kind.named(name).ok()
+    });
+    let principal = named.ok_or_else(|| {
+        let why = format!("is `{}` and not such as user:alice", dev.principal);
+        valid::wrong("dev.principal", &why)
+    })?;
+    let tenant = model::id::TenantId::local();
+    Ok(server::Bypass { tenant, principal })
 }
 
 fn check_door(nodes: &Nodes, mode: Mode) -> Result<(), Failure> {

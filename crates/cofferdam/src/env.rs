@@ -35,6 +35,13 @@ enum Way {
 /// Prints the variables of E2B's clients as lines for a shell.
 pub(crate) async fn e2b(place: &Place) -> Result<ExitCode, Failure> {
     let found = server(place).await?;
+    if service::is_jwt_text(&found.token) {
+        let message = "a login has no form that E2B's clients take";
+        let failure = Failure::new(Code::InvalidArgument, message);
+        return Err(
+            failure.hint("make a key with `cofferdam key create`, and name it with --token")
+        );
+    }
     table::print(&lines(&found.way, &server::e2b_api_key(&found.token))?)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -89,9 +96,17 @@ fn quoted(path: &Path) -> Result<String, Failure> {
 /// Where the server listens on TCP, and its token.
 async fn server(place: &Place) -> Result<Found, Failure> {
     if let Some(url) = &place.url {
-        return match reach::endpoint(url, place)? {
+        return match reach::endpoint(url, place).await? {
             Endpoint::Tcp { authority, token } => Ok(Found {
                 way: Way::Plain { authority },
+                token: token.text().to_owned(),
+            }),
+            Endpoint::Dialed {
+                authority,
+                token: Some(token),
+                ..
+            } => Ok(Found {
+                way: named(&authority)?,
                 token: token.text().to_owned(),
             }),
             Endpoint::Unix(_) | Endpoint::Memory(_) | Endpoint::Dialed { .. } => Err(no_tcp()),
@@ -127,6 +142,20 @@ fn way(state: &State, address: Address) -> Way {
             }
         }
     }
+}
+
+/// A server at `https://api.DOMAIN`, as it prints its own address.
+fn named(authority: &str) -> Result<Way, Failure> {
+    let domain = authority.strip_prefix("api.").ok_or_else(|| {
+        let message =
+            "E2B's clients find a server with TLS by its domain, and this URL does not say it";
+        let failure = Failure::new(Code::InvalidArgument, message);
+        failure.hint("name the server as https://api.DOMAIN, as it prints it at its start")
+    })?;
+    Ok(Way::Named {
+        domain: domain.to_owned(),
+        trust: None,
+    })
 }
 
 fn no_tcp() -> Failure {
@@ -179,6 +208,7 @@ mod tests {
             state: None,
             url: Some(url.to_owned()),
             token: Some(token.to_owned()),
+            ca: None,
             secret_key: None,
             secret_key_before: Vec::new(),
             secret_provider: Vec::new(),
@@ -200,6 +230,7 @@ mod tests {
             state: Some(dir.path().join("none")),
             url: None,
             token: None,
+            ca: None,
             secret_key: None,
             secret_key_before: Vec::new(),
             secret_provider: Vec::new(),

@@ -139,6 +139,7 @@ pub(crate) fn client(dialer: Arc<Dialer>) -> Client {
     Client::new(Endpoint::Dialed {
         authority: dialer.authority().to_owned(),
         dialer,
+        token: None,
     })
 }
 

@@ -15,7 +15,9 @@ mod dial;
 mod doctor;
 mod env;
 mod identity;
+mod issuers;
 mod keys;
+mod logins;
 mod mcp;
 mod node;
 mod node_authority;
@@ -33,8 +35,11 @@ mod tape;
 mod tcp;
 mod up;
 mod upkeep;
+mod web;
 
-use cli::args::{Args, Command, ConfigCommand, Foreign, NodeArgs, NodeCommand, Place, ServerArgs};
+use cli::args::{
+    Args, Command, ConfigCommand, Foreign, LoginCommand, NodeArgs, NodeCommand, Place, ServerArgs,
+};
 use cli::failure::Failure;
 use compose::Absent;
 use std::process::ExitCode;
@@ -134,6 +139,7 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             let (client, _here) = compose::client(&args.place, Absent::Made).await?;
             cli::people::people(&client, people).await
         }
+        Command::Login(asked) => dispatch_login(&args.place, asked).await,
         Command::Doctor(asked) => doctor::doctor(&args.place, &asked).await,
         Command::Mcp(asked) => match asked.command {
             None => mcp::serve(&args.place).await,
@@ -141,6 +147,19 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         },
         Command::Env { of: Foreign::E2b } => env::e2b(&args.place).await,
         Command::Completions { shell } => cli::args::completions(shell),
+    }
+}
+
+async fn dispatch_login(place: &Place, asked: LoginCommand) -> Result<ExitCode, Failure> {
+    match asked {
+        LoginCommand::Login(login) => cli::login::login(place, login).await,
+        LoginCommand::Logout { server, json } => {
+            cli::login::logout(place, server.as_deref(), json).await
+        }
+        LoginCommand::Whoami { json } => {
+            let (client, _here) = compose::client(place, Absent::Mistyped).await?;
+            cli::login::whoami(&client, json).await
+        }
     }
 }
 

@@ -2,7 +2,9 @@
 
 use crate::cli::args::Place;
 use crate::cli::failure::Failure;
+use crate::logins;
 use crate::state::State;
+use crate::web::Dialer;
 use api::Code;
 use api::client::{BadUrl, Client, Endpoint, Token};
 use std::net::IpAddr;
@@ -10,7 +12,7 @@ use std::net::IpAddr;
 /// The server that `--url` names, or whose socket is in the state directory.
 pub(crate) async fn running(place: &Place) -> Result<Option<Client>, Failure> {
     if let Some(url) = &place.url {
-        return Ok(Some(Client::new(endpoint(url, place)?)));
+        return Ok(Some(Client::new(endpoint(url, place).await?)));
     }
     let state = State::of(place)?;
     // A socket in a directory that others may write to could be anybody's.
@@ -25,17 +27,26 @@ pub(crate) async fn running(place: &Place) -> Result<Option<Client>, Failure> {
     }
 }
 
-/// The server that a URL names, with the token that it may see.
-pub(crate) fn endpoint(url: &str, place: &Place) -> Result<Endpoint, Failure> {
+/// The server that a URL names, with the token that it may see: the one that was named, or that of a login there.
+pub(crate) async fn endpoint(url: &str, place: &Place) -> Result<Endpoint, Failure> {
     // The token in the state directory is for the server of this machine. A server elsewhere must not
     // see it: it would be a key to this machine.
     let ours = || State::of(place).ok()?.known_token();
-    let ours = if is_on_this_machine(url) {
-        ours()
-    } else {
-        None
+    let ours = || is_on_this_machine(url).then(ours).flatten();
+    let token = match &place.token {
+        Some(token) => Some(token.clone()),
+        None if url.starts_with("unix:") => None,
+        None => logins::token(url).await?.or_else(ours),
     };
-    let token = place.token.clone().or(ours);
+    with(url, place, token)
+}
+
+/// The same with this token.
+pub(crate) fn with_token(url: &str, place: &Place, token: &str) -> Result<Endpoint, Failure> {
+    with(url, place, Some(token.to_owned()))
+}
+
+fn with(url: &str, place: &Place, token: Option<String>) -> Result<Endpoint, Failure> {
     if token
         .as_deref()
         .is_some_and(|token| !token.bytes().all(|b| b.is_ascii_graphic()))
@@ -44,22 +55,46 @@ pub(crate) fn endpoint(url: &str, place: &Place) -> Result<Endpoint, Failure> {
         let failure = Failure::new(Code::InvalidArgument, message);
         return Err(failure.hint("look at --token and COFFERDAM_TOKEN"));
     }
+    if url.starts_with("https://") {
+        return secured(url, place, token);
+    }
     Endpoint::parse(url, token.map(Token::new)).map_err(|error| {
         let failure = Failure::new(Code::InvalidArgument, format!("failed to {error}"));
         failure.hint(match error {
             BadUrl::Scheme(_) | BadUrl::Authority(_) => {
-                "use http://HOST:PORT or unix:/PATH in --url and COFFERDAM_URL"
+                "use https://HOST[:PORT], http://HOST:PORT or unix:/PATH in --url and COFFERDAM_URL"
             }
-            BadUrl::TokenMissing(_) => {
-                "name the token of that server with COFFERDAM_TOKEN or --token; the one in the state \
-                 directory is only for a server on this machine"
-            }
+            BadUrl::TokenMissing(_) => TOKEN_MISSING,
         })
     })
 }
 
+const TOKEN_MISSING: &str = "name the token of that server with COFFERDAM_TOKEN or --token, or log in with `cofferdam \
+login`; the one in the state directory is only for a server on this machine";
+
+/// A server that shows a certificate which this machine trusts, or which `--ca` names.
+fn secured(url: &str, place: &Place, token: Option<String>) -> Result<Endpoint, Failure> {
+    let refused = |why: &str| {
+        let message = format!("failed to use `{url}`: {why}");
+        Failure::new(Code::InvalidArgument, message)
+    };
+    let token = token.ok_or_else(|| refused("there is no token for it").hint(TOKEN_MISSING))?;
+    let dialer = Dialer::new(url, place.ca.as_deref());
+    let (authority, dialer) = dialer.map_err(|why| {
+        refused(&why).hint("use https://HOST[:PORT]; --ca names a file of certificates to trust")
+    })?;
+    let token = Some(Token::new(token));
+    Ok(Endpoint::Dialed {
+        authority,
+        dialer,
+        token,
+    })
+}
+
 fn is_on_this_machine(url: &str) -> bool {
-    let authority = url.strip_prefix("http://").unwrap_or_default();
+    let plain = url.strip_prefix("http://");
+    let authority = plain.or_else(|| url.strip_prefix("https://"));
+    let authority = authority.unwrap_or_default().trim_end_matches('/');
     let host = authority
         .rsplit_once(':')
         .map_or(authority, |(host, _)| host);
@@ -93,8 +128,8 @@ mod tests {
         assert!(!elsewhere.into_iter().any(is_on_this_machine));
     }
 
-    #[test]
-    fn a_url_elsewhere_needs_a_token_of_its_own() {
+    #[tokio::test]
+    async fn a_url_elsewhere_needs_a_token_of_its_own() {
         let dir = tempfile::tempdir().unwrap();
         let state = State::at(dir.path());
         let ours = state.token().unwrap();
@@ -102,24 +137,28 @@ mod tests {
             state: Some(dir.path().to_owned()),
             url: Some(url.to_owned()),
             token: token.map(str::to_owned),
+            ca: None,
             secret_key: None,
             secret_key_before: Vec::new(),
             secret_provider: Vec::new(),
         };
-        let sent = |url: &str, token: Option<&str>| match endpoint(url, &place(url, token)) {
-            Ok(Endpoint::Tcp { token, .. }) => Ok(token.text().to_owned()),
-            Ok(_) => Ok(String::new()),
-            Err(failure) => Err(failure.to_string()),
-        };
-        assert_eq!(sent("http://127.0.0.1:7300", None), Ok(ours));
+        let sent =
+            async |url: &str, token: Option<&str>| match endpoint(url, &place(url, token)).await {
+                Ok(Endpoint::Tcp { token, .. }) => Ok(token.text().to_owned()),
+                Ok(_) => Ok(String::new()),
+                Err(failure) => Err(failure.to_string()),
+            };
+        assert_eq!(sent("http://127.0.0.1:7300", None).await, Ok(ours));
         assert_eq!(
-            sent("http://host:7300", Some("theirs")),
+            sent("http://host:7300", Some("theirs")).await,
             Ok("theirs".to_owned())
         );
-        let refused = sent("http://host:7300", None).unwrap_err();
+        let refused = sent("https://host", None).await.unwrap_err();
+        assert!(refused.contains("cofferdam login"), "{refused}");
+        let refused = sent("http://host:7300", None).await.unwrap_err();
         assert!(refused.contains("COFFERDAM_TOKEN"), "{refused}");
-        let wrong = sent("ftp://x", None).unwrap_err();
+        let wrong = sent("ftp://x", None).await.unwrap_err();
         assert!(wrong.starts_with("failed to use `ftp://x`"), "{wrong}");
-        assert!(sent("http://host:1", Some("a\nb")).is_err());
+        assert!(sent("http://host:1", Some("a\nb")).await.is_err());
     }
 }

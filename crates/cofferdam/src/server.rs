@@ -4,7 +4,8 @@ use crate::cli::args::{Place, ServerArgs, Up};
 use crate::cli::failure::{Failure, reason};
 use crate::cli::table;
 use crate::compose;
-use crate::config::{self, Mode, Nodes};
+use crate::config::{self, Mode, Nodes, Serving};
+use crate::issuers;
 use crate::keys;
 use crate::node_authority::{Authority, Signed, peer_name};
 use crate::replica::{self, Replica};
@@ -15,7 +16,7 @@ use crate::up::{carry_builds, points_from, unix_listener};
 use api::Code;
 use api::client::Token;
 use model::id::ServerId;
-use server::{Door, Links, NodeDoor, NodeProof, Tls};
+use server::{Bypass, Door, Links, NodeDoor, NodeProof, Tls};
 use service::Service;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -36,7 +37,12 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
         let message = "failed to serve: there is no configuration";
         Failure::new(Code::InvalidArgument, message).hint("name the file with --config")
     })?;
-    let (config, mode) = config::read(path)?.for_server(args.dev)?;
+    let Serving {
+        server: config,
+        mode,
+        issuers,
+        bypass,
+    } = config::read(path)?.for_server(args.dev)?;
     let place = Place {
         state: Some(config.state.clone()),
         ..place.clone()
@@ -54,9 +60,14 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
     }
     keys::ready(&service).await?;
     service.place_by(config.placement);
+    let (_running, stopped) = tokio::sync::watch::channel(false);
+    issuers::start(&service, issuers, &stopped)?;
     let mut doors = vec![Door::Unix(unix_listener(&state)?)];
     table::note(&format!("listening on unix:{}", state.socket().display()));
-    let door = tcp::door(&state, &door_of(&config)).await;
+    if let Some(bypass) = &bypass {
+        tell_bypass(&service, bypass, &config).await?;
+    }
+    let door = tcp::door(&state, &door_of(&config), bypass).await;
     doors.extend(door.map_err(|failure| {
         failure.hint("correct `listen`, `tls` or `domain` of [server]; without `listen` there is only the socket")
     })?);
@@ -77,7 +88,6 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
         config.database.is_none(),
     ));
     let serving = tokio::spawn(server::serve(service.clone(), links, doors, stop.clone()));
-    let (_running, stopped) = tokio::sync::watch::channel(false);
     let (hearing, heard) = (service.clone(), stopped.clone());
     tokio::spawn(async move { hearing.hear_others(heard).await });
     let keeping = tokio::spawn(replica.keep(service.clone(), stop.clone()));
@@ -124,6 +134,24 @@ async fn open(
             signal = signals.next() => return Err(Failure::Signaled(signal)),
         }
     }
+}
+
+/// That somebody comes in without a credential stands in the record before anybody does.
+async fn tell_bypass(
+    service: &Service,
+    bypass: &Bypass,
+    config: &config::Server,
+) -> Result<(), Failure> {
+    let Bypass { tenant, principal } = bypass;
+    let listen = config.listen.map(|listen| listen.to_string());
+    let told = service.bypass_begins(tenant, principal, &listen.unwrap_or_default());
+    told.await
+        .map_err(|error| Failure::ours("write the bypass down", &error))?;
+    tracing::warn!("development: whoever reaches the port comes in as {principal}");
+    table::note(&format!(
+        "development: requests without a credential are {principal}"
+    ));
+    Ok(())
 }
 
 /// What `up` would have been told.

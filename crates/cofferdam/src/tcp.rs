@@ -8,7 +8,7 @@ use crate::private::{failed, write_private};
 use crate::state::State;
 use api::Code;
 use api::client::Token;
-use server::{Domain, Door, Tls};
+use server::{Bypass, Domain, Door, Tls};
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,11 @@ enum Source {
 }
 
 /// Listens as it was asked, and begins to renew what is shown.
-pub(crate) async fn door(state: &State, up: &Up) -> Result<Option<Door>, Failure> {
+pub(crate) async fn door(
+    state: &State,
+    up: &Up,
+    bypass: Option<Bypass>,
+) -> Result<Option<Door>, Failure> {
     // What is left of another server must not be taken for ours.
     drop(std::fs::remove_file(state.address()));
     if up.no_listen {
@@ -97,6 +101,7 @@ pub(crate) async fn door(state: &State, up: &Up) -> Result<Option<Door>, Failure
         token,
         domain,
         tls,
+        bypass,
     }))
 }
 

@@ -79,7 +79,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let (node_client, node_door) = compose::node_door(&node_id);
     let mut doors = vec![node_door, Door::Unix(unix_listener(&state)?)];
     table::note(&format!("listening on unix:{}", state.socket().display()));
-    doors.extend(tcp::door(&state, up).await?);
+    doors.extend(tcp::door(&state, up, None).await?);
     let (links, stop) = (Links::default(), CancellationToken::new());
     let (link, linked) = mpsc::channel(256);
     links.insert(node_id.clone(), link);

@@ -160,6 +160,8 @@ pub const SANDBOX_NAME_BYTES_MAX: usize = 128;
 pub const TENANTS_MAX: u64 = 1000;
 /// Principals of one tenant: the people of a company, and their programs.
 pub const PRINCIPALS_MAX: u64 = 10_000;
+/// Principals that one tenant has sent away, each of which is a name of some bytes: ten times as many as it may have.
+pub const PRINCIPALS_REMOVED_MAX: u64 = 100_000;
 /// Keys of one tenant: some for each of its principals.
 pub const KEYS_MAX: u64 = 20_000;
 /// The longest time that a key can be given: ten years, beyond which nobody means a time.

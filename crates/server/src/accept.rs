@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::auth::{Gate, Peer, TcpGate};
+use crate::auth::{Bypass, Gate, Peer, TcpGate};
 use crate::e2b::domain::Domain;
 use crate::node_door::{NodeDoor, NodeGate, NodeProof};
 use crate::tls::Tls;
@@ -53,6 +53,8 @@ pub enum Door {
         domain: Option<Domain>,
         /// What is shown to clients; without it, they are spoken to in the clear.
         tls: Option<Tls>,
+        /// In development, and on a loopback address: as whom who shows nothing comes in.
+        bypass: Option<Bypass>,
     },
     /// A TCP port for nodes, and for them alone.
     Nodes(NodeDoor),
@@ -76,12 +78,14 @@ impl Door {
                 token,
                 domain,
                 tls,
+                bypass,
             } => {
                 let (Ok(listen), Some(owner)) = (listener.local_addr(), owner()) else {
                     return;
                 };
                 let gate = TcpGate::new(token.text(), listen, owner);
-                let gate = Gate::Tcp(gate.named(domain, tls.is_some()));
+                let gate = gate.named(domain, tls.is_some()).with_bypass(bypass);
+                let gate = Gate::Tcp(gate);
                 run_tcp(&listener, tls.as_ref(), &gate, &shared, &places).await;
             }
             Self::Nodes(NodeDoor { listener, proof }) => match proof {

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use api::{Code, routes};
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::request::Parts;
-use model::id::NodeId;
+use model::id::{NodeId, PrincipalId, TenantId};
 use rustls::pki_types::CertificateDer;
 use service::Who;
 use subtle::ConstantTimeEq as _;
@@ -52,8 +52,19 @@ pub(crate) enum Shown {
     Nothing,
     /// Enough: it is known who sent it.
     Peer(Peer),
-    /// What looks like a key. The table says whose it is.
-    Key(String),
+    /// What looks like a key, or like a token that an issuer has signed. The service says whose it is.
+    Text(String),
+    /// Nothing, where the configuration of a development says who that is.
+    Development(Bypass),
+}
+
+/// As whom a development lets in who shows nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bypass {
+    /// Whose things it opens.
+    pub tenant: TenantId,
+    /// Who acts: one of the table.
+    pub principal: PrincipalId,
 }
 
 /// The checks of the TCP door.
@@ -66,6 +77,7 @@ pub(crate) struct TcpGate {
     domain: Option<Domain>,
     /// Of the origins of our own pages.
     scheme: &'static str,
+    bypass: Option<Bypass>,
 }
 
 /// Who is behind a request at E2B's door, and what they must show there.
@@ -109,7 +121,14 @@ impl TcpGate {
             owner,
             domain: None,
             scheme: "http",
+            bypass: None,
         }
+    }
+
+    /// The same, with whom a development lets in who shows nothing. It counts on a loopback address alone, whoever asks for it.
+    pub(crate) fn with_bypass(self, bypass: Option<Bypass>) -> Self {
+        let bypass = bypass.filter(|_| self.listen.ip().is_loopback());
+        Self { bypass, ..self }
     }
 
     /// The same, found by names of this domain too, and maybe through TLS.
@@ -125,16 +144,23 @@ impl TcpGate {
     fn admit(&self, parts: &Parts) -> Result<Shown, Error> {
         check_host(parts, |host| self.is_ours(host))?;
         check_origin(parts, self.scheme)?;
-        if parts.uri.path() == routes::HEALTHZ {
+        if [routes::HEALTHZ, routes::LOGIN].contains(&parts.uri.path()) {
             return Ok(Shown::Nothing);
+        }
+        if let Some(bypass) = &self.bypass
+            && !parts.headers.contains_key(AUTHORIZATION)
+        {
+            check_no_browser(parts)?;
+            return Ok(Shown::Development(bypass.clone()));
         }
         let sent = bearer(parts).ok_or_else(|| unauthenticated("a bearer token is missing"))?;
         if bool::from(sent.ct_eq(&self.token.0)) {
             return Ok(Shown::Peer(Peer::User(self.owner.clone())));
         }
         let text = std::str::from_utf8(sent).ok();
-        let key = text.filter(|text| service::is_key_text(text));
-        key.map(|key| Shown::Key(key.to_owned()))
+        let known = |text: &&str| service::is_key_text(text) || service::is_jwt_text(text);
+        text.filter(known)
+            .map(|text| Shown::Text(text.to_owned()))
             .ok_or_else(|| unauthenticated("the bearer token is wrong"))
     }
 
@@ -226,10 +252,43 @@ impl Gate {
     }
 }
 
-/// Who is behind a key that was shown.
-pub(crate) async fn behind(app: &App, key: &str) -> Result<Who, Error> {
-    let who = app.service.key_who(key).await?;
+/// Who is behind a key, or a token, that was shown.
+pub(crate) async fn behind(app: &App, text: &str) -> Result<Who, Error> {
+    let who = app.service.shown_who(text).await?;
     who.ok_or_else(|| unauthenticated("the key is unknown, was taken back, or its time is over"))
+}
+
+/// As whom a development lets in who has shown nothing.
+pub(crate) async fn bypassed(app: &App, bypass: &Bypass) -> Result<Who, Error> {
+    let Bypass { tenant, principal } = bypass;
+    let who = app.service.development_who(tenant, principal).await?;
+    who.ok_or_else(|| unauthenticated("there is no such principal as [dev] names; make it first"))
+}
+
+/// Refuses whatever a browser says of itself. The page that made it ask needs no token here, so that even one of our own
+/// origin is too much, and so is a request without `Origin`: a picture, a link.
+fn check_no_browser(parts: &Parts) -> Result<(), Error> {
+    let says = |name: &str| parts.headers.contains_key(name);
+    let named = [
+        "origin",
+        "referer",
+        "sec-fetch-site",
+        "sec-fetch-mode",
+        "sec-fetch-dest",
+    ];
+    if named.into_iter().any(says) {
+        let message = "a browser sent this, and no browser is let in without a token";
+        return Err(Error::new(Code::ForbiddenOrigin, message));
+    }
+    check_host(parts, is_loopback_host)
+}
+
+/// Whether a Host header names this machine by a loopback address, or as `localhost`.
+fn is_loopback_host(host: &str) -> bool {
+    let name = without_port(host).to_ascii_lowercase();
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = |ip: IpAddr| ip.is_loopback();
+    name == "localhost" || address.parse().is_ok_and(is_loopback)
 }
 
 fn unauthenticated(message: &'static str) -> Error {
@@ -280,12 +339,7 @@ fn check_origin(parts: &Parts, scheme: &str) -> Result<(), Error> {
 /// may have made a TCP port lead there; so the Model Context Protocol wants `Host` and `Origin` looked at
 /// wherever it is spoken.
 fn check_page(parts: &Parts) -> Result<(), Error> {
-    check_host(parts, |host| {
-        let name = without_port(host).to_ascii_lowercase();
-        let address = name.trim_start_matches('[').trim_end_matches(']');
-        let is_loopback = |ip: IpAddr| ip.is_loopback();
-        name == "localhost" || address.parse().is_ok_and(is_loopback)
-    })?;
+    check_host(parts, is_loopback_host)?;
     check_origin(parts, "http")
 }
 

@@ -169,7 +169,7 @@ async fn whose(
         Some(sent) if keys.is_key(sent) => Ok(Some(owner.clone())),
         Some(sent) => {
             let text = std::str::from_utf8(sent).unwrap_or_default();
-            let who = app.service.key_who(text).await?;
+            let who = app.service.shown_who(text).await?;
             who.map(Some)
                 .ok_or_else(|| unauthorized("the API key is wrong"))
         }

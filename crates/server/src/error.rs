@@ -94,6 +94,8 @@ impl From<service::Error> for Error {
             E::Conflict { code, .. } => Code::parse(code).unwrap_or(Code::Conflict),
             E::TooMuch { code, .. } => Code::parse(code).unwrap_or(Code::TooMuch),
             E::Stale => Code::StaleEpoch,
+            E::TokenInvalid(_) => Code::TokenInvalid,
+            E::IssuerAway => Code::Unavailable,
             E::DiskFull => Code::DiskFull,
             E::SecretKey(KeyError::Unusable(_)) => Code::SecretKeyUnusable,
             E::SecretKey(KeyError::Wrong { .. }) => Code::SecretKeyWrong,
@@ -174,8 +176,13 @@ pub(crate) fn finish(mut response: Response, request_id: &str) -> Response {
     if let Some(allow) = response.headers_mut().remove(ALLOW) {
         headers.insert(ALLOW, allow);
     }
-    if code == Code::Unauthenticated {
-        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    let challenge = match code == Code::TokenInvalid {
+        // RFC 6750, section 3.1.
+        true => "Bearer error=\"invalid_token\"",
+        false => "Bearer",
+    };
+    if code == Code::Unauthenticated || code == Code::TokenInvalid {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
     answer
 }

@@ -17,7 +17,7 @@ use model::id::{ArtifactId, EnrollTokenId, JobId, KeyId, NodeId, SandboxId, Serv
 use model::limits;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use service::{Ctx, Idempotency, ProfileRef};
+use service::{Ctx, Idempotency, ProfileRef, Who};
 use sha2::{Digest as _, Sha256};
 
 use crate::auth::Peer;
@@ -33,6 +33,21 @@ const KEY_BYTES: std::ops::RangeInclusive<usize> = 8..=255;
 /// A person or program; a node is refused.
 #[derive(Debug)]
 pub(crate) struct User(pub(crate) Ctx);
+
+/// The same, with what they have shown.
+#[derive(Debug)]
+pub(crate) struct Caller(pub(crate) Who);
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        match peer(parts)? {
+            Peer::User(who) => Ok(Self(who.clone())),
+            Peer::Node(_) => Err(Error::new(Code::Forbidden, "this route is not for nodes")),
+        }
+    }
+}
 
 /// A node; anybody else is refused.
 #[derive(Debug)]

@@ -134,6 +134,8 @@ fn of_people() -> OpenApiRouter<App> {
         .routes(paths!(people::principal_remove))
         .routes(paths!(people::key_create, people::key_list))
         .routes(paths!(people::key_revoke))
+        .routes(paths!(people::me))
+        .routes(paths!(people::login))
 }
 
 /// What may be asked for.

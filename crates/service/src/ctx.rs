@@ -51,8 +51,28 @@ pub struct Who {
     pub principal: PrincipalId,
     /// What they may.
     pub grant: Grant,
-    /// The key that was shown, where it was one of the table.
-    pub key: Option<KeyId>,
+    /// What was shown for it; nothing where it is the server's own: its socket, its token.
+    pub shown: Option<Shown>,
+}
+
+/// What somebody has shown.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Shown {
+    /// What it is.
+    pub by: ShownBy,
+    /// Until when it counts, in milliseconds since 1970.
+    pub expires_at_ms: Option<u64>,
+}
+
+/// Kinds of what is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ShownBy {
+    /// A key of the table.
+    Key(KeyId),
+    /// A token of the issuer of this name.
+    Token(String),
+    /// Nothing: this is a development whose configuration names somebody.
+    Development,
 }
 
 impl Who {
@@ -67,7 +87,7 @@ impl Who {
             tenant: TenantId::local(),
             principal,
             grant,
-            key: None,
+            shown: None,
         }
     }
 
@@ -82,7 +102,7 @@ impl Who {
             tenant,
             principal,
             grant,
-            key: None,
+            shown: None,
         }
     }
 }
@@ -169,7 +189,7 @@ impl Ctx {
                 tenant: self.tenant.clone(),
                 principal: self.principal.clone(),
                 grant: grant.clone(),
-                key: None,
+                shown: None,
             }),
             Caller::Node(_) | Caller::Internal => None,
         }

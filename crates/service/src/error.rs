@@ -38,6 +38,12 @@ pub enum Error {
     /// A node speaks of a lease without its token.
     #[error("the token of the lease is missing, or is another's")]
     LeaseToken,
+    /// A token does not count. What is said is for whoever has shown it.
+    #[error("{0}")]
+    TokenInvalid(String),
+    /// The keys of an issuer of tokens cannot be had.
+    #[error("the keys of the issuer of this token cannot be had now")]
+    IssuerAway,
     /// A bound was reached; later it may do.
     #[error("{message}")]
     TooMuch {
@@ -77,6 +83,8 @@ impl Error {
             Error::Forbidden(_) => "forbidden",
             Error::NotYourLease => "not_your_lease",
             Error::LeaseToken => "lease_token_wrong",
+            Error::TokenInvalid(_) => "token_invalid",
+            Error::IssuerAway => "unavailable",
             Error::DiskFull => "disk_full",
             Error::SecretKey(error) => error.code(),
             Error::Unavailable(_) => "unavailable",

@@ -4,6 +4,7 @@
 //! told once. Who is behind one is remembered for a second: that is how long a key that was taken back may still be
 //! believed by another server; this one forgets all of them at once.
 
+use crate::ctx::{Shown, ShownBy};
 use crate::error::Fail;
 use crate::hex::hex;
 use crate::{Ctx, Error, Grant, Service, Who, locked, random};
@@ -17,7 +18,7 @@ use std::sync::Mutex;
 use store::event::{self, NewEvent};
 use store::key::{self, KeyDigests, KeyOwner, KeyRow};
 use store::{StoreError, Tx, principal};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// What every key begins with, so that it is recognised where it does not belong.
 const KEY_PREFIX: &str = "cfd_";
@@ -152,7 +153,7 @@ pub fn e2b_form(text: &str) -> String {
     format!("{E2B_PREFIX}{digits}")
 }
 
-fn digest(text: &str) -> [u8; 32] {
+pub(crate) fn digest(text: &str) -> [u8; 32] {
     Sha256::digest(text.as_bytes()).into()
 }
 
@@ -265,17 +266,13 @@ impl Service {
             return Ok(None);
         }
         let (digest, now) = (digest(text), self.now_ms());
-        let believed = &self.inner.believed;
-        let forgotten = {
-            let known = locked(&believed.known);
-            if let Some(who) = known.get(&digest, now) {
-                return Ok(Some(who));
-            }
-            known.forgotten
+        let forgotten = match self.believed_who(&digest, now) {
+            Ok(who) => return Ok(Some(who)),
+            Err(forgotten) => forgotten,
         };
         let wanted = hex(&digest);
         let found = {
-            let _place = believed.lookups.acquire().await;
+            let _place = self.lookup_place().await;
             self.look(move |tx| Ok(key::of_digest(tx, &wanted)?))
                 .await?
         };
@@ -294,15 +291,35 @@ impl Service {
                 role,
                 scopes: key.scopes,
             },
-            key: Some(key.id),
+            shown: Some(Shown {
+                by: ShownBy::Key(key.id),
+                expires_at_ms: key.expires_at_ms,
+            }),
         };
+        self.believe(forgotten, digest, &who, now);
+        Ok(Some(who))
+    }
+
+    /// Who was behind what has this digest within the last second; else how often all were forgotten, for
+    /// [`Service::believe`].
+    pub(crate) fn believed_who(&self, digest: &[u8; 32], now_ms: u64) -> Result<Who, u64> {
+        let known = locked(&self.inner.believed.known);
+        known.get(digest, now_ms).ok_or(known.forgotten)
+    }
+
+    /// Remembers for a second who is behind something.
+    pub(crate) fn believe(&self, forgotten: u64, digest: [u8; 32], who: &Who, now_ms: u64) {
         let seen = Seen {
             who: who.clone(),
-            read_at_ms: now,
-            expires_at_ms: key.expires_at_ms,
+            read_at_ms: now_ms,
+            expires_at_ms: who.shown.as_ref().and_then(|shown| shown.expires_at_ms),
         };
-        locked(&believed.known).put(forgotten, digest, seen);
-        Ok(Some(who))
+        locked(&self.inner.believed.known).put(forgotten, digest, seen);
+    }
+
+    /// A place among those who ask the table for somebody.
+    pub(crate) async fn lookup_place(&self) -> Option<SemaphorePermit<'_>> {
+        self.inner.believed.lookups.acquire().await.ok()
     }
 
     /// Believes no key any more without asking again.

@@ -34,6 +34,7 @@ mod fleet;
 mod hand;
 mod hex;
 mod job;
+mod jwt;
 mod key;
 mod late;
 mod lease_token;
@@ -65,7 +66,7 @@ pub use crate::blob::BlobWriter;
 pub use crate::build::{BUILD_LABEL, BuildHold, Built, Saved, Settled};
 pub use crate::clock::Clock;
 pub use crate::create::Idempotency;
-pub use crate::ctx::{Caller, Ctx, Grant, Who};
+pub use crate::ctx::{Caller, Ctx, Grant, Shown, ShownBy, Who};
 pub use crate::dropped::DroppedReport;
 pub use crate::egress::EgressPage;
 pub use crate::enroll::{BadCsr, Enrolled, NodeAuthority, NodeSigned, TokenState, token_state};
@@ -73,6 +74,10 @@ pub use crate::error::Error;
 pub use crate::exec::{ExecBefore, ExecFact, ExecPage};
 pub use crate::fleet::{NodeOrder, NodeSeen};
 pub use crate::job::JobPage;
+pub use crate::jwt::{
+    Algorithm, BadKeys, ISSUERS_MAX, Issuer, JWKS_BYTES_MAX, JWT_BYTES_MAX, JwtKeys, Login,
+    RoleFrom, TenantFrom, is_jwt_text,
+};
 pub use crate::key::{KeyPage, NewKey, e2b_form, is_e2b_form, is_key_text, used_pass};
 pub use crate::lease_token::LeaseTokens;
 pub use crate::node::{Beat, LeaseRef, NodeHello, Registered, node_speaks};
@@ -176,6 +181,7 @@ struct Inner {
     /// The seals whose heads this process has signed, by tenant.
     audit_signed: Mutex<BTreeMap<TenantId, (u64, String)>>,
     believed: key::Believed,
+    jwts: jwt::Jwts,
 }
 
 /// Where the looking through blobs starts: eight of 256 parts an hour.
@@ -224,6 +230,7 @@ impl Service {
             audit_heads: OnceLock::new(),
             audit_signed: Mutex::default(),
             believed: key::Believed::default(),
+            jwts: jwt::Jwts::default(),
         };
         Service {
             inner: Arc::new(inner),

@@ -40,11 +40,7 @@ impl Service {
                 let message = format!("there is a principal `{}`", inserted.id);
                 return Err(Error::conflict(message).into());
             }
-            if principal::count(tx, tenant)? >= limits::PRINCIPALS_MAX {
-                let message = format!("a tenant has at most {} principals", limits::PRINCIPALS_MAX);
-                let code = "too_much";
-                return Err(Error::TooMuch { code, message }.into());
-            }
+            check_room(tx, tenant)?;
             Ok(insert(tx, &ctx, &inserted)?)
         })
         .await?;
@@ -83,7 +79,7 @@ impl Service {
         let removed = self.unit(move |tx| {
             let row = principal::get(tx, &ctx.tenant, &id)?;
             let row = row.ok_or(Fail::Ours(Error::NotFound))?;
-            principal::delete(tx, &ctx.tenant, &row.id)?;
+            principal::delete(tx, &ctx.tenant, &row.id, now)?;
             let data = serde_json::json!({"kind": row.kind, "role": row.role});
             let of = resource_id(&row);
             tell(
@@ -119,15 +115,56 @@ pub(crate) fn new(
         id,
         kind,
         role,
+        issuer: None,
         principal: ctx.principal.clone(),
         created_at_ms: at_ms,
     })
 }
 
+/// Whether a tenant may have one more. Those who were sent away are counted for themselves: that they were is kept, so
+/// that no issuer of tokens lets them in again.
+pub(crate) fn check_room(tx: &mut Tx<'_>, tenant: &TenantId) -> Result<(), Fail> {
+    let too_much = |message: String| {
+        let code = "too_much";
+        Err(Error::TooMuch { code, message }.into())
+    };
+    if principal::count(tx, tenant)? >= limits::PRINCIPALS_MAX {
+        let most = limits::PRINCIPALS_MAX;
+        return too_much(format!("a tenant has at most {most} principals"));
+    }
+    if principal::count_removed(tx, tenant)? >= limits::PRINCIPALS_REMOVED_MAX {
+        let most = limits::PRINCIPALS_REMOVED_MAX;
+        return too_much(format!(
+            "a tenant has sent {most} principals away: use a name again"
+        ));
+    }
+    Ok(())
+}
+
+/// The same as [`insert`], where there may be one by now: then nothing is done, and it is not new.
+pub(crate) fn insert_if_absent(
+    tx: &mut Tx<'_>,
+    ctx: &Ctx,
+    row: &PrincipalRow,
+) -> Result<bool, StoreError> {
+    let is_new = principal::insert_if_absent(tx, row)?;
+    if is_new {
+        told(tx, ctx, row)?;
+    }
+    Ok(is_new)
+}
+
 /// Adds a principal with its event, in the record of its own tenant.
 pub(crate) fn insert(tx: &mut Tx<'_>, ctx: &Ctx, row: &PrincipalRow) -> Result<(), StoreError> {
     principal::insert(tx, row)?;
-    let data = serde_json::json!({"kind": row.kind, "role": row.role});
+    told(tx, ctx, row)
+}
+
+fn told(tx: &mut Tx<'_>, ctx: &Ctx, row: &PrincipalRow) -> Result<(), StoreError> {
+    let mut data = serde_json::json!({"kind": row.kind, "role": row.role});
+    if let Some(issuer) = &row.issuer {
+        data["issuer"] = issuer.as_str().into();
+    }
     let ctx = Ctx {
         tenant: row.tenant.clone(),
         ..ctx.clone()

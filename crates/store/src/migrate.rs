@@ -29,6 +29,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0024_people.sql"),
     include_str!("../migrations/sqlite/0026_policy.sql"),
     include_str!("../migrations/sqlite/0032_pinned.sql"),
+    include_str!("../migrations/sqlite/0030_identity.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -55,6 +56,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0024_people.sql"),
     include_str!("../migrations/postgres/0026_policy.sql"),
     include_str!("../migrations/postgres/0032_pinned.sql"),
+    include_str!("../migrations/postgres/0030_identity.sql"),
 ];
 
 /// The version that this program knows.

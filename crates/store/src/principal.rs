@@ -1,6 +1,6 @@
 //! Who acts, where somebody has let them in.
 
-use crate::{Row, StoreError, Tx};
+use crate::{Row, StoreError, Tx, Value};
 use model::id::{PrincipalId, TenantId};
 use model::principal::{PrincipalKind, Role};
 
@@ -15,6 +15,8 @@ pub struct PrincipalRow {
     pub kind: PrincipalKind,
     /// What it may.
     pub role: Role,
+    /// The issuer of tokens that has named it first, and alone speaks for it; absent where somebody let it in by hand.
+    pub issuer: Option<String>,
     /// Who let it in.
     pub principal: PrincipalId,
     /// When, in milliseconds since 1970.
@@ -41,6 +43,7 @@ fn from_row(row: &Row) -> Result<PrincipalRow, StoreError> {
         id: row.parsed("id")?,
         kind: kind_of(row)?,
         role: role_of(row)?,
+        issuer: row.text_or_null("issuer")?,
         principal: row.parsed("principal")?,
         created_at_ms: row.number("created_at_ms")?,
     })
@@ -52,18 +55,46 @@ fn from_row(row: &Row) -> Result<PrincipalRow, StoreError> {
 /// [`StoreError`] of the database; also when there is one of this name.
 pub fn insert(tx: &mut Tx<'_>, row: &PrincipalRow) -> Result<(), StoreError> {
     tx.execute(
-        "INSERT INTO principal (tenant, id, kind, role, principal, created_at_ms) \
-         VALUES ($1, $2, $3, $4, $5, $6)",
-        &[
-            row.tenant.as_str().into(),
-            row.id.as_str().into(),
-            row.kind.as_str().into(),
-            row.role.as_str().into(),
-            row.principal.as_str().into(),
-            row.created_at_ms.into(),
-        ],
-    )
-    .map(drop)
+        "INSERT INTO principal (tenant, id, kind, role, issuer, principal, created_at_ms) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        &values(row),
+    )?;
+    is_back(tx, row)
+}
+
+/// Adds a principal, unless there is one of this name. Whether it is new.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn insert_if_absent(tx: &mut Tx<'_>, row: &PrincipalRow) -> Result<bool, StoreError> {
+    let added = tx.execute(
+        "INSERT INTO principal (tenant, id, kind, role, issuer, principal, created_at_ms) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (tenant, id) DO NOTHING",
+        &values(row),
+    )?;
+    if added > 0 {
+        is_back(tx, row)?;
+    }
+    Ok(added > 0)
+}
+
+fn values(row: &PrincipalRow) -> [Value; 7] {
+    [
+        row.tenant.as_str().into(),
+        row.id.as_str().into(),
+        row.kind.as_str().into(),
+        row.role.as_str().into(),
+        row.issuer.as_deref().into(),
+        row.principal.as_str().into(),
+        row.created_at_ms.into(),
+    ]
+}
+
+/// Whoever is let in was not sent away any more.
+fn is_back(tx: &mut Tx<'_>, row: &PrincipalRow) -> Result<(), StoreError> {
+    let of = [row.tenant.as_str().into(), row.id.as_str().into()];
+    let sql = "DELETE FROM principal_removed WHERE tenant = $1 AND id = $2";
+    tx.execute(sql, &of).map(drop)
 }
 
 /// A principal of a tenant.
@@ -76,7 +107,7 @@ pub fn get(
     id: &str,
 ) -> Result<Option<PrincipalRow>, StoreError> {
     let row = tx.query_one(
-        "SELECT tenant, id, kind, role, principal, created_at_ms FROM principal \
+        "SELECT tenant, id, kind, role, issuer, principal, created_at_ms FROM principal \
          WHERE tenant = $1 AND id = $2",
         &[tenant.as_str().into(), id.into()],
     )?;
@@ -94,7 +125,7 @@ pub fn list(
     limit: u32,
 ) -> Result<Vec<PrincipalRow>, StoreError> {
     let rows = tx.query(
-        "SELECT tenant, id, kind, role, principal, created_at_ms FROM principal \
+        "SELECT tenant, id, kind, role, issuer, principal, created_at_ms FROM principal \
          WHERE tenant = $1 AND id > $2 ORDER BY id LIMIT $3",
         &[tenant.as_str().into(), after.into(), limit.into()],
     )?;
@@ -111,13 +142,47 @@ pub fn count(tx: &mut Tx<'_>, tenant: &TenantId) -> Result<u64, StoreError> {
     row.map_or(Ok(0), |row| row.number("n"))
 }
 
-/// Deletes a principal with its keys. What it has made stays.
+/// Deletes a principal with its keys, and writes down that it was sent away. What it has made stays.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
-pub fn delete(tx: &mut Tx<'_>, tenant: &TenantId, id: &PrincipalId) -> Result<(), StoreError> {
+pub fn delete(
+    tx: &mut Tx<'_>,
+    tenant: &TenantId,
+    id: &PrincipalId,
+    at_ms: u64,
+) -> Result<(), StoreError> {
     let of = [tenant.as_str().into(), id.as_str().into()];
     tx.execute("DELETE FROM api_key WHERE tenant = $1 AND owner = $2", &of)?;
-    tx.execute("DELETE FROM principal WHERE tenant = $1 AND id = $2", &of)
-        .map(drop)
+    tx.execute("DELETE FROM principal WHERE tenant = $1 AND id = $2", &of)?;
+    tx.execute(
+        "INSERT INTO principal_removed (tenant, id, removed_at_ms) VALUES ($1, $2, $3) \
+         ON CONFLICT (tenant, id) DO NOTHING",
+        &[tenant.as_str().into(), id.as_str().into(), at_ms.into()],
+    )
+    .map(drop)
+}
+
+/// Whether a principal was sent away, and not let in again.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn was_removed(
+    tx: &mut Tx<'_>,
+    tenant: &TenantId,
+    id: &PrincipalId,
+) -> Result<bool, StoreError> {
+    let sql = "SELECT id FROM principal_removed WHERE tenant = $1 AND id = $2";
+    let row = tx.query_one(sql, &[tenant.as_str().into(), id.as_str().into()])?;
+    Ok(row.is_some())
+}
+
+/// How many principals of a tenant were sent away.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn count_removed(tx: &mut Tx<'_>, tenant: &TenantId) -> Result<u64, StoreError> {
+    let sql = "SELECT COUNT(*) AS n FROM principal_removed WHERE tenant = $1";
+    let row = tx.query_one(sql, &[tenant.as_str().into()])?;
+    row.map_or(Ok(0), |row| row.number("n"))
 }

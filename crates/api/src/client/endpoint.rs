@@ -60,6 +60,8 @@ pub enum Endpoint {
         authority: String,
         /// Opens connections.
         dialer: Arc<dyn Dial>,
+        /// The credential, where the connection itself does not say who we are.
+        token: Option<Token>,
     },
 }
 
@@ -87,6 +89,15 @@ pub enum BadUrl {
 }
 
 impl Endpoint {
+    /// What is shown with each request.
+    pub(crate) fn token(&self) -> Option<&Token> {
+        match self {
+            Self::Tcp { token, .. } => Some(token),
+            Self::Dialed { token, .. } => token.as_ref(),
+            Self::Unix(_) | Self::Memory(_) => None,
+        }
+    }
+
     /// Reads `http://host:port` or `unix:/path` (also `unix:///path`).
     ///
     /// # Errors

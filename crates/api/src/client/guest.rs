@@ -4,7 +4,7 @@ use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 
-use super::{AttachIo, Client, ClientError, Endpoint};
+use super::{AttachIo, Client, ClientError, Token};
 use crate::guest::code::{self, Contexts};
 use crate::guest::{self, Guest, GuestError};
 use crate::routes;
@@ -20,10 +20,7 @@ impl Client {
         let io = self.dial().await?.into_inner();
         let prefix = routes::fill(routes::SANDBOX_GUEST, &[id]);
         let endpoint = self.endpoint();
-        let token = match endpoint {
-            Endpoint::Tcp { token, .. } => Some(token.text()),
-            Endpoint::Unix(_) | Endpoint::Memory(_) | Endpoint::Dialed { .. } => None,
-        };
+        let token = endpoint.token().map(Token::text);
         let guest = Guest::by_door(io, prefix, endpoint.host(), token).await;
         guest.map_err(|error: GuestError| self.unreachable(error))
     }

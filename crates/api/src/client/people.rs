@@ -4,8 +4,8 @@ use http::Method;
 
 use super::{Client, ClientError};
 use crate::people::{
-    KeyCreate, KeyList, KeyMade, KeyView, PeopleListQuery, PrincipalCreate, PrincipalList,
-    PrincipalView, TenantCreate, TenantList, TenantMade, TenantView,
+    KeyCreate, KeyList, KeyMade, KeyView, LoginInfo, Me, PeopleListQuery, PrincipalCreate,
+    PrincipalList, PrincipalView, TenantCreate, TenantList, TenantMade, TenantView,
 };
 use crate::routes;
 
@@ -18,6 +18,22 @@ fn page(route: &str, query: &PeopleListQuery) -> String {
 }
 
 impl Client {
+    /// Who we are to the server.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn me(&self) -> Result<Me, ClientError> {
+        self.get(routes::ME.to_owned()).await
+    }
+
+    /// With what to get a token for this server.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn login_info(&self) -> Result<LoginInfo, ClientError> {
+        self.get(routes::LOGIN.to_owned()).await
+    }
+
     /// Makes a tenant with its first admin and a key for that.
     ///
     /// # Errors

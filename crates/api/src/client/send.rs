@@ -17,7 +17,7 @@ use super::body::{Download, RequestBody};
 use super::endpoint::Stream;
 use super::pool::Borrowed;
 use super::tape::Begun;
-use super::{ANSWER_MAX_BYTES, ApiFailure, CONNECT_DEADLINE, Client, ClientError, Endpoint};
+use super::{ANSWER_MAX_BYTES, ApiFailure, CONNECT_DEADLINE, Client, ClientError};
 use crate::error::ErrorBody;
 
 const AGENT: &str = concat!("cofferdam/", env!("CARGO_PKG_VERSION"));
@@ -191,7 +191,7 @@ impl Client {
             .uri(call.path)
             .header(HOST, self.inner.endpoint.host())
             .header(USER_AGENT, AGENT);
-        if let Endpoint::Tcp { token, .. } = &self.inner.endpoint {
+        if let Some(token) = self.inner.endpoint.token() {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.text()));
         }
         for (name, value) in call.headers {

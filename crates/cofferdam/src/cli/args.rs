@@ -5,6 +5,7 @@ mod egress;
 mod fleet;
 mod inside;
 mod job;
+mod login;
 mod mcp;
 mod net;
 mod people;
@@ -34,6 +35,7 @@ pub(crate) use fleet::{
 };
 pub(crate) use inside::{SandboxCp, SandboxExec, SandboxPort, SandboxShell};
 pub(crate) use job::{JobArgs, JobCommand, JobLs};
+pub(crate) use login::{LoginArgs, LoginCommand};
 pub(crate) use mcp::{McpArgs, McpClient, McpCommand, McpInstall};
 pub(crate) use net::{NetArgs, NetCommand, rule_text};
 pub(crate) use people::{
@@ -80,11 +82,12 @@ pub(crate) struct Place {
         value_parser = OsStringValueParser::new().map(PathBuf::from)
     )]
     pub(crate) state: Option<PathBuf>,
-    /// A server to use: http://HOST:PORT or unix:/PATH; otherwise the one whose socket is in the state
+    /// A server to use: https://HOST[:PORT], http://HOST:PORT or unix:/PATH; otherwise the one whose socket is in the state
     /// directory, otherwise none
     #[arg(long, global = true, env = "COFFERDAM_URL", value_name = "URL")]
     pub(crate) url: Option<String>,
-    /// The token for a server at http://; for one on this machine, the one in the state directory
+    /// The token for a server at http:// or https://; by default that of `cofferdam login`, and for one on this machine the
+    /// one in the state directory
     #[arg(
         long,
         global = true,
@@ -93,6 +96,16 @@ pub(crate) struct Place {
         value_name = "TOKEN"
     )]
     pub(crate) token: Option<String>,
+    /// A file of certificates to trust at https://, in place of those that this machine trusts
+    #[arg(
+        long,
+        global = true,
+        env = "COFFERDAM_CA",
+        value_name = "FILE",
+        value_hint = clap::ValueHint::FilePath,
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
+    pub(crate) ca: Option<PathBuf>,
     /// Where the master key of secrets is: file:PATH, env:NAME or exec:COMMAND; by default the file
     /// secret.key in the state directory, made on first use
     #[arg(
@@ -140,6 +153,8 @@ pub(crate) enum Command {
     Config(ConfigArgs),
     #[command(flatten)]
     People(PeopleCommand),
+    #[command(flatten)]
+    Login(LoginCommand),
     /// Give a model tools to run code with: the Model Context Protocol on standard input and output
     Mcp(McpArgs),
     /// Say what this machine can and cannot enforce, and what to do about it
@@ -588,6 +603,7 @@ fn parse_from(words: Vec<OsString>) -> Result<Args, clap::Error> {
     args.place.state = args.place.state.filter(|dir| !dir.as_os_str().is_empty());
     args.place.url = args.place.url.filter(|url| !url.is_empty());
     args.place.token = args.place.token.filter(|token| !token.is_empty());
+    args.place.ca = args.place.ca.filter(|path| !path.as_os_str().is_empty());
     Ok(args)
 }
 
@@ -627,6 +643,7 @@ impl Args {
             Command::Policy(policy) => policy.json(),
             Command::Volume(volume) => volume.command.json(),
             Command::People(people) => people.json(),
+            Command::Login(login) => login.json(),
             Command::Snapshot(snapshot) => match &snapshot.command {
                 SnapshotCommand::Ls { json, .. }
                 | SnapshotCommand::Get { json, .. }
@@ -648,6 +665,7 @@ const ALL_OF_PLACE: &[&str] = &[
     "state",
     "url",
     "token",
+    "ca",
     "secret_key",
     "secret_key_before",
     "secret_provider",
@@ -658,8 +676,8 @@ const ALL_OF_PLACE: &[&str] = &[
 pub(crate) fn command() -> clap::Command {
     let whole = Args::command();
     let unused: [(&str, &[&str]); 4] = [
-        ("up", &["url", "token"]),
-        ("doctor", &["url", "token"]),
+        ("up", &["url", "token", "ca"]),
+        ("doctor", &["url", "token", "ca"]),
         ("completions", ALL_OF_PLACE),
         ("config", ALL_OF_PLACE),
     ];

@@ -4,7 +4,8 @@ use toml_edit::{Table, TableLike};
 
 /// The keys of each part.
 pub(super) const KNOWN: &[(&str, &[&str])] = &[
-    ("", &["mode", "server", "node"]),
+    ("", &["mode", "server", "node", "issuers", "dev"]),
+    ("dev", &["principal"]),
     (
         "server",
         &[
@@ -38,6 +39,35 @@ pub(super) const KNOWN: &[(&str, &[&str])] = &[
             "driver",
         ],
     ),
+    (
+        "issuers",
+        &[
+            "name",
+            "issuer",
+            "audience",
+            "algorithms",
+            "jwks_url",
+            "jwks_file",
+            "secret_file",
+            "ca",
+            "tenant",
+            "tenant_claim",
+            "tenants",
+            "principal_claim",
+            "kind",
+            "role",
+            "roles_claim",
+            "role_max",
+            "scopes_claim",
+            "scopes_required",
+            "leeway_seconds",
+            "life_max_seconds",
+            "create",
+            "roles",
+            "login",
+        ],
+    ),
+    ("issuers.login", &["client_id", "scopes", "token"]),
 ];
 
 /// Refuses the first key that is not known, with its line and the nearest one that is.
@@ -61,6 +91,9 @@ fn in_part(text: &str, part: &str, table: &dyn TableLike) -> Result<(), String> 
             format!("{part}.{key}")
         };
         if let Some(table) = item.as_table_like() {
+            in_part(text, &below, table)?;
+        }
+        for table in item.as_array_of_tables().into_iter().flatten() {
             in_part(text, &below, table)?;
         }
     }

@@ -31,6 +31,40 @@ roots = ["debian=/srv/${NODE_TOKEN}"]
 egress_allow = ["10.1.2.3"]
 egress_trust = ["/etc/ca.pem"]
 driver = "fake"
+
+[dev]
+principal = "user:alice"
+
+[[issuers]]
+name = "corp"
+issuer = "https://id.example"
+audience = "${NODE_TOKEN}"
+algorithms = ["RS256", "EdDSA"]
+jwks_url = "https://id.example/keys"
+jwks_file = "/etc/keys"
+secret_file = "/etc/secret"
+ca = "/etc/ca.pem"
+tenant = "acme"
+tenant_claim = "org"
+tenants = ["acme"]
+principal_claim = "sub"
+kind = "agent"
+role = "member"
+roles_claim = "groups"
+role_max = "admin"
+scopes_claim = "scp"
+scopes_required = true
+leeway_seconds = 1
+life_max_seconds = 3600
+create = true
+
+[issuers.roles]
+ops = "operator"
+
+[issuers.login]
+client_id = "cli"
+scopes = ["openid"]
+token = "access_token"
 "#;
 
 fn variables(name: &str) -> Option<String> {
@@ -64,7 +98,10 @@ fn every_key_that_is_known_can_be_written_and_is_read() {
     let again = Document::parse(shown.as_str()).unwrap();
     for (part, keys) in known::KNOWN {
         let parts = part.split('.').filter(|part| !part.is_empty());
-        let table = parts.fold(again.as_item(), |item, part| &item[part]);
+        let table = parts.fold(again.as_item(), |item, part| match &item[part] {
+            Item::ArrayOfTables(_) => &item[part][0],
+            item => item,
+        });
         let table = table.as_table_like().unwrap();
         let mut found: Vec<&str> = table.iter().map(|(key, _)| key).collect();
         let mut known = keys.to_vec();
@@ -81,8 +118,8 @@ fn what_is_secret_is_not_shown() {
     assert!(!shown.contains("pass"), "{shown}");
     assert_eq!(
         shown.matches("of 16").count(),
-        1,
-        "in the root, where nobody hides anything"
+        2,
+        "in the root and the audience, where nobody hides anything"
     );
     for (url, expect) in [
         ("host=/run dbname=a", "host=/run dbname=a"),
@@ -278,4 +315,125 @@ fn what_is_longer_than_a_file_may_be_is_refused_and_not_cut() {
     let refused = read(&path).unwrap_err().to_string();
     assert!(refused.contains("more than 1048576 bytes"), "{refused}");
     assert!(refused.contains("config_invalid"), "{refused}");
+}
+
+const ISSUER: &str = "[server]\nstate = \"/x\"\n[[issuers]]\nname = \"corp\"\nissuer = \"https://id.example\"\n\
+audience = \"cofferdam\"\n";
+
+fn issuer(lines: &str) -> String {
+    let config = parse(&format!("{ISSUER}{lines}\n"), variables).unwrap();
+    let served = config.for_server(false);
+    served
+        .map(|_| String::new())
+        .unwrap_or_else(|failure| failure.to_string())
+}
+
+#[test]
+fn an_issuer_whose_tokens_could_count_for_too_much_is_refused() {
+    let keys = "algorithms = [\"RS256\"]\njwks_url = \"https://id.example/keys\"\n";
+    let good = format!("{keys}tenant = \"acme\"\n");
+    assert_eq!(issuer(&good), "");
+    let roles = "roles_claim = \"groups\"\n[issuers.roles]\nops = \"operator\"";
+    assert_eq!(issuer(&format!("{good}{roles}")), "");
+    for (lines, key) in [
+        ("leeway_seconds = 61", "issuers.leeway_seconds"),
+        ("life_max_seconds = 86401", "issuers.life_max_seconds"),
+        ("role = \"admin\"", "issuers.roles"),
+        ("roles_claim = \"x\"", "issuers.roles_claim"),
+        (
+            "roles_claim = \"x\"\n[issuers.roles]\na = \"admin\"",
+            "issuers.roles",
+        ),
+        ("[issuers.roles]\na = \"member\"", "issuers.roles_claim"),
+        ("tenants = [\"a\"]", "issuers.tenant"),
+        ("tenant_claim = \"org\"", "issuers.tenant"),
+        ("principal_claim = \"\"", "issuers.principal_claim"),
+        ("jwks_file = \"/x\"", "issuers.algorithms"),
+        ("secret_file = \"/x\"", "issuers.algorithms"),
+        ("[issuers.login]\nclient_id = \"a b\"", "issuers.login"),
+    ] {
+        let said = issuer(&format!("{good}{lines}"));
+        assert!(said.contains(key), "{lines}: {said}");
+    }
+    for (lines, key) in [
+        (
+            "algorithms = [\"none\"]\njwks_url = \"https://a/k\"",
+            "issuers.algorithms",
+        ),
+        (
+            "algorithms = []\njwks_url = \"https://a/k\"",
+            "issuers.algorithms",
+        ),
+        (
+            "algorithms = [\"HS256\"]\njwks_url = \"https://a/k\"",
+            "issuers.algorithms",
+        ),
+        (
+            "algorithms = [\"HS256\", \"RS256\"]\nsecret_file = \"/s\"",
+            "beside",
+        ),
+        (
+            "algorithms = [\"RS256\"]\nsecret_file = \"/s\"",
+            "issuers.algorithms",
+        ),
+        (
+            "algorithms = [\"RS256\"]\njwks_url = \"http://a/k\"",
+            "issuers.jwks_url",
+        ),
+        (
+            "algorithms = [\"RS256\"]\njwks_file = \"k\"",
+            "issuers.jwks_file",
+        ),
+    ] {
+        let said = issuer(&format!("{lines}\ntenant = \"acme\""));
+        assert!(said.contains(key), "{lines}: {said}");
+    }
+    let said = issuer(&format!("{keys}tenant_claim = \"org\""));
+    assert!(said.contains("issuers.tenants"), "{said}");
+    let twice = format!(
+        "{good}[[issuers]]\nname = \"other\"\nissuer = \"https://id.example\"\naudience = \"b\"\n{good}"
+    );
+    assert!(issuer(&twice).contains("twice"), "{}", issuer(&twice));
+    let unknown = format!("{ISSUER}rolls_claim = \"x\"\n");
+    let said = wrong(&unknown);
+    assert!(
+        said.contains("in [issuers]; did you mean `roles_claim`?"),
+        "{said}"
+    );
+}
+
+#[test]
+fn only_a_development_on_loopback_lets_in_who_shows_nothing() {
+    let server = |mode: &str, rest: &str| {
+        let text = format!(
+            "{mode}\n[dev]\nprincipal = \"user:alice\"\n[server]\nstate = \"/x\"\n{rest}\n"
+        );
+        let served = parse(&text, variables).unwrap().for_server(false);
+        served
+            .map(|serving| serving.bypass.map(|bypass| bypass.principal.to_string()))
+            .map_err(|failure| failure.to_string())
+    };
+    let (dev, here) = ("mode = \"development\"", "listen = \"127.0.0.1:1\"");
+    assert_eq!(server(dev, here), Ok(Some("user:alice".to_owned())));
+    let refused = server("", here).unwrap_err();
+    assert!(refused.contains("development_only"), "{refused}");
+    for rest in ["", "listen = \"0.0.0.0:1\"\ntls = \"self\""] {
+        let refused = server(dev, rest).unwrap_err();
+        assert!(refused.contains("dev.principal"), "{refused}");
+    }
+    let named = |name: &str| {
+        let text =
+            format!("{dev}\n[dev]\nprincipal = \"{name}\"\n[server]\nstate = \"/x\"\n{here}\n");
+        parse(&text, variables).unwrap().for_server(false).is_ok()
+    };
+    for bad in [
+        "alice",
+        "uid:0",
+        "node:x",
+        "user:",
+        "service:start",
+        "user:a b",
+    ] {
+        assert!(!named(bad), "{bad}");
+    }
 }

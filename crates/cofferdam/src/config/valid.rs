@@ -124,6 +124,6 @@ fn between(key: &str, value: u32, least: u32, most: u32) -> Result<(), Failure> 
     Err(wrong(key, &format!("is {value} and not {least} to {most}")))
 }
 
-fn wrong(key: &str, why: &str) -> Failure {
+pub(super) fn wrong(key: &str, why: &str) -> Failure {
     Failure::new(Code::ConfigInvalid, format!("`{key}` {why}"))
 }

@@ -47,7 +47,9 @@ pub(super) fn verdict(phase: Phase, error: Error) -> Stop {
         | Error::DiskFull
         | Error::Forbidden(_)
         | Error::NotYourLease
-        | Error::LeaseToken => failed(phase, error.to_string()),
+        | Error::LeaseToken
+        | Error::TokenInvalid(_)
+        | Error::IssuerAway => failed(phase, error.to_string()),
         Error::Stale | Error::SecretKey(_) | Error::Unavailable(_) | Error::Internal { .. } => {
             Stop::Lost(error)
         }

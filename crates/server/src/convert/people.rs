@@ -2,12 +2,13 @@
 
 use api::fleet::Hidden;
 use api::people::{
-    self, KeyCreate, KeyList, KeyMade, KeyView, PrincipalList, PrincipalView, TenantList,
-    TenantView,
+    self, KeyCreate, KeyList, KeyMade, KeyView, LoginInfo, LoginProvider, Me, PrincipalList,
+    PrincipalView, TenantList, TenantView,
 };
 use model::principal::{PrincipalKind, Role};
 use service::{
-    KeyPage, KeyRow, NewKey, PrincipalPage, PrincipalRow, TenantMade, TenantPage, TenantRow,
+    KeyPage, KeyRow, Login, NewKey, PrincipalPage, PrincipalRow, ShownBy, TenantMade, TenantPage,
+    TenantRow, Who,
 };
 
 pub(crate) fn kind(asked: people::PrincipalKind) -> PrincipalKind {
@@ -33,6 +34,7 @@ pub(crate) fn principal(row: PrincipalRow) -> PrincipalView {
         role: row.role.as_str().to_owned(),
         made_by: row.principal.to_string(),
         created_at_ms: row.created_at_ms,
+        issuer: row.issuer,
     }
 }
 
@@ -104,5 +106,42 @@ pub(crate) fn tenants(page: TenantPage) -> TenantList {
     TenantList {
         tenants: page.tenants.into_iter().map(tenant).collect(),
         next: page.next,
+    }
+}
+
+pub(crate) fn me(who: Who) -> Me {
+    let expires_at_ms = who.shown.as_ref().and_then(|shown| shown.expires_at_ms);
+    let (credential, credential_of) = match who.shown.map(|shown| shown.by) {
+        None => ("server", None),
+        Some(ShownBy::Key(id)) => ("key", Some(id.to_string())),
+        Some(ShownBy::Token(issuer)) => ("token", Some(issuer)),
+        Some(ShownBy::Development) => ("development", None),
+    };
+    let scopes = who.grant.scopes.texts().into_iter();
+    Me {
+        tenant: who.tenant.to_string(),
+        principal: who.principal.to_string(),
+        kind: who.grant.kind.as_str().to_owned(),
+        role: who.grant.role.as_str().to_owned(),
+        scopes: scopes.map(str::to_owned).collect(),
+        credential: credential.to_owned(),
+        credential_of,
+        expires_at_ms,
+    }
+}
+
+pub(crate) fn login(all: Vec<(String, Login)>) -> LoginInfo {
+    let one = |(issuer, login): (String, Login)| LoginProvider {
+        issuer,
+        client_id: login.client_id,
+        scopes: login.scopes,
+        token: match login.shows_access_token {
+            true => "access_token",
+            false => "id_token",
+        }
+        .to_owned(),
+    };
+    LoginInfo {
+        providers: all.into_iter().map(one).collect(),
     }
 }

@@ -38,7 +38,9 @@ impl Shown {
     pub(crate) fn of(visitor: &Visitor, parts: &Parts, who: &Who) -> Self {
         let keys = visitor.keys().cloned();
         let sent = shown_key(parts).and_then(|sent| std::str::from_utf8(sent).ok());
-        let api_key = sent.filter(|_| keys.is_some()).map(|sent| {
+        // What an issuer has signed has no form for these clients.
+        let sent = sent.filter(|sent| keys.is_some() && !service::is_jwt_text(sent));
+        let api_key = sent.map(|sent| {
             let is_short = sent.starts_with(PREFIX);
             if is_short {
                 sent.to_owned()

@@ -53,7 +53,14 @@ fn only_end_to_end(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
 }
 
 /// Makes the head of a request into that for the sandbox whose access token this is.
-pub(crate) fn request(headers: &mut HeaderMap, keys: Option<&Keys>, access_token: &str) {
+///
+/// `is_for_us` knows tokens of issuers: a program in a sandbox may have some for itself.
+pub(crate) fn request(
+    headers: &mut HeaderMap,
+    keys: Option<&Keys>,
+    access_token: &str,
+    is_for_us: impl Fn(&str) -> bool,
+) {
     let upgrade = upgrade(headers);
     only_end_to_end(headers, upgrade);
     // The server has said `100 Continue` itself when the body is read.
@@ -67,7 +74,9 @@ pub(crate) fn request(headers: &mut HeaderMap, keys: Option<&Keys>, access_token
         let bytes = value.as_bytes();
         let bearer = bytes.split_at_checked(7).map_or(bytes, |(_, token)| token);
         // A key of the table is known by its looks: to ask the table would cost each request a look at it.
-        let is_key = |text: &str| service::is_key_text(text) || service::is_e2b_form(text);
+        let is_key = |text: &str| {
+            service::is_key_text(text) || service::is_e2b_form(text) || is_for_us(text)
+        };
         let looks_so = |sent: &[u8]| std::str::from_utf8(sent).is_ok_and(is_key);
         keys.is_some_and(|keys| keys.is_key(bytes) | keys.is_key(bearer))
             || looks_so(bytes)
@@ -153,7 +162,9 @@ mod tests {
     fn check_request(lines: &[(&str, &str)], expect: &[(&str, &str)]) {
         let keys = Keys::new("token");
         let mut headers = map(lines);
-        request(&mut headers, Some(&keys), "access_token");
+        request(&mut headers, Some(&keys), "access_token", |text| {
+            text == "eyOurs"
+        });
         assert_eq!(headers, map(expect), "{lines:?}");
     }
 
@@ -199,6 +210,9 @@ mod tests {
             ],
             &[],
         );
+        check_request(&[("authorization", "Bearer eyOurs")], &[]);
+        let theirs = [("authorization", "Bearer eyTheirs")];
+        check_request(&theirs, &theirs);
         let own = [
             ("x-access-token", "of a program"),
             ("x-api-key", "of a program"),

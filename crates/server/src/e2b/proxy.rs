@@ -106,7 +106,8 @@ where
     };
     let may_read = is_page && shown == Shown::Token;
     let client = parts.extensions.remove::<OnUpgrade>();
-    clean::request(&mut parts.headers, keys, &sandbox.access_token);
+    let is_for_us = |text: &str| app.service.is_token_for_us(text);
+    clean::request(&mut parts.headers, keys, &sandbox.access_token, is_for_us);
     let to_guest = port == ENVD_PORT;
     if to_guest {
         clean::stay(&mut parts.headers);

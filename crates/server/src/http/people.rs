@@ -1,8 +1,8 @@
 //! Tenants, principals and keys, for admins.
 
 use api::people::{
-    KeyCreate, KeyList, KeyMade, KeyView, PeopleListQuery, PrincipalCreate, PrincipalList,
-    PrincipalView, TenantCreate, TenantList, TenantMade, TenantView,
+    KeyCreate, KeyList, KeyMade, KeyView, LoginInfo, Me, PeopleListQuery, PrincipalCreate,
+    PrincipalList, PrincipalView, TenantCreate, TenantList, TenantMade, TenantView,
 };
 use api::{ErrorBody, routes};
 use axum::Json as Answer;
@@ -12,7 +12,7 @@ use http::StatusCode;
 use crate::App;
 use crate::convert::{from_wire, people};
 use crate::error::Error;
-use crate::extract::{Json, KeyOf, NamedOf, Query, User};
+use crate::extract::{Caller, Json, KeyOf, NamedOf, Query, User};
 
 /// Makes a tenant with its first admin and a key for that, which is told this once. For admins of the first tenant.
 #[utoipa::path(post, path = routes::TENANTS, tag = "people", operation_id = "tenant_create",
@@ -158,4 +158,20 @@ pub(crate) async fn key_revoke(
 ) -> Result<Answer<KeyView>, Error> {
     let row = app.service.key_revoke(&ctx, &id).await?;
     Ok(Answer(people::key(row)))
+}
+
+/// Who is behind the credential of this request, what they may, and until when. For everybody but nodes.
+#[utoipa::path(get, path = routes::ME, tag = "people", operation_id = "me",
+    responses((status = 200, description = "Who", body = Me),
+              (status = 403, description = "Not for who asks", body = ErrorBody)))]
+pub(crate) async fn me(Caller(who): Caller) -> Answer<Me> {
+    Answer(people::me(who))
+}
+
+/// With what the command line gets a token for this server: providers of identities. Needs no credential, and says
+/// nothing that would need one.
+#[utoipa::path(get, path = routes::LOGIN, tag = "people", operation_id = "login_info", security(()),
+    responses((status = 200, description = "The providers; none where nobody logs in", body = LoginInfo)))]
+pub(crate) async fn login(State(app): State<App>) -> Answer<LoginInfo> {
+    Answer(people::login(app.service.logins()))
 }

@@ -28,7 +28,7 @@ enum For {
     Server,
 }
 
-const ROUTES: [(&str, &str, For); 113] = [
+const ROUTES: [(&str, &str, For); 115] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/mcp", For::Credential),
     ("POST", "/mcp", For::Credential),
@@ -218,6 +218,8 @@ const ROUTES: [(&str, &str, For); 113] = [
     ("GET", "/v1/keys", For::User(KeyRead)),
     ("POST", "/v1/keys", For::User(KeyWrite)),
     ("DELETE", "/v1/keys/{id}", For::User(KeyWrite)),
+    ("GET", "/v1/me", For::Credential),
+    ("GET", "/v1/login", For::Anybody),
 ];
 
 fn documented() -> BTreeSet<(String, String)> {

@@ -12,6 +12,7 @@ mod bad_input;
 mod connections;
 mod execs;
 mod fleet;
+mod jwt;
 mod life;
 mod mcp;
 mod people;

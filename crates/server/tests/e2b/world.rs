@@ -96,6 +96,7 @@ impl World {
                 token,
                 domain,
                 tls,
+                bypass: None,
             },
         ];
         let (links, stop) = (Links::default(), CancellationToken::new());

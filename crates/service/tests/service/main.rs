@@ -13,6 +13,7 @@ mod enroll;
 mod execs;
 mod files;
 mod fleet_deaths;
+mod jwt;
 mod lease_token;
 mod leaving;
 mod life;

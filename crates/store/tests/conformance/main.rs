@@ -130,6 +130,7 @@ conformance! {
     people {
         a_key_is_found_by_both_of_its_digests_and_by_its_tenant_alone
         a_principal_takes_its_keys_with_it_and_no_others
+        who_was_sent_away_is_known_until_somebody_lets_them_in
         the_first_tenant_is_there_and_another_goes_with_its_people
     }
     servers {

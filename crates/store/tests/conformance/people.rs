@@ -15,6 +15,7 @@ fn person(tenant: &TenantId, name: &str) -> PrincipalRow {
         id: PrincipalKind::User.named(name).unwrap(),
         kind: PrincipalKind::User,
         role: Role::Operator,
+        issuer: None,
         principal: somebody(),
         created_at_ms: 5,
     }
@@ -88,7 +89,7 @@ pub(crate) fn a_principal_takes_its_keys_with_it_and_no_others(db: &Db) {
     assert!(db.write(move |tx| principal::insert(tx, &again)).is_err());
     assert_eq!(db.read(|tx| principal::count(tx, &tenant("a"))), 1);
     let gone = mine.clone();
-    db.write(move |tx| principal::delete(tx, &gone.tenant, &gone.id))
+    db.write(move |tx| principal::delete(tx, &gone.tenant, &gone.id, 9))
         .unwrap();
     assert_eq!(db.read(|tx| key::of_digest(tx, "own1")), None);
     assert!(db.read(|tx| key::of_digest(tx, "own2")).is_some());
@@ -125,4 +126,39 @@ pub(crate) fn the_first_tenant_is_there_and_another_goes_with_its_people(db: &Db
     db.write(|tx| tenant::delete(tx, &tenant("a"))).unwrap();
     assert_eq!(db.read(|tx| key::of_digest(tx, "own1")), None);
     assert_eq!(db.read(|tx| tenant::list(tx, "", 10)), [first]);
+}
+
+pub(crate) fn who_was_sent_away_is_known_until_somebody_lets_them_in(db: &Db) {
+    let alice = PrincipalRow {
+        issuer: Some("corp".to_owned()),
+        ..person(&tenant("a"), "alice")
+    };
+    let was_removed = |of: &'static str| {
+        let id = alice.id.clone();
+        db.read(move |tx| principal::was_removed(tx, &tenant(of), &id))
+    };
+    let add = |row: &PrincipalRow| {
+        let row = row.clone();
+        db.write(move |tx| principal::insert_if_absent(tx, &row))
+            .unwrap()
+    };
+    assert!(add(&alice) && !add(&alice) && !was_removed("a"));
+    let there = db.read(|tx| principal::get(tx, &tenant("a"), "user:alice"));
+    assert_eq!(there, Some(alice.clone()));
+    let remove = || {
+        let id = alice.id.clone();
+        db.write(move |tx| principal::delete(tx, &tenant("a"), &id, 9))
+            .unwrap();
+    };
+    remove();
+    remove();
+    assert!(was_removed("a") && !was_removed("b"));
+    assert_eq!(db.read(|tx| principal::count_removed(tx, &tenant("a"))), 1);
+    assert!(add(&alice) && !was_removed("a"));
+    remove();
+    put(db, &alice, &[]);
+    assert!(!was_removed("a"));
+    remove();
+    db.write(|tx| tenant::delete(tx, &tenant("a"))).unwrap();
+    assert!(!was_removed("a"), "a tenant takes it along");
 }

@@ -1,0 +1,10 @@
+-- Which issuer of tokens has named somebody first: no other speaks for them. Nothing for those whom an admin let in.
+ALTER TABLE principal ADD COLUMN issuer TEXT COLLATE "C";
+
+-- Who was sent away: an issuer that still names them does not let them in again, an admin does.
+CREATE TABLE principal_removed (
+    tenant TEXT COLLATE "C" NOT NULL,
+    id TEXT COLLATE "C" NOT NULL,
+    removed_at_ms BIGINT NOT NULL,
+    PRIMARY KEY (tenant, id)
+);
