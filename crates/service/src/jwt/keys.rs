@@ -119,7 +119,7 @@ impl JwtKeys {
         let Some(kid) = kid else { return only };
         let mut all = self.0.iter();
         let named = all.find(|key| key.algorithm == algorithm && key.kid.as_deref() == Some(kid));
-        named.or(only.filter(|key| key.kid.is_none()))
+        named.or_else(|| only.filter(|key| key.kid.is_none()))
     }
 
     /// Whether a key of these is named.
