@@ -92,6 +92,10 @@ pub(crate) fn failed(why: &str) -> Failure {
     Failure::new(Code::LoginFailed, format!("failed to log in: {why}"))
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the command line has no clock of ours; when a token ends is said in this time"
+)]
 pub(crate) fn now_s() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.map_or(0, |now| now.as_secs())
@@ -122,7 +126,7 @@ fn path_of(dir: &Path, url: &str) -> PathBuf {
 
 /// The file of a server's login, wherever it is.
 fn path(url: &str) -> Option<PathBuf> {
-    Some(path_of(&dir(|name| std::env::var_os(name))?, url))
+    Some(path_of(&dir(std::env::var_os)?, url))
 }
 
 /// Writes a login, for this user alone.

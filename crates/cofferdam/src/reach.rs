@@ -79,7 +79,7 @@ fn secured(url: &str, place: &Place, token: Option<String>) -> Result<Endpoint, 
         Failure::new(Code::InvalidArgument, message)
     };
     let token = token.ok_or_else(|| refused("there is no token for it").hint(TOKEN_MISSING))?;
-    let dialer = Dialer::new(url, place.ca.as_deref());
+    let dialer = Dialer::to(url, place.ca.as_deref());
     let (authority, dialer) = dialer.map_err(|why| {
         refused(&why).hint("use https://HOST[:PORT]; --ca names a file of certificates to trust")
     })?;

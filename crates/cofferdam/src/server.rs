@@ -144,7 +144,8 @@ async fn tell_bypass(
 ) -> Result<(), Failure> {
     let Bypass { tenant, principal } = bypass;
     let listen = config.listen.map(|listen| listen.to_string());
-    let told = service.bypass_begins(tenant, principal, &listen.unwrap_or_default());
+    let listen = listen.unwrap_or_default();
+    let told = service.bypass_begins(tenant, principal, &listen);
     told.await
         .map_err(|error| Failure::ours("write the bypass down", &error))?;
     tracing::warn!("development: whoever reaches the port comes in as {principal}");

@@ -221,7 +221,7 @@ impl std::fmt::Debug for Dialer {
 
 impl Dialer {
     /// For `https://HOST[:PORT]`, and `HOST[:PORT]` of it.
-    pub(crate) fn new(url: &str, ca: Option<&Path>) -> Result<(String, Arc<dyn Dial>), String> {
+    pub(crate) fn to(url: &str, ca: Option<&Path>) -> Result<(String, Arc<dyn Dial>), String> {
         let site = Site::parse(url)?;
         if !site.is_tls || !matches!(site.uri.path(), "" | "/") || site.uri.query().is_some() {
             return Err("a server is https://HOST[:PORT]".to_owned());
@@ -283,7 +283,7 @@ mod tests {
             "https://a.example/x",
             "https://a.example?x",
         ] {
-            assert!(Dialer::new(bad, None).is_err(), "{bad}");
+            assert!(Dialer::to(bad, None).is_err(), "{bad}");
         }
     }
 

@@ -98,9 +98,12 @@ fn every_key_that_is_known_can_be_written_and_is_read() {
     let again = Document::parse(shown.as_str()).unwrap();
     for (part, keys) in known::KNOWN {
         let parts = part.split('.').filter(|part| !part.is_empty());
-        let table = parts.fold(again.as_item(), |item, part| match &item[part] {
-            Item::ArrayOfTables(_) => &item[part][0],
-            item => item,
+        let table = parts.fold(again.as_item(), |item, part| {
+            let item = &item[part];
+            match item.is_array_of_tables() {
+                true => &item[0],
+                false => item,
+            }
         });
         let table = table.as_table_like().unwrap();
         let mut found: Vec<&str> = table.iter().map(|(key, _)| key).collect();

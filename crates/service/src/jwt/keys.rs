@@ -35,7 +35,7 @@ struct Key {
 
 enum Lock {
     Public(ParsedPublicKey),
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
 }
 
 impl std::fmt::Debug for Key {
@@ -106,7 +106,7 @@ impl JwtKeys {
         Ok(JwtKeys(vec![Key {
             kid: None,
             algorithm: Algorithm::Hs256,
-            lock: Lock::Secret(hmac::Key::new(hmac::HMAC_SHA256, bytes)),
+            lock: Lock::Secret(Box::new(hmac::Key::new(hmac::HMAC_SHA256, bytes))),
         }]))
     }
 

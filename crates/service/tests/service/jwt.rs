@@ -77,8 +77,7 @@ async fn who(world: &World, text: &str) -> Result<Who, Error> {
 async fn is_refused(world: &World, text: &str, what: &str) {
     let said = match world.service.shown_who(text).await {
         Err(error) => error.to_string(),
-        Ok(None) => return,
-        Ok(Some(who)) => panic!("{what}: it is {}", who.principal),
+        Ok(who) => return assert_eq!(who.map(|who| who.principal), None, "{what}"),
     };
     assert_eq!(
         said, "the token is not one that this server believes",
