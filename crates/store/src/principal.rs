@@ -1,6 +1,6 @@
 //! Who acts, where somebody has let them in.
 
-use crate::{Row, StoreError, Tx};
+use crate::{Row, StoreError, Tx, tenant};
 use model::id::{PrincipalId, TenantId};
 use model::principal::{PrincipalKind, Role};
 
@@ -46,14 +46,17 @@ fn from_row(row: &Row) -> Result<PrincipalRow, StoreError> {
     })
 }
 
-/// Adds a principal.
+/// Adds a principal; `false` when there is one of this name, or its tenant is gone.
 ///
 /// # Errors
-/// [`StoreError`] of the database; also when there is one of this name.
-pub fn insert(tx: &mut Tx<'_>, row: &PrincipalRow) -> Result<(), StoreError> {
-    tx.execute(
+/// [`StoreError`] of the database.
+pub fn insert(tx: &mut Tx<'_>, row: &PrincipalRow) -> Result<bool, StoreError> {
+    if !tenant::stays(tx, &row.tenant)? {
+        return Ok(false);
+    }
+    let added = tx.execute(
         "INSERT INTO principal (tenant, id, kind, role, principal, created_at_ms) \
-         VALUES ($1, $2, $3, $4, $5, $6)",
+         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
         &[
             row.tenant.as_str().into(),
             row.id.as_str().into(),
@@ -62,8 +65,22 @@ pub fn insert(tx: &mut Tx<'_>, row: &PrincipalRow) -> Result<(), StoreError> {
             row.principal.as_str().into(),
             row.created_at_ms.into(),
         ],
-    )
-    .map(drop)
+    )?;
+    Ok(added == 1)
+}
+
+/// Whether a principal is there, and stays so until this transaction ends: whoever sends it away waits, and then sees
+/// what was added to it.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn stays(tx: &mut Tx<'_>, tenant: &TenantId, id: &PrincipalId) -> Result<bool, StoreError> {
+    let sql = match tx.has_row_locks() {
+        true => "SELECT id FROM principal WHERE tenant = $1 AND id = $2 FOR SHARE",
+        false => "SELECT id FROM principal WHERE tenant = $1 AND id = $2",
+    };
+    let row = tx.query_one(sql, &[tenant.as_str().into(), id.as_str().into()])?;
+    Ok(row.is_some())
 }
 
 /// A principal of a tenant.
@@ -111,13 +128,31 @@ pub fn count(tx: &mut Tx<'_>, tenant: &TenantId) -> Result<u64, StoreError> {
     row.map_or(Ok(0), |row| row.number("n"))
 }
 
-/// Deletes a principal with its keys. What it has made stays.
+/// Whether a tenant has somebody but this one who may let others in: an admin that is no agent.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn has_other_admin(
+    tx: &mut Tx<'_>,
+    tenant: &TenantId,
+    id: &PrincipalId,
+) -> Result<bool, StoreError> {
+    let row = tx.query_one(
+        "SELECT id FROM principal WHERE tenant = $1 AND id <> $2 AND role = 'admin' \
+         AND kind <> 'agent' LIMIT 1",
+        &[tenant.as_str().into(), id.as_str().into()],
+    )?;
+    Ok(row.is_some())
+}
+
+/// Deletes a principal with its keys, itself first, so that a key that is made at this moment is seen. What it has
+/// made stays.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn delete(tx: &mut Tx<'_>, tenant: &TenantId, id: &PrincipalId) -> Result<(), StoreError> {
     let of = [tenant.as_str().into(), id.as_str().into()];
-    tx.execute("DELETE FROM api_key WHERE tenant = $1 AND owner = $2", &of)?;
-    tx.execute("DELETE FROM principal WHERE tenant = $1 AND id = $2", &of)
+    tx.execute("DELETE FROM principal WHERE tenant = $1 AND id = $2", &of)?;
+    tx.execute("DELETE FROM api_key WHERE tenant = $1 AND owner = $2", &of)
         .map(drop)
 }
