@@ -179,7 +179,8 @@ pub const NODE_SNAPSHOT_REMOVED: &str = "/node/v1/snapshots/{id}/removed";
 pub const NODE_SANDBOX_EXECS: &str = "/node/v1/sandboxes/{id}/execs";
 /// `GET`: a node fetches an input file.
 pub const NODE_BLOB: &str = "/node/v1/blobs/{digest}";
-/// The header in which a node shows the token of a lease, with everything that it says about a job or a sandbox.
+/// The header in which a node shows the token of a lease, with everything that it says about a job or a sandbox; the
+/// name of its process, its incarnation, with what it says about many at once or about what is over.
 pub const LEASE_TOKEN: &str = "cofferdam-lease";
 
 /// `POST`, `GET`, `DELETE`: the Model Context Protocol over HTTP.

@@ -83,9 +83,9 @@ actions! {
     SnapshotRead = "snapshot:read", Member, Tenant, All;
     /// To make and give up snapshots.
     SnapshotWrite = "snapshot:write", Member, Tenant, All;
-    /// To see volumes, and get the tokens that open them.
+    /// To see volumes.
     VolumeRead = "volume:read", Member, Tenant, All;
-    /// To make and delete volumes.
+    /// To make and delete volumes, and get the tokens that open them.
     VolumeWrite = "volume:write", Member, Tenant, All;
     /// To see profiles, which everybody uses, and how they are built.
     ProfileRead = "profile:read", Member, Tenant, All;

@@ -164,6 +164,8 @@ pub const PRINCIPALS_MAX: u64 = 10_000;
 pub const PRINCIPALS_REMOVED_MAX: u64 = 100_000;
 /// Keys of one tenant: some for each of its principals.
 pub const KEYS_MAX: u64 = 20_000;
+/// How long a key whose time is over is still listed, so that somebody can see why a program is refused: seven days.
+pub const KEY_ENDED_KEPT_MS: u64 = 7 * 24 * 3_600_000;
 /// The longest time that a key can be given: ten years, beyond which nobody means a time.
 pub const KEY_LIFE_MAX_MS: u64 = 10 * 365 * 24 * 3_600_000;
 

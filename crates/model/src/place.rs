@@ -188,16 +188,6 @@ pub enum Unfit {
     Full,
 }
 
-impl Unfit {
-    /// Whether waiting changes it, as far as anybody knows.
-    pub fn passes(&self) -> bool {
-        matches!(
-            self,
-            Unfit::Closed | Unfit::Unhealthy | Unfit::Taken(_) | Unfit::Full
-        )
-    }
-}
-
 impl std::fmt::Display for Unfit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

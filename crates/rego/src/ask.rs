@@ -12,7 +12,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 /// How long a module is not asked again that ended its child: each time is a process, and holds others up.
 const REST: Duration = Duration::from_secs(10);
-/// Modules that rest. More of them, and the oldest knowledge goes.
+/// Modules that rest. With one more all are forgotten: then each ends one more child at most.
 const RESTING_MAX: usize = 256;
 
 /// Asks modules, one at a time.

@@ -147,6 +147,8 @@ async fn a_decision_by_twenty_layers_and_a_module_takes_little_time() {
         "20 layers and a module: p50 {:?}, p99 {:?}",
         took[150], took[297]
     );
+    // Measured: some milliseconds in a test build. A machine that is busy with others takes longer, and never so long.
+    assert!(took[150] < Duration::from_millis(500), "{:?}", took[150]);
 }
 
 const SAYS: Says = Says {

@@ -40,6 +40,8 @@ pub struct Grant {
     pub role: Role,
     /// What the credential is narrowed to.
     pub scopes: Scopes,
+    /// When it ends, in milliseconds since 1970, if it does.
+    pub until_ms: Option<u64>,
 }
 
 /// For whom a credential stands.
@@ -82,6 +84,7 @@ impl Who {
             kind: PrincipalKind::User,
             role: Role::Admin,
             scopes: Scopes::default(),
+            until_ms: None,
         };
         Who {
             tenant: TenantId::local(),
@@ -97,6 +100,7 @@ impl Who {
             kind: PrincipalKind::Automation,
             role,
             scopes: Scopes::of([action]),
+            until_ms: None,
         };
         Who {
             tenant,
@@ -209,6 +213,15 @@ impl Ctx {
         match &self.caller {
             Caller::User(grant) => grant.scopes.clone(),
             Caller::Node(_) | Caller::Internal => Scopes::default(),
+        }
+    }
+
+    /// When what the caller has shown ends, in milliseconds since 1970: what they give anybody ends then at the
+    /// latest.
+    pub(crate) fn until_ms(&self) -> Option<u64> {
+        match &self.caller {
+            Caller::User(grant) => grant.until_ms,
+            Caller::Node(_) | Caller::Internal => None,
         }
     }
 }

@@ -77,7 +77,8 @@ impl Service {
     /// A node says what was run in a sandbox. Says how many facts were new: the same again is stored once.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for a sandbox of another node, or of none; [`Error::Invalid`] for too many facts.
+    /// [`Error::LeaseToken`]; [`Error::NotFound`] for a sandbox of another node, or of none; [`Error::TooMuch`] for too
+    /// many facts.
     pub async fn exec_report(
         &self,
         ctx: &Ctx,
@@ -91,8 +92,12 @@ impl Service {
                 message: format!("a report has at most {} facts", limits::EXEC_FACTS_MAX),
             });
         }
+        // A node whose process is another since is given no token for what is over.
         let shows = match self.check_lease(ctx, id.as_str(), None).await {
-            Err(Error::LeaseToken) if ctx.lease_token.is_none() => false,
+            Err(Error::LeaseToken) => {
+                self.check_process(ctx).await?;
+                false
+            }
             checked => checked.map(|()| true)?,
         };
         let (id, principal, at_ms) = (id.clone(), ctx.principal.clone(), self.now_ms());
@@ -102,7 +107,6 @@ impl Service {
             if row.node.as_ref() != Some(&node) {
                 return Err(Error::NotYourLease.into());
             }
-            // A node whose process is another since is given no token for what is over.
             if !shows && !row.state.is_over() {
                 return Err(Error::LeaseToken.into());
             }
@@ -144,7 +148,7 @@ impl Service {
     /// What was run in all sandboxes of a tenant, of one kind, the newest first.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] for a node.
+    /// [`Error::Forbidden`] without `sandbox:read`.
     pub async fn exec_list_all(
         &self,
         ctx: &Ctx,

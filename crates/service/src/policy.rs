@@ -126,7 +126,7 @@ impl Service {
     /// The policies of this tenant, by their names: all of them, as there are few.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] for a node.
+    /// [`Error::Forbidden`] without `policy:read`.
     pub async fn policy_list(&self, ctx: &Ctx) -> Result<Vec<PolicyRow>, Error> {
         ctx.may(Action::PolicyRead)?;
         let tenant = ctx.tenant.clone();

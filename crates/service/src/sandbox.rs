@@ -24,12 +24,12 @@ pub use work::{SandboxLife, SandboxRef, SandboxWork, life_ms as sandbox_life_ms}
 
 use crate::error::Fail;
 use crate::job::until;
-use crate::{Ctx, Error, Service, Who};
+use crate::{Ctx, Error, Service, Who, page};
 use change::{Note, apply, extend};
 use model::access::Action;
 use model::enforcement::Held;
 use model::event::Event;
-use model::id::SandboxId;
+use model::id::{PrincipalId, SandboxId};
 use model::limits;
 use model::principal::Role;
 use model::sandbox::{SandboxEvent, SandboxState};
@@ -86,7 +86,8 @@ impl Service {
     }
 
     /// Whoever comes to a sandbox by its name, of whatever tenant it is: what they must show there is asked at the
-    /// door, and they may use this sandbox alone, in the name of its owner.
+    /// door, and they may use this sandbox alone. The record names them as visitors of it: who they are is not known, and
+    /// the token outlives the key of whoever was given it.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -109,7 +110,9 @@ impl Service {
             }
         };
         let (role, action) = (Role::Member, Action::SandboxWrite);
-        let who = Who::only(row.tenant, row.principal, role, action);
+        let visitor = format!("visitor:{id}").parse::<PrincipalId>();
+        let visitor = visitor.map_err(|error| Error::internal("name a visitor", error))?;
+        let who = Who::only(row.tenant, visitor, role, action);
         Ok(Ctx::of(who, request_id))
     }
 
@@ -157,10 +160,9 @@ impl Service {
                 Ok(sandbox::list(tx, &tenant, &filter, before, limit + 1)?)
             })
             .await?;
-        let more = sandboxes.len() > limit as usize;
-        sandboxes.truncate(limit as usize);
-        let last = sandboxes.last().filter(|_| more);
-        let next = last.map(|row| format!("{}.{}", row.created_at_ms, row.id));
+        let next = page::cut(&mut sandboxes, limit, |row| {
+            format!("{}.{}", row.created_at_ms, row.id)
+        });
         Ok(SandboxPage { sandboxes, next })
     }
 

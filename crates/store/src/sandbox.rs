@@ -436,6 +436,20 @@ pub fn move_to(
     Ok(next)
 }
 
+/// Gives a sandbox another token. Whoever has the old one has nothing any more.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn put_access_token(
+    tx: &mut Tx<'_>,
+    id: &SandboxId,
+    token: &AccessToken,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE sandbox SET access_token = $1 WHERE id = $2";
+    tx.execute(sql, &[token.text().into(), id.as_str().into()])
+        .map(drop)
+}
+
 /// What a change may write, in the order of the statement of [`move_to`].
 fn changed_columns(next: &SandboxRow) -> Result<Vec<Value>, StoreError> {
     let enforcement = Some(&next.enforcement).filter(|clauses| !clauses.is_empty());

@@ -1,7 +1,7 @@
 //! `cofferdam policy`: rules about what may be asked for, written in a file.
 
 use crate::cli::args::{PolicyArgs, PolicyCommand};
-use crate::cli::failure::Failure;
+use crate::cli::failure::{Failure, missing};
 use crate::cli::job::when;
 use crate::cli::{profile, table};
 use api::Code;
@@ -29,6 +29,7 @@ pub(crate) async fn policy(client: &Client, args: PolicyArgs) -> Result<ExitCode
         } => versions(client, &name, json).await?,
         PolicyCommand::Get { name, json, .. } => get(client, &name, json).await?,
         PolicyCommand::Set { name, file, json } => {
+            check_name(&name)?;
             let spec = read(&file)?;
             one(&client.policy_put(&name, &spec).await?, json)?
         }
@@ -130,11 +131,13 @@ fn told(tested: &PolicyTested) -> String {
 }
 
 async fn explain(client: &Client, id: &str, json: bool) -> Result<String, Failure> {
-    let permit: PermitView = if id.starts_with(SANDBOX) {
-        client.sandbox_permit(id).await?
+    let permit = if id.starts_with(SANDBOX) {
+        client.sandbox_permit(id).await
     } else {
-        client.job_permit(id).await?
+        client.job_permit(id).await
     };
+    let hint = "`cofferdam job ls` and `cofferdam sandbox ls` list them, by id";
+    let permit: PermitView = permit.map_err(missing("job or sandbox", id, hint))?;
     if json {
         return table::to_json(&permit);
     }
@@ -155,19 +158,29 @@ fn traces(all: &[PolicyTrace]) -> String {
     table::layout(&["CLAUSE", "VALUE", "BY"], rows.collect())
 }
 
-fn about(name: &str) -> impl Fn(ClientError) -> Failure {
-    move |error| {
-        if !error.is(Code::NotFound) {
-            return error.into();
-        }
-        let failure = Failure::new(Code::NotFound, format!("there is no policy `{name}`"));
-        failure.hint("`cofferdam policy ls` lists the policies that there are")
+/// A policy of this name could not be asked for: that is where requests are tried.
+fn check_name(name: &str) -> Result<(), Failure> {
+    if name != "test" {
+        return Ok(());
     }
+    let message = "a policy cannot be called `test`";
+    let failure = Failure::new(Code::InvalidArgument, message);
+    Err(failure.hint("another name; `cofferdam policy test FILE` tries a request, without a name"))
+}
+
+fn about(name: &str) -> impl Fn(ClientError) -> Failure {
+    let hint = "`cofferdam policy ls` lists the policies that there are";
+    missing("policy", name, hint)
 }
 
 fn read(path: &Path) -> Result<api::policy::PolicySpec, Failure> {
-    profile::document(path)
-        .map_err(|failure| failure.hint("docs/policies.md has one with every field"))
+    profile::document(path).map_err(|failure| {
+        // Of a file that is not there, the hint of where it was looked for is the better one.
+        if failure.is(Code::InvalidArgument) {
+            return failure.hint("docs/policies.md has one with every field");
+        }
+        failure
+    })
 }
 
 #[cfg(test)]

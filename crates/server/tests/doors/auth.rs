@@ -435,6 +435,22 @@ async fn a_key_that_is_narrowed_opens_what_it_is_narrowed_to() {
 }
 
 #[tokio::test]
+async fn a_key_that_may_only_look_is_not_told_the_token_that_runs_commands() {
+    let world = World::new().await;
+    let made = with_body("POST", "/v1/sandboxes", "{}");
+    let made = world.ask(made).await.json();
+    let token = made["access_token"].as_str().unwrap().to_owned();
+    let line = format!("GET /v1/sandboxes/{}", made["id"].as_str().unwrap());
+    for (scope, is_told) in [("sandbox:read", false), ("sandbox:write", true)] {
+        let key = world.key("", Role::Admin, &[scope]).await;
+        let shown = world.ask_with(&key, &line, "").await;
+        assert_eq!(shown.status, 200, "{}", shown.json());
+        let told = shown.json().to_string().contains(&token);
+        assert_eq!(told, is_told, "{scope}: {}", shown.json());
+    }
+}
+
+#[tokio::test]
 async fn an_agent_never_says_who_may_do_what() {
     let world = World::new().await;
     let key = world.agent_key(Role::Admin).await;

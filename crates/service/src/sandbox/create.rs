@@ -218,7 +218,7 @@ impl Service {
 }
 
 /// A secret that cannot be guessed: 256 random bits.
-fn access_token() -> Result<AccessToken, Error> {
+pub(super) fn access_token() -> Result<AccessToken, Error> {
     let bytes: [u8; 32] = random()?;
     let mut text = String::with_capacity(64);
     for byte in bytes {

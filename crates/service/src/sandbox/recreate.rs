@@ -4,7 +4,7 @@
 //! there. Only then it waits for a node like one that is new, so that it is never in two places.
 
 use super::change::{Note, apply};
-use super::create::check_room;
+use super::create::{access_token, check_room};
 use super::gone;
 use crate::create::{Idempotency, key_of, made_before};
 use crate::error::Fail;
@@ -13,14 +13,16 @@ use crate::{Ctx, Error, Service, volume};
 use model::access::Action;
 use model::id::SandboxId;
 use model::sandbox::{SandboxEvent, SandboxState};
+use model::sandbox_spec::AccessToken;
 use store::Tx;
 use store::idempotency::{self, KeyOwner, Remembered};
-use store::sandbox::SandboxRow;
+use store::sandbox::{self, SandboxRow};
 
 impl Service {
     /// Wants a sandbox in another place, as it was at first: on the same snapshot, if it began with one, and
-    /// with nothing of what was written since. What runs in it ends. It keeps its id, its token, its record
-    /// and the rules of its network as they are now; its time to live begins when it is ready again. Also of
+    /// with nothing of what was written since. What runs in it ends. It keeps its id, its record and
+    /// the rules of its network as they are now, and gets another token: whoever had the old one has nothing of the
+    /// new place. Its time to live begins when it is ready again. Also of
     /// one that failed. Twice is once until it waits for its new place.
     ///
     /// # Errors
@@ -41,9 +43,10 @@ impl Service {
         if self.is_full_with(0) {
             return Err(Error::DiskFull);
         }
+        let token = access_token()?;
         let key = idempotency.map(|asked| key_of(ctx, "sandbox.recreate", asked, id.as_str()));
         self.change(ctx, id, move |tx, row, note| {
-            again(tx, row, note, key.as_ref())
+            again(tx, row, note, (key.as_ref(), &token))
         })
         .await
     }
@@ -67,7 +70,7 @@ fn again(
     tx: &mut Tx<'_>,
     row: SandboxRow,
     note: Note,
-    key: Option<&(KeyOwner, Remembered)>,
+    (key, token): (Option<&(KeyOwner, Remembered)>, &AccessToken),
 ) -> Result<SandboxRow, Fail> {
     if let Some((owner, asked)) = key {
         if let Some(there) = idempotency::get(tx, owner)? {
@@ -86,9 +89,11 @@ fn again(
         volume::hold(tx, &row.tenant, &row.spec)?;
     }
     let why = note.clone().because("it is made anew");
-    let Some(next) = apply(tx, &row, &SandboxEvent::Recreate, why)? else {
+    let Some(mut next) = apply(tx, &row, &SandboxEvent::Recreate, why)? else {
         return Ok(row);
     };
+    sandbox::put_access_token(tx, &next.id, token)?;
+    next.access_token = token.clone();
     if next.node.is_some() {
         return Ok(next);
     }

@@ -252,6 +252,12 @@ fn finished(row: &JobRow, outcome: Outcome) -> Finished {
     }
 }
 
+/// What a node says of a job whose sandbox is not there.
+fn lost(row: &JobRow, why: &str) -> Finished {
+    let why = why.to_owned();
+    finished(row, Outcome::Lost { why })
+}
+
 fn ended(outcome: Outcome) -> JobState {
     JobState::Finished { outcome }
 }

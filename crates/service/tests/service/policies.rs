@@ -8,6 +8,9 @@ use model::policy::{
 };
 use service::{Error, PolicyAsk, SandboxAsk};
 
+/// How often a node asks: the first poll only finds that something is to be decided again.
+const POLLS: u32 = 5;
+
 fn rules(allow: &[&str]) -> NetworkRules {
     let allow = allow.iter().map(ToString::to_string).collect();
     NetworkRules::read(&NetworkAsked {
@@ -182,7 +185,10 @@ async fn what_waits_is_decided_again_when_policies_change_before_a_node_takes_it
     };
     // The first poll finds that they are to be decided again; a later one gets what may be.
     let mut polled = Polled::default();
-    while polled.leases.is_empty() {
+    for _ in 0..POLLS {
+        if !polled.leases.is_empty() {
+            break;
+        }
         let poll = world.service.node_poll(&node, "a", free, LONG);
         polled = poll.await.unwrap();
     }
@@ -212,10 +218,14 @@ async fn what_waits_is_decided_again_when_policies_change_before_a_node_takes_it
     assert_eq!(gone.state.name(), "failed");
     assert!(gone.reason.unwrap().starts_with("permit_stale: "));
     let seen = async || world.service.sandbox_get(&user(), &kept.id).await.unwrap();
-    while seen().await.spec.permit.is_none() {
+    for _ in 0..POLLS {
+        if seen().await.spec.permit.is_some() {
+            break;
+        }
         let poll = world.service.node_poll(&node, "a", free, LONG);
         poll.await.unwrap();
     }
+    assert!(seen().await.spec.permit.is_some());
     assert_eq!(seen().await.ttl_ms, 60_000);
 }
 

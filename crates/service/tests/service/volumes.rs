@@ -2,11 +2,14 @@
 
 use crate::sandboxes::{ask, said_ready};
 use crate::*;
+use model::access::Action;
 use model::id::VolumeId;
+use model::principal::Role;
 use model::sandbox::SandboxState;
 use model::volume::{VOLUME_PROFILE, VolumeMount, VolumeState};
 use service::{
     Error, Fork, Idempotency, MasterKey, MasterKeys, NewVolume, SandboxAsk, SandboxSaid, VolumeRow,
+    Who,
 };
 
 fn keys(digit: &str, before: &[&str]) -> MasterKeys {
@@ -267,8 +270,14 @@ async fn the_content_of_a_volume_is_opened_by_its_token_and_served_by_one_hidden
     let world = World::with_volumes().await;
     let (row, other) = (world.volume("one").await, world.volume("two").await);
     let service = &world.service;
-    let token = service.volume_token(&row).await.unwrap();
-    assert_ne!(token, service.volume_token(&other).await.unwrap());
+    let token = async |row: &VolumeRow| service.volume_token(&user(), row).await.unwrap();
+    let (token, of_other) = (token(&row).await.unwrap(), token(&other).await.unwrap());
+    assert_ne!(token, of_other);
+    let (tenant, who) = (user().tenant, user().principal);
+    let looker = Who::only(tenant, who, Role::Admin, Action::VolumeRead);
+    let looker = Ctx::of(looker, "req_3");
+    assert!(service.volume_get(&looker, "one").await.is_ok());
+    assert_eq!(service.volume_token(&looker, &row).await.unwrap(), None);
     for wrong in ["", "x", &token[1..], &token.to_uppercase()] {
         let opened = service.volume_opened(&row.id, wrong, "req").await;
         assert_eq!(opened.unwrap_err().code(), "forbidden", "{wrong}");
@@ -317,7 +326,8 @@ async fn the_content_of_a_volume_is_opened_by_its_token_and_served_by_one_hidden
 async fn a_token_outlives_a_new_master_key_as_long_as_the_old_one_is_named() {
     let world = World::with_volumes().await;
     let row = world.volume("one").await;
-    let token = world.service.volume_token(&row).await.unwrap();
+    let token = world.service.volume_token(&user(), &row).await;
+    let token = token.unwrap().unwrap();
     let code = async |digit: &'static str, before: &'static [&'static str]| {
         let service = world.again();
         service.secret_keys_from(move || Ok(keys(digit, before)));

@@ -132,6 +132,9 @@ conformance! {
         a_principal_takes_its_keys_with_it_and_no_others
         who_was_sent_away_is_known_until_somebody_lets_them_in
         the_first_tenant_is_there_and_another_goes_with_its_people
+        nothing_is_added_to_a_tenant_or_a_principal_that_is_gone
+        a_key_that_is_made_while_its_tenant_goes_goes_with_it
+        keys_go_some_time_after_their_end_and_the_last_admin_is_seen
     }
     servers {
         a_server_is_known_by_its_certificate_until_it_is_gone
