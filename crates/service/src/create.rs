@@ -113,6 +113,9 @@ impl Service {
     ) -> Result<JobRow, Error> {
         ctx.may(Action::JobWrite)?;
         Service::root_may(ctx, spec.root.as_deref())?;
+        if let Some(row) = self.job_made_before(ctx, idempotency.as_ref()).await? {
+            return Ok(row);
+        }
         if let Some(asked) = profile {
             // All that is wrong is named at once, whoever finds it.
             let wrong = spec.validate().err().unwrap_or_default();
@@ -134,6 +137,24 @@ impl Service {
             }
             self.policies_forget();
         }
+    }
+
+    /// What the first request with this key has made, where policies could refuse the same request by now: it is there,
+    /// and who asks again has to learn that.
+    async fn job_made_before(
+        &self,
+        ctx: &Ctx,
+        idempotency: Option<&Idempotency>,
+    ) -> Result<Option<JobRow>, Error> {
+        let Some(asked) = idempotency else {
+            return Ok(None);
+        };
+        if matches!(self.effective(ctx).await, Ok(None)) {
+            return Ok(None);
+        }
+        let key = key_of(ctx, "job.create", asked.clone(), "");
+        let tenant = ctx.tenant.clone();
+        self.look(move |tx| there(tx, &tenant, Some(&key))).await
     }
 
     /// The same, when everything is said and decided.
@@ -221,16 +242,29 @@ impl Service {
     }
 }
 
+/// What an earlier request with the same key has made.
+fn there(
+    tx: &mut Tx<'_>,
+    tenant: &TenantId,
+    key: Option<&(KeyOwner, Remembered)>,
+) -> Result<Option<JobRow>, Fail> {
+    let Some((owner, asked)) = key else {
+        return Ok(None);
+    };
+    let Some(there) = idempotency::get(tx, owner)? else {
+        return Ok(None);
+    };
+    let row = match made_before::<JobId>(asked, &there)? {
+        Some(id) => job::get(tx, Some(tenant), &id)?,
+        None => None,
+    };
+    let gone = || Error::mismatch("what the key was used for is gone");
+    Ok(Some(row.ok_or_else(gone)?))
+}
+
 fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
-    if let Some((owner, asked)) = &plan.key
-        && let Some(there) = idempotency::get(tx, owner)?
-    {
-        let row = match made_before::<JobId>(asked, &there)? {
-            Some(id) => job::get(tx, Some(&plan.new.tenant), &id)?,
-            None => None,
-        };
-        let gone = || Error::mismatch("what the key was used for is gone");
-        return Ok(Made::There(row.ok_or_else(gone)?));
+    if let Some(row) = there(tx, &plan.new.tenant, plan.key.as_ref())? {
+        return Ok(Made::There(row));
     }
     if plan.disk_is_full {
         return Err(Error::DiskFull.into());

@@ -171,6 +171,7 @@ struct Inner {
     refusals: Mutex<enroll::Refusals>,
     placement: place::Setting,
     policies: Mutex<permit::Known>,
+    renewing: Mutex<permit::Renewing>,
     evaluator: OnceLock<rego::Evaluator>,
     audit_heads: OnceLock<audit::Heads>,
     /// The seals whose heads this process has signed, by tenant.
@@ -220,6 +221,7 @@ impl Service {
             refusals: Mutex::default(),
             placement: place::Setting::default(),
             policies: Mutex::default(),
+            renewing: Mutex::default(),
             evaluator: OnceLock::new(),
             audit_heads: OnceLock::new(),
             audit_signed: Mutex::default(),

@@ -139,6 +139,10 @@ impl Service {
                 self.keys_forget();
                 false
             }
+            "policy" => {
+                self.policies_forget();
+                false
+            }
             "build" => {
                 self.inner.builds.notify_one();
                 false

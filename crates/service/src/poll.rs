@@ -321,10 +321,17 @@ impl Service {
                 let stamp = store::policy::stamp(tx)?;
                 let mut room = Room::of(asking(&row, free, For::Jobs, now));
                 let most = free.slots.min(CLAIM_MAX);
-                for row in store::queue::claim(tx, &node, most, now, &granted)? {
-                    if PermitUse::is_stale(row.spec.permit.as_deref(), stamp) {
+                let is_stale =
+                    |row: &JobRow| PermitUse::is_stale(row.spec.permit.as_deref(), stamp);
+                let mut rows = store::queue::claim(tx, &node, most, now, &granted)?;
+                if rows.iter().any(is_stale) {
+                    // Those of one tenant, which wait to be decided again, hold up nobody who waits behind them.
+                    rows = store::queue::claim(tx, &node, CLAIM_MAX, now, &granted)?;
+                }
+                for row in rows {
+                    if is_stale(&row) {
                         stale.push(row);
-                    } else if room.take(row.spec.wish()) {
+                    } else if leased.len() < most as usize && room.take(row.spec.wish()) {
                         leased.extend(lease(tx, &row, &node, note.clone())?);
                     }
                 }

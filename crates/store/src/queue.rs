@@ -41,6 +41,16 @@ pub(crate) fn delete(tx: &mut Tx<'_>, id: &JobId) -> Result<(), StoreError> {
     tx.send("DELETE FROM queue WHERE job_id = $1", &[id.as_str().into()])
 }
 
+/// Lets a job that waits be passed over until this time, if it waits for nothing later. Its place stays as old as it is.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn postpone(tx: &mut Tx<'_>, id: &JobId, until_ms: u64) -> Result<(), StoreError> {
+    let sql = "UPDATE queue SET not_before_ms = $1 WHERE job_id = $2 AND not_before_ms < $3";
+    let values = [until_ms.into(), id.as_str().into(), until_ms.into()];
+    tx.execute(sql, &values).map(drop)
+}
+
 /// How many jobs that wait are looked at for each that is asked for, so that there is something to
 /// rotate between and something left when others have locked the first of them.
 const LOOK_AT: u32 = 4;

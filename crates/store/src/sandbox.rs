@@ -347,7 +347,7 @@ macro_rules! list {
              AND ($12 = '' OR REPLACE(metadata, $13, '') <> metadata) \
              AND ($14 = '' OR REPLACE(metadata, $15, '') <> metadata)",
             $live,
-            r#" AND spec NOT LIKE '{"profile":"volume"%'"#,
+            r#" AND spec NOT LIKE '{"profile":"volume","serves_volume":true%'"#,
             " ORDER BY created_at_ms DESC, id DESC LIMIT $16"
         )
     };

@@ -36,14 +36,30 @@ impl Service {
     ) -> Result<SandboxRow, Error> {
         ctx.may(Action::SandboxWrite)?;
         let row = self.sandbox_get(ctx, id).await?;
+        let key = idempotency.map(|asked| key_of(ctx, "sandbox.recreate", asked, id.as_str()));
+        if self.was_asked(key.clone()).await? {
+            return Ok(row);
+        }
         self.check_root(&row).await?;
         self.permitted_again(ctx, &row).await?;
         if self.is_full_with(0) {
             return Err(Error::DiskFull);
         }
-        let key = idempotency.map(|asked| key_of(ctx, "sandbox.recreate", asked, id.as_str()));
         self.change(ctx, id, move |tx, row, note| {
             again(tx, row, note, key.as_ref())
+        })
+        .await
+    }
+
+    /// Whether an earlier request with this key was carried out: nothing that changed since refuses the same again.
+    async fn was_asked(&self, key: Option<(KeyOwner, Remembered)>) -> Result<bool, Error> {
+        let Some((owner, asked)) = key else {
+            return Ok(false);
+        };
+        self.look(move |tx| {
+            let there = idempotency::get(tx, &owner)?;
+            let before = there.map(|there| made_before::<SandboxId>(&asked, &there));
+            Ok(before.transpose()?.is_some())
         })
         .await
     }

@@ -89,6 +89,7 @@ conformance! {
         many_claimers_never_get_the_same_job
         a_place_is_late_after_its_time_and_not_at_it
         a_job_that_has_run_waits_anew_and_one_that_was_given_back_does_not
+        a_job_that_is_postponed_is_passed_over_until_then_and_keeps_its_place
     }
     keys {
         a_key_remembers_the_first_request_and_refuses_a_second
