@@ -132,6 +132,10 @@ pub const PRINCIPAL: &str = "/v1/principals/{name}";
 pub const KEYS: &str = "/v1/keys";
 /// `DELETE` takes a key back.
 pub const KEY: &str = "/v1/keys/{id}";
+/// `GET` lists quotas with what is used of them.
+pub const QUOTAS: &str = "/v1/quotas";
+/// `PUT` says what a tenant or a principal may have at a time, `DELETE` takes that away.
+pub const QUOTA: &str = "/v1/quotas/{name}";
 
 /// `POST`: a machine asks to be a node.
 pub const NODE_ENROLL: &str = "/node/v1/enroll";

@@ -351,3 +351,16 @@ pub const COMMAND_STEPS_MAX: u64 = 4_000_000;
 pub const REGO_BYTES_MAX: usize = 64 * 1024;
 /// What follows from all policies of a principal, in bytes: each of its jobs and sandboxes keeps it.
 pub const PERMIT_BYTES_MAX: usize = 64 * 1024;
+
+/// What one job or sandbox counts at most for a quota of memory or storage, in bytes: no machine has more, and the sum
+/// of all that a tenant can have stays a number of 64 bits.
+pub const QUOTA_AMOUNT_MAX: u64 = 1 << 48;
+/// The most that a quota can say; beyond it nobody means a bound.
+pub const QUOTA_MOST_MAX: u64 = 1 << 60;
+/// Principals of one tenant with a quota of their own: all of them are read at once.
+pub const QUOTAS_MAX: u64 = 1000;
+/// Requests at a time that a rate can let through: more is no rate.
+pub const RATE_BURST_MAX: u32 = 1_000_000;
+/// Principals, nodes and addresses whose rates one server remembers of each kind. Beyond them those that asked longest
+/// ago are forgotten, and begin with all that there is.
+pub const RATES_KNOWN_MAX: usize = 65_536;

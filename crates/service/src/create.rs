@@ -7,6 +7,8 @@ use crate::hand::Undelivered;
 use crate::permit::{check_current, is_changed};
 use crate::place::row_gets_work;
 use crate::profile::ProfileAsk;
+use crate::quota::Book;
+use crate::quota::admit::{self, Entry};
 use crate::wake::{For, Parked};
 use crate::{Ctx, Error, Service, locked, random};
 use model::access::Action;
@@ -72,6 +74,7 @@ struct Plan {
     count: bool,
     lease_to: Option<NodeId>,
     note: Note,
+    quotas: Book,
 }
 
 enum Made {
@@ -89,7 +92,7 @@ impl Service {
     /// # Errors
     /// [`Error::Invalid`] with all that is wrong, among it `blob_missing`, `limit_beyond_machine` and
     /// `unknown_root`;
-    /// [`Error::Conflict`] `idempotency_mismatch`; [`Error::TooMuch`] `queue_full`;
+    /// [`Error::Conflict`] `idempotency_mismatch`; [`Error::TooMuch`] `queue_full`, `quota_exceeded`;
     /// [`Error::DiskFull`].
     pub async fn job_create(
         &self,
@@ -209,6 +212,7 @@ impl Service {
             count: !locked(&self.inner.room).take(&ctx.tenant),
             lease_to: parked.map(|poll| poll.node.clone()),
             note: Note::new(ctx, at_ms),
+            quotas: self.inner.quotas.clone(),
             new: NewJob {
                 id,
                 tenant: ctx.tenant.clone(),
@@ -269,9 +273,14 @@ fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
     if plan.disk_is_full {
         return Err(Error::DiskFull.into());
     }
-    check_current(tx, plan.new.spec.permit.as_deref())?;
+    let stamps = check_current(tx, plan.new.spec.permit.as_deref())?;
     check_pin(tx, plan)?;
     let counted = count(tx, plan)?;
+    let by = admit::By {
+        book: &plan.quotas,
+        stamp: stamps.quotas,
+    };
+    let entry = admit::job(tx, &by, &plan.new)?;
     let uploads = find_files(tx, plan)?;
     // From here on it is written. What a job names is new again, so that a pass that forgets old
     // uploads at this moment does not forget these.
@@ -280,14 +289,22 @@ fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
     }
     let node = match &plan.lease_to {
         // Whoever waited longer goes first.
-        Some(node) if queue::is_empty(tx, node)? && gets_work(tx, node, plan.new.at_ms)? => {
+        Some(node)
+            if entry == Entry::Open
+                && queue::is_empty(tx, node)?
+                && gets_work(tx, node, plan.new.at_ms)? =>
+        {
             Some(node)
         }
         _ => None,
     };
     let row = match node {
         Some(node) => insert_leased(tx, plan, node)?,
-        None => job::insert(tx, &plan.new)?,
+        None => {
+            let row = job::insert_unplaced(tx, &plan.new)?;
+            queue::insert_as(tx, &row, entry == Entry::Held)?;
+            row
+        }
     };
     if let Some((owner, asked)) = &plan.key {
         idempotency::put(tx, owner, asked, plan.new.at_ms)?;

@@ -22,7 +22,7 @@ use model::spec::{Invalid, JobSpec};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use store::job::JobRow;
-use store::policy::PolicyRow;
+use store::policy::{PolicyRow, Stamps};
 use store::sandbox::SandboxRow;
 use store::{Tx, event, permit, policy, queue};
 
@@ -110,19 +110,20 @@ impl Drop for Renewed<'_> {
 
 /// Refuses what was decided by other policies than those of now. If it is refused nothing is written, and the request is
 /// decided again.
-pub(crate) fn check_current(tx: &mut Tx<'_>, decided: Option<&PermitUse>) -> Result<(), Fail> {
+pub(crate) fn check_current(tx: &mut Tx<'_>, decided: Option<&PermitUse>) -> Result<Stamps, Fail> {
     check_stamp(tx, decided.map(|decided| decided.stamp))
 }
 
 /// The same by the stamp alone.
-pub(crate) fn check_stamp(tx: &mut Tx<'_>, decided: Option<u64>) -> Result<(), Fail> {
-    let now = policy::stamp(tx)?;
+pub(crate) fn check_stamp(tx: &mut Tx<'_>, decided: Option<u64>) -> Result<Stamps, Fail> {
+    let stamps = policy::stamps(tx)?;
+    let now = stamps.policies;
     // Where there is none any more, what was decided by some stays within them.
     if now.is_some() && now != decided {
         let message = "policies were changed while the request was decided";
         return Err(Error::conflict_of(CHANGED, message).into());
     }
-    Ok(())
+    Ok(stamps)
 }
 
 /// Whether a sandbox has to be decided again before a node gets it. One of our own is for no policy.

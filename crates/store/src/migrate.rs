@@ -29,6 +29,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0024_people.sql"),
     include_str!("../migrations/sqlite/0026_policy.sql"),
     include_str!("../migrations/sqlite/0034_policy_stamp.sql"),
+    include_str!("../migrations/sqlite/0029_quota.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -55,6 +56,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0024_people.sql"),
     include_str!("../migrations/postgres/0026_policy.sql"),
     include_str!("../migrations/postgres/0034_policy_stamp.sql"),
+    include_str!("../migrations/postgres/0029_quota.sql"),
 ];
 
 /// The version that this program knows.

@@ -1,8 +1,9 @@
 //! Who acts, where somebody has let them in.
 
-use crate::{Row, StoreError, Tx};
+use crate::{Row, StoreError, Tx, quota};
 use model::id::{PrincipalId, TenantId};
 use model::principal::{PrincipalKind, Role};
+use model::quota::Whose;
 
 /// A principal of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,12 +112,13 @@ pub fn count(tx: &mut Tx<'_>, tenant: &TenantId) -> Result<u64, StoreError> {
     row.map_or(Ok(0), |row| row.number("n"))
 }
 
-/// Deletes a principal with its keys. What it has made stays.
+/// Deletes a principal with its keys and its quota. What it has made stays.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn delete(tx: &mut Tx<'_>, tenant: &TenantId, id: &PrincipalId) -> Result<(), StoreError> {
     let of = [tenant.as_str().into(), id.as_str().into()];
+    quota::delete(tx, tenant, &Whose::Principal(id.clone()))?;
     tx.execute("DELETE FROM api_key WHERE tenant = $1 AND owner = $2", &of)?;
     tx.execute("DELETE FROM principal WHERE tenant = $1 AND id = $2", &of)
         .map(drop)

@@ -1,5 +1,8 @@
 //! The queue: a narrow table that holds exactly the jobs that wait.
 
+mod held;
+
+pub use self::held::{Held, held, hold, next_principal, next_tenant, release};
 use crate::db::to_json;
 use crate::job::{self, JobRow};
 use crate::{Row, StoreError, Tx};
@@ -13,6 +16,14 @@ use std::str::FromStr;
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn insert(tx: &mut Tx<'_>, row: &JobRow) -> Result<(), StoreError> {
+    insert_as(tx, row, false)
+}
+
+/// Adds a job that waits from now on, perhaps one that no claim is to look at before it is released.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn insert_as(tx: &mut Tx<'_>, row: &JobRow, is_held: bool) -> Result<(), StoreError> {
     let queued = row.queued_at_ms.unwrap_or(row.created_at_ms);
     // A job that has run waits anew: the time that it ran is not time that nobody took it.
     let waits_since = match row.started_at_ms {
@@ -23,7 +34,7 @@ pub fn insert(tx: &mut Tx<'_>, row: &JobRow) -> Result<(), StoreError> {
     let expires = wait.map(|wait| waits_since.saturating_add(wait));
     tx.send(
         "INSERT INTO queue (job_id, tenant, pinned_node, not_before_ms, queued_at_ms, \
-         expires_at_ms, wish) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+         expires_at_ms, wish, principal, held) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         &[
             row.id.as_str().into(),
             row.tenant.as_str().into(),
@@ -32,6 +43,8 @@ pub fn insert(tx: &mut Tx<'_>, row: &JobRow) -> Result<(), StoreError> {
             queued.into(),
             expires.into(),
             wish_text(row.spec.wish().as_ref())?.into(),
+            row.principal.as_str().into(),
+            is_held.into(),
         ],
     )
 }
@@ -83,10 +96,11 @@ pub struct Granted {
 /// [`StoreError`] of the database.
 pub fn wishes(tx: &mut Tx<'_>, after: &str, limit: u32) -> Result<Vec<String>, StoreError> {
     // Nearly always there is none, and that is known after one step.
-    let first = "SELECT MIN(wish) AS wish FROM queue WHERE wish > $1";
+    let first = "SELECT MIN(wish) AS wish FROM queue WHERE wish > $1 AND held = 0";
     let next = "WITH RECURSIVE found(wish, number) AS ( \
-         SELECT (SELECT MIN(wish) FROM queue WHERE wish > $1), CAST(1 AS BIGINT) \
-         UNION ALL SELECT (SELECT MIN(queue.wish) FROM queue WHERE queue.wish > found.wish), \
+         SELECT (SELECT MIN(wish) FROM queue WHERE wish > $1 AND held = 0), CAST(1 AS BIGINT) \
+         UNION ALL SELECT (SELECT MIN(queue.wish) FROM queue WHERE queue.wish > found.wish \
+         AND queue.held = 0), \
          found.number + 1 FROM found WHERE found.wish IS NOT NULL AND found.number < $2) \
          SELECT wish FROM found WHERE wish IS NOT NULL ORDER BY wish";
     distinct(tx, (first, next), after, limit)
@@ -129,13 +143,13 @@ pub fn claim(
     now_ms: u64,
     granted: &[Granted],
 ) -> Result<Vec<JobRow>, StoreError> {
-    let sql = "SELECT job_id, tenant, queued_at_ms FROM queue WHERE wish IS NULL \
+    let sql = "SELECT job_id, tenant, queued_at_ms FROM queue WHERE wish IS NULL AND held = 0 \
          AND not_before_ms <= $1 AND (pinned_node IS NULL OR pinned_node = $2) \
          ORDER BY queued_at_ms, job_id LIMIT $3";
     let window = window(limit);
     let mut rows = tx.query(sql, &[now_ms.into(), node.as_str().into(), window.into()])?;
     for wish in granted {
-        let sql = "SELECT job_id, tenant, queued_at_ms FROM queue WHERE wish = $1 \
+        let sql = "SELECT job_id, tenant, queued_at_ms FROM queue WHERE wish = $1 AND held = 0 \
              AND not_before_ms <= $2 AND (pinned_node IS NULL OR pinned_node = $3) \
              AND queued_at_ms <= $4 ORDER BY queued_at_ms, job_id LIMIT $5";
         let of = [
@@ -169,7 +183,7 @@ fn lock(tx: &mut Tx<'_>, ids: Vec<JobId>) -> Result<Vec<JobId>, StoreError> {
         return Ok(ids);
     }
     let sql = "SELECT job_id FROM queue WHERE job_id = ANY(string_to_array($1, ',')) \
-         FOR UPDATE SKIP LOCKED";
+         AND held = 0 FOR UPDATE SKIP LOCKED";
     let rows = tx.query(sql, &[job::joined(&ids).into()])?;
     let rows = rows.iter().map(|row| row.text("job_id"));
     let locked = rows.collect::<Result<HashSet<_>, _>>()?;
@@ -204,7 +218,7 @@ pub(crate) fn oldest(rows: Vec<Row>, column: &str, window: u32) -> Result<Vec<Ro
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn is_empty(tx: &mut Tx<'_>, node: &NodeId) -> Result<bool, StoreError> {
-    let sql = "SELECT job_id FROM queue WHERE wish IS NULL \
+    let sql = "SELECT job_id FROM queue WHERE wish IS NULL AND held = 0 \
          AND (pinned_node IS NULL OR pinned_node = $1) LIMIT 1";
     Ok(tx.query(sql, &[node.as_str().into()])?.is_empty())
 }
@@ -214,7 +228,7 @@ pub fn is_empty(tx: &mut Tx<'_>, node: &NodeId) -> Result<bool, StoreError> {
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn has(tx: &mut Tx<'_>, node: &NodeId, wish: &Granted) -> Result<bool, StoreError> {
-    let sql = "SELECT job_id FROM queue WHERE wish = $1 AND queued_at_ms <= $2 \
+    let sql = "SELECT job_id FROM queue WHERE wish = $1 AND held = 0 AND queued_at_ms <= $2 \
          AND (pinned_node IS NULL OR pinned_node = $3) LIMIT 1";
     let of = [
         (*wish.text).into(),
@@ -224,14 +238,14 @@ pub fn has(tx: &mut Tx<'_>, node: &NodeId, wish: &Granted) -> Result<bool, Store
     Ok(!tx.query(sql, &of)?.is_empty())
 }
 
-/// Whether anything waits at all.
+/// Whether anything waits that some node might take.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn has_any(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
-    Ok(!tx
-        .query("SELECT job_id FROM queue LIMIT 1", &[])?
-        .is_empty())
+    let plain = "SELECT job_id FROM queue WHERE wish IS NULL AND held = 0 LIMIT 1";
+    let wishing = "SELECT job_id FROM queue WHERE wish IS NOT NULL AND held = 0 LIMIT 1";
+    Ok(!tx.query(plain, &[])?.is_empty() || !tx.query(wishing, &[])?.is_empty())
 }
 
 /// Jobs that have waited longer than they may.

@@ -1,6 +1,6 @@
 //! Who owns things.
 
-use crate::{Row, StoreError, Tx};
+use crate::{Row, StoreError, Tx, quota};
 use model::id::{PrincipalId, TenantId};
 
 /// A tenant.
@@ -75,11 +75,12 @@ pub fn count(tx: &mut Tx<'_>) -> Result<u64, StoreError> {
     row.map_or(Ok(0), |row| row.number("n"))
 }
 
-/// Deletes a tenant with its principals and their keys.
+/// Deletes a tenant with its principals, their keys, and all quotas.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn delete(tx: &mut Tx<'_>, id: &TenantId) -> Result<(), StoreError> {
+    quota::delete_all(tx, id)?;
     let id = [id.as_str().into()];
     tx.execute("DELETE FROM api_key WHERE tenant = $1", &id)?;
     tx.execute("DELETE FROM principal WHERE tenant = $1", &id)?;

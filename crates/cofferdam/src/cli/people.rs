@@ -3,6 +3,7 @@
 use crate::cli::args::{KeyCommand, Kind, PeopleCommand, PrincipalCommand, RoleArg, TenantCommand};
 use crate::cli::failure::Failure;
 use crate::cli::job::when;
+use crate::cli::quota::quota;
 use crate::cli::table;
 use api::Code;
 use api::client::{Client, ClientError};
@@ -21,6 +22,7 @@ pub(crate) async fn people(client: &Client, asked: PeopleCommand) -> Result<Exit
         PeopleCommand::Tenant(args) => tenant(client, args.command).await,
         PeopleCommand::Principal(args) => principal(client, args.command).await,
         PeopleCommand::Key(args) => key(client, args.command).await,
+        PeopleCommand::Quota(args) => quota(client, args.command).await,
     }
 }
 
@@ -170,14 +172,14 @@ async fn key(client: &Client, command: KeyCommand) -> Result<ExitCode, Failure> 
     }
 }
 
-fn page(after: Option<String>) -> PeopleListQuery {
+pub(super) fn page(after: Option<String>) -> PeopleListQuery {
     PeopleListQuery {
         limit: Some(PAGE),
         after,
     }
 }
 
-fn print<T: serde::Serialize>(
+pub(super) fn print<T: serde::Serialize>(
     json: bool,
     value: &T,
     text: impl FnOnce() -> Result<String, Failure>,
@@ -238,7 +240,7 @@ fn role_of(role: RoleArg) -> Role {
     }
 }
 
-fn about(noun: &str, name: &str, hint: &str) -> impl Fn(ClientError) -> Failure {
+pub(super) fn about(noun: &str, name: &str, hint: &str) -> impl Fn(ClientError) -> Failure {
     let (message, hint) = (format!("there is no {noun} `{name}`"), hint.to_owned());
     move |error| {
         if !error.is(Code::NotFound) {

@@ -7,6 +7,8 @@ use crate::create::{Idempotency, gets_work, key_of, made_before};
 use crate::error::Fail;
 use crate::permit::{check_current, is_changed};
 use crate::profile::ProfileAsk;
+use crate::quota::Book;
+use crate::quota::admit;
 use crate::root::check_same;
 use crate::snapshot::SnapshotRef;
 use crate::snapshot::begin::{hold, spec_from};
@@ -52,6 +54,7 @@ struct Plan {
     count: bool,
     node: Option<NodeId>,
     note: Note,
+    quotas: Book,
 }
 
 enum Made {
@@ -222,6 +225,7 @@ impl Service {
             count: !locked(&self.inner.sandbox_room).take(&ctx.tenant),
             node: parked.map(|poll| poll.node.clone()),
             note: Note::new(ctx, at_ms),
+            quotas: self.inner.quotas.clone(),
             new: NewSandbox {
                 id,
                 tenant: ctx.tenant.clone(),
@@ -283,13 +287,21 @@ fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
     if plan.disk_is_full {
         return Err(Error::DiskFull.into());
     }
-    if !plan.new.spec.serves_volume {
-        check_current(tx, plan.new.spec.permit.as_deref())?;
-    }
+    let stamps = if plan.new.spec.serves_volume {
+        store::policy::stamps(tx)?
+    } else {
+        check_current(tx, plan.new.spec.permit.as_deref())?
+    };
     check_pin(tx, plan)?;
     hold(tx, &plan.new.tenant, &plan.new.spec)?;
     volume::hold(tx, &plan.new.tenant, &plan.new.spec)?;
     let counted = count(tx, plan)?;
+    let by = admit::By {
+        book: &plan.quotas,
+        stamp: stamps.quotas,
+    };
+    let who = (&plan.new.tenant, &plan.new.principal);
+    admit::sandbox(tx, &by, who, &plan.new.spec.limits)?;
     let node = match &plan.node {
         Some(node) if may_place(tx, node, plan.new.at_ms)? => Some(node),
         _ => None,

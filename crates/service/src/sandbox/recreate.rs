@@ -8,6 +8,8 @@ use super::create::check_room;
 use super::gone;
 use crate::create::{Idempotency, key_of, made_before};
 use crate::error::Fail;
+use crate::quota::Book;
+use crate::quota::admit;
 use crate::snapshot::begin::hold;
 use crate::{Ctx, Error, Service, volume};
 use model::access::Action;
@@ -45,8 +47,9 @@ impl Service {
         if self.is_full_with(0) {
             return Err(Error::DiskFull);
         }
+        let book = self.inner.quotas.clone();
         self.change(ctx, id, move |tx, row, note| {
-            again(tx, row, note, key.as_ref())
+            again(tx, row, note, (key.as_ref(), &book))
         })
         .await
     }
@@ -83,14 +86,13 @@ fn again(
     tx: &mut Tx<'_>,
     row: SandboxRow,
     note: Note,
-    key: Option<&(KeyOwner, Remembered)>,
+    (key, book): (Option<&(KeyOwner, Remembered)>, &Book),
 ) -> Result<SandboxRow, Fail> {
-    if let Some((owner, asked)) = key {
-        if let Some(there) = idempotency::get(tx, owner)? {
-            made_before::<SandboxId>(asked, &there)?;
-            return Ok(row);
-        }
-        idempotency::put(tx, owner, asked, note.at_ms)?;
+    if let Some((owner, asked)) = key
+        && let Some(there) = idempotency::get(tx, owner)?
+    {
+        made_before::<SandboxId>(asked, &there)?;
+        return Ok(row);
     }
     if row.state == SandboxState::Destroying || row.state == SandboxState::Destroyed {
         return Err(gone(&row).into());
@@ -98,8 +100,17 @@ fn again(
     if matches!(row.state, SandboxState::Failed { .. }) {
         // What it stood on could have been given up since it was over.
         check_room(tx, &row.tenant)?;
+        let by = admit::By {
+            book,
+            stamp: store::policy::stamps(tx)?.quotas,
+        };
+        admit::sandbox(tx, &by, (&row.tenant, &row.principal), &row.spec.limits)?;
         hold(tx, &row.tenant, &row.spec)?;
         volume::hold(tx, &row.tenant, &row.spec)?;
+    }
+    // What is refused is not remembered.
+    if let Some((owner, asked)) = key {
+        idempotency::put(tx, owner, asked, note.at_ms)?;
     }
     let why = note.clone().because("it is made anew");
     let Some(next) = apply(tx, &row, &SandboxEvent::Recreate, why)? else {
