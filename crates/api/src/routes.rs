@@ -136,6 +136,10 @@ pub const KEY: &str = "/v1/keys/{id}";
 pub const ME: &str = "/v1/me";
 /// `GET`: with what the command line gets a token here. Needs no credential.
 pub const LOGIN: &str = "/v1/login";
+/// `GET` lists quotas with what is used of them.
+pub const QUOTAS: &str = "/v1/quotas";
+/// `PUT` says what a tenant or a principal may have at a time, `DELETE` takes that away.
+pub const QUOTA: &str = "/v1/quotas/{name}";
 
 /// `POST`: a machine asks to be a node.
 pub const NODE_ENROLL: &str = "/node/v1/enroll";

@@ -117,6 +117,10 @@ actions! {
     KeyRead = "key:read", Admin, Tenant, All;
     /// To make and take back keys.
     KeyWrite = "key:write", Admin, Tenant, NoAgent;
+    /// To see quotas and what is used of them.
+    QuotaRead = "quota:read", Member, Tenant, All;
+    /// To say what principals may have at a time. What a tenant may have only the first one says.
+    QuotaWrite = "quota:write", Admin, Tenant, NoAgent;
     /// To see tenants.
     TenantRead = "tenant:read", Admin, Site, All;
     /// To make and delete tenants.

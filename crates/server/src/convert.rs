@@ -10,6 +10,7 @@ pub(crate) mod people;
 pub(crate) mod place;
 pub(crate) mod policy;
 pub(crate) mod profile;
+pub(crate) mod quota;
 pub(crate) mod sandbox;
 pub(crate) mod secret;
 pub(crate) mod snapshot;

@@ -18,6 +18,8 @@ pub struct Ctx {
     pub request_id: String,
     /// What a node shows about the job or the sandbox of which it speaks.
     pub lease_token: Option<String>,
+    /// They have opened the content of a volume, and see the sandbox that serves it. Nobody else does.
+    pub sees_servers: bool,
 }
 
 /// As what somebody asks.
@@ -125,6 +127,7 @@ impl Ctx {
             caller: Caller::User(who.grant),
             request_id: request_id.into(),
             lease_token: None,
+            sees_servers: false,
         }
     }
 
@@ -136,6 +139,7 @@ impl Ctx {
             caller: Caller::Node(node),
             request_id: request_id.into(),
             lease_token: None,
+            sees_servers: false,
         }
     }
 
@@ -154,6 +158,7 @@ impl Ctx {
             caller: Caller::Internal,
             request_id: String::new(),
             lease_token: None,
+            sees_servers: true,
         }
     }
 

@@ -6,6 +6,7 @@
 pub(crate) mod told;
 
 use crate::error::Fail;
+use crate::sandbox::owned;
 use crate::{Ctx, Error, Service};
 use model::access::Action;
 use model::id::SandboxId;
@@ -135,10 +136,9 @@ impl Service {
     ) -> Result<ExecPage, Error> {
         ctx.may(Action::SandboxRead)?;
         let limit = limit.clamp(1, limits::PAGE_MAX);
-        let (tenant, id) = (ctx.tenant.clone(), id.clone());
+        let (ctx, id) = (ctx.clone(), id.clone());
         self.look(move |tx| {
-            let row = sandbox::get(tx, Some(&tenant), &id)?;
-            row.ok_or(Fail::Ours(Error::NotFound))?;
+            owned(tx, &ctx, &id)?;
             let rows = exec::list(tx, &id, kind, before, limit)?;
             Ok(page(rows, limit))
         })

@@ -51,7 +51,15 @@ pub struct SandboxPage {
 
 /// The sandbox, if it is this tenant's.
 pub(crate) fn owned(tx: &mut Tx<'_>, ctx: &Ctx, id: &SandboxId) -> Result<SandboxRow, Fail> {
-    sandbox::get(tx, Some(&ctx.tenant), id)?.ok_or(Fail::Ours(Error::NotFound))
+    let row = sandbox::get(tx, Some(&ctx.tenant), id)?;
+    let row = row.filter(|row| is_seen(row, ctx));
+    row.ok_or(Fail::Ours(Error::NotFound))
+}
+
+/// Those that serve volumes are for no policy. Whoever has learned the id of one, of whichever role, must not run
+/// anything in it, copy it, or open its network.
+fn is_seen(row: &SandboxRow, ctx: &Ctx) -> bool {
+    ctx.sees_servers || !row.spec.serves_volume
 }
 
 impl Service {
@@ -75,7 +83,7 @@ impl Service {
         // Before the row is read: a commit meanwhile makes it old.
         let commits = self.inner.store.commits();
         let known = commits.and_then(|commits| self.recent().get(commits, &ctx.tenant, id));
-        if let Some(row) = known {
+        if let Some(row) = known.filter(|row| is_seen(row, ctx)) {
             return Ok(row);
         }
         let row = self.sandbox_get(ctx, id).await?;
@@ -109,6 +117,9 @@ impl Service {
                 row
             }
         };
+        if row.spec.serves_volume {
+            return Err(Error::NotFound);
+        }
         let (role, action) = (Role::Member, Action::SandboxWrite);
         let visitor = format!("visitor:{id}").parse::<PrincipalId>();
         let visitor = visitor.map_err(|error| Error::internal("name a visitor", error))?;

@@ -1,8 +1,9 @@
 //! Who acts, where somebody has let them in.
 
-use crate::{Row, StoreError, Tx, tenant};
+use crate::{Row, StoreError, Tx, quota, tenant};
 use model::id::{PrincipalId, TenantId};
 use model::principal::{PrincipalKind, Role};
+use model::quota::Whose;
 
 /// A principal of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,7 +160,7 @@ pub fn has_other_admin(
     Ok(row.is_some())
 }
 
-/// Deletes a principal with its keys, itself first, so that a key that is made at this moment is seen, and writes down
+/// Deletes a principal with its keys and its quota, itself first, so that a key that is made at this moment is seen, and writes down
 /// that it was sent away. What it has made stays.
 ///
 /// # Errors
@@ -173,6 +174,7 @@ pub fn delete(
     let of = [tenant.as_str().into(), id.as_str().into()];
     let gone = tx.execute("DELETE FROM principal WHERE tenant = $1 AND id = $2", &of)?;
     tx.execute("DELETE FROM api_key WHERE tenant = $1 AND owner = $2", &of)?;
+    quota::delete(tx, tenant, &Whose::Principal(id.clone()))?;
     if gone == 0 {
         // It went just now, perhaps with its whole tenant, of which nothing is to be left behind.
         return Ok(());

@@ -1,6 +1,6 @@
 //! Who owns things.
 
-use crate::{Row, StoreError, Tx};
+use crate::{Row, StoreError, Tx, quota};
 use model::id::{PrincipalId, TenantId};
 
 /// A tenant.
@@ -101,12 +101,13 @@ pub fn count(tx: &mut Tx<'_>) -> Result<u64, StoreError> {
     row.map_or(Ok(0), |row| row.number("n"))
 }
 
-/// Deletes a tenant with its principals and their keys. From the outside in: each statement waits for whoever adds
-/// to what it deletes, and the next one sees what was added.
+/// Deletes a tenant with its principals, their keys, and all quotas. From the outside in: each statement waits for
+/// whoever adds to what it deletes, and the next one sees what was added.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn delete(tx: &mut Tx<'_>, id: &TenantId) -> Result<(), StoreError> {
+    quota::delete_all(tx, id)?;
     let id = [id.as_str().into()];
     tx.execute("DELETE FROM tenant WHERE id = $1", &id)?;
     tx.execute("DELETE FROM principal WHERE tenant = $1", &id)?;

@@ -12,6 +12,7 @@ mod people;
 mod placement;
 mod policy;
 mod profile;
+mod quota;
 mod secret;
 mod volume;
 
@@ -44,6 +45,7 @@ pub(crate) use people::{
 pub(crate) use placement::PlacementArgs;
 pub(crate) use policy::{PolicyArgs, PolicyCommand};
 pub(crate) use profile::{ProfileArgs, ProfileCommand};
+pub(crate) use quota::QuotaCommand;
 pub(crate) use secret::{Scrub, SecretArgs, SecretCommand};
 pub(crate) use volume::{VolumeArgs, VolumeCommand};
 

@@ -3,6 +3,7 @@
 use crate::cli::args::{KeyCommand, Kind, PeopleCommand, PrincipalCommand, RoleArg, TenantCommand};
 use crate::cli::failure::{Failure, missing};
 use crate::cli::job::when;
+use crate::cli::quota::quota;
 use crate::cli::table;
 use api::Code;
 use api::client::{Client, ClientError};
@@ -21,6 +22,7 @@ pub(crate) async fn people(client: &Client, asked: PeopleCommand) -> Result<Exit
         PeopleCommand::Tenant(args) => tenant(client, args.command).await,
         PeopleCommand::Principal(args) => principal(client, args.command).await,
         PeopleCommand::Key(args) => key(client, args.command).await,
+        PeopleCommand::Quota(args) => quota(client, args.command).await,
     }
 }
 
@@ -165,7 +167,7 @@ async fn key(client: &Client, command: KeyCommand) -> Result<ExitCode, Failure> 
 }
 
 /// What is on all pages: each ends with where the next one begins.
-async fn all_pages<T>(
+pub(super) async fn all_pages<T>(
     mut page: impl AsyncFnMut(PeopleListQuery) -> Result<(Vec<T>, Option<String>), ClientError>,
 ) -> Result<Vec<T>, Failure> {
     let (mut all, mut after) = (Vec::new(), None);
@@ -180,7 +182,7 @@ async fn all_pages<T>(
     }
 }
 
-fn print<T: serde::Serialize>(
+pub(super) fn print<T: serde::Serialize>(
     json: bool,
     value: &T,
     text: impl FnOnce() -> Result<String, Failure>,

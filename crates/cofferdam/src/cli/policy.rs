@@ -6,6 +6,7 @@ use crate::cli::job::when;
 use crate::cli::{profile, table};
 use api::Code;
 use api::client::{Client, ClientError};
+use api::people::PeopleListQuery;
 use api::policy::{
     PermitView, PolicyLayer, PolicyTest, PolicyTested, PolicyTrace, PolicyVerdict, PolicyView,
 };
@@ -13,8 +14,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// What a test of a request that is not allowed ends with.
-const NOT_ALLOWED: u8 = 125;
+/// What a test of a request that is not allowed ends with. A test that could not be made ends with 125.
+const NOT_ALLOWED: u8 = 1;
 /// What ids of sandboxes begin with.
 const SANDBOX: &str = "sbx_";
 
@@ -31,7 +32,9 @@ pub(crate) async fn policy(client: &Client, args: PolicyArgs) -> Result<ExitCode
         PolicyCommand::Set { name, file, json } => {
             check_name(&name)?;
             let spec = read(&file)?;
-            one(&client.policy_put(&name, &spec).await?, json)?
+            let view = client.policy_put(&name, &spec).await?;
+            warn_of_nobody(client, &view).await;
+            one(&view, json)?
         }
         PolicyCommand::Rm { name, json } => {
             let gone = client.policy_delete(&name).await;
@@ -50,6 +53,39 @@ fn one(view: &PolicyView, json: bool) -> Result<String, Failure> {
         return table::to_json(view);
     }
     Ok(format!("{}\t{}\n", view.name, view.version))
+}
+
+/// A policy for a principal that is not there is for nobody, which its writer would find out when it matters. One who
+/// may not look at principals is told nothing.
+async fn warn_of_nobody(client: &Client, view: &PolicyView) {
+    let named = view
+        .spec
+        .of
+        .as_deref()
+        .and_then(|of| Some((of, before(of)?)));
+    let Some((of, after)) = named else { return };
+    let query = PeopleListQuery {
+        after: Some(after),
+        limit: Some(500),
+    };
+    let Ok(page) = client.principal_list(&query).await else {
+        return;
+    };
+    if page.next.is_none() && page.principals.iter().all(|one| one.id != of) {
+        table::note(&format!(
+            "there is no principal `{of}` now: `cofferdam principal ls` lists those that there are"
+        ));
+    }
+}
+
+/// An id that stands before this one in a list; `None` for one that is in no list: a user of the machine.
+fn before(of: &str) -> Option<String> {
+    let is_made = ["user:", "agent:", "automation:"]
+        .iter()
+        .any(|kind| of.starts_with(kind));
+    let mut before = of.to_owned();
+    before.pop().filter(|_| is_made)?;
+    Some(before)
 }
 
 async fn get(client: &Client, name: &str, json: bool) -> Result<String, Failure> {

@@ -31,6 +31,7 @@ pub(crate) fn ask(asked: SandboxCreate) -> Result<SandboxAsk, Error> {
     let (profile, by) = super::profile::chosen(asked.profile, says);
     let spec = SandboxSpec {
         profile,
+        serves_volume: false,
         name: asked.name,
         env: asked.env,
         root: asked.root,

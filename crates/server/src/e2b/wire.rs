@@ -176,6 +176,7 @@ impl NewSandbox {
         Ok(SandboxAsk {
             spec: SandboxSpec {
                 profile: profile.to_owned(),
+                serves_volume: false,
                 name: None,
                 env: self.env_vars.unwrap_or_default(),
                 root,

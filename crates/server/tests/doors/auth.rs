@@ -7,9 +7,9 @@ use http::Request;
 use http_body_util::Full;
 use model::access::Action::{
     self, AuditRead, JobRead, JobWrite, KeyRead, KeyWrite, NodeRead, NodeWrite, PolicyRead,
-    PolicyWrite, PrincipalRead, PrincipalWrite, ProfileRead, ProfileWrite, SandboxRead,
-    SandboxWrite, SecretRead, SecretWrite, SnapshotRead, SnapshotWrite, TenantRead, TenantWrite,
-    VolumeRead, VolumeWrite,
+    PolicyWrite, PrincipalRead, PrincipalWrite, ProfileRead, ProfileWrite, QuotaRead, QuotaWrite,
+    SandboxRead, SandboxWrite, SecretRead, SecretWrite, SnapshotRead, SnapshotWrite, TenantRead,
+    TenantWrite, VolumeRead, VolumeWrite,
 };
 use model::access::{Realm, Scopes};
 use model::principal::Role;
@@ -28,7 +28,7 @@ enum For {
     Server,
 }
 
-const ROUTES: [(&str, &str, For); 115] = [
+const ROUTES: [(&str, &str, For); 118] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/mcp", For::Credential),
     ("POST", "/mcp", For::Credential),
@@ -175,6 +175,9 @@ const ROUTES: [(&str, &str, For); 115] = [
         For::User(SecretWrite),
     ),
     ("GET", "/v1/jobs/{id}/permit", For::User(JobRead)),
+    ("GET", "/v1/quotas", For::User(QuotaRead)),
+    ("PUT", "/v1/quotas/{name}", For::User(QuotaWrite)),
+    ("DELETE", "/v1/quotas/{name}", For::User(QuotaWrite)),
     ("GET", "/v1/policies", For::User(PolicyRead)),
     ("POST", "/v1/policies/test", For::User(PolicyRead)),
     ("PUT", "/v1/policies/{name}", For::User(PolicyWrite)),
@@ -343,6 +346,7 @@ fn body(method: &str, path: &str) -> &'static str {
         ("PUT", "/v1/policies/{name}") => r#"{"version":1,"layer":"tenant"}"#,
         ("POST", "/v1/policies/test") => r#"{"job":{"argv":["true"]}}"#,
         ("PUT", "/v1/profiles/{name}") => r#"{"limits":{"pids":5}}"#,
+        ("PUT", "/v1/quotas/{name}") => r#"{"limits":{"jobs":1}}"#,
         ("POST", "/v1/secrets") => r#"{"name":"a","value":"bbbbbbbb"}"#,
         ("POST", "/v1/secrets/{name}/versions") => r#"{"value":"bbbbbbbb"}"#,
         ("POST", "/v1/tenants") => r#"{"name":"new"}"#,
@@ -367,7 +371,9 @@ fn fitting(path: &str) -> String {
         path if path.starts_with("/v1/enroll-tokens") => "ent_",
         _ => "job_",
     };
-    filled(path).replace("job_", kind).replace("{name}", "name")
+    let filled = filled(path).replace("job_", kind).replace("{name}", "name");
+    // That of a tenant is for fewer.
+    filled.replace("/v1/quotas/name", "/v1/quotas/user:name")
 }
 
 async fn code_with(world: &World, key: &str, method: &str, path: &str) -> String {
@@ -457,7 +463,7 @@ async fn an_agent_never_says_who_may_do_what() {
     for (method, path, who) in ROUTES {
         let is_about_people = matches!(
             who,
-            For::User(PrincipalWrite | KeyWrite | PolicyWrite | TenantWrite)
+            For::User(PrincipalWrite | KeyWrite | PolicyWrite | QuotaWrite | TenantWrite)
         );
         let is_ours = matches!(who, For::User(_));
         let code = code_with(&world, &key, method, path).await;

@@ -8,6 +8,8 @@ use super::create::{access_token, check_room};
 use super::gone;
 use crate::create::{Idempotency, key_of, made_before};
 use crate::error::Fail;
+use crate::quota::Book;
+use crate::quota::admit;
 use crate::snapshot::begin::hold;
 use crate::{Ctx, Error, Service, volume};
 use model::access::Action;
@@ -38,15 +40,32 @@ impl Service {
     ) -> Result<SandboxRow, Error> {
         ctx.may(Action::SandboxWrite)?;
         let row = self.sandbox_get(ctx, id).await?;
+        let key = idempotency.map(|asked| key_of(ctx, "sandbox.recreate", asked, id.as_str()));
+        if self.was_asked(key.clone()).await? {
+            return Ok(row);
+        }
         self.check_root(&row).await?;
         self.permitted_again(ctx, &row).await?;
         if self.is_full_with(0) {
             return Err(Error::DiskFull);
         }
         let token = access_token()?;
-        let key = idempotency.map(|asked| key_of(ctx, "sandbox.recreate", asked, id.as_str()));
+        let book = self.inner.quotas.clone();
         self.change(ctx, id, move |tx, row, note| {
-            again(tx, row, note, (key.as_ref(), &token))
+            again(tx, row, note, (key.as_ref(), &token, &book))
+        })
+        .await
+    }
+
+    /// Whether an earlier request with this key was carried out: nothing that changed since refuses the same again.
+    async fn was_asked(&self, key: Option<(KeyOwner, Remembered)>) -> Result<bool, Error> {
+        let Some((owner, asked)) = key else {
+            return Ok(false);
+        };
+        self.look(move |tx| {
+            let there = idempotency::get(tx, &owner)?;
+            let before = there.map(|there| made_before::<SandboxId>(&asked, &there));
+            Ok(before.transpose()?.is_some())
         })
         .await
     }
@@ -70,14 +89,13 @@ fn again(
     tx: &mut Tx<'_>,
     row: SandboxRow,
     note: Note,
-    (key, token): (Option<&(KeyOwner, Remembered)>, &AccessToken),
+    (key, token, book): (Option<&(KeyOwner, Remembered)>, &AccessToken, &Book),
 ) -> Result<SandboxRow, Fail> {
-    if let Some((owner, asked)) = key {
-        if let Some(there) = idempotency::get(tx, owner)? {
-            made_before::<SandboxId>(asked, &there)?;
-            return Ok(row);
-        }
-        idempotency::put(tx, owner, asked, note.at_ms)?;
+    if let Some((owner, asked)) = key
+        && let Some(there) = idempotency::get(tx, owner)?
+    {
+        made_before::<SandboxId>(asked, &there)?;
+        return Ok(row);
     }
     if row.state == SandboxState::Destroying || row.state == SandboxState::Destroyed {
         return Err(gone(&row).into());
@@ -85,8 +103,17 @@ fn again(
     if matches!(row.state, SandboxState::Failed { .. }) {
         // What it stood on could have been given up since it was over.
         check_room(tx, &row.tenant)?;
+        let by = admit::By {
+            book,
+            stamp: store::policy::stamps(tx)?.quotas,
+        };
+        admit::sandbox(tx, &by, (&row.tenant, &row.principal), &row.spec.limits)?;
         hold(tx, &row.tenant, &row.spec)?;
         volume::hold(tx, &row.tenant, &row.spec)?;
+    }
+    // What is refused is not remembered.
+    if let Some((owner, asked)) = key {
+        idempotency::put(tx, owner, asked, note.at_ms)?;
     }
     let why = note.clone().because("it is made anew");
     let Some(mut next) = apply(tx, &row, &SandboxEvent::Recreate, why)? else {

@@ -62,7 +62,11 @@ impl Service {
             Role::Member,
             Action::SandboxWrite,
         );
-        Ok((Ctx::of(who, request_id), row))
+        let ctx = Ctx {
+            sees_servers: true,
+            ..Ctx::of(who, request_id)
+        };
+        Ok((ctx, row))
     }
 
     /// The sandbox that serves the content of a volume; made when there is none, and living on for as long as
@@ -145,6 +149,7 @@ fn ask(volume: &VolumeRow) -> SandboxAsk {
     SandboxAsk {
         spec: SandboxSpec {
             profile: VOLUME_PROFILE.to_owned(),
+            serves_volume: true,
             name: None,
             env: BTreeMap::new(),
             root: None,

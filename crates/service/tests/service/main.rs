@@ -33,6 +33,7 @@ mod poll;
 mod postgres;
 mod profiles;
 mod prune;
+mod quotas;
 mod recreate;
 mod replicas;
 mod report;

@@ -4,6 +4,8 @@ use crate::sandboxes::{ask, said_ready};
 use crate::*;
 use model::access::Action;
 use model::id::VolumeId;
+use model::network::{NetworkMode, NetworkRules};
+use model::policy::{Layer, NetworkClause, Policy};
 use model::principal::Role;
 use model::sandbox::SandboxState;
 use model::volume::{VOLUME_PROFILE, VolumeMount, VolumeState};
@@ -351,4 +353,105 @@ async fn a_volume_whose_node_is_forgotten_is_gone_when_somebody_deletes_it() {
     service::loops::prune_pass(&world.service).await.unwrap();
     let gone = world.service.volume_get(&user(), row.id.as_str()).await;
     assert_eq!(gone.unwrap_err().code(), "not_found");
+}
+
+fn closed() -> Policy {
+    Policy {
+        network: Some(NetworkClause {
+            mode: Some(NetworkMode::None),
+            ..NetworkClause::default()
+        }),
+        ..Policy::new(Layer::Tenant)
+    }
+}
+
+/// Attack: what serves a volume is for no policy, so whoever copies it, or runs something in it, is bound by none.
+#[tokio::test]
+async fn nobody_gets_at_the_sandbox_that_serves_a_volume() {
+    let world = World::with_volumes().await;
+    let volume = world.volume("one").await;
+    let service = &world.service;
+    service.policy_put(&user(), "net", closed()).await.unwrap();
+    let token = service.volume_token(&volume).await.unwrap();
+    let opened = service.volume_opened(&volume.id, &token, "req").await;
+    let (ctx, _) = opened.unwrap();
+    let served = service.volume_server(&ctx, &volume.id, NOW).await.unwrap();
+    world.works(&node(1), NOW).await;
+    world.says(&served, said_ready()).await;
+    let id = &served.id;
+    let fork = Fork {
+        count: 1,
+        ttl_ms: None,
+    };
+    let open = NetworkRules::all_or_nothing(true);
+    let gets_at = [
+        service.sandbox_get(&user(), id).await.map(drop),
+        service.sandbox_get_recent(&user(), id).await.map(drop),
+        service.sandbox_visitor(id, "req").await.map(drop),
+        service
+            .sandbox_connect(&user(), id, (None, true), NOW)
+            .await
+            .map(drop),
+        service
+            .snapshot_create(&user(), id, None, None)
+            .await
+            .map(drop),
+        service
+            .sandbox_fork(&user(), id, fork, None, NOW)
+            .await
+            .map(drop),
+        service.sandbox_recreate(&user(), id, None).await.map(drop),
+        service
+            .sandbox_set_network(&user(), id, open, NOW)
+            .await
+            .map(drop),
+        service.sandbox_destroy(&user(), id).await.map(drop),
+        service
+            .exec_list(&user(), id, (None, None), 1)
+            .await
+            .map(drop),
+    ];
+    for (number, got) in gets_at.into_iter().enumerate() {
+        assert_eq!(
+            got.map_err(|error| error.code()),
+            Err("not_found"),
+            "{number}"
+        );
+    }
+    // Whoever serves it goes on.
+    assert_eq!(
+        service
+            .volume_server(&ctx, &volume.id, NOW)
+            .await
+            .unwrap()
+            .id,
+        *id
+    );
+}
+
+/// Attack: a snapshot of such a sandbox, taken before that was closed.
+#[tokio::test]
+async fn a_sandbox_that_begins_like_one_that_serves_a_volume_is_refused() {
+    let world = World::new();
+    let row = world.ready(ask()).await;
+    let who = user();
+    let copy = world.service.snapshot_create(&who, &row.id, None, None);
+    let copy = copy.await.unwrap();
+    world.says(&row, SandboxSaid::Saved { bytes: 1 }).await;
+    world
+        .service
+        .policy_put(&user(), "net", closed())
+        .await
+        .unwrap();
+    let sql = "UPDATE snapshot SET spec = REPLACE(spec, '\"profile\":\"default\"', \
+               '\"profile\":\"volume\",\"serves_volume\":true')";
+    let changed = world.store().write(move |tx| tx.execute(sql, &[])).await;
+    assert_eq!(changed.unwrap(), 1);
+    let mut asked = ask();
+    asked.from = Some(service::SnapshotRef::Id(copy.id));
+    asked.spec.network = NetworkRules::all_or_nothing(true);
+    assert_eq!(world.refused(asked).await, "unknown_profile");
+    let mut said = ask();
+    said.spec.serves_volume = true;
+    assert_eq!(world.refused(said).await, "unknown_profile");
 }

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use std::time::Duration;
 
+use super::quota::QuotaArgs;
 use crate::cli::units;
 
 /// Who may ask.
@@ -11,6 +12,7 @@ pub(crate) enum PeopleCommand {
     Tenant(TenantArgs),
     Principal(PrincipalArgs),
     Key(KeyArgs),
+    Quota(QuotaArgs),
 }
 
 /// Make, list and delete tenants, each of which sees its own things alone
@@ -171,6 +173,7 @@ impl PeopleCommand {
                 | KeyCommand::Ls { json }
                 | KeyCommand::Rm { json, .. } => *json,
             },
+            Self::Quota(args) => args.command.json(),
         }
     }
 }
