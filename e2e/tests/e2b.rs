@@ -307,7 +307,7 @@ fn check_record(log: &serde_json::Value) {
     assert!(
         asked["principal"]
             .as_str()
-            .is_some_and(|who| who.starts_with("uid:")),
+            .is_some_and(|who| who.starts_with("visitor:sbx_")),
         "{first}"
     );
     assert!(

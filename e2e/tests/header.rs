@@ -273,8 +273,11 @@ fn rules_that_mean_nothing_are_refused_with_their_place() {
             &["--rule", "get https://a.test/"][..],
             "a method is written in capitals",
         ),
-        (&["--rule", "https://*/"], "--rule: "),
-        (&["--rule", "https://a.test/a*"], "--rule: "),
+        (&["--rule", "https://*/"], "--rule number 1: "),
+        (
+            &["--rule", "https://a.test/", "--rule", "https://a.test/a*"],
+            "--rule number 2: ",
+        ),
         (&["--rule", "ftp://a.test/"], "https://"),
         (
             &["--allow", "a.test", "--secret", "token=header:b.test:x-key"],

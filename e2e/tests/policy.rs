@@ -46,7 +46,9 @@ fn a_policy_is_written_tested_held_explained_and_taken_away() {
     );
     let test = |body: &str| place.run_with_input(&["policy", "test", "-"], body.as_bytes());
     let told = test(r#"{"job":{"argv":["sudo","ls"]}}"#);
-    assert_eq!(told.status.code(), Some(125), "{}", all(&told));
+    assert_eq!(told.status.code(), Some(1), "{}", all(&told));
+    let unread = test("{");
+    assert_eq!(unread.status.code(), Some(125), "{}", all(&unread));
     assert!(
         all(&told).starts_with("refused\n  commands: `sudo` is forbidden"),
         "{}",
@@ -59,6 +61,19 @@ fn a_policy_is_written_tested_held_explained_and_taken_away() {
     let explained = good(&place.run(&["policy", "explain", id]));
     assert!(explained.contains("resources.pids"), "{explained}");
     assert!(explained.contains("global/0/module@1"), "{explained}");
+    // Nodes say of themselves what they isolate with, and nobody is let in by that name.
+    let driver = "version = 1\nlayer = \"tenant\"\ndrivers = [\"linux\"]\n";
+    good(&set("driver", driver));
+    good(&run(&["true"]));
+    let of_nobody = "version = 1\nlayer = \"principal\"\nof = \"user:nobody\"\n";
+    let told = set("driver", of_nobody);
+    assert!(
+        all(&told).contains("there is no principal `user:nobody`"),
+        "{}",
+        all(&told)
+    );
+    good(&told);
+    good(&place.run(&["policy", "rm", "driver"]));
     assert!(good(&place.run(&["policy", "ls"])).contains("rules"));
     good(&place.run(&["policy", "rm", "rules"]));
     good(&place.run(&["policy", "rm", "module"]));

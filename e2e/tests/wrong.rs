@@ -20,13 +20,78 @@ fn make_state(place: &Place) {
 #[test]
 fn a_state_that_is_not_there_is_no_empty_one_to_who_only_looks() {
     let place = Place::new();
-    for words in [&["job", "ls"][..], &["egress", "log", "job_1"]] {
+    for words in [
+        &["job", "ls"][..],
+        &["egress", "log", "job_1"],
+        &["node", "reap"],
+    ] {
         let output = place.run(words);
         let said = text(&output.stderr);
         assert_eq!(code(&output), 125, "{words:?}: {said}");
         assert!(said.contains("there is no state at"), "{words:?}: {said}");
         assert!(!place.state().exists(), "{words:?}");
     }
+}
+
+#[test]
+fn what_is_wrong_comes_with_what_leads_on() {
+    let place = Place::new();
+    let _server = place.up(&["--driver", "fake"], &[]);
+    assert!(
+        place
+            .run(&["principal", "create", "alice"])
+            .status
+            .success()
+    );
+    let profile = "[network]\nallow = [\"https://*\"]\n";
+    std::fs::write(place.work().join("wrong.toml"), profile).unwrap();
+    for (words, said, hint) in [
+        (
+            &["policy", "explain", "nope"][..],
+            "there is no job or sandbox `nope`",
+            "cofferdam job ls",
+        ),
+        (
+            &["policy", "set", "test", "x.toml"],
+            "cannot be called `test`",
+            "another name",
+        ),
+        (
+            &["policy", "set", "x", "nofile.toml"],
+            "nofile.toml",
+            "check the path",
+        ),
+        (
+            &["tenant", "rm", "local"],
+            "that of the server itself",
+            "cannot be deleted",
+        ),
+        (
+            &["principal", "create", "alice"],
+            "there is a principal",
+            "cofferdam key create",
+        ),
+        (
+            &["key", "create", "user:alice", "--expires", "90"],
+            "has no unit",
+            "",
+        ),
+        // A field of a file is not called an option.
+        (
+            &["profile", "put", "w", "wrong.toml"],
+            "network.allow[0]: ",
+            "",
+        ),
+    ] {
+        let output = place.run(words);
+        assert!(!output.status.success(), "{words:?}");
+        let all = text(&output.stderr);
+        assert!(all.contains(said) && all.contains(hint), "{words:?}: {all}");
+    }
+    // The node of `up` keeps its calls too.
+    let tape = place.run(&["node", "tape"]);
+    let tape = text(&tape.stdout);
+    assert!(tape.contains("POST /node/v1/register"), "{tape}");
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod people;
 mod policy;
 mod pool;
 mod profile;
+mod quota;
 mod sandbox;
 mod secret;
 mod send;

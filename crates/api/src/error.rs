@@ -292,7 +292,13 @@ codes! {
     /// Too many jobs wait.
     QueueFull = "queue_full", 429, true, 125,
         "wait for jobs to finish, then send the request again";
-    /// A quota or a rate was reached.
+    /// There is no room in a quota.
+    QuotaExceeded = "quota_exceeded", 429, true, 125,
+        "the message names the limit, what there is and who can raise it; end something, or ask for less: `cofferdam quota ls` shows all";
+    /// Somebody sends more requests than the server takes of one.
+    RateLimited = "rate_limited", 429, true, 125,
+        "wait as long as `Retry-After` says; `RateLimit` says with each answer what is left";
+    /// A bound was reached.
     TooMuch = "too_much", 429, true, 125,
         "slow down and send the request again later";
     /// No node can take it now.

@@ -39,6 +39,7 @@ pub mod people;
 pub mod place;
 pub mod policy;
 pub mod profile;
+pub mod quota;
 pub mod routes;
 pub mod sandbox;
 pub mod secret;

@@ -3,7 +3,8 @@
 //! The node's id is never in a body; it comes from the credential of the connection, so that one
 //! node cannot speak for another. Every report carries the epoch of its lease: the same report
 //! again is a `duplicate`, a different one is 409 `conflict`, an old epoch is 409 `stale_epoch`. With each report
-//! goes the token of the lease, in a header; what comes without the right one is 403 `lease_token_wrong`.
+//! goes the token of the lease, in the header `cofferdam-lease`; with what is about many at once, and about what is over,
+//! the node's incarnation. What comes without the right one is 403 `lease_token_wrong`.
 
 use std::collections::BTreeMap;
 

@@ -136,6 +136,10 @@ pub const KEY: &str = "/v1/keys/{id}";
 pub const ME: &str = "/v1/me";
 /// `GET`: with what the command line gets a token here. Needs no credential.
 pub const LOGIN: &str = "/v1/login";
+/// `GET` lists quotas with what is used of them.
+pub const QUOTAS: &str = "/v1/quotas";
+/// `PUT` says what a tenant or a principal may have at a time, `DELETE` takes that away.
+pub const QUOTA: &str = "/v1/quotas/{name}";
 
 /// `POST`: a machine asks to be a node.
 pub const NODE_ENROLL: &str = "/node/v1/enroll";
@@ -179,7 +183,8 @@ pub const NODE_SNAPSHOT_REMOVED: &str = "/node/v1/snapshots/{id}/removed";
 pub const NODE_SANDBOX_EXECS: &str = "/node/v1/sandboxes/{id}/execs";
 /// `GET`: a node fetches an input file.
 pub const NODE_BLOB: &str = "/node/v1/blobs/{digest}";
-/// The header in which a node shows the token of a lease, with everything that it says about a job or a sandbox.
+/// The header in which a node shows the token of a lease, with everything that it says about a job or a sandbox; the
+/// name of its process, its incarnation, with what it says about many at once or about what is over.
 pub const LEASE_TOKEN: &str = "cofferdam-lease";
 
 /// `POST`, `GET`, `DELETE`: the Model Context Protocol over HTTP.

@@ -16,6 +16,7 @@ pub(crate) mod net;
 pub(crate) mod people;
 pub(crate) mod policy;
 pub(crate) mod profile;
+mod quota;
 pub(crate) mod run;
 pub(crate) mod sandbox;
 pub(crate) mod secret;

@@ -13,6 +13,7 @@ use crate::cli::failure::{Failure, reason};
 use api::Code;
 use model::lease::{self, Lease};
 use model::limits;
+use model::rate::Rates;
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -30,6 +31,8 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
     pub(crate) mode: Mode,
+    /// How often a server may be asked by one.
+    pub(crate) rates: Rates,
     pub(crate) server: Option<Server>,
     pub(crate) node: Option<Node>,
     /// Whose tokens count at the server.
@@ -100,6 +103,9 @@ pub(crate) struct Server {
     pub(crate) placement: model::place::Strategy,
     /// The door of nodes.
     pub(crate) nodes: Option<Nodes>,
+    /// Those of the file, which has them for itself.
+    #[serde(skip)]
+    pub(crate) rates: Rates,
 }
 
 /// The door of nodes.
@@ -398,7 +404,12 @@ impl Config {
     /// The part for a server, if it may be started so.
     pub(crate) fn for_server(self, dev: bool) -> Result<Serving, Failure> {
         let mode = self.mode(dev)?;
-        let server = self.server.ok_or_else(|| missing("server"))?;
+        valid::rates(&self.rates)?;
+        if self.rates.off && mode == Mode::Production {
+            return Err(development("`off` of [rates]"));
+        }
+        let mut server = self.server.ok_or_else(|| missing("server"))?;
+        server.rates = self.rates;
         let bypass = self.dev.map(|dev| check_bypass(&dev, &server, mode));
         valid::server(&server)?;
         if let Some(nodes) = &server.nodes {

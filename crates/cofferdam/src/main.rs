@@ -72,10 +72,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return Failure::ours("start threads", &error).report(args.json()),
     };
-    let json = args.json();
+    let (json, options) = (args.json(), args.options.clone());
     let code = match runtime.block_on(dispatch(args)) {
         Ok(code) => code,
-        Err(failure) => failure.report(json),
+        Err(failure) => failure.report_of(json, &options),
     };
     // A thread may be stuck reading a terminal; nobody waits for it.
     runtime.shutdown_background();

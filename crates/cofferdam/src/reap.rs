@@ -14,6 +14,7 @@ use crate::cli::table;
 use crate::private::Locked;
 use crate::state::State;
 use crate::sweep;
+use api::Code;
 use driver::host::Host;
 use driver::orphan::Orphan;
 use model::id::SandboxId;
@@ -127,7 +128,13 @@ pub(crate) async fn reap(
     (apply, json): (bool, bool),
 ) -> Result<ExitCode, Failure> {
     let state = State::of(place)?;
-    state.is_there()?;
+    let is_named = place.state.is_some();
+    if !state.is_there()? && is_named {
+        // Else a name that was mistyped would read as if nothing were left.
+        let message = format!("there is no state at {}", state.dir().display());
+        let failure = Failure::new(Code::StateUnusable, message);
+        return Err(failure.hint("correct --state or COFFERDAM_STATE"));
+    }
     let host = Host::probe_for_jobs();
     let seen = look::look(&state, &host, bounds)?;
     let mut leftovers = Vec::new();

@@ -138,7 +138,7 @@ impl Replica {
     }
 }
 
-fn said(error: service::Error) -> Failure {
+pub(crate) fn said(error: service::Error) -> Failure {
     let code = Code::parse(error.code()).unwrap_or(Code::Internal);
     Failure::new(code, error.to_string())
 }

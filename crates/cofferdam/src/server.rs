@@ -53,6 +53,11 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
     state.mark_of_server()?;
     let service = open(&state, &config, &mut signals).await?;
     service.leases_are(config.lease()?);
+    service.rates_are(config.rates);
+    if config.rates.off {
+        tracing::warn!("development: there are no rates, and no quota counts");
+        service.limits_off_note().await.map_err(replica::said)?;
+    }
     let authority = authority_of(&state, config.nodes.as_ref(), mode)?;
     if config.database.is_some() {
         let asked = (authority.as_ref(), &*args.adopt);

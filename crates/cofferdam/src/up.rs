@@ -11,6 +11,7 @@ use crate::roots;
 use crate::signals::Signals;
 use crate::state::State;
 use crate::sweep;
+use crate::tape;
 use crate::tcp;
 use api::Code;
 use api::client::{Client, Endpoint};
@@ -77,6 +78,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let dir = state.node(&node_id);
     let (driver, linux) = compose::driver(&up.driver, &dir, &host)?;
     let (node_client, node_door) = compose::node_door(&node_id);
+    let node_client = node_client.with_tape(tape::keep(&state));
     let mut doors = vec![node_door, Door::Unix(unix_listener(&state)?)];
     table::note(&format!("listening on unix:{}", state.socket().display()));
     doors.extend(tcp::door(&state, up, None).await?);

@@ -12,7 +12,7 @@ use crate::traffic::Counted;
 use crate::upstream;
 use model::address::canonical;
 use model::host::Host;
-use model::network::{How, Upstream};
+use model::network::{Denial, How, Upstream};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -160,6 +160,16 @@ async fn through(
     let (host, port) = upstream.place().ok_or(Reason::Internal)?;
     let addresses = way.resolve_upstream(&host).await;
     let addresses = addresses.map_err(|_| refused(Reason::Upstream))?;
+    // A name that nobody denies may have an address that is denied.
+    if let Some(entry) = way.rules().denies(&host, port, &addresses) {
+        return Err(Refusal {
+            reason: Reason::Rules(Denial::Denied),
+            rule: Some(format!(
+                "deny {entry}, through socks5://{}",
+                upstream.address()
+            )),
+        });
+    }
     let own = way.own_addresses().map_err(|_| Reason::Internal)?;
     let ground = Ground {
         exceptions: way.exceptions(),

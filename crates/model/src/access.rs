@@ -83,9 +83,9 @@ actions! {
     SnapshotRead = "snapshot:read", Member, Tenant, All;
     /// To make and give up snapshots.
     SnapshotWrite = "snapshot:write", Member, Tenant, All;
-    /// To see volumes, and get the tokens that open them.
+    /// To see volumes.
     VolumeRead = "volume:read", Member, Tenant, All;
-    /// To make and delete volumes.
+    /// To make and delete volumes, and get the tokens that open them.
     VolumeWrite = "volume:write", Member, Tenant, All;
     /// To see profiles, which everybody uses, and how they are built.
     ProfileRead = "profile:read", Member, Tenant, All;
@@ -117,6 +117,10 @@ actions! {
     KeyRead = "key:read", Admin, Tenant, All;
     /// To make and take back keys.
     KeyWrite = "key:write", Admin, Tenant, NoAgent;
+    /// To see quotas and what is used of them.
+    QuotaRead = "quota:read", Member, Tenant, All;
+    /// To say what principals may have at a time. What a tenant may have only the first one says.
+    QuotaWrite = "quota:write", Admin, Tenant, NoAgent;
     /// To see tenants.
     TenantRead = "tenant:read", Admin, Site, All;
     /// To make and delete tenants.

@@ -48,6 +48,21 @@ impl Block {
         self.bits <= other.bits && within(other.first, self.first, self.bits)
     }
 
+    /// How much of all addresses of its family it holds, in parts of 2^32.
+    pub(crate) fn share(&self) -> u64 {
+        (1_u64 << 32) >> self.bits.min(63)
+    }
+
+    /// Its family and its bits in digits: all blocks within it begin with the same text.
+    pub(crate) fn in_digits(&self) -> String {
+        let mut text = match self.first {
+            IpAddr::V4(first) => format!("4{:032b}", first.to_bits()),
+            IpAddr::V6(first) => format!("6{:0128b}", first.to_bits()),
+        };
+        text.truncate(1 + self.bits as usize);
+        text
+    }
+
     /// Whether its addresses are of IPv6, which stand in brackets before a port.
     pub fn is_ipv6(&self) -> bool {
         self.first.is_ipv6()

@@ -29,6 +29,8 @@ pub mod points;
 pub mod policy;
 pub mod principal;
 pub mod profile;
+pub mod quota;
+pub mod rate;
 pub mod root;
 pub mod sandbox;
 pub mod sandbox_spec;

@@ -164,6 +164,8 @@ pub const PRINCIPALS_MAX: u64 = 10_000;
 pub const PRINCIPALS_REMOVED_MAX: u64 = 100_000;
 /// Keys of one tenant: some for each of its principals.
 pub const KEYS_MAX: u64 = 20_000;
+/// How long a key whose time is over is still listed, so that somebody can see why a program is refused: seven days.
+pub const KEY_ENDED_KEPT_MS: u64 = 7 * 24 * 3_600_000;
 /// The longest time that a key can be given: ten years, beyond which nobody means a time.
 pub const KEY_LIFE_MAX_MS: u64 = 10 * 365 * 24 * 3_600_000;
 
@@ -337,11 +339,32 @@ pub const POLICY_ENTRY_BYTES_MAX: usize = 512;
 /// Entries of a list that follows from several layers: more would make the permit of each job large. A list that
 /// would be longer lets nothing through.
 pub const PERMIT_ENTRIES_MAX: usize = 512;
+/// What two lists have in common before what others hold is left out of it: four times what may be left.
+pub const PERMIT_MEETS_MAX: usize = 4 * PERMIT_ENTRIES_MAX;
+/// How much of all addresses of a family an allow list may name, in parts of 2^32, before that is as good as all: one
+/// part of 256, which nobody needs who knows where they want to go.
+pub const NETWORK_SHARE_MAX: u64 = 1 << 24;
 /// The highest number that says where a policy stands among others of its layer.
 pub const POLICY_PRIORITY_MAX: u16 = 1000;
 /// How deep commands may be within commands (`sh -c`, `$( )`) where a policy reads them. A person writes two.
 pub const COMMAND_DEPTH_MAX: u32 = 8;
+/// Steps of comparing the commands of one request with the patterns of all policies: some milliseconds. A thousand
+/// commands and all patterns of a policy take a quarter.
+pub const COMMAND_STEPS_MAX: u64 = 4_000_000;
 /// A module in Rego in bytes: what a person reads in an hour.
 pub const REGO_BYTES_MAX: usize = 64 * 1024;
 /// What follows from all policies of a principal, in bytes: each of its jobs and sandboxes keeps it.
 pub const PERMIT_BYTES_MAX: usize = 64 * 1024;
+
+/// What one job or sandbox counts at most for a quota of memory or storage, in bytes: no machine has more, and the sum
+/// of all that a tenant can have stays a number of 64 bits.
+pub const QUOTA_AMOUNT_MAX: u64 = 1 << 48;
+/// The most that a quota can say; beyond it nobody means a bound.
+pub const QUOTA_MOST_MAX: u64 = 1 << 60;
+/// Principals of one tenant with a quota of their own: all of them are read at once.
+pub const QUOTAS_MAX: u64 = 1000;
+/// Requests at a time that a rate can let through: more is no rate.
+pub const RATE_BURST_MAX: u32 = 1_000_000;
+/// Principals, nodes and addresses whose rates one server remembers of each kind. Beyond them those that asked longest
+/// ago are forgotten, and begin with all that there is.
+pub const RATES_KNOWN_MAX: usize = 65_536;

@@ -77,6 +77,9 @@ impl Placement {
     }
 }
 
+/// The label of a node that says what it isolates with. Each node has it of itself.
+pub const DRIVER: &str = "driver";
+
 /// Whether a text can be one side of a label. What is in an index is bounded by this.
 pub fn is_label(text: &str) -> bool {
     let good = |b: u8| b.is_ascii_alphanumeric() || b"-_./".contains(&b);
@@ -186,16 +189,6 @@ pub enum Unfit {
     Taken(&'static str),
     /// All its slots are taken.
     Full,
-}
-
-impl Unfit {
-    /// Whether waiting changes it, as far as anybody knows.
-    pub fn passes(&self) -> bool {
-        matches!(
-            self,
-            Unfit::Closed | Unfit::Unhealthy | Unfit::Taken(_) | Unfit::Full
-        )
-    }
 }
 
 impl std::fmt::Display for Unfit {

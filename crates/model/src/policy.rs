@@ -5,8 +5,9 @@
 //! Layers only narrow. So the order in which they are put together changes nothing, and neither does one that is there
 //! twice; property tests hold that.
 //!
-//! Reading order: this file, `permit`, `decide`; then `check`, `command` over `shell`, and `set`.
+//! Reading order: this file, `permit`, `decide`; then `check`, `command` over `carry` and `shell`, and `set`.
 
+mod carry;
 mod check;
 mod command;
 mod decide;

@@ -23,6 +23,10 @@ use std::time::Duration;
 pub struct SandboxSpec {
     /// The recipe.
     pub profile: String,
+    /// It is one of our own, which serves the content of a volume: for no policy, and for nobody to see. Nothing that
+    /// somebody asks for has this, whatever its profile is called.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub serves_volume: bool,
     /// For people; several may have the same.
     pub name: Option<String>,
     /// Variables of every command in it, over and above the clean environment.
@@ -172,7 +176,8 @@ impl SandboxSpec {
     /// All that is wrong, not only the first.
     pub fn validate(&self, metadata: &BTreeMap<String, String>) -> Result<(), Vec<Invalid>> {
         let mut found = Findings::default();
-        if self.profile != CODE_INTERPRETER && self.profile != VOLUME_PROFILE {
+        let is_ours = self.serves_volume && self.profile == VOLUME_PROFILE;
+        if self.profile != CODE_INTERPRETER && !is_ours {
             check_profile(&self.profile, &mut found);
         }
         check_env(&self.env, &mut found);
@@ -252,6 +257,7 @@ pub(crate) mod tests {
     pub(crate) fn spec() -> SandboxSpec {
         SandboxSpec {
             profile: "default".to_owned(),
+            serves_volume: false,
             name: None,
             env: BTreeMap::new(),
             root: None,

@@ -157,6 +157,7 @@ impl Running {
 impl Node {
     /// A node that runs jobs with `driver` for the control plane behind `client`.
     pub fn new(config: Config, client: Client, driver: Arc<dyn Driver>, host: Host) -> Node {
+        client.process(&config.incarnation);
         let allow = config.egress_allow.clone();
         let (egress, records) =
             Proxy::new(allow, Resolver::system(), way::connections(), job::now_ms);

@@ -1,18 +1,24 @@
 //! The parent: starts the child, asks it with a deadline, and kills it after that.
+//!
+//! There is one child for all tenants, and each writes its own modules. So of each tenant one question at a time waits
+//! for the child, behind at most one of each other tenant, and neither that nor how long is without a bound.
 
-use crate::{LINE_BYTES_MAX, OUTSIDE, Question, Reply, Verdict};
+use crate::{
+    Checked, LINE_BYTES_MAX, OUTSIDE, PATIENCE, Question, Reply, TENANTS_MAX, Verdict, WAITING_MAX,
+};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long a module is not asked again that ended its child: each time is a process, and holds others up.
 const REST: Duration = Duration::from_secs(10);
-/// Modules that rest. More of them, and the oldest knowledge goes.
+/// Modules that rest. With one more all are forgotten: then each ends one more child at most.
 const RESTING_MAX: usize = 256;
 
 /// Asks modules, one at a time.
@@ -21,6 +27,45 @@ pub struct Evaluator {
     argument: Option<OsString>,
     child: tokio::sync::Mutex<Option<Running>>,
     resting: Mutex<HashMap<String, Instant>>,
+    turns: Mutex<HashMap<String, Turn>>,
+}
+
+/// The turn of one tenant, and how many wait for it or have it.
+struct Turn {
+    place: Arc<Semaphore>,
+    asked: usize,
+}
+
+/// One that waits for the turn of its tenant, or has it.
+struct Waiting<'e> {
+    of: &'e Evaluator,
+    tenant: &'e str,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut turns = kept(&self.of.turns);
+        if let Some(turn) = turns.get_mut(self.tenant) {
+            turn.asked = turn.asked.saturating_sub(1);
+            if turn.asked == 0 {
+                turns.remove(self.tenant);
+            }
+        }
+    }
+}
+
+/// What was kept is good also where somebody panicked: each change of it is one step.
+fn kept<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What came of a question.
+enum Asked {
+    Answered(Reply),
+    /// The child did not answer it in time, or died of it. It is not asked again then.
+    Stopped,
+    /// It was never asked.
+    Busy,
 }
 
 struct Running {
@@ -44,32 +89,38 @@ impl Evaluator {
             argument,
             child: tokio::sync::Mutex::default(),
             resting: Mutex::default(),
+            turns: Mutex::default(),
         }
     }
 
-    /// Whether a module can be read, and has an `allow`.
-    ///
-    /// # Errors
-    /// What is wrong with it, with its place, for a person.
-    pub async fn check(&self, module: &str) -> Result<(), String> {
-        match self.ask(module, None).await {
-            Some(Reply::Good) => Ok(()),
-            Some(Reply::Bad(why)) => Err(why),
-            Some(Reply::Says(_)) | None => {
-                Err("it cannot be read within its time and memory".to_owned())
+    /// Whether a module can be read, and has an `allow`. One that was stopped by that is not looked at again for ten
+    /// seconds, as if it were asked.
+    pub async fn check(&self, tenant: &str, module: &str) -> Checked {
+        let unread = || Checked::Bad("it cannot be read within its time and memory".to_owned());
+        if self.rests(module) {
+            return unread();
+        }
+        match self.ask(tenant, module, None).await {
+            Asked::Answered(Reply::Good) => Checked::Good,
+            Asked::Answered(Reply::Bad(why)) => Checked::Bad(why),
+            Asked::Busy => Checked::Busy,
+            Asked::Answered(Reply::Says(_)) | Asked::Stopped => {
+                self.rest(module);
+                unread()
             }
         }
     }
 
-    /// What a module says to an input. A module that was stopped is not asked again for ten seconds, and counts as
-    /// stopped.
-    pub async fn evaluate(&self, module: &str, input: serde_json::Value) -> Verdict {
+    /// What a module of a tenant says to an input. A module that was stopped is not asked again for ten seconds, and
+    /// counts as stopped.
+    pub async fn evaluate(&self, tenant: &str, module: &str, input: serde_json::Value) -> Verdict {
         if self.rests(module) {
             return Verdict::Stopped;
         }
-        let verdict = match self.ask(module, Some(input)).await {
-            Some(Reply::Says(verdict)) => verdict,
-            Some(Reply::Good | Reply::Bad(_)) | None => Verdict::Stopped,
+        let verdict = match self.ask(tenant, module, Some(input)).await {
+            Asked::Answered(Reply::Says(verdict)) => verdict,
+            Asked::Busy => return Verdict::Busy,
+            Asked::Answered(Reply::Good | Reply::Bad(_)) | Asked::Stopped => Verdict::Stopped,
         };
         if verdict == Verdict::Stopped {
             self.rest(module);
@@ -78,42 +129,76 @@ impl Evaluator {
     }
 
     fn rests(&self, module: &str) -> bool {
-        let resting = self.resting.lock();
-        let resting = resting.unwrap_or_else(PoisonError::into_inner);
+        let resting = kept(&self.resting);
         let since = resting.get(module);
         since.is_some_and(|since| since.elapsed() < REST)
     }
 
     fn rest(&self, module: &str) {
-        let resting = self.resting.lock();
-        let mut resting = resting.unwrap_or_else(PoisonError::into_inner);
+        let mut resting = kept(&self.resting);
         if resting.len() >= RESTING_MAX {
             resting.clear();
         }
         resting.insert(module.to_owned(), Instant::now());
     }
 
-    /// One question; `None` where the child did not answer it in time, or died of it. It is not asked again then.
-    async fn ask(&self, module: &str, input: Option<serde_json::Value>) -> Option<Reply> {
+    /// Waits for the turn of a tenant; `None` where too many do.
+    async fn turn<'e>(&'e self, tenant: &'e str) -> Option<(Waiting<'e>, OwnedSemaphorePermit)> {
+        let place = {
+            let mut turns = kept(&self.turns);
+            if turns.len() >= TENANTS_MAX && !turns.contains_key(tenant) {
+                return None;
+            }
+            let new = || Turn {
+                place: Arc::new(Semaphore::new(1)),
+                asked: 0,
+            };
+            let turn = turns.entry(tenant.to_owned()).or_insert_with(new);
+            if turn.asked >= WAITING_MAX {
+                return None;
+            }
+            turn.asked += 1;
+            Arc::clone(&turn.place)
+        };
+        let waiting = Waiting { of: self, tenant };
+        let place = place.acquire_owned().await.ok()?;
+        Some((waiting, place))
+    }
+
+    /// One question, when its turn comes.
+    async fn ask(&self, tenant: &str, module: &str, input: Option<serde_json::Value>) -> Asked {
         let question = Question {
             module: module.to_owned(),
             input,
         };
-        let mut line = serde_json::to_vec(&question).ok()?;
+        let Ok(mut line) = serde_json::to_vec(&question) else {
+            return Asked::Stopped;
+        };
         line.push(b'\n');
         if line.len() >= LINE_BYTES_MAX {
-            return None;
+            return Asked::Stopped;
         }
-        let mut place = self.child.lock().await;
+        let its_turn = async {
+            let turn = self.turn(tenant).await?;
+            Some((turn, self.child.lock().await))
+        };
+        let Ok(Some((_turn, mut place))) = tokio::time::timeout(PATIENCE, its_turn).await else {
+            return Asked::Busy;
+        };
+        // Others of this tenant may have waited for what came of the same module before.
+        if self.rests(module) {
+            return Asked::Stopped;
+        }
         // Taken out, so that whoever goes away in the middle of an answer leaves no child with half of one.
-        let mut running = match place.take() {
-            Some(running) => running,
-            None => self.start()?,
+        let Some(mut running) = place.take().or_else(|| self.start()) else {
+            return Asked::Stopped;
         };
         let answer = tokio::time::timeout(OUTSIDE, running.exchange(&line)).await;
-        let reply = answer.ok().flatten()?;
+        let Some(reply) = answer.ok().flatten() else {
+            return Asked::Stopped;
+        };
         *place = Some(running);
-        Some(reply)
+        Asked::Answered(reply)
     }
 
     fn start(&self) -> Option<Running> {

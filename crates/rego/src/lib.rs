@@ -24,6 +24,12 @@ use std::time::Duration;
 const INSIDE: Duration = Duration::from_millis(50);
 /// How long the parent waits for an answer. A call of one built-in function is not interrupted inside.
 const OUTSIDE: Duration = Duration::from_millis(500);
+/// How long a question may wait for its turn: as long as somebody waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Questions of one tenant that wait for those before them. Each may take half a second.
+const WAITING_MAX: usize = 32;
+/// Tenants whose questions wait at a time.
+const TENANTS_MAX: usize = 1024;
 /// The data of the child, in bytes: the interpreter with a hundred modules, and what one builds from a request.
 const DATA_BYTES_MAX: u64 = 128 << 20;
 /// The longest line in either direction: a module and an input, as JSON.
@@ -41,6 +47,19 @@ pub enum Verdict {
     Deny(String),
     /// It did not come to an end within its time and memory, which is a deny.
     Stopped,
+    /// It was not asked: too many wait. Nothing is decided by that.
+    Busy,
+}
+
+/// What is known of a module before it is asked anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Checked {
+    /// It can be read.
+    Good,
+    /// It cannot, and why.
+    Bad(String),
+    /// It was not looked at: too many wait.
+    Busy,
 }
 
 /// What the child is asked: one line.

@@ -5,6 +5,7 @@
 //! head in time is closed, whether it is new or kept alive.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,7 +111,7 @@ async fn run_unix(listener: &UnixListener, shared: &Shared, places: &Arc<Semapho
             None => return,
             Some(Ok((stream, _))) => {
                 let gate = unix_gate(&stream);
-                shared.spawn(connection(stream, gate, shared.clone(), place));
+                shared.spawn(connection(stream, (gate, None), shared.clone(), place));
             }
             Some(Err(error)) => pause(&error).await,
         }
@@ -137,13 +138,14 @@ async fn run_tcp(
         let accepted = until_stopped(shared, listener.accept()).await;
         match accepted {
             None => return,
-            Some(Ok((stream, _))) => {
+            Some(Ok((stream, peer))) => {
+                let source = Some(peer.ip());
                 // Nagle's algorithm would hold the end of a short answer back for 40 ms.
                 drop(stream.set_nodelay(true));
                 let (gate, inner) = (gate.clone(), shared.clone());
                 let strangers = Arc::clone(&strangers);
                 match shaking {
-                    None => shared.spawn(connection(stream, gate, inner, place)),
+                    None => shared.spawn(connection(stream, (gate, source), inner, place)),
                     Some((tls, handshake)) => shared.spawn(async move {
                         let shaken = until_stopped(&inner, tls.shake(stream, handshake)).await;
                         if let Some(stream) = shaken.flatten() {
@@ -155,7 +157,7 @@ async fn run_tcp(
                                     Err(_) => return,
                                 },
                             };
-                            connection(stream, gate, inner, place).await;
+                            connection(stream, (gate, source), inner, place).await;
                         }
                     }),
                 }
@@ -175,7 +177,7 @@ async fn run_memory(
         let accepted = until_stopped(shared, incoming.recv()).await;
         let Some(Some(stream)) = accepted else { return };
         let gate = Gate::Known(peer.clone());
-        shared.spawn(connection(stream, gate, shared.clone(), place));
+        shared.spawn(connection(stream, (gate, None), shared.clone(), place));
     }
 }
 
@@ -195,15 +197,19 @@ async fn pause(error: &std::io::Error) {
 }
 
 /// Speaks HTTP until the peer closes. When the server stops, the request under way is finished.
-async fn connection<S>(stream: S, gate: Gate, shared: Shared, place: OwnedSemaphorePermit)
-where
+async fn connection<S>(
+    stream: S,
+    (gate, source): (Gate, Option<IpAddr>),
+    shared: Shared,
+    place: OwnedSemaphorePermit,
+) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let _place = place;
     let _open = shared.app.metrics.connection();
     let stopping = shared.app.stopping.clone();
     let service = service_fn(move |request| {
-        let answer = request::answer(shared.clone(), gate.clone(), request);
+        let answer = request::answer(shared.clone(), (gate.clone(), source), request);
         // In a place of its own: it holds what any route needs.
         let answer = Box::pin(answer);
         async move { Ok::<_, Infallible>(answer.await) }

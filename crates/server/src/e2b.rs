@@ -36,6 +36,7 @@ mod templates;
 mod volumes;
 pub(crate) mod wire;
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 
 use axum::body::Body;
@@ -54,18 +55,19 @@ use self::aim::Aim;
 use self::keys::{API_KEY, FileQuery, Upload, same};
 use self::refusal::{Cause, Refusal};
 use crate::auth::{Gate, Visitor};
+use crate::rates::{Metered, class};
 use crate::request::RequestId;
 use crate::{App, Shared};
 
 /// Answers a request that is for this door.
 pub(crate) async fn answer(
     shared: &mut Shared,
-    gate: &Gate,
+    (gate, source): (&Gate, Option<IpAddr>),
     aim: Result<Aim, Refusal>,
     request: Request<Incoming>,
     id: &RequestId,
 ) -> Response {
-    let work = AssertUnwindSafe(lead(shared, gate, aim, request, id)).catch_unwind();
+    let work = AssertUnwindSafe(lead(shared, (gate, source), aim, request, id)).catch_unwind();
     let mut response = match work.await {
         Ok(Ok(response)) => response,
         Ok(Err(refusal)) => refusal.into_response(),
@@ -87,7 +89,7 @@ pub(crate) async fn answer(
 
 async fn lead(
     shared: &mut Shared,
-    gate: &Gate,
+    (gate, source): (&Gate, Option<IpAddr>),
     aim: Result<Aim, Refusal>,
     request: Request<Incoming>,
     id: &RequestId,
@@ -112,7 +114,12 @@ async fn lead(
         }
         Aim::Control => {
             let now_s = shared.app.service.clock().now_ms() / 1000;
-            let who = whose(&shared.app, &parts, &visitor, now_s).await?;
+            let who = whose(&shared.app, (&parts, source), &visitor, now_s).await;
+            let metered = match &visitor {
+                Visitor::Known(_) => None,
+                Visitor::Stranger { .. } => Some(meter(&shared.app, (&parts, source), &who)?),
+            };
+            let who = who?;
             let domain = domain::told(gate.domain(), &parts.headers);
             parts.extensions.insert(control::Domain(domain));
             if let Some(who) = who {
@@ -122,7 +129,12 @@ async fn lead(
             }
             let request = Request::from_parts(parts, Body::new(body));
             return match shared.e2b.call(request).await {
-                Ok(response) => Ok(response),
+                Ok(mut response) => {
+                    if let Some(metered) = metered {
+                        response.extensions_mut().insert(metered);
+                    }
+                    Ok(response)
+                }
                 Err(never) => match never {},
             };
         }
@@ -142,7 +154,7 @@ async fn lead(
 /// it is there.
 async fn whose(
     app: &App,
-    parts: &Parts,
+    (parts, source): (&Parts, Option<IpAddr>),
     visitor: &Visitor,
     now_s: u64,
 ) -> Result<Option<Who>, Refusal> {
@@ -169,12 +181,37 @@ async fn whose(
         Some(sent) if keys.is_key(sent) => Ok(Some(owner.clone())),
         Some(sent) => {
             let text = std::str::from_utf8(sent).unwrap_or_default();
+            app.buckets.may_try(source, text)?;
             let who = app.service.shown_who(text).await?;
-            who.map(Some)
-                .ok_or_else(|| unauthorized("the API key is wrong"))
+            let who = who.ok_or_else(|| unauthorized("the API key is wrong"))?;
+            app.buckets.is_good(text);
+            Ok(Some(who))
         }
         None => Err(unauthorized("the API key is missing")),
     }
+}
+
+/// Takes one from the bucket of whoever asks, as at the other doors.
+fn meter(
+    app: &App,
+    (parts, source): (&Parts, Option<IpAddr>),
+    who: &Result<Option<Who>, Refusal>,
+) -> Result<Metered, Refusal> {
+    let buckets = &app.buckets;
+    let metered = match who {
+        Ok(Some(who)) => buckets.who(who, class(&parts.method, parts.uri.path())),
+        Ok(None) => buckets.stranger(source),
+        Err(refusal) if refusal.status() == StatusCode::TOO_MANY_REQUESTS => {
+            return Err(refusal.clone());
+        }
+        Err(refusal) => {
+            if refusal.status() == StatusCode::UNAUTHORIZED {
+                buckets.check(buckets.failed(source))?;
+            }
+            buckets.stranger(source)
+        }
+    };
+    Ok(buckets.check(metered)?)
 }
 
 /// The key that a request has, in either place.

@@ -12,6 +12,8 @@ use http::{HeaderValue, StatusCode};
 use model::spec::Invalid;
 use service::KeyError;
 
+use crate::rates::Metered;
+
 /// Why a request is not answered with what it asked for.
 #[derive(Debug, Clone)]
 pub(crate) struct Error {
@@ -20,6 +22,8 @@ pub(crate) struct Error {
     details: Vec<ErrorDetail>,
     /// For the log, never for the answer.
     internal: Option<String>,
+    /// What it has taken of a rate that it went beyond.
+    metered: Option<Metered>,
 }
 
 impl Error {
@@ -29,7 +33,20 @@ impl Error {
             message: message.into(),
             details: Vec::new(),
             internal: None,
+            metered: None,
         }
+    }
+
+    /// The same, for a request for which there was nothing left.
+    pub(crate) fn metered(self, metered: Metered) -> Self {
+        Self {
+            metered: Some(metered),
+            ..self
+        }
+    }
+
+    pub(crate) fn taken(&self) -> Option<Metered> {
+        self.metered
     }
 
     /// One field that is wrong.
@@ -144,6 +161,9 @@ impl IntoResponse for Error {
         let mut response = status
             .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
             .into_response();
+        if let Some(metered) = self.metered {
+            response.extensions_mut().insert(metered);
+        }
         response.extensions_mut().insert(self);
         response
     }

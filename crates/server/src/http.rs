@@ -19,6 +19,7 @@ pub(crate) mod people;
 pub(crate) mod policy;
 mod port;
 pub(crate) mod profile;
+pub(crate) mod quota;
 pub(crate) mod reachability;
 pub(crate) mod recorded;
 pub(crate) mod sandbox;
@@ -136,6 +137,8 @@ fn of_people() -> OpenApiRouter<App> {
         .routes(paths!(people::key_revoke))
         .routes(paths!(people::me))
         .routes(paths!(people::login))
+        .routes(paths!(quota::list))
+        .routes(paths!(quota::put, quota::remove))
 }
 
 /// What may be asked for.

@@ -8,7 +8,7 @@
 //! `service`; what things mean is decided in `model`. This room must never open the database, never
 //! decide about a job, and never let an error out that has no stable code. Bad input is never 500.
 //!
-//! Reading order: [`accept`](Door) takes connections, `tls` shakes hands on some, `auth` lets requests in, `request` is around
+//! Reading order: [`accept`](Door) takes connections, `tls` shakes hands on some, `auth` lets requests in, `rates` bounds how many, `request` is around
 //! every one, `extract` reads what handlers need, `http/` and `node_api` are the handlers,
 //! `convert/` knows both languages, `upload` and `download` carry files, `attach` and [`Links`] carry
 //! streams, `peers` those of nodes whose link another server holds. `e2b/` is a door of its own on the same connections. `build` is no door: it carries builds of
@@ -30,6 +30,7 @@ mod node_api;
 mod node_door;
 mod node_join;
 mod peers;
+mod rates;
 mod request;
 mod site;
 mod tls;
@@ -65,6 +66,8 @@ pub(crate) struct App {
     pub(crate) service: Service,
     pub(crate) links: Links,
     pub(crate) metrics: Metrics,
+    /// How often each may ask.
+    pub(crate) buckets: rates::Buckets,
     pub(crate) stopping: CancellationToken,
     pub(crate) tasks: TaskTracker,
     /// Places for attached clients.
@@ -101,10 +104,12 @@ impl Shared {
 pub async fn serve(service: Service, links: Links, doors: Vec<Door>, stop: CancellationToken) {
     let tasks = TaskTracker::new();
     let (mcp, mut wanted) = http::mcp::Mcp::new(stop.clone());
+    let metrics = Metrics::new();
     let app = App {
+        buckets: rates::Buckets::new(service.rates(), metrics.clone()),
         service,
         links,
-        metrics: Metrics::new(),
+        metrics,
         stopping: stop.clone(),
         tasks,
         attached: Arc::new(Semaphore::new(attach::ATTACHED_MAX)),

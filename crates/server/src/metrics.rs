@@ -8,6 +8,8 @@ use std::sync::Arc;
 use axum::extract::MatchedPath;
 use axum::response::Response;
 use http::Method;
+use model::quota::Limit;
+use model::rate::Class;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -15,6 +17,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use service::QuotaSeen;
 use tokio::time::Instant;
 
 /// From 100 µs, which a read takes, by factors of three, to a minute, which a wait may take.
@@ -34,6 +37,23 @@ struct Route {
     route: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfClass {
+    class: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfLimit {
+    limit: &'static str,
+}
+
+/// Of the first hundred tenants with a quota; the service sees to that.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfQuota {
+    tenant: String,
+    limit: &'static str,
+}
+
 /// The counters. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -42,6 +62,10 @@ pub(crate) struct Metrics {
     durations: Family<Route, Histogram>,
     connections: Gauge,
     attached: Gauge,
+    rate_limited: Family<OfClass, Counter>,
+    quota_refused: Family<OfLimit, Gauge>,
+    quota_used: Family<OfQuota, Gauge>,
+    quota_most: Family<OfQuota, Gauge>,
 }
 
 impl Metrics {
@@ -61,12 +85,57 @@ impl Metrics {
             "Clients attached to jobs",
             attached.clone(),
         );
+        let rate_limited = Family::<OfClass, Counter>::default();
+        let quota_refused = Family::<OfLimit, Gauge>::default();
+        let quota_used = Family::<OfQuota, Gauge>::default();
+        let quota_most = Family::<OfQuota, Gauge>::default();
+        let help = "Requests refused because of a rate";
+        registry.register("rate_limited", help, rate_limited.clone());
+        let help = "What was refused because of a quota";
+        registry.register("quota_refused", help, quota_refused.clone());
+        let help = "What tenants with a quota have";
+        registry.register("quota_used", help, quota_used.clone());
+        let help = "What tenants with a quota may have";
+        registry.register("quota_most", help, quota_most.clone());
         Self {
             registry: Arc::new(registry),
             requests,
             durations,
             connections,
             attached,
+            rate_limited,
+            quota_refused,
+            quota_used,
+            quota_most,
+        }
+    }
+
+    /// A request was refused because of a rate.
+    pub(crate) fn rate_limited(&self, class: Class) {
+        let class = class.as_str();
+        self.rate_limited.get_or_create(&OfClass { class }).inc();
+    }
+
+    /// What there is of quotas, and what was refused because of them so far.
+    pub(crate) fn quotas(&self, seen: &[QuotaSeen], refused: &[(Limit, u64)]) {
+        let shown = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
+        for (limit, count) in refused {
+            let limit = limit.as_str();
+            let gauge = self.quota_refused.get_or_create(&OfLimit { limit });
+            gauge.set(shown(*count));
+        }
+        self.quota_used.clear();
+        self.quota_most.clear();
+        for one in seen {
+            for (limit, most) in &one.row.most {
+                let of = OfQuota {
+                    tenant: one.row.tenant.to_string(),
+                    limit: limit.as_str(),
+                };
+                let used = one.used.get(limit).copied().unwrap_or_default();
+                self.quota_used.get_or_create(&of).set(shown(used));
+                self.quota_most.get_or_create(&of).set(shown(*most));
+            }
         }
     }
 

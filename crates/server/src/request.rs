@@ -1,19 +1,23 @@
 //! What happens around every request, whatever its route: an id, the gate, the metrics, and an
 //! answer in JSON even when a handler panics.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 
 use api::{Code, routes};
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
+use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request};
 use hyper::body::Incoming;
+use model::rate::Class;
 use tower::Service as _;
 
 use crate::auth::{Gate, Peer, Shown, behind, bypassed};
 use crate::e2b;
 use crate::error::{Error, finish};
+use crate::rates::{Metered, class, tell};
 use crate::{App, Shared};
 
 /// The longest id that a client may give a request: room for a UUID or a W3C trace parent, not for
@@ -50,7 +54,11 @@ impl RequestId {
 }
 
 /// Answers one request.
-pub(crate) async fn answer(mut shared: Shared, gate: Gate, request: Request<Incoming>) -> Response {
+pub(crate) async fn answer(
+    mut shared: Shared,
+    (gate, source): (Gate, Option<IpAddr>),
+    request: Request<Incoming>,
+) -> Response {
     let id = RequestId::of(&request, &shared);
     let timer = shared.app.metrics.start(request.method());
     let (parts, body) = request.into_parts();
@@ -64,17 +72,28 @@ pub(crate) async fn answer(mut shared: Shared, gate: Gate, request: Request<Inco
     let at = parts.uri.path().to_owned();
     let request = Request::from_parts(parts, body);
     let response = match aim {
-        Some(aim) => e2b::answer(&mut shared, &gate, aim, request, &id).await,
-        None => match admit(&shared.app, &gate, request, &id).await {
-            Ok(request) => route(&mut shared, request).await,
+        Some(aim) => e2b::answer(&mut shared, (&gate, source), aim, request, &id).await,
+        None => match admit(&shared.app, (&gate, source), request, &id).await {
+            Ok((request, metered)) => {
+                let mut response = route(&mut shared, request).await;
+                if let Some(metered) = metered {
+                    response.extensions_mut().insert(metered);
+                }
+                response
+            }
             Err(error) => error.into_response(),
         },
     };
     if let Some(code) = refused(&response) {
+        if code == Code::EnrollTokenUnknown {
+            shared.app.buckets.failed(source);
+        }
         note_refusal(&shared, &gate, code, &at).await;
     }
     timer.stop(&response);
+    let metered = response.extensions().get::<Metered>().copied();
     let mut response = finish(response, id.as_str());
+    tell(&mut response, metered);
     response.headers_mut().insert(REQUEST_ID, id.0);
     if matches!(&gate, Gate::Node(gate) if gate.is_for_one()) {
         let headers = response.headers_mut();
@@ -119,25 +138,72 @@ async fn note_refusal(shared: &Shared, gate: &Gate, code: Code, at: &str) {
 
 async fn admit(
     app: &App,
-    gate: &Gate,
+    (gate, source): (&Gate, Option<IpAddr>),
     request: Request<Incoming>,
     id: &RequestId,
-) -> Result<Request<Incoming>, Error> {
+) -> Result<(Request<Incoming>, Option<Metered>), Error> {
     let (mut parts, body) = request.into_parts();
     let peer = match gate {
-        Gate::Node(gate) => gate.admit(app, &mut parts).await?,
-        Gate::Known(_) | Gate::Stranger | Gate::Tcp(_) => match gate.admit(&parts)? {
-            Shown::Nothing => None,
-            Shown::Peer(peer) => Some(peer),
-            Shown::Text(text) => Some(Peer::User(behind(app, &text).await?)),
-            Shown::Development(bypass) => Some(Peer::User(bypassed(app, &bypass).await?)),
-        },
+        Gate::Node(gate) => gate.admit(app, &mut parts).await,
+        Gate::Known(_) | Gate::Stranger | Gate::Tcp(_) => shown(app, gate, source, &parts).await,
     };
+    let metered = match gate {
+        Gate::Known(_) | Gate::Stranger => None,
+        Gate::Node(_) | Gate::Tcp(_) => {
+            let class = class(&parts.method, parts.uri.path());
+            Some(meter(app, source, &peer, class)?)
+        }
+    };
+    let peer = peer?;
     parts.extensions.insert(id.clone());
     if let Some(peer) = peer {
         parts.extensions.insert(peer);
     }
-    Ok(Request::from_parts(parts, body))
+    Ok((Request::from_parts(parts, body), metered))
+}
+
+/// Who is behind what a request has shown.
+async fn shown(
+    app: &App,
+    gate: &Gate,
+    source: Option<IpAddr>,
+    parts: &Parts,
+) -> Result<Option<Peer>, Error> {
+    match gate.admit(parts)? {
+        Shown::Nothing => Ok(None),
+        Shown::Peer(peer) => Ok(Some(peer)),
+        Shown::Text(text) => {
+            app.buckets.may_try(source, &text)?;
+            let who = behind(app, &text).await?;
+            app.buckets.is_good(&text);
+            Ok(Some(Peer::User(who)))
+        }
+        Shown::Development(bypass) => Ok(Some(Peer::User(bypassed(app, &bypass).await?))),
+    }
+}
+
+/// Takes one from the bucket of whoever asks: of their own where they are known, of their address otherwise, and one
+/// more of that where what they have shown does not count.
+fn meter(
+    app: &App,
+    source: Option<IpAddr>,
+    peer: &Result<Option<Peer>, Error>,
+    class: Class,
+) -> Result<Metered, Error> {
+    let buckets = &app.buckets;
+    let metered = match peer {
+        Ok(Some(Peer::User(who))) => buckets.who(who, class),
+        Ok(Some(Peer::Node(node))) => buckets.node(node),
+        Ok(None) => buckets.stranger(source),
+        Err(error) if error.code() == Code::RateLimited => return Err(error.clone()),
+        Err(error) => {
+            if error.code().row().http_status == 401 {
+                buckets.check(buckets.failed(source))?;
+            }
+            buckets.stranger(source)
+        }
+    };
+    buckets.check(metered)
 }
 
 /// Runs the handler. One that panics costs its request, not the connection or the process.

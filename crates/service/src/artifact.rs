@@ -3,6 +3,7 @@
 use crate::blob::opened;
 use crate::error::Fail;
 use crate::job::owned;
+use crate::quota::admit;
 use crate::report::in_force;
 use crate::{Ctx, Error, Service, random};
 use model::access::Action;
@@ -32,7 +33,8 @@ impl Service {
     /// A node keeps a file of a job.
     ///
     /// # Errors
-    /// [`Error::Stale`]; [`Error::Conflict`] for other bytes at the same path; [`Error::Invalid`].
+    /// [`Error::Stale`]; [`Error::Conflict`] for other bytes at the same path; [`Error::Invalid`];
+    /// [`Error::TooMuch`] `quota_exceeded`.
     pub async fn artifact_put(
         &self,
         ctx: &Ctx,
@@ -55,10 +57,15 @@ impl Service {
         };
         let _gate = self.inner.blob_gate.lock().await;
         self.check_blob(&row.digest).await?;
+        let book = self.inner.quotas.clone();
         self.unit(move |tx| {
             let job = in_force(tx, &node, &row.job_id, new.epoch, new.attempt)?;
-            check_room(&artifact::list(tx, &job.id, job.attempt)?, &row)?;
-            Ok(artifact::insert(tx, &row)?)
+            let there = artifact::list(tx, &job.id, job.attempt)?;
+            check_room(&there, &row)?;
+            if !there.iter().any(|there| there.path == row.path) {
+                admit::artifact(tx, &book, &job, row.size_bytes)?;
+            }
+            Ok(artifact::insert(tx, &row, (&job.tenant, &job.principal))?)
         })
         .await
     }

@@ -124,7 +124,7 @@ impl Service {
     /// A page of the record of a tenant. That it was read is in it from then on.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] for nodes.
+    /// [`Error::Forbidden`] without `audit:read`.
     pub async fn audit_list(
         &self,
         ctx: &Ctx,
@@ -155,7 +155,7 @@ impl Service {
     /// Checks seals of a tenant with numbers above `after` against their events, each other, and what was signed.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] for nodes.
+    /// [`Error::Forbidden`] without `audit:read`.
     pub async fn audit_check(&self, ctx: &Ctx, after: u64) -> Result<Checked, Error> {
         ctx.may(Action::AuditRead)?;
         // No seal has a higher number, and no database takes one.

@@ -169,10 +169,16 @@ impl Service {
     pub(crate) fn announce(&self, row: &JobRow) {
         match &row.state {
             JobState::AwaitingApproval | JobState::Running { .. } => {}
-            JobState::Queued => self.wake().queue(),
+            JobState::Queued => {
+                self.wake().queue();
+                self.quota_freed(&row.tenant);
+            }
             JobState::Leased { .. } => self.wake().job_is(row, News::Leased),
             JobState::Stopping { node, .. } => self.wake().node(node),
-            JobState::Finished { .. } => self.wake().job_is(row, News::Finished),
+            JobState::Finished { .. } => {
+                self.wake().job_is(row, News::Finished);
+                self.quota_freed(&row.tenant);
+            }
         }
     }
 }

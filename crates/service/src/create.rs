@@ -7,6 +7,8 @@ use crate::hand::Undelivered;
 use crate::permit::{check_current, is_changed};
 use crate::place::row_gets_work;
 use crate::profile::ProfileAsk;
+use crate::quota::Book;
+use crate::quota::admit::{self, Entry};
 use crate::wake::{For, Parked};
 use crate::{Ctx, Error, Service, locked, random};
 use model::access::Action;
@@ -72,6 +74,7 @@ struct Plan {
     count: bool,
     lease_to: Option<NodeId>,
     note: Note,
+    quotas: Book,
 }
 
 enum Made {
@@ -89,7 +92,7 @@ impl Service {
     /// # Errors
     /// [`Error::Invalid`] with all that is wrong, among it `blob_missing`, `limit_beyond_machine` and
     /// `unknown_root`;
-    /// [`Error::Conflict`] `idempotency_mismatch`; [`Error::TooMuch`] `queue_full`;
+    /// [`Error::Conflict`] `idempotency_mismatch`; [`Error::TooMuch`] `queue_full`, `quota_exceeded`;
     /// [`Error::DiskFull`].
     pub async fn job_create(
         &self,
@@ -113,6 +116,9 @@ impl Service {
     ) -> Result<JobRow, Error> {
         ctx.may(Action::JobWrite)?;
         Service::root_may(ctx, spec.root.as_deref())?;
+        if let Some(row) = self.job_made_before(ctx, idempotency.as_ref()).await? {
+            return Ok(row);
+        }
         if let Some(asked) = profile {
             // All that is wrong is named at once, whoever finds it.
             let wrong = spec.validate().err().unwrap_or_default();
@@ -134,6 +140,24 @@ impl Service {
             }
             self.policies_forget();
         }
+    }
+
+    /// What the first request with this key has made, where policies could refuse the same request by now: it is there,
+    /// and who asks again has to learn that.
+    async fn job_made_before(
+        &self,
+        ctx: &Ctx,
+        idempotency: Option<&Idempotency>,
+    ) -> Result<Option<JobRow>, Error> {
+        let Some(asked) = idempotency else {
+            return Ok(None);
+        };
+        if matches!(self.effective(ctx).await, Ok(None)) {
+            return Ok(None);
+        }
+        let key = key_of(ctx, "job.create", asked.clone(), "");
+        let tenant = ctx.tenant.clone();
+        self.look(move |tx| there(tx, &tenant, Some(&key))).await
     }
 
     /// The same, when everything is said and decided.
@@ -188,6 +212,7 @@ impl Service {
             count: !locked(&self.inner.room).take(&ctx.tenant),
             lease_to: parked.map(|poll| poll.node.clone()),
             note: Note::new(ctx, at_ms),
+            quotas: self.inner.quotas.clone(),
             new: NewJob {
                 id,
                 tenant: ctx.tenant.clone(),
@@ -221,23 +246,41 @@ impl Service {
     }
 }
 
+/// What an earlier request with the same key has made.
+fn there(
+    tx: &mut Tx<'_>,
+    tenant: &TenantId,
+    key: Option<&(KeyOwner, Remembered)>,
+) -> Result<Option<JobRow>, Fail> {
+    let Some((owner, asked)) = key else {
+        return Ok(None);
+    };
+    let Some(there) = idempotency::get(tx, owner)? else {
+        return Ok(None);
+    };
+    let row = match made_before::<JobId>(asked, &there)? {
+        Some(id) => job::get(tx, Some(tenant), &id)?,
+        None => None,
+    };
+    let gone = || Error::mismatch("what the key was used for is gone");
+    Ok(Some(row.ok_or_else(gone)?))
+}
+
 fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
-    if let Some((owner, asked)) = &plan.key
-        && let Some(there) = idempotency::get(tx, owner)?
-    {
-        let row = match made_before::<JobId>(asked, &there)? {
-            Some(id) => job::get(tx, Some(&plan.new.tenant), &id)?,
-            None => None,
-        };
-        let gone = || Error::mismatch("what the key was used for is gone");
-        return Ok(Made::There(row.ok_or_else(gone)?));
+    if let Some(row) = there(tx, &plan.new.tenant, plan.key.as_ref())? {
+        return Ok(Made::There(row));
     }
     if plan.disk_is_full {
         return Err(Error::DiskFull.into());
     }
-    check_current(tx, plan.new.spec.permit.as_deref())?;
+    let stamps = check_current(tx, plan.new.spec.permit.as_deref())?;
     check_pin(tx, plan)?;
     let counted = count(tx, plan)?;
+    let by = admit::By {
+        book: &plan.quotas,
+        stamp: stamps.quotas,
+    };
+    let entry = admit::job(tx, &by, &plan.new)?;
     let uploads = find_files(tx, plan)?;
     // From here on it is written. What a job names is new again, so that a pass that forgets old
     // uploads at this moment does not forget these.
@@ -246,14 +289,22 @@ fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
     }
     let node = match &plan.lease_to {
         // Whoever waited longer goes first.
-        Some(node) if queue::is_empty(tx, node)? && gets_work(tx, node, plan.new.at_ms)? => {
+        Some(node)
+            if entry == Entry::Open
+                && queue::is_empty(tx, node)?
+                && gets_work(tx, node, plan.new.at_ms)? =>
+        {
             Some(node)
         }
         _ => None,
     };
     let row = match node {
         Some(node) => insert_leased(tx, plan, node)?,
-        None => job::insert(tx, &plan.new)?,
+        None => {
+            let row = job::insert_unplaced(tx, &plan.new)?;
+            queue::insert_as(tx, &row, entry == Entry::Held)?;
+            row
+        }
     };
     if let Some((owner, asked)) = &plan.key {
         idempotency::put(tx, owner, asked, plan.new.at_ms)?;

@@ -18,6 +18,8 @@ pub struct Ctx {
     pub request_id: String,
     /// What a node shows about the job or the sandbox of which it speaks.
     pub lease_token: Option<String>,
+    /// They have opened the content of a volume, and see the sandbox that serves it. Nobody else does.
+    pub sees_servers: bool,
 }
 
 /// As what somebody asks.
@@ -40,6 +42,8 @@ pub struct Grant {
     pub role: Role,
     /// What the credential is narrowed to.
     pub scopes: Scopes,
+    /// When it ends, in milliseconds since 1970, if it does.
+    pub until_ms: Option<u64>,
 }
 
 /// For whom a credential stands.
@@ -82,6 +86,7 @@ impl Who {
             kind: PrincipalKind::User,
             role: Role::Admin,
             scopes: Scopes::default(),
+            until_ms: None,
         };
         Who {
             tenant: TenantId::local(),
@@ -97,6 +102,7 @@ impl Who {
             kind: PrincipalKind::Automation,
             role,
             scopes: Scopes::of([action]),
+            until_ms: None,
         };
         Who {
             tenant,
@@ -121,6 +127,7 @@ impl Ctx {
             caller: Caller::User(who.grant),
             request_id: request_id.into(),
             lease_token: None,
+            sees_servers: false,
         }
     }
 
@@ -132,6 +139,7 @@ impl Ctx {
             caller: Caller::Node(node),
             request_id: request_id.into(),
             lease_token: None,
+            sees_servers: false,
         }
     }
 
@@ -150,6 +158,7 @@ impl Ctx {
             caller: Caller::Internal,
             request_id: String::new(),
             lease_token: None,
+            sees_servers: true,
         }
     }
 
@@ -209,6 +218,15 @@ impl Ctx {
         match &self.caller {
             Caller::User(grant) => grant.scopes.clone(),
             Caller::Node(_) | Caller::Internal => Scopes::default(),
+        }
+    }
+
+    /// When what the caller has shown ends, in milliseconds since 1970: what they give anybody ends then at the
+    /// latest.
+    pub(crate) fn until_ms(&self) -> Option<u64> {
+        match &self.caller {
+            Caller::User(grant) => grant.until_ms,
+            Caller::Node(_) | Caller::Internal => None,
         }
     }
 }

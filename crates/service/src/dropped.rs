@@ -7,7 +7,7 @@ use crate::{Ctx, Error, Service};
 use store::event;
 
 /// Reports that are taken note of with one heartbeat.
-const ONE_BEAT_MAX: usize = 32;
+pub const ONE_BEAT_MAX: usize = 32;
 /// The longest text of one: an id, or a code.
 const TEXT_BYTES_MAX: usize = 64;
 /// Digits of the name that a node gives one.

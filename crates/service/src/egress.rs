@@ -34,13 +34,15 @@ impl Service {
     /// deleted since. Says how many were new: the same again is stored once.
     ///
     /// # Errors
-    /// [`Error::TooMuch`]; [`Error::Invalid`] for a name that is too long.
+    /// [`Error::LeaseToken`] without the name of the node's process; [`Error::TooMuch`]; [`Error::Invalid`] for a name
+    /// that is too long.
     pub async fn egress_report(
         &self,
         ctx: &Ctx,
         records: Vec<(Owner, NewEgress)>,
     ) -> Result<u32, Error> {
         let node = ctx.only_node()?.clone();
+        self.check_process(ctx).await?;
         let most = limits::EGRESS_RECORDS_MAX;
         if records.len() > most {
             return Err(Error::TooMuch {
@@ -174,7 +176,7 @@ impl Service {
     /// Nodes that are heard from, whichever server holds their links.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] for who is no user.
+    /// [`Error::Forbidden`] without `sandbox:read` and `job:read`.
     pub async fn egress_nodes(&self, ctx: &Ctx) -> Result<Vec<NodeId>, Error> {
         ctx.may(Action::SandboxRead)?;
         ctx.may(Action::JobRead)?;
@@ -192,7 +194,7 @@ impl Service {
     /// Those of these that the caller may see and that this node has: what it says of others is passed over.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] for who is no user.
+    /// [`Error::Forbidden`] without `sandbox:read` and `job:read`.
     pub async fn egress_seen(
         &self,
         ctx: &Ctx,

@@ -6,6 +6,7 @@
 pub(crate) mod told;
 
 use crate::error::Fail;
+use crate::sandbox::owned;
 use crate::{Ctx, Error, Service};
 use model::access::Action;
 use model::id::SandboxId;
@@ -77,7 +78,8 @@ impl Service {
     /// A node says what was run in a sandbox. Says how many facts were new: the same again is stored once.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for a sandbox of another node, or of none; [`Error::Invalid`] for too many facts.
+    /// [`Error::LeaseToken`]; [`Error::NotFound`] for a sandbox of another node, or of none; [`Error::TooMuch`] for too
+    /// many facts.
     pub async fn exec_report(
         &self,
         ctx: &Ctx,
@@ -91,8 +93,12 @@ impl Service {
                 message: format!("a report has at most {} facts", limits::EXEC_FACTS_MAX),
             });
         }
+        // A node whose process is another since is given no token for what is over.
         let shows = match self.check_lease(ctx, id.as_str(), None).await {
-            Err(Error::LeaseToken) if ctx.lease_token.is_none() => false,
+            Err(Error::LeaseToken) => {
+                self.check_process(ctx).await?;
+                false
+            }
             checked => checked.map(|()| true)?,
         };
         let (id, principal, at_ms) = (id.clone(), ctx.principal.clone(), self.now_ms());
@@ -102,7 +108,6 @@ impl Service {
             if row.node.as_ref() != Some(&node) {
                 return Err(Error::NotYourLease.into());
             }
-            // A node whose process is another since is given no token for what is over.
             if !shows && !row.state.is_over() {
                 return Err(Error::LeaseToken.into());
             }
@@ -131,10 +136,9 @@ impl Service {
     ) -> Result<ExecPage, Error> {
         ctx.may(Action::SandboxRead)?;
         let limit = limit.clamp(1, limits::PAGE_MAX);
-        let (tenant, id) = (ctx.tenant.clone(), id.clone());
+        let (ctx, id) = (ctx.clone(), id.clone());
         self.look(move |tx| {
-            let row = sandbox::get(tx, Some(&tenant), &id)?;
-            row.ok_or(Fail::Ours(Error::NotFound))?;
+            owned(tx, &ctx, &id)?;
             let rows = exec::list(tx, &id, kind, before, limit)?;
             Ok(page(rows, limit))
         })
@@ -144,7 +148,7 @@ impl Service {
     /// What was run in all sandboxes of a tenant, of one kind, the newest first.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] for a node.
+    /// [`Error::Forbidden`] without `sandbox:read`.
     pub async fn exec_list_all(
         &self,
         ctx: &Ctx,

@@ -3,7 +3,7 @@
 use crate::change::{Note, apply};
 use crate::error::Fail;
 use crate::wake::{News, news};
-use crate::{Ctx, Error, Service};
+use crate::{Ctx, Error, Service, page};
 use model::access::Action;
 use model::event::Event;
 use model::id::JobId;
@@ -66,10 +66,9 @@ impl Service {
                 Ok(job::list(tx, &tenant, state.as_deref(), before, limit + 1)?)
             })
             .await?;
-        let more = jobs.len() > limit as usize;
-        jobs.truncate(limit as usize);
-        let last = jobs.last().filter(|_| more);
-        let next = last.map(|row| format!("{}.{}", row.created_at_ms, row.id));
+        let next = page::cut(&mut jobs, limit, |row| {
+            format!("{}.{}", row.created_at_ms, row.id)
+        });
         Ok(JobPage { jobs, next })
     }
 

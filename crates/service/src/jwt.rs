@@ -365,6 +365,7 @@ impl Service {
             let message = format!("`{}` came from another issuer", row.id);
             return Err(Error::TokenInvalid(message));
         }
+        let until_ms = stands.until_s.saturating_mul(1000);
         Ok(Who {
             tenant: row.tenant,
             principal: row.id,
@@ -372,10 +373,11 @@ impl Service {
                 kind: row.kind,
                 role: row.role.min(stands.role),
                 scopes: stands.scopes.clone(),
+                until_ms: Some(until_ms),
             },
             shown: Some(Shown {
                 by: ShownBy::Token(held.rules.name.clone()),
-                expires_at_ms: Some(stands.until_s.saturating_mul(1000)),
+                expires_at_ms: Some(until_ms),
             }),
         })
     }
@@ -401,6 +403,10 @@ impl Service {
             created_at_ms: self.now_ms(),
         };
         self.unit(move |tx| {
+            // It may be deleted since it was looked for.
+            if !tenant::stays(tx, &row.tenant)? {
+                return Err(said(Wrong::Tenant).into());
+            }
             // Two first requests of one person come at once, also at two servers.
             if let Some(there) = principal::get(tx, &row.tenant, row.id.as_str())? {
                 return Ok(there);
@@ -440,6 +446,7 @@ impl Service {
                 kind: row.kind,
                 role: row.role,
                 scopes: model::access::Scopes::default(),
+                until_ms: None,
             },
             shown: Some(Shown {
                 by: ShownBy::Development,

@@ -7,7 +7,7 @@
 use crate::ctx::{Shown, ShownBy};
 use crate::error::Fail;
 use crate::hex::hex;
-use crate::{Ctx, Error, Grant, Service, Who, locked, random};
+use crate::{Ctx, Error, Grant, Service, Who, locked, page, random};
 use model::access::{Action, Scopes};
 use model::id::KeyId;
 use model::limits;
@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use store::event::{self, NewEvent};
 use store::key::{self, KeyDigests, KeyOwner, KeyRow};
-use store::{StoreError, Tx, principal};
+use store::{StoreError, Tx};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// What every key begins with, so that it is recognised where it does not belong.
@@ -175,14 +175,12 @@ impl Service {
         let Made { row, digests, text } = self.key_made(ctx, &new)?;
         let (ctx, inserted) = (ctx.clone(), row.clone());
         self.unit(move |tx| {
-            let owner = principal::get(tx, &ctx.tenant, inserted.owner.as_str())?;
-            owner.ok_or(Fail::Ours(Error::NotFound))?;
             if key::count(tx, &ctx.tenant)? >= limits::KEYS_MAX {
                 let message = format!("a tenant has at most {} keys", limits::KEYS_MAX);
                 let code = "too_much";
                 return Err(Error::TooMuch { code, message }.into());
             }
-            Ok(insert(tx, &ctx, &inserted, &digests)?)
+            insert(tx, &ctx, &inserted, &digests)
         })
         .await?;
         Ok((row, text))
@@ -202,9 +200,9 @@ impl Service {
             name: new.name.clone(),
             prefix: shown.to_owned(),
             scopes,
-            principal: ctx.principal.clone(),
+            made_by: ctx.principal.clone(),
             created_at_ms: now,
-            expires_at_ms: new.life_ms.map(|life| now.saturating_add(life)),
+            expires_at_ms: until(ctx, new, now)?,
             used_at_ms: None,
         };
         let digests = KeyDigests {
@@ -229,10 +227,7 @@ impl Service {
         let (tenant, after) = (ctx.tenant.clone(), after.unwrap_or("").to_owned());
         let listed = self.look(move |tx| Ok(key::list(tx, &tenant, &after, limit + 1)?));
         let mut keys = listed.await?;
-        let more = keys.len() > limit as usize;
-        keys.truncate(limit as usize);
-        let last = keys.last().filter(|_| more);
-        let next = last.map(|row| row.id.to_string());
+        let next = page::cut(&mut keys, limit, |row| row.id.to_string());
         Ok(KeyPage { keys, next })
     }
 
@@ -290,6 +285,7 @@ impl Service {
                 kind,
                 role,
                 scopes: key.scopes,
+                until_ms: key.expires_at_ms,
             },
             shown: Some(Shown {
                 by: ShownBy::Key(key.id),
@@ -363,6 +359,21 @@ pub async fn used_pass(service: &Service) -> Result<(), Error> {
     service.unit(write).await
 }
 
+/// Until when a key is to count: no longer than the credential of who makes it, or that would never end.
+fn until(ctx: &Ctx, new: &NewKey, now_ms: u64) -> Result<Option<u64>, Error> {
+    let own = ctx.until_ms();
+    let asked = new.life_ms.map(|life| now_ms.saturating_add(life));
+    match (asked, own) {
+        (Some(asked), Some(own)) if asked > own => {
+            let left = own.saturating_sub(now_ms) / 1000;
+            let message =
+                format!("your own credential ends in {left} s: ask for no more than that");
+            Err(Error::Forbidden(message))
+        }
+        (asked, own) => Ok(asked.or(own)),
+    }
+}
+
 fn checked(ctx: &Ctx, new: &NewKey) -> Result<Scopes, Error> {
     if !new.name.is_empty() && !is_name(&new.name) {
         let message =
@@ -393,8 +404,10 @@ pub(crate) fn insert(
     ctx: &Ctx,
     row: &KeyRow,
     digests: &KeyDigests,
-) -> Result<(), StoreError> {
-    key::insert(tx, row, digests)?;
+) -> Result<(), Fail> {
+    if !key::insert(tx, row, digests)? {
+        return Err(Error::NotFound.into());
+    }
     let data = serde_json::json!({
         "owner": row.owner, "name": row.name, "prefix": row.prefix, "scopes": row.scopes.texts(),
         "expires_at_ms": row.expires_at_ms,
@@ -404,7 +417,8 @@ pub(crate) fn insert(
         tenant: row.tenant.clone(),
         ..ctx.clone()
     };
-    tell(tx, &ctx, of, "key.created", &data, row.created_at_ms)
+    let at_ms = row.created_at_ms;
+    Ok(tell(tx, &ctx, of, "key.created", &data, at_ms)?)
 }
 
 /// Writes an event about people into the record of the caller's tenant.

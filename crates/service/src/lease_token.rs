@@ -5,6 +5,9 @@
 //! A token is a keyed hash over the node, the job or sandbox, and the epoch, so there is no table of them: it ends
 //! with its epoch. The key is in the database, which all servers share; whoever can read it there can write there
 //! too.
+//!
+//! What a node says of many things at once, and of what is over, goes with the name of its process in the token's
+//! place: the same with which it renews its leases and is told their tokens.
 
 use crate::hex::hex;
 use crate::node::{Beat, Registered};
@@ -118,6 +121,29 @@ impl Service {
         let orders = polled.sandboxes.iter();
         let orders = orders.map(|work| (work.row.id.as_str(), work.row.epoch));
         self.lease_tokens(ctx, jobs.chain(orders)).await
+    }
+
+    /// Lets a node speak of many things at once, or of what is over, of which it has no token: with the name of its
+    /// process, which nobody learns from a certificate. Of a process of the version before nothing is asked.
+    ///
+    /// # Errors
+    /// [`Error::LeaseToken`]; those of the database.
+    pub(crate) async fn check_process(&self, ctx: &Ctx) -> Result<(), Error> {
+        let node = ctx.only_node()?.clone();
+        let known = self.look(move |tx| {
+            let speaks = store::node::protocol(tx, &node)?;
+            let row = store::node::get(tx, &node)?;
+            Ok((speaks, row.map(|row| row.incarnation)))
+        });
+        let (speaks, incarnation) = known.await?;
+        let is_asked = speaks.is_some_and(|speaks| speaks >= u64::from(PROTOCOL_LEASE_TOKENS));
+        let shown = ctx.lease_token.as_deref().unwrap_or_default();
+        let wanted = incarnation.unwrap_or_default();
+        let is_it = verify_slices_are_equal(wanted.as_bytes(), shown.as_bytes()).is_ok();
+        match is_asked && !is_it {
+            true => Err(Error::LeaseToken),
+            false => Ok(()),
+        }
     }
 
     async fn lease_tokens(

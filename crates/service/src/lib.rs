@@ -13,7 +13,7 @@
 //!
 //! Reading order: `ctx`, `error`, `change` (decide and write), `job`, `create`, `poll` and `wake` (how
 //! work finds a node), `report` (what nodes say), `lose` (when they say nothing), `sandbox` (those that
-//! live on, by the same means), `server` and `others` (other processes on the same database), `snapshot`, `volume`, `policy` and `permit` (what may be asked for), `profile` and `build` (recipes, and who carries them
+//! live on, by the same means), `server` and `others` (other processes on the same database), `snapshot`, `volume`, `policy` and `permit` (what may be asked for), `quota` (how much at a time), `profile` and `build` (recipes, and who carries them
 //! out), `secret` over `seal`, `loops`.
 
 mod artifact;
@@ -43,12 +43,14 @@ mod lose;
 mod node;
 mod others;
 mod output;
+mod page;
 mod permit;
 mod place;
 mod policy;
 mod poll;
 mod principal;
 mod profile;
+mod quota;
 mod report;
 mod root;
 mod sandbox;
@@ -67,7 +69,7 @@ pub use crate::build::{BUILD_LABEL, BuildHold, Built, Saved, Settled};
 pub use crate::clock::Clock;
 pub use crate::create::Idempotency;
 pub use crate::ctx::{Caller, Ctx, Grant, Shown, ShownBy, Who};
-pub use crate::dropped::DroppedReport;
+pub use crate::dropped::{DroppedReport, ONE_BEAT_MAX as DROPPED_MAX};
 pub use crate::egress::EgressPage;
 pub use crate::enroll::{BadCsr, Enrolled, NodeAuthority, NodeSigned, TokenState, token_state};
 pub use crate::error::Error;
@@ -88,6 +90,7 @@ pub use crate::principal::PrincipalPage;
 pub use crate::profile::{
     BuildAsk, ProfileAsk, ProfilePage, ProfileRef, ProfileView, Tagged, VersionPage,
 };
+pub use crate::quota::{QuotaChange, QuotaPage, QuotaSeen};
 pub use crate::report::{Finished, Report, Started};
 pub use crate::root::RootSeen;
 pub use crate::sandbox::{
@@ -118,6 +121,7 @@ pub use store::policy::{PolicyRow, PolicyVersionRow};
 pub use store::principal::PrincipalRow;
 pub use store::profile::version::VersionRow;
 pub use store::profile::{ProfileRow, TagRow};
+pub use store::quota::QuotaRow;
 pub use store::sandbox::{SandboxFilter, SandboxRow};
 pub use store::secret::SecretRow;
 pub use store::server::{LinkRow, ServerRow};
@@ -176,12 +180,15 @@ struct Inner {
     refusals: Mutex<enroll::Refusals>,
     placement: place::Setting,
     policies: Mutex<permit::Known>,
+    renewing: Mutex<permit::Renewing>,
     evaluator: OnceLock<rego::Evaluator>,
     audit_heads: OnceLock<audit::Heads>,
     /// The seals whose heads this process has signed, by tenant.
     audit_signed: Mutex<BTreeMap<TenantId, (u64, String)>>,
     believed: key::Believed,
     jwts: jwt::Jwts,
+    quotas: quota::Book,
+    rates: OnceLock<model::rate::Rates>,
 }
 
 /// Where the looking through blobs starts: eight of 256 parts an hour.
@@ -226,11 +233,14 @@ impl Service {
             refusals: Mutex::default(),
             placement: place::Setting::default(),
             policies: Mutex::default(),
+            renewing: Mutex::default(),
             evaluator: OnceLock::new(),
             audit_heads: OnceLock::new(),
             audit_signed: Mutex::default(),
             believed: key::Believed::default(),
             jwts: jwt::Jwts::default(),
+            quotas: quota::Book::default(),
+            rates: OnceLock::new(),
         };
         Service {
             inner: Arc::new(inner),
@@ -255,6 +265,20 @@ impl Service {
     pub fn leases_are(&self, lease: Lease) {
         // A second one is a mistake of whoever puts the rooms together, and changes nothing.
         let _ = self.inner.lease.set(lease);
+    }
+
+    /// How often the doors may be asked; without it, as nobody says otherwise. Before the first request.
+    pub fn rates_are(&self, rates: model::rate::Rates) {
+        // A second one is a mistake of whoever puts the rooms together, and changes nothing.
+        let _ = self.inner.rates.set(rates);
+        if rates.off {
+            self.quotas_off();
+        }
+    }
+
+    /// The same, as it was said.
+    pub fn rates(&self) -> model::rate::Rates {
+        self.inner.rates.get().copied().unwrap_or_default()
     }
 
     pub(crate) fn lease(&self) -> Lease {

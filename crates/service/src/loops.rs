@@ -21,6 +21,7 @@ pub(crate) use reap::Watch;
 use crate::Service;
 use crate::audit::{PASSES, head_pass, seal_pass};
 use crate::key::used_pass;
+pub use crate::quota::release::release_pass;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -53,6 +54,7 @@ pub async fn run(service: Service, mut stop: watch::Receiver<bool>) {
             }
         }
         due(&service).await;
+        release(&service).await;
         if looked.elapsed() + TICK > look {
             looked = Instant::now();
             reap(&service).await;
@@ -89,6 +91,14 @@ async fn reap(service: &Service) {
         }
         Ok(_) => {}
         Err(error) => tracing::warn!(error = error.cause(), "failed to judge silent nodes"),
+    }
+}
+
+async fn release(service: &Service) {
+    match release_pass(service).await {
+        Ok(0) => {}
+        Ok(jobs) => tracing::debug!(jobs, "there is room for jobs that were held"),
+        Err(error) => tracing::warn!(error = error.cause(), "failed to look for room in quotas"),
     }
 }
 

@@ -15,7 +15,7 @@ use model::limits;
 use model::node::{
     Connectivity, HostReport, NodeEvent, NodeState, PROTOCOL, Scheduling, is_compatible, is_older,
 };
-use model::place::{Labels, Trouble};
+use model::place::{DRIVER, Labels, Trouble, is_label};
 use std::collections::{BTreeMap, HashSet};
 use store::event::{self, NewEvent};
 use store::job::{self, JobRow};
@@ -162,6 +162,8 @@ impl Service {
                 let mut row = row_of(&id, &hello, state.ok_or_else(gone)?, (now, until));
                 // What the operator has given it counts before what it calls itself.
                 row.labels.extend(labels_of(tx, &id)?);
+                // And before both, what it isolates with: policies go by that.
+                set_driver(&mut row.labels, &hello);
                 let was = before.map(|before| before.state.connectivity);
                 node::upsert(tx, &row)?;
                 node::set_protocol(tx, &id, hello.protocol)?;
@@ -450,6 +452,13 @@ fn row_of(id: &NodeId, hello: &NodeHello, state: NodeState, (now, until): (u64, 
 }
 
 /// What its enrollment gave a node.
+/// What a node isolates with is a label that nobody writes: the first of its drivers, in which it runs things.
+fn set_driver(labels: &mut Labels, hello: &NodeHello) {
+    labels.remove(DRIVER);
+    let driver = hello.drivers.first().filter(|driver| is_label(driver));
+    labels.extend(driver.map(|driver| (DRIVER.to_owned(), driver.clone())));
+}
+
 fn labels_of(tx: &mut Tx<'_>, id: &NodeId) -> Result<Labels, Fail> {
     let enrollment = store::enroll::get(tx, id)?;
     Ok(enrollment.map(|row| row.labels).unwrap_or_default())

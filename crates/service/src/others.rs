@@ -7,7 +7,7 @@
 use crate::Service;
 use crate::error::Fail;
 use crate::wake::News;
-use model::id::{JobId, NodeId, SandboxId};
+use model::id::{JobId, NodeId, SandboxId, TenantId};
 use std::collections::HashSet;
 use std::time::Duration;
 use store::event::{self, Heard};
@@ -138,6 +138,17 @@ impl Service {
             "key" | "principal" | "tenant" => {
                 self.keys_forget();
                 false
+            }
+            "policy" => {
+                self.policies_forget();
+                false
+            }
+            "quota" => {
+                let tenant = event.resource_id.split('/').next().unwrap_or_default();
+                if let Ok(tenant) = tenant.parse::<TenantId>() {
+                    self.release_soon(&tenant);
+                }
+                true
             }
             "build" => {
                 self.inner.builds.notify_one();

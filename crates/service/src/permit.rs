@@ -19,13 +19,12 @@ use model::profile::Says;
 use model::sandbox::SandboxEvent;
 use model::sandbox_spec::SandboxSpec;
 use model::spec::{Invalid, JobSpec};
-use model::volume::VOLUME_PROFILE;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use store::job::JobRow;
-use store::policy::PolicyRow;
+use store::policy::{PolicyRow, Stamps};
 use store::sandbox::SandboxRow;
-use store::{Tx, event, permit, policy};
+use store::{Tx, event, permit, policy, queue};
 
 /// Principals whose permits are remembered. One more, and all are read anew.
 const KNOWN_MAX: usize = 1024;
@@ -35,6 +34,10 @@ const TRIES: u32 = 4;
 const CHANGED: &str = "policy_changed";
 /// Refusals of one decision that are told in its event.
 const TOLD_MAX: usize = 16;
+/// Rows that are decided again at a time. What is not is found by the next claim.
+const RENEWING_MAX: usize = 1024;
+/// How long a job waits that could not be decided again, so that it holds up nobody behind it.
+const LATER_MS: u64 = 1000;
 
 /// Everything that one principal is decided by.
 #[derive(Debug)]
@@ -42,7 +45,7 @@ pub(crate) struct Effective {
     pub(crate) stamp: u64,
     pub(crate) permit: Permit,
     /// Modules that must allow it too.
-    pub(crate) modules: Vec<(LayerRef, String)>,
+    pub(crate) modules: Vec<(LayerRef, Arc<str>)>,
 }
 
 /// What is remembered of policies. Any change of one makes it old, which is found out where something is written.
@@ -51,6 +54,8 @@ pub(crate) struct Known {
     /// The stamp, once it was read; `Some(None)` where there is no policy.
     stamp: Option<Option<u64>>,
     by: HashMap<(TenantId, PrincipalId), Arc<Effective>>,
+    /// Texts of modules, each once: those of a tenant are of all its principals.
+    texts: HashSet<Arc<str>>,
 }
 
 impl Known {
@@ -61,38 +66,69 @@ impl Known {
         })
     }
 
-    fn put(&mut self, ctx: &Ctx, stamp: Option<u64>, found: Option<&Arc<Effective>>) {
+    fn put(
+        &mut self,
+        ctx: &Ctx,
+        stamp: Option<u64>,
+        found: Option<Effective>,
+    ) -> Option<Arc<Effective>> {
         if self.stamp != Some(stamp) || self.by.len() >= KNOWN_MAX {
             self.by.clear();
+            self.texts.clear();
         }
         self.stamp = Some(stamp);
-        if let Some(found) = found {
-            let of = (ctx.tenant.clone(), ctx.principal.clone());
-            self.by.insert(of, Arc::clone(found));
+        let mut found = found?;
+        for (_, text) in &mut found.modules {
+            if !self.texts.insert(Arc::clone(text))
+                && let Some(there) = self.texts.get(&**text)
+            {
+                *text = Arc::clone(there);
+            }
         }
+        let found = Arc::new(found);
+        let of = (ctx.tenant.clone(), ctx.principal.clone());
+        self.by.insert(of, Arc::clone(&found));
+        Some(found)
+    }
+}
+
+/// What is decided again at this moment, by its id: each claim finds the same rows until that is done.
+#[derive(Debug, Default)]
+pub(crate) struct Renewing(HashSet<String>);
+
+/// A row that nobody else decides again while this is held.
+struct Renewed<'s> {
+    service: &'s Service,
+    id: String,
+}
+
+impl Drop for Renewed<'_> {
+    fn drop(&mut self) {
+        locked(&self.service.inner.renewing).0.remove(&self.id);
     }
 }
 
 /// Refuses what was decided by other policies than those of now. If it is refused nothing is written, and the request is
 /// decided again.
-pub(crate) fn check_current(tx: &mut Tx<'_>, decided: Option<&PermitUse>) -> Result<(), Fail> {
+pub(crate) fn check_current(tx: &mut Tx<'_>, decided: Option<&PermitUse>) -> Result<Stamps, Fail> {
     check_stamp(tx, decided.map(|decided| decided.stamp))
 }
 
 /// The same by the stamp alone.
-pub(crate) fn check_stamp(tx: &mut Tx<'_>, decided: Option<u64>) -> Result<(), Fail> {
-    let now = policy::stamp(tx)?;
+pub(crate) fn check_stamp(tx: &mut Tx<'_>, decided: Option<u64>) -> Result<Stamps, Fail> {
+    let stamps = policy::stamps(tx)?;
+    let now = stamps.policies;
     // Where there is none any more, what was decided by some stays within them.
     if now.is_some() && now != decided {
         let message = "policies were changed while the request was decided";
         return Err(Error::conflict_of(CHANGED, message).into());
     }
-    Ok(())
+    Ok(stamps)
 }
 
 /// Whether a sandbox has to be decided again before a node gets it. One of our own is for no policy.
 pub(crate) fn is_stale(spec: &SandboxSpec, now: Option<u64>) -> bool {
-    spec.profile != VOLUME_PROFILE && PermitUse::is_stale(spec.permit.as_deref(), now)
+    !spec.serves_volume && PermitUse::is_stale(spec.permit.as_deref(), now)
 }
 
 /// Whether a request is worth another try.
@@ -124,11 +160,80 @@ impl Service {
             .await?;
         rows.retain(|row| row.policy.is_for(ctx.principal.as_str()));
         let found = match stamp {
-            Some(stamp) => Some(Arc::new(put_together(stamp, rows)?)),
+            Some(stamp) => Some(put_together(stamp, rows).await?),
             None => None,
         };
-        locked(&self.inner.policies).put(ctx, stamp, found.as_ref());
-        Ok(found)
+        Ok(locked(&self.inner.policies).put(ctx, stamp, found))
+    }
+
+    /// Whether a refusal is by policies that are not those of now: another server may have changed them, and nobody
+    /// would compare them again, because nothing is written.
+    async fn is_by_old<T>(&self, by: &Effective, decision: &Decision<T>) -> Result<bool, Error> {
+        if matches!(decision, Decision::Allowed(_)) {
+            return Ok(false);
+        }
+        let now = self.look(|tx| Ok(policy::stamp(tx)?)).await?;
+        Ok(now != Some(by.stamp))
+    }
+
+    /// What becomes of a job, with what it is decided by on it; without that where there is no policy.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where more applies than there may be; [`Error::TooMuch`] where modules are asked too much.
+    pub(crate) async fn decide_job(
+        &self,
+        ctx: &Ctx,
+        operation: &str,
+        spec: JobSpec,
+    ) -> Result<Decision<JobSpec>, Error> {
+        let mut tries = 1;
+        loop {
+            let Some(by) = self.effective(ctx).await? else {
+                let permit = None;
+                return Ok(Decision::Allowed(JobSpec { permit, ..spec }));
+            };
+            let decision = by.permit.job(spec.clone(), ALL);
+            let input = |spec: &JobSpec| module::of_job(ctx, operation, spec);
+            let decision = self.modules_say(ctx, &by, decision, input).await?;
+            if tries >= TRIES || !self.is_by_old(&by, &decision).await? {
+                let permit = Some(frozen(&by));
+                return Ok(decision.map(|spec| JobSpec { permit, ..spec }));
+            }
+            tries += 1;
+            self.policies_forget();
+        }
+    }
+
+    /// The same for a sandbox, and how long it lives. One of our own, which serves a volume, is as it is.
+    ///
+    /// # Errors
+    /// As for [`Service::decide_job`].
+    pub(crate) async fn decide_sandbox(
+        &self,
+        ctx: &Ctx,
+        operation: &str,
+        (spec, ttl_ms, says): (SandboxSpec, u64, Says),
+    ) -> Result<Decision<(SandboxSpec, u64)>, Error> {
+        let mut tries = 1;
+        loop {
+            let by = match spec.serves_volume {
+                true => None,
+                false => self.effective(ctx).await?,
+            };
+            let Some(by) = by else {
+                let permit = None;
+                return Ok(Decision::Allowed((SandboxSpec { permit, ..spec }, ttl_ms)));
+            };
+            let decision = by.permit.sandbox((spec.clone(), ttl_ms), says);
+            let input = |made: &(SandboxSpec, u64)| module::of_sandbox(ctx, operation, made);
+            let decision = self.modules_say(ctx, &by, decision, input).await?;
+            if tries >= TRIES || !self.is_by_old(&by, &decision).await? {
+                let permit = Some(frozen(&by));
+                return Ok(decision.map(|(spec, ms)| (SandboxSpec { permit, ..spec }, ms)));
+            }
+            tries += 1;
+            self.policies_forget();
+        }
     }
 
     /// A job as it may be, with what was decided.
@@ -136,23 +241,12 @@ impl Service {
     /// # Errors
     /// [`Error::Invalid`] `policy_refused`, `policy_unenforceable`, `approval_needed`.
     pub(crate) async fn permitted_job(&self, ctx: &Ctx, spec: JobSpec) -> Result<JobSpec, Error> {
-        let Some(by) = self.effective(ctx).await? else {
-            return Ok(JobSpec {
-                permit: None,
-                ..spec
-            });
-        };
-        let decision = by.permit.job(spec, ALL);
-        let input = |spec: &JobSpec| module::of_job(ctx, "job.create", spec);
-        let decision = self.modules_say(&by, decision, input).await;
-        let spec = self.told(ctx, "job.create", decision).await?;
-        Ok(JobSpec {
-            permit: Some(frozen(&by)),
-            ..spec
-        })
+        let operation = "job.create";
+        let decision = self.decide_job(ctx, operation, spec).await?;
+        self.told(ctx, operation, decision).await
     }
 
-    /// A sandbox as it may be, with what was decided. One of our own, which serves a volume, is as it is.
+    /// A sandbox as it may be, with what was decided.
     ///
     /// # Errors
     /// As for [`Service::permitted_job`].
@@ -161,21 +255,10 @@ impl Service {
         ctx: &Ctx,
         ask: SandboxAsk,
     ) -> Result<SandboxAsk, Error> {
-        let by = match ask.spec.profile.as_str() {
-            VOLUME_PROFILE => None,
-            _ => self.effective(ctx).await?,
-        };
-        let Some(by) = by else {
-            let mut ask = ask;
-            ask.spec.permit = None;
-            return Ok(ask);
-        };
-        let decision = by.permit.sandbox((ask.spec, ask.ttl_ms), ask.says);
-        let input = |made: &(SandboxSpec, u64)| module::of_sandbox(ctx, "sandbox.create", made);
-        let decision = self.modules_say(&by, decision, input).await;
-        let (spec, ttl_ms) = self.told(ctx, "sandbox.create", decision).await?;
-        let permit = Some(frozen(&by));
-        let spec = SandboxSpec { permit, ..spec };
+        let operation = "sandbox.create";
+        let asked = (ask.spec, ask.ttl_ms, ask.says);
+        let decision = self.decide_sandbox(ctx, operation, asked).await?;
+        let (spec, ttl_ms) = self.told(ctx, operation, decision).await?;
         Ok(SandboxAsk {
             spec,
             ttl_ms,
@@ -185,15 +268,10 @@ impl Service {
 
     /// Whether a sandbox that was made may be made once more, before its old place is given up for that.
     pub(crate) async fn permitted_again(&self, ctx: &Ctx, row: &SandboxRow) -> Result<(), Error> {
-        let Some(by) = self.effective(ctx).await? else {
-            return Ok(());
-        };
-        let mut spec = row.spec.clone();
-        spec.network = row.rules().clone();
-        let decision = by.permit.sandbox((spec, row.ttl_ms), ALL);
-        let input = |made: &(SandboxSpec, u64)| module::of_sandbox(ctx, "sandbox.recreate", made);
-        let decision = self.modules_say(&by, decision, input).await;
-        self.told(ctx, "sandbox.recreate", decision).await.map(drop)
+        let operation = "sandbox.recreate";
+        let asked = (as_it_is(row), row.ttl_ms, ALL);
+        let decision = self.decide_sandbox(ctx, operation, asked).await?;
+        self.told(ctx, operation, decision).await.map(drop)
     }
 
     /// Other rules for a sandbox, and secrets for what leaves by them, as they may be by the policies of now and by those that it was made by.
@@ -209,14 +287,21 @@ impl Service {
             let decision = frozen.permit.network((&rules, new));
             rules = self.told(ctx, "sandbox.network", decision).await?;
         }
-        let Some(by) = self.effective(ctx).await? else {
-            return Ok((NetworkChange { rules, secrets }, None));
-        };
-        let decision = by.permit.network((&rules, new));
-        let input = |rules: &NetworkRules| module::of_network(ctx, rules, new);
-        let decision = self.modules_say(&by, decision, input).await;
-        let rules = self.told(ctx, "sandbox.network", decision).await?;
-        Ok((NetworkChange { rules, secrets }, Some(by.stamp)))
+        let mut tries = 1;
+        loop {
+            let Some(by) = self.effective(ctx).await? else {
+                return Ok((NetworkChange { rules, secrets }, None));
+            };
+            let decision = by.permit.network((&rules, new));
+            let input = |rules: &NetworkRules| module::of_network(ctx, rules, new);
+            let decision = self.modules_say(ctx, &by, decision, input).await?;
+            if tries >= TRIES || !self.is_by_old(&by, &decision).await? {
+                let rules = self.told(ctx, "sandbox.network", decision).await?;
+                return Ok((NetworkChange { rules, secrets }, Some(by.stamp)));
+            }
+            tries += 1;
+            self.policies_forget();
+        }
     }
 
     /// What was allowed. What was not is written down, with who asked and which clauses, and refused.
@@ -270,49 +355,62 @@ impl Service {
     /// Decides jobs again that wait and were decided by other policies. Each is a transaction of its own: what is not
     /// come to is found by the next claim.
     pub(crate) async fn jobs_renew(&self, rows: Vec<JobRow>) {
-        self.policies_forget();
-        for row in rows {
-            let id = row.id.clone();
-            match self.job_renew(row).await {
-                Ok(row) => self.announce(&row),
+        let mut is_news = false;
+        for (held, row) in self.renewing(rows, |row| row.id.as_str()) {
+            match self.job_renew(&row).await {
+                Ok(row) => {
+                    self.announce(&row);
+                    is_news = true;
+                }
                 Err(error) => {
-                    tracing::debug!(job.id = %id, error = error.cause(), "a job is decided again later");
+                    tracing::debug!(job.id = %row.id, error = error.cause(), "a job is decided again later");
+                    let (id, until) = (row.id, self.now_ms().saturating_add(LATER_MS));
+                    let later = self.unit(move |tx| Ok(queue::postpone(tx, &id, until)?));
+                    // Where that cannot be written either, nothing is claimed.
+                    drop(later.await);
                 }
             }
+            drop(held);
+        }
+        if is_news {
+            // Whoever was hidden behind them is looked for at once.
+            self.wake().queue();
         }
     }
 
-    async fn job_renew(&self, row: JobRow) -> Result<JobRow, Error> {
-        let owner = owner(&row.tenant, &row.principal);
-        let by = self.effective(&owner).await?;
-        let decision = match &by {
-            None => None,
-            Some(by) => {
-                let decision = by.permit.job(row.spec.clone(), ALL);
-                let input = |spec: &JobSpec| module::of_job(&owner, "job.lease", spec);
-                Some((self.modules_say(by, decision, input).await, frozen(by)))
+    /// Of these rows, those that nobody decides again at this moment. They are held until each is done, or until
+    /// whoever does it goes away.
+    fn renewing<R>(&self, rows: Vec<R>, id: fn(&R) -> &str) -> Vec<(Renewed<'_>, R)> {
+        self.policies_forget();
+        let mut all = locked(&self.inner.renewing);
+        let mut mine = Vec::new();
+        for row in rows {
+            let id = id(&row).to_owned();
+            if all.0.len() < RENEWING_MAX && all.0.insert(id.clone()) {
+                mine.push((Renewed { service: self, id }, row));
             }
-        };
+        }
+        mine
+    }
+
+    async fn job_renew(&self, row: &JobRow) -> Result<JobRow, Error> {
+        let owner = owner(&row.tenant, &row.principal);
+        let decided = self.decide_job(&owner, "job.lease", row.spec.clone());
+        let decided = ended_by(decided.await)?;
         let note = change::Note::new(&Ctx::internal("policy"), self.now_ms());
-        self.unit(move |tx| {
-            let at = (&note.principal, note.at_ms);
-            match &decision {
-                None => Ok(row.clone()),
-                Some((Decision::Allowed(spec), permit)) => {
-                    let permit = Some(permit.clone());
-                    let spec = JobSpec {
-                        permit,
-                        ..spec.clone()
-                    };
-                    Ok(permit::job_put(tx, &row, &spec, at)?)
-                }
-                Some((Decision::Refused(all) | Decision::NeedsApproval(all), _)) => {
-                    let why = outdated(all);
-                    let refuse = JobEvent::Refuse { why: why.clone() };
-                    let note = note.clone().because(&why);
-                    let ended = change::apply(tx, &row, &refuse, note)?;
-                    Ok::<_, Fail>(ended.unwrap_or_else(|| row.clone()))
-                }
+        let row = row.clone();
+        self.unit(move |tx| match &decided {
+            // There is no policy any more: what was decided by some stays within them.
+            Ok(spec) if spec.permit.is_none() => Ok(row.clone()),
+            Ok(spec) => {
+                let at = (&note.principal, note.at_ms);
+                Ok(permit::job_put(tx, &row, spec, at)?)
+            }
+            Err(why) => {
+                let refuse = JobEvent::Refuse { why: why.clone() };
+                let note = note.clone().because(why);
+                let ended = change::apply(tx, &row, &refuse, note)?;
+                Ok::<_, Fail>(ended.unwrap_or_else(|| row.clone()))
             }
         })
         .await
@@ -320,53 +418,69 @@ impl Service {
 
     /// The same for sandboxes.
     pub(crate) async fn sandboxes_renew(&self, rows: Vec<SandboxRow>) {
-        self.policies_forget();
-        for row in rows {
-            let id = row.id.clone();
-            match self.sandbox_renew(row).await {
-                Ok(row) => self.announce_sandbox(&row),
+        let mut is_news = false;
+        for (held, row) in self.renewing(rows, |row| row.id.as_str()) {
+            match self.sandbox_renew(&row).await {
+                Ok(row) => {
+                    self.announce_sandbox(&row);
+                    is_news = true;
+                }
                 Err(error) => {
-                    tracing::debug!(sandbox.id = %id, error = error.cause(), "a sandbox is decided again later");
+                    tracing::debug!(sandbox.id = %row.id, error = error.cause(), "a sandbox is decided again later");
                 }
             }
+            drop(held);
+        }
+        if is_news {
+            self.wake().queue();
         }
     }
 
-    async fn sandbox_renew(&self, row: SandboxRow) -> Result<SandboxRow, Error> {
+    async fn sandbox_renew(&self, row: &SandboxRow) -> Result<SandboxRow, Error> {
         let owner = owner(&row.tenant, &row.principal);
-        let by = self.effective(&owner).await?;
-        let mut spec = row.spec.clone();
-        spec.network = row.rules().clone();
-        let decision = match &by {
-            None => None,
-            Some(by) => {
-                let decision = by.permit.sandbox((spec, row.ttl_ms), ALL);
-                let input =
-                    |made: &(SandboxSpec, u64)| module::of_sandbox(&owner, "sandbox.lease", made);
-                Some((self.modules_say(by, decision, input).await, frozen(by)))
-            }
-        };
+        let asked = (as_it_is(row), row.ttl_ms, ALL);
+        let decided = self.decide_sandbox(&owner, "sandbox.lease", asked);
+        let decided = ended_by(decided.await)?;
         let note = sandbox::change::Note::new(&Ctx::internal("policy"), self.now_ms());
-        self.unit(move |tx| {
-            let at = (&note.principal, note.at_ms);
-            match &decision {
-                None => Ok(row.clone()),
-                Some((Decision::Allowed((spec, ttl_ms)), permit)) => {
-                    let permit = Some(permit.clone());
-                    let spec = SandboxSpec {
-                        permit,
-                        ..spec.clone()
-                    };
-                    Ok(permit::sandbox_put(tx, &row, (&spec, *ttl_ms), at)?)
-                }
-                Some((Decision::Refused(all) | Decision::NeedsApproval(all), _)) => {
-                    let fail = SandboxEvent::Fail { why: outdated(all) };
-                    let ended = sandbox::change::apply(tx, &row, &fail, note.clone())?;
-                    Ok::<_, Fail>(ended.unwrap_or_else(|| row.clone()))
-                }
+        let row = row.clone();
+        self.unit(move |tx| match &decided {
+            Ok((spec, _)) if spec.permit.is_none() => Ok(row.clone()),
+            Ok((spec, ttl_ms)) => {
+                let at = (&note.principal, note.at_ms);
+                let mut spec = spec.clone();
+                // Those that came while it lived stand beside these on the row.
+                spec.secrets.clone_from(&row.spec.secrets);
+                Ok(permit::sandbox_put(tx, &row, (&spec, *ttl_ms), at)?)
+            }
+            Err(why) => {
+                let fail = SandboxEvent::Fail { why: why.clone() };
+                let ended = sandbox::change::apply(tx, &row, &fail, note.clone())?;
+                Ok::<_, Fail>(ended.unwrap_or_else(|| row.clone()))
             }
         })
         .await
+    }
+}
+
+/// A sandbox as it is by now: with the rules and the secrets that came while it lived.
+fn as_it_is(row: &SandboxRow) -> SandboxSpec {
+    SandboxSpec {
+        network: row.rules().clone(),
+        secrets: row.secrets(),
+        ..row.spec.clone()
+    }
+}
+
+/// What waits as it may be from now on, or why it ends. More policies than there may be end it too: nobody would be
+/// there who is told, and what waits behind it would wait with it.
+fn ended_by<T>(decided: Result<Decision<T>, Error>) -> Result<Result<T, String>, Error> {
+    match decided {
+        Ok(Decision::Allowed(made)) => Ok(Ok(made)),
+        Ok(Decision::Refused(all) | Decision::NeedsApproval(all)) => {
+            Ok(Err(outdated(all.iter().map(Refusal::invalid))))
+        }
+        Err(Error::Invalid(found)) => Ok(Err(outdated(found))),
+        Err(error) => Err(error),
     }
 }
 
@@ -397,11 +511,9 @@ fn frozen(by: &Effective) -> Box<PermitUse> {
 }
 
 /// Why what waited is not begun.
-fn outdated(all: &[Refusal]) -> String {
-    let one = all.iter().map(|one| {
-        let found = one.invalid();
-        format!("{}: {}", found.field, found.message)
-    });
+fn outdated(all: impl IntoIterator<Item = Invalid>) -> String {
+    let one = all.into_iter();
+    let one = one.map(|found| format!("{}: {}", found.field, found.message));
     let why = one.collect::<Vec<_>>().join("; ");
     change::cut(&format!(
         "permit_stale: policies were changed since it was asked for: {why}"
@@ -418,39 +530,55 @@ fn layer_of(row: &PolicyRow) -> LayerRef {
     }
 }
 
-/// All layers of one principal, as one permit. More than there may be let nothing through.
-fn put_together(stamp: u64, rows: Vec<PolicyRow>) -> Result<Effective, Error> {
+/// All layers of one principal, as one permit. More than there may be let nothing through. On a thread of its own: the
+/// longest lists take as long as many requests.
+pub(crate) async fn put_together(stamp: u64, rows: Vec<PolicyRow>) -> Result<Effective, Error> {
+    let work = tokio::task::spawn_blocking(move || together(stamp, rows));
+    let made = work.await;
+    made.map_err(|error| Error::internal("put policies together", error))?
+}
+
+fn together(stamp: u64, rows: Vec<PolicyRow>) -> Result<Effective, Error> {
     let all: Vec<(LayerRef, Policy)> = rows
         .into_iter()
         .map(|row| (layer_of(&row), row.policy))
         .collect();
+    if all.len() > limits::POLICY_LAYERS_MAX {
+        let most = limits::POLICY_LAYERS_MAX;
+        let why = format!("{} policies apply; {most} are the most", all.len());
+        return Err(too_large(why));
+    }
     let permit = Permit::merge(&all);
-    let modules = all.iter().filter_map(|(layer, policy)| {
-        let module = policy.rego.clone()?;
-        Some((layer.clone(), module))
-    });
-    let mut modules: Vec<(LayerRef, String)> = modules.collect();
-    modules.sort();
     let bytes = serde_json::to_string(&permit)
         .map_err(|error| Error::internal("write a permit", error))?
         .len();
-    if all.len() > limits::POLICY_LAYERS_MAX || bytes > limits::PERMIT_BYTES_MAX {
-        let refusal = Refusal {
-            kind: Kind::Unenforceable,
-            clause: "policy".to_owned(),
-            by: Vec::new(),
-            why: format!(
-                "{} policies apply, which say {bytes} bytes together; {} and {} are the most",
-                all.len(),
-                limits::POLICY_LAYERS_MAX,
-                limits::PERMIT_BYTES_MAX
-            ),
-        };
-        return Err(Error::Invalid(vec![refusal.invalid()]));
+    if bytes > limits::PERMIT_BYTES_MAX {
+        let most = limits::PERMIT_BYTES_MAX;
+        let why = format!(
+            "the {} policies that apply say {bytes} bytes together; {most} are the most",
+            all.len()
+        );
+        return Err(too_large(why));
     }
+    let modules = all.into_iter().filter_map(|(layer, policy)| {
+        let module = policy.rego?;
+        Some((layer, Arc::from(module)))
+    });
+    let mut modules: Vec<(LayerRef, Arc<str>)> = modules.collect();
+    modules.sort();
     Ok(Effective {
         stamp,
         permit,
         modules,
     })
+}
+
+fn too_large(why: String) -> Error {
+    let refusal = Refusal {
+        kind: Kind::Unenforceable,
+        clause: "policy".to_owned(),
+        by: Vec::new(),
+        why,
+    };
+    Error::Invalid(vec![refusal.invalid()])
 }

@@ -54,13 +54,16 @@ impl Service {
         self.inner.placement.strategy()
     }
 
-    /// Why no node has a job yet; `None` when it does not wait, or one could have it now.
+    /// Why no node has a job yet: a quota, or the nodes; `None` when it does not wait, or one could have it now.
     ///
     /// # Errors
     /// [`Error::Unavailable`] and its like.
     pub async fn job_waits_for(&self, row: &JobRow) -> Result<Option<String>, Error> {
         if row.state != model::job::JobState::Queued {
             return Ok(None);
+        }
+        if let Some(over) = self.quota_keeps(row).await? {
+            return Ok(Some(over.to_string()));
         }
         let wish = row.spec.wish().unwrap_or_default();
         let (pin, now) = (row.spec.node.clone(), self.now_ms());

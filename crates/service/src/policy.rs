@@ -2,16 +2,16 @@
 //! `permit`.
 
 use crate::error::Fail;
-use crate::permit::ALL;
-use crate::permit::module::{of_job, of_sandbox};
+use crate::permit::module::modules_busy;
+use crate::permit::put_together;
 use crate::profile::ProfileAsk;
 use crate::{Ctx, Error, SandboxAsk, Service, random};
 use model::access::Action;
 use model::id::{JobId, PolicyId, PrincipalId, SandboxId, TenantId};
 use model::limits;
 use model::policy::{Decision, Layer, LayerRef, PermitUse, Policy, Trace, is_policy_name};
-use model::sandbox_spec::SandboxSpec;
 use model::spec::JobSpec;
+use rego::Checked;
 use store::Tx;
 use store::policy::{self, PolicyRow, PolicyVersionRow};
 
@@ -69,9 +69,11 @@ impl Service {
             return Err(Error::invalid("name", "policy_invalid", message));
         }
         policy.validate().map_err(Error::Invalid)?;
-        self.check_module(&policy).await?;
+        self.check_module(ctx, &policy).await?;
         let (at_ms, name) = (self.now_ms(), name.to_owned());
         let id = PolicyId::from_parts(at_ms, random()?);
+        let row = row_of(ctx, (&id, &name), &policy, at_ms);
+        self.check_together(row).await?;
         let ctx = ctx.clone();
         let row = self
             .unit(move |tx| put(tx, &ctx, (&id, &name), &policy, at_ms))
@@ -81,7 +83,7 @@ impl Service {
     }
 
     /// A module that nobody here can evaluate would be a rule that nobody holds.
-    async fn check_module(&self, policy: &Policy) -> Result<(), Error> {
+    async fn check_module(&self, ctx: &Ctx, policy: &Policy) -> Result<(), Error> {
         let Some(module) = &policy.rego else {
             return Ok(());
         };
@@ -89,8 +91,37 @@ impl Service {
             let message = "this server evaluates no modules in Rego";
             return Err(Error::invalid("rego", "policy_unenforceable", message));
         };
-        let checked = evaluator.check(module).await;
-        checked.map_err(|why| Error::invalid("rego", "policy_invalid", why))
+        match evaluator.check(ctx.tenant.as_str(), module).await {
+            Checked::Good => Ok(()),
+            Checked::Bad(why) => Err(Error::invalid("rego", "policy_invalid", why)),
+            Checked::Busy => Err(modules_busy()),
+        }
+    }
+
+    /// What would be too large together with what there is would let nothing through, for everybody whom it is for.
+    async fn check_together(&self, new: PolicyRow) -> Result<(), Error> {
+        let mut rows = self
+            .look({
+                let tenant = new.tenant.clone();
+                move |tx| {
+                    let mut rows = policy::global(tx)?;
+                    let own = policy::list(tx, &tenant)?.into_iter();
+                    rows.extend(own.filter(|row| row.policy.layer != Layer::Global));
+                    Ok(rows)
+                }
+            })
+            .await?;
+        rows.retain(|row| row.tenant != new.tenant || row.name != new.name);
+        let of = new.policy.of.clone().unwrap_or_default();
+        rows.retain(|row| row.policy.is_for(&of));
+        rows.push(new);
+        match put_together(0, rows).await {
+            Err(Error::Invalid(found)) => {
+                let why = found.into_iter().map(|one| one.message).collect::<String>();
+                Err(Error::invalid("policy", "policy_invalid", why))
+            }
+            other => other.map(drop),
+        }
     }
 
     /// A policy of this tenant, by its name; of an earlier version with the number behind it, as `NAME:VERSION`.
@@ -126,7 +157,7 @@ impl Service {
     /// The policies of this tenant, by their names: all of them, as there are few.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] for a node.
+    /// [`Error::Forbidden`] without `policy:read`.
     pub async fn policy_list(&self, ctx: &Ctx) -> Result<Vec<PolicyRow>, Error> {
         ctx.may(Action::PolicyRead)?;
         let tenant = ctx.tenant.clone();
@@ -183,7 +214,6 @@ impl Service {
         ctx.may(Action::PolicyRead)?;
         let mut of_whom = ctx.clone();
         of_whom.principal = of.unwrap_or_else(|| ctx.principal.clone());
-        let by = self.effective(&of_whom).await?;
         let decision = match ask {
             PolicyAsk::Job(spec, profile) => {
                 let mut spec = *spec;
@@ -191,13 +221,7 @@ impl Service {
                     spec = self.job_by_profile(ctx, &asked, spec).await?;
                 }
                 spec.validate().map_err(Error::Invalid)?;
-                let decision = match &by {
-                    None => Decision::Allowed(spec),
-                    Some(by) => {
-                        let input = |spec: &JobSpec| of_job(&of_whom, "job.create", spec);
-                        self.modules_say(by, by.permit.job(spec, ALL), input).await
-                    }
-                };
+                let decision = self.decide_job(&of_whom, "job.create", spec).await?;
                 decision.map(|spec| Tested {
                     network: spec.network,
                     limits: spec.limits,
@@ -207,24 +231,16 @@ impl Service {
             PolicyAsk::Sandbox(ask) => {
                 let ask = self.by_profile(ctx, *ask).await?;
                 ask.spec.validate(&ask.metadata).map_err(Error::Invalid)?;
-                let asked = (ask.spec, ask.ttl_ms);
-                let decision = match &by {
-                    None => Decision::Allowed(asked),
-                    Some(by) => {
-                        let decision = by.permit.sandbox(asked, ask.says);
-                        let input = |made: &(SandboxSpec, u64)| {
-                            of_sandbox(&of_whom, "sandbox.create", made)
-                        };
-                        self.modules_say(by, decision, input).await
-                    }
-                };
-                decision.map(|(spec, timeout_ms)| Tested {
+                let asked = (ask.spec, ask.ttl_ms, ask.says);
+                let decided = self.decide_sandbox(&of_whom, "sandbox.create", asked);
+                decided.await?.map(|(spec, timeout_ms)| Tested {
                     network: spec.network,
                     limits: spec.limits,
                     timeout_ms,
                 })
             }
         };
+        let by = self.effective(&of_whom).await?;
         let permit = by.as_ref().map(|by| &by.permit);
         Ok(PolicyTested {
             decision,
@@ -292,7 +308,14 @@ fn put(
             message: format!("there are {there} policies already"),
         }));
     }
-    let row = PolicyRow {
+    let row = row_of(ctx, (id, name), policy, at_ms);
+    policy::insert(tx, &row)?;
+    Ok(row)
+}
+
+/// A policy that is new.
+fn row_of(ctx: &Ctx, (id, name): (&PolicyId, &str), policy: &Policy, at_ms: u64) -> PolicyRow {
+    PolicyRow {
         id: id.clone(),
         tenant: ctx.tenant.clone(),
         principal: ctx.principal.clone(),
@@ -302,7 +325,5 @@ fn put(
         policy: policy.clone(),
         created_at_ms: at_ms,
         updated_at_ms: at_ms,
-    };
-    policy::insert(tx, &row)?;
-    Ok(row)
+    }
 }

@@ -8,17 +8,21 @@ use crate::job::until;
 use crate::node::HELD_MAX;
 use crate::node::{LeaseRef, lease_ref, unregistered};
 use crate::place::{Grants, Room, asking, grants, row_gets_work};
+use crate::quota::Book;
+use crate::quota::admit;
 use crate::sandbox::SandboxWork;
 use crate::sandbox::network::{pending_of, untold as untold_networks};
 use crate::sandbox::work::{Untold, untold as untold_orders, wanted_of};
 use crate::snapshot::work::{removable, untold as untold_removals};
 use crate::wake::{FLOOR, For, Handed, NodeWake, Takes};
 use crate::{Ctx, Error, Service, locked};
-use model::id::{NodeId, SnapshotId};
+use model::id::{NodeId, SnapshotId, TenantId};
 use model::limits;
 use model::node::Scheduling;
 use model::place::{Candidate, Reserved, share};
 use model::policy::PermitUse;
+use model::quota::Whose;
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::time::Duration;
 use store::Tx;
@@ -29,6 +33,9 @@ use tokio::sync::futures::Notified;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+/// How often a claim that found only what quotas keep looks once more. Each time a thousand jobs of a quota are held, so
+/// that a hundred thousand that wait when a quota is set are out of the way after some polls.
+const CLAIM_TRIES: u32 = 16;
 /// The most jobs that one poll takes: the node asks again at once, and others get a turn.
 const CLAIM_MAX: u32 = 64;
 
@@ -311,30 +318,12 @@ impl Service {
         // In a task of its own: the poll may go away while the commit is under way, and then the
         // leases have to go back.
         drop(tokio::spawn(async move {
-            let claimed = service.unit(move |tx| {
-                let (mut leased, mut stale) = (Vec::new(), Vec::new());
-                let now = note.at_ms;
-                let row = store::node::get(tx, &node)?;
-                let Some(row) = row.filter(|row| row_gets_work(row, now)) else {
-                    return Ok::<_, Fail>((leased, stale));
-                };
-                let stamp = store::policy::stamp(tx)?;
-                let mut room = Room::of(asking(&row, free, For::Jobs, now));
-                let most = free.slots.min(CLAIM_MAX);
-                for row in store::queue::claim(tx, &node, most, now, &granted)? {
-                    if PermitUse::is_stale(row.spec.permit.as_deref(), stamp) {
-                        stale.push(row);
-                    } else if room.take(row.spec.wish()) {
-                        leased.extend(lease(tx, &row, &node, note.clone())?);
-                    }
-                }
-                Ok((leased, stale))
-            });
             let mut outdated = Vec::new();
-            let claimed = claimed.await.map(|(rows, stale)| {
-                outdated = stale;
-                rows.iter().for_each(|row| service.announce(row));
-                Undelivered::new(&service, rows)
+            let claimed = service.claim_some((node, free), note, granted).await;
+            let claimed = claimed.map(|claimed| {
+                outdated = claimed.stale;
+                claimed.leased.iter().for_each(|row| service.announce(row));
+                Undelivered::new(&service, claimed.leased)
             });
             drop(tell.send(claimed));
             // If we die before this line, the next claim finds them as they are.
@@ -344,6 +333,86 @@ impl Service {
         }));
         told.await.map_err(|_| Error::Unavailable(None))?
     }
+
+    /// Claims until there is something, or nothing more to be found: what is by quotas in which there is no room is
+    /// held on the way, each thing once, so that it stands in nobody's way.
+    async fn claim_some(
+        &self,
+        (node, free): (NodeId, Free),
+        note: Note,
+        granted: Vec<Granted>,
+    ) -> Result<Claimed, Error> {
+        let mut tries = 1;
+        loop {
+            let (book, node) = (self.inner.quotas.clone(), node.clone());
+            let (note, granted) = (note.clone(), granted.clone());
+            let claimed =
+                self.unit(move |tx| claim_once(tx, (&node, free), &note, (&granted, &book)));
+            let claimed = claimed.await?;
+            let is_done = !claimed.leased.is_empty() || claimed.held == 0;
+            if is_done || tries >= CLAIM_TRIES {
+                return Ok(claimed);
+            }
+            tries += 1;
+        }
+    }
+}
+
+/// What came of one claim.
+#[derive(Default)]
+struct Claimed {
+    leased: Vec<JobRow>,
+    /// Decided by policies that are not those of now.
+    stale: Vec<JobRow>,
+    /// Places that were held for quotas.
+    held: u64,
+}
+
+fn claim_once(
+    tx: &mut Tx<'_>,
+    (node, free): (&NodeId, Free),
+    note: &Note,
+    (granted, book): (&[Granted], &Book),
+) -> Result<Claimed, Fail> {
+    let (mut claimed, now) = (Claimed::default(), note.at_ms);
+    let row = store::node::get(tx, node)?;
+    let Some(row) = row.filter(|row| row_gets_work(row, now)) else {
+        return Ok(claimed);
+    };
+    let stamps = store::policy::stamps(tx)?;
+    let mut room = Room::of(asking(&row, free, For::Jobs, now));
+    let most = free.slots.min(CLAIM_MAX);
+    let is_stale = |row: &JobRow| PermitUse::is_stale(row.spec.permit.as_deref(), stamps.policies);
+    let mut found = store::queue::claim(tx, node, most, now, granted)?;
+    if found.iter().any(is_stale) {
+        // Those of one tenant, which wait to be decided again, hold up nobody who waits behind them.
+        found = store::queue::claim(tx, node, CLAIM_MAX, now, granted)?;
+    }
+    let by = admit::By {
+        book,
+        stamp: stamps.quotas,
+    };
+    let mut gate = admit::claimed(tx, &by, &found)?;
+    let mut full = BTreeMap::<TenantId, Vec<Whose>>::new();
+    for row in found {
+        if is_stale(&row) {
+            claimed.stale.push(row);
+            continue;
+        }
+        if claimed.leased.len() >= most as usize {
+            continue;
+        }
+        if let Err(over) = admit::claim(&mut gate, &row) {
+            let of = full.entry(row.tenant).or_default();
+            if !of.contains(&over.whose) {
+                of.push(over.whose);
+            }
+        } else if room.take(row.spec.wish()) {
+            claimed.leased.extend(lease(tx, &row, node, note.clone())?);
+        }
+    }
+    claimed.held = admit::hold(tx, &full)?;
+    Ok(claimed)
 }
 
 /// The jobs to end that no poll has told this node yet. A poll that answered with the same ones again

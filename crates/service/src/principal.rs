@@ -2,13 +2,13 @@
 
 use crate::error::Fail;
 use crate::key::tell;
-use crate::{Ctx, Error, Service};
+use crate::{Ctx, Error, Service, page};
 use model::access::Action;
 use model::id::TenantId;
 use model::limits;
 use model::principal::{PrincipalKind, Role};
 use store::principal::{self, PrincipalRow};
-use store::{StoreError, Tx};
+use store::{StoreError, Tx, tenant};
 
 /// A page of principals, by id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,11 +37,10 @@ impl Service {
         self.unit(move |tx| {
             let tenant = &inserted.tenant;
             if principal::get(tx, tenant, inserted.id.as_str())?.is_some() {
-                let message = format!("there is a principal `{}`", inserted.id);
-                return Err(Error::conflict(message).into());
+                return Err(taken(&inserted).into());
             }
             check_room(tx, tenant)?;
-            Ok(insert(tx, &ctx, &inserted)?)
+            insert(tx, &ctx, &inserted)
         })
         .await?;
         Ok(row)
@@ -62,23 +61,22 @@ impl Service {
         let (tenant, after) = (ctx.tenant.clone(), after.unwrap_or("").to_owned());
         let listed = self.look(move |tx| Ok(principal::list(tx, &tenant, &after, limit + 1)?));
         let mut principals = listed.await?;
-        let more = principals.len() > limit as usize;
-        principals.truncate(limit as usize);
-        let last = principals.last().filter(|_| more);
-        let next = last.map(|row| row.id.to_string());
+        let next = page::cut(&mut principals, limit, |row| row.id.to_string());
         Ok(PrincipalPage { principals, next })
     }
 
     /// Sends a principal away: its keys are taken back. What it has made stays, and so does what was recorded.
     ///
     /// # Errors
-    /// [`Error::Forbidden`]; [`Error::NotFound`].
+    /// [`Error::Forbidden`]; [`Error::NotFound`]; [`Error::Conflict`] for the last admin of a tenant that is not the
+    /// first: nobody could let anybody in after that.
     pub async fn principal_remove(&self, ctx: &Ctx, id: &str) -> Result<PrincipalRow, Error> {
         ctx.may(Action::PrincipalWrite)?;
         let (ctx, id, now) = (ctx.clone(), id.to_owned(), self.now_ms());
         let removed = self.unit(move |tx| {
             let row = principal::get(tx, &ctx.tenant, &id)?;
             let row = row.ok_or(Fail::Ours(Error::NotFound))?;
+            check_not_last(tx, &row)?;
             principal::delete(tx, &ctx.tenant, &row.id, now)?;
             let data = serde_json::json!({"kind": row.kind, "role": row.role});
             let of = resource_id(&row);
@@ -96,6 +94,24 @@ impl Service {
         self.keys_forget();
         row
     }
+}
+
+/// Refuses to send away the last one who may let others in. The first tenant has whoever runs the server.
+fn check_not_last(tx: &mut Tx<'_>, row: &PrincipalRow) -> Result<(), Fail> {
+    let lets_in = row.role == Role::Admin && row.kind != PrincipalKind::Agent;
+    if !lets_in || row.tenant == TenantId::local() {
+        return Ok(());
+    }
+    // So that two admins who send each other away at once are not both gone.
+    tenant::alone(tx, &row.tenant)?;
+    if principal::has_other_admin(tx, &row.tenant, &row.id)? {
+        return Ok(());
+    }
+    let message = format!(
+        "`{}` is the last admin of the tenant, and nobody could let anybody in any more; make another admin first",
+        row.id
+    );
+    Err(Error::conflict(message).into())
 }
 
 /// A principal that is to be.
@@ -141,13 +157,14 @@ pub(crate) fn check_room(tx: &mut Tx<'_>, tenant: &TenantId) -> Result<(), Fail>
     Ok(())
 }
 
-/// The same as [`insert`], where there may be one by now: then nothing is done, and it is not new.
+/// The same as [`insert`], where there may be one by now, or no tenant any more: then nothing is done, and it is not
+/// new.
 pub(crate) fn insert_if_absent(
     tx: &mut Tx<'_>,
     ctx: &Ctx,
     row: &PrincipalRow,
 ) -> Result<bool, StoreError> {
-    let is_new = principal::insert_if_absent(tx, row)?;
+    let is_new = principal::insert(tx, row)?;
     if is_new {
         told(tx, ctx, row)?;
     }
@@ -155,9 +172,16 @@ pub(crate) fn insert_if_absent(
 }
 
 /// Adds a principal with its event, in the record of its own tenant.
-pub(crate) fn insert(tx: &mut Tx<'_>, ctx: &Ctx, row: &PrincipalRow) -> Result<(), StoreError> {
-    principal::insert(tx, row)?;
-    told(tx, ctx, row)
+pub(crate) fn insert(tx: &mut Tx<'_>, ctx: &Ctx, row: &PrincipalRow) -> Result<(), Fail> {
+    // A key of a tenant that was just deleted is still believed for a second.
+    if !tenant::stays(tx, &row.tenant)? {
+        return Err(Error::NotFound.into());
+    }
+    if !principal::insert(tx, row)? {
+        // Two were asked for at once.
+        return Err(taken(row).into());
+    }
+    Ok(told(tx, ctx, row)?)
 }
 
 fn told(tx: &mut Tx<'_>, ctx: &Ctx, row: &PrincipalRow) -> Result<(), StoreError> {
@@ -170,15 +194,13 @@ fn told(tx: &mut Tx<'_>, ctx: &Ctx, row: &PrincipalRow) -> Result<(), StoreError
         ..ctx.clone()
     };
     let of = resource_id(row);
+    let of = ("principal", &*of);
     let at_ms = row.created_at_ms;
-    tell(
-        tx,
-        &ctx,
-        ("principal", &of),
-        "principal.created",
-        &data,
-        at_ms,
-    )
+    tell(tx, &ctx, of, "principal.created", &data, at_ms)
+}
+
+fn taken(row: &PrincipalRow) -> Error {
+    Error::conflict(format!("there is a principal `{}`", row.id))
 }
 
 /// Two tenants may have a principal of one name, and events are found without the tenant.

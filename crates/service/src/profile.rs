@@ -17,7 +17,7 @@ pub use version::VersionPage;
 use crate::capacity::Root;
 use crate::create::{Idempotency, key_of, made_before};
 use crate::error::Fail;
-use crate::{Ctx, Error, Service, random};
+use crate::{Ctx, Error, Service, page, random};
 use model::access::Action;
 use model::build::BuildState;
 use model::id::{BuildId, ProfileId, SnapshotId};
@@ -197,10 +197,9 @@ impl Service {
             let before = before.as_ref().map(|(ms, id)| (*ms, id));
             // One more than is shown tells whether there is another page.
             let mut rows = profile::list(tx, &tenant, before, (only_built, limit + 1))?;
-            let more = rows.len() > limit as usize;
-            rows.truncate(limit as usize);
-            let last = rows.last().filter(|_| more);
-            let next = last.map(|row| format!("{}.{}", row.created_at_ms, row.id));
+            let next = page::cut(&mut rows, limit, |row| {
+                format!("{}.{}", row.created_at_ms, row.id)
+            });
             let profiles = rows.into_iter().map(|row| view(tx, row, 1));
             let profiles = profiles.collect::<Result<_, Fail>>()?;
             Ok(ProfilePage { profiles, next })

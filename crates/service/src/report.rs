@@ -228,25 +228,6 @@ impl Service {
         self.give_up(node, id.clone(), epoch, event, note).await
     }
 
-    /// A node has no sandbox for a job that it should have. For tests: a node says so by
-    /// [`job_finished`](Self::job_finished), with the outcome `lost`.
-    ///
-    /// # Errors
-    /// [`Error::Stale`].
-    pub async fn job_lost(
-        &self,
-        ctx: &Ctx,
-        id: &JobId,
-        epoch: u64,
-        why: &str,
-    ) -> Result<Report, Error> {
-        let node = ctx.only_node()?.clone();
-        let note = Note::new(ctx, self.now_ms()).because(why);
-        let why = cut(why);
-        let event = move |row: &JobRow| lost(row, Says::Node, &why);
-        self.give_up(node, id.clone(), epoch, event, note).await
-    }
-
     async fn give_up(
         &self,
         node: NodeId,

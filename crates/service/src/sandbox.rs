@@ -24,12 +24,12 @@ pub use work::{SandboxLife, SandboxRef, SandboxWork, life_ms as sandbox_life_ms}
 
 use crate::error::Fail;
 use crate::job::until;
-use crate::{Ctx, Error, Service, Who};
+use crate::{Ctx, Error, Service, Who, page};
 use change::{Note, apply, extend};
 use model::access::Action;
 use model::enforcement::Held;
 use model::event::Event;
-use model::id::SandboxId;
+use model::id::{PrincipalId, SandboxId};
 use model::limits;
 use model::principal::Role;
 use model::sandbox::{SandboxEvent, SandboxState};
@@ -51,7 +51,15 @@ pub struct SandboxPage {
 
 /// The sandbox, if it is this tenant's.
 pub(crate) fn owned(tx: &mut Tx<'_>, ctx: &Ctx, id: &SandboxId) -> Result<SandboxRow, Fail> {
-    sandbox::get(tx, Some(&ctx.tenant), id)?.ok_or(Fail::Ours(Error::NotFound))
+    let row = sandbox::get(tx, Some(&ctx.tenant), id)?;
+    let row = row.filter(|row| is_seen(row, ctx));
+    row.ok_or(Fail::Ours(Error::NotFound))
+}
+
+/// Those that serve volumes are for no policy. Whoever has learned the id of one, of whichever role, must not run
+/// anything in it, copy it, or open its network.
+fn is_seen(row: &SandboxRow, ctx: &Ctx) -> bool {
+    ctx.sees_servers || !row.spec.serves_volume
 }
 
 impl Service {
@@ -75,7 +83,7 @@ impl Service {
         // Before the row is read: a commit meanwhile makes it old.
         let commits = self.inner.store.commits();
         let known = commits.and_then(|commits| self.recent().get(commits, &ctx.tenant, id));
-        if let Some(row) = known {
+        if let Some(row) = known.filter(|row| is_seen(row, ctx)) {
             return Ok(row);
         }
         let row = self.sandbox_get(ctx, id).await?;
@@ -86,7 +94,8 @@ impl Service {
     }
 
     /// Whoever comes to a sandbox by its name, of whatever tenant it is: what they must show there is asked at the
-    /// door, and they may use this sandbox alone, in the name of its owner.
+    /// door, and they may use this sandbox alone. The record names them as visitors of it: who they are is not known, and
+    /// the token outlives the key of whoever was given it.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -108,8 +117,13 @@ impl Service {
                 row
             }
         };
+        if row.spec.serves_volume {
+            return Err(Error::NotFound);
+        }
         let (role, action) = (Role::Member, Action::SandboxWrite);
-        let who = Who::only(row.tenant, row.principal, role, action);
+        let visitor = format!("visitor:{id}").parse::<PrincipalId>();
+        let visitor = visitor.map_err(|error| Error::internal("name a visitor", error))?;
+        let who = Who::only(row.tenant, visitor, role, action);
         Ok(Ctx::of(who, request_id))
     }
 
@@ -157,10 +171,9 @@ impl Service {
                 Ok(sandbox::list(tx, &tenant, &filter, before, limit + 1)?)
             })
             .await?;
-        let more = sandboxes.len() > limit as usize;
-        sandboxes.truncate(limit as usize);
-        let last = sandboxes.last().filter(|_| more);
-        let next = last.map(|row| format!("{}.{}", row.created_at_ms, row.id));
+        let next = page::cut(&mut sandboxes, limit, |row| {
+            format!("{}.{}", row.created_at_ms, row.id)
+        });
         Ok(SandboxPage { sandboxes, next })
     }
 

@@ -10,7 +10,7 @@ pub use source::{Fetching, NewValue, SourceError};
 use crate::create::{Idempotency, key_of, made_before};
 use crate::error::Fail;
 use crate::seal::{KeyError, MasterKeys};
-use crate::{Ctx, Error, Service, random};
+use crate::{Ctx, Error, Service, page, random};
 use model::access::Action;
 use model::event::Event;
 use model::id::{PrincipalId, SecretId};
@@ -275,9 +275,7 @@ impl Service {
         let mut secrets = self
             .look(move |tx| Ok(secret::list(tx, &tenant, &after, limit + 1)?))
             .await?;
-        let more = secrets.len() > limit as usize;
-        secrets.truncate(limit as usize);
-        let next = secrets.last().filter(|_| more).map(|row| row.name.clone());
+        let next = page::cut(&mut secrets, limit, |row| row.name.clone());
         Ok(SecretPage { secrets, next })
     }
 

@@ -19,7 +19,7 @@ use crate::create::{Idempotency, key_of, made_before};
 use crate::error::Fail;
 use crate::job::until;
 use crate::sandbox::{can_be_paused, change as sandbox_change, owned};
-use crate::{Ctx, Error, Service, random};
+use crate::{Ctx, Error, Service, page, random};
 use change::{apply, note_of};
 use model::access::Action;
 use model::id::{NodeId, SandboxId, SnapshotId};
@@ -191,10 +191,9 @@ impl Service {
                 Ok(snapshot::list(tx, &tenant, &filter, before, limit + 1)?)
             })
             .await?;
-        let more = snapshots.len() > limit as usize;
-        snapshots.truncate(limit as usize);
-        let last = snapshots.last().filter(|_| more);
-        let next = last.map(|row| format!("{}.{}", row.created_at_ms, row.id));
+        let next = page::cut(&mut snapshots, limit, |row| {
+            format!("{}.{}", row.created_at_ms, row.id)
+        });
         Ok(SnapshotPage { snapshots, next })
     }
 

@@ -2,7 +2,7 @@
 
 use crate::error::Fail;
 use crate::key::{self, Made, NewKey, tell};
-use crate::{Caller, Ctx, Error, Service, principal, random};
+use crate::{Caller, Ctx, Error, Service, page, principal, random};
 use model::access::Action;
 use model::id::TenantId;
 use model::limits;
@@ -10,7 +10,7 @@ use model::principal::{PrincipalKind, Role, is_name};
 use store::key::KeyRow;
 use store::principal::PrincipalRow;
 use store::tenant::{self, TenantRow};
-use store::{Tx, sandbox, secret, snapshot, volume};
+use store::{Tx, policy, profile, sandbox, secret, snapshot, volume};
 
 /// A page of tenants, by id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +68,8 @@ impl Service {
         let new_key = NewKey {
             owner: admin.id.to_string(),
             name: "first".to_owned(),
+            // Else a key that ends soon would make one that never does.
+            life_ms: ctx.until_ms().map(|until| until.saturating_sub(now)),
             ..NewKey::default()
         };
         let Made {
@@ -83,12 +85,15 @@ impl Service {
         let (ctx, inserted) = (ctx.clone(), made.clone());
         self.unit(move |tx| {
             check_free(tx, &inserted.tenant)?;
-            tenant::insert(tx, &inserted.tenant)?;
+            if !tenant::insert(tx, &inserted.tenant)? {
+                // Somebody else took the name since it was looked for.
+                return Err(taken(&inserted.tenant).into());
+            }
             let data = serde_json::json!({"name": inserted.tenant.name});
             let of = ("tenant", inserted.tenant.id.as_str());
             tell(tx, &ctx, of, "tenant.created", &data, now)?;
             principal::insert(tx, &ctx, &inserted.admin)?;
-            Ok(key::insert(tx, &ctx, &inserted.key.0, &digests)?)
+            key::insert(tx, &ctx, &inserted.key.0, &digests)
         })
         .await?;
         Ok(made)
@@ -111,10 +116,7 @@ impl Service {
         );
         let listed = self.look(move |tx| Ok(tenant::list(tx, &after, limit + 1)?));
         let mut tenants = listed.await?;
-        let more = tenants.len() > limit as usize;
-        tenants.truncate(limit as usize);
-        let last = tenants.last().filter(|_| more);
-        let next = last.map(|row| row.id.to_string());
+        let next = page::cut(&mut tenants, limit, |row| row.id.to_string());
         Ok(TenantPage { tenants, next })
     }
 
@@ -146,10 +148,13 @@ impl Service {
     }
 }
 
+fn taken(new: &TenantRow) -> Error {
+    Error::conflict(format!("there is a tenant `{}`", new.name))
+}
+
 fn check_free(tx: &mut Tx<'_>, new: &TenantRow) -> Result<(), Fail> {
     if tenant::get(tx, &new.name)?.is_some() {
-        let message = format!("there is a tenant `{}`", new.name);
-        return Err(Error::conflict(message).into());
+        return Err(taken(new).into());
     }
     if tenant::count(tx)? >= limits::TENANTS_MAX {
         let message = format!("there are at most {} tenants", limits::TENANTS_MAX);
@@ -174,6 +179,10 @@ fn what_is_left(tx: &mut Tx<'_>, id: &TenantId) -> Result<Option<&'static str>, 
         Some("snapshots")
     } else if secret::count(tx, id)? > 0 {
         Some("secrets")
+    } else if profile::count(tx, id, 1)? > 0 {
+        Some("profiles")
+    } else if !policy::list(tx, id)?.is_empty() {
+        Some("policies")
     } else {
         None
     })

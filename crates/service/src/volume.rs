@@ -10,7 +10,7 @@ mod content;
 use crate::create::{Idempotency, key_of, made_before};
 use crate::error::Fail;
 use crate::sandbox::change;
-use crate::{Ctx, Error, Service, random};
+use crate::{Ctx, Error, Service, page, random};
 use model::access::Action;
 use model::id::{NodeId, SandboxId, TenantId, VolumeId};
 use model::limits;
@@ -139,9 +139,7 @@ impl Service {
         let (tenant, after) = (ctx.tenant.clone(), after.unwrap_or("").to_owned());
         let listed = self.look(move |tx| Ok(volume::list(tx, &tenant, &after, limit + 1)?));
         let mut volumes = listed.await?;
-        let more = volumes.len() > limit as usize;
-        volumes.truncate(limit as usize);
-        let next = volumes.last().filter(|_| more).map(|row| row.name.clone());
+        let next = page::cut(&mut volumes, limit, |row| row.name.clone());
         Ok(VolumePage { volumes, next })
     }
 

@@ -1,7 +1,7 @@
 //! Files that were kept of jobs.
 
 use crate::{Row, StoreError, Tx};
-use model::id::{ArtifactId, JobId};
+use model::id::{ArtifactId, JobId, PrincipalId, TenantId};
 
 /// A file that was kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,14 +43,19 @@ fn from_row(row: &Row) -> Result<ArtifactRow, StoreError> {
     })
 }
 
-/// Adds a file. One that an earlier try of the same report has added is given back instead.
+/// Adds a file of a job of `tenant` that `principal` asked for. One that an earlier try of the same report has added is given back instead.
 ///
 /// # Errors
 /// [`StoreError::Conflict`] when another file of this path is there, or [`StoreError`] of the database.
-pub fn insert(tx: &mut Tx<'_>, new: &ArtifactRow) -> Result<ArtifactRow, StoreError> {
+pub fn insert(
+    tx: &mut Tx<'_>,
+    new: &ArtifactRow,
+    (tenant, principal): (&TenantId, &PrincipalId),
+) -> Result<ArtifactRow, StoreError> {
     let added = tx.execute(
         "INSERT INTO artifact (id, job_id, attempt, path, digest, size_bytes, mode, \
-         created_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
+         created_at_ms, tenant, principal) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+         ON CONFLICT DO NOTHING",
         &[
             new.id.as_str().into(),
             new.job_id.as_str().into(),
@@ -60,6 +65,8 @@ pub fn insert(tx: &mut Tx<'_>, new: &ArtifactRow) -> Result<ArtifactRow, StoreEr
             new.size_bytes.into(),
             new.mode.into(),
             new.created_at_ms.into(),
+            tenant.as_str().into(),
+            principal.as_str().into(),
         ],
     )?;
     if added == 1 {

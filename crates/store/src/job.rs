@@ -5,6 +5,7 @@ use crate::{Row, StoreError, Tx, Value, event, queue};
 use model::enforcement::{Enforced, StreamReport, Usage};
 use model::id::{JobId, NodeId, PrincipalId, SandboxId, TenantId};
 use model::job::JobState;
+use model::quota;
 use model::spec::JobSpec;
 use std::collections::HashMap;
 
@@ -208,10 +209,11 @@ pub fn insert(tx: &mut Tx<'_>, new: &NewJob) -> Result<JobRow, StoreError> {
 /// [`StoreError`] of the database.
 pub fn insert_unplaced(tx: &mut Tx<'_>, new: &NewJob) -> Result<JobRow, StoreError> {
     let queued = (new.state == JobState::Queued).then_some(new.at_ms);
+    let takes = quota::taken(&new.spec.limits);
     tx.send(
         "INSERT INTO job (id, tenant, principal, state, state_json, version, attempt, epoch, spec, \
-         cancel_requested, created_at_ms, queued_at_ms) \
-         VALUES ($1, $2, $3, $4, $5, 1, 0, 0, $6, 0, $7, $8)",
+         cancel_requested, created_at_ms, queued_at_ms, cpu_millis, memory_bytes, disk_bytes) \
+         VALUES ($1, $2, $3, $4, $5, 1, 0, 0, $6, 0, $7, $8, $9, $10, $11)",
         &[
             new.id.as_str().into(),
             new.tenant.as_str().into(),
@@ -221,6 +223,9 @@ pub fn insert_unplaced(tx: &mut Tx<'_>, new: &NewJob) -> Result<JobRow, StoreErr
             to_json(&new.spec)?.into(),
             new.at_ms.into(),
             queued.into(),
+            takes.cpu_millis.into(),
+            takes.memory_bytes.into(),
+            takes.disk_bytes.into(),
         ],
     )?;
     let row = JobRow {

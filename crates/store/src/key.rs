@@ -2,7 +2,7 @@
 
 use crate::db::to_json;
 use crate::principal::{kind_of, role_of};
-use crate::{Row, StoreError, Tx};
+use crate::{Row, StoreError, Tx, principal, tenant};
 use model::access::Scopes;
 use model::id::{KeyId, PrincipalId, TenantId};
 use model::principal::{PrincipalKind, Role};
@@ -23,7 +23,7 @@ pub struct KeyRow {
     /// What it is narrowed to.
     pub scopes: Scopes,
     /// Who made it.
-    pub principal: PrincipalId,
+    pub made_by: PrincipalId,
     /// When, in milliseconds since 1970.
     pub created_at_ms: u64,
     /// Until when it counts.
@@ -72,18 +72,22 @@ fn from_row(row: &Row) -> Result<KeyRow, StoreError> {
         prefix: row.text("prefix")?,
         // A key must not be wider than it was written because this program does not know a scope.
         scopes: Scopes::parse(scopes.iter().map(String::as_str)).map_err(corrupt)?,
-        principal: row.parsed("principal")?,
+        made_by: row.parsed("principal")?,
         created_at_ms: row.number("created_at_ms")?,
         expires_at_ms: row.number_or_null("expires_at_ms")?,
         used_at_ms: row.number_or_null("used_at_ms")?,
     })
 }
 
-/// Adds a key.
+/// Adds a key; `false` when its tenant or its owner is gone.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
-pub fn insert(tx: &mut Tx<'_>, row: &KeyRow, digests: &KeyDigests) -> Result<(), StoreError> {
+pub fn insert(tx: &mut Tx<'_>, row: &KeyRow, digests: &KeyDigests) -> Result<bool, StoreError> {
+    // In this order, which is that of whoever deletes a tenant.
+    if !tenant::stays(tx, &row.tenant)? || !principal::stays(tx, &row.tenant, &row.owner)? {
+        return Ok(false);
+    }
     tx.execute(
         "INSERT INTO api_key (id, tenant, owner, name, prefix, digest, e2b_digest, scopes, principal, \
          created_at_ms, expires_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
@@ -96,15 +100,15 @@ pub fn insert(tx: &mut Tx<'_>, row: &KeyRow, digests: &KeyDigests) -> Result<(),
             (*digests.own).into(),
             (*digests.e2b).into(),
             to_json(&row.scopes.texts())?.into(),
-            row.principal.as_str().into(),
+            row.made_by.as_str().into(),
             row.created_at_ms.into(),
             row.expires_at_ms.into(),
         ],
-    )
-    .map(drop)
+    )?;
+    Ok(true)
 }
 
-/// The key with one of these digests, and its owner; of a principal that is gone there is none.
+/// The key with one of these digests, and its owner; of a principal or a tenant that is gone there is none.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
@@ -114,6 +118,7 @@ pub fn of_digest(tx: &mut Tx<'_>, digest: &str) -> Result<Option<KeyOwner>, Stor
         columns!(),
         ", principal.kind, principal.role FROM api_key JOIN principal \
          ON principal.tenant = api_key.tenant AND principal.id = api_key.owner \
+         JOIN tenant ON tenant.id = api_key.tenant \
          WHERE api_key.digest = $1 OR api_key.e2b_digest = $2"
     );
     let Some(row) = tx.query_one(sql, &[digest.into(), digest.into()])? else {
@@ -188,4 +193,16 @@ pub fn used(tx: &mut Tx<'_>, id: &KeyId, at_ms: u64) -> Result<(), StoreError> {
 pub fn delete(tx: &mut Tx<'_>, id: &KeyId) -> Result<(), StoreError> {
     let sql = "DELETE FROM api_key WHERE id = $1";
     tx.execute(sql, &[id.as_str().into()]).map(drop)
+}
+
+/// Deletes keys whose time was over before `ended_before_ms`, at most `limit`. Returns how many.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn prune(tx: &mut Tx<'_>, ended_before_ms: u64, limit: u32) -> Result<u64, StoreError> {
+    tx.execute(
+        "DELETE FROM api_key WHERE id IN (SELECT id FROM api_key WHERE expires_at_ms IS NOT NULL \
+         AND expires_at_ms < $1 LIMIT $2)",
+        &[ended_before_ms.into(), limit.into()],
+    )
 }

@@ -36,6 +36,7 @@ pub mod principal;
 pub mod profile;
 pub mod prune;
 pub mod queue;
+pub mod quota;
 pub mod sandbox;
 pub mod secret;
 pub mod server;

@@ -28,6 +28,8 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0022_leaving.sql"),
     include_str!("../migrations/sqlite/0024_people.sql"),
     include_str!("../migrations/sqlite/0026_policy.sql"),
+    include_str!("../migrations/sqlite/0034_policy_stamp.sql"),
+    include_str!("../migrations/sqlite/0029_quota.sql"),
     include_str!("../migrations/sqlite/0032_pinned.sql"),
     include_str!("../migrations/sqlite/0030_identity.sql"),
 ];
@@ -55,6 +57,8 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0022_leaving.sql"),
     include_str!("../migrations/postgres/0024_people.sql"),
     include_str!("../migrations/postgres/0026_policy.sql"),
+    include_str!("../migrations/postgres/0034_policy_stamp.sql"),
+    include_str!("../migrations/postgres/0029_quota.sql"),
     include_str!("../migrations/postgres/0032_pinned.sql"),
     include_str!("../migrations/postgres/0030_identity.sql"),
 ];

@@ -6,6 +6,7 @@ use crate::sandbox::{self, SandboxRow};
 use crate::{StoreError, Tx, queue};
 use model::id::PrincipalId;
 use model::job::JobState;
+use model::quota;
 use model::sandbox::SandboxState;
 use model::sandbox_spec::SandboxSpec;
 use model::spec::JobSpec;
@@ -27,15 +28,20 @@ pub fn job_put(
         ..row.clone()
     };
     let waits = row.state == JobState::Queued;
+    let takes = quota::taken(&spec.limits);
     // The place before the row, as a claim locks them.
     if waits {
         queue::delete(tx, &row.id)?;
     }
     let changed = tx.execute(
-        "UPDATE job SET spec = $1, version = $2 WHERE id = $3 AND version = $4 AND state = $5",
+        "UPDATE job SET spec = $1, version = $2, cpu_millis = $3, memory_bytes = $4, \
+         disk_bytes = $5 WHERE id = $6 AND version = $7 AND state = $8",
         &[
             to_json(spec)?.into(),
             next.version.into(),
+            takes.cpu_millis.into(),
+            takes.memory_bytes.into(),
+            takes.disk_bytes.into(),
             row.id.as_str().into(),
             row.version.into(),
             row.state.name().into(),
@@ -62,6 +68,7 @@ pub fn sandbox_put(
     (principal, at_ms): (&PrincipalId, u64),
 ) -> Result<SandboxRow, StoreError> {
     let rules = row.network.as_ref().map(|_| spec.network.clone());
+    let takes = quota::taken(&spec.limits);
     let next = SandboxRow {
         version: row.version + 1,
         spec: spec.clone(),
@@ -70,14 +77,18 @@ pub fn sandbox_put(
         ..row.clone()
     };
     let changed = tx.execute(
-        "UPDATE sandbox SET spec = $1, wish = $2, network = $3, ttl_ms = $4, version = $5 \
-         WHERE id = $6 AND version = $7 AND state = $8",
+        "UPDATE sandbox SET spec = $1, wish = $2, network = $3, ttl_ms = $4, version = $5, \
+         cpu_millis = $6, memory_bytes = $7, disk_bytes = $8 \
+         WHERE id = $9 AND version = $10 AND state = $11",
         &[
             to_json(spec)?.into(),
             queue::wish_text(spec.wish().as_ref())?.into(),
             next.network.as_ref().map(to_json).transpose()?.into(),
             ttl_ms.into(),
             next.version.into(),
+            takes.cpu_millis.into(),
+            takes.memory_bytes.into(),
+            takes.disk_bytes.into(),
             row.id.as_str().into(),
             row.version.into(),
             SandboxState::Requested.name().into(),

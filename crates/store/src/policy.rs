@@ -76,19 +76,44 @@ fn version_from_row(row: &Row) -> Result<PolicyVersionRow, StoreError> {
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn stamp(tx: &mut Tx<'_>) -> Result<Option<u64>, StoreError> {
-    let sql = "SELECT stamp, policies FROM policy_stamp WHERE one = 1";
+    Ok(stamps(tx)?.policies)
+}
+
+/// Which states policies and quotas are in; `None` where there are none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stamps {
+    /// That of policies.
+    pub policies: Option<u64>,
+    /// That of quotas.
+    pub quotas: Option<u64>,
+}
+
+/// The same, and that of quotas, which are in one row.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn stamps(tx: &mut Tx<'_>) -> Result<Stamps, StoreError> {
+    // Whether there is one is asked and not counted: of two that write at a time, neither sees the other's policy or
+    // quota.
+    let sql = "SELECT stamp, CASE WHEN EXISTS (SELECT 1 FROM policy) THEN 1 ELSE 0 END AS policies, \
+               quota_stamp, CASE WHEN EXISTS (SELECT 1 FROM quota) THEN 1 ELSE 0 END AS quotas \
+               FROM policy_stamp WHERE one = 1";
     let Some(row) = tx.query_one(sql, &[])? else {
-        return Ok(None);
+        return Ok(Stamps::default());
     };
-    let there = row.number("policies")? > 0;
-    let stamp = row.number("stamp")?;
-    Ok(there.then_some(stamp))
+    let stamp = |stamp, there| -> Result<Option<u64>, StoreError> {
+        let stamp = row.number(stamp)?;
+        Ok((row.number(there)? > 0).then_some(stamp))
+    };
+    Ok(Stamps {
+        policies: stamp("stamp", "policies")?,
+        quotas: stamp("quota_stamp", "quotas")?,
+    })
 }
 
 /// Whoever decided by another state has to decide again.
 fn count_up(tx: &mut Tx<'_>) -> Result<(), StoreError> {
-    let sql = "UPDATE policy_stamp SET stamp = stamp + 1, \
-               policies = (SELECT COUNT(*) FROM policy) WHERE one = 1";
+    let sql = "UPDATE policy_stamp SET stamp = stamp + 1 WHERE one = 1";
     tx.execute(sql, &[]).map(drop)
 }
 

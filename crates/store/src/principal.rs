@@ -1,8 +1,9 @@
 //! Who acts, where somebody has let them in.
 
-use crate::{Row, StoreError, Tx, Value};
+use crate::{Row, StoreError, Tx, quota, tenant};
 use model::id::{PrincipalId, TenantId};
 use model::principal::{PrincipalKind, Role};
+use model::quota::Whose;
 
 /// A principal of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,45 +50,31 @@ fn from_row(row: &Row) -> Result<PrincipalRow, StoreError> {
     })
 }
 
-/// Adds a principal.
-///
-/// # Errors
-/// [`StoreError`] of the database; also when there is one of this name.
-pub fn insert(tx: &mut Tx<'_>, row: &PrincipalRow) -> Result<(), StoreError> {
-    tx.execute(
-        "INSERT INTO principal (tenant, id, kind, role, issuer, principal, created_at_ms) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        &values(row),
-    )?;
-    is_back(tx, row)
-}
-
-/// Adds a principal, unless there is one of this name. Whether it is new.
+/// Adds a principal; `false` when there is one of this name, or its tenant is gone.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
-pub fn insert_if_absent(tx: &mut Tx<'_>, row: &PrincipalRow) -> Result<bool, StoreError> {
+pub fn insert(tx: &mut Tx<'_>, row: &PrincipalRow) -> Result<bool, StoreError> {
+    if !tenant::stays(tx, &row.tenant)? {
+        return Ok(false);
+    }
     let added = tx.execute(
         "INSERT INTO principal (tenant, id, kind, role, issuer, principal, created_at_ms) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (tenant, id) DO NOTHING",
-        &values(row),
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+        &[
+            row.tenant.as_str().into(),
+            row.id.as_str().into(),
+            row.kind.as_str().into(),
+            row.role.as_str().into(),
+            row.issuer.as_deref().into(),
+            row.principal.as_str().into(),
+            row.created_at_ms.into(),
+        ],
     )?;
-    if added > 0 {
+    if added == 1 {
         is_back(tx, row)?;
     }
-    Ok(added > 0)
-}
-
-fn values(row: &PrincipalRow) -> [Value; 7] {
-    [
-        row.tenant.as_str().into(),
-        row.id.as_str().into(),
-        row.kind.as_str().into(),
-        row.role.as_str().into(),
-        row.issuer.as_deref().into(),
-        row.principal.as_str().into(),
-        row.created_at_ms.into(),
-    ]
+    Ok(added == 1)
 }
 
 /// Whoever is let in was not sent away any more.
@@ -95,6 +82,20 @@ fn is_back(tx: &mut Tx<'_>, row: &PrincipalRow) -> Result<(), StoreError> {
     let of = [row.tenant.as_str().into(), row.id.as_str().into()];
     let sql = "DELETE FROM principal_removed WHERE tenant = $1 AND id = $2";
     tx.execute(sql, &of).map(drop)
+}
+
+/// Whether a principal is there, and stays so until this transaction ends: whoever sends it away waits, and then sees
+/// what was added to it.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn stays(tx: &mut Tx<'_>, tenant: &TenantId, id: &PrincipalId) -> Result<bool, StoreError> {
+    let sql = match tx.has_row_locks() {
+        true => "SELECT id FROM principal WHERE tenant = $1 AND id = $2 FOR SHARE",
+        false => "SELECT id FROM principal WHERE tenant = $1 AND id = $2",
+    };
+    let row = tx.query_one(sql, &[tenant.as_str().into(), id.as_str().into()])?;
+    Ok(row.is_some())
 }
 
 /// A principal of a tenant.
@@ -142,7 +143,25 @@ pub fn count(tx: &mut Tx<'_>, tenant: &TenantId) -> Result<u64, StoreError> {
     row.map_or(Ok(0), |row| row.number("n"))
 }
 
-/// Deletes a principal with its keys, and writes down that it was sent away. What it has made stays.
+/// Whether a tenant has somebody but this one who may let others in: an admin that is no agent.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn has_other_admin(
+    tx: &mut Tx<'_>,
+    tenant: &TenantId,
+    id: &PrincipalId,
+) -> Result<bool, StoreError> {
+    let row = tx.query_one(
+        "SELECT id FROM principal WHERE tenant = $1 AND id <> $2 AND role = 'admin' \
+         AND kind <> 'agent' LIMIT 1",
+        &[tenant.as_str().into(), id.as_str().into()],
+    )?;
+    Ok(row.is_some())
+}
+
+/// Deletes a principal with its keys and its quota, itself first, so that a key that is made at this moment is seen, and writes down
+/// that it was sent away. What it has made stays.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
@@ -153,8 +172,13 @@ pub fn delete(
     at_ms: u64,
 ) -> Result<(), StoreError> {
     let of = [tenant.as_str().into(), id.as_str().into()];
+    let gone = tx.execute("DELETE FROM principal WHERE tenant = $1 AND id = $2", &of)?;
     tx.execute("DELETE FROM api_key WHERE tenant = $1 AND owner = $2", &of)?;
-    tx.execute("DELETE FROM principal WHERE tenant = $1 AND id = $2", &of)?;
+    quota::delete(tx, tenant, &Whose::Principal(id.clone()))?;
+    if gone == 0 {
+        // It went just now, perhaps with its whole tenant, of which nothing is to be left behind.
+        return Ok(());
+    }
     tx.execute(
         "INSERT INTO principal_removed (tenant, id, removed_at_ms) VALUES ($1, $2, $3) \
          ON CONFLICT (tenant, id) DO NOTHING",

@@ -1,5 +1,8 @@
 //! The queue: a narrow table that holds exactly the jobs that wait.
 
+mod held;
+
+pub use self::held::{Held, held, hold, next_principal, next_tenant, release};
 use crate::db::to_json;
 use crate::job::{self, JobRow};
 use crate::{Row, StoreError, Tx};
@@ -13,6 +16,14 @@ use std::str::FromStr;
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn insert(tx: &mut Tx<'_>, row: &JobRow) -> Result<(), StoreError> {
+    insert_as(tx, row, false)
+}
+
+/// Adds a job that waits from now on, perhaps one that no claim is to look at before it is released.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn insert_as(tx: &mut Tx<'_>, row: &JobRow, is_held: bool) -> Result<(), StoreError> {
     let queued = row.queued_at_ms.unwrap_or(row.created_at_ms);
     // A job that has run waits anew: the time that it ran is not time that nobody took it.
     let waits_since = match row.started_at_ms {
@@ -23,7 +34,7 @@ pub fn insert(tx: &mut Tx<'_>, row: &JobRow) -> Result<(), StoreError> {
     let expires = wait.map(|wait| waits_since.saturating_add(wait));
     tx.send(
         "INSERT INTO queue (job_id, tenant, pinned_node, not_before_ms, queued_at_ms, \
-         expires_at_ms, wish) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+         expires_at_ms, wish, principal, held) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         &[
             row.id.as_str().into(),
             row.tenant.as_str().into(),
@@ -32,6 +43,8 @@ pub fn insert(tx: &mut Tx<'_>, row: &JobRow) -> Result<(), StoreError> {
             queued.into(),
             expires.into(),
             wish_text(row.spec.wish().as_ref())?.into(),
+            row.principal.as_str().into(),
+            is_held.into(),
         ],
     )
 }
@@ -39,6 +52,16 @@ pub fn insert(tx: &mut Tx<'_>, row: &JobRow) -> Result<(), StoreError> {
 /// Takes out a job that does not wait any more.
 pub(crate) fn delete(tx: &mut Tx<'_>, id: &JobId) -> Result<(), StoreError> {
     tx.send("DELETE FROM queue WHERE job_id = $1", &[id.as_str().into()])
+}
+
+/// Lets a job that waits be passed over until this time, if it waits for nothing later. Its place stays as old as it is.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn postpone(tx: &mut Tx<'_>, id: &JobId, until_ms: u64) -> Result<(), StoreError> {
+    let sql = "UPDATE queue SET not_before_ms = $1 WHERE job_id = $2 AND not_before_ms < $3";
+    let values = [until_ms.into(), id.as_str().into(), until_ms.into()];
+    tx.execute(sql, &values).map(drop)
 }
 
 /// How many jobs that wait are looked at for each that is asked for, so that there is something to
@@ -85,18 +108,18 @@ pub fn wishes(
 
 /// Nearly always there is none, and that is known after one step.
 const FIRST_WISH: &str = "SELECT MIN(wish) AS wish FROM ( \
-     SELECT MIN(wish) AS wish FROM queue WHERE pinned_node IS NULL AND wish > $1 \
-     UNION ALL SELECT MIN(wish) FROM queue WHERE pinned_node = $2 AND wish > $1) AS either";
+     SELECT MIN(wish) AS wish FROM queue WHERE pinned_node IS NULL AND held = 0 AND wish > $1 \
+     UNION ALL SELECT MIN(wish) FROM queue WHERE pinned_node = $2 AND held = 0 AND wish > $1) AS either";
 const ALL_WISHES: &str = "WITH RECURSIVE found(wish, number) AS ( \
      SELECT (SELECT MIN(wish) FROM ( \
-     SELECT MIN(wish) AS wish FROM queue WHERE pinned_node IS NULL AND wish > $1 \
-     UNION ALL SELECT MIN(wish) FROM queue WHERE pinned_node = $2 AND wish > $1) AS either), \
+     SELECT MIN(wish) AS wish FROM queue WHERE pinned_node IS NULL AND held = 0 AND wish > $1 \
+     UNION ALL SELECT MIN(wish) FROM queue WHERE pinned_node = $2 AND held = 0 AND wish > $1) AS either), \
      CAST(1 AS BIGINT) \
      UNION ALL SELECT (SELECT MIN(either.wish) FROM ( \
      SELECT MIN(queue.wish) AS wish FROM queue \
-     WHERE queue.pinned_node IS NULL AND queue.wish > found.wish \
+     WHERE queue.pinned_node IS NULL AND queue.held = 0 AND queue.wish > found.wish \
      UNION ALL SELECT MIN(queue.wish) FROM queue \
-     WHERE queue.pinned_node = $2 AND queue.wish > found.wish) AS either), \
+     WHERE queue.pinned_node = $2 AND queue.held = 0 AND queue.wish > found.wish) AS either), \
      found.number + 1 FROM found WHERE found.wish IS NOT NULL AND found.number < $3) \
      SELECT wish FROM found WHERE wish IS NOT NULL ORDER BY wish";
 
@@ -124,20 +147,20 @@ pub(crate) fn distinct(
 /// What waits without a wish; what waits with one. The oldest of both kinds, by their age.
 const PLAIN: &str = "SELECT job_id, tenant, queued_at_ms FROM ( \
      SELECT * FROM (SELECT job_id, tenant, queued_at_ms FROM queue \
-     WHERE wish IS NULL AND pinned_node IS NULL AND not_before_ms <= $1 \
+     WHERE wish IS NULL AND pinned_node IS NULL AND held = 0 AND not_before_ms <= $1 \
      ORDER BY queued_at_ms, job_id LIMIT $2) AS anyones \
      UNION ALL \
      SELECT * FROM (SELECT job_id, tenant, queued_at_ms FROM queue \
-     WHERE wish IS NULL AND pinned_node = $3 AND not_before_ms <= $1 \
+     WHERE wish IS NULL AND pinned_node = $3 AND held = 0 AND not_before_ms <= $1 \
      ORDER BY queued_at_ms, job_id LIMIT $2) AS own) AS either \
      ORDER BY queued_at_ms, job_id LIMIT $2";
 const WISHED: &str = "SELECT job_id, tenant, queued_at_ms FROM ( \
      SELECT * FROM (SELECT job_id, tenant, queued_at_ms FROM queue \
-     WHERE wish = $1 AND pinned_node IS NULL AND not_before_ms <= $2 AND queued_at_ms <= $3 \
+     WHERE wish = $1 AND pinned_node IS NULL AND held = 0 AND not_before_ms <= $2 AND queued_at_ms <= $3 \
      ORDER BY queued_at_ms, job_id LIMIT $4) AS anyones \
      UNION ALL \
      SELECT * FROM (SELECT job_id, tenant, queued_at_ms FROM queue \
-     WHERE wish = $1 AND pinned_node = $5 AND not_before_ms <= $2 AND queued_at_ms <= $3 \
+     WHERE wish = $1 AND pinned_node = $5 AND held = 0 AND not_before_ms <= $2 AND queued_at_ms <= $3 \
      ORDER BY queued_at_ms, job_id LIMIT $4) AS own) AS either \
      ORDER BY queued_at_ms, job_id LIMIT $4";
 
@@ -192,7 +215,7 @@ fn lock(tx: &mut Tx<'_>, ids: Vec<JobId>) -> Result<Vec<JobId>, StoreError> {
         return Ok(ids);
     }
     let sql = "SELECT job_id FROM queue WHERE job_id = ANY(string_to_array($1, ',')) \
-         FOR UPDATE SKIP LOCKED";
+         AND held = 0 FOR UPDATE SKIP LOCKED";
     let rows = tx.query(sql, &[job::joined(&ids).into()])?;
     let rows = rows.iter().map(|row| row.text("job_id"));
     let locked = rows.collect::<Result<HashSet<_>, _>>()?;
@@ -222,8 +245,8 @@ pub(crate) fn oldest(rows: Vec<Row>, column: &str, window: u32) -> Result<Vec<Ro
     Ok(timed.into_iter().map(|(_, row)| row).collect())
 }
 
-const ONE_PLAIN: &str = "SELECT job_id FROM queue WHERE wish IS NULL AND pinned_node IS NULL \
-     UNION ALL SELECT job_id FROM queue WHERE wish IS NULL AND pinned_node = $1 LIMIT 1";
+const ONE_PLAIN: &str = "SELECT job_id FROM queue WHERE wish IS NULL AND pinned_node IS NULL AND held = 0 \
+     UNION ALL SELECT job_id FROM queue WHERE wish IS NULL AND pinned_node = $1 AND held = 0 LIMIT 1";
 
 /// Whether nothing waits that any node may take, or `node` alone.
 ///
@@ -234,9 +257,9 @@ pub fn is_empty(tx: &mut Tx<'_>, node: &NodeId) -> Result<bool, StoreError> {
 }
 
 const ONE_WISHED: &str = "SELECT job_id FROM queue \
-     WHERE wish = $1 AND pinned_node IS NULL AND queued_at_ms <= $2 \
+     WHERE wish = $1 AND pinned_node IS NULL AND held = 0 AND queued_at_ms <= $2 \
      UNION ALL SELECT job_id FROM queue \
-     WHERE wish = $1 AND pinned_node = $3 AND queued_at_ms <= $2 LIMIT 1";
+     WHERE wish = $1 AND pinned_node = $3 AND held = 0 AND queued_at_ms <= $2 LIMIT 1";
 
 /// Whether something waits that has this wish, and that `node` may take.
 ///
@@ -251,14 +274,14 @@ pub fn has(tx: &mut Tx<'_>, node: &NodeId, wish: &Granted) -> Result<bool, Store
     Ok(!tx.query(ONE_WISHED, &of)?.is_empty())
 }
 
-/// Whether anything waits at all.
+/// Whether anything waits that some node might take.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn has_any(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
-    Ok(!tx
-        .query("SELECT job_id FROM queue LIMIT 1", &[])?
-        .is_empty())
+    let plain = "SELECT job_id FROM queue WHERE wish IS NULL AND held = 0 LIMIT 1";
+    let wishing = "SELECT job_id FROM queue WHERE wish IS NOT NULL AND held = 0 LIMIT 1";
+    Ok(!tx.query(plain, &[])?.is_empty() || !tx.query(wishing, &[])?.is_empty())
 }
 
 /// Jobs that have waited longer than they may.

@@ -9,6 +9,7 @@ use model::enforcement::Enforced;
 use model::id::{NodeId, PrincipalId, SandboxId, SnapshotId, TenantId};
 use model::limits;
 use model::network::NetworkRules;
+use model::quota;
 use model::sandbox::SandboxState;
 use model::sandbox_spec::{AccessToken, SandboxSpec};
 use model::secret::{Leaving, SecretUse};
@@ -229,10 +230,12 @@ pub(crate) fn rows(rows: &[Row]) -> Result<Vec<SandboxRow>, StoreError> {
 /// [`StoreError`] of the database.
 pub fn insert(tx: &mut Tx<'_>, new: &NewSandbox) -> Result<SandboxRow, StoreError> {
     let row = row_of(new);
+    let takes = quota::taken(&row.spec.limits);
     tx.execute(
         "INSERT INTO sandbox (id, tenant, principal, state, state_json, version, epoch, \
          pinned_node, spec, metadata, access_token, ttl_ms, due_at_ms, created_at_ms, snapshot, \
-         wish) VALUES ($1, $2, $3, $4, $5, 1, 0, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+         wish, cpu_millis, memory_bytes, disk_bytes) \
+         VALUES ($1, $2, $3, $4, $5, 1, 0, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
         &[
             row.id.as_str().into(),
             row.tenant.as_str().into(),
@@ -248,6 +251,9 @@ pub fn insert(tx: &mut Tx<'_>, new: &NewSandbox) -> Result<SandboxRow, StoreErro
             row.created_at_ms.into(),
             row.spec.snapshot().map(SnapshotId::as_str).into(),
             queue::wish_text(row.spec.wish().as_ref())?.into(),
+            takes.cpu_millis.into(),
+            takes.memory_bytes.into(),
+            takes.disk_bytes.into(),
         ],
     )?;
     append(
@@ -347,7 +353,7 @@ macro_rules! list {
              AND ($12 = '' OR REPLACE(metadata, $13, '') <> metadata) \
              AND ($14 = '' OR REPLACE(metadata, $15, '') <> metadata)",
             $live,
-            r#" AND spec NOT LIKE '{"profile":"volume"%'"#,
+            r#" AND spec NOT LIKE '{"profile":"volume","serves_volume":true%'"#,
             " ORDER BY created_at_ms DESC, id DESC LIMIT $16"
         )
     };
@@ -434,6 +440,20 @@ pub fn move_to(
     let (principal, at_ms) = (&change.principal, change.at_ms);
     append(tx, &next, change.kind, &change.data, principal, at_ms)?;
     Ok(next)
+}
+
+/// Gives a sandbox another token. Whoever has the old one has nothing any more.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn put_access_token(
+    tx: &mut Tx<'_>,
+    id: &SandboxId,
+    token: &AccessToken,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE sandbox SET access_token = $1 WHERE id = $2";
+    tx.execute(sql, &[token.text().into(), id.as_str().into()])
+        .map(drop)
 }
 
 /// What a change may write, in the order of the statement of [`move_to`].

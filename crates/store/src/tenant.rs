@@ -1,6 +1,6 @@
 //! Who owns things.
 
-use crate::{Row, StoreError, Tx};
+use crate::{Row, StoreError, Tx, quota};
 use model::id::{PrincipalId, TenantId};
 
 /// A tenant.
@@ -25,21 +25,47 @@ fn from_row(row: &Row) -> Result<TenantRow, StoreError> {
     })
 }
 
-/// Adds a tenant.
+/// Adds a tenant; `false` when the name is taken.
 ///
 /// # Errors
-/// [`StoreError`] of the database; also when the name is taken.
-pub fn insert(tx: &mut Tx<'_>, row: &TenantRow) -> Result<(), StoreError> {
-    tx.execute(
-        "INSERT INTO tenant (id, name, principal, created_at_ms) VALUES ($1, $2, $3, $4)",
+/// [`StoreError`] of the database.
+pub fn insert(tx: &mut Tx<'_>, row: &TenantRow) -> Result<bool, StoreError> {
+    let added = tx.execute(
+        "INSERT INTO tenant (id, name, principal, created_at_ms) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT DO NOTHING",
         &[
             row.id.as_str().into(),
             (*row.name).into(),
             row.principal.as_str().into(),
             row.created_at_ms.into(),
         ],
-    )
-    .map(drop)
+    )?;
+    Ok(added == 1)
+}
+
+/// Whether a tenant is there, and stays so until this transaction ends: whoever deletes it waits, and then sees what
+/// was added to it.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn stays(tx: &mut Tx<'_>, id: &TenantId) -> Result<bool, StoreError> {
+    let sql = match tx.has_row_locks() {
+        true => "SELECT id FROM tenant WHERE id = $1 FOR SHARE",
+        false => "SELECT id FROM tenant WHERE id = $1",
+    };
+    Ok(tx.query_one(sql, &[id.as_str().into()])?.is_some())
+}
+
+/// The same, and nobody adds a principal to it or sends one away until this transaction ends.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn alone(tx: &mut Tx<'_>, id: &TenantId) -> Result<bool, StoreError> {
+    let sql = match tx.has_row_locks() {
+        true => "SELECT id FROM tenant WHERE id = $1 FOR UPDATE",
+        false => "SELECT id FROM tenant WHERE id = $1",
+    };
+    Ok(tx.query_one(sql, &[id.as_str().into()])?.is_some())
 }
 
 /// A tenant, by its id or its name, which cannot be mistaken for each other.
@@ -75,16 +101,18 @@ pub fn count(tx: &mut Tx<'_>) -> Result<u64, StoreError> {
     row.map_or(Ok(0), |row| row.number("n"))
 }
 
-/// Deletes a tenant with its principals and their keys.
+/// Deletes a tenant with its principals, their keys, and all quotas. From the outside in: each statement waits for
+/// whoever adds to what it deletes, and the next one sees what was added.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn delete(tx: &mut Tx<'_>, id: &TenantId) -> Result<(), StoreError> {
+    quota::delete_all(tx, id)?;
     let id = [id.as_str().into()];
-    tx.execute("DELETE FROM api_key WHERE tenant = $1", &id)?;
+    tx.execute("DELETE FROM tenant WHERE id = $1", &id)?;
     tx.execute("DELETE FROM principal WHERE tenant = $1", &id)?;
     tx.execute("DELETE FROM principal_removed WHERE tenant = $1", &id)?;
-    tx.execute("DELETE FROM tenant WHERE id = $1", &id)
+    tx.execute("DELETE FROM api_key WHERE tenant = $1", &id)
         .map(drop)
 }
 

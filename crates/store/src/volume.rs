@@ -278,7 +278,7 @@ pub fn users(tx: &mut Tx<'_>, row: &VolumeRow, limit: u32) -> Result<Vec<Sandbox
         "SELECT sandbox.id AS id FROM sandbox_volume \
          JOIN sandbox ON sandbox.id = sandbox_volume.sandbox WHERE sandbox_volume.volume = $1 \
          AND sandbox.ended_at_ms IS NULL AND sandbox.state <> 'destroying' \
-         AND sandbox.spec NOT LIKE '{\"profile\":\"volume\"%' ORDER BY sandbox.id LIMIT $2",
+         AND sandbox.spec NOT LIKE '{\"profile\":\"volume\",\"serves_volume\":true%' ORDER BY sandbox.id LIMIT $2",
         &[row.id.as_str().into(), limit.into()],
     )?;
     rows.iter().map(|row| row.parsed("id")).collect()

@@ -71,7 +71,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn node_egress(&self, report: &NodeEgress) -> Result<ReportAnswer, ClientError> {
-        self.post(routes::NODE_EGRESS.to_owned(), report).await
+        self.say_of_many(routes::NODE_EGRESS, report).await
     }
 }
 

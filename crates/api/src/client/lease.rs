@@ -10,13 +10,21 @@ use super::{Client, ClientError};
 use crate::node::LEASE_TOKEN_MAX_BYTES;
 use crate::routes;
 
-/// The tokens that this client has, by job or sandbox.
+/// What this client has to show.
 #[derive(Debug, Default)]
-pub(crate) struct Tokens(Mutex<HashMap<String, HeaderValue>>);
+pub(crate) struct Tokens(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Tokens by job or sandbox.
+    by: HashMap<String, HeaderValue>,
+    /// The name of this process, for what goes without one.
+    process: Option<HeaderValue>,
+}
 
 impl Tokens {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, HeaderValue>> {
-        // Each statement under the lock leaves the map whole.
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        // Each statement under the lock leaves the maps whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -38,20 +46,33 @@ impl Client {
         };
         new.set_sensitive(true);
         let mut tokens = self.inner.tokens.lock();
-        let newest = tokens.get(of).and_then(epoch);
+        let newest = tokens.by.get(of).and_then(epoch);
         if epoch(&new).is_some() && newest <= epoch(&new) {
-            tokens.insert(of.to_owned(), new);
+            tokens.by.insert(of.to_owned(), new);
         }
     }
 
     /// Forgets the token of a job or sandbox that this node has no more.
     pub fn lease_over(&self, of: &str) {
-        self.inner.tokens.lock().remove(of);
+        self.inner.tokens.lock().by.remove(of);
     }
 
-    /// Adds what this client has to show about a job or a sandbox.
+    /// Shows the name of this process where there is no token: about many things at once, and about what is over.
+    /// One that fits in no header is not shown.
+    pub fn process(&self, incarnation: &str) {
+        let Ok(mut name) = HeaderValue::from_str(incarnation) else {
+            return;
+        };
+        name.set_sensitive(true);
+        self.inner.tokens.lock().process = Some(name);
+    }
+
+    /// Adds what this client has to show about a job or a sandbox, or about many.
     pub(crate) fn shown(&self, mut call: Call, of: &str) -> Call {
-        let token = self.inner.tokens.lock().get(of).cloned();
+        let token = {
+            let known = self.inner.tokens.lock();
+            known.by.get(of).or(known.process.as_ref()).cloned()
+        };
         let name = HeaderName::from_static(routes::LEASE_TOKEN);
         call.headers.extend(token.map(|token| (name, token)));
         call
@@ -66,6 +87,17 @@ impl Client {
         let call = self.call(http::Method::POST, routes::fill(route, &[of]));
         let call = self.with_json(call, body)?;
         self.json(self.shown(call, of)).await
+    }
+
+    /// Sends what a node says about many of them.
+    pub(crate) async fn say_of_many<T: serde::de::DeserializeOwned>(
+        &self,
+        route: &str,
+        body: &impl serde::Serialize,
+    ) -> Result<T, ClientError> {
+        let call = self.call(http::Method::POST, route.to_owned());
+        let call = self.with_json(call, body)?;
+        self.json(self.shown(call, "")).await
     }
 }
 
@@ -100,7 +132,9 @@ mod tests {
         assert_eq!(shown(&client).unwrap(), "2.aa");
         client.lease_token("job_1", "10.ee");
         assert_eq!(shown(&client).unwrap(), "10.ee");
+        client.process("process-1");
+        assert_eq!(shown(&client).unwrap(), "10.ee");
         client.lease_over("job_1");
-        assert_eq!(shown(&client), None);
+        assert_eq!(shown(&client).unwrap(), "process-1", "of what is over");
     }
 }

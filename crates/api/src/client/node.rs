@@ -43,7 +43,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn node_usage(&self, usage: &NodeUsage) -> Result<ReportAnswer, ClientError> {
-        self.post(routes::NODE_USAGE.to_owned(), usage).await
+        self.say_of_many(routes::NODE_USAGE, usage).await
     }
 
     /// Asks for work and waits for it as long as the poll says.

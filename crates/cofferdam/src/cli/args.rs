@@ -12,6 +12,7 @@ mod people;
 mod placement;
 mod policy;
 mod profile;
+mod quota;
 mod secret;
 mod volume;
 
@@ -44,6 +45,7 @@ pub(crate) use people::{
 pub(crate) use placement::PlacementArgs;
 pub(crate) use policy::{PolicyArgs, PolicyCommand};
 pub(crate) use profile::{ProfileArgs, ProfileCommand};
+pub(crate) use quota::QuotaCommand;
 pub(crate) use secret::{Scrub, SecretArgs, SecretCommand};
 pub(crate) use volume::{VolumeArgs, VolumeCommand};
 
@@ -55,6 +57,9 @@ pub(crate) struct Args {
     pub(crate) place: Place,
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// The long options that the command has, whether or not they were given.
+    #[arg(skip)]
+    pub(crate) options: Vec<String>,
 }
 
 const EXIT_CODES: &str = "Exit codes of `run` and `sandbox exec`: the program's own; 124 its time was over; 125 \
@@ -598,13 +603,28 @@ pub(crate) fn parse() -> Result<Args, ExitCode> {
 }
 
 fn parse_from(words: Vec<OsString>) -> Result<Args, clap::Error> {
-    let mut args = Args::from_arg_matches(&command().try_get_matches_from(words)?)?;
+    let mut whole = command();
+    let matches = whole.try_get_matches_from_mut(words)?;
+    let mut args = Args::from_arg_matches(&matches)?;
+    args.options = options_of(&whole, &matches);
     // `COFFERDAM_URL= cofferdam ...` is how a shell says that there is none.
     args.place.state = args.place.state.filter(|dir| !dir.as_os_str().is_empty());
     args.place.url = args.place.url.filter(|url| !url.is_empty());
     args.place.token = args.place.token.filter(|token| !token.is_empty());
     args.place.ca = args.place.ca.filter(|path| !path.as_os_str().is_empty());
     Ok(args)
+}
+
+/// The long options of the command that was typed.
+fn options_of(whole: &clap::Command, matches: &clap::ArgMatches) -> Vec<String> {
+    let (mut command, mut matches) = (whole, matches);
+    while let Some((name, below)) = matches.subcommand()
+        && let Some(of_name) = command.find_subcommand(name)
+    {
+        (command, matches) = (of_name, below);
+    }
+    let longs = command.get_opts().filter_map(|option| option.get_long());
+    longs.map(str::to_owned).collect()
 }
 
 impl Args {

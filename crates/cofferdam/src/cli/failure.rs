@@ -91,6 +91,11 @@ impl Failure {
 
     /// Tells it, and gives the exit code.
     pub(crate) fn report(self, json: bool) -> ExitCode {
+        self.report_of(json, &[])
+    }
+
+    /// The same to whoever typed a command that has these options.
+    pub(crate) fn report_of(self, json: bool, options: &[String]) -> ExitCode {
         let Failure::Told(body) = &self else {
             return self.code();
         };
@@ -99,7 +104,7 @@ impl Failure {
         if json && table::print(&format!("{object}\n")).is_ok() {
             return self.code();
         }
-        let body = words::of_command_line(body);
+        let body = words::of_command_line(body, options);
         table::complain(&format!("{} ({})", body.message, body.code));
         for detail in &body.details {
             table::note(&format!("{} {}", detail.field, detail.message));
@@ -124,6 +129,17 @@ impl std::fmt::Display for Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         Failure::Told(Box::new(error.body()))
+    }
+}
+
+/// What is told of an error: where the server does not know what was named, that, and what lists what there is.
+pub(crate) fn missing(noun: &str, name: &str, hint: &str) -> impl Fn(ClientError) -> Failure {
+    let (message, hint) = (format!("there is no {noun} `{name}`"), hint.to_owned());
+    move |error| {
+        if !error.is(Code::NotFound) {
+            return error.into();
+        }
+        Failure::new(Code::NotFound, message.clone()).hint(hint.clone())
     }
 }
 

@@ -1,8 +1,9 @@
 //! `cofferdam tenant`, `principal` and `key`: who may ask.
 
 use crate::cli::args::{KeyCommand, Kind, PeopleCommand, PrincipalCommand, RoleArg, TenantCommand};
-use crate::cli::failure::Failure;
+use crate::cli::failure::{Failure, missing};
 use crate::cli::job::when;
+use crate::cli::quota::quota;
 use crate::cli::table;
 use api::Code;
 use api::client::{Client, ClientError};
@@ -21,6 +22,7 @@ pub(crate) async fn people(client: &Client, asked: PeopleCommand) -> Result<Exit
         PeopleCommand::Tenant(args) => tenant(client, args.command).await,
         PeopleCommand::Principal(args) => principal(client, args.command).await,
         PeopleCommand::Key(args) => key(client, args.command).await,
+        PeopleCommand::Quota(args) => quota(client, args.command).await,
     }
 }
 
@@ -39,26 +41,21 @@ async fn tenant(client: &Client, command: TenantCommand) -> Result<ExitCode, Fai
             print(json, &made, text)
         }
         TenantCommand::Ls { json } => {
-            let mut all = TenantList {
-                tenants: Vec::new(),
+            let all = all_pages(async |query| {
+                let page = client.tenant_list(&query).await?;
+                Ok((page.tenants, page.next))
+            });
+            let all = TenantList {
+                tenants: all.await?,
                 next: None,
             };
-            loop {
-                let page = client.tenant_list(&page(all.next.take())).await?;
-                all.tenants.extend(page.tenants);
-                all.next = page.next;
-                if all.next.is_none() {
-                    break;
-                }
-            }
             let rows = || all.tenants.iter().map(tenant_line).collect();
             let head = ["NAME", "CREATED (UTC)", "BY", "ID"];
             print(json, &all, || Ok(table::layout(&head, rows())))
         }
         TenantCommand::Rm { name, json } => {
             let removed = client.tenant_remove(&name).await;
-            let hint = "`cofferdam tenant ls` lists them";
-            let view = removed.map_err(about("tenant", &name, hint))?;
+            let view = removed.map_err(not_removed(&name))?;
             print(json, &view, || Ok(format!("{}\n", view.name)))
         }
     }
@@ -77,22 +74,25 @@ async fn principal(client: &Client, command: PrincipalCommand) -> Result<ExitCod
                 name,
                 role: role_of(role),
             };
-            let view = client.principal_create(&new).await?;
+            let made = client.principal_create(&new).await;
+            let view = made.map_err(|error| match error.is(Code::Conflict) {
+                true => Failure::from(error).hint(
+                    "`cofferdam key create` makes another key for whoever is there; for another role, \
+                     `cofferdam principal rm` first",
+                ),
+                false => error.into(),
+            })?;
             print(json, &view, || Ok(format!("{}\n", view.id)))
         }
         PrincipalCommand::Ls { json } => {
-            let mut all = PrincipalList {
-                principals: Vec::new(),
+            let all = all_pages(async |query| {
+                let page = client.principal_list(&query).await?;
+                Ok((page.principals, page.next))
+            });
+            let all = PrincipalList {
+                principals: all.await?,
                 next: None,
             };
-            loop {
-                let page = client.principal_list(&page(all.next.take())).await?;
-                all.principals.extend(page.principals);
-                all.next = page.next;
-                if all.next.is_none() {
-                    break;
-                }
-            }
             if !json && all.principals.is_empty() {
                 table::note("there are none; `cofferdam principal create NAME` lets one in");
                 return Ok(ExitCode::SUCCESS);
@@ -104,7 +104,7 @@ async fn principal(client: &Client, command: PrincipalCommand) -> Result<ExitCod
         PrincipalCommand::Rm { id, json } => {
             let removed = client.principal_remove(&id).await;
             let hint = "`cofferdam principal ls` lists them";
-            let view = removed.map_err(about("principal", &id, hint))?;
+            let view = removed.map_err(missing("principal", &id, hint))?;
             print(json, &view, || Ok(format!("{}\n", view.id)))
         }
     }
@@ -128,22 +128,18 @@ async fn key(client: &Client, command: KeyCommand) -> Result<ExitCode, Failure> 
             let made = client.key_create(&new).await;
             let hint =
                 "`cofferdam principal ls` lists them, `cofferdam principal create` makes one";
-            let made = made.map_err(about("principal", &principal, hint))?;
+            let made = made.map_err(missing("principal", &principal, hint))?;
             print(json, &made, || Ok(format!("{}\n", made.key.0)))
         }
         KeyCommand::Ls { json } => {
-            let mut all = KeyList {
-                keys: Vec::new(),
+            let all = all_pages(async |query| {
+                let page = client.key_list(&query).await?;
+                Ok((page.keys, page.next))
+            });
+            let all = KeyList {
+                keys: all.await?,
                 next: None,
             };
-            loop {
-                let page = client.key_list(&page(all.next.take())).await?;
-                all.keys.extend(page.keys);
-                all.next = page.next;
-                if all.next.is_none() {
-                    break;
-                }
-            }
             if !json && all.keys.is_empty() {
                 table::note("there are none; `cofferdam key create PRINCIPAL` makes one");
                 return Ok(ExitCode::SUCCESS);
@@ -164,20 +160,29 @@ async fn key(client: &Client, command: KeyCommand) -> Result<ExitCode, Failure> 
         KeyCommand::Rm { id, json } => {
             let hint = "`cofferdam key ls` lists them, by id";
             let view = client.key_revoke(&id).await;
-            let view = view.map_err(about("key", &id, hint))?;
+            let view = view.map_err(missing("key", &id, hint))?;
             print(json, &view, || Ok(format!("{}\n", view.id)))
         }
     }
 }
 
-fn page(after: Option<String>) -> PeopleListQuery {
-    PeopleListQuery {
-        limit: Some(PAGE),
-        after,
+/// What is on all pages: each ends with where the next one begins.
+pub(super) async fn all_pages<T>(
+    mut page: impl AsyncFnMut(PeopleListQuery) -> Result<(Vec<T>, Option<String>), ClientError>,
+) -> Result<Vec<T>, Failure> {
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let limit = Some(PAGE);
+        let (rows, next) = page(PeopleListQuery { limit, after }).await?;
+        all.extend(rows);
+        if next.is_none() {
+            return Ok(all);
+        }
+        after = next;
     }
 }
 
-fn print<T: serde::Serialize>(
+pub(super) fn print<T: serde::Serialize>(
     json: bool,
     value: &T,
     text: impl FnOnce() -> Result<String, Failure>,
@@ -238,12 +243,15 @@ fn role_of(role: RoleArg) -> Role {
     }
 }
 
-fn about(noun: &str, name: &str, hint: &str) -> impl Fn(ClientError) -> Failure {
-    let (message, hint) = (format!("there is no {noun} `{name}`"), hint.to_owned());
+fn not_removed(name: &str) -> impl Fn(ClientError) -> Failure {
+    let is_first = name == "local" || name == "ten_local";
+    let not_there = missing("tenant", name, "`cofferdam tenant ls` lists them");
     move |error| {
-        if !error.is(Code::NotFound) {
-            return error.into();
+        if is_first && error.is(Code::TenantInUse) {
+            let message = "the first tenant is that of the server itself";
+            let failure = Failure::new(Code::TenantInUse, message);
+            return failure.hint("it cannot be deleted; what is in it can");
         }
-        Failure::new(Code::NotFound, message.clone()).hint(hint.clone())
+        not_there(error)
     }
 }

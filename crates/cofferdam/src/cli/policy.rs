@@ -1,11 +1,12 @@
 //! `cofferdam policy`: rules about what may be asked for, written in a file.
 
 use crate::cli::args::{PolicyArgs, PolicyCommand};
-use crate::cli::failure::Failure;
+use crate::cli::failure::{Failure, missing};
 use crate::cli::job::when;
 use crate::cli::{profile, table};
 use api::Code;
 use api::client::{Client, ClientError};
+use api::people::PeopleListQuery;
 use api::policy::{
     PermitView, PolicyLayer, PolicyTest, PolicyTested, PolicyTrace, PolicyVerdict, PolicyView,
 };
@@ -13,8 +14,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// What a test of a request that is not allowed ends with.
-const NOT_ALLOWED: u8 = 125;
+/// What a test of a request that is not allowed ends with. A test that could not be made ends with 125.
+const NOT_ALLOWED: u8 = 1;
 /// What ids of sandboxes begin with.
 const SANDBOX: &str = "sbx_";
 
@@ -29,8 +30,11 @@ pub(crate) async fn policy(client: &Client, args: PolicyArgs) -> Result<ExitCode
         } => versions(client, &name, json).await?,
         PolicyCommand::Get { name, json, .. } => get(client, &name, json).await?,
         PolicyCommand::Set { name, file, json } => {
+            check_name(&name)?;
             let spec = read(&file)?;
-            one(&client.policy_put(&name, &spec).await?, json)?
+            let view = client.policy_put(&name, &spec).await?;
+            warn_of_nobody(client, &view).await;
+            one(&view, json)?
         }
         PolicyCommand::Rm { name, json } => {
             let gone = client.policy_delete(&name).await;
@@ -49,6 +53,39 @@ fn one(view: &PolicyView, json: bool) -> Result<String, Failure> {
         return table::to_json(view);
     }
     Ok(format!("{}\t{}\n", view.name, view.version))
+}
+
+/// A policy for a principal that is not there is for nobody, which its writer would find out when it matters. One who
+/// may not look at principals is told nothing.
+async fn warn_of_nobody(client: &Client, view: &PolicyView) {
+    let named = view
+        .spec
+        .of
+        .as_deref()
+        .and_then(|of| Some((of, before(of)?)));
+    let Some((of, after)) = named else { return };
+    let query = PeopleListQuery {
+        after: Some(after),
+        limit: Some(500),
+    };
+    let Ok(page) = client.principal_list(&query).await else {
+        return;
+    };
+    if page.next.is_none() && page.principals.iter().all(|one| one.id != of) {
+        table::note(&format!(
+            "there is no principal `{of}` now: `cofferdam principal ls` lists those that there are"
+        ));
+    }
+}
+
+/// An id that stands before this one in a list; `None` for one that is in no list: a user of the machine.
+fn before(of: &str) -> Option<String> {
+    let is_made = ["user:", "agent:", "automation:"]
+        .iter()
+        .any(|kind| of.starts_with(kind));
+    let mut before = of.to_owned();
+    before.pop().filter(|_| is_made)?;
+    Some(before)
 }
 
 async fn get(client: &Client, name: &str, json: bool) -> Result<String, Failure> {
@@ -130,11 +167,13 @@ fn told(tested: &PolicyTested) -> String {
 }
 
 async fn explain(client: &Client, id: &str, json: bool) -> Result<String, Failure> {
-    let permit: PermitView = if id.starts_with(SANDBOX) {
-        client.sandbox_permit(id).await?
+    let permit = if id.starts_with(SANDBOX) {
+        client.sandbox_permit(id).await
     } else {
-        client.job_permit(id).await?
+        client.job_permit(id).await
     };
+    let hint = "`cofferdam job ls` and `cofferdam sandbox ls` list them, by id";
+    let permit: PermitView = permit.map_err(missing("job or sandbox", id, hint))?;
     if json {
         return table::to_json(&permit);
     }
@@ -155,19 +194,29 @@ fn traces(all: &[PolicyTrace]) -> String {
     table::layout(&["CLAUSE", "VALUE", "BY"], rows.collect())
 }
 
-fn about(name: &str) -> impl Fn(ClientError) -> Failure {
-    move |error| {
-        if !error.is(Code::NotFound) {
-            return error.into();
-        }
-        let failure = Failure::new(Code::NotFound, format!("there is no policy `{name}`"));
-        failure.hint("`cofferdam policy ls` lists the policies that there are")
+/// A policy of this name could not be asked for: that is where requests are tried.
+fn check_name(name: &str) -> Result<(), Failure> {
+    if name != "test" {
+        return Ok(());
     }
+    let message = "a policy cannot be called `test`";
+    let failure = Failure::new(Code::InvalidArgument, message);
+    Err(failure.hint("another name; `cofferdam policy test FILE` tries a request, without a name"))
+}
+
+fn about(name: &str) -> impl Fn(ClientError) -> Failure {
+    let hint = "`cofferdam policy ls` lists the policies that there are";
+    missing("policy", name, hint)
 }
 
 fn read(path: &Path) -> Result<api::policy::PolicySpec, Failure> {
-    profile::document(path)
-        .map_err(|failure| failure.hint("docs/policies.md has one with every field"))
+    profile::document(path).map_err(|failure| {
+        // Of a file that is not there, the hint of where it was looked for is the better one.
+        if failure.is(Code::InvalidArgument) {
+            return failure.hint("docs/policies.md has one with every field");
+        }
+        failure
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `cofferdam profile`: named recipes for sandboxes and jobs, written in a file.
 
 use crate::cli::args::{ProfileArgs, ProfileCommand};
-use crate::cli::failure::Failure;
+use crate::cli::failure::{Failure, missing};
 use crate::cli::input;
 use crate::cli::job::when;
 use crate::cli::table;
@@ -111,13 +111,8 @@ async fn versions(client: &Client, name: &str, json: bool) -> Result<String, Fai
 }
 
 fn about(name: &str) -> impl Fn(ClientError) -> Failure {
-    move |error| {
-        if !error.is(Code::NotFound) {
-            return error.into();
-        }
-        let failure = Failure::new(Code::NotFound, format!("there is no profile `{name}`"));
-        failure.hint("`cofferdam profile ls` lists the profiles that there are")
-    }
+    let hint = "`cofferdam profile ls` lists the profiles that there are";
+    missing("profile", name, hint)
 }
 
 /// What a file says. A clause that is misspelt is never passed over: it may be a ceiling.

@@ -4,6 +4,7 @@ use crate::cli::answer::answer;
 use crate::cli::args::Run;
 use crate::cli::failure::{Failure, OURS, reason};
 use crate::cli::fetch::fetch;
+use crate::cli::sandbox::tell_cut;
 use crate::cli::secret::uses;
 use crate::cli::streams::{self, End, Output, Tell};
 use crate::cli::upload::upload;
@@ -44,6 +45,7 @@ pub(crate) async fn run(
     let options = JobCreateOptions::default();
     let creating = async { Ok(client.job_create(&job, &options).await?) };
     let created = unless_signaled(&mut signals, creating).await?;
+    tell_cut(created.spec.timeout_ms, Some(run.timeout));
     if run.detach {
         table::print(&if run.json {
             table::to_line(&created)?

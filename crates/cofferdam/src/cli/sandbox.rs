@@ -81,7 +81,7 @@ pub(crate) async fn sandbox(client: &Client, args: SandboxArgs) -> Result<ExitCo
             };
             let view = client.sandbox_timeout(known(&id)?, &asked).await;
             let view = view.map_err(about(&id))?;
-            tell_cut(&view, Some(time));
+            tell_cut(view.timeout_ms, Some(time));
             (view, json)
         }
         SandboxCommand::Net(asked) => return net::net(client, asked).await,
@@ -226,7 +226,7 @@ async fn create(
         Some(named) if error.is(Code::NotFound) => snapshot::no_snapshot(&named),
         _ => Failure::from(error),
     })?;
-    tell_cut(&view, new.ttl);
+    tell_cut(view.timeout_ms, new.ttl);
     Ok(view)
 }
 
@@ -275,10 +275,10 @@ async fn until_made(
     Err(Failure::Signaled(signal))
 }
 
-/// A time that is longer than any is cut, and not refused.
-fn tell_cut(view: &SandboxView, asked: Option<Duration>) {
-    if asked.is_some_and(|asked| view.timeout_ms < millis(asked)) {
-        let lives = units::show_ms(view.timeout_ms);
+/// A time that is longer than may be is cut, and not refused.
+pub(crate) fn tell_cut(lives_ms: u64, asked: Option<Duration>) {
+    if asked.is_some_and(|asked| lives_ms < millis(asked)) {
+        let lives = units::show_ms(lives_ms);
         table::note(&format!("its time was cut to {lives}, which is the most"));
     }
 }

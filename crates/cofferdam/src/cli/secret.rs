@@ -2,7 +2,7 @@
 //! terminal, and never from the command line, which every user of the machine can read.
 
 use crate::cli::args::{SecretArgs, SecretCommand};
-use crate::cli::failure::Failure;
+use crate::cli::failure::{Failure, missing};
 use crate::cli::input;
 use crate::cli::job::when;
 use crate::cli::run::variables;
@@ -159,13 +159,8 @@ async fn events(client: &Client, name: &str, json: bool) -> Result<ExitCode, Fai
 }
 
 fn about(name: &str) -> impl Fn(ClientError) -> Failure {
-    move |error| {
-        if !error.is(Code::NotFound) {
-            return error.into();
-        }
-        let failure = Failure::new(Code::NotFound, format!("there is no secret `{name}`"));
-        failure.hint("`cofferdam secret ls` lists the secrets that there are")
-    }
+    let hint = "`cofferdam secret ls` lists the secrets that there are";
+    missing("secret", name, hint)
 }
 
 /// The value, from where it is said to be. A file is taken as it is; what is typed or piped loses the

@@ -41,9 +41,10 @@ fn thousandths(text: &str) -> Option<u64> {
     whole(integer)?.checked_mul(1000)?.checked_add(part)
 }
 
-/// Reads a duration such as `30s`, `500ms`, `2m` or `1h`; seconds without a unit.
+/// Reads a duration such as `30s`, `500ms`, `2m`, `1h` or `7d`; seconds without a unit.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let help = || format!("`{text}` is not a duration; write for example 30s, 5m or 500ms");
+    let help =
+        || format!("`{text}` is not a duration; write for example 500ms, 30s, 5m, 12h or 7d");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number = whole(digits).ok_or_else(help)?;
     let scale = match text.get(digits.len()..).unwrap_or_default() {
@@ -51,12 +52,23 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "" | "s" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 24 * 3_600_000,
         _ => return Err(help()),
     };
     number
         .checked_mul(scale)
         .map(Duration::from_millis)
         .ok_or_else(help)
+}
+
+/// The same with a unit: where days are usual, a number alone would be read as seconds, and nobody would mean them.
+pub(crate) fn life(text: &str) -> Result<Duration, String> {
+    match whole(text) {
+        Some(_) => Err(format!(
+            "`{text}` has no unit; write for example 90d or 12h"
+        )),
+        None => duration(text),
+    }
 }
 
 /// Reads processors such as `1`, `0.5` or `1500m`, in thousandths of one.
@@ -151,8 +163,14 @@ mod tests {
         assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("5"), Ok(Duration::from_secs(5)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        assert_eq!(life("2d"), Ok(Duration::from_secs(172_800)));
+        assert_eq!(life("1h"), Ok(Duration::from_secs(3600)));
+        for bad in ["90", "0", "d", "-1d", "1.5d", "x", ""] {
+            assert!(life(bad).is_err(), "{bad}");
+        }
         for wrong in [
-            "1d",
+            "1w",
             "s",
             "",
             "-5",

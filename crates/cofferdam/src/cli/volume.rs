@@ -1,7 +1,7 @@
 //! `cofferdam volume`: named directories that outlive sandboxes.
 
 use crate::cli::args::{VolumeArgs, VolumeCommand};
-use crate::cli::failure::Failure;
+use crate::cli::failure::{Failure, missing};
 use crate::cli::job::when;
 use crate::cli::table;
 use api::Code;
@@ -92,13 +92,8 @@ async fn list(client: &Client, limit: u32, json: bool) -> Result<ExitCode, Failu
 }
 
 fn about(name: &str) -> impl Fn(ClientError) -> Failure {
-    move |error| {
-        if !error.is(Code::NotFound) {
-            return error.into();
-        }
-        let failure = Failure::new(Code::NotFound, format!("there is no volume `{name}`"));
-        failure.hint("`cofferdam volume ls` lists the volumes that there are")
-    }
+    let hint = "`cofferdam volume ls` lists the volumes that there are";
+    missing("volume", name, hint)
 }
 
 /// What `--volume NAME:PATH[:ro]` asks for.

@@ -3,15 +3,17 @@
 use crate::cli::units;
 use api::{Code, ErrorBody};
 
-/// The error as a person should read it who typed options and not fields. What is said once in the
-/// message is not said again in the details.
-pub(crate) fn of_command_line(body: &ErrorBody) -> ErrorBody {
+/// The error as a person should read it who typed these options and not fields. What is said once in the
+/// message is not said again in the details. A field that was made from no option, because it is of a file, or of a
+/// policy, keeps its name.
+pub(crate) fn of_command_line(body: &ErrorBody, options: &[String]) -> ErrorBody {
     let mut body = body.clone();
     for detail in &mut body.details {
         detail.message = with_units(&detail.field, &detail.message);
-        if let Some(option) = option(&detail.field) {
-            detail.field = option.to_owned();
-        }
+        detail.field = match option(&detail.field).filter(|option| is_typed(option, options)) {
+            Some(option) => numbered(option, &detail.field),
+            None => format!("{}:", detail.field),
+        };
     }
     match body.details.as_slice() {
         [] => {}
@@ -27,6 +29,31 @@ pub(crate) fn of_command_line(body: &ErrorBody) -> ErrorBody {
         body.hint = hint.to_owned();
     }
     body
+}
+
+/// Whether the command that was typed has this option. What stands without one is said of commands that all have it.
+fn is_typed(option: &str, options: &[String]) -> bool {
+    let long = option.trim_end_matches(':').strip_prefix("--");
+    long.is_none_or(|long| options.iter().any(|one| one == long))
+}
+
+/// Options that stand once for each entry of the list, in its order: so the number of the entry is theirs. Of files
+/// and variables one option can make many.
+const NUMBERED: [&str; 5] = ["--allow:", "--deny:", "--rule:", "--secret:", "--volume:"];
+
+/// The option, and which one of those with its name.
+fn numbered(option: &str, field: &str) -> String {
+    let index = field
+        .split_once('[')
+        .and_then(|(_, rest)| rest.split_once(']'));
+    let number = index.and_then(|(index, _)| index.parse::<u32>().ok());
+    match number.filter(|_| NUMBERED.contains(&option)) {
+        Some(number) => {
+            let name = option.trim_end_matches(':');
+            format!("{name} number {}:", number.saturating_add(1))
+        }
+        None => option.to_owned(),
+    }
 }
 
 /// What to type where the table says what to send.
@@ -130,7 +157,12 @@ mod tests {
         };
         let mut body = Code::InvalidArgument.body("as the server says it", "");
         body.details = fields.iter().map(detail).collect();
-        of_command_line(&body)
+        of_command_line(&body, &options())
+    }
+
+    fn options() -> Vec<String> {
+        let all = "cpu memory timeout env allow via secret volume metadata size file rule";
+        all.split(' ').map(str::to_owned).collect()
     }
 
     #[test]
@@ -154,10 +186,12 @@ mod tests {
     #[test]
     fn every_option_is_called_by_its_name() {
         for (field, option) in [
-            ("network.allow[2]", "--allow:"),
+            ("network.allow[2]", "--allow number 3:"),
+            ("network.rules[0].path", "--rule number 1:"),
+            ("network.rules", "--rule:"),
             ("network.upstream", "--via:"),
-            ("secrets[0].name", "--secret:"),
-            ("volumes[1]", "--volume:"),
+            ("secrets[0].name", "--secret number 1:"),
+            ("volumes[1]", "--volume number 2:"),
             ("metadata.a", "--metadata:"),
             ("size_bytes", "--size"),
         ] {
@@ -168,12 +202,12 @@ mod tests {
 
     #[test]
     fn hints_name_options_and_commands_and_one_of_the_place_stays() {
-        let body = of_command_line(&Code::Unauthenticated.body("x".to_owned(), ""));
+        let body = of_command_line(&Code::Unauthenticated.body("x".to_owned(), ""), &[]);
         assert!(body.hint.contains("--token"), "{}", body.hint);
         let mut body = Code::SandboxPaused.body("x".to_owned(), "");
-        assert!(of_command_line(&body).hint.contains("sandbox resume"));
+        assert!(of_command_line(&body, &[]).hint.contains("sandbox resume"));
         body.hint = "of the place".to_owned();
-        assert_eq!(of_command_line(&body).hint, "of the place");
+        assert_eq!(of_command_line(&body, &[]).hint, "of the place");
     }
 
     #[test]
@@ -181,7 +215,22 @@ mod tests {
         let body = said(&[("files[3].path", "the path is empty"), ("other", "is 5")]);
         assert_eq!(body.message, "2 things are wrong");
         let fields: Vec<&str> = body.details.iter().map(|d| d.field.as_str()).collect();
-        assert_eq!(fields, ["--file:", "other"]);
+        assert_eq!(fields, ["--file:", "other:"]);
         assert_eq!(body.details[1].message, "is 5");
+    }
+
+    #[test]
+    fn a_field_that_was_made_from_no_option_keeps_its_name() {
+        let mut body = Code::InvalidArgument.body("as the server says it", "");
+        body.details = vec![ErrorDetail {
+            field: "network.allow[0]".to_owned(),
+            code: "network_rules".to_owned(),
+            message: "is no host".to_owned(),
+        }];
+        // As of a file, by a command that has no such option.
+        let said = of_command_line(&body, &["json".to_owned()]);
+        assert_eq!(said.message, "network.allow[0]: is no host");
+        let typed = of_command_line(&body, &["allow".to_owned()]);
+        assert_eq!(typed.message, "--allow number 1: is no host");
     }
 }

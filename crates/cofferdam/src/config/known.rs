@@ -2,10 +2,31 @@
 
 use toml_edit::{Table, TableLike};
 
+/// The keys of each rate.
+const RATE: &[&str] = &["per_second", "burst"];
+
 /// The keys of each part.
 pub(super) const KNOWN: &[(&str, &[&str])] = &[
-    ("", &["mode", "server", "node", "issuers", "dev"]),
+    ("", &["mode", "rates", "server", "node", "issuers", "dev"]),
     ("dev", &["principal"]),
+    (
+        "rates",
+        &[
+            "off",
+            "reads",
+            "writes",
+            "creates",
+            "nodes",
+            "strangers",
+            "failures",
+        ],
+    ),
+    ("rates.reads", RATE),
+    ("rates.writes", RATE),
+    ("rates.creates", RATE),
+    ("rates.nodes", RATE),
+    ("rates.strangers", RATE),
+    ("rates.failures", RATE),
     (
         "server",
         &[

@@ -115,6 +115,19 @@ fn every_key_that_is_known_can_be_written_and_is_read() {
 }
 
 #[test]
+fn rates_that_are_not_said_are_the_defaults_and_nothing_is_no_rate() {
+    let text = "[server]\nstate = \"/x\"\n[rates]\nreads = { per_second = 7, burst = 9 }\n";
+    let (server, _) = parse(text, variables).unwrap().for_server(false).unwrap();
+    assert_eq!(server.rates.reads, model::rate::Rate::new(7, 9));
+    assert_eq!(server.rates.writes, Rates::default().writes);
+    let zero = text.replace("per_second = 7", "per_second = 0");
+    let refused = parse(&zero, variables).unwrap().for_server(false);
+    assert!(refused.unwrap_err().to_string().contains("rates.reads"));
+    let misspelt = text.replace("burst", "bursts");
+    assert!(wrong(&misspelt).contains("did you mean `burst`?"));
+}
+
+#[test]
 fn what_is_secret_is_not_shown() {
     let config = parse(BOTH, variables).unwrap();
     let shown = toml_edit::ser::to_string_pretty(&config).unwrap();
@@ -166,6 +179,8 @@ fn production_refuses_what_is_for_development() {
     let named = format!("{door}listen = \"0.0.0.0:1\"\nnames = [\"a\"]\n");
     assert!(server(&named, false).is_ok());
     assert!(server(&named, true).unwrap_err().contains("production"));
+    let off = format!("{named}[rates]\noff = true\n");
+    assert!(server(&off, false).unwrap_err().contains("production"));
     let token = format!("{named}token = \"0123456789abcdef\"\n");
     assert!(server(&token, false).unwrap_err().contains("production"));
     assert!(

@@ -8,7 +8,8 @@ use crate::dial;
 use crate::up::check_trust;
 use api::Code;
 use api::client::{Endpoint, Token};
-use model::limits::{NODE_JOBS_MAX, NODE_SANDBOXES_MAX, ROOTS_MAX};
+use model::limits::{NODE_JOBS_MAX, NODE_SANDBOXES_MAX, RATE_BURST_MAX, ROOTS_MAX};
+use model::rate::{Class, Rates};
 use model::root::RootName;
 use std::path::Path;
 
@@ -47,6 +48,18 @@ pub(super) fn server(server: &Server) -> Result<(), Failure> {
             let why = format!("has `{name}`, which is neither a name nor an address of a machine");
             let hint = "write what nodes dial, without https:// and without a port";
             return Err(wrong("server.nodes.names", &why).hint(hint));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses the first rate that is none.
+pub(super) fn rates(rates: &Rates) -> Result<(), Failure> {
+    for class in Class::ALL {
+        if !rates.of(class).is_valid() {
+            let why = format!("has a number that is not 1 to {RATE_BURST_MAX}");
+            let hint = "without a rate, `off = true` in development says so for all";
+            return Err(wrong(&format!("rates.{}", class.as_str()), &why).hint(hint));
         }
     }
     Ok(())

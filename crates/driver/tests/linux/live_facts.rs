@@ -4,6 +4,9 @@ use crate::live_client::{Served, shell};
 use crate::live_context::program;
 use serde_json::{Value, json};
 
+/// How often it is looked for an end, ten milliseconds apart.
+const LOOKS: u32 = 2000;
+
 async fn facts(served: &Served<'_>, after: u64, wait_ms: u64) -> Vec<Value> {
     let path = format!("/cofferdam/execs?after={after}&wait_ms={wait_ms}");
     let got = served.get(&path).await;
@@ -18,14 +21,17 @@ async fn facts(served: &Served<'_>, after: u64, wait_ms: u64) -> Vec<Value> {
 /// All facts, once all that has started has ended: who waited for a process that was late has heard of its time
 /// before it was killed.
 async fn facts_of_ended(served: &Served<'_>) -> Vec<Value> {
-    loop {
-        let all = facts(served, 0, 10_000).await;
+    let mut all = Vec::new();
+    for _ in 0..LOOKS {
+        all = facts(served, 0, 10_000).await;
         let ended = |start: &Value| all.iter().any(|fact| fact["of"] == start["seq"]);
         let mut starts = all.iter().filter(|fact| fact["kind"] == "started");
         if starts.all(ended) {
             return all;
         }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
+    panic!("a process did not end: {all:?}")
 }
 
 #[tokio::test]

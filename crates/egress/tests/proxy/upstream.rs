@@ -4,7 +4,7 @@ use crate::world::{World, is_untouched, open, read_all, read_until, server, trap
 use egress::inspect::{Authority, Inspector, Roots};
 use egress::record::Verdict;
 use egress::upstream::Password;
-use model::network::NetworkRules;
+use model::network::{NetworkRules, Order};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -174,4 +174,33 @@ async fn where_the_proxy_fails_or_is_closed_nothing_leaves_by_another_way() {
         "{answer}"
     );
     assert!(asked.try_recv().is_err() && is_untouched(&trapped).await);
+}
+
+/// Attack: a range that a policy denies is dialled all the same, as a proxy that has a name there.
+#[tokio::test]
+async fn a_proxy_whose_address_is_denied_is_not_dialled_whatever_it_is_called() {
+    let (port, trapped) = trap().await;
+    for (deny, order) in [
+        ("127.0.0.0/8", Order::DenyFirst),
+        ("127.0.0.0/8", Order::AllowFirst),
+        ("proxy.test", Order::DenyFirst),
+    ] {
+        let (via, mut asked) = proxy(false, 0).await;
+        let mut rules = through(&format!("socks5://proxy.test:{via}"));
+        let at_proxy = format!("{deny}:{via}");
+        rules.deny = vec![at_proxy.parse().expect("an entry")];
+        rules.allow = match order {
+            Order::DenyFirst => Vec::new(),
+            Order::AllowFirst => vec!["a.test".parse().expect("an entry")],
+        };
+        rules.order = order;
+        let world = World::new(&["127.0.0.1"], rules);
+        let answer = world.get(&format!("http://a.test:{port}/")).await;
+        assert!(
+            answer.contains("x-proxy-error: host_denied\r\n"),
+            "{answer}"
+        );
+        assert!(asked.try_recv().is_err());
+    }
+    assert!(is_untouched(&trapped).await);
 }

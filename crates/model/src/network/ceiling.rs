@@ -6,7 +6,7 @@ use crate::spec::{Findings, Invalid};
 
 impl NetworkRules {
     /// These rules, where the ceiling lets out all that they do; with what it denies and how much it lets through.
-    /// Rules about requests and a proxy to leave through stay: they only narrow, or are about a host that the ceiling
+    /// Rules about requests, those of a profile among them, and a proxy to leave through stay: they only narrow, or are about a host that the ceiling
     /// lets out.
     ///
     /// # Errors
@@ -19,6 +19,7 @@ impl NetworkRules {
         self.check_proxy(ceiling, &mut found);
         let mut bare = self.clone();
         bare.requests.clear();
+        bare.profile_requests.clear();
         bare.upstream = None;
         bare.withhold_secrets = false;
         let ruled = self.requests.iter().flat_map(|rule| rule.entries());
@@ -49,6 +50,7 @@ impl NetworkRules {
             rules.allow.retain(|entry| self.allow.contains(entry));
         }
         rules.requests.clone_from(&self.requests);
+        rules.profile_requests.clone_from(&self.profile_requests);
         rules.upstream.clone_from(&self.upstream);
         rules.withhold_secrets = self.withhold_secrets;
         Ok(rules)

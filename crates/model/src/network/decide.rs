@@ -256,6 +256,15 @@ impl NetworkRules {
         }
     }
 
+    /// Whether a place may not be dialled for what leaves through it, by its name or by one of its addresses. What is
+    /// denied is so in either order: nobody allows a proxy by allowing what is reached through it.
+    pub fn denies(&self, host: &Host, port: u16, addresses: &[IpAddr]) -> Option<&Entry> {
+        let of = addresses.iter().map(|address| Host::of_address(*address));
+        let all: Vec<Host> = of.chain([host.clone()]).collect();
+        let mut deny = self.deny.iter();
+        deny.find(|entry| all.iter().any(|host| entry.names(host, port)))
+    }
+
     /// Whether what no entry names is denied.
     pub(super) fn is_closed(&self) -> bool {
         match self.mode {

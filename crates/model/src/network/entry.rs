@@ -82,6 +82,30 @@ impl Entry {
         self.place == Place::Everything
     }
 
+    /// How much of all addresses of its family it names itself, in parts of 2^32: none where it names hosts by name.
+    pub(crate) fn share(&self) -> u64 {
+        match &self.place {
+            Place::Everything => 1 << 32,
+            Place::Block(block) => block.share(),
+            Place::Name(_) | Place::Below(_) => 0,
+        }
+    }
+
+    /// Where it stands among others, whatever its port: all places that are within this one begin with the same text,
+    /// and no others do.
+    pub(crate) fn place_in_order(&self) -> String {
+        let labels = |name: &str| {
+            let labels: Vec<&str> = name.rsplit('.').collect();
+            format!("n\0{}", labels.join("\0"))
+        };
+        match &self.place {
+            Place::Everything => String::new(),
+            Place::Name(name) => labels(name),
+            Place::Below(domain) => labels(domain) + "\0",
+            Place::Block(block) => block.in_digits(),
+        }
+    }
+
     /// Whether it names hosts by name.
     pub fn is_name(&self) -> bool {
         matches!(self.place, Place::Name(_) | Place::Below(_))
@@ -167,7 +191,7 @@ impl Entry {
     }
 
     /// Its port, if it is about one alone.
-    pub(super) fn port(&self) -> Option<u16> {
+    pub(crate) fn port(&self) -> Option<u16> {
         self.port
     }
 

@@ -79,6 +79,11 @@ impl Policy {
             (Layer::Principal, Some(of)) if of.parse::<PrincipalId>().is_err() => {
                 found.add("of", CODE, "this can be no principal");
             }
+            // It would be for nobody: all principals have their kind in front.
+            (Layer::Principal, Some(of)) if !of.contains(':') => {
+                let message = format!("a principal is named with its kind, such as `user:{of}`");
+                found.add("of", CODE, message);
+            }
             (Layer::Global | Layer::Tenant, Some(_)) => {
                 found.add("of", CODE, "only a policy for a principal is `of` somebody");
             }
@@ -282,6 +287,12 @@ mod tests {
         }
         assert_eq!(fields(|p| p.layer = Layer::Principal), ["of"]);
         assert_eq!(fields(|p| p.of = Some("user:a".to_owned())), ["of"]);
+        let of =
+            |text: &str| fields(|p| (p.layer, p.of) = (Layer::Principal, Some(text.to_owned())));
+        assert_eq!(
+            (of("alice"), of("user:alice")),
+            (vec!["of".to_owned()], Vec::new())
+        );
         assert_eq!(fields(|p| p.priority = 1001), ["priority"]);
         assert_eq!(
             fields(|p| p.resources = [(Bound::Pids, 0)].into()),

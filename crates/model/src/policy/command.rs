@@ -1,41 +1,76 @@
 //! What a policy says to a command: forbidden, for a person to say yes to, or let through. The worst that is found
 //! counts.
 
-use super::shell::{self, Word, is_assignment};
+use super::carry::{Script, base, carried, script_of};
+use super::shell::{self, Word};
 use super::{Answer, CommandsClause};
 use crate::limits;
 
-/// Shells whose `-c` is read.
-const SHELLS: [&str; 6] = ["sh", "bash", "dash", "ash", "zsh", "ksh"];
-/// Programs that start the command that follows them.
-const CARRIERS: [&str; 13] = [
-    "env", "exec", "command", "builtin", "nohup", "nice", "time", "timeout", "stdbuf", "setsid",
-    "xargs", "sudo", "doas",
-];
+/// How much may still be compared. Who asks and who writes patterns choose both sides of it.
+#[derive(Debug)]
+pub(super) struct Steps(u64);
+
+impl Default for Steps {
+    fn default() -> Steps {
+        Steps(limits::COMMAND_STEPS_MAX)
+    }
+}
+
+impl Steps {
+    /// One step; false when there are no more.
+    fn take(&mut self) -> bool {
+        self.0 = self.0.saturating_sub(1);
+        self.0 > 0
+    }
+
+    fn is_spent(&self) -> bool {
+        self.0 == 0
+    }
+}
 
 /// All commands that are found in one.
 #[derive(Debug, Default)]
-struct Found {
+pub(super) struct Found {
     commands: Vec<Vec<Word>>,
     operators: Vec<&'static str>,
+    /// A part of it is not known before it runs, or has quotes without an end.
     is_unread: bool,
+    /// A part of it may be a command that is not among these: it is nested too deep, or follows options that nobody
+    /// here knows.
+    is_hidden: bool,
 }
 
 impl CommandsClause {
     /// What becomes of a command, and why where it is not let through.
-    pub(super) fn answer(&self, argv: &[String]) -> (Answer, String) {
-        let found = find(argv);
-        let first = |patterns: &[String]| {
-            let hit = |pattern: &&String| found.commands.iter().any(|one| matches(pattern, one));
-            patterns.iter().find(hit).cloned()
+    pub(super) fn answer(&self, found: &Found, steps: &mut Steps) -> (Answer, String) {
+        let (answer, why) = self.compared(found, steps);
+        if steps.is_spent() {
+            let why = "the command is too long to be compared with all patterns";
+            return (Answer::Forbidden, why.to_owned());
+        }
+        (answer, why)
+    }
+
+    fn compared(&self, found: &Found, steps: &mut Steps) -> (Answer, String) {
+        let mut first = |patterns: &[String]| {
+            let mut hit = |pattern: &&String| {
+                let mut all = found.commands.iter();
+                all.any(|one| steps.is_spent() || matches(pattern, one, steps))
+            };
+            patterns.iter().find(&mut hit).cloned()
         };
         if let Some(pattern) = first(&self.forbid) {
             return (Answer::Forbidden, format!("`{pattern}` is forbidden"));
         }
-        if let Some(why) = self.beyond(&found) {
+        let asked = first(&self.approve);
+        if found.is_hidden && !(self.forbid.is_empty() && self.approve.is_empty()) {
+            let why = "which commands it has cannot be read";
+            return (Answer::Forbidden, why.to_owned());
+        }
+        if let Some(why) = self.beyond(found, steps) {
             return (Answer::Forbidden, why);
         }
-        match first(&self.approve) {
+        match asked {
             Some(pattern) => {
                 let why = format!("a person has to say yes to `{pattern}`");
                 (Answer::NeedsApproval, why)
@@ -45,11 +80,11 @@ impl CommandsClause {
     }
 
     /// What lists let through must be known in all its parts.
-    fn beyond(&self, found: &Found) -> Option<String> {
+    fn beyond(&self, found: &Found, steps: &mut Steps) -> Option<String> {
         if !self.no_operators && self.allow.is_none() {
             return None;
         }
-        if found.is_unread {
+        if found.is_unread || found.is_hidden {
             return Some("a part of the command cannot be read".to_owned());
         }
         if let Some(operator) = found.operators.first().filter(|_| self.no_operators) {
@@ -58,7 +93,10 @@ impl CommandsClause {
             ));
         }
         let allow = self.allow.as_ref()?;
-        let is_allowed = |one: &&Vec<Word>| allow.iter().any(|pattern| matches(pattern, one));
+        let mut is_allowed = |one: &Vec<Word>| {
+            let mut all = allow.iter();
+            all.any(|pattern| steps.is_spent() || matches(pattern, one, steps))
+        };
         let other = found.commands.iter().find(|one| !is_allowed(one))?;
         let named = other.first().map_or("", |word| word.text.as_str());
         let named: String = named.chars().take(64).collect();
@@ -68,86 +106,66 @@ impl CommandsClause {
     }
 }
 
-/// The commands of a command: itself, what a shell would make of it, and what is carried by others.
-fn find(argv: &[String]) -> Found {
-    let mut found = Found::default();
-    let words = argv.iter().map(|word| Word::plain(word)).collect();
-    let mut waiting: Vec<(Vec<Word>, u32)> = vec![(words, 0)];
-    while let Some((words, depth)) = waiting.pop() {
-        if depth > limits::COMMAND_DEPTH_MAX {
-            found.is_unread = true;
-            continue;
-        }
-        if let Some(text) = script_of(&words) {
-            let Some(text) = text else {
-                found.is_unread = true;
+impl Found {
+    /// The commands of a command: itself, what a shell would make of it, and what is carried by others.
+    pub(super) fn of(argv: &[String]) -> Found {
+        let mut found = Found::default();
+        let words = argv.iter().map(|word| Word::plain(word)).collect();
+        let mut waiting: Vec<(Vec<Word>, u32)> = vec![(words, 0)];
+        while let Some((words, depth)) = waiting.pop() {
+            if depth > limits::COMMAND_DEPTH_MAX {
+                found.is_hidden = true;
                 continue;
+            }
+            let inner = match script_of(&words) {
+                Script::None => carried(&words),
+                Script::Hidden => {
+                    found.is_hidden = true;
+                    Vec::new()
+                }
+                Script::Open => {
+                    found.is_unread = true;
+                    continue;
+                }
+                Script::Text(text) => {
+                    let inner = found.read(&text);
+                    waiting.extend(inner.into_iter().map(|words| (words, depth + 1)));
+                    continue;
+                }
+                Script::Split { text, rest } => found.split(&text, rest),
             };
-            let script = shell::read(&text);
-            found.is_unread |= script.is_unread;
-            found.operators.extend(script.operators);
-            let inner = script.commands.into_iter();
-            waiting.extend(inner.map(|words| (words, depth + 1)));
-            continue;
+            waiting.extend(inner.into_iter().map(|words| (words, depth + 1)));
+            found.commands.push(words);
         }
-        if let Some(rest) = carried(&words) {
-            waiting.push((rest, depth + 1));
-        }
-        found.commands.push(words);
+        found
     }
-    found
-}
 
-/// What a shell is given to read; `Some(None)` where that is not known before it runs.
-fn script_of(words: &[Word]) -> Option<Option<String>> {
-    let (first, rest) = words.split_first()?;
-    let name = base(&first.text);
-    let known = |words: &[Word]| {
-        let is_open = words.iter().any(|word| word.is_open);
-        let texts: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
-        (!is_open).then(|| texts.join(" "))
-    };
-    if name == "eval" {
-        return Some(known(rest));
+    fn read(&mut self, text: &str) -> Vec<Vec<Word>> {
+        let script = shell::read(text);
+        self.is_unread |= script.is_unread;
+        self.is_hidden |= script.is_deep;
+        self.operators.extend(script.operators);
+        script.commands
     }
-    if !SHELLS.contains(&name) {
-        return None;
-    }
-    let is_c = |word: &Word| {
-        let options = word.text.strip_prefix('-').unwrap_or_default();
-        !options.starts_with('-') && options.contains('c')
-    };
-    let at = rest.iter().position(is_c)?;
-    // A script in front of it would make it an argument of that.
-    let is_option = |word: &Word| word.text.starts_with(['-', '+']);
-    if !rest.iter().take(at).all(is_option) {
-        return None;
-    }
-    rest.get(at + 1)
-        .map(|text| known(std::slice::from_ref(text)))
-}
 
-/// The command that another one starts.
-fn carried(words: &[Word]) -> Option<Vec<Word>> {
-    let (first, rest) = words.split_first()?;
-    if !CARRIERS.contains(&base(&first.text)) {
-        return None;
+    /// What `env -S` makes of a text: words of its own, before those that follow.
+    fn split(&mut self, text: &str, rest: Vec<Word>) -> Vec<Vec<Word>> {
+        let mut script = shell::read(text);
+        let Some(mut words) = script.commands.pop().filter(|_| script.commands.is_empty()) else {
+            self.is_hidden = true;
+            return Vec::new();
+        };
+        self.is_unread |= script.is_unread;
+        words.insert(0, Word::plain("env"));
+        words.extend(rest);
+        vec![words]
     }
-    let is_its_own = |word: &&Word| {
-        let is_number = word.text.starts_with(|first: char| first.is_ascii_digit());
-        word.text.starts_with('-') || is_assignment(&word.text) || is_number
-    };
-    let rest: Vec<Word> = rest.iter().skip_while(is_its_own).cloned().collect();
-    (!rest.is_empty()).then_some(rest)
-}
-
-fn base(program: &str) -> &str {
-    program.rsplit('/').next().unwrap_or(program)
 }
 
 /// Whether a command begins with the words of a pattern. The program is compared without its directory, unless the
 /// pattern has one. A program that is not known before it runs is none of them.
-fn matches(pattern: &str, command: &[Word]) -> bool {
+fn matches(pattern: &str, command: &[Word], steps: &mut Steps) -> bool {
+    steps.take();
     let mut words = command.iter();
     for (index, wanted) in pattern.split_whitespace().enumerate() {
         let Some(word) = words.next() else {
@@ -158,20 +176,24 @@ fn matches(pattern: &str, command: &[Word]) -> bool {
             0 if !wanted.contains('/') => base(&word.text),
             _ => word.text.as_str(),
         };
-        if !is_like(wanted, text) {
+        if !is_like(wanted, text, steps) {
             return false;
         }
     }
     true
 }
 
-/// Whether a text is as a pattern says, in which `*` stands for anything.
-fn is_like(pattern: &str, text: &str) -> bool {
+/// Whether a text is as a pattern says, in which `*` stands for anything. Without steps it is not, which whoever counts
+/// them must look at.
+fn is_like(pattern: &str, text: &str, steps: &mut Steps) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);
     // Where the last star is, and how much it stands for so far: one step back is enough.
     let mut star: Option<(usize, usize)> = None;
     while let Some(&byte) = text.get(t) {
+        if !steps.take() {
+            return false;
+        }
         match pattern.get(p) {
             Some(b'*') => {
                 star = Some((p, t));
@@ -191,102 +213,4 @@ fn is_like(pattern: &str, text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn clause(forbid: &[&str], approve: &[&str], allow: Option<&[&str]>) -> CommandsClause {
-        let texts = |list: &[&str]| list.iter().map(ToString::to_string).collect();
-        CommandsClause {
-            forbid: texts(forbid),
-            approve: texts(approve),
-            allow: allow.map(texts),
-            ..CommandsClause::default()
-        }
-    }
-
-    fn answer(clause: &CommandsClause, argv: &[&str]) -> Answer {
-        let argv: Vec<String> = argv.iter().map(ToString::to_string).collect();
-        clause.answer(&argv).0
-    }
-
-    #[test]
-    fn what_is_forbidden_is_found_behind_shells_carriers_and_operators() {
-        use Answer as A;
-        let rules = clause(&["sudo", "rm -rf /*", "mkfs*"], &["git push"], None);
-        for (argv, expect) in [
-            (&["ls"][..], A::Skip),
-            (&["/usr/bin/sudo", "ls"], A::Forbidden),
-            (&["bash", "-lc", "cd /tmp && sudo ls"], A::Forbidden),
-            (&["sh", "-e", "-c", "echo $(sudo ls)"], A::Forbidden),
-            (&["env", "A=1", "sh", "-c", "r'm' -rf /etc"], A::Forbidden),
-            (&["sh", "-c", "eval 'sudo ls'"], A::Forbidden),
-            (
-                &["sh", "-c", "timeout 5s nice -n 3 mkfs.ext4 /dev/sda"],
-                A::Forbidden,
-            ),
-            (&["sh", "-c", "find . | xargs sudo rm"], A::Forbidden),
-            (&["git", "push", "origin"], A::NeedsApproval),
-            (&["git", "pull"], A::Skip),
-            (&["sh", "-c", "git push; sudo ls"], A::Forbidden),
-            (&["echo", "sudo"], A::Skip),
-            (&["sh", "-c", "cat <<X\nit's\nX"], A::Skip),
-        ] {
-            assert_eq!(answer(&rules, argv), expect, "{argv:?}");
-        }
-    }
-
-    #[test]
-    fn a_list_lets_only_through_what_is_read_in_all_its_parts() {
-        use Answer as A;
-        let rules = clause(&[], &[], Some(&["python*", "ls", "git status", "env"]));
-        for (argv, expect) in [
-            (&["python3", "-c", "x"][..], A::Skip),
-            (&["ls"], A::Skip),
-            (&["sh", "-c", "ls | python3"], A::Skip),
-            (&["sh", "-c", "ls; curl x"], A::Forbidden),
-            (&["sh", "-c", "ls `curl x`"], A::Forbidden),
-            (&["sh", "-c", "$X"], A::Forbidden),
-            (&["sh", "-c", "l? x"], A::Forbidden),
-            (&["sh", "-c", "eval $X"], A::Forbidden),
-            (&["sh", "-c", "ls 'a"], A::Forbidden),
-            (&["sh", "script.sh"], A::Forbidden),
-            (&["env", "curl"], A::Forbidden),
-            (&["env", "ls"], A::Skip),
-            (&["git", "status", "-s"], A::Skip),
-            (&["git"], A::Forbidden),
-            (&["./ls"], A::Skip),
-        ] {
-            assert_eq!(answer(&rules, argv), expect, "{argv:?}");
-        }
-        let rules = CommandsClause {
-            no_operators: true,
-            ..CommandsClause::default()
-        };
-        for (script, expect) in [
-            ("ls -l", A::Skip),
-            ("ls 2>&1", A::Skip),
-            ("ls > x", A::Forbidden),
-            ("ls | wc", A::Forbidden),
-            ("ls\nls", A::Forbidden),
-            ("ls `ls`", A::Forbidden),
-        ] {
-            assert_eq!(answer(&rules, &["sh", "-c", script]), expect, "{script}");
-        }
-    }
-
-    #[test]
-    fn a_star_stands_for_anything_and_costs_little() {
-        for (pattern, text, expect) in [
-            ("a*c", "abc", true),
-            ("a*c", "ac", true),
-            ("a*c", "acb", false),
-            ("*", "", true),
-            ("*a*b*", "xxaxxbxx", true),
-            ("", "", true),
-            ("a", "", false),
-        ] {
-            assert_eq!(is_like(pattern, text), expect, "{pattern} {text}");
-        }
-        assert!(!is_like(&("a*".repeat(50) + "c"), &"a".repeat(20_000)));
-    }
-}
+mod tests;

@@ -4,18 +4,17 @@
 //! word; what the request does not say is as much as the permit allows and the house gives anyway. Times alone are
 //! cut, as those of profiles are.
 
+use super::command::{Found, Steps};
+use super::set::{Holds, Pattern, Prefix};
 use super::{Answer, Bound, Decided, LayerRef, Matter, Permit};
 use crate::limits;
-use crate::network::{NetworkMode, NetworkRules};
-use crate::place::Placement;
+use crate::network::{Entry, NetworkMode, NetworkRules};
+use crate::place::{DRIVER, Placement};
 use crate::profile::{ProfileUse, Says, check_secrets};
 use crate::sandbox_spec::SandboxSpec;
 use crate::secret::SecretUse;
 use crate::spec::{AskedLimits, Findings, Invalid, JobSpec, absolute};
 use std::collections::BTreeSet;
-
-/// The label of a node that says what it isolates with.
-const DRIVER: &str = "driver";
 
 /// What becomes of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,9 +192,7 @@ impl Permit {
         };
         let rules = self.reach(asked, says, &mut told);
         self.uses(secrets, &mut told);
-        if !self.dependencies.is_empty() || !self.approvals.is_empty() {
-            self.matters((&rules, false, secrets), &mut told);
-        }
+        self.matters((&rules, false, secrets), &mut told);
         told.verdict(rules)
     }
 
@@ -221,8 +218,7 @@ impl Permit {
             Err(found) => {
                 for one in found {
                     let by = self.who_limits(&one.field);
-                    let why = one.message.replace("the profile", "the policy");
-                    told.say(Kind::Refused, one.field, by, why);
+                    told.say(Kind::Refused, one.field, by, of_policy(&one.message));
                 }
                 NetworkRules::default()
             }
@@ -280,7 +276,7 @@ impl Permit {
         }
     }
 
-    /// Nodes have a label that says what they isolate with, which operators give. A placement can ask for one.
+    /// Nodes have a label that says what they isolate with. A placement can ask for one.
     fn placement(&self, mut asked: Placement, told: &mut Told) -> Placement {
         let Some(drivers) = &self.drivers else {
             return asked;
@@ -309,15 +305,20 @@ impl Permit {
             let mut found = Findings::default();
             check_secrets(rules, uses, &mut found);
             for one in found.0 {
-                let why = one.message.replace("the profile", "the policy");
+                let why = of_policy(&one.message);
                 told.say(Kind::Refused, one.field, [layer.clone()], why);
             }
         }
     }
 
     fn command(&self, argv: &[String], told: &mut Told) {
+        if self.commands.is_empty() {
+            return;
+        }
+        // Read once, and compared with a bound for all layers together: they are of several people.
+        let (found, mut steps) = (Found::of(argv), Steps::default());
         for (layer, clause) in &self.commands {
-            let (answer, why) = clause.answer(argv);
+            let (answer, why) = clause.answer(&found, &mut steps);
             let kind = match answer {
                 Answer::Skip => continue,
                 Answer::NeedsApproval => Kind::NeedsApproval,
@@ -358,7 +359,7 @@ impl Permit {
         }
         for (matter, answer) in &self.approvals {
             let is_asked = match matter {
-                Matter::NetworkUnrestricted => network.mode == NetworkMode::Unrestricted,
+                Matter::NetworkUnrestricted => is_unrestricted(network),
                 Matter::AllowRoot => allow_root,
                 Matter::Secrets => !secrets.is_empty(),
             };
@@ -375,13 +376,23 @@ impl Permit {
     }
 }
 
+/// What a check that profiles have too says, where a policy does.
+fn of_policy(message: &str) -> String {
+    message.replace("the profile", "the policy")
+}
+
+/// Whether everything public is to be reached: by the mode, or by a list that names all hosts or a large part of all
+/// addresses.
+fn is_unrestricted(network: &NetworkRules) -> bool {
+    let share: u64 = network.allow.iter().map(Entry::share).sum();
+    network.mode == NetworkMode::Unrestricted || share > limits::NETWORK_SHARE_MAX
+}
+
 fn check_name(clause: &str, set: Option<&Decided<BTreeSet<String>>>, name: &str, told: &mut Told) {
     let Some(set) = set else { return };
-    let is_named = |pattern: &String| match pattern.strip_suffix('*') {
-        Some(start) => name.starts_with(start),
-        None => pattern == name,
-    };
-    if !set.value.iter().any(is_named) {
+    let asked = Pattern(name.to_owned());
+    let mut patterns = set.value.iter().cloned().map(Pattern);
+    if !patterns.any(|pattern| pattern.holds(&asked)) {
         told.refuse(
             clause,
             set,
@@ -400,11 +411,9 @@ fn check_paths<'p>(
     for path in paths {
         let whole = absolute(path);
         let climbs = whole.split('/').any(|part| part == ".." || part == ".");
-        let is_below = |prefix: &String| {
-            let below = |rest: &str| rest.is_empty() || rest.starts_with('/');
-            prefix == "/" || whole.strip_prefix(prefix.as_str()).is_some_and(below)
-        };
-        if climbs || !set.value.iter().any(is_below) {
+        let whole = Prefix(whole);
+        let mut prefixes = set.value.iter().cloned().map(Prefix);
+        if climbs || !prefixes.any(|prefix| prefix.holds(&whole)) {
             told.refuse(
                 clause,
                 set,

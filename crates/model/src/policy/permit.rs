@@ -1,6 +1,6 @@
 //! What follows from all policies that apply, with who has decided each part of it.
 
-use super::set::{Pattern, Prefix, meet, meet_texts};
+use super::set::{Pattern, Prefix, meet, meet_texts, plain, plain_texts};
 use super::{Answer, CommandsClause, LayerRef, Matter, Policy};
 use crate::limits;
 use crate::network::{Entry, NetworkCaps, NetworkMode, NetworkRules};
@@ -187,14 +187,15 @@ impl Permit {
         let texts = |set: &BTreeSet<String>, read: fn(&BTreeSet<String>) -> BTreeSet<String>| {
             Decided::by(read(set), layer)
         };
-        let names = |set: &BTreeSet<String>| texts(set, |set| meet_texts(Pattern, set, set));
-        let paths = |set: &BTreeSet<String>| texts(set, |set| meet_texts(Prefix, set, set));
+        let names = |set: &BTreeSet<String>| texts(set, |set| plain_texts(Pattern, set));
+        let paths = |set: &BTreeSet<String>| texts(set, |set| plain_texts(Prefix, set));
         permit.profiles = policy.profiles.allow.as_ref().map(names);
         permit.roots = policy.profiles.roots.as_ref().map(names);
         if let Some(network) = &policy.network {
             permit.mode = network.mode.map(|mode| Decided::by(mode, layer));
             let allow = network.allow.as_ref();
-            permit.allow = allow.map(|list| Decided::by(meet(list, list), layer));
+            permit.allow =
+                allow.map(|list| Decided::by(plain(list.iter().cloned().collect()), layer));
             let deny: BTreeSet<String> = network.deny.iter().map(ToString::to_string).collect();
             permit.deny = (!deny.is_empty()).then(|| Decided::by(deny, layer));
         }

@@ -17,6 +17,8 @@ pub(super) struct Script {
     pub(super) operators: BTreeSet<&'static str>,
     /// Some of it could not be read.
     pub(super) is_unread: bool,
+    /// Some of it is nested too deep to be read, so commands may be in it that are not among these.
+    pub(super) is_deep: bool,
 }
 
 /// A word of a command, without its quotes.
@@ -42,13 +44,16 @@ const RESERVED: [&str; 12] = [
     "!", "{", "}", "if", "then", "elif", "else", "fi", "do", "done", "while", "until",
 ];
 
+/// Words behind which a name may stand before the command.
+const NAMED: [&str; 2] = ["coproc", "function"];
+
 /// Reads a script.
 pub(super) fn read(text: &str) -> Script {
     let mut script = Script::default();
     let mut waiting = vec![(text.trim().to_owned(), 0)];
     while let Some((text, depth)) = waiting.pop() {
         if depth > limits::COMMAND_DEPTH_MAX {
-            script.is_unread = true;
+            (script.is_unread, script.is_deep) = (true, true);
             continue;
         }
         let inner = Reader::new(&text, &mut script).read();
@@ -163,7 +168,17 @@ impl<'r> Reader<'r> {
         self.is_target = false;
         let words = std::mem::take(&mut self.words).into_iter();
         let is_before = |word: &Word| RESERVED.contains(&&*word.text) || is_assignment(&word.text);
-        let command: Vec<Word> = words.skip_while(is_before).collect();
+        let mut command: Vec<Word> = words.skip_while(is_before).collect();
+        // `coproc NAME { ...` and `function NAME { ...`: what is behind the brace is run.
+        let is_named = command
+            .first()
+            .is_some_and(|word| NAMED.contains(&&*word.text));
+        let is_brace = |word: &Word| word.is_open && word.text == "{";
+        if let Some(at) = command.iter().position(is_brace).filter(|_| is_named) {
+            command.drain(..=at);
+        } else if is_named {
+            command.remove(0);
+        }
         if !command.is_empty() {
             self.script.commands.push(command);
         }

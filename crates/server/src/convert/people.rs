@@ -62,7 +62,7 @@ pub(crate) fn key(row: KeyRow) -> KeyView {
         name: row.name,
         prefix: row.prefix,
         scopes: scopes.map(str::to_owned).collect(),
-        made_by: row.principal.to_string(),
+        made_by: row.made_by.to_string(),
         created_at_ms: row.created_at_ms,
         expires_at_ms: row.expires_at_ms,
         used_at_ms: row.used_at_ms,

@@ -9,13 +9,14 @@ use api::sandbox::{
     OnExpiry, SandboxCreate, SandboxList, SandboxListQuery, SandboxSpecView, SandboxStateName,
     SandboxView,
 };
+use model::access::Action;
 use model::host::NAME_MAX;
 use model::id::SnapshotId;
 use model::limits;
 use model::profile::Says;
 use model::sandbox::{SandboxState, Want};
 use model::sandbox_spec::{self, Defaults, SandboxSpec};
-use service::{SandboxAsk, SandboxFilter, SandboxPage, SandboxRow, sandbox_life_ms};
+use service::{Ctx, SandboxAsk, SandboxFilter, SandboxPage, SandboxRow, sandbox_life_ms};
 
 use super::{from_wire, to_wire};
 use crate::error::Error;
@@ -30,6 +31,7 @@ pub(crate) fn ask(asked: SandboxCreate) -> Result<SandboxAsk, Error> {
     let (profile, by) = super::profile::chosen(asked.profile, says);
     let spec = SandboxSpec {
         profile,
+        serves_volume: false,
         name: asked.name,
         env: asked.env,
         root: asked.root,
@@ -130,13 +132,19 @@ pub(crate) fn state(state: &SandboxState) -> SandboxStateName {
     }
 }
 
-/// A sandbox for its owner, with the token of its door.
-pub(crate) fn view(row: SandboxRow) -> SandboxView {
-    let access_token = Some(row.access_token.text().to_owned());
+/// A sandbox for whoever may see it; for whoever may run commands in it with the token of its door, which is as good.
+pub(crate) fn view(ctx: &Ctx, row: SandboxRow) -> SandboxView {
+    let access_token = token(ctx, &row);
     SandboxView {
         access_token,
         ..without_token(row)
     }
+}
+
+/// What opens the door of its guest. A key that is narrowed to looking must not get what runs commands.
+pub(crate) fn token(ctx: &Ctx, row: &SandboxRow) -> Option<String> {
+    let may = ctx.may(Action::SandboxWrite).is_ok();
+    may.then(|| row.access_token.text().to_owned())
 }
 
 fn without_token(row: SandboxRow) -> SandboxView {
@@ -235,7 +243,7 @@ pub(super) fn works(works: Vec<service::SandboxWork>) -> Vec<SandboxWork> {
     works.into_iter().map(work).collect()
 }
 
-/// An order; beside the answer to its owner, the only place where the token leaves the server.
+/// An order; beside the answer to who may run commands, the only place where the token leaves the server.
 fn work(work: service::SandboxWork) -> SandboxWork {
     let row = work.row;
     SandboxWork {

@@ -4,7 +4,7 @@ use api::Code;
 use api::snapshot::{ForkResult, SnapshotList, SnapshotMode, SnapshotStateName, SnapshotView};
 use model::id::SnapshotId;
 use model::snapshot::{SnapshotName, SnapshotState};
-use service::{SandboxRow, SnapshotFilter, SnapshotPage, SnapshotRef, SnapshotRow};
+use service::{Ctx, SandboxRow, SnapshotFilter, SnapshotPage, SnapshotRef, SnapshotRow};
 
 use super::from_wire;
 use crate::error::Error;
@@ -87,15 +87,15 @@ pub(crate) fn list(page: SnapshotPage) -> SnapshotList {
     }
 }
 
-pub(crate) fn fork(one: Result<SandboxRow, service::Error>, request_id: &str) -> ForkResult {
+pub(crate) fn fork(one: Result<SandboxRow, service::Error>, ctx: &Ctx) -> ForkResult {
     match one {
         Ok(row) => ForkResult {
-            sandbox: Some(Box::new(super::sandbox::view(row))),
+            sandbox: Some(Box::new(super::sandbox::view(ctx, row))),
             error: None,
         },
         Err(error) => ForkResult {
             sandbox: None,
-            error: Some(Error::from(error).into_body(request_id)),
+            error: Some(Error::from(error).into_body(&ctx.request_id)),
         },
     }
 }

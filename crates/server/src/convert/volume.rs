@@ -29,10 +29,10 @@ pub(crate) fn cursor(after: Option<String>) -> Result<Option<String>, Error> {
     }
 }
 
-/// A volume for its owner, with what opens its content.
-pub(crate) fn view(row: VolumeRow, token: String) -> VolumeView {
+/// A volume, with what opens its content for who may have that.
+pub(crate) fn view(row: VolumeRow, token: Option<String>) -> VolumeView {
     VolumeView {
-        token: Some(token),
+        token,
         ..without_token(row)
     }
 }

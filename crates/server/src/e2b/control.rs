@@ -201,7 +201,7 @@ async fn detail(
     Extension(Domain(domain)): Extension<Domain>,
 ) -> Answered {
     let row = live(&app, &ctx, &id).await?;
-    Ok(Answer(wire::detail(&row, domain)).into_response())
+    Ok(Answer(wire::detail(&ctx, &row, domain)).into_response())
 }
 
 /// The sandbox, unless it is over or about to be: at this edge there is none then.

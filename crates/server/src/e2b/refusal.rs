@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::aim::Target;
 use crate::error::Error;
+use crate::rates::Metered;
 
 /// Tells the client whether to send the request again by itself.
 pub(crate) const SHOULD_RETRY: HeaderName = HeaderName::from_static("should-retry");
@@ -23,6 +24,7 @@ pub(crate) struct Refusal {
     more: Vec<(&'static str, Value)>,
     /// For the log, never for the answer.
     internal: Option<String>,
+    metered: Option<Metered>,
 }
 
 /// What the outermost layer writes to the log about an answer.
@@ -36,6 +38,7 @@ impl Refusal {
             message: message.into(),
             more: Vec::new(),
             internal: None,
+            metered: None,
         }
     }
 
@@ -120,6 +123,7 @@ impl From<Error> for Refusal {
         let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self {
             internal: error.internal_cause().map(str::to_owned),
+            metered: error.taken(),
             ..Self::new(status, error.message())
         }
     }
@@ -143,6 +147,9 @@ impl IntoResponse for Refusal {
         headers.insert(SHOULD_RETRY, HeaderValue::from_static(retry));
         if let Some(cause) = self.internal {
             response.extensions_mut().insert(Cause(cause));
+        }
+        if let Some(metered) = self.metered {
+            response.extensions_mut().insert(metered);
         }
         response
     }

@@ -22,14 +22,19 @@ pub(super) struct New {
     name: String,
 }
 
-async fn view(app: &App, row: &VolumeRow, domain: Option<String>) -> Result<Value, Refusal> {
-    let mut view = json!({
-        "volumeID": row.id.as_str(),
-        "name": row.name,
-        "token": app.service.volume_token(row).await?,
-    });
-    if let (Some(domain), Some(view)) = (domain, view.as_object_mut()) {
-        view.insert("domain".to_owned(), domain.into());
+async fn view(
+    app: &App,
+    ctx: &Ctx,
+    row: &VolumeRow,
+    domain: Option<String>,
+) -> Result<Value, Refusal> {
+    let token = app.service.volume_token(ctx, row).await?;
+    let mut view = json!({"volumeID": row.id.as_str(), "name": row.name});
+    let more = [("token", token), ("domain", domain)];
+    for (name, value) in more {
+        if let (Some(value), Some(view)) = (value, view.as_object_mut()) {
+            view.insert(name.to_owned(), value.into());
+        }
     }
     Ok(view)
 }
@@ -63,7 +68,7 @@ pub(super) async fn create(
         node: None,
     };
     let row = app.service.volume_create(&ctx, new, key).await?;
-    let view = view(&app, &row, domain).await?;
+    let view = view(&app, &ctx, &row, domain).await?;
     Ok((StatusCode::CREATED, Answer(view)).into_response())
 }
 
@@ -90,7 +95,7 @@ pub(super) async fn get(
     Path(named): Path<String>,
 ) -> Answered {
     let row = live(&app, &ctx, &named).await?;
-    Ok(Answer(view(&app, &row, domain).await?).into_response())
+    Ok(Answer(view(&app, &ctx, &row, domain).await?).into_response())
 }
 
 pub(super) async fn delete(

@@ -16,7 +16,7 @@ use model::spec::{AskedLimits, CODE_INTERPRETER};
 use model::volume::VolumeMount;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use service::{Event, SandboxAsk, SandboxRow, SnapshotRef, UsageSpan};
+use service::{Ctx, Event, SandboxAsk, SandboxRow, SnapshotRef, UsageSpan};
 
 use super::aim::ENVD_PORT;
 use super::keys;
@@ -24,6 +24,7 @@ use super::logs;
 use super::measure::Said;
 use super::network::{self, Lists};
 use super::refusal::Refusal;
+use crate::convert;
 use crate::convert::usage::most;
 
 /// The version of envd whose routes the guest has. It tells the clients what they may use.
@@ -175,6 +176,7 @@ impl NewSandbox {
         Ok(SandboxAsk {
             spec: SandboxSpec {
                 profile: profile.to_owned(),
+                serves_volume: false,
                 name: None,
                 env: self.env_vars.unwrap_or_default(),
                 root,
@@ -422,7 +424,8 @@ pub(crate) struct Listed {
 pub(crate) struct Detail {
     #[serde(flatten)]
     listed: Listed,
-    envd_access_token: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    envd_access_token: Option<String>,
     allow_internet_access: bool,
     domain: Option<String>,
     lifecycle: Lifecycle,
@@ -578,11 +581,11 @@ pub(crate) fn metric_of(row: &SandboxRow, span: &UsageSpan) -> Metric {
     metric(row, &said, span.end.at_ms)
 }
 
-/// How a sandbox is.
-pub(crate) fn detail(row: &SandboxRow, domain: Option<String>) -> Detail {
+/// How a sandbox is, for somebody.
+pub(crate) fn detail(ctx: &Ctx, row: &SandboxRow, domain: Option<String>) -> Detail {
     Detail {
         listed: listed(row),
-        envd_access_token: row.access_token.text().to_owned(),
+        envd_access_token: convert::sandbox::token(ctx, row),
         allow_internet_access: row.rules().has_way_out(),
         domain,
         lifecycle: Lifecycle {

@@ -61,6 +61,9 @@ pub(crate) async fn metrics(
 ) -> Result<([(http::HeaderName, &'static str); 1], String), Error> {
     // They are of all tenants together.
     ctx.may(Action::NodeRead)?;
+    // The others are worth having also when the database does not answer.
+    let seen = app.service.quota_counters(&ctx).await.unwrap_or_default();
+    app.metrics.quotas(&seen, &app.service.quota_refusals());
     let text = app.metrics.text().map_err(Error::internal)?;
     Ok((
         [(

@@ -50,7 +50,7 @@ pub(crate) async fn create(
     let row = app.service.sandbox_create(&ctx, ask, key).await?;
     let row = wait_for(&app, &ctx, row, wait).await?;
     let location = routes::fill(routes::SANDBOX, &[row.id.as_str()]);
-    let view = Answer(sandbox::view(row));
+    let view = Answer(sandbox::view(&ctx, row));
     Ok((StatusCode::CREATED, [(LOCATION, location)], view))
 }
 
@@ -85,7 +85,7 @@ pub(crate) async fn get(
     let wait = from_wire::wait(query.wait.as_deref())?;
     let row = app.service.sandbox_get(&ctx, &id).await?;
     let row = wait_for(&app, &ctx, row, wait).await?;
-    Ok(Answer(sandbox::view(row)))
+    Ok(Answer(sandbox::view(&ctx, row)))
 }
 
 /// Takes a sandbox away, wherever it is in its life. Once more is the same as once.
@@ -102,7 +102,7 @@ pub(crate) async fn destroy(
     let wait = from_wire::wait(query.wait.as_deref())?;
     let row = app.service.sandbox_destroy(&ctx, &id).await?;
     let row = wait_for(&app, &ctx, row, wait).await?;
-    Ok(Answer(sandbox::view(row)))
+    Ok(Answer(sandbox::view(&ctx, row)))
 }
 
 /// Gives a sandbox a new time to live, from now on; one that is longer than 24 h is cut to that.
@@ -123,7 +123,7 @@ pub(crate) async fn timeout(
         .service
         .sandbox_set_timeout(&ctx, &id, asked.timeout_ms)
         .await?;
-    Ok(Answer(sandbox::view(row)))
+    Ok(Answer(sandbox::view(&ctx, row)))
 }
 
 /// Puts other rules of the network in the place of those that there are, all of them at once. What they do not
@@ -150,7 +150,7 @@ pub(crate) async fn set_network(
         // It is written, or it is not; whoever asked sees which.
         None => app.service.sandbox_get(&ctx, &id).await?,
     };
-    Ok(Answer(sandbox::view(row)))
+    Ok(Answer(sandbox::view(&ctx, row)))
 }
 
 /// Pauses a sandbox: it is kept, and nothing in it runs. With `memory` false everything that runs in it
@@ -175,7 +175,7 @@ pub(crate) async fn pause(
     let memory = asked.memory.unwrap_or(true);
     let row = app.service.sandbox_pause(&ctx, &id, memory).await?;
     let row = wait_for(&app, &ctx, row, wait).await?;
-    Ok(Answer(sandbox::view(row)))
+    Ok(Answer(sandbox::view(&ctx, row)))
 }
 
 /// Brings a paused sandbox back, with as much time as it had at first; with `memory` false with its files
@@ -200,7 +200,7 @@ pub(crate) async fn resume(
     let memory = asked.memory.unwrap_or(true);
     let row = app.service.sandbox_resume(&ctx, &id, memory).await?;
     let row = wait_for(&app, &ctx, row, wait).await?;
-    Ok(Answer(sandbox::view(row)))
+    Ok(Answer(sandbox::view(&ctx, row)))
 }
 
 /// Comes to use a sandbox: resumes it if it is paused, and lets it live at least so long.
@@ -231,7 +231,7 @@ pub(crate) async fn connect(
         Some(row) => row?,
         None => app.service.sandbox_get(&ctx, &id).await?,
     };
-    Ok(Answer(sandbox::view(row)))
+    Ok(Answer(sandbox::view(&ctx, row)))
 }
 
 /// Makes a sandbox anew, under its id: its place is taken away, with all that runs and all that was written
@@ -260,7 +260,7 @@ pub(crate) async fn recreate(
     let key = key.of(&id.as_str())?;
     let row = app.service.sandbox_recreate(&ctx, &id, key).await?;
     let row = wait_for(&app, &ctx, row, wait).await?;
-    Ok(Answer(sandbox::view(row)))
+    Ok(Answer(sandbox::view(&ctx, row)))
 }
 
 /// What happened to a sandbox, oldest first.

@@ -98,7 +98,7 @@ pub(crate) async fn fork(
     let wait = Duration::from_millis(limits::SANDBOX_ORDER_MS);
     let forks = app.service.sandbox_fork(&ctx, &id, fork, key, wait).await?;
     let forks = forks.into_iter();
-    let forks = forks.map(|one| snapshot::fork(one, &ctx.request_id));
+    let forks = forks.map(|one| snapshot::fork(one, &ctx));
     let list = ForkList {
         forks: forks.collect(),
     };

@@ -36,7 +36,7 @@ pub(crate) async fn create(
     let key = key.of(&asked)?;
     let new = volume::new(asked)?;
     let row = app.service.volume_create(&ctx, new, key).await?;
-    let token = app.service.volume_token(&row).await?;
+    let token = app.service.volume_token(&ctx, &row).await?;
     let location = routes::fill(routes::VOLUME, &[&row.name]);
     let view = Answer(volume::view(row, token));
     Ok((StatusCode::CREATED, [(LOCATION, location)], view))
@@ -69,7 +69,7 @@ pub(crate) async fn get(
     VolumeOf(named): VolumeOf,
 ) -> Result<Answer<VolumeView>, Error> {
     let row = app.service.volume_get(&ctx, &named).await?;
-    let token = app.service.volume_token(&row).await?;
+    let token = app.service.volume_token(&ctx, &row).await?;
     Ok(Answer(volume::view(row, token)))
 }
 

@@ -7,9 +7,9 @@ use http::Request;
 use http_body_util::Full;
 use model::access::Action::{
     self, AuditRead, JobRead, JobWrite, KeyRead, KeyWrite, NodeRead, NodeWrite, PolicyRead,
-    PolicyWrite, PrincipalRead, PrincipalWrite, ProfileRead, ProfileWrite, SandboxRead,
-    SandboxWrite, SecretRead, SecretWrite, SnapshotRead, SnapshotWrite, TenantRead, TenantWrite,
-    VolumeRead, VolumeWrite,
+    PolicyWrite, PrincipalRead, PrincipalWrite, ProfileRead, ProfileWrite, QuotaRead, QuotaWrite,
+    SandboxRead, SandboxWrite, SecretRead, SecretWrite, SnapshotRead, SnapshotWrite, TenantRead,
+    TenantWrite, VolumeRead, VolumeWrite,
 };
 use model::access::{Realm, Scopes};
 use model::principal::Role;
@@ -28,7 +28,7 @@ enum For {
     Server,
 }
 
-const ROUTES: [(&str, &str, For); 115] = [
+const ROUTES: [(&str, &str, For); 118] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/mcp", For::Credential),
     ("POST", "/mcp", For::Credential),
@@ -175,6 +175,9 @@ const ROUTES: [(&str, &str, For); 115] = [
         For::User(SecretWrite),
     ),
     ("GET", "/v1/jobs/{id}/permit", For::User(JobRead)),
+    ("GET", "/v1/quotas", For::User(QuotaRead)),
+    ("PUT", "/v1/quotas/{name}", For::User(QuotaWrite)),
+    ("DELETE", "/v1/quotas/{name}", For::User(QuotaWrite)),
     ("GET", "/v1/policies", For::User(PolicyRead)),
     ("POST", "/v1/policies/test", For::User(PolicyRead)),
     ("PUT", "/v1/policies/{name}", For::User(PolicyWrite)),
@@ -343,6 +346,7 @@ fn body(method: &str, path: &str) -> &'static str {
         ("PUT", "/v1/policies/{name}") => r#"{"version":1,"layer":"tenant"}"#,
         ("POST", "/v1/policies/test") => r#"{"job":{"argv":["true"]}}"#,
         ("PUT", "/v1/profiles/{name}") => r#"{"limits":{"pids":5}}"#,
+        ("PUT", "/v1/quotas/{name}") => r#"{"limits":{"jobs":1}}"#,
         ("POST", "/v1/secrets") => r#"{"name":"a","value":"bbbbbbbb"}"#,
         ("POST", "/v1/secrets/{name}/versions") => r#"{"value":"bbbbbbbb"}"#,
         ("POST", "/v1/tenants") => r#"{"name":"new"}"#,
@@ -367,7 +371,9 @@ fn fitting(path: &str) -> String {
         path if path.starts_with("/v1/enroll-tokens") => "ent_",
         _ => "job_",
     };
-    filled(path).replace("job_", kind).replace("{name}", "name")
+    let filled = filled(path).replace("job_", kind).replace("{name}", "name");
+    // That of a tenant is for fewer.
+    filled.replace("/v1/quotas/name", "/v1/quotas/user:name")
 }
 
 async fn code_with(world: &World, key: &str, method: &str, path: &str) -> String {
@@ -435,13 +441,29 @@ async fn a_key_that_is_narrowed_opens_what_it_is_narrowed_to() {
 }
 
 #[tokio::test]
+async fn a_key_that_may_only_look_is_not_told_the_token_that_runs_commands() {
+    let world = World::new().await;
+    let made = with_body("POST", "/v1/sandboxes", "{}");
+    let made = world.ask(made).await.json();
+    let token = made["access_token"].as_str().unwrap().to_owned();
+    let line = format!("GET /v1/sandboxes/{}", made["id"].as_str().unwrap());
+    for (scope, is_told) in [("sandbox:read", false), ("sandbox:write", true)] {
+        let key = world.key("", Role::Admin, &[scope]).await;
+        let shown = world.ask_with(&key, &line, "").await;
+        assert_eq!(shown.status, 200, "{}", shown.json());
+        let told = shown.json().to_string().contains(&token);
+        assert_eq!(told, is_told, "{scope}: {}", shown.json());
+    }
+}
+
+#[tokio::test]
 async fn an_agent_never_says_who_may_do_what() {
     let world = World::new().await;
     let key = world.agent_key(Role::Admin).await;
     for (method, path, who) in ROUTES {
         let is_about_people = matches!(
             who,
-            For::User(PrincipalWrite | KeyWrite | PolicyWrite | TenantWrite)
+            For::User(PrincipalWrite | KeyWrite | PolicyWrite | QuotaWrite | TenantWrite)
         );
         let is_ours = matches!(who, For::User(_));
         let code = code_with(&world, &key, method, path).await;

@@ -329,6 +329,17 @@ async fn a_tenant_goes_when_it_has_nothing_and_then_nobody_gets_in() {
     let reply = world.ask_with(TOKEN, "DELETE /v1/tenants/other", "").await;
     assert_eq!(reply.code(), "tenant_in_use");
     made(&world, &other, "DELETE /v1/secrets/a", Value::Null).await;
+    let policy = json!({"version": 1, "layer": "tenant"});
+    for (line, body) in [
+        ("PUT /v1/profiles/thing", json!({"limits": {"pids": 5}})),
+        ("PUT /v1/policies/thing", policy),
+    ] {
+        made(&world, &other, line, body).await;
+        let reply = world.ask_with(TOKEN, "DELETE /v1/tenants/other", "").await;
+        assert_eq!(reply.code(), "tenant_in_use", "{line}");
+        let line = line.replace("PUT", "DELETE");
+        made(&world, &other, &line, Value::Null).await;
+    }
     made(&world, TOKEN, "DELETE /v1/tenants/other", Value::Null).await;
     let reply = world.ask_with(&other, "GET /v1/jobs", "").await;
     assert_eq!(reply.code(), "unauthenticated");

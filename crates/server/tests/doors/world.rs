@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use model::id::NodeId;
 use model::points::Points;
 use model::principal::{PrincipalKind, Role};
+use model::rate::{Rate, Rates};
 use server::{Door, Links, Peer};
 use service::{Blobs, Clock, Ctx, NewKey, Service};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -115,9 +116,19 @@ pub(crate) fn steady_ids(text: &str) -> String {
     out + rest
 }
 
+/// The tests ask as often as they like, from one address.
+fn open_rates() -> Rates {
+    let many = Rate::new(100_000, 100_000);
+    Rates {
+        strangers: many,
+        failures: many,
+        ..Rates::default()
+    }
+}
+
 impl World {
     pub(crate) async fn new() -> Self {
-        Self::with(None).await
+        Self::with(None, open_rates()).await
     }
 
     /// One in development, in which who shows nothing is somebody.
@@ -126,10 +137,15 @@ impl World {
             tenant: model::id::TenantId::local(),
             principal: as_whom.parse().unwrap(),
         };
-        Self::with(Some(bypass)).await
+        Self::with(Some(bypass), open_rates()).await
     }
 
-    async fn with(bypass: Option<server::Bypass>) -> Self {
+    /// One that takes so many requests.
+    pub(crate) async fn with_rates(rates: Rates) -> Self {
+        Self::with(None, rates).await
+    }
+
+    async fn with(bypass: Option<server::Bypass>, rates: Rates) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store =
             store::Store::open_sqlite(&dir.path().join("cofferdam.db"), Points::none()).unwrap();
@@ -164,6 +180,7 @@ impl World {
             },
         ];
         let (links, stop) = (Links::default(), CancellationToken::new());
+        service.rates_are(rates);
         let serving = server::serve(service.clone(), links.clone(), doors, stop.clone());
         Self {
             service,
@@ -254,6 +271,27 @@ impl World {
         exchange(memory(&self.node_door).await, request).await
     }
 
+    /// Asks one thing after the other over one connection to the door of memory, as a person or as the node.
+    pub(crate) async fn ask_both(
+        &self,
+        as_node: bool,
+        requests: [Request<Full<Bytes>>; 2],
+    ) -> [Reply; 2] {
+        let door = if as_node {
+            &self.node_door
+        } else {
+            &self.user_door
+        };
+        let io = TokioIo::new(memory(door).await);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        drop(tokio::spawn(connection));
+        let [first, second] = requests;
+        let first = reply(sender.send_request(first).await.unwrap()).await;
+        sender.ready().await.unwrap();
+        let second = reply(sender.send_request(second).await.unwrap()).await;
+        [first, second]
+    }
+
     /// Asks over TCP, with just these headers.
     pub(crate) async fn ask_tcp(&self, request: Request<Full<Bytes>>) -> Reply {
         exchange(TcpStream::connect(self.tcp).await.unwrap(), request).await
@@ -274,7 +312,10 @@ async fn exchange(
         .await
         .unwrap();
     drop(tokio::spawn(connection));
-    let response = sender.send_request(request).await.unwrap();
+    reply(sender.send_request(request).await.unwrap()).await
+}
+
+async fn reply(response: http::Response<hyper::body::Incoming>) -> Reply {
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     Reply {

@@ -84,7 +84,12 @@ async fn a_sandbox_of_any_tenant_is_reached_by_its_name_with_its_own_token() {
     let heard = world.ask("GET /envs", &with, "").await;
     assert_eq!(heard.status, 200, "{}", heard.message());
     let principal = &heard.json()["headers"]["cofferdam-principal"];
-    assert_eq!(principal, "user:admin", "in the name of its owner");
+    let visitor = format!("visitor:sbx_{id}");
+    assert_eq!(
+        principal,
+        &json!(visitor),
+        "the token does not say who it is"
+    );
     let without = [("host", host.as_str()), ("x-access-token", "wrong")];
     assert_eq!(world.ask("GET /envs", &without, "").await.status, 401);
     // No key of ours reaches a program inside, whoever's it is.
@@ -137,4 +142,30 @@ async fn an_address_for_files_of_a_build_is_for_the_tenant_that_asked_for_it() {
     let line = format!("GET /templates/{template}/files/{}", "a".repeat(64));
     let place = world.control(&line, &Value::Null).await.json();
     assert_eq!(place["present"], false);
+}
+
+#[tokio::test]
+async fn a_key_that_may_only_look_is_not_told_the_token_that_runs_commands() {
+    let world = World::new().await;
+    let sandbox = world.sandbox(json!({})).await;
+    let post = async |line: &str, body: Value| {
+        let headers = [("host", "localhost"), BEARER];
+        let made = world.ask(line, &headers, body.to_string()).await;
+        assert_eq!(made.status, 201, "{}", made.message());
+        made.json()
+    };
+    let person = json!({"kind": "user", "name": "looker", "role": "member"});
+    post("POST /v1/principals", person).await;
+    let line = format!("GET /sandboxes/{}", sandbox.id);
+    for (scope, is_told) in [("sandbox:read", false), ("sandbox:write", true)] {
+        let new = json!({"principal": "user:looker", "scopes": [scope]});
+        let key = post("POST /v1/keys", new).await;
+        let key = key["e2b_key"].as_str().unwrap();
+        let shown = ask(&world, key, &line, &Value::Null).await;
+        assert_eq!(shown.status, 200, "{}", shown.message());
+        assert_eq!(shown.json()["sandboxID"], sandbox.id);
+        let told = &shown.json()["envdAccessToken"];
+        assert_eq!(told == &json!(sandbox.token), is_told, "{scope}: {told}");
+        assert_eq!(told.is_null(), !is_told);
+    }
 }

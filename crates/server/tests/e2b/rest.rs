@@ -64,7 +64,8 @@ async fn the_guest_hears_who_asks_and_nothing_of_our_credential() {
         forged[0],
     ];
     let heard = world.ask("GET /envs", &as_e2b, "").await.json();
-    assert_eq!(heard["headers"]["cofferdam-principal"], principal);
+    let visitor = format!("visitor:{}", id(&sandbox));
+    assert_eq!(heard["headers"]["cofferdam-principal"], visitor);
     let host = format!("{OPEN_PORT}-{}.localhost", sandbox.id);
     let heard = world
         .ask("GET /", &[("host", host.as_str()), forged[0]], "")

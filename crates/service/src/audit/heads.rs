@@ -13,10 +13,13 @@ use std::path::{Path, PathBuf};
 use store::audit::Seal;
 
 /// The newest file is put in the place of the one before when it has this many bytes: 12,000 heads, a week of a
-/// tenant with something new in each minute.
+/// tenant with something new in each minute. The newest head of each tenant goes with it, so that the busy ones do not
+/// push out that of a quiet one.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 /// A key, in PKCS #8 (RFC 5958), takes less than a hundred bytes.
 const KEY_BYTES_MAX: u64 = 1024;
+/// Tenants whose newest heads go from one file into the next: as many as there can be, some 350 kB.
+const CARRIED_MAX: usize = 1000;
 /// So that no signature of something else can be taken for one of these.
 const DOMAIN: &str = "cofferdam.audit.head.v2";
 
@@ -60,12 +63,24 @@ impl Heads {
         }
         let path = self.file();
         if std::fs::metadata(&path).is_ok_and(|meta| meta.len() >= FILE_BYTES_MAX) {
+            append(&path, &self.carried()?)?;
             std::fs::rename(&path, self.older())?;
         }
-        let mut options = File::options();
-        let mut file = options.append(true).create(true).mode(0o600).open(&path)?;
-        file.write_all(lines.as_bytes())?;
-        file.sync_all()
+        append(&path, &lines)
+    }
+
+    /// The newest lines of the tenants that have none in the newest file, as they were signed. If we die before the
+    /// file that got them is in the place of the other, they are there already.
+    fn carried(&self) -> io::Result<String> {
+        let (older, newer) = (tail(&self.older())?, tail(&self.file())?);
+        let there = newest_lines(&newer);
+        let mut lines: Vec<_> = newest_lines(&older).into_iter().collect();
+        lines.retain(|(tenant, _)| !there.contains_key(tenant));
+        // Of tenants that are gone some are here; those whose last head is the oldest go first.
+        lines.sort_by_key(|(_, line)| std::cmp::Reverse(line.at_ms));
+        lines.truncate(CARRIED_MAX);
+        let lines = lines.iter().map(|(_, line)| format!("{}\n", line.text));
+        Ok(lines.collect())
     }
 
     /// The heads of a tenant whose seals have these numbers, and its newest. A line that was cut by a power failure
@@ -147,6 +162,43 @@ impl Heads {
     }
 }
 
+/// Adds lines to a file, which are on the disk then.
+fn append(path: &Path, lines: &str) -> io::Result<()> {
+    let mut options = File::options();
+    let mut file = options.append(true).create(true).mode(0o600).open(path)?;
+    file.write_all(lines.as_bytes())?;
+    file.sync_all()
+}
+
+/// A line of a tenant, as it stands in the file.
+struct Line<'t> {
+    number: u64,
+    at_ms: u64,
+    text: &'t str,
+}
+
+/// The line with the highest number of each tenant; of two with one number the first, as everywhere.
+fn newest_lines(text: &str) -> BTreeMap<String, Line<'_>> {
+    let mut newest: BTreeMap<String, Line<'_>> = BTreeMap::new();
+    for text in text.lines() {
+        let Some((tenant, head)) = parse_any(text) else {
+            continue;
+        };
+        let (number, at_ms) = (head.number, head.at_ms);
+        if newest.get(&tenant).is_none_or(|line| line.number < number) {
+            newest.insert(
+                tenant,
+                Line {
+                    number,
+                    at_ms,
+                    text,
+                },
+            );
+        }
+    }
+    newest
+}
+
 /// The end of a file, as much as one may have; nothing of one that is not there.
 fn tail(path: &Path) -> io::Result<String> {
     let mut file = match File::open(path) {
@@ -168,16 +220,65 @@ fn message(tenant: &str, number: u64, digest: &str, at_ms: u64) -> Vec<u8> {
 /// A head of this tenant, and its signature, which nobody has looked at.
 fn parse(line: &str, tenant: &str) -> Option<(Head, Vec<u8>)> {
     let line: Value = serde_json::from_str(line).ok()?;
+    let (of, head) = head(&line)?;
+    let signature = line.get("signature")?.as_str()?;
+    (of == tenant).then(|| (head, unhex(signature).unwrap_or_default()))
+}
+
+/// A head, and whose it is.
+fn parse_any(line: &str) -> Option<(String, Head)> {
+    head(&serde_json::from_str(line).ok()?)
+}
+
+fn head(line: &Value) -> Option<(String, Head)> {
     let text = |name: &str| line.get(name)?.as_str();
     let number = |name: &str| line.get(name)?.as_u64();
-    if text("tenant")? != tenant {
-        return None;
-    }
     let head = Head {
         number: number("number")?,
         digest: text("digest")?.to_owned(),
         at_ms: number("at_ms")?,
         is_ours: false,
     };
-    Some((head, unhex(text("signature")?).unwrap_or_default()))
+    Some((text("tenant")?.to_owned(), head))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seal(tenant: &str, number: u64) -> Seal {
+        Seal {
+            tenant: tenant.parse().unwrap(),
+            number,
+            from_mark: 0,
+            to_mark: 1,
+            events: 1,
+            total: 1,
+            sealed_at_ms: 0,
+            before: String::new(),
+            content: String::new(),
+            digest: String::new(),
+            retired: false,
+        }
+    }
+
+    #[test]
+    fn busy_tenants_do_not_push_out_the_newest_head_of_a_quiet_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let heads = Heads::new(dir.path().to_owned());
+        heads.add(&[seal("ten_quiet", 7)], 1).unwrap();
+        heads.add(&[seal("ten_quiet", 8)], 2).unwrap();
+        // Three files' worth and more of another one.
+        for pass in 0..40 {
+            let numbers = pass * 1000 + 1..=(pass + 1) * 1000;
+            let seals: Vec<Seal> = numbers.map(|number| seal("ten_busy", number)).collect();
+            heads.add(&seals, 3 + pass).unwrap();
+        }
+        let known = heads.of("ten_busy", &(1..=1)).unwrap();
+        assert!(!known.contains_key(&1), "the files have been turned");
+        let newest = heads.newest("ten_quiet").unwrap();
+        assert_eq!(newest.map(|(number, _)| number), Some(8));
+        let bytes = |path: PathBuf| std::fs::metadata(path).unwrap().len();
+        assert!(bytes(heads.older()) < 2 * FILE_BYTES_MAX);
+    }
 }

@@ -68,6 +68,7 @@ impl BuildHold {
             caller: Caller::Internal,
             request_id: self.row.id.to_string(),
             lease_token: None,
+            sees_servers: false,
         }
     }
 
@@ -215,6 +216,7 @@ impl Service {
         let ctx = hold.ctx();
         let mut spec = SandboxSpec {
             profile: built.profile.clone(),
+            serves_volume: false,
             name: None,
             env: BTreeMap::new(),
             root: built.root.clone(),

@@ -73,6 +73,9 @@ pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
     let keys_before = now.saturating_sub(limits::IDEMPOTENCY_MS);
     let keys = service.unit(move |tx| Ok(idempotency::prune(tx, keys_before)?));
     let keys = keys.await?;
+    let ended_before = now.saturating_sub(limits::KEY_ENDED_KEPT_MS);
+    let ended = move |tx: &mut store::Tx<'_>| Ok(store::key::prune(tx, ended_before, BATCH)?);
+    service.unit(ended).await?;
     let servers = move |tx: &mut store::Tx<'_>| crate::server::forget_silent(tx, now);
     service.unit(servers).await?;
     let uploads = forget_uploads(service, now).await?;

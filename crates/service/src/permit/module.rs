@@ -2,7 +2,7 @@
 //! does not come to an end, is a deny.
 
 use super::Effective;
-use crate::{Ctx, Service};
+use crate::{Ctx, Error, Service};
 use model::network::NetworkRules;
 use model::place::Placement;
 use model::policy::{Decision, Kind, Refusal};
@@ -20,18 +20,22 @@ impl Service {
     }
 
     /// What was decided, if all modules allow that too. The first that does not ends it: any deny is one.
+    ///
+    /// # Errors
+    /// [`Error::TooMuch`] where so much is asked, by this tenant or by all, that it would take too long.
     pub(crate) async fn modules_say<T>(
         &self,
+        ctx: &Ctx,
         by: &Effective,
         decision: Decision<T>,
         input: impl FnOnce(&T) -> Value,
-    ) -> Decision<T> {
+    ) -> Result<Decision<T>, Error> {
         let made = match decision {
             Decision::Allowed(made) => made,
-            other @ (Decision::Refused(_) | Decision::NeedsApproval(_)) => return other,
+            other @ (Decision::Refused(_) | Decision::NeedsApproval(_)) => return Ok(other),
         };
         if by.modules.is_empty() {
-            return Decision::Allowed(made);
+            return Ok(Decision::Allowed(made));
         }
         let input = input(&made);
         for (layer, module) in &by.modules {
@@ -40,8 +44,12 @@ impl Service {
                     let why = "this server evaluates no modules in Rego".to_owned();
                     (Kind::Unenforceable, why)
                 }
-                Some(evaluator) => match evaluator.evaluate(module, input.clone()).await {
+                Some(evaluator) => match evaluator
+                    .evaluate(ctx.tenant.as_str(), module, input.clone())
+                    .await
+                {
                     Verdict::Allow => continue,
+                    Verdict::Busy => return Err(modules_busy()),
                     Verdict::Deny(why) => (Kind::Refused, format!("the module says: {why}")),
                     Verdict::Stopped => {
                         let why = "the module did not come to an end within its time and memory";
@@ -55,9 +63,17 @@ impl Service {
                 by: vec![layer.clone()],
                 why,
             };
-            return Decision::Refused(vec![refusal]);
+            return Ok(Decision::Refused(vec![refusal]));
         }
-        Decision::Allowed(made)
+        Ok(Decision::Allowed(made))
+    }
+}
+
+/// Nothing was decided: whoever asks again may be answered.
+pub(crate) fn modules_busy() -> Error {
+    Error::TooMuch {
+        code: "too_much",
+        message: "modules of policies are asked more than they can answer; try again".to_owned(),
     }
 }
 

@@ -4,7 +4,7 @@ use super::{ProfileRef, find, happened, new_profile};
 use crate::capacity::Root;
 use crate::error::Fail;
 use crate::root::RootSeen;
-use crate::{Ctx, Error, Service, random};
+use crate::{Ctx, Error, Service, page, random};
 use model::access::Action;
 use model::id::ProfileId;
 use model::limits;
@@ -96,10 +96,7 @@ impl Service {
             let row = find(tx, &ctx, &named)?;
             // One more than is shown tells whether there is another page.
             let mut versions = version::list(tx, &row.id, before, limit + 1)?;
-            let more = versions.len() > limit as usize;
-            versions.truncate(limit as usize);
-            let last = versions.last().filter(|_| more);
-            let next = last.map(|row| row.number);
+            let next = page::cut(&mut versions, limit, |row| row.number);
             Ok(VersionPage { versions, next })
         })
         .await

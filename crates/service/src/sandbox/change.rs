@@ -261,5 +261,8 @@ impl Service {
             self.wake().node(node);
         }
         self.wake().sandbox_is(row);
+        if row.state.is_over() {
+            self.quota_freed(&row.tenant);
+        }
     }
 }

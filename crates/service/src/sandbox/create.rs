@@ -7,6 +7,8 @@ use crate::create::{Idempotency, gets_work, key_of, made_before};
 use crate::error::Fail;
 use crate::permit::{check_current, is_changed};
 use crate::profile::ProfileAsk;
+use crate::quota::Book;
+use crate::quota::admit;
 use crate::root::check_same;
 use crate::snapshot::SnapshotRef;
 use crate::snapshot::begin::{hold, spec_from};
@@ -52,6 +54,7 @@ struct Plan {
     count: bool,
     node: Option<NodeId>,
     note: Note,
+    quotas: Book,
 }
 
 enum Made {
@@ -77,16 +80,36 @@ impl Service {
     ) -> Result<SandboxRow, Error> {
         ctx.may(Action::SandboxWrite)?;
         Service::root_may(ctx, ask.spec.root.as_deref())?;
-        if ask.spec.profile == VOLUME_PROFILE {
-            let message = "this profile is not for anybody to ask for";
-            return Err(Error::invalid("profile", "unknown_profile", message));
+        check_asked(&ask.spec)?;
+        let there = self.sandbox_made_before(ctx, idempotency.as_ref());
+        if let Some(row) = there.await? {
+            return Ok(row);
         }
         ask = self.by_profile(ctx, ask).await?;
         if let Some(from) = ask.from.take() {
             let from = self.snapshot_find(ctx, &from).await?;
             ask.spec = spec_from(ask.spec, &from)?;
+            // Once more: what is not said is as it is in the snapshot.
+            check_asked(&ask.spec)?;
         }
         self.sandbox_make(ctx, ask, idempotency).await
+    }
+
+    /// As for jobs: what the first request with this key has made is there, whatever policies say by now.
+    async fn sandbox_made_before(
+        &self,
+        ctx: &Ctx,
+        idempotency: Option<&Idempotency>,
+    ) -> Result<Option<SandboxRow>, Error> {
+        let Some(asked) = idempotency else {
+            return Ok(None);
+        };
+        if matches!(self.effective(ctx).await, Ok(None)) {
+            return Ok(None);
+        }
+        let key = key_of(ctx, "sandbox.create", asked.clone(), "");
+        let tenant = ctx.tenant.clone();
+        self.look(move |tx| there(tx, &tenant, Some(&key))).await
     }
 
     /// The same, when everything is said.
@@ -202,6 +225,7 @@ impl Service {
             count: !locked(&self.inner.sandbox_room).take(&ctx.tenant),
             node: parked.map(|poll| poll.node.clone()),
             note: Note::new(ctx, at_ms),
+            quotas: self.inner.quotas.clone(),
             new: NewSandbox {
                 id,
                 tenant: ctx.tenant.clone(),
@@ -217,8 +241,17 @@ impl Service {
     }
 }
 
+/// What serves volumes is for no policy, so nobody may ask for something that is taken for it.
+fn check_asked(spec: &SandboxSpec) -> Result<(), Error> {
+    if spec.profile == VOLUME_PROFILE || spec.serves_volume {
+        let message = "this profile is not for anybody to ask for";
+        return Err(Error::invalid("profile", "unknown_profile", message));
+    }
+    Ok(())
+}
+
 /// A secret that cannot be guessed: 256 random bits.
-fn access_token() -> Result<AccessToken, Error> {
+pub(super) fn access_token() -> Result<AccessToken, Error> {
     let bytes: [u8; 32] = random()?;
     let mut text = String::with_capacity(64);
     for byte in bytes {
@@ -227,27 +260,48 @@ fn access_token() -> Result<AccessToken, Error> {
     Ok(AccessToken::new(text))
 }
 
+/// What an earlier request with the same key has made.
+fn there(
+    tx: &mut Tx<'_>,
+    tenant: &TenantId,
+    key: Option<&(KeyOwner, Remembered)>,
+) -> Result<Option<SandboxRow>, Fail> {
+    let Some((owner, asked)) = key else {
+        return Ok(None);
+    };
+    let Some(there) = idempotency::get(tx, owner)? else {
+        return Ok(None);
+    };
+    let row = match made_before::<SandboxId>(asked, &there)? {
+        Some(id) => sandbox::get(tx, Some(tenant), &id)?,
+        None => None,
+    };
+    let gone = || Error::mismatch("what the key was used for is gone");
+    Ok(Some(row.ok_or_else(gone)?))
+}
+
 fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
-    if let Some((owner, asked)) = &plan.key
-        && let Some(there) = idempotency::get(tx, owner)?
-    {
-        let row = match made_before::<SandboxId>(asked, &there)? {
-            Some(id) => sandbox::get(tx, Some(&plan.new.tenant), &id)?,
-            None => None,
-        };
-        let gone = || Error::mismatch("what the key was used for is gone");
-        return Ok(Made::There(Box::new(row.ok_or_else(gone)?)));
+    if let Some(row) = there(tx, &plan.new.tenant, plan.key.as_ref())? {
+        return Ok(Made::There(Box::new(row)));
     }
     if plan.disk_is_full {
         return Err(Error::DiskFull.into());
     }
-    if plan.new.spec.profile != VOLUME_PROFILE {
-        check_current(tx, plan.new.spec.permit.as_deref())?;
-    }
+    let stamps = if plan.new.spec.serves_volume {
+        store::policy::stamps(tx)?
+    } else {
+        check_current(tx, plan.new.spec.permit.as_deref())?
+    };
     check_pin(tx, plan)?;
     hold(tx, &plan.new.tenant, &plan.new.spec)?;
     volume::hold(tx, &plan.new.tenant, &plan.new.spec)?;
     let counted = count(tx, plan)?;
+    let by = admit::By {
+        book: &plan.quotas,
+        stamp: stamps.quotas,
+    };
+    let who = (&plan.new.tenant, &plan.new.principal);
+    admit::sandbox(tx, &by, who, &plan.new.spec.limits)?;
     let node = match &plan.node {
         Some(node) if may_place(tx, node, plan.new.at_ms)? => Some(node),
         _ => None,

@@ -125,9 +125,9 @@ impl Service {
         id: &SandboxId,
         asked: NetworkChange,
     ) -> Result<SandboxRow, Error> {
-        let row = self.sandbox_get(ctx, id).await?;
         let mut tries = 1;
         loop {
+            let row = self.sandbox_get(ctx, id).await?;
             let permitted = self.permitted_network(ctx, &row, asked.clone()).await?;
             let set = move |tx: &mut Tx<'_>, row, note| {
                 let (asked, stamp) = &permitted;

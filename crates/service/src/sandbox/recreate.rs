@@ -4,23 +4,27 @@
 //! there. Only then it waits for a node like one that is new, so that it is never in two places.
 
 use super::change::{Note, apply};
-use super::create::check_room;
+use super::create::{access_token, check_room};
 use super::gone;
 use crate::create::{Idempotency, key_of, made_before};
 use crate::error::Fail;
+use crate::quota::Book;
+use crate::quota::admit;
 use crate::snapshot::begin::hold;
 use crate::{Ctx, Error, Service, volume};
 use model::access::Action;
 use model::id::SandboxId;
 use model::sandbox::{SandboxEvent, SandboxState};
+use model::sandbox_spec::AccessToken;
 use store::Tx;
 use store::idempotency::{self, KeyOwner, Remembered};
-use store::sandbox::SandboxRow;
+use store::sandbox::{self, SandboxRow};
 
 impl Service {
     /// Wants a sandbox in another place, as it was at first: on the same snapshot, if it began with one, and
-    /// with nothing of what was written since. What runs in it ends. It keeps its id, its token, its record
-    /// and the rules of its network as they are now; its time to live begins when it is ready again. Also of
+    /// with nothing of what was written since. What runs in it ends. It keeps its id, its record and
+    /// the rules of its network as they are now, and gets another token: whoever had the old one has nothing of the
+    /// new place. Its time to live begins when it is ready again. Also of
     /// one that failed. Twice is once until it waits for its new place.
     ///
     /// # Errors
@@ -36,14 +40,32 @@ impl Service {
     ) -> Result<SandboxRow, Error> {
         ctx.may(Action::SandboxWrite)?;
         let row = self.sandbox_get(ctx, id).await?;
+        let key = idempotency.map(|asked| key_of(ctx, "sandbox.recreate", asked, id.as_str()));
+        if self.was_asked(key.clone()).await? {
+            return Ok(row);
+        }
         self.check_root(&row).await?;
         self.permitted_again(ctx, &row).await?;
         if self.is_full_with(0) {
             return Err(Error::DiskFull);
         }
-        let key = idempotency.map(|asked| key_of(ctx, "sandbox.recreate", asked, id.as_str()));
+        let token = access_token()?;
+        let book = self.inner.quotas.clone();
         self.change(ctx, id, move |tx, row, note| {
-            again(tx, row, note, key.as_ref())
+            again(tx, row, note, (key.as_ref(), &token, &book))
+        })
+        .await
+    }
+
+    /// Whether an earlier request with this key was carried out: nothing that changed since refuses the same again.
+    async fn was_asked(&self, key: Option<(KeyOwner, Remembered)>) -> Result<bool, Error> {
+        let Some((owner, asked)) = key else {
+            return Ok(false);
+        };
+        self.look(move |tx| {
+            let there = idempotency::get(tx, &owner)?;
+            let before = there.map(|there| made_before::<SandboxId>(&asked, &there));
+            Ok(before.transpose()?.is_some())
         })
         .await
     }
@@ -67,14 +89,13 @@ fn again(
     tx: &mut Tx<'_>,
     row: SandboxRow,
     note: Note,
-    key: Option<&(KeyOwner, Remembered)>,
+    (key, token, book): (Option<&(KeyOwner, Remembered)>, &AccessToken, &Book),
 ) -> Result<SandboxRow, Fail> {
-    if let Some((owner, asked)) = key {
-        if let Some(there) = idempotency::get(tx, owner)? {
-            made_before::<SandboxId>(asked, &there)?;
-            return Ok(row);
-        }
-        idempotency::put(tx, owner, asked, note.at_ms)?;
+    if let Some((owner, asked)) = key
+        && let Some(there) = idempotency::get(tx, owner)?
+    {
+        made_before::<SandboxId>(asked, &there)?;
+        return Ok(row);
     }
     if row.state == SandboxState::Destroying || row.state == SandboxState::Destroyed {
         return Err(gone(&row).into());
@@ -82,13 +103,24 @@ fn again(
     if matches!(row.state, SandboxState::Failed { .. }) {
         // What it stood on could have been given up since it was over.
         check_room(tx, &row.tenant)?;
+        let by = admit::By {
+            book,
+            stamp: store::policy::stamps(tx)?.quotas,
+        };
+        admit::sandbox(tx, &by, (&row.tenant, &row.principal), &row.spec.limits)?;
         hold(tx, &row.tenant, &row.spec)?;
         volume::hold(tx, &row.tenant, &row.spec)?;
     }
+    // What is refused is not remembered.
+    if let Some((owner, asked)) = key {
+        idempotency::put(tx, owner, asked, note.at_ms)?;
+    }
     let why = note.clone().because("it is made anew");
-    let Some(next) = apply(tx, &row, &SandboxEvent::Recreate, why)? else {
+    let Some(mut next) = apply(tx, &row, &SandboxEvent::Recreate, why)? else {
         return Ok(row);
     };
+    sandbox::put_access_token(tx, &next.id, token)?;
+    next.access_token = token.clone();
     if next.node.is_some() {
         return Ok(next);
     }

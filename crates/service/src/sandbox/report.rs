@@ -5,6 +5,7 @@ use super::change::{Note, apply};
 use super::create::{may_place, place};
 use crate::change::cut;
 use crate::error::Fail;
+use crate::permit::is_stale;
 use crate::report::{Report, check_clauses};
 use crate::snapshot::change::{abandoned, settle};
 use crate::{Ctx, Error, Service, snapshot};
@@ -90,7 +91,7 @@ impl Service {
                 let Some(mut next) = apply(tx, &row, event, note.clone())? else {
                     return Ok(Told::Before);
                 };
-                if has_room && next.state == SandboxState::Requested {
+                if has_room && next.state == SandboxState::Requested && is_current(tx, &next)? {
                     next = place(tx, &next, &node, note.clone())?.unwrap_or(next);
                 }
                 if next.state == SandboxState::Ready && !next.spec.volumes.is_empty() {
@@ -115,6 +116,12 @@ impl Service {
             }
         }
     }
+}
+
+/// Whether a sandbox that waits was decided by the policies of now. One that is made anew after they changed is narrowed
+/// by whoever places what waits, before a node gets it.
+fn is_current(tx: &mut Tx<'_>, row: &SandboxRow) -> Result<bool, Fail> {
+    Ok(!is_stale(&row.spec, store::policy::stamp(tx)?))
 }
 
 /// What a report means for the copy, if it is about one.

@@ -24,9 +24,10 @@ impl Service {
     /// A node says what its sandboxes used. What it says of others, or of too long ago, is passed over.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for too much at once.
+    /// [`Error::LeaseToken`] without the name of the node's process; [`Error::Invalid`] for too much at once.
     pub async fn sandbox_usage_report(&self, ctx: &Ctx, seen: Vec<Seen>) -> Result<(), Error> {
         let node = ctx.only_node()?.clone();
+        self.check_process(ctx).await?;
         check(&seen)?;
         let now = self.now_ms();
         for some in seen.chunks(AT_ONCE) {

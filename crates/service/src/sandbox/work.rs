@@ -244,10 +244,15 @@ impl Service {
             let room = limits::NODE_SANDBOXES_MAX
                 .saturating_sub(has)
                 .min(free.sandboxes);
-            for row in sandbox::requested(tx, &node, room, &granted)? {
+            let mut rows = sandbox::requested(tx, &node, room, &granted)?;
+            if rows.iter().any(|row| is_stale(&row.spec, stamp)) {
+                // As for jobs: who waits behind these is not held up by them.
+                rows = sandbox::requested(tx, &node, limits::NODE_SANDBOXES_MAX, &granted)?;
+            }
+            for row in rows {
                 if is_stale(&row.spec, stamp) {
                     stale.push(row);
-                } else if fits.take(row.spec.wish()) {
+                } else if placed.len() < room as usize && fits.take(row.spec.wish()) {
                     placed.extend(place(tx, &row, &node, note.clone())?);
                 }
             }

@@ -20,13 +20,17 @@ use store::sandbox::{self, SandboxRow};
 use store::volume::{self, VolumeRow};
 
 impl Service {
-    /// What opens the content of a volume. It is made from the master key, and kept nowhere.
+    /// What opens the content of a volume, to read and to write it; nothing for who may only look. It is made from
+    /// the master key, and kept nowhere.
     ///
     /// # Errors
     /// [`Error::SecretKey`].
-    pub async fn volume_token(&self, row: &VolumeRow) -> Result<String, Error> {
+    pub async fn volume_token(&self, ctx: &Ctx, row: &VolumeRow) -> Result<Option<String>, Error> {
+        if ctx.may(Action::VolumeWrite).is_err() {
+            return Ok(None);
+        }
         let keys = self.secret_keys().await?;
-        Ok(keys.current.volume_token(&row.id))
+        Ok(Some(keys.current.volume_token(&row.id)))
     }
 
     /// The volume that this token opens, with its owner.
@@ -58,7 +62,11 @@ impl Service {
             Role::Member,
             Action::SandboxWrite,
         );
-        Ok((Ctx::of(who, request_id), row))
+        let ctx = Ctx {
+            sees_servers: true,
+            ..Ctx::of(who, request_id)
+        };
+        Ok((ctx, row))
     }
 
     /// The sandbox that serves the content of a volume; made when there is none, and living on for as long as
@@ -141,6 +149,7 @@ fn ask(volume: &VolumeRow) -> SandboxAsk {
     SandboxAsk {
         spec: SandboxSpec {
             profile: VOLUME_PROFILE.to_owned(),
+            serves_volume: true,
             name: None,
             env: BTreeMap::new(),
             root: None,

@@ -6,7 +6,7 @@ use super::*;
 use model::access::{Action, Scopes};
 use model::principal::{PrincipalKind, Role};
 use serde_json::{Value, json};
-use service::{Algorithm, Error, Issuer, JwtKeys, RoleFrom, ShownBy, TenantFrom, Who};
+use service::{Algorithm, Error, Issuer, JwtKeys, NewKey, RoleFrom, ShownBy, TenantFrom, Who};
 use sign::{Signer, base64};
 use tokio::sync::watch;
 
@@ -474,6 +474,29 @@ async fn nobody_gets_a_larger_role_than_the_issuer_may_give_or_than_an_admin_gav
         .await
         .unwrap();
     assert_eq!(role("carol", json!(["root"])).await, Role::Operator);
+}
+
+#[tokio::test]
+async fn a_token_makes_no_key_that_outlives_it() {
+    let (world, signer) = (World::new(), Signer::rsa(0));
+    let rules = Issuer {
+        role: RoleFrom::Fixed(Role::Admin),
+        role_max: Role::Admin,
+        ..rules("corp", ISS)
+    };
+    let keys = set(&[signer.jwk(Some("a"))]);
+    world.service.issuers_are(vec![(rules, Some(keys))]);
+    let who = who(&world, &token(&signer, json!({}))).await.unwrap();
+    let ctx = Ctx::of(who, "r");
+    let ask = |life_ms| NewKey {
+        owner: "user:alice".to_owned(),
+        life_ms,
+        ..NewKey::default()
+    };
+    let (made, _) = world.service.key_create(&ctx, ask(None)).await.unwrap();
+    assert_eq!(made.expires_at_ms, Some((NOW_S + 630) * 1000));
+    let longer = world.service.key_create(&ctx, ask(Some(3_600_000))).await;
+    assert!(matches!(longer, Err(Error::Forbidden(_))), "{longer:?}");
 }
 
 #[tokio::test]

@@ -1,8 +1,13 @@
 //! A node with a certificate and without the token of a lease does nothing to it.
 
 use crate::report::piece;
+use crate::sandboxes::{FREE, ask, said_ready};
 use crate::*;
-use service::{Error, LeaseRef, NodeHello};
+use model::usage::UsagePoint;
+use service::{
+    EgressOwner, Error, ExecFact, LeaseRef, NetworkSaid, NewEgress, NodeHello, SandboxRow,
+    SandboxSaid, SandboxSeen,
+};
 
 fn of_now(incarnation: &str) -> NodeHello {
     NodeHello {
@@ -147,4 +152,106 @@ async fn of_a_node_of_the_version_before_no_token_is_asked_until_it_speaks_the_n
     registered.unwrap();
     let report = world.service.job_output(&node, &row.id, 1, 1, piece(b"a"));
     assert_eq!(report.await.unwrap_err().code(), "lease_token_wrong");
+}
+
+/// All that can be said of a sandbox, and of many at once, by who shows this.
+async fn said_of_sandbox(world: &World, ctx: &Ctx, row: &SandboxRow) -> Vec<&'static str> {
+    let (service, id) = (&world.service, &row.id);
+    let rules = NetworkSaid {
+        epoch: 0,
+        enforcement: Vec::new(),
+        refused: None,
+    };
+    let asked = NewEgress {
+        name: "a.1".to_owned(),
+        at_ms: 1,
+        decision: "denied",
+        record: "{}".to_owned(),
+    };
+    let used = SandboxSeen {
+        id: id.clone(),
+        points: vec![UsagePoint::default()],
+    };
+    let code = |error: Error| error.code();
+    let ready = service.sandbox_report(ctx, id, row.epoch, said_ready());
+    let ready = ready.await.map(drop).map_err(code).err();
+    let rules = service.sandbox_network_report(ctx, id, rules);
+    let rules = rules.await.map(drop).map_err(code).err();
+    let secrets = service.sandbox_secrets(ctx, id, row.epoch);
+    let secrets = secrets.await.map(drop).map_err(code).err();
+    let ran = service.exec_report(ctx, id, vec![command(1)]);
+    let ran = ran.await.map(drop).map_err(code).err();
+    let records = vec![(EgressOwner::Sandbox(id.clone()), asked)];
+    let asked = service.egress_report(ctx, records);
+    let asked = asked.await.map(drop).map_err(code).err();
+    let used = service.sandbox_usage_report(ctx, vec![used]);
+    let used = used.await.map_err(code).err();
+    let all = [ready, rules, secrets, ran, asked, used];
+    all.into_iter().map(|code| code.unwrap_or("fine")).collect()
+}
+
+fn command(seq: u64) -> ExecFact {
+    ExecFact::Started {
+        seq,
+        at_ms: 5,
+        is_step: false,
+        asked: "{}".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_alone_says_nothing_of_a_sandbox_or_of_many() {
+    let world = World::new();
+    let node = node(1);
+    let registered = world.service.node_register(&node, of_now("a")).await;
+    registered.unwrap();
+    let row = world.make(ask()).await;
+    let polled = world
+        .service
+        .node_poll(&node, "a", FREE, NOW)
+        .await
+        .unwrap();
+    let tokens = world.service.lease_tokens_of_poll(&node, &polled).await;
+    let token = tokens.unwrap().remove(row.id.as_str()).unwrap();
+    let row = world.sandbox(&row.id).await;
+    for ctx in [node.clone(), node.clone().showing(Some("b".to_owned()))] {
+        let said = said_of_sandbox(&world, &ctx, &row).await;
+        assert_eq!(said, ["lease_token_wrong"; 6]);
+    }
+    assert_eq!(world.sandbox(&row.id).await, row);
+    // The token is of this sandbox, and says nothing of others.
+    let own = node.clone().showing(Some(token));
+    let said = said_of_sandbox(&world, &own, &row).await;
+    assert_eq!(
+        said[3..],
+        ["fine", "lease_token_wrong", "lease_token_wrong"]
+    );
+    assert_eq!(said[0], "fine");
+    // The name of the process does, and not of what lives.
+    let process = node.clone().showing(Some("a".to_owned()));
+    let row = world.sandbox(&row.id).await;
+    let said = said_of_sandbox(&world, &process, &row).await;
+    assert_eq!(said[4..], ["fine", "fine"]);
+    assert_eq!(said[..4], ["lease_token_wrong"; 4]);
+    // Of what is over there is no token, and a certificate is not enough for it.
+    let destroying = world.service.sandbox_destroy(&user(), &row.id).await;
+    let over = SandboxSaid::Destroyed;
+    let epoch = destroying.unwrap().epoch;
+    let polled = world
+        .service
+        .node_poll(&node, "a", FREE, NOW)
+        .await
+        .unwrap();
+    let tokens = world.service.lease_tokens_of_poll(&node, &polled).await;
+    let own = node
+        .clone()
+        .showing(tokens.unwrap().remove(row.id.as_str()));
+    let report = world.service.sandbox_report(&own, &row.id, epoch, over);
+    report.await.unwrap();
+    let tell = async |ctx: &Ctx| {
+        let told = world.service.exec_report(ctx, &row.id, vec![command(2)]);
+        told.await.map_err(|error| error.code())
+    };
+    assert_eq!(tell(&node).await, Err("lease_token_wrong"));
+    assert_eq!(tell(&process).await, Ok(1));
 }

@@ -4,8 +4,9 @@ use crate::sandboxes::ask;
 use crate::secrets::{new, value, world};
 use crate::*;
 use model::network::NetworkRules;
+use model::policy::{Layer, Policy};
 use model::secret::{SecretHow, SecretUse};
-use service::{Error, NetworkChange, NetworkRefused, NetworkSaid, SandboxRow};
+use service::{Error, NetworkChange, NetworkRefused, NetworkSaid, SandboxRow, SandboxSaid};
 
 fn header(name: &str, host: &str) -> SecretUse {
     SecretUse {
@@ -188,4 +189,40 @@ async fn a_node_that_gives_up_names_what_is_in_force_and_gains_no_other_secret_b
         .unwrap();
     world.refuses(&row, 3, None).await;
     assert_eq!(world.given(&row).await, "");
+}
+
+fn without_secrets() -> Policy {
+    Policy {
+        secrets: Some(Vec::new()),
+        ..Policy::new(Layer::Tenant)
+    }
+}
+
+/// Attack: a secret that was given while the sandbox lived is not among those that it was made with.
+#[tokio::test]
+async fn secrets_that_came_while_it_lived_are_decided_when_a_sandbox_is_made_anew() {
+    let world = with_secrets(&["first"]).await;
+    let row = world.ready(ask()).await;
+    let given = world.leaving(&row, change(&[header("first", "a.test")]));
+    given.await.unwrap();
+    let who = user();
+    let again = async || {
+        let again = world.service.sandbox_recreate(&who, &row.id, None);
+        again.await.map(drop).map_err(|error| error.code())
+    };
+    assert_eq!(again().await, Ok(()));
+    // Before its old place is gone.
+    let put = world.service.policy_put(&who, "secrets", without_secrets());
+    put.await.unwrap();
+    world.says(&row, SandboxSaid::Destroyed).await;
+    world.works(&node(1), NOW).await;
+    let ended = world.service.sandbox_wait(&who, &row.id, LONG);
+    let ended = ended.await.unwrap();
+    assert_eq!(ended.state.name(), "failed");
+    let why = ended.reason.unwrap();
+    assert!(
+        why.starts_with("permit_stale: ") && why.contains("secrets[0]"),
+        "{why}"
+    );
+    assert_eq!(again().await, Err("policy_refused"));
 }

@@ -36,7 +36,9 @@ async fn a_job_whose_lease_is_lost_before_it_starts_is_not_tried_for_ever() {
     let (node, mut row) = world.leased(spec()).await;
     for attempt in 1..=limits::ATTEMPTS_MAX {
         assert_eq!(row.attempt, attempt);
-        let lost = world.service.job_lost(&node, &row.id, row.epoch, "it died");
+        let lost = world
+            .service
+            .job_finished(&node, &row.id, lost(&row, "it died"));
         lost.await.unwrap();
         let next = world.poll(&node, NOW).await.leases;
         match next.into_iter().next() {

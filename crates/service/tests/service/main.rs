@@ -33,6 +33,7 @@ mod poll;
 mod postgres;
 mod profiles;
 mod prune;
+mod quotas;
 mod recreate;
 mod replicas;
 mod report;
@@ -250,6 +251,12 @@ fn finished(row: &JobRow, outcome: Outcome) -> Finished {
         detail: None,
         segments: Vec::new(),
     }
+}
+
+/// What a node says of a job whose sandbox is not there.
+fn lost(row: &JobRow, why: &str) -> Finished {
+    let why = why.to_owned();
+    finished(row, Outcome::Lost { why })
 }
 
 fn ended(outcome: Outcome) -> JobState {

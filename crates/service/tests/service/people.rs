@@ -160,6 +160,97 @@ async fn only_the_first_tenant_touches_nodes_servers_tenants_and_providers() {
     assert!(matches!(job, Err(Error::Forbidden(_))), "{job:?}");
 }
 
+#[tokio::test]
+async fn a_key_that_ends_makes_none_that_ends_later() {
+    let world = World::new();
+    let service = &world.service;
+    let admin = service
+        .principal_create(&user(), PrincipalKind::User, "root", Role::Admin)
+        .await;
+    let owner = admin.unwrap().id.to_string();
+    let ask = |life_ms| NewKey {
+        owner: owner.clone(),
+        life_ms,
+        ..NewKey::default()
+    };
+    let (own, text) = service
+        .key_create(&user(), ask(Some(3_600_000)))
+        .await
+        .unwrap();
+    let who = service.key_who(&text).await.unwrap().unwrap();
+    let ctx = Ctx::of(who, "req_5");
+    let (row, _) = service.key_create(&ctx, ask(None)).await.unwrap();
+    assert_eq!(
+        row.expires_at_ms, own.expires_at_ms,
+        "nobody asked for an end"
+    );
+    let (row, _) = service.key_create(&ctx, ask(Some(1000))).await.unwrap();
+    assert!(row.expires_at_ms < own.expires_at_ms);
+    let longer = service.key_create(&ctx, ask(Some(3_600_001))).await;
+    assert!(matches!(longer, Err(Error::Forbidden(_))), "{longer:?}");
+    let made = service.tenant_create(&ctx, "acme", "root").await.unwrap();
+    assert_eq!(made.key.0.expires_at_ms, own.expires_at_ms);
+    // They are listed for a while after their end, and then go.
+    world
+        .clock
+        .advance(3_600_000 + model::limits::KEY_ENDED_KEPT_MS + 1);
+    service::loops::prune_pass(service).await.unwrap();
+    let left = service.key_list(&user(), None, 10).await.unwrap().keys;
+    assert_eq!(left, []);
+}
+
+#[tokio::test]
+async fn the_last_admin_of_a_tenant_stays_and_a_name_is_taken_once() {
+    let world = World::new();
+    let service = &world.service;
+    let made = service
+        .tenant_create(&user(), "acme", "root")
+        .await
+        .unwrap();
+    let who = service.key_who(&made.key.1).await.unwrap().unwrap();
+    let admin = Ctx::of(who, "req_6");
+    let code = |error: Error| error.code();
+    let last = service.principal_remove(&admin, "user:root").await;
+    assert_eq!(last.map_err(code).err(), Some("conflict"));
+    for (kind, name, code_of_last) in [
+        (PrincipalKind::Agent, "bot", Some("conflict")),
+        (PrincipalKind::User, "bob", None),
+    ] {
+        let other = service
+            .principal_create(&admin, kind, name, Role::Admin)
+            .await;
+        other.unwrap();
+        let again = service
+            .principal_create(&admin, kind, name, Role::Member)
+            .await;
+        assert_eq!(again.map_err(code).err(), Some("conflict"));
+        let last = service.principal_remove(&admin, "user:root").await;
+        assert_eq!(last.map_err(code).err(), code_of_last, "{name}");
+    }
+    // Who runs the server is an admin of the first tenant without being one of its principals.
+    key(service, &user(), "alice", &[]).await;
+    assert!(
+        service
+            .principal_remove(&user(), "user:alice")
+            .await
+            .is_ok()
+    );
+    // Of a tenant that is gone, nobody makes anything, whatever they are still believed to be.
+    service.tenant_remove(&user(), "acme").await.unwrap();
+    let new = NewKey {
+        owner: "user:bob".to_owned(),
+        ..NewKey::default()
+    };
+    assert_eq!(
+        service.key_create(&admin, new).await.map_err(code).err(),
+        Some("not_found")
+    );
+    let back = service
+        .principal_create(&admin, PrincipalKind::User, "eve", Role::Admin)
+        .await;
+    assert_eq!(back.map_err(code).err(), Some("not_found"));
+}
+
 /// The first statement of a function whose head ends here.
 fn first_line(body: &str) -> &str {
     let mut lines = body.lines().map(str::trim);

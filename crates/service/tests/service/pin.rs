@@ -103,7 +103,9 @@ async fn a_node_that_is_there_may_try_again_what_it_lost() {
     let row = world.poll(&node, NOW).await.leases.remove(0);
     let report = world.service.job_started(&node, &row.id, started(&row));
     report.await.unwrap();
-    let lost = world.service.job_lost(&node, &row.id, row.epoch, "it died");
+    let lost = world
+        .service
+        .job_finished(&node, &row.id, lost(&row, "it died"));
     lost.await.unwrap();
     assert_eq!(world.get(&row.id).await.state, JobState::Queued);
     assert_eq!(world.poll(&node, NOW).await.leases[0].id, row.id);

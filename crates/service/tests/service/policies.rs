@@ -2,11 +2,17 @@
 
 use crate::sandboxes::ask;
 use crate::*;
+use model::id::PolicyId;
 use model::network::{NetworkAsked, NetworkRules};
 use model::policy::{
     Answer, Bound, CommandsClause, Decision, Layer, Matter, NetworkClause, Policy,
 };
-use service::{Error, PolicyAsk, SandboxAsk};
+use model::sandbox::SandboxState;
+use service::{Error, Idempotency, PolicyAsk, SandboxAsk, SandboxSaid, SandboxWork};
+use store::policy::PolicyRow;
+
+/// How often a node asks: the first poll only finds that something is to be decided again.
+const POLLS: u32 = 5;
 
 fn rules(allow: &[&str]) -> NetworkRules {
     let allow = allow.iter().map(ToString::to_string).collect();
@@ -182,7 +188,10 @@ async fn what_waits_is_decided_again_when_policies_change_before_a_node_takes_it
     };
     // The first poll finds that they are to be decided again; a later one gets what may be.
     let mut polled = Polled::default();
-    while polled.leases.is_empty() {
+    for _ in 0..POLLS {
+        if !polled.leases.is_empty() {
+            break;
+        }
         let poll = world.service.node_poll(&node, "a", free, LONG);
         polled = poll.await.unwrap();
     }
@@ -212,10 +221,14 @@ async fn what_waits_is_decided_again_when_policies_change_before_a_node_takes_it
     assert_eq!(gone.state.name(), "failed");
     assert!(gone.reason.unwrap().starts_with("permit_stale: "));
     let seen = async || world.service.sandbox_get(&user(), &kept.id).await.unwrap();
-    while seen().await.spec.permit.is_none() {
+    for _ in 0..POLLS {
+        if seen().await.spec.permit.is_some() {
+            break;
+        }
         let poll = world.service.node_poll(&node, "a", free, LONG);
         poll.await.unwrap();
     }
+    assert!(seen().await.spec.permit.is_some());
     assert_eq!(seen().await.ttl_ms, 60_000);
 }
 
@@ -249,7 +262,7 @@ async fn a_policy_is_for_whom_it_says_and_only_the_operator_s_is_for_all() {
     let world = World::new();
     let mut mine = only(&["a.test"]);
     mine.layer = Layer::Principal;
-    mine.of = Some("nobody".to_owned());
+    mine.of = Some("user:nobody".to_owned());
     world.policy("mine", mine).await;
     world
         .service
@@ -367,4 +380,184 @@ async fn a_test_of_a_request_says_what_would_be_and_who_says_so_and_leaves_nothi
         .await
         .unwrap();
     assert_eq!(newest.len(), 1);
+}
+
+#[tokio::test]
+async fn a_sandbox_made_anew_is_narrowed_by_policies_that_came_since() {
+    let world = World::new();
+    let row = world.ready(ask()).await;
+    world.policy("pids", at_most(Bound::Pids, 7)).await;
+    let who = user();
+    let again = world.service.sandbox_recreate(&who, &row.id, None);
+    again.await.unwrap();
+    world.works(&node(1), NOW).await;
+    let waits = world.says(&row, SandboxSaid::Destroyed).await;
+    assert_eq!(waits.state, SandboxState::Requested);
+    let work = world.next_work().await;
+    assert_eq!(work.row.spec.limits.pids, Some(7));
+    let stamp = work.row.spec.permit.map(|permit| permit.stamp);
+    assert_eq!((stamp, work.row.id), (Some(1), row.id));
+}
+
+impl World {
+    /// What a node of ours is ordered next: what waits may have to be decided again before.
+    async fn next_work(&self) -> SandboxWork {
+        loop {
+            let works = self.works(&node(1), LONG).await;
+            if let Some(work) = works.into_iter().next() {
+                return work;
+            }
+        }
+    }
+
+    /// More policies than may apply to one principal, past the service, which would not write the last of them.
+    async fn too_many(&self) {
+        for number in 0..=limits::POLICY_LAYERS_MAX {
+            let mut bytes = [0; 10];
+            bytes[0] = u8::try_from(number).unwrap();
+            let row = PolicyRow {
+                id: PolicyId::from_parts(1, bytes),
+                tenant: TenantId::local(),
+                principal: user().principal,
+                name: format!("p{number}"),
+                version: 1,
+                latest: 1,
+                policy: Policy::new(Layer::Tenant),
+                created_at_ms: 1,
+                updated_at_ms: 1,
+            };
+            let store = self.store();
+            let written = store.write(move |tx| store::policy::insert(tx, &row));
+            written.await.unwrap();
+        }
+    }
+}
+
+/// Attack: jobs of one tenant that can never be decided wait for ever, and all others behind them.
+#[tokio::test]
+async fn jobs_that_cannot_be_decided_again_end_and_hold_up_no_other_tenant() {
+    let world = World::new();
+    let first = world.create(spec()).await.id;
+    for _ in 1..300 {
+        world.create(spec()).await;
+    }
+    let (who, theirs) = (user(), stranger());
+    let other = world.service.job_create(&theirs, spec(), None);
+    let other = other.await.unwrap();
+    world.too_many().await;
+    let node = node(1);
+    world.register(&node, "a").await;
+    let begun = std::time::Instant::now();
+    let mut polls = 0;
+    let leased = loop {
+        polls += 1;
+        let polled = world.poll(&node, LONG).await;
+        if let Some(row) = polled.leases.into_iter().next() {
+            break row;
+        }
+    };
+    assert_eq!(leased.id, other.id);
+    assert!(polls <= 30, "{polls} polls");
+    let ended = world.service.job_wait(&who, &first, LONG);
+    let ended = ended.await.unwrap();
+    let Some(Outcome::Refused { why }) = ended.state.outcome().cloned() else {
+        panic!("{:?}", ended.state)
+    };
+    assert!(why.contains("policies apply"), "{why}");
+    assert!(begun.elapsed() < LONG);
+}
+
+#[tokio::test]
+async fn a_policy_that_would_be_one_too_many_is_not_written() {
+    let world = World::new();
+    for number in 0..limits::POLICY_LAYERS_MAX {
+        world
+            .policy(&format!("p{number}"), Policy::new(Layer::Tenant))
+            .await;
+    }
+    let put = |name: &str, policy: Policy| {
+        let (service, name) = (world.service.clone(), name.to_owned());
+        async move { service.policy_put(&user(), &name, policy).await }
+    };
+    let more = put("more", Policy::new(Layer::Tenant)).await.unwrap_err();
+    assert_eq!(more.code(), "policy_invalid");
+    assert!(more.to_string().contains("64 are the most"), "{more}");
+    let mut of_one = Policy::new(Layer::Principal);
+    of_one.of = Some("user:alice".to_owned());
+    assert_eq!(
+        put("one", of_one).await.unwrap_err().code(),
+        "policy_invalid"
+    );
+    // One that is there may change.
+    put("p0", at_most(Bound::Pids, 5)).await.unwrap();
+    world.create(spec()).await;
+}
+
+/// A refusal is written nowhere that would compare the policies again.
+#[tokio::test]
+async fn a_policy_that_another_process_has_deleted_refuses_nothing() {
+    let world = World::new();
+    let other = world.again();
+    world.policy("net", only(&["a.test"])).await;
+    assert_eq!(
+        world.refuses_live(live(&["b.test"])).await,
+        "policy_refused"
+    );
+    other.policy_delete(&user(), "net").await.unwrap();
+    world.create(reaching(&["b.test"])).await;
+    world.policy("net", only(&["a.test"])).await;
+    world.refused_by_policy(reaching(&["b.test"])).await;
+    let put = other.policy_put(&user(), "net", only(&["b.test"])).await;
+    put.unwrap();
+    world.make(live(&["b.test"])).await;
+}
+
+#[tokio::test]
+async fn the_same_request_with_its_key_answers_what_it_has_made_whatever_policies_say_now() {
+    let world = World::new();
+    let key = || {
+        Some(Idempotency {
+            key: "k1234567".to_owned(),
+            request_hash: "h".to_owned(),
+        })
+    };
+    let (service, who) = (&world.service, user());
+    let job = service.job_create(&who, reaching(&["b.test"]), key());
+    let job = job.await.unwrap();
+    let row = world.ready(live(&["b.test"])).await;
+    let made = service.sandbox_create(&who, live(&["b.test"]), key());
+    let made = made.await.unwrap();
+    service
+        .sandbox_recreate(&who, &row.id, key())
+        .await
+        .unwrap();
+    world.policy("net", only(&["a.test"])).await;
+    let again = service.job_create(&who, reaching(&["b.test"]), key());
+    assert_eq!(again.await.unwrap().id, job.id);
+    let again = service.sandbox_create(&who, live(&["b.test"]), key());
+    assert_eq!(again.await.unwrap().id, made.id);
+    let again = service.sandbox_recreate(&who, &row.id, key());
+    assert_eq!(again.await.unwrap().id, row.id);
+    world.refused_by_policy(reaching(&["b.test"])).await;
+}
+
+#[tokio::test]
+async fn a_clause_about_drivers_is_met_by_nodes_that_say_what_they_are() {
+    let world = World::new();
+    let mut hello = hello("a");
+    // Whatever its own configuration calls it.
+    hello.labels = [("driver".to_owned(), "microvm".to_owned())].into();
+    world.service.node_register(&node(1), hello).await.unwrap();
+    let policy = Policy {
+        drivers: Some(["linux".to_owned()].into()),
+        ..Policy::new(Layer::Tenant)
+    };
+    world.policy("driver", policy).await;
+    let made = world.create(spec()).await;
+    assert_eq!(
+        made.spec.placement.on.get("driver").map(String::as_str),
+        Some("linux")
+    );
+    let polled = world.poll(&node(1), LONG).await;
+    assert_eq!(polled.leases[0].id, made.id);
 }

@@ -260,3 +260,23 @@ async fn a_key_that_is_taken_back_at_one_server_is_soon_not_believed_at_the_othe
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_is_deleted_at_one_server_refuses_nothing_at_the_other() {
+    let Some(two) = Two::start() else { return };
+    let mut policy = model::policy::Policy::new(model::policy::Layer::Tenant);
+    policy.resources = [(model::policy::Bound::Pids, 5)].into();
+    two.b.policy_put(&user(), "pids", policy).await.unwrap();
+    let greedy = || JobSpec {
+        limits: AskedLimits {
+            pids: Some(6),
+            ..AskedLimits::default()
+        },
+        ..spec()
+    };
+    let refused = two.a.job_create(&user(), greedy(), None).await;
+    assert_eq!(refused.unwrap_err().code(), "policy_refused");
+    two.b.policy_delete(&user(), "pids").await.unwrap();
+    // At once, whether it has heard of it or not.
+    two.a.job_create(&user(), greedy(), None).await.unwrap();
+}

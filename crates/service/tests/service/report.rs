@@ -80,7 +80,7 @@ async fn a_report_of_an_old_lease_is_stale() {
             .job_finished(&node, id, finished(&old, Outcome::Succeeded))
             .await,
         service.job_release(&node, id, 1, "full").await,
-        service.job_lost(&node, id, 1, "gone").await,
+        service.job_finished(&node, id, lost(&old, "gone")).await,
     ];
     for report in reports {
         assert_eq!(report.unwrap_err().code(), "stale_epoch");
@@ -131,12 +131,11 @@ async fn a_job_that_its_node_lost_follows_its_retry_rule() {
         .job_started(&node, &row.id, started(&second))
         .await
         .unwrap();
-    service
-        .job_lost(&node, &row.id, 2, "the agent ended")
-        .await
-        .unwrap();
+    let report = super::lost(&second, "the agent ended");
+    let told = service.job_finished(&node, &row.id, report.clone()).await;
+    assert!(!told.unwrap().duplicate);
     assert_eq!(world.get(&row.id).await.state, ended(lost));
-    let again = service.job_lost(&node, &row.id, 2, "the agent ended").await;
+    let again = service.job_finished(&node, &row.id, report).await;
     assert!(again.unwrap().duplicate);
 }
 

@@ -24,6 +24,7 @@ pub(crate) fn ask() -> SandboxAsk {
     SandboxAsk {
         spec: SandboxSpec {
             profile: "default".to_owned(),
+            serves_volume: false,
             name: None,
             env: BTreeMap::new(),
             root: None,
@@ -81,7 +82,12 @@ impl World {
     }
 
     pub(crate) async fn sandbox(&self, id: &model::id::SandboxId) -> SandboxRow {
-        self.service.sandbox_get(&user(), id).await.unwrap()
+        // Also one that serves a volume, which users do not see.
+        let ctx = Ctx {
+            sees_servers: true,
+            ..user()
+        };
+        self.service.sandbox_get(&ctx, id).await.unwrap()
     }
 
     pub(crate) async fn works(&self, node: &Ctx, wait: Duration) -> Vec<SandboxWork> {

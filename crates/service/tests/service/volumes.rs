@@ -2,11 +2,16 @@
 
 use crate::sandboxes::{ask, said_ready};
 use crate::*;
+use model::access::Action;
 use model::id::VolumeId;
+use model::network::{NetworkMode, NetworkRules};
+use model::policy::{Layer, NetworkClause, Policy};
+use model::principal::Role;
 use model::sandbox::SandboxState;
 use model::volume::{VOLUME_PROFILE, VolumeMount, VolumeState};
 use service::{
     Error, Fork, Idempotency, MasterKey, MasterKeys, NewVolume, SandboxAsk, SandboxSaid, VolumeRow,
+    Who,
 };
 
 fn keys(digit: &str, before: &[&str]) -> MasterKeys {
@@ -267,8 +272,14 @@ async fn the_content_of_a_volume_is_opened_by_its_token_and_served_by_one_hidden
     let world = World::with_volumes().await;
     let (row, other) = (world.volume("one").await, world.volume("two").await);
     let service = &world.service;
-    let token = service.volume_token(&row).await.unwrap();
-    assert_ne!(token, service.volume_token(&other).await.unwrap());
+    let token = async |row: &VolumeRow| service.volume_token(&user(), row).await.unwrap();
+    let (token, of_other) = (token(&row).await.unwrap(), token(&other).await.unwrap());
+    assert_ne!(token, of_other);
+    let (tenant, who) = (user().tenant, user().principal);
+    let looker = Who::only(tenant, who, Role::Admin, Action::VolumeRead);
+    let looker = Ctx::of(looker, "req_3");
+    assert!(service.volume_get(&looker, "one").await.is_ok());
+    assert_eq!(service.volume_token(&looker, &row).await.unwrap(), None);
     for wrong in ["", "x", &token[1..], &token.to_uppercase()] {
         let opened = service.volume_opened(&row.id, wrong, "req").await;
         assert_eq!(opened.unwrap_err().code(), "forbidden", "{wrong}");
@@ -317,7 +328,8 @@ async fn the_content_of_a_volume_is_opened_by_its_token_and_served_by_one_hidden
 async fn a_token_outlives_a_new_master_key_as_long_as_the_old_one_is_named() {
     let world = World::with_volumes().await;
     let row = world.volume("one").await;
-    let token = world.service.volume_token(&row).await.unwrap();
+    let token = world.service.volume_token(&user(), &row).await;
+    let token = token.unwrap().unwrap();
     let code = async |digit: &'static str, before: &'static [&'static str]| {
         let service = world.again();
         service.secret_keys_from(move || Ok(keys(digit, before)));
@@ -341,4 +353,105 @@ async fn a_volume_whose_node_is_forgotten_is_gone_when_somebody_deletes_it() {
     service::loops::prune_pass(&world.service).await.unwrap();
     let gone = world.service.volume_get(&user(), row.id.as_str()).await;
     assert_eq!(gone.unwrap_err().code(), "not_found");
+}
+
+fn closed() -> Policy {
+    Policy {
+        network: Some(NetworkClause {
+            mode: Some(NetworkMode::None),
+            ..NetworkClause::default()
+        }),
+        ..Policy::new(Layer::Tenant)
+    }
+}
+
+/// Attack: what serves a volume is for no policy, so whoever copies it, or runs something in it, is bound by none.
+#[tokio::test]
+async fn nobody_gets_at_the_sandbox_that_serves_a_volume() {
+    let world = World::with_volumes().await;
+    let volume = world.volume("one").await;
+    let service = &world.service;
+    service.policy_put(&user(), "net", closed()).await.unwrap();
+    let token = service.volume_token(&volume).await.unwrap();
+    let opened = service.volume_opened(&volume.id, &token, "req").await;
+    let (ctx, _) = opened.unwrap();
+    let served = service.volume_server(&ctx, &volume.id, NOW).await.unwrap();
+    world.works(&node(1), NOW).await;
+    world.says(&served, said_ready()).await;
+    let id = &served.id;
+    let fork = Fork {
+        count: 1,
+        ttl_ms: None,
+    };
+    let open = NetworkRules::all_or_nothing(true);
+    let gets_at = [
+        service.sandbox_get(&user(), id).await.map(drop),
+        service.sandbox_get_recent(&user(), id).await.map(drop),
+        service.sandbox_visitor(id, "req").await.map(drop),
+        service
+            .sandbox_connect(&user(), id, (None, true), NOW)
+            .await
+            .map(drop),
+        service
+            .snapshot_create(&user(), id, None, None)
+            .await
+            .map(drop),
+        service
+            .sandbox_fork(&user(), id, fork, None, NOW)
+            .await
+            .map(drop),
+        service.sandbox_recreate(&user(), id, None).await.map(drop),
+        service
+            .sandbox_set_network(&user(), id, open, NOW)
+            .await
+            .map(drop),
+        service.sandbox_destroy(&user(), id).await.map(drop),
+        service
+            .exec_list(&user(), id, (None, None), 1)
+            .await
+            .map(drop),
+    ];
+    for (number, got) in gets_at.into_iter().enumerate() {
+        assert_eq!(
+            got.map_err(|error| error.code()),
+            Err("not_found"),
+            "{number}"
+        );
+    }
+    // Whoever serves it goes on.
+    assert_eq!(
+        service
+            .volume_server(&ctx, &volume.id, NOW)
+            .await
+            .unwrap()
+            .id,
+        *id
+    );
+}
+
+/// Attack: a snapshot of such a sandbox, taken before that was closed.
+#[tokio::test]
+async fn a_sandbox_that_begins_like_one_that_serves_a_volume_is_refused() {
+    let world = World::new();
+    let row = world.ready(ask()).await;
+    let who = user();
+    let copy = world.service.snapshot_create(&who, &row.id, None, None);
+    let copy = copy.await.unwrap();
+    world.says(&row, SandboxSaid::Saved { bytes: 1 }).await;
+    world
+        .service
+        .policy_put(&user(), "net", closed())
+        .await
+        .unwrap();
+    let sql = "UPDATE snapshot SET spec = REPLACE(spec, '\"profile\":\"default\"', \
+               '\"profile\":\"volume\",\"serves_volume\":true')";
+    let changed = world.store().write(move |tx| tx.execute(sql, &[])).await;
+    assert_eq!(changed.unwrap(), 1);
+    let mut asked = ask();
+    asked.from = Some(service::SnapshotRef::Id(copy.id));
+    asked.spec.network = NetworkRules::all_or_nothing(true);
+    assert_eq!(world.refused(asked).await, "unknown_profile");
+    let mut said = ask();
+    said.spec.serves_volume = true;
+    assert_eq!(world.refused(said).await, "unknown_profile");
 }

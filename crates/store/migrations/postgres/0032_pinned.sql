@@ -2,12 +2,12 @@
 -- A row is in exactly one of the four of its table.
 DROP INDEX queue_plain;
 DROP INDEX queue_by_wish;
-CREATE INDEX queue_plain ON queue (queued_at_ms, job_id) WHERE wish IS NULL AND pinned_node IS NULL;
-CREATE INDEX queue_by_wish ON queue (wish, queued_at_ms, job_id) WHERE wish IS NOT NULL AND pinned_node IS NULL;
+CREATE INDEX queue_plain ON queue (queued_at_ms, job_id) WHERE wish IS NULL AND held = 0 AND pinned_node IS NULL;
+CREATE INDEX queue_by_wish ON queue (wish, queued_at_ms, job_id) WHERE wish IS NOT NULL AND held = 0 AND pinned_node IS NULL;
 CREATE INDEX queue_pinned ON queue (pinned_node, queued_at_ms, job_id)
-    WHERE wish IS NULL AND pinned_node IS NOT NULL;
+    WHERE wish IS NULL AND held = 0 AND pinned_node IS NOT NULL;
 CREATE INDEX queue_pinned_by_wish ON queue (pinned_node, wish, queued_at_ms, job_id)
-    WHERE wish IS NOT NULL AND pinned_node IS NOT NULL;
+    WHERE wish IS NOT NULL AND held = 0 AND pinned_node IS NOT NULL;
 
 DROP INDEX sandbox_requested;
 DROP INDEX sandbox_by_wish;

@@ -6,7 +6,7 @@ use store::artifact::{self, ArtifactRow};
 use store::upload::{self, UploadRow};
 
 use crate::db::{Db, race};
-use crate::make::{job_id, tenant};
+use crate::make::{job_id, principal, tenant};
 
 fn artifact(number: u8, path: &str, digest: &str) -> ArtifactRow {
     ArtifactRow {
@@ -22,7 +22,7 @@ fn artifact(number: u8, path: &str, digest: &str) -> ArtifactRow {
 }
 
 fn keep(db: &Db, new: ArtifactRow) -> Result<ArtifactRow, StoreError> {
-    db.write(move |tx| artifact::insert(tx, &new))
+    db.write(move |tx| artifact::insert(tx, &new, (&tenant("a"), &principal())))
 }
 
 pub(crate) fn an_artifact_is_kept_once_for_its_path(db: &Db) {

@@ -5,11 +5,12 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use model::job::JobEvent;
-use store::{StoreError, Tx, job, queue};
+use model::policy::Layer;
+use store::{StoreError, Tx, job, policy, queue};
 
 use crate::cluster::client;
 use crate::db::{Db, race};
-use crate::make::{advance, check_in_step, get, insert, job_id, lease, new_job, node};
+use crate::make::{advance, check_in_step, get, insert, job_id, lease, new_job, node, principal};
 
 /// Waits until a statement of the database waits for a lock.
 fn wait_for_a_lock(db: &Db) {
@@ -50,6 +51,35 @@ pub(crate) fn a_claim_locks_only_what_it_takes(db: &Db) {
         go_on.send(()).unwrap();
         assert_eq!(first.join().unwrap().unwrap()[0].id, job_id(1));
     });
+}
+
+/// Attack: a policy that is written while another one is deleted is not counted, and nothing is held by it.
+pub(crate) fn a_policy_that_is_written_while_another_goes_is_there(db: &Db) {
+    let one = crate::policies::new(1, "one", Layer::Tenant);
+    let first = one.clone();
+    db.write(move |tx| policy::insert(tx, &first)).unwrap();
+    let (entered, wait_for_entry) = channel();
+    let (go_on, told) = channel::<()>();
+    let told = Mutex::new(told);
+    std::thread::scope(|scope| {
+        let insert = scope.spawn(move || {
+            let two = crate::policies::new(2, "two", Layer::Tenant);
+            db.write(move |tx| {
+                policy::insert(tx, &two)?;
+                entered.send(()).unwrap();
+                told.lock().unwrap().recv().unwrap();
+                Ok(())
+            })
+        });
+        wait_for_entry.recv().unwrap();
+        let delete =
+            scope.spawn(move || db.write(move |tx| policy::delete(tx, &one, (&principal(), 60))));
+        wait_for_a_lock(db);
+        go_on.send(()).unwrap();
+        insert.join().unwrap().unwrap();
+        delete.join().unwrap().unwrap();
+    });
+    assert_eq!(db.read(policy::stamp), Some(3));
 }
 
 pub(crate) fn a_claim_and_a_cancel_of_one_job_never_wait_for_each_other(db: &Db) {

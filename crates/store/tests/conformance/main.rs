@@ -30,6 +30,7 @@ mod postgres;
 mod profiles;
 mod prune;
 mod queue;
+mod quotas;
 mod random;
 mod sandboxes;
 mod schema;
@@ -91,6 +92,13 @@ conformance! {
         many_claimers_never_get_the_same_job
         a_place_is_late_after_its_time_and_not_at_it
         a_job_that_has_run_waits_anew_and_one_that_was_given_back_does_not
+        a_job_that_is_postponed_is_passed_over_until_then_and_keeps_its_place
+    }
+    quotas {
+        a_quota_is_read_as_it_was_said_and_counts_by_a_stamp
+        of_many_that_want_the_last_of_a_quota_no_more_get_it_than_there_is
+        what_is_held_is_found_by_no_claim_until_it_is_let_go
+        what_is_used_is_what_is_there_after_any_sequence
     }
     keys {
         a_key_remembers_the_first_request_and_refuses_a_second
@@ -132,6 +140,9 @@ conformance! {
         a_principal_takes_its_keys_with_it_and_no_others
         who_was_sent_away_is_known_until_somebody_lets_them_in
         the_first_tenant_is_there_and_another_goes_with_its_people
+        nothing_is_added_to_a_tenant_or_a_principal_that_is_gone
+        a_key_that_is_made_while_its_tenant_goes_goes_with_it
+        keys_go_some_time_after_their_end_and_the_last_admin_is_seen
     }
     servers {
         a_server_is_known_by_its_certificate_until_it_is_gone

@@ -29,7 +29,7 @@ fn key_of(owner: &PrincipalRow, number: u8) -> (KeyRow, KeyDigests) {
         name: "a".to_owned(),
         prefix: "cfd_1".to_owned(),
         scopes: Scopes::of([Action::JobWrite]),
-        principal: somebody(),
+        made_by: somebody(),
         created_at_ms: 6,
         expires_at_ms: Some(9),
         used_at_ms: None,
@@ -41,12 +41,24 @@ fn key_of(owner: &PrincipalRow, number: u8) -> (KeyRow, KeyDigests) {
     (row, digests)
 }
 
+fn tenant_row(id: &TenantId, name: &str) -> TenantRow {
+    TenantRow {
+        id: id.clone(),
+        name: name.to_owned(),
+        principal: somebody(),
+        created_at_ms: 5,
+    }
+}
+
+/// Adds keys of a principal, and what they stand on where it is not there.
 fn put(db: &Db, owner: &PrincipalRow, numbers: &[u8]) {
     let row = owner.clone();
-    db.write(move |tx| principal::insert(tx, &row)).unwrap();
+    let of = tenant_row(&row.tenant, &format!("name-of-{}", row.tenant));
+    db.write(move |tx| tenant::insert(tx, &of)).unwrap();
+    assert!(db.write(move |tx| principal::insert(tx, &row)).unwrap());
     for number in numbers {
         let (row, digests) = key_of(owner, *number);
-        db.write(move |tx| key::insert(tx, &row, &digests)).unwrap();
+        assert!(db.write(move |tx| key::insert(tx, &row, &digests)).unwrap());
     }
 }
 
@@ -86,7 +98,7 @@ pub(crate) fn a_principal_takes_its_keys_with_it_and_no_others(db: &Db) {
     put(db, &mine, &[1]);
     put(db, &other, &[2]);
     let again = mine.clone();
-    assert!(db.write(move |tx| principal::insert(tx, &again)).is_err());
+    assert!(!db.write(move |tx| principal::insert(tx, &again)).unwrap());
     assert_eq!(db.read(|tx| principal::count(tx, &tenant("a"))), 1);
     let gone = mine.clone();
     db.write(move |tx| principal::delete(tx, &gone.tenant, &gone.id, 9))
@@ -104,19 +116,14 @@ pub(crate) fn the_first_tenant_is_there_and_another_goes_with_its_people(db: &Db
     let local = TenantId::local();
     let first = db.read(|tx| tenant::get(tx, "local")).unwrap();
     assert_eq!(first.id, local);
-    let row = TenantRow {
-        id: tenant("a"),
-        name: "acme".to_owned(),
-        principal: somebody(),
-        created_at_ms: 5,
-    };
+    let row = tenant_row(&tenant("a"), "acme");
     let new = row.clone();
-    db.write(move |tx| tenant::insert(tx, &new)).unwrap();
+    assert!(db.write(move |tx| tenant::insert(tx, &new)).unwrap());
     let same_name = TenantRow {
         id: tenant("b"),
         ..row.clone()
     };
-    assert!(db.write(move |tx| tenant::insert(tx, &same_name)).is_err());
+    assert!(!db.write(move |tx| tenant::insert(tx, &same_name)).unwrap());
     for named in ["acme", "ten_a"] {
         assert_eq!(db.read(|tx| tenant::get(tx, named)), Some(row.clone()));
     }
@@ -139,9 +146,10 @@ pub(crate) fn who_was_sent_away_is_known_until_somebody_lets_them_in(db: &Db) {
     };
     let add = |row: &PrincipalRow| {
         let row = row.clone();
-        db.write(move |tx| principal::insert_if_absent(tx, &row))
-            .unwrap()
+        db.write(move |tx| principal::insert(tx, &row)).unwrap()
     };
+    let of = tenant_row(&tenant("a"), "acme");
+    db.write(move |tx| tenant::insert(tx, &of)).unwrap();
     assert!(add(&alice) && !add(&alice) && !was_removed("a"));
     let there = db.read(|tx| principal::get(tx, &tenant("a"), "user:alice"));
     assert_eq!(there, Some(alice.clone()));
@@ -161,4 +169,79 @@ pub(crate) fn who_was_sent_away_is_known_until_somebody_lets_them_in(db: &Db) {
     remove();
     db.write(|tx| tenant::delete(tx, &tenant("a"))).unwrap();
     assert!(!was_removed("a"), "a tenant takes it along");
+    assert!(!add(&alice), "nobody is let in where no tenant is");
+}
+
+pub(crate) fn nothing_is_added_to_a_tenant_or_a_principal_that_is_gone(db: &Db) {
+    let owner = person(&tenant("a"), "alice");
+    let add = |number: u8| {
+        let (row, digests) = key_of(&person(&tenant("a"), "alice"), number);
+        db.write(move |tx| key::insert(tx, &row, &digests)).unwrap()
+    };
+    let row = owner.clone();
+    assert!(!db.write(move |tx| principal::insert(tx, &row)).unwrap());
+    assert!(
+        !add(1),
+        "neither the tenant nor the principal was ever there"
+    );
+    put(db, &owner, &[1]);
+    db.write(|tx| principal::delete(tx, &tenant("a"), &person(&tenant("a"), "alice").id, 9))
+        .unwrap();
+    assert!(!add(2));
+    db.write(|tx| tenant::delete(tx, &tenant("a"))).unwrap();
+    let row = owner.clone();
+    assert!(!db.write(move |tx| principal::insert(tx, &row)).unwrap());
+    assert_eq!(db.read(|tx| key::count(tx, &tenant("a"))), 0);
+}
+
+pub(crate) fn a_key_that_is_made_while_its_tenant_goes_goes_with_it(db: &Db) {
+    let owner = person(&tenant("a"), "alice");
+    for number in 1..=20 {
+        put(db, &owner, &[]);
+        let (row, digests) = key_of(&owner, number);
+        std::thread::scope(|scope| {
+            scope.spawn(|| db.write(move |tx| key::insert(tx, &row, &digests)).unwrap());
+            scope.spawn(|| db.write(|tx| tenant::delete(tx, &tenant("a"))).unwrap());
+        });
+        assert_eq!(db.read(|tx| key::count(tx, &tenant("a"))), 0, "{number}");
+        let digest = format!("own{number}");
+        assert_eq!(db.read(move |tx| key::of_digest(tx, &digest)), None);
+    }
+}
+
+pub(crate) fn keys_go_some_time_after_their_end_and_the_last_admin_is_seen(db: &Db) {
+    let owner = person(&tenant("a"), "alice");
+    put(db, &owner, &[1, 2]);
+    let (endless, digests) = key_of(&owner, 3);
+    let endless = KeyRow {
+        expires_at_ms: None,
+        ..endless
+    };
+    assert!(
+        db.write(move |tx| key::insert(tx, &endless, &digests))
+            .unwrap()
+    );
+    let prune = |before, limit| db.write(move |tx| key::prune(tx, before, limit)).unwrap();
+    assert_eq!(prune(9, 10), 0, "the end itself is not before it");
+    assert_eq!(
+        (prune(10, 1), prune(10, 10), prune(u64::MAX / 4, 10)),
+        (1, 1, 0)
+    );
+    let alone = || {
+        let id = person(&tenant("a"), "alice").id;
+        !db.read(move |tx| principal::has_other_admin(tx, &tenant("a"), &id))
+    };
+    let admin = |name: &str, kind: PrincipalKind| PrincipalRow {
+        id: kind.named(name).unwrap(),
+        kind,
+        role: Role::Admin,
+        ..owner.clone()
+    };
+    assert!(alone());
+    let agent = admin("bot", PrincipalKind::Agent);
+    db.write(move |tx| principal::insert(tx, &agent)).unwrap();
+    assert!(alone(), "an agent lets nobody in");
+    let other = admin("bob", PrincipalKind::User);
+    db.write(move |tx| principal::insert(tx, &other)).unwrap();
+    assert!(!alone());
 }

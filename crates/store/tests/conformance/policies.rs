@@ -8,7 +8,7 @@ use store::{StoreError, event};
 use crate::db::Db;
 use crate::make::{principal, tenant};
 
-fn new(number: u8, name: &str, layer: Layer) -> PolicyRow {
+pub(crate) fn new(number: u8, name: &str, layer: Layer) -> PolicyRow {
     PolicyRow {
         id: PolicyId::from_parts(u64::from(number), [number; 10]),
         tenant: tenant("a"),

@@ -21,7 +21,7 @@ fn ended(db: &Db, tenant: &TenantId, number: u64) -> JobRow {
     };
     let row = insert(db, new);
     let row = moved(db, &row, &lease(&row, node_id(1)), number);
-    let (id, attempt) = (row.id.clone(), row.attempt);
+    let (id, attempt, of) = (row.id.clone(), row.attempt, tenant.clone());
     db.write(move |tx| {
         let piece = Segment {
             seq: 0,
@@ -32,7 +32,7 @@ fn ended(db: &Db, tenant: &TenantId, number: u64) -> JobRow {
             at_ms: number,
         };
         output::append(tx, &id, &piece)?;
-        artifact::insert(tx, &file(&id, number))
+        artifact::insert(tx, &file(&id, number), (&of, &principal()))
     })
     .unwrap();
     moved(db, &row, &finish(&row), number)
@@ -119,7 +119,7 @@ pub(crate) fn blobs_are_named_by_files_and_by_uploads(db: &Db) {
         },
     );
     db.write(move |tx| {
-        artifact::insert(tx, &artifact)?;
+        artifact::insert(tx, &artifact, (&tenant("a"), &principal()))?;
         upload::put(tx, &upload)
     })
     .unwrap();

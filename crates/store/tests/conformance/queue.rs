@@ -282,3 +282,14 @@ pub(crate) fn a_job_that_has_run_waits_anew_and_one_that_was_given_back_does_not
     assert_eq!(late(db, 5100), []);
     assert_eq!(late(db, 5101), [job_id(1)]);
 }
+
+pub(crate) fn a_job_that_is_postponed_is_passed_over_until_then_and_keeps_its_place(db: &Db) {
+    insert(db, new_job(1));
+    insert(db, new_job(2));
+    for until in [50, 40] {
+        db.write(move |tx| queue::postpone(tx, &job_id(1), until))
+            .unwrap();
+    }
+    assert_eq!(claim(db, 1, 2, 49), [job_id(2)]);
+    assert_eq!(claim(db, 1, 2, 50), [job_id(1), job_id(2)]);
+}

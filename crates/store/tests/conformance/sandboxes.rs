@@ -25,6 +25,7 @@ fn sandbox_id(number: u64) -> SandboxId {
 pub(crate) fn spec() -> SandboxSpec {
     SandboxSpec {
         profile: "default".to_owned(),
+        serves_volume: false,
         name: Some("ö \"quoted\"".to_owned()),
         env: BTreeMap::from([("A".to_owned(), "b\nc".to_owned())]),
         root: None,

@@ -87,6 +87,7 @@ pub(crate) fn a_volume_may_go_when_no_sandbox_has_it(db: &Db) {
     add(db, &one).unwrap();
     let mut serving = new_sandbox(2);
     serving.spec.profile = VOLUME_PROFILE.to_owned();
+    serving.spec.serves_volume = true;
     let (user, server) = (insert(db, new_sandbox(1)), insert(db, serving));
     for sandbox in [&user, &server] {
         let (volume, sandbox) = (one.id.clone(), sandbox.id.clone());

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use std::time::Duration;
 
+use super::quota::QuotaArgs;
 use crate::cli::units;
 
 /// Who may ask.
@@ -11,6 +12,7 @@ pub(crate) enum PeopleCommand {
     Tenant(TenantArgs),
     Principal(PrincipalArgs),
     Key(KeyArgs),
+    Quota(QuotaArgs),
 }
 
 /// Make, list and delete tenants, each of which sees its own things alone
@@ -130,7 +132,7 @@ pub(crate) enum KeyCommand {
         #[arg(long, value_name = "SCOPE")]
         scope: Vec<String>,
         /// How long it counts, such as 12h or 90d; without an end when absent
-        #[arg(long, value_name = "TIME", value_parser = life)]
+        #[arg(long, value_name = "TIME", value_parser = units::life)]
         expires: Option<Duration>,
         /// Print JSON, with the form of it that E2B's clients take
         #[arg(long)]
@@ -171,31 +173,7 @@ impl PeopleCommand {
                 | KeyCommand::Ls { json }
                 | KeyCommand::Rm { json, .. } => *json,
             },
-        }
-    }
-}
-
-/// A time that may be written in days.
-fn life(text: &str) -> Result<Duration, String> {
-    let Some(days) = text.strip_suffix('d') else {
-        return units::duration(text);
-    };
-    let hours = days.parse::<u32>().ok().map(|days| u64::from(days) * 24);
-    let hours =
-        hours.ok_or_else(|| format!("`{text}` is no time; write for example 90d or 12h"))?;
-    Ok(Duration::from_secs(hours * 3600))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_life_may_be_in_days() {
-        assert_eq!(life("2d"), Ok(Duration::from_secs(172_800)));
-        assert_eq!(life("1h"), Ok(Duration::from_secs(3600)));
-        for bad in ["d", "-1d", "1.5d", "x"] {
-            assert!(life(bad).is_err(), "{bad}");
+            Self::Quota(args) => args.command.json(),
         }
     }
 }

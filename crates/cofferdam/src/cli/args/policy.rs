@@ -49,7 +49,7 @@ pub(crate) enum PolicyCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Say what would become of a request, and which policy decides what. Ends with 125 where it is not allowed
+    /// Say what would become of a request, and which policy decides what. Ends with 1 where it is not allowed
     Test {
         /// The request as the API takes it, JSON with `job` or `sandbox`; `-` is standard input
         #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]

@@ -1,6 +1,7 @@
 use super::super::{CommandsClause, FilesClause, Layer, NetworkClause, Policy};
 use super::*;
-use crate::network::NetworkAsked;
+use crate::host::Host;
+use crate::network::{How, NetworkAsked, Order, RequestAsked};
 use crate::profile::{SecretRule, SecretWay};
 use crate::secret::SecretHow;
 use crate::spec::InputFile;
@@ -271,6 +272,63 @@ fn a_rule_that_nothing_holds_refuses_and_a_matter_waits_for_a_person() {
     );
 }
 
+#[test]
+fn a_list_that_names_everything_is_no_less_than_the_mode() {
+    let rule = permit(|p| {
+        p.approvals = [(Matter::NetworkUnrestricted, Answer::Forbidden)].into();
+    });
+    let asks = |network: NetworkRules| told(rule.job(job(|s| s.network = network.clone()), ALL));
+    let expect = "policy_refused approvals.network_unrestricted";
+    for all in [
+        &["*"][..],
+        &["a.test", "*:443"],
+        &["0.0.0.0/0"],
+        &["::/0"],
+        &["0.0.0.0/1:80", "128.0.0.0/1"],
+    ] {
+        assert_eq!(asks(rules(all)), expect, "{all:?}");
+        let first = NetworkRules {
+            order: Order::AllowFirst,
+            ..rules(all)
+        };
+        assert_eq!(asks(first), expect, "{all:?}");
+    }
+    for some in [
+        &["*.test"][..],
+        &["9.0.0.0/8"],
+        &["2001:db8::/32", "9.9.0.0/16"],
+    ] {
+        assert_eq!(asks(rules(some)), "allowed", "{some:?}");
+    }
+}
+
+#[test]
+fn rules_of_a_profile_about_requests_stay_below_a_policy() {
+    let rule = permit(|p| p.network = Some(network(None, Some(&["*.a.test"]))));
+    let ruled = ruled();
+    assert!(!ruled.profile_requests.is_empty());
+    let Decision::Allowed(made) = rule.job(job(|s| s.network = ruled.clone()), ALL) else {
+        panic!("refused")
+    };
+    assert_eq!(made.network, ruled);
+}
+
+/// What is narrowed by a profile that has rules about requests.
+fn ruled() -> NetworkRules {
+    let about = |methods: &[&str]| RequestAsked {
+        host: "x.a.test".to_owned(),
+        methods: texts(methods),
+        ..RequestAsked::default()
+    };
+    let asked = NetworkAsked {
+        allow: texts(&["x.a.test:443", "x.a.test:80"]),
+        requests: vec![about(&["GET"])],
+        profile_requests: vec![about(&["GET", "POST"])],
+        ..NetworkAsked::default()
+    };
+    NetworkRules::read(&asked).unwrap()
+}
+
 type Texts = Option<std::collections::BTreeSet<String>>;
 
 /// Some of a few names, so that layers meet.
@@ -353,6 +411,9 @@ fn any_job() -> impl Strategy<Value = JobSpec> {
         rules(&["x.a.test:443"]),
         rules(&["*.a.test"]),
         rules(&["b.test", "*.b.test:80"]),
+        rules(&["*"]),
+        rules(&["b.test", "*:443"]),
+        ruled(),
     ]);
     let argv = prop::sample::select(vec!["ls", "sudo ls", "git push", "sh"]);
     let path = prop::option::of(prop::sample::select(vec![
@@ -421,5 +482,15 @@ proptest! {
             prop_assert!(spec.network.has_way_out() || !made.network.has_way_out());
         }
         prop_assert!(made.timeout_ms <= spec.timeout_ms);
+        let says = [&one, &other].into_iter().filter_map(|policy| {
+            policy.approvals.get(&Matter::NetworkUnrestricted)
+        });
+        if says.into_iter().any(|answer| *answer != Answer::Skip) {
+            // By what leaves, and not by how it is written: a host that nobody has named is not reached.
+            let host = Host::Name("nobody-named-this.example".to_owned());
+            for port in [80, 443, 9999] {
+                prop_assert!(!made.network.before(How::Tunnel, &host, port).is_allowed());
+            }
+        }
     }
 }
