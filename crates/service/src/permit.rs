@@ -7,9 +7,12 @@
 
 pub(crate) mod module;
 
+use crate::approval::ask::{self, Ask};
+use crate::approval::yes;
 use crate::error::Fail;
 use crate::hex::hex;
 use crate::{Ctx, Error, NetworkChange, SandboxAsk, Service, change, locked, random, sandbox};
+use model::approval::{Subject, Yes};
 use model::id::{PrincipalId, TenantId};
 use model::job::JobEvent;
 use model::limits;
@@ -84,10 +87,14 @@ pub(crate) fn check_stamp(tx: &mut Tx<'_>, decided: Option<u64>) -> Result<(), F
     let now = policy::stamp(tx)?;
     // Where there is none any more, what was decided by some stays within them.
     if now.is_some() && now != decided {
-        let message = "policies were changed while the request was decided";
-        return Err(Error::conflict_of(CHANGED, message).into());
+        return Err(changed("policies were changed while the request was decided").into());
     }
     Ok(())
+}
+
+/// What was decided is to be decided again.
+pub(crate) fn changed(message: &str) -> Error {
+    Error::conflict_of(CHANGED, message)
 }
 
 /// Whether a sandbox has to be decided again before a node gets it. One of our own is for no policy.
@@ -131,25 +138,30 @@ impl Service {
         Ok(found)
     }
 
-    /// A job as it may be, with what was decided.
+    /// A job as it may be, with what was decided, and what a person has to say yes to before it begins.
     ///
     /// # Errors
-    /// [`Error::Invalid`] `policy_refused`, `policy_unenforceable`, `approval_needed`.
-    pub(crate) async fn permitted_job(&self, ctx: &Ctx, spec: JobSpec) -> Result<JobSpec, Error> {
+    /// [`Error::Invalid`] `policy_refused`, `policy_unenforceable`.
+    pub(crate) async fn permitted_job(
+        &self,
+        ctx: &Ctx,
+        spec: JobSpec,
+    ) -> Result<(JobSpec, Vec<Refusal>), Error> {
         let Some(by) = self.effective(ctx).await? else {
-            return Ok(JobSpec {
-                permit: None,
-                ..spec
-            });
+            let permit = None;
+            return Ok((JobSpec { permit, ..spec }, Vec::new()));
         };
         let decision = by.permit.job(spec, ALL);
         let input = |spec: &JobSpec| module::of_job(ctx, "job.create", spec);
         let decision = self.modules_say(&by, decision, input).await;
-        let spec = self.told(ctx, "job.create", decision).await?;
-        Ok(JobSpec {
-            permit: Some(frozen(&by)),
-            ..spec
-        })
+        let mut permit = frozen(&by);
+        let (spec, mut all) = self.let_through(ctx, "job.create", decision).await?;
+        if !all.is_empty() {
+            permit.yes = self.yes_before(ctx, "", &all).await?;
+            all.retain(|_| permit.yes.is_none());
+        }
+        let permit = Some(permit);
+        Ok((JobSpec { permit, ..spec }, all))
     }
 
     /// A sandbox as it may be, with what was decided. One of our own, which serves a volume, is as it is.
@@ -173,8 +185,14 @@ impl Service {
         let decision = by.permit.sandbox((ask.spec, ask.ttl_ms), ask.says);
         let input = |made: &(SandboxSpec, u64)| module::of_sandbox(ctx, "sandbox.create", made);
         let decision = self.modules_say(&by, decision, input).await;
-        let (spec, ttl_ms) = self.told(ctx, "sandbox.create", decision).await?;
-        let permit = Some(frozen(&by));
+        let (made, all) = self.let_through(ctx, "sandbox.create", decision).await?;
+        let mut permit = frozen(&by);
+        if !all.is_empty() {
+            let ask = ask_of_sandbox(ctx, &by, &made, &all)?;
+            permit.yes = Some(self.yes_or_ask(ctx, ask, &all).await?);
+        }
+        let (spec, ttl_ms) = made;
+        let permit = Some(permit);
         let spec = SandboxSpec { permit, ..spec };
         Ok(SandboxAsk {
             spec,
@@ -193,30 +211,68 @@ impl Service {
         let decision = by.permit.sandbox((spec, row.ttl_ms), ALL);
         let input = |made: &(SandboxSpec, u64)| module::of_sandbox(ctx, "sandbox.recreate", made);
         let decision = self.modules_say(&by, decision, input).await;
+        if is_covered(&decision, yes_of(row.spec.permit.as_deref())) {
+            return Ok(());
+        }
         self.told(ctx, "sandbox.recreate", decision).await.map(drop)
     }
 
-    /// Other rules for a sandbox, and secrets for what leaves by them, as they may be by the policies of now and by those that it was made by.
+    /// Other rules for a sandbox, and secrets for what leaves by them, as they may be by the policies of now and by
+    /// those that it was made by; and the yes that they go by.
     pub(crate) async fn permitted_network(
         &self,
         ctx: &Ctx,
         row: &SandboxRow,
         asked: NetworkChange,
-    ) -> Result<(NetworkChange, Option<u64>), Error> {
+    ) -> Result<(NetworkChange, Option<u64>, Option<Yes>), Error> {
+        let (change, stamp, all) = self.network_by_policies(ctx, row, asked).await?;
+        if all.is_empty() {
+            return Ok((change, stamp, None));
+        }
+        let by = self.effective(ctx).await?;
+        let uses = change.secrets.as_deref().unwrap_or_default();
+        let ask = Ask {
+            subject: Subject::Network,
+            subject_id: row.id.to_string(),
+            digest: yes::digest("sandbox.network", &(&row.id, &change.rules, uses))?,
+            summary: format!("other rules for the network of {}", row.id),
+            request: module::of_network(ctx, &change.rules, uses)["request"].take(),
+            reasons: ask::reasons(&all),
+            why: String::new(),
+            permit: by.as_ref().map(|by| &by.permit),
+        };
+        let yes = self.yes_or_ask(ctx, ask, &all).await?;
+        Ok((change, stamp, Some(yes)))
+    }
+
+    /// The same, with what a person has to say yes to that has not said so when the sandbox was made.
+    pub(crate) async fn network_by_policies(
+        &self,
+        ctx: &Ctx,
+        row: &SandboxRow,
+        asked: NetworkChange,
+    ) -> Result<(NetworkChange, Option<u64>, Vec<Refusal>), Error> {
         let NetworkChange { mut rules, secrets } = asked;
         let new = secrets.as_deref().unwrap_or_default();
+        let mut all = Vec::new();
+        let mut stamp = None;
         if let Some(frozen) = &row.spec.permit {
             let decision = frozen.permit.network((&rules, new));
-            rules = self.told(ctx, "sandbox.network", decision).await?;
+            (rules, all) = self.let_through(ctx, "sandbox.network", decision).await?;
         }
-        let Some(by) = self.effective(ctx).await? else {
-            return Ok((NetworkChange { rules, secrets }, None));
-        };
-        let decision = by.permit.network((&rules, new));
-        let input = |rules: &NetworkRules| module::of_network(ctx, rules, new);
-        let decision = self.modules_say(&by, decision, input).await;
-        let rules = self.told(ctx, "sandbox.network", decision).await?;
-        Ok((NetworkChange { rules, secrets }, Some(by.stamp)))
+        if let Some(by) = self.effective(ctx).await? {
+            let decision = by.permit.network((&rules, new));
+            let input = |rules: &NetworkRules| module::of_network(ctx, rules, new);
+            let decision = self.modules_say(&by, decision, input).await;
+            let more;
+            (rules, more) = self.let_through(ctx, "sandbox.network", decision).await?;
+            all.extend(more);
+            stamp = Some(by.stamp);
+        }
+        if let Some(yes) = yes_of(row.spec.permit.as_deref()) {
+            all.retain(|one| !yes.covers(std::slice::from_ref(one)));
+        }
+        Ok((NetworkChange { rules, secrets }, stamp, all))
     }
 
     /// What was allowed. What was not is written down, with who asked and which clauses, and refused.
@@ -226,12 +282,27 @@ impl Service {
         operation: &'static str,
         decision: Decision<T>,
     ) -> Result<T, Error> {
+        let (made, all) = self.let_through(ctx, operation, decision).await?;
+        if all.is_empty() {
+            return Ok(made);
+        }
+        self.policy_refused(ctx, operation, &all).await;
+        Err(Error::Invalid(all.iter().map(Refusal::invalid).collect()))
+    }
+
+    /// The same, with what a person has to say yes to for it.
+    async fn let_through<T>(
+        &self,
+        ctx: &Ctx,
+        operation: &'static str,
+        decision: Decision<T>,
+    ) -> Result<(T, Vec<Refusal>), Error> {
         match decision {
-            Decision::Allowed(made) => Ok(made),
-            Decision::Refused(all) | Decision::NeedsApproval(all) => {
+            Decision::Allowed(made) => Ok((made, Vec::new())),
+            Decision::NeedsApproval(made, all) => Ok((made, all)),
+            Decision::Refused(all) => {
                 self.policy_refused(ctx, operation, &all).await;
-                let found: Vec<Invalid> = all.iter().map(Refusal::invalid).collect();
-                Err(Error::Invalid(found))
+                Err(Error::Invalid(all.iter().map(Refusal::invalid).collect()))
             }
         }
     }
@@ -282,17 +353,27 @@ impl Service {
         }
     }
 
-    async fn job_renew(&self, row: JobRow) -> Result<JobRow, Error> {
+    /// What the policies of now say of a job that is there; `None` where there is none.
+    pub(crate) async fn job_again(
+        &self,
+        row: &JobRow,
+        operation: &'static str,
+    ) -> Result<Option<(Decision<JobSpec>, Box<PermitUse>)>, Error> {
         let owner = owner(&row.tenant, &row.principal);
-        let by = self.effective(&owner).await?;
-        let decision = match &by {
-            None => None,
-            Some(by) => {
-                let decision = by.permit.job(row.spec.clone(), ALL);
-                let input = |spec: &JobSpec| module::of_job(&owner, "job.lease", spec);
-                Some((self.modules_say(by, decision, input).await, frozen(by)))
-            }
+        let Some(by) = self.effective(&owner).await? else {
+            return Ok(None);
         };
+        let decision = by.permit.job(row.spec.clone(), ALL);
+        let input = |spec: &JobSpec| module::of_job(&owner, operation, spec);
+        let decision = self.modules_say(&by, decision, input).await;
+        let kept = kept(frozen(&by), row.spec.permit.as_deref());
+        Ok(Some((decision, kept)))
+    }
+
+    async fn job_renew(&self, row: JobRow) -> Result<JobRow, Error> {
+        let again = self.job_again(&row, "job.lease").await?;
+        let yes = yes_of(row.spec.permit.as_deref()).cloned();
+        let decision = again.map(|(decision, permit)| (settled(decision, yes.as_ref()), permit));
         let note = change::Note::new(&Ctx::internal("policy"), self.now_ms());
         self.unit(move |tx| {
             let at = (&note.principal, note.at_ms);
@@ -306,7 +387,7 @@ impl Service {
                     };
                     Ok(permit::job_put(tx, &row, &spec, at)?)
                 }
-                Some((Decision::Refused(all) | Decision::NeedsApproval(all), _)) => {
+                Some((Decision::Refused(all) | Decision::NeedsApproval(_, all), _)) => {
                     let why = outdated(all);
                     let refuse = JobEvent::Refuse { why: why.clone() };
                     let note = note.clone().because(&why);
@@ -343,7 +424,10 @@ impl Service {
                 let decision = by.permit.sandbox((spec, row.ttl_ms), ALL);
                 let input =
                     |made: &(SandboxSpec, u64)| module::of_sandbox(&owner, "sandbox.lease", made);
-                Some((self.modules_say(by, decision, input).await, frozen(by)))
+                let decision = self.modules_say(by, decision, input).await;
+                let permit = row.spec.permit.as_deref();
+                let decision = settled(decision, yes_of(permit));
+                Some((decision, kept(frozen(by), permit)))
             }
         };
         let note = sandbox::change::Note::new(&Ctx::internal("policy"), self.now_ms());
@@ -359,7 +443,7 @@ impl Service {
                     };
                     Ok(permit::sandbox_put(tx, &row, (&spec, *ttl_ms), at)?)
                 }
-                Some((Decision::Refused(all) | Decision::NeedsApproval(all), _)) => {
+                Some((Decision::Refused(all) | Decision::NeedsApproval(_, all), _)) => {
                     let fail = SandboxEvent::Fail { why: outdated(all) };
                     let ended = sandbox::change::apply(tx, &row, &fail, note.clone())?;
                     Ok::<_, Fail>(ended.unwrap_or_else(|| row.clone()))
@@ -381,7 +465,7 @@ fn is_of_tenant(row: &PolicyRow) -> bool {
     row.policy.layer != model::policy::Layer::Global
 }
 
-fn owner(tenant: &TenantId, principal: &PrincipalId) -> Ctx {
+pub(crate) fn owner(tenant: &TenantId, principal: &PrincipalId) -> Ctx {
     Ctx {
         tenant: tenant.clone(),
         principal: principal.clone(),
@@ -393,11 +477,65 @@ fn frozen(by: &Effective) -> Box<PermitUse> {
     Box::new(PermitUse {
         stamp: by.stamp,
         permit: by.permit.clone(),
+        asked: None,
+        yes: None,
+    })
+}
+
+/// What a person was asked and has said stays with what it was said to, whatever policies say later.
+fn kept(permit: Box<PermitUse>, before: Option<&PermitUse>) -> Box<PermitUse> {
+    Box::new(PermitUse {
+        asked: before.and_then(|before| before.asked.clone()),
+        yes: yes_of(before).cloned(),
+        ..*permit
+    })
+}
+
+fn yes_of(permit: Option<&PermitUse>) -> Option<&Yes> {
+    permit.and_then(|permit| permit.yes.as_ref())
+}
+
+/// Whether a person has said yes to all that a decision wants one for.
+fn is_covered<T>(decision: &Decision<T>, yes: Option<&Yes>) -> bool {
+    let Decision::NeedsApproval(_, all) = decision else {
+        return false;
+    };
+    yes.is_some_and(|yes| yes.covers(all))
+}
+
+/// What was decided where a yes counts.
+fn settled<T>(decision: Decision<T>, yes: Option<&Yes>) -> Decision<T> {
+    let covered = is_covered(&decision, yes);
+    match decision {
+        Decision::NeedsApproval(made, _) if covered => Decision::Allowed(made),
+        same @ (Decision::Allowed(_) | Decision::Refused(_) | Decision::NeedsApproval(..)) => same,
+    }
+}
+
+/// A sandbox that a person has to say yes to. What it is called and labelled is for nobody to judge.
+fn ask_of_sandbox<'a>(
+    ctx: &Ctx,
+    by: &'a Effective,
+    made: &(SandboxSpec, u64),
+    all: &[Refusal],
+) -> Result<Ask<'a>, Error> {
+    let mut request = module::of_sandbox(ctx, "sandbox.create", made)["request"].take();
+    request["start"] = serde_json::json!(made.0.defaults.start);
+    let profile = request["profile"].as_str().unwrap_or_default();
+    Ok(Ask {
+        subject: Subject::Sandbox,
+        subject_id: String::new(),
+        digest: yes::digest("sandbox.create", made)?,
+        summary: format!("a sandbox with the profile {profile}"),
+        reasons: ask::reasons(all),
+        request,
+        why: String::new(),
+        permit: Some(&by.permit),
     })
 }
 
 /// Why what waited is not begun.
-fn outdated(all: &[Refusal]) -> String {
+pub(crate) fn outdated(all: &[Refusal]) -> String {
     let one = all.iter().map(|one| {
         let found = one.invalid();
         format!("{}: {}", found.field, found.message)

@@ -5,6 +5,7 @@ use crate::job::{self, JobRow};
 use crate::{Row, StoreError, Tx};
 use model::id::{JobId, NodeId};
 use model::place::Wish;
+use model::policy::PermitUse;
 use std::str::FromStr;
 
 /// Adds a job that waits from now on.
@@ -16,7 +17,7 @@ pub fn insert(tx: &mut Tx<'_>, row: &JobRow) -> Result<(), StoreError> {
     // A job that has run waits anew: the time that it ran is not time that nobody took it.
     let waits_since = match row.started_at_ms {
         Some(_) => queued,
-        None => row.created_at_ms,
+        None => PermitUse::waits_since(row.spec.permit.as_deref(), row.created_at_ms),
     };
     let wait = row.spec.queue_timeout_ms;
     let expires = wait.map(|wait| waits_since.saturating_add(wait));

@@ -25,23 +25,21 @@ impl CommandsClause {
     /// What becomes of a command, and why where it is not let through.
     pub(super) fn answer(&self, argv: &[String]) -> (Answer, String) {
         let found = find(argv);
-        let first = |patterns: &[String]| {
-            let hit = |pattern: &&String| found.commands.iter().any(|one| matches(pattern, one));
-            patterns.iter().find(hit).cloned()
-        };
-        if let Some(pattern) = first(&self.forbid) {
+        let hit = |pattern: &&String| found.commands.iter().any(|one| matches(pattern, one));
+        if let Some(pattern) = self.forbid.iter().find(hit) {
             return (Answer::Forbidden, format!("`{pattern}` is forbidden"));
         }
         if let Some(why) = self.beyond(&found) {
             return (Answer::Forbidden, why);
         }
-        match first(&self.approve) {
-            Some(pattern) => {
-                let why = format!("a person has to say yes to `{pattern}`");
-                (Answer::NeedsApproval, why)
-            }
-            None => (Answer::Skip, String::new()),
+        // All of them: who was shown one of two has said yes to one.
+        let met = self.approve.iter().filter(hit);
+        let met: Vec<String> = met.map(|pattern| format!("`{pattern}`")).collect();
+        if met.is_empty() {
+            return (Answer::Skip, String::new());
         }
+        let why = format!("a person has to say yes to {}", met.join(" and "));
+        (Answer::NeedsApproval, why)
     }
 
     /// What lists let through must be known in all its parts.

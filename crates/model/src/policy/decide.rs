@@ -10,7 +10,7 @@ use crate::network::{NetworkMode, NetworkRules};
 use crate::place::Placement;
 use crate::profile::{ProfileUse, Says, check_secrets};
 use crate::sandbox_spec::SandboxSpec;
-use crate::secret::SecretUse;
+use crate::secret::{SecretHow, SecretUse};
 use crate::spec::{AskedLimits, Findings, Invalid, JobSpec, absolute};
 use std::collections::BTreeSet;
 
@@ -24,8 +24,8 @@ pub enum Decision<T> {
     Allowed(T),
     /// It may not.
     Refused(Vec<Refusal>),
-    /// It may if a person says yes.
-    NeedsApproval(Vec<Refusal>),
+    /// It may be, as it is here, if a person says yes to these.
+    NeedsApproval(T, Vec<Refusal>),
 }
 
 impl<T> Decision<T> {
@@ -34,7 +34,7 @@ impl<T> Decision<T> {
         match self {
             Decision::Allowed(value) => Decision::Allowed(with(value)),
             Decision::Refused(all) => Decision::Refused(all),
-            Decision::NeedsApproval(all) => Decision::NeedsApproval(all),
+            Decision::NeedsApproval(value, all) => Decision::NeedsApproval(with(value), all),
         }
     }
 }
@@ -75,6 +75,12 @@ impl Kind {
 }
 
 impl Refusal {
+    /// What a person says yes to. The names and versions of policies are not in it: another version that asks for the
+    /// same asks for nothing new.
+    pub fn reason(&self) -> String {
+        format!("{}: {}", self.clause, self.why)
+    }
+
     /// As something that is wrong with a request.
     pub fn invalid(&self) -> Invalid {
         let by: Vec<String> = self.by.iter().map(ToString::to_string).collect();
@@ -119,7 +125,7 @@ impl Told {
         let worst_of: Vec<Refusal> = all.filter(|one| one.kind == worst).collect();
         match worst {
             Kind::Refused | Kind::Unenforceable => Decision::Refused(worst_of),
-            Kind::NeedsApproval => Decision::NeedsApproval(worst_of),
+            Kind::NeedsApproval => Decision::NeedsApproval(value, worst_of),
         }
     }
 }
@@ -357,21 +363,44 @@ impl Permit {
             }
         }
         for (matter, answer) in &self.approvals {
-            let is_asked = match matter {
-                Matter::NetworkUnrestricted => network.mode == NetworkMode::Unrestricted,
-                Matter::AllowRoot => allow_root,
-                Matter::Secrets => !secrets.is_empty(),
+            let asked = match matter {
+                Matter::NetworkUnrestricted if network.mode == NetworkMode::Unrestricted => {
+                    vec!["this".to_owned()]
+                }
+                Matter::AllowRoot if allow_root => vec!["this".to_owned()],
+                Matter::Secrets => secrets.iter().map(named).collect(),
+                Matter::NetworkUnrestricted | Matter::AllowRoot | Matter::PolicyChange => continue,
             };
-            let (kind, why) = match answer.value {
-                Answer::NeedsApproval => (Kind::NeedsApproval, "a person has to say yes to this"),
-                Answer::Forbidden => (Kind::Refused, "this is forbidden"),
-                Answer::Skip => continue,
-            };
-            if is_asked {
+            for what in asked {
+                let (kind, why) = match answer.value {
+                    Answer::NeedsApproval => {
+                        let why = format!("a person has to say yes to {what}");
+                        (Kind::NeedsApproval, why)
+                    }
+                    Answer::Forbidden => (Kind::Refused, format!("{what} is forbidden")),
+                    Answer::Skip => continue,
+                };
                 let clause = format!("approvals.{}", matter.as_str());
                 told.say(kind, clause, answer.by.clone(), why);
             }
         }
+    }
+}
+
+/// A secret, and where it goes: who says yes to one host has not said yes to another.
+fn named(one: &SecretUse) -> String {
+    let name = &one.name;
+    match &one.how {
+        SecretHow::File => format!("the secret `{name}` as a file"),
+        SecretHow::Env { var } => format!("the secret `{name}` as the variable `{var}`"),
+        SecretHow::Header {
+            host,
+            header,
+            format,
+        } => {
+            format!("the secret `{name}` for `{host}`, as the field `{header}: {format}`")
+        }
+        SecretHow::Upstream => format!("the secret `{name}` for the proxy"),
     }
 }
 

@@ -26,14 +26,15 @@ impl Service {
         decision: Decision<T>,
         input: impl FnOnce(&T) -> Value,
     ) -> Decision<T> {
-        let made = match decision {
-            Decision::Allowed(made) => made,
-            other @ (Decision::Refused(_) | Decision::NeedsApproval(_)) => return other,
+        // Nobody is asked to say yes to what a module refuses.
+        let made = match &decision {
+            Decision::Allowed(made) | Decision::NeedsApproval(made, _) => made,
+            Decision::Refused(_) => return decision,
         };
         if by.modules.is_empty() {
-            return Decision::Allowed(made);
+            return decision;
         }
-        let input = input(&made);
+        let input = input(made);
         for (layer, module) in &by.modules {
             let (kind, why) = match self.inner.evaluator.get() {
                 None => {
@@ -57,7 +58,7 @@ impl Service {
             };
             return Decision::Refused(vec![refusal]);
         }
-        Decision::Allowed(made)
+        decision
     }
 }
 
