@@ -14,6 +14,7 @@ mod config;
 mod dial;
 mod doctor;
 mod env;
+mod https;
 mod identity;
 mod keys;
 mod mcp;
@@ -33,6 +34,7 @@ mod tape;
 mod tcp;
 mod up;
 mod upkeep;
+mod webhook;
 
 use cli::args::{Args, Command, ConfigCommand, Foreign, NodeArgs, NodeCommand, Place, ServerArgs};
 use cli::failure::Failure;
@@ -121,6 +123,10 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         Command::Policy(policy) => {
             let (client, _here) = compose::client(&args.place, Absent::Made).await?;
             cli::policy::policy(&client, policy).await
+        }
+        Command::Approval(approval) => {
+            let (client, _here) = compose::client(&args.place, Absent::Made).await?;
+            cli::approval::approval(&client, approval).await
         }
         Command::Volume(volume) => {
             let client = compose::server(&args.place).await?;

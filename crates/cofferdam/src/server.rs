@@ -12,6 +12,7 @@ use crate::signals::Signals;
 use crate::state::State;
 use crate::tcp;
 use crate::up::{carry_builds, points_from, unix_listener};
+use crate::webhook::Webhook;
 use api::Code;
 use api::client::Token;
 use model::id::ServerId;
@@ -58,6 +59,7 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
         replica::check_shares(&service, &state, &config, asked).await?;
     }
     keys::ready(&service).await?;
+    let webhook = config.approvals.as_ref().and_then(webhook_of).transpose()?;
     service.place_by(config.placement);
     let mut doors = vec![Door::Unix(unix_listener(&state)?)];
     table::note(&format!("listening on unix:{}", state.socket().display()));
@@ -86,6 +88,9 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
     let (hearing, heard) = (service.clone(), stopped.clone());
     tokio::spawn(async move { hearing.hear_others(heard).await });
     let keeping = tokio::spawn(replica.keep(service.clone(), stop.clone()));
+    if let Some(webhook) = webhook {
+        tokio::spawn(webhook.run(service.clone(), stopped.clone()));
+    }
     tokio::spawn(service::loops::run(service, stopped));
     signals.next().await;
     tracing::info!("ending; nodes go on with what they have and dial the next server");
@@ -129,6 +134,17 @@ async fn open(
             signal = signals.next() => return Err(Failure::Signaled(signal)),
         }
     }
+}
+
+/// Who is told what waits for a person.
+fn webhook_of(asked: &config::Approvals) -> Option<Result<Webhook, Failure>> {
+    let (url, key) = (asked.webhook.as_ref()?, asked.webhook_secret_file.as_ref()?);
+    let made = Webhook::new(url, key, asked.webhook_ca.clone());
+    let failed = |why: String| {
+        let text = format!("the webhook of [server.approvals] cannot be used: {why}");
+        Failure::new(Code::ConfigInvalid, text)
+    };
+    Some(made.map_err(failed))
 }
 
 /// What `up` would have been told.

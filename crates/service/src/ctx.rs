@@ -14,6 +14,8 @@ pub struct Ctx {
     pub principal: PrincipalId,
     /// As what.
     pub caller: Caller,
+    /// The key that was shown, where it was one of the table.
+    pub key: Option<KeyId>,
     /// For the log.
     pub request_id: String,
     /// What a node shows about the job or the sandbox of which it speaks.
@@ -101,6 +103,7 @@ impl Ctx {
             tenant: who.tenant,
             principal: who.principal,
             caller: Caller::User(who.grant),
+            key: who.key,
             request_id: request_id.into(),
             lease_token: None,
             sees_servers: false,
@@ -113,6 +116,7 @@ impl Ctx {
             tenant: TenantId::local(),
             principal: principal(&format!("node:{node}")),
             caller: Caller::Node(node),
+            key: None,
             request_id: request_id.into(),
             lease_token: None,
             sees_servers: false,
@@ -132,6 +136,7 @@ impl Ctx {
             tenant: TenantId::local(),
             principal: principal(&format!("service:{name}")),
             caller: Caller::Internal,
+            key: None,
             request_id: String::new(),
             lease_token: None,
             sees_servers: true,
@@ -213,6 +218,8 @@ fn missing(who: Standing, action: Action) -> Error {
             "this is of the whole installation, and only its first tenant may".to_owned()
         } else if who.role < least {
             format!("this needs the role `{}`", least.as_str())
+        } else if !access::may(who, action) && action == Action::ApprovalWrite {
+            "only people decide what waits for a person".to_owned()
         } else if !access::may(who, action) {
             "agents may not say who may do what".to_owned()
         } else {

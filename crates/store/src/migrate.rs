@@ -30,6 +30,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0026_policy.sql"),
     include_str!("../migrations/sqlite/0034_policy_stamp.sql"),
     include_str!("../migrations/sqlite/0029_quota.sql"),
+    include_str!("../migrations/sqlite/0028_approval.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -57,6 +58,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0026_policy.sql"),
     include_str!("../migrations/postgres/0034_policy_stamp.sql"),
     include_str!("../migrations/postgres/0029_quota.sql"),
+    include_str!("../migrations/postgres/0028_approval.sql"),
 ];
 
 /// The version that this program knows.

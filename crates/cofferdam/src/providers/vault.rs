@@ -4,34 +4,23 @@
 //!
 //! A redirect is not followed: the token would go along.
 
+use crate::https::{Stream, exchange, is_loopback, tls};
 use crate::keys::KeyPlace;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::Empty;
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper::header::{HOST, HeaderName, HeaderValue};
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use service::SecretValue;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use zeroize::Zeroizing;
 
 /// Bytes of an answer: Vault stores entries of at most 1 MiB.
 const ANSWER_MAX: usize = 2 << 20;
-/// Where distributions keep the certificates that they trust: Debian, Fedora, SUSE, Alpine.
-const ROOTS: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
 /// Where a Vault is, and as whom it is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Vault {
@@ -109,9 +98,9 @@ impl Vault {
         let stream = stream.map_err(|error| format!("connect: {error}"))?;
         let request = self.request(&path, &token)?;
         let body = if self.is_tls {
-            exchange(self.secured(stream).await?, request).await?
+            exchange(self.secured(stream).await?, request, ANSWER_MAX).await?
         } else {
-            exchange(stream, request).await?
+            exchange(stream, request, ANSWER_MAX).await?
         };
         field_of(&body, field)
     }
@@ -150,12 +139,6 @@ impl Vault {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let address = bare.parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
-
 /// A path of a URL, from one that a person wrote; nothing where a part of it is empty or leads upwards.
 fn segments(path: &str) -> Option<String> {
     let mut written = String::new();
@@ -177,55 +160,6 @@ fn segments(path: &str) -> Option<String> {
         }
     }
     Some(written)
-}
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
-
-/// Whom to trust: the given file alone, or what this machine trusts.
-fn tls(ca: Option<&Path>) -> Result<rustls::ClientConfig, String> {
-    let system = || ROOTS.iter().map(Path::new).find(|path| path.exists());
-    let path = ca
-        .or_else(system)
-        .ok_or("no certificates are trusted here: name some with ca=")?;
-    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let text = std::fs::read(path).map_err(|error| failed(&error))?;
-    let mut roots = rustls::RootCertStore::empty();
-    for one in CertificateDer::pem_slice_iter(&text) {
-        // One of a hundred that this library does not take must not cost the others.
-        drop(roots.add(one.map_err(|error| failed(&error))?));
-    }
-    if roots.is_empty() {
-        return Err(failed(&"there is no certificate in it"));
-    }
-    let config = rustls::ClientConfig::builder();
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// Asks once, and reads an answer that is one.
-async fn exchange(
-    stream: impl Stream,
-    request: Request<Empty<Bytes>>,
-) -> Result<Zeroizing<Vec<u8>>, String> {
-    let failed = |error: hyper::Error| format!("ask: {error}");
-    let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = shaken.map_err(failed)?;
-    let carrying = tokio::spawn(connection);
-    let answer = async {
-        let response = sender.send_request(request).await.map_err(failed)?;
-        if response.status() != hyper::StatusCode::OK {
-            // The body is not passed on: nobody here knows what is in it.
-            return Err(format!("it answered HTTP {}", response.status().as_u16()));
-        }
-        let body = Limited::new(response.into_body(), ANSWER_MAX)
-            .collect()
-            .await;
-        let body = body.map_err(|_| "its answer broke off, or is too long".to_owned())?;
-        Ok(Zeroizing::new(body.to_bytes().to_vec()))
-    };
-    let answer = answer.await;
-    carrying.abort();
-    answer
 }
 
 #[derive(Deserialize)]
