@@ -150,6 +150,13 @@ impl Place {
         self.serve(command)
     }
 
+    /// The same, with this in its environment.
+    pub fn up_at_with(&self, address: &str, args: &[&str], env: &[(&str, &str)]) -> Server {
+        let mut command = self.command(&["up", "--listen", address]);
+        command.args(args).envs(env.iter().copied());
+        self.serve(command)
+    }
+
     /// The same as root, where names are asked for as this file says in place of `/etc/resolv.conf`.
     pub fn up_resolving(&self, resolv: &Path, args: &[&str]) -> Server {
         let script = "mount --bind \"$1\" /etc/resolv.conf; shift; exec \"$@\"";

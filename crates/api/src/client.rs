@@ -5,6 +5,7 @@
 //! process (an idle connection that the server had closed); whether to repeat anything else is the
 //! caller's decision, with an `Idempotency-Key`.
 
+mod approval;
 mod artifact;
 mod attach;
 mod audit;

@@ -122,7 +122,10 @@ codes! {
         "details name the clause; ask for what it is not about, or have the policy changed";
     /// A policy wants a person to say yes.
     ApprovalNeeded = "approval_needed", 403, false, 125,
-        "details name the clause; there is no way to ask a person yet, so ask for less, or have the policy changed";
+        "the first detail names what it waits for: have somebody else say yes with `cofferdam approval approve ID`, then send the same request again";
+    /// Nobody says yes to what they asked for themselves.
+    ApprovalOwn = "approval_own", 403, false, 125,
+        "somebody else has to decide it: `cofferdam principal create NAME --role operator` lets one in, and the owner of the machine may decide what agents ask for";
     /// Policies were changed while the request was decided.
     PolicyChanged = "policy_changed", 409, true, 125,
         "send the request again; it is decided by the policies of now";
@@ -240,6 +243,9 @@ codes! {
     /// The state of the thing does not allow this.
     Conflict = "conflict", 409, false, 125,
         "read the thing again; its state has changed or never allowed this";
+    /// An approval was decided otherwise, or is over.
+    ApprovalOver = "approval_over", 409, false, 125,
+        "`cofferdam approval show ID` says what became of it; if it is still wanted, ask for it again";
     /// A node speaks a version of the node protocol that this server does not.
     NodeIncompatible = "node_incompatible", 409, false, 125,
         "install the server's version on the node; servers are upgraded before nodes";

@@ -1,5 +1,6 @@
 //! Jobs on the wire: how one is asked for, and how it is shown.
 
+use crate::approval::ApprovalOfJob;
 use crate::exec::ExecView;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -311,6 +312,9 @@ pub struct JobView {
     /// for by its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<String>,
+    /// What it waits for where a person has to say yes, or the yes that it goes by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalOfJob>,
     /// The files that were kept.
     pub artifacts: Vec<ArtifactView>,
 }

@@ -13,9 +13,10 @@
 //! This room must never know the database, the state machines or the kernel. It imports no other
 //! room. It never blocks, and it never reads more from a peer than a named constant allows.
 //!
-//! Reading order: [`routes`], [`job`], [`sandbox`], [`snapshot`], [`volume`], [`secret`], [`profile`], [`policy`], [`log`], [`artifact`], [`blob`],
+//! Reading order: [`routes`], [`job`], [`sandbox`], [`snapshot`], [`volume`], [`secret`], [`profile`], [`policy`], [`approval`], [`log`], [`artifact`], [`blob`],
 //! [`event`], [`exec`], [`node`], [`health`], [`error`], [`attach`], [`guest`], then [`client`].
 
+pub mod approval;
 pub mod artifact;
 pub mod attach;
 pub mod audit;

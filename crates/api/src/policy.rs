@@ -171,7 +171,7 @@ pub struct PolicyProfiles {
 pub enum PolicyAnswer {
     /// Nobody is asked.
     Skip,
-    /// A person has to say yes; until that can be asked for, it is refused.
+    /// A person has to say yes.
     NeedsApproval,
     /// Never.
     Forbidden,
@@ -190,6 +190,12 @@ pub struct PolicyApprovals {
     /// A secret is to be used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets: Option<PolicyAnswer>,
+    /// A policy is to be written or deleted: never `forbidden`, which nobody could take back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_change: Option<PolicyAnswer>,
+    /// How long something waits for a person, in milliseconds: at most a day, which it is when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_ms: Option<u64>,
 }
 
 /// A policy.

@@ -80,6 +80,12 @@ pub const POLICY_VERSIONS: &str = "/v1/policies/{name}/versions";
 pub const JOB_PERMIT: &str = "/v1/jobs/{id}/permit";
 /// `GET` answers what a sandbox keeps of the policies that it was decided by.
 pub const SANDBOX_PERMIT: &str = "/v1/sandboxes/{id}/permit";
+/// `GET` lists what waits for a person and what became of it, `POST` asks one.
+pub const APPROVALS: &str = "/v1/approvals";
+/// `GET` answers an approval, `DELETE` takes a yes back.
+pub const APPROVAL: &str = "/v1/approvals/{id}";
+/// `POST` says yes or no.
+pub const APPROVAL_DECISION: &str = "/v1/approvals/{id}/decision";
 /// `POST` makes a volume, `GET` lists them.
 pub const VOLUMES: &str = "/v1/volumes";
 /// `GET` answers a volume, `DELETE` deletes it.

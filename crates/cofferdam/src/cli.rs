@@ -1,6 +1,7 @@
 //! The command line over the API.
 
 pub(crate) mod answer;
+pub(crate) mod approval;
 pub(crate) mod args;
 pub(crate) mod audit;
 pub(crate) mod egress;

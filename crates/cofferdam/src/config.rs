@@ -101,11 +101,29 @@ pub(crate) struct Server {
     /// Whom work is given to first, where several nodes ask: `spread` or `pack`.
     #[serde(default)]
     pub(crate) placement: model::place::Strategy,
+    /// Who is told what waits for a person.
+    #[serde(default)]
+    pub(crate) approvals: Option<Approvals>,
     /// The door of nodes.
     pub(crate) nodes: Option<Nodes>,
     /// Those of the file, which has them for itself.
     #[serde(skip)]
     pub(crate) rates: Rates,
+}
+
+/// Who is told what waits for a person.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Approvals {
+    /// `https://HOST[:PORT]/PATH`, or `http://` on loopback. It may have a secret in it, as those of chats do.
+    #[serde(default, serialize_with = "masked")]
+    pub(crate) webhook: Option<String>,
+    /// A file with the key of signatures, 16 bytes or more.
+    #[serde(default)]
+    pub(crate) webhook_secret_file: Option<PathBuf>,
+    /// Certificates to trust there, instead of those of this machine.
+    #[serde(default)]
+    pub(crate) webhook_ca: Option<PathBuf>,
 }
 
 /// The door of nodes.

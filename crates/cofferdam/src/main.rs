@@ -36,9 +36,11 @@ mod tcp;
 mod up;
 mod upkeep;
 mod web;
+mod webhook;
 
 use cli::args::{
-    Args, Command, ConfigCommand, Foreign, LoginCommand, NodeArgs, NodeCommand, Place, ServerArgs,
+    Args, Command, ConfigCommand, Foreign, LoginCommand, NodeArgs, NodeCommand, Place, Run,
+    ServerArgs,
 };
 use cli::failure::Failure;
 use compose::Absent;
@@ -84,15 +86,7 @@ fn main() -> ExitCode {
 
 async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
     match args.command {
-        Command::Run(run) => {
-            let (client, here) =
-                compose::client_for_run(&args.place, run.detach, run.root.as_deref()).await?;
-            let code = cli::run::run(&client, here.as_ref().map(compose::Here::node), run).await;
-            if let Some(here) = here {
-                here.leave().await;
-            }
-            code
-        }
+        Command::Run(run) => dispatch_run(&args.place, run).await,
         Command::Up(up) => up::up(&args.place, &up).await,
         Command::Server(asked) => dispatch_server(&args.place, asked).await,
         Command::Node(asked) => dispatch_node(&args.place, asked).await,
@@ -127,6 +121,10 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
             let (client, _here) = compose::client(&args.place, Absent::Made).await?;
             cli::policy::policy(&client, policy).await
         }
+        Command::Approval(approval) => {
+            let (client, _here) = compose::client(&args.place, Absent::Made).await?;
+            cli::approval::approval(&client, approval).await
+        }
         Command::Volume(volume) => {
             let client = compose::server(&args.place).await?;
             cli::volume::volume(&client, volume).await
@@ -148,6 +146,15 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
         Command::Env { of: Foreign::E2b } => env::e2b(&args.place).await,
         Command::Completions { shell } => cli::args::completions(shell),
     }
+}
+
+async fn dispatch_run(place: &Place, run: Run) -> Result<ExitCode, Failure> {
+    let (client, here) = compose::client_for_run(place, run.detach, run.root.as_deref()).await?;
+    let code = cli::run::run(&client, here.as_ref().map(compose::Here::node), run).await;
+    if let Some(here) = here {
+        here.leave().await;
+    }
+    code
 }
 
 async fn dispatch_login(place: &Place, asked: LoginCommand) -> Result<ExitCode, Failure> {

@@ -13,6 +13,7 @@ use crate::signals::Signals;
 use crate::state::State;
 use crate::tcp;
 use crate::up::{carry_builds, points_from, unix_listener};
+use crate::webhook::Webhook;
 use api::Code;
 use api::client::Token;
 use model::id::ServerId;
@@ -53,29 +54,18 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
     state.mark_of_server()?;
     let service = open(&state, &config, &mut signals).await?;
     service.leases_are(config.lease()?);
-    service.rates_are(config.rates);
-    if config.rates.off {
-        tracing::warn!("development: there are no rates, and no quota counts");
-        service.limits_off_note().await.map_err(replica::said)?;
-    }
+    rates(&service, &config).await?;
     let authority = authority_of(&state, config.nodes.as_ref(), mode)?;
     if config.database.is_some() {
         let asked = (authority.as_ref(), &*args.adopt);
         replica::check_shares(&service, &state, &config, asked).await?;
     }
     keys::ready(&service).await?;
+    let webhook = config.approvals.as_ref().and_then(webhook_of).transpose()?;
     service.place_by(config.placement);
     let (_running, stopped) = tokio::sync::watch::channel(false);
     issuers::start(&service, issuers, &stopped)?;
-    let mut doors = vec![Door::Unix(unix_listener(&state)?)];
-    table::note(&format!("listening on unix:{}", state.socket().display()));
-    if let Some(bypass) = &bypass {
-        tell_bypass(&service, bypass, &config).await?;
-    }
-    let door = tcp::door(&state, &door_of(&config), bypass).await;
-    doors.extend(door.map_err(|failure| {
-        failure.hint("correct `listen`, `tls` or `domain` of [server]; without `listen` there is only the socket")
-    })?);
+    let mut doors = open_doors(&state, &service, &config, bypass).await?;
     let (id, mut address) = (replica::new_id()?, None);
     if let Some(nodes) = &config.nodes {
         let door = node_door(&id, &service, nodes, authority.as_ref()).await?;
@@ -96,6 +86,9 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
     let (hearing, heard) = (service.clone(), stopped.clone());
     tokio::spawn(async move { hearing.hear_others(heard).await });
     let keeping = tokio::spawn(replica.keep(service.clone(), stop.clone()));
+    if let Some(webhook) = webhook {
+        tokio::spawn(webhook.run(service.clone(), stopped.clone()));
+    }
     tokio::spawn(service::loops::run(service, stopped));
     signals.next().await;
     tracing::info!("ending; nodes go on with what they have and dial the next server");
@@ -141,6 +134,35 @@ async fn open(
     }
 }
 
+/// How often somebody may ask; without any bound in a development alone, and the record says so.
+async fn rates(service: &Service, config: &config::Server) -> Result<(), Failure> {
+    service.rates_are(config.rates);
+    if config.rates.off {
+        tracing::warn!("development: there are no rates, and no quota counts");
+        service.limits_off_note().await.map_err(replica::said)?;
+    }
+    Ok(())
+}
+
+/// The doors of those who ask: the socket, and the port if there is one.
+async fn open_doors(
+    state: &State,
+    service: &Service,
+    config: &config::Server,
+    bypass: Option<Bypass>,
+) -> Result<Vec<Door>, Failure> {
+    let mut doors = vec![Door::Unix(unix_listener(state)?)];
+    table::note(&format!("listening on unix:{}", state.socket().display()));
+    if let Some(bypass) = &bypass {
+        tell_bypass(service, bypass, config).await?;
+    }
+    let door = tcp::door(state, &door_of(config), bypass).await;
+    doors.extend(door.map_err(|failure| {
+        failure.hint("correct `listen`, `tls` or `domain` of [server]; without `listen` there is only the socket")
+    })?);
+    Ok(doors)
+}
+
 /// That somebody comes in without a credential stands in the record before anybody does.
 async fn tell_bypass(
     service: &Service,
@@ -158,6 +180,17 @@ async fn tell_bypass(
         "development: requests without a credential are {principal}"
     ));
     Ok(())
+}
+
+/// Who is told what waits for a person.
+fn webhook_of(asked: &config::Approvals) -> Option<Result<Webhook, Failure>> {
+    let (url, key) = (asked.webhook.as_ref()?, asked.webhook_secret_file.as_ref()?);
+    let made = Webhook::new(url, key, asked.webhook_ca.clone());
+    let failed = |why: String| {
+        let text = format!("the webhook of [server.approvals] cannot be used: {why}");
+        Failure::new(Code::ConfigInvalid, text)
+    };
+    Some(made.map_err(failed))
 }
 
 /// What `up` would have been told.

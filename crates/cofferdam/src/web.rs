@@ -6,18 +6,20 @@
 
 use api::client::{Dial, Dialing};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Body, Bytes};
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
 
 /// Where distributions keep the certificates that they trust: Debian, Fedora, SUSE, Alpine.
 const ROOTS: [&str; 4] = [
@@ -185,11 +187,15 @@ pub(crate) fn tls(ca: Option<&Path>) -> Result<rustls::ClientConfig, String> {
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-async fn exchange(
+/// Asks once, and reads an answer of at most so many bytes. Nothing is followed.
+async fn exchange<B>(
     stream: impl Stream,
-    request: Request<Full<Bytes>>,
+    request: Request<B>,
     most: usize,
-) -> Result<Answer, String> {
+) -> Result<Answer, String>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+{
     let failed = |error: hyper::Error| format!("ask: {error}");
     let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = shaken.map_err(failed)?;
@@ -205,6 +211,24 @@ async fn exchange(
     let answer = answer.await;
     carrying.abort();
     answer
+}
+
+/// The same over a connection that is there, for an answer that may be a secret and says that it is one.
+pub(crate) async fn secret<B>(
+    stream: impl Stream,
+    request: Request<B>,
+    most: usize,
+) -> Result<Zeroizing<Vec<u8>>, String>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+{
+    let Answer { status, body } = exchange(stream, request, most).await?;
+    let body = Zeroizing::new(body);
+    match status {
+        200..=299 => Ok(body),
+        // The body is not passed on: nobody here knows what is in it.
+        _ => Err(format!("it answered HTTP {status}")),
+    }
 }
 
 /// Dials a server of ours that shows a certificate.

@@ -155,6 +155,51 @@ impl Ended {
     }
 }
 
+/// What a person was asked, and what they said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct Approval {
+    /// Which.
+    pub(crate) approval_id: String,
+    /// `pending`, `approved`, `rejected`, `expired` or `canceled`.
+    pub(crate) state: String,
+    /// What it is about: `job`, `sandbox`, `network`, `egress` or `policy`.
+    pub(crate) about: String,
+    /// Why a person has to say yes.
+    pub(crate) reasons: Vec<String>,
+    /// Who decided it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) decided_by: Option<String>,
+    /// What they said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) comment: Option<String>,
+    /// The command that waited for it, when that has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) run: Option<Ended>,
+    /// What else there is to know, and what to do next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) note: Option<String>,
+}
+
+impl Approval {
+    pub(crate) fn answer(&self) -> Answer {
+        let mut text = format!("{} is {}", self.approval_id, self.state);
+        if let Some(by) = &self.decided_by {
+            let _ = write!(text, " by {by}");
+        }
+        if let Some(comment) = &self.comment {
+            let _ = write!(text, ": {comment}");
+        }
+        for reason in &self.reasons {
+            let _ = write!(text, "\n- {reason}");
+        }
+        if let Some(run) = &self.run {
+            let _ = write!(text, "\n{}", run.text());
+        }
+        note(&mut text, self.note.as_deref());
+        Answer::new(text, self)
+    }
+}
+
 /// A step in a context.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Stepped {

@@ -247,6 +247,13 @@ pub(crate) struct Port {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+pub(crate) struct Approval {
+    /// The approval, `apv_...`, from the error `approval_needed`.
+    pub(crate) approval_id: String,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ArtifactRead {
     /// The job, `job_...`, from the answer of `run`.
     pub(crate) job_id: String,

@@ -16,7 +16,7 @@ use crate::answer::Answer;
 use crate::args::read;
 use crate::refusal::Refusal;
 use crate::tools::{Tools, Way};
-use crate::{exec, file, output, port, run, sandbox, step};
+use crate::{approval, exec, file, output, port, run, sandbox, step};
 
 /// How often a client that asked for it hears that something still runs. Clients wait a minute.
 const PROGRESS: Duration = Duration::from_secs(5);
@@ -172,6 +172,7 @@ async fn dispatch(hand: &Hand<'_>, request: CallToolRequestParams) -> Result<Ans
         "file_write" => file::write(hand, read(arguments)?).await,
         "file_list" => file::list(hand, read(arguments)?).await,
         "port" => port::port(hand, read(arguments)?).await,
+        "approval" => approval::approval(hand, read(arguments)?).await,
         "artifact_read" => file::artifact(hand, read(arguments)?).await,
         "output_read" => output::read(hand, read(arguments)?).await,
         other => Err(Refusal::new(

@@ -12,6 +12,7 @@
 //! ways in.
 
 mod answer;
+mod approval;
 mod args;
 mod bound;
 mod call;

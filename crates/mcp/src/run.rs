@@ -2,7 +2,7 @@
 
 use api::Code;
 use api::client::{Client, JobCreateOptions};
-use api::job::{FileInput, JobCreate, JobView, LimitsAsked, OutcomeKind, WAIT_MAX};
+use api::job::{FileInput, JobCreate, JobView, LimitsAsked, OutcomeKind, StateName, WAIT_MAX};
 use api::log::StreamName;
 
 use crate::answer::{Answer, Artifact, Ended, Output, Status};
@@ -23,7 +23,11 @@ const QUEUE_MS: u64 = 60_000;
 pub(crate) async fn run(hand: &Hand<'_>, args: args::Run) -> Result<Answer, Refusal> {
     let job = hand.unless_canceled(request(hand, args)).await?;
     let options = JobCreateOptions::default();
-    let id = hand.client().job_create(&job, &options).await?.id;
+    let created = hand.client().job_create(&job, &options).await?;
+    if let Some(waits) = waits(&created) {
+        return Err(waits);
+    }
+    let id = created.id;
     let view = tokio::select! {
         view = outcome(hand.client(), &id) => view?,
         () = hand.call.canceled() => {
@@ -32,7 +36,26 @@ pub(crate) async fn run(hand: &Hand<'_>, args: args::Run) -> Result<Answer, Refu
             return Err(Refusal::canceled());
         }
     };
-    hand.unless_canceled(answer(hand, view)).await
+    let ended = hand.unless_canceled(ended(hand, view)).await?;
+    Ok(ended.answer())
+}
+
+/// A job that waits for a person is not waited for: that may take a day. It runs by itself after a yes.
+fn waits(view: &JobView) -> Option<Refusal> {
+    let is_waiting = view.state == StateName::AwaitingApproval;
+    let approval = view.approval.as_ref().filter(|_| is_waiting)?;
+    let message = format!(
+        "{} waits for a person to say yes to {}: {}",
+        view.id,
+        approval.id,
+        approval.reasons.join("; ")
+    );
+    let hint = format!(
+        "tell your user to look at `cofferdam approval show {id}` and decide; you cannot. After a yes it runs by \
+         itself: call `approval` with {id} then, and do not call `run` again",
+        id = approval.id
+    );
+    Some(Refusal::new(Code::ApprovalNeeded, message).hint(hint))
 }
 
 async fn request(hand: &Hand<'_>, args: args::Run) -> Result<JobCreate, Refusal> {
@@ -110,7 +133,7 @@ async fn outcome(client: &Client, id: &str) -> Result<JobView, Refusal> {
     }
 }
 
-async fn answer(hand: &Hand<'_>, view: JobView) -> Result<Answer, Refusal> {
+pub(crate) async fn ended(hand: &Hand<'_>, view: JobView) -> Result<Ended, Refusal> {
     let outcome = view.outcome.as_ref();
     let kind = outcome.map_or(OutcomeKind::Lost, |outcome| outcome.kind);
     let why = outcome.and_then(|outcome| outcome.why.clone());
@@ -125,7 +148,7 @@ async fn answer(hand: &Hand<'_>, view: JobView) -> Result<Answer, Refusal> {
         stream(hand.client(), &view, Stream::Stdout),
         stream(hand.client(), &view, Stream::Stderr),
     )?;
-    let ended = Ended {
+    Ok(Ended {
         status,
         exit_code: outcome.map(|outcome| outcome.exit_code),
         duration_ms: view.timings_ms.run.unwrap_or_default(),
@@ -140,8 +163,7 @@ async fn answer(hand: &Hand<'_>, view: JobView) -> Result<Answer, Refusal> {
         pid: None,
         note: note(&view, status),
         job_id: Some(view.id),
-    };
-    Ok(ended.answer())
+    })
 }
 
 fn not_run(kind: OutcomeKind, why: Option<String>) -> Refusal {

@@ -132,6 +132,15 @@ fn reading() -> Vec<Tool> {
             Effect::Reads,
             "Lists a directory of a sandbox, at most 500 entries.",
         ),
+        tool::<args::Approval, answer::Approval>(
+            "approval",
+            "Look what a person has decided",
+            Effect::Reads,
+            "Says whether a person has said yes to what waits for one: after the error `approval_needed`, \
+             with the id that it named. A command that `run` was called for runs by itself after a yes, and \
+             this answers its exit code and output when it has ended; anything else is to be called once \
+             more then. You cannot decide it.",
+        ),
         tool::<args::ArtifactRead, answer::FilePart>(
             "artifact_read",
             "Read what a run kept",

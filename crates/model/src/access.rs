@@ -66,6 +66,8 @@ enum For {
     All,
     /// No agent: code that a model steers must not decide who may do what, whatever role somebody gave it.
     NoAgent,
+    /// People alone: what has to wait for a person is not decided by a program.
+    People,
     /// Nodes alone.
     Nodes,
 }
@@ -95,6 +97,10 @@ actions! {
     PolicyRead = "policy:read", Member, Tenant, All;
     /// To write and delete policies. Those of all tenants are the first one's.
     PolicyWrite = "policy:write", Admin, Tenant, NoAgent;
+    /// To see what waits for a person, and what became of it.
+    ApprovalRead = "approval:read", Member, Tenant, All;
+    /// To say yes or no to what others ask for.
+    ApprovalWrite = "approval:write", Operator, Tenant, People;
     /// To see which secrets there are. Nobody sees their values.
     SecretRead = "secret:read", Member, Tenant, All;
     /// To set and delete secrets, and see who used them.
@@ -162,6 +168,7 @@ pub fn may(who: Standing, action: Action) -> bool {
     let is_kind = match of {
         For::All => true,
         For::NoAgent => who.kind != PrincipalKind::Agent,
+        For::People => who.kind == PrincipalKind::User,
         For::Nodes => false,
     };
     is_kind && who.role >= least && (realm == Realm::Tenant || who.realm == Realm::Site)

@@ -102,6 +102,8 @@ uuid_id! {
     ProfileId = "prf_";
     /// A named set of rules about what may be asked for.
     PolicyId = "pol_";
+    /// A person's yes or no that something waits for.
+    ApprovalId = "apv_";
     /// One try to carry out what a profile says.
     BuildId = "bld_";
     /// A token with which one node can be enrolled.

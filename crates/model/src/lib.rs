@@ -11,6 +11,7 @@
 
 pub mod access;
 pub mod address;
+pub mod approval;
 pub mod block;
 pub mod breaker;
 pub mod build;

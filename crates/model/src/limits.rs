@@ -368,3 +368,21 @@ pub const RATE_BURST_MAX: u32 = 1_000_000;
 /// Principals, nodes and addresses whose rates one server remembers of each kind. Beyond them those that asked longest
 /// ago are forgotten, and begin with all that there is.
 pub const RATES_KNOWN_MAX: usize = 65_536;
+
+/// How long something waits for a person when no policy says less: whoever is asked in the evening has read it by the
+/// next one.
+pub const APPROVAL_MS: u64 = 24 * 3600 * 1000;
+/// The least that a policy can say: nobody reads faster.
+pub const APPROVAL_LEAST_MS: u64 = 1000;
+/// How long a yes to a request counts that has not been sent again, and the longest that one for a session does.
+pub const APPROVAL_USE_MS: u64 = 24 * 3600 * 1000;
+/// How long a yes for a session counts when nobody says: as long as somebody watches.
+pub const APPROVAL_SESSION_MS: u64 = 3600 * 1000;
+/// What one principal has waiting for a person: an agent in a loop must not bury what others wait for.
+pub const APPROVALS_OF_ONE_MAX: u64 = 100;
+/// What a tenant has waiting for its people: more than they read in a day.
+pub const APPROVALS_MAX: u64 = 1000;
+/// What is kept of a request for a person to read, in bytes. Nobody says yes to what they cannot read whole.
+pub const APPROVAL_REQUEST_BYTES_MAX: usize = 128 * 1024;
+/// A comment, or why somebody asks, in bytes: a paragraph.
+pub const APPROVAL_TEXT_BYTES_MAX: usize = 2048;

@@ -149,6 +149,9 @@ pub struct Policy {
     /// What a person has to say yes to, or nobody may.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub approvals: BTreeMap<Matter, Answer>,
+    /// How long what needs a person's yes waits for it, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval_expires_ms: Option<u64>,
     /// A module in Rego that must allow it too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rego: Option<String>,
@@ -170,8 +173,25 @@ impl Policy {
             profiles: ProfilesClause::default(),
             secrets: None,
             approvals: BTreeMap::new(),
+            approval_expires_ms: None,
             rego: None,
         }
+    }
+
+    /// The same, without what these reasons are about ([`Refusal::reason`]); `None` where it says nothing of that. It is
+    /// wider, so that somebody has to read it before it counts.
+    pub fn without(&self, reasons: &BTreeSet<String>) -> Option<Policy> {
+        let mut less = self.clone();
+        let begins = |with: &str| reasons.iter().any(|one| one.starts_with(with));
+        less.approvals
+            .retain(|matter, _| !begins(&format!("approvals.{}: ", matter.as_str())));
+        if let Some(commands) = &mut less.commands {
+            let said = || reasons.iter().filter(|one| one.starts_with("commands: "));
+            let is_named =
+                |pattern: &String| said().any(|one| one.contains(&format!("`{pattern}`")));
+            commands.approve.retain(|pattern| !is_named(pattern));
+        }
+        (less != *self).then_some(less)
     }
 
     /// Whether it counts for this principal of its tenant.
@@ -242,14 +262,17 @@ pub enum Matter {
     AllowRoot,
     /// A secret is to be used.
     Secrets,
+    /// A policy is to be written or deleted.
+    PolicyChange,
 }
 
 impl Matter {
     /// All of them.
-    pub const ALL: [Matter; 3] = [
+    pub const ALL: [Matter; 4] = [
         Matter::NetworkUnrestricted,
         Matter::AllowRoot,
         Matter::Secrets,
+        Matter::PolicyChange,
     ];
 
     /// Its name.
@@ -258,6 +281,7 @@ impl Matter {
             Matter::NetworkUnrestricted => "network_unrestricted",
             Matter::AllowRoot => "allow_root",
             Matter::Secrets => "secrets",
+            Matter::PolicyChange => "policy_change",
         }
     }
 }

@@ -57,6 +57,12 @@ impl PrincipalKind {
     }
 }
 
+/// Whether this is a user of the machine that the server runs on: whoever runs it. [`PrincipalKind::named`] gives
+/// nobody such a name.
+pub fn is_owner(id: &PrincipalId) -> bool {
+    id.as_str().starts_with("uid:")
+}
+
 /// What a principal may do in its tenant. Each may do what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

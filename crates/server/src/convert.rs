@@ -1,5 +1,6 @@
 //! Between the words of the wire and the words of the house. Nothing is decided here.
 
+pub(crate) mod approval;
 pub(crate) mod audit;
 pub(crate) mod egress;
 pub(crate) mod exec;

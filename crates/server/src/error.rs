@@ -135,6 +135,9 @@ impl Error {
         let first = codes.next().and_then(Code::parse);
         let shared = first.filter(|first| codes.all(|code| code == first.as_str()));
         let message = match details.as_slice() {
+            [waits, why, ..] if shared == Some(Code::ApprovalNeeded) => {
+                format!("a person has to say yes: {} ({})", waits.message, why.field)
+            }
             [one] => format!("{}: {}", one.field, one.message),
             many => format!("{} fields are wrong", many.len()),
         };

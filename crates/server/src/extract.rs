@@ -13,7 +13,9 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use model::id::{ArtifactId, EnrollTokenId, JobId, KeyId, NodeId, SandboxId, ServerId, SnapshotId};
+use model::id::{
+    ApprovalId, ArtifactId, EnrollTokenId, JobId, KeyId, NodeId, SandboxId, ServerId, SnapshotId,
+};
 use model::limits;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -235,6 +237,18 @@ impl<S: Send + Sync> FromRequestParts<S> for NodeOf {
 pub(crate) struct EnrollTokenOf(pub(crate) EnrollTokenId);
 
 impl<S: Send + Sync> FromRequestParts<S> for EnrollTokenOf {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        segment(parts, state, "id").await.map(Self)
+    }
+}
+
+/// The approval that the path names.
+#[derive(Debug)]
+pub(crate) struct ApprovalOf(pub(crate) ApprovalId);
+
+impl<S: Send + Sync> FromRequestParts<S> for ApprovalOf {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {

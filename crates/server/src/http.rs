@@ -3,6 +3,7 @@
 //! Every route is mounted by [`routes`], which builds the OpenAPI document from the same list, so
 //! that there is no route without a description and none without the tests that read it.
 
+pub(crate) mod approval;
 pub(crate) mod artifact;
 pub(crate) mod audit;
 pub(crate) mod blob;
@@ -141,7 +142,7 @@ fn of_people() -> OpenApiRouter<App> {
         .routes(paths!(quota::put, quota::remove))
 }
 
-/// What may be asked for.
+/// What may be asked for, and what a person is asked for.
 fn policies() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(paths!(policy::list))
@@ -150,6 +151,9 @@ fn policies() -> OpenApiRouter<App> {
         .routes(paths!(policy::versions))
         .routes(paths!(policy::of_job))
         .routes(paths!(policy::of_sandbox))
+        .routes(paths!(approval::create, approval::list))
+        .routes(paths!(approval::get, approval::revoke))
+        .routes(paths!(approval::decide))
 }
 
 /// What nodes ask, and machines that want to be some.

@@ -2,7 +2,7 @@
 
 use crate::error::Fail;
 use crate::wake::News;
-use crate::{Ctx, Error, Service};
+use crate::{Ctx, Error, Service, approval};
 use model::enforcement::Enforced;
 use model::id::{PrincipalId, SandboxId};
 use model::job::{JobEvent, JobState, Step};
@@ -132,10 +132,17 @@ pub(crate) fn apply(
     event: &JobEvent,
     note: Note,
 ) -> Result<Option<JobRow>, Fail> {
-    match decide(row, event, note)? {
-        Some(change) => Ok(Some(store::job::move_to(tx, row, &change)?)),
-        None => Ok(None),
+    let why = note.why.clone();
+    let Some(change) = decide(row, event, note)? else {
+        return Ok(None);
+    };
+    let moved = store::job::move_to(tx, row, &change)?;
+    if row.state == JobState::AwaitingApproval {
+        // Nobody is to say yes to what does not wait any more, whatever ended it.
+        let why = why.as_deref().unwrap_or("the job does not wait any more");
+        approval::close(tx, row.id.as_str(), (&change.principal, change.at_ms), why)?;
     }
+    Ok(Some(moved))
 }
 
 impl Service {

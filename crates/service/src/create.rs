@@ -1,9 +1,12 @@
 //! How a job comes to be: checked, bounded, and, when a node waits, leased in the same commit.
 
+use crate::approval::ask::{self, Ask};
+use crate::approval::yes;
 use crate::capacity::Root;
 use crate::change::{Note, apply};
 use crate::error::Fail;
 use crate::hand::Undelivered;
+use crate::permit::module::of_job;
 use crate::permit::{check_current, is_changed};
 use crate::place::row_gets_work;
 use crate::profile::ProfileAsk;
@@ -12,13 +15,16 @@ use crate::quota::admit::{self, Entry};
 use crate::wake::{For, Parked};
 use crate::{Ctx, Error, Service, locked, random};
 use model::access::Action;
+use model::approval::Subject;
 use model::id::{JobId, NodeId, TenantId};
 use model::job::{JobEvent, JobState};
 use model::limits;
 use model::node::Scheduling;
+use model::policy::Refusal;
 use model::spec::{Invalid, JobSpec};
 use std::collections::HashMap;
 use std::str::FromStr;
+use store::approval::ApprovalRow;
 use store::idempotency::{self, KeyOwner, Remembered};
 use store::job::{JobRow, NewJob};
 use store::upload::UploadRow;
@@ -73,8 +79,20 @@ struct Plan {
     disk_is_full: bool,
     count: bool,
     lease_to: Option<NodeId>,
+    /// A person has to say yes first.
+    asks: Option<ApprovalRow>,
     note: Note,
     quotas: Book,
+}
+
+/// A command in one line, in which one can see where its words end.
+fn words(argv: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=@%+,".contains(c);
+    let word = |word: &String| match !word.is_empty() && word.chars().all(plain) {
+        true => word.clone(),
+        false => format!("{word:?}"),
+    };
+    argv.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
 enum Made {
@@ -164,7 +182,7 @@ impl Service {
     async fn job_make(
         &self,
         ctx: &Ctx,
-        mut spec: JobSpec,
+        (mut spec, waits): (JobSpec, Vec<Refusal>),
         idempotency: Option<Idempotency>,
     ) -> Result<JobRow, Error> {
         self.place_on_root(spec.root.as_deref(), &mut spec.node)
@@ -182,11 +200,17 @@ impl Service {
         self.pin_secrets(ctx, &mut spec.secrets).await?;
         let wish = spec.wish();
         let kind = (For::Jobs, self.strategy());
-        let parked = self
-            .wake()
-            .take_parked(kind, spec.node.as_ref(), wish.as_ref());
+        let parked = match waits.is_empty() {
+            true => self
+                .wake()
+                .take_parked(kind, spec.node.as_ref(), wish.as_ref()),
+            false => None,
+        };
         let mut plan = self.plan(ctx, spec, idempotency, parked.as_ref())?;
         plan.new.why = nobody;
+        if !waits.is_empty() {
+            self.wait_for_yes(ctx, &mut plan, &waits)?;
+        }
         // In a task of its own: whoever asks may go away at any line, and then a job that was leased
         // must still reach the poll that it was leased for.
         let service = self.clone();
@@ -195,6 +219,29 @@ impl Service {
             Ok(made) => made,
             Err(error) => Err(Error::internal("create a job", error)),
         }
+    }
+
+    /// Nobody gets the job before a person has said yes.
+    fn wait_for_yes(&self, ctx: &Ctx, plan: &mut Plan, all: &[Refusal]) -> Result<(), Error> {
+        let new = &mut plan.new;
+        let permit = new.spec.permit.as_ref().map(|permit| &permit.permit);
+        let ask = Ask {
+            subject: Subject::Job,
+            subject_id: new.id.to_string(),
+            digest: String::new(),
+            summary: words(&new.spec.argv),
+            request: of_job(ctx, "job.create", &new.spec)["request"].take(),
+            reasons: ask::reasons(all),
+            why: String::new(),
+            permit,
+        };
+        let row = self.approval_new(ctx, ask)?;
+        if let Some(permit) = &mut new.spec.permit {
+            permit.asked = Some(ask::asked(&row));
+        }
+        new.state = JobState::AwaitingApproval;
+        plan.asks = Some(row);
+        Ok(())
     }
 
     fn plan(
@@ -211,6 +258,7 @@ impl Service {
             disk_is_full: self.is_full_with(0),
             count: !locked(&self.inner.room).take(&ctx.tenant),
             lease_to: parked.map(|poll| poll.node.clone()),
+            asks: None,
             note: Note::new(ctx, at_ms),
             quotas: self.inner.quotas.clone(),
             new: NewJob {
@@ -274,6 +322,12 @@ fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
         return Err(Error::DiskFull.into());
     }
     let stamps = check_current(tx, plan.new.spec.permit.as_deref())?;
+    let permit = plan.new.spec.permit.as_ref();
+    let yes = permit.and_then(|permit| permit.yes.as_ref());
+    yes::check(tx, yes, plan.new.at_ms)?;
+    if let Some(row) = &plan.asks {
+        ask::check_room(tx, row)?;
+    }
     check_pin(tx, plan)?;
     let counted = count(tx, plan)?;
     let by = admit::By {
@@ -302,10 +356,15 @@ fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
         Some(node) => insert_leased(tx, plan, node)?,
         None => {
             let row = job::insert_unplaced(tx, &plan.new)?;
-            queue::insert_as(tx, &row, entry == Entry::Held)?;
+            if row.state == JobState::Queued {
+                queue::insert_as(tx, &row, entry == Entry::Held)?;
+            }
             row
         }
     };
+    if let Some(row) = &plan.asks {
+        ask::write(tx, row)?;
+    }
     if let Some((owner, asked)) = &plan.key {
         idempotency::put(tx, owner, asked, plan.new.at_ms)?;
     }

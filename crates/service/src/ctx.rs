@@ -14,6 +14,8 @@ pub struct Ctx {
     pub principal: PrincipalId,
     /// As what.
     pub caller: Caller,
+    /// The key that was shown, where it was one of the table.
+    pub key: Option<KeyId>,
     /// For the log.
     pub request_id: String,
     /// What a node shows about the job or the sandbox of which it speaks.
@@ -121,10 +123,18 @@ impl Ctx {
 
     /// Whoever has shown a credential.
     pub fn of(who: Who, request_id: impl Into<String>) -> Ctx {
+        let key = match who.shown {
+            Some(Shown {
+                by: ShownBy::Key(id),
+                ..
+            }) => Some(id),
+            _ => None,
+        };
         Ctx {
             tenant: who.tenant,
             principal: who.principal,
             caller: Caller::User(who.grant),
+            key,
             request_id: request_id.into(),
             lease_token: None,
             sees_servers: false,
@@ -137,6 +147,7 @@ impl Ctx {
             tenant: TenantId::local(),
             principal: principal(&format!("node:{node}")),
             caller: Caller::Node(node),
+            key: None,
             request_id: request_id.into(),
             lease_token: None,
             sees_servers: false,
@@ -156,6 +167,7 @@ impl Ctx {
             tenant: TenantId::local(),
             principal: principal(&format!("service:{name}")),
             caller: Caller::Internal,
+            key: None,
             request_id: String::new(),
             lease_token: None,
             sees_servers: true,
@@ -246,6 +258,8 @@ fn missing(who: Standing, action: Action) -> Error {
             "this is of the whole installation, and only its first tenant may".to_owned()
         } else if who.role < least {
             format!("this needs the role `{}`", least.as_str())
+        } else if !access::may(who, action) && action == Action::ApprovalWrite {
+            "only people decide what waits for a person".to_owned()
         } else if !access::may(who, action) {
             "agents may not say who may do what".to_owned()
         } else {

@@ -13,9 +13,10 @@
 //!
 //! Reading order: `ctx`, `error`, `change` (decide and write), `job`, `create`, `poll` and `wake` (how
 //! work finds a node), `report` (what nodes say), `lose` (when they say nothing), `sandbox` (those that
-//! live on, by the same means), `server` and `others` (other processes on the same database), `snapshot`, `volume`, `policy` and `permit` (what may be asked for), `quota` (how much at a time), `profile` and `build` (recipes, and who carries them
+//! live on, by the same means), `server` and `others` (other processes on the same database), `snapshot`, `volume`, `policy` and `permit` (what may be asked for), `approval` (what waits for a person), `quota` (how much at a time), `profile` and `build` (recipes, and who carries them
 //! out), `secret` over `seal`, `loops`.
 
+mod approval;
 mod artifact;
 mod audit;
 mod blob;
@@ -62,6 +63,7 @@ mod tenant;
 mod volume;
 mod wake;
 
+pub use crate::approval::{ApprovalPage, EgressAsk, Notice, NoticeKey, Verdict};
 pub use crate::artifact::NewArtifact;
 pub use crate::audit::{AuditPage, AuditQuery, Checked, Flaw, Head, head_pass, seal_pass};
 pub use crate::blob::BlobWriter;
@@ -106,6 +108,7 @@ pub use crate::volume::{NewVolume, VolumePage};
 pub use model::event::Event;
 pub use model::spec::Invalid;
 pub use model::usage::{UsagePoint, UsageSpan};
+pub use store::approval::ApprovalRow;
 pub use store::artifact::ArtifactRow;
 pub use store::audit::{Marked, Place, Seal};
 pub use store::blob::{Blobs, Written};

@@ -2,6 +2,7 @@
 //! what has been kept long enough goes. Each pass is bounded and can be called by itself; each can die
 //! anywhere and be run again.
 
+mod approvals;
 mod due;
 mod expire;
 mod prune;
@@ -10,6 +11,7 @@ mod snapshots;
 mod uploads;
 mod volumes;
 
+pub use approvals::approvals_pass;
 pub use due::{Due, due_pass};
 pub use expire::{Expired, expire_pass};
 pub use prune::{Pruned, prune_pass};
@@ -142,6 +144,11 @@ async fn expire(service: &Service) {
         }
         Ok(_) => {}
         Err(error) => tracing::warn!(error = error.cause(), "failed to expire"),
+    }
+    match approvals_pass(service).await {
+        Ok(0) => {}
+        Ok(approvals) => tracing::debug!(approvals, "nobody decided approvals in time"),
+        Err(error) => tracing::warn!(error = error.cause(), "failed to end approvals"),
     }
 }
 

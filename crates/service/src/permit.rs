@@ -7,9 +7,12 @@
 
 pub(crate) mod module;
 
+use crate::approval::ask::{self, Ask};
+use crate::approval::yes;
 use crate::error::Fail;
 use crate::hex::hex;
 use crate::{Ctx, Error, NetworkChange, SandboxAsk, Service, change, locked, random, sandbox};
+use model::approval::{Subject, Yes};
 use model::id::{PrincipalId, TenantId};
 use model::job::JobEvent;
 use model::limits;
@@ -120,10 +123,14 @@ pub(crate) fn check_stamp(tx: &mut Tx<'_>, decided: Option<u64>) -> Result<Stamp
     let now = stamps.policies;
     // Where there is none any more, what was decided by some stays within them.
     if now.is_some() && now != decided {
-        let message = "policies were changed while the request was decided";
-        return Err(Error::conflict_of(CHANGED, message).into());
+        return Err(changed("policies were changed while the request was decided").into());
     }
     Ok(stamps)
+}
+
+/// What was decided is to be decided again.
+pub(crate) fn changed(message: &str) -> Error {
+    Error::conflict_of(CHANGED, message)
 }
 
 /// Whether a sandbox has to be decided again before a node gets it. One of our own is for no policy.
@@ -192,9 +199,7 @@ impl Service {
                 let permit = None;
                 return Ok(Decision::Allowed(JobSpec { permit, ..spec }));
             };
-            let decision = by.permit.job(spec.clone(), ALL);
-            let input = |spec: &JobSpec| module::of_job(ctx, operation, spec);
-            let decision = self.modules_say(ctx, &by, decision, input).await?;
+            let decision = self.job_by(ctx, &by, operation, spec.clone()).await?;
             if tries >= TRIES || !self.is_by_old(&by, &decision).await? {
                 let permit = Some(frozen(&by));
                 return Ok(decision.map(|spec| JobSpec { permit, ..spec }));
@@ -202,6 +207,18 @@ impl Service {
             tries += 1;
             self.policies_forget();
         }
+    }
+
+    async fn job_by(
+        &self,
+        ctx: &Ctx,
+        by: &Effective,
+        operation: &str,
+        spec: JobSpec,
+    ) -> Result<Decision<JobSpec>, Error> {
+        let decision = by.permit.job(spec, ALL);
+        let input = |spec: &JobSpec| module::of_job(ctx, operation, spec);
+        self.modules_say(ctx, by, decision, input).await
     }
 
     /// The same for a sandbox, and how long it lives. One of our own, which serves a volume, is as it is.
@@ -236,20 +253,31 @@ impl Service {
         }
     }
 
-    /// A job as it may be, with what was decided.
+    /// A job as it may be, with what was decided, and what a person has to say yes to before it begins.
     ///
     /// # Errors
-    /// [`Error::Invalid`] `policy_refused`, `policy_unenforceable`, `approval_needed`.
-    pub(crate) async fn permitted_job(&self, ctx: &Ctx, spec: JobSpec) -> Result<JobSpec, Error> {
+    /// [`Error::Invalid`] `policy_refused`, `policy_unenforceable`.
+    pub(crate) async fn permitted_job(
+        &self,
+        ctx: &Ctx,
+        spec: JobSpec,
+    ) -> Result<(JobSpec, Vec<Refusal>), Error> {
         let operation = "job.create";
         let decision = self.decide_job(ctx, operation, spec).await?;
-        self.told(ctx, operation, decision).await
+        let (mut spec, mut all) = self.let_through(ctx, operation, decision).await?;
+        if let Some(permit) = &mut spec.permit
+            && !all.is_empty()
+        {
+            permit.yes = self.yes_before(ctx, "", &all).await?;
+            all.retain(|_| permit.yes.is_none());
+        }
+        Ok((spec, all))
     }
 
     /// A sandbox as it may be, with what was decided.
     ///
     /// # Errors
-    /// As for [`Service::permitted_job`].
+    /// [`Error::Invalid`] `policy_refused`, `policy_unenforceable`, `approval_needed`.
     pub(crate) async fn permitted_sandbox(
         &self,
         ctx: &Ctx,
@@ -258,7 +286,17 @@ impl Service {
         let operation = "sandbox.create";
         let asked = (ask.spec, ask.ttl_ms, ask.says);
         let decision = self.decide_sandbox(ctx, operation, asked).await?;
-        let (spec, ttl_ms) = self.told(ctx, operation, decision).await?;
+        let (mut made, all) = self.let_through(ctx, operation, decision).await?;
+        // Without the stamp: the same request is the same when another policy was changed.
+        let mut permit = made.0.permit.take();
+        if let Some(permit) = &mut permit
+            && !all.is_empty()
+        {
+            let ask = ask_of_sandbox(ctx, &permit.permit, &made, &all)?;
+            permit.yes = Some(self.yes_or_ask(ctx, ask, &all).await?);
+        }
+        let (spec, ttl_ms) = made;
+        let spec = SandboxSpec { permit, ..spec };
         Ok(SandboxAsk {
             spec,
             ttl_ms,
@@ -271,37 +309,71 @@ impl Service {
         let operation = "sandbox.recreate";
         let asked = (as_it_is(row), row.ttl_ms, ALL);
         let decision = self.decide_sandbox(ctx, operation, asked).await?;
+        let decision = settled(decision, yes_of(row.spec.permit.as_deref()));
         self.told(ctx, operation, decision).await.map(drop)
     }
 
-    /// Other rules for a sandbox, and secrets for what leaves by them, as they may be by the policies of now and by those that it was made by.
+    /// Other rules for a sandbox, and secrets for what leaves by them, as they may be by the policies of now and by
+    /// those that it was made by; and the yes that they go by.
     pub(crate) async fn permitted_network(
         &self,
         ctx: &Ctx,
         row: &SandboxRow,
         asked: NetworkChange,
-    ) -> Result<(NetworkChange, Option<u64>), Error> {
+    ) -> Result<(NetworkChange, Option<u64>, Option<Yes>), Error> {
+        let (change, stamp, all) = self.network_by_policies(ctx, row, asked).await?;
+        if all.is_empty() {
+            return Ok((change, stamp, None));
+        }
+        let by = self.effective(ctx).await?;
+        let uses = change.secrets.as_deref().unwrap_or_default();
+        let ask = Ask {
+            subject: Subject::Network,
+            subject_id: row.id.to_string(),
+            digest: yes::digest("sandbox.network", &(&row.id, &change.rules, uses))?,
+            summary: format!("other rules for the network of {}", row.id),
+            request: module::of_network(ctx, &change.rules, uses)["request"].take(),
+            reasons: ask::reasons(&all),
+            why: String::new(),
+            permit: by.as_ref().map(|by| &by.permit),
+        };
+        let yes = self.yes_or_ask(ctx, ask, &all).await?;
+        Ok((change, stamp, Some(yes)))
+    }
+
+    /// The same, with what a person has to say yes to that has not said so when the sandbox was made.
+    pub(crate) async fn network_by_policies(
+        &self,
+        ctx: &Ctx,
+        row: &SandboxRow,
+        asked: NetworkChange,
+    ) -> Result<(NetworkChange, Option<u64>, Vec<Refusal>), Error> {
+        let operation = "sandbox.network";
         let NetworkChange { mut rules, secrets } = asked;
         let new = secrets.as_deref().unwrap_or_default();
+        let (mut all, mut stamp, mut tries) = (Vec::new(), None, 1);
         if let Some(frozen) = &row.spec.permit {
             let decision = frozen.permit.network((&rules, new));
-            rules = self.told(ctx, "sandbox.network", decision).await?;
+            (rules, all) = self.let_through(ctx, operation, decision).await?;
         }
-        let mut tries = 1;
-        loop {
-            let Some(by) = self.effective(ctx).await? else {
-                return Ok((NetworkChange { rules, secrets }, None));
-            };
+        while let Some(by) = self.effective(ctx).await? {
             let decision = by.permit.network((&rules, new));
             let input = |rules: &NetworkRules| module::of_network(ctx, rules, new);
             let decision = self.modules_say(ctx, &by, decision, input).await?;
             if tries >= TRIES || !self.is_by_old(&by, &decision).await? {
-                let rules = self.told(ctx, "sandbox.network", decision).await?;
-                return Ok((NetworkChange { rules, secrets }, Some(by.stamp)));
+                let more;
+                (rules, more) = self.let_through(ctx, operation, decision).await?;
+                all.extend(more);
+                stamp = Some(by.stamp);
+                break;
             }
             tries += 1;
             self.policies_forget();
         }
+        if let Some(yes) = yes_of(row.spec.permit.as_deref()) {
+            all.retain(|one| !yes.covers(std::slice::from_ref(one)));
+        }
+        Ok((NetworkChange { rules, secrets }, stamp, all))
     }
 
     /// What was allowed. What was not is written down, with who asked and which clauses, and refused.
@@ -311,12 +383,27 @@ impl Service {
         operation: &'static str,
         decision: Decision<T>,
     ) -> Result<T, Error> {
+        let (made, all) = self.let_through(ctx, operation, decision).await?;
+        if all.is_empty() {
+            return Ok(made);
+        }
+        self.policy_refused(ctx, operation, &all).await;
+        Err(Error::Invalid(all.iter().map(Refusal::invalid).collect()))
+    }
+
+    /// The same, with what a person has to say yes to for it.
+    async fn let_through<T>(
+        &self,
+        ctx: &Ctx,
+        operation: &'static str,
+        decision: Decision<T>,
+    ) -> Result<(T, Vec<Refusal>), Error> {
         match decision {
-            Decision::Allowed(made) => Ok(made),
-            Decision::Refused(all) | Decision::NeedsApproval(all) => {
+            Decision::Allowed(made) => Ok((made, Vec::new())),
+            Decision::NeedsApproval(made, all) => Ok((made, all)),
+            Decision::Refused(all) => {
                 self.policy_refused(ctx, operation, &all).await;
-                let found: Vec<Invalid> = all.iter().map(Refusal::invalid).collect();
-                Err(Error::Invalid(found))
+                Err(Error::Invalid(all.iter().map(Refusal::invalid).collect()))
             }
         }
     }
@@ -393,10 +480,31 @@ impl Service {
         mine
     }
 
+    /// What the policies of now say of a job that is there; `None` where there is none.
+    pub(crate) async fn job_again(
+        &self,
+        row: &JobRow,
+        operation: &str,
+    ) -> Result<Option<(Decision<JobSpec>, Box<PermitUse>)>, Error> {
+        let owner = owner(&row.tenant, &row.principal);
+        let Some(by) = self.effective(&owner).await? else {
+            return Ok(None);
+        };
+        let decision = self.job_by(&owner, &by, operation, row.spec.clone());
+        let decision = decision.await?;
+        let kept = kept(frozen(&by), row.spec.permit.as_deref());
+        Ok(Some((decision, kept)))
+    }
+
     async fn job_renew(&self, row: &JobRow) -> Result<JobRow, Error> {
         let owner = owner(&row.tenant, &row.principal);
-        let decided = self.decide_job(&owner, "job.lease", row.spec.clone());
-        let decided = ended_by(decided.await)?;
+        let before = row.spec.permit.as_deref();
+        let decided = self.decide_job(&owner, "job.lease", row.spec.clone()).await;
+        let decided = decided.map(|decision| settled(decision, yes_of(before)));
+        let mut decided = ended_by(decided)?;
+        if let Ok(spec) = &mut decided {
+            spec.permit = spec.permit.take().map(|permit| kept(permit, before));
+        }
         let note = change::Note::new(&Ctx::internal("policy"), self.now_ms());
         let row = row.clone();
         self.unit(move |tx| match &decided {
@@ -439,8 +547,13 @@ impl Service {
     async fn sandbox_renew(&self, row: &SandboxRow) -> Result<SandboxRow, Error> {
         let owner = owner(&row.tenant, &row.principal);
         let asked = (as_it_is(row), row.ttl_ms, ALL);
-        let decided = self.decide_sandbox(&owner, "sandbox.lease", asked);
-        let decided = ended_by(decided.await)?;
+        let before = row.spec.permit.as_deref();
+        let decided = self.decide_sandbox(&owner, "sandbox.lease", asked).await;
+        let decided = decided.map(|decision| settled(decision, yes_of(before)));
+        let mut decided = ended_by(decided)?;
+        if let Ok((spec, _)) = &mut decided {
+            spec.permit = spec.permit.take().map(|permit| kept(permit, before));
+        }
         let note = sandbox::change::Note::new(&Ctx::internal("policy"), self.now_ms());
         let row = row.clone();
         self.unit(move |tx| match &decided {
@@ -476,7 +589,7 @@ fn as_it_is(row: &SandboxRow) -> SandboxSpec {
 fn ended_by<T>(decided: Result<Decision<T>, Error>) -> Result<Result<T, String>, Error> {
     match decided {
         Ok(Decision::Allowed(made)) => Ok(Ok(made)),
-        Ok(Decision::Refused(all) | Decision::NeedsApproval(all)) => {
+        Ok(Decision::Refused(all) | Decision::NeedsApproval(_, all)) => {
             Ok(Err(outdated(all.iter().map(Refusal::invalid))))
         }
         Err(Error::Invalid(found)) => Ok(Err(outdated(found))),
@@ -495,7 +608,7 @@ fn is_of_tenant(row: &PolicyRow) -> bool {
     row.policy.layer != model::policy::Layer::Global
 }
 
-fn owner(tenant: &TenantId, principal: &PrincipalId) -> Ctx {
+pub(crate) fn owner(tenant: &TenantId, principal: &PrincipalId) -> Ctx {
     Ctx {
         tenant: tenant.clone(),
         principal: principal.clone(),
@@ -507,11 +620,58 @@ fn frozen(by: &Effective) -> Box<PermitUse> {
     Box::new(PermitUse {
         stamp: by.stamp,
         permit: by.permit.clone(),
+        asked: None,
+        yes: None,
+    })
+}
+
+/// What a person was asked and has said stays with what it was said to, whatever policies say later.
+fn kept(permit: Box<PermitUse>, before: Option<&PermitUse>) -> Box<PermitUse> {
+    Box::new(PermitUse {
+        asked: before.and_then(|before| before.asked.clone()),
+        yes: yes_of(before).cloned(),
+        ..*permit
+    })
+}
+
+fn yes_of(permit: Option<&PermitUse>) -> Option<&Yes> {
+    permit.and_then(|permit| permit.yes.as_ref())
+}
+
+/// What was decided where a yes counts: one to all that the decision wants one for.
+fn settled<T>(decision: Decision<T>, yes: Option<&Yes>) -> Decision<T> {
+    match decision {
+        Decision::NeedsApproval(made, all) if yes.is_some_and(|yes| yes.covers(&all)) => {
+            Decision::Allowed(made)
+        }
+        same @ (Decision::Allowed(_) | Decision::Refused(_) | Decision::NeedsApproval(..)) => same,
+    }
+}
+
+/// A sandbox that a person has to say yes to. What it is called and labelled is for nobody to judge.
+fn ask_of_sandbox<'a>(
+    ctx: &Ctx,
+    permit: &'a Permit,
+    made: &(SandboxSpec, u64),
+    all: &[Refusal],
+) -> Result<Ask<'a>, Error> {
+    let mut request = module::of_sandbox(ctx, "sandbox.create", made)["request"].take();
+    request["start"] = serde_json::json!(made.0.defaults.start);
+    let profile = request["profile"].as_str().unwrap_or_default();
+    Ok(Ask {
+        subject: Subject::Sandbox,
+        subject_id: String::new(),
+        digest: yes::digest("sandbox.create", made)?,
+        summary: format!("a sandbox with the profile {profile}"),
+        reasons: ask::reasons(all),
+        request,
+        why: String::new(),
+        permit: Some(permit),
     })
 }
 
 /// Why what waited is not begun.
-fn outdated(all: impl IntoIterator<Item = Invalid>) -> String {
+pub(crate) fn outdated(all: impl IntoIterator<Item = Invalid>) -> String {
     let one = all.into_iter();
     let one = one.map(|found| format!("{}: {}", found.field, found.message));
     let why = one.collect::<Vec<_>>().join("; ");

@@ -59,6 +59,11 @@ impl Service {
     /// # Errors
     /// [`Error::Unavailable`] and its like.
     pub async fn job_waits_for(&self, row: &JobRow) -> Result<Option<String>, Error> {
+        if row.state == model::job::JobState::AwaitingApproval {
+            let permit = row.spec.permit.as_ref();
+            let asked = permit.and_then(|permit| permit.asked.as_ref());
+            return Ok(asked.map(|asked| format!("a person has to say yes: {}", asked.approval)));
+        }
         if row.state != model::job::JobState::Queued {
             return Ok(None);
         }

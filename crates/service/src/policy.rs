@@ -3,7 +3,7 @@
 
 use crate::error::Fail;
 use crate::permit::module::modules_busy;
-use crate::permit::put_together;
+use crate::permit::{check_stamp, is_changed, put_together};
 use crate::profile::ProfileAsk;
 use crate::{Ctx, Error, SandboxAsk, Service, random};
 use model::access::Action;
@@ -70,16 +70,39 @@ impl Service {
         }
         policy.validate().map_err(Error::Invalid)?;
         self.check_module(ctx, &policy).await?;
-        let (at_ms, name) = (self.now_ms(), name.to_owned());
-        let id = PolicyId::from_parts(at_ms, random()?);
-        let row = row_of(ctx, (&id, &name), &policy, at_ms);
-        self.check_together(row).await?;
-        let ctx = ctx.clone();
-        let row = self
-            .unit(move |tx| put(tx, &ctx, (&id, &name), &policy, at_ms))
-            .await?;
-        self.policies_forget();
-        Ok(row)
+        let mut tries = 1;
+        loop {
+            let there = self.policy_there(ctx, name).await?;
+            if let Some(row) = there.clone().filter(|row| row.policy == policy) {
+                return Ok(row);
+            }
+            let (at_ms, id) = (self.now_ms(), self.policy_id()?);
+            let row = row_of((&ctx.tenant, &id, name), &policy, (&ctx.principal, at_ms));
+            self.check_together(row).await?;
+            let asked = (name, Some(&policy));
+            let stamp = self.policy_may_change(ctx, asked, there.as_ref()).await?;
+            let (ctx, name, policy) = (ctx.clone(), name.to_owned(), policy.clone());
+            let put = self.unit(move |tx| {
+                check_stamp(tx, stamp)?;
+                put(tx, &ctx, (&id, &name), &policy, at_ms)
+            });
+            let put = put.await;
+            self.policies_forget();
+            match put {
+                Err(error) if is_changed(&error, tries) => tries += 1,
+                put => return put,
+            }
+        }
+    }
+
+    pub(crate) fn policy_id(&self) -> Result<PolicyId, Error> {
+        Ok(PolicyId::from_parts(self.now_ms(), random()?))
+    }
+
+    async fn policy_there(&self, ctx: &Ctx, name: &str) -> Result<Option<PolicyRow>, Error> {
+        let (tenant, name) = (ctx.tenant.clone(), name.to_owned());
+        self.look(move |tx| Ok(policy::named(tx, &tenant, &name)?))
+            .await
     }
 
     /// A module that nobody here can evaluate would be a rule that nobody holds.
@@ -99,7 +122,7 @@ impl Service {
     }
 
     /// What would be too large together with what there is would let nothing through, for everybody whom it is for.
-    async fn check_together(&self, new: PolicyRow) -> Result<(), Error> {
+    pub(crate) async fn check_together(&self, new: PolicyRow) -> Result<(), Error> {
         let mut rows = self
             .look({
                 let tenant = new.tenant.clone();
@@ -188,17 +211,28 @@ impl Service {
     /// [`Error::NotFound`].
     pub async fn policy_delete(&self, ctx: &Ctx, name: &str) -> Result<PolicyRow, Error> {
         ctx.may(Action::PolicyWrite)?;
-        let (ctx, name, at_ms) = (ctx.clone(), name.to_owned(), self.now_ms());
-        let row = self
-            .unit(move |tx| {
+        let mut tries = 1;
+        loop {
+            let there = self.policy_there(ctx, name).await?;
+            let there = there.ok_or(Error::NotFound)?;
+            check_layer(ctx, there.policy.layer)?;
+            let asked = (name, None);
+            let stamp = self.policy_may_change(ctx, asked, Some(&there)).await?;
+            let (ctx, name, at_ms) = (ctx.clone(), name.to_owned(), self.now_ms());
+            let deleted = self.unit(move |tx| {
+                check_stamp(tx, stamp)?;
                 let row = owned(tx, &ctx.tenant, &name)?;
                 check_layer(&ctx, row.policy.layer)?;
                 policy::delete(tx, &row, (&ctx.principal, at_ms))?;
                 Ok::<_, Fail>(row)
-            })
-            .await?;
-        self.policies_forget();
-        Ok(row)
+            });
+            let deleted = deleted.await;
+            self.policies_forget();
+            match deleted {
+                Err(error) if is_changed(&error, tries) => tries += 1,
+                deleted => return deleted,
+            }
+        }
     }
 
     /// What would become of a request of a principal of this tenant, without carrying it out. It leaves no event.
@@ -275,7 +309,7 @@ impl Service {
 }
 
 /// What is for everybody is for the operator to say, whose tenant is the one of this machine.
-fn check_layer(ctx: &Ctx, layer: Layer) -> Result<(), Error> {
+pub(crate) fn check_layer(ctx: &Ctx, layer: Layer) -> Result<(), Error> {
     if layer == Layer::Global && ctx.tenant != TenantId::local() {
         let message = "only the operator's tenant writes policies for everybody";
         return Err(Error::Forbidden(message.to_owned()));
@@ -299,26 +333,56 @@ fn put(
         if row.policy == *policy {
             return Ok(row);
         }
-        return Ok(policy::put(tx, &row, policy, (&ctx.principal, at_ms))?);
+        return write(
+            tx,
+            (&ctx.tenant, id, name),
+            Some(&row),
+            policy,
+            (&ctx.principal, at_ms),
+        );
     }
-    let there = policy::list(tx, &ctx.tenant)?.len() as u64;
+    write(
+        tx,
+        (&ctx.tenant, id, name),
+        None,
+        policy,
+        (&ctx.principal, at_ms),
+    )
+}
+
+/// Writes a version: of the one that is there, or the first one.
+pub(crate) fn write(
+    tx: &mut Tx<'_>,
+    (tenant, id, name): (&TenantId, &PolicyId, &str),
+    there: Option<&PolicyRow>,
+    policy: &Policy,
+    (principal, at_ms): (&PrincipalId, u64),
+) -> Result<PolicyRow, Fail> {
+    if let Some(row) = there {
+        return Ok(policy::put(tx, row, policy, (principal, at_ms))?);
+    }
+    let there = policy::list(tx, tenant)?.len() as u64;
     if there >= limits::POLICIES_MAX {
         return Err(Fail::Ours(Error::TooMuch {
             code: "too_much",
             message: format!("there are {there} policies already"),
         }));
     }
-    let row = row_of(ctx, (id, name), policy, at_ms);
+    let row = row_of((tenant, id, name), policy, (principal, at_ms));
     policy::insert(tx, &row)?;
     Ok(row)
 }
 
 /// A policy that is new.
-fn row_of(ctx: &Ctx, (id, name): (&PolicyId, &str), policy: &Policy, at_ms: u64) -> PolicyRow {
+pub(crate) fn row_of(
+    (tenant, id, name): (&TenantId, &PolicyId, &str),
+    policy: &Policy,
+    (principal, at_ms): (&PrincipalId, u64),
+) -> PolicyRow {
     PolicyRow {
         id: id.clone(),
-        tenant: ctx.tenant.clone(),
-        principal: ctx.principal.clone(),
+        tenant: tenant.clone(),
+        principal: principal.clone(),
         name: name.to_owned(),
         version: 1,
         latest: 1,

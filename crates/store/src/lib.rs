@@ -12,6 +12,7 @@
 //! This room must never decide anything (`model` does), never know who asks (`service` does), and never
 //! let a half-done unit be seen.
 
+pub mod approval;
 pub mod artifact;
 pub mod audit;
 pub mod blob;

@@ -32,6 +32,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0029_quota.sql"),
     include_str!("../migrations/sqlite/0032_pinned.sql"),
     include_str!("../migrations/sqlite/0030_identity.sql"),
+    include_str!("../migrations/sqlite/0028_approval.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -61,6 +62,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0029_quota.sql"),
     include_str!("../migrations/postgres/0032_pinned.sql"),
     include_str!("../migrations/postgres/0030_identity.sql"),
+    include_str!("../migrations/postgres/0028_approval.sql"),
 ];
 
 /// The version that this program knows.

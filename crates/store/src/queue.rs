@@ -8,6 +8,7 @@ use crate::job::{self, JobRow};
 use crate::{Row, StoreError, Tx};
 use model::id::{JobId, NodeId};
 use model::place::Wish;
+use model::policy::PermitUse;
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 
@@ -28,7 +29,7 @@ pub fn insert_as(tx: &mut Tx<'_>, row: &JobRow, is_held: bool) -> Result<(), Sto
     // A job that has run waits anew: the time that it ran is not time that nobody took it.
     let waits_since = match row.started_at_ms {
         Some(_) => queued,
-        None => row.created_at_ms,
+        None => PermitUse::waits_since(row.spec.permit.as_deref(), row.created_at_ms),
     };
     let wait = row.spec.queue_timeout_ms;
     let expires = wait.map(|wait| waits_since.saturating_add(wait));

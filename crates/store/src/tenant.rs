@@ -112,6 +112,7 @@ pub fn delete(tx: &mut Tx<'_>, id: &TenantId) -> Result<(), StoreError> {
     tx.execute("DELETE FROM tenant WHERE id = $1", &id)?;
     tx.execute("DELETE FROM principal WHERE tenant = $1", &id)?;
     tx.execute("DELETE FROM principal_removed WHERE tenant = $1", &id)?;
+    tx.execute("DELETE FROM approval WHERE tenant = $1", &id)?;
     tx.execute("DELETE FROM api_key WHERE tenant = $1", &id)
         .map(drop)
 }

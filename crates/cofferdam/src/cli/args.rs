@@ -1,5 +1,6 @@
 //! What can be written on the command line. The doc comments here are the help.
 
+mod approval;
 mod audit;
 mod egress;
 mod fleet;
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 pub(crate) use self::audit::{AuditArgs, AuditCommand, AuditFilter};
 pub(crate) use self::egress::{EgressArgs, EgressCommand};
+pub(crate) use approval::{ApprovalArgs, ApprovalCommand, ApprovalStateArg, ScopeArg, YesArgs};
 pub(crate) use fleet::{
     ConfigArgs, ConfigCommand, NodeArgs, NodeCommand, NodeRun, ServerArgs, ServerCommand,
 };
@@ -148,6 +150,7 @@ pub(crate) enum Command {
     Secret(SecretArgs),
     Profile(ProfileArgs),
     Policy(PolicyArgs),
+    Approval(ApprovalArgs),
     Volume(VolumeArgs),
     /// Look at saved file systems of sandboxes, give them up
     Snapshot(SnapshotArgs),
@@ -661,6 +664,7 @@ impl Args {
             Command::Secret(secret) => secret.json(),
             Command::Profile(profile) => profile.json(),
             Command::Policy(policy) => policy.json(),
+            Command::Approval(approval) => approval.json(),
             Command::Volume(volume) => volume.command.json(),
             Command::People(people) => people.json(),
             Command::Login(login) => login.json(),

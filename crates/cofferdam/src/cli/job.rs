@@ -178,6 +178,9 @@ fn describe(view: &JobView) -> String {
         row("command", &command(view)),
         row("created", &format!("{} UTC", when(view.created_at_ms))),
     ];
+    let said = view.approval.as_ref();
+    let by = said.and_then(|said| said.approved_by.as_ref());
+    rows.extend(by.map(|by| row("approved by", by)));
     rows.extend(view.node.as_ref().map(|node| row("node", node)));
     let timings = [
         ("queued for", view.timings_ms.queued),

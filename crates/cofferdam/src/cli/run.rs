@@ -46,6 +46,7 @@ pub(crate) async fn run(
     let creating = async { Ok(client.job_create(&job, &options).await?) };
     let created = unless_signaled(&mut signals, creating).await?;
     tell_cut(created.spec.timeout_ms, Some(run.timeout));
+    tell_approval(&created);
     if run.detach {
         table::print(&if run.json {
             table::to_line(&created)?
@@ -72,6 +73,23 @@ pub(crate) async fn run(
         got.map(|()| exit_code(&view))
     };
     unless_signaled(&mut signals, telling).await
+}
+
+/// Says that the job waits for a person, and what they have to do.
+fn tell_approval(view: &JobView) {
+    let waits = view.state == StateName::AwaitingApproval;
+    let Some(approval) = view.approval.as_ref().filter(|_| waits) else {
+        return;
+    };
+    table::note(&format!(
+        "{} waits for a person: {}",
+        view.id,
+        approval.reasons.join("; ")
+    ));
+    table::hint(&format!(
+        "somebody else says yes with `cofferdam approval approve {}`, or no with `reject`",
+        approval.id
+    ));
 }
 
 /// Does something that a signal ends at once.

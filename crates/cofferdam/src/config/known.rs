@@ -39,8 +39,13 @@ pub(super) const KNOWN: &[(&str, &[&str])] = &[
             "tls",
             "domain",
             "placement",
+            "approvals",
             "nodes",
         ],
+    ),
+    (
+        "server.approvals",
+        &["webhook", "webhook_secret_file", "webhook_ca"],
     ),
     ("server.nodes", &["listen", "names", "address", "token"]),
     (

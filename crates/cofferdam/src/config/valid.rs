@@ -1,7 +1,7 @@
 //! Whether the values of a configuration can be: the same for `config check` and for those who start with it, so
 //! that what was checked starts. The bounds are those of `up`.
 
-use super::{Node, Server};
+use super::{Approvals, Node, Server};
 use crate::cli::args::SPARES_MAX;
 use crate::cli::failure::Failure;
 use crate::dial;
@@ -43,6 +43,9 @@ pub(super) fn server(server: &Server) -> Result<(), Failure> {
             ));
         }
     }
+    if let Some(approvals) = &server.approvals {
+        self::approvals(approvals)?;
+    }
     for name in server.nodes.iter().flat_map(|nodes| &nodes.names) {
         if !dial::is_name(name) {
             let why = format!("has `{name}`, which is neither a name nor an address of a machine");
@@ -61,6 +64,17 @@ pub(super) fn rates(rates: &Rates) -> Result<(), Failure> {
             let hint = "without a rate, `off = true` in development says so for all";
             return Err(wrong(&format!("rates.{}", class.as_str()), &why).hint(hint));
         }
+    }
+    Ok(())
+}
+
+fn approvals(approvals: &Approvals) -> Result<(), Failure> {
+    let url = approvals.webhook.as_deref();
+    let url = url.ok_or_else(|| wrong("server.approvals.webhook", "is missing"))?;
+    crate::webhook::check(url).map_err(|why| wrong("server.approvals.webhook", &why))?;
+    if approvals.webhook_secret_file.is_none() {
+        let why = "is missing: without a signature anybody could say what this server says";
+        return Err(wrong("server.approvals.webhook_secret_file", why));
     }
     Ok(())
 }

@@ -5,12 +5,11 @@
 //! A redirect is not followed: the token would go along.
 
 use crate::keys::KeyPlace;
-use crate::web::{Stream, is_loopback, tls};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use crate::web::{Stream, is_loopback, secret, tls};
+use http_body_util::Empty;
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper::header::{HOST, HeaderName, HeaderValue};
-use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use service::SecretValue;
@@ -19,10 +18,10 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpStream;
-use zeroize::Zeroizing;
 
 /// Bytes of an answer: Vault stores entries of at most 1 MiB.
 const ANSWER_MAX: usize = 2 << 20;
+
 /// Where a Vault is, and as whom it is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Vault {
@@ -100,9 +99,9 @@ impl Vault {
         let stream = stream.map_err(|error| format!("connect: {error}"))?;
         let request = self.request(&path, &token)?;
         let body = if self.is_tls {
-            exchange(self.secured(stream).await?, request).await?
+            secret(self.secured(stream).await?, request, ANSWER_MAX).await?
         } else {
-            exchange(stream, request).await?
+            secret(stream, request, ANSWER_MAX).await?
         };
         field_of(&body, field)
     }
@@ -162,32 +161,6 @@ fn segments(path: &str) -> Option<String> {
         }
     }
     Some(written)
-}
-
-/// Asks once, and reads an answer that is one.
-async fn exchange(
-    stream: impl Stream,
-    request: Request<Empty<Bytes>>,
-) -> Result<Zeroizing<Vec<u8>>, String> {
-    let failed = |error: hyper::Error| format!("ask: {error}");
-    let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = shaken.map_err(failed)?;
-    let carrying = tokio::spawn(connection);
-    let answer = async {
-        let response = sender.send_request(request).await.map_err(failed)?;
-        if response.status() != hyper::StatusCode::OK {
-            // The body is not passed on: nobody here knows what is in it.
-            return Err(format!("it answered HTTP {}", response.status().as_u16()));
-        }
-        let body = Limited::new(response.into_body(), ANSWER_MAX)
-            .collect()
-            .await;
-        let body = body.map_err(|_| "its answer broke off, or is too long".to_owned())?;
-        Ok(Zeroizing::new(body.to_bytes().to_vec()))
-    };
-    let answer = answer.await;
-    carrying.abort();
-    answer
 }
 
 #[derive(Deserialize)]

@@ -1,6 +1,6 @@
 //! What may be wrong with a policy, each with its place in the document.
 
-use super::{Bound, CommandsClause, FilesClause, Layer, NetworkClause, Policy};
+use super::{Answer, Bound, CommandsClause, FilesClause, Layer, Matter, NetworkClause, Policy};
 use crate::id::PrincipalId;
 use crate::limits;
 use crate::network::{Entry, NetworkMode};
@@ -58,6 +58,7 @@ impl Policy {
                 found.add("drivers", CODE, message);
             }
         }
+        self.check_approvals(&mut found);
         check_secret_rules(self.secrets.as_deref(), &mut found);
         if self
             .rego
@@ -92,6 +93,25 @@ impl Policy {
         if self.priority > limits::POLICY_PRIORITY_MAX {
             let message = format!("must be 0 to {}", limits::POLICY_PRIORITY_MAX);
             found.add("priority", "out_of_range", message);
+        }
+    }
+
+    fn check_approvals(&self, found: &mut Findings) {
+        if let Some(ms) = self.approval_expires_ms {
+            let (least, most) = (limits::APPROVAL_LEAST_MS, limits::APPROVAL_MS);
+            found.range("approvals.expires_ms", ms, least, most);
+        }
+        let field = "approvals.policy_change";
+        match (self.approvals.get(&Matter::PolicyChange), self.layer) {
+            (Some(Answer::Forbidden), _) => {
+                let message = "nobody could take this back; say `needs_approval`";
+                found.add(field, CODE, message);
+            }
+            (Some(_), Layer::Principal) => {
+                let message = "this is for a tenant, or for everybody";
+                found.add(field, CODE, message);
+            }
+            _ => {}
         }
     }
 

@@ -52,17 +52,16 @@ impl CommandsClause {
     }
 
     fn compared(&self, found: &Found, steps: &mut Steps) -> (Answer, String) {
-        let mut first = |patterns: &[String]| {
-            let mut hit = |pattern: &&String| {
-                let mut all = found.commands.iter();
-                all.any(|one| steps.is_spent() || matches(pattern, one, steps))
-            };
-            patterns.iter().find(&mut hit).cloned()
+        let mut hit = |pattern: &&String| {
+            let mut all = found.commands.iter();
+            all.any(|one| steps.is_spent() || matches(pattern, one, steps))
         };
-        if let Some(pattern) = first(&self.forbid) {
+        if let Some(pattern) = self.forbid.iter().find(&mut hit) {
             return (Answer::Forbidden, format!("`{pattern}` is forbidden"));
         }
-        let asked = first(&self.approve);
+        // All of them: who was shown one of two has said yes to one.
+        let met = self.approve.iter().filter(&mut hit);
+        let met: Vec<String> = met.map(|pattern| format!("`{pattern}`")).collect();
         if found.is_hidden && !(self.forbid.is_empty() && self.approve.is_empty()) {
             let why = "which commands it has cannot be read";
             return (Answer::Forbidden, why.to_owned());
@@ -70,13 +69,11 @@ impl CommandsClause {
         if let Some(why) = self.beyond(found, steps) {
             return (Answer::Forbidden, why);
         }
-        match asked {
-            Some(pattern) => {
-                let why = format!("a person has to say yes to `{pattern}`");
-                (Answer::NeedsApproval, why)
-            }
-            None => (Answer::Skip, String::new()),
+        if met.is_empty() {
+            return (Answer::Skip, String::new());
         }
+        let why = format!("a person has to say yes to {}", met.join(" and "));
+        (Answer::NeedsApproval, why)
     }
 
     /// What lists let through must be known in all its parts.

@@ -12,7 +12,7 @@ use crate::network::{Entry, NetworkMode, NetworkRules};
 use crate::place::{DRIVER, Placement};
 use crate::profile::{ProfileUse, Says, check_secrets};
 use crate::sandbox_spec::SandboxSpec;
-use crate::secret::SecretUse;
+use crate::secret::{SecretHow, SecretUse};
 use crate::spec::{AskedLimits, Findings, Invalid, JobSpec, absolute};
 use std::collections::BTreeSet;
 
@@ -23,8 +23,8 @@ pub enum Decision<T> {
     Allowed(T),
     /// It may not.
     Refused(Vec<Refusal>),
-    /// It may if a person says yes.
-    NeedsApproval(Vec<Refusal>),
+    /// It may be, as it is here, if a person says yes to these.
+    NeedsApproval(T, Vec<Refusal>),
 }
 
 impl<T> Decision<T> {
@@ -33,7 +33,7 @@ impl<T> Decision<T> {
         match self {
             Decision::Allowed(value) => Decision::Allowed(with(value)),
             Decision::Refused(all) => Decision::Refused(all),
-            Decision::NeedsApproval(all) => Decision::NeedsApproval(all),
+            Decision::NeedsApproval(value, all) => Decision::NeedsApproval(with(value), all),
         }
     }
 }
@@ -74,6 +74,12 @@ impl Kind {
 }
 
 impl Refusal {
+    /// What a person says yes to. The names and versions of policies are not in it: another version that asks for the
+    /// same asks for nothing new.
+    pub fn reason(&self) -> String {
+        format!("{}: {}", self.clause, self.why)
+    }
+
     /// As something that is wrong with a request.
     pub fn invalid(&self) -> Invalid {
         let by: Vec<String> = self.by.iter().map(ToString::to_string).collect();
@@ -118,7 +124,7 @@ impl Told {
         let worst_of: Vec<Refusal> = all.filter(|one| one.kind == worst).collect();
         match worst {
             Kind::Refused | Kind::Unenforceable => Decision::Refused(worst_of),
-            Kind::NeedsApproval => Decision::NeedsApproval(worst_of),
+            Kind::NeedsApproval => Decision::NeedsApproval(value, worst_of),
         }
     }
 }
@@ -358,17 +364,23 @@ impl Permit {
             }
         }
         for (matter, answer) in &self.approvals {
-            let is_asked = match matter {
-                Matter::NetworkUnrestricted => is_unrestricted(network),
-                Matter::AllowRoot => allow_root,
-                Matter::Secrets => !secrets.is_empty(),
+            let asked = match matter {
+                Matter::NetworkUnrestricted if is_unrestricted(network) => {
+                    vec!["this".to_owned()]
+                }
+                Matter::AllowRoot if allow_root => vec!["this".to_owned()],
+                Matter::Secrets => secrets.iter().map(named).collect(),
+                Matter::NetworkUnrestricted | Matter::AllowRoot | Matter::PolicyChange => continue,
             };
-            let (kind, why) = match answer.value {
-                Answer::NeedsApproval => (Kind::NeedsApproval, "a person has to say yes to this"),
-                Answer::Forbidden => (Kind::Refused, "this is forbidden"),
-                Answer::Skip => continue,
-            };
-            if is_asked {
+            for what in asked {
+                let (kind, why) = match answer.value {
+                    Answer::NeedsApproval => {
+                        let why = format!("a person has to say yes to {what}");
+                        (Kind::NeedsApproval, why)
+                    }
+                    Answer::Forbidden => (Kind::Refused, format!("{what} is forbidden")),
+                    Answer::Skip => continue,
+                };
                 let clause = format!("approvals.{}", matter.as_str());
                 told.say(kind, clause, answer.by.clone(), why);
             }
@@ -386,6 +398,23 @@ fn of_policy(message: &str) -> String {
 fn is_unrestricted(network: &NetworkRules) -> bool {
     let share: u64 = network.allow.iter().map(Entry::share).sum();
     network.mode == NetworkMode::Unrestricted || share > limits::NETWORK_SHARE_MAX
+}
+
+/// A secret, and where it goes: who says yes to one host has not said yes to another.
+fn named(one: &SecretUse) -> String {
+    let name = &one.name;
+    match &one.how {
+        SecretHow::File => format!("the secret `{name}` as a file"),
+        SecretHow::Env { var } => format!("the secret `{name}` as the variable `{var}`"),
+        SecretHow::Header {
+            host,
+            header,
+            format,
+        } => {
+            format!("the secret `{name}` for `{host}`, as the field `{header}: {format}`")
+        }
+        SecretHow::Upstream => format!("the secret `{name}` for the proxy"),
+    }
 }
 
 fn check_name(clause: &str, set: Option<&Decided<BTreeSet<String>>>, name: &str, told: &mut Told) {

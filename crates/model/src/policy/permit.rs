@@ -2,6 +2,7 @@
 
 use super::set::{Pattern, Prefix, meet, meet_texts, plain, plain_texts};
 use super::{Answer, CommandsClause, LayerRef, Matter, Policy};
+use crate::approval::{Asked, Yes};
 use crate::limits;
 use crate::network::{Entry, NetworkCaps, NetworkMode, NetworkRules};
 use crate::profile::SecretRule;
@@ -126,6 +127,9 @@ pub struct Permit {
     /// What a person has to say yes to, or nobody may.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub approvals: BTreeMap<Matter, Decided<Answer>>,
+    /// How long what waits for a person does that, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approval_expires_ms: Option<Decided<u64>>,
     /// Modules that must allow it too.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub modules: BTreeSet<LayerRef>,
@@ -138,6 +142,12 @@ pub struct PermitUse {
     pub stamp: u64,
     /// What followed from them.
     pub permit: Permit,
+    /// A person had to say yes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Asked>,
+    /// A person has said yes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub yes: Option<Yes>,
 }
 
 impl PermitUse {
@@ -145,6 +155,13 @@ impl PermitUse {
     /// there is none any more, what was decided by some stays within them.
     pub fn is_stale(permit: Option<&PermitUse>, now: Option<u64>) -> bool {
         now.is_some_and(|now| permit.is_none_or(|permit| permit.stamp != now))
+    }
+
+    /// The time from which on it may wait for a node, in milliseconds since 1970: before a person has said yes nobody
+    /// could take it.
+    pub fn waits_since(permit: Option<&PermitUse>, created_at_ms: u64) -> u64 {
+        let yes = permit.and_then(|permit| permit.yes.as_ref());
+        yes.map_or(created_at_ms, |yes| yes.at_ms.max(created_at_ms))
     }
 }
 
@@ -189,6 +206,8 @@ impl Permit {
         };
         let names = |set: &BTreeSet<String>| texts(set, |set| plain_texts(Pattern, set));
         let paths = |set: &BTreeSet<String>| texts(set, |set| plain_texts(Prefix, set));
+        let expires = policy.approval_expires_ms;
+        permit.approval_expires_ms = expires.map(|ms| Decided::by(ms, layer));
         permit.profiles = policy.profiles.allow.as_ref().map(names);
         permit.roots = policy.profiles.roots.as_ref().map(names);
         if let Some(network) = &policy.network {
@@ -255,6 +274,11 @@ impl Permit {
             approvals: each(self.approvals, other.approvals, |a, b| {
                 lesser(a, b, |answer| std::cmp::Reverse(*answer))
             }),
+            approval_expires_ms: either(
+                self.approval_expires_ms,
+                other.approval_expires_ms,
+                |a, b| lesser(a, b, |ms| *ms),
+            ),
             modules: &self.modules | &other.modules,
         }
     }
@@ -300,6 +324,18 @@ impl Permit {
     pub fn within(&self, asked_ms: u64) -> u64 {
         let most = self.bounds.get(&Bound::TimeoutMs);
         most.map_or(asked_ms, |most| asked_ms.min(most.value))
+    }
+
+    /// How long something waits for a person, in milliseconds.
+    pub fn approval_ms(&self) -> u64 {
+        let said = self.approval_expires_ms.as_ref();
+        said.map_or(limits::APPROVAL_MS, |said| said.value)
+    }
+
+    /// Whether a policy is written only after another person has said yes, and the layers that want that.
+    pub fn policy_change(&self) -> Option<&Decided<Answer>> {
+        let said = self.approvals.get(&Matter::PolicyChange);
+        said.filter(|said| said.value != Answer::Skip)
     }
 
     /// Who decided what.
@@ -348,6 +384,9 @@ impl Permit {
         for (matter, answer) in &self.approvals {
             let clause = format!("approvals.{}", matter.as_str());
             say(&clause, answer.value.as_str().to_owned(), &answer.by);
+        }
+        if let Some(ms) = &self.approval_expires_ms {
+            say("approvals.expires_ms", ms.value.to_string(), &ms.by);
         }
         let each = [
             ("commands", self.commands.keys().collect::<BTreeSet<_>>()),

@@ -51,6 +51,7 @@ pub(crate) fn read(asked: wire::PolicySpec) -> Result<Policy, Error> {
             allow_root: asked.profiles.allow_root,
         },
         secrets: asked.secrets.map(profile::rules).transpose()?,
+        approval_expires_ms: asked.approvals.expires_ms,
         approvals: approvals(asked.approvals),
         rego: asked.rego,
     })
@@ -102,6 +103,7 @@ fn matter(
         Matter::NetworkUnrestricted => &mut approvals.network_unrestricted,
         Matter::AllowRoot => &mut approvals.allow_root,
         Matter::Secrets => &mut approvals.secrets,
+        Matter::PolicyChange => &mut approvals.policy_change,
     }
 }
 
@@ -125,7 +127,10 @@ fn spec_view(policy: Policy) -> wire::PolicySpec {
     for (bound, most) in policy.resources {
         *slot(&mut resources, bound) = Some(most);
     }
-    let mut approvals = wire::PolicyApprovals::default();
+    let mut approvals = wire::PolicyApprovals {
+        expires_ms: policy.approval_expires_ms,
+        ..wire::PolicyApprovals::default()
+    };
     for (one, answer) in policy.approvals {
         *matter(&mut approvals, one) = Some(match answer {
             Answer::Skip => wire::PolicyAnswer::Skip,
@@ -249,7 +254,7 @@ pub(crate) fn tested(tested: PolicyTested) -> wire::PolicyTested {
     let (verdict, refusals, made) = match tested.decision {
         Decision::Allowed(made) => (wire::PolicyVerdict::Allowed, Vec::new(), Some(made)),
         Decision::Refused(all) => (wire::PolicyVerdict::Refused, all, None),
-        Decision::NeedsApproval(all) => (wire::PolicyVerdict::NeedsApproval, all, None),
+        Decision::NeedsApproval(made, all) => (wire::PolicyVerdict::NeedsApproval, all, Some(made)),
     };
     wire::PolicyTested {
         verdict,

@@ -1,6 +1,6 @@
 //! What is, in the words of the wire.
 
-use crate::convert::sandbox;
+use crate::convert::{approval, sandbox};
 use api::artifact::{ArtifactList, ArtifactView};
 use api::blob::BlobView;
 use api::encoding;
@@ -30,7 +30,9 @@ const PAGE_BYTES: usize = 1 << 20;
 
 pub(crate) fn job(row: JobRow, artifacts: Vec<ArtifactRow>) -> JobView {
     let timings_ms = timings(&row);
+    let approval = approval::of_job(row.spec.permit.as_deref());
     JobView {
+        approval,
         id: row.id.to_string(),
         state: state(&row.state),
         outcome: outcome(&row.state),

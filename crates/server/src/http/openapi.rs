@@ -26,6 +26,7 @@ use crate::error::Error;
         (name = "sandboxes", description = "Sandboxes that live on."),
         (name = "volumes", description = "Named directories that outlive sandboxes."),
         (name = "policies", description = "What may be asked for: layers that only narrow each other."),
+        (name = "approvals", description = "What waits for a person, and what they say."),
         (name = "profiles", description = "Named recipes for sandboxes and jobs, version by version."),
         (name = "secrets", description = "Named values that sandboxes may use and nobody may read back."),
         (name = "snapshots", description = "Saved file systems of sandboxes."),

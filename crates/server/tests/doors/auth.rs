@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use http::Request;
 use http_body_util::Full;
 use model::access::Action::{
-    self, AuditRead, JobRead, JobWrite, KeyRead, KeyWrite, NodeRead, NodeWrite, PolicyRead,
-    PolicyWrite, PrincipalRead, PrincipalWrite, ProfileRead, ProfileWrite, QuotaRead, QuotaWrite,
-    SandboxRead, SandboxWrite, SecretRead, SecretWrite, SnapshotRead, SnapshotWrite, TenantRead,
-    TenantWrite, VolumeRead, VolumeWrite,
+    self, ApprovalRead, ApprovalWrite, AuditRead, JobRead, JobWrite, KeyRead, KeyWrite, NodeRead,
+    NodeWrite, PolicyRead, PolicyWrite, PrincipalRead, PrincipalWrite, ProfileRead, ProfileWrite,
+    QuotaRead, QuotaWrite, SandboxRead, SandboxWrite, SecretRead, SecretWrite, SnapshotRead,
+    SnapshotWrite, TenantRead, TenantWrite, VolumeRead, VolumeWrite,
 };
 use model::access::{Realm, Scopes};
 use model::principal::Role;
@@ -28,7 +28,7 @@ enum For {
     Server,
 }
 
-const ROUTES: [(&str, &str, For); 118] = [
+const ROUTES: [(&str, &str, For); 123] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/mcp", For::Credential),
     ("POST", "/mcp", For::Credential),
@@ -185,6 +185,15 @@ const ROUTES: [(&str, &str, For); 118] = [
     ("DELETE", "/v1/policies/{name}", For::User(PolicyWrite)),
     ("GET", "/v1/policies/{name}/versions", For::User(PolicyRead)),
     ("GET", "/v1/sandboxes/{id}/permit", For::User(SandboxRead)),
+    ("GET", "/v1/approvals", For::User(ApprovalRead)),
+    ("POST", "/v1/approvals", For::User(SandboxWrite)),
+    ("GET", "/v1/approvals/{id}", For::User(ApprovalRead)),
+    ("DELETE", "/v1/approvals/{id}", For::User(ApprovalWrite)),
+    (
+        "POST",
+        "/v1/approvals/{id}/decision",
+        For::User(ApprovalWrite),
+    ),
     ("POST", "/node/v1/jobs/{id}/secrets", For::Node),
     ("POST", "/node/v1/sandboxes/{id}/secrets", For::Node),
     ("GET", "/v1/sandboxes/{id}/usage", For::User(SandboxRead)),
@@ -242,6 +251,7 @@ fn filled(path: &str) -> String {
     path.replace("{id}", "job_0197747bb4007000800000000000dead")
         .replace("{artifact_id}", "art_0197747bb4007000800000000000dead")
         .replace("/v1/keys/job_", "/v1/keys/key_")
+        .replace("/v1/approvals/job_", "/v1/approvals/apv_")
         .replace("{digest}", &"ab".repeat(32))
         .replace("{*path}", "metrics")
         .replace("{port}", "8080")
@@ -353,6 +363,10 @@ fn body(method: &str, path: &str) -> &'static str {
         ("POST", "/v1/principals") => r#"{"kind":"user","name":"new","role":"member"}"#,
         ("POST", "/v1/keys") => r#"{"principal":"user:nobody","scopes":["key:read"]}"#,
         ("POST", "/v1/jobs") => r#"{"argv":["true"]}"#,
+        ("POST", "/v1/approvals") => {
+            r#"{"egress":{"sandbox":"sbx_0197747bb4007000800000000000dead","to":"a.test"}}"#
+        }
+        ("POST", "/v1/approvals/{id}/decision") => r#"{"verdict":"approve"}"#,
         ("POST", "/v1/volumes") => r#"{"name":"v"}"#,
         ("POST", "/v1/sandboxes/{id}/timeout") => r#"{"timeout_ms":1000}"#,
         ("PUT", "/v1/sandboxes/{id}/network") => "{}",
@@ -463,7 +477,9 @@ async fn an_agent_never_says_who_may_do_what() {
     for (method, path, who) in ROUTES {
         let is_about_people = matches!(
             who,
-            For::User(PrincipalWrite | KeyWrite | PolicyWrite | QuotaWrite | TenantWrite)
+            For::User(
+                PrincipalWrite | KeyWrite | PolicyWrite | QuotaWrite | TenantWrite | ApprovalWrite
+            )
         );
         let is_ours = matches!(who, For::User(_));
         let code = code_with(&world, &key, method, path).await;

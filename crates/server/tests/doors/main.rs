@@ -6,6 +6,7 @@
 )]
 
 mod answers;
+mod approval;
 mod attach;
 mod auth;
 mod bad_input;

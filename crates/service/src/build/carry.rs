@@ -66,6 +66,7 @@ impl BuildHold {
             tenant: self.row.tenant.clone(),
             principal: self.row.principal.clone(),
             caller: Caller::Internal,
+            key: None,
             request_id: self.row.id.to_string(),
             lease_token: None,
             sees_servers: false,

@@ -16,7 +16,7 @@ use model::id::{NodeId, TenantId};
 use model::limits;
 use model::node::Scheduling;
 use std::sync::atomic::Ordering;
-use store::{idempotency, job, node, prune, queue, sandbox, usage};
+use store::{approval, idempotency, job, node, prune, queue, sandbox, usage};
 
 /// Jobs that go in one transaction: with the most output each, that is 64 MB, and others wait for it.
 const JOBS_AT_ONCE: u32 = 32;
@@ -44,6 +44,8 @@ pub struct Pruned {
     pub snapshots: u64,
     /// Keys that are forgotten.
     pub keys: u64,
+    /// Approvals that were over.
+    pub approvals: u64,
     /// Uploads that are forgotten.
     pub uploads: u32,
     /// Nodes that are forgotten.
@@ -76,6 +78,9 @@ pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
     let ended_before = now.saturating_sub(limits::KEY_ENDED_KEPT_MS);
     let ended = move |tx: &mut store::Tx<'_>| Ok(store::key::prune(tx, ended_before, BATCH)?);
     service.unit(ended).await?;
+    let over_before = now.saturating_sub(limits::RETAIN_JOBS_MS);
+    let approvals = service.unit(move |tx| Ok(approval::prune(tx, over_before, BATCH)?));
+    let approvals = approvals.await?;
     let servers = move |tx: &mut store::Tx<'_>| crate::server::forget_silent(tx, now);
     service.unit(servers).await?;
     let uploads = forget_uploads(service, now).await?;
@@ -89,6 +94,7 @@ pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
         builds,
         snapshots,
         keys,
+        approvals,
         uploads,
         nodes,
         events,
@@ -97,6 +103,7 @@ pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
             || more_sandboxes
             || builds == u64::from(BATCH)
             || snapshots == u64::from(BATCH)
+            || approvals == u64::from(BATCH)
             || more_blobs
             || more_events
             || usage == u64::from(USAGE_ROWS),

@@ -30,14 +30,15 @@ impl Service {
         decision: Decision<T>,
         input: impl FnOnce(&T) -> Value,
     ) -> Result<Decision<T>, Error> {
-        let made = match decision {
-            Decision::Allowed(made) => made,
-            other @ (Decision::Refused(_) | Decision::NeedsApproval(_)) => return Ok(other),
+        // Nobody is asked to say yes to what a module refuses.
+        let made = match &decision {
+            Decision::Allowed(made) | Decision::NeedsApproval(made, _) => made,
+            Decision::Refused(_) => return Ok(decision),
         };
         if by.modules.is_empty() {
-            return Ok(Decision::Allowed(made));
+            return Ok(decision);
         }
-        let input = input(&made);
+        let input = input(made);
         for (layer, module) in &by.modules {
             let (kind, why) = match self.inner.evaluator.get() {
                 None => {
@@ -65,7 +66,7 @@ impl Service {
             };
             return Ok(Decision::Refused(vec![refusal]));
         }
-        Ok(Decision::Allowed(made))
+        Ok(decision)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::change::{Note, apply};
 use super::work::Untold;
+use crate::approval::yes;
 use crate::capacity::Root;
 use crate::create::{Idempotency, gets_work, key_of, made_before};
 use crate::error::Fail;
@@ -292,6 +293,9 @@ fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
     } else {
         check_current(tx, plan.new.spec.permit.as_deref())?
     };
+    let permit = plan.new.spec.permit.as_ref();
+    let yes = permit.and_then(|permit| permit.yes.as_ref());
+    yes::check(tx, yes, plan.new.at_ms)?;
     check_pin(tx, plan)?;
     hold(tx, &plan.new.tenant, &plan.new.spec)?;
     volume::hold(tx, &plan.new.tenant, &plan.new.spec)?;
@@ -308,6 +312,7 @@ fn create(tx: &mut Tx<'_>, plan: &Plan) -> Result<Made, Fail> {
     };
     // From here on it is written.
     let mut row = sandbox::insert(tx, &plan.new)?;
+    yes::use_up(tx, yes, (&plan.new.principal, plan.new.at_ms))?;
     volume::use_in(tx, &row.spec, &row.id)?;
     if let Some(node) = node {
         row = place(tx, &row, node, plan.note.clone())?.unwrap_or(row);

@@ -6,6 +6,7 @@
 
 use super::change::Note;
 use super::gone;
+use crate::approval::yes;
 use crate::error::Fail;
 use crate::job::until;
 use crate::permit::{check_stamp, is_changed};
@@ -99,9 +100,7 @@ impl Service {
         let mut news = self.wake().sandboxes();
         let mut row = self.set_permitted(ctx, id, asked).await?;
         let (epoch, wanted) = (row.network_epoch, row.rules().clone());
-        if let Some(node) = row.node.as_ref().filter(|_| row.is_network_pending()) {
-            self.wake().node(node);
-        }
+        self.network_wanted(&row);
         let is_waiting = |row: &SandboxRow| row.network_done < epoch && !row.state.is_over();
         while is_waiting(&row) && Instant::now() < until {
             row = match sandbox_news(&mut news, id, until).await {
@@ -119,6 +118,19 @@ impl Service {
         Ok(row)
     }
 
+    /// A node has rules to put in force.
+    fn network_wanted(&self, row: &SandboxRow) {
+        if let Some(node) = row.node.as_ref().filter(|_| row.is_network_pending()) {
+            self.wake().node(node);
+        }
+    }
+
+    /// The same, for rules that were changed by another way than a request for them.
+    pub(crate) fn network_told(&self, row: &SandboxRow) {
+        self.announce_sandbox(row);
+        self.network_wanted(row);
+    }
+
     async fn set_permitted(
         &self,
         ctx: &Ctx,
@@ -129,10 +141,14 @@ impl Service {
         loop {
             let row = self.sandbox_get(ctx, id).await?;
             let permitted = self.permitted_network(ctx, &row, asked.clone()).await?;
-            let set = move |tx: &mut Tx<'_>, row, note| {
-                let (asked, stamp) = &permitted;
+            let set = move |tx: &mut Tx<'_>, row, note: Note| {
+                let (asked, stamp, said) = &permitted;
                 check_stamp(tx, *stamp)?;
-                set(tx, row, asked, note)
+                yes::check(tx, said.as_ref(), note.at_ms)?;
+                let by = (note.principal.clone(), note.at_ms);
+                let row = set(tx, row, asked, note)?;
+                yes::use_up(tx, said.as_ref(), (&by.0, by.1))?;
+                Ok(row)
             };
             match self.change(ctx, id, set).await {
                 Err(error) if is_changed(&error, tries) => tries += 1,
@@ -245,7 +261,7 @@ fn by(note: &Note, epoch: u64) -> By {
 
 /// The rules that hold where these are asked for: what the profile allowed when the sandbox was made is the most that
 /// it can ever have.
-fn narrowed(row: &SandboxRow, rules: &NetworkRules) -> Result<NetworkRules, Error> {
+pub(crate) fn narrowed(row: &SandboxRow, rules: &NetworkRules) -> Result<NetworkRules, Error> {
     let made_by = row.spec.made_by.as_ref();
     match made_by.and_then(|made_by| made_by.network.as_ref()) {
         Some(ceiling) => ceiling.narrowed(rules).map_err(Error::Invalid),
@@ -266,7 +282,7 @@ fn leaving_in_force(row: &SandboxRow, refused: &NetworkRefused) -> Option<Leavin
     Some(leaving.in_force(&row.spec.secrets, said))
 }
 
-fn set(
+pub(crate) fn set(
     tx: &mut Tx<'_>,
     row: SandboxRow,
     asked: &NetworkChange,

@@ -4,6 +4,7 @@
     reason = "a test that cannot go on should say where"
 )]
 
+mod approvals;
 mod audit;
 mod builds;
 mod capacity;

@@ -359,7 +359,7 @@ async fn a_test_of_a_request_says_what_would_be_and_who_says_so_and_leaves_nothi
     );
     assert!(matches!(
         test(&["git", "push"]).await.decision,
-        Decision::NeedsApproval(_)
+        Decision::NeedsApproval(..)
     ));
     let sandbox = PolicyAsk::Sandbox(Box::new(ask()));
     let tested = world

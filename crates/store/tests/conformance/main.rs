@@ -7,6 +7,7 @@
     reason = "what the tests build on is part of the tests"
 )]
 
+mod approvals;
 mod audit;
 mod breaks;
 mod cluster;
@@ -209,6 +210,12 @@ conformance! {
     }
     random {
         any_sequence_of_moves_keeps_row_events_and_queue_in_step
+    }
+    approvals {
+        an_approval_is_decided_by_one_at_a_time_with_its_event
+        approvals_are_listed_counted_and_ended_by_their_state
+        a_yes_is_found_while_it_counts_and_by_whom_it_is_for
+        each_change_of_an_approval_is_told_or_given_up_with_an_event
     }
     policies {
         every_change_of_a_policy_changes_the_stamp_and_is_an_event

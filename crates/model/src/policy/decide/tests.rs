@@ -66,7 +66,7 @@ fn told<T>(decision: Decision<T>) -> String {
     };
     match decision {
         Decision::Allowed(_) => "allowed".to_owned(),
-        Decision::Refused(all) | Decision::NeedsApproval(all) => list(all),
+        Decision::Refused(all) | Decision::NeedsApproval(_, all) => list(all),
     }
 }
 
@@ -329,6 +329,52 @@ fn ruled() -> NetworkRules {
     NetworkRules::read(&asked).unwrap()
 }
 
+#[test]
+fn a_person_is_shown_every_pattern_that_is_met_and_where_a_secret_goes() {
+    let rule = permit(|p| {
+        p.commands = Some(CommandsClause {
+            approve: vec!["git push".to_owned(), "npm publish".to_owned()],
+            ..CommandsClause::default()
+        });
+        p.approvals = [
+            (Matter::Secrets, Answer::NeedsApproval),
+            (Matter::PolicyChange, Answer::NeedsApproval),
+        ]
+        .into();
+    });
+    let shown = |spec: JobSpec| match rule.job(spec, ALL) {
+        Decision::NeedsApproval(_, all) => all.iter().map(Refusal::reason).collect(),
+        Decision::Allowed(_) => Vec::new(),
+        Decision::Refused(all) => panic!("{all:?}"),
+    };
+    assert_eq!(shown(job(|_| {})), Vec::<String>::new());
+    let both = job(|s| {
+        s.argv = ["sh", "-c", "git push; npm publish"]
+            .map(str::to_owned)
+            .into()
+    });
+    assert_eq!(
+        shown(both),
+        ["commands: a person has to say yes to `git push` and `npm publish`"]
+    );
+    let one = |var: &str| SecretUse {
+        name: "T".to_owned(),
+        id: None,
+        version: 0,
+        how: SecretHow::Env {
+            var: var.to_owned(),
+        },
+    };
+    let uses = job(|s| s.secrets = vec![one("A"), one("B")]);
+    assert_eq!(
+        shown(uses),
+        [
+            "approvals.secrets: a person has to say yes to the secret `T` as the variable `A`",
+            "approvals.secrets: a person has to say yes to the secret `T` as the variable `B`"
+        ]
+    );
+}
+
 type Texts = Option<std::collections::BTreeSet<String>>;
 
 /// Some of a few names, so that layers meet.
@@ -437,7 +483,7 @@ fn any_job() -> impl Strategy<Value = JobSpec> {
 fn allowed<T>(decision: Decision<T>) -> Option<T> {
     match decision {
         Decision::Allowed(made) => Some(made),
-        Decision::Refused(_) | Decision::NeedsApproval(_) => None,
+        Decision::Refused(_) | Decision::NeedsApproval(..) => None,
     }
 }
 

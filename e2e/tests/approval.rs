@@ -1,0 +1,263 @@
+//! What waits for a person, with the real binary: an agent asks, somebody else decides, and the record says who.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
+use e2e::{Place, Server, all, text, until, visited};
+use std::net::TcpListener;
+use std::process::Output;
+
+const RULES: &str = "version = 1\nlayer = \"tenant\"\n[commands]\napprove = [\"fake print=hello\"]\n\
+                     unchecked_in_sandboxes = true\n[approvals]\nnetwork_unrestricted = \"needs_approval\"\n";
+
+fn good(output: &Output) -> String {
+    assert!(output.status.success(), "{}", all(output));
+    text(&output.stdout).trim_end().to_owned()
+}
+
+/// A server with one rule, and the key of an agent.
+struct Scene {
+    place: Place,
+    url: String,
+    key: String,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", port.local_addr().unwrap());
+        Scene {
+            place: Place::new(),
+            url,
+            key: String::new(),
+        }
+    }
+
+    fn up(&self, env: &[(&str, &str)]) -> Server {
+        let address = self.url.trim_start_matches("http://").to_owned();
+        let args = ["--driver", "fake", "--spares", "0"];
+        self.place.up_at_with(&address, &args, env)
+    }
+
+    fn prepare(&mut self) {
+        let rules = RULES.as_bytes();
+        good(
+            &self
+                .place
+                .run_with_input(&["policy", "set", "rules", "-"], rules),
+        );
+        good(&self.owner(&[
+            "principal",
+            "create",
+            "bot",
+            "--kind",
+            "agent",
+            "--role",
+            "admin",
+        ]));
+        self.key = good(&self.owner(&["key", "create", "agent:bot"]));
+    }
+
+    fn owner(&self, args: &[&str]) -> Output {
+        self.place.run(args)
+    }
+
+    fn agent(&self, args: &[&str]) -> Output {
+        let mut command = self.place.command(args);
+        command.env("COFFERDAM_URL", &self.url);
+        command.env("COFFERDAM_TOKEN", &self.key);
+        command.output().unwrap()
+    }
+
+    /// The job that waits, and its approval.
+    fn asks(&self) -> (String, String) {
+        let made = self.agent(&["run", "--detach", "--json", "--", "fake", "print=hello"]);
+        let made: serde_json::Value = serde_json::from_str(&good(&made)).unwrap();
+        assert_eq!(made["state"], "awaiting_approval", "{made}");
+        let of = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        (of(&made["id"]), of(&made["approval"]["id"]))
+    }
+
+    fn job(&self, id: &str) -> serde_json::Value {
+        self.place.json(&["job", "get", id, "--json"])
+    }
+
+    fn is_finished(&self, id: &str) -> bool {
+        self.job(id)["state"] == "finished"
+    }
+}
+
+#[test]
+fn an_agent_waits_for_a_yes_that_it_cannot_give_and_the_record_says_who_gave_it() {
+    let mut scene = Scene::new();
+    let _server = scene.up(&[]);
+    scene.prepare();
+    let (job, id) = scene.asks();
+    let listed = good(&scene.owner(&["approval", "ls"]));
+    assert!(
+        listed.contains(&id) && listed.contains("agent:bot"),
+        "{listed}"
+    );
+    let shown = good(&scene.agent(&["approval", "show", &id]));
+    assert!(shown.contains("`fake print=hello`"), "{shown}");
+    for word in ["approve", "reject"] {
+        let refused = scene.agent(&["approval", word, &id]);
+        assert_eq!(refused.status.code(), Some(125), "{}", all(&refused));
+        assert!(
+            all(&refused).contains("only people decide"),
+            "{}",
+            all(&refused)
+        );
+    }
+    let waived = scene.owner(&["approval", "waive", &id]);
+    assert_ne!(waived.status.code(), Some(0), "{}", all(&waived));
+    assert_eq!(scene.job(&job)["state"], "awaiting_approval");
+    let said = scene.owner(&["approval", "approve", &id, "--comment", "read it"]);
+    assert_eq!(good(&said), format!("{id}\tapproved"));
+    assert!(until(|| scene.is_finished(&job)));
+    let ended = scene.job(&job);
+    assert_eq!(ended["outcome"]["kind"], "succeeded", "{ended}");
+    assert_eq!(ended["approval"]["comment"], "read it");
+    assert_eq!(good(&scene.agent(&["job", "logs", &job])), "hello");
+    let by = ended["approval"]["approved_by"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let record = good(&scene.owner(&["audit", "export"]));
+    let lines = record
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let approved: Vec<_> = lines
+        .filter(|line| line["kind"] == "approval.approved")
+        .collect();
+    assert_eq!(approved.len(), 1, "{record}");
+    assert_eq!(approved[0]["principal"], by.as_str());
+    assert!(
+        approved[0].to_string().contains("read it"),
+        "{}",
+        approved[0]
+    );
+}
+
+#[test]
+fn a_rejected_job_never_runs_and_what_the_owner_asks_needs_somebody_else() {
+    let mut scene = Scene::new();
+    let _server = scene.up(&[]);
+    scene.prepare();
+    let (job, id) = scene.asks();
+    good(&scene.owner(&["approval", "reject", &id, "--comment", "not on a Friday"]));
+    assert!(until(|| scene.is_finished(&job)));
+    let ended = scene.job(&job);
+    assert_eq!(ended["outcome"]["kind"], "canceled", "{ended}");
+    assert_eq!(ended["attempt"], 0);
+    assert!(
+        ended["detail"]
+            .as_str()
+            .unwrap()
+            .contains("not on a Friday"),
+        "{ended}"
+    );
+    let late = scene.owner(&["approval", "approve", &id]);
+    assert!(all(&late).contains("approval_over"), "{}", all(&late));
+    let own = good(&scene.owner(&["run", "--detach", "--json", "--", "fake", "print=hello"]));
+    let own: serde_json::Value = serde_json::from_str(&own).unwrap();
+    let own = own["approval"]["id"].as_str().unwrap();
+    let refused = scene.owner(&["approval", "approve", own]);
+    assert_eq!(refused.status.code(), Some(125));
+    assert!(
+        all(&refused).contains("principal create"),
+        "{}",
+        all(&refused)
+    );
+    good(&scene.owner(&["principal", "create", "eve", "--role", "operator"]));
+    let eve = Scene {
+        key: good(&scene.owner(&["key", "create", "user:eve"])),
+        ..scene
+    };
+    good(&eve.agent(&["approval", "waive", own, "--comment", "on call"]));
+    let kept = good(&eve.owner(&["approval", "show", own]));
+    assert!(
+        kept.contains("user:eve") && kept.contains("on call"),
+        "{kept}"
+    );
+}
+
+#[test]
+fn a_sandbox_is_made_once_by_the_same_request_after_a_yes() {
+    let mut scene = Scene::new();
+    let _server = scene.up(&[]);
+    scene.prepare();
+    let create = || scene.agent(&["sandbox", "create", "--net", "unrestricted"]);
+    let refused = create();
+    assert_eq!(refused.status.code(), Some(125), "{}", all(&refused));
+    let said = all(&refused);
+    let at = said.find("apv_").unwrap();
+    let id = &said[at..at + "apv_".len() + 32];
+    good(&scene.owner(&["approval", "approve", id]));
+    good(&create());
+    assert_eq!(create().status.code(), Some(125));
+}
+
+/// As many commits as a server makes from its start to a little behind a yes that is said at once.
+const COMMITS: usize = 20;
+
+/// The commits of a server that says a yes, each with its number.
+fn points() -> Vec<String> {
+    let mut scene = Scene::new();
+    let server = scene.up(&[("COFFERDAM_DIE_AT", "trace")]);
+    scene.prepare();
+    let (job, id) = scene.asks();
+    good(&scene.owner(&["approval", "approve", &id]));
+    assert!(until(|| scene.is_finished(&job)));
+    visited(&server.end().1)
+}
+
+#[test]
+fn a_server_killed_at_any_commit_around_a_yes_has_said_it_and_queued_the_job_or_neither() {
+    let points = points().into_iter();
+    let commits = points.filter(|point| point.starts_with("store."));
+    let commits: Vec<String> = commits.take(COMMITS).collect();
+    assert_eq!(commits.len(), COMMITS, "{commits:?}");
+    let mut seen = [0, 0];
+    for point in &commits {
+        let mut scene = Scene::new();
+        let server = scene.up(&[]);
+        scene.prepare();
+        let (job, id) = scene.asks();
+        drop(server.kill());
+        // Numbers of points begin anew: the yes is among the first.
+        let mut dying = scene.up(&[("COFFERDAM_DIE_AT", point)]);
+        drop(scene.owner(&["approval", "approve", &id]));
+        until(|| dying.has_ended() || scene.is_finished(&job));
+        drop(dying);
+        let _server = scene.up(&[]);
+        let state = scene.place.json(&["approval", "show", &id, "--json"])["state"].clone();
+        match state.as_str() {
+            Some("approved") => {
+                assert!(
+                    until(|| scene.is_finished(&job)),
+                    "{point}: {}",
+                    scene.job(&job)
+                );
+                seen[0] += 1;
+            }
+            Some("pending") => {
+                assert_eq!(scene.job(&job)["state"], "awaiting_approval", "{point}");
+                seen[1] += 1;
+            }
+            other => panic!("{point}: {other:?}"),
+        }
+    }
+    println!(
+        "killed at {} points: {} said, {} not",
+        commits.len(),
+        seen[0],
+        seen[1]
+    );
+    assert!(
+        seen[0] > 0 && seen[1] > 0,
+        "{seen:?}: no yes was said, or each"
+    );
+}
