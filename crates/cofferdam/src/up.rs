@@ -20,7 +20,7 @@ use driver::driver::Mode;
 use driver::host::{Host, Root};
 use driver::linux::Linux;
 use model::points::Points;
-use node::{Config, Exception, Node};
+use node::{Config, Exception, Node, Sources};
 use server::{Door, Links};
 use service::Service;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -62,6 +62,7 @@ pub(crate) async fn carry_builds(
 pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let (mut signals, egress_allow) = (Signals::listen()?, exceptions(&up.egress_allow)?);
     check_trust(&up.egress_trust)?;
+    let packages_from = sources(Some(&up.pip_index), Some(&up.npm_registry))?;
     let state = State::of(place)?;
     state.make()?;
     let _locked = state.lock_server()?;
@@ -103,6 +104,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
         egress_allow,
         roots,
         egress_trust: up.egress_trust.clone(),
+        packages_from,
         dir,
         heard: std::sync::Arc::default(),
         points,
@@ -154,6 +156,26 @@ pub(crate) fn exceptions(asked: &[String]) -> Result<Vec<Exception>, Failure> {
         })
     };
     asked.iter().map(read).collect()
+}
+
+/// Where packages come from; where nothing is said, from where everybody gets them.
+pub(crate) fn sources(pip: Option<&String>, npm: Option<&String>) -> Result<Sources, Failure> {
+    let mut sources = Sources::default();
+    let read = |option: &str, text: &String| {
+        text.parse().map_err(|error: node::BadSource| {
+            let message = format!("{option}: failed to {error}");
+            let failure = Failure::new(Code::InvalidArgument, message);
+            failure
+                .hint("such as https://pypi.org/simple, or http://127.0.0.1:3141/root/pypi/+simple")
+        })
+    };
+    if let Some(text) = pip {
+        sources.pip = read("--pip-index", text)?;
+    }
+    if let Some(text) = npm {
+        sources.npm = read("--npm-registry", text)?;
+    }
+    Ok(sources)
 }
 
 /// A file without a certificate would be missed only when somebody inside is refused.

@@ -14,6 +14,7 @@ pub mod address;
 pub mod block;
 pub mod breaker;
 pub mod build;
+pub mod dependency;
 pub mod enforcement;
 pub mod event;
 pub mod exception;

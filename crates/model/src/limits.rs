@@ -339,6 +339,10 @@ pub const PERMIT_ENTRIES_MAX: usize = 512;
 pub const POLICY_PRIORITY_MAX: u16 = 1000;
 /// How deep commands may be within commands (`sh -c`, `$( )`) where a policy reads them. A person writes two.
 pub const COMMAND_DEPTH_MAX: u32 = 8;
+/// Packages of one list of dependencies: what a lock file of a large project has.
+pub const DEPENDENCIES_MAX: usize = 2000;
+/// The name of a package, its version, or that of a file of it, in bytes: what file systems allow.
+pub const PACKAGE_BYTES_MAX: usize = 255;
 /// A module in Rego in bytes: what a person reads in an hour.
 pub const REGO_BYTES_MAX: usize = 64 * 1024;
 /// What follows from all policies of a principal, in bytes: each of its jobs and sandboxes keeps it.
