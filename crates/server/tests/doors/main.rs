@@ -19,5 +19,6 @@ mod policy;
 mod profile;
 mod sandbox;
 mod secret;
+mod smuggling;
 mod snapshot;
 mod world;
