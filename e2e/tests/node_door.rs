@@ -124,6 +124,7 @@ fn rest(stream: &mut Stream) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+/// Attack: The door of nodes is flooded by who has no certificate.
 #[test]
 fn whoever_has_shown_nothing_gets_one_answer_and_sends_little() {
     let server = Server::start();
@@ -144,6 +145,7 @@ fn whoever_has_shown_nothing_gets_one_answer_and_sends_little() {
     assert!(began.elapsed() < Duration::from_secs(10));
 }
 
+/// Attack: All places at the door of nodes are taken by who has no certificate.
 #[test]
 fn those_who_have_shown_nothing_cannot_take_all_places() {
     let server = Server::start();

@@ -170,6 +170,7 @@ fn a_file_that_does_not_come_back_is_told_in_the_one_object() {
     assert_eq!(job["error"]["code"], "file_missing");
 }
 
+/// Attack: A file that comes out is written through a link that waits for it outside.
 #[test]
 fn a_file_that_comes_out_replaces_what_is_there_and_follows_no_link() {
     needs_sandbox!();

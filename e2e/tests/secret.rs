@@ -240,6 +240,7 @@ fn another_master_key_is_refused_at_the_start_and_a_new_one_needs_the_old() {
     assert_eq!(good.status.code(), Some(0), "{good:?}");
 }
 
+/// Attack: A secret stands in the arguments of a process, where all read it.
 #[test]
 fn a_value_is_never_taken_from_the_command_line() {
     let place = Place::new();

@@ -248,6 +248,7 @@ fn a_job_that_is_not_there_is_named() {
     }
 }
 
+/// Attack: A state is kept where others may write, so that they change it.
 #[test]
 fn a_state_directory_that_others_may_enter_is_not_used() {
     let place = Place::new();
@@ -296,6 +297,7 @@ fn without_a_home_or_with_an_empty_variable_there_is_a_word_for_it() {
     assert_eq!(code(&output), 0, "{output:?}");
 }
 
+/// Attack: A server elsewhere is asked for with the token of this machine.
 #[test]
 fn a_server_elsewhere_is_not_told_the_token_of_this_machine() {
     let place = Place::new();

@@ -1,7 +1,7 @@
 //! What a sandbox or a job may reach, on the wire.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use utoipa::ToSchema;
 
 use crate::job::Enforced;
@@ -102,6 +102,11 @@ pub struct Network {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 600)]
     pub upstream: Option<String>,
+    /// Packages that may be installed, as `NAME==VERSION`, by ecosystem: `pip`, `npm`; at most 2,000 of each. An index of
+    /// the sandbox's own serves them, and who else serves packages of that manager is closed. What policies list is
+    /// held beside it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dependencies: BTreeMap<String, BTreeSet<String>>,
     /// For a sandbox that lives: these secrets, as `header` or `upstream`, in the place of all that it uses for what
     /// leaves, each in its newest version; when absent those stay. For a new sandbox or job there is `secrets`
     /// beside `network`, and a sandbox shows all of its own there.

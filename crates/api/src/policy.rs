@@ -1,6 +1,6 @@
 //! Policies on the wire: what one says, and what becomes of a request by all that apply.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -45,10 +45,9 @@ pub struct PolicySpec {
     /// Which commands. A guard rail and no wall.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commands: Option<PolicyCommands>,
-    /// Packages that may be installed, as `NAME==VERSION`, by manager: `pip`, `npm`. Nothing here holds this yet, so
-    /// what has a way out is refused.
+    /// Packages that may be installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dependencies: Option<BTreeMap<String, BTreeSet<String>>>,
+    pub dependencies: Option<PolicyDependencies>,
     /// The most of each.
     #[serde(default)]
     pub resources: PolicyResources,
@@ -82,6 +81,24 @@ pub struct PolicyNetwork {
     /// Never these, addresses among them. At most 256.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
+}
+
+/// Packages that may be installed, as `NAME==VERSION`, at most 2,000 of each manager: what they depend on is to be
+/// listed, too. A sandbox that has a way out finds them in an index of its own, and who else serves packages of that
+/// manager is closed. A manager without a list is held to nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyDependencies {
+    /// Python packages, compared by their names and versions in normal form (PEP 503, PEP 440).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pip: Option<BTreeSet<String>>,
+    /// JavaScript packages, `@SCOPE/NAME==VERSION` among them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub npm: Option<BTreeSet<String>>,
+    /// A network that lets out more than names of a list may be had all the same. Who is known to serve packages is
+    /// closed there, and who is not known is not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_known_indexes: bool,
 }
 
 /// Which files may go in and out with a request: absolute paths, and all below them.

@@ -266,6 +266,7 @@ fn config_here(node_id: &NodeId, dir: &Path, size: Size, roots: Vec<Root>) -> Co
         egress_allow: Vec::new(),
         roots,
         egress_trust: Vec::new(),
+        packages_from: node::Sources::default(),
         dir: dir.to_owned(),
         heard: Arc::default(),
         points: Points::none(),

@@ -174,6 +174,10 @@ pub(crate) struct Node {
     pub(crate) egress_allow: Vec<String>,
     #[serde(default)]
     pub(crate) egress_trust: Vec<PathBuf>,
+    #[serde(default)]
+    pub(crate) pip_index: Option<String>,
+    #[serde(default)]
+    pub(crate) npm_registry: Option<String>,
     /// How to isolate: `linux`, or `fake` for tests, which runs nothing.
     #[serde(default = "driver")]
     pub(crate) driver: String,

@@ -10,7 +10,7 @@ use crate::roots;
 use crate::signals::Signals;
 use crate::state::State;
 use crate::tape;
-use crate::up::{check_trust, exceptions, hostname, points_from, warm};
+use crate::up::{check_trust, exceptions, hostname, points_from, sources, warm};
 use api::Code;
 use api::attach::LinkOpen;
 use api::client::{Client, Endpoint, Token};
@@ -43,6 +43,7 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
         config.egress_trust.clone(),
     );
     check_trust(&trust)?;
+    let packages_from = sources(config.pip_index.as_ref(), config.npm_registry.as_ref())?;
     let place = Place {
         state: Some(config.state.clone()),
         ..place.clone()
@@ -83,6 +84,7 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
         egress_allow,
         roots,
         egress_trust: trust,
+        packages_from,
         dir,
         heard,
         points: points_from(std::env::var("COFFERDAM_DIE_AT").ok()),

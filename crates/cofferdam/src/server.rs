@@ -207,6 +207,8 @@ fn door_of(config: &config::Server) -> Up {
         egress_allow: Vec::new(),
         root: Vec::new(),
         egress_trust: Vec::new(),
+        pip_index: String::new(),
+        npm_registry: String::new(),
         idle_exit: None,
         driver: String::new(),
     }

@@ -21,7 +21,7 @@ use driver::driver::Mode;
 use driver::host::{Host, Root};
 use driver::linux::Linux;
 use model::points::Points;
-use node::{Config, Exception, Node};
+use node::{Config, Exception, Node, Sources};
 use server::{Door, Links};
 use service::Service;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -59,10 +59,19 @@ pub(crate) async fn carry_builds(
     server::carry_builds(service, links, stop).await;
 }
 
+/// The doors of those who ask, beside that of the node.
+async fn open_doors(state: &State, up: &Up, node: Door) -> Result<Vec<Door>, Failure> {
+    let mut doors = vec![node, Door::Unix(unix_listener(state)?)];
+    table::note(&format!("listening on unix:{}", state.socket().display()));
+    doors.extend(tcp::door(state, up, None).await?);
+    Ok(doors)
+}
+
 /// Serves until SIGTERM, Ctrl-C, or, if asked, until there is nothing to do.
 pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let (mut signals, egress_allow) = (Signals::listen()?, exceptions(&up.egress_allow)?);
     check_trust(&up.egress_trust)?;
+    let packages_from = sources(Some(&up.pip_index), Some(&up.npm_registry))?;
     let state = State::of(place)?;
     state.make()?;
     let _locked = state.lock_server()?;
@@ -79,9 +88,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let (driver, linux) = compose::driver(&up.driver, &dir, &host)?;
     let (node_client, node_door) = compose::node_door(&node_id);
     let node_client = node_client.with_tape(tape::keep(&state));
-    let mut doors = vec![node_door, Door::Unix(unix_listener(&state)?)];
-    table::note(&format!("listening on unix:{}", state.socket().display()));
-    doors.extend(tcp::door(&state, up, None).await?);
+    let doors = open_doors(&state, up, node_door).await?;
     let (links, stop) = (Links::default(), CancellationToken::new());
     let (link, linked) = mpsc::channel(256);
     links.insert(node_id.clone(), link);
@@ -105,6 +112,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
         egress_allow,
         roots,
         egress_trust: up.egress_trust.clone(),
+        packages_from,
         dir,
         heard: std::sync::Arc::default(),
         points,
@@ -156,6 +164,26 @@ pub(crate) fn exceptions(asked: &[String]) -> Result<Vec<Exception>, Failure> {
         })
     };
     asked.iter().map(read).collect()
+}
+
+/// Where packages come from; where nothing is said, from where everybody gets them.
+pub(crate) fn sources(pip: Option<&String>, npm: Option<&String>) -> Result<Sources, Failure> {
+    let mut sources = Sources::default();
+    let read = |option: &str, text: &String| {
+        text.parse().map_err(|error: node::BadSource| {
+            let message = format!("{option}: failed to {error}");
+            let failure = Failure::new(Code::InvalidArgument, message);
+            failure
+                .hint("such as https://pypi.org/simple, or http://127.0.0.1:3141/root/pypi/+simple")
+        })
+    };
+    if let Some(text) = pip {
+        sources.pip = read("--pip-index", text)?;
+    }
+    if let Some(text) = npm {
+        sources.npm = read("--npm-registry", text)?;
+    }
+    Ok(sources)
 }
 
 /// A file without a certificate would be missed only when somebody inside is refused.

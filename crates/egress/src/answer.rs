@@ -1,6 +1,7 @@
 //! What a client gets that gets no answer from outside.
 
 use crate::decide::Refusal;
+use crate::index::Check;
 use crate::reason::Reason;
 use crate::record::Recording;
 use bytes::Bytes;
@@ -28,19 +29,33 @@ pub(crate) enum Body {
         /// The record is complete when the body is.
         _recording: Box<Recording>,
     },
+    /// A file from outside, which is compared with its digest while it passes.
+    Checked {
+        body: Incoming,
+        check: Box<Check>,
+        recording: Box<Recording>,
+    },
 }
+
+/// Why a body breaks off.
+pub(crate) type Broken = Box<dyn std::error::Error + Send + Sync>;
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
             Body::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Body::Passed { body, hide, .. } => hidden(body, hide, context),
+            Body::Passed { body, hide, .. } => hidden(body, hide, context).map_err(Broken::from),
+            Body::Checked {
+                body,
+                check,
+                recording,
+            } => checked((body, &mut **check, &mut **recording), context),
         }
     }
 
@@ -50,6 +65,7 @@ impl http_body::Body for Body {
             Body::Passed { body, hide, .. } => {
                 hide.is_none() && http_body::Body::is_end_stream(body)
             }
+            Body::Checked { check, .. } => check.is_over,
         }
     }
 
@@ -61,9 +77,33 @@ impl http_body::Body for Body {
             Body::Passed {
                 body, hide: None, ..
             } => http_body::Body::size_hint(body),
-            Body::Passed { .. } => SizeHint::default(),
+            Body::Passed { .. } | Body::Checked { .. } => SizeHint::default(),
         }
     }
+}
+
+/// The next of a file. One that is another file than its page says ends before its last bytes, as if it were cut off.
+fn checked(
+    (body, check, recording): (&mut Incoming, &mut Check, &mut Recording),
+    context: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    while !check.is_over {
+        let fed = match ready!(http_body::Body::poll_frame(Pin::new(&mut *body), context)) {
+            Some(Ok(frame)) => check.feed(frame.into_data().unwrap_or_default()),
+            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+            None => check.finish(),
+        };
+        match fed {
+            Ok(None) => {}
+            Ok(Some(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Err(reason) => {
+                check.is_over = true;
+                drop(recording.denied(reason.into()));
+                return Poll::Ready(Some(Err(reason.code().into())));
+            }
+        }
+    }
+    Poll::Ready(None)
 }
 
 /// The next of a body without values of secrets. What was held back at its end is told there; fields that come after it
@@ -97,7 +137,7 @@ fn hidden(
 }
 
 /// Text for a person or a model: what, by which rule, and what to do about it.
-fn text(refusal: &Refusal, what: &str) -> String {
+pub(crate) fn text(refusal: &Refusal, what: &str) -> String {
     let reason = refusal.reason;
     let verb = if reason.is_denial() {
         "denied"

@@ -52,6 +52,36 @@ pub(crate) async fn reach(
     }
 }
 
+/// Connects to where an index gets its packages, which the sandbox has not asked for: what the rules deny stays denied,
+/// and what is closed stays closed.
+pub(crate) async fn reach_source(
+    way: &Way,
+    target: &Target,
+    recording: &mut Recording,
+) -> Result<Counted<TcpStream>, Refusal> {
+    let addresses = way.resolve_unasked(&target.host).await?;
+    let rules = way.rules();
+    if let Some(entry) = rules.denies(&target.host, target.port, &addresses) {
+        return Err(Refusal {
+            reason: Reason::Rules(Denial::Denied),
+            rule: Some(format!("deny {entry}")),
+        });
+    }
+    let own = own(way)?;
+    let ground = Ground {
+        exceptions: way.exceptions(),
+        own: &own,
+    };
+    let dial = check_upstream(ground, target.port, &addresses)?;
+    let (io, address) = match &rules.upstream {
+        None => connect(&dial).await?,
+        Some(upstream) => through(way, upstream, &dial).await?,
+    };
+    recording.dialled(address);
+    let traffic = recording.traffic.clone();
+    Ok(Counted { io, traffic })
+}
+
 /// What a name's addresses are of, as far as somebody inside has to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Families {
@@ -81,6 +111,9 @@ pub(crate) async fn known(
             return Err(refusal);
         }
         recording.by(verdict.rule.to_string());
+        if way.has_index(host) {
+            return Ok(Families::Ipv4);
+        }
         let addresses = way.resolve(host).await?;
         if addresses.is_empty() {
             return Err(Reason::UnknownName.into());
@@ -158,7 +191,7 @@ async fn through(
         rule: Some(format!("through socks5://{}", upstream.address())),
     };
     let (host, port) = upstream.place().ok_or(Reason::Internal)?;
-    let addresses = way.resolve_upstream(&host).await;
+    let addresses = way.resolve_unasked(&host).await;
     let addresses = addresses.map_err(|_| refused(Reason::Upstream))?;
     // A name that nobody denies may have an address that is denied.
     if let Some(entry) = way.rules().denies(&host, port, &addresses) {

@@ -5,6 +5,7 @@ use crate::answer::{Body, refused};
 use crate::clean;
 use crate::decide::Refusal;
 use crate::dial::reach;
+use crate::index;
 use crate::inspect;
 use crate::proxy::Way;
 use crate::reason::Reason;
@@ -122,6 +123,9 @@ async fn answer(
             return refused(&refusal, "the request's target is not served");
         }
     };
+    if !is_connect && let Some(ecosystem) = way.ecosystem_of(&target) {
+        return index::answer(way, ecosystem, &head, recording).await;
+    }
     if is_connect {
         let end = match end(way, &target, &mut recording).await {
             Ok(end) => end,

@@ -16,6 +16,7 @@ use crate::answer::{Body, refused};
 use crate::decide::{Ask, Refusal, precheck};
 use crate::dial::reach;
 use crate::http::{self, HEAD_PATIENCE};
+use crate::index;
 use crate::proxy::{Now, Way};
 use crate::reason::Reason;
 use crate::record::{Method as How, Recording};
@@ -96,11 +97,7 @@ impl Inspector {
         authority: Authority,
         roots: &Roots,
     ) -> Result<Inspector, rustls::Error> {
-        let mut outside = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots.0.clone())
-            .with_no_client_auth();
-        outside.alpn_protocols = vec![ALPN.to_vec()];
+        let outside = client(roots)?;
         Ok(Inspector {
             secrets,
             password: None,
@@ -222,6 +219,16 @@ pub(crate) fn judge(
     Ok(fields)
 }
 
+/// How TLS is spoken with a real host that these authorities vouch for.
+pub(crate) fn client(roots: &Roots) -> Result<ClientConfig, rustls::Error> {
+    let mut outside = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots.0.clone())
+        .with_no_client_auth();
+    outside.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(outside)
+}
+
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
@@ -262,6 +269,10 @@ where
     if !is_tls {
         tunnel.discard();
         return requests(way, target, client, false).await;
+    }
+    if way.ecosystem_of(&target).is_some() {
+        // There is no certificate for it, and nobody between.
+        return drop(tunnel.denied(Reason::BadRequest.into()));
     }
     match accept(way, &target, client).await {
         Ok(client) => {
@@ -328,6 +339,16 @@ async fn answer(
     let usual = if is_tls { HTTPS } else { HTTP };
     let mut recording = way.record(if is_tls { How::Https } else { How::Http });
     let (head, body) = request.into_parts();
+    if let Some(ecosystem) = way.ecosystem_of(target) {
+        recording.asks(target);
+        return match target::check_origin(&head, target, usual) {
+            Ok(()) => index::answer(way, ecosystem, &head, recording).await,
+            Err(reason) => {
+                let refusal = recording.denied(reason.into());
+                refused(&refusal, &target.authority(usual))
+            }
+        };
+    }
     let now = way.now();
     let passing = passed(way, &now, (target, usual), (head, body), &mut recording);
     match passing.await {
@@ -368,7 +389,7 @@ async fn passed(
         hide::ask_plainly(&mut head);
     }
     let answer = if is_tls {
-        let outside = secure(inspector, &target.host, outside).await?;
+        let outside = secure(&inspector.outside, &target.host, outside).await?;
         http::pass(way, target, (head, body), outside, recording).await
     } else {
         http::pass(way, target, (head, body), outside, recording).await
@@ -388,8 +409,8 @@ pub(crate) fn set(head: &mut Parts, fields: Vec<Field>) {
 }
 
 /// TLS with the real host.
-async fn secure(
-    inspector: &Inspector,
+pub(crate) async fn secure(
+    tls: &TlsConnector,
     host: &Host,
     outside: Counted<TcpStream>,
 ) -> Result<client::TlsStream<Counted<TcpStream>>, Reason> {
@@ -397,7 +418,7 @@ async fn secure(
         Host::Name(name) => ServerName::try_from(name.clone()).map_err(|_| Reason::OutsideTls)?,
         Host::Address(address) => ServerName::IpAddress((*address).into()),
     };
-    let connecting = inspector.outside.connect(name, outside);
+    let connecting = tls.connect(name, outside);
     let stream = tokio::time::timeout(HANDSHAKE_PATIENCE, connecting).await;
     let stream = stream.map_err(|_| Reason::ConnectTimeout)?;
     stream.map_err(|_| Reason::OutsideTls)

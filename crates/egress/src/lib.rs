@@ -11,6 +11,7 @@
 
 pub mod decide;
 pub mod direct;
+pub mod index;
 pub mod inspect;
 pub mod own;
 pub mod proxy;

@@ -3,6 +3,7 @@
 use crate::answer;
 use crate::decide::Refusal;
 use crate::exception::Exception;
+use crate::index::{Index, Known, PAGES_OF_SANDBOX_MAX};
 use crate::inspect::Inspector;
 use crate::names::Asked;
 use crate::own::Own;
@@ -18,6 +19,7 @@ use crate::upstream::Password;
 use crate::{direct, http, socks};
 use bytes::{Bytes, BytesMut};
 use hyper::http::request::Parts;
+use model::dependency::{Ecosystem, INDEX_PORT};
 use model::host::Host;
 use model::limits;
 use model::network::{Denial, How, NetworkRules, Request};
@@ -25,8 +27,8 @@ use relay::{Pipes, Share};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
@@ -65,6 +67,8 @@ struct Inner {
     recorder: Recorder,
     places: Arc<Semaphore>,
     pipes: Arc<Pipes>,
+    /// Where there is none, what is held to lists of packages finds none.
+    index: OnceLock<Arc<Index>>,
 }
 
 /// The way out of one sandbox, with its rules and its bounds. Clones are the same.
@@ -85,6 +89,8 @@ struct WayInner {
     pace: Pace,
     total: Arc<Total>,
     pipes: Share,
+    packages: Known,
+    pages: Semaphore,
 }
 
 /// The rules of a sandbox, and what looks into its requests by them: one value, so that no request leaves by the rules
@@ -151,9 +157,23 @@ impl Proxy {
             },
             places: Arc::new(Semaphore::new(connections.min(OF_NODE_MAX))),
             pipes: Arc::new(Pipes::new(PIPES_MAX)),
+            index: OnceLock::new(),
         };
         let inner = Arc::new(inner);
         (Proxy { inner }, records)
+    }
+
+    /// From now on sandboxes that are held to lists of packages find those of the lists. The first counts.
+    pub fn serve_packages(&self, index: Index) {
+        drop(self.inner.index.set(Arc::new(index)));
+    }
+
+    /// The same rules, which also close where the indexes get their packages.
+    fn closing(&self, mut rules: NetworkRules) -> NetworkRules {
+        if let Some(index) = self.inner.index.get() {
+            rules.dependencies.set_sources(index.hosts());
+        }
+        rules
     }
 
     /// What it has done so far.
@@ -175,6 +195,7 @@ impl Proxy {
     pub fn way(&self, owner: Owner, rules: NetworkRules) -> Way {
         let total = Arc::<Total>::default();
         total.allow(rules.caps.bytes);
+        let rules = self.closing(rules);
         let inner = WayInner {
             owner,
             now: watch::Sender::new(Now {
@@ -187,6 +208,8 @@ impl Proxy {
             pace: Pace::default(),
             total,
             pipes: Share::of(self.inner.pipes.clone(), PIPES_OF_SANDBOX_MAX),
+            packages: Known::default(),
+            pages: Semaphore::new(PAGES_OF_SANDBOX_MAX),
         };
         Way {
             proxy: self.clone(),
@@ -217,6 +240,7 @@ impl Way {
     /// The same, and from the same moment on what looks into requests, where there is a new one.
     pub fn set(&self, rules: NetworkRules, inspector: Option<Inspector>) {
         self.inner.total.allow(rules.caps.bytes);
+        let rules = self.proxy.closing(rules);
         self.inner.now.send_modify(|now| {
             now.rules = Arc::new(rules);
             if let Some(inspector) = inspector {
@@ -406,6 +430,7 @@ impl Way {
         let inspector = self.inspector();
         inspector.is_some_and(|inspector| inspector.is_about(target))
             || self.rules().looks_into(&target.host, target.port)
+            || self.ecosystem_of(target).is_some()
     }
 
     /// Whether it is at any port.
@@ -413,6 +438,54 @@ impl Way {
         let inspector = self.inspector();
         inspector.is_some_and(|inspector| inspector.is_about_host(host))
             || self.rules().looks_into_host(host)
+            || self.has_index(host)
+    }
+
+    /// The ecosystem whose index the sandbox finds there.
+    pub(crate) fn ecosystem_of(&self, target: &Target) -> Option<Ecosystem> {
+        self.rules().dependencies.index(&target.host, target.port)
+    }
+
+    /// Whether the sandbox finds an index at some port of this host.
+    pub(crate) fn has_index(&self, host: &Host) -> bool {
+        let found = self.rules().dependencies.index(host, INDEX_PORT);
+        found.is_some()
+    }
+
+    /// What fetches for it.
+    pub(crate) fn index(&self) -> Option<Arc<Index>> {
+        self.proxy.inner.index.get().cloned()
+    }
+
+    /// What is known of its packages.
+    pub(crate) fn packages(&self) -> &Known {
+        &self.inner.packages
+    }
+
+    /// Places of pages of an index that are read for it.
+    pub(crate) fn pages(&self) -> &Semaphore {
+        &self.inner.pages
+    }
+
+    /// Waits until this package, a name and a version, may not be installed any more, and says so. `None` may always.
+    pub(crate) fn cut_package(
+        &self,
+        ecosystem: Ecosystem,
+        of: Option<(String, String)>,
+    ) -> impl Future<Output = Refusal> + Send + use<> {
+        let mut news = self.inner.now.subscribe();
+        async move {
+            loop {
+                let rules = news.borrow_and_update().rules.clone();
+                let is_let = of.as_ref().is_none_or(|(name, version)| {
+                    rules.dependencies.lets(ecosystem, name, version)
+                });
+                // Where nobody can change the rules any more, the connection is dropped with the way.
+                if !is_let || news.changed().await.is_err() {
+                    return Reason::Rules(Denial::DependencyNotAllowed).into();
+                }
+            }
+        }
     }
 
     /// What bytes of tunnels are carried in.
@@ -437,8 +510,8 @@ impl Way {
         self.inspector()?.password().cloned()
     }
 
-    /// The addresses of that proxy, which is no name that the sandbox has asked for.
-    pub(crate) async fn resolve_upstream(&self, host: &Host) -> Result<Vec<IpAddr>, Reason> {
+    /// The addresses of a host of ours, which is no name that the sandbox has asked for.
+    pub(crate) async fn resolve_unasked(&self, host: &Host) -> Result<Vec<IpAddr>, Reason> {
         let resolver = &self.proxy.inner.resolver;
         resolver.resolve(host, &self.inner.names).await
     }

@@ -61,6 +61,12 @@ pub enum Reason {
     BadAnswer,
     /// No answer came in time.
     AnswerTimeout,
+    /// The index of packages has no such page or file.
+    NotInIndex,
+    /// Where the index gets its packages has answered with what cannot be served.
+    IndexFailed,
+    /// A file is another one than the index says.
+    WrongDigest,
     /// Something that is ours to mend.
     Internal,
 }
@@ -98,6 +104,9 @@ impl Reason {
             Reason::Upstream => "upstream_failed",
             Reason::BadAnswer => "bad_answer",
             Reason::AnswerTimeout => "answer_timeout",
+            Reason::NotInIndex => "not_in_index",
+            Reason::IndexFailed => "index_failed",
+            Reason::WrongDigest => "wrong_digest",
             Reason::Internal => "internal",
         }
     }
@@ -124,12 +133,15 @@ impl Reason {
             | Reason::BadCoding
             | Reason::BadScheme
             | Reason::BadCommand => 400,
+            Reason::NotInIndex => 404,
             Reason::TooMany | Reason::TooManyNames => 503,
             Reason::UnknownName
             | Reason::Unreachable
             | Reason::OutsideTls
             | Reason::Upstream
-            | Reason::BadAnswer => 502,
+            | Reason::BadAnswer
+            | Reason::IndexFailed
+            | Reason::WrongDigest => 502,
             Reason::ResolveTimeout | Reason::ConnectTimeout | Reason::AnswerTimeout => 504,
             Reason::Internal => 500,
         }
@@ -184,6 +196,17 @@ impl Reason {
                  the sandbox"
             }
             Reason::BadAnswer => "the other side answered with something that is not HTTP/1.1",
+            Reason::NotInIndex => {
+                "the index has the listed versions of the listed packages, as far as its source has them with a \
+                 digest: wheels and source archives, or tarballs"
+            }
+            Reason::IndexFailed => {
+                "where the index gets its packages has answered with what cannot be served; try again later, or \
+                 ask whoever runs the node"
+            }
+            Reason::WrongDigest => {
+                "the file is another one than the index says; it is not to be trusted, wherever it came from"
+            }
             Reason::Internal => "the server's log says more",
         }
     }

@@ -150,6 +150,9 @@ fn reply(reason: Reason) -> u8 {
         | Reason::BadAnswer
         | Reason::Upstream
         | Reason::AnswerTimeout
+        | Reason::NotInIndex
+        | Reason::IndexFailed
+        | Reason::WrongDigest
         | Reason::Internal => 1,
     }
 }

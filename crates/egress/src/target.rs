@@ -87,7 +87,7 @@ pub(crate) fn check_origin(head: &Parts, target: &Target, usual: u16) -> Result<
 
 /// Reads `host[:port]`. Nothing may stand before an `@`: no program sends a password to a proxy there, and
 /// `good@evil` is read both ways.
-fn parse(authority: &str, usual: Option<u16>) -> Result<Target, Reason> {
+pub(crate) fn parse(authority: &str, usual: Option<u16>) -> Result<Target, Reason> {
     // The colons of an IPv6 address are inside its brackets.
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),

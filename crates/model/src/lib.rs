@@ -15,6 +15,7 @@ pub mod approval;
 pub mod block;
 pub mod breaker;
 pub mod build;
+pub mod dependency;
 pub mod enforcement;
 pub mod event;
 pub mod exception;

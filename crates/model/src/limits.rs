@@ -351,6 +351,10 @@ pub const COMMAND_DEPTH_MAX: u32 = 8;
 /// Steps of comparing the commands of one request with the patterns of all policies: some milliseconds. A thousand
 /// commands and all patterns of a policy take a quarter.
 pub const COMMAND_STEPS_MAX: u64 = 4_000_000;
+/// Packages of one list of dependencies: what a lock file of a large project has.
+pub const DEPENDENCIES_MAX: usize = 2000;
+/// The name of a package, its version, or that of a file of it, in bytes: what file systems allow.
+pub const PACKAGE_BYTES_MAX: usize = 255;
 /// A module in Rego in bytes: what a person reads in an hour.
 pub const REGO_BYTES_MAX: usize = 64 * 1024;
 /// What follows from all policies of a principal, in bytes: each of its jobs and sandboxes keeps it.

@@ -22,9 +22,11 @@ pub use request::{Request, RequestAsked, RequestRule};
 pub use trial::{BadUrl, CLEAR_SECRET, Trial};
 pub use upstream::{BadUpstream, Upstream};
 
+use crate::dependency::Dependencies;
 use crate::limits;
 use crate::spec::{Findings, Invalid};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Characters of an entry that cannot be read in the message that says so: names have 253.
@@ -121,6 +123,9 @@ pub struct NetworkRules {
     /// Whatever is let out leaves through this proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<Upstream>,
+    /// Packages that may be installed. An index in the proxy serves them, and who serves others is closed.
+    #[serde(skip_serializing_if = "Dependencies::is_empty")]
+    pub dependencies: Dependencies,
 }
 
 /// How rules stand in rows: rows of version 0.2 and before say only whether there is a network.
@@ -152,6 +157,8 @@ enum Stored {
         withhold_secrets: bool,
         #[serde(default)]
         upstream: Option<Upstream>,
+        #[serde(default)]
+        dependencies: Dependencies,
     },
 }
 
@@ -170,6 +177,7 @@ impl From<Stored> for NetworkRules {
                 profile_requests,
                 withhold_secrets,
                 upstream,
+                dependencies,
             } => NetworkRules {
                 mode,
                 allow,
@@ -181,6 +189,7 @@ impl From<Stored> for NetworkRules {
                 profile_requests,
                 withhold_secrets,
                 upstream,
+                dependencies,
             },
         }
     }
@@ -209,6 +218,8 @@ pub struct NetworkAsked {
     pub withhold_secrets: bool,
     /// See [`NetworkRules::upstream`].
     pub upstream: Option<String>,
+    /// See [`NetworkRules::dependencies`]: `NAME==VERSION`, by the name of the ecosystem.
+    pub dependencies: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl NetworkRules {
@@ -236,8 +247,10 @@ impl NetworkRules {
     /// All that is wrong, each with its place below `network`.
     pub fn read(asked: &NetworkAsked) -> Result<NetworkRules, Vec<Invalid>> {
         let mut found = Findings::default();
-        let lists =
-            !(asked.allow.is_empty() && asked.presets.is_empty() && asked.requests.is_empty());
+        let lists = !(asked.allow.is_empty()
+            && asked.presets.is_empty()
+            && asked.requests.is_empty()
+            && asked.dependencies.is_empty());
         let default = if lists {
             NetworkMode::Allowlist
         } else if asked.deny.is_empty() {
@@ -260,6 +273,12 @@ impl NetworkRules {
             ),
             withhold_secrets: asked.withhold_secrets,
             upstream: upstream(asked.upstream.as_deref(), &mut found),
+            dependencies: Dependencies::read(
+                "network.dependencies",
+                "network_rules",
+                &asked.dependencies,
+                &mut found,
+            ),
         };
         // What could not be read is not there, and need not be missed as well.
         if found.0.is_empty() {
@@ -271,7 +290,7 @@ impl NetworkRules {
     /// Whether the parts go together.
     fn check(&self, found: &mut Findings) {
         let lists = !self.allow.is_empty() || !self.presets.is_empty();
-        let named = lists || !self.requests.is_empty();
+        let named = lists || !self.requests.is_empty() || !self.dependencies.is_empty();
         let any = named || !self.deny.is_empty();
         let code = "network_rules";
         match self.mode {

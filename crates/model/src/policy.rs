@@ -19,6 +19,7 @@ pub use check::is_policy_name;
 pub use decide::{Decision, Kind, Refusal};
 pub use permit::{Bound, Decided, Permit, PermitUse, Trace};
 
+use crate::dependency::Ecosystem;
 use crate::network::Entry;
 use crate::profile::SecretRule;
 use serde::{Deserialize, Serialize};
@@ -131,9 +132,9 @@ pub struct Policy {
     /// Which commands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commands: Option<CommandsClause>,
-    /// Packages that may be installed, by manager (`pip`, `npm`): `NAME==VERSION` each.
+    /// Packages that may be installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dependencies: Option<BTreeMap<String, BTreeSet<String>>>,
+    pub dependencies: Option<DependenciesClause>,
     /// The most of each.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub resources: BTreeMap<Bound, u64>,
@@ -238,6 +239,32 @@ pub struct CommandsClause {
     pub no_operators: bool,
     /// Sandboxes that live on, where nobody reads commands, may be had all the same.
     pub unchecked_in_sandboxes: bool,
+}
+
+/// Packages that may be installed, as `NAME==VERSION`. An ecosystem without a list is held to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DependenciesClause {
+    /// Python packages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pip: Option<BTreeSet<String>>,
+    /// JavaScript packages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub npm: Option<BTreeSet<String>>,
+    /// A network that lets out more than it names may be had all the same: who serves packages and is known is closed
+    /// there, and who is not known is not.
+    pub only_known_indexes: bool,
+}
+
+impl DependenciesClause {
+    /// Its lists, by the name of the ecosystem.
+    pub(crate) fn lists(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let lists = [(Ecosystem::Pip, &self.pip), (Ecosystem::Npm, &self.npm)].into_iter();
+        let lists = lists.filter_map(|(ecosystem, list)| Some((ecosystem, list.clone()?)));
+        lists
+            .map(|(ecosystem, list)| (ecosystem.to_string(), list))
+            .collect()
+    }
 }
 
 /// Which profiles and roots; patterns are names, perhaps with a `*` at the end.

@@ -5,13 +5,14 @@
 //! after the node has died. What is looked into with which values is not: it is asked for again.
 
 use crate::Node;
+use ::egress::index::{Index, Sources};
 use ::egress::inspect::rule::SecretField;
 use ::egress::inspect::{Authority, Inspector, Roots, roots};
 use scrub::Known;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The file of the authority, beside the record, and what it is called before it is whole.
@@ -38,14 +39,25 @@ impl Trusted {
         if let Some(known) = node.inner.trusted.get() {
             return Ok(known);
         }
-        let mut pem = roots::system()?;
-        for path in &node.inner.config.egress_trust {
-            pem.push('\n');
-            pem.push_str(&roots::file(path)?);
-        }
+        let pem = trusted_pem(&node.inner.config.egress_trust)?;
         let roots = Roots::of_pem(&pem);
         Ok(node.inner.trusted.get_or_init(|| Trusted { pem, roots }))
     }
+}
+
+/// What the machine trusts and what its operator named, in PEM.
+fn trusted_pem(named: &[PathBuf]) -> io::Result<String> {
+    let mut pem = roots::system()?;
+    for path in named {
+        pem.push('\n');
+        pem.push_str(&roots::file(path)?);
+    }
+    Ok(pem)
+}
+
+/// What fetches packages for the sandboxes of a node: it believes the same.
+pub(crate) fn index(sources: Sources, named: Vec<PathBuf>) -> Index {
+    Index::new(sources, move || Ok(Roots::of_pem(&trusted_pem(&named)?)))
 }
 
 /// What looks into the HTTPS of one sandbox, and what its programs have to trust.

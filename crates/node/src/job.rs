@@ -14,6 +14,7 @@ use crate::spare::{self, PROVISION, Standing};
 use crate::spool::Spool;
 use crate::way::WayOut;
 use crate::{Node, Running, convert, files, inspect, machine, root};
+use ::egress::index;
 use ::egress::inspect::Inspector;
 use api::attach::LinkOpen;
 use api::job::{Enforced, Usage};
@@ -566,6 +567,7 @@ impl Job {
         ];
         if self.spec.network.is_some() {
             env.extend(egress_env());
+            env.extend(index::environment(&self.rules().dependencies));
         }
         if self.looks_into {
             env.extend(inspect::environment());

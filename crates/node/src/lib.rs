@@ -36,6 +36,7 @@ mod way;
 pub use crate::link::keep_links;
 pub use crate::record::recorded;
 pub use ::egress::exception::{BadException, Exception};
+pub use ::egress::index::{BadSource, Source, Sources};
 pub use ::egress::inspect::roots;
 use ::egress::proxy::Proxy;
 use ::egress::record::EgressRecord;
@@ -83,6 +84,8 @@ pub struct Config {
     pub roots: Vec<Root>,
     /// Files with certificates of authorities that are believed outside, beside those that this machine believes.
     pub egress_trust: Vec<PathBuf>,
+    /// Where the indexes of packages get theirs, which sandboxes have that are held to a list.
+    pub packages_from: Sources,
     /// Private to this node: the records of its jobs and their output.
     pub dir: PathBuf,
     /// Told whenever the control plane was heard on another way: what waits for it to come back tries at once.
@@ -161,6 +164,8 @@ impl Node {
         let allow = config.egress_allow.clone();
         let (egress, records) =
             Proxy::new(allow, Resolver::system(), way::connections(), job::now_ms);
+        let sources = config.packages_from.clone();
+        egress.serve_packages(inspect::index(sources, config.egress_trust.clone()));
         let dropped = dropped::Dropped::of(&config.dir);
         let inner = Inner {
             config,

@@ -267,6 +267,7 @@ fn in_words(rules: &NetworkRules) -> String {
             rules.requests.len() + rules.profile_requests.len(),
             "about requests",
         ),
+        counted(rules.dependencies.count(), "packages"),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     if parts.is_empty() {

@@ -29,6 +29,7 @@ async fn says(module: &str, input: Value) -> Verdict {
 
 const SMALL: &str = "package policy\n\ndefault allow := false\n\nallow if input.argv[0] == \"ls\"\n\nreason := \"only ls\" if not allow\n";
 
+/// Attack: A module says yes with something that is not `true`.
 #[tokio::test]
 async fn only_a_plain_true_is_a_yes() {
     let asks = evaluator();

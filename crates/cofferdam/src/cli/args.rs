@@ -312,6 +312,12 @@ pub(crate) struct Up {
     /// way out, beside those that this machine believes; may be repeated
     #[arg(long, value_name = "FILE")]
     pub(crate) egress_trust: Vec<PathBuf>,
+    /// Where sandboxes that are held to a list of Python packages get them from, by way of an index of their own
+    #[arg(long, value_name = "URL", default_value = "https://pypi.org/simple")]
+    pub(crate) pip_index: String,
+    /// The same of JavaScript packages
+    #[arg(long, value_name = "URL", default_value = "https://registry.npmjs.org")]
+    pub(crate) npm_registry: String,
     /// End when there has been nothing to do for this long
     #[arg(long, hide = true, value_parser = units::duration)]
     pub(crate) idle_exit: Option<Duration>,

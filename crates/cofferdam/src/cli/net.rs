@@ -71,5 +71,8 @@ pub(crate) fn rows(network: &Network) -> Vec<Vec<String>> {
     let of_profile = network.profile_rules.iter();
     rows.extend(of_profile.map(|one| row("  and rule", &rule_text(one))));
     rows.extend(network.upstream.iter().map(|one| row("  through", one)));
+    for (manager, list) in &network.dependencies {
+        rows.extend(list.iter().map(|one| row(&format!("  {manager}"), one)));
+    }
     rows
 }

@@ -62,6 +62,8 @@ pub(super) const KNOWN: &[(&str, &[&str])] = &[
             "roots",
             "egress_allow",
             "egress_trust",
+            "pip_index",
+            "npm_registry",
             "driver",
         ],
     ),

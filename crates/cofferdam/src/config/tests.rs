@@ -30,6 +30,8 @@ spares = 3
 roots = ["debian=/srv/${NODE_TOKEN}"]
 egress_allow = ["10.1.2.3"]
 egress_trust = ["/etc/ca.pem"]
+pip_index = "https://mirror.example/simple"
+npm_registry = "https://mirror.example:8443/npm"
 driver = "fake"
 
 [dev]
@@ -302,6 +304,14 @@ fn values_that_cannot_be_are_refused_before_anything_is_started() {
         ("roots = [\"a\"]", "node.roots"),
         ("egress_allow = [\"x\"]", "node.egress_allow"),
         ("egress_trust = [\"/no/such.pem\"]", "/no/such.pem"),
+        (
+            "pip_index = \"https://me:x@mirror.example\"",
+            "node.pip_index",
+        ),
+        (
+            "npm_registry = \"ftp://mirror.example\"",
+            "node.npm_registry",
+        ),
         ("server = \"https://h\"", "node.server"),
         ("driver = \"none\"", "node.driver"),
     ] {

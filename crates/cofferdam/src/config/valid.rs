@@ -111,6 +111,20 @@ pub(super) fn node(node: &Node) -> Result<(), Failure> {
         })?;
     }
     check_trust(&node.egress_trust)?;
+    let urls = [
+        ("node.pip_index", &node.pip_index),
+        ("node.npm_registry", &node.npm_registry),
+    ];
+    for (key, url) in urls
+        .into_iter()
+        .filter_map(|(key, url)| Some((key, url.as_ref()?)))
+    {
+        let parsed = url.parse::<::node::Source>();
+        parsed.map_err(|error| {
+            let why = format!("is `{url}`: failed to {error}");
+            wrong(key, &why).hint("such as https://pypi.org/simple")
+        })?;
+    }
     if !["linux", "fake"].contains(&node.driver.as_str()) {
         let why = format!("is `{}` and neither `linux` nor `fake`", node.driver);
         return Err(wrong("node.driver", &why));

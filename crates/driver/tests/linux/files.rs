@@ -23,6 +23,8 @@ async fn get(live: &mut Live, path: &str) -> Result<Vec<u8>, i32> {
     }
 }
 
+/// Attack: Whoever takes a file out is led by a link to a file of the host, or held up by a pipe or a device in its
+/// place.
 #[tokio::test]
 async fn a_trap_for_whoever_takes_a_file_out_catches_nobody() {
     let world = world!();
@@ -53,6 +55,7 @@ async fn a_trap_for_whoever_takes_a_file_out_catches_nobody() {
     }
 }
 
+/// Attack: A file that is put in overwrites what the workload could not, by a link or by `..`.
 #[tokio::test]
 async fn a_file_is_put_only_where_the_workload_could_write_it() {
     let world = world!();

@@ -166,6 +166,7 @@ const TRAPS: &str = "rm -r home; ln -s /root home; mkdir -p trap; echo trap > pr
     ln -s / sys; mkfifo trap/pipe; cp usr/bin/id trap/setuid; chmod 4755 trap/setuid; mkdir -p .theirs .ours .empty/file; echo x > .in
     mkdir -p var/lib/dpkg; ln -s /etc var/tmp; ln -s / usr/local/bin/sudo; ln -s ../../../../../../etc/shadow srv/up";
 
+/// Attack: A root full of links and devices that lead to the host.
 #[tokio::test]
 async fn an_image_that_is_full_of_traps_shows_nothing_of_the_host() {
     let world = world!();
@@ -207,6 +208,7 @@ async fn an_image_that_is_full_of_traps_shows_nothing_of_the_host() {
     served.destroy().await;
 }
 
+/// Attack: A root whose directories and lists of users are links, pipes or something else.
 #[tokio::test]
 async fn what_leads_elsewhere_or_is_not_what_its_name_says_is_no_root() {
     let world = world!();

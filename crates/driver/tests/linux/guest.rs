@@ -28,6 +28,7 @@ async fn answers(prepared: &mut Prepared) -> Duration {
     }
 }
 
+/// Attack: The guest is killed or stopped from inside.
 #[tokio::test]
 async fn no_signal_of_the_workload_reaches_the_guest() {
     let world = world!();
@@ -42,6 +43,7 @@ async fn no_signal_of_the_workload_reaches_the_guest() {
     answers(&mut live.prepared).await;
 }
 
+/// Attack: The guest is traced (ptrace), and its memory, descriptors and environment are read by `/proc`.
 #[tokio::test]
 async fn the_guest_can_be_neither_traced_nor_read() {
     let world = world!();
@@ -67,6 +69,7 @@ async fn the_guest_is_not_dumpable_and_the_workload_is() {
     assert_eq!(owners, expected);
 }
 
+/// Attack: The socket by which the node speaks to the guest is looked for, to speak in its place.
 #[tokio::test]
 async fn the_guests_socket_is_nowhere_inside() {
     let world = world!();
@@ -76,6 +79,7 @@ async fn the_guests_socket_is_nowhere_inside() {
     assert_eq!(world.sh(script).await, "");
 }
 
+/// Attack: A fork bomb beside a program that takes all memory.
 #[tokio::test]
 async fn a_fork_bomb_and_a_memory_hog_do_not_starve_the_guest() {
     let world = world!();
@@ -138,6 +142,7 @@ async fn the_guest_is_outside_the_control_groups_of_the_workload() {
     );
 }
 
+/// Attack: A log bomb: output without end that nobody reads.
 #[tokio::test]
 async fn a_flood_of_output_is_bounded_by_the_guest_until_somebody_takes_it() {
     let world = world!();

@@ -22,6 +22,7 @@ async fn with_and_without(world: &World, script: &str) -> (String, String) {
     (seen.pop().unwrap_or_default(), without)
 }
 
+/// Attack: A place that its owner and its mount would let a program write is written.
 #[tokio::test]
 async fn writing_is_closed_where_mounts_and_owners_would_allow_it() {
     let world = world!();
@@ -41,6 +42,7 @@ async fn writing_is_closed_where_mounts_and_owners_would_allow_it() {
     }
 }
 
+/// Attack: Signals are sent to processes that are not of the workload.
 #[tokio::test]
 async fn a_signal_does_not_leave_the_workload() {
     let world = world!();

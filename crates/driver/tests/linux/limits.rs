@@ -28,6 +28,7 @@ fn is_refused_and_said(world: &World, clause: &str, asked: AskedLimits) {
     assert_eq!((said.state, said.asked), (Held::NotHeld, false), "{said:?}");
 }
 
+/// Attack: A memory bomb.
 #[tokio::test]
 async fn memory_beyond_the_limit_ends_the_command_and_is_told() {
     let world = world!();
@@ -50,6 +51,7 @@ async fn memory_beyond_the_limit_ends_the_command_and_is_told() {
     world.destroy(&prepared).await;
 }
 
+/// Attack: Files in memory are filled, to take it from the programs beside them.
 #[tokio::test]
 async fn files_in_memory_count_as_memory() {
     let world = world!();
@@ -69,6 +71,8 @@ async fn files_in_memory_count_as_memory() {
     world.destroy(&prepared).await;
 }
 
+/// Attack: More processes than there may be, where one of the two lines that hold them is missing.
+///
 /// Two lines hold this one: the control group, and the resource limit in the user namespace.
 #[tokio::test]
 async fn processes_beyond_the_limit_are_not_made_whichever_line_holds_it() {

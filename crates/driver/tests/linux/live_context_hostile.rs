@@ -76,6 +76,7 @@ async fn an_interpreter_that_dies_ends_its_execution_within_a_second_and_the_nex
     served.destroy().await;
 }
 
+/// Attack: Code writes to the connection by which its results are told.
 #[tokio::test]
 async fn what_is_written_to_the_private_connection_ends_the_interpreter_and_nothing_else() {
     let world = world!();
@@ -155,6 +156,7 @@ async fn a_result_that_is_too_large_is_an_error_and_the_context_goes_on() {
     served.destroy().await;
 }
 
+/// Attack: Code that prints for ever to a reader that went away.
 #[tokio::test]
 async fn endless_output_waits_for_its_reader_and_stops_without_one() {
     let world = world!();
@@ -223,6 +225,7 @@ async fn the_seventeenth_context_is_refused_and_so_is_a_queue_without_end() {
     served.destroy().await;
 }
 
+/// Attack: A fork bomb from within an interpreter that is kept.
 #[tokio::test]
 async fn a_fork_bomb_in_a_context_takes_neither_the_guest_nor_its_own_context() {
     let world = world!();

@@ -165,6 +165,7 @@ async fn a_file_is_compressed_on_its_way_for_those_who_like_that() {
     served.destroy().await;
 }
 
+/// Attack: An upload that is small until it is unpacked.
 #[tokio::test]
 async fn a_little_that_becomes_more_than_the_disk_ends_there() {
     let world = world!();
@@ -391,6 +392,7 @@ async fn a_full_disk_is_said_and_leaves_the_guest_well() {
     served.destroy().await;
 }
 
+/// Attack: Links, pipes and devices among the files of a sandbox that is asked for them.
 #[tokio::test]
 async fn a_trap_among_the_files_catches_nobody() {
     let world = world!();
@@ -485,6 +487,7 @@ async fn what_the_kernel_says_about_itself_can_be_read_and_nothing_else_of_proc(
     served.destroy().await;
 }
 
+/// Attack: A tree so deep or so wide that whoever lists it does not come back.
 #[tokio::test]
 async fn deep_and_wide_trees_are_bounded() {
     let world = world!();
@@ -567,6 +570,7 @@ async fn of_two_files_of_one_path_in_one_request_neither_is_lost_without_a_word(
     served.destroy().await;
 }
 
+/// Attack: A command with a zero byte, which is another command to the kernel.
 #[tokio::test]
 async fn a_command_with_a_zero_byte_is_refused_and_not_another_command() {
     let world = world!();

@@ -119,6 +119,7 @@ async fn input_that_nobody_reads_waits_as_long_as_its_request() {
     served.destroy().await;
 }
 
+/// Attack: The guest is connected to until it has no descriptor left.
 #[tokio::test]
 async fn connections_beyond_the_bound_are_closed_and_taken_again_later() {
     let world = world!();
@@ -159,6 +160,7 @@ async fn connections_beyond_the_bound_are_closed_and_taken_again_later() {
     served.destroy().await;
 }
 
+/// Attack: Everything that can be stopped or killed is.
 #[tokio::test]
 async fn a_workload_that_stops_and_kills_all_it_can_does_not_stop_the_guest() {
     let world = world!();

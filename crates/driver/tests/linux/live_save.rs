@@ -162,6 +162,7 @@ for d in (0, 1 << 8 | 3):
     except OSError: pass
 \"";
 
+/// Attack: Whoever saves a sandbox is led out of it by its files, as root.
 #[tokio::test]
 async fn a_trap_for_whoever_saves_catches_nobody() {
     let world = saving_world!();

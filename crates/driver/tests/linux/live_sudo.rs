@@ -134,6 +134,7 @@ for i in range(3000):
 print('survived')
 E"#;
 
+/// Attack: `sudo` is asked by a program that lies, floods and never reads.
 #[tokio::test]
 async fn a_hostile_caller_of_sudo_holds_up_nobody_but_others_who_ask() {
     let world = writable_world!();

@@ -75,6 +75,7 @@ async fn a_key_interrupts_what_runs_on_a_terminal_and_a_kill_ends_it() {
     served.destroy().await;
 }
 
+/// Attack: Terminals of the host and of others are looked for.
 #[tokio::test]
 async fn a_terminal_is_nobody_elses() {
     let world = world!();

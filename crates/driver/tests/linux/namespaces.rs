@@ -14,6 +14,7 @@ fn own(pid: i32) -> Vec<Option<String>> {
     names.collect()
 }
 
+/// Attack: A namespace that is shared with the host, the launcher or a neighbour is looked for.
 #[tokio::test]
 async fn a_sandbox_shares_no_namespace_with_the_host_its_launcher_or_another_sandbox() {
     let world = world!();
@@ -48,6 +49,7 @@ async fn a_sandbox_has_a_name_of_its_own() {
     );
 }
 
+/// Attack: Other processes of the machine are looked for, with their command lines and environments.
 #[tokio::test]
 async fn only_the_processes_of_the_sandbox_are_seen() {
     let world = world!();
@@ -58,6 +60,8 @@ async fn only_the_processes_of_the_sandbox_are_seen() {
     );
 }
 
+/// Attack: A mount is to pass between a sandbox and a host that shares all of its own.
+///
 /// Runs in a mount namespace whose mounts are all shared, as systemd makes those of a machine, so
 /// that whatever is not made private is seen on the other side. They are shared with nobody else.
 #[tokio::test]

@@ -10,6 +10,7 @@ use driver::host::Ids;
 const GUEST: &str = "00000000000001e0";
 const NONE: &str = "0000000000000000";
 
+/// Attack: A capability is used, kept or gained.
 #[tokio::test]
 async fn the_workload_has_no_capability_and_can_gain_none() {
     let world = world!();
@@ -119,6 +120,7 @@ async fn outside_the_workload_is_nobody_unless_there_is_only_one_id() {
     }
 }
 
+/// Attack: A set-user-id program is started to become its owner.
 #[tokio::test]
 async fn a_set_user_id_program_gains_nothing() {
     let world = world!();
@@ -154,6 +156,8 @@ async fn resource_limits_are_in_force() {
     }
 }
 
+/// Attack: A core dump starts the handler of the host, as root and outside.
+///
 /// A limit of 0 does not keep the kernel from starting a handler that `core_pattern` names, which runs
 /// as root of the machine on what the workload has left for it. A limit of 1 does; see `core(5)` for
 /// the one and `do_coredump` in the kernel for the other.
@@ -165,6 +169,7 @@ async fn a_crash_starts_no_handler_on_the_host() {
     assert_eq!(world.sh(script).await, "1 1\n");
 }
 
+/// Attack: A descriptor that somebody left open is looked for and used.
 #[tokio::test]
 async fn nothing_is_inherited_but_three_streams() {
     let world = world!();
@@ -199,6 +204,7 @@ async fn nothing_is_inherited_but_three_streams() {
     }
 }
 
+/// Attack: The environment of the node is looked for in that of the workload.
 #[tokio::test]
 async fn the_environment_is_what_was_asked_for_and_nothing_else() {
     let world = world!();
@@ -218,6 +224,7 @@ async fn the_environment_is_what_was_asked_for_and_nothing_else() {
     assert_eq!(link(guest, "cwd").as_deref(), Some("/"));
 }
 
+/// Attack: Another user of the machine connects to the sockets of sandboxes, or reads their directories.
 #[tokio::test]
 async fn the_sockets_and_directories_of_the_driver_are_for_its_user_alone() {
     use std::os::unix::fs::PermissionsExt as _;

@@ -38,6 +38,7 @@ async fn only_the_four_places_can_be_written() {
     assert_eq!(strange, Vec::<&str>::new());
 }
 
+/// Attack: A disk bomb, in each place that can be written and in all of them.
 #[tokio::test]
 async fn bytes_are_bounded_in_every_writable_place_and_in_all_of_them_together() {
     let world = world!();
@@ -61,6 +62,7 @@ async fn bytes_are_bounded_in_every_writable_place_and_in_all_of_them_together()
     }
 }
 
+/// Attack: An inode bomb: files, links and directories without content.
 #[tokio::test]
 async fn files_are_bounded_in_every_writable_place_whatever_they_are() {
     let world = world!();
@@ -102,6 +104,7 @@ async fn more_storage_than_the_machine_has_memory_is_refused() {
     assert_eq!(clauses, ["disk"]);
 }
 
+/// Attack: What a sandbox left behind is looked for in the next.
 #[tokio::test]
 async fn what_one_sandbox_wrote_no_other_sees() {
     let world = world!();

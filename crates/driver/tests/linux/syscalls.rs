@@ -38,6 +38,7 @@ async fn check(world: &World, cases: &[Case]) {
     assert!(wrong.is_empty(), "call, expected, got: {wrong:?}");
 }
 
+/// Attack: A namespace of its own, in which it would be root, is made or entered.
 #[tokio::test]
 async fn no_namespace_can_be_made_or_entered() {
     let world = world!();
@@ -68,6 +69,7 @@ async fn no_namespace_can_be_made_or_entered() {
     check(&world, &cases).await;
 }
 
+/// Attack: Something is mounted, unmounted or moved, over what hides the host.
 #[tokio::test]
 async fn mounts_cannot_be_changed() {
     let world = world!();
@@ -94,6 +96,8 @@ async fn mounts_cannot_be_changed() {
     .await;
 }
 
+/// Attack: Large parts of the kernel are called that few programs need: ptrace, keys, BPF, io_uring, userfaultfd and
+/// their like.
 #[tokio::test]
 async fn calls_into_the_large_parts_of_the_kernel_are_closed() {
     let world = world!();
@@ -140,6 +144,7 @@ async fn calls_into_the_large_parts_of_the_kernel_are_closed() {
     .await;
 }
 
+/// Attack: The kernel is called by numbers of x32 and of the future, and the hardware by its ports.
 #[cfg(target_arch = "x86_64")]
 #[tokio::test]
 async fn other_ways_into_the_kernel_are_closed() {
@@ -160,6 +165,8 @@ async fn other_ways_into_the_kernel_are_closed() {
     .await;
 }
 
+/// Attack: The filter of system calls is passed by with those of another architecture.
+///
 /// A filter that looks at numbers only would take those of the 32-bit calls for others.
 #[cfg(target_arch = "x86_64")]
 #[tokio::test]
@@ -169,6 +176,7 @@ async fn a_call_of_another_architecture_kills_the_process() {
     assert_eq!(probe::ask(&world, &["old"]).await, [killed.to_string()]);
 }
 
+/// Attack: Sockets are made of families other than Unix, IPv4, IPv6 and routing netlink.
 #[tokio::test]
 async fn only_sockets_of_known_families_are_made() {
     let world = world!();
@@ -251,6 +259,8 @@ async fn only_ordinary_protocols_of_the_internet_are_asked_for() {
     check(&world, &cases).await;
 }
 
+/// Attack: Contexts of asynchronous I/O, of which all users of a machine have a number together, are used up.
+///
 /// There are so many asynchronous requests for all of a machine, see `fs.aio-max-nr` in `proc(5)`.
 #[tokio::test]
 async fn what_all_of_the_machine_shares_cannot_be_used_up() {
@@ -264,6 +274,8 @@ async fn what_all_of_the_machine_shares_cannot_be_used_up() {
     check(&world, &[setup]).await;
 }
 
+/// Attack: Keys are typed into a terminal by TIOCSTI, also with bits that only the kernel ignores; and other calls
+/// that are harmless but for an argument.
 #[tokio::test]
 async fn calls_with_a_dangerous_argument_are_closed() {
     const TIOCSTI: u64 = 0x5412;

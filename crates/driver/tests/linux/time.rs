@@ -35,6 +35,7 @@ async fn everything_gets_sigterm_first_and_may_end_by_itself() {
     assert!((1500..20_000).contains(&exited.wall_ms), "{exited:?}");
 }
 
+/// Attack: A daemon, in a session of its own, outlives its command.
 #[tokio::test]
 async fn after_the_grace_everything_is_killed_daemons_included() {
     let world = world!();
@@ -88,6 +89,8 @@ async fn what_a_command_leaves_behind_ends_with_it() {
     );
 }
 
+/// Attack: A sandbox outlives its deadline by stopping whoever watches it.
+///
 /// Held by the launcher, outside of everything that the workload or a broken agent could reach.
 #[tokio::test]
 async fn a_sandbox_whose_deadline_is_over_is_killed_whatever_its_guest_thinks() {

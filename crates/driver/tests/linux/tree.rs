@@ -40,6 +40,7 @@ fn exists(path: &str) -> bool {
     std::fs::symlink_metadata(path).is_ok()
 }
 
+/// Attack: Files of the host are looked for in the sandbox.
 #[tokio::test]
 async fn nothing_of_the_host_is_there_but_its_programs() {
     let world = world!();
@@ -60,6 +61,7 @@ async fn nothing_of_the_host_is_there_but_its_programs() {
     }
 }
 
+/// Attack: Homes, keys and states of the host are opened by their paths.
 #[tokio::test]
 async fn files_of_people_and_of_the_machine_are_not_reached() {
     let world = world!();
@@ -198,6 +200,7 @@ async fn a_root_that_anybody_may_write_outside_is_read_only_inside() {
     assert_eq!(std::fs::read_to_string(file).unwrap(), "as it was");
 }
 
+/// Attack: A program writes, links, renames and removes wherever it can name a path.
 #[tokio::test]
 async fn nothing_outside_the_writable_places_can_be_made_or_changed() {
     let world = world!();
@@ -211,6 +214,7 @@ async fn nothing_outside_the_writable_places_can_be_made_or_changed() {
     assert_eq!(world.sh(script).await, "");
 }
 
+/// Attack: Disks, memory and consoles of the host are opened as devices.
 #[tokio::test]
 async fn only_devices_that_lead_nowhere_are_there() {
     let world = world!();
@@ -239,6 +243,7 @@ async fn only_devices_that_lead_nowhere_are_there() {
     assert_eq!(world.sh(used).await, "y\n");
 }
 
+/// Attack: `/proc` and `/sys` are read and written for what they say of the machine and do to it.
 #[tokio::test]
 async fn what_proc_and_sys_tell_about_the_machine_is_covered() {
     let world = world!();

@@ -3,6 +3,8 @@
 mod direct;
 mod hostile_clients;
 mod hostile_outside;
+mod index;
+mod index_hostile;
 mod inspect;
 mod names;
 mod passes;

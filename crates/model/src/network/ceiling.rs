@@ -1,12 +1,14 @@
-//! Rules below a ceiling that says modes, lists and amounts, and nothing of rules about requests or of proxies: that
-//! of a policy. Pure.
+//! Rules below a ceiling that says modes, lists and amounts, and nothing of rules about requests, packages or proxies:
+//! that of a policy, whose packages are put beside. Pure.
 
 use super::{BEYOND, Entry, NetworkMode, NetworkRules, Order};
+use crate::dependency::Dependencies;
 use crate::spec::{Findings, Invalid};
 
 impl NetworkRules {
     /// These rules, where the ceiling lets out all that they do; with what it denies and how much it lets through.
-    /// Rules about requests, those of a profile among them, and a proxy to leave through stay: they only narrow, or are about a host that the ceiling
+    /// Rules about requests, those of a profile among them, lists of packages and a proxy to leave through stay: they
+    /// only narrow, or are about a host that the ceiling
     /// lets out.
     ///
     /// # Errors
@@ -22,6 +24,7 @@ impl NetworkRules {
         bare.profile_requests.clear();
         bare.upstream = None;
         bare.withhold_secrets = false;
+        bare.dependencies = Dependencies::default();
         let ruled = self.requests.iter().flat_map(|rule| rule.entries());
         let ruled: Vec<Entry> = ruled.collect();
         let is_allowed = |entry: &Entry| self.allow.iter().any(|mine| mine.covers(entry));
@@ -53,6 +56,7 @@ impl NetworkRules {
         rules.profile_requests.clone_from(&self.profile_requests);
         rules.upstream.clone_from(&self.upstream);
         rules.withhold_secrets = self.withhold_secrets;
+        rules.dependencies.clone_from(&self.dependencies);
         Ok(rules)
     }
 

@@ -2,7 +2,9 @@
 //! and once more with the addresses.
 
 use super::{Entry, NetworkMode, NetworkRules, Order, Preset, RequestRule};
+use crate::dependency::{Ecosystem, INDEX_PORT};
 use crate::host::Host;
+use crate::spec::Invalid;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
@@ -42,6 +44,8 @@ pub enum Denial {
     HttpRule,
     /// The path has more than one meaning, and the host has rules about paths.
     OddPath,
+    /// The package is not in the list of those that may be installed, or whoever is asked serves others, too.
+    DependencyNotAllowed,
 }
 
 impl Denial {
@@ -57,6 +61,7 @@ impl Denial {
             Denial::SniMissing => "sni_missing",
             Denial::HttpRule => "http_rule",
             Denial::OddPath => "odd_path",
+            Denial::DependencyNotAllowed => "dependency_not_allowed",
         }
     }
 
@@ -87,6 +92,11 @@ impl Denial {
                  `--rule 'METHOD https://HOST/PATH'`"
             }
             Denial::OddPath => "write the path without dots, encoded slashes and empty parts",
+            Denial::DependencyNotAllowed => {
+                "only listed packages can be installed, each by its exact name and version, what they depend on \
+                 among them, and from the index that the environment names (PIP_INDEX_URL, npm_config_registry); \
+                 ask whoever keeps the policy to add NAME==VERSION to `dependencies`"
+            }
         }
     }
 }
@@ -106,6 +116,8 @@ pub enum Rule {
     Greeting,
     /// This rule about requests.
     Request(RequestRule),
+    /// The list of packages of this ecosystem.
+    Dependencies(Ecosystem),
 }
 
 impl fmt::Display for Rule {
@@ -117,6 +129,13 @@ impl fmt::Display for Rule {
             Rule::Preset(preset, entry) => write!(f, "preset {preset}: {entry}"),
             Rule::Greeting => f.write_str("the TLS greeting agrees with the host"),
             Rule::Request(rule) => write!(f, "rule {rule}"),
+            Rule::Dependencies(ecosystem) => {
+                let index = ecosystem.index();
+                write!(
+                    f,
+                    "dependencies.{ecosystem}: packages come from http://{index}/ alone"
+                )
+            }
         }
     }
 }
@@ -160,6 +179,9 @@ impl NetworkRules {
         if self.mode == NetworkMode::None {
             return Verdict::denied(Denial::NoEgress, mode);
         }
+        if let Some(verdict) = self.of_packages(host, port) {
+            return verdict;
+        }
         if self.mode == NetworkMode::ReadOnly {
             match how {
                 How::Tunnel => return Verdict::denied(Denial::Opaque, mode),
@@ -193,6 +215,11 @@ impl NetworkRules {
 
     /// What can be said of a host before anybody says at which port: it is denied where every port of it is.
     pub fn at_any_port(&self, how: How<'_>, host: &Host) -> Verdict {
+        if self.has_way_out()
+            && let Some(verdict) = self.of_packages(host, INDEX_PORT)
+        {
+            return verdict;
+        }
         let presets = self.presets.iter().flat_map(|preset| preset.entries());
         let entries = self.allow.iter().chain(&self.deny);
         let ports = entries.filter_map(|entry| own_port(entry, host));
@@ -242,6 +269,9 @@ impl NetworkRules {
                 Verdict::denied(Denial::SniMismatch, Rule::Greeting)
             }
             (Host::Address(_), Some(said)) => {
+                if let Some(verdict) = self.of_packages(said, port) {
+                    return verdict;
+                }
                 if let Some(rule) = self.narrowing(said) {
                     return Verdict::denied(Denial::HttpRule, Rule::Request(rule.clone()));
                 }
@@ -256,6 +286,17 @@ impl NetworkRules {
         }
     }
 
+    /// What lists of packages say of a host, whatever the other lists say: that it is the index of one, or serves what
+    /// is not on it.
+    fn of_packages(&self, host: &Host, port: u16) -> Option<Verdict> {
+        if let Some(ecosystem) = self.dependencies.index(host, port) {
+            return Some(Verdict::allowed(Rule::Dependencies(ecosystem)));
+        }
+        let ecosystem = self.dependencies.closing(host)?;
+        let by = Rule::Dependencies(ecosystem);
+        Some(Verdict::denied(Denial::DependencyNotAllowed, by))
+    }
+
     /// Whether a place may not be dialled for what leaves through it, by its name or by one of its addresses. What is
     /// denied is so in either order: nobody allows a proxy by allowing what is reached through it.
     pub fn denies(&self, host: &Host, port: u16, addresses: &[IpAddr]) -> Option<&Entry> {
@@ -263,6 +304,38 @@ impl NetworkRules {
         let all: Vec<Host> = of.chain([host.clone()]).collect();
         let mut deny = self.deny.iter();
         deny.find(|entry| all.iter().any(|host| entry.names(host, port)))
+    }
+
+    /// Whether every host that is let out is named, so that what a name is closed for is closed: where an address or
+    /// everything is let out, whoever serves packages is among them by another name.
+    pub fn names_all(&self) -> bool {
+        let rules = self.in_one_order();
+        let entries = rules.requests.iter().flat_map(RequestRule::entries);
+        rules.is_closed()
+            && rules
+                .allow
+                .iter()
+                .cloned()
+                .chain(entries)
+                .all(|one| one.is_name())
+    }
+
+    /// Refuses lists of packages that somebody asks for beside a network that lets out what it does not name: they
+    /// would be held to less than they say. A policy may mean that (`only_known_indexes`), and a request may not.
+    ///
+    /// # Errors
+    /// `network_rules`, with its place.
+    pub fn check_packages(&self) -> Result<(), Vec<Invalid>> {
+        if self.dependencies.is_empty() || !self.has_way_out() || self.names_all() {
+            return Ok(());
+        }
+        let message = "lists of packages go with an allow list of names: what lets out addresses, or whatever it \
+                       does not name, lets out others that serve packages";
+        Err(vec![Invalid {
+            field: "network.dependencies".to_owned(),
+            code: "network_rules",
+            message: message.to_owned(),
+        }])
     }
 
     /// Whether what no entry names is denied.

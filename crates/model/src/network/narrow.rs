@@ -4,6 +4,7 @@
 //! a word, would be found out in the middle of somebody's work. What cannot be shown to be less is refused, too.
 
 use super::{Entry, NetworkCaps, NetworkMode, NetworkRules, Order, RequestRule};
+use crate::dependency::Dependencies;
 use crate::limits;
 use crate::spec::{Findings, Invalid};
 
@@ -46,6 +47,7 @@ impl NetworkRules {
         }
         rules.requests.clone_from(&asked.requests);
         rules.withhold_secrets |= asked.withhold_secrets;
+        rules.dependencies = ceiling.dependencies.and(&asked.dependencies);
         rules.mode = asked.mode;
         if asked.is_closed() || !ceiling.is_closed() {
             rules.allow = asked.allow;
@@ -84,7 +86,7 @@ impl NetworkRules {
     }
 
     /// The same rules, with the deny list first wherever that can be said in this order.
-    fn in_one_order(&self) -> NetworkRules {
+    pub(super) fn in_one_order(&self) -> NetworkRules {
         let mut rules = self.clone();
         if self.order == Order::AllowFirst && !self.is_without_lists() {
             // In a list that is closed, rules about requests name their hosts; in these lists they did not.
@@ -121,6 +123,7 @@ impl NetworkRules {
         rest.requests.clear();
         rest.profile_requests.clear();
         rest.withhold_secrets = false;
+        rest.dependencies = Dependencies::default();
         rest
     }
 }

@@ -1,6 +1,7 @@
 //! What may be wrong with a policy, each with its place in the document.
 
 use super::{Answer, Bound, CommandsClause, FilesClause, Layer, Matter, NetworkClause, Policy};
+use crate::dependency::Dependencies;
 use crate::id::PrincipalId;
 use crate::limits;
 use crate::network::{Entry, NetworkMode};
@@ -116,22 +117,8 @@ impl Policy {
     }
 
     fn check_dependencies(&self, found: &mut Findings) {
-        for (manager, packages) in self.dependencies.iter().flatten() {
-            let field = format!("dependencies.{manager}");
-            if !["pip", "npm"].contains(&manager.as_str()) {
-                found.add(&field, CODE, "there are `pip` and `npm`");
-            }
-            check_entries(&field, packages.iter(), found);
-            let is_exact = |package: &&String| {
-                let parts = package.split_once("==");
-                parts.is_some_and(|(name, version)| {
-                    !name.is_empty() && !version.is_empty() && !version.contains(['*', '=', ' '])
-                })
-            };
-            for package in packages.iter().filter(|package| !is_exact(package)) {
-                let message = format!("`{package}` is not NAME==VERSION");
-                found.add(&field, CODE, message);
-            }
+        if let Some(clause) = &self.dependencies {
+            Dependencies::read("dependencies", CODE, &clause.lists(), found);
         }
     }
 }
@@ -261,6 +248,7 @@ impl Bound {
 
 #[cfg(test)]
 mod tests {
+    use super::super::DependenciesClause;
     use super::*;
 
     fn fields(change: impl FnOnce(&mut Policy)) -> Vec<String> {
@@ -324,18 +312,33 @@ mod tests {
             fields(|p| p.profiles.allow = Some(texts(&["a*b"]))),
             ["profiles.allow"]
         );
-        let packages = |manager: &str, package: &str| {
-            let all = [(manager.to_owned(), texts(&[package]))].into();
-            fields(|p| p.dependencies = Some(all))
-        };
-        assert_eq!(packages("pip", "requests==2.32.0"), [""; 0]);
-        assert_eq!(packages("pip", "requests>=2"), ["dependencies.pip"]);
-        assert_eq!(packages("apt", "curl==1"), ["dependencies.apt"]);
         let empty = CommandsClause {
             forbid: texts(&[""]),
             ..CommandsClause::default()
         };
         assert_eq!(fields(|p| p.commands = Some(empty)), ["commands.forbid"]);
+    }
+
+    #[test]
+    fn a_package_that_is_not_one_exact_version_is_said_with_its_place() {
+        let packages = |pip: &str, npm: &str| {
+            let clause = DependenciesClause {
+                pip: Some(texts(&[pip])),
+                npm: Some(texts(&[npm])),
+                only_known_indexes: false,
+            };
+            fields(|p| p.dependencies = Some(clause))
+        };
+        assert_eq!(packages("requests==2.32.0", "@types/node==20.0.0"), [""; 0]);
+        for (pip, npm) in [
+            ("requests>=2", "lodash@4.17.21"),
+            ("requests==2.*", "lodash==4"),
+            ("requests===2", "lodash==latest"),
+            ("requests ==2", "Lo dash==4.17.21"),
+        ] {
+            let both = ["dependencies.npm", "dependencies.pip"];
+            assert_eq!(packages(pip, npm), both, "{pip} {npm}");
+        }
     }
 
     #[test]

@@ -213,7 +213,16 @@ impl Permit {
         }
     }
 
+    /// What may be reached, and which packages may be installed from there.
     fn reach(&self, asked: &NetworkRules, says: Says, told: &mut Told) -> NetworkRules {
+        let mut rules = self.network_below(asked, says, told);
+        if rules.has_way_out() {
+            rules.dependencies = rules.dependencies.and(&self.dependencies());
+        }
+        rules
+    }
+
+    fn network_below(&self, asked: &NetworkRules, says: Says, told: &mut Told) -> NetworkRules {
         let Some(ceiling) = self.ceiling() else {
             return asked.clone();
         };
@@ -355,11 +364,13 @@ impl Permit {
         (network, allow_root, secrets): (&NetworkRules, bool, &[SecretUse]),
         told: &mut Told,
     ) {
-        for (manager, list) in &self.dependencies {
-            if network.has_way_out() {
-                let why = "nothing here keeps a workload with a way out to a list of packages yet; \
-                           ask for no network, or leave the clause out";
-                let clause = format!("dependencies.{manager}");
+        let is_known = self.only_known_indexes.as_ref().is_some_and(|is| is.value);
+        for (ecosystem, list) in &self.dependencies {
+            if network.has_way_out() && !network.names_all() && !is_known {
+                let why = "a network that lets out addresses, or whatever it does not name, lets out others that \
+                           serve packages; ask for an allow list of names, or say `only_known_indexes` in the \
+                           clause if that is meant";
+                let clause = format!("dependencies.{ecosystem}");
                 told.say(Kind::Unenforceable, clause, list.by.clone(), why);
             }
         }

@@ -1,8 +1,9 @@
 //! What follows from all policies that apply, with who has decided each part of it.
 
 use super::set::{Pattern, Prefix, meet, meet_texts, plain, plain_texts};
-use super::{Answer, CommandsClause, LayerRef, Matter, Policy};
+use super::{Answer, CommandsClause, DependenciesClause, LayerRef, Matter, Policy};
 use crate::approval::{Asked, Yes};
+use crate::dependency::{Dependencies, Ecosystem};
 use crate::limits;
 use crate::network::{Entry, NetworkCaps, NetworkMode, NetworkRules};
 use crate::profile::SecretRule;
@@ -106,9 +107,13 @@ pub struct Permit {
     /// Rules about commands, of which each counts.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub commands: BTreeMap<LayerRef, CommandsClause>,
-    /// Packages that may be installed, by manager.
+    /// Packages that may be installed, by ecosystem, in their one form.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub dependencies: BTreeMap<String, Decided<BTreeSet<String>>>,
+    /// They are held also where a network lets out more than it names, as far as is known who serves packages; and
+    /// all who have a list say so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only_known_indexes: Option<Decided<bool>>,
     /// Values of the label `driver`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drivers: Option<Decided<BTreeSet<String>>>,
@@ -187,10 +192,16 @@ impl Permit {
                 .collect(),
             dependencies: policy
                 .dependencies
-                .iter()
-                .flatten()
-                .map(|(manager, list)| (manager.clone(), Decided::by(list.clone(), layer)))
+                .as_ref()
+                .map(packages)
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(ecosystem, list)| (ecosystem, Decided::by(list, layer)))
                 .collect(),
+            only_known_indexes: policy
+                .dependencies
+                .as_ref()
+                .map(|clause| Decided::by(clause.only_known_indexes, layer)),
             drivers: policy.drivers.clone().map(|set| Decided::by(set, layer)),
             allow_root: policy.profiles.allow_root.map(|is| Decided::by(is, layer)),
             approvals: policy
@@ -264,6 +275,11 @@ impl Permit {
             dependencies: each(self.dependencies, other.dependencies, |a, b| {
                 both(a, b, same)
             }),
+            only_known_indexes: either(
+                self.only_known_indexes,
+                other.only_known_indexes,
+                |a, b| lesser(a, b, |is| *is),
+            ),
             drivers: either(self.drivers, other.drivers, |a, b| both(a, b, same)),
             profiles: either(self.profiles, other.profiles, |a, b| both(a, b, names)),
             roots: either(self.roots, other.roots, |a, b| both(a, b, names)),
@@ -320,6 +336,15 @@ impl Permit {
         })
     }
 
+    /// What may be installed. An entry that an older version let in and that cannot be read is in no index.
+    pub fn dependencies(&self) -> Dependencies {
+        let lists = self.dependencies.iter();
+        let lists = lists.filter_map(|(ecosystem, list)| {
+            Some((Ecosystem::parse(ecosystem)?, list.value.clone()))
+        });
+        lists.collect::<BTreeMap<_, _>>().into()
+    }
+
     /// The longest time, in milliseconds.
     pub fn within(&self, asked_ms: u64) -> u64 {
         let most = self.bounds.get(&Bound::TimeoutMs);
@@ -371,9 +396,9 @@ impl Permit {
         for (clause, set) in sets.filter_map(|(clause, set)| Some((clause, set.as_ref()?))) {
             say(clause, spaced(&set.value), &set.by);
         }
-        for (manager, set) in &self.dependencies {
+        for (ecosystem, set) in &self.dependencies {
             say(
-                &format!("dependencies.{manager}"),
+                &format!("dependencies.{ecosystem}"),
                 spaced(&set.value),
                 &set.by,
             );
@@ -399,6 +424,20 @@ impl Permit {
         }
         all
     }
+}
+
+/// The lists of a clause, each package in its one form.
+fn packages(clause: &DependenciesClause) -> BTreeMap<String, BTreeSet<String>> {
+    let mut lists = clause.lists();
+    for (ecosystem, list) in &mut lists {
+        let ecosystem = Ecosystem::parse(ecosystem);
+        let plain = |one: &String| ecosystem.and_then(|ecosystem| ecosystem.read(one));
+        *list = list
+            .iter()
+            .map(|one| plain(one).unwrap_or_else(|| one.clone()))
+            .collect();
+    }
+    lists
 }
 
 fn spaced(set: &BTreeSet<String>) -> String {

@@ -8,6 +8,7 @@ use crate::secret::{self, Secrets};
 use crate::spare::PROVISION;
 use crate::way::{self, WayOut};
 use crate::{Node, convert, root, snapshot, volume};
+use ::egress::index;
 use ::egress::inspect::Inspector;
 use ::egress::inspect::rule::SecretField;
 use ::egress::upstream::Password;
@@ -282,6 +283,7 @@ async fn stand(
     let trusted = looks.as_ref().map(|_| inspect::environment());
     let env = proxied.into_iter().flatten();
     let env = env.chain(trusted.into_iter().flatten());
+    let env = env.chain(index::environment(&rules.dependencies));
     let env = env.chain(work.spec.env.clone());
     let mut serve = Serve {
         confine: plan.confine.clone(),

@@ -5,10 +5,12 @@ use api::network::{
     Network, NetworkLimits, NetworkMode, NetworkOrder, NetworkReport, NetworkRule, NetworkWork,
     RuleHeaders,
 };
+use model::dependency::Dependencies;
 use model::network::{
     self, NetworkAsked, NetworkCaps, NetworkRules, Order, RequestAsked, RequestRule,
 };
 use service::{NetworkChange, NetworkRefused, NetworkSaid, SandboxRow};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::Error;
 
@@ -22,13 +24,19 @@ pub(crate) fn read(asked: Network) -> Result<NetworkRules, Error> {
             message,
         ));
     }
-    rules(asked)
+    checked(rules(asked)?)
+}
+
+fn checked(rules: NetworkRules) -> Result<NetworkRules, Error> {
+    let found = rules.check_packages();
+    found.map_err(service::Error::Invalid)?;
+    Ok(rules)
 }
 
 /// What somebody puts in the place of the rules of a sandbox that lives.
 pub(crate) fn change(mut asked: Network) -> Result<NetworkChange, Error> {
     let secrets = asked.secrets.take().map(super::secret::uses).transpose()?;
-    let rules = rules(asked)?;
+    let rules = checked(rules(asked)?)?;
     Ok(NetworkChange { rules, secrets })
 }
 
@@ -51,6 +59,7 @@ fn rules(asked: Network) -> Result<NetworkRules, Error> {
         profile_requests: asked.profile_rules.into_iter().map(request).collect(),
         withhold_secrets: asked.withhold_secrets,
         upstream: asked.upstream,
+        dependencies: asked.dependencies,
     };
     NetworkRules::read(&asked).map_err(|found| service::Error::Invalid(found).into())
 }
@@ -117,8 +126,16 @@ pub(crate) fn view(rules: &NetworkRules) -> Network {
         profile_rules: rules.profile_requests.iter().map(rule).collect(),
         withhold_secrets: rules.withhold_secrets,
         upstream: rules.upstream.as_ref().map(ToString::to_string),
+        dependencies: dependencies(&rules.dependencies),
         secrets: None,
     }
+}
+
+fn dependencies(all: &Dependencies) -> BTreeMap<String, BTreeSet<String>> {
+    let lists = all.lists();
+    lists
+        .map(|(ecosystem, list)| (ecosystem.to_string(), list.clone()))
+        .collect()
 }
 
 fn request(rule: NetworkRule) -> RequestAsked {

@@ -4,8 +4,8 @@ use api::Code;
 use api::policy as wire;
 use model::network::{Entry, NetworkMode};
 use model::policy::{
-    Answer, Bound, CommandsClause, Decision, FilesClause, Layer, LayerRef, Matter, NetworkClause,
-    PermitUse, Policy, ProfilesClause, Refusal, Trace,
+    Answer, Bound, CommandsClause, Decision, DependenciesClause, FilesClause, Layer, LayerRef,
+    Matter, NetworkClause, PermitUse, Policy, ProfilesClause, Refusal, Trace,
 };
 use service::{PolicyAsk, PolicyRow, PolicyTested, PolicyVersionRow};
 
@@ -42,7 +42,11 @@ pub(crate) fn read(asked: wire::PolicySpec) -> Result<Policy, Error> {
             no_operators: commands.no_operators,
             unchecked_in_sandboxes: commands.unchecked_in_sandboxes,
         }),
-        dependencies: asked.dependencies,
+        dependencies: asked.dependencies.map(|clause| DependenciesClause {
+            pip: clause.pip,
+            npm: clause.npm,
+            only_known_indexes: clause.only_known_indexes,
+        }),
         resources: bounds(asked.resources),
         drivers: asked.drivers,
         profiles: ProfilesClause {
@@ -165,7 +169,11 @@ fn spec_view(policy: Policy) -> wire::PolicySpec {
             no_operators: clause.no_operators,
             unchecked_in_sandboxes: clause.unchecked_in_sandboxes,
         }),
-        dependencies: policy.dependencies,
+        dependencies: policy.dependencies.map(|clause| wire::PolicyDependencies {
+            pip: clause.pip,
+            npm: clause.npm,
+            only_known_indexes: clause.only_known_indexes,
+        }),
         resources,
         drivers: policy.drivers,
         profiles: wire::PolicyProfiles {

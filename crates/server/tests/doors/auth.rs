@@ -266,6 +266,7 @@ fn every_route_is_in_the_table() {
     assert_eq!(documented(), table);
 }
 
+/// Attack: A page of another origin, or a name that was rebound to this machine, asks the server.
 #[tokio::test]
 async fn nobody_gets_in_over_tcp_without_the_token_from_here_and_by_our_name() {
     let world = World::new().await;
@@ -324,6 +325,7 @@ async fn who_has_the_token_gets_in_over_tcp() {
     }
 }
 
+/// Attack: A node asks as a person would, and a person as a node would.
 #[tokio::test]
 async fn nodes_and_people_are_kept_to_their_routes() {
     let world = World::new().await;
@@ -397,6 +399,7 @@ async fn code_with(world: &World, key: &str, method: &str, path: &str) -> String
     world.ask_tcp(request).await.code()
 }
 
+/// Attack: Every route is asked by somebody with a smaller role than it wants.
 #[tokio::test]
 async fn each_route_is_for_those_with_its_role_and_for_nobody_with_a_smaller_one() {
     let world = World::new().await;
@@ -423,6 +426,7 @@ async fn each_route_is_for_those_with_its_role_and_for_nobody_with_a_smaller_one
     }
 }
 
+/// Attack: A narrowed key is used for something else.
 #[tokio::test]
 async fn a_key_that_is_narrowed_opens_what_it_is_narrowed_to() {
     let world = World::new().await;
@@ -470,6 +474,7 @@ async fn a_key_that_may_only_look_is_not_told_the_token_that_runs_commands() {
     }
 }
 
+/// Attack: An agent with a large role makes keys and principals.
 #[tokio::test]
 async fn an_agent_never_says_who_may_do_what() {
     let world = World::new().await;

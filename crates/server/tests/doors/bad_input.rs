@@ -256,6 +256,7 @@ async fn every_bad_path_and_query_gets_its_code() {
     assert_eq!(allowed, ["GET", "HEAD", "POST"]);
 }
 
+/// Attack: A body without end, with a length that lies or none.
 #[tokio::test]
 async fn a_body_over_the_bound_is_refused_announced_or_not() {
     let world = World::new().await;
@@ -356,6 +357,8 @@ async fn a_node_that_talks_nonsense_gets_a_code_too() {
     }
 }
 
+/// Attack: Requests with one byte changed, each byte in turn.
+///
 /// Whatever a byte of a good request is turned into, the answer is no 500.
 #[tokio::test]
 async fn no_change_of_one_byte_makes_a_500() {

@@ -24,5 +24,6 @@ mod rates;
 mod sandbox;
 mod secret;
 mod sizes;
+mod smuggling;
 mod snapshot;
 mod world;

@@ -125,6 +125,7 @@ async fn the_newest_version_has_no_sessions_and_its_calls_are_the_callers_own() 
     assert_eq!(node.code(), "forbidden");
 }
 
+/// Attack: Sessions are begun until there is no memory left.
 #[tokio::test]
 async fn a_thousand_sessions_are_not_kept_and_the_newest_works() {
     let world = World::new().await;

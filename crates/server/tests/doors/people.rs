@@ -52,6 +52,7 @@ async fn a_tenant_a_principal_and_a_key_are_made_and_the_key_lets_its_owner_in()
     assert_eq!(reply.code(), "unauthenticated");
 }
 
+/// Attack: A key is used after it was taken back.
 #[tokio::test]
 async fn a_key_that_is_taken_back_opens_nothing_any_more() {
     let world = World::new().await;
@@ -76,6 +77,7 @@ async fn a_key_that_is_taken_back_opens_nothing_any_more() {
     assert_eq!(reply.code(), "unauthenticated");
 }
 
+/// Attack: Somebody gives another one, or themselves, more than they have.
 #[tokio::test]
 async fn nobody_gives_more_than_they_have() {
     let world = World::new().await;
@@ -179,6 +181,7 @@ async fn things(world: &World) -> Vec<String> {
     found
 }
 
+/// Attack: Ids of another tenant are asked for, changed and deleted on every route.
 #[tokio::test]
 async fn what_is_another_tenants_is_not_there() {
     let world = World::new().await;
@@ -241,6 +244,7 @@ async fn what_is_another_tenants_is_not_there() {
     }
 }
 
+/// Attack: Lists are read for what is of another tenant.
 #[tokio::test]
 async fn lists_show_the_callers_own_and_nothing_else() {
     let world = World::new().await;
@@ -284,6 +288,7 @@ async fn lists_show_the_callers_own_and_nothing_else() {
     assert!(reply.status.is_client_error());
 }
 
+/// Attack: A key of idempotency, a cursor and the digest of bytes of another tenant are used.
 #[tokio::test]
 async fn keys_of_idempotency_and_cursors_do_not_cross_tenants() {
     let world = World::new().await;

@@ -7,6 +7,7 @@ use api::network::Network;
 use api::policy::{PolicyLayer, PolicyTest, PolicyVerdict};
 use api::sandbox::SandboxCreate;
 
+use crate::life::{lease, register};
 use crate::world::{Reply, World, with_body};
 
 fn network(host: &str) -> Option<Network> {
@@ -189,4 +190,46 @@ async fn a_test_says_what_would_become_of_a_request() {
     assert_eq!(bad.refusals[1].by, ["tenant/0/net@1"]);
     let neither = world.user.policy_test(&PolicyTest::default()).await;
     assert!(neither.unwrap_err().is(Code::InvalidArgument));
+}
+
+#[tokio::test]
+async fn lists_of_packages_reach_the_node_with_the_lease_and_are_shown() {
+    let world = World::new().await;
+    let policy =
+        r#"{"version":1,"layer":"tenant","dependencies":{"pip":["Req_uests==2.32.0","a==1"]}}"#;
+    let written = put(&world, "packages", policy).await;
+    assert_eq!(written.status, 200, "{}", written.whole());
+    let wide = r#"{"argv":["true"],"network":{"mode":"unrestricted"}}"#;
+    let refused = world.ask(with_body("POST", "/v1/jobs", wide)).await;
+    assert_eq!(
+        refused.code(),
+        "policy_unenforceable",
+        "{}",
+        refused.whole()
+    );
+    let mut asked = job("x.test:443");
+    let own = [("pip".to_owned(), ["req-uests==2.32".to_owned()].into())];
+    asked.network.as_mut().unwrap().dependencies = own.into();
+    let options = JobCreateOptions::default();
+    let made = world.user.job_create(&asked, &options).await.unwrap();
+    let shown = made.spec.network.unwrap().dependencies;
+    assert_eq!(shown["pip"].iter().collect::<Vec<_>>(), ["req-uests==2.32"]);
+    register(&world).await;
+    let lease = lease(&world).await;
+    assert_eq!(lease.spec.network.unwrap().dependencies, shown);
+    // Without a policy, a list of one's own goes with a network that names its hosts, too.
+    world.user.policy_delete("packages").await.unwrap();
+    let wide = r#"{"argv":["true"],"network":{"mode":"unrestricted","dependencies":{"npm":["a==1.0.0"]}}}"#;
+    let refused = world.ask(with_body("POST", "/v1/jobs", wide)).await;
+    assert_eq!(refused.code(), "network_rules", "{}", refused.whole());
+    let wrong = r#"{"argv":["true"],"network":{"dependencies":{"apt":["a==1"],"npm":["a@1"]}}}"#;
+    let refused = world.ask(with_body("POST", "/v1/jobs", wrong)).await;
+    assert_eq!(
+        refused.json()["details"][0]["field"],
+        "network.dependencies.apt"
+    );
+    assert_eq!(
+        refused.json()["details"][1]["field"],
+        "network.dependencies.npm"
+    );
 }

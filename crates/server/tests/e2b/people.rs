@@ -27,6 +27,7 @@ async fn ask(world: &World, key: &str, line: &str, body: &Value) -> Reply {
     world.ask(line, &headers, body).await
 }
 
+/// Attack: E2B's door is asked for sandboxes of another tenant.
 #[tokio::test]
 async fn the_clients_of_each_tenant_see_its_own_sandboxes_and_no_others() {
     let world = World::new().await;
@@ -105,6 +106,7 @@ async fn a_sandbox_of_any_tenant_is_reached_by_its_name_with_its_own_token() {
     assert!(heard["headers"]["authorization"].is_null(), "{heard}");
 }
 
+/// Attack: A signature for an upload is used by another tenant.
 #[tokio::test]
 async fn an_address_for_files_of_a_build_is_for_the_tenant_that_asked_for_it() {
     let world = World::new().await;

@@ -23,6 +23,8 @@ async fn envd(world: &World, id: &str, token: Option<&str>, line: &str) -> crate
     world.ask(line, &headers, "").await
 }
 
+/// Attack: The guest of a sandbox is asked without its token, or with that of another; and it looks for the token in
+/// what it is sent.
 #[tokio::test]
 async fn envd_needs_the_token_of_the_sandbox_and_never_sees_it() {
     let world = World::new().await;
@@ -136,6 +138,7 @@ async fn a_port_is_reached_by_name_and_a_closed_one_says_so() {
     assert_eq!((reply.status.as_u16(), reply.json()), (502, expect));
 }
 
+/// Attack: A port of a closed sandbox is asked without its token.
 #[tokio::test]
 async fn a_sandbox_that_is_not_open_wants_the_traffic_token() {
     let world = World::new().await;
@@ -251,6 +254,7 @@ fn allowed(reply: &crate::world::Reply) -> Option<&str> {
     reply.headers.get(name).map(|value| value.to_str().unwrap())
 }
 
+/// Attack: A page of another origin reads what a sandbox answers.
 #[tokio::test]
 async fn a_page_may_use_envd_with_the_token_and_read_nothing_without() {
     let world = World::new().await;

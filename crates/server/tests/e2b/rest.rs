@@ -30,6 +30,7 @@ fn id(sandbox: &Known) -> String {
     format!("sbx_{}", sandbox.id)
 }
 
+/// Attack: A guest reads the credential of whoever asks it.
 #[tokio::test]
 async fn the_guest_hears_who_asks_and_nothing_of_our_credential() {
     let world = World::new().await;

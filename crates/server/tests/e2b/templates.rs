@@ -181,6 +181,7 @@ async fn what_is_not_there_or_cannot_be_changed_is_said() {
     assert_eq!(alias.status, 404);
 }
 
+/// Attack: A signed address for an upload is changed in each of its parts.
 #[tokio::test]
 async fn files_are_sent_by_whoever_has_their_address_and_by_nobody_else() {
     let world = World::new().await;

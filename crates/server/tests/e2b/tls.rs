@@ -130,6 +130,7 @@ async fn a_client_that_knows_only_the_domain_makes_a_sandbox_and_finds_its_ports
     assert_eq!(reply.json()["target"], "/process.Process/List");
 }
 
+/// Attack: One name is said in TLS and another one in the request.
 #[tokio::test]
 async fn a_name_of_somebody_else_is_refused_whatever_certificate_it_was_asked_with() {
     let secured = Secured::new().await;
@@ -140,6 +141,7 @@ async fn a_name_of_somebody_else_is_refused_whatever_certificate_it_was_asked_wi
     assert!(secured.connect("api.evil.example").await.is_err());
 }
 
+/// Attack: A door of TLS is spoken to in the clear, or held open in silence.
 #[tokio::test]
 async fn who_speaks_in_the_clear_or_says_nothing_gets_nothing_and_holds_nobody_up() {
     let secured = Secured::new().await;

@@ -150,7 +150,8 @@ fn network(rules: &NetworkRules) -> Value {
     };
     let presets: Vec<String> = rules.presets.iter().map(ToString::to_string).collect();
     json!({"mode": rules.mode.as_str(), "allow": texts(&rules.allow), "deny": texts(&rules.deny),
-        "presets": presets, "upstream": rules.upstream.as_ref().map(ToString::to_string)})
+        "presets": presets, "upstream": rules.upstream.as_ref().map(ToString::to_string),
+        "dependencies": rules.dependencies})
 }
 
 fn placement(asked: &Placement) -> Value {

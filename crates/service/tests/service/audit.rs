@@ -110,6 +110,7 @@ async fn what_happened_is_read_in_its_order_and_that_it_was_read_is_in_it() {
     assert_eq!(rest.events[0].event.kind, "job.leased");
 }
 
+/// Attack: A node, and another tenant, read the record of what happened.
 #[tokio::test]
 async fn neither_a_node_nor_another_tenant_reads_it() {
     let world = three().await;
@@ -160,6 +161,8 @@ async fn two_that_seal_at_one_time_seal_each_event_once() {
     assert_eq!((checked.flaws, checked.events), (vec![], 21));
 }
 
+/// Attack: The record of what happened is changed in the database: another actor, an event less, a seal less, another
+/// order.
 #[tokio::test]
 async fn whatever_is_changed_in_the_database_is_found() {
     for (sql, flaw) in [
@@ -266,6 +269,8 @@ async fn what_was_not_signed_is_signed_by_the_next_process() {
     assert_eq!((head.number, head.is_ours), (4, true));
 }
 
+/// Attack: The beginning of the record is taken away as if it were old.
+///
 /// The beginning of the record can only go by its age, or because there is more behind it than is kept.
 #[tokio::test]
 async fn who_takes_the_beginning_away_as_if_it_were_old_is_found() {

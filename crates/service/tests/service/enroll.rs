@@ -118,6 +118,7 @@ async fn a_machine_that_lost_the_answer_asks_again_with_its_key_and_is_the_same_
     assert_eq!(world.enroll(&text, "key").await, Err("enroll_token_used"));
 }
 
+/// Attack: A token that lets one machine in is shown by many at once.
 #[tokio::test]
 async fn of_many_machines_with_one_token_one_becomes_a_node() {
     let world = world();

@@ -25,6 +25,7 @@ pub(crate) fn with_file(written: &Written) -> JobSpec {
     }
 }
 
+/// Attack: Bytes that another tenant has sent are put into a job by their digest.
 #[tokio::test]
 async fn a_job_names_only_files_that_its_own_tenant_sent() {
     let world = World::new();

@@ -81,6 +81,7 @@ async fn said(world: &World, ctx: &Ctx, row: &JobRow) -> Vec<&'static str> {
     all.into_iter().map(|code| code.unwrap_or("fine")).collect()
 }
 
+/// Attack: A stolen certificate of a node, without the tokens of its leases, ends jobs.
 #[tokio::test]
 async fn a_certificate_without_the_token_changes_nothing() {
     let world = World::new();
@@ -107,6 +108,7 @@ async fn a_certificate_without_the_token_changes_nothing() {
     assert!(!report.await.unwrap().duplicate);
 }
 
+/// Attack: The token of an old lease is shown for the new one.
 #[tokio::test]
 async fn the_token_of_an_old_lease_does_not_open_the_new_one() {
     let world = World::new();

@@ -260,6 +260,7 @@ fn record(owner: &EgressOwner, number: u64, decision: &'static str) -> (EgressOw
     (owner.clone(), new)
 }
 
+/// Attack: Records of the way out are told again and again, and without end.
 #[tokio::test]
 async fn what_was_asked_of_the_outside_is_stored_once_counted_and_bounded() {
     let world = World::new();

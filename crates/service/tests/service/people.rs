@@ -100,6 +100,7 @@ async fn what_is_about_people_is_in_the_record_of_their_tenant() {
     assert_eq!(kinds(&user()).await, ["tenant.created", "audit.read"]);
 }
 
+/// Attack: A job of another tenant on the same node, and its events, are read.
 #[tokio::test]
 async fn what_another_tenant_runs_is_run_by_the_same_nodes_and_seen_by_it_alone() {
     let world = World::new();
@@ -123,6 +124,7 @@ async fn what_another_tenant_runs_is_run_by_the_same_nodes_and_seen_by_it_alone(
     assert!(matches!(events, Err(Error::NotFound)));
 }
 
+/// Attack: Another tenant drains nodes, makes tenants and sets providers.
 #[tokio::test]
 async fn only_the_first_tenant_touches_nodes_servers_tenants_and_providers() {
     let world = World::new();

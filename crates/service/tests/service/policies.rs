@@ -154,6 +154,7 @@ async fn every_refusal_and_every_change_of_a_policy_is_an_event() {
     assert_eq!(told["clauses"][0]["by"][0], "tenant/0/net@2");
 }
 
+/// Attack: A stale permit: work that waits is begun by the policies of then.
 #[tokio::test]
 async fn what_waits_is_decided_again_when_policies_change_before_a_node_takes_it() {
     let world = World::new();
@@ -232,6 +233,7 @@ async fn what_waits_is_decided_again_when_policies_change_before_a_node_takes_it
     assert_eq!(seen().await.ttl_ms, 60_000);
 }
 
+/// Attack: A policy is written at another server in the moment between a decision and its write.
 #[tokio::test]
 async fn another_process_s_change_of_a_policy_is_not_passed_by() {
     let world = World::new();
@@ -257,6 +259,7 @@ async fn another_process_s_change_of_a_policy_is_not_passed_by() {
     assert_eq!(made.spec.permit.map(|permit| permit.stamp), Some(1));
 }
 
+/// Attack: A tenant writes a policy for everybody, or reads that of another tenant.
 #[tokio::test]
 async fn a_policy_is_for_whom_it_says_and_only_the_operator_s_is_for_all() {
     let world = World::new();
@@ -292,6 +295,7 @@ async fn a_policy_is_for_whom_it_says_and_only_the_operator_s_is_for_all() {
     assert_eq!(theirs.spec.limits.pids, Some(5));
 }
 
+/// Attack: A later edit: a sandbox that lives asks for more network and more time than it was made with.
 #[tokio::test]
 async fn a_living_sandbox_gets_no_more_network_than_policies_allow_and_no_more_time() {
     let world = World::new();

@@ -111,6 +111,7 @@ async fn a_later_version_changes_nothing_that_is_there_and_the_same_is_none() {
     ));
 }
 
+/// Attack: A later edit: a sandbox leaves the ceilings of its profile.
 #[tokio::test]
 async fn a_sandbox_stays_below_its_ceilings_for_as_long_as_it_lives() {
     let world = World::new();

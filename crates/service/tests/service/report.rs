@@ -96,6 +96,7 @@ async fn a_report_of_an_old_lease_is_stale() {
     assert_eq!(beat.stale, running);
 }
 
+/// Attack: A node reports of what another one has.
 #[tokio::test]
 async fn a_node_cannot_speak_for_another() {
     let world = World::new();

@@ -115,6 +115,7 @@ async fn a_job_gets_the_version_that_it_was_made_with_and_its_use_is_recorded() 
     assert!(!contains(world.dir.path(), CANARY));
 }
 
+/// Attack: A node asks for secrets of a job that is not its own, or was.
 #[tokio::test]
 async fn a_secret_is_given_to_the_node_of_the_lease_alone_and_only_while_it_has_it() {
     let world = world();
@@ -147,6 +148,7 @@ async fn a_secret_is_given_to_the_node_of_the_lease_alone_and_only_while_it_has_
     assert_eq!(events(&world, "token").await.len(), 1, "nothing was given");
 }
 
+/// Attack: A secret of another tenant is used by its name.
 #[tokio::test]
 async fn what_another_tenant_has_is_not_there() {
     let world = world();
@@ -364,6 +366,7 @@ async fn without_a_master_key_jobs_run_and_secrets_are_refused() {
         .unwrap();
 }
 
+/// Attack: Rows of sealed values are swapped in the database.
 #[tokio::test]
 async fn rows_that_somebody_swapped_do_not_open() {
     let world = world();

@@ -3,6 +3,7 @@
 use crate::cli::failure::Failure;
 use api::Code;
 use api::network::{Network, NetworkMode, NetworkRule};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a job or a sandbox may reach.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -26,6 +27,10 @@ pub(crate) struct NetArgs {
     /// only as one of them says. Its HTTPS is looked into; may be repeated
     #[arg(long, value_parser = rule, value_name = "[METHODS ]URL")]
     pub(crate) rule: Vec<NetworkRule>,
+    /// A package that it may install, such as pip:requests==2.32.3 or npm:lodash==4.17.21, by exact name and version;
+    /// it finds those in an index of its own, and no other of that manager; may be repeated
+    #[arg(long, value_parser = package, value_name = "MANAGER:NAME==VERSION")]
+    pub(crate) package: Vec<(String, String)>,
     /// A SOCKS5 proxy that whatever is let out leaves through; its password is a secret, --secret NAME=upstream
     #[arg(long, value_name = "socks5://[USER@]HOST:PORT")]
     pub(crate) via: Option<String>,
@@ -64,12 +69,19 @@ impl NetArgs {
     /// What was asked for; `None` when nothing was.
     pub(crate) fn network(self) -> Option<Network> {
         let lists = [&self.allow, &self.deny, &self.preset];
-        let is_empty =
-            lists.iter().all(|list| list.is_empty()) && self.rule.is_empty() && self.via.is_none();
+        let is_empty = lists.iter().all(|list| list.is_empty())
+            && self.rule.is_empty()
+            && self.package.is_empty()
+            && self.via.is_none();
         if self.mode.is_none() && is_empty {
             return None;
         }
+        let mut dependencies = BTreeMap::<String, BTreeSet<String>>::new();
+        for (manager, package) in self.package {
+            dependencies.entry(manager).or_default().insert(package);
+        }
         Some(Network {
+            dependencies,
             mode: self.mode.map(|mode| match mode {
                 NetMode::None => NetworkMode::None,
                 NetMode::Allowlist => NetworkMode::Allowlist,
@@ -105,6 +117,13 @@ fn destination(text: &str) -> Result<String, String> {
     };
     let host = rest.split('/').next().unwrap_or_default();
     Err(format!("it is a URL; write the host alone: {host}"))
+}
+
+/// The manager and the package. The server says what is wrong with either.
+fn package(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once(':');
+    let (manager, package) = pair.ok_or("write pip:NAME==VERSION or npm:NAME==VERSION")?;
+    Ok((manager.to_owned(), package.to_owned()))
 }
 
 /// Reads `[METHOD,METHOD ][http[s]://]HOST[:PORT][/PATH]`. The server says what is wrong with its parts.

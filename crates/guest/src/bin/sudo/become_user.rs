@@ -8,8 +8,8 @@ use std::process::{Command, ExitCode};
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Variables of the caller that every command gets: the terminal, the language, and how to reach the
-/// network, which in a sandbox is by its proxy alone.
-const KEPT: [&str; 22] = [
+/// network and packages, which in a sandbox is by its proxy alone.
+const KEPT: [&str; 36] = [
     "ALL_PROXY",
     "COLORTERM",
     "CURL_CA_BUNDLE",
@@ -21,6 +21,11 @@ const KEPT: [&str; 22] = [
     "LANGUAGE",
     "NODE_EXTRA_CA_CERTS",
     "NO_PROXY",
+    "NPM_CONFIG_REGISTRY",
+    "PDM_PYPI_URL",
+    "PIP_DISABLE_PIP_VERSION_CHECK",
+    "PIP_INDEX_URL",
+    "PIP_TRUSTED_HOST",
     "REQUESTS_CA_BUNDLE",
     "SSL_CERT_DIR",
     "SSL_CERT_FILE",
@@ -28,10 +33,19 @@ const KEPT: [&str; 22] = [
     "SUDO_UID",
     "TERM",
     "TZ",
+    "UV_DEFAULT_INDEX",
+    "UV_INDEX_URL",
+    "UV_INSECURE_HOST",
+    "YARN_NPM_REGISTRY_SERVER",
+    "YARN_UNSAFE_HTTP_WHITELIST",
     "all_proxy",
     "http_proxy",
     "https_proxy",
     "no_proxy",
+    "npm_config_audit",
+    "npm_config_fund",
+    "npm_config_registry",
+    "npm_config_update_notifier",
 ];
 
 /// Lines of `/etc/passwd` and `/etc/group` that are looked at: root inside can make them as long as he likes.

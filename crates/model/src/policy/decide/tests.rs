@@ -1,4 +1,4 @@
-use super::super::{CommandsClause, FilesClause, Layer, NetworkClause, Policy};
+use super::super::{CommandsClause, DependenciesClause, FilesClause, Layer, NetworkClause, Policy};
 use super::*;
 use crate::host::Host;
 use crate::network::{How, NetworkAsked, Order, RequestAsked};
@@ -162,6 +162,7 @@ fn all_clauses() -> Permit {
     })
 }
 
+/// Attack: Files, commands, profiles and roots are asked for beyond a policy, by `..` among others.
 #[test]
 fn files_commands_profiles_and_roots_are_held() {
     let file = |path: &str| InputFile {
@@ -249,7 +250,7 @@ fn secrets_drivers_and_what_nobody_checks_in_a_sandbox_are_held() {
 #[test]
 fn a_rule_that_nothing_holds_refuses_and_a_matter_waits_for_a_person() {
     let rule = permit(|p| {
-        p.dependencies = Some([("pip".to_owned(), texts(&["a==1"]))].into());
+        p.dependencies = Some(pip(&["a==1"]));
         p.approvals = [
             (Matter::NetworkUnrestricted, Answer::NeedsApproval),
             (Matter::AllowRoot, Answer::Forbidden),
@@ -375,6 +376,67 @@ fn a_person_is_shown_every_pattern_that_is_met_and_where_a_secret_goes() {
     );
 }
 
+fn pip(all: &[&str]) -> DependenciesClause {
+    DependenciesClause {
+        pip: Some(texts(all)),
+        ..DependenciesClause::default()
+    }
+}
+
+/// Attack: what a list of packages closes is asked for by an address, by everything, or below another layer's list.
+#[test]
+fn a_list_of_packages_is_in_the_rules_of_whatever_has_a_way_out_or_it_is_refused() {
+    let one = permit(|p| p.dependencies = Some(pip(&["Six==1.16.0", "idna==3"])));
+    let other = permit(|p| p.dependencies = Some(pip(&["six==1.16", "attrs==1"])));
+    let both = one.clone().and(other);
+    let made = |permit: &Permit, network: NetworkRules| {
+        let decision = permit.job(job(|s| s.network = network), ALL);
+        allowed(decision).map(|made| serde_json::to_string(&made.network.dependencies).unwrap())
+    };
+    let lists = rules(&["pypi.org:443"]);
+    assert_eq!(
+        made(&one, lists.clone()).as_deref(),
+        Some(r#"{"pip":["idna==3","six==1.16"]}"#)
+    );
+    assert_eq!(
+        made(&both, lists.clone()).as_deref(),
+        Some(r#"{"pip":["six==1.16"]}"#)
+    );
+    // Who asks for a list of their own is held to both.
+    let mut own = lists;
+    own.dependencies = one.dependencies().and(&pip_list("pytest==8"));
+    assert_eq!(made(&one, own).as_deref(), Some(r#"{"pip":[]}"#));
+    // Without a way out there is nothing to hold.
+    assert_eq!(made(&one, NetworkRules::default()).as_deref(), Some("{}"));
+    for open in [
+        &["*"][..],
+        &["*:443"],
+        &["a.test", "151.101.0.223"],
+        &["10.0.0.0/8:443"],
+    ] {
+        let expect = "policy_unenforceable dependencies.pip";
+        assert_eq!(told(one.job(job(|s| s.network = rules(open)), ALL)), expect);
+        assert_eq!(told(one.network((&rules(open), &[]))), expect, "{open:?}");
+    }
+    // Only where all layers with a list say so.
+    let known = permit(|p| {
+        p.dependencies = Some(DependenciesClause {
+            only_known_indexes: true,
+            ..pip(&["six==1.16.0"])
+        });
+    });
+    let all = || NetworkRules::all_or_nothing(true);
+    assert_eq!(
+        made(&known, all()).as_deref(),
+        Some(r#"{"pip":["six==1.16"]}"#)
+    );
+    assert_eq!(made(&known.and(one), all()), None);
+}
+
+fn pip_list(one: &str) -> crate::dependency::Dependencies {
+    permit(|p| p.dependencies = Some(pip(&[one]))).dependencies()
+}
+
 type Texts = Option<std::collections::BTreeSet<String>>;
 
 /// Some of a few names, so that layers meet.
@@ -439,7 +501,10 @@ fn any_policy() -> impl Strategy<Value = Policy> {
                     unchecked_in_sandboxes: others.3,
                 });
                 p.drivers = others.0;
-                p.dependencies = others.1.map(|set| [("pip".to_owned(), set)].into());
+                p.dependencies = others.1.map(|set| DependenciesClause {
+                    pip: Some(set),
+                    ..DependenciesClause::default()
+                });
                 p.commands = others.2.map(|set| CommandsClause {
                     forbid: set.into_iter().collect(),
                     unchecked_in_sandboxes: others.3,
@@ -489,6 +554,7 @@ fn allowed<T>(decision: Decision<T>) -> Option<T> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
+    /// Attack: A layer is put before another, or is there twice, to mean more.
     #[test]
     fn layers_in_any_order_and_as_often_as_one_likes_are_one_permit(
         policies in prop::collection::vec(any_policy(), 3),
@@ -505,6 +571,7 @@ proptest! {
         prop_assert_eq!(serde_json::from_str::<Permit>(&text).unwrap(), and(&a, &b));
     }
 
+    /// Attack: One layer widens, by each of its clauses, what another allows.
     #[test]
     fn nothing_is_allowed_by_two_that_one_of_them_would_not(
         one in any_policy(), other in any_policy(), spec in any_job(), said in any::<bool>(),
