@@ -4,12 +4,13 @@ use crate::decide::{
     Ask, Decision, Ground, Refusal, check_upstream, could_dial_ipv6, decide, precheck,
 };
 use crate::inspect;
+use crate::outside::Outside;
 use crate::proxy::Way;
 use crate::reason::Reason;
 use crate::record::Recording;
 use crate::target::Target;
 use crate::traffic::Counted;
-use crate::upstream;
+use crate::upstream::{self, secure};
 use model::address::canonical;
 use model::host::Host;
 use model::network::{How, Upstream};
@@ -29,13 +30,16 @@ pub(crate) async fn reach(
     how: How<'_>,
     target: &Target,
     recording: &mut Recording,
-) -> Result<Counted<TcpStream>, Refusal> {
+) -> Result<Counted<Outside>, Refusal> {
     recording.asks(target);
     let reached = match decided(way, how, target).await {
         Ok((dial, rule)) => {
             recording.by(rule);
             match &way.rules().upstream {
-                None => connect(&dial).await.map_err(Refusal::from),
+                None => match connect(&dial).await {
+                    Ok((socket, address)) => Ok((Outside::Bare(socket), address)),
+                    Err(reason) => Err(reason.into()),
+                },
                 Some(upstream) => through(way, upstream, &dial).await,
             }
         }
@@ -152,10 +156,10 @@ async fn through(
     way: &Way,
     upstream: &Upstream,
     dial: &[SocketAddr],
-) -> Result<(TcpStream, SocketAddr), Refusal> {
+) -> Result<(Outside, SocketAddr), Refusal> {
     let refused = |reason| Refusal {
         reason,
-        rule: Some(format!("through socks5://{}", upstream.address())),
+        rule: Some(format!("through {}", upstream.url())),
     };
     let (host, port) = upstream.place().ok_or(Reason::Internal)?;
     let addresses = way.resolve_upstream(&host).await;
@@ -172,10 +176,15 @@ async fn through(
         (Some(user), Some(password)) => Some((user, password)),
         (Some(_), None) => return Err(refused(Reason::Upstream)),
     };
+    let tls = secure::of(way, upstream).map_err(refused)?;
     let one_by_one = async {
         let mut last = Reason::Unreachable;
         for to in dial {
-            let (mut stream, _) = connect(&proxies).await.map_err(|_| Reason::Upstream)?;
+            let (socket, _) = connect(&proxies).await.map_err(|_| Reason::Upstream)?;
+            let mut stream = match &tls {
+                None => Outside::Bare(socket),
+                Some(tls) => tls.over(socket).await?,
+            };
             match upstream::ask(&mut stream, *to, login).await {
                 Ok(()) => return Ok((stream, *to)),
                 Err(reason) => last = reason,

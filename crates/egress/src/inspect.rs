@@ -13,9 +13,11 @@ pub mod roots;
 pub mod rule;
 
 use crate::answer::{Body, refused};
+use crate::clean;
 use crate::decide::{Ask, Refusal, precheck};
 use crate::dial::reach;
 use crate::http::{self, HEAD_PATIENCE};
+use crate::outside::Outside;
 use crate::proxy::{Now, Way};
 use crate::reason::Reason;
 use crate::record::{Method as How, Recording};
@@ -41,14 +43,13 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector, client};
 
 /// The port of `https`.
 const HTTPS: u16 = 443;
 
 /// How long a handshake may take, on either side.
-const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Hosts whose certificates are kept. A sandbox has rules about a few; a pattern may be about many.
 const SIGNED_MAX: usize = 64;
@@ -68,6 +69,7 @@ pub struct Inspector {
     /// What is needed beside for the proxy that connections leave through.
     password: Option<Password>,
     authority: Authority,
+    roots: Roots,
     outside: TlsConnector,
     /// The newest last.
     signed: Mutex<Vec<Signed>>,
@@ -105,6 +107,7 @@ impl Inspector {
             secrets,
             password: None,
             authority,
+            roots: roots.clone(),
             outside: TlsConnector::from(Arc::new(outside)),
             signed: Mutex::default(),
             known: None,
@@ -125,6 +128,11 @@ impl Inspector {
 
     pub(crate) fn password(&self) -> Option<&Password> {
         self.password.as_ref()
+    }
+
+    /// Whom this machine trusts outside.
+    pub(crate) fn roots(&self) -> &Roots {
+        &self.roots
     }
 
     /// Whether a secret is added to requests to this host.
@@ -222,7 +230,7 @@ pub(crate) fn judge(
     Ok(fields)
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
@@ -383,7 +391,7 @@ async fn passed(
 /// Sets header fields, in place of those that the client wrote.
 pub(crate) fn set(head: &mut Parts, fields: Vec<Field>) {
     for (name, value) in fields {
-        head.headers.insert(name, value);
+        clean::put(&mut head.headers, name, value);
     }
 }
 
@@ -391,14 +399,19 @@ pub(crate) fn set(head: &mut Parts, fields: Vec<Field>) {
 async fn secure(
     inspector: &Inspector,
     host: &Host,
-    outside: Counted<TcpStream>,
-) -> Result<client::TlsStream<Counted<TcpStream>>, Reason> {
-    let name = match host {
-        Host::Name(name) => ServerName::try_from(name.clone()).map_err(|_| Reason::OutsideTls)?,
-        Host::Address(address) => ServerName::IpAddress((*address).into()),
-    };
+    outside: Counted<Outside>,
+) -> Result<client::TlsStream<Counted<Outside>>, Reason> {
+    let name = server_name(host).ok_or(Reason::OutsideTls)?;
     let connecting = inspector.outside.connect(name, outside);
     let stream = tokio::time::timeout(HANDSHAKE_PATIENCE, connecting).await;
     let stream = stream.map_err(|_| Reason::ConnectTimeout)?;
     stream.map_err(|_| Reason::OutsideTls)
+}
+
+/// The name that a host's certificate has.
+pub(crate) fn server_name(host: &Host) -> Option<ServerName<'static>> {
+    match host {
+        Host::Name(name) => ServerName::try_from(name.clone()).ok(),
+        Host::Address(address) => Some(ServerName::IpAddress((*address).into())),
+    }
 }

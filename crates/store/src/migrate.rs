@@ -28,6 +28,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0022_leaving.sql"),
     include_str!("../migrations/sqlite/0024_people.sql"),
     include_str!("../migrations/sqlite/0026_policy.sql"),
+    include_str!("../migrations/sqlite/0033_secret_given.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -53,6 +54,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0022_leaving.sql"),
     include_str!("../migrations/postgres/0024_people.sql"),
     include_str!("../migrations/postgres/0026_policy.sql"),
+    include_str!("../migrations/postgres/0033_secret_given.sql"),
 ];
 
 /// The version that this program knows.

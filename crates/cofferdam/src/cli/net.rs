@@ -71,5 +71,6 @@ pub(crate) fn rows(network: &Network) -> Vec<Vec<String>> {
     let of_profile = network.profile_rules.iter();
     rows.extend(of_profile.map(|one| row("  and rule", &rule_text(one))));
     rows.extend(network.upstream.iter().map(|one| row("  through", one)));
+    rows.extend(network.dns.iter().map(|one| row("  names by", one)));
     rows
 }

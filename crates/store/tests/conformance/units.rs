@@ -143,10 +143,10 @@ pub(crate) fn a_database_of_a_newer_schema_is_refused(db: &Db) {
     let Err(StoreError::NewerSchema { found, known }) = refused else {
         panic!("{refused:?}")
     };
-    assert_eq!((found, known), (99, 23));
+    assert_eq!((found, known), (99, 24));
     let message = StoreError::NewerSchema { found, known }.to_string();
     assert!(
-        message.contains("99") && message.contains("23"),
+        message.contains("99") && message.contains("24"),
         "{message}"
     );
 }

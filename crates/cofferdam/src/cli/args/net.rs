@@ -26,9 +26,16 @@ pub(crate) struct NetArgs {
     /// only as one of them says. Its HTTPS is looked into; may be repeated
     #[arg(long, value_parser = rule, value_name = "[METHODS ]URL")]
     pub(crate) rule: Vec<NetworkRule>,
-    /// A SOCKS5 proxy that whatever is let out leaves through; its password is a secret, --secret NAME=upstream
+    /// A SOCKS5 proxy that whatever is let out leaves through, socks5+tls:// for one that is spoken to in TLS; its
+    /// password is a secret, --secret NAME=upstream
     #[arg(long, value_name = "socks5://[USER@]HOST:PORT")]
     pub(crate) via: Option<String>,
+    /// Certificates, in PEM, of whom it is believed that he is that proxy; whom the node trusts when absent
+    #[arg(long, requires = "via", value_name = "FILE", value_parser = certificates, value_hint = clap::ValueHint::FilePath)]
+    pub(crate) via_ca: Option<String>,
+    /// A server of DNS that names are resolved by, instead of by the node: ADDRESS, and perhaps :PORT; may be repeated
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    pub(crate) dns: Vec<String>,
 }
 
 /// What a sandbox that lives may reach.
@@ -64,8 +71,10 @@ impl NetArgs {
     /// What was asked for; `None` when nothing was.
     pub(crate) fn network(self) -> Option<Network> {
         let lists = [&self.allow, &self.deny, &self.preset];
-        let is_empty =
-            lists.iter().all(|list| list.is_empty()) && self.rule.is_empty() && self.via.is_none();
+        let is_empty = lists.iter().all(|list| list.is_empty())
+            && self.rule.is_empty()
+            && self.via.is_none()
+            && self.dns.is_empty();
         if self.mode.is_none() && is_empty {
             return None;
         }
@@ -81,6 +90,8 @@ impl NetArgs {
             presets: self.preset,
             rules: self.rule,
             upstream: self.via,
+            upstream_ca: self.via_ca,
+            dns: self.dns,
             ..Network::default()
         })
     }
@@ -105,6 +116,11 @@ fn destination(text: &str) -> Result<String, String> {
     };
     let host = rest.split('/').next().unwrap_or_default();
     Err(format!("it is a URL; write the host alone: {host}"))
+}
+
+/// The text of a file. What is no certificate the server says.
+fn certificates(path: &str) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
 /// Reads `[METHOD,METHOD ][http[s]://]HOST[:PORT][/PATH]`. The server says what is wrong with its parts.
