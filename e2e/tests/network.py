@@ -2,6 +2,8 @@
 # started with 127.0.0.1 open, and PORT answers there.
 import http.server
 import os
+import socket
+import socketserver
 import sys
 import threading
 import time
@@ -54,6 +56,50 @@ class Echo(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+class Proxy(socketserver.StreamRequestHandler):
+    """SOCKS5 with a login; what it was told and asked for is in `said`."""
+
+    said = []
+
+    def handle(self):
+        read = self.rfile.read
+        assert read(3) == b"\x05\x01\x02"
+        self.wfile.write(b"\x05\x02")
+        assert read(1) == b"\x01"
+        user, password = read(read(1)[0]), read(read(1)[0])
+        self.wfile.write(b"\x01\x00")
+        assert read(4) == b"\x05\x01\x00\x01"
+        to = (socket.inet_ntoa(read(4)), int.from_bytes(read(2), "big"))
+        Proxy.said.append((user, password, to))
+        outside = socket.create_connection(to)
+        self.wfile.write(b"\x05\x00\x00\x01" + bytes(6))
+        threading.Thread(target=self.carry, args=(outside, self.connection), daemon=True).start()
+        self.carry(self.connection, outside)
+
+    @staticmethod
+    def carry(one, other):
+        while data := one.recv(65536):
+            other.sendall(data)
+        other.shutdown(socket.SHUT_WR)
+
+
+class Names(socketserver.DatagramRequestHandler):
+    """A server of DNS that knows one name: the loopback."""
+
+    def handle(self):
+        question = self.rfile.read()
+        is_known = question[12:25] == b"\x05asked\x05names\x00"
+        is_a = is_known and question[26] == 1
+        head = question[:2] + (b"\x81\x80" if is_known else b"\x81\x83") + b"\x00\x01\x00" + bytes([is_a]) + bytes(4)
+        answer = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x00\x00\x04\x7f\x00\x00\x01" if is_a else b""
+        self.wfile.write(head + question[12:] + answer)
+
+
+def served(server):
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"127.0.0.1:{server.server_address[1]}"
 
 
 SERVE = """
@@ -123,11 +169,30 @@ try:
         {"allow_out": ["*.example.com"], "deny_out": ["10.0.0.0/8"]},
         {"rules": {"a.example": [{"transform": {"headers": {"a": "${e2b.secrets.none}"}}}]}},
         {"rules": {"10.0.0.0/8": [{"transform": {"headers": {"a": "b"}}}]}},
-        {"egress_proxy": {"address": "a.example:1080", "username": "u", "password": "in clear"}},
-        {"dns_servers": ["1.1.1.1"]},
+        {"egress_proxy": {"address": "a.example", "username": "u", "password": "in clear"}},
+        {"egress_proxy": {"address": "a.example:1080", "password": "in clear"}},
+        {"dns_servers": ["dns.example"]},
     ]:
         assert refused(lambda: names.update_network(wrong)), wrong
     assert status(names, "127.0.0.1") == "403", "and nothing has changed"
+
+    # Through a proxy, whose password is in the request and in nothing that is answered.
+    via = served(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Proxy))
+    proxy = {"address": via, "username": "u", "password": "in clear"}
+    some.update_network({"egress_proxy": proxy})
+    for other in [create(network={"egress_proxy": proxy}), some]:
+        Proxy.said.clear()
+        assert status(other, "127.0.0.1") == "200", Proxy.said
+        assert Proxy.said[-1] == (b"u", b"in clear", ("127.0.0.1", int(PORT))), Proxy.said
+        assert "in clear" not in str(other.get_info()), other.get_info()
+
+    # Names by servers of ours.
+    names_by = served(socketserver.ThreadingUDPServer(("127.0.0.1", 0), Names))
+    known = create(network={"dns_servers": [names_by]})
+    assert status(known, "asked.names") == "200", status(known, "asked.names")
+    assert status(known, "other.names") == "502", status(known, "other.names")
+    known.update_network({})
+    assert status(known, "asked.names") == "502"
 
     # Headers that everybody may see, from the beginning and later; an update without them takes them away.
     try:

@@ -13,6 +13,7 @@
 //! printed the command that does it.
 
 mod demo;
+mod fuzz;
 mod install;
 mod process;
 mod release;
@@ -55,6 +56,17 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Searches for inputs that break what reads bytes of others, guided by the code that they reach
+    Fuzz {
+        /// Only targets whose room or name contains this word
+        target: Option<String>,
+        /// How long for each, in seconds
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Put what is found into the corpus, fuzz/corpus
+        #[arg(long)]
+        keep: bool,
+    },
     /// Checks the rules of the house that the compiler does not know
     Tidy,
     /// Installs what the tests need (root on Debian or Ubuntu), or says how
@@ -78,6 +90,11 @@ fn run(what: What) -> Result<()> {
         What::Test { filter } => suite::run(&workspace, &filter),
         What::Demo => demo::run(&workspace),
         What::Bench { args } => release::bench(&workspace, &args),
+        What::Fuzz {
+            target,
+            seconds,
+            keep,
+        } => fuzz::run(&workspace, target.as_deref(), seconds, keep),
         What::Tidy => tidy::run(&workspace),
         What::InstallDeps => install::run(),
     }

@@ -40,6 +40,9 @@ pub enum ExecFact {
         stdout_bytes: u64,
         /// What it wrote to standard error.
         stderr_bytes: u64,
+        /// Credentials that nobody named and that were taken out of what it wrote, by their shape.
+        #[serde(default, skip_serializing_if = "is_none")]
+        patterns_found: u64,
     },
     /// There was no room for so many facts at this place.
     Missed {
@@ -204,6 +207,10 @@ pub struct ExecView {
     /// What it wrote to standard error.
     #[serde(default)]
     pub stderr_bytes: u64,
+    /// Credentials that nobody named and that were taken out of what it wrote, by their shape, where the sandbox was
+    /// made with `scrub_patterns`.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub patterns_found: u64,
     /// How many facts are missing here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missed: Option<u64>,

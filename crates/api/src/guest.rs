@@ -13,6 +13,8 @@ pub mod code;
 mod connect;
 mod error;
 mod files;
+#[cfg(test)]
+mod fuzz;
 pub mod line;
 mod process;
 

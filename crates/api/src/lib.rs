@@ -25,6 +25,9 @@ pub mod client;
 pub mod dropped;
 pub mod egress;
 pub mod encoding;
+#[cfg(test)]
+#[path = "../../../fuzz/engine.rs"]
+mod engine;
 pub mod error;
 pub mod event;
 pub mod exec;

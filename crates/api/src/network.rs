@@ -97,11 +97,20 @@ pub struct Network {
     /// Secrets that the sandbox was made with are not added to its requests.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub withhold_secrets: bool,
-    /// A SOCKS5 proxy that whatever is let out leaves through: `socks5://[USER@]HOST:PORT`. Its password is a secret
-    /// that is used as `upstream`.
+    /// A SOCKS5 proxy that whatever is let out leaves through: `socks5://[USER@]HOST:PORT`, or
+    /// `socks5+tls://[USER@]HOST:PORT[?name=NAME]` for one that is spoken to in TLS, with the name in its certificate.
+    /// Its password is a secret that is used as `upstream`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 600)]
+    #[schema(max_length = 900)]
     pub upstream: Option<String>,
+    /// Whose word is taken that it is that proxy, as certificates in PEM; whom the node trusts when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 16384)]
+    pub upstream_ca: Option<String>,
+    /// Names are resolved by these servers of DNS, at most three, each `ADDRESS` or `ADDRESS:PORT`: public, or opened by
+    /// the operator of the node. By the node's own resolver when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<String>,
     /// Packages that may be installed, as `NAME==VERSION`, by ecosystem: `pip`, `npm`; at most 2,000 of each. An index of
     /// the sandbox's own serves them, and who else serves packages of that manager is closed. What policies list is
     /// held beside it.

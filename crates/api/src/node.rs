@@ -400,6 +400,9 @@ pub struct SandboxWorkSpec {
     /// Secrets that it uses; their values are asked for when they are needed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretUse>,
+    /// What looks like a credential is taken out of what is told of it, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub scrub_patterns: bool,
     /// The snapshots that it begins with, the oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<String>,

@@ -69,6 +69,10 @@ pub struct SandboxCreate {
     /// Secrets that it may use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretUse>,
+    /// What looks like a credential, such as a token of GitHub or a private key, is taken out of what its commands,
+    /// terminals and contexts write, at every door.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub scrub_patterns: bool,
     /// Volumes in its files, at most eight; only with `allow_root`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VolumeUse>,
@@ -306,6 +310,9 @@ pub struct SandboxSpecView {
     /// The secrets that it uses; never their values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretUse>,
+    /// What looks like a credential is taken out of what its commands, terminals and contexts write.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub scrub_patterns: bool,
     /// The volumes in its files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VolumeUse>,

@@ -7,8 +7,8 @@ use crate::answer::PROXY_ERROR;
 use crate::reason::Reason;
 use hyper::HeaderMap;
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
 /// Fields between neighbours, also where nobody says so.
@@ -46,6 +46,35 @@ pub(crate) fn response(headers: &mut HeaderMap) -> Result<(), Reason> {
     // A denial is ours to give.
     headers.remove(PROXY_ERROR);
     Ok(())
+}
+
+/// The values of a field, and of those that servers take for it: many make a variable of a field (RFC 3875 section
+/// 4.1.18), in which `-` and `_` are the same.
+pub(crate) fn alike<'h>(
+    headers: &'h HeaderMap,
+    name: &'h str,
+) -> impl Iterator<Item = &'h HeaderValue> {
+    let values = headers.iter();
+    values.filter_map(move |(other, value)| is_alike(other, name).then_some(value))
+}
+
+fn is_alike(field: &HeaderName, name: &str) -> bool {
+    let folded = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let (field, name) = (field.as_str().bytes(), name.bytes());
+    field.map(folded).eq(name.map(folded))
+}
+
+/// Puts a field in the place of all that a server may take for it.
+pub(crate) fn put(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
+    let others: Vec<HeaderName> = headers
+        .keys()
+        .filter(|other| is_alike(other, name.as_str()))
+        .cloned()
+        .collect();
+    for other in others {
+        headers.remove(other);
+    }
+    headers.insert(name, value);
 }
 
 fn only_chunked(headers: &mut HeaderMap) -> Result<(), Reason> {
@@ -129,6 +158,29 @@ mod tests {
             assert_eq!(request(&mut headers(codings)), Err(Reason::BadCoding));
             assert_eq!(response(&mut headers(codings)), Err(Reason::BadAnswer));
         }
+    }
+
+    #[test]
+    fn a_field_is_put_in_the_place_of_all_that_a_server_takes_for_it() {
+        let mut head = headers(&[
+            ("x_api_key", "mine"),
+            ("X-Api_Key", "mine"),
+            ("x-api-key", "mine"),
+            ("x-api-key-2", "kept"),
+        ]);
+        let names = |head: &HeaderMap| {
+            let mut names: Vec<String> = head.keys().map(ToString::to_string).collect();
+            names.sort_unstable();
+            names.join(" ")
+        };
+        assert_eq!(alike(&head, "x-api-key").count(), 3);
+        put(
+            &mut head,
+            HeaderName::from_static("x-api-key"),
+            HeaderValue::from_static("ours"),
+        );
+        assert_eq!(names(&head), "x-api-key x-api-key-2");
+        assert_eq!(head["x-api-key"], "ours");
     }
 
     #[test]

@@ -4,12 +4,13 @@ use crate::decide::{
     Ask, Decision, Ground, Refusal, check_upstream, could_dial_ipv6, decide, precheck,
 };
 use crate::inspect;
+use crate::outside::Outside;
 use crate::proxy::Way;
 use crate::reason::Reason;
 use crate::record::Recording;
 use crate::target::Target;
 use crate::traffic::Counted;
-use crate::upstream;
+use crate::upstream::{self, secure};
 use model::address::canonical;
 use model::host::Host;
 use model::network::{Denial, How, Upstream};
@@ -29,13 +30,16 @@ pub(crate) async fn reach(
     how: How<'_>,
     target: &Target,
     recording: &mut Recording,
-) -> Result<Counted<TcpStream>, Refusal> {
+) -> Result<Counted<Outside>, Refusal> {
     recording.asks(target);
     let reached = match decided(way, how, target).await {
         Ok((dial, rule)) => {
             recording.by(rule);
             match &way.rules().upstream {
-                None => connect(&dial).await.map_err(Refusal::from),
+                None => match connect(&dial).await {
+                    Ok((socket, address)) => Ok((Outside::Bare(socket), address)),
+                    Err(reason) => Err(reason.into()),
+                },
                 Some(upstream) => through(way, upstream, &dial).await,
             }
         }
@@ -58,7 +62,7 @@ pub(crate) async fn reach_source(
     way: &Way,
     target: &Target,
     recording: &mut Recording,
-) -> Result<Counted<TcpStream>, Refusal> {
+) -> Result<Counted<Outside>, Refusal> {
     let addresses = way.resolve_unasked(&target.host).await?;
     let rules = way.rules();
     if let Some(entry) = rules.denies(&target.host, target.port, &addresses) {
@@ -74,7 +78,10 @@ pub(crate) async fn reach_source(
     };
     let dial = check_upstream(ground, target.port, &addresses)?;
     let (io, address) = match &rules.upstream {
-        None => connect(&dial).await?,
+        None => {
+            let (socket, address) = connect(&dial).await?;
+            (Outside::Bare(socket), address)
+        }
         Some(upstream) => through(way, upstream, &dial).await?,
     };
     recording.dialled(address);
@@ -185,10 +192,10 @@ async fn through(
     way: &Way,
     upstream: &Upstream,
     dial: &[SocketAddr],
-) -> Result<(TcpStream, SocketAddr), Refusal> {
+) -> Result<(Outside, SocketAddr), Refusal> {
     let refused = |reason| Refusal {
         reason,
-        rule: Some(format!("through socks5://{}", upstream.address())),
+        rule: Some(format!("through {}", upstream.url())),
     };
     let (host, port) = upstream.place().ok_or(Reason::Internal)?;
     let addresses = way.resolve_unasked(&host).await;
@@ -197,10 +204,7 @@ async fn through(
     if let Some(entry) = way.rules().denies(&host, port, &addresses) {
         return Err(Refusal {
             reason: Reason::Rules(Denial::Denied),
-            rule: Some(format!(
-                "deny {entry}, through socks5://{}",
-                upstream.address()
-            )),
+            rule: Some(format!("deny {entry}, through {}", upstream.url())),
         });
     }
     let own = way.own_addresses().map_err(|_| Reason::Internal)?;
@@ -215,10 +219,15 @@ async fn through(
         (Some(user), Some(password)) => Some((user, password)),
         (Some(_), None) => return Err(refused(Reason::Upstream)),
     };
+    let tls = secure::of(way, upstream).map_err(refused)?;
     let one_by_one = async {
         let mut last = Reason::Unreachable;
         for to in dial {
-            let (mut stream, _) = connect(&proxies).await.map_err(|_| Reason::Upstream)?;
+            let (socket, _) = connect(&proxies).await.map_err(|_| Reason::Upstream)?;
+            let mut stream = match &tls {
+                None => Outside::Bare(socket),
+                Some(tls) => tls.over(socket).await?,
+            };
             match upstream::ask(&mut stream, *to, login).await {
                 Ok(()) => return Ok((stream, *to)),
                 Err(reason) => last = reason,

@@ -195,3 +195,29 @@ fn first_bytes_of_a_tunnel_are_judged_alike_however_they_are_cut() {
     ]);
     engine::run("egress greeting", &all, WORDS, first_bytes);
 }
+
+/// What a server of DNS says is read to its end, or is nothing.
+#[test]
+fn answers_of_dns_are_read_or_refused() {
+    let seeds = [
+        b"\xab\xcd\x81\x80\0\x01\0\x01\0\0\0\0\x04open\x04test\0\0\x01\0\x01\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\x09\x09\x09\x09".to_vec(),
+        b"\xab\xcd\x81\x80\0\x01\0\x02\0\0\0\0\x04open\x04test\0\0\x1c\0\x01\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x04\x01a\xc0\x11\xc0\x27\0\x1c\0\x01\0\0\0\x3c\0\x10\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01".to_vec(),
+        b"\xab\xcd\x83\x80\0\x01\0\0\0\0\0\0\x04open\x04test\0\0\x01\0\x01".to_vec(),
+    ];
+    let words: [&[u8]; 8] = [
+        b"\xc0\x0c",
+        b"\xc0\x11",
+        b"\0\x01\0\x01",
+        b"\0\x05\0\x01",
+        b"\0\x1c\0\x01",
+        b"\x04open\x04test\0",
+        b"\xff\xff",
+        b"\x3f",
+    ];
+    engine::run("egress dns", &seeds, &words, |answer| {
+        if let Some(found) = crate::dns::read_any(answer) {
+            // An address is ten bytes of a record and four of itself at least.
+            assert!(found.len() * 14 <= answer.len());
+        }
+    });
+}

@@ -7,6 +7,7 @@ use crate::decide::Refusal;
 use crate::dial::reach;
 use crate::index;
 use crate::inspect;
+use crate::outside::Outside;
 use crate::proxy::Way;
 use crate::reason::Reason;
 use crate::record::{Method as How, Recording};
@@ -26,7 +27,6 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
 /// A head of a request is complete after this, and a connection that asks nothing is closed after it.
 pub(crate) const HEAD_PATIENCE: Duration = Duration::from_secs(30);
@@ -48,7 +48,7 @@ struct Tunnel {
 /// Where a tunnel leads.
 enum End {
     /// Outside.
-    Outside(Counted<TcpStream>),
+    Outside(Counted<Outside>),
     /// To a host whose requests are judged one by one, when they come.
     Inspected,
 }
@@ -190,7 +190,7 @@ const OVERRIDES: [&str; 3] = [
 pub(crate) fn overrides(head: &Parts) -> impl Iterator<Item = &str> {
     let values = OVERRIDES
         .iter()
-        .flat_map(|name| head.headers.get_all(*name));
+        .flat_map(|name| clean::alike(&head.headers, name));
     values.map(|value| value.to_str().unwrap_or_default())
 }
 
@@ -202,7 +202,7 @@ const PATH_OVERRIDES: [&str; 2] = ["x-original-url", "x-rewrite-url"];
 pub(crate) fn paths(head: &Parts) -> Vec<&str> {
     let named = PATH_OVERRIDES
         .iter()
-        .flat_map(|name| head.headers.get_all(*name));
+        .flat_map(|name| clean::alike(&head.headers, name));
     let mut paths = vec![head.uri.path()];
     for value in named {
         // Nobody means three, and each costs a look at all rules.

@@ -13,10 +13,12 @@ pub mod roots;
 pub mod rule;
 
 use crate::answer::{Body, refused};
+use crate::clean;
 use crate::decide::{Ask, Refusal, precheck};
 use crate::dial::reach;
 use crate::http::{self, HEAD_PATIENCE};
 use crate::index;
+use crate::outside::Outside;
 use crate::proxy::{Now, Way};
 use crate::reason::Reason;
 use crate::record::{Method as How, Recording};
@@ -42,14 +44,13 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector, client};
 
 /// The port of `https`.
 const HTTPS: u16 = 443;
 
 /// How long a handshake may take, on either side.
-const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Hosts whose certificates are kept. A sandbox has rules about a few; a pattern may be about many.
 const SIGNED_MAX: usize = 64;
@@ -69,6 +70,7 @@ pub struct Inspector {
     /// What is needed beside for the proxy that connections leave through.
     password: Option<Password>,
     authority: Authority,
+    roots: Roots,
     outside: TlsConnector,
     /// The newest last.
     signed: Mutex<Vec<Signed>>,
@@ -102,6 +104,7 @@ impl Inspector {
             secrets,
             password: None,
             authority,
+            roots: roots.clone(),
             outside: TlsConnector::from(Arc::new(outside)),
             signed: Mutex::default(),
             known: None,
@@ -122,6 +125,11 @@ impl Inspector {
 
     pub(crate) fn password(&self) -> Option<&Password> {
         self.password.as_ref()
+    }
+
+    /// Whom this machine trusts outside.
+    pub(crate) fn roots(&self) -> &Roots {
+        &self.roots
     }
 
     /// Whether a secret is added to requests to this host.
@@ -229,7 +237,7 @@ pub(crate) fn client(roots: &Roots) -> Result<ClientConfig, rustls::Error> {
     Ok(outside)
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
@@ -404,7 +412,7 @@ async fn passed(
 /// Sets header fields, in place of those that the client wrote.
 pub(crate) fn set(head: &mut Parts, fields: Vec<Field>) {
     for (name, value) in fields {
-        head.headers.insert(name, value);
+        clean::put(&mut head.headers, name, value);
     }
 }
 
@@ -412,14 +420,19 @@ pub(crate) fn set(head: &mut Parts, fields: Vec<Field>) {
 pub(crate) async fn secure(
     tls: &TlsConnector,
     host: &Host,
-    outside: Counted<TcpStream>,
-) -> Result<client::TlsStream<Counted<TcpStream>>, Reason> {
-    let name = match host {
-        Host::Name(name) => ServerName::try_from(name.clone()).map_err(|_| Reason::OutsideTls)?,
-        Host::Address(address) => ServerName::IpAddress((*address).into()),
-    };
+    outside: Counted<Outside>,
+) -> Result<client::TlsStream<Counted<Outside>>, Reason> {
+    let name = server_name(host).ok_or(Reason::OutsideTls)?;
     let connecting = tls.connect(name, outside);
     let stream = tokio::time::timeout(HANDSHAKE_PATIENCE, connecting).await;
     let stream = stream.map_err(|_| Reason::ConnectTimeout)?;
     stream.map_err(|_| Reason::OutsideTls)
+}
+
+/// The name that a host's certificate has.
+pub(crate) fn server_name(host: &Host) -> Option<ServerName<'static>> {
+    match host {
+        Host::Name(name) => ServerName::try_from(name.clone()).ok(),
+        Host::Address(address) => Some(ServerName::IpAddress((*address).into())),
+    }
 }

@@ -27,11 +27,13 @@ pub use model::exception;
 mod answer;
 mod clean;
 mod dial;
+mod dns;
 #[cfg(test)]
 mod fuzz;
 mod greeting;
 mod http;
 mod names;
+mod outside;
 mod pace;
 mod socks;
 mod total;

@@ -1,7 +1,7 @@
 //! The proxy of a node, and the way out of each of its sandboxes.
 
 use crate::answer;
-use crate::decide::Refusal;
+use crate::decide::{Ground, Refusal, check_upstream};
 use crate::exception::Exception;
 use crate::index::{Index, Known, PAGES_OF_SANDBOX_MAX};
 use crate::inspect::Inspector;
@@ -22,7 +22,7 @@ use hyper::http::request::Parts;
 use model::dependency::{Ecosystem, INDEX_PORT};
 use model::host::Host;
 use model::limits;
-use model::network::{Denial, How, NetworkRules, Request};
+use model::network::{Denial, DnsServer, How, NetworkRules, Request};
 use relay::{Pipes, Share};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -516,12 +516,43 @@ impl Way {
         resolver.resolve(host, &self.inner.names).await
     }
 
-    pub(crate) async fn resolve(&self, host: &Host) -> Result<Vec<IpAddr>, Reason> {
-        if let Host::Name(name) = host {
-            self.inner.asked.ask(name, self.now_s() / 60)?;
+    /// The addresses of a name that somebody inside asks for; by the servers that the rules name, where they do.
+    pub(crate) async fn resolve(&self, host: &Host) -> Result<Vec<IpAddr>, Refusal> {
+        let Host::Name(name) = host else {
+            return Ok(self.resolve_unasked(host).await?);
+        };
+        let rules = self.rules();
+        let servers = self.name_servers(&rules.dns)?;
+        self.inner.asked.ask(name, self.now_s() / 60)?;
+        let (resolver, names) = (&self.proxy.inner.resolver, &self.inner.names);
+        let found = match servers.is_empty() {
+            true => resolver.resolve(host, names).await,
+            false => resolver.resolve_by(host, names, servers).await,
+        };
+        Ok(found?)
+    }
+
+    /// Where those servers are, which are closed as all addresses are: whoever made the sandbox has named them, and may
+    /// reach no more than it.
+    fn name_servers(&self, servers: &[DnsServer]) -> Result<Vec<SocketAddr>, Refusal> {
+        if servers.is_empty() {
+            return Ok(Vec::new());
         }
-        let resolver = &self.proxy.inner.resolver;
-        resolver.resolve(host, &self.inner.names).await
+        let own = self.own_addresses().map_err(|_| Reason::Internal)?;
+        let ground = Ground {
+            exceptions: self.exceptions(),
+            own: &own,
+        };
+        let mut all = Vec::with_capacity(servers.len());
+        for server in servers {
+            let at = server.at();
+            let checked = check_upstream(ground, at.port(), &[at.ip()]);
+            all.extend(checked.map_err(|reason| Refusal {
+                reason,
+                rule: Some(format!("dns {server}")),
+            })?);
+        }
+        Ok(all)
     }
 
     pub(crate) fn record(&self, how: Method) -> Recording {

@@ -1,11 +1,12 @@
 //! Names to addresses, so that who asks cannot hold up anybody else.
 
+use crate::dns;
 use crate::reason::Reason;
 use model::host::Host;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,11 +67,34 @@ impl Resolver {
         host: &Host,
         own: &Arc<Semaphore>,
     ) -> Result<Vec<IpAddr>, Reason> {
+        let ask = self.ask.clone();
+        self.ask(host, own, move |name| ask(name)).await
+    }
+
+    /// The same by these servers of DNS, which were checked.
+    pub(crate) async fn resolve_by(
+        &self,
+        host: &Host,
+        own: &Arc<Semaphore>,
+        servers: Vec<SocketAddr>,
+    ) -> Result<Vec<IpAddr>, Reason> {
+        let ask = move |name: String| -> Answering {
+            Box::pin(async move { dns::addresses(&name, &servers).await })
+        };
+        self.ask(host, own, ask).await
+    }
+
+    async fn ask(
+        &self,
+        host: &Host,
+        own: &Arc<Semaphore>,
+        ask: impl FnOnce(String) -> Answering + Send + 'static,
+    ) -> Result<Vec<IpAddr>, Reason> {
         let name = match host {
             Host::Address(address) => return Ok(vec![*address]),
             Host::Name(name) => name.clone(),
         };
-        let (own, all, ask) = (own.clone(), self.places.clone(), self.ask.clone());
+        let (own, all) = (own.clone(), self.places.clone());
         let asking = async move {
             let held = (own.acquire_owned().await, all.acquire_owned().await);
             // In a task: a wait that is given up would free the places of a thread that is still busy.

@@ -1,6 +1,7 @@
 //! Bytes, counted as they pass, and streams that begin with bytes that were read already.
 
 use crate::decide::Refusal;
+use crate::outside::Outside;
 use crate::reason::Reason;
 use crate::total::{Full, Total};
 use bytes::{Buf as _, Bytes};
@@ -189,14 +190,29 @@ fn count_of(written: &Poll<io::Result<usize>>) -> usize {
     }
 }
 
-/// The bytes are counted by what the kernel says that it moved, and no more of them are moved than may pass.
-impl End for Counted<TcpStream> {
+impl Counted<Outside> {
+    /// For the kernel, where it can carry what passes by itself.
+    pub(crate) fn bare(&self) -> Option<Bare<'_>> {
+        let (io, traffic) = (self.io.bare()?, &*self.traffic);
+        Some(Bare { io, traffic })
+    }
+}
+
+/// A socket to the outside, whose bytes are counted by what the kernel says that it moved; no more of them are moved
+/// than may pass.
+#[derive(Debug)]
+pub(crate) struct Bare<'a> {
+    io: &'a TcpStream,
+    traffic: &'a Traffic,
+}
+
+impl End for Bare<'_> {
     fn fd(&self) -> BorrowedFd<'_> {
-        End::fd(&self.io)
+        End::fd(self.io)
     }
 
     fn ready(&self, interest: Interest) -> impl Future<Output = io::Result<()>> + Send {
-        End::ready(&self.io, interest)
+        End::ready(self.io, interest)
     }
 
     fn when_ready<R>(

@@ -3,6 +3,7 @@
 use crate::decide::Refusal;
 use crate::greeting::{self, Greeting};
 use crate::http::HEAD_PATIENCE;
+use crate::outside::Outside;
 use crate::proxy::Way;
 use crate::reason::Reason;
 use crate::record::Recording;
@@ -13,7 +14,7 @@ use model::network::How;
 use std::any::Any;
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 /// Bytes of one direction that are carried at once.
@@ -28,7 +29,7 @@ const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
 pub(crate) async fn carry<S>(
     way: &Way,
     target: &Target,
-    (mut client, mut outside): (Reread<S>, Counted<TcpStream>),
+    (mut client, mut outside): (Reread<S>, Counted<Outside>),
     recording: &mut Recording,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -60,14 +61,16 @@ pub(crate) async fn carry<S>(
 }
 
 /// Carries what nobody looks at: in the kernel where both ends are sockets, as they are but for drivers without
-/// any.
-async fn copy<S>(way: &Way, client: Reread<S>, mut outside: Counted<TcpStream>) -> io::Result<()>
+/// any, and where a proxy is spoken to in TLS.
+async fn copy<S>(way: &Way, client: Reread<S>, mut outside: Counted<Outside>) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let Reread { first, mut io } = client;
     outside.write_all(&first).await?;
-    if let Some(client) = (&io as &dyn Any).downcast_ref::<UnixStream>() {
+    outside.flush().await?;
+    let client = (&io as &dyn Any).downcast_ref::<UnixStream>();
+    if let Some((client, outside)) = client.zip(outside.bare()) {
         return relay::both(client, &outside, way.pipes()).await;
     }
     let (there, back) = (CARRY_BYTES, CARRY_BYTES);
@@ -81,7 +84,7 @@ async fn greet<S>(
     way: &Way,
     target: &Target,
     client: &mut S,
-    outside: &mut Counted<TcpStream>,
+    outside: &mut Counted<Outside>,
 ) -> Result<(), Option<Refusal>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -96,14 +99,14 @@ where
         let said = greeting::read(&first);
         if said != Greeting::Unfinished {
             judge(way, target, &said)?;
-            return outside
-                .write_all(&first.split_off(passed))
-                .await
-                .map_err(ended);
+            let rest = first.split_off(passed);
+            outside.write_all(&rest).await.map_err(ended)?;
+            return outside.flush().await.map_err(ended);
         }
         if greeting::says_nothing_yet(&first) {
             let rest = first.get(passed..).unwrap_or_default();
             outside.write_all(rest).await.map_err(ended)?;
+            outside.flush().await.map_err(ended)?;
             passed = first.len();
         }
         if passed < first.len() && until.is_none() {

@@ -3,12 +3,15 @@
 //!
 //! Where it fails, nothing leaves by another way.
 
+pub(crate) mod secure;
+
 use crate::reason::Reason;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use zeroize::Zeroizing;
 
 /// How long it may take to say whether it has connected: it tries for as long as we would.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -20,14 +23,14 @@ const LOGIN: u8 = 2;
 
 /// A password, which is shown to nobody.
 #[derive(Clone)]
-pub struct Password(Vec<u8>);
+pub struct Password(Zeroizing<Vec<u8>>);
 
 impl Password {
     /// One of 1 to 255 bytes, RFC 1929.
     pub fn new(bytes: &[u8]) -> Option<Password> {
         (1..=255)
             .contains(&bytes.len())
-            .then(|| Password(bytes.to_vec()))
+            .then(|| Password(Zeroizing::new(bytes.to_vec())))
     }
 }
 
@@ -67,16 +70,18 @@ where
     let bad = || io::Error::from(io::ErrorKind::InvalidData);
     let offered = if login.is_some() { LOGIN } else { NO_LOGIN };
     stream.write_all(&[VERSION, 1, offered]).await?;
+    stream.flush().await?;
     if (stream.read_u8().await?, stream.read_u8().await?) != (VERSION, offered) {
         return Err(bad());
     }
     if let Some((user, Password(password))) = login {
         let length = |bytes: usize| u8::try_from(bytes).map_err(|_| bad());
-        let mut message = vec![1, length(user.len())?];
+        let mut message = Zeroizing::new(vec![1, length(user.len())?]);
         message.extend_from_slice(user.as_bytes());
         message.push(length(password.len())?);
         message.extend_from_slice(password);
         stream.write_all(&message).await?;
+        stream.flush().await?;
         if (stream.read_u8().await?, stream.read_u8().await?) != (1, 0) {
             return Err(bad());
         }
@@ -94,6 +99,7 @@ where
     }
     request.extend_from_slice(&to.port().to_be_bytes());
     stream.write_all(&request).await?;
+    stream.flush().await?;
     let mut head = [0; 4];
     stream.read_exact(&mut head).await?;
     let [version, code, _, kind] = head;

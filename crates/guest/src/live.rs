@@ -49,7 +49,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use landlock::RulesetCreated;
 use processes::Processes;
 use rustix::io::Errno;
-use scrub::Known;
+use scrub::{Cleaner, Known};
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
@@ -107,6 +107,13 @@ pub(crate) struct Live {
     more_env: RefCell<Vec<(String, String)>>,
     /// When somebody last asked what is used.
     look: Cell<Option<metrics::Look>>,
+}
+
+impl Live {
+    /// For a stream that begins; nothing where nothing is looked for.
+    fn cleaner(&self) -> Option<Cleaner> {
+        Cleaner::new(self.known.as_ref(), self.serve.scrub_patterns)
+    }
 }
 
 /// Serves until the sandbox is killed. An error means that waiting itself does not work.

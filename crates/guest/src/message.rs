@@ -162,6 +162,8 @@ pub struct Serve {
     pub files: Vec<SmallFile>,
     /// Which of these are secrets: their values are taken out of what is told of processes.
     pub secrets: Vec<Secret>,
+    /// Whether what looks like a credential is taken out of what processes and contexts tell.
+    pub scrub_patterns: bool,
     /// As whom whoever does not say it; `user` when empty.
     pub user: String,
     /// Where processes start that do not say it; in the home of their user when empty.

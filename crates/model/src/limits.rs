@@ -240,6 +240,12 @@ pub const VOLUME_SERVED_MS: u64 = 15 * 60 * 1000;
 
 /// Entries of one list of network rules: what a person writes, with room; each is compared with every request.
 pub const NETWORK_ENTRIES_MAX: usize = 256;
+
+/// Servers of DNS that a sandbox's names are resolved by: as many as `resolv.conf(5)` has.
+pub const NETWORK_DNS_MAX: usize = 3;
+
+/// Bytes of certificates of whom is believed that he is the proxy which connections leave through: a chain of four.
+pub const NETWORK_CA_BYTES_MAX: usize = 16 * 1024;
 /// Rules about requests: what a person writes. Each is compared with every request to its host.
 pub const REQUEST_RULES_MAX: usize = 64;
 /// Methods, paths or fields of one of them.

@@ -5,6 +5,7 @@
 
 mod ceiling;
 mod decide;
+mod dns;
 mod entry;
 mod narrow;
 mod preset;
@@ -14,13 +15,14 @@ mod trial;
 mod upstream;
 
 pub use decide::{Denial, How, Rule, Verdict};
+pub use dns::{BadDnsServer, DnsServer};
 pub use entry::{BadEntry, Entry};
 pub use narrow::BEYOND;
 pub use preset::Preset;
 pub(crate) use request::may_be_set;
 pub use request::{Request, RequestAsked, RequestRule};
 pub use trial::{BadUrl, CLEAR_SECRET, Trial};
-pub use upstream::{BadUpstream, Upstream};
+pub use upstream::{BadUpstream, Secured, Upstream};
 
 use crate::dependency::Dependencies;
 use crate::limits;
@@ -123,6 +125,12 @@ pub struct NetworkRules {
     /// Whatever is let out leaves through this proxy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<Upstream>,
+    /// The certificates, in PEM, of whom is believed that he is that proxy; those that the node trusts when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_ca: Option<String>,
+    /// Names are resolved by these; by the node's own resolver when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<DnsServer>,
     /// Packages that may be installed. An index in the proxy serves them, and who serves others is closed.
     #[serde(skip_serializing_if = "Dependencies::is_empty")]
     pub dependencies: Dependencies,
@@ -158,6 +166,10 @@ enum Stored {
         #[serde(default)]
         upstream: Option<Upstream>,
         #[serde(default)]
+        upstream_ca: Option<String>,
+        #[serde(default)]
+        dns: Vec<DnsServer>,
+        #[serde(default)]
         dependencies: Dependencies,
     },
 }
@@ -177,6 +189,8 @@ impl From<Stored> for NetworkRules {
                 profile_requests,
                 withhold_secrets,
                 upstream,
+                upstream_ca,
+                dns,
                 dependencies,
             } => NetworkRules {
                 mode,
@@ -189,6 +203,8 @@ impl From<Stored> for NetworkRules {
                 profile_requests,
                 withhold_secrets,
                 upstream,
+                upstream_ca,
+                dns,
                 dependencies,
             },
         }
@@ -218,6 +234,10 @@ pub struct NetworkAsked {
     pub withhold_secrets: bool,
     /// See [`NetworkRules::upstream`].
     pub upstream: Option<String>,
+    /// See [`NetworkRules::upstream_ca`].
+    pub upstream_ca: Option<String>,
+    /// See [`NetworkRules::dns`].
+    pub dns: Vec<String>,
     /// See [`NetworkRules::dependencies`]: `NAME==VERSION`, by the name of the ecosystem.
     pub dependencies: BTreeMap<String, BTreeSet<String>>,
 }
@@ -273,6 +293,8 @@ impl NetworkRules {
             ),
             withhold_secrets: asked.withhold_secrets,
             upstream: upstream(asked.upstream.as_deref(), &mut found),
+            upstream_ca: asked.upstream_ca.clone(),
+            dns: servers(&asked.dns, &mut found),
             dependencies: Dependencies::read(
                 "network.dependencies",
                 "network_rules",
@@ -299,6 +321,10 @@ impl NetworkRules {
                     "in mode `none` nothing leaves through a proxy; say a mode, or what is allowed";
                 found.add("network.upstream", code, message);
             }
+            NetworkMode::None if !self.dns.is_empty() => {
+                let message = "in mode `none` no name is resolved; say a mode, or what is allowed";
+                found.add("network.dns", code, message);
+            }
             NetworkMode::None if any => {
                 let message = "in mode `none` there is nothing to allow or to deny";
                 found.add("network.mode", code, message);
@@ -318,6 +344,7 @@ impl NetworkRules {
             | NetworkMode::ReadOnly
             | NetworkMode::Unrestricted => {}
         }
+        self.check_ca(found);
         let caps = [
             (
                 "network.limits.connections",
@@ -337,6 +364,52 @@ impl NetworkRules {
             }
         }
     }
+}
+
+impl NetworkRules {
+    /// Whether the node needs what looks into HTTPS, or what belongs to it: whom it trusts.
+    pub fn needs_trust(&self) -> bool {
+        let upstream = self.upstream.as_ref();
+        self.has_requests() || upstream.is_some_and(|upstream| upstream.tls().is_some())
+    }
+
+    /// What is in the certificates is looked at by whoever can read them.
+    fn check_ca(&self, found: &mut Findings) {
+        let Some(pem) = &self.upstream_ca else {
+            return;
+        };
+        let is_used = self
+            .upstream
+            .as_ref()
+            .is_some_and(|one| one.tls().is_some());
+        let most = limits::NETWORK_CA_BYTES_MAX;
+        let message = if !is_used {
+            "certificates are for a proxy that is spoken to in TLS: socks5+tls://".to_owned()
+        } else if pem.len() > most {
+            format!("at most {most} bytes of certificates")
+        } else if !pem.contains("-----BEGIN CERTIFICATE-----") || !pem.is_ascii() {
+            "certificates are written in PEM, `-----BEGIN CERTIFICATE-----` and so on".to_owned()
+        } else {
+            return;
+        };
+        found.add("network.upstream_ca", "network_rules", message);
+    }
+}
+
+fn servers(texts: &[String], found: &mut Findings) -> Vec<DnsServer> {
+    found.count("network.dns", texts.len(), limits::NETWORK_DNS_MAX);
+    let numbered = texts.iter().enumerate().take(limits::NETWORK_DNS_MAX);
+    let mut servers = Vec::with_capacity(numbered.len());
+    for (index, text) in numbered {
+        match text.parse() {
+            Ok(server) => servers.push(server),
+            Err(_) => {
+                let message = "a server of DNS is ADDRESS or ADDRESS:PORT";
+                found.add(format!("network.dns[{index}]"), "network_rules", message);
+            }
+        }
+    }
+    servers
 }
 
 fn entries(field: &str, texts: &[String], found: &mut Findings) -> Vec<Entry> {
@@ -363,7 +436,7 @@ fn entries(field: &str, texts: &[String], found: &mut Findings) -> Vec<Entry> {
 fn upstream(text: Option<&str>, found: &mut Findings) -> Option<Upstream> {
     let read = text?.parse();
     if read.is_err() {
-        let message = "a proxy is socks5://[USER@]HOST:PORT; its password is a secret, which is used as `upstream`";
+        let message = "a proxy is socks5://[USER@]HOST:PORT, or socks5+tls:// and the same; its password is a secret, which is used as `upstream`";
         found.add("network.upstream", "network_rules", message);
     }
     read.ok()

@@ -59,6 +59,9 @@ pub struct SandboxSpec {
     /// Secrets that it uses.
     #[serde(default)]
     pub secrets: Vec<SecretUse>,
+    /// What looks like a credential is taken out of what is told of its commands, terminals and contexts, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub scrub_patterns: bool,
     /// What it begins with: snapshots that stand on each other, the oldest first. The last one is the one
     /// that was asked for, and the others are what that one stands on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -271,6 +274,7 @@ pub(crate) mod tests {
             placement: crate::place::Placement::default(),
             node: None,
             secrets: Vec::new(),
+            scrub_patterns: false,
             layers: Vec::new(),
             volumes: Vec::new(),
             defaults: Defaults::default(),

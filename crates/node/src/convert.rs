@@ -96,6 +96,8 @@ pub(crate) fn network(network: &Network) -> Result<NetworkRules, String> {
         profile_requests: network.profile_rules.iter().map(request).collect(),
         withhold_secrets: network.withhold_secrets,
         upstream: network.upstream.clone(),
+        upstream_ca: network.upstream_ca.clone(),
+        dns: network.dns.clone(),
         dependencies: network.dependencies.clone(),
     };
     NetworkRules::read(&asked).map_err(|found| {

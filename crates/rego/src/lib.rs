@@ -12,6 +12,11 @@
 //! Reading order: this file, `ask` (the parent), `serve` (the child).
 
 mod ask;
+#[cfg(test)]
+#[path = "../../../fuzz/engine.rs"]
+mod engine;
+#[cfg(test)]
+mod fuzz;
 mod serve;
 
 pub use ask::Evaluator;

@@ -81,7 +81,7 @@ fn answer(kept: &mut HashMap<String, Engine>, question: Question) -> Reply {
 }
 
 /// Reads a module, and looks whether it has what is asked for.
-fn read(module: &str) -> Result<Engine, String> {
+pub(crate) fn read(module: &str) -> Result<Engine, String> {
     let mut engine = Engine::new();
     engine.set_execution_timer_config(ExecutionTimerConfig {
         limit: INSIDE,
@@ -101,7 +101,7 @@ fn read(module: &str) -> Result<Engine, String> {
     }
 }
 
-fn evaluate(engine: &mut Engine, input: &serde_json::Value) -> Verdict {
+pub(crate) fn evaluate(engine: &mut Engine, input: &serde_json::Value) -> Verdict {
     let Ok(input) = regorus::Value::from_json_str(&input.to_string()) else {
         return Verdict::Deny("its input cannot be read".to_owned());
     };

@@ -63,6 +63,40 @@ impl Cleaner {
         }
     }
 
+    /// Nobody waits any longer, and the stream goes on: everything that was held back is told. What is left of a
+    /// value or a credential that comes later is told as it is, unless its beginning was known for what it is.
+    #[must_use]
+    pub fn release(&mut self) -> Vec<u8> {
+        let rest = self.values.as_mut().map(Scrubber::finish);
+        let rest = rest.unwrap_or_default();
+        match &mut self.shapes {
+            None => rest,
+            Some(shapes) => {
+                let mut out = shapes.feed(&rest);
+                out.extend(shapes.release());
+                out
+            }
+        }
+    }
+
+    /// The same of what could be a credential alone: what could be a value that is known waits on.
+    #[must_use]
+    pub fn release_shapes(&mut self) -> Vec<u8> {
+        self.shapes
+            .as_mut()
+            .map(Shapes::release)
+            .unwrap_or_default()
+    }
+
+    /// Whether something is held back because it could be a credential, and [`Cleaner::release_shapes`] would tell
+    /// it.
+    #[must_use]
+    pub fn holds_shapes(&self) -> bool {
+        self.shapes
+            .as_ref()
+            .is_some_and(|shapes| shapes.pending() > 0)
+    }
+
     /// Bytes that were taken and are not told yet. Whoever goes on with the stream in another process has
     /// to see them again. What stands in for a value is in no shape, so all that a shape holds back are
     /// bytes as they came, after the last value.

@@ -21,8 +21,13 @@ mod build;
 mod convert;
 mod download;
 mod e2b;
+#[cfg(test)]
+#[path = "../../../fuzz/engine.rs"]
+mod engine;
 mod error;
 mod extract;
+#[cfg(test)]
+mod fuzz;
 mod http;
 mod links;
 mod metrics;

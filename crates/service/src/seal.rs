@@ -382,6 +382,7 @@ mod tests {
             revision: 1,
             metadata: BTreeMap::new(),
             source: None,
+            given: false,
             principal: "uid:0".parse().unwrap(),
             created_at_ms: 1,
             updated_at_ms: 1,

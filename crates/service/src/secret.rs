@@ -1,9 +1,11 @@
 //! Secrets: named values that jobs and sandboxes may use and nobody may read back.
 
 mod give;
+mod keep;
 mod source;
 
 pub use give::SecretGiven;
+pub(crate) use keep::forget_unused;
 pub(crate) use source::FetchSource;
 pub use source::{Fetching, NewValue, SourceError};
 
@@ -142,6 +144,7 @@ impl Service {
             revision: 1,
             metadata: new.metadata,
             source: new.value.source(),
+            given: false,
             principal: ctx.principal.clone(),
             created_at_ms: at_ms,
             updated_at_ms: at_ms,
@@ -162,7 +165,7 @@ impl Service {
                 let message = "there is a secret of this name; a new value is a new version of it";
                 return Err(Error::conflict(message).into());
             }
-            if secret::count(tx, &row.tenant)? >= limits::SECRETS_MAX {
+            if secret::count(tx, &row.tenant, false)? >= limits::SECRETS_MAX {
                 return Err(too_many().into());
             }
             let sealed = value.seal(&keys, &row, 1).map_err(seal_failed)?;

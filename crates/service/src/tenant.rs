@@ -177,7 +177,7 @@ fn what_is_left(tx: &mut Tx<'_>, id: &TenantId) -> Result<Option<&'static str>, 
         Some("volumes")
     } else if snapshot::count(tx, id, 1)? > 0 {
         Some("snapshots")
-    } else if secret::count(tx, id)? > 0 {
+    } else if secret::count(tx, id, false)? + secret::count(tx, id, true)? > 0 {
         Some("secrets")
     } else if profile::count(tx, id, 1)? > 0 {
         Some("profiles")

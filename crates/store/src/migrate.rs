@@ -33,6 +33,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0032_pinned.sql"),
     include_str!("../migrations/sqlite/0030_identity.sql"),
     include_str!("../migrations/sqlite/0028_approval.sql"),
+    include_str!("../migrations/sqlite/0033_secret_given.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -63,6 +64,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0032_pinned.sql"),
     include_str!("../migrations/postgres/0030_identity.sql"),
     include_str!("../migrations/postgres/0028_approval.sql"),
+    include_str!("../migrations/postgres/0033_secret_given.sql"),
 ];
 
 /// The version that this program knows.

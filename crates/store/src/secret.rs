@@ -24,6 +24,8 @@ pub struct SecretRow {
     /// Where the value of the newest version is, if it is not kept here. For people: what counts is sealed
     /// with the version.
     pub source: Option<SecretSource>,
+    /// It came with a request and belongs to what was asked for: it is in no list, and goes when nothing uses it.
+    pub given: bool,
     /// Who made it.
     pub principal: PrincipalId,
     /// When it was made.
@@ -65,6 +67,7 @@ fn from_row(row: &Row) -> Result<SecretRow, StoreError> {
         revision: row.number("revision")?,
         metadata: row.json("metadata")?,
         source: row.json_or_null("source")?,
+        given: row.number("given")? != 0,
         principal: row.parsed("principal")?,
         created_at_ms: row.number("created_at_ms")?,
         updated_at_ms: row.number("updated_at_ms")?,
@@ -90,8 +93,8 @@ fn source_json(row: &SecretRow) -> Result<Option<String>, StoreError> {
 /// [`StoreError::Stale`] when its name was taken meanwhile, or [`StoreError`] of the database.
 pub fn insert(tx: &mut Tx<'_>, new: &SecretRow, sealed: &Sealed) -> Result<(), StoreError> {
     let added = tx.execute(
-        "INSERT INTO secret (id, tenant, name, version, revision, metadata, source, principal, \
-         created_at_ms, updated_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+        "INSERT INTO secret (id, tenant, name, version, revision, metadata, source, given, principal, \
+         created_at_ms, updated_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
          ON CONFLICT DO NOTHING",
         &[
             new.id.as_str().into(),
@@ -101,6 +104,7 @@ pub fn insert(tx: &mut Tx<'_>, new: &SecretRow, sealed: &Sealed) -> Result<(), S
             new.revision.into(),
             to_json(&new.metadata)?.into(),
             source_json(new)?.into(),
+            u64::from(new.given).into(),
             new.principal.as_str().into(),
             new.created_at_ms.into(),
             new.updated_at_ms.into(),
@@ -145,7 +149,7 @@ pub fn get(
     name_or_id: &str,
 ) -> Result<Option<SecretRow>, StoreError> {
     let row = tx.query_one(
-        "SELECT id, tenant, name, version, revision, metadata, source, principal, created_at_ms, \
+        "SELECT id, tenant, name, version, revision, metadata, source, given, principal, created_at_ms, \
          updated_at_ms FROM secret WHERE tenant = $1 AND (name = $2 OR id = $2)",
         &[tenant.as_str().into(), name_or_id.into()],
     )?;
@@ -163,23 +167,39 @@ pub fn list(
     limit: u32,
 ) -> Result<Vec<SecretRow>, StoreError> {
     let rows = tx.query(
-        "SELECT id, tenant, name, version, revision, metadata, source, principal, created_at_ms, \
-         updated_at_ms FROM secret WHERE tenant = $1 AND name > $2 ORDER BY name LIMIT $3",
+        "SELECT id, tenant, name, version, revision, metadata, source, given, principal, created_at_ms, \
+         updated_at_ms FROM secret WHERE tenant = $1 AND given = 0 AND name > $2 ORDER BY name LIMIT $3",
         &[tenant.as_str().into(), after.into(), limit.into()],
     )?;
     rows.iter().map(from_row).collect()
 }
 
-/// How many secrets a tenant has.
+/// How many secrets a tenant has; or how many that came with requests.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
-pub fn count(tx: &mut Tx<'_>, tenant: &TenantId) -> Result<u64, StoreError> {
+pub fn count(tx: &mut Tx<'_>, tenant: &TenantId, given: bool) -> Result<u64, StoreError> {
     let row = tx.query_one(
-        "SELECT COUNT(*) AS n FROM secret WHERE tenant = $1",
-        &[tenant.as_str().into()],
+        "SELECT COUNT(*) AS n FROM secret WHERE tenant = $1 AND given = $2",
+        &[tenant.as_str().into(), u64::from(given).into()],
     )?;
     row.map_or(Ok(0), |row| row.number("n"))
+}
+
+/// Some that came with requests before this moment, and that no sandbox uses which is not over.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn unused(tx: &mut Tx<'_>, before_ms: u64, limit: u32) -> Result<Vec<SecretRow>, StoreError> {
+    let rows = tx.query(
+        "SELECT id, tenant, name, version, revision, metadata, source, given, principal, created_at_ms, \
+         updated_at_ms FROM secret WHERE given = 1 AND created_at_ms < $1 AND NOT EXISTS (SELECT 1 FROM sandbox \
+         WHERE sandbox.tenant = secret.tenant AND sandbox.ended_at_ms IS NULL \
+         AND (sandbox.spec LIKE '%' || secret.id || '%' OR sandbox.leaving LIKE '%' || secret.id || '%')) \
+         ORDER BY created_at_ms, id LIMIT $2",
+        &[before_ms.into(), limit.into()],
+    )?;
+    rows.iter().map(from_row).collect()
 }
 
 /// Writes what is new of a secret: its version, revision, metadata and time. `before` is as it was read.
@@ -265,7 +285,7 @@ pub fn not_of_key(
     limit: u32,
 ) -> Result<Vec<SealedVersion>, StoreError> {
     let rows = tx.query(
-        "SELECT secret.id, tenant, name, secret.version, revision, metadata, source, principal, \
+        "SELECT secret.id, tenant, name, secret.version, revision, metadata, source, given, principal, \
          secret.created_at_ms, updated_at_ms, secret_version.version AS of_version, key_id, \
          wrapped_key, sealed, is_source FROM secret_version JOIN secret ON secret.id = secret_id \
          WHERE key_id <> $1 ORDER BY secret_id, secret_version.version LIMIT $2",

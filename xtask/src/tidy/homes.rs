@@ -13,7 +13,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("clap", &["cofferdam", "xtask", "bench"]),
     ("clap_complete", &["cofferdam"]),
     ("comfy-table", &["cofferdam"]),
-    ("getrandom", &["service", "cofferdam", "mcp"]),
+    ("getrandom", &["service", "cofferdam", "mcp", "egress"]),
     (
         "hyper",
         &["api", "server", "driver", "guest", "egress", "cofferdam"],
@@ -41,7 +41,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rusqlite", &["store"]),
     ("rustls", &["server", "store", "cofferdam", "egress"]),
     ("schemars", &["mcp"]),
-    ("smoltcp", &["guest"]),
+    ("smoltcp", &["egress", "guest"]),
     ("subtle", &["server"]),
     ("syn", &["xtask"]),
     ("syscalls", &["driver"]),

@@ -579,6 +579,10 @@ pub(crate) struct SandboxNew {
     /// which every child inherits; may be repeated
     #[arg(long, value_name = "NAME[=HOW]")]
     pub(crate) secret: Vec<String>,
+    /// Take out of what its commands, terminals and contexts write what looks like a credential too, such as a token
+    /// of GitHub or a private key
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) scrub: Option<Scrub>,
     /// A volume in its files; needs --allow-root; may be repeated
     #[arg(long, value_name = "NAME:PATH[:ro]")]
     pub(crate) volume: Vec<String>,

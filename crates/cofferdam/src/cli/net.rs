@@ -71,6 +71,7 @@ pub(crate) fn rows(network: &Network) -> Vec<Vec<String>> {
     let of_profile = network.profile_rules.iter();
     rows.extend(of_profile.map(|one| row("  and rule", &rule_text(one))));
     rows.extend(network.upstream.iter().map(|one| row("  through", one)));
+    rows.extend(network.dns.iter().map(|one| row("  names by", one)));
     for (manager, list) in &network.dependencies {
         rows.extend(list.iter().map(|one| row(&format!("  {manager}"), one)));
     }

@@ -193,6 +193,7 @@ async fn create(
         metadata: variables("--metadata", &new.metadata)?,
         env: variables("--env", &new.env)?,
         secrets: uses(&new.secret)?,
+        scrub_patterns: new.scrub.is_some(),
         volumes: crate::cli::volume::uses(&new.volume)?,
         limits: LimitsAsked {
             cpu_millis: new.cpu,

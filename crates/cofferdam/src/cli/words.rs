@@ -39,7 +39,14 @@ fn is_typed(option: &str, options: &[String]) -> bool {
 
 /// Options that stand once for each entry of the list, in its order: so the number of the entry is theirs. Of files
 /// and variables one option can make many.
-const NUMBERED: [&str; 5] = ["--allow:", "--deny:", "--rule:", "--secret:", "--volume:"];
+const NUMBERED: [&str; 6] = [
+    "--allow:",
+    "--deny:",
+    "--rule:",
+    "--secret:",
+    "--volume:",
+    "--dns:",
+];
 
 /// The option, and which one of those with its name.
 fn numbered(option: &str, field: &str) -> String {
@@ -103,10 +110,12 @@ fn option(field: &str) -> Option<&'static str> {
         "name" => "the name:",
         "network.allow" => "--allow:",
         "network.deny" => "--deny:",
+        "network.dns" => "--dns:",
         "network.mode" => "--net:",
         "network.presets" => "--preset:",
         "network.requests" | "network.rules" => "--rule:",
         "network.upstream" => "--via:",
+        "network.upstream_ca" => "--via-ca:",
         "outputs" => "--out:",
         "profile" => "--profile:",
         "root" => "--root:",
@@ -190,6 +199,8 @@ mod tests {
             ("network.rules[0].path", "--rule number 1:"),
             ("network.rules", "--rule:"),
             ("network.upstream", "--via:"),
+            ("network.upstream_ca", "--via-ca:"),
+            ("network.dns[0]", "--dns number 1:"),
             ("secrets[0].name", "--secret number 1:"),
             ("volumes[1]", "--volume number 2:"),
             ("metadata.a", "--metadata:"),

@@ -55,6 +55,18 @@ impl World {
         self.serve_contexts(spec, allow_root, &[]).await
     }
 
+    /// One that takes out what looks like a credential.
+    pub(crate) async fn serve_scrubbed(&self) -> Served<'_> {
+        let spec = Spec {
+            mode: Mode::Live { allow_root: false },
+            layers: Vec::new(),
+            volumes: Vec::new(),
+            ..spec(DEFAULTS)
+        };
+        self.serve_so(spec, |serve| serve.scrub_patterns = true)
+            .await
+    }
+
     /// One in which contexts of these languages begin at once.
     pub(crate) async fn serve_contexts(
         &self,
@@ -62,19 +74,29 @@ impl World {
         allow_root: bool,
         contexts: &[&str],
     ) -> Served<'_> {
+        self.serve_so(spec, |serve| {
+            serve.allow_root = allow_root;
+            serve.contexts = contexts.iter().map(|one| (*one).to_owned()).collect();
+        })
+        .await
+    }
+
+    async fn serve_so(&self, spec: Spec, change: impl FnOnce(&mut Serve)) -> Served<'_> {
         let plan = self.linux.plan(&spec, &self.host).expect("a plan");
         self.linux.start(&plan).await.expect("a sandbox");
         let stream = self.linux.connect(&plan.handle).await.expect("a guest");
-        let serve = Serve {
+        let mut serve = Serve {
             confine: plan.confine.clone(),
             env: vec![("OF_ALL".to_owned(), "everybody's".to_owned())],
-            allow_root,
+            allow_root: false,
             files: Vec::new(),
             secrets: Vec::new(),
-            contexts: contexts.iter().map(|one| (*one).to_owned()).collect(),
+            scrub_patterns: false,
+            contexts: Vec::new(),
             user: String::new(),
             workdir: String::new(),
         };
+        change(&mut serve);
         let served = tokio::time::timeout(PATIENCE, driver::guest::serve(stream, serve)).await;
         served
             .expect("an answer in time")

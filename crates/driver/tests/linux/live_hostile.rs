@@ -199,6 +199,7 @@ async fn a_sandbox_lives_on_or_has_a_job_and_does_not_change() {
         allow_root: false,
         files: Vec::new(),
         secrets: Vec::new(),
+        scrub_patterns: false,
         contexts: Vec::new(),
         user: String::new(),
         workdir: String::new(),

@@ -32,6 +32,7 @@ mod live_hostile;
 mod live_power;
 mod live_root;
 mod live_save;
+mod live_scrub;
 mod live_starter;
 mod live_sudo;
 mod live_terminal;

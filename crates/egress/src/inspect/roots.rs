@@ -31,6 +31,10 @@ impl Roots {
         Roots(Arc::new(store))
     }
 
+    pub(crate) fn store(&self) -> Arc<RootCertStore> {
+        self.0.clone()
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.0.len()

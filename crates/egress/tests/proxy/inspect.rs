@@ -39,25 +39,29 @@ fn world(exceptions: &[&str], rules: NetworkRules) -> World {
 }
 
 /// An authority outside, and what servers show that it has signed.
-struct Outside {
+pub(crate) struct Outside {
     params: CertificateParams,
     key: KeyPair,
 }
 
 impl Outside {
-    fn new() -> Outside {
+    pub(crate) fn new() -> Outside {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         let key = KeyPair::generate().expect("a key");
         Outside { params, key }
     }
 
-    fn roots(&self) -> Roots {
-        let own = self.params.self_signed(&self.key).expect("a certificate");
-        Roots::of_pem(&own.pem())
+    pub(crate) fn pem(&self) -> String {
+        let own = self.params.self_signed(&self.key);
+        own.expect("a certificate").pem()
     }
 
-    fn config(&self, name: &str) -> Arc<ServerConfig> {
+    pub(crate) fn roots(&self) -> Roots {
+        Roots::of_pem(&self.pem())
+    }
+
+    pub(crate) fn config(&self, name: &str) -> Arc<ServerConfig> {
         let issuer = Issuer::new(self.params.clone(), &self.key);
         let key = KeyPair::generate().expect("a key");
         let leaf = CertificateParams::new([name.to_owned()]).expect("a name");

@@ -1,6 +1,7 @@
 //! The proxy over real sockets of the loopback, which an exception opens.
 
 mod direct;
+mod dns;
 mod hostile_clients;
 mod hostile_outside;
 mod index;

@@ -1,14 +1,16 @@
 //! Whatever is let out leaves through a SOCKS5 proxy that rules name, or not at all.
 
+use crate::inspect::Outside;
 use crate::world::{World, is_untouched, open, read_all, read_until, server, trap};
 use egress::inspect::{Authority, Inspector, Roots};
 use egress::record::Verdict;
 use egress::upstream::Password;
 use model::network::{NetworkRules, Order};
 use std::net::SocketAddr;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
 
 /// A SOCKS5 proxy that answers with this code; what it was asked for comes out, with the login.
 async fn proxy(login: bool, code: u8) -> (u16, mpsc::Receiver<String>) {
@@ -24,8 +26,27 @@ async fn proxy(login: bool, code: u8) -> (u16, mpsc::Receiver<String>) {
     (port, asked)
 }
 
-async fn serve(
-    stream: &mut TcpStream,
+/// The same in TLS, with a login and a certificate for this name.
+async fn secured(outside: &Outside, name: &str) -> (u16, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("a port").port();
+    let (tell, asked) = mpsc::channel(16);
+    let acceptor = TlsAcceptor::from(outside.config(name));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (tell, acceptor) = (tell.clone(), acceptor.clone());
+            tokio::spawn(async move {
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    drop(serve(&mut stream, true, 0, &tell).await);
+                }
+            });
+        }
+    });
+    (port, asked)
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
     login: bool,
     code: u8,
     tell: &mpsc::Sender<String>,
@@ -203,4 +224,108 @@ async fn a_proxy_whose_address_is_denied_is_not_dialled_whatever_it_is_called() 
         assert!(asked.try_recv().is_err());
     }
     assert!(is_untouched(&trapped).await);
+}
+
+/// With a password, and whom the node trusts.
+fn looks(world: &World, roots: &Roots) {
+    let authority = Authority::make(1_800_000_000).expect("an authority");
+    let inspector = Inspector::new(Vec::new(), authority, roots).expect("TLS");
+    let password = Password::new(b"canary");
+    world.way.look_into(inspector.with_password(password));
+}
+
+#[tokio::test]
+async fn a_proxy_in_tls_is_told_the_password_once_it_has_shown_who_it_is() {
+    let (port, _seen) = server(OK).await;
+    let (ours, others) = (Outside::new(), Outside::new());
+    let (via, mut asked) = secured(&ours, "proxy.test").await;
+    let url = format!("http://a.test:{port}/");
+    let of = |text: &str, ca: Option<&Outside>| NetworkRules {
+        upstream_ca: ca.map(Outside::pem),
+        ..through(text)
+    };
+    let by_name = format!("socks5+tls://me@proxy.test:{via}");
+    let by_address = format!("socks5+tls://me@127.0.0.1:{via}?name=proxy.test");
+    for (rules, roots) in [
+        (of(&by_name, None), ours.roots()),
+        (of(&by_address, None), ours.roots()),
+        // Whom the rules name is believed in the place of whom the node trusts.
+        (of(&by_name, Some(&ours)), others.roots()),
+    ] {
+        let world = World::new(&["127.0.0.1"], rules);
+        looks(&world, &roots);
+        let answer = world.get(&url).await;
+        assert!(answer.ends_with("hi"), "{answer}");
+        let said = asked.recv().await.expect("a question");
+        assert_eq!(said, format!("me canary 127.0.0.1:{port}"));
+    }
+    for (rules, roots) in [
+        (of(&by_name, None), others.roots()),
+        (of(&by_name, Some(&others)), ours.roots()),
+        (
+            of(&format!("{by_name}?name=other.test"), None),
+            ours.roots(),
+        ),
+        (
+            of(&format!("socks5+tls://me@127.0.0.1:{via}"), None),
+            ours.roots(),
+        ),
+        (of(&by_name, None), Roots::of_pem("")),
+    ] {
+        let world = World::new(&["127.0.0.1"], rules);
+        looks(&world, &roots);
+        let answer = world.get(&url).await;
+        assert!(
+            answer.contains("x-proxy-error: upstream_failed\r\n"),
+            "{answer}"
+        );
+        assert!(!answer.contains("canary"), "{answer}");
+    }
+    // Who speaks no TLS at all learns nothing either.
+    let (via, mut bare) = proxy(true, 0).await;
+    let world = World::new(
+        &["127.0.0.1"],
+        of(&format!("socks5+tls://me@proxy.test:{via}"), None),
+    );
+    looks(&world, &ours.roots());
+    let answer = world.get(&url).await;
+    assert!(
+        answer.contains("x-proxy-error: upstream_failed\r\n"),
+        "{answer}"
+    );
+    assert!(asked.try_recv().is_err() && bare.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_tunnel_through_a_proxy_in_tls_carries_both_ways_to_its_end() {
+    let (port, mut seen) = server(vec![b'x'; 300_000]).await;
+    let ours = Outside::new();
+    let (via, _asked) = secured(&ours, "proxy.test").await;
+    let rules = through(&format!("socks5+tls://me@proxy.test:{via}"));
+    let world = World::new(&["127.0.0.1"], rules);
+    looks(&world, &ours.roots());
+    let mut stream = world.connect();
+    let head = format!("CONNECT a.test:{port} HTTP/1.1\r\nhost: a.test:{port}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.expect("a stream");
+    assert!(
+        read_until(&mut stream, "\r\n\r\n")
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+    let more = "y".repeat(200_000);
+    let said = format!("GET /x HTTP/1.1\r\nhost: a.test:{port}\r\n\r\n{more}");
+    let (mut from, mut to) = tokio::io::split(stream);
+    let writing = async {
+        to.write_all(said.as_bytes()).await.expect("a stream");
+        to.shutdown().await.expect("a stream");
+    };
+    let (answer, ()) = tokio::join!(read_all(&mut from), writing);
+    assert_eq!(answer.len(), 300_000);
+    let heard = seen.recv().await.expect("a request");
+    assert!(
+        heard.len() >= said.len(),
+        "{} of {}",
+        heard.len(),
+        said.len()
+    );
 }

@@ -236,6 +236,15 @@ impl End {
     }
 }
 
+/// What was written, as far as it is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    /// To standard output, or a terminal, and to standard error.
+    pub(super) bytes: [u64; 2],
+    /// Credentials that were taken out of it by their shape.
+    pub(super) patterns: u64,
+}
+
 /// One fact, as the node reads it.
 #[derive(Debug, Serialize)]
 struct Fact<'f> {
@@ -243,6 +252,11 @@ struct Fact<'f> {
     at_ms: u64,
     #[serde(flatten)]
     what: What<'f>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks in this way")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 #[derive(Debug, Serialize)]
@@ -259,6 +273,8 @@ enum What<'f> {
         end: &'f End,
         stdout_bytes: u64,
         stderr_bytes: u64,
+        #[serde(skip_serializing_if = "is_none")]
+        patterns_found: u64,
     },
     Missed {
         count: u64,
@@ -293,8 +309,8 @@ impl Facts {
     }
 
     /// The process that `of` started has ended.
-    pub(super) fn ended(&mut self, of: Option<u64>, end: &End, written: [u64; 2]) {
-        let [stdout_bytes, stderr_bytes] = written;
+    pub(super) fn ended(&mut self, of: Option<u64>, end: &End, written: Written) {
+        let [stdout_bytes, stderr_bytes] = written.bytes;
         // Of one whose start was missed, the end is counted with it.
         if let Some(of) = of {
             let end = end.kept(self.known.as_ref());
@@ -303,6 +319,7 @@ impl Facts {
                 end: &end,
                 stdout_bytes,
                 stderr_bytes,
+                patterns_found: written.patterns,
             });
         }
     }
@@ -334,11 +351,13 @@ impl Facts {
                     end,
                     stdout_bytes,
                     stderr_bytes,
+                    patterns_found,
                 } => What::Ended {
                     of: *of,
                     end,
                     stdout_bytes: *stdout_bytes,
                     stderr_bytes: *stderr_bytes,
+                    patterns_found: *patterns_found,
                 },
                 What::Missed { count } => What::Missed { count: *count },
             },
@@ -449,7 +468,11 @@ mod tests {
         );
         let mut facts = Facts::new(known);
         let of = facts.started(&one, None);
-        facts.ended(of, &End::not_started(&format!("exec /x{value}")), [0; 2]);
+        facts.ended(
+            of,
+            &End::not_started(&format!("exec /x{value}")),
+            Written::default(),
+        );
         let text = facts.next();
         assert!(!text.contains("canary"), "{text}");
         assert_eq!(text.matches("[secret token]").count(), 6, "{text}");
@@ -465,7 +488,11 @@ mod tests {
     fn a_process_is_two_facts_that_stay_until_the_node_has_them() {
         let mut facts = Facts::default();
         let of = facts.started(&asked(&["sh", "-c", "true"]), Some(7));
-        facts.ended(of, &End::Exited { code: 3 }, [1, 2]);
+        let written = Written {
+            bytes: [1, 2],
+            patterns: 0,
+        };
+        facts.ended(of, &End::Exited { code: 3 }, written);
         let told = next(&mut facts, 0);
         assert_eq!(told, next(&mut facts, 0));
         assert_eq!(

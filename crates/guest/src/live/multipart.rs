@@ -6,6 +6,9 @@
 use super::failure::Failure;
 use bytes::{Buf as _, Bytes, BytesMut};
 
+#[cfg(test)]
+mod fuzz;
+
 /// The longest head of a part in bytes: a path of 4 KiB, escaped, and room.
 const HEAD_MAX: usize = 16 * 1024;
 

@@ -77,6 +77,8 @@ pub(super) struct Process {
     end: OnceCell<Bytes>,
     /// Bytes that it wrote to its output, or its terminal, and to its error output.
     pub(super) written: [Cell<u64>; 2],
+    /// How many credentials were taken out of it by their shape.
+    pub(super) patterns: Cell<u64>,
     /// One of [`PROCESSES_MAX`], as long as it runs.
     pub(super) slot: RefCell<Option<Rc<()>>>,
 }
@@ -303,6 +305,7 @@ pub(super) async fn launch(
         subscribers: RefCell::default(),
         end: OnceCell::new(),
         written: Default::default(),
+        patterns: Cell::default(),
         slot: RefCell::new(Some(slot)),
     });
     let mut processes = live.processes.borrow_mut();

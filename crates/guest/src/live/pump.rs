@@ -3,7 +3,7 @@
 use super::body::Body;
 use super::clock::Clock;
 use super::connect;
-use super::facts::End;
+use super::facts::{End, Written};
 use super::failure::{Code, Failure};
 use super::processes::{Launched, Process, retire};
 use super::{Live, Stream};
@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use hyper::HeaderMap;
-use scrub::Scrubber;
+use scrub::Cleaner;
 use serde_json::json;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
@@ -33,6 +33,11 @@ const LINGER: Duration = Duration::from_millis(200);
 /// How long what could be the beginning of a secret is held back on a terminal: a person waits for the echo
 /// of each key, and a program writes a value at once.
 const HELD: Duration = Duration::from_millis(50);
+
+/// The same of what could be the beginning of a credential that nobody named, where there is no terminal: words that
+/// begin like one are everywhere, and whoever reads a question or a progress behind a pipe must see it. The beginning
+/// of a value that is known waits for as long as it takes.
+pub(super) const HELD_SHAPE: Duration = Duration::from_secs(1);
 
 /// Which output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +93,7 @@ pub(super) async fn carry(
         let told = Told {
             process: process.clone(),
             output,
-            scrubber: live.known.as_ref().map(Scrubber::new),
+            cleaner: live.cleaner(),
         };
         tokio::task::spawn_local(pump(told, stream, is_dead.clone()))
     };
@@ -108,7 +113,10 @@ pub(super) async fn carry(
     }
     // Before anybody is told: whoever has seen the end finds it in the record.
     let [stdout, stderr] = &process.written;
-    let written = [stdout.get(), stderr.get()];
+    let written = Written {
+        bytes: [stdout.get(), stderr.get()],
+        patterns: process.patterns.get(),
+    };
     let how = End::of(&reaped, timed_out);
     live.facts.borrow_mut().ended(fact, &how, written);
     process.finish(end(&reaped)).await;
@@ -143,28 +151,45 @@ async fn await_end(
 struct Told {
     process: Rc<Process>,
     output: Output,
-    /// In a sandbox with secrets.
-    scrubber: Option<Scrubber>,
+    /// In a sandbox with secrets, or in one whose patterns are looked for.
+    cleaner: Option<Cleaner>,
 }
 
 impl Told {
     async fn tell(&mut self, bytes: &[u8]) {
         self.output.count(&self.process, bytes.len());
-        match &mut self.scrubber {
-            None => self.publish(bytes).await,
-            Some(scrubber) => {
-                let clean = scrubber.feed(bytes);
-                self.publish(&clean).await;
-            }
+        if self.cleaner.is_none() {
+            return self.publish(bytes).await;
         }
+        let clean = self.clean(|cleaner| cleaner.feed(bytes));
+        self.publish(&clean).await;
     }
 
-    /// What is held back is told: no more comes, or nobody waits any longer.
+    /// What is held back is told: no more comes.
+    async fn end(&mut self) {
+        let rest = self.clean(Cleaner::finish);
+        self.publish(&rest).await;
+    }
+
+    /// What is held back is told as far as nobody waits for it any longer.
     async fn let_go(&mut self) {
-        if let Some(scrubber) = &mut self.scrubber {
-            let rest = scrubber.finish();
-            self.publish(&rest).await;
-        }
+        let rest = match self.output {
+            Output::Terminal => self.clean(Cleaner::release),
+            Output::Stdout | Output::Stderr => self.clean(Cleaner::release_shapes),
+        };
+        self.publish(&rest).await;
+    }
+
+    /// What can be told now, where anything is looked for; what was found is counted.
+    fn clean(&mut self, how: impl FnOnce(&mut Cleaner) -> Vec<u8>) -> Vec<u8> {
+        let Some(cleaner) = &mut self.cleaner else {
+            return Vec::new();
+        };
+        let before = cleaner.found();
+        let told = how(cleaner);
+        let patterns = &self.process.patterns;
+        patterns.set(patterns.get().saturating_add(cleaner.found() - before));
+        told
     }
 
     async fn publish(&self, bytes: &[u8]) {
@@ -175,11 +200,15 @@ impl Told {
 
     /// Ends when what is held back is to be told.
     async fn held_long(&self) {
-        let is_held = self.scrubber.as_ref().is_some_and(|one| one.pending() > 0);
-        if is_held && self.output == Output::Terminal {
-            tokio::time::sleep(HELD).await;
-        } else {
-            std::future::pending::<()>().await;
+        let cleaner = self.cleaner.as_ref();
+        match self.output {
+            Output::Terminal if cleaner.is_some_and(|one| one.pending() > 0) => {
+                tokio::time::sleep(HELD).await;
+            }
+            Output::Stdout | Output::Stderr if cleaner.is_some_and(Cleaner::holds_shapes) => {
+                tokio::time::sleep(HELD_SHAPE).await;
+            }
+            Output::Terminal | Output::Stdout | Output::Stderr => std::future::pending().await,
         }
     }
 }
@@ -202,7 +231,7 @@ async fn pump(mut told: Told, stream: Rc<Stream>, mut is_dead: watch::Receiver<b
         };
         match bytes {
             Some(bytes) => told.tell(&bytes).await,
-            None => return told.let_go().await,
+            None => return told.end().await,
         }
     }
     // What was written before is in the pipe, and a pipe is bounded.
@@ -215,7 +244,7 @@ async fn pump(mut told: Told, stream: Rc<Stream>, mut is_dead: watch::Receiver<b
         left = left.saturating_sub(bytes.len() as u64);
         told.tell(&bytes).await;
     }
-    told.let_go().await;
+    told.end().await;
     let slot = told.process.slot.borrow().clone();
     tokio::task::spawn_local(swallow(stream, slot));
 }

@@ -4,7 +4,7 @@ use super::Live;
 use super::ahead;
 use super::body::Body;
 use super::connect::{self, INPUT_PATIENCE, Requests};
-use super::facts::{Asked, End};
+use super::facts::{Asked, End, Written};
 use super::failure::{Code, Failure};
 use super::path;
 use super::processes::{Config, Process, Selector, Streams, launch};
@@ -186,7 +186,11 @@ async fn start(live: &Rc<Live>, headers: &HeaderMap, requests: Requests) -> Resu
         let facts = || live.facts.borrow_mut();
         let launched = launched.inspect_err(|failure| {
             let fact = facts().started(&asked, None);
-            facts().ended(fact, &End::not_started(&failure.message), [0; 2]);
+            facts().ended(
+                fact,
+                &End::not_started(&failure.message),
+                Written::default(),
+            );
         })?;
         let fact = facts().started(&asked, Some(launched.process.pid));
         let (process, events) = (launched.process.clone(), launched.process.subscribe());

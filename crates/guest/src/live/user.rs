@@ -159,6 +159,7 @@ mod tests {
             allow_root: false,
             files: Vec::new(),
             secrets: Vec::new(),
+            scrub_patterns: false,
             contexts: Vec::new(),
             user: user.to_owned(),
             workdir: String::new(),

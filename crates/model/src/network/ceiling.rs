@@ -1,8 +1,9 @@
-//! Rules below a ceiling that says modes, lists and amounts, and nothing of rules about requests, packages or proxies:
-//! that of a policy, whose packages are put beside. Pure.
+//! Rules below a ceiling that says modes, lists and amounts, and nothing of rules about requests, packages, proxies or
+//! servers of DNS: that of a policy, whose packages are put beside. Pure.
 
 use super::{BEYOND, Entry, NetworkMode, NetworkRules, Order};
 use crate::dependency::Dependencies;
+use crate::host::Host;
 use crate::spec::{Findings, Invalid};
 
 impl NetworkRules {
@@ -18,11 +19,13 @@ impl NetworkRules {
             return Ok(NetworkRules::default());
         }
         let mut found = Findings::default();
-        self.check_proxy(ceiling, &mut found);
+        self.check_places(ceiling, &mut found);
         let mut bare = self.clone();
         bare.requests.clear();
         bare.profile_requests.clear();
         bare.upstream = None;
+        bare.upstream_ca = None;
+        bare.dns.clear();
         bare.withhold_secrets = false;
         bare.dependencies = Dependencies::default();
         let ruled = self.requests.iter().flat_map(|rule| rule.entries());
@@ -55,25 +58,37 @@ impl NetworkRules {
         rules.requests.clone_from(&self.requests);
         rules.profile_requests.clone_from(&self.profile_requests);
         rules.upstream.clone_from(&self.upstream);
+        rules.upstream_ca.clone_from(&self.upstream_ca);
+        rules.dns.clone_from(&self.dns);
         rules.withhold_secrets = self.withhold_secrets;
         rules.dependencies.clone_from(&self.dependencies);
         Ok(rules)
     }
 
-    /// A proxy that the request chooses sees all that leaves, so it must be a place that the ceiling lets out.
-    fn check_proxy(&self, ceiling: &NetworkRules, found: &mut Findings) {
-        let Some((host, port)) = self.upstream.as_ref().and_then(super::Upstream::place) else {
-            return;
-        };
-        let names = |list: &[Entry]| list.iter().any(|entry| entry.names(&host, port));
-        let is_out = match ceiling.mode {
-            NetworkMode::None | NetworkMode::ReadOnly => false,
-            NetworkMode::Allowlist => names(&ceiling.allow),
-            NetworkMode::Unrestricted => true,
-        };
-        if !is_out || names(&ceiling.deny) {
+    /// A proxy that the request chooses sees all that leaves, and a server of DNS all that is asked for: so each must
+    /// be a place that the ceiling lets out.
+    fn check_places(&self, ceiling: &NetworkRules, found: &mut Findings) {
+        let proxy = self.upstream.as_ref().and_then(super::Upstream::place);
+        if proxy.is_some_and(|(host, port)| !ceiling.is_place_out(&host, port)) {
             let message = "the profile does not allow the proxy itself";
             found.add("network.upstream", BEYOND, message);
         }
+        for (index, server) in self.dns.iter().enumerate() {
+            let at = server.at();
+            if !ceiling.is_place_out(&Host::of_address(at.ip()), at.port()) {
+                let message = "the profile does not allow the server of DNS itself";
+                found.add(format!("network.dns[{index}]"), BEYOND, message);
+            }
+        }
+    }
+
+    fn is_place_out(&self, host: &Host, port: u16) -> bool {
+        let names = |list: &[Entry]| list.iter().any(|entry| entry.names(host, port));
+        let is_out = match self.mode {
+            NetworkMode::None | NetworkMode::ReadOnly => false,
+            NetworkMode::Allowlist => names(&self.allow),
+            NetworkMode::Unrestricted => true,
+        };
+        is_out && !names(&self.deny)
     }
 }

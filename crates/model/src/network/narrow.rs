@@ -32,9 +32,13 @@ impl NetworkRules {
         let caps = narrowed_caps(&ceiling.caps, &asked.caps, &mut found);
         let deny = united(&ceiling.deny, &asked.deny, &mut found);
         if asked.rest() != NetworkRules::default() && asked.rest() != ceiling.rest() {
-            let message = "a proxy to leave through is said by the profile alone: leave it out, or write it into a \
-                           profile and name that";
-            found.add("network.upstream", BEYOND, message);
+            let message = "a proxy to leave through and servers of DNS are said by the profile alone: leave them out, or \
+                           write them into a profile and name that";
+            let field = match asked.dns == ceiling.dns || asked.dns.is_empty() {
+                true => "network.upstream",
+                false => "network.dns",
+            };
+            found.add(field, BEYOND, message);
         }
         check_requests(&ceiling, &asked, &mut found);
         found.verdict()?;
@@ -588,6 +592,40 @@ mod tests {
             ..asked
         };
         assert_eq!(told(&rules("unrestricted"), &proxied), "network.upstream");
+    }
+
+    #[test]
+    fn a_server_of_dns_is_the_profiles_to_say_and_below_a_policy_a_place_that_it_lets_out() {
+        let by = |mode: &str, server: &str| NetworkRules {
+            dns: vec![server.parse().unwrap()],
+            ..rules(mode)
+        };
+        let asked = by("unrestricted", "9.9.9.9");
+        let field = |found: Vec<Invalid>| found[0].field.clone();
+        assert_eq!(
+            field(rules("unrestricted -1.1.1.1").narrowed(&asked).unwrap_err()),
+            "network.dns"
+        );
+        let ceiling = by("unrestricted -1.1.1.1", "9.9.9.9");
+        assert_eq!(
+            ceiling.narrowed(&rules("unrestricted")).unwrap().dns,
+            asked.dns
+        );
+        for (ceiling, is_out) in [
+            ("unrestricted", true),
+            ("unrestricted -9.9.9.9:53", false),
+            ("unrestricted -9.9.9.9:443", true),
+        ] {
+            let below = asked.below(&rules(ceiling));
+            assert_eq!(below.is_ok(), is_out, "{ceiling}");
+            match below {
+                Ok(below) => assert_eq!(below.dns, asked.dns),
+                Err(found) => assert_eq!(field(found), "network.dns[0]"),
+            }
+        }
+        let listed = by("+a.example", "9.9.9.9");
+        assert!(listed.below(&rules("+a.example +9.9.9.9:53")).is_ok());
+        assert!(listed.below(&rules("+a.example")).is_err());
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl Job {
             .secrets
             .as_ref()
             .and_then(|secrets| secrets.sent.clone());
-        if fields.is_empty() && password.is_none() && !self.rules().has_requests() {
+        if fields.is_empty() && password.is_none() && !self.rules().needs_trust() {
             return Ok(());
         }
         let looks = inspect::open(&self.node, &self.dir, fields, sent)?;

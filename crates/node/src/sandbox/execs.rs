@@ -396,6 +396,7 @@ mod tests {
             end: ExecEnd::TimedOut,
             stdout_bytes: 0,
             stderr_bytes: 0,
+            patterns_found: 0,
         };
         spool.append(vec![missed(1), end]).unwrap();
         assert_eq!(numbers(&spool), [11, 12]);

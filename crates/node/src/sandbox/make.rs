@@ -187,7 +187,7 @@ fn looks(
         (fields, secrets.password.take(), secrets.sent.clone())
     });
     let (fields, password, sent) = taken.unwrap_or_default();
-    if fields.is_empty() && password.is_none() && !rules.has_requests() {
+    if fields.is_empty() && password.is_none() && !rules.needs_trust() {
         return Ok(None);
     }
     look(node, id, (fields, password, sent)).map(Some)
@@ -292,6 +292,7 @@ async fn stand(
         contexts: contexts(&work.spec.profile),
         files: Vec::new(),
         secrets: Vec::new(),
+        scrub_patterns: work.spec.scrub_patterns,
         user: work.spec.user.clone().unwrap_or_default(),
         workdir: work.spec.workdir.clone().unwrap_or_default(),
     };

@@ -208,7 +208,7 @@ async fn looks_first(
     let can_look = net.way.as_ref().is_some_and(WayOut::can_look);
     // One that has secrets for what leaves looks in by itself as soon as their values are had again.
     let waits = can_look || record::looks_into(node, handle.id.as_str());
-    if secrets.is_none() && (!rules.has_requests() || waits) {
+    if secrets.is_none() && (!rules.needs_trust() || waits) {
         return Ok(None);
     }
     let secrets = secrets.unwrap_or_default();

@@ -225,7 +225,7 @@ pub(super) fn looks_again(
         let looking = make::look_again(node.clone(), record.sandbox_id.clone());
         return Some(Box::pin(looking));
     }
-    if !rules.has_requests() {
+    if !rules.needs_trust() {
         return None;
     }
     let id = record.sandbox_id.as_str();

@@ -20,6 +20,9 @@ struct Ended {
     end: ExecEnd,
     stdout_bytes: u64,
     stderr_bytes: u64,
+    /// Not in older rows.
+    #[serde(default)]
+    patterns_found: u64,
 }
 
 /// The facts of a report.
@@ -46,6 +49,7 @@ fn fact(fact: ExecFact) -> Result<service::ExecFact, Error> {
             end,
             stdout_bytes,
             stderr_bytes,
+            patterns_found,
             ..
         } => service::ExecFact::Ended {
             of,
@@ -54,6 +58,7 @@ fn fact(fact: ExecFact) -> Result<service::ExecFact, Error> {
                 end,
                 stdout_bytes,
                 stderr_bytes,
+                patterns_found,
             })?,
         },
         ExecFact::Missed { seq, at_ms, count } => service::ExecFact::Missed { seq, at_ms, count },
@@ -107,9 +112,12 @@ fn view(row: ExecRow) -> ExecView {
     let ended_at_ms = row.ended_at_ms.or(row.over_at_ms);
     // Its place is gone, and nobody has said how it ended.
     let is_lost = !is_ended && ended_at_ms.is_some();
-    let (end, stdout_bytes, stderr_bytes) = match ended {
-        Some(ended) => (Some(ended.end), ended.stdout_bytes, ended.stderr_bytes),
-        None => (is_lost.then_some(ExecEnd::Lost), 0, 0),
+    let written = ended.as_ref();
+    let written = written.map(|one| (one.stdout_bytes, one.stderr_bytes, one.patterns_found));
+    let (stdout_bytes, stderr_bytes, patterns_found) = written.unwrap_or_default();
+    let end = match ended {
+        Some(ended) => Some(ended.end),
+        None => is_lost.then_some(ExecEnd::Lost),
     };
     let (pid, asked) = started.map_or((None, None), |one| (one.pid, Some(one.asked)));
     ExecView {
@@ -127,6 +135,7 @@ fn view(row: ExecRow) -> ExecView {
         end,
         stdout_bytes,
         stderr_bytes,
+        patterns_found,
         missed: row.missed,
     }
 }

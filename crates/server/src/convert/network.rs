@@ -9,6 +9,8 @@ use model::dependency::Dependencies;
 use model::network::{
     self, NetworkAsked, NetworkCaps, NetworkRules, Order, RequestAsked, RequestRule,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use service::{NetworkChange, NetworkRefused, NetworkSaid, SandboxRow};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -59,9 +61,34 @@ fn rules(asked: Network) -> Result<NetworkRules, Error> {
         profile_requests: asked.profile_rules.into_iter().map(request).collect(),
         withhold_secrets: asked.withhold_secrets,
         upstream: asked.upstream,
+        upstream_ca: asked.upstream_ca,
+        dns: asked.dns,
         dependencies: asked.dependencies,
     };
-    NetworkRules::read(&asked).map_err(|found| service::Error::Invalid(found).into())
+    let rules = NetworkRules::read(&asked).map_err(service::Error::Invalid)?;
+    match rules.upstream_ca.as_deref().map(certificates) {
+        Some(Err(message)) => {
+            let field = "network.upstream_ca";
+            Err(Error::field(Code::InvalidArgument, field, message))
+        }
+        Some(Ok(())) | None => Ok(rules),
+    }
+}
+
+/// Whether these are certificates that somebody can be believed by. Found now, because on the node it would only be
+/// that nothing leaves.
+pub(crate) fn certificates(pem: &str) -> Result<(), &'static str> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let is_added = certificate.is_ok_and(|one| roots.add(one).is_ok());
+        if !is_added {
+            return Err("one of the certificates cannot be read");
+        }
+    }
+    match roots.is_empty() {
+        true => Err("there is no certificate in it"),
+        false => Ok(()),
+    }
 }
 
 /// What a node says of rules.
@@ -126,6 +153,8 @@ pub(crate) fn view(rules: &NetworkRules) -> Network {
         profile_rules: rules.profile_requests.iter().map(rule).collect(),
         withhold_secrets: rules.withhold_secrets,
         upstream: rules.upstream.as_ref().map(ToString::to_string),
+        upstream_ca: rules.upstream_ca.clone(),
+        dns: rules.dns.iter().map(ToString::to_string).collect(),
         dependencies: dependencies(&rules.dependencies),
         secrets: None,
     }

@@ -51,6 +51,7 @@ pub(crate) fn ask(asked: SandboxCreate) -> Result<SandboxAsk, Error> {
         node: node.transpose()?,
         placement: super::place::of(asked.placement),
         secrets: super::secret::uses(asked.secrets)?,
+        scrub_patterns: asked.scrub_patterns,
         layers: Vec::new(),
         volumes: super::volume::mounts(asked.volumes),
         defaults: Defaults::default(),
@@ -204,6 +205,7 @@ fn spec_view(spec: SandboxSpec) -> SandboxSpecView {
         node: spec.node.map(|node| node.to_string()),
         placement: super::place::view(spec.placement),
         secrets: super::secret::uses_view(spec.secrets),
+        scrub_patterns: spec.scrub_patterns,
         volumes: super::volume::mounts_view(spec.volumes),
     }
 }
@@ -311,6 +313,7 @@ fn work_spec(row: SandboxRow) -> SandboxWorkSpec {
         exec_base: row.exec_base,
         allow_root: spec.allow_root,
         secrets,
+        scrub_patterns: spec.scrub_patterns,
         layers: spec.layers.iter().map(ToString::to_string).collect(),
         volumes: super::volume::works(spec.volumes),
         user: spec.defaults.user,

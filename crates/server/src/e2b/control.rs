@@ -23,7 +23,7 @@ use service::{Ctx, ProfileAsk, SandboxFilter, SandboxRow};
 use super::account;
 use super::logs;
 use super::measure;
-use super::network::NetworkUpdate;
+use super::network::{self, NetworkUpdate};
 use super::query::{self, List};
 use super::refusal::Refusal;
 use super::secret;
@@ -87,8 +87,14 @@ async fn create(
     Extension(ctx): Extension<Ctx>,
     CreateKey(key): CreateKey,
     Extension(Domain(domain)): Extension<Domain>,
-    Lenient(asked): Lenient<NewSandbox>,
+    Lenient(mut asked): Lenient<NewSandbox>,
 ) -> Answered {
+    let password = asked.password()?;
+    let tag = match &password {
+        Some(password) => Some(app.service.secret_tag(password).await?),
+        None => None,
+    };
+    asked.bind_password(tag);
     let key = key.of(&asked)?;
     let template = asked.template().to_owned();
     // A name that the operator has given is his, whatever a template or a snapshot is called.
@@ -99,6 +105,10 @@ async fn create(
     if !is_root && let Some(named) = templates::profile_of(&app, &ctx, &template).await? {
         ask.from = None;
         ask.profile = Some(ProfileAsk { named, says });
+    }
+    if let Some(password) = password {
+        let name = app.service.secret_keep(&ctx, password).await?;
+        network::name_given(&mut ask.spec.secrets, &name);
     }
     let made = app.service.sandbox_create(&ctx, ask, key).await;
     if let Err(service::Error::NotFound) = &made {
@@ -325,7 +335,12 @@ async fn set_network(
     Lenient(update): Lenient<NetworkUpdate>,
 ) -> Answered {
     let row = live(&app, &ctx, &id).await?;
-    let change = update.change(&row.secrets())?;
+    let mut change = update.change(&row.secrets())?;
+    if let Some(password) = update.password()? {
+        let name = app.service.secret_keep(&ctx, password).await?;
+        let uses = change.secrets.as_deref_mut();
+        network::name_given(uses.unwrap_or_default(), &name);
+    }
     let setting = app.service.sandbox_set_network(&ctx, &id, change, WAIT);
     let row = setting.await?;
     if row.is_network_pending() {

@@ -2,18 +2,21 @@
 //! that neither names is let out.
 
 use model::block::Block;
+use model::host::Host;
 use model::limits;
 use model::network::{
-    BadEntry, Entry, NetworkMode, NetworkRules, Order, RequestAsked, RequestRule, Upstream,
+    BadEntry, DnsServer, Entry, NetworkMode, NetworkRules, Order, RequestAsked, RequestRule,
+    Secured, Upstream,
 };
 use model::secret::{SecretHow, SecretUse};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use service::NetworkChange;
+use service::{NetworkChange, SecretValue};
 use std::collections::BTreeMap;
 
 use super::refusal::Refusal;
 use super::wire::refuse;
+use crate::convert::network::certificates;
 
 /// What the SDKs call `ALL_TRAFFIC`.
 const EVERYTHING: &str = "0.0.0.0/0";
@@ -24,7 +27,7 @@ const EVERYTHING: &str = "0.0.0.0/0";
 pub(super) struct Lists {
     allow_out: Option<Vec<String>>,
     deny_out: Option<Vec<String>>,
-    dns_servers: Option<Value>,
+    dns_servers: Option<Vec<String>>,
     egress_proxy: Option<EgressProxy>,
     rules: Option<Value>,
     allow_in: Option<Value>,
@@ -36,48 +39,133 @@ pub(super) struct Lists {
 struct EgressProxy {
     address: String,
     username: Option<String>,
-    password: Option<String>,
-    tls: Option<Value>,
+    #[serde(skip_serializing)]
+    password: Option<Password>,
+    /// What tells one request from another in the stead of the password, whose hash could be tried out.
+    #[serde(skip_deserializing)]
+    password_is: Option<String>,
+    tls: Option<ProxyTls>,
+}
+
+/// A password, or a secret in its stead as `Secret.fill` says it. Shown by no `Debug`, and written nowhere.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+struct Password(String);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(..)")
+    }
+}
+
+/// What the use of a password in clear is called until it is kept.
+const GIVEN: &str = "given";
+
+/// The longest password: RFC 1929, section 2.
+const PASSWORD_BYTES_MAX: usize = 255;
+
+/// Says what the password in clear is called that was kept.
+pub(super) fn name_given(uses: &mut [SecretUse], name: &str) {
+    let is_given = |one: &&mut SecretUse| one.how == SecretHow::Upstream && one.name == GIVEN;
+    for one in uses.iter_mut().filter(is_given) {
+        name.clone_into(&mut one.name);
+    }
+}
+
+/// How it is spoken to.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ProxyTls {
+    enabled: Option<bool>,
+    server_name: Option<String>,
+    ca_cert: Option<String>,
+}
+
+impl ProxyTls {
+    fn secured(&self) -> Result<Secured, Refusal> {
+        let name = self.server_name.as_deref().map(Host::parse).transpose();
+        let name = name.map_err(|_| {
+            Refusal::bad("network.egressProxy.tls.serverName: it is no name of a host")
+        })?;
+        Ok(Secured { name })
+    }
 }
 
 impl EgressProxy {
     fn upstream(&self) -> Result<Upstream, Refusal> {
-        let is_off =
-            |tls: &Value| tls.is_null() || *tls == json!(false) || tls["enabled"] == json!(false);
-        if !self.tls.as_ref().is_none_or(is_off) {
-            let why = "network.egressProxy.tls: the proxy is spoken to without TLS; leave it out";
-            return Err(Refusal::bad(why));
-        }
         let user = self.username.as_deref();
         if user.is_none() && self.password.is_some() {
             let why = "network.egressProxy.password: a password goes with a username";
             return Err(Refusal::bad(why));
         }
-        Upstream::of(&self.address, user).map_err(|_| {
+        let upstream = Upstream::of(&self.address, user).map_err(|_| {
             Refusal::bad("network.egressProxy: an address is HOST:PORT, and a username plain text without `@:/`")
+        })?;
+        Ok(match self.secured() {
+            Some(tls) => upstream.secured(tls.secured()?),
+            None => upstream,
         })
+    }
+
+    /// How TLS is spoken with it, where it is: what says nothing of whether it is on, is.
+    fn secured(&self) -> Option<&ProxyTls> {
+        self.tls.as_ref().filter(|tls| tls.enabled != Some(false))
+    }
+
+    /// Whose word is taken that it is the proxy.
+    fn ca(&self) -> Result<Option<String>, Refusal> {
+        let Some(pem) = self.secured().and_then(|tls| tls.ca_cert.as_ref()) else {
+            return Ok(None);
+        };
+        let place = "network.egressProxy.tls.caCert";
+        if pem.len() > limits::NETWORK_CA_BYTES_MAX {
+            let most = limits::NETWORK_CA_BYTES_MAX;
+            return Err(Refusal::bad(format!("{place}: at most {most} bytes")));
+        }
+        let read = certificates(pem);
+        read.map_err(|why| Refusal::bad(format!("{place}: {why}")))?;
+        Ok(Some(pem.clone()))
     }
 
     /// The secret that its password is.
     fn secret(&self) -> Result<Option<SecretUse>, Refusal> {
-        let Some(password) = &self.password else {
+        let Some(Password(password)) = &self.password else {
             return Ok(None);
         };
-        let name = password
+        let filled = password
             .strip_prefix(BEFORE)
             .and_then(|rest| rest.strip_suffix(AFTER));
-        let name = name.ok_or_else(|| {
-            Refusal::bad(
-                "network.egressProxy.password: passwords are kept as secrets here: make one, and give \
-                 `Secret.fill(NAME)` instead",
-            )
-        })?;
+        let name = match filled {
+            Some(name) => name,
+            None => {
+                self.clear()?;
+                GIVEN
+            }
+        };
         Ok(Some(SecretUse {
             name: name.to_owned(),
             id: None,
             version: 0,
             how: SecretHow::Upstream,
         }))
+    }
+}
+
+impl EgressProxy {
+    /// The password, where it is one and no secret.
+    fn clear(&self) -> Result<Option<&str>, Refusal> {
+        let Some(Password(password)) = &self.password else {
+            return Ok(None);
+        };
+        if password.starts_with(BEFORE) && password.ends_with(AFTER) {
+            return Ok(None);
+        }
+        if password.contains("${") || !(1..=PASSWORD_BYTES_MAX).contains(&password.len()) {
+            let why = "network.egressProxy.password: it is one secret as `Secret.fill` says it, or a password of 1 to 255 \
+                       bytes";
+            return Err(Refusal::bad(why));
+        }
+        Ok(Some(password))
     }
 }
 
@@ -90,6 +178,14 @@ pub(crate) struct NetworkUpdate {
 }
 
 impl NetworkUpdate {
+    /// As for [`Lists::password`].
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) fn password(&self) -> Result<Option<SecretValue>, Refusal> {
+        self.lists.password()
+    }
+
     /// What is asked, in the words of the house. Secrets that are named stand in the place of all that there are;
     /// where none is, those stay and are not added, so that another door can have them added again.
     ///
@@ -146,10 +242,30 @@ fn with_secret(host: &str, header: &str, value: &str) -> Option<SecretUse> {
 type Transforms = (Vec<SecretUse>, Vec<RequestAsked>);
 
 impl Lists {
-    /// Whether anything is listed.
+    /// The password of the proxy, where it is in clear.
+    ///
+    /// # Errors
+    /// A refusal of what can be none.
+    pub(super) fn password(&self) -> Result<Option<SecretValue>, Refusal> {
+        let clear = self.egress_proxy.as_ref().map(EgressProxy::clear);
+        let clear = clear.transpose()?.flatten();
+        Ok(clear.map(|text| SecretValue::new(text.as_bytes().to_vec())))
+    }
+
+    /// From now on the request is told from others by this, in the stead of the password in it.
+    pub(super) fn bind_password(&mut self, tag: Option<String>) {
+        if let Some(proxy) = &mut self.egress_proxy {
+            let filled = proxy.password.as_ref().map(|Password(text)| text.clone());
+            proxy.password_is = tag.or(filled);
+        }
+    }
+
+    /// Whether anything is said of where connections go. What a profile or a policy has in the place of that would be
+    /// another way than the one that was asked for.
     pub(super) fn is_any(&self) -> bool {
-        let mut lists = [&self.allow_out, &self.deny_out].into_iter().flatten();
-        lists.any(|list| !list.is_empty())
+        let lists = [&self.allow_out, &self.deny_out, &self.dns_servers];
+        let is_listed = lists.into_iter().flatten().any(|list| !list.is_empty());
+        is_listed || self.egress_proxy.is_some()
     }
 
     /// The secrets that are added to requests.
@@ -206,20 +322,13 @@ impl Lists {
     /// # Errors
     /// As for [`NetworkUpdate::change`].
     pub(super) fn rules(&self, open: Option<bool>) -> Result<NetworkRules, Refusal> {
-        refuse("network.dnsServers", self.dns_servers.as_ref()).map_err(|_| {
-            Refusal::bad(
-                "network.dnsServers: names are answered inside the sandbox, for what the rules allow, and \
-                 UDP goes nowhere else; leave it out, or give []",
-            )
-        })?;
         refuse("network.allowIn", self.allow_in.as_ref())?;
         refuse("network.denyIn", self.deny_in.as_ref())?;
         let (_, plain) = self.transforms()?;
-        let upstream = self
-            .egress_proxy
-            .as_ref()
-            .map(EgressProxy::upstream)
-            .transpose()?;
+        let proxy = self.egress_proxy.as_ref();
+        let upstream = proxy.map(EgressProxy::upstream).transpose()?;
+        let upstream_ca = proxy.map(EgressProxy::ca).transpose()?.flatten();
+        let dns = self.dns()?;
         let requests = RequestRule::read(&plain).map_err(|found| {
             let first = found
                 .first()
@@ -258,8 +367,25 @@ impl Lists {
             order,
             requests,
             upstream,
+            upstream_ca,
+            dns,
             ..NetworkRules::default()
         })
+    }
+
+    /// Addresses, as at E2B; a port beside one is taken, too.
+    fn dns(&self) -> Result<Vec<DnsServer>, Refusal> {
+        let texts = self.dns_servers.as_deref().unwrap_or_default();
+        let most = limits::NETWORK_DNS_MAX;
+        if texts.len() > most {
+            let why = format!("network.dnsServers: at most {most} of them");
+            return Err(Refusal::bad(why));
+        }
+        let read = |text: &String| {
+            text.parse()
+                .map_err(|_| Refusal::bad("network.dnsServers: each is an address"))
+        };
+        texts.iter().map(read).collect()
     }
 }
 
@@ -301,6 +427,8 @@ pub(super) struct ListsView {
     rules: BTreeMap<String, Vec<Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     egress_proxy: Option<Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dns_servers: Vec<String>,
 }
 
 /// Rules that were made at another door are shown as far as these words go.
@@ -323,16 +451,27 @@ pub(super) fn view(rules: &NetworkRules) -> ListsView {
         allow_out: rules.allow.iter().map(text).chain(presets).collect(),
         deny_out,
         rules: transforms(rules),
-        egress_proxy: rules.upstream.as_ref().map(proxy),
+        egress_proxy: rules.upstream.as_ref().map(|one| proxy(one, rules)),
+        dns_servers: rules.dns.iter().map(ToString::to_string).collect(),
     }
 }
 
 /// The proxy without its password, which is not known here.
-fn proxy(upstream: &Upstream) -> Value {
-    match upstream.user() {
-        None => json!({"address": upstream.address()}),
-        Some(user) => json!({"address": upstream.address(), "username": user}),
+fn proxy(upstream: &Upstream, rules: &NetworkRules) -> Value {
+    let mut shown = json!({"address": upstream.address()});
+    if let Some(user) = upstream.user() {
+        shown["username"] = user.into();
     }
+    if let Some(tls) = upstream.tls() {
+        shown["tls"] = json!({"enabled": true});
+        if let Some(name) = &tls.name {
+            shown["tls"]["serverName"] = name.to_string().into();
+        }
+        if let Some(pem) = &rules.upstream_ca {
+            shown["tls"]["caCert"] = pem.as_str().into();
+        }
+    }
+    shown
 }
 
 /// What is set on requests, as far as it is no secret.
@@ -528,16 +667,104 @@ mod tests {
             ),
             (
                 r#"{"egressProxy":{"address":"a.test:1080","tls":{"enabled":true}}}"#,
-                "network.egressProxy.tls",
+                "unrestricted +[] -[]",
+            ),
+            (
+                r#"{"egressProxy":{"address":"a.test:1080","tls":{"enabled":true,"caCert":"x"}}}"#,
+                "network.egressProxy.tls.caCert",
+            ),
+            (
+                r#"{"egressProxy":{"address":"a.test:1080","tls":{"serverName":"*.a.test"}}}"#,
+                "network.egressProxy.tls.serverName",
+            ),
+            (
+                r#"{"egressProxy":{"address":"a.test:1080","tls":{"enabled":false,"caCert":"x"}}}"#,
+                "unrestricted +[] -[]",
             ),
             (
                 r#"{"egressProxy":{"address":"a.test:1080","username":"u","password":"p"}}"#,
+                "unrestricted +[] -[]",
+            ),
+            (
+                r#"{"egressProxy":{"address":"a.test:1080","password":"p"}}"#,
                 "network.egressProxy.password",
             ),
-            (r#"{"dnsServers":["1.1.1.1"]}"#, "network.dnsServers"),
+            (
+                r#"{"egressProxy":{"address":"a.test:1080","username":"u","password":"${e2b.x}"}}"#,
+                "network.egressProxy.password",
+            ),
+            (
+                r#"{"egressProxy":{"address":"a.test:1080","username":"u","password":""}}"#,
+                "network.egressProxy.password",
+            ),
+            (r#"{"dnsServers":["1.1.1.1"]}"#, "unrestricted +[] -[]"),
+            (r#"{"dnsServers":["dns.test"]}"#, "network.dnsServers"),
+            (
+                r#"{"dnsServers":["1.1.1.1","1.1.1.2","1.1.1.3","1.1.1.4"]}"#,
+                "network.dnsServers",
+            ),
             (r#"{"denyIn":["0.0.0.0/0"]}"#, "network.denyIn"),
         ] {
             assert_eq!(read(body), expect, "{body}");
         }
+    }
+
+    #[test]
+    fn a_password_in_clear_is_shown_by_nothing_and_two_requests_with_others_are_told_apart() {
+        let body =
+            r#"{"egressProxy":{"address":"a.test:1080","username":"u","password":"hunter22"}}"#;
+        let mut lists: Lists = serde_json::from_str(body).unwrap();
+        assert_eq!(lists.password().unwrap().unwrap().bytes(), b"hunter22");
+        assert_eq!(lists.secrets().unwrap()[0].name, GIVEN);
+        lists.bind_password(Some("tag".to_owned()));
+        let written = serde_json::to_string(&lists).unwrap();
+        assert!(written.contains(r#""password_is":"tag""#), "{written}");
+        let shown = format!("{written} {lists:?}");
+        assert!(!shown.contains("hunter22"), "{shown}");
+        let mut uses = lists.secrets().unwrap();
+        name_given(&mut uses, "given.sec_x");
+        assert_eq!(uses[0].name, "given.sec_x");
+        // A secret that somebody calls so is his own.
+        let body = body.replace("hunter22", "${e2b.secrets.k}");
+        let mut lists: Lists = serde_json::from_str(&body).unwrap();
+        assert_eq!(lists.password().unwrap(), None);
+        lists.bind_password(None);
+        assert!(
+            serde_json::to_string(&lists)
+                .unwrap()
+                .contains("e2b.secrets.k")
+        );
+    }
+
+    #[test]
+    fn a_proxy_or_servers_of_dns_are_never_another_way_than_was_asked_for() {
+        for (body, expect) in [
+            ("{}", false),
+            (r#"{"allowOut":[],"dnsServers":[]}"#, false),
+            (r#"{"egressProxy":null}"#, false),
+            (r#"{"denyOut":["1.1.1.1"]}"#, true),
+            (r#"{"dnsServers":["1.1.1.1"]}"#, true),
+            (r#"{"egressProxy":{"address":"a.test:1080"}}"#, true),
+        ] {
+            let lists: Lists = serde_json::from_str(body).unwrap();
+            assert_eq!(lists.is_any(), expect, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_in_tls_and_servers_of_dns_are_shown_as_they_were_asked_for() {
+        let body = r#"{"dnsServers":["1.1.1.1","10.0.0.2:5353"],"egressProxy":{"address":"10.0.0.1:1080",
+            "username":"u","tls":{"enabled":true,"serverName":"Proxy.test"}}}"#;
+        let update: NetworkUpdate = serde_json::from_str(body).unwrap();
+        let rules = update.change(&[]).unwrap().rules;
+        let expect = "socks5+tls://u@10.0.0.1:1080?name=proxy.test";
+        assert_eq!(rules.upstream.as_ref().unwrap().to_string(), expect);
+        let shown = serde_json::to_value(view(&rules)).unwrap();
+        assert_eq!(shown["dnsServers"], json!(["1.1.1.1", "10.0.0.2:5353"]));
+        assert_eq!(
+            shown["egressProxy"],
+            json!({"address": "10.0.0.1:1080", "username": "u",
+                "tls": {"enabled": true, "serverName": "proxy.test"}})
+        );
     }
 }

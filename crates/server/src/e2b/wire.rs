@@ -16,7 +16,7 @@ use model::spec::{AskedLimits, CODE_INTERPRETER};
 use model::volume::VolumeMount;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use service::{Ctx, Event, SandboxAsk, SandboxRow, SnapshotRef, UsageSpan};
+use service::{Ctx, Event, SandboxAsk, SandboxRow, SecretValue, SnapshotRef, UsageSpan};
 
 use super::aim::ENVD_PORT;
 use super::keys;
@@ -118,6 +118,20 @@ struct Network {
 }
 
 impl NewSandbox {
+    /// The password of the proxy that its connections leave through, where it is in clear; a refusal of what is none.
+    pub(crate) fn password(&self) -> Result<Option<SecretValue>, Refusal> {
+        let network = self.network.as_ref();
+        let password = network.map(|network| network.lists.password());
+        Ok(password.transpose()?.flatten())
+    }
+
+    /// From now on the request is told from others by this, in the stead of the password in it.
+    pub(crate) fn bind_password(&mut self, tag: Option<String>) {
+        if let Some(network) = &mut self.network {
+            network.lists.bind_password(tag);
+        }
+    }
+
     /// The template, as it was named.
     pub(crate) fn template(&self) -> &str {
         &self.template_id
@@ -191,6 +205,7 @@ impl NewSandbox {
                 placement: model::place::Placement::default(),
                 node: None,
                 secrets,
+                scrub_patterns: false,
                 layers: Vec::new(),
                 volumes: mounts.into_iter().map(Mount::ask).collect(),
                 defaults: Defaults::default(),
@@ -697,10 +712,8 @@ mod tests {
         for (more, expect) in [
             (r#""iam":{"tokens":{}}"#, no("iam")),
             (
-                r#""network":{"dnsServers":["1.1.1.1"]}"#,
-                "400 network.dnsServers: names are answered inside the sandbox, for what the rules allow, and \
-                 UDP goes nowhere else; leave it out, or give []"
-                    .to_owned(),
+                r#""network":{"dnsServers":["dns.test"]}"#,
+                "400 network.dnsServers: each is an address".to_owned(),
             ),
             (
                 r#""network":{"rules":[]}"#,

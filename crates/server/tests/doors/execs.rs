@@ -57,6 +57,7 @@ fn ended(seq: u64, of: u64) -> ExecFact {
         end: ExecEnd::Signaled { signal: 9 },
         stdout_bytes: 5,
         stderr_bytes: 0,
+        patterns_found: 0,
     }
 }
 

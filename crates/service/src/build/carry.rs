@@ -231,6 +231,7 @@ impl Service {
             placement: model::place::Placement::default(),
             node: None,
             secrets: Vec::new(),
+            scrub_patterns: false,
             layers: Vec::new(),
             volumes: Vec::new(),
             defaults: Defaults::default(),

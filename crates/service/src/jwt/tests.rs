@@ -234,106 +234,111 @@ async fn keys_are_had_each_ten_minutes_and_sooner_upon_a_wish_but_never_twice_in
     assert_eq!(at(), 730, "one that hangs is given up");
 }
 
-const WORDS: &[&[u8]] = &[
-    b".",
-    b"..",
-    b"=",
-    b"eyJhbGciOiJub25lIn0",
-    b"eyJhbGciOiJIUzI1NiJ9",
-    b"AA",
-    b"-_",
-    b"\0",
-    b"\n",
-];
+/// Targets: `cargo xtask fuzz` finds them by the name of the module.
+mod fuzz {
+    use super::*;
 
-/// A text that is read has no other that means the same, and only what was signed has a signature that is right.
-fn text(input: &[u8], own: &[Vec<u8>], keys: &JwtKeys) {
-    let Ok(text) = std::str::from_utf8(input) else {
-        return;
-    };
-    let Some(token) = parse(text) else { return };
-    let signature = URL_SAFE_NO_PAD.encode(&token.signature);
-    let signed = std::str::from_utf8(token.signed).unwrap();
-    assert_eq!(format!("{signed}.{signature}"), text);
-    assert!(!keys.signed(&token) || own.iter().any(|seed| seed == input));
-}
-
-#[test]
-fn a_changed_token_is_never_signed_and_never_has_two_texts() {
-    let (seeds, keys) = (seeds(), JwtKeys::secret(SECRET).unwrap());
-    let own = seeds.clone();
-    let ours = |text: &[u8]| keys.signed(&parse(std::str::from_utf8(text).unwrap()).unwrap());
-    assert!(ours(&own[0]) && ours(&own[1]), "the target can say yes");
-    engine::run("jwt text", &seeds, WORDS, |input| text(input, &own, &keys));
-}
-
-/// Whatever the claims are, who is let in has the tenant, the role and the time that the issuer may give.
-fn decided(input: &[u8]) {
-    let Some(claims) = super::json::object(input) else {
-        return;
-    };
-    let issuer = issuer();
-    if let Ok(stands) = decide(&issuer, &claims, NOW_S) {
-        assert_eq!(stands.tenant, "acme");
-        assert!(stands.role <= issuer.role_max);
-        assert!((stands.from_s..stands.until_s).contains(&NOW_S));
-        assert!(stands.until_s <= NOW_S + issuer.life_max_s + 2 * issuer.leeway_s);
-        assert!(stands.principal.as_str().starts_with("user:"));
-    }
-}
-
-#[test]
-fn whatever_claims_are_nobody_gets_more_than_the_issuer_may_give() {
-    let seeds: Vec<Vec<u8>> = [
-        json!({}),
-        json!({"nbf": NOW_S, "scope": "job:read", "realm": {"roles": ["ops", "root"]}}),
-        json!({"aud": ["x", "cofferdam"]}),
-    ]
-    .into_iter()
-    .map(|change| Value::Object(claims(change)).to_string().into_bytes())
-    .collect();
-    let words: &[&[u8]] = &[
-        b"\"exp\":",
-        b"1e9",
-        b"-",
-        b"18446744073709551616",
-        b"[",
-        b"]",
-        b"{",
-        b"}",
-        b"null",
-        b"\"local\"",
-        b"\"root\"",
-        b",\"org\":\"other\"",
-        b"\\u0061",
-    ];
-    engine::run("jwt claims", &seeds, words, decided);
-}
-
-#[test]
-fn whatever_a_set_of_keys_is_it_is_read_or_refused() {
-    let x = URL_SAFE_NO_PAD.encode([9; 32]);
-    let seeds: Vec<Vec<u8>> = [
-        json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x, "kid": "a", "use": "sig"}]}),
-        json!({"keys": [{"kty": "EC", "crv": "P-256", "x": x, "y": x}]}),
-        json!({"keys": [{"kty": "RSA", "n": x, "e": "AQAB", "alg": "RS256"}]}),
-        json!({"keys": [{"kty": "oct", "k": x}]}),
-    ]
-    .into_iter()
-    .map(|set| set.to_string().into_bytes())
-    .collect();
-    let words: &[&[u8]] = &[
-        b"\"kty\":\"RSA\"",
-        b"AQAB",
+    const WORDS: &[&[u8]] = &[
+        b".",
+        b"..",
+        b"=",
+        b"eyJhbGciOiJub25lIn0",
+        b"eyJhbGciOiJIUzI1NiJ9",
         b"AA",
-        b"\"",
-        b"{",
-        b"}",
-        b"[",
-        b"]",
+        b"-_",
+        b"\0",
+        b"\n",
     ];
-    let target = |input: &[u8]| drop(JwtKeys::parse(input, &Algorithm::ALL));
-    engine::run("jwt keys", &seeds, words, target);
+
+    /// A text that is read has no other that means the same, and only what was signed has a signature that is right.
+    fn text(input: &[u8], own: &[Vec<u8>], keys: &JwtKeys) {
+        let Ok(text) = std::str::from_utf8(input) else {
+            return;
+        };
+        let Some(token) = parse(text) else { return };
+        let signature = URL_SAFE_NO_PAD.encode(&token.signature);
+        let signed = std::str::from_utf8(token.signed).unwrap();
+        assert_eq!(format!("{signed}.{signature}"), text);
+        assert!(!keys.signed(&token) || own.iter().any(|seed| seed == input));
+    }
+
+    #[test]
+    fn a_changed_token_is_never_signed_and_never_has_two_texts() {
+        let (seeds, keys) = (seeds(), JwtKeys::secret(SECRET).unwrap());
+        let own = seeds.clone();
+        let ours = |text: &[u8]| keys.signed(&parse(std::str::from_utf8(text).unwrap()).unwrap());
+        assert!(ours(&own[0]) && ours(&own[1]), "the target can say yes");
+        engine::run("jwt text", &seeds, WORDS, |input| text(input, &own, &keys));
+    }
+
+    /// Whatever the claims are, who is let in has the tenant, the role and the time that the issuer may give.
+    fn decided(input: &[u8]) {
+        let Some(claims) = super::super::json::object(input) else {
+            return;
+        };
+        let issuer = issuer();
+        if let Ok(stands) = decide(&issuer, &claims, NOW_S) {
+            assert_eq!(stands.tenant, "acme");
+            assert!(stands.role <= issuer.role_max);
+            assert!((stands.from_s..stands.until_s).contains(&NOW_S));
+            assert!(stands.until_s <= NOW_S + issuer.life_max_s + 2 * issuer.leeway_s);
+            assert!(stands.principal.as_str().starts_with("user:"));
+        }
+    }
+
+    #[test]
+    fn whatever_claims_are_nobody_gets_more_than_the_issuer_may_give() {
+        let seeds: Vec<Vec<u8>> = [
+            json!({}),
+            json!({"nbf": NOW_S, "scope": "job:read", "realm": {"roles": ["ops", "root"]}}),
+            json!({"aud": ["x", "cofferdam"]}),
+        ]
+        .into_iter()
+        .map(|change| Value::Object(claims(change)).to_string().into_bytes())
+        .collect();
+        let words: &[&[u8]] = &[
+            b"\"exp\":",
+            b"1e9",
+            b"-",
+            b"18446744073709551616",
+            b"[",
+            b"]",
+            b"{",
+            b"}",
+            b"null",
+            b"\"local\"",
+            b"\"root\"",
+            b",\"org\":\"other\"",
+            b"\\u0061",
+        ];
+        engine::run("jwt claims", &seeds, words, decided);
+    }
+
+    #[test]
+    fn whatever_a_set_of_keys_is_it_is_read_or_refused() {
+        let x = URL_SAFE_NO_PAD.encode([9; 32]);
+        let seeds: Vec<Vec<u8>> = [
+            json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x, "kid": "a", "use": "sig"}]}),
+            json!({"keys": [{"kty": "EC", "crv": "P-256", "x": x, "y": x}]}),
+            json!({"keys": [{"kty": "RSA", "n": x, "e": "AQAB", "alg": "RS256"}]}),
+            json!({"keys": [{"kty": "oct", "k": x}]}),
+        ]
+        .into_iter()
+        .map(|set| set.to_string().into_bytes())
+        .collect();
+        let words: &[&[u8]] = &[
+            b"\"kty\":\"RSA\"",
+            b"AQAB",
+            b"AA",
+            b"\"",
+            b"{",
+            b"}",
+            b"[",
+            b"]",
+        ];
+        let target = |input: &[u8]| drop(JwtKeys::parse(input, &Algorithm::ALL));
+        engine::run("jwt keys", &seeds, words, target);
+    }
 }
 
 proptest! {

@@ -151,6 +151,7 @@ fn network(rules: &NetworkRules) -> Value {
     let presets: Vec<String> = rules.presets.iter().map(ToString::to_string).collect();
     json!({"mode": rules.mode.as_str(), "allow": texts(&rules.allow), "deny": texts(&rules.deny),
         "presets": presets, "upstream": rules.upstream.as_ref().map(ToString::to_string),
+        "dns": rules.dns.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "dependencies": rules.dependencies})
 }
 

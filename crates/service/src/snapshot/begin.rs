@@ -74,6 +74,8 @@ pub(crate) fn spec_from(asked: SandboxSpec, from: &SnapshotRow) -> Result<Sandbo
         },
         // Files of its own root are of nobody in a sandbox that has none.
         allow_root: asked.allow_root || from.spec.allow_root,
+        // What one of them was not to tell, the other does not either.
+        scrub_patterns: asked.scrub_patterns || from.spec.scrub_patterns,
         node: Some(from.node.clone()),
         layers: from.layers.clone(),
         defaults: Defaults {

@@ -163,6 +163,7 @@ fn ask(volume: &VolumeRow) -> SandboxAsk {
             placement: model::place::Placement::default(),
             node: Some(volume.node.clone()),
             secrets: Vec::new(),
+            scrub_patterns: false,
             layers: Vec::new(),
             defaults: Defaults::default(),
             made_by: None,

@@ -38,6 +38,7 @@ pub(crate) fn ask() -> SandboxAsk {
             placement: model::place::Placement::default(),
             node: None,
             secrets: Vec::new(),
+            scrub_patterns: false,
             layers: Vec::new(),
             volumes: Vec::new(),
             defaults: model::sandbox_spec::Defaults::default(),

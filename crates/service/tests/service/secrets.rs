@@ -517,3 +517,48 @@ async fn a_provider_that_fails_or_is_not_there_is_named_and_nothing_is_made_or_r
     assert!(refused.to_string().contains("secrets[0].name"), "{refused}");
     assert_eq!(events(&world, "token").await.len(), 1, "nothing was given");
 }
+
+/// A use of a password that was kept.
+fn as_password(name: &str) -> SecretUse {
+    SecretUse {
+        name: name.to_owned(),
+        id: None,
+        version: 0,
+        how: SecretHow::Upstream,
+    }
+}
+
+#[tokio::test]
+async fn a_password_that_came_with_a_request_goes_when_no_sandbox_uses_it_any_more() {
+    let world = world();
+    let service = &world.service;
+    let name = service.secret_keep(&user(), value(CANARY)).await.unwrap();
+    let other = service.secret_keep(&user(), value("other")).await.unwrap();
+    assert_ne!(name, other);
+    let page = service.secret_list(&user(), None, 10).await.unwrap();
+    assert!(page.secrets.is_empty());
+    let mut asked = sandboxes::ask();
+    asked.spec.network = model::network::NetworkRules::all_or_nothing(true);
+    asked.spec.network.upstream = "socks5://me@proxy.example:1080".parse().ok();
+    asked.spec.secrets = vec![as_password(&name)];
+    let row = world.ready(asked).await;
+    let given = service.sandbox_secrets(&node(1), &row.id, row.epoch).await;
+    assert_eq!(given.unwrap()[0].value, value(CANARY));
+    // Whoever sent one has ten minutes until something uses it.
+    service::loops::prune_pass(service).await.unwrap();
+    let is_there = async |name: &str| service.secret_get(&user(), name).await.is_ok();
+    assert!(is_there(&name).await && is_there(&other).await);
+    world.clock.advance(600_001);
+    service::loops::prune_pass(service).await.unwrap();
+    assert!(is_there(&name).await && !is_there(&other).await);
+    service.sandbox_destroy(&user(), &row.id).await.unwrap();
+    world.says(&row, service::SandboxSaid::Destroyed).await;
+    service::loops::prune_pass(service).await.unwrap();
+    assert!(!is_there(&name).await);
+    // Nothing that can be read has it, and no two values can be told apart by what is kept of a request.
+    let tag = service.secret_tag(&value(CANARY)).await.unwrap();
+    assert!(tag.len() >= 32 && !tag.contains(CANARY));
+    assert_ne!(tag, service.secret_tag(&value("other")).await.unwrap());
+    let empty = service.secret_keep(&user(), value("")).await;
+    assert_eq!(empty.unwrap_err().code(), "invalid_argument");
+}

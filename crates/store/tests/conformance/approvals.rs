@@ -4,7 +4,8 @@ use model::approval::{ApprovalState, Scope, Subject};
 use model::id::{ApprovalId, PrincipalId, TenantId};
 use model::principal::{PrincipalKind, Role};
 use store::approval::{self, ApprovalRow};
-use store::principal::PrincipalRow;
+use store::principal::{self, PrincipalRow};
+use store::tenant::{self as tenants, TenantRow};
 use store::{StoreError, event};
 
 use crate::db::Db;
@@ -176,18 +177,26 @@ pub(crate) fn a_yes_is_found_while_it_counts_and_by_whom_it_is_for(db: &Db) {
     .unwrap();
     assert_eq!(standing("agent:bot", "d1", 149), [2]);
     // Another one of the same name, who was let in later, has not asked.
-    db.write(move |tx| {
+    let row = TenantRow {
+        id: of.clone(),
+        name: "acme".to_owned(),
+        principal: who("uid:1000"),
+        created_at_ms: 5,
+    };
+    assert!(db.write(move |tx| tenants::insert(tx, &row)).unwrap());
+    let added = db.write(move |tx| {
         let other = PrincipalRow {
             tenant: of.clone(),
             id: who("agent:bot"),
             kind: PrincipalKind::Agent,
             role: Role::Member,
+            issuer: None,
             principal: who("uid:1000"),
             created_at_ms: 70,
         };
-        store::principal::insert(tx, &other)
-    })
-    .unwrap();
+        principal::insert(tx, &other)
+    });
+    assert!(added.unwrap());
     assert_eq!(standing("agent:bot", "d1", 149), Vec::<u64>::new());
 }
 

@@ -135,6 +135,7 @@ conformance! {
         a_change_from_a_row_that_was_changed_is_stale_and_writes_no_version
         what_another_key_wraps_is_found_until_it_is_wrapped_anew
         old_versions_go_and_a_deleted_secret_leaves_nothing
+        what_came_with_a_request_is_in_no_list_and_is_found_when_nobody_uses_it
     }
     people {
         a_key_is_found_by_both_of_its_digests_and_by_its_tenant_alone

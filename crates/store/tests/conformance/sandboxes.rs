@@ -39,6 +39,7 @@ pub(crate) fn spec() -> SandboxSpec {
         placement: model::place::Placement::default(),
         node: None,
         secrets: Vec::new(),
+        scrub_patterns: false,
         layers: Vec::new(),
         volumes: Vec::new(),
         defaults: model::sandbox_spec::Defaults::default(),

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use model::id::SecretId;
-use model::secret::SecretSource;
+use model::network::NetworkRules;
+use model::secret::{Leaving, SecretHow, SecretSource, SecretUse};
+use store::network::{self, By};
 use store::secret::{self, Sealed, SecretRow};
 use store::{StoreError, Value};
 
 use crate::db::Db;
 use crate::make::{principal, tenant};
+use crate::sandboxes::{insert as insert_sandbox, new_sandbox, some};
 
 fn row(of: &str, name: &str, number: u8) -> SecretRow {
     SecretRow {
@@ -19,6 +22,7 @@ fn row(of: &str, name: &str, number: u8) -> SecretRow {
         revision: 1,
         metadata: BTreeMap::from([("k".to_owned(), "ö".to_owned())]),
         source: None,
+        given: false,
         principal: principal(),
         created_at_ms: 5,
         updated_at_ms: 5,
@@ -83,7 +87,7 @@ pub(crate) fn a_secret_is_read_back_by_name_and_by_id_and_by_its_tenant_alone(db
     assert_eq!(list("")[0].name, "A");
     assert_eq!(list("A")[0].name, "x");
     assert!(list("x").is_empty());
-    assert_eq!(db.read(|tx| secret::count(tx, &tenant("a"))), 2);
+    assert_eq!(db.read(|tx| secret::count(tx, &tenant("a"), false)), 2);
     let id = one.id;
     assert_eq!(
         db.read(move |tx| secret::version(tx, &id, 1)),
@@ -136,5 +140,42 @@ pub(crate) fn old_versions_go_and_a_deleted_secret_leaves_nothing(db: &Db) {
     assert_eq!(versions(db), 1);
     db.write(move |tx| secret::delete(tx, &second)).unwrap();
     assert_eq!(versions(db), 0);
-    assert_eq!(db.read(|tx| secret::count(tx, &tenant("a"))), 0);
+    assert_eq!(db.read(|tx| secret::count(tx, &tenant("a"), false)), 0);
+}
+
+pub(crate) fn what_came_with_a_request_is_in_no_list_and_is_found_when_nobody_uses_it(db: &Db) {
+    let kept = |name: &str, number: u8| SecretRow {
+        given: true,
+        ..row("a", name, number)
+    };
+    let (one, two, three) = (kept("one", 1), kept("two", 2), kept("three", 3));
+    for row in [&one, &two, &three, &row("a", "own", 4)] {
+        insert(db, row).unwrap();
+    }
+    let listed = db.read(|tx| secret::list(tx, &tenant("a"), "", 10));
+    assert_eq!(listed.len(), 1);
+    assert_eq!(db.read(|tx| secret::count(tx, &tenant("a"), false)), 1);
+    assert_eq!(db.read(|tx| secret::count(tx, &tenant("a"), true)), 3);
+    let uses = |row: &SecretRow| SecretUse {
+        name: row.name.clone(),
+        id: Some(row.id.clone()),
+        version: 1,
+        how: SecretHow::Upstream,
+    };
+    let mut new = new_sandbox(1);
+    new.spec.secrets = vec![uses(&one)];
+    insert_sandbox(db, new);
+    let living = some(db, 2);
+    let leaving = Leaving::after(None, (vec![uses(&two)], principal()), false);
+    let by = By {
+        principal: principal(),
+        at_ms: 9,
+        data: "{}".to_owned(),
+    };
+    let rules = NetworkRules::default();
+    db.write(move |tx| network::set(tx, &living, (&rules, Some(&leaving)), &by))
+        .unwrap();
+    let unused = |before_ms| db.read(move |tx| secret::unused(tx, before_ms, 10));
+    assert_eq!(unused(6), [three]);
+    assert!(unused(5).is_empty());
 }

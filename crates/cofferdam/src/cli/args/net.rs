@@ -31,9 +31,16 @@ pub(crate) struct NetArgs {
     /// it finds those in an index of its own, and no other of that manager; may be repeated
     #[arg(long, value_parser = package, value_name = "MANAGER:NAME==VERSION")]
     pub(crate) package: Vec<(String, String)>,
-    /// A SOCKS5 proxy that whatever is let out leaves through; its password is a secret, --secret NAME=upstream
+    /// A SOCKS5 proxy that whatever is let out leaves through, socks5+tls:// for one that is spoken to in TLS; its
+    /// password is a secret, --secret NAME=upstream
     #[arg(long, value_name = "socks5://[USER@]HOST:PORT")]
     pub(crate) via: Option<String>,
+    /// Certificates, in PEM, of whom it is believed that he is that proxy; whom the node trusts when absent
+    #[arg(long, requires = "via", value_name = "FILE", value_parser = certificates, value_hint = clap::ValueHint::FilePath)]
+    pub(crate) via_ca: Option<String>,
+    /// A server of DNS that names are resolved by, instead of by the node: ADDRESS, and perhaps :PORT; may be repeated
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    pub(crate) dns: Vec<String>,
 }
 
 /// What a sandbox that lives may reach.
@@ -72,7 +79,8 @@ impl NetArgs {
         let is_empty = lists.iter().all(|list| list.is_empty())
             && self.rule.is_empty()
             && self.package.is_empty()
-            && self.via.is_none();
+            && self.via.is_none()
+            && self.dns.is_empty();
         if self.mode.is_none() && is_empty {
             return None;
         }
@@ -93,6 +101,8 @@ impl NetArgs {
             presets: self.preset,
             rules: self.rule,
             upstream: self.via,
+            upstream_ca: self.via_ca,
+            dns: self.dns,
             ..Network::default()
         })
     }
@@ -124,6 +134,11 @@ fn package(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once(':');
     let (manager, package) = pair.ok_or("write pip:NAME==VERSION or npm:NAME==VERSION")?;
     Ok((manager.to_owned(), package.to_owned()))
+}
+
+/// The text of a file. What is no certificate the server says.
+fn certificates(path: &str) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
 /// Reads `[METHOD,METHOD ][http[s]://]HOST[:PORT][/PATH]`. The server says what is wrong with its parts.

@@ -3,7 +3,7 @@
 //! The values of a result are passed on as they were written, once they are known to be JSON: what is
 //! small on the wire can be large in memory, and nobody here needs to know it.
 
-use scrub::Known;
+use scrub::{Known, Shapes};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -150,11 +150,18 @@ fn line(value: &impl Serialize) -> Vec<u8> {
     line
 }
 
-/// A line without the values of secrets. Only what stands in texts is looked at: a value may be a word of
-/// the protocol, and the line must stay one. Nothing is made of the line but another: what is small on the
-/// wire can be large in memory.
-pub(super) fn clean(known: Option<&Arc<Known>>, line: Vec<u8>) -> Vec<u8> {
-    let Some(known) = known else { return line };
+/// Fields whose texts are the bytes of pictures and documents. They are random, and something in them may look like a
+/// credential; values that are known are looked for all the same.
+const BINARY: [&[u8]; 3] = [b"\"png\"", b"\"jpeg\"", b"\"pdf\""];
+
+/// A line without the values of secrets and, where that is asked for, without what looks like a credential; and how
+/// many of those there were. Only what stands in texts is looked at: a value may be a word of the protocol, and the
+/// line must stay one. Nothing is made of the line but another: what is small on the wire can be large in memory.
+pub(super) fn clean(known: Option<&Arc<Known>>, patterns: bool, line: Vec<u8>) -> (Vec<u8>, u64) {
+    if known.is_none() && !patterns {
+        return (line, 0);
+    }
+    let mut found = 0;
     let mut out = Vec::with_capacity(line.len());
     let (mut rest, mut depth, mut of) = (line.as_slice(), 0_usize, Vec::new());
     while let Some((byte, after)) = rest.split_first() {
@@ -176,11 +183,14 @@ pub(super) fn clean(known: Option<&Arc<Known>>, line: Vec<u8>) -> Vec<u8> {
         if is_field || (depth == 1 && of == b"\"type\"") {
             out.extend_from_slice(text);
         } else {
-            out.extend(clean_text(known, text));
+            let is_binary = depth == 1 && BINARY.contains(&of.as_slice());
+            let (text, count) = clean_text(known, patterns && !is_binary, text);
+            out.extend(text);
+            found += count;
         }
         rest = after;
     }
-    out
+    (out, found)
 }
 
 /// The length of the text that JSON begins with, with its quotes.
@@ -196,16 +206,24 @@ fn text_len(json: &[u8]) -> usize {
     json.len()
 }
 
-fn clean_text(known: &Arc<Known>, json: &[u8]) -> Vec<u8> {
+fn clean_text(known: Option<&Arc<Known>>, patterns: bool, json: &[u8]) -> (Vec<u8>, u64) {
     let Ok(text) = serde_json::from_slice::<String>(json) else {
         // Half a pair of surrogates is JSON and no text; values are looked for as they are escaped.
-        return known.bytes(json);
+        let clean = known.map_or_else(|| json.to_vec(), |known| known.bytes(json));
+        return match patterns {
+            true => Shapes::bytes(&clean),
+            false => (clean, 0),
+        };
     };
-    let clean = known.text(&text);
+    let clean = known.map_or_else(|| text.clone(), |known| known.text(&text));
+    let (clean, found) = match patterns {
+        true => Shapes::count(&clean),
+        false => (clean, 0),
+    };
     if clean == text {
-        return json.to_vec();
+        return (json.to_vec(), 0);
     }
-    serde_json::to_vec(&clean).unwrap_or_default()
+    (serde_json::to_vec(&clean).unwrap_or_default(), found)
 }
 
 /// The number of this execution in its kernel, from 1.
@@ -280,7 +298,7 @@ mod tests {
         let values = [("a", "text".as_bytes()), ("b", b"p\"w\n!"), ("c", b"true")];
         let known = scrub::Known::new(values).unwrap();
         let cleaned = |line: &str| {
-            let line = clean(known.as_ref(), format!("{line}\n").into_bytes());
+            let (line, _) = clean(known.as_ref(), false, format!("{line}\n").into_bytes());
             String::from_utf8(line).unwrap().trim_end().to_owned()
         };
         for (line, expected) in [
@@ -309,7 +327,31 @@ mod tests {
             assert_eq!(cleaned(line), expected, "{line}");
         }
         let line = b"{\"html\":\"text\"}\n".to_vec();
-        assert_eq!(clean(None, line.clone()), line);
+        assert_eq!(clean(None, false, line.clone()), (line, 0));
+    }
+
+    #[test]
+    fn what_looks_like_a_credential_is_taken_out_of_texts_where_that_is_asked_for_and_pictures_stay()
+     {
+        let key = format!("AKIA{}", "Q".repeat(16));
+        let line = format!(
+            r#"{{"type":"result","text":"'{key}'","png":"+{key}/","json":{{"k":["{key}"]}},"html":"\ud800 {key}"}}"#
+        );
+        let expected = line.replacen(&format!("'{key}'"), "'[secret pattern:aws-key]'", 1);
+        let expected = expected.replace(&format!("[\"{key}\"]"), "[\"[secret pattern:aws-key]\"]");
+        let expected = expected.replace(
+            &format!("\\ud800 {key}"),
+            "\\ud800 [secret pattern:aws-key]",
+        );
+        let (clean_line, found) = clean(None, true, line.clone().into_bytes());
+        assert_eq!(
+            (String::from_utf8(clean_line).unwrap(), found),
+            (expected, 3)
+        );
+        let known = scrub::Known::new([("k", key.as_bytes())]).unwrap();
+        let (both, found) = clean(known.as_ref(), true, line.into_bytes());
+        assert!(!String::from_utf8(both).unwrap().contains(&key));
+        assert_eq!(found, 0, "a value that has a name is told by it");
     }
 
     #[test]

@@ -13,12 +13,10 @@ use super::{Code, Failure, State};
 use crate::process::Reaped;
 use guest::message::Start;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use scrub::Known;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::sync::oneshot;
@@ -107,14 +105,14 @@ enum Next {
     Dead(Option<Reaped>),
     Gone,
     Late,
+    Held,
 }
 
 /// One execution.
 #[derive(Debug)]
 struct Turn<'r> {
     run: &'r Run,
-    /// What is taken out of what the code shows.
-    known: Option<Arc<Known>>,
+    live: &'r Live,
     step: &'r mut Step,
     /// Bytes of its results so far.
     shown: usize,
@@ -122,6 +120,8 @@ struct Turn<'r> {
     patience: Option<Instant>,
     /// This is when it is interrupted again.
     again: Option<Instant>,
+    /// This is when what could be a credential is told, because nobody waits for it any longer.
+    held: Option<Instant>,
 }
 
 impl Kernel {
@@ -145,8 +145,8 @@ impl Kernel {
             language,
             channel,
             lines: Lines::new(live.contexts.large.clone()),
-            stdout: Output::new(begun.stdout, live.known.as_ref()),
-            stderr: Output::new(begun.stderr, live.known.as_ref()),
+            stdout: Output::new(begun.stdout, live.cleaner()),
+            stderr: Output::new(begun.stderr, live.cleaner()),
             dead: begun.dead,
             is_ready: false,
             count: 0,
@@ -162,7 +162,10 @@ impl Kernel {
     /// Runs code, and tells what comes of it, but not the end.
     pub(super) async fn run(&mut self, run: &Run, step: &mut Step) -> Result<(), Ended> {
         let request = self.begin(run).await?;
-        let mut turn = Turn::new(run, step, self.live.known.clone());
+        // What was found in the output of nobody's code is in nobody's record.
+        let _ = (self.stdout.found(), self.stderr.found());
+        let live = self.live.clone();
+        let mut turn = Turn::new(run, step, &live);
         let ended = self.follow(&mut turn, request).await;
         if ended.is_err() {
             // It may have written its last words and died between two looks at its output.
@@ -196,6 +199,7 @@ impl Kernel {
                 () = turn.run.events.closed(), if turn.patience.is_none() => Next::Gone,
                 () = late(turn.again) => Next::Gone,
                 () = late(turn.patience) => Next::Late,
+                () = late(turn.held) => Next::Held,
             };
             match next {
                 Next::Asked(asked) => {
@@ -216,6 +220,7 @@ impl Kernel {
                     turn.again = Some(now + INTERRUPT_AGAIN);
                     self.state.signal(&self.live.processes, libc::SIGINT);
                 }
+                Next::Held => turn.release(stdout, stderr).await,
                 Next::Late => return Err(Ended::Broken("it did not stop when it was interrupted")),
                 Next::Dead(reaped) => return Err(reaped.map_or(GARBAGE, Ended::Died)),
                 Next::Said(line) => {
@@ -301,21 +306,44 @@ impl Drop for Kernel {
 }
 
 impl<'r> Turn<'r> {
-    fn new(run: &'r Run, step: &'r mut Step, known: Option<Arc<Known>>) -> Turn<'r> {
+    fn new(run: &'r Run, step: &'r mut Step, live: &'r Live) -> Turn<'r> {
         Turn {
             run,
-            known,
+            live,
             step,
             shown: 0,
             patience: None,
             again: None,
+            held: None,
         }
     }
 
     async fn output(&mut self, which: Which, output: &mut Output, bytes: &[u8]) {
         self.step.wrote(which, bytes.len());
         let text = output.text(bytes);
+        self.step.found(output.found());
+        if output.holds() {
+            self.held
+                .get_or_insert_with(|| Instant::now() + pump::HELD_SHAPE);
+        }
         self.say(which, &text).await;
+    }
+
+    /// Tells what was held back and could still be a credential.
+    async fn release(&mut self, stdout: &mut Output, stderr: &mut Output) {
+        self.held = None;
+        for (which, output) in [(Which::Stdout, stdout), (Which::Stderr, stderr)] {
+            let text = output.release();
+            self.say(which, &text).await;
+        }
+    }
+
+    /// A line without what must not be told.
+    fn clean(&mut self, line: Vec<u8>) -> Vec<u8> {
+        let known = self.live.known.as_ref();
+        let (line, found) = event::clean(known, self.live.serve.scrub_patterns, line);
+        self.step.found(found);
+        line
     }
 
     async fn say(&self, which: Which, text: &str) {
@@ -333,9 +361,10 @@ impl<'r> Turn<'r> {
         }
     }
 
-    async fn rest(&self, stdout: &mut Output, stderr: &mut Output) {
+    async fn rest(&mut self, stdout: &mut Output, stderr: &mut Output) {
         for (which, output) in [(Which::Stdout, stdout), (Which::Stderr, stderr)] {
             let text = output.rest();
+            self.step.found(output.found());
             self.say(which, &text).await;
         }
     }
@@ -349,9 +378,8 @@ impl<'r> Turn<'r> {
                 let before = self.shown;
                 self.shown = before.saturating_add(line.bytes.len());
                 if self.shown <= RESULTS_MAX {
-                    self.run
-                        .tell(event::clean(self.known.as_ref(), shown.line()))
-                        .await;
+                    let line = self.clean(shown.line());
+                    self.run.tell(line).await;
                 } else if before <= RESULTS_MAX {
                     let why =
                         "the results of one execution have at most 64 MiB; the rest is not shown";
@@ -361,9 +389,8 @@ impl<'r> Turn<'r> {
             }
             Said::Error(raised) => {
                 self.step.end = End::raised(&raised.name());
-                self.run
-                    .tell(event::clean(self.known.as_ref(), raised.line()))
-                    .await;
+                let line = self.clean(raised.line());
+                self.run.tell(line).await;
                 Ok(None)
             }
             Said::End(end) => {

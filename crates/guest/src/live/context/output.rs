@@ -1,10 +1,9 @@
 //! What the code writes to its standard streams, as text.
 
 use super::super::{Stream, register};
-use scrub::{Known, Scrubber};
+use scrub::Cleaner;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use tokio::io::Interest;
 
 /// Bytes of one event.
@@ -16,17 +15,20 @@ pub(super) struct Output {
     stream: Stream,
     /// Nobody has the other end any more.
     is_closed: bool,
-    /// In a sandbox with secrets.
-    scrubber: Option<Scrubber>,
+    /// In a sandbox with secrets, or in one whose patterns are looked for.
+    cleaner: Option<Cleaner>,
+    /// Credentials that were found and nobody has asked for.
+    found: u64,
     text: Text,
 }
 
 impl Output {
-    pub(super) fn new(stream: Stream, known: Option<&Arc<Known>>) -> Output {
+    pub(super) fn new(stream: Stream, cleaner: Option<Cleaner>) -> Output {
         Output {
             stream,
             is_closed: false,
-            scrubber: known.map(Scrubber::new),
+            cleaner,
+            found: 0,
             text: Text::default(),
         }
     }
@@ -47,10 +49,27 @@ impl Output {
             self.is_closed = true;
             return self.rest();
         }
-        match &mut self.scrubber {
-            Some(scrubber) => self.text.push(&scrubber.feed(bytes)),
+        match &mut self.cleaner {
+            Some(cleaner) => self.text.push(&cleaner.feed(bytes)),
             None => self.text.push(bytes),
         }
+    }
+
+    /// Whether something is held back that could be a credential.
+    pub(super) fn holds(&self) -> bool {
+        self.cleaner.as_ref().is_some_and(Cleaner::holds_shapes)
+    }
+
+    /// The same as text: nobody waits any longer.
+    pub(super) fn release(&mut self) -> String {
+        let held = self.cleaner.as_mut().map(Cleaner::release_shapes);
+        self.text.push(&held.unwrap_or_default())
+    }
+
+    /// How many credentials were taken out since this was asked last.
+    pub(super) fn found(&mut self) -> u64 {
+        let all = self.cleaner.as_ref().map_or(0, Cleaner::found);
+        all - std::mem::replace(&mut self.found, all)
     }
 
     /// What is in the pipe now, of what was written before something that was said beside it. More may
@@ -73,7 +92,7 @@ impl Output {
 
     /// What was held back, and what is left of a character that never came whole.
     pub(super) fn rest(&mut self) -> String {
-        let held = self.scrubber.as_mut().map(Scrubber::finish);
+        let held = self.cleaner.as_mut().map(Cleaner::finish);
         let text = self.text.push(&held.unwrap_or_default());
         text + &self.text.rest()
     }

@@ -1,7 +1,7 @@
 //! What is kept of a step for the record.
 
 use super::super::Live;
-use super::super::facts::{Asked, End};
+use super::super::facts::{Asked, End, Written};
 use super::event::Which;
 use std::rc::Rc;
 
@@ -14,7 +14,7 @@ pub(super) struct Step {
     fact: Option<u64>,
     /// How it ends. Nobody knows until something is said.
     pub(super) end: End,
-    written: [u64; 2],
+    written: Written,
 }
 
 impl Step {
@@ -24,7 +24,7 @@ impl Step {
             live: live.clone(),
             fact: live.facts.borrow_mut().started(asked, pid),
             end: End::Unknown,
-            written: [0; 2],
+            written: Written::default(),
         }
     }
 
@@ -40,9 +40,14 @@ impl Step {
         }
     }
 
+    /// So many credentials were taken out of what it told.
+    pub(super) fn found(&mut self, patterns: u64) {
+        self.written.patterns = self.written.patterns.saturating_add(patterns);
+    }
+
     /// Its code has written so many bytes.
     pub(super) fn wrote(&mut self, which: Which, bytes: usize) {
-        let [stdout, stderr] = &mut self.written;
+        let [stdout, stderr] = &mut self.written.bytes;
         let written = match which {
             Which::Stdout => stdout,
             Which::Stderr => stderr,

@@ -123,3 +123,65 @@ fn heads_of_frames_are_bounded() {
         },
     );
 }
+
+/// A message of the node or the guest is what it is however it was written, and fits into a frame again.
+#[test]
+fn messages_of_either_side_are_read_or_refused() {
+    use guest::message::{
+        CONTROL_MAX, Exited, FromGuest, Put, Stream, ToGuest, VERSION, frame, parse,
+    };
+    use guest::wire::HEAD;
+    fn one<M>(input: &[u8])
+    where
+        M: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+    {
+        let Ok(message) = parse::<M>(input) else {
+            return;
+        };
+        // Numbers may be written longer than they need be, and a text is as long as it is.
+        let again = frame(&message).unwrap();
+        assert!(again.len() <= HEAD + CONTROL_MAX);
+        assert_eq!(parse::<M>(&again[HEAD..]).as_ref(), Ok(&message));
+    }
+    let bare = |bytes: Vec<u8>| bytes[HEAD..].to_vec();
+    let exited = Exited {
+        code: Some(3),
+        signal: None,
+        timed_out: false,
+        cpu_ms: 300,
+        max_rss_bytes: 1 << 20,
+        wall_ms: 70_000,
+        left_behind: 1,
+    };
+    let put = Put {
+        path: "/home/user/x".to_owned(),
+        mode: 0o644,
+        size_bytes: 5,
+    };
+    let ack = ToGuest::Ack {
+        stream: Stream::Stderr,
+        offset: u64::MAX,
+    };
+    let hello = FromGuest::Hello {
+        version: VERSION,
+        stdout: 1 << 40,
+        stderr: 0,
+        started: true,
+    };
+    let seeds = [
+        bare(frame(&ToGuest::Put(put)).unwrap()),
+        bare(frame(&ack).unwrap()),
+        bare(frame(&FromGuest::Exited(exited)).unwrap()),
+        bare(frame(&hello).unwrap()),
+    ];
+    let words: [&[u8]; 4] = [
+        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+        b"\x80",
+        b"\x01\x06",
+        b"\0\0",
+    ];
+    engine::run("guest message", &seeds, &words, |input| {
+        one::<ToGuest>(input);
+        one::<FromGuest>(input);
+    });
+}
