@@ -187,12 +187,10 @@ fn a_server_holds_the_rates_of_its_file_at_all_its_doors_and_the_socket_is_not_c
     let header = format!("x-api-key: {key}\r\n");
     let answers =
         (0..4).map(|_| server.ask("POST /sandboxes", &header, r#"{"templateID":"base"}"#));
-    let limited = answers
-        .filter(|(status, _)| *status == 429)
-        .last()
-        .unwrap()
-        .1;
-    let body: serde_json::Value = serde_json::from_str(&limited).unwrap();
+    let answers: Vec<_> = answers.collect();
+    let limited = answers.iter().rfind(|(status, _)| *status == 429);
+    let limited = &limited.unwrap().1;
+    let body: serde_json::Value = serde_json::from_str(limited).unwrap();
     assert_eq!(body["code"], 429, "{limited}");
     assert!(
         body["message"].as_str().unwrap().contains("`creates`"),

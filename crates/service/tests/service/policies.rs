@@ -157,23 +157,18 @@ async fn every_refusal_and_every_change_of_a_policy_is_an_event() {
 #[tokio::test]
 async fn what_waits_is_decided_again_when_policies_change_before_a_node_takes_it() {
     let world = World::new();
-    let good = world
-        .service
-        .job_create(&user(), reaching(&["a.test"]), None)
-        .await
-        .unwrap();
-    let bad = world
-        .service
-        .job_create(&user(), reaching(&["b.test"]), None)
-        .await
-        .unwrap();
+    let who = user();
+    let job = async |host| {
+        let made = world.service.job_create(&who, reaching(&[host]), None);
+        made.await.unwrap()
+    };
+    let (good, bad) = (job("a.test").await, job("b.test").await);
     let open = world
         .service
         .sandbox_create(&user(), live(&["b.test"]), None)
         .await
         .unwrap();
     let kept = live(&["a.test"]);
-    let who = user();
     let kept = world.service.sandbox_create(&who, kept, None);
     let kept = kept.await.unwrap();
     let mut policy = only(&["a.test"]);
