@@ -407,6 +407,12 @@ fn an_issuer_whose_tokens_could_count_for_too_much_is_refused() {
         let said = issuer(&format!("{lines}\ntenant = \"acme\""));
         assert!(said.contains(key), "{lines}: {said}");
     }
+}
+
+#[test]
+fn an_issuer_that_is_there_twice_or_names_its_tenants_nowhere_is_refused() {
+    let keys = "algorithms = [\"RS256\"]\njwks_url = \"https://id.example/keys\"\n";
+    let good = format!("{keys}tenant = \"acme\"\n");
     let said = issuer(&format!("{keys}tenant_claim = \"org\""));
     assert!(said.contains("issuers.tenants"), "{said}");
     let twice = format!(

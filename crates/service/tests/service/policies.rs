@@ -192,12 +192,8 @@ async fn what_waits_is_decided_again_when_policies_change_before_a_node_takes_it
     }
     let ids: Vec<&JobId> = polled.leases.iter().map(|row| &row.id).collect();
     assert_eq!(ids, [&good.id]);
-    let stamp = polled.leases[0]
-        .spec
-        .permit
-        .as_ref()
-        .map(|permit| permit.stamp);
-    assert_eq!(stamp, Some(1));
+    let permit = polled.leases[0].spec.permit.as_ref();
+    assert_eq!(permit.map(|permit| permit.stamp), Some(1));
     let ended = world
         .service
         .job_wait(&user(), &bad.id, LONG)
