@@ -72,6 +72,7 @@ fn a_sandbox_beyond_a_quota_is_refused_with_what_there_is_and_who_can_raise_it()
     let _server = place.up(&[], &[]);
     good(&place.run(&["quota", "set", "local", "sandboxes=1"]));
     let first = good(&place.run(&["sandbox", "create"]));
+    let first = first.split_whitespace().next().unwrap().to_owned();
     let refused = place.run(&["sandbox", "create"]);
     assert_eq!(refused.status.code(), Some(125), "{}", all(&refused));
     let said = all(&refused);
