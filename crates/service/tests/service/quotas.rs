@@ -45,7 +45,9 @@ impl Acme {
         set.await.unwrap();
     }
 
+    /// One that is younger than those before it: their ids do not say so within one millisecond.
     async fn job(&self) -> JobRow {
+        self.world.clock.advance(1);
         let made = self.world.service.job_create(&self.admin, spec(), None);
         made.await.unwrap()
     }
@@ -221,8 +223,10 @@ async fn a_principal_has_its_own_and_does_not_shut_its_tenant() {
     set.await.unwrap();
     let mut of_alice = Vec::new();
     for _ in 0..3 {
+        acme.world.clock.advance(1);
         of_alice.push(service.job_create(&alice, spec(), None).await.unwrap().id);
     }
+    acme.world.clock.advance(1);
     let of_bob = service.job_create(&bob, spec(), None).await.unwrap().id;
     let mut claimed = acme.claim().await;
     claimed.extend(acme.claim().await);
