@@ -72,6 +72,7 @@ fn a_sandbox_beyond_a_quota_is_refused_with_what_there_is_and_who_can_raise_it()
     let _server = place.up(&[], &[]);
     good(&place.run(&["quota", "set", "local", "sandboxes=1"]));
     let first = good(&place.run(&["sandbox", "create"]));
+    let first = first.split_whitespace().next().unwrap().to_owned();
     let refused = place.run(&["sandbox", "create"]);
     assert_eq!(refused.status.code(), Some(125), "{}", all(&refused));
     let said = all(&refused);
@@ -187,12 +188,10 @@ fn a_server_holds_the_rates_of_its_file_at_all_its_doors_and_the_socket_is_not_c
     let header = format!("x-api-key: {key}\r\n");
     let answers =
         (0..4).map(|_| server.ask("POST /sandboxes", &header, r#"{"templateID":"base"}"#));
-    let limited = answers
-        .filter(|(status, _)| *status == 429)
-        .last()
-        .unwrap()
-        .1;
-    let body: serde_json::Value = serde_json::from_str(&limited).unwrap();
+    let answers: Vec<_> = answers.collect();
+    let limited = answers.iter().rfind(|(status, _)| *status == 429);
+    let limited = &limited.unwrap().1;
+    let body: serde_json::Value = serde_json::from_str(limited).unwrap();
     assert_eq!(body["code"], 429, "{limited}");
     assert!(
         body["message"].as_str().unwrap().contains("`creates`"),

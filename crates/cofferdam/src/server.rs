@@ -34,10 +34,7 @@ const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 /// Serves until SIGTERM or Ctrl-C.
 pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen()?;
-    let path = args.config.as_ref().ok_or_else(|| {
-        let message = "failed to serve: there is no configuration";
-        Failure::new(Code::InvalidArgument, message).hint("name the file with --config")
-    })?;
+    let path = args.config.as_ref().ok_or_else(unnamed)?;
     let Serving {
         server: config,
         mode,
@@ -54,7 +51,7 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
     state.mark_of_server()?;
     let service = open(&state, &config, &mut signals).await?;
     service.leases_are(config.lease()?);
-    rates(&service, &config).await?;
+    bound(&service, &config).await?;
     let authority = authority_of(&state, config.nodes.as_ref(), mode)?;
     if config.database.is_some() {
         let asked = (authority.as_ref(), &*args.adopt);
@@ -98,6 +95,21 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
     drop(std::fs::remove_file(state.socket()));
     drop(std::fs::remove_file(state.address()));
     Ok(ExitCode::SUCCESS)
+}
+
+fn unnamed() -> Failure {
+    let message = "failed to serve: there is no configuration";
+    Failure::new(Code::InvalidArgument, message).hint("name the file with --config")
+}
+
+/// How often it may be asked, and in the record where that is not bounded.
+async fn bound(service: &Service, config: &config::Server) -> Result<(), Failure> {
+    service.rates_are(config.rates);
+    if config.rates.off {
+        tracing::warn!("development: there are no rates, and no quota counts");
+        service.limits_off_note().await.map_err(replica::said)?;
+    }
+    Ok(())
 }
 
 /// The logic over the database of the configuration. One that does not answer yet is waited for: it may be started with

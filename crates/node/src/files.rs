@@ -2,6 +2,7 @@
 
 use crate::outcome::Told;
 use crate::pump::Lease;
+use api::Code;
 use api::client::{Client, ClientError};
 use api::job::FileInput;
 use api::node::ArtifactPutQuery;
@@ -27,6 +28,19 @@ pub(crate) enum FileError {
     },
     #[error("the guest answered something else")]
     Protocol,
+}
+
+impl FileError {
+    /// What the job says of it. A quota is named with what is used of it, because its owner can do something about that.
+    pub(crate) fn told(&self) -> String {
+        match self {
+            FileError::Api(error) if error.is(Code::QuotaExceeded) => error.body().message,
+            FileError::Api(_)
+            | FileError::Guest(_)
+            | FileError::Refused { .. }
+            | FileError::Protocol => self.to_string(),
+        }
+    }
 }
 
 fn refused(step: String, errno: i32) -> FileError {

@@ -540,7 +540,7 @@ impl Job {
             let client = &self.node.inner.client;
             match files::get(client, halves, &self.lease, path, left).await {
                 Ok(size_bytes) => left = left.saturating_sub(size_bytes),
-                Err(error) => missing.push(format!("`{path}` could not be kept: {error}")),
+                Err(error) => missing.push(format!("`{path}` could not be kept: {}", error.told())),
             }
         }
         missing

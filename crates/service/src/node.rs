@@ -451,7 +451,6 @@ fn row_of(id: &NodeId, hello: &NodeHello, state: NodeState, (now, until): (u64, 
     }
 }
 
-/// What its enrollment gave a node.
 /// What a node isolates with is a label that nobody writes: the first of its drivers, in which it runs things.
 fn set_driver(labels: &mut Labels, hello: &NodeHello) {
     labels.remove(DRIVER);
@@ -459,6 +458,7 @@ fn set_driver(labels: &mut Labels, hello: &NodeHello) {
     labels.extend(driver.map(|driver| (DRIVER.to_owned(), driver.clone())));
 }
 
+/// What its enrollment gave a node.
 fn labels_of(tx: &mut Tx<'_>, id: &NodeId) -> Result<Labels, Fail> {
     let enrollment = store::enroll::get(tx, id)?;
     Ok(enrollment.map(|row| row.labels).unwrap_or_default())

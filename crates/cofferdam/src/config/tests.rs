@@ -119,7 +119,8 @@ fn every_key_that_is_known_can_be_written_and_is_read() {
 #[test]
 fn rates_that_are_not_said_are_the_defaults_and_nothing_is_no_rate() {
     let text = "[server]\nstate = \"/x\"\n[rates]\nreads = { per_second = 7, burst = 9 }\n";
-    let (server, _) = parse(text, variables).unwrap().for_server(false).unwrap();
+    let serving = parse(text, variables).unwrap().for_server(false).unwrap();
+    let server = serving.server;
     assert_eq!(server.rates.reads, model::rate::Rate::new(7, 9));
     assert_eq!(server.rates.writes, Rates::default().writes);
     let zero = text.replace("per_second = 7", "per_second = 0");
@@ -416,6 +417,12 @@ fn an_issuer_whose_tokens_could_count_for_too_much_is_refused() {
         let said = issuer(&format!("{lines}\ntenant = \"acme\""));
         assert!(said.contains(key), "{lines}: {said}");
     }
+}
+
+#[test]
+fn an_issuer_that_is_there_twice_or_names_its_tenants_nowhere_is_refused() {
+    let keys = "algorithms = [\"RS256\"]\njwks_url = \"https://id.example/keys\"\n";
+    let good = format!("{keys}tenant = \"acme\"\n");
     let said = issuer(&format!("{keys}tenant_claim = \"org\""));
     assert!(said.contains("issuers.tenants"), "{said}");
     let twice = format!(

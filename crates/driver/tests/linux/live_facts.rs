@@ -31,7 +31,7 @@ async fn facts_of_ended(served: &Served<'_>) -> Vec<Value> {
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    panic!("a process did not end: {all:?}")
+    unreachable!("a process did not end: {all:?}")
 }
 
 #[tokio::test]

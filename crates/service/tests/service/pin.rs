@@ -63,7 +63,7 @@ impl All {
 #[tokio::test]
 async fn jobs_for_a_node_alone_are_lost_when_it_leaves() {
     let world = World::new();
-    let all = All::new(&world).await;
+    let all = Box::pin(All::new(&world)).await;
     world.service.node_gone(&node(1)).await.unwrap();
     all.check(&world).await;
 }
@@ -71,7 +71,7 @@ async fn jobs_for_a_node_alone_are_lost_when_it_leaves() {
 #[tokio::test]
 async fn jobs_for_a_node_alone_are_lost_when_it_is_silent_for_a_lease() {
     let world = World::new();
-    let all = All::new(&world).await;
+    let all = Box::pin(All::new(&world)).await;
     world.silence().await;
     all.check(&world).await;
 }

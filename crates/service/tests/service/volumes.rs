@@ -372,7 +372,8 @@ async fn nobody_gets_at_the_sandbox_that_serves_a_volume() {
     let volume = world.volume("one").await;
     let service = &world.service;
     service.policy_put(&user(), "net", closed()).await.unwrap();
-    let token = service.volume_token(&volume).await.unwrap();
+    let token = service.volume_token(&user(), &volume).await.unwrap();
+    let token = token.unwrap();
     let opened = service.volume_opened(&volume.id, &token, "req").await;
     let (ctx, _) = opened.unwrap();
     let served = service.volume_server(&ctx, &volume.id, NOW).await.unwrap();

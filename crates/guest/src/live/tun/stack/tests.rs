@@ -230,8 +230,8 @@ impl Played {
 async fn what_the_kernel_has_dropped_is_sent_again_in_less_than_a_tenth_of_a_second() {
     let mut played = Played::open();
     let next = played.next;
-    let lost = played.sends(1000);
-    let (number, length) = (next, 1000);
+    let lost = played.sends(400);
+    let (number, length) = (next, 400);
     assert_eq!(lost, Said { number, length });
     let mut waited = Duration::ZERO;
     for _ in 0..5 {
@@ -243,10 +243,10 @@ async fn what_the_kernel_has_dropped_is_sent_again_in_less_than_a_tenth_of_a_sec
         assert!(waited <= Duration::from_millis(1600), "{waited:?}");
     }
     assert!(played.hears().is_none());
-    played.says(next.wrapping_add(1000), 60_000);
+    played.says(next.wrapping_add(400), 60_000);
     // What is new is known to be lost as soon as at the beginning.
     played.sends(500);
-    played.says(next.wrapping_add(1500), 60_000);
+    played.says(next.wrapping_add(900), 60_000);
     played.sends(500);
     let delay = played.flush();
     assert!(delay <= Duration::from_millis(100), "{delay:?}");
@@ -256,7 +256,7 @@ async fn what_the_kernel_has_dropped_is_sent_again_in_less_than_a_tenth_of_a_sec
 async fn a_window_that_was_closed_over_what_was_dropped_is_asked_for_until_it_opens() {
     let mut played = Played::open();
     let next = played.next;
-    played.sends(1000);
+    played.sends(400);
     played.says(next, 0);
     // The kernel says once that there is room again, and that is lost.
     let delay = played.flush();
@@ -270,7 +270,7 @@ async fn a_window_that_was_closed_over_what_was_dropped_is_asked_for_until_it_op
     assert!(asked.length <= 1, "{asked:?}");
     played.says(next, 60_000);
     played.flush();
-    let (number, length) = (next, 1000);
+    let (number, length) = (next, 400);
     assert_eq!(played.hears(), Some(Said { number, length }));
 }
 
@@ -278,7 +278,7 @@ async fn a_window_that_was_closed_over_what_was_dropped_is_asked_for_until_it_op
 async fn a_program_that_does_not_read_for_ten_minutes_keeps_its_connection_and_is_asked_seldom() {
     let mut played = Played::open();
     let next = played.next;
-    played.sends(1000);
+    played.sends(400);
     played.says(next, 0);
     let (mut gone, mut asked) = (Duration::ZERO, 0);
     while gone < Duration::from_secs(600) {
@@ -298,6 +298,6 @@ async fn a_program_that_does_not_read_for_ten_minutes_keeps_its_connection_and_i
     );
     played.says(next, 60_000);
     played.flush();
-    let (number, length) = (next, 1000);
+    let (number, length) = (next, 400);
     assert_eq!(played.hears(), Some(Said { number, length }));
 }
