@@ -15,6 +15,10 @@ use crate::volume::VolumeUse;
 /// A sandbox that is to live on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of its own, and has its own name in the API"
+)]
 pub struct SandboxCreate {
     /// The recipe: `NAME`, `NAME:VERSION`, or `NAME:TAG` of a built one; the built-in default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -274,6 +278,10 @@ pub struct SandboxView {
 /// What was asked, as it is shown. Values of environment variables are left out: people put
 /// secrets there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of its own, and has its own name in the API"
+)]
 pub struct SandboxSpecView {
     /// The recipe.
     pub profile: String,

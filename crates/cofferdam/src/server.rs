@@ -146,16 +146,6 @@ async fn open(
     }
 }
 
-/// How often somebody may ask; without any bound in a development alone, and the record says so.
-async fn rates(service: &Service, config: &config::Server) -> Result<(), Failure> {
-    service.rates_are(config.rates);
-    if config.rates.off {
-        tracing::warn!("development: there are no rates, and no quota counts");
-        service.limits_off_note().await.map_err(replica::said)?;
-    }
-    Ok(())
-}
-
 /// The doors of those who ask: the socket, and the port if there is one.
 async fn open_doors(
     state: &State,

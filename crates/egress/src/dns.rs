@@ -166,7 +166,16 @@ fn read(answer: &[u8], id: u16, name: &[u8], kind: DnsQueryType) -> Option<Said>
     Some(match packet.rcode() {
         DnsRcode::NXDomain => Said::Found(Vec::new()),
         DnsRcode::NoError => found(&packet, records, name, kind).map_or(Said::Failed, Said::Found),
-        _ => Said::Failed,
+        DnsRcode::FormErr
+        | DnsRcode::ServFail
+        | DnsRcode::NotImp
+        | DnsRcode::Refused
+        | DnsRcode::YXDomain
+        | DnsRcode::YXRRSet
+        | DnsRcode::NXRRSet
+        | DnsRcode::NotAuth
+        | DnsRcode::NotZone
+        | DnsRcode::Unknown(_) => Said::Failed,
     })
 }
 

@@ -20,6 +20,10 @@ use std::time::Duration;
 /// A sandbox that lives on, with everything that was asked for and every default filled in. What can be
 /// changed or searched for is beside it on the row: metadata, and the time to live.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of its own, and has its own name in the API"
+)]
 pub struct SandboxSpec {
     /// The recipe.
     pub profile: String,

@@ -124,12 +124,15 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for Once<'_, T> {
     }
 }
 
+/// A name of a version, and the version.
+type Tag = (String, String);
+
 /// The files of these versions of the package, one each, and the names of versions.
 pub(super) fn files(
     (name, versions): (&str, &BTreeSet<String>),
     page: &[u8],
     answer: &Answer,
-) -> Result<(Vec<File>, Vec<(String, String)>), Reason> {
+) -> Result<(Vec<File>, Vec<Tag>), Reason> {
     let mut from = serde_json::Deserializer::from_slice(page);
     let read = Reads(versions).deserialize(&mut from);
     let document = read.and_then(|read| from.end().map(|()| read));

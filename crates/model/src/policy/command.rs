@@ -53,8 +53,9 @@ impl CommandsClause {
 
     fn compared(&self, found: &Found, steps: &mut Steps) -> (Answer, String) {
         let mut hit = |pattern: &&String| {
+            let wanted = words_of(pattern);
             let mut all = found.commands.iter();
-            all.any(|one| steps.is_spent() || matches(pattern, one, steps))
+            all.any(|one| steps.is_spent() || matches(&wanted, one, steps))
         };
         if let Some(pattern) = self.forbid.iter().find(&mut hit) {
             return (Answer::Forbidden, format!("`{pattern}` is forbidden"));
@@ -90,9 +91,10 @@ impl CommandsClause {
             ));
         }
         let allow = self.allow.as_ref()?;
+        let allow: Vec<Vec<&str>> = allow.iter().map(|pattern| words_of(pattern)).collect();
         let mut is_allowed = |one: &Vec<Word>| {
             let mut all = allow.iter();
-            all.any(|pattern| steps.is_spent() || matches(pattern, one, steps))
+            all.any(|wanted| steps.is_spent() || matches(wanted, one, steps))
         };
         let other = found.commands.iter().find(|one| !is_allowed(one))?;
         let named = other.first().map_or("", |word| word.text.as_str());
@@ -159,12 +161,17 @@ impl Found {
     }
 }
 
+/// The words of a pattern: found once, because looking for them costs as much as it is long, and is no step.
+fn words_of(pattern: &str) -> Vec<&str> {
+    pattern.split_whitespace().collect()
+}
+
 /// Whether a command begins with the words of a pattern. The program is compared without its directory, unless the
 /// pattern has one. A program that is not known before it runs is none of them.
-fn matches(pattern: &str, command: &[Word], steps: &mut Steps) -> bool {
+fn matches(pattern: &[&str], command: &[Word], steps: &mut Steps) -> bool {
     steps.take();
     let mut words = command.iter();
-    for (index, wanted) in pattern.split_whitespace().enumerate() {
+    for (index, wanted) in pattern.iter().enumerate() {
         let Some(word) = words.next() else {
             return false;
         };

@@ -60,10 +60,10 @@ impl Verdict {
     }
 }
 
-/// What became of a yes: it counts, or the policies of now do not let it.
-enum Said {
-    Yes(ApprovalRow, Option<JobRow>),
-    Stale(Option<JobRow>, String),
+/// What became of a yes: it counts, or the policies of now do not let it and say why. The job, if it changed.
+struct Said {
+    answer: Result<ApprovalRow, String>,
+    job: Option<JobRow>,
 }
 
 impl Service {
@@ -148,7 +148,7 @@ impl Service {
             let said = self.unit(move |tx| {
                 let row = owned(tx, &ctx, &of)?;
                 let said = job_said(tx, &ctx, (&row, &job), &verdict, &decided, &note)?;
-                if let Said::Yes(_, Some(_)) = &said {
+                if said.answer.is_ok() && said.job.is_some() {
                     propose(tx, &proposed)?;
                 }
                 Ok(said)
@@ -162,14 +162,10 @@ impl Service {
     }
 
     fn told_of(&self, said: Said) -> Result<ApprovalRow, Error> {
-        let (job, answer) = match said {
-            Said::Yes(row, job) => (job, Ok(row)),
-            Said::Stale(job, why) => (job, Err(over(&why))),
-        };
-        if let Some(job) = job {
+        if let Some(job) = said.job {
             self.announce(&job);
         }
-        answer
+        said.answer.map_err(|why| over(&why))
     }
 
     /// A yes to a request that is to be sent again.
@@ -256,7 +252,8 @@ fn job_said(
     note: &Note,
 ) -> Result<Said, Fail> {
     let Some(next) = approved(ctx, row, verdict, note.at_ms)? else {
-        return Ok(Said::Yes(row.clone(), None));
+        let (answer, job) = (Ok(row.clone()), None);
+        return Ok(Said { answer, job });
     };
     check_stamp(tx, decided.as_ref().map(|(_, permit)| permit.stamp))?;
     let job = job::get(tx, None, &seen.id)?.ok_or(Error::NotFound)?;
@@ -273,16 +270,18 @@ fn job_said(
     if let Some(all) = refused {
         let why = outdated(all.iter().map(Refusal::invalid));
         let refuse = JobEvent::Refuse { why: why.clone() };
-        let ended = change::apply(tx, &job, &refuse, note.clone().because(&why))?;
-        return Ok(Said::Stale(ended, why));
+        let job = change::apply(tx, &job, &refuse, note.clone().because(&why))?;
+        let answer = Err(why);
+        return Ok(Said { answer, job });
     }
     let by = (&note.principal, note.at_ms);
     let row = approval::put(tx, row, &next, "approval.approved", by)?;
     let spec = with_yes(&job, decided, &row);
     let job = permit::job_put(tx, &job, &spec, by)?;
     let why = format!("{} said yes: {}", note.principal, row.comment);
-    let queued = change::apply(tx, &job, &JobEvent::Approve, note.clone().because(&why))?;
-    Ok(Said::Yes(row, queued))
+    let job = change::apply(tx, &job, &JobEvent::Approve, note.clone().because(&why))?;
+    let answer = Ok(row);
+    Ok(Said { answer, job })
 }
 
 /// The job as the policies of now want it, with the yes on its permit.

@@ -172,7 +172,7 @@ fn options_that_take_a_value_hide_no_command() {
 
 /// Attack: the longest command against the longest lists holds a thread of the server for seconds.
 #[test]
-fn the_longest_command_against_the_longest_lists_comes_to_an_end() {
+fn the_longest_command_against_the_longest_lists_ends_within_a_moment() {
     let begun = std::time::Instant::now();
     let stars = |sign: &str| -> Vec<String> {
         let one = |n: usize| format!("{}{n}b", format!("{sign}*").repeat(200));
@@ -196,6 +196,5 @@ fn the_longest_command_against_the_longest_lists_comes_to_an_end() {
         ..CommandsClause::default()
     };
     assert_eq!(answer(&rules, &["sh", "-c", &many]), Answer::Skip);
-    // Without a bound it takes hours. A build without optimisation on a busy machine took 46 seconds.
-    assert!(begun.elapsed() < std::time::Duration::from_secs(120));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(3));
 }
