@@ -1,11 +1,6 @@
 //! Lists of packages, with the real binary, the real pip and the real npm: what is on the list is installed from the
 //! index of the sandbox's own, and everything else is tried in the ways that there are.
 
-#![expect(
-    clippy::print_stdout,
-    reason = "what cannot be tried is said by what the tests share"
-)]
-
 use e2e::{Place, needs_sandbox, text};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;

@@ -67,8 +67,9 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
     id: &RequestId,
 ) -> Response {
-    let work = AssertUnwindSafe(lead(shared, (gate, source), aim, request, id)).catch_unwind();
-    let mut response = match work.await {
+    // The largest of its answers must not make each request of the other door as large.
+    let work = Box::pin(lead(shared, (gate, source), aim, request, id));
+    let mut response = match AssertUnwindSafe(work).catch_unwind().await {
         Ok(Ok(response)) => response,
         Ok(Err(refusal)) => refusal.into_response(),
         // It costs this request, not the connection or the process.

@@ -68,8 +68,8 @@ pub(crate) async fn approval(client: &Client, args: ApprovalArgs) -> Result<Exit
             json,
         } => {
             let egress = EgressAsked { sandbox, to };
-            let view = client.approval_create(&ApprovalCreate { egress, why });
-            one(&view.await?, json)?
+            let asked = ApprovalCreate { egress, why };
+            one(&client.approval_create(&asked).await?, json)?
         }
     };
     table::print(&text)?;

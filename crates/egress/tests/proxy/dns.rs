@@ -35,7 +35,8 @@ async fn dns(answers: Answers) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
         let mut bytes = [0; 512];
         while let Ok((count, from)) = udp.recv_from(&mut bytes).await {
             let question = &bytes[..count];
-            note.lock().unwrap().push(format!("udp {}", name(question)));
+            let line = format!("udp {}", name(question));
+            note.lock().expect("a lock").push(line);
             if answers == Answers::AfterForgeries {
                 let mut other = answer(question, [9, 9, 9, 9]);
                 other[0] ^= 0x55;
@@ -61,9 +62,8 @@ async fn dns(answers: Answers) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
             };
             let mut question = vec![0; usize::from(length)];
             drop(stream.read_exact(&mut question).await);
-            note.lock()
-                .unwrap()
-                .push(format!("tcp {}", name(&question)));
+            let line = format!("tcp {}", name(&question));
+            note.lock().expect("a lock").push(line);
             let said = answer(&question, [127, 0, 0, 1]);
             let length = u16::try_from(said.len()).expect("it fits");
             drop(stream.write_all(&length.to_be_bytes()).await);
@@ -82,7 +82,7 @@ async fn sockets() -> (UdpSocket, TcpListener) {
             return (udp, tcp);
         }
     }
-    panic!("no port is free for both");
+    unreachable!("no port is free for both")
 }
 
 /// The name in a question, and its type.

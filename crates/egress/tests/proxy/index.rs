@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 /// A source of packages, which answers by path with these heads and bodies.
 pub(crate) struct Source {
     pub(crate) port: u16,
-    asked: mpsc::UnboundedReceiver<String>,
+    asked: mpsc::Receiver<String>,
 }
 
 /// Fields and a body of an answer with status 200.
@@ -46,7 +46,7 @@ impl Source {
             .iter()
             .map(|(path, page)| ((*path).to_owned(), page.clone()));
         let pages: BTreeMap<String, Page> = pages.collect();
-        let (tell, asked) = mpsc::unbounded_channel();
+        let (tell, asked) = mpsc::channel(1_024);
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut head = Vec::new();
@@ -60,7 +60,7 @@ impl Source {
                 let path = head.split(' ').nth(1).unwrap_or_default();
                 let none = ("HTTP/1.1 404 Not Found\r\n".to_owned(), Vec::new());
                 let (fields, body) = pages.get(path).cloned().unwrap_or(none);
-                drop(tell.send(head.clone()));
+                drop(tell.try_send(head.clone()));
                 let length = match fields.contains("content-length") || fields.contains("chunked") {
                     true => String::new(),
                     false => format!("content-length: {}\r\n", body.len()),

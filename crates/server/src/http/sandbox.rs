@@ -144,7 +144,7 @@ pub(crate) async fn set_network(
 ) -> Result<Answer<SandboxView>, Error> {
     let wait = from_wire::wait(query.wait.as_deref())?;
     let change = network::change(asked)?;
-    let setting = app.service.sandbox_set_network(&ctx, &id, change, wait);
+    let setting = Box::pin(app.service.sandbox_set_network(&ctx, &id, change, wait));
     let row = match app.stopping.run_until_cancelled(setting).await {
         Some(row) => row?,
         // It is written, or it is not; whoever asked sees which.

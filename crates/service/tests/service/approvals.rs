@@ -144,7 +144,7 @@ impl World {
 /// What the refusal of a request says that it waits for.
 fn waits_for(refused: Error) -> ApprovalId {
     let Error::Invalid(found) = refused else {
-        panic!("{refused}")
+        unreachable!("{refused}")
     };
     assert!(
         found.iter().all(|one| one.code == "approval_needed"),
@@ -642,7 +642,8 @@ async fn a_change_of_a_policy_waits_for_another_who_may_write_it() {
         approvals: [(Matter::PolicyChange, Answer::NeedsApproval)].into(),
         ..Policy::new(Layer::Global)
     };
-    let put = world.service.policy_put(&user(), "two", policy.clone());
+    let ctx = user();
+    let put = world.service.policy_put(&ctx, "two", policy.clone());
     put.await.unwrap();
     let alice = world
         .let_in(&user(), PrincipalKind::User, "alice", Role::Admin)
@@ -739,9 +740,10 @@ async fn one_agent_cannot_bury_what_others_wait_for() {
     let mut seen = Vec::new();
     let mut before = None;
     loop {
+        let ctx = user();
         let page = world
             .service
-            .approval_list(&user(), None, before.as_deref(), 40);
+            .approval_list(&ctx, None, before.as_deref(), 40);
         let page = page.await.unwrap();
         seen.extend(page.approvals.into_iter().map(|row| row.id));
         before = page.next;
