@@ -21,12 +21,12 @@ const PAGE: u32 = 100;
 pub(crate) async fn approval(client: &Client, args: ApprovalArgs) -> Result<ExitCode, Failure> {
     let text = match args.command {
         ApprovalCommand::Ls {
-            state,
+            only,
             all,
             limit,
             json,
         } => {
-            let state = match (state, all) {
+            let state = match (only, all) {
                 (_, true) => None,
                 (None, false) => Some(ApprovalState::Pending),
                 (Some(state), false) => Some(state_of(state)),

@@ -741,6 +741,25 @@ mod tests {
         command().debug_assert();
     }
 
+    /// The library finds such a one only when it reads the command, and panics then.
+    #[test]
+    fn no_command_has_an_option_that_is_one_of_all_commands() {
+        fn check(command: &clap::Command, globals: &[String]) {
+            for one in command.get_subcommands() {
+                let own = one.get_arguments().filter(|arg| !arg.is_global_set());
+                let mut own = own.map(|arg| arg.get_id().as_str());
+                let twice = own.find(|id| globals.iter().any(|global| global == id));
+                assert_eq!(twice, None, "{}", one.get_name());
+                check(one, globals);
+            }
+        }
+        let all = command();
+        let globals = all.get_arguments().filter(|arg| arg.is_global_set());
+        let globals: Vec<String> = globals.map(|arg| arg.get_id().to_string()).collect();
+        assert!(globals.iter().any(|one| one == "state"), "{globals:?}");
+        check(&all, &globals);
+    }
+
     #[test]
     fn an_address_without_a_host_is_refused_with_an_example() {
         let refused = Args::try_parse_from(["cofferdam", "up", "--listen", "7300"]);

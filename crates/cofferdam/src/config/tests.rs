@@ -13,6 +13,11 @@ listen = "127.0.0.1:7300"
 tls = "self"
 domain = "sbx.example"
 
+[server.approvals]
+webhook = "https://hooks.example/approvals"
+webhook_secret_file = "/etc/webhook"
+webhook_ca = "/etc/ca.pem"
+
 [server.nodes]
 listen = "127.0.0.1:7301"
 names = ["control.example"]

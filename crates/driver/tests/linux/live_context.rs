@@ -478,6 +478,24 @@ async fn javascript_keeps_what_it_knows_whenever_and_however_often_it_is_interru
 }
 
 #[tokio::test]
+async fn javascript_that_is_interrupted_just_before_it_begins_stops_and_keeps_what_it_knows() {
+    let world = world!();
+    program!("node");
+    let served = world.serve(false).await;
+    let id = served.context(json!({"language": "javascript"})).await;
+    // The next execution looks through its code with this, and by then no script runs that could be stopped.
+    let hook = "var kept = 7, values = Object.values; await null; Object.values = (of) => { Object.values = values; \
+        process.kill(process.pid, 'SIGINT'); const until = Date.now() + 50; while (Date.now() < until); return values(of); }; 0";
+    assert!(served.in_context(&id, hook).await.errors.is_empty());
+    let start = Instant::now();
+    let told = served.in_context(&id, "while (true) {}").await;
+    assert_eq!(told.error(), "KeyboardInterrupt", "{told:?}");
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert_eq!(served.in_context(&id, "kept").await.text(), Some("7"));
+    served.destroy().await;
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_interrupts_its_code_and_not_the_context() {
     let world = world!();
     program!("python3");

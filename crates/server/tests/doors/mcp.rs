@@ -79,7 +79,7 @@ async fn a_session_ends_when_it_is_told_to_and_then_there_is_none() {
     let world = World::new().await;
     let session = begin(&world).await;
     let tools = &messages(&list(&world, &session).await)[0]["result"]["tools"];
-    assert_eq!(tools.as_array().unwrap().len(), 13);
+    assert_eq!(tools.as_array().unwrap().len(), 14);
     let own = [ACCEPT, ("mcp-session-id", session.as_str())];
     let gone = world.ask(message("DELETE", &own, "")).await;
     assert_eq!(gone.status, StatusCode::NO_CONTENT);

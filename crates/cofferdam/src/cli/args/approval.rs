@@ -58,8 +58,8 @@ pub(crate) enum ApprovalCommand {
     /// List what waits for a person
     Ls {
         /// List what is in this state instead
-        #[arg(long, value_enum, conflicts_with = "all")]
-        state: Option<ApprovalStateArg>,
+        #[arg(long, value_name = "STATE", value_enum, conflicts_with = "all")]
+        only: Option<ApprovalStateArg>,
         /// List all, decided ones too
         #[arg(long)]
         all: bool,

@@ -14,6 +14,7 @@ const { internalBinding } = require('internal/test/binding');
 const RESULT_MAX = 10 << 20; // Bytes of one result.
 const parseJson = JSON.parse;
 const toJson = JSON.stringify;
+const soon = setImmediate;
 const channel = new net.Socket({ fd: 3, readable: true, writable: true });
 let count = 0;
 let interrupt = null; // Ends what is awaited.
@@ -282,7 +283,10 @@ async function run({ code, env }) {
       raised = reject;
     });
     stop.catch(() => {});
-    const value = await Promise.race([valueOf(code), stop]);
+    // What the thread stops takes the frames below it along, so this function must be none of them: the thread may
+    // have found a signal that came just before a script began.
+    const begun = new Promise((resolve, reject) => soon(() => valueOf(code).then(resolve, reject)));
+    const value = await Promise.race([begun, stop]);
     if (value !== undefined) show(value, true);
   } catch (error) {
     if (error?.code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED') {
