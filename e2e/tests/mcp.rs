@@ -126,7 +126,7 @@ fn whatever_comes_before_and_after_the_beginning_does_not_end_it() {
         wire.send("tools/call", &params);
     }
     let tools = wire.ask("tools/list", &json!({}));
-    assert_eq!(tools["result"]["tools"].as_array().map(Vec::len), Some(13));
+    assert_eq!(tools["result"]["tools"].as_array().map(Vec::len), Some(14));
     let lost = wire.call("output_read", &json!({"cursor": "out_0:0"}));
     assert_eq!(lost["isError"], true);
     wire.end();

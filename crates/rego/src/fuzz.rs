@@ -12,7 +12,7 @@ const MODULES: [&str; 3] = [
      any_bad if {\n  some word in input.argv\n  regex.match(`^-+[a-z]*r`, word)\n}\n\nreason := concat(\" \", input.argv) if not allow\n",
     "package policy\n\nallow if {\n  count(input.network.allow) < 3\n  every host in input.network.allow {\n    endswith(lower(host), \".test\")\n  }\n  \
      input.limits.memory_bytes + 1 < 1e12\n}\n\nreason := sprintf(\"%v and %d\", [input.network, input.limits.memory_bytes])\n",
-    "package policy\n\nallow if {\n  some path, value\n  walk(input, [path, value])\n  value == \"yes\"\n  object.get(input, path, 0) != 1\n  \
+    "package policy\n\nallow if {\n  some key, value in input\n  value == \"yes\"\n  object.get(input, key, 0) != 1\n  \
      split(value, \"e\")[0] == \"y\"\n}\n\nreason := json.marshal(input)\n",
 ];
 
