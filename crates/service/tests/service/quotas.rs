@@ -3,6 +3,7 @@
 use super::*;
 use crate::postgres::Postgres;
 use crate::sandboxes::ask;
+use crate::volumes;
 use model::job::Outcome;
 use model::principal::{PrincipalKind, Role};
 use model::quota::Limit;
@@ -514,6 +515,65 @@ async fn jobs_and_sandboxes_that_come_at_once_do_not_wait_for_each_other_in_a_ci
     // The tries that follow one hide it from whoever asked. The database counts them too, but says so late.
     let said = postgres.said();
     assert!(said.contains("ready to accept connections"), "{said}");
+    assert!(!said.contains("deadlock"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sandboxes_that_are_made_and_made_anew_on_one_volume_do_not_wait_in_a_circle() {
+    let Some((postgres, _dir, servers)) = two_servers() else {
+        return;
+    };
+    for one in &servers {
+        one.secret_keys_from(|| Ok(volumes::keys("a", &[])));
+    }
+    let service = &servers[0];
+    let mut hello = hello("a");
+    hello.facts.insert("volumes".to_owned(), "yes".to_owned());
+    service.node_register(&node(1), hello).await.unwrap();
+    let who = user();
+    let volume = service.volume_create(&who, volumes::new("one"), None);
+    volume.await.unwrap();
+    let of_tenant = most(&[(Limit::MemoryBytes, 1 << 40)]);
+    service
+        .quota_set(&user(), "local", of_tenant)
+        .await
+        .unwrap();
+    let on_it = |queue_timeout_ms| {
+        let mut ask = volumes::with(&[("one", "/data")]);
+        ask.spec.queue_timeout_ms = queue_timeout_ms;
+        ask
+    };
+    let mut failed = Vec::new();
+    for _ in 0..40 {
+        let made = service.sandbox_create(&user(), on_it(1), None).await;
+        failed.push(made.unwrap().id);
+    }
+    for id in &failed {
+        let is_over = async || {
+            let row = service.sandbox_get(&user(), id).await.unwrap();
+            row.state.is_over()
+        };
+        while !is_over().await {
+            service::loops::due_pass(service).await.unwrap();
+        }
+    }
+    let (making, ask) = (servers[0].clone(), on_it(30_000));
+    let made = tokio::spawn(async move {
+        for _ in 0..40 {
+            let made = making.sandbox_create(&user(), ask.clone(), None).await;
+            made.unwrap();
+        }
+    });
+    let making = servers[1].clone();
+    let made_anew = tokio::spawn(async move {
+        for id in failed {
+            let again = making.sandbox_recreate(&user(), &id, None).await;
+            again.unwrap();
+        }
+    });
+    made.await.unwrap();
+    made_anew.await.unwrap();
+    let said = postgres.said();
     assert!(!said.contains("deadlock"), "{said}");
 }
 

@@ -14,7 +14,7 @@ use service::{
     SandboxSaid, VolumeRow, Who,
 };
 
-fn keys(digit: &str, before: &[&str]) -> MasterKeys {
+pub(crate) fn keys(digit: &str, before: &[&str]) -> MasterKeys {
     let key = |digit: &&str| MasterKey::parse(digit.repeat(64).as_bytes()).unwrap();
     MasterKeys {
         current: key(&digit),
@@ -22,7 +22,7 @@ fn keys(digit: &str, before: &[&str]) -> MasterKeys {
     }
 }
 
-fn new(name: &str) -> NewVolume {
+pub(crate) fn new(name: &str) -> NewVolume {
     NewVolume {
         name: name.to_owned(),
         size_bytes: None,
@@ -30,7 +30,7 @@ fn new(name: &str) -> NewVolume {
     }
 }
 
-fn with(mounts: &[(&str, &str)]) -> SandboxAsk {
+pub(crate) fn with(mounts: &[(&str, &str)]) -> SandboxAsk {
     let mut ask = ask();
     ask.spec.allow_root = true;
     let mount = |(name, path): &(&str, &str)| VolumeMount {
