@@ -103,6 +103,11 @@ impl Postgres {
         numbers.filter_map(Pid::from_raw).collect()
     }
 
+    /// What it has written into its log, where each deadlock is.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(Path::new(&self.dir).join("log")).unwrap_or_default()
+    }
+
     /// Starts it again where it was killed.
     pub fn start_again(&self) -> bool {
         self.control(&["start"])

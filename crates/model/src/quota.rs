@@ -46,6 +46,14 @@ impl Limit {
         Limit::MemoryBytes,
         Limit::DiskBytes,
     ];
+    /// Those that are looked at when a job comes in: how many wait, and whether a node may have it at once.
+    pub const OF_ENTRY: [Limit; 5] = [
+        Limit::Jobs,
+        Limit::JobsWaiting,
+        Limit::CpuMillis,
+        Limit::MemoryBytes,
+        Limit::DiskBytes,
+    ];
     /// Those that a sandbox keeps to: beyond them it is refused.
     pub const OF_SANDBOXES: [Limit; 4] = [
         Limit::Sandboxes,
@@ -173,9 +181,10 @@ pub struct Over {
 }
 
 impl Over {
-    /// Whether it would be beyond it with nothing else there.
-    pub fn is_for_ever(&self) -> bool {
-        self.takes > self.most
+    /// Whether it shuts the quota for all that comes after. What is too large for it with nothing else there waits for
+    /// another quota, and keeps out nothing smaller; where there is to be nothing at all, nothing is smaller.
+    pub fn shuts(&self) -> bool {
+        self.takes <= self.most || self.most == 0
     }
 
     /// Who can raise it.
@@ -216,6 +225,16 @@ pub fn over(whose: &Whose, most: &Amounts, used: &Amounts, takes: &Amounts) -> O
     })
 }
 
+/// Of each limit the least that any of these say.
+pub fn least<'a>(all: impl IntoIterator<Item = &'a Amounts>) -> Amounts {
+    let mut least = Amounts::new();
+    for (limit, most) in all.into_iter().flatten() {
+        let one = least.entry(*limit).or_insert(*most);
+        *one = (*one).min(*most);
+    }
+    least
+}
+
 /// The first limit of a principal that is more than its tenant has.
 pub fn beyond_tenant(of_principal: &Amounts, of_tenant: &Amounts) -> Option<Limit> {
     let beyond = |(limit, most): (&Limit, &u64)| {
@@ -235,7 +254,7 @@ pub struct Account {
 }
 
 /// Lets things in, one after the other, while they fit. Who was refused once is refused from then on: a small thing
-/// must not for ever go before a large one that waits.
+/// must not for ever go before a large one that waits. But for what would never fit, nobody waits.
 #[derive(Debug, Clone, Default)]
 pub struct Gate {
     accounts: BTreeMap<(TenantId, Whose), Account>,
@@ -269,7 +288,9 @@ impl Gate {
                 continue;
             };
             if let Some(over) = over(&key.1, &account.most, &account.used, takes) {
-                self.closed.insert(key.clone(), over.clone());
+                if over.shuts() {
+                    self.closed.insert(key.clone(), over.clone());
+                }
                 return Err(over);
             }
         }
@@ -335,12 +356,30 @@ mod tests {
             "its tenant has 10 of 10 jobs running"
         );
         let mut large = over(Whose::Principal(principal(1))).unwrap();
+        assert!(large.shuts());
         large.takes = 11;
-        assert!(large.is_for_ever());
+        assert!(!large.shuts());
+        let nothing = Over {
+            most: 0,
+            ..large.clone()
+        };
+        assert!(nothing.shuts());
         assert_eq!(
             large.to_string(),
             "user:p1 has 10 of 10 jobs running, and this takes 11"
         );
+    }
+
+    #[test]
+    fn of_two_quotas_the_smaller_counts_for_each_limit() {
+        let cpu = Amounts::from([(Limit::CpuMillis, 3), (Limit::Jobs, 4)]);
+        let least = least([&amounts(9, 5), &cpu]);
+        let expect = [
+            (Limit::Jobs, 4),
+            (Limit::CpuMillis, 3),
+            (Limit::MemoryBytes, 5),
+        ];
+        assert_eq!(least, Amounts::from(expect));
     }
 
     #[test]
@@ -371,13 +410,19 @@ mod tests {
                 let admitted = gate.admit(&tenant(), &principal(number), &amounts(1, memory));
                 let fits = |(jobs, used): (u64, u64), (most, bytes): (u64, u64)| jobs < most && used + memory <= bytes;
                 let fits_one = number != 0 || fits(one, of_one);
+                // What alone is too large shuts nothing, unless nothing at all may be.
+                let shuts = |(jobs, _): (u64, u64), (most, bytes): (u64, u64)| {
+                    jobs >= most || memory <= bytes || bytes == 0
+                };
                 // By the rules, said once more: the principal first, then the tenant; who was refused stays so.
                 let is_open = !is_shut && !refused.contains(&number);
                 let expect = is_open && fits_one && fits(all, most);
                 if is_open && !fits_one {
-                    refused.insert(number);
+                    if shuts(one, of_one) {
+                        refused.insert(number);
+                    }
                 } else if is_open && !fits(all, most) {
-                    is_shut = true;
+                    is_shut = shuts(all, most);
                 }
                 prop_assert_eq!(admitted.is_ok(), expect);
                 if expect {

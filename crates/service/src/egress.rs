@@ -1,7 +1,7 @@
 //! What sandboxes and jobs have asked of the outside: nodes tell it, people read it.
 
 use crate::error::Fail;
-use crate::{Ctx, Error, Service};
+use crate::{Ctx, Error, Service, page};
 use model::access::Action;
 use model::exception::{Exception, FACT};
 use model::id::{JobId, NodeId, SandboxId, TenantId};
@@ -123,8 +123,7 @@ impl Service {
             }
             // One more than is shown tells whether there are more.
             let mut rows = egress::list(tx, &owner, after, decision, limit + 1)?;
-            let more = rows.len() > limit as usize;
-            rows.truncate(limit as usize);
+            let more = page::cut(&mut rows, limit, |_| ()).is_some();
             let next = rows.last().map_or(after, |row| row.seq);
             Ok(EgressPage { rows, next, more })
         })

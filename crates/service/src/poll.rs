@@ -9,7 +9,7 @@ use crate::node::HELD_MAX;
 use crate::node::{LeaseRef, lease_ref, unregistered};
 use crate::place::{Grants, Room, asking, grants, row_gets_work};
 use crate::quota::Book;
-use crate::quota::admit;
+use crate::quota::admit::{self, Full};
 use crate::sandbox::SandboxWork;
 use crate::sandbox::network::{pending_of, untold as untold_networks};
 use crate::sandbox::work::{Untold, untold as untold_orders, wanted_of};
@@ -21,8 +21,7 @@ use model::limits;
 use model::node::Scheduling;
 use model::place::{Candidate, Reserved, share};
 use model::policy::PermitUse;
-use model::quota::Whose;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::time::Duration;
 use store::Tx;
@@ -393,7 +392,7 @@ fn claim_once(
         stamp: stamps.quotas,
     };
     let mut gate = admit::claimed(tx, &by, &found)?;
-    let mut full = BTreeMap::<TenantId, Vec<Whose>>::new();
+    let mut full = BTreeSet::<(TenantId, Full)>::new();
     for row in found {
         if is_stale(&row) {
             claimed.stale.push(row);
@@ -403,10 +402,7 @@ fn claim_once(
             continue;
         }
         if let Err(over) = admit::claim(&mut gate, &row) {
-            let of = full.entry(row.tenant).or_default();
-            if !of.contains(&over.whose) {
-                of.push(over.whose);
-            }
+            full.insert((row.tenant, admit::full(over)));
         } else if room.take(row.spec.wish()) {
             claimed.leased.extend(lease(tx, &row, node, note.clone())?);
         }

@@ -11,7 +11,7 @@ pub(crate) mod release;
 
 use crate::error::Fail;
 use crate::key::tell;
-use crate::{Ctx, Error, Service, locked};
+use crate::{Ctx, Error, Service, locked, page};
 use model::access::Action;
 use model::id::{PrincipalId, TenantId};
 use model::limits;
@@ -281,10 +281,7 @@ impl Service {
         let listed = self.look(move |tx| {
             let from = after.as_ref().map(|(tenant, whose)| (tenant, whose));
             let mut rows = quota::list(tx, of.as_ref(), from, limit + 1)?;
-            let more = rows.len() > limit as usize;
-            rows.truncate(limit as usize);
-            let last = rows.last().filter(|_| more);
-            let next = last.map(resource_id);
+            let next = page::cut(&mut rows, limit, resource_id);
             let mut quotas = Vec::new();
             for row in rows {
                 let name = tenant::get(tx, row.tenant.as_str())?;

@@ -126,3 +126,39 @@ pub(crate) fn postgres(client: &mut postgres::Client) -> Result<(), StoreError> 
     tx.batch_execute("SELECT event_marks_go_on()")?;
     Ok(tx.commit()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sandbox_that_failed_before_there_were_quotas_counts_as_it_was_asked_for() {
+        let conn = rusqlite::Connection::open_in_memory().unwrap();
+        let quota = SQLITE
+            .iter()
+            .position(|step| step.contains("CREATE TABLE quota"));
+        let (before, after) = SQLITE.split_at(quota.unwrap());
+        for step in before {
+            conn.execute_batch(step).unwrap();
+        }
+        let insert = "INSERT INTO sandbox (id, tenant, principal, state, state_json, version, epoch, spec, metadata, \
+                      access_token, ttl_ms, created_at_ms) VALUES (?1, 'a', 'user:a', ?1, '{}', 1, 0, \
+                      '{\"limits\":{\"memory_bytes\":7,\"cpu_millis\":5}}', '{}', 't', 1, 1)";
+        for state in ["failed", "ready", "destroyed"] {
+            conn.execute(insert, [state]).unwrap();
+        }
+        for step in after {
+            conn.execute_batch(step).unwrap();
+        }
+        let counted = |state: &str| {
+            let sql = "SELECT cpu_millis, memory_bytes, disk_bytes FROM sandbox WHERE state = ?1";
+            let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+            let counted: (i64, i64, i64) = conn.query_row(sql, [state], read).unwrap();
+            counted
+        };
+        // It can be made anew, which inserts no row.
+        assert_eq!(counted("failed"), (5, 7, 1 << 30));
+        assert_eq!(counted("ready"), (5, 7, 1 << 30));
+        assert_eq!(counted("destroyed"), (1000, 512 << 20, 1 << 30));
+    }
+}

@@ -2,7 +2,7 @@
 
 mod held;
 
-pub use self::held::{Held, held, hold, next_principal, next_tenant, release};
+pub use self::held::{Held, held, hold, hold_larger, next_principal, next_tenant, release};
 use crate::db::to_json;
 use crate::job::{self, JobRow};
 use crate::{Row, StoreError, Tx};

@@ -182,8 +182,8 @@ fn count_up(tx: &mut Tx<'_>) -> Result<(), StoreError> {
 }
 
 /// Makes those wait who want something by the same quotas, until the end of the transaction: what is counted after it
-/// is not made old by somebody else who counts at the same time. Quotas are to be in order, so that nobody waits in a
-/// circle. On SQLite there is one writer anyway.
+/// is not made old by somebody else who counts at the same time. Quotas are to be in order, and a transaction asks once
+/// for all that it goes by, so that nobody waits in a circle. On SQLite there is one writer anyway.
 ///
 /// # Errors
 /// [`StoreError`] of the database.

@@ -2,10 +2,8 @@
 
 use crate::live_client::{Served, shell};
 use crate::live_context::program;
+use crate::world::PATIENCE;
 use serde_json::{Value, json};
-
-/// How often it is looked for an end, ten milliseconds apart.
-const LOOKS: u32 = 2000;
 
 async fn facts(served: &Served<'_>, after: u64, wait_ms: u64) -> Vec<Value> {
     let path = format!("/cofferdam/execs?after={after}&wait_ms={wait_ms}");
@@ -21,17 +19,22 @@ async fn facts(served: &Served<'_>, after: u64, wait_ms: u64) -> Vec<Value> {
 /// All facts, once all that has started has ended: who waited for a process that was late has heard of its time
 /// before it was killed.
 async fn facts_of_ended(served: &Served<'_>) -> Vec<Value> {
-    let mut all = Vec::new();
-    for _ in 0..LOOKS {
-        all = facts(served, 0, 10_000).await;
-        let ended = |start: &Value| all.iter().any(|fact| fact["of"] == start["seq"]);
-        let mut starts = all.iter().filter(|fact| fact["kind"] == "started");
-        if starts.all(ended) {
-            return all;
+    let mut all: Vec<Value> = Vec::new();
+    let all_ended = async {
+        loop {
+            let last = all.last().and_then(|fact| fact["seq"].as_u64());
+            // Whoever has these waits for the next one.
+            all.extend(facts(served, last.unwrap_or(0), 10_000).await);
+            let ended = |start: &Value| all.iter().any(|fact| fact["of"] == start["seq"]);
+            let mut starts = all.iter().filter(|fact| fact["kind"] == "started");
+            if starts.all(ended) {
+                return;
+            }
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    unreachable!("a process did not end: {all:?}")
+    };
+    let in_time = tokio::time::timeout(PATIENCE, all_ended).await;
+    assert!(in_time.is_ok(), "a process did not end: {all:?}");
+    all
 }
 
 #[tokio::test]

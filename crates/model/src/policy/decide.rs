@@ -83,10 +83,15 @@ impl Refusal {
     /// As something that is wrong with a request.
     pub fn invalid(&self) -> Invalid {
         let by: Vec<String> = self.by.iter().map(ToString::to_string).collect();
+        // What the program itself bounds is in no layer.
+        let message = match by.is_empty() {
+            true => self.why.clone(),
+            false => format!("{} ({})", self.why, by.join(", ")),
+        };
         Invalid {
             field: self.clause.clone(),
             code: self.kind.code(),
-            message: format!("{} ({})", self.why, by.join(", ")),
+            message,
         }
     }
 }

@@ -4,7 +4,7 @@ use super::{Job, Report, Told};
 use crate::convert;
 use crate::dropped::{Patience, give_up};
 use crate::job::fence;
-use crate::spool::Spool;
+use crate::spool::{Piece, Spool};
 use api::client::ClientError;
 use api::dropped::DroppedWhat;
 use api::log::StreamName;
@@ -85,18 +85,11 @@ impl Job {
         spool: &Spool,
         segments: &mut Vec<OutputSegment>,
     ) -> u64 {
-        let (mut lost, mut pieces) = (0, Vec::new());
-        for (len, piece) in spool.rest(limits::OUTPUT_SEGMENT_BYTES) {
-            match piece {
-                Ok(piece) => {
-                    pieces.push((len, OutputSegment::new(stream, piece.offset, &piece.bytes)))
-                }
-                Err(error) => {
-                    tracing::warn!(%error, job.id = self.lease.job_id, "failed to read the spool");
-                    lost += len;
-                }
-            }
-        }
+        let rest = spool.rest(limits::OUTPUT_SEGMENT_BYTES);
+        let (read, mut lost) = readable(&self.lease.job_id, rest);
+        let segment = |piece: Piece| OutputSegment::new(stream, piece.offset, &piece.bytes);
+        let read = read.into_iter();
+        let mut pieces: Vec<_> = read.map(|(len, piece)| (len, segment(piece))).collect();
         let has: usize = segments.iter().map(|one| one.data.len()).sum();
         let sizes: Vec<usize> = pieces.iter().map(|(_, one)| one.data.len()).collect();
         let last = pieces.split_off(before_the_outcome(&sizes, INLINE_BYTES.saturating_sub(has)));
@@ -137,6 +130,22 @@ impl Job {
     }
 }
 
+/// What could be read of the rest of a stream, each piece with its length, and how many bytes could not: a sector of
+/// the disk that is gone takes its piece, and no other.
+fn readable(job: &str, rest: Vec<(u64, std::io::Result<Piece>)>) -> (Vec<(u64, Piece)>, u64) {
+    let (mut read, mut lost) = (Vec::new(), 0);
+    for (len, piece) in rest {
+        match piece {
+            Ok(piece) => read.push((len, piece)),
+            Err(error) => {
+                tracing::warn!(%error, job.id = job, "failed to read the spool");
+                lost += len;
+            }
+        }
+    }
+    (read, lost)
+}
+
 /// How many of these pieces of a stream go before the outcome: the others have room beside it. Pieces are told
 /// in their order, because they are shown in the order in which they came. Pure.
 fn before_the_outcome(sizes: &[usize], room: usize) -> usize {
@@ -172,6 +181,28 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_read_of_a_stream_is_a_gap_and_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let mut spool = Spool::open(&path, false).unwrap();
+        spool.append(&[b'x'; 250]).unwrap();
+        let mut rest = spool.rest(100);
+        rest[1].1 = Err(std::io::Error::other("a sector is gone"));
+        let (read, lost) = readable("job", rest);
+        let told: Vec<(u64, usize)> = read
+            .iter()
+            .map(|(_, piece)| (piece.offset, piece.bytes.len()))
+            .collect();
+        assert_eq!((told, lost), (vec![(0, 100), (200, 50)], 100));
+        // A file that was cut off is read as far as it goes.
+        let file = std::fs::File::options().write(true).open(&path);
+        file.unwrap().set_len(24 + 150).unwrap();
+        let (read, lost) = readable("job", spool.rest(100));
+        let told: u64 = read.iter().map(|(len, _)| len).sum();
+        assert_eq!((told, lost, told + lost), (100, 150, spool.kept()));
+    }
 
     #[test]
     fn a_small_piece_does_not_wait_for_the_outcome_where_a_larger_one_follows() {

@@ -7,7 +7,7 @@ use model::id::{PrincipalId, TenantId};
 use model::job::JobState;
 use model::quota::{Amounts, Gate, Limit, Over, Whose, over, taken};
 use model::spec::AskedLimits;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use store::job::{JobRow, NewJob};
 use store::policy::stamps;
 use store::{Tx, queue, quota};
@@ -44,13 +44,14 @@ pub(crate) fn job(tx: &mut Tx<'_>, by: &By<'_>, new: &NewJob) -> Result<Entry, F
         return Err(refused(by.book, &over));
     }
     let one = Amounts::from([(Limit::JobsWaiting, 1)]);
-    let mut gate = gate(tx, &quotas, who, &[Limit::JobsWaiting])?;
+    // One lock on all quotas at once: whoever locks its own, and that of its tenant after it, waits in a circle with
+    // those who lock them in their order.
+    let mut gate = gate(tx, &quotas, who, &Limit::OF_ENTRY)?;
     let waits = gate.admit(&new.tenant, &new.principal, &one);
     waits.map_err(|over| refused(by.book, &over))?;
     if bounds.is_empty() {
         return Ok(Entry::Open);
     }
-    let mut gate = self::gate(tx, &quotas, who, &Limit::OF_JOBS)?;
     // Whoever is held already goes first, and is looked after when this is done.
     let is_first = queue::next_principal(tx, &new.tenant, None)?.is_none();
     let fits = gate.admit(&new.tenant, &new.principal, &takes).is_ok();
@@ -117,13 +118,26 @@ pub(crate) fn claim(gate: &mut Option<Gate>, row: &JobRow) -> Result<(), Over> {
     gate.admit(&row.tenant, &row.principal, &takes)
 }
 
+/// A quota in which there is no room: at all, or only for what takes more of a limit than it ever has.
+pub(crate) type Full = (Whose, Option<(Limit, u64)>);
+
+/// What is to be held because something was not let in.
+pub(crate) fn full(over: Over) -> Full {
+    let larger = (!over.shuts()).then_some((over.limit, over.most));
+    (over.whose, larger)
+}
+
 /// Holds everything that waits by quotas in which there is no room, so that no claim looks at it again before there is.
-pub(crate) fn hold(tx: &mut Tx<'_>, full: &BTreeMap<TenantId, Vec<Whose>>) -> Result<u64, Fail> {
+pub(crate) fn hold(tx: &mut Tx<'_>, all: &BTreeSet<(TenantId, Full)>) -> Result<u64, Fail> {
     let mut held = 0;
-    for (tenant, all) in full {
-        for whose in all {
-            held += queue::hold(tx, tenant, whose, HOLD_MAX)?;
-        }
+    for (tenant, (whose, larger)) in all {
+        held += match larger {
+            None => queue::hold(tx, tenant, whose, HOLD_MAX)?,
+            Some(most) => {
+                let most = Amounts::from([*most]);
+                queue::hold_larger(tx, (tenant, whose), &most, HOLD_MAX)?
+            }
+        };
     }
     Ok(held)
 }

@@ -1,15 +1,15 @@
 //! Jobs that were held for a quota are let go when there is room in it: at once by the process that has seen a job or a
 //! sandbox end, and by a loop of every process for what nobody has seen, because whoever did may have died.
 
-use super::accounts;
 use super::admit::of_jobs;
+use super::{Quotas, accounts};
 use crate::{Error, Service, locked};
 use model::id::{JobId, PrincipalId, TenantId};
-use model::quota::{Gate, Limit, taken};
+use model::quota::{Gate, Limit, least};
 use std::collections::BTreeMap;
 use store::policy::stamps;
 use store::queue::Held;
-use store::{Tx, job, queue};
+use store::{Tx, queue};
 
 /// Jobs that are let go at a time: as many as one poll takes, and some.
 const AT_ONCE: usize = 256;
@@ -65,7 +65,7 @@ impl Service {
             }
             let stamp = stamps(tx)?.quotas;
             let quotas = book.of(tx, stamp, &of)?;
-            let held = oldest(tx, &of)?;
+            let held = oldest(tx, &of, quotas.as_deref())?;
             let mut bounds = BTreeMap::new();
             for one in &held {
                 if let Some(quotas) = &quotas {
@@ -73,7 +73,7 @@ impl Service {
                 }
             }
             let gate = accounts(tx, bounds)?;
-            Ok(fitting(tx, (&of, gate), held)?)
+            Ok(fitting(&of, gate, held))
         });
         let found = found.await?;
         if found.is_empty() {
@@ -92,14 +92,21 @@ impl Service {
     }
 }
 
-/// The oldest that are held of each principal of a tenant, the oldest of all first.
-fn oldest(tx: &mut Tx<'_>, tenant: &TenantId) -> Result<Vec<Held>, store::StoreError> {
+/// The oldest that are held of each principal of a tenant, the oldest of all first. Those that would never fit are not
+/// among them: as many as are looked at would hide all others.
+fn oldest(
+    tx: &mut Tx<'_>,
+    tenant: &TenantId,
+    quotas: Option<&Quotas>,
+) -> Result<Vec<Held>, store::StoreError> {
     let (mut found, mut after) = (Vec::new(), None::<PrincipalId>);
     for _ in 0..PRINCIPALS {
         let Some(next) = queue::next_principal(tx, tenant, after.as_ref())? else {
             break;
         };
-        found.extend(queue::held(tx, tenant, &next, OF_ONE)?);
+        let bounds = quotas.map(|quotas| quotas.bounds(&next, &Limit::OF_JOBS));
+        let most = least(bounds.iter().flatten().map(|(_, most)| most));
+        found.extend(queue::held(tx, (tenant, &next), &most, OF_ONE)?);
         after = Some(next);
     }
     found.sort_by(|one, other| (one.queued_at_ms, &one.id).cmp(&(other.queued_at_ms, &other.id)));
@@ -107,25 +114,18 @@ fn oldest(tx: &mut Tx<'_>, tenant: &TenantId) -> Result<Vec<Held>, store::StoreE
 }
 
 /// Those of them for which there is room.
-fn fitting(
-    tx: &mut Tx<'_>,
-    (tenant, mut gate): (&TenantId, Gate),
-    held: Vec<Held>,
-) -> Result<Vec<JobId>, store::StoreError> {
+fn fitting(tenant: &TenantId, mut gate: Gate, held: Vec<Held>) -> Vec<JobId> {
     let mut ids = Vec::new();
     for one in held {
         if ids.len() >= AT_ONCE || gate.is_closed(tenant) {
             break;
         }
-        let Some(row) = job::get(tx, Some(tenant), &one.id)? else {
-            continue;
-        };
-        let takes = taken(&row.spec.limits).with_one(Limit::Jobs);
+        let takes = one.takes.with_one(Limit::Jobs);
         if gate.admit(tenant, &one.principal, &takes).is_ok() {
             ids.push(one.id);
         }
     }
-    Ok(ids)
+    ids
 }
 
 /// Looks after everything that is held. Returns how many jobs were let go.

@@ -101,15 +101,16 @@ fn again(
         return Err(gone(&row).into());
     }
     if matches!(row.state, SandboxState::Failed { .. }) {
-        // What it stood on could have been given up since it was over.
+        // What it stood on could have been given up since it was over. It is held before the quota, as where one is
+        // made: in two orders they would wait in a circle.
+        hold(tx, &row.tenant, &row.spec)?;
+        volume::hold(tx, &row.tenant, &row.spec)?;
         check_room(tx, &row.tenant)?;
         let by = admit::By {
             book,
             stamp: store::policy::stamps(tx)?.quotas,
         };
         admit::sandbox(tx, &by, (&row.tenant, &row.principal), &row.spec.limits)?;
-        hold(tx, &row.tenant, &row.spec)?;
-        volume::hold(tx, &row.tenant, &row.spec)?;
     }
     // What is refused is not remembered.
     if let Some((owner, asked)) = key {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::postgres::Postgres;
 use crate::sandboxes::ask;
+use crate::volumes;
 use model::job::Outcome;
 use model::principal::{PrincipalKind, Role};
 use model::quota::Limit;
@@ -49,6 +50,15 @@ impl Acme {
     async fn job(&self) -> JobRow {
         self.world.clock.advance(1);
         let made = self.world.service.job_create(&self.admin, spec(), None);
+        made.await.unwrap()
+    }
+
+    /// The same with so much memory.
+    async fn job_of(&self, memory_bytes: u64) -> JobRow {
+        self.world.clock.advance(1);
+        let mut spec = spec();
+        spec.limits.memory_bytes = Some(memory_bytes);
+        let made = self.world.service.job_create(&self.admin, spec, None);
         made.await.unwrap()
     }
 
@@ -208,6 +218,71 @@ async fn sandboxes_and_jobs_share_what_a_tenant_may_take() {
         .await;
     assert!(gone.unwrap().state.is_over());
     assert_eq!(acme.claim_soon().await, [second.id]);
+}
+
+#[tokio::test]
+async fn a_quota_that_is_lowered_below_what_waits_keeps_out_nothing_smaller() {
+    let acme = Acme::new().await;
+    acme.bound(&[(Limit::MemoryBytes, 1 << 30)]).await;
+    let big = acme.job_of(900 << 20).await;
+    // More than are looked at to find what fits.
+    for _ in 0..80 {
+        acme.job_of(900 << 20).await;
+    }
+    let small = acme.job_of(64 << 20).await;
+    acme.bound(&[(Limit::MemoryBytes, 600 << 20)]).await;
+    assert_eq!(acme.claim().await, std::slice::from_ref(&small.id));
+    let why = acme.waits_for(&big.id).await;
+    assert_eq!(
+        why.as_deref(),
+        Some(
+            "its tenant has 67108864 of 629145600 bytes of memory in use, and this takes 943718400"
+        )
+    );
+    let next = acme.job_of(64 << 20).await;
+    assert_eq!(acme.claim_soon().await, [next.id]);
+    // What would fit and has no room goes before what is smaller and younger, as ever.
+    let fits = acme.job_of(500 << 20).await;
+    let later = acme.job_of(32 << 20).await;
+    assert_eq!(acme.claim().await, []);
+    acme.end(&small.id).await;
+    let mut got = acme.claim_soon().await;
+    if got.len() < 2 {
+        got.extend(acme.claim_soon().await);
+    }
+    assert_eq!(got, [fits.id, later.id]);
+    acme.bound(&[(Limit::MemoryBytes, 2 << 30)]).await;
+    assert_eq!(acme.claim_soon().await, [big.id]);
+}
+
+#[tokio::test]
+async fn a_sandbox_that_failed_and_is_made_anew_counts_as_it_was_asked_for() {
+    let acme = Acme::new().await;
+    acme.bound(&[(Limit::MemoryBytes, 1 << 30)]).await;
+    let service = &acme.world.service;
+    let large = || {
+        let mut large = ask();
+        large.spec.limits.memory_bytes = Some(700 << 20);
+        service.sandbox_create(&acme.admin, large, None)
+    };
+    let used = || async {
+        let listed = service.quota_list(&acme.admin, None, 10).await.unwrap();
+        listed.quotas[0].used[&Limit::MemoryBytes]
+    };
+    let first = large().await.unwrap();
+    acme.world.clock.advance(first.spec.queue_timeout_ms + 1);
+    service::loops::due_pass(service).await.unwrap();
+    assert_eq!(used().await, 0);
+    let again = service.sandbox_recreate(&acme.admin, &first.id, None);
+    again.await.unwrap();
+    assert_eq!(used().await, 700 << 20);
+    assert_eq!(large().await.unwrap_err().code(), "quota_exceeded");
+    acme.world.clock.advance(first.spec.queue_timeout_ms + 1);
+    service::loops::due_pass(service).await.unwrap();
+    acme.world.register(&node(1), "a").await;
+    large().await.unwrap();
+    let again = service.sandbox_recreate(&acme.admin, &first.id, None);
+    assert_eq!(again.await.unwrap_err().code(), "quota_exceeded");
 }
 
 #[tokio::test]
@@ -374,13 +449,17 @@ proptest! {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn of_two_servers_that_claim_at_once_neither_goes_beyond_a_quota() {
+/// Two servers on a PostgreSQL, each with its own memory.
+#[expect(
+    clippy::print_stdout,
+    reason = "what was skipped is counted by what is said"
+)]
+fn two_servers() -> Option<(Postgres, tempfile::TempDir, [Service; 2])> {
     let postgres = match Postgres::start() {
         Ok(postgres) => postgres,
         Err(why) => {
             println!("skipped: {why}");
-            return;
+            return None;
         }
     };
     let dir = tempfile::tempdir().unwrap();
@@ -390,6 +469,119 @@ async fn of_two_servers_that_claim_at_once_neither_goes_beyond_a_quota() {
         Service::new(store, blobs, Clock::system(), || Some(u64::MAX))
     };
     let servers = [one(), one()];
+    Some((postgres, dir, servers))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_and_sandboxes_that_come_at_once_do_not_wait_for_each_other_in_a_circle() {
+    let Some((postgres, _dir, servers)) = two_servers() else {
+        return;
+    };
+    let service = &servers[0];
+    service.node_register(&node(1), hello("a")).await.unwrap();
+    let (kind, role) = (PrincipalKind::User, Role::Member);
+    let made = service.principal_create(&user(), kind, "alice", role).await;
+    let alice = Ctx {
+        principal: made.unwrap().id,
+        ..user()
+    };
+    let (count, bytes) = (1000, 1 << 40);
+    let of_tenant = most(&[(Limit::Sandboxes, count), (Limit::MemoryBytes, bytes)]);
+    service
+        .quota_set(&user(), "local", of_tenant)
+        .await
+        .unwrap();
+    // Of those that wait the principal alone has a bound: its quota is not to be locked before that of its tenant.
+    let of_alice = most(&[(Limit::JobsWaiting, count), (Limit::MemoryBytes, bytes)]);
+    let set = service.quota_set(&user(), "user:alice", of_alice).await;
+    set.unwrap();
+    let mut all = Vec::new();
+    for number in 0..6 {
+        let (service, alice) = (servers[number % 2].clone(), alice.clone());
+        all.push(tokio::spawn(async move {
+            for _ in 0..20 {
+                if number < 3 {
+                    service.job_create(&alice, spec(), None).await.unwrap();
+                } else {
+                    let made = service.sandbox_create(&alice, ask(), None).await;
+                    made.unwrap();
+                }
+            }
+        }));
+    }
+    for one in all {
+        one.await.unwrap();
+    }
+    // The tries that follow one hide it from whoever asked. The database counts them too, but says so late.
+    let said = postgres.said();
+    assert!(said.contains("ready to accept connections"), "{said}");
+    assert!(!said.contains("deadlock"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sandboxes_that_are_made_and_made_anew_on_one_volume_do_not_wait_in_a_circle() {
+    let Some((postgres, _dir, servers)) = two_servers() else {
+        return;
+    };
+    for one in &servers {
+        one.secret_keys_from(|| Ok(volumes::keys("a", &[])));
+    }
+    let service = &servers[0];
+    let mut hello = hello("a");
+    hello.facts.insert("volumes".to_owned(), "yes".to_owned());
+    service.node_register(&node(1), hello).await.unwrap();
+    let who = user();
+    let volume = service.volume_create(&who, volumes::new("one"), None);
+    volume.await.unwrap();
+    let of_tenant = most(&[(Limit::MemoryBytes, 1 << 40)]);
+    service
+        .quota_set(&user(), "local", of_tenant)
+        .await
+        .unwrap();
+    let on_it = |queue_timeout_ms| {
+        let mut ask = volumes::with(&[("one", "/data")]);
+        ask.spec.queue_timeout_ms = queue_timeout_ms;
+        ask
+    };
+    let mut failed = Vec::new();
+    for _ in 0..40 {
+        let made = service.sandbox_create(&user(), on_it(1), None).await;
+        failed.push(made.unwrap().id);
+    }
+    for id in &failed {
+        let is_over = async || {
+            let row = service.sandbox_get(&user(), id).await.unwrap();
+            row.state.is_over()
+        };
+        while !is_over().await {
+            service::loops::due_pass(service).await.unwrap();
+        }
+    }
+    let (making, ask) = (servers[0].clone(), on_it(30_000));
+    let made = tokio::spawn(async move {
+        for _ in 0..40 {
+            let made = making.sandbox_create(&user(), ask.clone(), None).await;
+            made.unwrap();
+        }
+    });
+    let making = servers[1].clone();
+    let made_anew = tokio::spawn(async move {
+        for id in failed {
+            let again = making.sandbox_recreate(&user(), &id, None).await;
+            again.unwrap();
+        }
+    });
+    made.await.unwrap();
+    made_anew.await.unwrap();
+    let said = postgres.said();
+    assert!(!said.contains("deadlock"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_servers_that_claim_at_once_neither_goes_beyond_a_quota() {
+    let Some((_postgres, _dir, servers)) = two_servers() else {
+        return;
+    };
     let service = &servers[0];
     let limits = most(&[(Limit::Jobs, 3)]);
     for number in 1..=4 {

@@ -83,12 +83,7 @@ impl World {
     }
 
     pub(crate) async fn sandbox(&self, id: &model::id::SandboxId) -> SandboxRow {
-        // Also one that serves a volume, which users do not see.
-        let ctx = Ctx {
-            sees_servers: true,
-            ..user()
-        };
-        self.service.sandbox_get(&ctx, id).await.unwrap()
+        self.service.sandbox_get(&user(), id).await.unwrap()
     }
 
     pub(crate) async fn works(&self, node: &Ctx, wait: Duration) -> Vec<SandboxWork> {
@@ -98,10 +93,16 @@ impl World {
 
     /// The node says this about the last order.
     pub(crate) async fn says(&self, row: &SandboxRow, said: SandboxSaid) -> SandboxRow {
-        let (node, epoch) = (node(1), self.sandbox(&row.id).await.epoch);
+        let epoch = self.sandbox(&row.id).await.epoch;
+        self.says_by(row, epoch, said).await;
+        self.sandbox(&row.id).await
+    }
+
+    /// The same about the order of this epoch.
+    pub(crate) async fn says_by(&self, row: &SandboxRow, epoch: u64, said: SandboxSaid) {
+        let node = node(1);
         let report = self.service.sandbox_report(&node, &row.id, epoch, said);
         assert!(!report.await.unwrap().duplicate);
-        self.sandbox(&row.id).await
     }
 
     pub(crate) async fn provisioning(&self, ask: SandboxAsk) -> SandboxRow {

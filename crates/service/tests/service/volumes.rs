@@ -3,18 +3,18 @@
 use crate::sandboxes::{ask, said_ready};
 use crate::*;
 use model::access::Action;
-use model::id::VolumeId;
+use model::id::{SandboxId, VolumeId};
 use model::network::{NetworkMode, NetworkRules};
 use model::policy::{Layer, NetworkClause, Policy};
 use model::principal::Role;
 use model::sandbox::SandboxState;
 use model::volume::{VOLUME_PROFILE, VolumeMount, VolumeState};
 use service::{
-    Error, Fork, Idempotency, MasterKey, MasterKeys, NewVolume, SandboxAsk, SandboxSaid, VolumeRow,
-    Who,
+    Error, Fork, Idempotency, MasterKey, MasterKeys, NewVolume, SandboxAsk, SandboxRow,
+    SandboxSaid, VolumeRow, Who,
 };
 
-fn keys(digit: &str, before: &[&str]) -> MasterKeys {
+pub(crate) fn keys(digit: &str, before: &[&str]) -> MasterKeys {
     let key = |digit: &&str| MasterKey::parse(digit.repeat(64).as_bytes()).unwrap();
     MasterKeys {
         current: key(&digit),
@@ -22,7 +22,7 @@ fn keys(digit: &str, before: &[&str]) -> MasterKeys {
     }
 }
 
-fn new(name: &str) -> NewVolume {
+pub(crate) fn new(name: &str) -> NewVolume {
     NewVolume {
         name: name.to_owned(),
         size_bytes: None,
@@ -30,7 +30,7 @@ fn new(name: &str) -> NewVolume {
     }
 }
 
-fn with(mounts: &[(&str, &str)]) -> SandboxAsk {
+pub(crate) fn with(mounts: &[(&str, &str)]) -> SandboxAsk {
     let mut ask = ask();
     ask.spec.allow_root = true;
     let mount = |(name, path): &(&str, &str)| VolumeMount {
@@ -79,6 +79,17 @@ impl World {
     async fn volumes_to_remove(&self, has: &[&VolumeId]) -> Vec<VolumeId> {
         let has = has.iter().copied().cloned().collect();
         self.service.volume_beat(&node(1), has).await.unwrap()
+    }
+
+    /// A sandbox that serves a volume, which users do not see.
+    async fn server(&self, id: &SandboxId) -> SandboxRow {
+        let seen = self.service.sandbox_get(&user(), id).await;
+        assert_eq!(seen.unwrap_err().code(), "not_found");
+        let ctx = Ctx {
+            sees_servers: true,
+            ..user()
+        };
+        self.service.sandbox_get(&ctx, id).await.unwrap()
     }
 
     async fn refused(&self, ask: SandboxAsk) -> String {
@@ -299,7 +310,8 @@ async fn the_content_of_a_volume_is_opened_by_its_token_and_served_by_one_hidden
     let server = works[0].row.clone();
     assert_eq!(server.spec.profile, VOLUME_PROFILE);
     assert!(!server.spec.network.has_way_out());
-    world.says(&server, said_ready()).await;
+    let epoch = world.server(&server.id).await.epoch;
+    world.says_by(&server, epoch, said_ready()).await;
     assert_eq!(first.await.unwrap().id, server.id);
     assert_eq!(second.await.unwrap().id, server.id);
     let listed = service
@@ -307,7 +319,7 @@ async fn the_content_of_a_volume_is_opened_by_its_token_and_served_by_one_hidden
         .await;
     assert!(listed.unwrap().sandboxes.is_empty());
     // It lives on while it is used.
-    let end = world.sandbox(&server.id).await.expires_at_ms.unwrap();
+    let end = world.server(&server.id).await.expires_at_ms.unwrap();
     world.clock.advance(limits::VOLUME_SERVED_MS / 4);
     assert_eq!(serve().await.unwrap().expires_at_ms, Some(end));
     world.clock.advance(limits::VOLUME_SERVED_MS / 2);
@@ -315,7 +327,7 @@ async fn the_content_of_a_volume_is_opened_by_its_token_and_served_by_one_hidden
     // Its own sandbox does not keep a volume, and goes with it.
     world.delete_volume("one").await.unwrap();
     assert_eq!(
-        world.sandbox(&server.id).await.state,
+        world.server(&server.id).await.state,
         SandboxState::Destroying
     );
     let gone = service.volume_opened(&row.id, &token, "req").await;
@@ -378,7 +390,8 @@ async fn nobody_gets_at_the_sandbox_that_serves_a_volume() {
     let (ctx, _) = opened.unwrap();
     let served = service.volume_server(&ctx, &volume.id, NOW).await.unwrap();
     world.works(&node(1), NOW).await;
-    world.says(&served, said_ready()).await;
+    let epoch = world.server(&served.id).await.epoch;
+    world.says_by(&served, epoch, said_ready()).await;
     let id = &served.id;
     let fork = Fork {
         count: 1,

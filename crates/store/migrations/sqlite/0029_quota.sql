@@ -39,7 +39,8 @@ ALTER TABLE artifact ADD COLUMN principal TEXT NOT NULL DEFAULT '';
 UPDATE artifact SET tenant = (SELECT job.tenant FROM job WHERE job.id = artifact.job_id), principal = (SELECT job.principal FROM job WHERE job.id = artifact.job_id) WHERE EXISTS (SELECT 1 FROM job WHERE job.id = artifact.job_id);
 CREATE INDEX artifact_by_tenant ON artifact (tenant, principal, size_bytes);
 
--- Only in this database: how a document is read. What is there at this moment counts as it was asked for.
+-- Only in this database: how a document is read. What is there at this moment counts as it was asked for, and so does a
+-- sandbox that has failed: it can be made anew, and is inserted no second time then.
 UPDATE job SET
     cpu_millis = COALESCE(json_extract(spec, '$.limits.cpu_millis'), cpu_millis),
     memory_bytes = MIN(COALESCE(json_extract(spec, '$.limits.memory_bytes'), memory_bytes), 281474976710656),
@@ -49,4 +50,4 @@ UPDATE sandbox SET
     cpu_millis = COALESCE(json_extract(spec, '$.limits.cpu_millis'), cpu_millis),
     memory_bytes = MIN(COALESCE(json_extract(spec, '$.limits.memory_bytes'), memory_bytes), 281474976710656),
     disk_bytes = MIN(COALESCE(json_extract(spec, '$.limits.disk_bytes'), disk_bytes), 281474976710656)
-WHERE state NOT IN ('destroyed', 'failed');
+WHERE state <> 'destroyed';

@@ -1,9 +1,9 @@
 //! Places of jobs for which there is no room in a quota. No claim looks at them, so that one tenant's thousands cost
 //! the others nothing.
 
-use crate::{StoreError, Tx};
+use crate::{StoreError, Tx, Value};
 use model::id::{JobId, PrincipalId, TenantId};
-use model::quota::Whose;
+use model::quota::{Amounts, Limit, Taken, Whose};
 
 /// A job that is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct Held {
     pub principal: PrincipalId,
     /// Since when it waits.
     pub queued_at_ms: u64,
+    /// What it takes while a node has it.
+    pub takes: Taken,
 }
 
 /// Holds what waits of a tenant, or of one of its principals, at most `limit` places; returns how many. On PostgreSQL
@@ -61,6 +63,55 @@ pub fn hold(
     }
 }
 
+macro_rules! larger {
+    ($lock:literal) => {
+        concat!(
+            "UPDATE queue SET held = 1 WHERE job_id IN (SELECT queue.job_id FROM queue ",
+            "JOIN job ON job.id = queue.job_id WHERE queue.tenant = $1 AND queue.held = 0 ",
+            "AND (queue.principal = $2 OR $2 = '') ",
+            "AND (job.cpu_millis > $3 OR job.memory_bytes > $4 OR job.disk_bytes > $5) LIMIT $6",
+            $lock,
+            ")"
+        )
+    };
+}
+
+/// The same of what takes more than `most` of something, and of nothing else.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn hold_larger(
+    tx: &mut Tx<'_>,
+    (tenant, whose): (&TenantId, &Whose),
+    most: &Amounts,
+    limit: u32,
+) -> Result<u64, StoreError> {
+    let sql = match tx.has_row_locks() {
+        true => larger!(" FOR UPDATE OF queue SKIP LOCKED"),
+        false => larger!(""),
+    };
+    let of = match whose {
+        Whose::Tenant => "",
+        Whose::Principal(id) => id.as_str(),
+    };
+    let [cpu, memory, disk] = at_most(most);
+    let of = [
+        tenant.as_str().into(),
+        of.into(),
+        cpu,
+        memory,
+        disk,
+        limit.into(),
+    ];
+    tx.execute(sql, &of)
+}
+
+/// The most of what a job takes, as large as a number can be where nothing is said.
+fn at_most(most: &Amounts) -> [Value; 3] {
+    let limits = [Limit::CpuMillis, Limit::MemoryBytes, Limit::DiskBytes];
+    limits.map(|limit| most.get(&limit).copied().unwrap_or(u64::MAX).into())
+}
+
 /// Lets a job be claimed again, if it still waits.
 ///
 /// # Errors
@@ -100,21 +151,28 @@ pub fn next_principal(
     row.map(|row| row.parsed("principal")).transpose()
 }
 
-/// The jobs of a principal that are held, the oldest first, at most `limit`.
+/// The jobs of a principal that are held and take no more than `most` of anything, the oldest first, at most `limit`.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn held(
     tx: &mut Tx<'_>,
-    tenant: &TenantId,
-    principal: &PrincipalId,
+    (tenant, principal): (&TenantId, &PrincipalId),
+    most: &Amounts,
     limit: u32,
 ) -> Result<Vec<Held>, StoreError> {
-    let sql = "SELECT job_id, principal, queued_at_ms FROM queue WHERE held = 1 AND tenant = $1 \
-               AND principal = $2 ORDER BY queued_at_ms, job_id LIMIT $3";
+    let sql = "SELECT queue.job_id, queue.principal, queue.queued_at_ms, job.cpu_millis, job.memory_bytes, \
+               job.disk_bytes FROM queue JOIN job ON job.id = queue.job_id WHERE queue.held = 1 \
+               AND queue.tenant = $1 AND queue.principal = $2 AND job.cpu_millis <= $3 \
+               AND job.memory_bytes <= $4 AND job.disk_bytes <= $5 \
+               ORDER BY queue.queued_at_ms, queue.job_id LIMIT $6";
+    let [cpu, memory, disk] = at_most(most);
     let of = [
         tenant.as_str().into(),
         principal.as_str().into(),
+        cpu,
+        memory,
+        disk,
         limit.into(),
     ];
     let rows = tx.query(sql, &of)?;
@@ -123,6 +181,11 @@ pub fn held(
             id: row.parsed("job_id")?,
             principal: row.parsed("principal")?,
             queued_at_ms: row.number("queued_at_ms")?,
+            takes: Taken {
+                cpu_millis: row.number("cpu_millis")?,
+                memory_bytes: row.number("memory_bytes")?,
+                disk_bytes: row.number("disk_bytes")?,
+            },
         })
     };
     rows.iter().map(one).collect()

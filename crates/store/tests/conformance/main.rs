@@ -99,6 +99,7 @@ conformance! {
         a_quota_is_read_as_it_was_said_and_counts_by_a_stamp
         of_many_that_want_the_last_of_a_quota_no_more_get_it_than_there_is
         what_is_held_is_found_by_no_claim_until_it_is_let_go
+        what_is_larger_than_a_quota_is_held_alone_and_hides_nothing_smaller
         what_is_used_is_what_is_there_after_any_sequence
     }
     keys {

@@ -151,11 +151,49 @@ pub(crate) fn what_is_held_is_found_by_no_claim_until_it_is_let_go(db: &Db) {
     assert_eq!(next(None), Some(principal(0)));
     assert_eq!(next(Some(principal(0))), Some(principal(1)));
     assert_eq!(next(Some(principal(1))), None);
-    let held = db.read(|tx| queue::held(tx, &tenant("a"), &principal(1), 2));
+    let any = Amounts::new();
+    let held = db.read(move |tx| queue::held(tx, (&tenant("a"), &principal(1)), &any, 2));
     let ids: Vec<_> = held.into_iter().map(|held| held.id).collect();
     assert_eq!(ids, [1, 3].map(job_id));
     db.write(|tx| queue::release(tx, &job_id(3))).unwrap();
     assert_eq!(claim(), [job_id(3)]);
+}
+
+pub(crate) fn what_is_larger_than_a_quota_is_held_alone_and_hides_nothing_smaller(db: &Db) {
+    for number in 0..6 {
+        let mut new = NewJob {
+            principal: principal(number % 2),
+            ..new_job(number)
+        };
+        new.spec.limits.memory_bytes = Some(number << 20);
+        insert(db, new);
+    }
+    let hold = |whose: Whose, most: Amounts, limit| {
+        db.write(move |tx| queue::hold_larger(tx, (&tenant("a"), &whose), &most, limit))
+            .unwrap()
+    };
+    let memory = |most: u64| Amounts::from([(Limit::MemoryBytes, most << 20)]);
+    let nothing_named = Amounts::new();
+    assert_eq!(hold(Whose::Tenant, nothing_named, 9), 0);
+    assert_eq!(hold(whose(0), memory(3), 9), 1);
+    assert_eq!(hold(Whose::Tenant, memory(2), 1), 1);
+    assert_eq!(hold(Whose::Tenant, memory(2), 9), 1);
+    assert_eq!(hold(Whose::Tenant, memory(2), 9), 0);
+    let claimed = db.write(|tx| queue::claim(tx, &node(1), 9, 100, &[]));
+    let claimed: Vec<_> = claimed.unwrap().into_iter().map(|row| row.id).collect();
+    assert_eq!(claimed, [0, 1, 2].map(job_id));
+    let held = |most: Amounts, limit| {
+        let held = db
+            .read(move |tx| queue::held(tx, (&tenant("a"), &principal(1)), &most, limit))
+            .into_iter();
+        held.map(|held| (held.id, held.takes.memory_bytes >> 20))
+            .collect::<Vec<_>>()
+    };
+    let both = [(job_id(3), 3), (job_id(5), 5)];
+    assert_eq!(held(Amounts::new(), 9), both);
+    assert_eq!(held(Amounts::new(), 1), [(job_id(3), 3)]);
+    assert_eq!(held(memory(3), 9), [(job_id(3), 3)]);
+    assert!(held(memory(2), 9).is_empty());
 }
 
 /// What the test knows of a job or a sandbox: whose it is, whether it counts, and what it takes.

@@ -57,6 +57,20 @@ const NOTHING: Says = Says {
     timeout: false,
 };
 
+#[test]
+fn a_refusal_names_the_layers_that_have_it_and_nothing_where_there_is_none() {
+    let mut refusal = Refusal {
+        kind: Kind::Refused,
+        clause: "resources.pids".to_owned(),
+        by: vec![layer("a"), layer("b")],
+        why: "at most 5 is allowed".to_owned(),
+    };
+    let message = refusal.invalid().message;
+    assert_eq!(message, "at most 5 is allowed (tenant/0/a@1, tenant/0/b@1)");
+    refusal.by.clear();
+    assert_eq!(refusal.invalid().message, "at most 5 is allowed");
+}
+
 fn told<T>(decision: Decision<T>) -> String {
     let list = |all: Vec<Refusal>| -> String {
         let all = all.iter();
