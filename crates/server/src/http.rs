@@ -133,7 +133,7 @@ fn of_people() -> OpenApiRouter<App> {
         .routes(paths!(people::tenant_create, people::tenant_list))
         .routes(paths!(people::tenant_remove))
         .routes(paths!(people::principal_create, people::principal_list))
-        .routes(paths!(people::principal_remove))
+        .routes(paths!(people::principal_put, people::principal_remove))
         .routes(paths!(people::key_create, people::key_list))
         .routes(paths!(people::key_revoke))
         .routes(paths!(people::me))

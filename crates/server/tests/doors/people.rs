@@ -77,6 +77,71 @@ async fn a_key_that_is_taken_back_opens_nothing_any_more() {
     assert_eq!(reply.code(), "unauthenticated");
 }
 
+#[tokio::test]
+async fn another_role_opens_and_closes_routes_for_a_key_that_is_in_use() {
+    let world = World::new().await;
+    let key = world.key("", Role::Member, &[]).await;
+    let line = "PUT /v1/principals/user:member-";
+    let nodes = async || world.ask_with(&key, "GET /v1/nodes", "").await.code();
+    let as_itself = world.ask_with(&key, line, r#"{"role":"admin"}"#).await;
+    assert_eq!(as_itself.code(), "forbidden");
+    for (role, code) in [("operator", "no code"), ("member", "forbidden")] {
+        let view = made(&world, TOKEN, line, json!({"role": role})).await;
+        assert_eq!(
+            (&view["id"], &view["role"]),
+            (&json!("user:member-"), &json!(role))
+        );
+        // At once: the clock of this world stands.
+        assert_eq!(nodes().await, code, "{role}");
+    }
+    for (line, body, code) in [
+        (line, json!({"role": "root"}), "invalid_argument"),
+        (line, json!({}), "invalid_argument"),
+        (
+            line,
+            json!({"role": "admin", "kind": "agent"}),
+            "unknown_field",
+        ),
+        (
+            "PUT /v1/principals/user:none",
+            json!({"role": "admin"}),
+            "not_found",
+        ),
+        (
+            "PUT /v1/principals/uid:1000",
+            json!({"role": "member"}),
+            "not_found",
+        ),
+    ] {
+        let reply = world.ask_with(TOKEN, line, &body.to_string()).await;
+        assert_eq!(reply.code(), code, "{line} {body}: {}", reply.json());
+    }
+    let other = world.key("other", Role::Admin, &[]).await;
+    let reply = world.ask_with(&other, line, r#"{"role":"admin"}"#).await;
+    assert_eq!(reply.code(), "not_found");
+    let own = world
+        .ask_with(
+            &other,
+            "PUT /v1/principals/user:admin",
+            r#"{"role":"member"}"#,
+        )
+        .await;
+    assert_eq!(
+        own.status,
+        StatusCode::OK,
+        "there is another admin: {}",
+        own.json()
+    );
+    let last = world
+        .ask_with(
+            &other,
+            "PUT /v1/principals/user:admin-",
+            r#"{"role":"member"}"#,
+        )
+        .await;
+    assert_eq!(last.code(), "conflict");
+}
+
 /// Attack: Somebody gives another one, or themselves, more than they have.
 #[tokio::test]
 async fn nobody_gives_more_than_they_have() {
