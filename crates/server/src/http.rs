@@ -183,7 +183,7 @@ fn of_nodes() -> OpenApiRouter<App> {
 }
 
 /// Lets the metrics, which are outside the router, see which route it chose.
-async fn remember_route(route: MatchedPath, request: Request, next: Next) -> Response {
+pub(crate) async fn remember_route(route: MatchedPath, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     response.extensions_mut().insert(route);
     response

@@ -133,9 +133,9 @@ impl Service {
     }
 }
 
-/// A principal while nobody else of its tenant is given a role or sent away, until this transaction ends. Else two admins
-/// who send each other away at once would both be gone, and so would one who is made an admin while they are sent away
-/// and another one is made less because of them.
+/// A principal, while nobody else of its tenant is given a role or sent away until this transaction ends. Else two admins
+/// who send each other away at once would both be gone; and so would somebody who is made an admin while they are sent
+/// away, after another admin was made less because of them.
 fn alone(tx: &mut Tx<'_>, tenant: &TenantId, id: &str) -> Result<PrincipalRow, Fail> {
     tenant::alone(tx, tenant)?;
     let row = principal::get(tx, tenant, id)?;
