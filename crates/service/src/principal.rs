@@ -73,7 +73,7 @@ impl Service {
     ///
     /// # Errors
     /// [`Error::Forbidden`], also for a larger role by a credential that is narrowed; [`Error::NotFound`];
-    /// [`Error::Conflict`] for the last admin of a tenant that is not the first: nobody could let anybody in after that.
+    /// [`Error::Conflict`] for the last admin of a tenant that is not the first: nobody could let anybody in then.
     pub async fn principal_set(
         &self,
         ctx: &Ctx,
@@ -133,9 +133,9 @@ impl Service {
     }
 }
 
-/// A principal, while nobody else of its tenant is given a role or sent away until this transaction ends. Else two admins
-/// who send each other away at once would both be gone; and so would somebody who is made an admin while they are sent
-/// away, after another admin was made less because of them.
+/// A principal, while nobody else of its tenant is given a role or sent away until this transaction ends. Else two
+/// admins who send each other away at once would both be gone; and so would somebody who is made an admin while they
+/// are sent away, after another admin was made less because of them.
 fn alone(tx: &mut Tx<'_>, tenant: &TenantId, id: &str) -> Result<PrincipalRow, Fail> {
     tenant::alone(tx, tenant)?;
     let row = principal::get(tx, tenant, id)?;
