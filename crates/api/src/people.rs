@@ -41,6 +41,14 @@ pub struct PrincipalCreate {
     pub role: Role,
 }
 
+/// Changes a principal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrincipalPut {
+    /// What it may from now on.
+    pub role: Role,
+}
+
 /// A principal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PrincipalView {

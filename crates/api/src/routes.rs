@@ -132,7 +132,7 @@ pub const TENANTS: &str = "/v1/tenants";
 pub const TENANT: &str = "/v1/tenants/{name}";
 /// `POST` lets a principal in, `GET` lists them.
 pub const PRINCIPALS: &str = "/v1/principals";
-/// `DELETE` sends a principal away.
+/// `PUT` gives a principal another role, `DELETE` sends it away.
 pub const PRINCIPAL: &str = "/v1/principals/{name}";
 /// `POST` makes a key, `GET` lists them.
 pub const KEYS: &str = "/v1/keys";

@@ -117,7 +117,7 @@ actions! {
     AuditRead = "audit:read", Admin, Tenant, All;
     /// To see who is there.
     PrincipalRead = "principal:read", Admin, Tenant, All;
-    /// To let people, agents and automations in, and send them away.
+    /// To let people, agents and automations in, say their roles, and send them away.
     PrincipalWrite = "principal:write", Admin, Tenant, NoAgent;
     /// To see which keys there are. Nobody sees their texts.
     KeyRead = "key:read", Admin, Tenant, All;

@@ -33,6 +33,7 @@ pub mod principal;
 pub mod profile;
 pub mod quota;
 pub mod rate;
+pub mod refusal;
 pub mod root;
 pub mod sandbox;
 pub mod sandbox_spec;

@@ -56,7 +56,7 @@ use self::keys::{API_KEY, FileQuery, Upload, same};
 use self::refusal::{Cause, Refusal};
 use crate::auth::{Gate, Visitor};
 use crate::rates::{Metered, class};
-use crate::request::RequestId;
+use crate::request::{Asked, RequestId};
 use crate::{App, Shared};
 
 /// Answers a request that is for this door.
@@ -121,6 +121,7 @@ async fn lead(
                 Visitor::Stranger { .. } => Some(meter(&shared.app, (&parts, source), &who)?),
             };
             let who = who?;
+            let asked = who.as_ref().map(|who| Asked::new(who, &parts));
             let domain = domain::told(gate.domain(), &parts.headers);
             parts.extensions.insert(control::Domain(domain));
             if let Some(who) = who {
@@ -133,6 +134,9 @@ async fn lead(
                 Ok(mut response) => {
                     if let Some(metered) = metered {
                         response.extensions_mut().insert(metered);
+                    }
+                    if let Some(asked) = asked {
+                        asked.note(&shared.app.service, &response);
                     }
                     Ok(response)
                 }

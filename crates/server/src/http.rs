@@ -133,7 +133,7 @@ fn of_people() -> OpenApiRouter<App> {
         .routes(paths!(people::tenant_create, people::tenant_list))
         .routes(paths!(people::tenant_remove))
         .routes(paths!(people::principal_create, people::principal_list))
-        .routes(paths!(people::principal_remove))
+        .routes(paths!(people::principal_put, people::principal_remove))
         .routes(paths!(people::key_create, people::key_list))
         .routes(paths!(people::key_revoke))
         .routes(paths!(people::me))
@@ -183,7 +183,7 @@ fn of_nodes() -> OpenApiRouter<App> {
 }
 
 /// Lets the metrics, which are outside the router, see which route it chose.
-async fn remember_route(route: MatchedPath, request: Request, next: Next) -> Response {
+pub(crate) async fn remember_route(route: MatchedPath, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     response.extensions_mut().insert(route);
     response

@@ -6,12 +6,14 @@ use std::panic::AssertUnwindSafe;
 
 use api::{Code, routes};
 use axum::body::Body;
+use axum::extract::MatchedPath;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Request};
+use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use hyper::body::Incoming;
 use model::rate::Class;
+use service::{Refused, Service, ShownBy, Who};
 use tower::Service as _;
 
 use crate::auth::{Gate, Peer, Shown, behind, bypassed};
@@ -25,6 +27,8 @@ use crate::{App, Shared};
 const REQUEST_ID_MAX_BYTES: usize = 128;
 /// Of a path that somebody was refused at; ours are shorter.
 const PATH_SHOWN_MAX: usize = 256;
+/// Of what a path names; a principal, which is the longest, is shorter.
+const ABOUT_MAX: usize = 128;
 /// The header that carries it.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static(routes::REQUEST_ID);
 
@@ -75,7 +79,11 @@ pub(crate) async fn answer(
         Some(aim) => e2b::answer(&mut shared, (&gate, source), aim, request, &id).await,
         None => match admit(&shared.app, (&gate, source), request, &id).await {
             Ok((request, metered)) => {
+                let asked = Asked::of(&request);
                 let mut response = route(&mut shared, request).await;
+                if let Some(asked) = asked {
+                    asked.note(&shared.app.service, &response);
+                }
                 if let Some(metered) = metered {
                     response.extensions_mut().insert(metered);
                 }
@@ -121,6 +129,95 @@ fn refused(response: &Response) -> Option<Code> {
             | Code::NodeIncompatible
     );
     is_of_nodes.then_some(code)
+}
+
+/// Why somebody who is known may not, for the record.
+#[derive(Debug, Clone)]
+pub(crate) struct Denied {
+    code: Code,
+    why: String,
+}
+
+impl Denied {
+    /// What a policy refuses is an event already, with its clauses; what is refused to everybody is none.
+    pub(crate) fn of(code: Code, why: &str) -> Option<Self> {
+        matches!(code, Code::Forbidden | Code::ApprovalOwn).then(|| Self {
+            code,
+            why: why.to_owned(),
+        })
+    }
+}
+
+/// Who has asked for what: it is in the record where they may not.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    who: Who,
+    method: Method,
+    uri: Uri,
+}
+
+impl Asked {
+    pub(crate) fn new(who: &Who, parts: &Parts) -> Self {
+        Self {
+            who: who.clone(),
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+        }
+    }
+
+    /// Nobody, for a node or a stranger.
+    fn of<B>(request: &Request<B>) -> Option<Self> {
+        match request.extensions().get::<Peer>()? {
+            Peer::Node(_) => None,
+            Peer::User(who) => Some(Self {
+                who: who.clone(),
+                method: request.method().clone(),
+                uri: request.uri().clone(),
+            }),
+        }
+    }
+
+    /// Notes it, where this answer says that they may not.
+    pub(crate) fn note(self, service: &Service, response: &Response) {
+        let extensions = response.extensions();
+        let of_rest = || {
+            let error = extensions.get::<Error>()?;
+            Denied::of(error.code(), error.message())
+        };
+        let denied = extensions.get::<Denied>().cloned();
+        let Some(denied) = denied.or_else(of_rest) else {
+            return;
+        };
+        let route = extensions.get::<MatchedPath>();
+        let route = route.map_or("none", MatchedPath::as_str);
+        let key = match self.who.shown.map(|shown| shown.by) {
+            Some(ShownBy::Key(id)) => Some(id),
+            Some(ShownBy::Token(_) | ShownBy::Development) | None => None,
+        };
+        service.note_refusal(Refused {
+            tenant: self.who.tenant,
+            principal: self.who.principal,
+            key,
+            action: format!("{} {route}", self.method),
+            about: about(route, self.uri.path()),
+            code: denied.code.as_str(),
+            why: denied.why,
+        });
+    }
+}
+
+/// The thing that a path names, where its route has a place for one. Not what looks like a credential, or is no plain
+/// name: somebody has written it into the wrong place.
+fn about(route: &str, path: &str) -> Option<String> {
+    let mut parts = route.split('/').zip(path.split('/'));
+    let is_place = |part: &str| part.starts_with('{') && !part.starts_with("{*");
+    let (_, name) = parts.find(|(part, _)| is_place(part))?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:@-".contains(&byte);
+    let is_credential = ["cfd_", "cfn_", "e2b_", "eyJ"]
+        .into_iter()
+        .any(|start| name.starts_with(start));
+    let is_name = name.len() <= ABOUT_MAX && name.bytes().all(plain) && !is_credential;
+    is_name.then(|| name.to_owned())
 }
 
 async fn note_refusal(shared: &Shared, gate: &Gate, code: Code, at: &str) {
@@ -240,5 +337,38 @@ impl RequestIds {
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let text = format!("req_{:016x}{count:08x}", self.boot);
         HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("req_"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_path_names_is_told_and_never_a_credential_or_what_is_no_name() {
+        let long = "a".repeat(ABOUT_MAX + 1);
+        let key = format!("/v1/keys/cfd_{}", "0a".repeat(32));
+        let too_long = format!("/v1/secrets/{long}");
+        for (route, path, expect) in [
+            ("/v1/jobs", "/v1/jobs", None),
+            ("/v1/jobs/{id}", "/v1/jobs/job_1", Some("job_1")),
+            (
+                "/v1/principals/{name}",
+                "/v1/principals/user:a@b.c",
+                Some("user:a@b.c"),
+            ),
+            (
+                "/v1/sandboxes/{id}/guest/{*path}",
+                "/v1/sandboxes/sbx_1/guest/files",
+                Some("sbx_1"),
+            ),
+            ("/v1/keys/{id}", &*key, None),
+            ("/v1/secrets/{name}", "/v1/secrets/a%20b", None),
+            ("/v1/secrets/{name}", "/v1/secrets/eyJhbGciOi.e30.x", None),
+            ("/v1/secrets/{name}", &*too_long, None),
+            ("none", "/x", None),
+        ] {
+            assert_eq!(about(route, path).as_deref(), expect, "{route} {path}");
+        }
     }
 }

@@ -52,6 +52,7 @@ mod poll;
 mod principal;
 mod profile;
 mod quota;
+mod refusal;
 mod report;
 mod root;
 mod sandbox;
@@ -93,6 +94,7 @@ pub use crate::profile::{
     BuildAsk, ProfileAsk, ProfilePage, ProfileRef, ProfileView, Tagged, VersionPage,
 };
 pub use crate::quota::{QuotaChange, QuotaPage, QuotaSeen};
+pub use crate::refusal::Refused;
 pub use crate::report::{Finished, Report, Started};
 pub use crate::root::RootSeen;
 pub use crate::sandbox::{
@@ -181,6 +183,7 @@ struct Inner {
     lease: OnceLock<Lease>,
     lease_key: tokio::sync::OnceCell<lease_token::LeaseKey>,
     refusals: Mutex<enroll::Refusals>,
+    refused: Mutex<refusal::Notes>,
     placement: place::Setting,
     policies: Mutex<permit::Known>,
     renewing: Mutex<permit::Renewing>,
@@ -234,6 +237,7 @@ impl Service {
             lease: OnceLock::new(),
             lease_key: tokio::sync::OnceCell::new(),
             refusals: Mutex::default(),
+            refused: Mutex::default(),
             placement: place::Setting::default(),
             policies: Mutex::default(),
             renewing: Mutex::default(),

@@ -24,6 +24,7 @@ use crate::Service;
 use crate::audit::{PASSES, head_pass, seal_pass};
 use crate::key::used_pass;
 pub use crate::quota::release::release_pass;
+pub use crate::refusal::refusals_pass;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -61,6 +62,7 @@ pub async fn run(service: Service, mut stop: watch::Receiver<bool>) {
             looked = Instant::now();
             reap(&service).await;
         }
+        refusals(&service).await;
         seal(&service, &mut seal_failed).await;
         until_round -= 1;
         if until_round > 0 {
@@ -157,6 +159,15 @@ async fn unbuilt(service: &Service) {
         Ok(0) => {}
         Ok(copies) => tracing::debug!(copies, "what no build names any more is given up"),
         Err(error) => tracing::warn!(error = error.cause(), "failed to give up old copies"),
+    }
+}
+
+async fn refusals(service: &Service) {
+    if let Err(error) = refusals_pass(service).await {
+        tracing::warn!(
+            error = error.cause(),
+            "refused requests are not in the record"
+        );
     }
 }
 

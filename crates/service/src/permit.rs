@@ -409,8 +409,11 @@ impl Service {
     }
 
     /// An event of its own: there is no change that it could be beside. The refusal stands also where it cannot be
-    /// written.
+    /// written. Beyond some of one principal within a minute they are counted.
     async fn policy_refused(&self, ctx: &Ctx, operation: &'static str, all: &[Refusal]) {
+        if !self.may_note_refusal(ctx) {
+            return;
+        }
         let Ok(number) = random::<16>() else { return };
         let id = format!("ref_{}", hex(&number));
         let one = |one: &Refusal| {

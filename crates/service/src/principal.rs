@@ -1,9 +1,9 @@
-//! Letting people, agents and automations in, and sending them away.
+//! Letting people, agents and automations in, saying what they may, and sending them away.
 
 use crate::error::Fail;
 use crate::key::tell;
 use crate::{Ctx, Error, Service, page};
-use model::access::Action;
+use model::access::{Action, Scopes};
 use model::id::TenantId;
 use model::limits;
 use model::principal::{PrincipalKind, Role};
@@ -65,6 +65,44 @@ impl Service {
         Ok(PrincipalPage { principals, next })
     }
 
+    /// Gives a principal another role. This server goes by it from then on, others after a second. The same one again
+    /// changes nothing, and is no event.
+    ///
+    /// Of one whom an issuer of tokens has named this is the bound: its tokens still say which role they have, and the
+    /// smaller one counts.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`], also for a larger role by a credential that is narrowed; [`Error::NotFound`];
+    /// [`Error::Conflict`] for the last admin of a tenant that is not the first: nobody could let anybody in then.
+    pub async fn principal_set(
+        &self,
+        ctx: &Ctx,
+        id: &str,
+        role: Role,
+    ) -> Result<PrincipalRow, Error> {
+        ctx.may(Action::PrincipalWrite)?;
+        let (ctx, id, now) = (ctx.clone(), id.to_owned(), self.now_ms());
+        let set = self.unit(move |tx| {
+            let row = alone(tx, &ctx.tenant, &id)?;
+            if row.role == role {
+                return Ok(row);
+            }
+            check_raise(&ctx, row.role, role)?;
+            if role < Role::Admin {
+                check_not_last(tx, &row)?;
+            }
+            if !principal::set_role(tx, &row, role)? {
+                return Err(Error::conflict(format!("`{id}` was changed just now")).into());
+            }
+            told_role(tx, &ctx, &row, role, now)?;
+            Ok(PrincipalRow { role, ..row })
+        });
+        let row = set.await;
+        // Also when it is not known whether it happened.
+        self.keys_forget();
+        row
+    }
+
     /// Sends a principal away: its keys are taken back. What it has made stays, and so does what was recorded.
     ///
     /// # Errors
@@ -74,8 +112,7 @@ impl Service {
         ctx.may(Action::PrincipalWrite)?;
         let (ctx, id, now) = (ctx.clone(), id.to_owned(), self.now_ms());
         let removed = self.unit(move |tx| {
-            let row = principal::get(tx, &ctx.tenant, &id)?;
-            let row = row.ok_or(Fail::Ours(Error::NotFound))?;
+            let row = alone(tx, &ctx.tenant, &id)?;
             check_not_last(tx, &row)?;
             principal::delete(tx, &ctx.tenant, &row.id, now)?;
             let data = serde_json::json!({"kind": row.kind, "role": row.role});
@@ -96,14 +133,32 @@ impl Service {
     }
 }
 
-/// Refuses to send away the last one who may let others in. The first tenant has whoever runs the server.
+/// A principal, while nobody else of its tenant is given a role or sent away until this transaction ends. Else two
+/// admins who send each other away at once would both be gone; and so would somebody who is made an admin while they
+/// are sent away, after another admin was made less because of them.
+fn alone(tx: &mut Tx<'_>, tenant: &TenantId, id: &str) -> Result<PrincipalRow, Fail> {
+    tenant::alone(tx, tenant)?;
+    let row = principal::get(tx, tenant, id)?;
+    row.ok_or(Fail::Ours(Error::NotFound))
+}
+
+/// Whoever has a narrowed credential gives nobody more: keys of that principal that are narrowed to nothing, perhaps in
+/// the hands of whoever asks, would do what this credential may not.
+fn check_raise(ctx: &Ctx, from: Role, to: Role) -> Result<(), Error> {
+    if to <= from || ctx.scopes().cover(&Scopes::default()) {
+        return Ok(());
+    }
+    let message = "your own credential is narrowed: it makes nobody's role larger";
+    Err(Error::Forbidden(message.to_owned()))
+}
+
+/// Refuses to send away, or to make less, the last one who may let others in. The first tenant has whoever runs the
+/// server. Its caller holds the tenant with [`alone`].
 fn check_not_last(tx: &mut Tx<'_>, row: &PrincipalRow) -> Result<(), Fail> {
     let lets_in = row.role == Role::Admin && row.kind != PrincipalKind::Agent;
     if !lets_in || row.tenant == TenantId::local() {
         return Ok(());
     }
-    // So that two admins who send each other away at once are not both gone.
-    tenant::alone(tx, &row.tenant)?;
     if principal::has_other_admin(tx, &row.tenant, &row.id)? {
         return Ok(());
     }
@@ -197,6 +252,19 @@ fn told(tx: &mut Tx<'_>, ctx: &Ctx, row: &PrincipalRow) -> Result<(), StoreError
     let of = ("principal", &*of);
     let at_ms = row.created_at_ms;
     tell(tx, &ctx, of, "principal.created", &data, at_ms)
+}
+
+fn told_role(
+    tx: &mut Tx<'_>,
+    ctx: &Ctx,
+    row: &PrincipalRow,
+    to: Role,
+    at_ms: u64,
+) -> Result<(), StoreError> {
+    let data = serde_json::json!({"kind": row.kind, "from": row.role, "to": to});
+    let of = resource_id(row);
+    let of = ("principal", &*of);
+    tell(tx, ctx, of, "principal.role_changed", &data, at_ms)
 }
 
 fn taken(row: &PrincipalRow) -> Error {

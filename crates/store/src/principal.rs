@@ -160,6 +160,23 @@ pub fn has_other_admin(
     Ok(row.is_some())
 }
 
+/// Gives a principal another role, if it still has the one that was seen; `false` where it has not, or is gone.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn set_role(tx: &mut Tx<'_>, seen: &PrincipalRow, role: Role) -> Result<bool, StoreError> {
+    let changed = tx.execute(
+        "UPDATE principal SET role = $1 WHERE tenant = $2 AND id = $3 AND role = $4",
+        &[
+            role.as_str().into(),
+            seen.tenant.as_str().into(),
+            seen.id.as_str().into(),
+            seen.role.as_str().into(),
+        ],
+    )?;
+    Ok(changed == 1)
+}
+
 /// Deletes a principal with its keys and its quota, itself first, so that a key that is made at this moment is seen, and writes down
 /// that it was sent away. What it has made stays.
 ///

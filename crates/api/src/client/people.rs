@@ -5,7 +5,7 @@ use http::Method;
 use super::{Client, ClientError};
 use crate::people::{
     KeyCreate, KeyList, KeyMade, KeyView, LoginInfo, Me, PeopleListQuery, PrincipalCreate,
-    PrincipalList, PrincipalView, TenantCreate, TenantList, TenantMade, TenantView,
+    PrincipalList, PrincipalPut, PrincipalView, TenantCreate, TenantList, TenantMade, TenantView,
 };
 use crate::routes;
 
@@ -79,6 +79,19 @@ impl Client {
         query: &PeopleListQuery,
     ) -> Result<PrincipalList, ClientError> {
         self.get(page(routes::PRINCIPALS, query)).await
+    }
+
+    /// Gives a principal another role.
+    ///
+    /// # Errors
+    /// [`ClientError`]; `conflict` for the last admin of a tenant.
+    pub async fn principal_put(
+        &self,
+        id: &str,
+        put: &PrincipalPut,
+    ) -> Result<PrincipalView, ClientError> {
+        let call = self.call(Method::PUT, routes::fill(routes::PRINCIPAL, &[id]));
+        self.json(self.with_json(call, put)?).await
     }
 
     /// Sends a principal away, and takes its keys back.

@@ -77,12 +77,8 @@ async fn lines(client: &Client, query: AuditListQuery, most: u64) -> Result<Exit
 async fn ls(client: &Client, query: AuditListQuery, limit: u32) -> Result<ExitCode, Failure> {
     let mut rows = Vec::new();
     let each = |one: AuditView| {
-        rows.push(vec![
-            when(one.at_ms),
-            one.principal,
-            one.kind,
-            one.resource_id,
-        ]);
+        let to = to(&one);
+        rows.push(vec![when(one.at_ms), one.principal, one.kind, to]);
         Ok(())
     };
     let more = events(client, query, u64::from(limit), each).await?;
@@ -96,6 +92,20 @@ async fn ls(client: &Client, query: AuditListQuery, limit: u32) -> Result<ExitCo
         table::note("there are more; --limit shows up to 10000, --since only the last, export all");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What it happened to; of a request that was refused, what was asked for, which has no name of its own.
+fn to(one: &AuditView) -> String {
+    let text = |name: &str| one.data.get(name).and_then(serde_json::Value::as_str);
+    let left_out = one.data.get("left_out").and_then(serde_json::Value::as_u64);
+    match (one.kind.as_str(), text("action"), left_out) {
+        ("request.refused", Some(action), _) => {
+            let about = text("about").map(|about| format!(" {about}"));
+            format!("{action}{}", about.unwrap_or_default())
+        }
+        ("request.refused", None, Some(left_out)) => format!("{left_out} more"),
+        _ => one.resource_id.clone(),
+    }
 }
 
 async fn verify(client: &Client, json: bool) -> Result<ExitCode, Failure> {
@@ -151,4 +161,34 @@ fn said(all: &AuditChecked) -> Vec<Vec<String>> {
         rows.push(row("", "nothing was changed"));
     }
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn of(kind: &str, data: Value) -> String {
+        let view = json!({"place": "1", "at_ms": 1, "principal": "user:bob", "kind": kind,
+            "resource": "refusal", "resource_id": "ref_1", "version": 1, "data": data});
+        to(&serde_json::from_value(view).unwrap())
+    }
+
+    #[test]
+    fn of_a_refused_request_the_list_shows_what_was_asked_for() {
+        let action = "PUT /v1/principals/{name}";
+        for (kind, data, expect) in [
+            (
+                "request.refused",
+                json!({"action": action, "about": "user:eve"}),
+                "PUT /v1/principals/{name} user:eve",
+            ),
+            ("request.refused", json!({"action": action}), action),
+            ("request.refused", json!({"left_out": 980}), "980 more"),
+            ("request.refused", json!({}), "ref_1"),
+            ("policy.refused", json!({"action": action}), "ref_1"),
+        ] {
+            assert_eq!(of(kind, data), expect);
+        }
+    }
 }

@@ -9,7 +9,7 @@ use api::Code;
 use api::client::{Client, ClientError};
 use api::people::{
     KeyCreate, KeyList, KeyView, PeopleListQuery, PrincipalCreate, PrincipalKind, PrincipalList,
-    PrincipalView, Role, TenantCreate, TenantList, TenantView,
+    PrincipalPut, PrincipalView, Role, TenantCreate, TenantList, TenantView,
 };
 use std::process::ExitCode;
 
@@ -77,8 +77,8 @@ async fn principal(client: &Client, command: PrincipalCommand) -> Result<ExitCod
             let made = client.principal_create(&new).await;
             let view = made.map_err(|error| match error.is(Code::Conflict) {
                 true => Failure::from(error).hint(
-                    "`cofferdam key create` makes another key for whoever is there; for another role, \
-                     `cofferdam principal rm` first",
+                    "`cofferdam key create` makes another key for whoever is there, \
+                     `cofferdam principal set` gives it another role",
                 ),
                 false => error.into(),
             })?;
@@ -100,6 +100,18 @@ async fn principal(client: &Client, command: PrincipalCommand) -> Result<ExitCod
             let rows = || all.principals.iter().map(principal_line).collect();
             let head = ["ID", "ROLE", "CREATED (UTC)", "BY"];
             print(json, &all, || Ok(table::layout(&head, rows())))
+        }
+        PrincipalCommand::Set { id, role, json } => {
+            let role = role_of(role);
+            let set = client.principal_put(&id, &PrincipalPut { role }).await;
+            let hint = "`cofferdam principal ls` lists them";
+            let view = set.map_err(missing("principal", &id, hint))?;
+            if let Some(issuer) = view.issuer.as_deref().filter(|_| !json) {
+                table::note(&format!(
+                    "tokens of {issuer} say which role they have; the smaller one counts"
+                ));
+            }
+            print(json, &view, || Ok(format!("{} {}\n", view.id, view.role)))
         }
         PrincipalCommand::Rm { id, json } => {
             let removed = client.principal_remove(&id).await;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, RawQuery, Request, State};
+use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Json as Answer, Router};
@@ -33,6 +34,7 @@ use super::volumes;
 use super::wire::{self, Change, NewSandbox, Pause, Refresh, Timeout};
 use crate::App;
 use crate::extract::{self, Key};
+use crate::http::remember_route;
 
 /// How long a request waits for a node. The clients themselves wait for 60 s.
 pub(super) const WAIT: Duration = Duration::from_secs(50);
@@ -77,6 +79,7 @@ pub(crate) fn router(app: App) -> Router {
         )
         .route("/volumes", post(volumes::create).get(volumes::list))
         .route("/volumes/{id}", get(volumes::get).delete(volumes::delete))
+        .route_layer(middleware::from_fn(remember_route))
         .fallback(async || Refusal::not_here("this route"))
         .method_not_allowed_fallback(async || Refusal::not_here("this method of the route"))
         .with_state(app)

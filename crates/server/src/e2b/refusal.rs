@@ -3,6 +3,7 @@
 //! They retry 429, 502, 503 and 504 by themselves unless they are told not to, so every refusal says
 //! whether the same request may succeed later. The texts of some are matched by the clients.
 
+use api::Code;
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -11,6 +12,7 @@ use serde_json::{Map, Value, json};
 use super::aim::Target;
 use crate::error::Error;
 use crate::rates::Metered;
+use crate::request::Denied;
 
 /// Tells the client whether to send the request again by itself.
 pub(crate) const SHOULD_RETRY: HeaderName = HeaderName::from_static("should-retry");
@@ -25,6 +27,8 @@ pub(crate) struct Refusal {
     /// For the log, never for the answer.
     internal: Option<String>,
     metered: Option<Metered>,
+    /// Of the other doors, for the record.
+    code: Option<Code>,
 }
 
 /// What the outermost layer writes to the log about an answer.
@@ -39,6 +43,7 @@ impl Refusal {
             more: Vec::new(),
             internal: None,
             metered: None,
+            code: None,
         }
     }
 
@@ -124,6 +129,7 @@ impl From<Error> for Refusal {
         Self {
             internal: error.internal_cause().map(str::to_owned),
             metered: error.taken(),
+            code: Some(error.code()),
             ..Self::new(status, error.message())
         }
     }
@@ -150,6 +156,10 @@ impl IntoResponse for Refusal {
         }
         if let Some(metered) = self.metered {
             response.extensions_mut().insert(metered);
+        }
+        let denied = self.code.and_then(|code| Denied::of(code, &self.message));
+        if let Some(denied) = denied {
+            response.extensions_mut().insert(denied);
         }
         response
     }

@@ -2,7 +2,7 @@
 
 use api::people::{
     KeyCreate, KeyList, KeyMade, KeyView, LoginInfo, Me, PeopleListQuery, PrincipalCreate,
-    PrincipalList, PrincipalView, TenantCreate, TenantList, TenantMade, TenantView,
+    PrincipalList, PrincipalPut, PrincipalView, TenantCreate, TenantList, TenantMade, TenantView,
 };
 use api::{ErrorBody, routes};
 use axum::Json as Answer;
@@ -96,6 +96,26 @@ pub(crate) async fn principal_list(
     let after = query.after.as_deref();
     let page = app.service.principal_list(&ctx, after, limit);
     Ok(Answer(people::principals(page.await?)))
+}
+
+/// Gives a principal another role, for all its keys, within a second. For admins.
+#[utoipa::path(put, path = routes::PRINCIPAL, tag = "people", operation_id = "principal_put",
+    params(("name" = String, Path, description = "The principal, such as `user:alice`")),
+    request_body = PrincipalPut,
+    responses((status = 200, description = "What it is now", body = PrincipalView),
+              (status = 400, description = "Nothing was changed", body = ErrorBody),
+              (status = 403, description = "Not for who asks", body = ErrorBody),
+              (status = 404, description = "No such principal", body = ErrorBody),
+              (status = 409, description = "It is the last admin", body = ErrorBody)))]
+pub(crate) async fn principal_put(
+    State(app): State<App>,
+    User(ctx): User,
+    NamedOf(named): NamedOf,
+    Json(asked): Json<PrincipalPut>,
+) -> Result<Answer<PrincipalView>, Error> {
+    let role = people::role(asked.role);
+    let row = app.service.principal_set(&ctx, &named, role).await?;
+    Ok(Answer(people::principal(row)))
 }
 
 /// Sends a principal away: its keys are taken back; what it has made stays. For admins.

@@ -28,7 +28,7 @@ enum For {
     Server,
 }
 
-const ROUTES: [(&str, &str, For); 123] = [
+const ROUTES: [(&str, &str, For); 124] = [
     ("GET", "/healthz", For::Anybody),
     ("GET", "/mcp", For::Credential),
     ("POST", "/mcp", For::Credential),
@@ -226,6 +226,7 @@ const ROUTES: [(&str, &str, For); 123] = [
     ("DELETE", "/v1/tenants/{name}", For::User(TenantWrite)),
     ("GET", "/v1/principals", For::User(PrincipalRead)),
     ("POST", "/v1/principals", For::User(PrincipalWrite)),
+    ("PUT", "/v1/principals/{name}", For::User(PrincipalWrite)),
     ("DELETE", "/v1/principals/{name}", For::User(PrincipalWrite)),
     ("GET", "/v1/keys", For::User(KeyRead)),
     ("POST", "/v1/keys", For::User(KeyWrite)),
@@ -363,6 +364,7 @@ fn body(method: &str, path: &str) -> &'static str {
         ("POST", "/v1/secrets/{name}/versions") => r#"{"value":"bbbbbbbb"}"#,
         ("POST", "/v1/tenants") => r#"{"name":"new"}"#,
         ("POST", "/v1/principals") => r#"{"kind":"user","name":"new","role":"member"}"#,
+        ("PUT", "/v1/principals/{name}") => r#"{"role":"member"}"#,
         ("POST", "/v1/keys") => r#"{"principal":"user:nobody","scopes":["key:read"]}"#,
         ("POST", "/v1/jobs") => r#"{"argv":["true"]}"#,
         ("POST", "/v1/approvals") => {

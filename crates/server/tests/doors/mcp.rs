@@ -3,9 +3,11 @@
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Full;
+use model::principal::Role;
 use serde_json::{Value, json};
 
-use crate::world::{Reply, World};
+use crate::people::refusals;
+use crate::world::{Reply, TOKEN, World};
 
 const ACCEPT: (&str, &str) = ("accept", "application/json, text/event-stream");
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -123,6 +125,33 @@ async fn the_newest_version_has_no_sessions_and_its_calls_are_the_callers_own() 
         .ask_as_node(message("POST", &headers, body.to_string()))
         .await;
     assert_eq!(node.code(), "forbidden");
+}
+
+#[tokio::test]
+async fn what_a_tool_may_not_is_in_the_record_as_the_route_that_it_has_asked() {
+    let world = World::new().await;
+    let key = world.key("", Role::Member, &["job:read"]).await;
+    let bearer = format!("Bearer {key}");
+    let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {}});
+    let params = json!({"name": "sandbox_list", "arguments": {}, "_meta": meta});
+    let body = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params});
+    let headers = [
+        ACCEPT,
+        JSON,
+        ("authorization", bearer.as_str()),
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "sandbox_list"),
+    ];
+    let reply = world.ask_tcp(message("POST", &headers, body.to_string()));
+    let answer = messages(&reply.await).pop().unwrap();
+    assert_eq!(answer["result"]["isError"], json!(true), "{answer}");
+    let told = refusals(&world, TOKEN).await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0]["principal"], "user:member-job-read");
+    assert_eq!(told[0]["data"]["action"], "GET /v1/sandboxes");
 }
 
 /// Attack: Sessions are begun until there is no memory left.

@@ -77,6 +77,132 @@ async fn a_key_that_is_taken_back_opens_nothing_any_more() {
     assert_eq!(reply.code(), "unauthenticated");
 }
 
+#[tokio::test]
+async fn another_role_opens_and_closes_routes_for_a_key_that_is_in_use() {
+    let world = World::new().await;
+    let key = world.key("", Role::Member, &[]).await;
+    let line = "PUT /v1/principals/user:member-";
+    let nodes = async || world.ask_with(&key, "GET /v1/nodes", "").await.code();
+    let as_itself = world.ask_with(&key, line, r#"{"role":"admin"}"#).await;
+    assert_eq!(as_itself.code(), "forbidden");
+    for (role, code) in [("operator", "no code"), ("member", "forbidden")] {
+        let view = made(&world, TOKEN, line, json!({"role": role})).await;
+        assert_eq!(
+            (&view["id"], &view["role"]),
+            (&json!("user:member-"), &json!(role))
+        );
+        // At once: the clock of this world stands.
+        assert_eq!(nodes().await, code, "{role}");
+    }
+    for (line, body, code) in [
+        (line, json!({"role": "root"}), "invalid_argument"),
+        (line, json!({}), "invalid_argument"),
+        (
+            line,
+            json!({"role": "admin", "kind": "agent"}),
+            "unknown_field",
+        ),
+        (
+            "PUT /v1/principals/user:none",
+            json!({"role": "admin"}),
+            "not_found",
+        ),
+        (
+            "PUT /v1/principals/uid:1000",
+            json!({"role": "member"}),
+            "not_found",
+        ),
+    ] {
+        let reply = world.ask_with(TOKEN, line, &body.to_string()).await;
+        assert_eq!(reply.code(), code, "{line} {body}: {}", reply.json());
+    }
+    let other = world.key("other", Role::Admin, &[]).await;
+    let reply = world.ask_with(&other, line, r#"{"role":"admin"}"#).await;
+    assert_eq!(reply.code(), "not_found");
+    let own = world
+        .ask_with(
+            &other,
+            "PUT /v1/principals/user:admin",
+            r#"{"role":"member"}"#,
+        )
+        .await;
+    assert_eq!(
+        own.status,
+        StatusCode::OK,
+        "there is another admin: {}",
+        own.json()
+    );
+    let last = world
+        .ask_with(
+            &other,
+            "PUT /v1/principals/user:admin-",
+            r#"{"role":"member"}"#,
+        )
+        .await;
+    assert_eq!(last.code(), "conflict");
+}
+
+/// What was refused to people of a tenant, by its record.
+pub(crate) async fn refusals(world: &World, key: &str) -> Vec<Value> {
+    service::loops::refusals_pass(&world.service).await.unwrap();
+    let line = "GET /v1/audit?kind=request.refused&limit=500";
+    let list = made(world, key, line, Value::Null).await;
+    list["events"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn what_is_refused_to_somebody_is_in_the_record_of_their_tenant_and_strangers_are_not() {
+    let world = World::new().await;
+    let key = world.key("", Role::Member, &[]).await;
+    let other = world.key("other", Role::Admin, &[]).await;
+    let line = "PUT /v1/principals/user:eve?a=of-a-query";
+    let reply = world.ask_with(&key, line, r#"{"role":"admin"}"#).await;
+    assert_eq!(reply.code(), "forbidden");
+    // Nobody is known, it is not there, or it is not about who asks.
+    let unknown = format!("cfd_{}", "0a".repeat(32));
+    for (key, line, code) in [
+        (unknown.as_str(), "GET /v1/keys", "unauthenticated"),
+        ("wrong", "GET /v1/keys", "unauthenticated"),
+        (&*key, "GET /v1/jobs/x", "not_found"),
+        (&*key, "GET /v1/jobs?limit=0", "invalid_argument"),
+    ] {
+        let reply = world.ask_with(key, line, "").await;
+        assert_eq!(reply.code(), code, "{line}");
+    }
+    // A node is refused in a record of its own.
+    let node = world.ask_as_node(bare("GET", "/v1/keys")).await;
+    assert_eq!(node.code(), "forbidden");
+    let told = refusals(&world, TOKEN).await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    let keys = made(&world, TOKEN, "GET /v1/keys", Value::Null).await;
+    assert_eq!(told[0]["principal"], "user:member-");
+    assert_eq!(
+        told[0]["data"],
+        json!({"action": "PUT /v1/principals/{name}", "about": "user:eve", "code": "forbidden",
+            "key": keys["keys"][0]["id"], "why": "this needs the role `admin`"})
+    );
+    assert_eq!(refusals(&world, &other).await, [] as [Value; 0]);
+    let reply = world.ask_with(&other, "GET /v1/nodes", "").await;
+    assert_eq!(reply.code(), "forbidden");
+    assert_eq!(refusals(&world, &other).await.len(), 1);
+    assert_eq!(refusals(&world, TOKEN).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_thousand_refusals_are_twenty_events_and_one_that_counts_the_others() {
+    let world = World::new().await;
+    let key = world.key("", Role::Member, &[]).await;
+    for _ in 0..1000 {
+        let reply = world.ask_with(&key, "GET /v1/keys", "").await;
+        assert_eq!(reply.code(), "forbidden");
+    }
+    assert_eq!(refusals(&world, TOKEN).await.len(), 20);
+    world.clock.advance(60_000);
+    let told = refusals(&world, TOKEN).await;
+    assert_eq!(told.len(), 21);
+    assert_eq!(told[20]["data"], json!({"left_out": 980}));
+}
+
 /// Attack: Somebody gives another one, or themselves, more than they have.
 #[tokio::test]
 async fn nobody_gives_more_than_they_have() {

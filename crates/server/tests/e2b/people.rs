@@ -171,3 +171,34 @@ async fn a_key_that_may_only_look_is_not_told_the_token_that_runs_commands() {
         assert_eq!(told.is_null(), !is_told);
     }
 }
+
+#[tokio::test]
+async fn what_a_key_may_not_is_in_the_record_of_its_tenant_and_a_wrong_key_is_not() {
+    let world = World::new().await;
+    let post = async |line: &str, body: Value| {
+        let headers = [("host", "localhost"), BEARER];
+        world.ask(line, &headers, body.to_string()).await.json()
+    };
+    let person = json!({"kind": "user", "name": "looker", "role": "member"});
+    post("POST /v1/principals", person).await;
+    let new = json!({"principal": "user:looker", "scopes": ["sandbox:read"]});
+    let key = post("POST /v1/keys", new).await;
+    let form = key["e2b_key"].as_str().unwrap();
+    let asked = json!({"templateID": "base", "metadata": {"a": "a-value-of-theirs"}});
+    let made = ask(&world, form, "POST /v2/sandboxes", &asked).await;
+    assert_eq!(made.status, 403, "{}", made.message());
+    let wrong = format!("e2b_{}", "0".repeat(40));
+    let made = ask(&world, &wrong, "POST /v2/sandboxes", &asked).await;
+    assert_eq!(made.status, 401, "{}", made.message());
+    let written = service::loops::refusals_pass(&world.service).await;
+    assert_eq!(written.unwrap(), 1);
+    let headers = [("host", "localhost"), BEARER];
+    let list = world.ask("GET /v1/audit?kind=request.refused", &headers, "");
+    let list = list.await.json();
+    let told = &list["events"][0];
+    assert_eq!(told["principal"], "user:looker");
+    assert_eq!(told["data"]["action"], "POST /v2/sandboxes");
+    assert_eq!(told["data"]["code"], "forbidden");
+    assert_eq!(told["data"]["key"], key["id"]);
+    assert!(!list.to_string().contains("theirs"), "{list}");
+}

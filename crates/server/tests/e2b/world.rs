@@ -27,6 +27,7 @@ pub(crate) const TOKEN: &str = "a-token-for-tests";
 const NOW_MS: u64 = 1_750_000_000_000;
 
 pub(crate) struct World {
+    pub(crate) service: Service,
     pub(crate) tcp: SocketAddr,
     pub(crate) guest: Arc<Guest>,
     user_door: MemoryDialer,
@@ -105,7 +106,7 @@ impl World {
         let guest = Arc::new(Guest::default());
         drop(tokio::spawn(guest::serve(guest.clone(), linked)));
         drop(tokio::spawn(server::serve(
-            service,
+            service.clone(),
             links,
             doors,
             stop.clone(),
@@ -114,6 +115,7 @@ impl World {
         register(&node).await;
         drop(tokio::spawn(obey(node)));
         Self {
+            service,
             tcp,
             guest,
             user_door,

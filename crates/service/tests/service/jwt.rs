@@ -477,6 +477,37 @@ async fn nobody_gets_a_larger_role_than_the_issuer_may_give_or_than_an_admin_gav
 }
 
 #[tokio::test]
+async fn a_role_that_an_admin_gives_bounds_tokens_and_does_not_widen_them() {
+    let (world, signer) = (World::new(), Signer::rsa(0));
+    let map = [("ops".to_owned(), Role::Operator)].into();
+    let rules = Issuer {
+        role: RoleFrom::Claim("groups".to_owned(), map, Some(Role::Member)),
+        ..rules("corp", ISS)
+    };
+    let keys = set(&[signer.jwk(Some("a"))]);
+    world.service.issuers_are(vec![(rules, Some(keys))]);
+    let role = async |groups: Value| {
+        let text = token(&signer, json!({"groups": groups}));
+        who(&world, &text).await.unwrap().grant.role
+    };
+    let set = async |role| {
+        let row = world
+            .service
+            .principal_set(&user(), "user:alice", role)
+            .await;
+        assert_eq!(row.unwrap().issuer.as_deref(), Some("corp"));
+    };
+    assert_eq!(role(json!("x")).await, Role::Member);
+    assert_eq!(role(json!("ops")).await, Role::Member);
+    // At once, by the same text, though the clock stands; and no more than the token says.
+    set(Role::Admin).await;
+    assert_eq!(role(json!("ops")).await, Role::Operator);
+    assert_eq!(role(json!("x")).await, Role::Member);
+    set(Role::Member).await;
+    assert_eq!(role(json!("ops")).await, Role::Member);
+}
+
+#[tokio::test]
 async fn a_token_makes_no_key_that_outlives_it() {
     let (world, signer) = (World::new(), Signer::rsa(0));
     let rules = Issuer {

@@ -36,6 +36,7 @@ mod profiles;
 mod prune;
 mod quotas;
 mod recreate;
+mod refusals;
 mod replicas;
 mod report;
 mod roots;

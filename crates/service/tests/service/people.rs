@@ -253,6 +253,158 @@ async fn the_last_admin_of_a_tenant_stays_and_a_name_is_taken_once() {
     assert_eq!(back.map_err(code).err(), Some("not_found"));
 }
 
+#[tokio::test]
+async fn another_role_counts_for_keys_in_use_here_at_once_and_elsewhere_within_a_second() {
+    let world = World::new();
+    let service = &world.service;
+    let (_, text) = key(service, &user(), "alice", &["job:read", "node:read"]).await;
+    let role = async |service: &Service| {
+        let who = service.key_who(&text).await.unwrap().unwrap();
+        assert_eq!(who.grant.scopes.texts(), ["job:read", "node:read"]);
+        who.grant.role
+    };
+    let other = world.again();
+    let ctx = Ctx::of(service.key_who(&text).await.unwrap().unwrap(), "req_7");
+    assert!(matches!(
+        service.node_list(&ctx).await,
+        Err(Error::Forbidden(_))
+    ));
+    assert_eq!(role(&other).await, Role::Member);
+    let set = service
+        .principal_set(&user(), "user:alice", Role::Admin)
+        .await;
+    assert_eq!(set.unwrap().role, Role::Admin);
+    assert_eq!(role(service).await, Role::Admin, "the clock stands");
+    assert_eq!(role(&other).await, Role::Member, "the clock stands");
+    world.clock.advance(1000);
+    assert_eq!(role(&other).await, Role::Admin);
+    // What the key is narrowed to still narrows it.
+    let ctx = Ctx::of(service.key_who(&text).await.unwrap().unwrap(), "req_8");
+    assert!(service.node_list(&ctx).await.is_ok());
+    let keys = service.key_list(&ctx, None, 10).await;
+    assert!(matches!(keys, Err(Error::Forbidden(_))), "{keys:?}");
+    let set = service.principal_set(&ctx, "user:alice", Role::Admin).await;
+    assert!(matches!(set, Err(Error::Forbidden(_))), "{set:?}");
+}
+
+#[tokio::test]
+async fn a_change_of_a_role_is_one_event_and_the_same_role_again_is_none() {
+    let world = World::new();
+    let service = &world.service;
+    key(service, &user(), "alice", &[]).await;
+    for role in [Role::Operator, Role::Operator, Role::Member] {
+        let set = service.principal_set(&user(), "user:alice", role).await;
+        assert_eq!(set.unwrap().role, role);
+    }
+    let query = service::AuditQuery {
+        kind: Some("principal.role_changed".to_owned()),
+        ..service::AuditQuery::default()
+    };
+    let page = service.audit_list(&user(), query, 100).await.unwrap();
+    let data = page.events.iter().map(|one| one.event.data.as_str());
+    let data: Vec<serde_json::Value> = data.map(|one| serde_json::from_str(one).unwrap()).collect();
+    assert_eq!(
+        data,
+        [
+            serde_json::json!({"kind": "user", "from": "member", "to": "operator"}),
+            serde_json::json!({"kind": "user", "from": "operator", "to": "member"}),
+        ]
+    );
+    assert!(
+        page.events
+            .iter()
+            .all(|one| one.event.resource_id == "ten_local/user:alice")
+    );
+    let gone = service
+        .principal_set(&user(), "user:bob", Role::Admin)
+        .await;
+    assert_eq!(gone.map_err(|error| error.code()).err(), Some("not_found"));
+}
+
+#[tokio::test]
+async fn the_last_admin_is_not_made_less_and_nobody_of_another_tenant_is_changed() {
+    let world = World::new();
+    let service = &world.service;
+    let made = service
+        .tenant_create(&user(), "acme", "root")
+        .await
+        .unwrap();
+    let who = service.key_who(&made.key.1).await.unwrap().unwrap();
+    let admin = Ctx::of(who, "req_9");
+    let set = async |ctx: &Ctx, id: &str, role: Role| {
+        let set = service.principal_set(ctx, id, role).await;
+        set.map_err(|error| error.code()).map(|row| row.role)
+    };
+    assert_eq!(
+        set(&admin, "user:root", Role::Operator).await,
+        Err("conflict")
+    );
+    // An agent lets nobody in, whatever its role.
+    let bot = service.principal_create(&admin, PrincipalKind::Agent, "bot", Role::Admin);
+    bot.await.unwrap();
+    assert_eq!(
+        set(&admin, "user:root", Role::Member).await,
+        Err("conflict")
+    );
+    key(service, &admin, "bob", &[]).await;
+    assert_eq!(set(&admin, "user:bob", Role::Admin).await, Ok(Role::Admin));
+    assert_eq!(
+        set(&admin, "user:root", Role::Member).await,
+        Ok(Role::Member)
+    );
+    assert_eq!(
+        set(&admin, "user:bob", Role::Operator).await,
+        Err("conflict")
+    );
+    // Neither the first tenant nor another one sees who is not its own.
+    key(service, &user(), "alice", &[]).await;
+    for (ctx, id) in [
+        (&admin, "user:alice"),
+        (&user(), "user:bob"),
+        (&stranger(), "user:bob"),
+    ] {
+        assert_eq!(set(ctx, id, Role::Member).await, Err("not_found"), "{id}");
+    }
+    // The first tenant has whoever runs the server.
+    assert_eq!(
+        set(&user(), "user:alice", Role::Admin).await,
+        Ok(Role::Admin)
+    );
+    assert_eq!(
+        set(&user(), "user:alice", Role::Member).await,
+        Ok(Role::Member)
+    );
+}
+
+#[tokio::test]
+async fn whoever_is_narrowed_makes_roles_smaller_and_never_larger() {
+    let world = World::new();
+    let service = &world.service;
+    let admin = service
+        .principal_create(&user(), PrincipalKind::User, "root", Role::Admin)
+        .await;
+    admin.unwrap();
+    let new = NewKey {
+        owner: "user:root".to_owned(),
+        scopes: vec!["principal:write".to_owned()],
+        ..NewKey::default()
+    };
+    let (_, text) = service.key_create(&user(), new).await.unwrap();
+    let narrow = Ctx::of(service.key_who(&text).await.unwrap().unwrap(), "req_10");
+    // Of this one they may have a key that is narrowed to nothing.
+    key(service, &user(), "alice", &[]).await;
+    let raised = service
+        .principal_set(&narrow, "user:alice", Role::Operator)
+        .await;
+    assert!(matches!(raised, Err(Error::Forbidden(_))), "{raised:?}");
+    let set = service
+        .principal_set(&user(), "user:alice", Role::Operator)
+        .await;
+    set.unwrap();
+    let lessened = service.principal_set(&narrow, "user:alice", Role::Member);
+    assert_eq!(lessened.await.unwrap().role, Role::Member);
+}
+
 /// The first statement of a function whose head ends here.
 fn first_line(body: &str) -> &str {
     let mut lines = body.lines().map(str::trim);

@@ -146,6 +146,8 @@ conformance! {
         nothing_is_added_to_a_tenant_or_a_principal_that_is_gone
         a_key_that_is_made_while_its_tenant_goes_goes_with_it
         keys_go_some_time_after_their_end_and_the_last_admin_is_seen
+        a_role_is_changed_of_whoever_still_has_the_one_that_was_seen
+        of_two_admins_who_make_each_other_less_at_once_one_stays
     }
     servers {
         a_server_is_known_by_its_certificate_until_it_is_gone

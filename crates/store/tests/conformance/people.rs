@@ -245,3 +245,67 @@ pub(crate) fn keys_go_some_time_after_their_end_and_the_last_admin_is_seen(db: &
     db.write(move |tx| principal::insert(tx, &other)).unwrap();
     assert!(!alone());
 }
+
+pub(crate) fn a_role_is_changed_of_whoever_still_has_the_one_that_was_seen(db: &Db) {
+    let (mine, other) = (person(&tenant("a"), "alice"), person(&tenant("b"), "alice"));
+    put(db, &mine, &[1]);
+    put(db, &other, &[2]);
+    let set = |seen: &PrincipalRow, role| {
+        let seen = seen.clone();
+        db.write(move |tx| principal::set_role(tx, &seen, role))
+            .unwrap()
+    };
+    assert!(set(&mine, Role::Member));
+    let role = |digest: &'static str| {
+        let owner = db.read(move |tx| key::of_digest(tx, digest)).unwrap();
+        (owner.role, owner.key.scopes)
+    };
+    let scopes = Scopes::of([Action::JobWrite]);
+    assert_eq!(role("own1"), (Role::Member, scopes.clone()));
+    assert_eq!(role("own2"), (Role::Operator, scopes));
+    assert!(!set(&mine, Role::Admin), "it is a member by now");
+    let now = PrincipalRow {
+        role: Role::Member,
+        ..mine.clone()
+    };
+    assert_eq!(
+        db.read(|tx| principal::get(tx, &tenant("a"), "user:alice")),
+        Some(now.clone())
+    );
+    let gone = mine.clone();
+    db.write(move |tx| principal::delete(tx, &gone.tenant, &gone.id, 9))
+        .unwrap();
+    assert!(!set(&now, Role::Admin));
+}
+
+/// Each holds the tenant before it looks, as the service does.
+pub(crate) fn of_two_admins_who_make_each_other_less_at_once_one_stays(db: &Db) {
+    let of = tenant("a");
+    let admin = |name: &str| PrincipalRow {
+        role: Role::Admin,
+        ..person(&of, name)
+    };
+    let (alice, bob) = (admin("alice"), admin("bob"));
+    put(db, &alice, &[]);
+    put(db, &bob, &[]);
+    let lessen = |row: &PrincipalRow| {
+        let row = row.clone();
+        db.write(move |tx| {
+            tenant::alone(tx, &row.tenant)?;
+            match principal::has_other_admin(tx, &row.tenant, &row.id)? {
+                true => principal::set_role(tx, &row, Role::Member),
+                false => Ok(false),
+            }
+        })
+        .unwrap()
+    };
+    let done: Vec<bool> = std::thread::scope(|scope| {
+        let lessen = &lessen;
+        let both = [&alice, &bob].map(|row| scope.spawn(move || lessen(row)));
+        both.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(done.iter().filter(|done| **done).count(), 1, "{done:?}");
+    let admins = db.read(|tx| principal::list(tx, &tenant("a"), "", 10));
+    let admins = admins.iter().filter(|row| row.role == Role::Admin);
+    assert_eq!(admins.count(), 1);
+}

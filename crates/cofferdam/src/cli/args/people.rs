@@ -51,7 +51,7 @@ pub(crate) enum TenantCommand {
     },
 }
 
-/// Let people, agents and automations in, list them, send them away
+/// Let people, agents and automations in, say what they may, list them, send them away
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct PrincipalArgs {
     #[command(subcommand)]
@@ -98,6 +98,17 @@ pub(crate) enum PrincipalCommand {
     },
     /// List them
     Ls {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give one another role, for all its keys, within a second
+    Set {
+        /// Its id, such as user:alice
+        id: String,
+        /// What it may from now on
+        #[arg(long, value_enum)]
+        role: RoleArg,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -165,6 +176,7 @@ impl PeopleCommand {
             },
             Self::Principal(PrincipalArgs { command }) => match command {
                 PrincipalCommand::Create { json, .. }
+                | PrincipalCommand::Set { json, .. }
                 | PrincipalCommand::Ls { json }
                 | PrincipalCommand::Rm { json, .. } => *json,
             },
