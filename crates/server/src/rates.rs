@@ -181,9 +181,18 @@ impl Buckets {
         self.take(network(source), Class::Failures, &self.0.sources)
     }
 
-    /// Whether another credential of that address is looked at: one that has counted lately always is.
-    pub(crate) fn may_try(&self, source: Option<IpAddr>, key: &str) -> Result<(), Error> {
-        if self.0.rates.off || self.0.good.get(self.digest(key)).is_some() {
+    /// Whether what somebody at that address has shown is looked at: a key that has counted lately always is, and so is
+    /// a token of an issuer, because the table is not asked about one whose signature is wrong.
+    pub(crate) fn may_try(&self, source: Option<IpAddr>, text: &str) -> Result<(), Error> {
+        if service::is_jwt_text(text) || self.0.good.get(self.digest(text)).is_some() {
+            return Ok(());
+        }
+        self.may_guess(source)
+    }
+
+    /// Whether another credential of that address is looked for in the table.
+    pub(crate) fn may_guess(&self, source: Option<IpAddr>) -> Result<(), Error> {
+        if self.0.rates.off {
             return Ok(());
         }
         let (class, rate) = (Class::Failures, self.0.rates.failures);

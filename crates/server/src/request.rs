@@ -5,20 +5,21 @@ use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 
 use api::{Code, routes};
-use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request};
 use hyper::body::Incoming;
+use model::limits;
 use model::rate::Class;
 use tower::Service as _;
 
 use crate::auth::{Gate, Peer, Shown, behind, bypassed};
 use crate::e2b;
 use crate::error::{Error, finish};
+use crate::node_door::Newcomer;
 use crate::rates::{Metered, class, tell};
-use crate::{App, Shared};
+use crate::{App, Shared, lent};
 
 /// The longest id that a client may give a request: room for a UUID or a W3C trace parent, not for
 /// filling the log.
@@ -71,7 +72,7 @@ pub(crate) async fn answer(
     };
     let at = parts.uri.path().to_owned();
     let request = Request::from_parts(parts, body);
-    let response = match aim {
+    let mut response = match aim {
         Some(aim) => e2b::answer(&mut shared, (&gate, source), aim, request, &id).await,
         None => match admit(&shared.app, (&gate, source), request, &id).await {
             Ok((request, metered)) => {
@@ -86,7 +87,10 @@ pub(crate) async fn answer(
     };
     if let Some(code) = refused(&response) {
         if code == Code::EnrollTokenUnknown {
-            shared.app.buckets.failed(source);
+            let buckets = &shared.app.buckets;
+            if let Err(error) = buckets.check(buckets.failed(source)) {
+                response = error.into_response();
+            }
         }
         note_refusal(&shared, &gate, code, &at).await;
     }
@@ -155,6 +159,10 @@ async fn admit(
         }
     };
     let peer = peer?;
+    if parts.extensions.get::<Newcomer>().is_some() {
+        // What they show is in the body.
+        app.buckets.may_guess(source)?;
+    }
     parts.extensions.insert(id.clone());
     if let Some(peer) = peer {
         parts.extensions.insert(peer);
@@ -206,14 +214,34 @@ fn meter(
     buckets.check(metered)
 }
 
-/// Runs the handler. One that panics costs its request, not the connection or the process.
+/// Runs the handler. One that panics costs its request, not the connection or the process; and so does one that
+/// refuses, whatever it has left of the body.
 async fn route(shared: &mut Shared, request: Request<Incoming>) -> Response {
-    let work = AssertUnwindSafe(shared.router.call(request.map(Body::new))).catch_unwind();
-    match work.await {
+    let (parts, body) = request.into_parts();
+    let most = left_max(&parts);
+    let (body, back) = lent::lend(&parts.headers, body);
+    let request = Request::from_parts(parts, body);
+    let work = AssertUnwindSafe(shared.router.call(request)).catch_unwind();
+    let response = match work.await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
         Err(_) => Error::internal("a handler panicked").into_response(),
+    };
+    let refusal = response.extensions().get::<Error>();
+    // Who has stopped sending is not waited for once more.
+    if refusal.is_some_and(|error| error.code() != Code::BodyTimeout) {
+        back.drain(most).await;
     }
+    response
+}
+
+/// How much of a body is read for nothing: twice what is taken of whoever sends it.
+fn left_max(parts: &Parts) -> usize {
+    let most = match parts.extensions.get::<Newcomer>() {
+        Some(Newcomer) => limits::SHORT_BODY_BYTES_MAX,
+        None => limits::BODY_BYTES_MAX,
+    };
+    2 * most
 }
 
 /// Makes ids for requests: unique, not secret.
