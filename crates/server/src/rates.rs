@@ -4,8 +4,8 @@
 //! and of this process alone, and bounded: an address that is new pushes out the ones that asked longest ago, which
 //! begin with a full bucket again, so a flood of addresses shuts nobody out.
 //!
-//! Who comes by a Unix socket of the owner, or from inside the process, is not counted: they could end us anyway. What
-//! goes on into a sandbox by its own name is not counted either; connections bound that.
+//! Who comes by a Unix socket of the owner, or from inside the process, is not counted: they could end us anyway. A tool
+//! that makes something for somebody else takes it of their bucket. What goes on into a sandbox by its own name is not counted either; connections bound that.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash, RandomState};

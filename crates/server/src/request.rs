@@ -151,12 +151,15 @@ async fn admit(
         Gate::Node(gate) => gate.admit(app, &mut parts).await,
         Gate::Known(_) | Gate::Stranger | Gate::Tcp(_) => shown(app, gate, source, &parts).await,
     };
-    let metered = match gate {
-        Gate::Known(_) | Gate::Stranger => None,
-        Gate::Node(_) | Gate::Tcp(_) => {
-            let class = class(&parts.method, parts.uri.path());
-            Some(meter(app, source, &peer, class)?)
-        }
+    let class = class(&parts.method, parts.uri.path());
+    let is_counted = match gate {
+        Gate::Known(peer) => is_made_by_a_tool(peer, class),
+        Gate::Stranger => false,
+        Gate::Node(_) | Gate::Tcp(_) => true,
+    };
+    let metered = match is_counted {
+        true => Some(meter(app, source, &peer, class)?),
+        false => None,
     };
     let peer = peer?;
     if parts.extensions.get::<Newcomer>().is_some() {
@@ -168,6 +171,15 @@ async fn admit(
         parts.extensions.insert(peer);
     }
     Ok((Request::from_parts(parts, body), metered))
+}
+
+/// Whether a tool makes something for somebody who has shown what stands for them: that is taken of their bucket, as it is
+/// when they make it themselves. The call of the tool was counted already, and whoever runs the server is not.
+fn is_made_by_a_tool(peer: &Peer, class: Class) -> bool {
+    match peer {
+        Peer::User(who) => class == Class::Creates && who.shown.is_some(),
+        Peer::Node(_) => false,
+    }
 }
 
 /// Who is behind what a request has shown.

@@ -3,7 +3,9 @@
 use http::StatusCode;
 use model::principal::Role;
 use model::rate::{Rate, Rates};
+use serde_json::json;
 
+use crate::mcp::{call, shells_wait};
 use crate::world::{TOKEN, World, bare};
 
 /// So slow that nothing comes back while a test runs.
@@ -66,6 +68,31 @@ async fn who_is_let_in_by_the_transport_is_not_counted() {
         let reply = world.ask(bare("GET", "/v1/jobs")).await;
         assert_eq!(reply.status, StatusCode::OK);
         assert!(!reply.headers.contains_key("ratelimit"));
+    }
+}
+
+#[tokio::test]
+async fn what_a_tool_makes_is_taken_of_the_bucket_of_whoever_called_it() {
+    let world = World::with_rates(slow()).await;
+    shells_wait(&world).await;
+    let key = world.key("", Role::Member, &[]).await;
+    let run = || ("run", json!({"command": "true"}));
+    let mut said = Vec::new();
+    for _ in 0..50 {
+        said.push(call(&world, Some(&key), run()).await);
+        if said.last().unwrap().contains("rate_limited") {
+            break;
+        }
+    }
+    assert!(said[0].contains("approval_needed"), "{}", said[0]);
+    let last = said.last().unwrap();
+    assert!(last.contains("rate_limited"), "{last}");
+    // What looks is not held up by what is made, and whoever runs the server is not counted.
+    let looks = call(&world, Some(&key), ("sandbox_list", json!({}))).await;
+    assert!(looks.contains("there are no sandboxes"), "{looks}");
+    for _ in 0..10 {
+        let said = call(&world, None, run()).await;
+        assert!(said.contains("approval_needed"), "{said}");
     }
 }
 
