@@ -49,10 +49,7 @@ fn a_job_beyond_a_quota_waits_says_why_and_runs_when_there_is_room_also_after_a_
         "{}",
         all(&wrong)
     );
-    assert_eq!(
-        good(&place.run(&["quota", "rm", "local"])).trim(),
-        "local"
-    );
+    assert_eq!(good(&place.run(&["quota", "rm", "local"])).trim(), "local");
     drop(server.end());
 }
 
