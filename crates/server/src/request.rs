@@ -249,9 +249,9 @@ async fn route(shared: &mut Shared, request: Request<Incoming>) -> Response {
 
 /// How much of a body is read for nothing: twice what is taken of whoever sends it.
 fn left_max(parts: &Parts) -> usize {
-    let most = match parts.extensions.get::<Newcomer>() {
-        Some(Newcomer) => limits::SHORT_BODY_BYTES_MAX,
-        None => limits::BODY_BYTES_MAX,
+    let most = match parts.extensions.get::<Peer>() {
+        Some(Peer::User(_) | Peer::Node(_)) => limits::BODY_BYTES_MAX,
+        None => limits::SHORT_BODY_BYTES_MAX,
     };
     2 * most
 }
