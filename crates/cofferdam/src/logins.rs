@@ -85,8 +85,8 @@ impl Tokens {
     }
 
     /// When the one that is shown ends, in seconds since 1970. `expires_in` is the life of the access token (RFC 6749,
-    /// section 5.1): what the other one says of itself counts where that is earlier. It is not believed for anything but
-    /// when to renew it.
+    /// section 5.1): what the other one says of itself counts where that is earlier, and for nothing but when to renew
+    /// it.
     pub(crate) fn expires_at_s(&self, shown: &str) -> u64 {
         let life = self.expires_in.unwrap_or(300).min(LIFE_S_MAX);
         let said = now_s().saturating_add(life);

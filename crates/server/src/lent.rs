@@ -1,8 +1,8 @@
 //! Bodies that come back from whoever was to read them.
 //!
 //! hyper ends a connection on which a body was not read to its end, and whoever is still sending then sees a broken
-//! connection and not why they were refused. So a body is lent to who answers; what a refusal has left of it is read and
-//! forgotten before that is said. A body that was passed on into a sandbox, or to a disk, is not back by then.
+//! connection and not why they were refused. So a body is lent to who answers; what a refusal has left of it is read
+//! and forgotten before that is said. A body that was passed on into a sandbox is not back by then.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -24,8 +24,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 struct Lent {
     /// There until the end.
     body: Option<(Incoming, oneshot::Sender<Incoming>)>,
-    /// Whether it is on its way: who says `Expect: 100-continue` sends nothing before it is asked for, and hyper asks as
-    /// soon as it is read.
+    /// Whether it is on its way: who says `Expect: 100-continue` sends nothing before it is asked for, and hyper asks
+    /// as soon as it is read.
     is_sent: bool,
 }
 

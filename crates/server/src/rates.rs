@@ -5,7 +5,8 @@
 //! begin with a full bucket again, so a flood of addresses shuts nobody out.
 //!
 //! Who comes by a Unix socket of the owner, or from inside the process, is not counted: they could end us anyway. A tool
-//! that makes something for somebody else takes it of their bucket. What goes on into a sandbox by its own name is not counted either; connections bound that.
+//! that makes something for somebody else takes it of their bucket. What goes on into a sandbox by its own name is not
+//! counted either; connections bound that.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash, RandomState};
@@ -371,6 +372,7 @@ mod tests {
         let code = |key| all.may_try(from, key).map_err(|error| error.code());
         assert_eq!(code("guess"), Err(Code::RateLimited));
         assert_eq!(code("good"), Ok(()));
+        assert_eq!(code("eyJhbGciOiJ9.eyJzdWIiOiJ9.c2ln"), Ok(()));
         let elsewhere = Some(IpAddr::from([192, 0, 2, 2]));
         assert!(all.may_try(elsewhere, "guess").is_ok());
     }

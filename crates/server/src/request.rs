@@ -173,8 +173,8 @@ async fn admit(
     Ok((Request::from_parts(parts, body), metered))
 }
 
-/// Whether a tool makes something for somebody who has shown what stands for them: that is taken of their bucket, as it is
-/// when they make it themselves. The call of the tool was counted already, and whoever runs the server is not.
+/// Whether a tool makes something for somebody who has shown what stands for them: that is taken of their bucket, as it
+/// is when they make it themselves. The call of the tool was counted already, and whoever runs the server is not.
 fn is_made_by_a_tool(peer: &Peer, class: Class) -> bool {
     match peer {
         Peer::User(who) => class == Class::Creates && who.shown.is_some(),

@@ -51,8 +51,8 @@ impl Mcp {
         (mcp, wanted)
     }
 
-    /// The tools of a caller, with a door of their own. It stands for them as they came first: when what they have shown
-    /// ends is asked of each request before it gets here, and no tool makes what could outlive that.
+    /// The tools of a caller, with a door of their own. It stands for them as they came first: when what they have
+    /// shown ends is asked of each request before it gets here, and no tool makes what could outlive that.
     fn tools(&self, owner: &str, caller: Who) -> Result<Tools, Error> {
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tools) = callers.get(owner) {
@@ -137,8 +137,8 @@ async fn answer(
 }
 
 /// Whose tools and sessions they are. Two tenants may have principals of one name, and somebody who may do less has
-/// others, also with the same name. A key is part of it, because whoever made that is not to decide about what was asked
-/// with it; when a token ends is not, so that one that was renewed goes on where the one before was.
+/// others, also with the same name. A key is part of it, because whoever made that is not to decide about what was
+/// asked with it; when a token ends is not, so that one that was renewed goes on where the one before was.
 fn owner(caller: &Who) -> String {
     let Who {
         tenant,
