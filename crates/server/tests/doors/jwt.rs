@@ -106,11 +106,11 @@ async fn who_guesses_keys_shuts_no_token_of_an_issuer_out_and_one_that_nobody_si
         let guess = format!("cfd_{number:064x}");
         world.ask_with(&guess, "GET /v1/jobs", "").await.code()
     };
-    let mut last = String::new();
+    let mut codes = Vec::new();
     for number in 0..50 {
-        last = guess(number).await;
+        codes.push(guess(number).await);
     }
-    assert_eq!(last, "rate_limited");
+    assert!(codes.contains(&"rate_limited".to_owned()), "{codes:?}");
     // Each was never seen before, as a renewed one is not.
     let fresh = |life_s: u64| token(json!({ "exp": NOW_S + life_s }), SECRET);
     let me = world.ask_with(&fresh(500), "GET /v1/me", "").await;
