@@ -11,28 +11,17 @@ mod provider;
 #[path = "../../crates/service/tests/service/jwt/sign.rs"]
 mod sign;
 
-use e2e::{Place, until};
+use e2e::{Place, Process, free_port, good, text, until};
 use provider::Provider;
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Child, Output, Stdio};
+use std::process::{Output, Stdio};
 
 struct Server {
+    /// First, so that it has ended when its place goes.
+    _process: Process,
     place: Place,
     url: String,
-    process: Child,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 fn issuer(provider: &Provider) -> String {
@@ -59,7 +48,7 @@ impl Server {
         let server = Server {
             place,
             url: format!("http://127.0.0.1:{port}"),
-            process,
+            _process: Process(process),
         };
         let socket = server.place.state().join("cofferdam.sock");
         let is_up = until(|| {
@@ -76,10 +65,7 @@ impl Server {
 
     /// What is printed for a command line that goes well.
     fn json(&self, url: &str, args: &[&str]) -> Value {
-        let output = self.run(url, args);
-        let (out, err) = (text(&output.stdout), text(&output.stderr));
-        assert!(output.status.success(), "{args:?}: {out}{err}");
-        serde_json::from_str(&out).unwrap()
+        serde_json::from_str(&good(&self.run(url, args))).unwrap()
     }
 
     fn run(&self, url: &str, args: &[&str]) -> Output {
@@ -117,10 +103,6 @@ impl Server {
     }
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
 #[test]
 fn a_person_logs_in_with_a_code_and_is_somebody_until_the_login_is_forgotten() {
     let provider = Provider::start();
@@ -128,8 +110,7 @@ fn a_person_logs_in_with_a_code_and_is_somebody_until_the_login_is_forgotten() {
     provider.told.lock().unwrap().life_s = 50;
     let server = Server::start("", "", &issuer(&provider));
     let output = server.run(&server.url, &["login", "--json"]);
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{out}{err}");
+    let (out, err) = (good(&output), text(&output.stderr));
     assert!(err.contains("/activate") && err.contains("WDJB"), "{err}");
     assert!(
         !err.contains('\u{1b}'),
@@ -176,6 +157,24 @@ fn a_person_logs_in_with_a_code_and_is_somebody_until_the_login_is_forgotten() {
         me["credential"], "server",
         "the token of this machine counts again"
     );
+}
+
+#[test]
+fn a_login_ends_when_the_token_that_is_shown_ends_whatever_the_provider_says_of_the_other() {
+    let provider = Provider::start();
+    {
+        let mut told = provider.told.lock().unwrap();
+        (told.life_s, told.access_life_s) = (50, Some(3600));
+    }
+    let server = Server::start("", "", &issuer(&provider));
+    server.json(&server.url, &["login", "--json"]);
+    assert_eq!(provider.asked("grant_type=refresh_token"), 0);
+    provider.told.lock().unwrap().life_s = 600;
+    for _ in 0..2 {
+        let me = server.json(&server.url, &["whoami", "--json"]);
+        assert_eq!(me["credential"], "token");
+        assert_eq!(provider.asked("grant_type=refresh_token"), 1);
+    }
 }
 
 #[test]

@@ -54,7 +54,9 @@ fn a_policy_is_written_tested_held_explained_and_taken_away() {
         "{}",
         all(&told)
     );
-    assert!(good(&test(r#"{"job":{"argv":["ls"]}}"#)).starts_with("allowed\n"));
+    let told = good(&test(r#"{"job":{"argv":["ls"]}}"#));
+    assert!(told.starts_with("allowed\n"), "{told}");
+    assert!(told.contains("resources.pids\t"), "{told}");
     let jobs = good(&place.run(&["job", "ls", "--json"]));
     let jobs: serde_json::Value = serde_json::from_str(&jobs).unwrap();
     let id = jobs["jobs"][0]["id"].as_str().unwrap();

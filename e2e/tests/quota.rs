@@ -4,21 +4,8 @@
     reason = "what the tests build on is part of the tests"
 )]
 
-use e2e::{Place, http_tcp, needs_sandbox, until};
-use std::process::{Child, Output, Stdio};
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn all(output: &Output) -> String {
-    text(&output.stdout) + &text(&output.stderr)
-}
-
-fn good(output: &Output) -> String {
-    assert!(output.status.success(), "{}", all(output));
-    text(&output.stdout).trim().to_owned()
-}
+use e2e::{Place, Process, all, free_port, good, http_tcp, needs_sandbox, until};
+use std::process::Stdio;
 
 fn state(place: &Place, id: &str) -> String {
     let job = place.json(&["job", "get", id, "--json"]);
@@ -26,7 +13,8 @@ fn state(place: &Place, id: &str) -> String {
 }
 
 fn sleeping(place: &Place) -> String {
-    good(&place.run(&["run", "--detach", "--", "sleep", "300"]))
+    let made = good(&place.run(&["run", "--detach", "--", "sleep", "300"]));
+    made.trim().to_owned()
 }
 
 #[test]
@@ -61,7 +49,7 @@ fn a_job_beyond_a_quota_waits_says_why_and_runs_when_there_is_room_also_after_a_
         "{}",
         all(&wrong)
     );
-    assert_eq!(good(&place.run(&["quota", "rm", "local"])), "local");
+    assert_eq!(good(&place.run(&["quota", "rm", "local"])).trim(), "local");
     drop(server.end());
 }
 
@@ -106,24 +94,15 @@ fn a_file_beyond_a_quota_is_not_kept_and_the_job_says_so() {
 
 /// A server with these rates, and nothing that runs anything.
 struct Server {
+    /// First, so that it has ended when its place goes.
+    _process: Process,
     place: Place,
     address: String,
-    process: Child,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
 }
 
 impl Server {
     fn start(before: &str, rates: &str) -> Server {
-        let place = Place::new();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        drop(listener);
+        let (place, address) = (Place::new(), format!("127.0.0.1:{}", free_port()));
         let config = format!(
             "{before}\n[rates]\n{rates}\n[server]\nstate = \"{}\"\nlisten = \"{address}\"\n",
             place.state().display()
@@ -135,7 +114,7 @@ impl Server {
         let server = Server {
             place,
             address,
-            process,
+            _process: Process(process),
         };
         let is_up = || std::net::TcpStream::connect(&server.address).is_ok();
         assert!(until(is_up), "{}", server.said());

@@ -12,6 +12,7 @@ mod names;
 mod openings;
 mod promises;
 mod sizes;
+mod tables;
 mod words;
 
 use std::fmt;
@@ -184,6 +185,10 @@ const CHECKS: &[Check] = &[
     Check {
         name: "links in documents lead somewhere",
         run: links::check,
+    },
+    Check {
+        name: "tables in documents are whole",
+        run: tables::check,
     },
     Check {
         name: "every promise has its test",

@@ -352,7 +352,8 @@ codes! {
         "`cofferdam config check FILE` says where, and what is known there; docs/fleet.md has an example";
     /// What was asked for is for development, and this is production.
     DevelopmentOnly = "development_only", 400, false, 125,
-        "enroll the node and use https, or say mode = \"development\" on a machine of your own";
+        "take what the message names out of the configuration (for nodes: enroll them and use https), or say \
+         mode = \"development\" on a machine of your own";
     /// Another process uses the state directory.
     StateLocked = "state_locked", 503, true, 125,
         "stop the other process, talk to its server instead, or use another --state directory";

@@ -5,6 +5,8 @@ use crate::cli::failure::Failure;
 use crate::private::{Locked, lock, private_dir, write_private};
 use crate::web::{Answer, Ask, post};
 use api::Code;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::os::unix::fs::MetadataExt as _;
@@ -82,10 +84,22 @@ impl Tokens {
         token.as_ref().filter(is_header).cloned()
     }
 
-    pub(crate) fn expires_at_s(&self) -> u64 {
+    /// When the one that is shown ends, in seconds since 1970. `expires_in` is the life of the access token (RFC 6749,
+    /// section 5.1): what the other one says of itself counts where that is earlier, and for nothing but when to renew
+    /// it.
+    pub(crate) fn expires_at_s(&self, shown: &str) -> u64 {
         let life = self.expires_in.unwrap_or(300).min(LIFE_S_MAX);
-        now_s().saturating_add(life)
+        let said = now_s().saturating_add(life);
+        ends_s(shown).map_or(said, |end| end.min(said))
     }
+}
+
+/// When a token says that it ends (RFC 7519, section 4.1.4), without a look at its signature; nothing where it is of a
+/// kind that says nothing.
+fn ends_s(token: &str) -> Option<u64> {
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
+    claims.get("exp")?.as_u64()
 }
 
 pub(crate) fn failed(why: &str) -> Failure {
@@ -220,14 +234,20 @@ async fn renewed(path: &Path, _held: &Locked) -> Result<Option<String>, Failure>
         most: ANSWER_MAX,
     };
     let answer = post(&login.token_endpoint, &form, ask).await;
-    let tokens = Tokens::read(&answer.map_err(|why| failed(&format!("the provider: {why}")))?)?;
+    let answer = answer.map_err(|why| failed(&format!("the provider: {why}")));
+    let tokens = match answer.and_then(|answer| Tokens::read(&answer)) {
+        Ok(tokens) => tokens,
+        // It may be there again before this one ends.
+        Err(_) if now_s() < login.expires_at_s => return Ok(Some(login.token)),
+        Err(failure) => return Err(failure),
+    };
     let Some(token) = tokens
         .shown(&login.shows)
         .filter(|_| tokens.error.is_none())
     else {
         return Err(over("the provider does not renew the login"));
     };
-    login.expires_at_s = tokens.expires_at_s();
+    login.expires_at_s = tokens.expires_at_s(&token);
     login.token.clone_from(&token);
     // One that is not told again goes on to count.
     login.refresh_token = tokens.refresh_token.or(login.refresh_token);
@@ -296,6 +316,41 @@ mod tests {
         .unwrap();
         assert_eq!(tokens.shown("access_token").as_deref(), Some("a"));
         assert_eq!(tokens.shown("id_token"), None);
-        assert!(tokens.expires_at_s() <= now_s() + LIFE_S_MAX);
+        assert!(tokens.expires_at_s("a") <= now_s() + LIFE_S_MAX);
+    }
+
+    #[test]
+    fn a_token_ends_when_it_says_so_itself_and_never_later_than_the_provider_says() {
+        let tokens: Tokens = serde_json::from_str(r#"{"expires_in":3600}"#).unwrap();
+        let token = |claims: &str| format!("x.{}.y", URL_SAFE_NO_PAD.encode(claims));
+        let now = now_s();
+        let soon = token(&format!(r#"{{"exp":{}}}"#, now + 90));
+        assert_eq!(tokens.expires_at_s(&soon), now + 90);
+        let late = token(&format!(r#"{{"exp":{}}}"#, now + 90_000));
+        for shown in [
+            &*late,
+            "opaque",
+            "a.%.b",
+            &*token("{}"),
+            &*token(r#"{"exp":"x"}"#),
+        ] {
+            let end = tokens.expires_at_s(shown);
+            assert!((now + 3600..now + 3700).contains(&end), "{shown}: {end}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_provider_that_does_not_answer_takes_nothing_that_still_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = path_of(dir.path(), "https://a.example");
+        let with = |expires_at_s| Login {
+            refresh_token: Some("r1".to_owned()),
+            ..login(expires_at_s)
+        };
+        write_at(&path, &with(now_s() + 40)).unwrap();
+        assert_eq!(token_at(&path).await.unwrap().as_deref(), Some("canary"));
+        write_at(&path, &with(now_s())).unwrap();
+        let gone = token_at(&path).await.unwrap_err().to_string();
+        assert!(gone.contains("the provider: "), "{gone}");
     }
 }

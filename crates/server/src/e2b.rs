@@ -39,13 +39,13 @@ pub(crate) mod wire;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 
-use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
+use model::limits;
 use service::{Ctx, Who};
 use tower::Service as _;
 
@@ -57,7 +57,7 @@ use self::refusal::{Cause, Refusal};
 use crate::auth::{Gate, Visitor};
 use crate::rates::{Metered, class};
 use crate::request::{Asked, RequestId};
-use crate::{App, Shared};
+use crate::{App, Shared, lent};
 
 /// Answers a request that is for this door.
 pub(crate) async fn answer(
@@ -129,19 +129,14 @@ async fn lead(
                 parts.extensions.insert(shown);
                 parts.extensions.insert(Ctx::of(who, id.as_str()));
             }
-            let request = Request::from_parts(parts, Body::new(body));
-            return match shared.e2b.call(request).await {
-                Ok(mut response) => {
-                    if let Some(metered) = metered {
-                        response.extensions_mut().insert(metered);
-                    }
-                    if let Some(asked) = asked {
-                        asked.note(&shared.app.service, &response);
-                    }
-                    Ok(response)
-                }
-                Err(never) => match never {},
-            };
+            let mut response = ask_control(shared, (parts, body)).await;
+            if let Some(metered) = metered {
+                response.extensions_mut().insert(metered);
+            }
+            if let Some(asked) = asked {
+                asked.note(&shared.app.service, &response);
+            }
+            return Ok(response);
         }
     };
     let ctx = match &visitor {
@@ -153,6 +148,23 @@ async fn lead(
     let place = (&sandbox, target.port);
     let passed = proxy::pass(&shared.app, (&ctx, visitor.keys()), place, request).await;
     passed.map_err(|stopped| stopped.refusal(&target))
+}
+
+/// Asks the control plane, whose refusals leave the connection as it was.
+async fn ask_control(shared: &mut Shared, (parts, body): (Parts, Incoming)) -> Response {
+    let (body, back) = lent::lend(&parts.headers, body);
+    let request = Request::from_parts(parts, body);
+    let response = match shared.e2b.call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    };
+    let status = response.status();
+    // Who has stopped sending is not waited for once more.
+    let is_refusal = status.is_client_error() || status.is_server_error();
+    if is_refusal && status != StatusCode::REQUEST_TIMEOUT {
+        back.drain(2 * limits::BODY_BYTES_MAX).await;
+    }
+    response
 }
 
 /// Who asks for the control plane: where the transport has not said it, a key must. Nobody needs one to ask whether

@@ -29,8 +29,6 @@ use crate::request::RequestId;
 
 /// How long a body may pause. Only peers that were let in get here, so this is for broken ones.
 pub(crate) const BODY_STALL: Duration = Duration::from_secs(30);
-/// How long the rest of a body that is too large is read.
-const DRAIN: Duration = Duration::from_secs(5);
 /// The longest and shortest Idempotency-Key: shorter ones collide, longer ones are not keys.
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 8..=255;
 
@@ -483,33 +481,14 @@ pub(crate) async fn read_body(request: Request<Body>) -> Result<Bytes, Error> {
 }
 
 async fn read_body_of(request: Request<Body>, most: usize) -> Result<Bytes, Error> {
-    let (parts, mut body) = request.into_parts();
-    if let Err(error) = check_length(&parts.headers, most as u64) {
-        // Not one that says that it is far too large: there the answer is all that can be seen.
-        if check_length(&parts.headers, most as u64 * 2).is_ok() {
-            drain(body, most * 2).await;
-        }
-        return Err(error);
-    }
-    let read = Limited::new(&mut body, most).collect();
+    check_length(request.headers(), most as u64)?;
+    let read = Limited::new(request.into_body(), most).collect();
     match tokio::time::timeout(BODY_STALL, read).await {
         Ok(Ok(read)) => Ok(read.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            drain(body, most).await;
-            Err(too_large(most as u64))
-        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(most as u64)),
         Ok(Err(_)) => Err(broken_off()),
         Err(_) => Err(stalled()),
     }
-}
-
-/// Reads on and forgets, as much again at most: whoever is cut off in the middle of sending sees a broken connection
-/// and not why.
-async fn drain(body: Body, most: usize) {
-    let mut body = std::pin::pin!(Limited::new(body, most));
-    let read = async { while let Some(Ok(_)) = body.frame().await {} };
-    // The answer is the same whether all of it came or not.
-    let _ = tokio::time::timeout(DRAIN, read).await;
 }
 
 /// Refuses a body that says itself that it is too large, before a byte of it is read.

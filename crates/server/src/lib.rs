@@ -9,7 +9,8 @@
 //! decide about a job, and never let an error out that has no stable code. Bad input is never 500.
 //!
 //! Reading order: [`accept`](Door) takes connections, `tls` shakes hands on some, `auth` lets requests in, `rates` bounds how many, `request` is around
-//! every one, `extract` reads what handlers need, `http/` and `node_api` are the handlers,
+//! every one, `lent` keeps connections on which a body was refused, `extract` reads what handlers need, `http/` and
+//! `node_api` are the handlers,
 //! `convert/` knows both languages, `upload` and `download` carry files, `attach` and [`Links`] carry
 //! streams, `peers` those of nodes whose link another server holds. `e2b/` is a door of its own on the same connections. `build` is no door: it carries builds of
 //! profiles out, with the same links.
@@ -29,6 +30,7 @@ mod extract;
 #[cfg(test)]
 mod fuzz;
 mod http;
+mod lent;
 mod links;
 mod metrics;
 mod node_api;

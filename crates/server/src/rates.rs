@@ -4,8 +4,9 @@
 //! and of this process alone, and bounded: an address that is new pushes out the ones that asked longest ago, which
 //! begin with a full bucket again, so a flood of addresses shuts nobody out.
 //!
-//! Who comes by a Unix socket of the owner, or from inside the process, is not counted: they could end us anyway. What
-//! goes on into a sandbox by its own name is not counted either; connections bound that.
+//! Who comes by a Unix socket of the owner, or from inside the process, is not counted: they could end us anyway. A tool
+//! that makes something for somebody else takes it of their bucket. What goes on into a sandbox by its own name is not
+//! counted either; connections bound that.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash, RandomState};
@@ -181,9 +182,18 @@ impl Buckets {
         self.take(network(source), Class::Failures, &self.0.sources)
     }
 
-    /// Whether another credential of that address is looked at: one that has counted lately always is.
-    pub(crate) fn may_try(&self, source: Option<IpAddr>, key: &str) -> Result<(), Error> {
-        if self.0.rates.off || self.0.good.get(self.digest(key)).is_some() {
+    /// Whether what somebody at that address has shown is looked at: a key that has counted lately always is, and so is
+    /// a token of an issuer, because the table is not asked about one whose signature is wrong.
+    pub(crate) fn may_try(&self, source: Option<IpAddr>, text: &str) -> Result<(), Error> {
+        if service::is_jwt_text(text) || self.0.good.get(self.digest(text)).is_some() {
+            return Ok(());
+        }
+        self.may_guess(source)
+    }
+
+    /// Whether another credential of that address is looked for in the table.
+    pub(crate) fn may_guess(&self, source: Option<IpAddr>) -> Result<(), Error> {
+        if self.0.rates.off {
             return Ok(());
         }
         let (class, rate) = (Class::Failures, self.0.rates.failures);
@@ -362,6 +372,7 @@ mod tests {
         let code = |key| all.may_try(from, key).map_err(|error| error.code());
         assert_eq!(code("guess"), Err(Code::RateLimited));
         assert_eq!(code("good"), Ok(()));
+        assert_eq!(code("eyJhbGciOiJ9.eyJzdWIiOiJ9.c2ln"), Ok(()));
         let elsewhere = Some(IpAddr::from([192, 0, 2, 2]));
         assert!(all.may_try(elsewhere, "guess").is_ok());
     }

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 
 use api::{Code, routes};
-use axum::body::Body;
 use axum::extract::MatchedPath;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use hyper::body::Incoming;
+use model::limits;
 use model::rate::Class;
 use service::{Refused, Service, ShownBy, Who};
 use tower::Service as _;
@@ -19,8 +19,9 @@ use tower::Service as _;
 use crate::auth::{Gate, Peer, Shown, behind, bypassed};
 use crate::e2b;
 use crate::error::{Error, finish};
+use crate::node_door::Newcomer;
 use crate::rates::{Metered, class, tell};
-use crate::{App, Shared};
+use crate::{App, Shared, lent};
 
 /// The longest id that a client may give a request: room for a UUID or a W3C trace parent, not for
 /// filling the log.
@@ -75,7 +76,7 @@ pub(crate) async fn answer(
     };
     let at = parts.uri.path().to_owned();
     let request = Request::from_parts(parts, body);
-    let response = match aim {
+    let mut response = match aim {
         Some(aim) => e2b::answer(&mut shared, (&gate, source), aim, request, &id).await,
         None => match admit(&shared.app, (&gate, source), request, &id).await {
             Ok((request, metered)) => {
@@ -94,7 +95,10 @@ pub(crate) async fn answer(
     };
     if let Some(code) = refused(&response) {
         if code == Code::EnrollTokenUnknown {
-            shared.app.buckets.failed(source);
+            let buckets = &shared.app.buckets;
+            if let Err(error) = buckets.check(buckets.failed(source)) {
+                response = error.into_response();
+            }
         }
         note_refusal(&shared, &gate, code, &at).await;
     }
@@ -244,19 +248,35 @@ async fn admit(
         Gate::Node(gate) => gate.admit(app, &mut parts).await,
         Gate::Known(_) | Gate::Stranger | Gate::Tcp(_) => shown(app, gate, source, &parts).await,
     };
-    let metered = match gate {
-        Gate::Known(_) | Gate::Stranger => None,
-        Gate::Node(_) | Gate::Tcp(_) => {
-            let class = class(&parts.method, parts.uri.path());
-            Some(meter(app, source, &peer, class)?)
-        }
+    let class = class(&parts.method, parts.uri.path());
+    let is_counted = match gate {
+        Gate::Known(peer) => is_made_by_a_tool(peer, class),
+        Gate::Stranger => false,
+        Gate::Node(_) | Gate::Tcp(_) => true,
+    };
+    let metered = match is_counted {
+        true => Some(meter(app, source, &peer, class)?),
+        false => None,
     };
     let peer = peer?;
+    if parts.extensions.get::<Newcomer>().is_some() {
+        // What they show is in the body.
+        app.buckets.may_guess(source)?;
+    }
     parts.extensions.insert(id.clone());
     if let Some(peer) = peer {
         parts.extensions.insert(peer);
     }
     Ok((Request::from_parts(parts, body), metered))
+}
+
+/// Whether a tool makes something for somebody who has shown what stands for them: that is taken of their bucket, as it
+/// is when they make it themselves. The call of the tool was counted already, and whoever runs the server is not.
+fn is_made_by_a_tool(peer: &Peer, class: Class) -> bool {
+    match peer {
+        Peer::User(who) => class == Class::Creates && who.shown.is_some(),
+        Peer::Node(_) => false,
+    }
 }
 
 /// Who is behind what a request has shown.
@@ -303,14 +323,34 @@ fn meter(
     buckets.check(metered)
 }
 
-/// Runs the handler. One that panics costs its request, not the connection or the process.
+/// Runs the handler. One that panics costs its request, not the connection or the process; and so does one that
+/// refuses, whatever it has left of the body.
 async fn route(shared: &mut Shared, request: Request<Incoming>) -> Response {
-    let work = AssertUnwindSafe(shared.router.call(request.map(Body::new))).catch_unwind();
-    match work.await {
+    let (parts, body) = request.into_parts();
+    let most = left_max(&parts);
+    let (body, back) = lent::lend(&parts.headers, body);
+    let request = Request::from_parts(parts, body);
+    let work = AssertUnwindSafe(shared.router.call(request)).catch_unwind();
+    let response = match work.await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
         Err(_) => Error::internal("a handler panicked").into_response(),
+    };
+    let refusal = response.extensions().get::<Error>();
+    // Who has stopped sending is not waited for once more.
+    if refusal.is_some_and(|error| error.code() != Code::BodyTimeout) {
+        back.drain(most).await;
     }
+    response
+}
+
+/// How much of a body is read for nothing: twice what is taken of whoever sends it.
+fn left_max(parts: &Parts) -> usize {
+    let most = match parts.extensions.get::<Peer>() {
+        Some(Peer::User(_) | Peer::Node(_)) => limits::BODY_BYTES_MAX,
+        None => limits::SHORT_BODY_BYTES_MAX,
+    };
+    2 * most
 }
 
 /// Makes ids for requests: unique, not secret.

@@ -203,19 +203,6 @@ impl Ctx {
         }
     }
 
-    /// Who it is, where it is not a node or this process: whoever is equal to this may do the same.
-    pub fn who(&self) -> Option<Who> {
-        match &self.caller {
-            Caller::User(grant) => Some(Who {
-                tenant: self.tenant.clone(),
-                principal: self.principal.clone(),
-                grant: grant.clone(),
-                shown: None,
-            }),
-            Caller::Node(_) | Caller::Internal => None,
-        }
-    }
-
     /// What only nodes may say.
     pub(crate) fn only_node(&self) -> Result<&NodeId, Error> {
         self.may(Action::NodeReport)?;

@@ -17,6 +17,8 @@ pub(crate) struct Told {
     pub(crate) sub: String,
     /// Of the next tokens, in seconds.
     pub(crate) life_s: u64,
+    /// What it says of how long the access token lives, where that is not as long as the other one.
+    pub(crate) access_life_s: Option<u64>,
     /// What was asked: a path with a body.
     pub(crate) asked: Vec<String>,
     /// Of the verifier with which a code may be shown.
@@ -53,6 +55,7 @@ impl Provider {
                 says_no: false,
                 sub: "alice".to_owned(),
                 life_s: 600,
+                access_life_s: None,
                 asked: Vec::new(),
                 challenge: String::new(),
                 refresh: 0,
@@ -79,8 +82,14 @@ impl Provider {
     }
 
     pub(crate) fn was_asked(&self, for_what: &str) -> bool {
+        self.asked(for_what) > 0
+    }
+
+    /// How often it was asked for something.
+    pub(crate) fn asked(&self, for_what: &str) -> usize {
         let told = self.told.lock().unwrap();
-        told.asked.iter().any(|one| one.contains(for_what))
+        let asked = told.asked.iter();
+        asked.filter(|one| one.contains(for_what)).count()
     }
 
     fn answer(&self, mut stream: TcpStream) -> std::io::Result<()> {
@@ -166,7 +175,7 @@ impl Provider {
         let token = self.token(&told.sub, told.life_s);
         let answer = json!({
             "access_token": "opaque", "id_token": token, "token_type": "Bearer",
-            "expires_in": told.life_s, "refresh_token": format!("r{}", told.refresh),
+            "expires_in": told.access_life_s.unwrap_or(told.life_s), "refresh_token": format!("r{}", told.refresh),
         });
         ("200 OK", answer)
     }

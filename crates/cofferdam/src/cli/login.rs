@@ -75,8 +75,8 @@ pub(crate) async fn login(place: &Place, asked: LoginArgs) -> Result<ExitCode, F
         token_endpoint: provider.token_endpoint,
         revocation_endpoint: provider.revocation_endpoint,
         shows: named.token,
+        expires_at_s: tokens.expires_at_s(&token),
         token,
-        expires_at_s: tokens.expires_at_s(),
         refresh_token: tokens.refresh_token,
         ca: place.ca.clone(),
     };

@@ -4,12 +4,13 @@ use super::*;
 use crate::dial::{Dialer, Trust};
 use crate::identity::{Identity, client};
 use api::attach::{LinkOpen, LinkTarget};
-use api::client::Client;
-use api::fleet::NodeRenew;
+use api::client::{Client, ClientError};
+use api::fleet::{Hidden, NodeEnroll, NodeRenew};
 use api::job::JobListQuery;
 use api::node::NodeRegister;
 use model::id::NodeId;
 use model::points::Points;
+use model::rate::{Rate, Rates};
 use rcgen::{CertificateParams, KeyPair};
 use service::{Ctx, NodeOrder};
 use std::collections::BTreeMap;
@@ -50,10 +51,16 @@ pub(super) fn hello() -> NodeRegister {
 
 impl World {
     pub(super) async fn new() -> World {
+        World::with_rates(Rates::default()).await
+    }
+
+    /// One that takes so many requests.
+    async fn with_rates(rates: Rates) -> World {
         let dir = tempfile::tempdir().unwrap();
         let state = State::at(&dir.path().join("server"));
         state.make().unwrap();
         let service = compose::service(&state, Points::none()).unwrap();
+        service.rates_are(rates);
         let nodes = Nodes {
             listen: "127.0.0.1:0".parse().unwrap(),
             names: vec!["127.0.0.1".to_owned()],
@@ -280,4 +287,37 @@ async fn who_cannot_be_enrolled_is_told_why_the_server_was_not_reached() {
     let said = refused(&format!("https://{at}")).await;
     assert!(said.contains("Connection refused"), "{said}");
     assert!(said.contains("nobody listens there"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_guesses_enrollment_tokens_is_stopped() {
+    let rates = Rates {
+        failures: Rate::new(1, 30),
+        ..Rates::default()
+    };
+    let world = World::with_rates(rates).await;
+    let stranger = world.stranger(None);
+    let (mut unknown, mut stopped) = (0, 0);
+    for number in 0..50 {
+        let asked = NodeEnroll {
+            token: Hidden(format!("cfn_{number:064x}_{}", "0".repeat(64))),
+            name: "a".to_owned(),
+            csr: String::new(),
+        };
+        let error = stranger.node_enroll(&asked).await.unwrap_err();
+        if error.is(Code::EnrollTokenUnknown) {
+            unknown += 1;
+            continue;
+        }
+        assert!(error.is(Code::RateLimited), "{error:?}");
+        let ClientError::Api(failure) = error else {
+            panic!("the server said it");
+        };
+        assert_eq!(failure.retry_after_ms, Some(1000));
+        stopped += 1;
+    }
+    assert!(
+        unknown >= 29 && stopped >= 10,
+        "{unknown} unknown, {stopped} stopped"
+    );
 }

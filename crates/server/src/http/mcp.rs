@@ -12,7 +12,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use service::{Ctx, Who};
+use service::{Shown, ShownBy, Who};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +20,7 @@ use crate::App;
 use crate::accept::Door;
 use crate::auth::Peer;
 use crate::error::Error;
-use crate::extract::{User, read_body};
+use crate::extract::{Caller, read_body};
 
 /// Connections of tools that wait to be taken.
 const DIALS: usize = 64;
@@ -35,7 +35,8 @@ pub(crate) struct Mcp {
     door: ::mcp::Door,
     /// Doors of callers, on their way to who serves them.
     doors: mpsc::Sender<Door>,
-    callers: Arc<Mutex<HashMap<Who, Tools>>>,
+    /// By [`owner`].
+    callers: Arc<Mutex<HashMap<String, Tools>>>,
 }
 
 impl Mcp {
@@ -50,22 +51,23 @@ impl Mcp {
         (mcp, wanted)
     }
 
-    /// The tools of a caller, with a door of their own.
-    fn tools(&self, caller: &Who) -> Result<Tools, Error> {
+    /// The tools of a caller, with a door of their own. It stands for them as they came first: when what they have
+    /// shown ends is asked of each request before it gets here, and no tool makes what could outlive that.
+    fn tools(&self, owner: &str, caller: Who) -> Result<Tools, Error> {
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tools) = callers.get(caller) {
+        if let Some(tools) = callers.get(owner) {
             return Ok(tools.clone());
         }
         if callers.len() >= CALLERS_MAX {
             callers.clear();
         }
         let (dial, incoming) = mpsc::channel(DIALS);
-        let peer = Peer::User(caller.clone());
+        let peer = Peer::User(caller);
         let door = Door::Memory { incoming, peer };
         let full = |_| Error::new(Code::Unavailable, "too many callers come at once");
         self.doors.try_send(door).map_err(full)?;
         let tools = Tools::of(Client::new(Endpoint::Memory(dial)));
-        callers.insert(caller.clone(), tools.clone());
+        callers.insert(owner.to_owned(), tools.clone());
         Ok(tools)
     }
 }
@@ -81,8 +83,12 @@ impl Mcp {
               (status = 404, description = "No such session: begin again", body = ErrorBody),
               (status = 406, description = "JSON or events are not accepted", body = ErrorBody),
               (status = 413, description = "Too large", body = ErrorBody)))]
-pub(crate) async fn post(app: State<App>, user: User, request: Request) -> Result<Response, Error> {
-    answer(app, user, request).await
+pub(crate) async fn post(
+    app: State<App>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Error> {
+    answer(app, caller, request).await
 }
 
 /// The events of a session that belong to no request; protocols before 2026-07-28.
@@ -90,8 +96,12 @@ pub(crate) async fn post(app: State<App>, user: User, request: Request) -> Resul
     responses((status = 200, description = "Events"),
               (status = 404, description = "No such session: begin again", body = ErrorBody),
               (status = 405, description = "This protocol has no sessions", body = ErrorBody)))]
-pub(crate) async fn get(app: State<App>, user: User, request: Request) -> Result<Response, Error> {
-    answer(app, user, request).await
+pub(crate) async fn get(
+    app: State<App>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Error> {
+    answer(app, caller, request).await
 }
 
 /// Ends a session; protocols before 2026-07-28.
@@ -100,10 +110,10 @@ pub(crate) async fn get(app: State<App>, user: User, request: Request) -> Result
               (status = 405, description = "This protocol has no sessions", body = ErrorBody)))]
 pub(crate) async fn delete(
     app: State<App>,
-    user: User,
+    caller: Caller,
     request: Request,
 ) -> Result<Response, Error> {
-    let mut response = answer(app, user, request).await?;
+    let mut response = answer(app, caller, request).await?;
     // The SDK says 202, which others take for a failure here.
     if response.status() == StatusCode::ACCEPTED {
         *response.status_mut() = StatusCode::NO_CONTENT;
@@ -113,34 +123,38 @@ pub(crate) async fn delete(
 
 async fn answer(
     State(app): State<App>,
-    User(ctx): User,
+    Caller(caller): Caller,
     request: Request,
 ) -> Result<Response, Error> {
     let (parts, body) = request.into_parts();
-    // Somebody who may do less gets a door of their own, also with the same name.
-    let forbidden = || Error::new(Code::Forbidden, "this route is not for nodes");
-    let caller = ctx.who().ok_or_else(forbidden)?;
-    let tools = app.mcp.tools(&caller)?;
+    let owner = owner(&caller);
+    let tools = app.mcp.tools(&owner, caller)?;
     // Read by us, because a body that stops to come has a deadline here.
     let body = read_body(Request::from_parts(parts.clone(), body)).await?;
     let request = Request::from_parts(parts, Body::from(body));
-    let response = app
-        .mcp
-        .door
-        .answer(tools, &session_owner(&ctx, &caller), request)
-        .await;
+    let response = app.mcp.door.answer(tools, &owner, request).await;
     Ok(in_our_words(response.map(Body::new)))
 }
 
-/// Whose a session is: two tenants may have principals of one name.
-fn session_owner(ctx: &Ctx, caller: &Who) -> String {
-    let (role, scopes) = (caller.grant.role.as_str(), caller.grant.scopes.texts());
-    format!(
-        "{}/{}/{role}/{}",
-        ctx.tenant,
-        ctx.principal,
-        scopes.join(" ")
-    )
+/// Whose tools and sessions they are. Two tenants may have principals of one name, and somebody who may do less has
+/// others, also with the same name. A key is part of it, because whoever made that is not to decide about what was
+/// asked with it; when a token ends is not, so that one that was renewed goes on where the one before was.
+fn owner(caller: &Who) -> String {
+    let Who {
+        tenant,
+        principal,
+        grant,
+        shown,
+    } = caller;
+    let shown = match shown.as_ref().map(|Shown { by, .. }| by) {
+        Some(ShownBy::Key(id)) => format!("key {id}"),
+        Some(ShownBy::Token(issuer)) => format!("token {issuer}"),
+        Some(ShownBy::Development) => "development".to_owned(),
+        None => String::new(),
+    };
+    let (kind, role) = (grant.kind.as_str(), grant.role.as_str());
+    let scopes = grant.scopes.texts().join(" ");
+    format!("{tenant}/{principal}/{kind}/{role}/{shown}/{scopes}")
 }
 
 /// Gives an error of the transport a stable code. Errors of the protocol are JSON already, and stay.
@@ -178,4 +192,42 @@ fn in_our_words(response: Response) -> Response {
         *answer.status_mut() = status;
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::access::{Action, Scopes};
+    use model::id::KeyId;
+
+    fn with(by: ShownBy, until_ms: u64) -> Who {
+        let mut who = Who::owner("user:alice".parse().unwrap());
+        who.grant.until_ms = Some(until_ms);
+        who.shown = Some(Shown {
+            by,
+            expires_at_ms: Some(until_ms),
+        });
+        who
+    }
+
+    #[tokio::test]
+    async fn a_token_that_was_renewed_has_the_tools_of_the_one_before_and_nobody_elses() {
+        let (mcp, mut doors) = Mcp::new(CancellationToken::new());
+        let mut is_new = |who: Who| {
+            mcp.tools(&owner(&who), who).unwrap();
+            doors.try_recv().is_ok()
+        };
+        let token = |until_ms| with(ShownBy::Token("corp".to_owned()), until_ms);
+        assert!(is_new(token(1)));
+        assert!(!is_new(token(2)) && !is_new(token(1)));
+        let key = |byte| ShownBy::Key(KeyId::from_parts(1, [byte; 10]));
+        assert!(is_new(with(key(1), 1)) && is_new(with(key(2), 1)));
+        let mut less = token(1);
+        less.grant.scopes = Scopes::of([Action::JobRead]);
+        assert!(is_new(less));
+        let mut elsewhere = token(1);
+        elsewhere.principal = "user:bob".parse().unwrap();
+        assert!(is_new(elsewhere));
+        assert!(!is_new(token(3)));
+    }
 }

@@ -5,6 +5,7 @@ use aws_lc_rs::hmac;
 use http::Request;
 use http_body_util::Full;
 use model::principal::{PrincipalKind, Role};
+use model::rate::{Rate, Rates};
 use serde_json::{Value, json};
 use service::{Algorithm, Issuer, JwtKeys, Login, RoleFrom, TenantFrom};
 
@@ -30,7 +31,10 @@ fn token(claims: Value, secret: &[u8]) -> String {
 }
 
 async fn world() -> World {
-    let world = World::new().await;
+    with_issuer(World::new().await)
+}
+
+fn with_issuer(world: World) -> World {
     let issuer = Issuer {
         name: "corp".to_owned(),
         issuer: "https://id.example".to_owned(),
@@ -89,6 +93,42 @@ async fn a_token_is_a_bearer_at_each_door_and_is_told_who_it_stands_for() {
         let reply = world.ask_tcp(request).await;
         assert_eq!(reply.status, 200, "{name}: {}", reply.json());
     }
+}
+
+#[tokio::test]
+async fn who_guesses_keys_shuts_no_token_of_an_issuer_out_and_one_that_nobody_signed_is_a_guess() {
+    let rates = Rates {
+        failures: Rate::new(1, 30),
+        ..Rates::default()
+    };
+    let world = with_issuer(World::with_rates(rates).await);
+    let guess = async |number: u32| {
+        let guess = format!("cfd_{number:064x}");
+        world.ask_with(&guess, "GET /v1/jobs", "").await.code()
+    };
+    let mut codes = Vec::new();
+    for number in 0..50 {
+        codes.push(guess(number).await);
+    }
+    assert!(codes.contains(&"rate_limited".to_owned()), "{codes:?}");
+    // Each was never seen before, as a renewed one is not.
+    let fresh = |life_s: u64| token(json!({ "exp": NOW_S + life_s }), SECRET);
+    let me = world.ask_with(&fresh(500), "GET /v1/me", "").await;
+    assert_eq!(me.status, 200, "{}", me.json());
+    let request = Request::get("/v2/sandboxes").header("host", world.tcp.to_string());
+    let request = request.header("x-api-key", fresh(400));
+    let listed = world.ask_tcp(request.body(Full::default()).unwrap()).await;
+    assert_eq!(listed.status, 200, "{}", listed.json());
+    // A machine that is busy lets seconds pass meanwhile.
+    let forged = token(json!({}), b"another secret of thirty-two bytes and more");
+    let mut status = listed.status;
+    for _ in 0..50 {
+        status = world.ask_with(&forged, "GET /v1/me", "").await.status;
+        if status == 429 {
+            break;
+        }
+    }
+    assert_eq!(status, 429);
 }
 
 #[tokio::test]

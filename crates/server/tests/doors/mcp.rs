@@ -7,7 +7,7 @@ use model::principal::Role;
 use serde_json::{Value, json};
 
 use crate::people::refusals;
-use crate::world::{Reply, TOKEN, World};
+use crate::world::{Reply, TOKEN, World, with_body};
 
 const ACCEPT: (&str, &str) = ("accept", "application/json, text/event-stream");
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -127,26 +127,76 @@ async fn the_newest_version_has_no_sessions_and_its_calls_are_the_callers_own() 
     assert_eq!(node.code(), "forbidden");
 }
 
-#[tokio::test]
-async fn what_a_tool_may_not_is_in_the_record_as_the_route_that_it_has_asked() {
-    let world = World::new().await;
-    let key = world.key("", Role::Member, &["job:read"]).await;
-    let bearer = format!("Bearer {key}");
+/// What a tool answers to whoever has this key, or to whom the door of memory stands for: the whole message.
+pub(crate) async fn call(
+    world: &World,
+    key: Option<&str>,
+    (tool, arguments): (&str, Value),
+) -> String {
     let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
         "io.modelcontextprotocol/clientCapabilities": {}});
-    let params = json!({"name": "sandbox_list", "arguments": {}, "_meta": meta});
+    let params = json!({"name": tool, "arguments": arguments, "_meta": meta});
     let body = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params});
     let headers = [
         ACCEPT,
         JSON,
-        ("authorization", bearer.as_str()),
         ("mcp-protocol-version", "2026-07-28"),
         ("mcp-method", "tools/call"),
-        ("mcp-name", "sandbox_list"),
+        ("mcp-name", tool),
     ];
-    let reply = world.ask_tcp(message("POST", &headers, body.to_string()));
-    let answer = messages(&reply.await).pop().unwrap();
+    let mut request = message("POST", &headers, body.to_string());
+    let reply = match key {
+        None => world.ask(request).await,
+        Some(key) => {
+            let bearer = format!("Bearer {key}").parse().unwrap();
+            request.headers_mut().insert("authorization", bearer);
+            world.ask_tcp(request).await
+        }
+    };
+    messages(&reply).pop().unwrap().to_string()
+}
+
+/// Lets a shell wait for a person, so that a tool which runs one answers at once.
+pub(crate) async fn shells_wait(world: &World) {
+    let rules = json!({"version": 1, "layer": "tenant",
+        "commands": {"approve": ["sh", "true"], "unchecked_in_sandboxes": true}});
+    let put = with_body("PUT", "/v1/policies/shells", &rules.to_string());
+    let put = world.ask(put).await;
+    assert_eq!(put.status, StatusCode::OK, "{}", put.whole());
+}
+
+#[tokio::test]
+async fn whoever_made_a_key_does_not_decide_what_a_tool_asked_for_with_it() {
+    let world = World::new().await;
+    shells_wait(&world).await;
+    let alice = world.key("", Role::Admin, &[]).await;
+    drop(world.key("", Role::Member, &[]).await);
+    let new = json!({"principal": "user:member-"}).to_string();
+    let made = world.ask_with(&alice, "POST /v1/keys", &new).await;
+    let kept = made.json()["key"].as_str().unwrap().to_owned();
+    let run = ("run", json!({"command": "true"}));
+    let said = call(&world, Some(&kept), run).await;
+    assert!(said.contains("approval_needed"), "{said}");
+    let at = said.find("apv_").unwrap();
+    let path = format!("/v1/approvals/{}/decision", &said[at..at + 36]);
+    let yes = r#"{"verdict":"approve"}"#;
+    let own = world.ask_with(&alice, &format!("POST {path}"), yes).await;
+    assert_eq!(
+        (own.status.as_u16(), own.code().as_str()),
+        (403, "approval_own")
+    );
+    // Somebody else may.
+    let other = world.ask(with_body("POST", &path, yes)).await;
+    assert_eq!(other.status, StatusCode::OK, "{}", other.whole());
+}
+
+#[tokio::test]
+async fn what_a_tool_may_not_is_in_the_record_as_the_route_that_it_has_asked() {
+    let world = World::new().await;
+    let key = world.key("", Role::Member, &["job:read"]).await;
+    let answer = call(&world, Some(&key), ("sandbox_list", json!({}))).await;
+    let answer: Value = serde_json::from_str(&answer).unwrap();
     assert_eq!(answer["result"]["isError"], json!(true), "{answer}");
     let told = refusals(&world, TOKEN).await;
     assert_eq!(told.len(), 1, "{told:?}");

@@ -3,7 +3,9 @@
 use http::StatusCode;
 use model::principal::Role;
 use model::rate::{Rate, Rates};
+use serde_json::json;
 
+use crate::mcp::{call, shells_wait};
 use crate::world::{TOKEN, World, bare};
 
 /// So slow that nothing comes back while a test runs.
@@ -70,9 +72,39 @@ async fn who_is_let_in_by_the_transport_is_not_counted() {
 }
 
 #[tokio::test]
+async fn what_a_tool_makes_is_taken_of_the_bucket_of_whoever_called_it() {
+    let world = World::with_rates(slow()).await;
+    shells_wait(&world).await;
+    let key = world.key("", Role::Member, &[]).await;
+    let run = || ("run", json!({"command": "true"}));
+    let mut said = Vec::new();
+    for _ in 0..50 {
+        said.push(call(&world, Some(&key), run()).await);
+        if said.last().unwrap().contains("rate_limited") {
+            break;
+        }
+    }
+    assert!(said[0].contains("approval_needed"), "{}", said[0]);
+    let last = said.last().unwrap();
+    assert!(last.contains("rate_limited"), "{last}");
+    // What looks is not held up by what is made, and whoever runs the server is not counted.
+    let looks = call(&world, Some(&key), ("sandbox_list", json!({}))).await;
+    assert!(looks.contains("there are no sandboxes"), "{looks}");
+    for _ in 0..10 {
+        let said = call(&world, None, run()).await;
+        assert!(said.contains("approval_needed"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn who_guesses_keys_is_stopped_and_a_good_key_from_the_same_address_is_not() {
     let world = World::with_rates(slow()).await;
     let key = world.key("", Role::Member, &[]).await;
+    let unseen = [
+        world.key("", Role::Operator, &["job:read"]).await,
+        world.key("", Role::Admin, &["job:read"]).await,
+        world.key("", Role::Member, &["job:read"]).await,
+    ];
     assert_eq!(
         world.ask_with(&key, "GET /v1/jobs", "").await.status,
         StatusCode::OK
@@ -89,6 +121,16 @@ async fn who_guesses_keys_is_stopped_and_a_good_key_from_the_same_address_is_not
         world.ask_with(&key, "GET /v1/jobs", "").await.status,
         StatusCode::OK
     );
+    // One that this server has not seen waits as long as somebody guesses. Each is asked with right after a guess, and
+    // there are some, because a machine that is busy lets a second pass between the two.
+    let mut waited = 0;
+    for (number, unseen) in unseen.iter().enumerate() {
+        let guess = format!("cfd_{:064x}", 1000 + number);
+        world.ask_with(&guess, "GET /v1/jobs", "").await;
+        let code = world.ask_with(unseen, "GET /v1/jobs", "").await.code();
+        waited += usize::from(code == "rate_limited");
+    }
+    assert!(waited > 0);
     // Whoever runs the server is not shut out either.
     assert_eq!(
         world.ask_with(TOKEN, "GET /v1/jobs", "").await.status,
