@@ -405,25 +405,30 @@ impl World {
         }
     }
 
-    /// More policies than may apply to one principal, past the service, which would not write the last of them.
+    /// A policy that the service itself would not write.
+    async fn written(&self, number: usize, policy: Policy) {
+        let mut bytes = [0; 10];
+        bytes[9] = u8::try_from(number).unwrap();
+        let row = PolicyRow {
+            id: PolicyId::from_parts(1, bytes),
+            tenant: TenantId::local(),
+            principal: user().principal,
+            name: format!("p{number}"),
+            version: 1,
+            latest: 1,
+            policy,
+            created_at_ms: 1,
+            updated_at_ms: 1,
+        };
+        let store = self.store();
+        let written = store.write(move |tx| store::policy::insert(tx, &row));
+        written.await.unwrap();
+    }
+
+    /// More policies than may apply to one principal.
     async fn too_many(&self) {
         for number in 0..=limits::POLICY_LAYERS_MAX {
-            let mut bytes = [0; 10];
-            bytes[9] = u8::try_from(number).unwrap();
-            let row = PolicyRow {
-                id: PolicyId::from_parts(1, bytes),
-                tenant: TenantId::local(),
-                principal: user().principal,
-                name: format!("p{number}"),
-                version: 1,
-                latest: 1,
-                policy: Policy::new(Layer::Tenant),
-                created_at_ms: 1,
-                updated_at_ms: 1,
-            };
-            let store = self.store();
-            let written = store.write(move |tx| store::policy::insert(tx, &row));
-            written.await.unwrap();
+            self.written(number, Policy::new(Layer::Tenant)).await;
         }
     }
 }
@@ -451,6 +456,40 @@ async fn jobs_that_cannot_be_decided_again_hold_up_no_other_tenant() {
     };
     assert_eq!(leased.id, other.id);
     assert!(polls <= 30, "{polls} polls");
+}
+
+/// Attack: modules of one tenant that take long for each question hold up the queue of all others.
+#[tokio::test]
+async fn jobs_that_are_slowly_decided_again_hold_up_no_other_tenant() {
+    let world = World::new();
+    let program = world.dir.path().join("slow");
+    let slow = "while read -r line; do sleep 0.2; echo '{\"says\":\"allow\"}'; done\n";
+    std::fs::write(&program, slow).unwrap();
+    let evaluator = rego::Evaluator::new("/bin/sh".into(), Some(program.into()));
+    world.service.modules_are_asked_by(evaluator);
+    for _ in 0..300 {
+        world.create(spec()).await;
+    }
+    let theirs = stranger();
+    let other = world.service.job_create(&theirs, spec(), None);
+    let other = other.await.unwrap();
+    let policy = Policy {
+        rego: Some("package policy\nallow := true\n".to_owned()),
+        ..Policy::new(Layer::Tenant)
+    };
+    world.written(0, policy).await;
+    let node = node(1);
+    world.register(&node, "a").await;
+    let begun = std::time::Instant::now();
+    for polls in 1.. {
+        assert!(polls <= 30, "{polls} polls");
+        let polled = world.poll(&node, LONG).await;
+        if polled.leases.iter().any(|row| row.id == other.id) {
+            break;
+        }
+    }
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 #[tokio::test]
