@@ -682,6 +682,32 @@ async fn a_change_of_a_policy_waits_for_another_who_may_write_it() {
     world.service.policy_delete(&user(), "rules").await.unwrap();
 }
 
+/// To let somebody in needs nobody's yes.
+#[tokio::test]
+async fn an_admin_who_is_alone_can_let_in_a_second_one_and_so_is_not_shut_out() {
+    let world = World::new();
+    let alice = world
+        .let_in(&user(), PrincipalKind::User, "alice", Role::Admin)
+        .await;
+    let two = |answer| Policy {
+        approvals: [(Matter::PolicyChange, answer)].into(),
+        ..Policy::new(Layer::Tenant)
+    };
+    let on = two(Answer::NeedsApproval);
+    let on = world.service.policy_put(&alice, "two", on).await;
+    on.unwrap();
+    // To turn it off is a change like any other.
+    let off = two(Answer::Skip);
+    let off = world.service.policy_put(&alice, "two", off).await;
+    let off = waits_for(off.map(drop).unwrap_err());
+    assert_eq!(world.declines(&alice, &off, yes()).await, "approval_own");
+    let eve = world
+        .let_in(&alice, PrincipalKind::User, "eve", Role::Admin)
+        .await;
+    world.decide(&eve, &off, yes()).await.unwrap();
+    world.service.policy_delete(&alice, "two").await.unwrap();
+}
+
 #[tokio::test]
 async fn a_yes_as_a_rule_proposes_a_policy_and_changes_none() {
     let world = World::with_rules(rules()).await;

@@ -518,6 +518,29 @@ async fn a_policy_that_would_be_one_too_many_is_not_written() {
     world.create(spec()).await;
 }
 
+/// Attack: one principal is given as many policies as there may be, and the next one for all shuts it out.
+#[tokio::test]
+async fn a_policy_for_all_that_would_be_one_too_many_for_one_is_not_written() {
+    let world = World::new();
+    for number in 0..limits::POLICY_LAYERS_MAX {
+        let mut of_one = Policy::new(Layer::Principal);
+        of_one.of = Some("user:alice".to_owned());
+        world.policy(&format!("p{number}"), of_one).await;
+    }
+    let put = async |name: &str, policy: Policy| {
+        let put = world.service.policy_put(&user(), name, policy).await;
+        put.unwrap_err()
+    };
+    let more = put("more", Policy::new(Layer::Tenant)).await;
+    assert_eq!(more.code(), "policy_invalid");
+    assert!(more.to_string().contains("for `user:alice`: "), "{more}");
+    let all = put("all", at_most(Bound::Pids, 5)).await;
+    assert_eq!(all.code(), "policy_invalid");
+    let mut of_bob = Policy::new(Layer::Principal);
+    of_bob.of = Some("user:bob".to_owned());
+    world.policy("bob", of_bob).await;
+}
+
 /// A refusal is written nowhere that would compare the policies again.
 #[tokio::test]
 async fn a_policy_that_another_process_has_deleted_refuses_nothing() {
