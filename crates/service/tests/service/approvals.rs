@@ -225,6 +225,10 @@ async fn a_rejected_job_never_runs_and_says_who_said_no_and_why() {
     );
 }
 
+/// Attack: Self-approval: with another key, with one that was given to somebody else, by an agent or a cron of one's
+/// own.
+/// Attack: Self-approval: with another key, with one that was given to somebody else, by an agent or a cron of one's
+/// own.
 #[tokio::test]
 async fn nobody_says_yes_to_themselves_by_any_way() {
     let world = World::with_rules(rules()).await;
@@ -279,6 +283,10 @@ async fn nobody_says_yes_to_themselves_by_any_way() {
     }
 }
 
+/// Attack: A yes of a member, of a node, of another tenant; one without the comment that it needs, or longer than a
+/// day.
+/// Attack: A yes of a member, of a node, of another tenant; one without the comment that it needs, or longer than a
+/// day.
 #[tokio::test]
 async fn who_is_let_to_decide_nothing_decides_nothing() {
     let world = World::with_rules(rules()).await;
@@ -313,6 +321,8 @@ async fn who_is_let_to_decide_nothing_decides_nothing() {
     assert_eq!(world.approval(&id).await.state, ApprovalState::Pending);
 }
 
+/// Attack: A yes comes after its time, before the loop that ends what is over.
+/// Attack: A yes comes after its time, before the loop that ends what is over.
 #[tokio::test]
 async fn what_nobody_decides_in_time_ends_and_a_policy_may_say_less_time() {
     let mut policy = rules();
@@ -351,6 +361,8 @@ async fn a_canceled_job_takes_its_approval_with_it() {
     );
 }
 
+/// Attack: A stale yes: policies want one for more by now than was shown.
+/// Attack: A stale yes: policies want one for more by now than was shown.
 #[tokio::test]
 async fn a_yes_is_asked_of_the_policies_of_then_and_to_what_was_shown() {
     let world = World::with_rules(rules()).await;
@@ -397,6 +409,8 @@ async fn a_yes_is_asked_of_the_policies_of_then_and_to_what_was_shown() {
     assert_eq!(permit.yes.unwrap().approval, kept);
 }
 
+/// Attack: A stale yes: what was approved is forbidden before a node takes it.
+/// Attack: A stale yes: what was approved is forbidden before a node takes it.
 #[tokio::test]
 async fn what_was_approved_and_is_forbidden_since_does_not_run() {
     let world = World::with_rules(rules()).await;
@@ -442,6 +456,10 @@ async fn a_job_that_waited_for_a_person_has_its_whole_time_in_the_queue_after_th
     assert!(world.get(&row.id).await.state.outcome().is_some());
 }
 
+/// Attack: Widening after a yes: a session's is used for another command, by another agent, and when it is over or
+/// taken back.
+/// Attack: Widening after a yes: a session's is used for another command, by another agent, and when it is over or
+/// taken back.
 #[tokio::test]
 async fn a_yes_for_a_session_is_for_one_principal_one_reason_and_some_time_and_can_be_taken_back() {
     let world = World::with_rules(rules()).await;
@@ -478,6 +496,8 @@ async fn a_yes_for_a_session_is_for_one_principal_one_reason_and_some_time_and_c
     assert_eq!(create(&agent, push()).await, waits);
 }
 
+/// Attack: Somebody is let in by the name of one who was sent away, and goes on with the yes to that one.
+/// Attack: Somebody is let in by the name of one who was sent away, and goes on with the yes to that one.
 #[tokio::test]
 async fn a_session_is_not_that_of_another_who_is_let_in_by_the_same_name_later() {
     let world = World::with_rules(rules()).await;
@@ -499,6 +519,8 @@ async fn a_session_is_not_that_of_another_who_is_let_in_by_the_same_name_later()
     assert_eq!(made.state, JobState::AwaitingApproval);
 }
 
+/// Attack: Widening after a yes: one to a sandbox is used for a longer one, by somebody else, and twice.
+/// Attack: Widening after a yes: one to a sandbox is used for a longer one, by somebody else, and twice.
 #[tokio::test]
 async fn a_sandbox_is_made_once_by_the_same_request_after_a_yes() {
     let world = World::with_rules(rules()).await;
@@ -526,6 +548,8 @@ async fn a_sandbox_is_made_once_by_the_same_request_after_a_yes() {
     assert_eq!(over.unwrap_err().code(), "approval_over");
 }
 
+/// Attack: One yes is used at two servers in the same moment.
+/// Attack: One yes is used at two servers in the same moment.
 #[tokio::test]
 async fn of_two_that_use_one_yes_at_a_time_one_is_asked_anew() {
     let world = World::with_rules(rules()).await;
@@ -541,6 +565,8 @@ async fn of_two_that_use_one_yes_at_a_time_one_is_asked_anew() {
     assert_eq!(made.iter().filter(|made| **made).count(), 1, "{both:?}");
 }
 
+/// Attack: A yes that nobody has used is kept for later.
+/// Attack: A yes that nobody has used is kept for later.
 #[tokio::test]
 async fn a_yes_that_was_not_used_within_a_day_is_none() {
     let world = World::with_rules(rules()).await;
@@ -574,6 +600,8 @@ async fn rules_of_a_living_sandbox_that_need_a_yes_are_set_once_after_it() {
     assert!(world.approval(&id).await.used_at_ms.is_some());
 }
 
+/// Attack: A person is asked for a host that policies do not allow, for a pattern, for an address.
+/// Attack: A person is asked for a host that policies do not allow, for a pattern, for an address.
 #[tokio::test]
 async fn a_host_that_somebody_asks_for_is_opened_by_the_yes_within_what_policies_allow() {
     let mut policy = rules();
@@ -635,6 +663,8 @@ async fn a_host_that_somebody_asks_for_is_opened_by_the_yes_within_what_policies
     assert_eq!(there.rules().allow.len(), 1);
 }
 
+/// Attack: The policy that wants a second person is taken away by one; a yes to one version is used for the next.
+/// Attack: The policy that wants a second person is taken away by one; a yes to one version is used for the next.
 #[tokio::test]
 async fn a_change_of_a_policy_waits_for_another_who_may_write_it() {
     let world = World::new();
@@ -708,6 +738,8 @@ async fn an_admin_who_is_alone_can_let_in_a_second_one_and_so_is_not_shut_out() 
     world.service.policy_delete(&alice, "two").await.unwrap();
 }
 
+/// Attack: Approval by proxy: a yes "as a rule" rewrites a policy that somebody else has to agree to.
+/// Attack: Approval by proxy: a yes "as a rule" rewrites a policy that somebody else has to agree to.
 #[tokio::test]
 async fn a_yes_as_a_rule_proposes_a_policy_and_changes_none() {
     let world = World::with_rules(rules()).await;
@@ -745,6 +777,8 @@ async fn a_yes_as_a_rule_proposes_a_policy_and_changes_none() {
     assert_eq!(there.policy.approvals, rules().approvals);
 }
 
+/// Attack: An agent asks so often that nobody finds what others wait for.
+/// Attack: An agent asks so often that nobody finds what others wait for.
 #[tokio::test]
 async fn one_agent_cannot_bury_what_others_wait_for() {
     let world = World::with_rules(rules()).await;
@@ -783,6 +817,8 @@ async fn one_agent_cannot_bury_what_others_wait_for() {
     assert_eq!(seen.len(), most + 1);
 }
 
+/// Attack: What a person is asked for is so long that nobody reads its end.
+/// Attack: What a person is asked for is so long that nobody reads its end.
 #[tokio::test]
 async fn what_no_person_could_read_whole_is_not_asked_for() {
     let world = World::with_rules(rules()).await;
