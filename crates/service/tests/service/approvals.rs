@@ -229,10 +229,6 @@ async fn a_rejected_job_never_runs_and_says_who_said_no_and_why() {
 
 /// Attack: Self-approval: with another key, with one that was given to somebody else, by an agent or a cron of one's
 /// own.
-/// Attack: Self-approval: with another key, with one that was given to somebody else, by an agent or a cron of one's
-/// own.
-/// Attack: Self-approval: with another key, with one that was given to somebody else, by an agent or a cron of one's
-/// own.
 #[tokio::test]
 async fn nobody_says_yes_to_themselves_by_any_way() {
     let world = World::with_rules(rules()).await;
@@ -289,10 +285,6 @@ async fn nobody_says_yes_to_themselves_by_any_way() {
 
 /// Attack: A yes of a member, of a node, of another tenant; one without the comment that it needs, or longer than a
 /// day.
-/// Attack: A yes of a member, of a node, of another tenant; one without the comment that it needs, or longer than a
-/// day.
-/// Attack: A yes of a member, of a node, of another tenant; one without the comment that it needs, or longer than a
-/// day.
 #[tokio::test]
 async fn who_is_let_to_decide_nothing_decides_nothing() {
     let world = World::with_rules(rules()).await;
@@ -327,8 +319,6 @@ async fn who_is_let_to_decide_nothing_decides_nothing() {
     assert_eq!(world.approval(&id).await.state, ApprovalState::Pending);
 }
 
-/// Attack: A yes comes after its time, before the loop that ends what is over.
-/// Attack: A yes comes after its time, before the loop that ends what is over.
 /// Attack: A yes comes after its time, before the loop that ends what is over.
 #[tokio::test]
 async fn what_nobody_decides_in_time_ends_and_a_policy_may_say_less_time() {
@@ -368,8 +358,6 @@ async fn a_canceled_job_takes_its_approval_with_it() {
     );
 }
 
-/// Attack: A stale yes: policies want one for more by now than was shown.
-/// Attack: A stale yes: policies want one for more by now than was shown.
 /// Attack: A stale yes: policies want one for more by now than was shown.
 #[tokio::test]
 async fn a_yes_is_asked_of_the_policies_of_then_and_to_what_was_shown() {
@@ -418,8 +406,6 @@ async fn a_yes_is_asked_of_the_policies_of_then_and_to_what_was_shown() {
 }
 
 /// Attack: A stale yes: what was approved is forbidden before a node takes it.
-/// Attack: A stale yes: what was approved is forbidden before a node takes it.
-/// Attack: A stale yes: what was approved is forbidden before a node takes it.
 #[tokio::test]
 async fn what_was_approved_and_is_forbidden_since_does_not_run() {
     let world = World::with_rules(rules()).await;
@@ -467,10 +453,6 @@ async fn a_job_that_waited_for_a_person_has_its_whole_time_in_the_queue_after_th
 
 /// Attack: Widening after a yes: a session's is used for another command, by another agent, and when it is over or
 /// taken back.
-/// Attack: Widening after a yes: a session's is used for another command, by another agent, and when it is over or
-/// taken back.
-/// Attack: Widening after a yes: a session's is used for another command, by another agent, and when it is over or
-/// taken back.
 #[tokio::test]
 async fn a_yes_for_a_session_is_for_one_principal_one_reason_and_some_time_and_can_be_taken_back() {
     let world = World::with_rules(rules()).await;
@@ -508,8 +490,6 @@ async fn a_yes_for_a_session_is_for_one_principal_one_reason_and_some_time_and_c
 }
 
 /// Attack: Somebody is let in by the name of one who was sent away, and goes on with the yes to that one.
-/// Attack: Somebody is let in by the name of one who was sent away, and goes on with the yes to that one.
-/// Attack: Somebody is let in by the name of one who was sent away, and goes on with the yes to that one.
 #[tokio::test]
 async fn a_session_is_not_that_of_another_who_is_let_in_by_the_same_name_later() {
     let world = World::with_rules(rules()).await;
@@ -531,8 +511,6 @@ async fn a_session_is_not_that_of_another_who_is_let_in_by_the_same_name_later()
     assert_eq!(made.state, JobState::AwaitingApproval);
 }
 
-/// Attack: Widening after a yes: one to a sandbox is used for a longer one, by somebody else, and twice.
-/// Attack: Widening after a yes: one to a sandbox is used for a longer one, by somebody else, and twice.
 /// Attack: Widening after a yes: one to a sandbox is used for a longer one, by somebody else, and twice.
 #[tokio::test]
 async fn a_sandbox_is_made_once_by_the_same_request_after_a_yes() {
@@ -562,8 +540,6 @@ async fn a_sandbox_is_made_once_by_the_same_request_after_a_yes() {
 }
 
 /// Attack: One yes is used at two servers in the same moment.
-/// Attack: One yes is used at two servers in the same moment.
-/// Attack: One yes is used at two servers in the same moment.
 #[tokio::test]
 async fn of_two_that_use_one_yes_at_a_time_one_is_asked_anew() {
     let world = World::with_rules(rules()).await;
@@ -579,8 +555,6 @@ async fn of_two_that_use_one_yes_at_a_time_one_is_asked_anew() {
     assert_eq!(made.iter().filter(|made| **made).count(), 1, "{both:?}");
 }
 
-/// Attack: A yes that nobody has used is kept for later.
-/// Attack: A yes that nobody has used is kept for later.
 /// Attack: A yes that nobody has used is kept for later.
 #[tokio::test]
 async fn a_yes_that_was_not_used_within_a_day_is_none() {
@@ -615,8 +589,6 @@ async fn rules_of_a_living_sandbox_that_need_a_yes_are_set_once_after_it() {
     assert!(world.approval(&id).await.used_at_ms.is_some());
 }
 
-/// Attack: A person is asked for a host that policies do not allow, for a pattern, for an address.
-/// Attack: A person is asked for a host that policies do not allow, for a pattern, for an address.
 /// Attack: A person is asked for a host that policies do not allow, for a pattern, for an address.
 #[tokio::test]
 async fn a_host_that_somebody_asks_for_is_opened_by_the_yes_within_what_policies_allow() {
@@ -680,8 +652,6 @@ async fn a_host_that_somebody_asks_for_is_opened_by_the_yes_within_what_policies
 }
 
 /// Attack: An agent asks so often that nobody finds what others wait for.
-/// Attack: An agent asks so often that nobody finds what others wait for.
-/// Attack: An agent asks so often that nobody finds what others wait for.
 #[tokio::test]
 async fn one_agent_cannot_bury_what_others_wait_for() {
     let world = World::with_rules(rules()).await;
@@ -720,8 +690,6 @@ async fn one_agent_cannot_bury_what_others_wait_for() {
     assert_eq!(seen.len(), most + 1);
 }
 
-/// Attack: What a person is asked for is so long that nobody reads its end.
-/// Attack: What a person is asked for is so long that nobody reads its end.
 /// Attack: What a person is asked for is so long that nobody reads its end.
 #[tokio::test]
 async fn what_no_person_could_read_whole_is_not_asked_for() {

@@ -3,7 +3,6 @@
 use super::*;
 
 /// Attack: The policy that wants a second person is taken away by one; a yes to one version is used for the next.
-/// Attack: The policy that wants a second person is taken away by one; a yes to one version is used for the next.
 #[tokio::test]
 async fn a_change_of_a_policy_waits_for_another_who_may_write_it() {
     let world = World::new();
@@ -77,7 +76,6 @@ async fn an_admin_who_is_alone_can_let_in_a_second_one_and_so_is_not_shut_out() 
     world.service.policy_delete(&alice, "two").await.unwrap();
 }
 
-/// Attack: Approval by proxy: a yes "as a rule" rewrites a policy that somebody else has to agree to.
 /// Attack: Approval by proxy: a yes "as a rule" rewrites a policy that somebody else has to agree to.
 #[tokio::test]
 async fn a_yes_as_a_rule_proposes_a_policy_and_changes_none() {
