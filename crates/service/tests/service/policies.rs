@@ -406,7 +406,7 @@ impl World {
     }
 
     /// A policy that the service itself would not write.
-    async fn written(&self, number: usize, policy: Policy) {
+    async fn insert_policy(&self, number: usize, policy: Policy) {
         let mut bytes = [0; 10];
         bytes[9] = u8::try_from(number).unwrap();
         let row = PolicyRow {
@@ -428,7 +428,7 @@ impl World {
     /// More policies than may apply to one principal.
     async fn too_many(&self) {
         for number in 0..=limits::POLICY_LAYERS_MAX {
-            self.written(number, Policy::new(Layer::Tenant)).await;
+            self.insert_policy(number, Policy::new(Layer::Tenant)).await;
         }
     }
 }
@@ -477,7 +477,7 @@ async fn jobs_that_are_slowly_decided_again_hold_up_no_other_tenant() {
         rego: Some("package policy\nallow := true\n".to_owned()),
         ..Policy::new(Layer::Tenant)
     };
-    world.written(0, policy).await;
+    world.insert_policy(0, policy).await;
     let node = node(1);
     world.register(&node, "a").await;
     let begun = std::time::Instant::now();
