@@ -405,6 +405,14 @@ impl World {
         }
     }
 
+    /// Modules are asked by a shell that does this: a question is a line, and so is its answer.
+    fn modules_by(&self, script: &str) {
+        let program = self.dir.path().join("modules");
+        std::fs::write(&program, script).unwrap();
+        let evaluator = rego::Evaluator::new("/bin/sh".into(), Some(program.into()));
+        self.service.modules_are_asked_by(evaluator);
+    }
+
     /// A policy that the service itself would not write.
     async fn insert_policy(&self, number: usize, policy: Policy) {
         let mut bytes = [0; 10];
@@ -458,26 +466,82 @@ async fn jobs_that_cannot_be_decided_again_hold_up_no_other_tenant() {
     assert!(polls <= 30, "{polls} polls");
 }
 
+fn module() -> Policy {
+    Policy {
+        rego: Some("package policy\nallow := true\n".to_owned()),
+        ..Policy::new(Layer::Tenant)
+    }
+}
+
+/// What a module ends of, and any other.
+const FRAGILE: &str = "while read -r line; do case $line in *xyzzy*) exit 1;; esac; \
+                       echo '{\"says\":\"allow\"}'; done\n";
+
+fn xyzzy() -> JobSpec {
+    JobSpec {
+        argv: vec!["xyzzy".to_owned()],
+        ..spec()
+    }
+}
+
+/// Attack: a request that stops a module, so that what waits for quite another answer of it ends.
+#[tokio::test]
+async fn a_job_waits_on_while_a_module_rests_after_another_question() {
+    let world = World::new();
+    world.modules_by(FRAGILE);
+    let waits = world.create(spec()).await;
+    world.insert_policy(0, module()).await;
+    let refused = world.refused_by_policy(xyzzy()).await;
+    assert!(refused.contains("did not come to an end"), "{refused}");
+    let node = node(1);
+    world.register(&node, "a").await;
+    assert!(world.poll(&node, NOW).await.leases.is_empty());
+    // It was asked about, and is again in a second.
+    let store = world.store();
+    let claims = async |at_ms: u64| {
+        let claim =
+            move |tx: &mut store::Tx<'_>| store::queue::claim(tx, &node_id(1), 1, at_ms, &[]);
+        store.read(claim).await.unwrap().len()
+    };
+    let now = world.clock.now_ms();
+    let postponed = async {
+        while (claims(now).await, claims(now + 1000).await) != (0, 1) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, postponed).await.unwrap();
+    assert_eq!(world.get(&waits.id).await.state, JobState::Queued);
+}
+
+#[tokio::test]
+async fn a_job_whose_own_question_stops_a_module_ends() {
+    let world = World::new();
+    world.modules_by(FRAGILE);
+    let row = world.create(xyzzy()).await;
+    world.insert_policy(0, module()).await;
+    let node = node(1);
+    world.register(&node, "a").await;
+    assert!(world.poll(&node, NOW).await.leases.is_empty());
+    let ended = world
+        .service
+        .job_wait(&user(), &row.id, LONG)
+        .await
+        .unwrap();
+    assert_eq!(ended.state.outcome().map(Outcome::name), Some("refused"));
+}
+
 /// Attack: modules of one tenant that take long for each question hold up the queue of all others.
 #[tokio::test]
 async fn jobs_that_are_slowly_decided_again_hold_up_no_other_tenant() {
     let world = World::new();
-    let program = world.dir.path().join("slow");
-    let slow = "while read -r line; do sleep 0.2; echo '{\"says\":\"allow\"}'; done\n";
-    std::fs::write(&program, slow).unwrap();
-    let evaluator = rego::Evaluator::new("/bin/sh".into(), Some(program.into()));
-    world.service.modules_are_asked_by(evaluator);
+    world.modules_by("while read -r line; do sleep 0.2; echo '{\"says\":\"allow\"}'; done\n");
     for _ in 0..300 {
         world.create(spec()).await;
     }
     let theirs = stranger();
     let other = world.service.job_create(&theirs, spec(), None);
     let other = other.await.unwrap();
-    let policy = Policy {
-        rego: Some("package policy\nallow := true\n".to_owned()),
-        ..Policy::new(Layer::Tenant)
-    };
-    world.insert_policy(0, policy).await;
+    world.insert_policy(0, module()).await;
     let node = node(1);
     world.register(&node, "a").await;
     let begun = std::time::Instant::now();
