@@ -7,7 +7,7 @@
 use crate::host::Cgroups;
 use model::id::SandboxId;
 use std::collections::{BTreeMap, HashSet};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -114,8 +114,26 @@ fn links_of(process: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-/// Whether even root may not look at a process, because it has a capability that we lack (`ptrace(2)`).
+/// What the arguments of a launcher begin with. The name of its process is the number of the descriptor that it was
+/// started from.
+const LAUNCHER: &[u8; 15] = b"cofferdam-jail\0";
+
+/// Whether a process, by its directory in `/proc`, may be a launcher: one whose arguments cannot be read may be, too.
+pub fn is_launcher(process: &Path) -> bool {
+    let mut begin = [0; LAUNCHER.len()];
+    let arguments = std::fs::File::open(process.join("cmdline"));
+    match arguments.and_then(|mut file| file.read_exact(&mut begin)) {
+        Ok(()) => begin == *LAUNCHER,
+        Err(error) => error.kind() != io::ErrorKind::UnexpectedEof,
+    }
+}
+
+/// Whether even root may not look at a process, because it has a capability that we lack (`ptrace(2)`). Not a launcher:
+/// those hold groups with all that their root has.
 fn is_above_us(process: &Path) -> bool {
+    if is_launcher(process) {
+        return false;
+    }
     let status = |path: &Path| std::fs::read_to_string(path.join("status")).unwrap_or_default();
     is_above(&status(process), &status(Path::new("/proc/self")))
 }
@@ -124,16 +142,14 @@ fn is_above_us(process: &Path) -> bool {
 const SYS_PTRACE: u64 = 1 << 19;
 
 /// The same by what `proc_pid_status(5)` says of both. Only for those who may look at everybody of their own: to an
-/// ordinary user his own guests, which hold groups, are closed too. And not of a launcher: those hold groups with all
-/// that their root has.
+/// ordinary user his own guests, which hold groups, are closed too.
 fn is_above(theirs: &str, own: &str) -> bool {
     let permitted = |text: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix("CapPrm:"));
         line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
     };
     let has_more = |(theirs, own): (u64, u64)| own & SYS_PTRACE != 0 && theirs & !own != 0;
-    let is_launcher = theirs.starts_with("Name:\tcofferdam");
-    !is_launcher && permitted(theirs).zip(permitted(own)).is_some_and(has_more)
+    permitted(theirs).zip(permitted(own)).is_some_and(has_more)
 }
 
 /// Whether a process is gone, or is only waited for and holds nothing: its state, see `proc_pid_stat(5)`.
@@ -186,26 +202,43 @@ mod tests {
 
     #[test]
     fn only_who_may_look_at_everybody_passes_over_those_who_have_more() {
-        let status = |name: &str, caps: &str| format!("Name:\t{name}\nCapPrm:\t{caps}\n");
+        let status = |caps: &str| format!("Name:\t7\nCapPrm:\t{caps}\n");
         let [all, root, guest, none] = [
             "000001ffffffffff",
             "000001fffeffffff",
             "00000000000001e0",
             "0000000000000000",
         ];
-        for (name, theirs, own, expect) in [
-            ("init", all, root, true),
-            ("cofferdam-jail", all, root, false),
-            ("guest", guest, root, false),
-            ("init", all, all, false),
+        for (theirs, own, expect) in [
+            (all, root, true),
+            (guest, root, false),
+            (all, all, false),
             // Of an ordinary user, whose own guests have more than he.
-            ("guest", guest, none, false),
-            ("init", all, none, false),
+            (guest, none, false),
+            (all, none, false),
         ] {
-            let found = is_above(&status(name, theirs), &status("reap", own));
-            assert_eq!(found, expect, "{name} {theirs} {own}");
+            let found = is_above(&status(theirs), &status(own));
+            assert_eq!(found, expect, "{theirs} {own}");
         }
-        assert!(!is_above("", &status("reap", root)) && !is_above(&status("init", all), ""));
+        assert!(!is_above("", &status(root)) && !is_above(&status(all), ""));
+    }
+
+    #[test]
+    fn a_launcher_is_known_by_how_it_was_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut process = 0;
+        let mut of = |arguments: &[u8]| {
+            process += 1;
+            let process = dir.path().join(process.to_string());
+            std::fs::create_dir(&process).unwrap();
+            std::fs::write(process.join("cmdline"), arguments).unwrap();
+            is_launcher(&process)
+        };
+        assert!(of(b"cofferdam-jail\0/run/x\0"));
+        assert!(!of(b"cofferdam-jailer\0") && !of(b"/bin/cofferdam-jail\0"));
+        // A thread of the kernel has none.
+        assert!(!of(b""));
+        assert!(is_launcher(&dir.path().join("unread")));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long a module is not asked again that ended its child: each time is a process, and holds others up.
 const REST: Duration = Duration::from_secs(10);
-/// Modules that rest. With one more all are forgotten: then each ends one more child at most.
+/// Modules that rest, of all tenants. Where more would, all are forgotten: then each ends one more child at most.
 const RESTING_MAX: usize = 256;
 
 /// Asks modules, one at a time.
@@ -26,7 +26,9 @@ pub struct Evaluator {
     program: PathBuf,
     argument: Option<OsString>,
     child: tokio::sync::Mutex<Option<Running>>,
-    resting: Mutex<HashMap<String, Instant>>,
+    /// By tenant and module, since when. A module for everybody rests for the tenant whose question stopped it, and for
+    /// no other: else one legal long request would be everybody's deny.
+    resting: Mutex<HashMap<(String, String), Instant>>,
     turns: Mutex<HashMap<String, Turn>>,
 }
 
@@ -64,7 +66,9 @@ enum Asked {
     Answered(Reply),
     /// The child did not answer it in time, or died of it. It is not asked again then.
     Stopped,
-    /// It was never asked.
+    /// It was not asked, because of what came of a question before.
+    Rests,
+    /// It was not asked: too many wait.
     Busy,
 }
 
@@ -97,49 +101,50 @@ impl Evaluator {
     /// seconds, as if it were asked.
     pub async fn check(&self, tenant: &str, module: &str) -> Checked {
         let unread = || Checked::Bad("it cannot be read within its time and memory".to_owned());
-        if self.rests(module) {
-            return unread();
-        }
         match self.ask(tenant, module, None).await {
             Asked::Answered(Reply::Good) => Checked::Good,
             Asked::Answered(Reply::Bad(why)) => Checked::Bad(why),
             Asked::Busy => Checked::Busy,
+            Asked::Rests => unread(),
             Asked::Answered(Reply::Says(_)) | Asked::Stopped => {
-                self.rest(module);
+                self.rest(tenant, module);
                 unread()
             }
         }
     }
 
-    /// What a module of a tenant says to an input. A module that was stopped is not asked again for ten seconds, and
-    /// counts as stopped.
+    /// What a module of a tenant says to an input. A module that was stopped is not asked again by this tenant for ten
+    /// seconds.
     pub async fn evaluate(&self, tenant: &str, module: &str, input: serde_json::Value) -> Verdict {
-        if self.rests(module) {
-            return Verdict::Stopped;
-        }
         let verdict = match self.ask(tenant, module, Some(input)).await {
             Asked::Answered(Reply::Says(verdict)) => verdict,
+            Asked::Rests => return Verdict::Rests,
             Asked::Busy => return Verdict::Busy,
             Asked::Answered(Reply::Good | Reply::Bad(_)) | Asked::Stopped => Verdict::Stopped,
         };
         if verdict == Verdict::Stopped {
-            self.rest(module);
+            self.rest(tenant, module);
         }
         verdict
     }
 
-    fn rests(&self, module: &str) -> bool {
+    fn rests(&self, tenant: &str, module: &str) -> bool {
+        let of = (tenant.to_owned(), module.to_owned());
         let resting = kept(&self.resting);
-        let since = resting.get(module);
+        let since = resting.get(&of);
         since.is_some_and(|since| since.elapsed() < REST)
     }
 
-    fn rest(&self, module: &str) {
+    fn rest(&self, tenant: &str, module: &str) {
         let mut resting = kept(&self.resting);
+        if resting.len() >= RESTING_MAX {
+            resting.retain(|_, since| since.elapsed() < REST);
+        }
         if resting.len() >= RESTING_MAX {
             resting.clear();
         }
-        resting.insert(module.to_owned(), Instant::now());
+        let of = (tenant.to_owned(), module.to_owned());
+        resting.insert(of, Instant::now());
     }
 
     /// Waits for the turn of a tenant; `None` where too many do.
@@ -167,16 +172,8 @@ impl Evaluator {
 
     /// One question, when its turn comes.
     async fn ask(&self, tenant: &str, module: &str, input: Option<serde_json::Value>) -> Asked {
-        let question = Question {
-            module: module.to_owned(),
-            input,
-        };
-        let Ok(mut line) = serde_json::to_vec(&question) else {
-            return Asked::Stopped;
-        };
-        line.push(b'\n');
-        if line.len() >= LINE_BYTES_MAX {
-            return Asked::Stopped;
+        if self.rests(tenant, module) {
+            return Asked::Rests;
         }
         let its_turn = async {
             let turn = self.turn(tenant).await?;
@@ -186,9 +183,13 @@ impl Evaluator {
             return Asked::Busy;
         };
         // Others of this tenant may have waited for what came of the same module before.
-        if self.rests(module) {
-            return Asked::Stopped;
+        if self.rests(tenant, module) {
+            return Asked::Rests;
         }
+        // Only now, so that those who wait hold no second copy of it.
+        let Some(line) = line_of(module, input) else {
+            return Asked::Stopped;
+        };
         // Taken out, so that whoever goes away in the middle of an answer leaves no child with half of one.
         let Some(mut running) = place.take().or_else(|| self.start()) else {
             return Asked::Stopped;
@@ -218,6 +219,17 @@ impl Evaluator {
             _child: child,
         })
     }
+}
+
+/// A question as the child reads it; `None` for one that is too long.
+fn line_of(module: &str, input: Option<serde_json::Value>) -> Option<Vec<u8>> {
+    let question = Question {
+        module: module.to_owned(),
+        input,
+    };
+    let mut line = serde_json::to_vec(&question).ok()?;
+    line.push(b'\n');
+    (line.len() < LINE_BYTES_MAX).then_some(line)
 }
 
 impl Running {

@@ -31,8 +31,9 @@ const INSIDE: Duration = Duration::from_millis(50);
 const OUTSIDE: Duration = Duration::from_millis(500);
 /// How long a question may wait for its turn: as long as somebody waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Questions of one tenant that wait for those before them. Each may take half a second.
-const WAITING_MAX: usize = 32;
+/// Questions of one tenant that wait for those before them, each no longer than [`PATIENCE`]: a burst of requests that
+/// take a moment each has room, and where each takes half a second it is the time that ends the wait.
+const WAITING_MAX: usize = 1024;
 /// Tenants whose questions wait at a time.
 const TENANTS_MAX: usize = 1024;
 /// The data of the child, in bytes: the interpreter with a hundred modules, and what one builds from a request.
@@ -52,6 +53,9 @@ pub enum Verdict {
     Deny(String),
     /// It did not come to an end within its time and memory, which is a deny.
     Stopped,
+    /// It was not asked, because it was stopped a moment ago, perhaps by quite another question of its tenant: a deny
+    /// for who waits for an answer, and nothing about what can be asked again.
+    Rests,
     /// It was not asked: too many wait. Nothing is decided by that.
     Busy,
 }

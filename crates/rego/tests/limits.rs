@@ -95,7 +95,7 @@ async fn a_module_that_loops_is_stopped_and_counts_as_a_deny() {
     // Not asked again for a while, and others are not held up.
     assert_eq!(
         asks.evaluate("ten_a", slow, json!({})).await,
-        Verdict::Stopped
+        Verdict::Rests
     );
     assert_eq!(
         asks.evaluate("ten_a", SMALL, json!({"argv": ["ls"]})).await,
@@ -145,7 +145,7 @@ fn slow(number: usize) -> String {
 async fn the_questions_of_one_tenant_hold_up_no_other() {
     let asks = Arc::new(evaluator());
     let mut flood = tokio::task::JoinSet::new();
-    for number in 0..100 {
+    for number in 0..1100 {
         let asks = Arc::clone(&asks);
         flood.spawn(async move { asks.evaluate("ten_a", &slow(number), json!({})).await });
     }
@@ -179,7 +179,45 @@ async fn a_module_that_is_stopped_while_it_is_checked_rests_too() {
     assert!(matches!(asks.check("ten_a", SMALL).await, Checked::Bad(_)));
     assert!(matches!(asks.check("ten_a", SMALL).await, Checked::Bad(_)));
     let verdict = asks.evaluate("ten_a", SMALL, json!({})).await;
-    assert_eq!(verdict, Verdict::Stopped);
+    assert_eq!(verdict, Verdict::Rests);
+}
+
+/// A module that takes as long as the request is long, squared.
+const QUADRATIC: &str = "package policy\n\ndefault allow := false\n\n\
+                         allow if count([1 | some a in input.argv; some b in input.argv; a == b]) > 0\n";
+
+/// Attack: a long request that is legal stops a module for everybody, and so ends what others wait for.
+#[tokio::test]
+async fn a_question_that_stops_a_module_does_so_for_its_own_tenant_alone() {
+    let asks = evaluator();
+    let long: Vec<String> = (0..5000).map(|n| format!("word-{n}")).collect();
+    let long = json!({"argv": long});
+    let short = json!({"argv": ["ls"]});
+    assert_eq!(
+        asks.evaluate("ten_a", QUADRATIC, long).await,
+        Verdict::Stopped
+    );
+    assert_eq!(
+        asks.evaluate("ten_b", QUADRATIC, short.clone()).await,
+        Verdict::Allow
+    );
+    // It says so, because this question was never asked.
+    assert_eq!(
+        asks.evaluate("ten_a", QUADRATIC, short).await,
+        Verdict::Rests
+    );
+}
+
+#[tokio::test]
+async fn a_burst_of_questions_that_take_a_moment_is_answered() {
+    let asks = Arc::new(evaluator());
+    let mut burst = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let asks = Arc::clone(&asks);
+        burst.spawn(async move { asks.evaluate("ten_a", SMALL, json!({"argv": ["ls"]})).await });
+    }
+    let said = burst.join_all().await;
+    assert!(said.iter().all(|said| *said == Verdict::Allow), "{said:?}");
 }
 
 /// What a whole decision costs: twenty layers that were put together before, and one module.

@@ -6,20 +6,20 @@
 //! it. Where there is no policy, the stamp is all that is ever read.
 
 pub(crate) mod module;
+mod renew;
 
+pub(crate) use self::renew::Renewing;
 use crate::approval::ask::{self, Ask};
 use crate::approval::yes;
 use crate::error::Fail;
 use crate::hex::hex;
-use crate::{Ctx, Error, NetworkChange, SandboxAsk, Service, change, locked, random, sandbox};
+use crate::{Ctx, Error, NetworkChange, SandboxAsk, Service, change, locked, random};
 use model::approval::{Subject, Yes};
 use model::id::{PrincipalId, TenantId};
-use model::job::JobEvent;
 use model::limits;
 use model::network::NetworkRules;
 use model::policy::{Decision, Kind, LayerRef, Permit, PermitUse, Policy, Refusal};
 use model::profile::Says;
-use model::sandbox::SandboxEvent;
 use model::sandbox_spec::SandboxSpec;
 use model::spec::{Invalid, JobSpec};
 use std::collections::{HashMap, HashSet};
@@ -27,7 +27,7 @@ use std::sync::Arc;
 use store::job::JobRow;
 use store::policy::{PolicyRow, Stamps};
 use store::sandbox::SandboxRow;
-use store::{Tx, event, permit, policy, queue};
+use store::{Tx, event, policy};
 
 /// Principals whose permits are remembered. One more, and all are read anew.
 const KNOWN_MAX: usize = 1024;
@@ -37,10 +37,6 @@ const TRIES: u32 = 4;
 const CHANGED: &str = "policy_changed";
 /// Refusals of one decision that are told in its event.
 const TOLD_MAX: usize = 16;
-/// Rows that are decided again at a time. What is not is found by the next claim.
-const RENEWING_MAX: usize = 1024;
-/// How long a job waits that could not be decided again, so that it holds up nobody behind it.
-const LATER_MS: u64 = 1000;
 
 /// Everything that one principal is decided by.
 #[derive(Debug)]
@@ -92,22 +88,6 @@ impl Known {
         let of = (ctx.tenant.clone(), ctx.principal.clone());
         self.by.insert(of, Arc::clone(&found));
         Some(found)
-    }
-}
-
-/// What is decided again at this moment, by its id: each claim finds the same rows until that is done.
-#[derive(Debug, Default)]
-pub(crate) struct Renewing(HashSet<String>);
-
-/// A row that nobody else decides again while this is held.
-struct Renewed<'s> {
-    service: &'s Service,
-    id: String,
-}
-
-impl Drop for Renewed<'_> {
-    fn drop(&mut self) {
-        locked(&self.service.inner.renewing).0.remove(&self.id);
     }
 }
 
@@ -442,47 +422,6 @@ impl Service {
         }
     }
 
-    /// Decides jobs again that wait and were decided by other policies. Each is a transaction of its own: what is not
-    /// come to is found by the next claim.
-    pub(crate) async fn jobs_renew(&self, rows: Vec<JobRow>) {
-        let mut is_news = false;
-        for (held, row) in self.renewing(rows, |row| row.id.as_str()) {
-            match self.job_renew(&row).await {
-                Ok(row) => {
-                    self.announce(&row);
-                    is_news = true;
-                }
-                Err(error) => {
-                    tracing::debug!(job.id = %row.id, error = error.cause(), "a job is decided again later");
-                    let (id, until) = (row.id, self.now_ms().saturating_add(LATER_MS));
-                    let later = self.unit(move |tx| Ok(queue::postpone(tx, &id, until)?));
-                    // Where that cannot be written either, nothing is claimed.
-                    drop(later.await);
-                }
-            }
-            drop(held);
-        }
-        if is_news {
-            // Whoever was hidden behind them is looked for at once.
-            self.wake().queue();
-        }
-    }
-
-    /// Of these rows, those that nobody decides again at this moment. They are held until each is done, or until
-    /// whoever does it goes away.
-    fn renewing<R>(&self, rows: Vec<R>, id: fn(&R) -> &str) -> Vec<(Renewed<'_>, R)> {
-        self.policies_forget();
-        let mut all = locked(&self.inner.renewing);
-        let mut mine = Vec::new();
-        for row in rows {
-            let id = id(&row).to_owned();
-            if all.0.len() < RENEWING_MAX && all.0.insert(id.clone()) {
-                mine.push((Renewed { service: self, id }, row));
-            }
-        }
-        mine
-    }
-
     /// What the policies of now say of a job that is there; `None` where there is none.
     pub(crate) async fn job_again(
         &self,
@@ -498,84 +437,6 @@ impl Service {
         let kept = kept(frozen(&by), row.spec.permit.as_deref());
         Ok(Some((decision, kept)))
     }
-
-    async fn job_renew(&self, row: &JobRow) -> Result<JobRow, Error> {
-        let owner = owner(&row.tenant, &row.principal);
-        let before = row.spec.permit.as_deref();
-        let decided = self.decide_job(&owner, "job.lease", row.spec.clone()).await;
-        let decided = decided.map(|decision| settled(decision, yes_of(before)));
-        let mut decided = ended_by(decided)?;
-        if let Ok(spec) = &mut decided {
-            spec.permit = spec.permit.take().map(|permit| kept(permit, before));
-        }
-        let note = change::Note::new(&Ctx::internal("policy"), self.now_ms());
-        let row = row.clone();
-        self.unit(move |tx| match &decided {
-            // There is no policy any more: what was decided by some stays within them.
-            Ok(spec) if spec.permit.is_none() => Ok(row.clone()),
-            Ok(spec) => {
-                let at = (&note.principal, note.at_ms);
-                Ok(permit::job_put(tx, &row, spec, at)?)
-            }
-            Err(why) => {
-                let refuse = JobEvent::Refuse { why: why.clone() };
-                let note = note.clone().because(why);
-                let ended = change::apply(tx, &row, &refuse, note)?;
-                Ok::<_, Fail>(ended.unwrap_or_else(|| row.clone()))
-            }
-        })
-        .await
-    }
-
-    /// The same for sandboxes.
-    pub(crate) async fn sandboxes_renew(&self, rows: Vec<SandboxRow>) {
-        let mut is_news = false;
-        for (held, row) in self.renewing(rows, |row| row.id.as_str()) {
-            match self.sandbox_renew(&row).await {
-                Ok(row) => {
-                    self.announce_sandbox(&row);
-                    is_news = true;
-                }
-                Err(error) => {
-                    tracing::debug!(sandbox.id = %row.id, error = error.cause(), "a sandbox is decided again later");
-                }
-            }
-            drop(held);
-        }
-        if is_news {
-            self.wake().queue();
-        }
-    }
-
-    async fn sandbox_renew(&self, row: &SandboxRow) -> Result<SandboxRow, Error> {
-        let owner = owner(&row.tenant, &row.principal);
-        let asked = (as_it_is(row), row.ttl_ms, ALL);
-        let before = row.spec.permit.as_deref();
-        let decided = self.decide_sandbox(&owner, "sandbox.lease", asked).await;
-        let decided = decided.map(|decision| settled(decision, yes_of(before)));
-        let mut decided = ended_by(decided)?;
-        if let Ok((spec, _)) = &mut decided {
-            spec.permit = spec.permit.take().map(|permit| kept(permit, before));
-        }
-        let note = sandbox::change::Note::new(&Ctx::internal("policy"), self.now_ms());
-        let row = row.clone();
-        self.unit(move |tx| match &decided {
-            Ok((spec, _)) if spec.permit.is_none() => Ok(row.clone()),
-            Ok((spec, ttl_ms)) => {
-                let at = (&note.principal, note.at_ms);
-                let mut spec = spec.clone();
-                // Those that came while it lived stand beside these on the row.
-                spec.secrets.clone_from(&row.spec.secrets);
-                Ok(permit::sandbox_put(tx, &row, (&spec, *ttl_ms), at)?)
-            }
-            Err(why) => {
-                let fail = SandboxEvent::Fail { why: why.clone() };
-                let ended = sandbox::change::apply(tx, &row, &fail, note.clone())?;
-                Ok::<_, Fail>(ended.unwrap_or_else(|| row.clone()))
-            }
-        })
-        .await
-    }
 }
 
 /// A sandbox as it is by now: with the rules and the secrets that came while it lived.
@@ -584,19 +445,6 @@ fn as_it_is(row: &SandboxRow) -> SandboxSpec {
         network: row.rules().clone(),
         secrets: row.secrets(),
         ..row.spec.clone()
-    }
-}
-
-/// What waits as it may be from now on, or why it ends. More policies than there may be end it too: nobody would be
-/// there who is told, and what waits behind it would wait with it.
-fn ended_by<T>(decided: Result<Decision<T>, Error>) -> Result<Result<T, String>, Error> {
-    match decided {
-        Ok(Decision::Allowed(made)) => Ok(Ok(made)),
-        Ok(Decision::Refused(all) | Decision::NeedsApproval(_, all)) => {
-            Ok(Err(outdated(all.iter().map(Refusal::invalid))))
-        }
-        Err(Error::Invalid(found)) => Ok(Err(outdated(found))),
-        Err(error) => Err(error),
     }
 }
 

@@ -12,6 +12,7 @@ use model::limits;
 use model::policy::{Decision, Layer, LayerRef, PermitUse, Policy, Trace, is_policy_name};
 use model::spec::JobSpec;
 use rego::Checked;
+use std::collections::BTreeSet;
 use store::Tx;
 use store::policy::{self, PolicyRow, PolicyVersionRow};
 
@@ -135,16 +136,26 @@ impl Service {
             })
             .await?;
         rows.retain(|row| row.tenant != new.tenant || row.name != new.name);
-        let of = new.policy.of.clone().unwrap_or_default();
-        rows.retain(|row| row.policy.is_for(&of));
+        let whom = whom(&new, &rows);
         rows.push(new);
-        match put_together(0, rows).await {
-            Err(Error::Invalid(found)) => {
-                let why = found.into_iter().map(|one| one.message).collect::<String>();
-                Err(Error::invalid("policy", "policy_invalid", why))
-            }
-            other => other.map(drop),
+        for of in whom {
+            let theirs = rows.iter().filter(|row| row.policy.is_for(&of));
+            let together = put_together(0, theirs.cloned().collect()).await;
+            let found = match together {
+                Err(Error::Invalid(found)) => found,
+                other => {
+                    other?;
+                    continue;
+                }
+            };
+            let why: String = found.into_iter().map(|one| one.message).collect();
+            let why = match of.is_empty() {
+                true => why,
+                false => format!("for `{of}`: {why}"),
+            };
+            return Err(Error::invalid("policy", "policy_invalid", why));
         }
+        Ok(())
     }
 
     /// A policy of this tenant, by its name; of an earlier version with the number behind it, as `NAME:VERSION`.
@@ -306,6 +317,16 @@ impl Service {
         let row = self.sandbox_get(ctx, id).await?;
         Ok(row.spec.permit.map(|permit| *permit))
     }
+}
+
+/// For whom a policy is put together with the others before it is written: whom it names, or else everybody (the empty
+/// name) and each principal that has policies of its own. So as many at most as there may be policies.
+fn whom(new: &PolicyRow, others: &[PolicyRow]) -> BTreeSet<String> {
+    if let Some(of) = &new.policy.of {
+        return [of.clone()].into();
+    }
+    let named = others.iter().filter_map(|row| row.policy.of.clone());
+    named.chain([String::new()]).collect()
 }
 
 /// What is for everybody is for the operator to say, whose tenant is the one of this machine.

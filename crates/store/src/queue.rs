@@ -62,7 +62,20 @@ pub(crate) fn delete(tx: &mut Tx<'_>, id: &JobId) -> Result<(), StoreError> {
 pub fn postpone(tx: &mut Tx<'_>, id: &JobId, until_ms: u64) -> Result<(), StoreError> {
     let sql = "UPDATE queue SET not_before_ms = $1 WHERE job_id = $2 AND not_before_ms < $3";
     let values = [until_ms.into(), id.as_str().into(), until_ms.into()];
-    tx.execute(sql, &values).map(drop)
+    tx.send(sql, &values)
+}
+
+/// Lets a job that waits be passed over until this time and no longer, whatever it was postponed to. It is never taken
+/// before the time that it waits from. Its place stays as old as it is.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn wait_until(tx: &mut Tx<'_>, id: &JobId, until_ms: u64) -> Result<(), StoreError> {
+    tx.send(
+        "UPDATE queue SET not_before_ms = CASE WHEN queued_at_ms > $1 THEN queued_at_ms \
+         ELSE $2 END WHERE job_id = $3",
+        &[until_ms.into(), until_ms.into(), id.as_str().into()],
+    )
 }
 
 /// How many jobs that wait are looked at for each that is asked for, so that there is something to

@@ -71,11 +71,19 @@ async fn warn_of_nobody(client: &Client, view: &PolicyView) {
     let Ok(page) = client.principal_list(&query).await else {
         return;
     };
-    if page.next.is_none() && page.principals.iter().all(|one| one.id != of) {
+    let ids: Vec<&str> = page.principals.iter().map(|one| one.id.as_str()).collect();
+    if is_missing(of, &ids, page.next.is_some()) {
         table::note(&format!(
             "there is no principal `{of}` now: `cofferdam principal ls` lists those that there are"
         ));
     }
+}
+
+/// Whether nobody is called this, by a page that begins before where it would stand: the page has all there are, or
+/// goes past it. Ids are in the order of their bytes.
+fn is_missing(of: &str, ids: &[&str], has_more: bool) -> bool {
+    let is_past = !has_more || ids.last().is_some_and(|last| *last > of);
+    is_past && !ids.contains(&of)
 }
 
 /// An id that stands before this one in a list; `None` for one that is in no list: a user of the machine.
@@ -222,6 +230,23 @@ fn read(path: &Path) -> Result<api::policy::PolicySpec, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_missing_where_the_list_goes_past_it_also_if_the_list_goes_on() {
+        for (ids, has_more, expect) in [
+            (&["user:alice"][..], false, false),
+            (&[], false, true),
+            (&["user:alice", "user:bob"], true, false),
+            (&["user:alicf"], false, true),
+            (&["user:alicf", "user:bob"], true, true),
+            // It may stand on the next page.
+            (&["user:alica", "user:alicd"], true, false),
+            (&[], true, false),
+        ] {
+            let found = is_missing("user:alice", ids, has_more);
+            assert_eq!(found, expect, "{ids:?} {has_more}");
+        }
+    }
 
     #[test]
     fn policies_that_the_document_shows_can_be_written_as_they_stand() {

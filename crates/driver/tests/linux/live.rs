@@ -5,6 +5,7 @@ use crate::outside::{guest_and_launcher, processes_in, status};
 use crate::world::until;
 use driver::host::Ids;
 use serde_json::json;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 #[tokio::test]
@@ -442,6 +443,19 @@ async fn orphans_are_reaped() {
     // The guest, and the process that stands ready.
     let alone = until(|| processes_in(pid_ns).len() == 2).await;
     assert!(alone, "{:?}", processes_in(pid_ns));
+    served.destroy().await;
+}
+
+/// Whoever looks for groups that are left must know a launcher, whose name is the number of a descriptor.
+#[tokio::test]
+async fn a_launcher_is_known_from_outside_and_its_guest_is_none() {
+    let world = world!();
+    let served = world.serve(false).await;
+    let (seen, _) = served.sh("readlink /proc/self/ns/pid").await;
+    let (guest, launcher) = guest_and_launcher(seen.trim());
+    let of = |pid: i32| PathBuf::from(format!("/proc/{pid}"));
+    assert!(driver::orphan::is_launcher(&of(launcher)));
+    assert!(!driver::orphan::is_launcher(&of(guest)));
     served.destroy().await;
 }
 

@@ -132,7 +132,8 @@ pub(super) fn script_of(words: &[Word]) -> Script {
     };
     let name = base(&first.text);
     if name == "eval" {
-        return known(rest);
+        let is_end = rest.first().is_some_and(|word| word.text == "--");
+        return known(rest.get(usize::from(is_end)..).unwrap_or_default());
     }
     if name == "env" {
         return split_of(rest);
@@ -161,6 +162,11 @@ fn shell_script(rest: &[Word]) -> Script {
     while let Some(word) = rest.get(at) {
         let text = word.text.as_str();
         if !text.starts_with(['-', '+']) {
+            let later = rest.get(at + 1..).unwrap_or_default();
+            // It may become an option, and then a `-c` behind it is the shell's.
+            if word.is_open && !is_asked && later.iter().any(is_short_c) {
+                return Script::Hidden;
+            }
             break;
         }
         at += 1;
@@ -188,6 +194,12 @@ fn shell_script(rest: &[Word]) -> Script {
     }
 }
 
+/// Whether a word is like `-c`, alone or among others.
+fn is_short_c(word: &Word) -> bool {
+    let short = word.text.strip_prefix('-');
+    short.is_some_and(|short| !short.starts_with('-') && short.contains('c'))
+}
+
 /// The text of `env -S`, with what follows it: only among its own options, because others have an `-S` too.
 fn split_of(rest: &[Word]) -> Script {
     let mut at = 0;
@@ -213,7 +225,7 @@ fn split_of(rest: &[Word]) -> Script {
         };
         let rest = rest.get(from..).unwrap_or_default().to_vec();
         return match is_open {
-            true => Script::Open,
+            true => Script::Hidden,
             false => Script::Split { text, rest },
         };
     }

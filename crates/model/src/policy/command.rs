@@ -32,6 +32,9 @@ impl Steps {
 #[derive(Debug, Default)]
 pub(super) struct Found {
     commands: Vec<Vec<Word>>,
+    /// Shells, and `eval`, whose text is among these. A list lets them through by what they are given; who forbids a
+    /// shell means it whatever it is given.
+    shells: Vec<Vec<Word>>,
     operators: Vec<&'static str>,
     /// A part of it is not known before it runs, or has quotes without an end.
     is_unread: bool,
@@ -54,7 +57,7 @@ impl CommandsClause {
     fn compared(&self, found: &Found, steps: &mut Steps) -> (Answer, String) {
         let mut hit = |pattern: &&String| {
             let wanted = words_of(pattern);
-            let mut all = found.commands.iter();
+            let mut all = found.commands.iter().chain(&found.shells);
             all.any(|one| steps.is_spent() || matches(&wanted, one, steps))
         };
         if let Some(pattern) = self.forbid.iter().find(&mut hit) {
@@ -108,35 +111,48 @@ impl CommandsClause {
 impl Found {
     /// The commands of a command: itself, what a shell would make of it, and what is carried by others.
     pub(super) fn of(argv: &[String]) -> Found {
-        let mut found = Found::default();
         let words = argv.iter().map(|word| Word::plain(word)).collect();
-        let mut waiting: Vec<(Vec<Word>, u32)> = vec![(words, 0)];
+        Found::default().with(vec![(words, 0)])
+    }
+
+    /// Those of a text that our own shell reads. That shell is nobody's command.
+    pub(super) fn of_script(text: &str) -> Found {
+        let mut found = Found::default();
+        let commands = found.read(text).into_iter();
+        let waiting = commands.map(|words| (words, 1)).collect();
+        found.with(waiting)
+    }
+
+    /// These, each as deep as it is nested, and all that is within them.
+    fn with(mut self, mut waiting: Vec<(Vec<Word>, u32)>) -> Found {
         while let Some((words, depth)) = waiting.pop() {
             if depth > limits::COMMAND_DEPTH_MAX {
-                found.is_hidden = true;
+                self.is_hidden = true;
                 continue;
             }
             let inner = match script_of(&words) {
                 Script::None => carried(&words),
                 Script::Hidden => {
-                    found.is_hidden = true;
+                    self.is_hidden = true;
                     Vec::new()
                 }
                 Script::Open => {
-                    found.is_unread = true;
+                    self.is_unread = true;
+                    self.shells.push(words);
                     continue;
                 }
                 Script::Text(text) => {
-                    let inner = found.read(&text);
+                    let inner = self.read(&text);
                     waiting.extend(inner.into_iter().map(|words| (words, depth + 1)));
+                    self.shells.push(words);
                     continue;
                 }
-                Script::Split { text, rest } => found.split(&text, rest),
+                Script::Split { text, rest } => self.split(&text, rest),
             };
             waiting.extend(inner.into_iter().map(|words| (words, depth + 1)));
-            found.commands.push(words);
+            self.commands.push(words);
         }
-        found
+        self
     }
 
     fn read(&mut self, text: &str) -> Vec<Vec<Word>> {
@@ -147,8 +163,13 @@ impl Found {
         script.commands
     }
 
-    /// What `env -S` makes of a text: words of its own, before those that follow.
+    /// What `env -S` makes of a text: words of its own, before those that follow. Its escapes and variables are not
+    /// those of a shell: `\_` is a space.
     fn split(&mut self, text: &str, rest: Vec<Word>) -> Vec<Vec<Word>> {
+        if text.contains(['\\', '$']) {
+            self.is_hidden = true;
+            return Vec::new();
+        }
         let mut script = shell::read(text);
         let Some(mut words) = script.commands.pop().filter(|_| script.commands.is_empty()) else {
             self.is_hidden = true;

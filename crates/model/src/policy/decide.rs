@@ -148,7 +148,7 @@ impl Permit {
         check_paths("files.put", self.put.as_ref(), put, &mut told);
         let taken = spec.outputs.iter().map(String::as_str);
         check_paths("files.take", self.take.as_ref(), taken, &mut told);
-        self.command(&spec.argv, &mut told);
+        self.command(|| Found::of(&spec.argv), &mut told);
         self.matters((&spec.network, false, &spec.secrets), &mut told);
         spec.timeout_ms = self.within(spec.timeout_ms);
         told.verdict(spec)
@@ -182,8 +182,7 @@ impl Permit {
             .flat_map(|start| [&start.command, &start.ready])
             .flatten()
         {
-            let argv = ["sh", "-c", text].map(str::to_owned);
-            self.command(&argv, &mut told);
+            self.command(|| Found::of_script(text), &mut told);
         }
         let asks = (&spec.network, spec.allow_root, spec.secrets.as_slice());
         self.matters(asks, &mut told);
@@ -331,12 +330,12 @@ impl Permit {
         }
     }
 
-    fn command(&self, argv: &[String], told: &mut Told) {
+    fn command(&self, found: impl FnOnce() -> Found, told: &mut Told) {
         if self.commands.is_empty() {
             return;
         }
         // Read once, and compared with a bound for all layers together: they are of several people.
-        let (found, mut steps) = (Found::of(argv), Steps::default());
+        let (found, mut steps) = (found(), Steps::default());
         for (layer, clause) in &self.commands {
             let (answer, why) = clause.answer(&found, &mut steps);
             let kind = match answer {

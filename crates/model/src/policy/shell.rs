@@ -291,6 +291,14 @@ impl<'r> Reader<'r> {
         if self.word.as_ref().is_some_and(is_number) {
             self.word = None;
         }
+        // `{name}>file` keeps a descriptor in a variable, also one of an array. To a shell that does not know this it
+        // is a word like any other, so what lists let through has none.
+        let is_variable =
+            |word: &Word| word.is_open && word.text.starts_with('{') && word.text.ends_with('}');
+        if self.word.as_ref().is_some_and(is_variable) {
+            self.word = None;
+            self.script.is_unread = true;
+        }
         self.end_word();
         self.is_target = true;
         let mut operator = if sign == '<' { "<" } else { ">" };
@@ -364,6 +372,9 @@ mod tests {
             ("r'm' -rf /", "rm -rf / []"),
             ("{rm,-rf,/}", "{rm,-rf,/}? []"),
             ("a # b; c", "a []"),
+            ("{fd}>x a", "a [>] unread"),
+            ("{fd[1]}<x a", "a [<] unread"),
+            ("{a} >x b", "{a}? b [>]"),
             ("echo 'a", "echo a [] unread"),
             ("echo $(a", "echo $? ; a [$(] unread"),
         ] {

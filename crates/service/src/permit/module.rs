@@ -2,6 +2,7 @@
 //! does not come to an end, is a deny.
 
 use super::Effective;
+use crate::ctx::Caller;
 use crate::{Ctx, Error, Service};
 use model::network::NetworkRules;
 use model::place::Placement;
@@ -19,7 +20,9 @@ impl Service {
         drop(self.inner.evaluator.set(evaluator));
     }
 
-    /// What was decided, if all modules allow that too. The first that does not ends it: any deny is one.
+    /// What was decided, if all modules allow that too. The first that does not ends it: any deny is one. One that
+    /// rests after another question was not asked this one, so it denies whoever is there to ask again, and ends
+    /// nothing that waits.
     ///
     /// # Errors
     /// [`Error::TooMuch`] where so much is asked, by this tenant or by all, that it would take too long.
@@ -51,6 +54,14 @@ impl Service {
                 {
                     Verdict::Allow => continue,
                     Verdict::Busy => return Err(modules_busy()),
+                    Verdict::Rests if matches!(ctx.caller, Caller::Internal) => {
+                        return Err(modules_busy());
+                    }
+                    Verdict::Rests => {
+                        let why =
+                            "the module was stopped within the last ten seconds, and is not asked";
+                        (Kind::Refused, why.to_owned())
+                    }
                     Verdict::Deny(why) => (Kind::Refused, format!("the module says: {why}")),
                     Verdict::Stopped => {
                         let why = "the module did not come to an end within its time and memory";

@@ -1,5 +1,7 @@
 //! Approvals: what waits for a person, who may decide it, and what a yes is good for.
 
+mod policy;
+
 use crate::sandboxes::ask;
 use crate::*;
 use model::approval::{ApprovalState, Scope, Subject};
@@ -225,6 +227,8 @@ async fn a_rejected_job_never_runs_and_says_who_said_no_and_why() {
     );
 }
 
+/// Attack: Self-approval: with another key, with one that was given to somebody else, by an agent or a cron of one's
+/// own.
 #[tokio::test]
 async fn nobody_says_yes_to_themselves_by_any_way() {
     let world = World::with_rules(rules()).await;
@@ -279,6 +283,8 @@ async fn nobody_says_yes_to_themselves_by_any_way() {
     }
 }
 
+/// Attack: A yes of a member, of a node, of another tenant; one without the comment that it needs, or longer than a
+/// day.
 #[tokio::test]
 async fn who_is_let_to_decide_nothing_decides_nothing() {
     let world = World::with_rules(rules()).await;
@@ -313,6 +319,7 @@ async fn who_is_let_to_decide_nothing_decides_nothing() {
     assert_eq!(world.approval(&id).await.state, ApprovalState::Pending);
 }
 
+/// Attack: A yes comes after its time, before the loop that ends what is over.
 #[tokio::test]
 async fn what_nobody_decides_in_time_ends_and_a_policy_may_say_less_time() {
     let mut policy = rules();
@@ -351,6 +358,7 @@ async fn a_canceled_job_takes_its_approval_with_it() {
     );
 }
 
+/// Attack: A stale yes: policies want one for more by now than was shown.
 #[tokio::test]
 async fn a_yes_is_asked_of_the_policies_of_then_and_to_what_was_shown() {
     let world = World::with_rules(rules()).await;
@@ -397,6 +405,7 @@ async fn a_yes_is_asked_of_the_policies_of_then_and_to_what_was_shown() {
     assert_eq!(permit.yes.unwrap().approval, kept);
 }
 
+/// Attack: A stale yes: what was approved is forbidden before a node takes it.
 #[tokio::test]
 async fn what_was_approved_and_is_forbidden_since_does_not_run() {
     let world = World::with_rules(rules()).await;
@@ -442,6 +451,8 @@ async fn a_job_that_waited_for_a_person_has_its_whole_time_in_the_queue_after_th
     assert!(world.get(&row.id).await.state.outcome().is_some());
 }
 
+/// Attack: Widening after a yes: a session's is used for another command, by another agent, and when it is over or
+/// taken back.
 #[tokio::test]
 async fn a_yes_for_a_session_is_for_one_principal_one_reason_and_some_time_and_can_be_taken_back() {
     let world = World::with_rules(rules()).await;
@@ -478,6 +489,7 @@ async fn a_yes_for_a_session_is_for_one_principal_one_reason_and_some_time_and_c
     assert_eq!(create(&agent, push()).await, waits);
 }
 
+/// Attack: Somebody is let in by the name of one who was sent away, and goes on with the yes to that one.
 #[tokio::test]
 async fn a_session_is_not_that_of_another_who_is_let_in_by_the_same_name_later() {
     let world = World::with_rules(rules()).await;
@@ -499,6 +511,7 @@ async fn a_session_is_not_that_of_another_who_is_let_in_by_the_same_name_later()
     assert_eq!(made.state, JobState::AwaitingApproval);
 }
 
+/// Attack: Widening after a yes: one to a sandbox is used for a longer one, by somebody else, and twice.
 #[tokio::test]
 async fn a_sandbox_is_made_once_by_the_same_request_after_a_yes() {
     let world = World::with_rules(rules()).await;
@@ -526,6 +539,7 @@ async fn a_sandbox_is_made_once_by_the_same_request_after_a_yes() {
     assert_eq!(over.unwrap_err().code(), "approval_over");
 }
 
+/// Attack: One yes is used at two servers in the same moment.
 #[tokio::test]
 async fn of_two_that_use_one_yes_at_a_time_one_is_asked_anew() {
     let world = World::with_rules(rules()).await;
@@ -541,6 +555,7 @@ async fn of_two_that_use_one_yes_at_a_time_one_is_asked_anew() {
     assert_eq!(made.iter().filter(|made| **made).count(), 1, "{both:?}");
 }
 
+/// Attack: A yes that nobody has used is kept for later.
 #[tokio::test]
 async fn a_yes_that_was_not_used_within_a_day_is_none() {
     let world = World::with_rules(rules()).await;
@@ -574,6 +589,7 @@ async fn rules_of_a_living_sandbox_that_need_a_yes_are_set_once_after_it() {
     assert!(world.approval(&id).await.used_at_ms.is_some());
 }
 
+/// Attack: A person is asked for a host that policies do not allow, for a pattern, for an address.
 #[tokio::test]
 async fn a_host_that_somebody_asks_for_is_opened_by_the_yes_within_what_policies_allow() {
     let mut policy = rules();
@@ -635,90 +651,7 @@ async fn a_host_that_somebody_asks_for_is_opened_by_the_yes_within_what_policies
     assert_eq!(there.rules().allow.len(), 1);
 }
 
-#[tokio::test]
-async fn a_change_of_a_policy_waits_for_another_who_may_write_it() {
-    let world = World::new();
-    let policy = Policy {
-        approvals: [(Matter::PolicyChange, Answer::NeedsApproval)].into(),
-        ..Policy::new(Layer::Global)
-    };
-    let ctx = user();
-    let put = world.service.policy_put(&ctx, "two", policy.clone());
-    put.await.unwrap();
-    let alice = world
-        .let_in(&user(), PrincipalKind::User, "alice", Role::Admin)
-        .await;
-    let bob = world
-        .let_in(&user(), PrincipalKind::User, "bob", Role::Operator)
-        .await;
-    // The same is no change.
-    world
-        .service
-        .policy_put(&user(), "two", policy)
-        .await
-        .unwrap();
-    let new = world.service.policy_put(&user(), "rules", rules()).await;
-    let id = waits_for(new.map(drop).unwrap_err());
-    assert_eq!(world.declines(&user(), &id, yes()).await, "approval_own");
-    assert_eq!(world.declines(&bob, &id, yes()).await, "forbidden");
-    world.decide(&alice, &id, yes()).await.unwrap();
-    let there = world.service.policy_get(&user(), "rules").await.unwrap();
-    assert_eq!((there.policy, there.principal), (rules(), user().principal));
-    // To take it away waits as well, and what was changed meanwhile is not what somebody said yes to.
-    let gone = world.service.policy_delete(&user(), "two").await;
-    let first = waits_for(gone.map(drop).unwrap_err());
-    let changed = world.service.policy_delete(&user(), "rules").await;
-    let second = waits_for(changed.map(drop).unwrap_err());
-    let mut more = rules();
-    more.priority = 5;
-    let third = world.service.policy_put(&user(), "rules", more).await;
-    let third = waits_for(third.map(drop).unwrap_err());
-    world.decide(&alice, &third, yes()).await.unwrap();
-    assert_eq!(
-        world.declines(&alice, &second, yes()).await,
-        "approval_over"
-    );
-    world.decide(&alice, &first, yes()).await.unwrap();
-    world.service.policy_delete(&user(), "rules").await.unwrap();
-}
-
-#[tokio::test]
-async fn a_yes_as_a_rule_proposes_a_policy_and_changes_none() {
-    let world = World::with_rules(rules()).await;
-    let agent = world.agent().await;
-    let alice = world
-        .let_in(&user(), PrincipalKind::User, "alice", Role::Admin)
-        .await;
-    let (row, id) = world.waits(&agent, push()).await;
-    let rule = Verdict {
-        scope: Scope::Rule,
-        ..yes()
-    };
-    world.decide(&user(), &id, rule).await.unwrap();
-    assert_eq!(world.get(&row.id).await.state, JobState::Queued);
-    let there = world.service.policy_get(&user(), "rules").await.unwrap();
-    assert_eq!(there.policy, rules());
-    let pending = Some(ApprovalState::Pending);
-    let page = world
-        .service
-        .approval_list(&user(), pending, None, 10)
-        .await;
-    let page = page.unwrap();
-    let [proposal] = page.approvals.as_slice() else {
-        panic!("{page:?}")
-    };
-    assert_eq!(proposal.subject, Subject::Policy);
-    assert_eq!(
-        world.declines(&user(), &proposal.id, yes()).await,
-        "approval_own"
-    );
-    world.decide(&alice, &proposal.id, yes()).await.unwrap();
-    let there = world.service.policy_get(&user(), "rules").await.unwrap();
-    let commands = there.policy.commands.unwrap();
-    assert_eq!(commands.approve, ["npm publish"]);
-    assert_eq!(there.policy.approvals, rules().approvals);
-}
-
+/// Attack: An agent asks so often that nobody finds what others wait for.
 #[tokio::test]
 async fn one_agent_cannot_bury_what_others_wait_for() {
     let world = World::with_rules(rules()).await;
@@ -757,6 +690,7 @@ async fn one_agent_cannot_bury_what_others_wait_for() {
     assert_eq!(seen.len(), most + 1);
 }
 
+/// Attack: What a person is asked for is so long that nobody reads its end.
 #[tokio::test]
 async fn what_no_person_could_read_whole_is_not_asked_for() {
     let world = World::with_rules(rules()).await;

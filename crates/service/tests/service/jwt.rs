@@ -117,6 +117,7 @@ async fn a_token_of_each_algorithm_lets_in_its_principal_and_no_other_does() {
     is_refused(&world, &token(&other, json!({})), "another secret").await;
 }
 
+/// Attack: A token that nobody has signed: `alg` is `none` in any spelling, another one, or no text at all.
 #[tokio::test]
 async fn alg_none_is_refused_however_it_is_written() {
     let (world, signer) = world();
@@ -135,6 +136,8 @@ async fn alg_none_is_refused_however_it_is_written() {
     }
 }
 
+/// Attack: Key confusion: a token is signed by HMAC with the issuer's public key, in every form that somebody may
+/// keep it in.
 #[tokio::test]
 async fn a_public_key_is_never_taken_for_a_secret() {
     let (world, signer) = world();
@@ -160,6 +163,7 @@ async fn a_public_key_is_never_taken_for_a_secret() {
     assert!(!format!("{:?}", set(&keys)).contains("Hs256"));
 }
 
+/// Attack: A set of keys has one for another algorithm or use, more than a hundred, or one that is too short.
 #[tokio::test]
 async fn a_key_of_another_algorithm_than_the_issuer_may_use_is_left_out() {
     let ed = Signer::ed();
@@ -193,6 +197,7 @@ async fn a_key_of_another_algorithm_than_the_issuer_may_use_is_left_out() {
     }
 }
 
+/// Attack: `kid` is a path, a piece of SQL, a URL.
 #[tokio::test]
 async fn a_kid_chooses_among_the_keys_of_its_issuer_and_nothing_else() {
     let (world, signer) = world();
@@ -216,6 +221,7 @@ async fn a_kid_chooses_among_the_keys_of_its_issuer_and_nothing_else() {
     }
 }
 
+/// Attack: A token brings its own key, or says where to have it: `jwk`, `jku`, `x5u`, `x5c`.
 #[tokio::test]
 async fn a_key_that_a_token_brings_along_is_not_looked_at() {
     let (world, _) = world();
@@ -233,6 +239,7 @@ async fn a_key_that_a_token_brings_along_is_not_looked_at() {
     }
 }
 
+/// Attack: A header says that something else was signed: `crit`, `b64`, `zip`, `enc`, another `typ`.
 #[tokio::test]
 async fn a_header_that_changes_what_is_signed_is_refused() {
     let (world, signer) = world();
@@ -260,6 +267,7 @@ async fn a_header_that_changes_what_is_signed_is_refused() {
     }
 }
 
+/// Attack: The signature of another token or key, one that is truncated, one of zeros.
 #[tokio::test]
 async fn a_signature_of_another_key_or_of_other_bytes_is_refused() {
     let (world, signer) = world();
@@ -281,6 +289,7 @@ async fn a_signature_of_another_key_or_of_other_bytes_is_refused() {
     is_refused(&world, &format!("{}.{}.{zeros}", one[0], one[1]), "zeros").await;
 }
 
+/// Attack: A token is truncated, padded, or written in another way that decodes to the same bytes.
 #[tokio::test]
 async fn a_token_has_one_text() {
     let (world, signer) = world();
@@ -313,6 +322,7 @@ async fn a_token_has_one_text() {
     }
 }
 
+/// Attack: A claim stands twice, for two readers that each take another.
 #[tokio::test]
 async fn a_claim_that_stands_twice_is_refused() {
     let (world, signer) = world();
@@ -336,6 +346,7 @@ async fn a_claim_that_stands_twice_is_refused() {
     is_refused(&world, &format!("{text}.{signature}"), "alg twice").await;
 }
 
+/// Attack: A token in a token, an encrypted one, one that is too long, claims that are no object.
 #[tokio::test]
 async fn a_token_in_a_token_an_encrypted_one_and_one_that_is_too_long_are_refused() {
     let (world, signer) = world();
@@ -353,6 +364,7 @@ async fn a_token_in_a_token_an_encrypted_one_and_one_that_is_too_long_are_refuse
     }
 }
 
+/// Attack: A token for another service is shown here, or one that names an issuer almost like ours.
 #[tokio::test]
 async fn a_token_of_another_issuer_is_refused_as_any_text_is_and_one_for_another_audience_is_told_so()
  {
@@ -377,6 +389,7 @@ async fn a_token_of_another_issuer_is_refused_as_any_text_is_and_one_for_another
     is_refused(&world, &forged, "another audience, forged").await;
 }
 
+/// Attack: A token is replayed after its time, while the server still remembers it.
 #[tokio::test]
 async fn a_token_counts_in_its_time_and_no_second_longer_also_from_memory() {
     let (world, signer) = world();
@@ -397,6 +410,7 @@ async fn a_token_counts_in_its_time_and_no_second_longer_also_from_memory() {
     assert!(why(&world, &short).await.contains("expired"));
 }
 
+/// Attack: Key confusion: one issuer signs as another, or names somebody whom the other one has let in.
 #[tokio::test]
 async fn keys_of_two_issuers_that_have_one_name_are_not_mistaken_for_each_other() {
     let world = World::new();
@@ -424,6 +438,7 @@ async fn keys_of_two_issuers_that_have_one_name_are_not_mistaken_for_each_other(
     );
 }
 
+/// Attack: An issuer names a tenant that is not its own.
 #[tokio::test]
 async fn an_issuer_speaks_for_its_tenants_alone() {
     let (world, signer) = (World::new(), Signer::rsa(0));
@@ -447,6 +462,7 @@ async fn an_issuer_speaks_for_its_tenants_alone() {
     }
 }
 
+/// Attack: A token claims a larger role than its issuer may give, or than an admin gave.
 #[tokio::test]
 async fn nobody_gets_a_larger_role_than_the_issuer_may_give_or_than_an_admin_gave() {
     let (world, signer) = (World::new(), Signer::rsa(0));
@@ -476,6 +492,7 @@ async fn nobody_gets_a_larger_role_than_the_issuer_may_give_or_than_an_admin_gav
     assert_eq!(role("carol", json!(["root"])).await, Role::Operator);
 }
 
+/// Attack: A token that ends in minutes makes a key that does not.
 #[tokio::test]
 async fn a_role_that_an_admin_gives_bounds_tokens_and_does_not_widen_them() {
     let (world, signer) = (World::new(), Signer::rsa(0));
@@ -530,6 +547,7 @@ async fn a_token_makes_no_key_that_outlives_it() {
     assert!(matches!(longer, Err(Error::Forbidden(_))), "{longer:?}");
 }
 
+/// Attack: Somebody who was sent away comes back with a token that still counts.
 #[tokio::test]
 async fn a_principal_that_was_sent_away_does_not_come_back_by_its_token() {
     let (world, signer) = world();
@@ -627,6 +645,7 @@ fn set_text(keys: &[Value]) -> Result<Vec<u8>, String> {
     Ok(json!({"keys": keys}).to_string().into_bytes())
 }
 
+/// Attack: Tokens name keys that nobody has, so that the server asks their issuer without end.
 #[tokio::test]
 async fn a_key_that_is_not_known_is_asked_for_once_a_minute_whoever_names_it() {
     let (one, two) = (Signer::rsa(0), Signer::ed());
@@ -651,6 +670,7 @@ async fn a_key_that_is_not_known_is_asked_for_once_a_minute_whoever_names_it() {
     assert_eq!(found.unwrap().principal.as_str(), "user:alice");
 }
 
+/// Attack: A token is replayed that was signed by a key that the issuer has taken back.
 #[tokio::test]
 async fn a_key_that_the_issuer_has_taken_out_does_not_count_any_more() {
     let one = Signer::rsa(0);

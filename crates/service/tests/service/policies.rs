@@ -405,25 +405,38 @@ impl World {
         }
     }
 
-    /// More policies than may apply to one principal, past the service, which would not write the last of them.
+    /// Modules are asked by a shell that does this: a question is a line, and so is its answer.
+    fn modules_by(&self, script: &str) {
+        let program = self.dir.path().join("modules");
+        std::fs::write(&program, script).unwrap();
+        let evaluator = rego::Evaluator::new("/bin/sh".into(), Some(program.into()));
+        self.service.modules_are_asked_by(evaluator);
+    }
+
+    /// A policy that the service itself would not write.
+    async fn insert_policy(&self, number: usize, policy: Policy) {
+        let mut bytes = [0; 10];
+        bytes[9] = u8::try_from(number).unwrap();
+        let row = PolicyRow {
+            id: PolicyId::from_parts(1, bytes),
+            tenant: TenantId::local(),
+            principal: user().principal,
+            name: format!("p{number}"),
+            version: 1,
+            latest: 1,
+            policy,
+            created_at_ms: 1,
+            updated_at_ms: 1,
+        };
+        let store = self.store();
+        let written = store.write(move |tx| store::policy::insert(tx, &row));
+        written.await.unwrap();
+    }
+
+    /// More policies than may apply to one principal.
     async fn too_many(&self) {
         for number in 0..=limits::POLICY_LAYERS_MAX {
-            let mut bytes = [0; 10];
-            bytes[9] = u8::try_from(number).unwrap();
-            let row = PolicyRow {
-                id: PolicyId::from_parts(1, bytes),
-                tenant: TenantId::local(),
-                principal: user().principal,
-                name: format!("p{number}"),
-                version: 1,
-                latest: 1,
-                policy: Policy::new(Layer::Tenant),
-                created_at_ms: 1,
-                updated_at_ms: 1,
-            };
-            let store = self.store();
-            let written = store.write(move |tx| store::policy::insert(tx, &row));
-            written.await.unwrap();
+            self.insert_policy(number, Policy::new(Layer::Tenant)).await;
         }
     }
 }
@@ -465,6 +478,96 @@ async fn jobs_that_cannot_be_decided_again_end_and_hold_up_no_other_tenant() {
     assert!(begun.elapsed() < LONG);
 }
 
+fn module() -> Policy {
+    Policy {
+        rego: Some("package policy\nallow := true\n".to_owned()),
+        ..Policy::new(Layer::Tenant)
+    }
+}
+
+/// What a module ends of, and any other.
+const FRAGILE: &str = "while read -r line; do case $line in *xyzzy*) exit 1;; esac; \
+                       echo '{\"says\":\"allow\"}'; done\n";
+
+fn xyzzy() -> JobSpec {
+    JobSpec {
+        argv: vec!["xyzzy".to_owned()],
+        ..spec()
+    }
+}
+
+/// Attack: a request that stops a module, so that what waits for quite another answer of it ends.
+#[tokio::test]
+async fn a_job_waits_on_while_a_module_rests_after_another_question() {
+    let world = World::new();
+    world.modules_by(FRAGILE);
+    let waits = world.create(spec()).await;
+    world.insert_policy(0, module()).await;
+    let refused = world.refused_by_policy(xyzzy()).await;
+    assert!(refused.contains("did not come to an end"), "{refused}");
+    let node = node(1);
+    world.register(&node, "a").await;
+    assert!(world.poll(&node, NOW).await.leases.is_empty());
+    // It was asked about, and is again in a second.
+    let store = world.store();
+    let claims = async |at_ms: u64| {
+        let claim =
+            move |tx: &mut store::Tx<'_>| store::queue::claim(tx, &node_id(1), 1, at_ms, &[]);
+        store.read(claim).await.unwrap().len()
+    };
+    let now = world.clock.now_ms();
+    let postponed = async {
+        while (claims(now).await, claims(now + 1000).await) != (0, 1) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, postponed).await.unwrap();
+    assert_eq!(world.get(&waits.id).await.state, JobState::Queued);
+}
+
+#[tokio::test]
+async fn a_job_whose_own_question_stops_a_module_ends() {
+    let world = World::new();
+    world.modules_by(FRAGILE);
+    let row = world.create(xyzzy()).await;
+    world.insert_policy(0, module()).await;
+    let node = node(1);
+    world.register(&node, "a").await;
+    assert!(world.poll(&node, NOW).await.leases.is_empty());
+    let ended = world
+        .service
+        .job_wait(&user(), &row.id, LONG)
+        .await
+        .unwrap();
+    assert_eq!(ended.state.outcome().map(Outcome::name), Some("refused"));
+}
+
+/// Attack: modules of one tenant that take long for each question hold up the queue of all others.
+#[tokio::test]
+async fn jobs_that_are_slowly_decided_again_hold_up_no_other_tenant() {
+    let world = World::new();
+    world.modules_by("while read -r line; do sleep 0.2; echo '{\"says\":\"allow\"}'; done\n");
+    for _ in 0..300 {
+        world.create(spec()).await;
+    }
+    let theirs = stranger();
+    let other = world.service.job_create(&theirs, spec(), None);
+    let other = other.await.unwrap();
+    world.insert_policy(0, module()).await;
+    let node = node(1);
+    world.register(&node, "a").await;
+    let begun = std::time::Instant::now();
+    for polls in 1.. {
+        assert!(polls <= 30, "{polls} polls");
+        let polled = world.poll(&node, LONG).await;
+        if polled.leases.iter().any(|row| row.id == other.id) {
+            break;
+        }
+    }
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
 #[tokio::test]
 async fn a_policy_that_would_be_one_too_many_is_not_written() {
     let world = World::new();
@@ -489,6 +592,29 @@ async fn a_policy_that_would_be_one_too_many_is_not_written() {
     // One that is there may change.
     put("p0", at_most(Bound::Pids, 5)).await.unwrap();
     world.create(spec()).await;
+}
+
+/// Attack: one principal is given as many policies as there may be, and the next one for all shuts it out.
+#[tokio::test]
+async fn a_policy_for_all_that_would_be_one_too_many_for_one_is_not_written() {
+    let world = World::new();
+    for number in 0..limits::POLICY_LAYERS_MAX {
+        let mut of_one = Policy::new(Layer::Principal);
+        of_one.of = Some("user:alice".to_owned());
+        world.policy(&format!("p{number}"), of_one).await;
+    }
+    let put = async |name: &str, policy: Policy| {
+        let put = world.service.policy_put(&user(), name, policy).await;
+        put.unwrap_err()
+    };
+    let more = put("more", Policy::new(Layer::Tenant)).await;
+    assert_eq!(more.code(), "policy_invalid");
+    assert!(more.to_string().contains("for `user:alice`: "), "{more}");
+    let all = put("all", at_most(Bound::Pids, 5)).await;
+    assert_eq!(all.code(), "policy_invalid");
+    let mut of_bob = Policy::new(Layer::Principal);
+    of_bob.of = Some("user:bob".to_owned());
+    world.policy("bob", of_bob).await;
 }
 
 /// A refusal is written nowhere that would compare the policies again.

@@ -292,4 +292,9 @@ pub(crate) fn a_job_that_is_postponed_is_passed_over_until_then_and_keeps_its_pl
     }
     assert_eq!(claim(db, 1, 2, 49), [job_id(2)]);
     assert_eq!(claim(db, 1, 2, 50), [job_id(1), job_id(2)]);
+    // Until this and no longer.
+    db.write(|tx| queue::wait_until(tx, &job_id(1), 45))
+        .unwrap();
+    assert_eq!(claim(db, 1, 2, 44), [job_id(2)]);
+    assert_eq!(claim(db, 1, 2, 45), [job_id(1), job_id(2)]);
 }

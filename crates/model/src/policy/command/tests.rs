@@ -170,6 +170,75 @@ fn options_that_take_a_value_hide_no_command() {
     }
 }
 
+/// Attack: the command is written in a way that `env`, `eval` or a shell reads otherwise than a reader of plain words.
+#[test]
+fn what_programs_read_in_their_own_way_hides_no_command() {
+    use Answer as A;
+    let rules = clause(&["sudo"], &[], None);
+    for (argv, expect) in [
+        (&["env", "-S", r"sudo\_ls"][..], A::Forbidden),
+        (&["env", "-S", r"sudo\tls"], A::Forbidden),
+        (&["env", "-S", "${X} ls"], A::Forbidden),
+        (&["bash", "-c", "env -S \"$X\" ls"], A::Forbidden),
+        (&["bash", "-c", "eval -- sudo ls"], A::Forbidden),
+        (&["bash", "-c", "eval -- ls"], A::Skip),
+        (&["bash", "-c", "bash $X -c 'sudo ls'"], A::Forbidden),
+        (
+            &["bash", "-c", "bash -e \"$X\" -ec 'sudo ls'"],
+            A::Forbidden,
+        ),
+        (&["bash", "-c", "bash $X.sh -x"], A::Skip),
+        (&["bash", "-c", "bash \"$X\" --color \"$@\""], A::Skip),
+        (&["bash", "-c", "bash -c \"$X\" -c"], A::Skip),
+        (&["bash", "-c", "{fd}>/dev/null sudo ls"], A::Forbidden),
+        (&["bash", "-c", "{a[0]}>/dev/null sudo ls"], A::Forbidden),
+        (&["bash", "-c", "{fd}>/dev/null ls"], A::Skip),
+    ] {
+        assert_eq!(answer(&rules, argv), expect, "{argv:?}");
+    }
+}
+
+/// Attack: a shell that is forbidden is started with `-c`, or by another one.
+#[test]
+fn a_shell_that_is_forbidden_is_so_whatever_it_is_given() {
+    use Answer as A;
+    let forbids = |what: &str| clause(&[what], &[], None);
+    let approves = clause(&[], &["sh"], None);
+    let allows = clause(&[], &[], Some(&["ls"]));
+    for (rules, argv, expect) in [
+        (&forbids("bash"), &["bash", "-c", "ls"][..], A::Forbidden),
+        (&forbids("bash"), &["/bin/bash", "-c", "ls"], A::Forbidden),
+        (&forbids("bash"), &["bash", "-c", "$X"], A::Forbidden),
+        (&forbids("bash"), &["sh", "-c", "bash -c ls"], A::Forbidden),
+        (&forbids("bash"), &["sh", "-c", "bash -c $X"], A::Forbidden),
+        (&forbids("bash"), &["sh", "-c", "ls"], A::Skip),
+        (&forbids("eval"), &["sh", "-c", "eval ls"], A::Forbidden),
+        (&forbids("eval"), &["sh", "-c", "eval $X"], A::Forbidden),
+        (&approves, &["sh", "-c", "ls"], A::NeedsApproval),
+        (&approves, &["env", "sh", "-c", "ls"], A::NeedsApproval),
+        (&approves, &["bash", "-c", "ls"], A::Skip),
+        // What a list lets through is what the shell runs, not the shell.
+        (&allows, &["sh", "-c", "ls"], A::Skip),
+        (&allows, &["sh", "-c", "eval ls"], A::Skip),
+        (&allows, &["sh", "-c", "curl x"], A::Forbidden),
+    ] {
+        assert_eq!(answer(rules, argv), expect, "{argv:?}");
+    }
+}
+
+#[test]
+fn the_shell_that_reads_a_start_command_is_nobody_s() {
+    let rules = clause(&["sh"], &[], None);
+    let of = |text: &str| rules.answer(&Found::of_script(text), &mut Steps::default());
+    assert_eq!(of("ls -l; $X").0, Answer::Skip);
+    assert_eq!(of("sh -c ls").0, Answer::Forbidden);
+    assert_eq!(of("env sh").0, Answer::Forbidden);
+    let allows = clause(&[], &[], Some(&["ls"]));
+    let of = |text: &str| allows.answer(&Found::of_script(text), &mut Steps::default());
+    assert_eq!(of("ls -l").0, Answer::Skip);
+    assert_eq!(of("ls; curl x").0, Answer::Forbidden);
+}
+
 /// Attack: the longest command against the longest lists holds a thread of the server for seconds.
 #[test]
 fn the_longest_command_against_the_longest_lists_ends_within_a_moment() {
