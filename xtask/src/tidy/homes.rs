@@ -72,7 +72,10 @@ const HOMES: &[(&str, &[&str])] = &[
     ("utoipa", &["api", "server"]),
     ("utoipa-axum", &["server"]),
     ("uuid", &["model"]),
-    ("zeroize", &["api", "service", "node", "egress", "scrub", "cofferdam"]),
+    (
+        "zeroize",
+        &["api", "service", "node", "egress", "scrub", "cofferdam"],
+    ),
 ];
 
 /// Rooms that may need these outside crates and no others.

@@ -170,7 +170,8 @@ mod tests {
     }
 
     fn options() -> Vec<String> {
-        let all = "cpu memory timeout env allow via via-ca dns secret volume metadata size file rule";
+        let all =
+            "cpu memory timeout env allow via via-ca dns secret volume metadata size file rule";
         all.split(' ').map(str::to_owned).collect()
     }
 
