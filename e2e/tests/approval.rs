@@ -193,11 +193,27 @@ fn a_sandbox_is_made_once_by_the_same_request_after_a_yes() {
     let refused = create();
     assert_eq!(refused.status.code(), Some(125), "{}", all(&refused));
     let said = all(&refused);
+    assert!(said.contains("a person has to say yes: apv_"), "{said}");
+    assert!(!said.contains("things are wrong"), "{said}");
     let at = said.find("apv_").unwrap();
     let id = &said[at..at + "apv_".len() + 32];
     good(&scene.owner(&["approval", "approve", id]));
     good(&create());
     assert_eq!(create().status.code(), Some(125));
+    let none = scene.agent(&[
+        "approval",
+        "ask",
+        "--sandbox",
+        "sbx_0197747bb4007000800000000000dead",
+        "--to",
+        "pypi.org:443",
+    ]);
+    let said = all(&none);
+    assert!(
+        said.contains("there is no sandbox `sbx_0197747bb4007000800000000000dead`"),
+        "{said}"
+    );
+    assert!(said.contains("`cofferdam sandbox ls`"), "{said}");
 }
 
 /// As many commits as a server makes from its start to a little behind a yes that is said at once.

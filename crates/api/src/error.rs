@@ -104,7 +104,7 @@ codes! {
         "leave the limit out, or use a machine that can enforce it; see `cofferdam doctor`";
     /// Rules of a network cannot be read, or do not go together.
     NetworkRules = "network_rules", 400, false, 125,
-        "write each entry as HOST, *.DOMAIN, ADDRESS[/BITS] or *, and perhaps :PORT; docs/egress.md says how rules and proxies are written";
+        "write each entry as HOST, *.DOMAIN, ADDRESS[/BITS] or *, and perhaps :PORT, and a package as NAME==VERSION; docs/egress.md says how rules and proxies are written";
     /// There is no such profile.
     UnknownProfile = "unknown_profile", 400, false, 125,
         "use a profile that exists, or leave it out to get the default";
@@ -122,10 +122,10 @@ codes! {
         "details name the clause; ask for what it is not about, or have the policy changed";
     /// A policy wants a person to say yes.
     ApprovalNeeded = "approval_needed", 403, false, 125,
-        "the first detail names what it waits for: have somebody else say yes with `cofferdam approval approve ID`, then send the same request again";
+        "the first detail names what it waits for: have somebody else say yes with `cofferdam approval approve ID`, then send the same request again, but for a policy: the yes writes it";
     /// Nobody says yes to what they asked for themselves.
     ApprovalOwn = "approval_own", 403, false, 125,
-        "somebody else has to decide it: `cofferdam principal create NAME --role operator` lets one in, and the owner of the machine may decide what agents ask for";
+        "somebody else has to decide it: `cofferdam principal create NAME --role operator` (of a policy: `--role admin`) and `cofferdam key create user:NAME` let one in, and the owner of the machine may decide what agents ask for";
     /// Policies were changed while the request was decided.
     PolicyChanged = "policy_changed", 409, true, 125,
         "send the request again; it is decided by the policies of now";

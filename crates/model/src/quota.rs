@@ -199,10 +199,15 @@ impl Over {
 impl fmt::Display for Over {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.whose {
-            Whose::Tenant => f.write_str("its tenant has ")?,
-            Whose::Principal(id) => write!(f, "{id} has ")?,
+            Whose::Tenant => f.write_str("its tenant")?,
+            Whose::Principal(id) => write!(f, "{id}")?,
         }
-        write!(f, "{} of {} {}", self.used, self.most, self.limit.what())?;
+        let (most, what) = (self.most, self.limit.what());
+        // What is too large for it is refused without a look at what is used.
+        match self.used == 0 && !self.shuts() {
+            true => write!(f, " may have {most} {what}")?,
+            false => write!(f, " has {} of {most} {what}", self.used)?,
+        }
         if self.takes > 1 {
             write!(f, ", and this takes {}", self.takes)?;
         }
@@ -367,6 +372,12 @@ mod tests {
         assert_eq!(
             large.to_string(),
             "user:p1 has 10 of 10 jobs running, and this takes 11"
+        );
+        // Where nobody has looked at what is used, nothing is said of it.
+        large.used = 0;
+        assert_eq!(
+            large.to_string(),
+            "user:p1 may have 10 jobs running, and this takes 11"
         );
     }
 

@@ -243,10 +243,11 @@ fn missing(who: Standing, action: Action) -> Error {
     Error::Forbidden(
         if action.realm() == Realm::Site && who.realm != Realm::Site {
             "this is of the whole installation, and only its first tenant may".to_owned()
+        } else if who.kind != PrincipalKind::User && action == Action::ApprovalWrite {
+            // Before the role: no role would help.
+            "only people decide what waits for a person".to_owned()
         } else if who.role < least {
             format!("this needs the role `{}`", least.as_str())
-        } else if !access::may(who, action) && action == Action::ApprovalWrite {
-            "only people decide what waits for a person".to_owned()
         } else if !access::may(who, action) {
             "agents may not say who may do what".to_owned()
         } else {

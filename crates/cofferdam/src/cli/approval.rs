@@ -4,6 +4,7 @@
 use crate::cli::args::{ApprovalArgs, ApprovalCommand, ApprovalStateArg, ScopeArg, YesArgs};
 use crate::cli::failure::Failure;
 use crate::cli::job::when;
+use crate::cli::sandbox;
 use crate::cli::table::{self, printable};
 use api::Code;
 use api::approval::{
@@ -67,9 +68,15 @@ pub(crate) async fn approval(client: &Client, args: ApprovalArgs) -> Result<Exit
             why,
             json,
         } => {
-            let egress = EgressAsked { sandbox, to };
-            let asked = ApprovalCreate { egress, why };
-            one(&client.approval_create(&asked).await?, json)?
+            let asked = ApprovalCreate {
+                egress: EgressAsked {
+                    sandbox: sandbox.clone(),
+                    to,
+                },
+                why,
+            };
+            let view = client.approval_create(&asked).await;
+            one(&view.map_err(sandbox::about(&sandbox))?, json)?
         }
     };
     table::print(&text)?;

@@ -21,7 +21,12 @@ pub(crate) fn of_command_line(body: &ErrorBody, options: &[String]) -> ErrorBody
             body.message = format!("{} {}", one.field, one.message);
             body.details.clear();
         }
+        // What the server says names what is waited for, and nothing is wrong.
+        _ if body.code == Code::ApprovalNeeded.row().code => {}
         many => body.message = format!("{} things are wrong", many.len()),
+    }
+    if body.code == Code::QuotaExceeded.row().code {
+        body.message = amounts(&body.message);
     }
     // A hint of the place where the error was made is as good as any; that of the table is for a client of the API.
     let code = Code::parse(&body.code).filter(|code| code.row().hint == body.hint);
@@ -97,9 +102,13 @@ fn option(field: &str) -> Option<&'static str> {
     let name = field.split('[').next().unwrap_or_default();
     Some(match name {
         "argv" => "the command:",
+        "comment" => "--comment:",
         "count" => "--count",
         "cwd" => "--cwd:",
+        "egress.sandbox" => "--sandbox:",
+        "egress.to" => "--to:",
         "files" => "--file:",
+        "for_ms" => "--time:",
         "from" => "--from:",
         "labels" => "--label:",
         "limits.cpu_millis" => "--cpu",
@@ -119,6 +128,7 @@ fn option(field: &str) -> Option<&'static str> {
         "outputs" => "--out:",
         "profile" => "--profile:",
         "root" => "--root:",
+        "scope" => "--for:",
         "secrets" => "--secret:",
         "size_bytes" => "--size",
         "snapshot" => "the snapshot:",
@@ -128,6 +138,7 @@ fn option(field: &str) -> Option<&'static str> {
         "value" => "the value:",
         "volumes" => "--volume:",
         _ if name.starts_with("metadata.") => "--metadata:",
+        _ if name.starts_with("network.dependencies") => "--package:",
         _ if name.starts_with("network.rules") => "--rule:",
         _ if name == "env" || name.starts_with("env.") => "--env:",
         _ => return None,
@@ -145,12 +156,23 @@ fn with_units(field: &str, message: &str) -> String {
     } else {
         return message.to_owned();
     };
-    let word = |word: &str| match word.parse() {
-        Ok(number) if number > 0 => show(number),
-        Ok(_) | Err(_) => word.to_owned(),
+    let word = |word: &str| {
+        let digits = word.trim_end_matches([';', ',', '.']);
+        let end = word.strip_prefix(digits).unwrap_or_default();
+        match digits.parse() {
+            Ok(number) if number > 0 => show(number) + end,
+            Ok(_) | Err(_) => word.to_owned(),
+        }
     };
     let words: Vec<String> = message.split(' ').map(word).collect();
     words.join(" ")
+}
+
+/// What is said of a quota, in the units that `quota ls` has. The limit stands in the message, between backticks.
+fn amounts(message: &str) -> String {
+    let limit = message.split('`').nth(1).unwrap_or_default();
+    let shown = with_units(limit, message).replacen("B bytes of ", "B of ", 1);
+    shown.replacen(" thousandths of a processor ", " processors ", 1)
 }
 
 #[cfg(test)]
@@ -170,8 +192,8 @@ mod tests {
     }
 
     fn options() -> Vec<String> {
-        let all =
-            "cpu memory timeout env allow via via-ca dns secret volume metadata size file rule";
+        let all = "cpu memory timeout env allow via via-ca dns secret volume metadata size file rule \
+                   comment for time to sandbox package";
         all.split(' ').map(str::to_owned).collect()
     }
 
@@ -187,6 +209,12 @@ mod tests {
         assert_eq!(body.message, "--memory must be between 1 MiB and 2 GiB");
         let body = said(&[("timeout_ms", "must not be 0")]);
         assert_eq!(body.message, "--timeout must not be 0");
+        let body = said(&[(
+            "for_ms",
+            "a session has more than nothing and at most 86400000",
+        )]);
+        let expect = "--time: a session has more than nothing and at most 24 h";
+        assert_eq!(body.message, expect);
         let body = said(&[("limits.cpu_millis", "must be between 10 and 4000")]);
         assert_eq!(body.message, "--cpu must be between 0.01 and 4");
         let body = said(&[("env.", "not a name for a variable")]);
@@ -206,6 +234,13 @@ mod tests {
             ("volumes[1]", "--volume number 2:"),
             ("metadata.a", "--metadata:"),
             ("size_bytes", "--size"),
+            ("for_ms", "--time:"),
+            ("scope", "--for:"),
+            ("comment", "--comment:"),
+            ("egress.to", "--to:"),
+            ("egress.sandbox", "--sandbox:"),
+            ("network.dependencies", "--package:"),
+            ("network.dependencies.pip", "--package:"),
         ] {
             let body = said(&[(field, "is wrong")]);
             assert_eq!(body.message, format!("{option} is wrong"), "{field}");
@@ -229,6 +264,65 @@ mod tests {
         let fields: Vec<&str> = body.details.iter().map(|d| d.field.as_str()).collect();
         assert_eq!(fields, ["--file:", "other:"]);
         assert_eq!(body.details[1].message, "is 5");
+    }
+
+    #[test]
+    fn what_waits_for_a_person_is_named_and_not_counted_among_what_is_wrong() {
+        let said = "a person has to say yes: apv_1 (approvals.allow_root)";
+        let mut body = Code::ApprovalNeeded.body(said, "");
+        let detail = |field: &str, message: &str| ErrorDetail {
+            field: field.to_owned(),
+            code: "approval_needed".to_owned(),
+            message: message.to_owned(),
+        };
+        body.details = vec![
+            detail("approval", "apv_1"),
+            detail("approvals.allow_root", "root"),
+        ];
+        let shown = of_command_line(&body, &options());
+        assert_eq!(shown.message, said);
+        assert_eq!(shown.details.len(), 2);
+    }
+
+    #[test]
+    fn what_is_used_of_a_quota_is_said_in_units() {
+        for (of, said, expect) in [
+            (
+                "memory_bytes",
+                "has 1073741824 of 1073741824 bytes of memory in use, and this takes 536870912; an admin",
+                "has 1 GiB of 1 GiB of memory in use, and this takes 512 MiB; an admin",
+            ),
+            (
+                "disk_bytes",
+                "may have 1073741824 bytes of storage in use, and this takes 2147483648; an admin",
+                "may have 1 GiB of storage in use, and this takes 2 GiB; an admin",
+            ),
+            (
+                "artifact_bytes",
+                "has 0 of 1024 bytes of files kept, and this takes 2048; an admin",
+                "has 0 of 1 KiB of files kept, and this takes 2 KiB; an admin",
+            ),
+            (
+                "cpu_millis",
+                "has 500 of 2000 thousandths of a processor in use, and this takes 1750; an admin",
+                "has 0.5 of 2 processors in use, and this takes 1.75; an admin",
+            ),
+            (
+                "memory_bytes",
+                "has 0 of 0 bytes of memory in use, and this takes 1024; an admin",
+                "has 0 of 0 bytes of memory in use, and this takes 1 KiB; an admin",
+            ),
+            (
+                "jobs",
+                "has 2 of 2 jobs running; an admin",
+                "has 2 of 2 jobs running; an admin",
+            ),
+        ] {
+            let begin = format!("the quota `{of}` is reached: user:p");
+            let body = Code::QuotaExceeded.body(format!("{begin} {said}"), "");
+            let shown = of_command_line(&body, &[]);
+            assert_eq!(shown.message, format!("{begin} {expect}"));
+        }
     }
 
     #[test]

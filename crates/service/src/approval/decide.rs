@@ -45,10 +45,10 @@ impl Verdict {
             .for_ms
             .is_some_and(|ms| ms == 0 || ms > limits::APPROVAL_USE_MS)
         {
-            return wrong(
-                "for_ms",
-                "a session has more than nothing and at most 24 hours",
-            );
+            // The number alone, as of every field that ends with its unit.
+            let most = limits::APPROVAL_USE_MS;
+            let why = format!("a session has more than nothing and at most {most}");
+            return wrong("for_ms", &why);
         }
         if self.for_ms.is_some() && self.scope != Scope::Session {
             return wrong("for_ms", "only a yes for a session counts for some time");

@@ -283,6 +283,26 @@ async fn nobody_says_yes_to_themselves_by_any_way() {
     }
 }
 
+#[tokio::test]
+async fn a_program_is_told_that_only_people_decide_and_not_that_it_lacks_a_role() {
+    let world = World::with_rules(rules()).await;
+    let agent = world.agent().await;
+    let (_, id) = world.waits(&agent, push()).await;
+    let carol = world
+        .let_in(&user(), PrincipalKind::User, "carol", Role::Member)
+        .await;
+    for (who, expect) in [
+        (&agent, "only people decide what waits for a person"),
+        (&carol, "this needs the role `operator`"),
+    ] {
+        let refused = world.decide(who, &id, yes()).await.unwrap_err();
+        assert!(
+            matches!(&refused, Error::Forbidden(why) if why == expect),
+            "{refused}"
+        );
+    }
+}
+
 /// Attack: A yes of a member, of a node, of another tenant; one without the comment that it needs, or longer than a
 /// day.
 #[tokio::test]
