@@ -7,6 +7,7 @@
 
 use e2e::{Place, Server, all, text, until, visited};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Output;
 
 const RULES: &str = "version = 1\nlayer = \"tenant\"\n[commands]\napprove = [\"fake print=hello\"]\n\
@@ -276,4 +277,53 @@ fn a_server_killed_at_any_commit_around_a_yes_has_said_it_and_queued_the_job_or_
         seen[0] > 0 && seen[1] > 0,
         "{seen:?}: no yes was said, or each"
     );
+}
+
+/// What a start would refuse, whoever changes a configuration is told before.
+#[test]
+fn a_key_that_a_start_would_refuse_is_refused_by_config_check_and_named() {
+    let place = Place::new();
+    let key = place.work().join("key");
+    let config = |part: &str| {
+        let state = place.state();
+        let text = format!("[server]\nstate = \"{}\"\n{part}", state.display());
+        std::fs::write(place.work().join("server.toml"), text).unwrap();
+        place.run(&["config", "check", "server.toml"])
+    };
+    let webhook = format!(
+        "[server.approvals]\nwebhook = \"https://hooks.example/\"\nwebhook_secret_file = \"{}\"\n",
+        key.display()
+    );
+    let issuer = format!(
+        "[[issuers]]\nname = \"corp\"\nissuer = \"https://id.example\"\naudience = \"cofferdam\"\n\
+         algorithms = [\"HS256\"]\nsecret_file = \"{}\"\ntenant = \"default\"\nrole = \"member\"\n",
+        key.display()
+    );
+    let long = "0123456789abcdef".repeat(4);
+    for (text, mode, is_good) in [
+        (Some(&*long), 0o600, true),
+        (None, 0o600, false),
+        (Some("short"), 0o600, false),
+        (Some(&*long), 0o644, false),
+    ] {
+        drop(std::fs::remove_file(&key));
+        if let Some(text) = text {
+            std::fs::write(&key, text).unwrap();
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(&key, mode).unwrap();
+        }
+        for (part, named) in [
+            (&webhook, "server.approvals.webhook_secret_file"),
+            (&issuer, "issuers.secret_file"),
+        ] {
+            let checked = config(part);
+            if is_good {
+                good(&checked);
+                continue;
+            }
+            let said = all(&checked);
+            assert_eq!(checked.status.code(), Some(125), "{said}");
+            assert!(said.contains(named) && !said.contains(&long), "{said}");
+        }
+    }
 }

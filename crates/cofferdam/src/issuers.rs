@@ -20,16 +20,7 @@ pub(crate) fn start(
     let mut known = Vec::new();
     let mut kept = Vec::new();
     for (issuer, at) in issuers {
-        let keys = match &at {
-            KeysAt::Secret(path) => Some(secret(path)?),
-            KeysAt::File(path) => {
-                let text = file(path).map_err(|why| unusable(path, &why))?;
-                let keys = JwtKeys::parse(&text, &issuer.algorithms);
-                drop(keys.map_err(|error| unusable(path, &error.to_string()))?);
-                None
-            }
-            KeysAt::Url(..) => None,
-        };
+        let keys = keys_at(&issuer, &at)?;
         if keys.is_none() {
             kept.push((issuer.name.clone(), at));
         }
@@ -44,6 +35,31 @@ pub(crate) fn start(
         });
     }
     Ok(())
+}
+
+/// Whether those that are in files can be used, as at the start.
+///
+/// # Errors
+/// [`Code::ConfigInvalid`] with the key of the configuration.
+pub(crate) fn check(issuers: &[(Issuer, KeysAt)]) -> Result<(), Failure> {
+    issuers
+        .iter()
+        .try_for_each(|(issuer, at)| keys_at(issuer, at).map(drop))
+}
+
+/// A secret, which is read once. Keys that are looked up again are only looked at.
+fn keys_at(issuer: &Issuer, at: &KeysAt) -> Result<Option<JwtKeys>, Failure> {
+    match at {
+        KeysAt::Secret(path) => secret(path).map(Some),
+        KeysAt::File(path) => {
+            let failed = |why: &str| unusable("jwks_file", path, why);
+            let text = file(path).map_err(|why| failed(&why))?;
+            let keys = JwtKeys::parse(&text, &issuer.algorithms);
+            drop(keys.map_err(|error| failed(&error.to_string()))?);
+            Ok(None)
+        }
+        KeysAt::Url(..) => Ok(None),
+    }
 }
 
 async fn fetched(at: KeysAt) -> Result<Vec<u8>, String> {
@@ -77,15 +93,17 @@ fn file(path: &Path) -> Result<Vec<u8>, String> {
 /// Nobody else may read it: whoever can, signs tokens.
 fn secret(path: &Path) -> Result<JwtKeys, Failure> {
     let read = KeyPlace::File(path.to_owned()).read();
-    let value = read.map_err(|error| unusable(path, &error.to_string()))?;
+    let failed = |why: &str| unusable("secret_file", path, why);
+    let value = read.map_err(|error| failed(&error.to_string()))?;
     // An editor ends a file with it.
     let bytes = value.bytes();
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    JwtKeys::secret(bytes).map_err(|error| unusable(path, &error.to_string()))
+    JwtKeys::secret(bytes).map_err(|error| failed(&error.to_string()))
 }
 
-fn unusable(path: &Path, why: &str) -> Failure {
-    let message = format!("failed to use the keys in {}: {why}", path.display());
+fn unusable(key: &str, path: &Path, why: &str) -> Failure {
+    let place = path.display();
+    let message = format!("`issuers.{key}`: failed to use the keys in {place}: {why}");
     Failure::new(Code::ConfigInvalid, message)
         .hint("correct [[issuers]] of the configuration, or the file")
 }

@@ -152,6 +152,15 @@ fn make_key(path: &Path) -> std::io::Result<()> {
 
 fn from_file(path: &Path) -> Result<SecretValue, KeyError> {
     let failed = |error: std::io::Error| unusable(format!("{}: {error}", path.display()));
+    read_all(own_file(path)?).map_err(failed)
+}
+
+/// A file with a key, which only this user can read, or whoever runs the machine.
+///
+/// # Errors
+/// [`KeyError::Unusable`] with its path.
+pub(crate) fn own_file(path: &Path) -> Result<File, KeyError> {
+    let failed = |error: std::io::Error| unusable(format!("{}: {error}", path.display()));
     let file = File::open(path).map_err(failed)?;
     let meta = file.metadata().map_err(failed)?;
     let own = rustix::process::geteuid().as_raw();
@@ -161,7 +170,7 @@ fn from_file(path: &Path) -> Result<SecretValue, KeyError> {
             "{path} is not for this user alone: chmod 600"
         )));
     }
-    read_all(file).map_err(failed)
+    Ok(file)
 }
 
 fn read_all(from: impl std::io::Read) -> std::io::Result<SecretValue> {

@@ -58,7 +58,8 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
         replica::check_shares(&service, &state, &config, asked).await?;
     }
     keys::ready(&service).await?;
-    let webhook = config.approvals.as_ref().and_then(webhook_of).transpose()?;
+    let webhook = config.approvals.as_ref().map(Webhook::of).transpose()?;
+    let webhook = webhook.flatten();
     service.place_by(config.placement);
     let (_running, stopped) = tokio::sync::watch::channel(false);
     issuers::start(&service, issuers, &stopped)?;
@@ -182,17 +183,6 @@ async fn tell_bypass(
         "development: requests without a credential are {principal}"
     ));
     Ok(())
-}
-
-/// Who is told what waits for a person.
-fn webhook_of(asked: &config::Approvals) -> Option<Result<Webhook, Failure>> {
-    let (url, key) = (asked.webhook.as_ref()?, asked.webhook_secret_file.as_ref()?);
-    let made = Webhook::new(url, key, asked.webhook_ca.clone());
-    let failed = |why: String| {
-        let text = format!("the webhook of [server.approvals] cannot be used: {why}");
-        Failure::new(Code::ConfigInvalid, text)
-    };
-    Some(made.map_err(failed))
 }
 
 /// What `up` would have been told.

@@ -1,13 +1,18 @@
 //! A URL of the operator's that is told what waits for a person, and what became of it. The database says what is to be
 //! told (`service::Service::notices`); this sends it, with a signature, and says whether it came.
 
+use crate::cli::failure::Failure;
+use crate::config::Approvals;
+use crate::keys::own_file;
 use crate::web::{is_loopback, secret, tls};
+use api::Code;
 use http_body_util::Full;
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HOST};
 use rustls::pki_types::ServerName;
 use service::{Notice, NoticeKey, Service};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,7 +26,7 @@ const TRY: Duration = Duration::from_secs(10);
 /// Bytes of an answer, which nobody reads.
 const ANSWER_MAX: usize = 64 * 1024;
 /// Bytes of the file of a key.
-const KEY_BYTES_MAX: u64 = 4096;
+const KEY_BYTES_MAX: usize = 4096;
 /// The field with the signature.
 const SIGNATURE: &str = "x-cofferdam-signature";
 
@@ -80,19 +85,37 @@ impl Webhook {
     /// What is wrong with either.
     pub(crate) fn new(url: &str, key: &Path, ca: Option<PathBuf>) -> Result<Webhook, String> {
         let failed = |why: &dyn std::fmt::Display| format!("{}: {why}", key.display());
-        let length = std::fs::metadata(key)
-            .map_err(|error| failed(&error))?
-            .len();
-        if length > KEY_BYTES_MAX {
+        // Whoever reads the key can say what this server says.
+        let file = own_file(key).map_err(|error| error.to_string())?;
+        // So large that it never moves, which would leave a copy behind.
+        let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(2 * KEY_BYTES_MAX));
+        // One byte more, to see that there is more.
+        let mut file = file.take(KEY_BYTES_MAX as u64 + 1);
+        let read = file.read_to_end(&mut bytes);
+        if read.map_err(|error| failed(&error))? > KEY_BYTES_MAX {
             return Err(failed(&format!("a key has at most {KEY_BYTES_MAX} bytes")));
         }
-        let bytes = std::fs::read(key).map_err(|error| failed(&error))?;
-        let bytes = zeroize::Zeroizing::new(bytes);
         let key = NoticeKey::new(bytes.trim_ascii());
         Ok(Webhook {
             place: place(url)?,
             key: key.ok_or_else(|| failed(&"a key has 16 bytes or more"))?,
             ca,
+        })
+    }
+
+    /// The one of a configuration, if that names one. For `config check` too, so that what was checked starts.
+    ///
+    /// # Errors
+    /// [`Code::ConfigInvalid`] with the key of the configuration.
+    pub(crate) fn of(asked: &Approvals) -> Result<Option<Webhook>, Failure> {
+        let (Some(url), Some(key)) = (&asked.webhook, &asked.webhook_secret_file) else {
+            return Ok(None);
+        };
+        let made = Webhook::new(url, key, asked.webhook_ca.clone());
+        made.map(Some).map_err(|why| {
+            // Of the URL, what reads the configuration has said what is wrong.
+            let text = format!("`server.approvals.webhook_secret_file` cannot be used: {why}");
+            Failure::new(Code::ConfigInvalid, text)
         })
     }
 
@@ -185,6 +208,7 @@ fn now_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
@@ -207,17 +231,27 @@ mod tests {
         }
     }
 
+    fn write(file: &Path, bytes: &[u8], mode: u32) {
+        std::fs::write(file, bytes).unwrap();
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
     #[test]
-    fn a_key_that_can_be_guessed_or_is_no_key_is_refused() {
+    fn a_key_that_can_be_guessed_or_that_others_read_or_is_no_key_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("key");
-        let made = |bytes: &[u8]| {
-            std::fs::write(&file, bytes).unwrap();
+        let made = |bytes: &[u8], mode: u32| {
+            write(&file, bytes, mode);
             Webhook::new("https://a.example/", &file, None)
         };
-        assert!(made(b"0123456789abcdef\n").is_ok());
-        assert!(made(b"        short       ").is_err());
-        assert!(made(&[b'x'; 5000]).is_err());
+        assert!(made(b"0123456789abcdef\n", 0o600).is_ok());
+        assert!(made(b"        short       ", 0o600).is_err());
+        assert!(made(&[b'x'; 4096], 0o600).is_ok());
+        assert!(made(&[b'x'; 5000], 0o600).is_err());
+        for mode in [0o644, 0o640, 0o604, 0o620] {
+            let refused = made(b"0123456789abcdef\n", mode).unwrap_err();
+            assert!(refused.contains("chmod 600"), "{mode:o} {refused}");
+        }
         assert!(Webhook::new("https://a.example/", dir.path(), None).is_err());
     }
 
@@ -238,7 +272,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("key");
-        std::fs::write(&file, "0123456789abcdef").unwrap();
+        write(&file, b"0123456789abcdef", 0o600);
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
         let hook = Webhook::new(&url, &file, None).unwrap();
         for (status, is_told) in [("200 OK", true), ("302 Found", false), ("500 No", false)] {

@@ -1,8 +1,10 @@
 //! `cofferdam config check`: what a configuration comes to.
 
-use super::read;
+use super::{Serving, read};
 use crate::cli::failure::Failure;
 use crate::cli::table;
+use crate::issuers;
+use crate::webhook::Webhook;
 use api::Code;
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,7 +20,7 @@ pub(crate) fn check(path: &Path) -> Result<ExitCode, Failure> {
         return Err(Failure::new(Code::ConfigInvalid, message));
     }
     if config.server.is_some() {
-        config.clone().for_server(false)?;
+        files(&config.clone().for_server(false)?)?;
     }
     if config.node.is_some() {
         config.clone().for_node(false)?;
@@ -27,4 +29,11 @@ pub(crate) fn check(path: &Path) -> Result<ExitCode, Failure> {
     let text = text.map_err(|error| Failure::ours("write a configuration", &error))?;
     table::print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the keys are there that a server reads at its start.
+fn files(serving: &Serving) -> Result<(), Failure> {
+    let approvals = serving.server.approvals.as_ref();
+    approvals.map(Webhook::of).transpose()?;
+    issuers::check(&serving.issuers)
 }
