@@ -279,6 +279,40 @@ fn a_server_killed_at_any_commit_around_a_yes_has_said_it_and_queued_the_job_or_
     );
 }
 
+#[test]
+fn a_yes_as_a_rule_says_what_it_has_proposed() {
+    let mut scene = Scene::new();
+    let _server = scene.up(&[]);
+    scene.prepare();
+    let (_, id) = scene.asks();
+    let said = scene.owner(&["approval", "approve", &id, "--for", "rule"]);
+    assert!(good(&said).starts_with(&id), "{}", all(&said));
+    let said = all(&said);
+    let at = said.find("proposed apv_").unwrap() + "proposed ".len();
+    let proposed = &said[at..at + "apv_".len() + 32];
+    assert_ne!(proposed, id);
+    let shown = good(&scene.owner(&["approval", "show", proposed]));
+    assert!(shown.contains("policy") && shown.contains(&id), "{shown}");
+}
+
+#[test]
+fn the_list_says_what_is_to_be_judged_of_a_sandbox_and_the_record_what_refused_one() {
+    let mut scene = Scene::new();
+    let _server = scene.up(&[]);
+    scene.prepare();
+    let create = ["sandbox", "create", "--net", "unrestricted"];
+    assert!(!scene.agent(&create).status.success());
+    let listed = good(&scene.owner(&["approval", "ls"]));
+    assert!(listed.contains(": network_unrestricted"), "{listed}");
+    let forbids = RULES.replace("\"needs_approval\"", "\"forbidden\"");
+    let set = ["policy", "set", "rules", "-"];
+    good(&scene.place.run_with_input(&set, forbids.as_bytes()));
+    assert!(!scene.agent(&create).status.success());
+    let refused = || good(&scene.owner(&["audit", "ls", "--kind", "policy.refused"]));
+    let expect = "sandbox.create approvals.network_unrestricted";
+    assert!(until(|| refused().contains(expect)), "{}", refused());
+}
+
 /// What a start would refuse, whoever changes a configuration is told before.
 #[test]
 fn a_key_that_a_start_would_refuse_is_refused_by_config_check_and_named() {

@@ -22,7 +22,7 @@ use model::policy::{Decision, Kind, LayerRef, Permit, PermitUse, Policy, Refusal
 use model::profile::Says;
 use model::sandbox_spec::SandboxSpec;
 use model::spec::{Invalid, JobSpec};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use store::job::JobRow;
 use store::policy::{PolicyRow, Stamps};
@@ -509,11 +509,18 @@ fn ask_of_sandbox<'a>(
     let mut request = module::of_sandbox(ctx, "sandbox.create", made)["request"].take();
     request["start"] = serde_json::json!(made.0.defaults.start);
     let profile = request["profile"].as_str().unwrap_or_default();
+    // What is to be judged, in the one line that a list has.
+    let clause = |one: &Refusal| one.clause.trim_start_matches("approvals.").to_owned();
+    let clauses: BTreeSet<String> = all.iter().map(clause).collect();
+    let clauses: Vec<String> = clauses.into_iter().collect();
     Ok(Ask {
         subject: Subject::Sandbox,
         subject_id: String::new(),
         digest: yes::digest("sandbox.create", made)?,
-        summary: format!("a sandbox with the profile {profile}"),
+        summary: format!(
+            "a sandbox with the profile {profile}: {}",
+            clauses.join(", ")
+        ),
         reasons: ask::reasons(all),
         request,
         why: String::new(),

@@ -101,7 +101,30 @@ async fn said(
         for_ms: time.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX)),
     };
     let view = client.approval_decide(known(&yes.id)?, &said).await;
-    one(&view.map_err(about(&yes.id))?, yes.json)
+    let view = view.map_err(about(&yes.id))?;
+    if yes.scope == ScopeArg::Rule && !yes.json {
+        for id in proposed(client, &view.id).await {
+            table::note(&format!("proposed {id}: `cofferdam approval show {id}`"));
+        }
+    }
+    one(&view, yes.json)
+}
+
+/// What a yes as a rule proposes, which waits for somebody who may write policies. The yes counts already: that this is
+/// not answered makes it no failure.
+async fn proposed(client: &Client, of: &str) -> Vec<String> {
+    let query = ApprovalListQuery {
+        state: Some(ApprovalState::Pending),
+        limit: Some(PAGE),
+        before: None,
+    };
+    let page = client.approval_list(&query).await;
+    let waiting = page.map(|page| page.approvals).unwrap_or_default();
+    // Of policies nobody else writes what stands there.
+    let from = format!("{of} ");
+    let is_of = |one: &ApprovalView| one.subject.as_str() == "policy" && one.why.starts_with(&from);
+    let proposed = waiting.into_iter().filter(is_of);
+    proposed.map(|one| one.id).collect()
 }
 
 async fn list(

@@ -104,7 +104,31 @@ fn to(one: &AuditView) -> String {
             format!("{action}{}", about.unwrap_or_default())
         }
         ("request.refused", None, Some(left_out)) => format!("{left_out} more"),
+        ("policy.refused", ..) => match text("operation") {
+            Some(operation) => format!("{operation}{}", clauses(one)),
+            None => one.resource_id.clone(),
+        },
         _ => one.resource_id.clone(),
+    }
+}
+
+/// Clauses that are shown in one line; the others are counted.
+const CLAUSES: usize = 4;
+
+/// Which clauses refused it.
+fn clauses(one: &AuditView) -> String {
+    let all = one
+        .data
+        .get("clauses")
+        .and_then(serde_json::Value::as_array);
+    let all = all.map(Vec::as_slice).unwrap_or_default();
+    let named = all.iter().take(CLAUSES);
+    let named = named.filter_map(|one| one.get("clause")?.as_str());
+    let named: Vec<&str> = named.collect();
+    match (named.is_empty(), all.len().saturating_sub(CLAUSES)) {
+        (true, _) => String::new(),
+        (false, 0) => format!(" {}", named.join(" ")),
+        (false, more) => format!(" {} and {more} more", named.join(" ")),
     }
 }
 
@@ -187,6 +211,21 @@ mod tests {
             ("request.refused", json!({"left_out": 980}), "980 more"),
             ("request.refused", json!({}), "ref_1"),
             ("policy.refused", json!({"action": action}), "ref_1"),
+            (
+                "policy.refused",
+                json!({"operation": "job.create", "clauses": []}),
+                "job.create",
+            ),
+            (
+                "policy.refused",
+                json!({"operation": "job.create", "clauses": [{"clause": "network.mode"}, {"clause": "commands"}]}),
+                "job.create network.mode commands",
+            ),
+            (
+                "policy.refused",
+                json!({"operation": "job.create", "clauses": vec![json!({"clause": "a"}); 6]}),
+                "job.create a a a a and 2 more",
+            ),
         ] {
             assert_eq!(of(kind, data), expect);
         }

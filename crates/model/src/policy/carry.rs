@@ -1,10 +1,11 @@
 //! Programs that start commands: shells with `-c`, and those that run what follows them. Which of their words is the
-//! command depends on their options, as their manuals have them: `bash(1)`, `env(1)`, `timeout(1)`, `xargs(1)`, `sudo(8)`.
+//! command depends on their options, as their manuals have them: `bash(1)`, `env(1)`, `timeout(1)`, `xargs(1)`, `sudo(8)`,
+//! `busybox(1)`.
 
 use super::shell::{Word, is_assignment};
 
 /// Shells whose `-c` is read.
-const SHELLS: [&str; 6] = ["sh", "bash", "dash", "ash", "zsh", "ksh"];
+const SHELLS: [&str; 8] = ["sh", "bash", "dash", "ash", "hush", "toysh", "zsh", "ksh"];
 
 /// Options of shells that stand alone, and those that take the next word. Of any other nobody here knows which.
 const SHELL_ALONE: [&str; 8] = [
@@ -46,7 +47,7 @@ const ENV: Carrier = Carrier {
     ..carrier("env")
 };
 
-const CARRIERS: [Carrier; 13] = [
+const CARRIERS: [Carrier; 15] = [
     ENV,
     Carrier {
         short: "a",
@@ -54,6 +55,9 @@ const CARRIERS: [Carrier; 13] = [
     },
     carrier("command"),
     carrier("builtin"),
+    // Many programs in one file: the word behind its name says which.
+    carrier("busybox"),
+    carrier("toybox"),
     carrier("nohup"),
     Carrier {
         short: "n",

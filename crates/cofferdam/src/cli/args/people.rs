@@ -74,7 +74,7 @@ pub(crate) enum Kind {
 pub(crate) enum RoleArg {
     /// Runs code
     Member,
-    /// Profiles, secrets and nodes too
+    /// Profiles, secrets, nodes and approvals too
     Operator,
     /// Principals, keys and the record too
     Admin,

@@ -198,6 +198,50 @@ fn what_programs_read_in_their_own_way_hides_no_command() {
     }
 }
 
+/// Else one file that is many programs would run what is forbidden, and its own name is on no list.
+#[test]
+fn an_applet_is_the_program_of_its_name() {
+    use Answer as A;
+    let rules = clause(&["sudo", "rm"], &["git push"], None);
+    let busybox = clause(&["busybox"], &[], None);
+    let allows = clause(&[], &[], Some(&["busybox", "ls"]));
+    for (rules, argv, expect) in [
+        (
+            &rules,
+            &["busybox", "sh", "-c", "sudo ls"][..],
+            A::Forbidden,
+        ),
+        (
+            &rules,
+            &["/bin/busybox", "ash", "-c", "sudo ls"],
+            A::Forbidden,
+        ),
+        (&rules, &["busybox", "hush", "-c", "sudo ls"], A::Forbidden),
+        (&rules, &["busybox", "rm", "-rf", "x"], A::Forbidden),
+        (&rules, &["busybox", "/bin/rm", "x"], A::Forbidden),
+        (&rules, &["busybox", "busybox", "rm", "x"], A::Forbidden),
+        (&rules, &["busybox", "env", "-u", "X", "sudo"], A::Forbidden),
+        (&rules, &["env", "busybox", "rm", "x"], A::Forbidden),
+        (&rules, &["sh", "-c", "busybox rm x"], A::Forbidden),
+        (&rules, &["toybox", "rm", "x"], A::Forbidden),
+        (&rules, &["toybox", "toysh", "-c", "rm x"], A::Forbidden),
+        (
+            &rules,
+            &["busybox", "sh", "-c", "git push"],
+            A::NeedsApproval,
+        ),
+        (&rules, &["busybox", "ls", "rm"], A::Skip),
+        (&rules, &["busybox", "--list"], A::Skip),
+        (&rules, &["busybox"], A::Skip),
+        (&busybox, &["busybox", "ls"], A::Forbidden),
+        (&allows, &["busybox", "ls"], A::Skip),
+        (&allows, &["busybox", "rm"], A::Forbidden),
+        (&allows, &["busybox", "sh", "-c", "rm x"], A::Forbidden),
+    ] {
+        assert_eq!(answer(rules, argv), expect, "{argv:?}");
+    }
+}
+
 /// Attack: a shell that is forbidden is started with `-c`, or by another one.
 #[test]
 fn a_shell_that_is_forbidden_is_so_whatever_it_is_given() {
