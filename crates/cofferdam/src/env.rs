@@ -205,13 +205,9 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_is_named_needs_no_state() {
         let place = |url: &str, token: &str| Place {
-            state: None,
             url: Some(url.to_owned()),
             token: Some(token.to_owned()),
-            ca: None,
-            secret_key: None,
-            secret_key_before: Vec::new(),
-            secret_provider: Vec::new(),
+            ..Place::default()
         };
         let found = server(&place("http://host:7300", "theirs")).await.unwrap();
         let authority = "host:7300".to_owned();
@@ -228,12 +224,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = Place {
             state: Some(dir.path().join("none")),
-            url: None,
-            token: None,
-            ca: None,
-            secret_key: None,
-            secret_key_before: Vec::new(),
-            secret_provider: Vec::new(),
+            ..Place::default()
         };
         let refused = server(&place).await.unwrap_err();
         assert!(refused.to_string().contains("no server"), "{refused}");

@@ -137,10 +137,7 @@ mod tests {
             state: Some(dir.path().to_owned()),
             url: Some(url.to_owned()),
             token: token.map(str::to_owned),
-            ca: None,
-            secret_key: None,
-            secret_key_before: Vec::new(),
-            secret_provider: Vec::new(),
+            ..Place::default()
         };
         let sent =
             async |url: &str, token: Option<&str>| match endpoint(url, &place(url, token)).await {

@@ -88,7 +88,7 @@ impl Webhook {
         // Whoever reads the key can say what this server says.
         let file = own_file(key).map_err(|error| error.to_string())?;
         // So large that it never moves, which would leave a copy behind.
-        let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(2 * KEY_BYTES_MAX));
+        let mut bytes = zeroize::Zeroizing::new(Vec::<u8>::with_capacity(2 * KEY_BYTES_MAX));
         // One byte more, to see that there is more.
         let mut file = file.take(KEY_BYTES_MAX as u64 + 1);
         let read = file.read_to_end(&mut bytes);

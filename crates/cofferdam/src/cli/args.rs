@@ -75,7 +75,7 @@ enforced, the artifacts, and what the command wrote, as `stdout.text` and `stder
 pub(crate) const SPARES_MAX: u32 = 64;
 
 /// Where the server or its state is.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Server and state")]
 pub(crate) struct Place {
     /// Directory of the database, the artifacts and the socket, for this user alone; by default

@@ -318,15 +318,7 @@ mod tests {
 
     #[test]
     fn nobody_logs_in_over_the_clear_beyond_this_machine() {
-        let place = Place {
-            state: None,
-            url: None,
-            token: None,
-            ca: None,
-            secret_key: None,
-            secret_key_before: Vec::new(),
-            secret_provider: Vec::new(),
-        };
+        let place = Place::default();
         for good in [
             "https://c.example",
             "https://c.example:7300/",
