@@ -137,6 +137,7 @@ fn option(field: &str) -> Option<&'static str> {
         "user" => "--user:",
         "value" => "the value:",
         "volumes" => "--volume:",
+        "why" => "--why:",
         _ if name.starts_with("metadata.") => "--metadata:",
         _ if name.starts_with("network.dependencies") => "--package:",
         _ if name.starts_with("network.rules") => "--rule:",
@@ -193,7 +194,7 @@ mod tests {
 
     fn options() -> Vec<String> {
         let all = "cpu memory timeout env allow via via-ca dns secret volume metadata size file rule \
-                   comment for time to sandbox package";
+                   comment for time to sandbox package why";
         all.split(' ').map(str::to_owned).collect()
     }
 
@@ -237,6 +238,7 @@ mod tests {
             ("for_ms", "--time:"),
             ("scope", "--for:"),
             ("comment", "--comment:"),
+            ("why", "--why:"),
             ("egress.to", "--to:"),
             ("egress.sandbox", "--sandbox:"),
             ("network.dependencies", "--package:"),
