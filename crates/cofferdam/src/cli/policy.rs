@@ -188,7 +188,16 @@ async fn explain(client: &Client, id: &str, json: bool) -> Result<String, Failur
     if permit.layers.is_empty() {
         table::note("no policy applied");
     }
-    Ok(traces(&permit.trace))
+    Ok(let_through(&permit) + &traces(&permit.trace))
+}
+
+/// Who said yes, where it needed one.
+fn let_through(permit: &PermitView) -> String {
+    let yes = permit.approval.as_ref();
+    let by = yes.and_then(|yes| Some((yes.approved_by.as_deref()?, &*yes.id)));
+    by.map_or_else(String::new, |(who, id)| {
+        format!("approved by  {who}  {id}\n")
+    })
 }
 
 fn traces(all: &[PolicyTrace]) -> String {
