@@ -258,6 +258,17 @@ mod tests {
     }
 
     #[test]
+    fn a_permit_names_who_said_yes_where_somebody_had_to() {
+        let of = |approval: serde_json::Value| -> PermitView {
+            let all = serde_json::json!({"layers": [], "trace": [], "approval": approval});
+            serde_json::from_value(all).unwrap()
+        };
+        let yes = serde_json::json!({"id": "apv_1", "reasons": [], "approved_by": "user:eve"});
+        assert_eq!(let_through(&of(yes)), "approved by  user:eve  apv_1\n");
+        assert_eq!(let_through(&of(serde_json::Value::Null)), "");
+    }
+
+    #[test]
     fn policies_that_the_document_shows_can_be_written_as_they_stand() {
         let document = include_str!("../../../../docs/policies.md");
         let shown = document.split("```toml\n").skip(1);
