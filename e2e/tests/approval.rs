@@ -84,7 +84,8 @@ impl Scene {
     /// A plain `run` of the agent that waits for somebody, with what it says on its standard error from then on; its
     /// job, and the approval of that.
     fn attends(&self, words: &[&str]) -> (Child, BufReader<ChildStderr>, String, String) {
-        let mut command = self.place.command(&[&["run", "--"], words].concat());
+        let line: Vec<&str> = ["run", "--"].iter().chain(words).copied().collect();
+        let mut command = self.place.command(&line);
         command.env("COFFERDAM_URL", &self.url);
         command.env("COFFERDAM_TOKEN", &self.key);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
