@@ -6,9 +6,10 @@
 )]
 
 use e2e::{Place, Server, all, text, until, visited};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Output;
+use std::process::{Child, ChildStderr, Output, Stdio};
 
 const RULES: &str = "version = 1\nlayer = \"tenant\"\n[commands]\napprove = [\"fake print=hello\"]\n\
                      unchecked_in_sandboxes = true\n[approvals]\nnetwork_unrestricted = \"needs_approval\"\n";
@@ -79,6 +80,26 @@ impl Scene {
         assert_eq!(made["state"], "awaiting_approval", "{made}");
         let of = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
         (of(&made["id"]), of(&made["approval"]["id"]))
+    }
+
+    /// A plain `run` of the agent that waits for somebody, with what it says on its standard error from then on; its
+    /// job, and the approval of that.
+    fn attends(&self, words: &[&str]) -> (Child, BufReader<ChildStderr>, String, String) {
+        let line: Vec<&str> = ["run", "--"].iter().chain(words).copied().collect();
+        let mut command = self.place.command(&line);
+        command.env("COFFERDAM_URL", &self.url);
+        command.env("COFFERDAM_TOKEN", &self.key);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut told = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        told.read_line(&mut line).unwrap();
+        assert!(line.contains("waits for a person"), "{line}");
+        let listed = self.place.json(&["approval", "ls", "--json"]);
+        // The newest is first.
+        let newest = &listed["approvals"][0];
+        let of = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        (child, told, of(&newest["subject_id"]), of(&newest["id"]))
     }
 
     fn job(&self, id: &str) -> serde_json::Value {
@@ -215,6 +236,35 @@ fn a_sandbox_is_made_once_by_the_same_request_after_a_yes() {
         "{said}"
     );
     assert!(said.contains("`cofferdam sandbox ls`"), "{said}");
+}
+
+#[test]
+fn an_attached_run_that_waits_comes_back_after_a_restart_and_a_job_that_nobody_attends_says_so() {
+    let mut scene = Scene::new();
+    let server = scene.up(&[]);
+    scene.prepare();
+    let (run, mut told, job, id) = scene.attends(&["fake", "print=hello", "exit=3"]);
+    let (mut gone, _told, left, of_left) = scene.attends(&["fake", "print=hello"]);
+    gone.kill().unwrap();
+    gone.wait().unwrap();
+    drop(server.kill());
+    let _server = scene.up(&[]);
+    assert_eq!(scene.job(&job)["state"], "awaiting_approval");
+    for waiting in [&id, &of_left] {
+        good(&scene.owner(&["approval", "approve", waiting]));
+    }
+    let run = run.wait_with_output().unwrap();
+    let mut said = String::new();
+    told.read_to_string(&mut said).unwrap();
+    assert_eq!(text(&run.stdout).trim_end(), "hello", "{said}");
+    assert_eq!(run.status.code(), Some(3), "{said}");
+    assert!(said.contains("trying again"), "{said}");
+    assert!(until(|| scene.is_finished(&left)));
+    let ended = scene.job(&left);
+    assert_eq!(ended["outcome"]["kind"], "canceled", "{ended}");
+    let detail = ended["detail"].as_str().unwrap();
+    assert!(detail.contains("nobody came to its streams"), "{detail}");
+    assert!(detail.contains("run --detach"), "{detail}");
 }
 
 /// As many commits as a server makes from its start to a little behind a yes that is said at once.

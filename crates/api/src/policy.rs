@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::approval::ApprovalOfJob;
 use crate::job::{JobCreate, LimitsAsked};
 use crate::network::{Network, NetworkMode};
 use crate::profile::SecretRule;
@@ -340,4 +341,7 @@ pub struct PermitView {
     pub layers: Vec<String>,
     /// Who decided what.
     pub trace: Vec<PolicyTrace>,
+    /// The yes that it goes by, where it needed one and has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalOfJob>,
 }

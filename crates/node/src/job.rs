@@ -403,7 +403,9 @@ impl Job {
             None
         };
         if self.spec.attach && first.is_none() {
-            return Ok(Report::of(Told::canceled()));
+            let within = ATTACH.as_secs();
+            let why = format!("nobody came to its streams within {within} s");
+            return Ok(Report::of(self.unattended(&why)));
         }
         self.open_way(&plan.handle).await?;
         if self.fence.is_up() {
@@ -452,7 +454,9 @@ impl Job {
             // We can be here if the last process died after it had the answer to `started` and before
             // it let the command go: the confined process still waits for it.
             if self.spec.attach {
-                return Ok(Report::of(Told::canceled())); // The client is gone with that process.
+                // The client is gone with that process.
+                let why = "nobody was at its streams any more when its node was started anew";
+                return Ok(Report::of(self.unattended(why)));
             }
             writer.say(&ToGuest::Start(self.start())).await?;
         }
@@ -544,6 +548,14 @@ impl Job {
             }
         }
         missing
+    }
+
+    /// How a job ends that had no client to run for: somebody did not want it any more, or `why`.
+    fn unattended(&self, why: &str) -> Told {
+        match self.cancel.is_cancelled() {
+            true => Told::canceled(),
+            false => Told::unattended(why),
+        }
     }
 
     async fn first_client(&mut self) -> Option<LinkOpen> {

@@ -26,6 +26,14 @@ impl Told {
         }
     }
 
+    /// It is not to run without somebody at its streams, and nobody was there.
+    pub(crate) fn unattended(why: &str) -> Told {
+        Told {
+            outcome: OutcomeReport::Canceled,
+            detail: Some(format!("{why}; ask again, or with `run --detach`")),
+        }
+    }
+
     /// The same with other words.
     pub(crate) fn clean(self, words: impl Fn(&str) -> String) -> Told {
         let outcome = match self.outcome {
@@ -150,6 +158,16 @@ mod tests {
             told(exited(Some(0), None, false), Asked::ToStop),
             OutcomeReport::Canceled
         );
+    }
+
+    #[test]
+    fn a_job_to_whose_streams_nobody_came_says_so_and_what_to_do() {
+        let told = Told::unattended("nobody came to its streams within 30 s");
+        assert_eq!(told.outcome, OutcomeReport::Canceled);
+        let detail = told.detail.unwrap();
+        assert!(detail.starts_with("nobody came to its streams within 30 s; "));
+        assert!(detail.contains("run --detach"), "{detail}");
+        assert_eq!(Told::canceled().detail, None);
     }
 
     #[test]

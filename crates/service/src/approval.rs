@@ -29,7 +29,7 @@ use store::{StoreError, Tx};
 
 /// Approvals that one page has at most: each may have a long request.
 const PAGE_MAX: u32 = 100;
-/// Approvals that wait about one thing and are ended with it.
+/// Approvals that wait about one thing and are ended with it, that are read at a time: each may have a long request.
 const ABOUT_ONE: u32 = 16;
 
 /// A page of approvals, newest first.
@@ -152,10 +152,17 @@ pub(crate) fn close(
     (by, now_ms): (&PrincipalId, u64),
     why: &str,
 ) -> Result<(), StoreError> {
-    for row in approval::pending_of(tx, subject_id, ABOUT_ONE)? {
-        let next = stepped(&row, ApprovalEvent::Cancel, (by, now_ms), why);
-        if let Ok(Some(next)) = next {
-            approval::put(tx, &row, &next, "approval.canceled", (by, now_ms))?;
+    // As often as all that may wait of a tenant could be about it; what was ended is not read again.
+    for _ in 0..=limits::APPROVALS_MAX / u64::from(ABOUT_ONE) {
+        let rows = approval::pending_of(tx, subject_id, ABOUT_ONE)?;
+        for row in &rows {
+            let next = stepped(row, ApprovalEvent::Cancel, (by, now_ms), why);
+            if let Ok(Some(next)) = next {
+                approval::put(tx, row, &next, "approval.canceled", (by, now_ms))?;
+            }
+        }
+        if rows.len() < ABOUT_ONE as usize {
+            break;
         }
     }
     Ok(())

@@ -256,15 +256,26 @@ pub fn insert(tx: &mut Tx<'_>, new: &NewSandbox) -> Result<SandboxRow, StoreErro
             takes.disk_bytes.into(),
         ],
     )?;
+    let data = let_through(&row);
     append(
         tx,
         &row,
         "sandbox.requested",
-        "{}",
+        &data,
         &new.principal,
         new.at_ms,
     )?;
     Ok(row)
+}
+
+/// What its first event says: the yes that it goes by, of which nothing else in the record tells where that is for a
+/// session.
+fn let_through(row: &SandboxRow) -> String {
+    let permit = row.spec.permit.as_ref();
+    match permit.and_then(|permit| permit.yes.as_ref()) {
+        Some(yes) => serde_json::json!({"approval": yes.approval.as_str()}).to_string(),
+        None => "{}".to_owned(),
+    }
 }
 
 fn row_of(new: &NewSandbox) -> SandboxRow {

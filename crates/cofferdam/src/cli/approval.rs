@@ -166,7 +166,7 @@ async fn list(
 fn row(view: &ApprovalView) -> Vec<String> {
     vec![
         view.id.clone(),
-        view.state.as_str().to_owned(),
+        state_word(view).to_owned(),
         view.subject.as_str().to_owned(),
         view.principal.clone(),
         when(view.created_at_ms),
@@ -179,7 +179,15 @@ fn one(view: &ApprovalView, json: bool) -> Result<String, Failure> {
     if json {
         return table::to_json(view);
     }
-    Ok(format!("{}\t{}\n", view.id, view.state.as_str()))
+    Ok(format!("{}\t{}\n", view.id, state_word(view)))
+}
+
+/// Where it is, in a word: a yes that was taken back is none that somebody could count on.
+fn state_word(view: &ApprovalView) -> &'static str {
+    match view.revoked_at_ms {
+        Some(_) => "revoked",
+        None => view.state.as_str(),
+    }
 }
 
 fn describe(view: &ApprovalView) -> Result<String, Failure> {
@@ -191,7 +199,7 @@ fn describe(view: &ApprovalView) -> Result<String, Failure> {
         }
     };
     say("id", &view.id);
-    say("state", view.state.as_str());
+    say("state", state_word(view));
     say("about", view.subject.as_str());
     say("which", &view.subject_id);
     say("asked by", &view.principal);
@@ -291,5 +299,23 @@ mod tests {
         assert!(text.chars().all(is_plain), "{text:?}");
         assert!(!text.contains('\u{202e}'), "{text:?}");
         assert!(text.contains("needs      commands: x\\ny\n"), "{text}");
+    }
+
+    #[test]
+    fn a_yes_that_was_taken_back_is_shown_as_revoked_and_not_as_approved() {
+        let of = |revoked_at_ms: Option<u64>| -> ApprovalView {
+            serde_json::from_value(serde_json::json!({
+                "id": "apv_1", "state": "approved", "subject": "job", "principal": "agent:bot",
+                "summary": "ls", "reasons": [], "created_at_ms": 0, "expires_at_ms": 0,
+                "revoked_at_ms": revoked_at_ms,
+            }))
+            .unwrap()
+        };
+        for (view, word) in [(of(None), "approved"), (of(Some(7)), "revoked")] {
+            assert_eq!(one(&view, false).unwrap(), format!("apv_1\t{word}\n"));
+            assert_eq!(row(&view)[1], word);
+            let shown = describe(&view).unwrap();
+            assert!(shown.contains(&format!("state      {word}\n")), "{shown}");
+        }
     }
 }

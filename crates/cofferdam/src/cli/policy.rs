@@ -188,7 +188,16 @@ async fn explain(client: &Client, id: &str, json: bool) -> Result<String, Failur
     if permit.layers.is_empty() {
         table::note("no policy applied");
     }
-    Ok(traces(&permit.trace))
+    Ok(let_through(&permit) + &traces(&permit.trace))
+}
+
+/// Who said yes, where it needed one.
+fn let_through(permit: &PermitView) -> String {
+    let yes = permit.approval.as_ref();
+    let by = yes.and_then(|yes| Some((yes.approved_by.as_deref()?, &*yes.id)));
+    by.map_or_else(String::new, |(who, id)| {
+        format!("approved by  {who}  {id}\n")
+    })
 }
 
 fn traces(all: &[PolicyTrace]) -> String {
@@ -246,6 +255,17 @@ mod tests {
             let found = is_missing("user:alice", ids, has_more);
             assert_eq!(found, expect, "{ids:?} {has_more}");
         }
+    }
+
+    #[test]
+    fn a_permit_names_who_said_yes_where_somebody_had_to() {
+        let of = |approval: serde_json::Value| -> PermitView {
+            let all = serde_json::json!({"layers": [], "trace": [], "approval": approval});
+            serde_json::from_value(all).unwrap()
+        };
+        let yes = serde_json::json!({"id": "apv_1", "reasons": [], "approved_by": "user:eve"});
+        assert_eq!(let_through(&of(yes)), "approved by  user:eve  apv_1\n");
+        assert_eq!(let_through(&of(serde_json::Value::Null)), "");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::cli::upload::upload;
 use crate::cli::{table, units};
 use crate::signals::{Signal, Signals};
 use api::Code;
-use api::client::{Client, JobCreateOptions};
+use api::client::{AttachIo, Client, JobCreateOptions};
 use api::job::{JobCreate, JobView, LimitsAsked, OutcomeKind, StateName, StreamReport, WAIT_MAX};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -32,6 +32,11 @@ pub(super) const NOT_TAKEN: &str = "no node has taken it yet: `cofferdam node ls
 const TOLD: usize = 16;
 /// How long the last output of a canceled job may take: whoever reads it may have stopped to read.
 const DRAIN: Duration = Duration::from_millis(500);
+
+/// How long a server that does not answer is asked again for a job that has not begun.
+const COME_BACK: Duration = Duration::from_secs(60);
+/// How long it is left alone in between.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs a job and gives its exit code. `node` is the only node that may take it, if there is one in
 /// this process.
@@ -103,7 +108,8 @@ async fn unless_signaled<T>(
     }
 }
 
-/// Ties our streams to the job's until it has ended, or somebody does not want it any more.
+/// Ties our streams to the job's until it has ended, or somebody does not want it any more. A job may wait for a person
+/// for longer than its server lives: while its command has not begun, a connection that breaks loses nothing.
 async fn attend(
     client: &Client,
     id: &str,
@@ -111,7 +117,77 @@ async fn attend(
     signals: &mut Signals,
 ) -> Result<JobView, Failure> {
     let attaching = async { Ok(client.job_attach(id).await?) };
-    let io = unless_signaled(signals, attaching).await?;
+    let mut io = match unless_signaled(signals, attaching).await {
+        Err(failure) if failure.is(Code::ServerUnreachable) => None,
+        attached => Some(attached?),
+    };
+    let mut is_first = true;
+    loop {
+        if let Some(io) = io {
+            let attended = attend_once(client, (id, io, is_first), output, signals).await;
+            if let Some(view) = attended.map_err(|failure| left(failure, id))? {
+                return Ok(view);
+            }
+        }
+        if is_first {
+            table::note("the connection broke while the job waits; trying again for a minute");
+        }
+        is_first = false;
+        let found = tokio::select! {
+            found = attach_again(client, id) => Some(found),
+            _ = signals.next() => None,
+        };
+        let is_unwanted = found.is_none();
+        io = found.flatten();
+        if io.is_some() {
+            continue;
+        }
+        let ending = async {
+            if is_unwanted {
+                cancel(client, id).await?;
+            }
+            outcome(client, id).await
+        };
+        let view = unless_signaled(signals, ending).await;
+        let view = view.map_err(|failure| left(failure, id))?;
+        return all_of_it(view, &End::Broken(0), output);
+    }
+}
+
+/// The streams of a job once more; `None` where it has ended, or where nobody has answered in all that time.
+async fn attach_again(client: &Client, id: &str) -> Option<AttachIo> {
+    let trying = async {
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            match client.job_attach(id).await {
+                Ok(io) => return Some(io),
+                Err(error) if error.body().retryable => {}
+                Err(_) => return None,
+            }
+        }
+    };
+    let tried = tokio::time::timeout(COME_BACK, trying).await;
+    tried.ok().flatten()
+}
+
+/// What is told of a server that went away, by somebody whose job it may still have.
+fn left(failure: Failure, id: &str) -> Failure {
+    if !failure.is(Code::ServerUnreachable) && !failure.is(Code::ServerTimeout) {
+        return failure;
+    }
+    failure.hint(format!(
+        "start the server; `cofferdam job get {id}` says then what became of the job. One that waits goes on \
+         waiting without you, and ends as canceled where nobody is attached when it is let through"
+    ))
+}
+
+/// The same by one connection. `None` where that broke and the job may wait all the same.
+async fn attend_once(
+    client: &Client,
+    (id, io, is_first): (&str, AttachIo, bool),
+    output: Output,
+    signals: &mut Signals,
+) -> Result<Option<JobView>, Failure> {
     let (tell, told) = mpsc::channel(TOLD);
     let progress = Progress::start();
     let runs = AtomicBool::new(false);
@@ -149,9 +225,14 @@ async fn attend(
         drop(unless_signaled(signals, cancel(client, id)).await);
         return Err(Failure::unwritten(&errno.into()));
     }
+    let is_broken = matches!(end, Some(End::Broken(_)));
+    if is_broken && !runs.load(Ordering::Relaxed) && may_wait(client, id).await {
+        return Ok(None);
+    }
+    let end = end.map(|end| counted(end, is_first));
     if let Some(end) = &end {
         tokio::select! {
-            view = outcome(client, id) => return all_of_it(view?, end, output),
+            view = outcome(client, id) => return all_of_it(view?, end, output).map(Some),
             _ = signals.next() => {}
         }
     }
@@ -170,7 +251,30 @@ async fn attend(
         }
     };
     // One signal more, and nobody waits any longer for a program that does not want to end.
-    unless_signaled(signals, ending).await
+    unless_signaled(signals, ending).await.map(Some)
+}
+
+/// Whether a job whose streams ended before it began may not have begun yet: nobody answers, or it waits. Any other has
+/// ended by itself, or is about to.
+async fn may_wait(client: &Client, id: &str) -> bool {
+    match client.job_get(id).await {
+        Ok(view) => match view.state {
+            StateName::AwaitingApproval | StateName::Queued => true,
+            StateName::Leased | StateName::Running | StateName::Stopping | StateName::Finished => {
+                false
+            }
+        },
+        Err(error) => error.body().retryable,
+    }
+}
+
+/// A later connection to a job may have come after one that nobody was at the end of any more: what it brought is
+/// counted, and not believed to be all. Pure.
+fn counted(end: End, is_first: bool) -> End {
+    match end {
+        End::Whole(seen) if !is_first => End::Broken(seen),
+        end @ (End::Whole(_) | End::Unwritten(_) | End::Broken(_)) => end,
+    }
 }
 
 /// A connection that broke has not carried what the job went on to write: then its exit code alone would say that
@@ -448,7 +552,14 @@ mod tests {
         for whole in [[Some(&three), Some(&two)], [None, None]] {
             assert!(!is_cut(&End::Broken(5), whole));
         }
-        assert!(!is_cut(&End::Whole, [Some(&three), None]));
+        assert!(!is_cut(&End::Whole(0), [Some(&three), None]));
+        // Of a second connection it is not known that it saw the beginning.
+        assert!(is_cut(&counted(End::Whole(2), false), [Some(&three), None]));
+        assert!(!is_cut(
+            &counted(End::Whole(3), false),
+            [Some(&three), None]
+        ));
+        assert_eq!(counted(End::Whole(2), true), End::Whole(2));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use std::os::fd::BorrowedFd;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 /// Pieces between the connection and the thread that writes: enough to overlap the two.
@@ -34,8 +34,8 @@ pub(crate) enum Output {
 /// How the streams ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// Everything was written.
-    Whole,
+    /// Everything that came was written: so many bytes of output.
+    Whole(u64),
     /// Our own output could not be written, for example because nobody reads it any more.
     Unwritten(Errno),
     /// The connection ended before the job said that all was sent, after so many bytes of output.
@@ -107,7 +107,8 @@ impl Ours {
     }
 }
 
-/// Carries the streams until the job has ended. `started` is called once, when the command runs.
+/// Carries the streams until the job has ended. `started` is called once, when the command runs; before that nothing is
+/// read of our input, because what a connection takes that breaks while the job waits would be lost to the command.
 pub(crate) async fn carry(
     io: AttachIo,
     told: mpsc::Receiver<Tell>,
@@ -115,7 +116,17 @@ pub(crate) async fn carry(
     started: impl FnOnce() + Send,
 ) -> End {
     let (read, write) = tokio::io::split(io);
-    let input = tokio::spawn(send(write, told));
+    let (begin, begun) = oneshot::channel();
+    let input = tokio::spawn(async move {
+        if begun.await.is_ok() {
+            send(write, told).await;
+        }
+    });
+    let started = || {
+        started();
+        // Nobody hears it where the connection cannot be written to any more.
+        let _ = begin.send(());
+    };
     let mut ours = Ours::start();
     let writers = ours.writers();
     let frames = FrameReader::new(read);
@@ -126,7 +137,7 @@ pub(crate) async fn carry(
     input.abort();
     // The last of it may be what could not be written.
     match ours.finish().await {
-        Some(errno) if end == End::Whole => End::Unwritten(errno),
+        Some(errno) if matches!(end, End::Whole(_)) => End::Unwritten(errno),
         _ => end,
     }
 }
@@ -145,7 +156,7 @@ async fn receive(
         let to = match frame.kind {
             FrameKind::Stdout => &writers.stdout,
             FrameKind::Stderr => &writers.stderr,
-            FrameKind::Ended => return End::Whole,
+            FrameKind::Ended => return End::Whole(seen),
             FrameKind::Started => {
                 if let Some(started) = started.take() {
                     started();

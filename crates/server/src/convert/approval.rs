@@ -1,7 +1,7 @@
 //! Approvals, in both languages.
 
 use api::approval as wire;
-use model::approval::{ApprovalState, Scope, Subject};
+use model::approval::{ApprovalState, Scope, Subject, Yes};
 use model::policy::PermitUse;
 use service::{ApprovalPage, ApprovalRow, EgressAsk, Verdict};
 
@@ -120,17 +120,22 @@ pub(crate) fn page(page: ApprovalPage) -> wire::ApprovalList {
     }
 }
 
+/// The yes that something goes by.
+pub(crate) fn of_yes(yes: &Yes) -> wire::ApprovalOfJob {
+    wire::ApprovalOfJob {
+        id: yes.approval.to_string(),
+        reasons: yes.reasons.iter().cloned().collect(),
+        approved_by: Some(yes.by.to_string()),
+        approved_at_ms: Some(yes.at_ms),
+        comment: yes.comment.clone(),
+    }
+}
+
 /// What a job waits for, or which yes it goes by.
 pub(crate) fn of_job(permit: Option<&PermitUse>) -> Option<wire::ApprovalOfJob> {
     let permit = permit?;
     if let Some(yes) = &permit.yes {
-        return Some(wire::ApprovalOfJob {
-            id: yes.approval.to_string(),
-            reasons: yes.reasons.iter().cloned().collect(),
-            approved_by: Some(yes.by.to_string()),
-            approved_at_ms: Some(yes.at_ms),
-            comment: yes.comment.clone(),
-        });
+        return Some(of_yes(yes));
     }
     let asked = permit.asked.as_ref()?;
     Some(wire::ApprovalOfJob {

@@ -9,7 +9,7 @@ use model::policy::{
 };
 use service::{PolicyAsk, PolicyRow, PolicyTested, PolicyVersionRow};
 
-use super::{from_wire, network, profile, sandbox, to_wire};
+use super::{approval, from_wire, network, profile, sandbox, to_wire};
 use crate::error::Error;
 
 /// The form of documents that this version reads.
@@ -280,11 +280,13 @@ pub(crate) fn permit(kept: Option<PermitUse>) -> wire::PermitView {
         return wire::PermitView {
             layers: Vec::new(),
             trace: Vec::new(),
+            approval: None,
         };
     };
     let layers: Vec<LayerRef> = kept.permit.layers.iter().cloned().collect();
     wire::PermitView {
         layers: names(&layers),
         trace: traces(kept.permit.trace()),
+        approval: kept.yes.as_ref().map(approval::of_yes),
     }
 }

@@ -71,6 +71,12 @@ async fn a_job_that_waits_says_for_what_and_after_a_yes_by_which() {
     let queued = world.ask_with(&key, &job, "").await.json();
     assert_eq!(queued["state"], "queued");
     assert_eq!(queued["approval"]["approved_by"], "uid:1000");
+    let permit = world
+        .ask_with(&key, &format!("{job}/permit"), "")
+        .await
+        .json();
+    assert_eq!(permit["approval"], queued["approval"], "{permit}");
+    assert_eq!(permit["approval"]["id"], id.as_str());
 }
 
 #[tokio::test]
@@ -104,7 +110,13 @@ async fn a_sandbox_that_needs_a_yes_names_what_it_waits_for_first() {
     }
     let yes = r#"{"verdict":"waive","comment":"on call"}"#;
     assert_eq!(decide(&world, &id, yes).await.json()["waived"], true);
-    assert_eq!(create().await.status, 201);
+    let made = create().await;
+    assert_eq!(made.status, 201);
+    let permit = format!("GET /v1/sandboxes/{}/permit", text(&made.json()["id"]));
+    let permit = world.ask_with(&key, &permit, "").await.json();
+    assert_eq!(permit["approval"]["id"], id.as_str(), "{permit}");
+    assert_eq!(permit["approval"]["approved_by"], "uid:1000");
+    assert_eq!(permit["approval"]["comment"], "on call");
     assert_eq!(create().await.code(), "approval_needed");
     let path = format!("/v1/approvals/{id}");
     let over = world.ask(with_body("DELETE", &path, "")).await;

@@ -2,9 +2,9 @@
 
 use crate::change::cut;
 use crate::error::Fail;
-use crate::{Ctx, Error, Service, random};
+use crate::{Ctx, Error, Service, random, sandbox};
 use model::approval::{ApprovalState, Asked, Subject};
-use model::id::{ApprovalId, PrincipalId, TenantId};
+use model::id::{ApprovalId, PrincipalId, SandboxId, TenantId};
 use model::limits;
 use model::policy::{Permit, Refusal};
 use model::principal::PrincipalKind;
@@ -88,6 +88,21 @@ impl Service {
             used_at_ms: None,
             revoked_at_ms: None,
         })
+    }
+}
+
+/// Nobody is asked about a sandbox that is over: whatever ended it has ended what waited by then, and nothing would end
+/// this.
+pub(crate) fn check_there(tx: &mut Tx<'_>, row: &ApprovalRow) -> Result<(), Fail> {
+    match row.subject {
+        Subject::Network | Subject::Egress => {}
+        Subject::Job | Subject::Sandbox | Subject::Policy => return Ok(()),
+    }
+    let id: SandboxId = row.subject_id.parse().map_err(|_| Error::NotFound)?;
+    let there = store::sandbox::get(tx, Some(&row.tenant), &id)?.ok_or(Error::NotFound)?;
+    match there.state.is_over() {
+        true => Err(sandbox::gone(&there).into()),
+        false => Ok(()),
     }
 }
 

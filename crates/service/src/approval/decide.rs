@@ -132,7 +132,7 @@ impl Service {
         verdict: &Verdict,
     ) -> Result<ApprovalRow, Error> {
         if row.state != ApprovalState::Pending {
-            return said_before(row, verdict);
+            return approved(ctx, row, verdict, self.now_ms()).map(|_| row.clone());
         }
         let id = row.subject_id.parse().map_err(|_| Error::NotFound)?;
         let proposed = self.proposals(ctx, row, verdict).await?;
@@ -210,17 +210,28 @@ fn check_who(ctx: &Ctx, row: &ApprovalRow) -> Result<(), Error> {
     Err(Error::invalid("approval", "approval_own", why))
 }
 
-/// The same answer for the same yes.
-fn said_before(row: &ApprovalRow, verdict: &Verdict) -> Result<ApprovalRow, Error> {
-    let event = match verdict.yes {
-        true => ApprovalEvent::Approve,
-        false => ApprovalEvent::Reject,
-    };
-    let by = (&row.principal, 0);
-    stepped(row, event, by, "").map(|_| row.clone())
+/// A yes where one was said before changes nothing, and whoever says it must not be told that it did: only the same
+/// one again is answered the same.
+fn check_same(row: &ApprovalRow, verdict: &Verdict) -> Result<(), Error> {
+    if row.revoked_at_ms.is_some() {
+        return Err(over("the yes was taken back; it has to be asked for again"));
+    }
+    let at_ms = row.decided_at_ms.unwrap_or_default();
+    let is_same = row.waived == verdict.waived
+        && row.scope == Some(verdict.scope)
+        && row.until_ms == until(row, verdict.scope, verdict.for_ms, at_ms);
+    if is_same {
+        return Ok(());
+    }
+    Err(over(
+        "a yes was said already, and is good for something else",
+    ))
 }
 
-/// The row after a yes; `None` where that was said already.
+/// The row after a yes; `None` where the same was said already.
+///
+/// # Errors
+/// [`Error::Conflict`] `approval_over` where it was decided otherwise, or its time is over.
 pub(super) fn approved(
     ctx: &Ctx,
     row: &ApprovalRow,
@@ -231,8 +242,10 @@ pub(super) fn approved(
         return Err(over("its time is over"));
     }
     let by = (&ctx.principal, now_ms);
-    let next = stepped(row, ApprovalEvent::Approve, by, &verdict.comment)?;
-    Ok(next.map(|next| ApprovalRow {
+    let Some(next) = stepped(row, ApprovalEvent::Approve, by, &verdict.comment)? else {
+        return check_same(row, verdict).map(|()| None);
+    };
+    Ok(Some(ApprovalRow {
         waived: verdict.waived,
         scope: Some(verdict.scope),
         until_ms: until(row, verdict.scope, verdict.for_ms, now_ms),

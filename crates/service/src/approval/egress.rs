@@ -88,8 +88,8 @@ impl Service {
         row: &ApprovalRow,
         verdict: &Verdict,
     ) -> Result<ApprovalRow, Error> {
-        if row.state == ApprovalState::Approved {
-            return Ok(row.clone());
+        if row.state != ApprovalState::Pending {
+            return approved(ctx, row, verdict, self.now_ms()).map(|_| row.clone());
         }
         let request: serde_json::Value = serde_json::from_str(&row.request)
             .map_err(|error| Error::internal("read a request for a host", error))?;

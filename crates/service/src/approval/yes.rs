@@ -95,6 +95,7 @@ impl Service {
             {
                 return Ok(row);
             }
+            ask::check_there(tx, &new)?;
             ask::check_room(tx, &new)?;
             Ok::<_, Fail>(ask::write(tx, &new)?)
         });

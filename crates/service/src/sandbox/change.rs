@@ -1,5 +1,6 @@
 //! Decide about a sandbox with `model`, write with `store`, and tell whoever waits.
 
+use crate::approval;
 use crate::change::cut;
 use crate::error::Fail;
 use crate::snapshot::change::{abandoned, settle};
@@ -188,6 +189,11 @@ pub(crate) fn apply(
         return Ok(None);
     };
     let next = store::sandbox::move_to(tx, row, &change)?;
+    if next.state.is_over() && !row.state.is_over() {
+        // Nobody is to say yes to what no sandbox is there for any more, whatever ended it.
+        let by = (&change.principal, change.at_ms);
+        approval::close(tx, row.id.as_str(), by, "the sandbox is over")?;
+    }
     if let SandboxState::Snapshotting { snapshot, .. } = &row.state
         && *event != SandboxEvent::SnapshotDone
     {

@@ -1,5 +1,6 @@
 //! Approvals: what waits for a person, who may decide it, and what a yes is good for.
 
+mod over;
 mod policy;
 
 use crate::sandboxes::ask;
@@ -642,6 +643,14 @@ async fn a_host_that_somebody_asks_for_is_opened_by_the_yes_within_what_policies
     );
     world.decide(&user(), &row.id, yes()).await.unwrap();
     world.decide(&user(), &row.id, yes()).await.unwrap();
+    let waived = Verdict {
+        waived: true,
+        ..yes()
+    };
+    assert_eq!(
+        world.declines(&user(), &row.id, waived).await,
+        "approval_over"
+    );
     let there = world.service.sandbox_get(&agent, &made.id).await.unwrap();
     let allowed: Vec<String> = there
         .rules()

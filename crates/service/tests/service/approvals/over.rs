@@ -1,0 +1,144 @@
+//! What is over: approvals of what is not there any more, and a yes where one was said before.
+
+use super::*;
+use crate::sandboxes::TTL;
+use service::SandboxSaid;
+use service::loops::due_pass;
+
+impl World {
+    /// What waits about a sandbox: other rules for its network, and so many hosts.
+    async fn asks_about(&self, row: &SandboxRow, hosts: usize) -> Vec<ApprovalId> {
+        let (ctx, open) = (user(), NetworkRules::all_or_nothing(true));
+        let rules = self
+            .service
+            .sandbox_set_network(&ctx, &row.id, open, NOW)
+            .await;
+        let mut waiting = vec![waits_for(rules.map(drop).unwrap_err())];
+        for host in 0..hosts {
+            let asked = EgressAsk {
+                sandbox: row.id.clone(),
+                to: format!("h{host}.test"),
+                why: String::new(),
+            };
+            let asked = self.service.approval_ask(&ctx, asked).await;
+            waiting.push(asked.unwrap().id);
+        }
+        waiting
+    }
+
+    async fn are_all(&self, waiting: &[ApprovalId], state: ApprovalState) -> bool {
+        let mut all = true;
+        for id in waiting {
+            all &= self.approval(id).await.state == state;
+        }
+        all
+    }
+}
+
+#[tokio::test]
+async fn what_waits_about_a_sandbox_ends_with_it_however_that_ends() {
+    let world = World::with_rules(rules()).await;
+    let lived = world.ready(ask()).await;
+    let (gone, late) = (world.make(ask()).await, world.make(ask()).await);
+    // More than are read at a time.
+    let of_gone = world.asks_about(&gone, 20).await;
+    let of_lived = world.asks_about(&lived, 1).await;
+    let of_late = world.asks_about(&late, 1).await;
+    let destroyed = world.service.sandbox_destroy(&user(), &gone.id).await;
+    assert!(destroyed.unwrap().state.is_over());
+    assert!(world.are_all(&of_gone, ApprovalState::Canceled).await);
+    for others in [&of_lived, &of_late] {
+        assert!(world.are_all(others, ApprovalState::Pending).await);
+    }
+    let first = world.approval(&of_gone[0]).await;
+    assert_eq!(first.comment, "the sandbox is over");
+    assert_eq!(
+        world.approval_kinds(&first.id).await,
+        ["approval.asked", "approval.canceled"]
+    );
+    // Nor does anything wait about it from then on.
+    let (ctx, open) = (user(), NetworkRules::all_or_nothing(true));
+    let late_rules = world
+        .service
+        .sandbox_set_network(&ctx, &gone.id, open, NOW)
+        .await;
+    assert_eq!(late_rules.map(drop).unwrap_err().code(), "sandbox_gone");
+    // One that no node took, and one whose time to live ran out.
+    world.clock.advance(TTL);
+    due_pass(&world.service).await.unwrap();
+    assert!(world.sandbox(&late.id).await.state.is_over());
+    assert!(world.are_all(&of_late, ApprovalState::Canceled).await);
+    assert!(world.are_all(&of_lived, ApprovalState::Pending).await);
+    assert_eq!(world.works(&node(1), NOW).await[0].row.id, lived.id);
+    let ended = world.says(&lived, SandboxSaid::Destroyed).await;
+    assert!(ended.state.is_over());
+    assert!(world.are_all(&of_lived, ApprovalState::Canceled).await);
+}
+
+/// Who says yes to more than was said before has to hear that it counts for nothing.
+#[tokio::test]
+async fn a_yes_that_would_change_nothing_is_refused_and_the_same_one_again_is_the_same() {
+    let world = World::with_rules(rules()).await;
+    let agent = world.agent().await;
+    let (_, job) = world.waits(&agent, push()).await;
+    let sandbox = world.asks(&agent, open_sandbox()).await;
+    let rule = Verdict {
+        scope: Scope::Rule,
+        ..yes()
+    };
+    let waived = Verdict {
+        waived: true,
+        ..yes()
+    };
+    for id in [&job, &sandbox] {
+        let said = world.decide(&user(), id, yes()).await.unwrap();
+        world.clock.advance(1000);
+        for other in [session(HOUR_MS), rule.clone(), waived.clone()] {
+            assert_eq!(world.declines(&user(), id, other).await, "approval_over");
+        }
+        assert_eq!(world.decide(&user(), id, yes()).await.unwrap(), said);
+        assert_eq!(world.approval(id).await, said);
+    }
+    world
+        .service
+        .approval_revoke(&user(), &sandbox)
+        .await
+        .unwrap();
+    assert_eq!(
+        world.declines(&user(), &sandbox, yes()).await,
+        "approval_over"
+    );
+    assert_ne!(world.asks(&agent, open_sandbox()).await, sandbox);
+    let (_, id) = world.waits(&agent, push()).await;
+    let said = world.decide(&user(), &id, session(HOUR_MS)).await.unwrap();
+    world.clock.advance(1000);
+    for other in [yes(), session(2 * HOUR_MS)] {
+        assert_eq!(world.declines(&user(), &id, other).await, "approval_over");
+    }
+    let again = world.decide(&user(), &id, session(HOUR_MS)).await;
+    assert_eq!(again.unwrap(), said);
+    world.service.approval_revoke(&user(), &id).await.unwrap();
+    let back = world.decide(&user(), &id, session(HOUR_MS)).await;
+    let back = back.unwrap_err();
+    assert!(back.to_string().contains("was taken back"), "{back}");
+}
+
+#[tokio::test]
+async fn the_first_event_of_a_sandbox_names_the_yes_that_it_goes_by_also_one_for_a_session() {
+    let world = World::with_rules(rules()).await;
+    let agent = world.agent().await;
+    let first = async |wanted: SandboxAsk| {
+        let made = world.makes(&agent, wanted).await;
+        let events = world.service.sandbox_events(&agent, &made.id, 0, 1).await;
+        let first = events.unwrap().remove(0);
+        assert_eq!(first.kind, "sandbox.requested");
+        serde_json::from_str::<serde_json::Value>(&first.data).unwrap()
+    };
+    assert_eq!(first(ask()).await, serde_json::json!({}));
+    for said in [yes(), session(HOUR_MS)] {
+        let id = world.asks(&agent, open_sandbox()).await;
+        world.decide(&user(), &id, said).await.unwrap();
+        let told = serde_json::json!({"approval": id.as_str()});
+        assert_eq!(first(open_sandbox()).await, told);
+    }
+}
