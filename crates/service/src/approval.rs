@@ -29,7 +29,7 @@ use store::{StoreError, Tx};
 
 /// Approvals that one page has at most: each may have a long request.
 const PAGE_MAX: u32 = 100;
-/// Approvals that wait about one thing and are ended with it.
+/// Approvals that wait about one thing and are read at once, to be ended with it.
 const ABOUT_ONE: u32 = 16;
 
 /// A page of approvals, newest first.
@@ -152,11 +152,28 @@ pub(crate) fn close(
     (by, now_ms): (&PrincipalId, u64),
     why: &str,
 ) -> Result<(), StoreError> {
-    for row in approval::pending_of(tx, subject_id, ABOUT_ONE)? {
-        let next = stepped(&row, ApprovalEvent::Cancel, (by, now_ms), why);
-        if let Ok(Some(next)) = next {
-            approval::put(tx, &row, &next, "approval.canceled", (by, now_ms))?;
+    // About a sandbox as many may wait as a tenant has.
+    for _ in 0..=limits::APPROVALS_MAX / u64::from(ABOUT_ONE) {
+        let rows = approval::pending_of(tx, subject_id, ABOUT_ONE)?;
+        for row in &rows {
+            cancel(tx, row, (by, now_ms), why)?;
         }
+        if rows.len() < ABOUT_ONE as usize {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Ends one that waits and that nobody needs any more.
+fn cancel(
+    tx: &mut Tx<'_>,
+    row: &ApprovalRow,
+    by: (&PrincipalId, u64),
+    why: &str,
+) -> Result<(), StoreError> {
+    if let Ok(Some(next)) = stepped(row, ApprovalEvent::Cancel, by, why) {
+        approval::put(tx, row, &next, "approval.canceled", by)?;
     }
     Ok(())
 }
