@@ -76,7 +76,8 @@ impl Service {
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Forbidden`]; [`Error::Invalid`] `approval_own` for what the caller asked for, or
-    /// what acts for them, or what a program asked for that made them; [`Error::Conflict`] `approval_over`, `policy_changed`.
+    /// what acts for them, or what a program asked for that made them; [`Error::Conflict`] `approval_over`,
+    /// `policy_changed`.
     pub async fn approval_decide(
         &self,
         ctx: &Ctx,

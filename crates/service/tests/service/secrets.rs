@@ -630,10 +630,11 @@ async fn a_password_in_clear_does_not_go_to_another_proxy_that_comes_later() {
             rules: behind_proxy(proxy, Vec::new()).spec.network,
             secrets: uses,
         };
-        let set = service.sandbox_set_network(&user(), &row.id, change, NOW);
-        set.await.unwrap();
+        let (ctx, node) = (user(), node(1));
+        let told = service.sandbox_set_network(&ctx, &row.id, change, NOW);
+        told.await.unwrap();
         let row = world.sandbox(&row.id).await;
-        let given = service.sandbox_secrets(&node(1), &row.id, row.epoch).await;
+        let given = service.sandbox_secrets(&node, &row.id, row.epoch).await;
         given.unwrap().len()
     };
     assert_eq!(set(PROXY, None).await, 1);
@@ -656,6 +657,11 @@ async fn the_same_password_is_one_secret_and_of_others_there_is_a_bound() {
     let name = keep(&user(), CANARY).await.unwrap();
     assert!(name.starts_with("given.") && !name.contains(CANARY));
     assert_eq!(keep(&user(), CANARY).await.unwrap(), name);
+    // It is named by what it is, so nobody makes it another.
+    let rotated = service
+        .secret_rotate(&user(), &name, (value("11"), None), None)
+        .await;
+    assert_eq!(rotated.unwrap_err().code(), "not_found");
     let other = Ctx::user("uid:2000".parse().unwrap(), "req_9");
     assert_ne!(keep(&other, CANARY).await.unwrap(), name);
     // Whoever comes with it again has ten minutes once more.

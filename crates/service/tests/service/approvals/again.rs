@@ -70,7 +70,8 @@ async fn a_person_sees_with_which_snapshot_and_volume_and_where_a_sandbox_is_to_
     let world = World::with_rules(rules()).await;
     let agent = world.agent().await;
     let row = world.ready(ask()).await;
-    let made = world.service.snapshot_create(&user(), &row.id, None, None);
+    let owner = user();
+    let made = world.service.snapshot_create(&owner, &row.id, None, None);
     let copy = made.await.unwrap();
     world.says(&row, SandboxSaid::Saved { bytes: 7 }).await;
     let mut wanted = open_sandbox();
