@@ -171,6 +171,9 @@ pub const KEY_LIFE_MAX_MS: u64 = 10 * 365 * 24 * 3_600_000;
 
 /// Secrets of one tenant: a person keeps dozens, a service hundreds.
 pub const SECRETS_MAX: u64 = 1000;
+/// Passwords in clear that one principal's requests came with, and that sandboxes use or may use in the next minutes: one
+/// for each proxy that somebody has.
+pub const SECRETS_GIVEN_OF_ONE_MAX: u64 = 100;
 /// The name of a secret, in bytes: it is the name of a file inside.
 pub const SECRET_NAME_BYTES_MAX: usize = 128;
 /// A value, in bytes: certificates and keys, and not files.

@@ -63,6 +63,15 @@ pub fn is_owner(id: &PrincipalId) -> bool {
     id.as_str().starts_with("uid:")
 }
 
+/// Whether this is a program that somebody let in, by its name: the kind of a principal is part of that and stays.
+pub fn is_program(id: &PrincipalId) -> bool {
+    let kind = id.as_str().split_once(':').map(|(kind, _)| kind);
+    match kind.and_then(PrincipalKind::parse) {
+        Some(PrincipalKind::Agent | PrincipalKind::Automation) => true,
+        Some(PrincipalKind::User | PrincipalKind::Node) | None => false,
+    }
+}
+
 /// What a principal may do in its tenant. Each may do what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -117,6 +126,17 @@ mod tests {
             assert!(PrincipalKind::User.named(bad).is_err(), "{bad}");
         }
         assert!(PrincipalKind::Agent.named(&long[1..]).is_ok());
+    }
+
+    #[test]
+    fn a_program_is_known_by_its_name() {
+        for kind in PrincipalKind::ALL {
+            let named = kind.named("x").unwrap();
+            assert_eq!(is_program(&named), kind != PrincipalKind::User, "{named}");
+        }
+        for other in ["uid:1000", "node:x", "agents"] {
+            assert!(!is_program(&other.parse().unwrap()), "{other}");
+        }
     }
 
     #[test]

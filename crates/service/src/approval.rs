@@ -156,14 +156,24 @@ pub(crate) fn close(
     for _ in 0..=limits::APPROVALS_MAX / u64::from(ABOUT_ONE) {
         let rows = approval::pending_of(tx, subject_id, ABOUT_ONE)?;
         for row in &rows {
-            let next = stepped(row, ApprovalEvent::Cancel, (by, now_ms), why);
-            if let Ok(Some(next)) = next {
-                approval::put(tx, row, &next, "approval.canceled", (by, now_ms))?;
-            }
+            cancel(tx, row, (by, now_ms), why)?;
         }
         if rows.len() < ABOUT_ONE as usize {
             break;
         }
+    }
+    Ok(())
+}
+
+/// Ends one that waits and that nobody needs any more.
+fn cancel(
+    tx: &mut Tx<'_>,
+    row: &ApprovalRow,
+    by: (&PrincipalId, u64),
+    why: &str,
+) -> Result<(), StoreError> {
+    if let Ok(Some(next)) = stepped(row, ApprovalEvent::Cancel, by, why) {
+        approval::put(tx, row, &next, "approval.canceled", by)?;
     }
     Ok(())
 }
@@ -208,4 +218,58 @@ pub(crate) fn expire(
     approval::put(tx, &row, &next, "approval.expired", by)?;
     let why = "approval_expired: nobody decided it in time";
     Ok((true, decide::end_job(tx, &row, note, why)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::id::TenantId;
+    use std::collections::BTreeSet;
+
+    fn waits(number: u8, subject_id: &str) -> ApprovalRow {
+        ApprovalRow {
+            id: ApprovalId::from_parts(u64::from(number), [number; 10]),
+            tenant: TenantId::local(),
+            principal: "agent:bot".parse().unwrap(),
+            subject: Subject::Egress,
+            subject_id: subject_id.to_owned(),
+            digest: format!("d{number}"),
+            state: ApprovalState::Pending,
+            version: 1,
+            summary: "one more host".to_owned(),
+            request: "{}".to_owned(),
+            reasons: BTreeSet::new(),
+            why: String::new(),
+            key: None,
+            makers: BTreeSet::new(),
+            created_at_ms: 1,
+            expires_at_ms: 100,
+            decided_at_ms: None,
+            decided_by: None,
+            comment: String::new(),
+            waived: false,
+            scope: None,
+            until_ms: None,
+            used_at_ms: None,
+            revoked_at_ms: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn all_that_waits_about_one_thing_ends_with_it_however_many() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let store = store::Store::open_sqlite(&path, model::points::Points::none()).unwrap();
+        let left = store.write(|tx| {
+            for number in 0..40 {
+                approval::insert(tx, &waits(number, "sbx_a"))?;
+            }
+            approval::insert(tx, &waits(40, "sbx_b"))?;
+            let by: PrincipalId = "uid:1000".parse().unwrap();
+            close(tx, "sbx_a", (&by, 9), "it is over")?;
+            let ended = approval::pending_of(tx, "sbx_a", 99)?.len();
+            Ok((ended, approval::pending_of(tx, "sbx_b", 99)?.len()))
+        });
+        assert_eq!(left.await.unwrap(), (0, 1));
+    }
 }

@@ -307,10 +307,11 @@ impl Service {
         }
         let by = self.effective(ctx).await?;
         let uses = change.secrets.as_deref().unwrap_or_default();
+        let said = self.uses_as_said(ctx, uses).await?;
         let ask = Ask {
             subject: Subject::Network,
             subject_id: row.id.to_string(),
-            digest: yes::digest("sandbox.network", &(&row.id, &change.rules, uses))?,
+            digest: yes::digest("sandbox.network", &(&row.id, &change.rules, &said))?,
             summary: format!("other rules for the network of {}", row.id),
             request: module::of_network(ctx, &change.rules, uses)["request"].take(),
             reasons: ask::reasons(&all),

@@ -10,7 +10,7 @@ use crate::hex::hex;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
-use model::id::VolumeId;
+use model::id::{PrincipalId, TenantId, VolumeId};
 use model::secret::SecretSource;
 use std::fmt;
 use store::secret::{Sealed, SecretRow};
@@ -82,6 +82,7 @@ pub struct MasterKey {
     id: String,
     wrap: Zeroizing<[u8; KEY_BYTES]>,
     tag: Zeroizing<[u8; KEY_BYTES]>,
+    given: Zeroizing<[u8; KEY_BYTES]>,
     volume: Zeroizing<[u8; KEY_BYTES]>,
 }
 
@@ -123,6 +124,7 @@ impl MasterKey {
             id: hex(short),
             wrap: derived(key, b"cofferdam secret: wrap data keys"),
             tag: derived(key, b"cofferdam secret: compare requests"),
+            given: derived(key, b"cofferdam secret: name what was given"),
             volume: derived(key, b"cofferdam volume: tokens of contents"),
         }
     }
@@ -297,6 +299,25 @@ impl MasterKeys {
         hex(mac(&self.current.tag, value.bytes()).as_slice())
     }
 
+    /// What a value is called that this principal sends in clear: the same for the same, so that a yes to a request that
+    /// names it is one to no other value; and of no use to whoever tries values, or is somebody else.
+    pub(crate) fn given_name(
+        &self,
+        (tenant, principal): (&TenantId, &PrincipalId),
+        value: &SecretValue,
+    ) -> String {
+        let mut text = Zeroizing::new(Vec::new());
+        for part in [tenant.as_str(), principal.as_str()] {
+            text.extend_from_slice(part.as_bytes());
+            // No id has this in it.
+            text.push(0);
+        }
+        text.extend_from_slice(value.bytes());
+        let tag = mac(&self.current.given, &text);
+        let (short, _) = tag.split_at(16);
+        format!("given.{}", hex(short))
+    }
+
     /// Whether a token opens the content of a volume. One that was made with an older key does, as long as
     /// that key is named.
     pub(crate) fn opens_volume(&self, id: &VolumeId, token: &str) -> bool {
@@ -359,7 +380,7 @@ fn unlock(key: &[u8; KEY_BYTES], bound: &[u8], sealed: &[u8]) -> Option<Zeroizin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::id::{SecretId, TenantId};
+    use model::id::SecretId;
     use std::collections::BTreeMap;
 
     fn key(digit: &str) -> MasterKey {
@@ -407,6 +428,23 @@ mod tests {
         let empty = SecretValue::new(Vec::new());
         let sealed = keys.seal(&row(), 1, &empty).unwrap();
         assert_eq!(keys.open(&row(), 1, &sealed), Ok(empty));
+    }
+
+    #[test]
+    fn a_given_value_is_named_by_itself_and_by_whom_it_is_from() {
+        let (local, other) = (TenantId::local(), "ten_b".parse().unwrap());
+        let name = |tenant: &TenantId, who: &str, value: &[u8]| {
+            let value = SecretValue::new(value.to_vec());
+            keys("a").given_name((tenant, &who.parse().unwrap()), &value)
+        };
+        let one = name(&local, "user:a", b"pw");
+        assert_eq!(one.len(), "given.".len() + 32);
+        assert_eq!(one, name(&local, "user:a", b"pw"));
+        assert_ne!(one, name(&local, "user:b", b"pw"));
+        assert_ne!(one, name(&other, "user:a", b"pw"));
+        assert_ne!(one, name(&local, "user:a", b"pw2"));
+        let tag = keys("a").tag(&SecretValue::new(b"pw".to_vec()));
+        assert!(!tag.starts_with(&one["given.".len()..]));
     }
 
     #[test]

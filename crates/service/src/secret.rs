@@ -210,6 +210,10 @@ impl Service {
         let (ctx, named) = (ctx.clone(), name_or_id.to_owned());
         self.unit(move |tx| {
             let row = owned(tx, &ctx, &named)?;
+            // What came with a request is named by what it is: another value under that name would pass by a yes to it.
+            if row.given {
+                return Err(Error::NotFound.into());
+            }
             let key = asked.clone().map(|asked| {
                 let operation = format!("secret.rotate:{}", row.id);
                 key_of(&ctx, &operation, asked, row.id.as_str())

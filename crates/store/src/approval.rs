@@ -406,7 +406,8 @@ pub struct Untold {
     pub attempts: u64,
 }
 
-/// Changes that are to be told now, of approvals that were asked for since `since_ms`.
+/// Changes that are to be told now, and that were to be told, or tried again, since `since_ms`. When something was asked
+/// for is no measure: that its time is over comes last.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
@@ -420,7 +421,7 @@ pub fn untold(
         "SELECT ",
         columns!(),
         ", approval.tell_attempts FROM approval WHERE told_version < version AND tell_at_ms <= $1 \
-         AND created_at_ms >= $2 ORDER BY tell_at_ms LIMIT $3"
+         AND tell_at_ms >= $2 ORDER BY tell_at_ms LIMIT $3"
     );
     let rows = tx.query(sql, &[now_ms.into(), since_ms.into(), limit.into()])?;
     let one = |row: &Row| -> Result<Untold, StoreError> {

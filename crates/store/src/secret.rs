@@ -186,18 +186,34 @@ pub fn count(tx: &mut Tx<'_>, tenant: &TenantId, given: bool) -> Result<u64, Sto
     row.map_or(Ok(0), |row| row.number("n"))
 }
 
-/// Some that came with requests before this moment, and that no sandbox uses which is not over.
+/// How many secrets came with requests of one principal.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn count_given(
+    tx: &mut Tx<'_>,
+    tenant: &TenantId,
+    principal: &PrincipalId,
+) -> Result<u64, StoreError> {
+    let row = tx.query_one(
+        "SELECT COUNT(*) AS n FROM secret WHERE tenant = $1 AND given = 1 AND principal = $2",
+        &[tenant.as_str().into(), principal.as_str().into()],
+    )?;
+    row.map_or(Ok(0), |row| row.number("n"))
+}
+
+/// Some that came with requests, the last time before this moment, and that no sandbox uses which is not over.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn unused(tx: &mut Tx<'_>, before_ms: u64, limit: u32) -> Result<Vec<SecretRow>, StoreError> {
     let rows = tx.query(
         "SELECT id, tenant, name, version, revision, metadata, source, given, principal, created_at_ms, \
-         updated_at_ms FROM secret WHERE given = 1 AND created_at_ms < $1 AND NOT EXISTS (SELECT 1 FROM sandbox \
+         updated_at_ms FROM secret WHERE given = 1 AND created_at_ms < $1 AND updated_at_ms < $2 AND NOT EXISTS (SELECT 1 FROM sandbox \
          WHERE sandbox.tenant = secret.tenant AND sandbox.ended_at_ms IS NULL \
          AND (sandbox.spec LIKE '%' || secret.id || '%' OR sandbox.leaving LIKE '%' || secret.id || '%')) \
-         ORDER BY created_at_ms, id LIMIT $2",
-        &[before_ms.into(), limit.into()],
+         ORDER BY created_at_ms, id LIMIT $3",
+        &[before_ms.into(), before_ms.into(), limit.into()],
     )?;
     rows.iter().map(from_row).collect()
 }

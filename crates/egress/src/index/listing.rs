@@ -98,6 +98,10 @@ pub(super) async fn of(
     // In this order: who waits for the node's holds one of its own alone.
     let _own = way.pages().acquire().await.map_err(closed)?;
     let _all = index.pages.acquire().await.map_err(closed)?;
+    // Others who waited for the same page may have read it meanwhile: of many at once two ask the source.
+    if let Some(found) = way.packages().get(ecosystem, name, &versions) {
+        return Ok(found);
+    }
     let (link, what) = match ecosystem {
         Ecosystem::Pip => (
             index.source(ecosystem).below(&format!("{name}/")),

@@ -424,3 +424,32 @@ async fn rules_that_come_later_hold_at_once_for_the_index_and_for_tunnels() {
     assert_eq!(parts(&pip(&world, "/simple/six/").await).0, "403");
     drop((world.next().await, world.next().await, world.next().await));
 }
+
+/// Attack: A program asks for one page twenty times at once, to have the source asked as often by us.
+#[tokio::test]
+async fn of_many_at_once_that_want_one_page_two_ask_the_source() {
+    let mut source = Source::with(&[("/simple/six/", html(&links()))]).await;
+    let mut world = world(&source, &["Six==1.16"], &[]);
+    let head = format!(
+        "GET {PIP}/simple/six/ HTTP/1.1\r\nhost: pypi.cofferdam.internal\r\nconnection: close\r\n\r\n"
+    );
+    let mut streams: Vec<_> = (0..20).map(|_| world.connect()).collect();
+    for stream in &mut streams {
+        stream.write_all(head.as_bytes()).await.expect("room");
+    }
+    let records = async {
+        for _ in 0..20 {
+            assert_eq!(world.next().await.verdict, Verdict::Allowed);
+        }
+    };
+    let answers = async {
+        for mut stream in streams {
+            let answer = read_all(&mut stream).await;
+            assert_eq!(parts(&answer).0, "200", "{answer}");
+        }
+    };
+    tokio::join!(records, answers);
+    // As many as a sandbox may have open at once (`PAGES_OF_SANDBOX_MAX`).
+    let paths = source.paths();
+    assert!((1..=2).contains(&paths.len()), "{paths:?}");
+}

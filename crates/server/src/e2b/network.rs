@@ -722,8 +722,8 @@ mod tests {
         let shown = format!("{written} {lists:?}");
         assert!(!shown.contains("hunter22"), "{shown}");
         let mut uses = lists.secrets().unwrap();
-        name_given(&mut uses, "given.sec_x");
-        assert_eq!(uses[0].name, "given.sec_x");
+        name_given(&mut uses, "given.0f");
+        assert_eq!(uses[0].name, "given.0f");
         // A secret that somebody calls so is his own.
         let body = body.replace("hunter22", "${e2b.secrets.k}");
         let mut lists: Lists = serde_json::from_str(&body).unwrap();

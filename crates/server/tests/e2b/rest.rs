@@ -253,3 +253,66 @@ async fn a_policy_holds_at_e2b_s_door_too() {
     let refused = world.control(&line, &wider).await;
     assert_eq!(refused.status, 403, "{}", refused.message());
 }
+
+/// Attack: A yes to a request with the password of a proxy in clear is used for another password.
+#[tokio::test]
+async fn a_request_with_a_password_in_clear_passes_once_after_a_yes_and_with_that_password_alone() {
+    let world = World::new().await;
+    let policy = api::policy::PolicySpec {
+        version: 1,
+        layer: api::policy::PolicyLayer::Tenant,
+        of: None,
+        priority: 0,
+        network: None,
+        files: None,
+        commands: None,
+        dependencies: None,
+        resources: api::policy::PolicyResources::default(),
+        drivers: None,
+        profiles: api::policy::PolicyProfiles::default(),
+        secrets: None,
+        approvals: api::policy::PolicyApprovals {
+            network_unrestricted: Some(api::policy::PolicyAnswer::NeedsApproval),
+            ..api::policy::PolicyApprovals::default()
+        },
+        rego: None,
+    };
+    world.client().policy_put("net", &policy).await.unwrap();
+    let person = service::Ctx::user("uid:77".parse().unwrap(), "req_7");
+    let asked = |password: &str| {
+        let proxy =
+            json!({"address": "proxy.example:1080", "username": "me", "password": password});
+        json!({"templateID": "base", "network": {"egressProxy": proxy}})
+    };
+    let waiting = async || {
+        let state = Some(model::approval::ApprovalState::Pending);
+        let page = world.service.approval_list(&person, state, None, 10).await;
+        page.unwrap().approvals
+    };
+    for _ in 0..2 {
+        let refused = world.control("POST /sandboxes", &asked("pw-one")).await;
+        assert_eq!(refused.status, 403, "{}", refused.message());
+        let all = waiting().await;
+        assert_eq!(all.len(), 1, "{all:?}");
+        assert!(!all[0].request.contains("pw-one"), "{all:?}");
+    }
+    let id = waiting().await.remove(0).id;
+    let refused = world.control("POST /sandboxes", &asked("pw-two")).await;
+    assert_eq!(refused.status, 403, "{}", refused.message());
+    assert_eq!(waiting().await.len(), 2);
+    let yes = service::Verdict {
+        yes: true,
+        waived: false,
+        scope: model::approval::Scope::Once,
+        for_ms: None,
+        comment: String::new(),
+    };
+    let said = world.service.approval_decide(&person, &id, yes).await;
+    said.unwrap();
+    let refused = world.control("POST /sandboxes", &asked("pw-two")).await;
+    assert_eq!(refused.status, 403, "{}", refused.message());
+    let made = world.control("POST /sandboxes", &asked("pw-one")).await;
+    assert_eq!(made.status, 201, "{}", made.message());
+    let refused = world.control("POST /sandboxes", &asked("pw-one")).await;
+    assert_eq!(refused.status, 403, "{}", refused.message());
+}

@@ -7,14 +7,19 @@ use crate::permit::{check_stamp, is_changed, outdated};
 use crate::{Ctx, Error, Service};
 use model::access::Action;
 use model::approval::{ApprovalEvent, ApprovalState, Barred, Scope, Subject, may_decide};
-use model::id::ApprovalId;
+use model::id::{ApprovalId, PrincipalId};
 use model::job::{JobEvent, JobState};
 use model::limits;
 use model::policy::{Decision, PermitUse, Refusal};
+use model::principal;
 use model::spec::JobSpec;
+use std::collections::BTreeSet;
 use store::approval::{self, ApprovalRow};
 use store::job::{JobEnd, JobRow};
-use store::{Tx, job, permit};
+use store::{StoreError, Tx, job, key, permit};
+
+/// Makers that are followed from whoever decides, one above the other.
+const MAKERS_MAX: usize = 8;
 
 /// What a person says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +76,8 @@ impl Service {
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Forbidden`]; [`Error::Invalid`] `approval_own` for what the caller asked for, or
-    /// what acts for them; [`Error::Conflict`] `approval_over`, `policy_changed`.
+    /// what acts for them, or what a program asked for that made them; [`Error::Conflict`] `approval_over`,
+    /// `policy_changed`.
     pub async fn approval_decide(
         &self,
         ctx: &Ctx,
@@ -86,7 +92,10 @@ impl Service {
         if row.subject == Subject::Policy {
             ctx.may(Action::PolicyWrite)?;
         }
-        check_who(ctx, &row)?;
+        {
+            let (ctx, row) = (ctx.clone(), row.clone());
+            self.look(move |tx| check_who(tx, &ctx, &row)).await?;
+        }
         verdict.check(&row)?;
         match (verdict.yes, row.subject) {
             (false, _) => self.approval_reject(ctx, id, &verdict).await,
@@ -200,14 +209,46 @@ pub(super) fn propose(tx: &mut Tx<'_>, proposed: &[ApprovalRow]) -> Result<(), F
     Ok(())
 }
 
-/// Nobody says yes or no to themselves.
-fn check_who(ctx: &Ctx, row: &ApprovalRow) -> Result<(), Error> {
+/// Nobody says yes or no to themselves; nor does whoever a program has made for what it asks.
+fn check_who(tx: &mut Tx<'_>, ctx: &Ctx, row: &ApprovalRow) -> Result<(), Fail> {
     let why = match may_decide(&ctx.principal, &row.principal, &row.makers) {
+        Ok(()) if principal::is_program(&row.principal) && is_made_by(tx, ctx, &row.principal)? => {
+            "whoever asked is a program, and has made you or your key"
+        }
         Ok(()) => return Ok(()),
         Err(Barred::Asker) => "whoever asks for something does not decide it",
         Err(Barred::Maker) => "whoever asked acts for you: you made it, or the key that it showed",
     };
-    Err(Error::invalid("approval", "approval_own", why))
+    Err(Error::invalid("approval", "approval_own", why).into())
+}
+
+/// Whether this caller comes from `maker`: it made them, or the key that they show, or somebody who did. Of whom more
+/// are above than are followed, it is not known that they do not.
+fn is_made_by(tx: &mut Tx<'_>, ctx: &Ctx, maker: &PrincipalId) -> Result<bool, StoreError> {
+    let mut above = vec![ctx.principal.clone()];
+    if let Some(shown) = &ctx.key
+        && let Some(known) = key::get(tx, &ctx.tenant, shown)?
+    {
+        above.push(known.made_by);
+    }
+    let mut seen = BTreeSet::new();
+    while let Some(one) = above.pop() {
+        if one == *maker {
+            return Ok(true);
+        }
+        // Somebody who was sent away and let in again may be below whom they made.
+        if seen.contains(&one) {
+            continue;
+        }
+        if seen.len() == MAKERS_MAX {
+            return Ok(true);
+        }
+        if let Some(known) = store::principal::get(tx, &ctx.tenant, one.as_str())? {
+            above.push(known.principal);
+        }
+        seen.insert(one);
+    }
+    Ok(false)
 }
 
 /// A yes where one was said before changes nothing, and whoever says it must not be told that it did: only the same

@@ -77,7 +77,7 @@ impl Notice {
 
 impl Service {
     /// Changes of approvals that are to be told now. Each is this caller's for half a minute; what is not said to be
-    /// told by then is told once more. What was asked for more than a day ago is not.
+    /// told by then is told once more. What has waited for more than a day to be told is not.
     ///
     /// # Errors
     /// [`Error::Unavailable`] and its like.

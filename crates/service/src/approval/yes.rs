@@ -2,13 +2,15 @@
 //! for the same reasons until some time.
 
 use super::ask::{self, Ask};
-use super::counts;
+use super::{cancel, counts, expire};
+use crate::change::Note;
 use crate::error::Fail;
 use crate::hex::hex;
 use crate::permit::changed;
 use crate::{Ctx, Error, Service};
 use model::approval::{Scope, Yes};
 use model::id::PrincipalId;
+use model::limits;
 use model::policy::{Kind, Refusal};
 use model::spec::Invalid;
 use serde::Serialize;
@@ -83,17 +85,27 @@ impl Service {
         Ok(needed(&self.asked_row(ctx, ask).await?, all))
     }
 
-    /// What waits for this request; the same one again waits for the same.
+    /// What waits for this request; the same one again waits for the same. What waited with other reasons is not what
+    /// a person has to see now, and ends: else each try would leave one more, which nobody can use.
     pub(crate) async fn asked_row(&self, ctx: &Ctx, ask: Ask<'_>) -> Result<ApprovalRow, Error> {
         let new = self.approval_new(ctx, ask)?;
         let now = self.now_ms();
         let waits = self.unit(move |tx| {
-            let same = approval::pending_same(tx, &new.tenant, &new.principal, &new.digest)?;
-            // One that waited with other reasons is not what a person has to see now.
-            if let Some(row) =
-                same.filter(|row| row.reasons == new.reasons && row.expires_at_ms > now)
-            {
-                return Ok(row);
+            // Whoever asks has at most so many that wait.
+            for _ in 0..=limits::APPROVALS_OF_ONE_MAX {
+                let same = approval::pending_same(tx, &new.tenant, &new.principal, &new.digest)?;
+                match same {
+                    None => break,
+                    Some(row) if row.expires_at_ms <= now => {
+                        let note = Note::new(&Ctx::internal("expire"), now);
+                        expire(tx, &row.id, note)?;
+                    }
+                    Some(row) if row.reasons == new.reasons => return Ok(row),
+                    Some(row) => {
+                        let why = "the same is asked for with other reasons by now";
+                        cancel(tx, &row, (&new.principal, now), why)?;
+                    }
+                }
             }
             ask::check_there(tx, &new)?;
             ask::check_room(tx, &new)?;

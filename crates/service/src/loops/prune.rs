@@ -72,7 +72,7 @@ pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
     let builds = prune_builds(service, now).await?;
     let snapshots = super::snapshots::prune_snapshots(service, now).await?;
     super::volumes::prune_volumes(service, now).await?;
-    crate::secret::forget_unused(service, now).await?;
+    let (_, more_given) = crate::secret::forget_unused(service, now).await?;
     let keys_before = now.saturating_sub(limits::IDEMPOTENCY_MS);
     let keys = service.unit(move |tx| Ok(idempotency::prune(tx, keys_before)?));
     let keys = keys.await?;
@@ -107,6 +107,7 @@ pub async fn prune_pass(service: &Service) -> Result<Pruned, Error> {
             || approvals == u64::from(BATCH)
             || more_blobs
             || more_events
+            || more_given
             || usage == u64::from(USAGE_ROWS),
     })
 }

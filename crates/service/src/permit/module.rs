@@ -10,6 +10,7 @@ use model::policy::{Decision, Kind, Refusal};
 use model::sandbox_spec::SandboxSpec;
 use model::secret::SecretUse;
 use model::spec::{AskedLimits, JobSpec};
+use model::volume::VolumeMount;
 use rego::{Evaluator, Verdict};
 use serde_json::{Value, json};
 
@@ -102,6 +103,7 @@ fn whole(ctx: &Ctx, operation: &str, request: &Value) -> Value {
 pub(crate) fn of_job(ctx: &Ctx, operation: &str, spec: &JobSpec) -> Value {
     let made_by = spec.made_by.as_ref();
     let files: Vec<&str> = spec.files.iter().map(|file| file.path.as_str()).collect();
+    let digests: Vec<&str> = spec.files.iter().map(|file| file.digest.as_str()).collect();
     let request = json!({
         "kind": "job",
         "profile": made_by.map_or(&*spec.profile, |made_by| &made_by.name),
@@ -112,9 +114,11 @@ pub(crate) fn of_job(ctx: &Ctx, operation: &str, spec: &JobSpec) -> Value {
         "timeout_ms": spec.timeout_ms,
         "limits": limits(&spec.limits),
         "files": files,
+        "file_digests": digests,
         "outputs": spec.outputs,
         "network": network(&spec.network),
         "placement": placement(&spec.placement),
+        "node": spec.node,
         "secrets": secrets(&spec.secrets),
     });
     whole(ctx, operation, &request)
@@ -135,9 +139,12 @@ pub(crate) fn of_sandbox(ctx: &Ctx, operation: &str, made: &(SandboxSpec, u64)) 
         "limits": limits(&spec.limits),
         "network": network(&spec.network),
         "placement": placement(&spec.placement),
+        "node": spec.node,
         "secrets": secrets(&spec.secrets),
         "volumes": volumes,
+        "mounts": spec.volumes.iter().map(mount).collect::<Vec<_>>(),
         "from_snapshot": !spec.layers.is_empty(),
+        "snapshot": spec.layers.last(),
     });
     whole(ctx, operation, &request)
 }
@@ -162,8 +169,13 @@ fn network(rules: &NetworkRules) -> Value {
     let presets: Vec<String> = rules.presets.iter().map(ToString::to_string).collect();
     json!({"mode": rules.mode.as_str(), "allow": texts(&rules.allow), "deny": texts(&rules.deny),
         "presets": presets, "upstream": rules.upstream.as_ref().map(ToString::to_string),
+        "upstream_ca": rules.upstream_ca.is_some(),
         "dns": rules.dns.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "dependencies": rules.dependencies})
+}
+
+fn mount(one: &VolumeMount) -> Value {
+    json!({"name": one.name, "path": one.path, "read_only": one.read_only})
 }
 
 fn placement(asked: &Placement) -> Value {

@@ -18,12 +18,12 @@ use model::enforcement::Enforced;
 use model::id::{NodeId, SandboxId};
 use model::limits;
 use model::network::NetworkRules;
-use model::secret::{Leaving, SecretUse};
+use model::secret::{Leaving, SecretHow, SecretUse};
 use std::collections::HashSet;
 use std::time::Duration;
 use store::network::By;
 use store::sandbox::SandboxRow;
-use store::{Tx, network, sandbox};
+use store::{StoreError, Tx, network, sandbox, secret};
 use tokio::time::Instant;
 
 /// Rules of one sandbox, by their epoch.
@@ -282,6 +282,33 @@ fn leaving_in_force(row: &SandboxRow, refused: &NetworkRefused) -> Option<Leavin
     Some(leaving.in_force(&row.spec.secrets, said))
 }
 
+/// The secrets for what leaves, where a password among them came in clear for a proxy that is not that of these rules:
+/// without it, because no other must be told it. `None` where all stay as they are.
+fn without_given(
+    tx: &mut Tx<'_>,
+    row: &SandboxRow,
+    rules: &NetworkRules,
+) -> Result<Option<Vec<SecretUse>>, StoreError> {
+    let has = row.rules();
+    if (&has.upstream, &has.upstream_ca) == (&rules.upstream, &rules.upstream_ca) {
+        return Ok(None);
+    }
+    let mut all = row.secrets();
+    all.retain(|one| one.how.leaves());
+    let mut stay = Vec::new();
+    for one in &all {
+        let named = one.id.as_ref().filter(|_| one.how == SecretHow::Upstream);
+        let there = match named {
+            Some(id) => secret::get(tx, &row.tenant, id.as_str())?,
+            None => None,
+        };
+        if !there.is_some_and(|there| there.given) {
+            stay.push(one.clone());
+        }
+    }
+    Ok((stay.len() < all.len()).then_some(stay))
+}
+
 pub(crate) fn set(
     tx: &mut Tx<'_>,
     row: SandboxRow,
@@ -293,9 +320,13 @@ pub(crate) fn set(
     }
     let rules = &narrowed(&row, &asked.rules)?;
     let before = row.leaving.as_ref();
-    let leaving = match &asked.secrets {
-        Some(uses) if before.is_none_or(|before| before.uses != *uses) => {
-            let said = (uses.clone(), note.principal.clone());
+    let uses = match &asked.secrets {
+        Some(uses) => Some(uses.clone()),
+        None => without_given(tx, &row, rules)?,
+    };
+    let leaving = match uses {
+        Some(uses) if before.is_none_or(|before| before.uses != uses) => {
+            let said = (uses, note.principal.clone());
             Some(Leaving::after(before, said, row.is_network_pending()))
         }
         Some(_) | None => row.leaving.clone(),

@@ -47,7 +47,8 @@ impl Service {
     /// on how long it waits.
     ///
     /// # Errors
-    /// [`Error::Invalid`] `secret_missing` for each that this tenant has not.
+    /// [`Error::Invalid`] `secret_missing` for each that this tenant has not, and for a password that somebody sent in
+    /// clear, unless it is used by whom it is from, and as that.
     pub(crate) async fn pin_secrets(&self, ctx: &Ctx, uses: &mut [SecretUse]) -> Result<(), Error> {
         if uses.is_empty() {
             return Ok(());
@@ -59,7 +60,7 @@ impl Service {
         let mut wrong = Vec::new();
         let mut elsewhere = Vec::new();
         for (index, (one, row)) in uses.iter_mut().zip(found).enumerate() {
-            if let Some(row) = row {
+            if let Some(row) = row.filter(|row| is_for(ctx, row, &one.how)) {
                 (one.id, one.version) = (Some(row.id), row.version);
                 let field = format!("secrets[{index}].name");
                 elsewhere.extend(row.source.map(|source| (field, source)));
@@ -77,6 +78,29 @@ impl Service {
         // Who asked is told now of a provider that fails, and not when the job begins. What it gives is
         // forgotten: it is asked again when the value is used.
         self.fetch(elsewhere).await.map(drop)
+    }
+
+    /// Uses as whoever asks says them: a password that came in clear is named by what it is, and it is no other request
+    /// where it was forgotten and kept anew since.
+    pub(crate) async fn uses_as_said(
+        &self,
+        ctx: &Ctx,
+        uses: &[SecretUse],
+    ) -> Result<Vec<SecretUse>, Error> {
+        if !uses.iter().any(|one| one.how == SecretHow::Upstream) {
+            return Ok(uses.to_vec());
+        }
+        let (tenant, uses) = (ctx.tenant.clone(), uses.to_vec());
+        self.look(move |tx| {
+            let mut said = uses.clone();
+            for (one, row) in said.iter_mut().zip(rows(tx, &tenant, &uses)?) {
+                if row.is_some_and(|row| row.given) {
+                    (one.id, one.version) = (None, 0);
+                }
+            }
+            Ok(said)
+        })
+        .await
     }
 
     /// The secrets of a job, for the node that has it at this epoch. Their use is recorded before they go.
@@ -172,6 +196,12 @@ enum Given {
     All(Vec<SecretGiven>),
     /// These must be fetched first, and nothing was written. Each with its field.
     Needs(Vec<(String, SecretSource)>),
+}
+
+/// Whether a secret is there for this caller and this use. A password that came with a request in clear was said to one
+/// proxy, by somebody who gave nobody a secret by that.
+fn is_for(ctx: &Ctx, row: &SecretRow, how: &SecretHow) -> bool {
+    !row.given || (row.principal == ctx.principal && *how == SecretHow::Upstream)
 }
 
 fn rows(

@@ -1,5 +1,6 @@
 //! Approvals: what waits for a person, who may decide it, and what a yes is good for.
 
+mod again;
 mod over;
 mod policy;
 

@@ -492,7 +492,6 @@ async fn nobody_gets_a_larger_role_than_the_issuer_may_give_or_than_an_admin_gav
     assert_eq!(role("carol", json!(["root"])).await, Role::Operator);
 }
 
-/// Attack: A token that ends in minutes makes a key that does not.
 #[tokio::test]
 async fn a_role_that_an_admin_gives_bounds_tokens_and_does_not_widen_them() {
     let (world, signer) = (World::new(), Signer::rsa(0));
@@ -524,6 +523,7 @@ async fn a_role_that_an_admin_gives_bounds_tokens_and_does_not_widen_them() {
     assert_eq!(role(json!("ops")).await, Role::Member);
 }
 
+/// Attack: A token that ends in minutes makes a key that does not.
 #[tokio::test]
 async fn a_token_makes_no_key_that_outlives_it() {
     let (world, signer) = (World::new(), Signer::rsa(0));

@@ -562,3 +562,119 @@ async fn a_password_that_came_with_a_request_goes_when_no_sandbox_uses_it_any_mo
     let empty = service.secret_keep(&user(), value("")).await;
     assert_eq!(empty.unwrap_err().code(), "invalid_argument");
 }
+
+/// A sandbox behind a proxy, whose password is this.
+fn behind_proxy(proxy: &str, uses: Vec<SecretUse>) -> service::SandboxAsk {
+    let mut asked = sandboxes::ask();
+    asked.spec.network = model::network::NetworkRules::all_or_nothing(true);
+    asked.spec.network.upstream = proxy.parse().ok();
+    assert!(asked.spec.network.upstream.is_some());
+    asked.spec.secrets = uses;
+    asked
+}
+
+const PROXY: &str = "socks5://me@proxy.example:1080";
+
+/// Attack: The password that somebody sent for a proxy is used by another of the tenant, who has its name from a list of
+/// sandboxes, or is read inside a sandbox.
+#[tokio::test]
+async fn a_password_in_clear_is_for_whom_it_is_from_and_for_its_proxy_alone() {
+    let world = world();
+    let service = &world.service;
+    let name = service.secret_keep(&user(), value(CANARY)).await.unwrap();
+    let other = Ctx::user("uid:2000".parse().unwrap(), "req_9");
+    let asked = behind_proxy(PROXY, vec![as_password(&name)]);
+    let refused = service.sandbox_create(&other, asked.clone(), None).await;
+    assert_eq!(refused.unwrap_err().code(), "secret_missing");
+    let hows = [
+        SecretHow::File,
+        SecretHow::Env {
+            var: "PW".to_owned(),
+        },
+        SecretHow::Header {
+            host: "a.test".to_owned(),
+            header: "x-key".to_owned(),
+            format: "{}".to_owned(),
+        },
+    ];
+    for how in hows {
+        for who in [&user(), &other] {
+            let one = SecretUse {
+                how: how.clone(),
+                ..as_password(&name)
+            };
+            let asked = behind_proxy(PROXY, vec![one]);
+            let refused = service.sandbox_create(who, asked, None).await;
+            assert_eq!(refused.unwrap_err().code(), "secret_missing", "{how:?}");
+        }
+    }
+    let job = using(&name, SecretHow::File);
+    let refused = service.job_create(&user(), job, None).await;
+    assert_eq!(refused.unwrap_err().code(), "secret_missing");
+    service.sandbox_create(&user(), asked, None).await.unwrap();
+}
+
+/// Attack: Whoever may change the rules of a sandbox names a proxy of their own, which is told the password of the one
+/// before.
+#[tokio::test]
+async fn a_password_in_clear_does_not_go_to_another_proxy_that_comes_later() {
+    let world = world();
+    let service = &world.service;
+    let name = service.secret_keep(&user(), value(CANARY)).await.unwrap();
+    let own = service.secret_create(&user(), new("own"), None).await;
+    own.unwrap();
+    let asked = behind_proxy(PROXY, vec![as_password(&name)]);
+    let row = world.ready(asked).await;
+    let set = async |proxy: &str, uses: Option<Vec<SecretUse>>| {
+        let change = service::NetworkChange {
+            rules: behind_proxy(proxy, Vec::new()).spec.network,
+            secrets: uses,
+        };
+        let (ctx, node) = (user(), node(1));
+        let told = service.sandbox_set_network(&ctx, &row.id, change, NOW);
+        told.await.unwrap();
+        let row = world.sandbox(&row.id).await;
+        let given = service.sandbox_secrets(&node, &row.id, row.epoch).await;
+        given.unwrap().len()
+    };
+    assert_eq!(set(PROXY, None).await, 1);
+    let elsewhere = "socks5://me@elsewhere.example:1080";
+    assert_eq!(set(elsewhere, None).await, 0);
+    // Nor does it come back by itself.
+    assert_eq!(set(PROXY, None).await, 0);
+    assert_eq!(set(PROXY, Some(vec![as_password(&name)])).await, 1);
+    // A secret that has a name is the tenant's, and stays.
+    assert_eq!(set(PROXY, Some(vec![as_password("own")])).await, 1);
+    assert_eq!(set(elsewhere, None).await, 1);
+}
+
+/// Attack: One principal sends ever other passwords, until nobody's is kept any more.
+#[tokio::test]
+async fn the_same_password_is_one_secret_and_of_others_there_is_a_bound() {
+    let world = world();
+    let service = &world.service;
+    let keep = async |who: &Ctx, text: &str| service.secret_keep(who, value(text)).await;
+    let name = keep(&user(), CANARY).await.unwrap();
+    assert!(name.starts_with("given.") && !name.contains(CANARY));
+    assert_eq!(keep(&user(), CANARY).await.unwrap(), name);
+    // It is named by what it is, so nobody makes it another.
+    let rotated = service
+        .secret_rotate(&user(), &name, (value("11"), None), None)
+        .await;
+    assert_eq!(rotated.unwrap_err().code(), "not_found");
+    let other = Ctx::user("uid:2000".parse().unwrap(), "req_9");
+    assert_ne!(keep(&other, CANARY).await.unwrap(), name);
+    // Whoever comes with it again has ten minutes once more.
+    world.clock.advance(400_000);
+    keep(&user(), CANARY).await.unwrap();
+    world.clock.advance(400_000);
+    service::loops::prune_pass(service).await.unwrap();
+    assert!(service.secret_get(&user(), &name).await.is_ok());
+    for number in 1..limits::SECRETS_GIVEN_OF_ONE_MAX {
+        keep(&user(), &number.to_string()).await.unwrap();
+    }
+    let more = keep(&user(), "one more").await;
+    assert_eq!(more.unwrap_err().code(), "too_much");
+    assert_eq!(keep(&user(), CANARY).await.unwrap(), name);
+    keep(&other, "another").await.unwrap();
+}

@@ -223,6 +223,12 @@ pub(crate) fn each_change_of_an_approval_is_told_or_given_up_with_an_event(db: &
     let row = decided.clone();
     db.write(move |tx| approval::told(tx, &row)).unwrap();
     assert!(untold(99).is_empty());
+    // What was asked for long ago and is changed now is told: by when it is to be, and not by when it was asked for.
+    let old = add(db, &new(3, &of, ""));
+    let changed = say_yes(db, &old, Scope::Once, 90).unwrap();
+    let late = db.read(|tx| approval::untold(tx, 99, 40, 9));
+    assert_eq!(late.first().map(|one| &one.row), Some(&changed));
+    db.write(move |tx| approval::told(tx, &changed)).unwrap();
     let other = add(db, &new(2, &of, ""));
     let given_up = other.clone();
     db.write(move |tx| approval::never_told(tx, &given_up, (&who("uid:1000"), 5)))

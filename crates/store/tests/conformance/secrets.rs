@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::id::SecretId;
+use model::id::{PrincipalId, SecretId};
 use model::network::NetworkRules;
 use model::secret::{Leaving, SecretHow, SecretSource, SecretUse};
 use store::network::{self, By};
@@ -176,6 +176,22 @@ pub(crate) fn what_came_with_a_request_is_in_no_list_and_is_found_when_nobody_us
     db.write(move |tx| network::set(tx, &living, (&rules, Some(&leaving)), &by))
         .unwrap();
     let unused = |before_ms| db.read(move |tx| secret::unused(tx, before_ms, 10));
-    assert_eq!(unused(6), [three]);
+    assert_eq!(unused(6), [three.clone()]);
     assert!(unused(5).is_empty());
+    // Whoever comes with it once more needs it for a while.
+    let touched = SecretRow {
+        updated_at_ms: 7,
+        ..three.clone()
+    };
+    let next = touched.clone();
+    db.write(move |tx| secret::update(tx, &three, &next, None))
+        .unwrap();
+    assert!(unused(7).is_empty());
+    assert_eq!(unused(8), [touched]);
+    let of = |who: &PrincipalId| {
+        let who = who.clone();
+        db.read(move |tx| secret::count_given(tx, &tenant("a"), &who))
+    };
+    assert_eq!(of(&principal()), 3);
+    assert_eq!(of(&"user:other".parse().unwrap()), 0);
 }
