@@ -1,12 +1,18 @@
 //! Policies, as a person uses them: written in a file, asked before, and held by the binary that everybody runs.
 
 use e2e::{Place, all, good, no_sandbox};
+use std::process::Output;
 
 const RULES: &str = "version = 1\nlayer = \"tenant\"\n[commands]\nforbid = [\"sudo\"]\n\
                      unchecked_in_sandboxes = true\n[network]\nallow = [\"*.example.org\"]\n\
                      [resources]\npids = 20\n";
 const MODULE: &str = "version = 1\nlayer = \"global\"\nrego = '''\npackage policy\n\ndefault allow := false\n\n\
                       allow if input.request.argv[0] != \"env\"\n\nreason := \"env is not for us\" if not allow\n'''\n";
+
+/// Somewhere in what it wrote.
+fn says(output: &Output, words: &str) {
+    assert!(all(output).contains(words), "{}", all(output));
+}
 
 #[test]
 fn a_policy_is_written_tested_held_explained_and_taken_away() {
@@ -23,11 +29,7 @@ fn a_policy_is_written_tested_held_explained_and_taken_away() {
     good(&run(&["true"]));
     let refused = run(&["sh", "-c", "cd /; sudo ls"]);
     assert_eq!(refused.status.code(), Some(125), "{}", all(&refused));
-    assert!(
-        all(&refused).contains("tenant/0/rules@1"),
-        "{}",
-        all(&refused)
-    );
+    says(&refused, "tenant/0/rules@1");
     let out = place.run(&["run", "--net", "unrestricted", "--", "true"]);
     assert!(all(&out).contains("tenant/0/rules@1"), "{}", all(&out));
     // A module is asked by a process of its own, which is this same program.
@@ -39,11 +41,7 @@ fn a_policy_is_written_tested_held_explained_and_taken_away() {
     assert_eq!(good(&set("module", MODULE)), "module\t1\n");
     good(&run(&["true"]));
     let refused = run(&["env"]);
-    assert!(
-        all(&refused).contains("env is not for us"),
-        "{}",
-        all(&refused)
-    );
+    says(&refused, "env is not for us");
     let test = |body: &str| place.run_with_input(&["policy", "test", "-"], body.as_bytes());
     let told = test(r#"{"job":{"argv":["sudo","ls"]}}"#);
     assert_eq!(told.status.code(), Some(1), "{}", all(&told));
@@ -69,11 +67,7 @@ fn a_policy_is_written_tested_held_explained_and_taken_away() {
     good(&run(&["true"]));
     let of_nobody = "version = 1\nlayer = \"principal\"\nof = \"user:nobody\"\n";
     let told = set("driver", of_nobody);
-    assert!(
-        all(&told).contains("there is no principal `user:nobody`"),
-        "{}",
-        all(&told)
-    );
+    says(&told, "there is no principal `user:nobody`");
     good(&told);
     good(&place.run(&["policy", "rm", "driver"]));
     assert!(good(&place.run(&["policy", "ls"])).contains("rules"));

@@ -207,8 +207,7 @@ async fn attend_once(
                     table::note(NOT_TAKEN);
                 }
             }
-            // As in a shell: the program hears the first Ctrl-C. Whoever presses it again means it. Before there
-            // is a program, nobody would hear it.
+            // As in a shell: the program, once there is one, hears the first Ctrl-C. Whoever presses it again means it.
             signal = signals.next() => if signal == Signal::Interrupt
                 && !interrupted
                 && runs.load(Ordering::Relaxed)

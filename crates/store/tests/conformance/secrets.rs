@@ -176,7 +176,7 @@ pub(crate) fn what_came_with_a_request_is_in_no_list_and_is_found_when_nobody_us
     db.write(move |tx| network::set(tx, &living, (&rules, Some(&leaving)), &by))
         .unwrap();
     let unused = |before_ms| db.read(move |tx| secret::unused(tx, before_ms, 10));
-    assert_eq!(unused(6), [three.clone()]);
+    assert_eq!(unused(6), std::slice::from_ref(&three));
     assert!(unused(5).is_empty());
     // Whoever comes with it once more needs it for a while.
     let touched = SecretRow {
