@@ -313,7 +313,7 @@ fn the_inspector_lists_the_tools_and_calls_one() {
         serde_json::from_slice::<Value>(&output.stdout).expect("JSON")
     };
     let listed = inspect(&["--method", "tools/list"]);
-    assert_eq!(listed["tools"].as_array().map(Vec::len), Some(13));
+    assert_eq!(listed["tools"].as_array().map(Vec::len), Some(14));
     let call = ["--method", "tools/call", "--tool-name", "run", "--tool-arg"];
     let done = inspect(&[&call[..], &["command=echo hello"]].concat());
     assert_eq!(

@@ -26,7 +26,7 @@ async def refused(client, code, name, arguments):
 
 async def day(client, here):
     tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-    assert len(tools) == 13 and tools["file_read"].annotations.read_only_hint, tools.keys()
+    assert len(tools) == 14 and tools["file_read"].annotations.read_only_hint, tools.keys()
     assert tools["sandbox_destroy"].annotations.destructive_hint and tools["run"].output_schema
 
     async def call(name, /, **arguments):

@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use model::id::JobId;
 use model::job::JobState;
 use service::{Ctx, JobRow};
-use tokio::io::{AsyncWriteExt as _, BufReader, DuplexStream, copy_buf};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, copy_buf};
 
 use crate::App;
 use crate::error::Error;
@@ -86,10 +86,14 @@ async fn connect(app: &App, ctx: &Ctx, id: &JobId, upgrade: OnUpgrade) {
     let _attached = app.metrics.attached();
     let work = async {
         let Ok(client) = upgrade.await else { return };
-        let client = TokioIo::new(client);
-        let Some(row) = on_node(app, ctx, id).await else {
-            return;
+        // What is read from it later goes past this buffer, which is for the first bytes alone.
+        let mut client = BufReader::new(TokioIo::new(client));
+        let found = tokio::select! {
+            row = on_node(app, ctx, id) => row,
+            // Else it would be attached in the place of whoever came back, and end their input.
+            () = left(&mut client) => None,
         };
+        let Some(row) = found else { return };
         let Some((node, _)) = row.state.lease() else {
             return;
         };
@@ -110,9 +114,16 @@ async fn connect(app: &App, ctx: &Ctx, id: &JobId, upgrade: OnUpgrade) {
     app.stopping.run_until_cancelled(work).await;
 }
 
+/// Waits until a client is gone that has sent nothing. What one has sent stays in the buffer.
+async fn left(client: &mut BufReader<TokioIo<Upgraded>>) {
+    if client.fill_buf().await.is_ok_and(|early| !early.is_empty()) {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Copies both ways. The node's end is the end: a client that keeps its side open after it must not
 /// hold a place. The client's is not, because a command may write long after its input has ended.
-async fn carry(client: TokioIo<Upgraded>, node: DuplexStream) {
+async fn carry(client: BufReader<TokioIo<Upgraded>>, node: DuplexStream) {
     let (from_client, mut to_client) = tokio::io::split(client);
     let (from_node, mut to_node) = tokio::io::split(node);
     let up = async {

@@ -333,6 +333,18 @@ pub(crate) fn append(
     event::append(tx, &new)
 }
 
+/// Holds a sandbox as it is until this transaction ends: what ends it waits, and then sees what was added about it.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn hold(tx: &mut Tx<'_>, id: &SandboxId) -> Result<(), StoreError> {
+    if !tx.has_row_locks() {
+        return Ok(());
+    }
+    let sql = "SELECT id FROM sandbox WHERE id = $1 FOR SHARE";
+    tx.query_one(sql, &[id.as_str().into()]).map(drop)
+}
+
 /// A sandbox; with a tenant, only if it is that tenant's.
 ///
 /// # Errors

@@ -259,14 +259,19 @@ pub fn forget_before(tx: &mut Tx<'_>, id: &SecretId, version: u64) -> Result<(),
     .map(drop)
 }
 
-/// Deletes a secret with all its versions, if it was not changed since `row` was read.
+/// Deletes a secret with all its versions, if it was not changed since `row` was read. That one which came with a request
+/// is used again is no revision of it, so the time counts too.
 ///
 /// # Errors
 /// [`StoreError::Stale`] when it was, or [`StoreError`] of the database.
 pub fn delete(tx: &mut Tx<'_>, row: &SecretRow) -> Result<(), StoreError> {
     let deleted = tx.execute(
-        "DELETE FROM secret WHERE id = $1 AND revision = $2",
-        &[row.id.as_str().into(), row.revision.into()],
+        "DELETE FROM secret WHERE id = $1 AND revision = $2 AND updated_at_ms = $3",
+        &[
+            row.id.as_str().into(),
+            row.revision.into(),
+            row.updated_at_ms.into(),
+        ],
     )?;
     if deleted != 1 {
         return Err(stale(row));

@@ -130,7 +130,9 @@ async fn attend(
             }
         }
         if is_first {
-            table::note("the connection broke while the job waits; trying again for a minute");
+            table::note(
+                "the server cannot be reached while the job waits; trying again for a minute",
+            );
         }
         is_first = false;
         let found = tokio::select! {
@@ -196,7 +198,7 @@ async fn attend_once(
         progress.end();
     }));
     let mut waiting = std::pin::pin!(is_waiting(client, id));
-    let (mut interrupted, mut looked) = (false, false);
+    let (mut interrupted, mut looked) = (false, !is_first); // What it waits for is said once.
     let end = loop {
         tokio::select! {
             end = &mut carry => break Some(end),
@@ -220,13 +222,13 @@ async fn attend_once(
         }
     };
     if let Some(End::Unwritten(errno)) = end {
-        // Nobody waits for how it ends: a pipe that nobody reads ends its writers at once.
-        drop(unless_signaled(signals, cancel(client, id)).await);
-        return Err(Failure::unwritten(&errno.into()));
+        return Err(unread(client, id, signals, &errno.into()).await);
     }
-    let is_broken = matches!(end, Some(End::Broken(_)));
-    if is_broken && !runs.load(Ordering::Relaxed) && may_wait(client, id).await {
-        return Ok(None);
+    if matches!(end, Some(End::Broken(_))) && !runs.load(Ordering::Relaxed) {
+        tokio::select! {
+            waits = may_wait(client, id) => if waits { return Ok(None) },
+            _ = signals.next() => return canceled(client, id, signals).await.map(Some),
+        }
     }
     let end = end.map(|end| counted(end, is_first));
     if let Some(end) = &end {
@@ -251,6 +253,26 @@ async fn attend_once(
     };
     // One signal more, and nobody waits any longer for a program that does not want to end.
     unless_signaled(signals, ending).await.map(Some)
+}
+
+/// Nobody reads its output, and nobody waits for how it ends: a pipe that nobody reads ends its writers at once.
+async fn unread(
+    client: &Client,
+    id: &str,
+    signals: &mut Signals,
+    error: &std::io::Error,
+) -> Failure {
+    drop(unless_signaled(signals, cancel(client, id)).await);
+    Failure::unwritten(error)
+}
+
+/// How a job ends that is not wanted any more.
+async fn canceled(client: &Client, id: &str, signals: &mut Signals) -> Result<JobView, Failure> {
+    let ending = async {
+        cancel(client, id).await?;
+        outcome(client, id).await
+    };
+    unless_signaled(signals, ending).await
 }
 
 /// Whether a job whose streams ended before it began may not have begun yet: nobody answers, or it waits. Any other has

@@ -94,6 +94,53 @@ async fn a_client_is_let_go_when_the_job_ends_before_a_node_has_it() {
     assert_eq!(io.read(&mut [0; 1]).await.unwrap(), 0);
 }
 
+/// So many clients are attached, as the server counts them.
+async fn until_attached(world: &World, count: u32) {
+    let line = format!("cofferdam_attached_streams {count}");
+    loop {
+        let text = world.ask(bare("GET", "/metrics")).await.body;
+        if String::from_utf8_lossy(&text).contains(&line) {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_left_before_a_node_has_the_job_holds_nothing_and_does_not_end_the_input_of_whoever_came_back()
+ {
+    let world = World::new().await;
+    register(&world).await;
+    let (link, mut opened) = mpsc::channel(4);
+    world.links.insert(world.node_id.clone(), link);
+    let id = attachable(&world).await;
+    let gone = world.user.job_attach(&id).await.unwrap();
+    until_attached(&world, 1).await;
+    drop(gone);
+    until_attached(&world, 0).await;
+    let io = world.user.job_attach(&id).await.unwrap();
+    let lease = lease(&world).await;
+    let told = world.node.node_job_started(&id, &started(&lease)).await;
+    told.unwrap();
+    let open = opened.recv().await.unwrap();
+    let (_read, mut write) = tokio::io::split(io);
+    write_frame(&mut write, FrameKind::Stdin, b"all of it")
+        .await
+        .unwrap();
+    write_frame(&mut write, FrameKind::StdinEof, b"")
+        .await
+        .unwrap();
+    let mut frames = FrameReader::new(open.io);
+    let first = frames.next().await.unwrap().unwrap();
+    assert_eq!(
+        (first.kind, &first.payload[..]),
+        (FrameKind::Stdin, &b"all of it"[..])
+    );
+    let second = frames.next().await.unwrap().unwrap();
+    assert_eq!(second.kind, FrameKind::StdinEof);
+    assert!(opened.try_recv().is_err());
+}
+
 #[tokio::test]
 async fn a_client_that_keeps_its_side_open_holds_nothing() {
     let world = World::new().await;
@@ -111,13 +158,7 @@ async fn a_client_that_keeps_its_side_open_holds_nothing() {
     drop(opened.recv().await.unwrap());
     assert_eq!(io.read(&mut [0; 1]).await.unwrap(), 0);
     // The client has not closed, yet the server has: it no longer counts anybody.
-    loop {
-        let text = world.ask(bare("GET", "/metrics")).await.body;
-        if String::from_utf8_lossy(&text).contains("cofferdam_attached_streams 0") {
-            break;
-        }
-        tokio::task::yield_now().await;
-    }
+    until_attached(&world, 0).await;
     io.shutdown().await.unwrap_or(());
 }
 

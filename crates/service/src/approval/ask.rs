@@ -92,13 +92,15 @@ impl Service {
 }
 
 /// Nobody is asked about a sandbox that is over: whatever ended it has ended what waited by then, and nothing would end
-/// this.
+/// this. It is held first, because its end may be written at this moment; before any approval is, as whatever ends it
+/// holds them in this order.
 pub(crate) fn check_there(tx: &mut Tx<'_>, row: &ApprovalRow) -> Result<(), Fail> {
     match row.subject {
         Subject::Network | Subject::Egress => {}
         Subject::Job | Subject::Sandbox | Subject::Policy => return Ok(()),
     }
     let id: SandboxId = row.subject_id.parse().map_err(|_| Error::NotFound)?;
+    store::sandbox::hold(tx, &id)?;
     let there = store::sandbox::get(tx, Some(&row.tenant), &id)?.ok_or(Error::NotFound)?;
     match there.state.is_over() {
         true => Err(sandbox::gone(&there).into()),

@@ -97,6 +97,10 @@ impl Service {
             self.look(move |tx| check_who(tx, &ctx, &row)).await?;
         }
         verdict.check(&row)?;
+        // What was decided already changes nothing, whatever policies say by now.
+        if verdict.yes && row.state != ApprovalState::Pending {
+            return approved(ctx, &row, &verdict, self.now_ms()).map(|_| row);
+        }
         match (verdict.yes, row.subject) {
             (false, _) => self.approval_reject(ctx, id, &verdict).await,
             (true, Subject::Job) => self.approve_job(ctx, &row, &verdict).await,
@@ -140,9 +144,6 @@ impl Service {
         row: &ApprovalRow,
         verdict: &Verdict,
     ) -> Result<ApprovalRow, Error> {
-        if row.state != ApprovalState::Pending {
-            return approved(ctx, row, verdict, self.now_ms()).map(|_| row.clone());
-        }
         let id = row.subject_id.parse().map_err(|_| Error::NotFound)?;
         let proposed = self.proposals(ctx, row, verdict).await?;
         let (tenant, mut tries) = (row.tenant.clone(), 1);

@@ -9,7 +9,7 @@ use crate::permit::{changed, check_stamp, is_changed, owner};
 use crate::sandbox::network::{narrowed, set};
 use crate::{Ctx, Error, NetworkChange, Service, sandbox};
 use model::access::Action;
-use model::approval::{ApprovalState, Subject};
+use model::approval::Subject;
 use model::id::SandboxId;
 use model::limits;
 use model::network::{Entry, NetworkMode, NetworkRules};
@@ -88,9 +88,6 @@ impl Service {
         row: &ApprovalRow,
         verdict: &Verdict,
     ) -> Result<ApprovalRow, Error> {
-        if row.state != ApprovalState::Pending {
-            return approved(ctx, row, verdict, self.now_ms()).map(|_| row.clone());
-        }
         let request: serde_json::Value = serde_json::from_str(&row.request)
             .map_err(|error| Error::internal("read a request for a host", error))?;
         let entry = host_of(request["to"].as_str().unwrap_or_default())?;

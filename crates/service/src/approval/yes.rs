@@ -91,6 +91,7 @@ impl Service {
         let new = self.approval_new(ctx, ask)?;
         let now = self.now_ms();
         let waits = self.unit(move |tx| {
+            ask::check_there(tx, &new)?;
             // Whoever asks has at most so many that wait.
             for _ in 0..=limits::APPROVALS_OF_ONE_MAX {
                 let same = approval::pending_same(tx, &new.tenant, &new.principal, &new.digest)?;
@@ -107,7 +108,6 @@ impl Service {
                     }
                 }
             }
-            ask::check_there(tx, &new)?;
             ask::check_room(tx, &new)?;
             Ok::<_, Fail>(ask::write(tx, &new)?)
         });

@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use model::job::JobEvent;
 use model::policy::Layer;
-use store::{StoreError, Tx, job, policy, queue};
+use model::sandbox::SandboxEvent;
+use store::{StoreError, Tx, job, policy, queue, sandbox};
 
 use crate::cluster::client;
 use crate::db::{Db, race};
 use crate::make::{advance, check_in_step, get, insert, job_id, lease, new_job, node, principal};
+use crate::sandboxes;
 
 /// Waits until a statement of the database waits for a lock.
 fn wait_for_a_lock(db: &Db) {
@@ -80,6 +82,38 @@ pub(crate) fn a_policy_that_is_written_while_another_goes_is_there(db: &Db) {
         delete.join().unwrap().unwrap();
     });
     assert_eq!(db.read(policy::stamp), Some(3));
+}
+
+/// What is asked about a sandbox that ends at this moment would wait for an answer that is good for nothing.
+pub(crate) fn a_sandbox_that_is_held_ends_after_what_was_added_about_it(db: &Db) {
+    let row = sandboxes::insert(db, sandboxes::new_sandbox(1));
+    let (entered, wait_for_entry) = channel();
+    let (go_on, told) = channel::<()>();
+    let (told, is_added) = (Mutex::new(told), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let id = row.id.clone();
+        let (is_added, of_end) = (&is_added, &is_added);
+        let held = scope.spawn(move || {
+            db.write(move |tx| {
+                sandbox::hold(tx, &id)?;
+                entered.send(()).unwrap();
+                told.lock().unwrap().recv().unwrap();
+                Ok(())
+            })
+            .unwrap();
+        });
+        wait_for_entry.recv().unwrap();
+        let ended = scope.spawn(move || {
+            let row = sandboxes::moved(db, &row, &SandboxEvent::Destroy, 9);
+            assert!(of_end.load(Ordering::SeqCst));
+            row
+        });
+        wait_for_a_lock(db);
+        is_added.store(true, Ordering::SeqCst);
+        go_on.send(()).unwrap();
+        held.join().unwrap();
+        assert!(ended.join().unwrap().state.is_over());
+    });
 }
 
 pub(crate) fn a_claim_and_a_cancel_of_one_job_never_wait_for_each_other(db: &Db) {

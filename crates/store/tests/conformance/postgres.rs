@@ -28,6 +28,7 @@ const ONLY_HERE: &[(&str, Case)] = cases! {
     jobs::a_page_of_one_state_reads_no_jobs_of_others
     locks::a_claim_locks_only_what_it_takes
     locks::a_policy_that_is_written_while_another_goes_is_there
+    locks::a_sandbox_that_is_held_ends_after_what_was_added_about_it
     locks::a_claim_and_a_cancel_of_one_job_never_wait_for_each_other
     locks::a_unit_that_lost_a_race_is_run_again
     locks::a_deadlock_is_resolved

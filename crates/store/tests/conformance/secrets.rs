@@ -184,9 +184,17 @@ pub(crate) fn what_came_with_a_request_is_in_no_list_and_is_found_when_nobody_us
         ..three.clone()
     };
     let next = touched.clone();
-    db.write(move |tx| secret::update(tx, &three, &next, None))
+    let before = three.clone();
+    db.write(move |tx| secret::update(tx, &before, &next, None))
         .unwrap();
     assert!(unused(7).is_empty());
+    assert_eq!(unused(8), std::slice::from_ref(&touched));
+    // Whoever has seen it unused before that does not delete it now.
+    let deleted = db.write(move |tx| secret::delete(tx, &three));
+    assert!(
+        matches!(deleted, Err(StoreError::Stale { .. })),
+        "{deleted:?}"
+    );
     assert_eq!(unused(8), [touched]);
     let of = |who: &PrincipalId| {
         let who = who.clone();

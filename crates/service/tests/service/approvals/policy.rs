@@ -89,7 +89,7 @@ async fn a_yes_as_a_rule_proposes_a_policy_and_changes_none() {
         scope: Scope::Rule,
         ..yes()
     };
-    world.decide(&user(), &id, rule).await.unwrap();
+    world.decide(&user(), &id, rule.clone()).await.unwrap();
     assert_eq!(world.get(&row.id).await.state, JobState::Queued);
     let there = world.service.policy_get(&user(), "rules").await.unwrap();
     assert_eq!(there.policy, rules());
@@ -112,4 +112,24 @@ async fn a_yes_as_a_rule_proposes_a_policy_and_changes_none() {
     let commands = there.policy.commands.unwrap();
     assert_eq!(commands.approve, ["npm publish"]);
     assert_eq!(there.policy.approvals, rules().approvals);
+}
+
+#[tokio::test]
+async fn the_same_yes_again_is_the_same_whatever_policies_say_by_then() {
+    let world = World::with_rules(rules()).await;
+    let agent = world.agent().await;
+    let id = world.asks(&agent, open_sandbox()).await;
+    let rule = Verdict {
+        scope: Scope::Rule,
+        ..yes()
+    };
+    let said = world.decide(&user(), &id, rule.clone()).await.unwrap();
+    // There is nothing left that could be proposed.
+    let ctx = user();
+    world.service.policy_delete(&ctx, "rules").await.unwrap();
+    let again = world.decide(&user(), &id, rule.clone()).await;
+    assert_eq!(again.unwrap(), said);
+    assert_eq!(world.declines(&user(), &id, yes()).await, "approval_over");
+    world.service.approval_revoke(&user(), &id).await.unwrap();
+    assert_eq!(world.declines(&user(), &id, rule).await, "approval_over");
 }
