@@ -179,7 +179,15 @@ pub(crate) fn what_is_larger_than_a_quota_is_held_alone_and_hides_nothing_smalle
     assert_eq!(hold(Whose::Tenant, memory(2), 1), 1);
     assert_eq!(hold(Whose::Tenant, memory(2), 9), 1);
     assert_eq!(hold(Whose::Tenant, memory(2), 9), 0);
-    let claimed = db.write(|tx| queue::claim(tx, &node(1), 9, 100, &[]));
+    // A limit that was named is a wish, which a node with as much is granted.
+    let wishes = db.read(|tx| queue::wishes(tx, &node(1), "", 9)).into_iter();
+    let granted: Vec<queue::Granted> = wishes
+        .map(|text| queue::Granted {
+            text,
+            before_ms: 100,
+        })
+        .collect();
+    let claimed = db.write(move |tx| queue::claim(tx, &node(1), 9, 100, &granted));
     let claimed: Vec<_> = claimed.unwrap().into_iter().map(|row| row.id).collect();
     assert_eq!(claimed, [0, 1, 2].map(job_id));
     let held = |most: Amounts, limit| {
