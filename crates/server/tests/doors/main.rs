@@ -26,4 +26,5 @@ mod secret;
 mod sizes;
 mod smuggling;
 mod snapshot;
+mod tools;
 mod world;

@@ -1,5 +1,7 @@
 //! The Model Context Protocol over HTTP.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Full;
@@ -127,12 +129,8 @@ async fn the_newest_version_has_no_sessions_and_its_calls_are_the_callers_own() 
     assert_eq!(node.code(), "forbidden");
 }
 
-/// What a tool answers to whoever has this key, or to whom the door of memory stands for: the whole message.
-pub(crate) async fn call(
-    world: &World,
-    key: Option<&str>,
-    (tool, arguments): (&str, Value),
-) -> String {
+/// A call of a tool, as the newest version sends it.
+fn calling((tool, arguments): (&str, Value)) -> Request<Full<Bytes>> {
     let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
         "io.modelcontextprotocol/clientCapabilities": {}});
@@ -145,7 +143,12 @@ pub(crate) async fn call(
         ("mcp-method", "tools/call"),
         ("mcp-name", tool),
     ];
-    let mut request = message("POST", &headers, body.to_string());
+    message("POST", &headers, body.to_string())
+}
+
+/// What a tool answers to whoever has this key, or to whom the door of memory stands for: the whole message.
+pub(crate) async fn call(world: &World, key: Option<&str>, of: (&str, Value)) -> String {
+    let mut request = calling(of);
     let reply = match key {
         None => world.ask(request).await,
         Some(key) => {
@@ -155,6 +158,21 @@ pub(crate) async fn call(
         }
     };
     messages(&reply).pop().unwrap().to_string()
+}
+
+/// The code that a node gets for the same.
+pub(crate) async fn call_as_node(world: &World, of: (&str, Value)) -> String {
+    world.ask_as_node(calling(of)).await.code()
+}
+
+/// The names of all tools.
+pub(crate) async fn tools(world: &World) -> BTreeSet<String> {
+    let session = begin(world).await;
+    let listed = &messages(&list(world, &session).await)[0]["result"]["tools"];
+    let listed = listed.as_array().unwrap().iter();
+    listed
+        .map(|tool| tool["name"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 /// Lets a shell wait for a person, so that a tool which runs one answers at once.
