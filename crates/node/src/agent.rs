@@ -148,8 +148,11 @@ pub(crate) async fn renew_once(node: &Node) {
     match client.node_heartbeat(&beat).await {
         Ok(answer) => {
             renewed(node, sent, answer.lease_ms, answer.heartbeat_ms);
-            let mut tokens = answer.lease_tokens.clone();
-            tokens.retain(|of, _| node.jobs().contains_key(of) || sandbox::is_here(node, of));
+            let mut tokens = answer.lease_tokens;
+            let is_told = |of: &str| answer.sandboxes.iter().any(|work| work.sandbox_id == of);
+            tokens.retain(|of, _| {
+                node.jobs().contains_key(of) || sandbox::is_here(node, of) || is_told(of)
+            });
             heard_of(node, answer.protocol, &tokens);
             node.inner.dropped.told(&answer.dropped);
             node.inner.config.heard.notify_waiters();
@@ -162,7 +165,7 @@ pub(crate) async fn renew_once(node: &Node) {
             cancel(node, &answer.cancel);
             cancel(node, &answer.stale);
             sandbox::drop_stale(node, &answer.stale_sandboxes);
-            sandbox::order(node, answer.sandboxes, &answer.lease_tokens);
+            sandbox::order(node, answer.sandboxes);
             sandbox::networks(node, answer.networks);
             sandbox::extend(node, answer.sandbox_lives).await;
             snapshot::remove(node, answer.remove_snapshots);
@@ -244,7 +247,7 @@ async fn poll(node: &Node, free_slots: u32, free_sandboxes: u32, tries: &mut Tri
             for lease in answer.leases {
                 job::begin(node, lease);
             }
-            sandbox::order(node, answer.sandboxes, &answer.lease_tokens);
+            sandbox::order(node, answer.sandboxes);
             sandbox::networks(node, answer.networks);
             snapshot::remove(node, answer.remove_snapshots);
         }

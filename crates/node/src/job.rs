@@ -31,7 +31,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How long a job that is to be attached to waits for its client.
 const ATTACH: Duration = Duration::from_secs(30);
@@ -54,6 +54,10 @@ pub(crate) struct Job {
     spec: LeaseSpec,
     dir: PathBuf,
     cancel: CancellationToken,
+    /// The attempt before, where this node still takes away what it had.
+    before: Option<CancellationToken>,
+    /// Tells the attempt after, also if this one panics.
+    gone: DropGuard,
     attach: mpsc::Receiver<LinkOpen>,
     /// Its sandbox was made before it.
     on_spare: bool,
@@ -136,6 +140,7 @@ impl Job {
     fn register(node: &Node, lease: &Lease) -> Option<Job> {
         let dir = record::dir_of(&node.inner.config.dir, &lease.job_id)?;
         let cancel = CancellationToken::new();
+        let gone = CancellationToken::new();
         let (attach, attached) = mpsc::channel(ATTACH_QUEUE);
         let running = Running {
             epoch: lease.epoch,
@@ -143,8 +148,9 @@ impl Job {
             cancel: cancel.clone(),
             attach,
             over: false,
+            gone: gone.clone(),
         };
-        node.jobs().insert(lease.job_id.clone(), running);
+        let before = node.jobs().insert(lease.job_id.clone(), running);
         let (job_id, attempt, epoch) = (lease.job_id.clone(), lease.attempt, lease.epoch);
         Some(Job {
             node: node.clone(),
@@ -156,6 +162,8 @@ impl Job {
             spec: lease.spec.clone(),
             dir,
             cancel,
+            before: before.map(|before| before.gone),
+            gone: gone.drop_guard(),
             attach: attached,
             on_spare: false,
             fence: Fence::new(node, &lease.spec),
@@ -168,6 +176,11 @@ impl Job {
 
     /// From the lease to the end. The report goes out before anything is taken away.
     async fn run(mut self, lease: Lease) {
+        // The outcome of the attempt before is told before its sandbox is taken away, so that this one can come
+        // while that one's directory, which is this one's too, is yet to be removed.
+        if let Some(before) = self.before.take() {
+            before.cancelled().await;
+        }
         let spare = spare::take(&self.node, &self.spec).await;
         self.on_spare = spare.is_some();
         match spare
@@ -188,8 +201,9 @@ impl Job {
                 self.destroy(&plan.handle).await;
             }
         }
+        let node = self.node.clone();
         self.leave();
-        spare::fill(&self.node).await;
+        spare::fill(&node).await;
     }
 
     /// From a sandbox that lived on to the end.
@@ -217,12 +231,19 @@ impl Job {
         self.leave();
     }
 
-    fn leave(&self) {
+    /// The last of this attempt. The next one may be here by now and wait for it.
+    fn leave(self) {
         record::remove(&self.dir);
         self.node.at("node.removed");
-        self.node.jobs().remove(&self.lease.job_id);
-        self.node.inner.client.lease_over(&self.lease.job_id);
+        let (id, epoch) = (&self.lease.job_id, self.lease.epoch);
+        let mut jobs = self.node.jobs();
+        if jobs.get(id).is_some_and(|job| job.epoch == epoch) {
+            jobs.remove(id);
+        }
+        drop(jobs);
+        self.node.inner.client.lease_over(id, epoch);
         self.node.inner.freed.notify_one();
+        drop(self.gone);
     }
 
     fn plan(&self) -> Result<Plan, Told> {

@@ -149,6 +149,8 @@ struct Running {
     attach: mpsc::Sender<LinkOpen>,
     /// Its command has ended, or never began.
     over: bool,
+    /// Nothing of this attempt is left: the next one may have its places.
+    gone: CancellationToken,
 }
 
 impl Running {

@@ -123,7 +123,7 @@ async fn report_lost(node: &Node, job_id: &str, attempt: u32, epoch: u64) {
     if let Err(error) = job::insist(|| client.node_job_finished(job_id, &finished)).await {
         give_up(node, DroppedWhat::Finished, job_id, &error);
     }
-    client.lease_over(job_id);
+    client.lease_over(job_id, epoch);
 }
 
 /// Whether it is gone. One that is not, and that no record names, is a stray: see below.

@@ -26,7 +26,7 @@ use make::Made;
 use model::id::SandboxId;
 use model::place::Reserved;
 use network::{Net, Shared};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
@@ -98,16 +98,11 @@ impl Node {
     }
 }
 
-/// Takes orders on, with what is to be shown about them. One that is older than what a keeper knows is an echo.
-pub(crate) fn order(node: &Node, work: Vec<SandboxWork>, tokens: &BTreeMap<String, String>) {
+/// Takes orders on. One that is older than what a keeper knows is an echo.
+pub(crate) fn order(node: &Node, work: Vec<SandboxWork>) {
     for work in work {
         let id = work.sandbox_id.clone();
         let mut kept = node.kept();
-        // Under the lock under which a keeper leaves: else one that leaves between the two forgets what has just come,
-        // and of what the next one does nothing is believed.
-        if let Some(token) = tokens.get(&id) {
-            node.inner.client.lease_token(&id, token);
-        }
         if let Some(keeper) = kept.get(&id) {
             keeper.orders.send_if_modified(|order| {
                 let newer = work.epoch > order.epoch();
@@ -339,7 +334,8 @@ fn leave(node: &Node, id: &str, orders: &watch::Receiver<Order>) -> bool {
         return false;
     }
     kept.remove(id);
-    node.inner.client.lease_over(id);
+    // The token of an order that is on its way here stays.
+    node.inner.client.lease_over(id, orders.borrow().epoch());
     node.inner.freed.notify_one();
     true
 }

@@ -52,9 +52,14 @@ impl Client {
         }
     }
 
-    /// Forgets the token of a job or sandbox that this node has no more.
-    pub fn lease_over(&self, of: &str) {
-        self.inner.tokens.lock().by.remove(of);
+    /// Forgets the token of a job or sandbox that this node has no more. One of a newer epoch than `of_epoch` stays: it
+    /// came with what is to be done next about the same, while what was done before came to its end.
+    pub fn lease_over(&self, of: &str, of_epoch: u64) {
+        let mut tokens = self.inner.tokens.lock();
+        let known = tokens.by.get(of).and_then(epoch);
+        if known.is_some_and(|known| known <= of_epoch) {
+            tokens.by.remove(of);
+        }
     }
 
     /// Shows the name of this process where there is no token: about many things at once, and about what is over.
@@ -134,7 +139,9 @@ mod tests {
         assert_eq!(shown(&client).unwrap(), "10.ee");
         client.process("process-1");
         assert_eq!(shown(&client).unwrap(), "10.ee");
-        client.lease_over("job_1");
+        client.lease_over("job_1", 9);
+        assert_eq!(shown(&client).unwrap(), "10.ee", "what came meanwhile");
+        client.lease_over("job_1", 10);
         assert_eq!(shown(&client).unwrap(), "process-1", "of what is over");
     }
 }

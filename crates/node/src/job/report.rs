@@ -27,7 +27,9 @@ const UNWRITABLE_MS: u64 = 10_000;
 impl Job {
     /// Reports what is not reported yet, and the outcome.
     pub(super) async fn finish(&self, report: Report) {
-        if let Some(running) = self.node.jobs().get_mut(&self.lease.job_id) {
+        if let Some(running) = self.node.jobs().get_mut(&self.lease.job_id)
+            && running.epoch == self.lease.epoch
+        {
             running.over = true;
         }
         let (mut stdout, mut stderr) = (

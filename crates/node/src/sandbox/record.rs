@@ -300,5 +300,5 @@ async fn say_lost(node: &Node, held: &HeldSandbox) {
         SandboxSaid::Failed { why },
     )
     .await;
-    node.inner.client.lease_over(&held.sandbox_id);
+    node.inner.client.lease_over(&held.sandbox_id, held.epoch);
 }
