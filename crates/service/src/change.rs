@@ -4,7 +4,7 @@ use crate::error::Fail;
 use crate::wake::News;
 use crate::{Ctx, Error, Service, approval};
 use model::enforcement::Enforced;
-use model::id::{PrincipalId, SandboxId};
+use model::id::{JobId, PrincipalId, SandboxId};
 use model::job::{JobEvent, JobState, Step};
 use serde_json::{Map, Value};
 use store::job::{JobChange, JobEnd, JobRow};
@@ -160,6 +160,21 @@ impl Service {
                 Err(StoreError::Stale { .. }) if tries < TRIES => tries += 1,
                 outcome => return outcome?,
             }
+        }
+    }
+
+    /// The same for what every job comes by, perhaps in one transaction with others like it. `about` is the job that it
+    /// will read first.
+    pub(crate) async fn shared_unit<T, F>(&self, about: Option<JobId>, unit: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Tx<'_>) -> Result<T, Fail> + Clone + Send + 'static,
+    {
+        let first = unit.clone();
+        let store = &self.inner.store;
+        match store.write_shared(about, move |tx| split(first(tx))).await {
+            Err(StoreError::Stale { .. }) => self.unit(unit).await,
+            outcome => outcome?,
         }
     }
 

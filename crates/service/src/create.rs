@@ -33,6 +33,9 @@ use store::{Tx, job, queue, upload};
 /// Jobs that may be queued after a count before it is made again: a count reads every place in the
 /// queue, and other processes queue jobs too.
 const ROOM_STEP: u64 = 1000;
+/// The count is made anew while so many of them are left, by one request: if they were used up, all that come while it
+/// is made would make it too.
+const ROOM_AHEAD: u64 = 256;
 /// Tenants whose count is remembered.
 const ROOM_TENANTS_MAX: usize = 1024;
 
@@ -55,7 +58,7 @@ impl Room {
         match self.0.get_mut(tenant) {
             Some(left) if *left > 0 => {
                 *left -= 1;
-                true
+                *left != ROOM_AHEAD
             }
             _ => false,
         }
@@ -214,7 +217,7 @@ impl Service {
         // In a task of its own: whoever asks may go away at any line, and then a job that was leased
         // must still reach the poll that it was leased for.
         let service = self.clone();
-        let task = tokio::spawn(async move { service.carry_out(plan, parked).await });
+        let task = tokio::spawn(async move { Box::pin(service.carry_out(plan, parked)).await });
         match task.await {
             Ok(made) => made,
             Err(error) => Err(Error::internal("create a job", error)),
@@ -275,7 +278,7 @@ impl Service {
 
     async fn carry_out(&self, plan: Plan, parked: Option<Parked>) -> Result<JobRow, Error> {
         let tenant = plan.new.tenant.clone();
-        let row = match self.unit(move |tx| create(tx, &plan)).await? {
+        let row = match self.shared_unit(None, move |tx| create(tx, &plan)).await? {
             Made::There(row) => return Ok(row),
             Made::New(row, counted) => {
                 if let Some(queued) = counted {

@@ -98,7 +98,7 @@ impl Service {
             ..Note::new(ctx, self.now_ms())
         };
         let id = id.clone();
-        self.unit(move |tx| {
+        self.shared_unit(Some(id.clone()), move |tx| {
             let row = in_force(tx, &node, &id, started.epoch, started.attempt)?;
             let event = JobEvent::Started {
                 epoch: started.epoch,
@@ -174,7 +174,7 @@ impl Service {
         let (epoch, attempt, outcome) = (finished.epoch, finished.attempt, finished.outcome);
         let id = id.clone();
         let taken = self
-            .unit(move |tx| {
+            .shared_unit(Some(id.clone()), move |tx| {
                 let row = spoken_for(tx, &node, &id, epoch)?;
                 if row.state.lease().is_none() {
                     let told = told_before(&row, &outcome, &hash)?;

@@ -354,6 +354,31 @@ impl<'t> Tx<'t> {
         rows
     }
 
+    /// Runs a query about what no other unit that shares this transaction writes, or that may miss it as it would miss
+    /// what is not committed yet: see [`crate::Store::write_shared`]. It sees what this unit has written.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub fn query_apart(
+        &mut self,
+        sql: &'static str,
+        values: &[Value],
+    ) -> Result<Vec<Row>, StoreError> {
+        let rows = match &mut self.conn {
+            Conn::Sqlite(conn) => query_sqlite(conn, sql, values),
+            Conn::Postgres(session) => session.query_apart(sql, values),
+        };
+        self.failed |= rows.is_err();
+        rows
+    }
+
+    /// Has the answer to a query that units which share this transaction will ask, where that spares a message.
+    pub(crate) fn foresee(&mut self, sql: &'static str, about: String, row: Row) {
+        if let Conn::Postgres(session) = &mut self.conn {
+            session.foresee(sql, about, row);
+        }
+    }
+
     /// Runs a query that has one row or none.
     ///
     /// # Errors

@@ -305,10 +305,28 @@ pub fn get(
     tenant: Option<&TenantId>,
     id: &JobId,
 ) -> Result<Option<JobRow>, StoreError> {
-    let sql = concat!("SELECT ", columns!(), " FROM job WHERE id = $1");
-    let row = tx.query_one(sql, &[id.as_str().into()])?;
-    let row = row.as_ref().map(from_row).transpose()?;
+    // Whatever changes a job counts on its version.
+    let rows = tx.query_apart(ONE, &[id.as_str().into()])?;
+    let row = rows.first().map(from_row).transpose()?;
     Ok(row.filter(|row| tenant.is_none_or(|tenant| *tenant == row.tenant)))
+}
+
+const ONE: &str = concat!("SELECT ", columns!(), " FROM job WHERE id = $1");
+const ALL: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM job WHERE id = ANY(string_to_array($1, ','))"
+);
+
+/// Reads jobs for the units of one transaction, which will each ask for one of them.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub(crate) fn foresee(tx: &mut Tx<'_>, ids: &[JobId]) -> Result<(), StoreError> {
+    for row in tx.query(ALL, &[joined(ids).into()])? {
+        tx.foresee(ONE, row.text("id")?, row);
+    }
+    Ok(())
 }
 
 /// Those of these jobs that are there, in this order.
@@ -319,12 +337,7 @@ pub(crate) fn get_all(tx: &mut Tx<'_>, ids: &[JobId]) -> Result<Vec<JobRow>, Sto
     if tx.has_row_locks() {
         // One message for all of them; SQLite is no message away.
         let mut found = HashMap::new();
-        let sql = concat!(
-            "SELECT ",
-            columns!(),
-            " FROM job WHERE id = ANY(string_to_array($1, ','))"
-        );
-        for row in tx.query(sql, &[joined(ids).into()])? {
+        for row in tx.query(ALL, &[joined(ids).into()])? {
             found.insert(row.text("id")?, from_row(&row)?);
         }
         return Ok(ids

@@ -54,6 +54,7 @@ pub use crate::error::StoreError;
 
 use crate::postgres::others::Others;
 use crate::work::{Kind, Work};
+use model::id::JobId;
 use model::points::Points;
 use std::path::Path;
 use std::sync::Arc;
@@ -175,7 +176,21 @@ impl Store {
         T: Send + 'static,
         F: Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        work::submit(&self.writes, Kind::Write, unit).await
+        work::submit(&self.writes, (Kind::Write, None), unit).await
+    }
+
+    /// The same, perhaps in one transaction with other units that wait for theirs, which is much cheaper for each. For
+    /// units that come by the hundred and seldom fail: when one of them does, each is carried out by itself. `about` is
+    /// the job that the unit will read first, if it reads one.
+    ///
+    /// # Errors
+    /// Those of [`Store::write`].
+    pub async fn write_shared<T, F>(&self, about: Option<JobId>, unit: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        work::submit(&self.writes, (Kind::Shared, about), unit).await
     }
 
     /// Carries out a unit that only reads, beside the writer. All that it reads is of one moment.
@@ -187,6 +202,6 @@ impl Store {
         T: Send + 'static,
         F: Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        work::submit(&self.reads, Kind::Read, unit).await
+        work::submit(&self.reads, (Kind::Read, None), unit).await
     }
 }

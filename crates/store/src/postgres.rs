@@ -2,6 +2,7 @@
 
 pub(crate) mod address;
 pub(crate) mod others;
+mod rows;
 pub(crate) mod session;
 mod tls;
 
@@ -10,7 +11,7 @@ use self::others::Others;
 use self::session::{CommitError, Session};
 use crate::db::{Conn, Tx};
 use crate::work::{Kind, Work};
-use crate::{StoreError, migrate};
+use crate::{StoreError, job, migrate};
 use model::points::Points;
 use postgres::Client;
 use postgres::error::SqlState;
@@ -25,7 +26,11 @@ const TRIES: u32 = 4;
 /// How long the first worker waits before its second try; the others wait longer, each by as much again.
 /// Two units that met in a deadlock would otherwise meet there again.
 const PAUSE: Duration = Duration::from_millis(10);
+/// Units in one transaction: past this the wait of the first grows and the cost of each hardly shrinks.
+const SHARED_MAX: usize = 64;
 type Units = mpsc::Receiver<Box<dyn Work>>;
+/// Units that may share a transaction, and the one behind them that may not.
+type Taken = (Vec<Box<dyn Work>>, Option<Box<dyn Work>>);
 
 /// Connects, brings the schema up to date, and starts the workers.
 pub(crate) fn start(url: &str, points: Points, units: Units) -> Result<Others, StoreError> {
@@ -100,12 +105,36 @@ impl From<CommitError> for Failure {
 
 impl Worker {
     fn run(mut self, units: &Mutex<Units>) {
-        loop {
-            let next = units
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .blocking_recv();
-            let Some(mut unit) = next else { return };
+        while let Some((group, next)) = take(units) {
+            self.group(group);
+            if let Some(mut unit) = next {
+                let outcome = self.unit(&mut *unit);
+                unit.done(outcome);
+            }
+        }
+    }
+
+    /// Carries out what may share a transaction in one. Where that does not succeed, it was nothing of most of them,
+    /// and each is carried out by itself.
+    fn group(&mut self, mut group: Vec<Box<dyn Work>>) {
+        if group.len() > 1 {
+            match self.try_units(Kind::Shared, &mut group) {
+                Ok(()) => return group.into_iter().for_each(|unit| unit.done(Ok(()))),
+                // Each of them may have happened, and a second run could make it happen twice.
+                Err(failure) if failure.at_commit => {
+                    let error = failure.error;
+                    let reason = || StoreError::Unavailable(format!("the group: {error}").into());
+                    return group.into_iter().for_each(|unit| unit.done(Err(reason())));
+                }
+                Err(failure) => {
+                    tracing::debug!(error = %failure.error, units = group.len(), "one by one");
+                    if lost_connection(&failure.error) {
+                        self.session = None;
+                    }
+                }
+            }
+        }
+        for mut unit in group {
             let outcome = self.unit(&mut *unit);
             unit.done(outcome);
         }
@@ -139,12 +168,39 @@ impl Worker {
     }
 
     fn try_unit(&mut self, unit: &mut dyn Work) -> Result<(), Failure> {
+        let kind = unit.kind();
+        self.transaction(kind, |session| {
+            unit.run(&mut Tx::new(Conn::Postgres(session)))
+        })
+    }
+
+    fn try_units(&mut self, kind: Kind, units: &mut [Box<dyn Work>]) -> Result<(), Failure> {
+        self.transaction(kind, |session| {
+            let about: Vec<_> = units
+                .iter()
+                .filter_map(|unit| unit.about().cloned())
+                .collect();
+            if !about.is_empty() {
+                job::foresee(&mut Tx::new(Conn::Postgres(session)), &about)?;
+            }
+            units.iter_mut().try_for_each(|unit| {
+                session.next_unit();
+                unit.run(&mut Tx::new(Conn::Postgres(session)))
+            })
+        })
+    }
+
+    fn transaction(
+        &mut self,
+        kind: Kind,
+        run: impl FnOnce(&mut Session) -> Result<(), StoreError>,
+    ) -> Result<(), Failure> {
         let session = match &mut self.session {
             Some(session) if !session.is_closed() => session,
             _ => self.session.insert(Session::connect(&self.config)?),
         };
-        let ran = session.begin(unit.kind());
-        let ran = ran.and_then(|()| unit.run(&mut Tx::new(Conn::Postgres(session))));
+        let ran = session.begin(kind);
+        let ran = ran.and_then(|()| run(session));
         let ended = match ran {
             Ok(()) => {
                 self.points.at("store.before_commit");
@@ -160,6 +216,20 @@ impl Worker {
         }
         ended
     }
+}
+
+/// What waits, up to the first that shares nothing. Nobody waits for company.
+fn take(units: &Mutex<Units>) -> Option<Taken> {
+    let mut units = units.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut next = Some(units.blocking_recv()?);
+    let mut group = Vec::new();
+    while let Some(unit) = next.take_if(|unit| unit.kind() == Kind::Shared) {
+        group.push(unit);
+        if group.len() < SHARED_MAX {
+            next = units.try_recv().ok();
+        }
+    }
+    Some((group, next))
 }
 
 /// What the database said, if this is an error of it.

@@ -1,6 +1,7 @@
 //! A unit of work on its way to a database thread and its result on the way back.
 
 use crate::{StoreError, Tx};
+use model::id::JobId;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::sync::{mpsc, oneshot};
 
@@ -9,6 +10,8 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) enum Kind {
     /// Change something.
     Write,
+    /// The same, perhaps in one transaction with others of this kind.
+    Shared,
     /// Only look.
     Read,
 }
@@ -17,6 +20,9 @@ pub(crate) enum Kind {
 pub(crate) trait Work: Send {
     /// What the unit may do.
     fn kind(&self) -> Kind;
+
+    /// The job that it will read first.
+    fn about(&self) -> Option<&JobId>;
 
     /// Runs the unit and keeps its result. May be called again after the transaction was rolled back.
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError>;
@@ -27,6 +33,7 @@ pub(crate) trait Work: Send {
 
 struct Unit<T, F> {
     kind: Kind,
+    about: Option<JobId>,
     unit: F,
     result: Option<T>,
     tell: oneshot::Sender<Result<T, StoreError>>,
@@ -39,6 +46,10 @@ where
 {
     fn kind(&self) -> Kind {
         self.kind
+    }
+
+    fn about(&self) -> Option<&JobId> {
+        self.about.as_ref()
     }
 
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
@@ -70,7 +81,7 @@ fn wrong(what: &'static str) -> StoreError {
 /// Brings a unit to a database and waits for its result.
 pub(crate) async fn submit<T, F>(
     queue: &mpsc::Sender<Box<dyn Work>>,
-    kind: Kind,
+    (kind, about): (Kind, Option<JobId>),
     unit: F,
 ) -> Result<T, StoreError>
 where
@@ -80,6 +91,7 @@ where
     let (tell, told) = oneshot::channel();
     let work: Box<dyn Work> = Box::new(Unit {
         kind,
+        about,
         unit,
         result: None,
         tell,

@@ -4,16 +4,21 @@
 //! transaction sends its `BEGIN` with its first statement, and each statement of which only the error counts with the
 //! next one that is asked something ([`Session::send`]). Their answers come in the order in which they were sent, so
 //! whoever waits for one has those before it.
+//!
+//! What is sent is gathered until then, and what is the same statement for other rows goes as one ([`rows`]). Only
+//! statements on different tables change their order by that, and no table of ours knows of another.
 
 use super::address::Address;
+use super::rows::{self, Together};
 use crate::db::{Value, borrowed};
 use crate::work::Kind;
 use crate::{Row, StoreError};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tokio::runtime::{Builder, Runtime};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Statement};
 
 /// Bounds of what one unit waits for, so that a lock that somebody forgot, or a client that was stopped
@@ -34,20 +39,52 @@ type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 /// A statement that was sent.
 struct Sent {
     answer: Answer<u64>,
-    /// What is stale unless it has changed exactly one row.
-    one: Option<String>,
+    counted: Option<Counted>,
 }
 
-/// What a connection has prepared, which spares a round trip for each use. The texts are in the program, so there
-/// are not many.
-type Prepared = HashMap<&'static str, (Statement, Arc<[String]>)>;
+/// A statement that has to change so many rows.
+struct Counted {
+    rows: u64,
+    /// What is stale otherwise.
+    what: String,
+}
+
+/// The same statement for one row or for many, which is not sent yet.
+struct Gathered {
+    sql: &'static str,
+    table: String,
+    rows: Vec<Vec<Value>>,
+    /// What each row is about, where each has to change one: the same is not there twice, because one statement changes
+    /// a row once.
+    ones: Option<HashSet<String>>,
+}
+
+/// A query and what it is about, if it is about something.
+type Question = (&'static str, Option<String>);
+
+/// A statement that the connection knows.
+#[derive(Clone)]
+struct Prepared {
+    statement: Statement,
+    columns: Arc<[String]>,
+    /// The same for many rows, where each of them is counted, and where none is.
+    together: [Option<Arc<Together>>; 2],
+}
 
 /// A connection, and the transaction that is open on it.
 pub(crate) struct Session {
     client: Arc<Client>,
     runtime: Runtime,
-    prepared: Prepared,
+    /// What is prepared, which spares a round trip for each use. The texts are in the program, so there are not many.
+    prepared: HashMap<&'static str, Prepared>,
+    /// The same for many rows, by their texts.
+    together: HashMap<Arc<Together>, Statement>,
+    gathered: Vec<Gathered>,
+    /// Rows of the unit that runs among them.
+    own: usize,
     sent: VecDeque<Sent>,
+    /// Answers that hold for the whole transaction, where several units share one.
+    known: Option<HashMap<Question, Vec<Row>>>,
     /// Something was answered in this transaction, so the other end was there when it began.
     is_heard: bool,
     /// Nothing may be committed any more.
@@ -62,8 +99,12 @@ impl Session {
         Ok(Session {
             client: Arc::new(client),
             runtime,
-            prepared: Prepared::new(),
+            prepared: HashMap::new(),
+            together: HashMap::new(),
+            gathered: Vec::new(),
+            own: 0,
             sent: VecDeque::new(),
+            known: None,
             is_heard: false,
             is_broken: false,
         })
@@ -76,12 +117,20 @@ impl Session {
     /// Begins a transaction, with the first statement of it.
     pub(super) fn begin(&mut self, kind: Kind) -> Result<(), StoreError> {
         (self.is_heard, self.is_broken) = (false, false);
+        self.gathered.clear();
+        self.own = 0;
         let text = match kind {
-            Kind::Write => WRITE,
+            Kind::Write | Kind::Shared => WRITE,
             Kind::Read => READ,
         };
+        self.known = (kind == Kind::Shared).then(HashMap::new);
         let answer = self.simple(text);
         self.keep(answer, None)
+    }
+
+    /// What is gathered from here on is of the next unit.
+    pub(crate) fn next_unit(&mut self) {
+        self.own = 0;
     }
 
     /// Runs a statement; returns how many rows it changed.
@@ -90,7 +139,8 @@ impl Session {
         sql: &'static str,
         values: &[Value],
     ) -> Result<u64, StoreError> {
-        let (statement, _) = self.prepare(sql)?;
+        self.send_gathered()?;
+        let statement = self.prepare(sql)?.statement;
         let client = self.client.clone();
         self.ask(client.execute_raw(&statement, values))
     }
@@ -101,7 +151,48 @@ impl Session {
         sql: &'static str,
         values: &[Value],
     ) -> Result<Vec<Row>, StoreError> {
-        let (statement, columns) = self.prepare(sql)?;
+        self.send_gathered()?;
+        self.look(sql, values)
+    }
+
+    /// Runs a query that need not see what other units that share this transaction have written, as if they were in
+    /// transactions of their own which are not committed yet.
+    pub(crate) fn query_apart(
+        &mut self,
+        sql: &'static str,
+        values: &[Value],
+    ) -> Result<Vec<Row>, StoreError> {
+        if self.own > 0 {
+            return self.query(sql, values);
+        }
+        let about = match values {
+            [] => None,
+            [Value::Text(id)] => Some(id.clone()),
+            _ => return self.look(sql, values),
+        };
+        let question = (sql, about);
+        let known = self.known.as_ref();
+        if let Some(rows) = known.and_then(|known| known.get(&question)) {
+            return Ok(rows.clone());
+        }
+        let rows = self.look(sql, values)?;
+        if let Some(known) = self.known.as_mut().filter(|_| values.is_empty()) {
+            known.insert(question, rows.clone());
+        }
+        Ok(rows)
+    }
+
+    /// Has the answer to a query that units of this transaction will ask.
+    pub(crate) fn foresee(&mut self, sql: &'static str, about: String, row: Row) {
+        if let Some(known) = &mut self.known {
+            known.insert((sql, Some(about)), vec![row]);
+        }
+    }
+
+    fn look(&mut self, sql: &'static str, values: &[Value]) -> Result<Vec<Row>, StoreError> {
+        let Prepared {
+            statement, columns, ..
+        } = self.prepare(sql)?;
         let client = self.client.clone();
         let values = borrowed(values);
         let rows = self.ask(client.query(&statement, &values))?;
@@ -117,21 +208,96 @@ impl Session {
         values: &[Value],
         one: Option<String>,
     ) -> Result<(), StoreError> {
+        let prepared = self.prepare(sql)?;
+        let Some(together) = &prepared.together[usize::from(one.is_some())] else {
+            self.send_gathered()?;
+            return self.send_now(&prepared.statement, values, one);
+        };
+        self.own += 1;
+        let table = together.table.clone();
+        match mergeable(&mut self.gathered, sql, &table, one.as_deref()) {
+            Some(there) => {
+                there.rows.push(values.to_vec());
+                there
+                    .ones
+                    .iter_mut()
+                    .for_each(|ones| ones.extend(one.clone()));
+                if there.rows.len() >= SENT_MAX {
+                    return self.send_gathered();
+                }
+            }
+            None => self.gathered.push(Gathered {
+                sql,
+                table,
+                rows: vec![values.to_vec()],
+                ones: one.map(|one| HashSet::from([one])),
+            }),
+        }
+        Ok(())
+    }
+
+    fn send_now(
+        &mut self,
+        statement: &Statement,
+        values: &[Value],
+        one: Option<String>,
+    ) -> Result<(), StoreError> {
         if self.sent.len() >= SENT_MAX {
             self.ask(async { Ok(()) })?;
         }
-        let (statement, _) = self.prepare(sql)?;
-        let (client, values) = (self.client.clone(), values.to_vec());
+        let (client, statement, values) = (self.client.clone(), statement.clone(), values.to_vec());
         let answer = async move { client.execute_raw(&statement, values).await };
-        self.keep(Box::pin(answer), one)
+        let counted = one.map(|what| Counted { rows: 1, what });
+        self.keep(Box::pin(answer), counted)
+    }
+
+    /// Sends what was gathered, in its order.
+    fn send_gathered(&mut self) -> Result<(), StoreError> {
+        for all in std::mem::take(&mut self.gathered) {
+            let prepared = self.prepare(all.sql)?;
+            let together = prepared.together[usize::from(all.ones.is_some())].as_ref();
+            match together.filter(|_| all.rows.len() > 1) {
+                Some(together) => self.send_together(together, all)?,
+                None => {
+                    let one = all.ones.and_then(|ones| ones.into_iter().next());
+                    for values in &all.rows {
+                        self.send_now(&prepared.statement, values, one.clone())?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send_together(&mut self, together: &Arc<Together>, all: Gathered) -> Result<(), StoreError> {
+        let statement = match self.together.get(together) {
+            Some(statement) => statement.clone(),
+            None => {
+                let client = self.client.clone();
+                let statement = self.ask(client.prepare(&together.sql))?;
+                self.together.insert(together.clone(), statement.clone());
+                statement
+            }
+        };
+        let rows = all.rows.len() as u64;
+        let what = all.ones.and_then(|ones| ones.into_iter().next());
+        let counted = what.map(|what| Counted { rows, what });
+        let client = self.client.clone();
+        let answer = async move {
+            let columns = rows::columns(&all.rows);
+            let values: Vec<&(dyn ToSql + Sync)> = columns.iter().map(|one| one as _).collect();
+            client.execute(&statement, &values).await
+        };
+        self.keep(Box::pin(answer), counted)
     }
 
     /// Ends the transaction. All of it has happened, or, with an error, nothing of it; but see [`CommitError`].
     pub(super) fn commit(&mut self) -> Result<(), CommitError> {
+        self.send_gathered().map_err(CommitError::Undone)?;
         // A row that is not as it was makes no error by itself, which would keep the database from the commit. And on a
         // connection that broke while nobody used it, nobody could tell whether a commit went through.
         let must_hear = self.is_broken || !self.is_heard;
-        if must_hear || self.sent.iter().any(|sent| sent.one.is_some()) {
+        if must_hear || self.sent.iter().any(|sent| sent.counted.is_some()) {
             self.ask(async { Ok(()) }).map_err(CommitError::Undone)?;
         }
         let mut sent = std::mem::take(&mut self.sent);
@@ -162,6 +328,7 @@ impl Session {
     pub(super) fn roll_back(&mut self) -> Result<(), StoreError> {
         // Whatever they say, it is undone.
         self.sent.clear();
+        self.gathered.clear();
         let client = self.client.clone();
         Ok(self.runtime.block_on(client.batch_execute("ROLLBACK"))?)
     }
@@ -172,7 +339,11 @@ impl Session {
     }
 
     /// Sends it now, and keeps its answer to be looked at.
-    fn keep(&mut self, mut answer: Answer<u64>, one: Option<String>) -> Result<(), StoreError> {
+    fn keep(
+        &mut self,
+        mut answer: Answer<u64>,
+        counted: Option<Counted>,
+    ) -> Result<(), StoreError> {
         match answer
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()))
@@ -185,7 +356,7 @@ impl Session {
             }
             Poll::Ready(Ok(_)) => Ok(()),
             Poll::Pending => {
-                self.sent.push_back(Sent { answer, one });
+                self.sent.push_back(Sent { answer, counted });
                 Ok(())
             }
         }
@@ -213,18 +384,40 @@ impl Session {
         Ok(answer)
     }
 
-    fn prepare(&mut self, sql: &'static str) -> Result<(Statement, Arc<[String]>), StoreError> {
-        if let Some((statement, columns)) = self.prepared.get(sql) {
-            return Ok((statement.clone(), columns.clone()));
+    fn prepare(&mut self, sql: &'static str) -> Result<Prepared, StoreError> {
+        if let Some(prepared) = self.prepared.get(sql) {
+            return Ok(prepared.clone());
         }
         let client = self.client.clone();
         let statement = self.ask(client.prepare(sql))?;
         let columns = statement.columns().iter();
         let columns: Arc<[String]> = columns.map(|column| column.name().to_owned()).collect();
-        self.prepared
-            .insert(sql, (statement.clone(), columns.clone()));
-        Ok((statement, columns))
+        let together = [false, true]
+            .map(|counted| rows::together(sql, statement.params(), counted).map(Arc::new));
+        let prepared = Prepared {
+            statement,
+            columns,
+            together,
+        };
+        self.prepared.insert(sql, prepared.clone());
+        Ok(prepared)
     }
+}
+
+/// Where one more row of this statement may go without passing another statement on its table.
+fn mergeable<'g>(
+    gathered: &'g mut [Gathered],
+    sql: &'static str,
+    table: &str,
+    one: Option<&str>,
+) -> Option<&'g mut Gathered> {
+    let newest = gathered.iter_mut().rev().find(|all| all.table == table)?;
+    let fits = match (&newest.ones, one) {
+        (None, None) => true,
+        (Some(ones), Some(one)) => !ones.contains(one),
+        _ => false,
+    };
+    (newest.sql == sql && fits).then_some(newest)
 }
 
 const BROKEN: &str = "the unit went on after a statement that failed";
@@ -256,10 +449,10 @@ async fn open(address: &Address) -> Result<Client, Error> {
 
 /// Looks at all answers, up to the first that is wrong.
 async fn settle(sent: &mut VecDeque<Sent>) -> Result<(), StoreError> {
-    while let Some(Sent { answer, one }) = sent.pop_front() {
+    while let Some(Sent { answer, counted }) = sent.pop_front() {
         let changed = answer.await?;
-        if let Some(what) = one
-            && changed != 1
+        if let Some(Counted { rows, what }) = counted
+            && changed != rows
         {
             return Err(StoreError::Stale { what });
         }

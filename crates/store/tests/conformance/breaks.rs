@@ -28,7 +28,7 @@ pub(crate) fn a_unit_whose_connection_broke_is_run_again(db: &Db) {
     check_in_step(db, &insert(db, new_job(2)));
 }
 
-fn break_all(client: &mut Client) {
+pub(crate) fn break_all(client: &mut Client) {
     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                WHERE datname = current_database() AND pid <> pg_backend_pid()";
     client.execute(sql, &[]).unwrap();

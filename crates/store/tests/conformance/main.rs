@@ -37,6 +37,7 @@ mod sandboxes;
 mod schema;
 mod secrets;
 mod servers;
+mod shared;
 mod snapshots;
 mod tls;
 mod units;
@@ -184,6 +185,10 @@ conformance! {
         a_store_that_was_reopened_sees_everything_that_was_answered
         two_stores_on_one_database_wait_for_each_other
         a_unit_of_somebody_who_went_away_is_done_all_the_same
+    }
+    shared {
+        what_is_about_one_row_is_written_in_its_order
+        many_rows_at_once_are_as_they_were_said_one_by_one
     }
     sandboxes {
         a_new_sandbox_is_read_back_as_it_was_inserted

@@ -11,6 +11,7 @@ use crate::db::{Case, Db, race};
 use crate::jobs;
 use crate::locks;
 use crate::others;
+use crate::shared;
 
 /// Longer than any case takes on a slow machine; one that hangs is named instead of all of them.
 const CASE_MAX: Duration = Duration::from_secs(120);
@@ -37,6 +38,11 @@ const ONLY_HERE: &[(&str, Case)] = cases! {
     locks::what_the_server_cannot_do_now_is_told_from_what_is_wrong
     breaks::a_unit_whose_connection_broke_is_run_again
     breaks::a_unit_whose_commit_broke_is_not_run_again
+    shared::units_that_wait_share_a_transaction_and_each_sees_its_own
+    shared::a_unit_that_fails_or_panics_takes_nobody_along_that_shares_with_it
+    shared::of_units_about_one_job_that_share_a_transaction_one_wins
+    shared::units_whose_common_commit_broke_are_told_so_and_not_run_again
+    shared::no_table_knows_of_another
     others::others_hear_that_something_was_written_and_oneself_does_not
     others::who_listens_hears_again_after_its_connection_broke
     others::two_that_start_together_make_one_schema
