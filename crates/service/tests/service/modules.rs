@@ -11,19 +11,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const READS: &str = "while read -r line; do case $line in *xyzzy*) exit 1;; \
                      *'\"input\":null'*) echo '\"good\"';; *) echo '{\"says\":\"allow\"}';; esac; done\n";
 
-impl World {
-    /// How many jobs a claim would find at this time.
-    async fn claims(&self, at_ms: u64) -> usize {
-        let claim =
-            move |tx: &mut store::Tx<'_>| store::queue::claim(tx, &node_id(1), 100, at_ms, &[]);
-        self.store().read(claim).await.unwrap().len()
-    }
+/// How many jobs a claim would find at this time.
+async fn claims(store: &Store, at_ms: u64) -> usize {
+    let claim = move |tx: &mut store::Tx<'_>| store::queue::claim(tx, &node_id(1), 100, at_ms, &[]);
+    store.read(claim).await.unwrap().len()
+}
 
+impl World {
     /// Waits until so many jobs are found in ten seconds, and none of them earlier.
     async fn are_put_off(&self, jobs: usize) {
-        let at = self.clock.now_ms() + 10_000;
+        let (store, at) = (self.store(), self.clock.now_ms() + 10_000);
         let put_off = async {
-            while (self.claims(at - 1).await, self.claims(at).await) != (0, jobs) {
+            while (claims(&store, at - 1).await, claims(&store, at).await) != (0, jobs) {
                 tokio::task::yield_now().await;
             }
         };
@@ -160,11 +159,12 @@ async fn a_job_that_a_dead_process_put_aside_is_decided_when_its_time_aside_is_o
             }
         };
         tokio::time::timeout(LONG, dies).await.unwrap();
-        let (now, found) = (world.clock.now_ms(), world.get(&row.id).await);
-        if found.spec.permit.is_none() && world.claims(now).await == 0 {
+        let (now, store) = (world.clock.now_ms(), world.store());
+        let is_undecided = world.get(&row.id).await.spec.permit.is_none();
+        if is_undecided && claims(&store, now).await == 0 {
             left_aside += 1;
-            assert_eq!(world.claims(now + 29_999).await, 0);
-            assert_eq!(world.claims(now + 30_000).await, 1);
+            assert_eq!(claims(&store, now + 29_999).await, 0);
+            assert_eq!(claims(&store, now + 30_000).await, 1);
         }
         world.clock.advance(30_000);
         let mut leases = Vec::new();
