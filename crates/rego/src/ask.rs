@@ -16,8 +16,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How long a module is not asked again that ended its child: each time is a process, and holds others up.
-const REST: Duration = Duration::from_secs(10);
+/// How long a module is not asked again that was stopped: each time may be a process, and holds others up.
+pub const REST: Duration = Duration::from_secs(10);
 /// Modules that rest, of all tenants. Where more would, all are forgotten: then each ends one more child at most.
 const RESTING_MAX: usize = 256;
 
@@ -26,10 +26,24 @@ pub struct Evaluator {
     program: PathBuf,
     argument: Option<OsString>,
     child: tokio::sync::Mutex<Option<Running>>,
-    /// By tenant and module, since when. A module for everybody rests for the tenant whose question stopped it, and for
-    /// no other: else one legal long request would be everybody's deny.
-    resting: Mutex<HashMap<(String, String), Instant>>,
+    /// By tenant and module. A module for everybody rests for the tenant whose question stopped it, and for no other:
+    /// else one legal long request would be everybody's deny.
+    resting: Mutex<HashMap<(String, String), Rest>>,
     turns: Mutex<HashMap<String, Turn>>,
+}
+
+/// Why a module rests.
+struct Rest {
+    since: Instant,
+    /// It was stopped while it was read. One that can be read and was stopped by what it was asked may be written again:
+    /// it would be false to say that it cannot be read.
+    is_unread: bool,
+}
+
+impl Rest {
+    fn is_over(&self) -> bool {
+        self.since.elapsed() >= REST
+    }
 }
 
 /// The turn of one tenant, and how many wait for it or have it.
@@ -97,8 +111,8 @@ impl Evaluator {
         }
     }
 
-    /// Whether a module can be read, and has an `allow`. One that was stopped by that is not looked at again for ten
-    /// seconds, as if it were asked.
+    /// Whether a module can be read, and has an `allow`. One that was stopped by that is neither looked at nor asked
+    /// again for [`REST`]; one that was stopped by a question is looked at.
     pub async fn check(&self, tenant: &str, module: &str) -> Checked {
         let unread = || Checked::Bad("it cannot be read within its time and memory".to_owned());
         match self.ask(tenant, module, None).await {
@@ -107,14 +121,14 @@ impl Evaluator {
             Asked::Busy => Checked::Busy,
             Asked::Rests => unread(),
             Asked::Answered(Reply::Says(_)) | Asked::Stopped => {
-                self.rest(tenant, module);
+                self.rest(tenant, module, true);
                 unread()
             }
         }
     }
 
-    /// What a module of a tenant says to an input. A module that was stopped is not asked again by this tenant for ten
-    /// seconds.
+    /// What a module of a tenant says to an input. A module that was stopped is not asked again by this tenant for
+    /// [`REST`].
     pub async fn evaluate(&self, tenant: &str, module: &str, input: serde_json::Value) -> Verdict {
         let verdict = match self.ask(tenant, module, Some(input)).await {
             Asked::Answered(Reply::Says(verdict)) => verdict,
@@ -123,28 +137,35 @@ impl Evaluator {
             Asked::Answered(Reply::Good | Reply::Bad(_)) | Asked::Stopped => Verdict::Stopped,
         };
         if verdict == Verdict::Stopped {
-            self.rest(tenant, module);
+            self.rest(tenant, module, false);
         }
         verdict
     }
 
-    fn rests(&self, tenant: &str, module: &str) -> bool {
-        let of = (tenant.to_owned(), module.to_owned());
-        let resting = kept(&self.resting);
-        let since = resting.get(&of);
-        since.is_some_and(|since| since.elapsed() < REST)
+    /// Whether a module is not asked by a tenant now, because it was stopped less than [`REST`] ago.
+    pub fn rests(&self, tenant: &str, module: &str) -> bool {
+        self.is_held_back(tenant, module, false)
     }
 
-    fn rest(&self, tenant: &str, module: &str) {
+    /// Whether a module rests, for whoever asks it or `is_read` alone.
+    fn is_held_back(&self, tenant: &str, module: &str, is_read: bool) -> bool {
+        let of = (tenant.to_owned(), module.to_owned());
+        let resting = kept(&self.resting);
+        let rest = resting.get(&of);
+        rest.is_some_and(|rest| !rest.is_over() && (rest.is_unread || !is_read))
+    }
+
+    fn rest(&self, tenant: &str, module: &str, is_unread: bool) {
         let mut resting = kept(&self.resting);
         if resting.len() >= RESTING_MAX {
-            resting.retain(|_, since| since.elapsed() < REST);
+            resting.retain(|_, rest| !rest.is_over());
         }
         if resting.len() >= RESTING_MAX {
             resting.clear();
         }
         let of = (tenant.to_owned(), module.to_owned());
-        resting.insert(of, Instant::now());
+        let since = Instant::now();
+        resting.insert(of, Rest { since, is_unread });
     }
 
     /// Waits for the turn of a tenant; `None` where too many do.
@@ -172,7 +193,8 @@ impl Evaluator {
 
     /// One question, when its turn comes.
     async fn ask(&self, tenant: &str, module: &str, input: Option<serde_json::Value>) -> Asked {
-        if self.rests(tenant, module) {
+        let is_read = input.is_none();
+        if self.is_held_back(tenant, module, is_read) {
             return Asked::Rests;
         }
         let its_turn = async {
@@ -183,7 +205,7 @@ impl Evaluator {
             return Asked::Busy;
         };
         // Others of this tenant may have waited for what came of the same module before.
-        if self.rests(tenant, module) {
+        if self.is_held_back(tenant, module, is_read) {
             return Asked::Rests;
         }
         // Only now, so that those who wait hold no second copy of it.

@@ -19,7 +19,7 @@ mod engine;
 mod fuzz;
 mod serve;
 
-pub use ask::Evaluator;
+pub use ask::{Evaluator, REST};
 pub use serve::serve;
 
 use serde::{Deserialize, Serialize};

@@ -208,6 +208,27 @@ async fn a_question_that_stops_a_module_does_so_for_its_own_tenant_alone() {
     );
 }
 
+/// Whoever looks for what is wrong with it writes it again, and to be told that it cannot be read would be false.
+#[tokio::test]
+async fn a_module_that_was_stopped_by_a_question_can_be_read_while_it_rests() {
+    let asks = evaluator();
+    let long: Vec<String> = (0..5000).map(|n| format!("word-{n}")).collect();
+    let long = json!({"argv": long});
+    let short = json!({"argv": ["ls"]});
+    assert_eq!(
+        asks.evaluate("ten_a", QUADRATIC, long).await,
+        Verdict::Stopped
+    );
+    assert!(asks.rests("ten_a", QUADRATIC));
+    assert!(!asks.rests("ten_b", QUADRATIC));
+    assert_eq!(asks.check("ten_a", QUADRATIC).await, Checked::Good);
+    // That it was read ends no rest.
+    assert_eq!(
+        asks.evaluate("ten_a", QUADRATIC, short).await,
+        Verdict::Rests
+    );
+}
+
 #[tokio::test]
 async fn a_burst_of_questions_that_take_a_moment_is_answered() {
     let asks = Arc::new(evaluator());

@@ -24,7 +24,7 @@ use crate::Service;
 use crate::audit::{PASSES, head_pass, seal_pass};
 use crate::key::used_pass;
 pub use crate::quota::release::release_pass;
-pub use crate::refusal::refusals_pass;
+pub use crate::refusal::{Recorded, refusals_pass};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -163,11 +163,14 @@ async fn unbuilt(service: &Service) {
 }
 
 async fn refusals(service: &Service) {
-    if let Err(error) = refusals_pass(service).await {
-        tracing::warn!(
-            error = error.cause(),
-            "refused requests are not in the record"
-        );
+    match refusals_pass(service).await {
+        Ok(Recorded { lost, .. }) if lost > 0 => {
+            tracing::warn!(lost, "refused requests are not in the record");
+        }
+        Ok(_) => {}
+        Err(error) => {
+            tracing::warn!(error = error.cause(), "failed to write what was refused");
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub(crate) mod module;
 mod renew;
+mod rest;
 
 pub(crate) use self::renew::Renewing;
 use crate::approval::ask::{self, Ask};

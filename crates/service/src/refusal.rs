@@ -45,6 +45,17 @@ struct Noted {
     principal: PrincipalId,
     data: String,
     at_ms: u64,
+    /// How many refused requests it tells of.
+    stands_for: u64,
+}
+
+/// What a pass did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recorded {
+    /// Events that were written.
+    pub written: usize,
+    /// Refused requests that are in no record: there was no room for them, or an earlier pass could not write them.
+    pub lost: u64,
 }
 
 /// What was refused lately.
@@ -52,7 +63,7 @@ struct Noted {
 pub(crate) struct Notes {
     minutes: HashMap<TenantId, Minute>,
     waiting: Vec<Noted>,
-    /// Those for which there was no room at all.
+    /// Those for which there was no room at all, or that could not be written.
     lost: u64,
 }
 
@@ -65,7 +76,7 @@ impl Notes {
         }
         let count = self.minutes.len() as u64;
         if count >= limits::TENANTS_MAX && !self.minutes.contains_key(tenant) {
-            self.lost = self.lost.saturating_add(1);
+            self.lose(1);
             return false;
         }
         let minute = self.minutes.entry(tenant.clone());
@@ -88,17 +99,22 @@ impl Notes {
                 principal: who.unwrap_or_else(|| Ctx::internal("door").principal),
                 data: data.to_string(),
                 at_ms: now_ms,
+                stands_for: left_out,
             };
-            self.put(noted, left_out);
+            self.put(noted);
         }
     }
 
-    fn put(&mut self, noted: Noted, stands_for: u64) {
+    fn put(&mut self, noted: Noted) {
         if self.waiting.len() >= WAITING_MAX {
-            self.lost = self.lost.saturating_add(stands_for);
+            self.lose(noted.stands_for);
             return;
         }
         self.waiting.push(noted);
+    }
+
+    fn lose(&mut self, refused: u64) {
+        self.lost = self.lost.saturating_add(refused);
     }
 
     /// What is to be written now, and how many were lost.
@@ -149,35 +165,47 @@ impl Service {
             principal: refused.principal,
             data: data.to_string(),
             at_ms,
+            stands_for: 1,
         };
-        notes.put(noted, 1);
+        notes.put(noted);
     }
 }
 
-/// Writes what was refused since the last time. Says how many events that was. What could not be written is not tried
-/// again.
+/// Writes what was refused since the last time. What could not be written is not tried again: the next pass that gets
+/// through says how many that was. Where the database has written it and could not say so, that is too many.
 ///
 /// # Errors
 /// [`Error::Unavailable`] and its like.
-pub async fn refusals_pass(service: &Service) -> Result<usize, Error> {
+pub async fn refusals_pass(service: &Service) -> Result<Recorded, Error> {
     let (noted, lost) = locked(&service.inner.refused).due(service.now_ms());
-    if lost > 0 {
-        tracing::warn!(lost, "refused requests are not in the record");
-    }
-    for batch in noted.chunks(BATCH) {
-        let mut named = Vec::with_capacity(batch.len());
-        for one in batch {
-            named.push((format!("ref_{}", hex(&random::<16>()?)), one.clone()));
+    let mut batches = noted.chunks(BATCH);
+    while let Some(batch) = batches.next() {
+        if let Err(error) = record(service, batch).await {
+            let mut notes = locked(&service.inner.refused);
+            notes.lose(lost);
+            let left = batch.iter().chain(batches.flatten());
+            left.for_each(|one| notes.lose(one.stands_for));
+            return Err(error);
         }
-        let written = service.unit(move |tx| {
-            for (id, one) in &named {
-                write(tx, id, one)?;
-            }
-            Ok(())
-        });
-        written.await?;
     }
-    Ok(noted.len())
+    Ok(Recorded {
+        written: noted.len(),
+        lost,
+    })
+}
+
+async fn record(service: &Service, batch: &[Noted]) -> Result<(), Error> {
+    let mut named = Vec::with_capacity(batch.len());
+    for one in batch {
+        named.push((format!("ref_{}", hex(&random::<16>()?)), one.clone()));
+    }
+    let written = service.unit(move |tx| {
+        for (id, one) in &named {
+            write(tx, id, one)?;
+        }
+        Ok(())
+    });
+    written.await
 }
 
 fn short(text: &str) -> String {

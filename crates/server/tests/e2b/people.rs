@@ -191,7 +191,7 @@ async fn what_a_key_may_not_is_in_the_record_of_its_tenant_and_a_wrong_key_is_no
     let made = ask(&world, &wrong, "POST /v2/sandboxes", &asked).await;
     assert_eq!(made.status, 401, "{}", made.message());
     let written = service::loops::refusals_pass(&world.service).await;
-    assert_eq!(written.unwrap(), 1);
+    assert_eq!(written.unwrap().written, 1);
     let headers = [("host", "localhost"), BEARER];
     let list = world.ask("GET /v1/audit?kind=request.refused", &headers, "");
     let list = list.await.json();

@@ -1,5 +1,6 @@
 //! What waits and was decided by policies that are not those of now is decided again, before a node gets it.
 
+use super::rest::Said;
 use super::{ALL, as_it_is, kept, outdated, owner, settled, yes_of};
 use crate::error::Fail;
 use crate::{Ctx, Error, Service, change, locked, sandbox};
@@ -10,7 +11,7 @@ use model::sandbox::SandboxEvent;
 use std::collections::{HashMap, HashSet, VecDeque};
 use store::job::JobRow;
 use store::sandbox::SandboxRow;
-use store::{permit, queue};
+use store::{StoreError, Tx, permit, queue};
 
 /// Rows that are decided again at a time. What is not is found by a later claim.
 const RENEWING_MAX: usize = 1024;
@@ -21,41 +22,47 @@ const RENEWING_OF_ONE_MAX: usize = 256;
 const ASIDE_MS: u64 = 30_000;
 /// The same for those for which there is no room yet.
 const FULL_MS: u64 = 2000;
-/// How long a job waits that could not be decided again, so that it holds up nobody behind it.
+/// How long a job waits that could not be decided again, so that it holds up nobody behind it. Where a module rests,
+/// `rest` says how long.
 const LATER_MS: u64 = 1000;
 
-/// What is decided again at this moment, by tenant and id: each claim finds the same rows until that is done.
+/// What is decided again at this moment.
 #[derive(Debug, Default)]
-pub(crate) struct Renewing(HashMap<TenantId, HashSet<String>>);
+pub(crate) struct Renewing {
+    /// By tenant and id: each claim finds the same rows until that is done.
+    ids: HashMap<TenantId, HashSet<String>>,
+    /// Of whom the log has that their jobs wait for a module.
+    pub(super) said: Said,
+}
 
 impl Renewing {
     fn has(&self, tenant: &TenantId, id: &str) -> bool {
-        self.0.get(tenant).is_some_and(|ids| ids.contains(id))
+        self.ids.get(tenant).is_some_and(|ids| ids.contains(id))
     }
 
     /// Whether there was room for it.
     fn takes(&mut self, tenant: &TenantId, id: &str) -> bool {
-        let all: usize = self.0.values().map(HashSet::len).sum();
-        let of_one = self.0.get(tenant).map_or(0, HashSet::len);
+        let all: usize = self.ids.values().map(HashSet::len).sum();
+        let of_one = self.ids.get(tenant).map_or(0, HashSet::len);
         if all >= RENEWING_MAX || of_one >= RENEWING_OF_ONE_MAX {
             return false;
         }
-        let ids = self.0.entry(tenant.clone()).or_default();
-        ids.insert(id.to_owned())
+        let of_one = self.ids.entry(tenant.clone()).or_default();
+        of_one.insert(id.to_owned())
     }
 
     fn done(&mut self, tenant: &TenantId, id: &str) {
-        if let Some(ids) = self.0.get_mut(tenant) {
+        if let Some(ids) = self.ids.get_mut(tenant) {
             ids.remove(id);
             if ids.is_empty() {
-                self.0.remove(tenant);
+                self.ids.remove(tenant);
             }
         }
     }
 }
 
 /// A row that nobody else decides again while this is held.
-struct Renewed<'s> {
+pub(super) struct Renewed<'s> {
     service: &'s Service,
     tenant: TenantId,
     id: String,
@@ -67,17 +74,23 @@ impl Drop for Renewed<'_> {
     }
 }
 
-/// Rows to be decided again, each held, and those for which there is no room yet.
-type Taken<'s, R> = (VecDeque<(Renewed<'s>, R)>, Vec<R>);
+/// Rows to be decided again, each held.
+pub(super) type Mine<'s, R> = VecDeque<(Renewed<'s>, R)>;
+/// The same, and those for which there is no room yet.
+type Taken<'s, R> = (Mine<'s, R>, Vec<R>);
+/// How a place in the queue waits: until then at least, or until then and no longer.
+type Wait = fn(&mut Tx<'_>, &JobId, u64) -> Result<(), StoreError>;
 
 impl Service {
     /// Decides jobs again that wait and were decided by other policies. Each is a transaction of its own: what is not
     /// come to is found by a later claim. Before that all are put aside: modules may take long, and a claim looks only
     /// at the first that wait.
     pub(crate) async fn jobs_renew(&self, rows: Vec<JobRow>) {
-        let (mut mine, full) = self.renewing(rows, |row| (&row.tenant, row.id.as_str()));
+        let (mine, full) = self.renewing(rows, |row| (&row.tenant, row.id.as_str()));
         let full = full.into_iter().map(|row| row.id).collect();
         self.jobs_aside(full, FULL_MS).await;
+        // Before they are put aside: those whose module rests are written once.
+        let mut mine = self.jobs_rest(mine).await;
         let mut until = 0;
         loop {
             let now = self.now_ms();
@@ -89,38 +102,45 @@ impl Service {
             let Some((held, row)) = mine.pop_front() else {
                 return;
             };
-            match self.job_renew(&row).await {
-                Ok(row) => self.announce(&row),
-                Err(error) => {
-                    tracing::debug!(job.id = %row.id, error = error.cause(), "a job is decided again later");
-                    let (id, until) = (row.id, self.now_ms().saturating_add(LATER_MS));
-                    let later = self.unit(move |tx| Ok(queue::wait_until(tx, &id, until)?));
-                    // Where that cannot be written either, it is back when its time aside is over.
-                    drop(later.await);
+            let error = match self.job_renew(&row).await {
+                Ok(row) => {
+                    self.announce(&row);
+                    continue;
                 }
+                Err(error) => error,
+            };
+            if self.job_rests(&row).await {
+                mine.push_front((held, row));
+                mine = self.jobs_rest(mine).await;
+                continue;
             }
-            drop(held);
+            tracing::debug!(job.id = %row.id, error = error.cause(), "a job is decided again later");
+            self.jobs_wait(vec![row.id], LATER_MS, queue::wait_until)
+                .await;
         }
     }
 
     /// Lets jobs be passed over for so long, and has looked at once for whoever waits behind them.
-    async fn jobs_aside(&self, mut ids: Vec<JobId>, for_ms: u64) {
-        if ids.is_empty() {
-            return;
+    async fn jobs_aside(&self, ids: Vec<JobId>, for_ms: u64) {
+        // Where it cannot be written, looking again would find the same.
+        if !ids.is_empty() && self.jobs_wait(ids, for_ms, queue::postpone).await {
+            self.wake().queue();
         }
+    }
+
+    /// Writes that jobs wait for so long, all at once. Whether that could be written; if not, they are back when their
+    /// time aside is over.
+    pub(super) async fn jobs_wait(&self, mut ids: Vec<JobId>, for_ms: u64, wait: Wait) -> bool {
         // Two servers may write the same: in one order none waits for the other in a circle.
         ids.sort();
         let until = self.now_ms().saturating_add(for_ms);
-        let aside = self.unit(move |tx| {
+        let written = self.unit(move |tx| {
             for id in &ids {
-                queue::postpone(tx, id, until)?;
+                wait(tx, id, until)?;
             }
             Ok(())
         });
-        // Where it cannot be written, looking again would find the same.
-        if aside.await.is_ok() {
-            self.wake().queue();
-        }
+        written.await.is_ok()
     }
 
     /// Of these rows, those that nobody decides again at this moment. They are held until each is done, or until

@@ -19,6 +19,7 @@ mod lease_token;
 mod leaving;
 mod life;
 mod loops;
+mod modules;
 mod network;
 mod people;
 mod pin;

@@ -55,12 +55,12 @@ fn live(allow: &[&str]) -> SandboxAsk {
 }
 
 impl World {
-    async fn policy(&self, name: &str, policy: Policy) -> u64 {
+    pub(crate) async fn policy(&self, name: &str, policy: Policy) -> u64 {
         let put = self.service.policy_put(&user(), name, policy).await;
         put.unwrap().latest
     }
 
-    async fn refused_by_policy(&self, spec: JobSpec) -> String {
+    pub(crate) async fn refused_by_policy(&self, spec: JobSpec) -> String {
         let made = self.service.job_create(&user(), spec, None).await;
         let error = made.unwrap_err();
         format!("{} {error}", error.code())
@@ -406,7 +406,7 @@ impl World {
     }
 
     /// Modules are asked by a shell that does this: a question is a line, and so is its answer.
-    fn modules_by(&self, script: &str) {
+    pub(crate) fn modules_by(&self, script: &str) {
         let program = self.dir.path().join("modules");
         std::fs::write(&program, script).unwrap();
         let evaluator = rego::Evaluator::new("/bin/sh".into(), Some(program.into()));
@@ -414,7 +414,7 @@ impl World {
     }
 
     /// A policy that the service itself would not write.
-    async fn insert_policy(&self, number: usize, policy: Policy) {
+    pub(crate) async fn insert_policy(&self, number: usize, policy: Policy) {
         let mut bytes = [0; 10];
         bytes[9] = u8::try_from(number).unwrap();
         let row = PolicyRow {
@@ -478,7 +478,7 @@ async fn jobs_that_cannot_be_decided_again_end_and_hold_up_no_other_tenant() {
     assert!(begun.elapsed() < LONG);
 }
 
-fn module() -> Policy {
+pub(crate) fn module() -> Policy {
     Policy {
         rego: Some("package policy\nallow := true\n".to_owned()),
         ..Policy::new(Layer::Tenant)
@@ -486,10 +486,10 @@ fn module() -> Policy {
 }
 
 /// What a module ends of, and any other.
-const FRAGILE: &str = "while read -r line; do case $line in *xyzzy*) exit 1;; esac; \
+pub(crate) const FRAGILE: &str = "while read -r line; do case $line in *xyzzy*) exit 1;; esac; \
                        echo '{\"says\":\"allow\"}'; done\n";
 
-fn xyzzy() -> JobSpec {
+pub(crate) fn xyzzy() -> JobSpec {
     JobSpec {
         argv: vec!["xyzzy".to_owned()],
         ..spec()
@@ -508,7 +508,7 @@ async fn a_job_waits_on_while_a_module_rests_after_another_question() {
     let node = node(1);
     world.register(&node, "a").await;
     assert!(world.poll(&node, NOW).await.leases.is_empty());
-    // It was asked about, and is again in a second.
+    // It waits for as long as the module rests, and is asked about then.
     let store = world.store();
     let claims = async |at_ms: u64| {
         let claim =
@@ -517,7 +517,7 @@ async fn a_job_waits_on_while_a_module_rests_after_another_question() {
     };
     let now = world.clock.now_ms();
     let postponed = async {
-        while (claims(now).await, claims(now + 1000).await) != (0, 1) {
+        while (claims(now + 9_999).await, claims(now + 10_000).await) != (0, 1) {
             tokio::task::yield_now().await;
         }
     };

@@ -3,7 +3,7 @@
 use super::*;
 use model::refusal::SINGLES_MAX;
 use serde_json::{Value, json};
-use service::loops::refusals_pass;
+use service::loops::{Recorded, refusals_pass};
 use service::{AuditQuery, Refused};
 
 fn refused(ctx: &Ctx, number: u32) -> Refused {
@@ -31,6 +31,20 @@ async fn told(world: &World, of: &Ctx) -> Vec<(String, Value)> {
         .collect()
 }
 
+/// How many events were written, and how many refused requests are in no record.
+async fn pass(world: &World) -> (usize, u64) {
+    let Recorded { written, lost } = refusals_pass(&world.service).await.unwrap();
+    (written, lost)
+}
+
+impl World {
+    /// Changes the database itself.
+    async fn database(&self, sql: &'static str) {
+        let change = move |tx: &mut store::Tx<'_>| tx.execute(sql, &[]);
+        self.store().write(change).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn of_a_flood_the_first_ones_are_told_and_the_rest_is_one_number() {
     let world = World::new();
@@ -39,12 +53,12 @@ async fn of_a_flood_the_first_ones_are_told_and_the_rest_is_one_number() {
     }
     assert_eq!(told(&world, &user()).await, [], "it is written behind");
     let singles = SINGLES_MAX as usize;
-    assert_eq!(refusals_pass(&world.service).await.unwrap(), singles);
-    assert_eq!(refusals_pass(&world.service).await.unwrap(), 0);
+    assert_eq!(pass(&world).await, (singles, 0));
+    assert_eq!(pass(&world).await, (0, 0));
     world.clock.advance(59_999);
-    assert_eq!(refusals_pass(&world.service).await.unwrap(), 0);
+    assert_eq!(pass(&world).await, (0, 0));
     world.clock.advance(1);
-    assert_eq!(refusals_pass(&world.service).await.unwrap(), 1);
+    assert_eq!(pass(&world).await, (1, 0));
     let all = told(&world, &user()).await;
     assert_eq!(all.len(), singles + 1);
     let (who, first) = &all[0];
@@ -61,7 +75,7 @@ async fn of_a_flood_the_first_ones_are_told_and_the_rest_is_one_number() {
     );
     // The next minute is another one.
     world.service.note_refusal(refused(&user(), 1));
-    assert_eq!(refusals_pass(&world.service).await.unwrap(), 1);
+    assert_eq!(pass(&world).await, (1, 0));
 }
 
 #[tokio::test]
@@ -99,8 +113,7 @@ async fn a_tenant_that_floods_by_all_its_principals_hides_no_other_and_stays_bou
     let who = world.service.key_who(&made.unwrap().key.1).await;
     let admin = Ctx::of(who.unwrap().unwrap(), "req_2");
     world.service.note_refusal(refused(&admin, 1));
-    let written = refusals_pass(&world.service).await.unwrap();
-    assert_eq!(written, 200 + 1);
+    assert_eq!(pass(&world).await, (200 + 1, 0));
     assert_eq!(told(&world, &admin).await.len(), 1);
     world.clock.advance(60_000);
     refusals_pass(&world.service).await.unwrap();
@@ -108,4 +121,52 @@ async fn a_tenant_that_floods_by_all_its_principals_hides_no_other_and_stays_bou
     let counted = all.iter().filter_map(|(_, data)| data["left_out"].as_u64());
     assert_eq!(counted.sum::<u64>(), 15_000 - 200);
     assert!(all.len() <= 200 + 101, "{}", all.len());
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_is_counted_and_the_next_pass_says_how_many() {
+    let world = World::new();
+    for number in 0..25 {
+        world.service.note_refusal(refused(&user(), number));
+    }
+    let broken = "CREATE TRIGGER broken BEFORE INSERT ON event_inbox BEGIN SELECT RAISE(ABORT, 'broken'); END";
+    world.database(broken).await;
+    refusals_pass(&world.service).await.unwrap_err();
+    world.database("DROP TRIGGER broken").await;
+    assert_eq!(pass(&world).await, (0, u64::from(SINGLES_MAX)));
+    assert_eq!(pass(&world).await, (0, 0), "it is said once");
+    world.clock.advance(60_000);
+    assert_eq!(pass(&world).await, (1, 0));
+    let left = ("uid:1000".to_owned(), json!({"left_out": 25 - SINGLES_MAX}));
+    assert_eq!(told(&world, &user()).await, [left]);
+}
+
+#[tokio::test]
+async fn a_pass_that_fails_in_the_middle_loses_no_more_than_what_it_has_not_written() {
+    let world = World::new();
+    let made = world.service.tenant_create(&user(), "acme", "root").await;
+    let who = world.service.key_who(&made.unwrap().key.1).await;
+    let admin = Ctx::of(who.unwrap().unwrap(), "req_2");
+    for number in 0..100 {
+        let principal = format!("user:p{number}").parse().unwrap();
+        let ctx = Ctx {
+            principal,
+            ..user()
+        };
+        for _ in 0..2 {
+            world.service.note_refusal(refused(&ctx, number));
+        }
+    }
+    world.service.note_refusal(refused(&admin, 1));
+    let broken = "CREATE TRIGGER broken BEFORE INSERT ON event_inbox WHEN (SELECT count(*) FROM event_inbox \
+                  WHERE kind = 'request.refused') >= 200 BEGIN SELECT RAISE(ABORT, 'broken'); END";
+    world.database(broken).await;
+    refusals_pass(&world.service).await.unwrap_err();
+    assert_eq!(told(&world, &user()).await.len(), 200);
+    // What is lost stays counted while nothing can be written.
+    world.service.note_refusal(refused(&admin, 2));
+    refusals_pass(&world.service).await.unwrap_err();
+    world.database("DROP TRIGGER broken").await;
+    assert_eq!(pass(&world).await, (0, 2));
+    assert_eq!(told(&world, &admin).await, []);
 }
