@@ -384,8 +384,11 @@ fn a_key_that_a_start_would_refuse_is_refused_by_config_check_and_named() {
         key.display()
     );
     let long = "0123456789abcdef".repeat(4);
+    // What is left of it when it is cut off would be a good one.
+    let too_long = long.repeat(125);
     for (text, mode, is_good) in [
         (Some(&*long), 0o600, true),
+        (Some(&*too_long), 0o600, false),
         (None, 0o600, false),
         (Some("short"), 0o600, false),
         (Some(&*long), 0o644, false),
