@@ -92,8 +92,7 @@ impl World {
             ..NewKey::default()
         };
         let (_, text) = self.service.key_create(by, new).await.unwrap();
-        let who = self.service.key_who(&text).await.unwrap().unwrap();
-        Ctx::of(who, "req_5")
+        self.by_key(&text).await
     }
 
     async fn agent(&self) -> Ctx {

@@ -114,6 +114,18 @@ impl World {
         removed
     }
 
+    /// Who is behind the text of a key.
+    async fn by_key(&self, text: &str) -> Ctx {
+        let who = self.service.key_who(text).await.unwrap().unwrap();
+        Ctx::of(who, "req_3")
+    }
+
+    /// The admin of another tenant, which is made for it.
+    async fn acme(&self) -> Ctx {
+        let made = self.service.tenant_create(&user(), "acme", "root").await;
+        self.by_key(&made.unwrap().key.1).await
+    }
+
     async fn create(&self, spec: JobSpec) -> JobRow {
         self.service.job_create(&user(), spec, None).await.unwrap()
     }

@@ -20,10 +20,7 @@ struct Acme {
 impl Acme {
     async fn new() -> Acme {
         let world = World::new();
-        let made = world.service.tenant_create(&user(), "acme", "root").await;
-        let text = made.unwrap().key.1;
-        let who = world.service.key_who(&text).await.unwrap().unwrap();
-        let admin = Ctx::of(who, "req_4");
+        let admin = world.acme().await;
         world.register(&node(1), "a").await;
         Acme { world, admin }
     }
