@@ -100,7 +100,7 @@ pub(crate) async fn answer(
                 response = error.into_response();
             }
         }
-        note_refusal(&shared, &gate, code, &at).await;
+        note_of_node(&shared, &gate, code, &at).await;
     }
     timer.stop(&response);
     let metered = response.extensions().get::<Metered>().copied();
@@ -224,7 +224,7 @@ fn about(route: &str, path: &str) -> Option<String> {
     is_name.then(|| name.to_owned())
 }
 
-async fn note_refusal(shared: &Shared, gate: &Gate, code: Code, at: &str) {
+async fn note_of_node(shared: &Shared, gate: &Gate, code: Code, at: &str) {
     let node = match gate {
         Gate::Known(Peer::Node(node)) => Some(node.clone()),
         Gate::Node(gate) => gate.last_known(),
