@@ -302,6 +302,16 @@ async fn a_program_is_told_that_only_people_decide_and_not_that_it_lacks_a_role(
             "{refused}"
         );
     }
+    // Nor that it would let somebody in with another role.
+    let refused = world
+        .service
+        .principal_create(&agent, PrincipalKind::User, "dave", Role::Member)
+        .await;
+    let expect = "agents may not say who may do what";
+    assert!(
+        matches!(&refused, Err(Error::Forbidden(why)) if why == expect),
+        "{refused:?}"
+    );
 }
 
 /// Attack: A yes of a member, of a node, of another tenant; one without the comment that it needs, or longer than a
