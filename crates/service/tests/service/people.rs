@@ -362,6 +362,39 @@ async fn the_last_admin_is_not_made_less_and_nobody_of_another_tenant_is_changed
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_admins_who_make_each_other_less_at_two_servers_at_once_one_stays() {
+    let Some((postgres, _dir, [a, b])) = two_servers() else {
+        return;
+    };
+    for round in 0..20 {
+        let tenant = format!("t{round}");
+        let made = a.tenant_create(&user(), &tenant, "ann").await.unwrap();
+        let ann = Ctx::of(a.key_who(&made.key.1).await.unwrap().unwrap(), "req_3");
+        let bob = a.principal_create(&ann, PrincipalKind::User, "bob", Role::Admin);
+        let bob = Ctx {
+            principal: bob.await.unwrap().id,
+            ..ann.clone()
+        };
+        let (one, other) = match round % 2 {
+            0 => tokio::join!(
+                a.principal_set(&ann, "user:bob", Role::Member),
+                b.principal_set(&bob, "user:ann", Role::Member),
+            ),
+            _ => tokio::join!(
+                a.principal_remove(&ann, "user:bob"),
+                b.principal_remove(&bob, "user:ann"),
+            ),
+        };
+        let refused = match (one, other) {
+            (Ok(_), Err(refused)) | (Err(refused), Ok(_)) => refused,
+            both => panic!("round {round}: {both:?}"),
+        };
+        assert_eq!(refused.code(), "conflict", "round {round}: {refused}");
+    }
+    no_deadlock(&postgres);
+}
+
 #[tokio::test]
 async fn whoever_is_narrowed_makes_roles_smaller_and_never_larger() {
     let world = World::new();
