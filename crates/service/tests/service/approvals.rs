@@ -64,6 +64,20 @@ fn no() -> Verdict {
     }
 }
 
+fn rule() -> Verdict {
+    Verdict {
+        scope: Scope::Rule,
+        ..yes()
+    }
+}
+
+fn waived() -> Verdict {
+    Verdict {
+        waived: true,
+        ..yes()
+    }
+}
+
 fn session(for_ms: u64) -> Verdict {
     Verdict {
         scope: Scope::Session,
@@ -93,6 +107,13 @@ impl World {
         };
         let (_, text) = self.service.key_create(by, new).await.unwrap();
         self.by_key(&text).await
+    }
+
+    /// What waits, the newest first.
+    async fn waiting(&self) -> Vec<ApprovalRow> {
+        let state = Some(ApprovalState::Pending);
+        let page = self.service.approval_list(&user(), state, None, 10).await;
+        page.unwrap().approvals
     }
 
     async fn agent(&self) -> Ctx {
@@ -330,9 +351,8 @@ async fn who_is_let_to_decide_nothing_decides_nothing() {
     let seen = world.service.approval_get(&stranger(), &id).await;
     assert!(matches!(seen, Err(Error::NotFound)));
     let unsaid = Verdict {
-        waived: true,
         comment: " ".to_owned(),
-        ..yes()
+        ..waived()
     };
     assert_eq!(
         world.declines(&user(), &id, unsaid).await,
@@ -653,12 +673,8 @@ async fn a_host_that_somebody_asks_for_is_opened_by_the_yes_within_what_policies
     );
     world.decide(&user(), &row.id, yes()).await.unwrap();
     world.decide(&user(), &row.id, yes()).await.unwrap();
-    let waived = Verdict {
-        waived: true,
-        ..yes()
-    };
     assert_eq!(
-        world.declines(&user(), &row.id, waived).await,
+        world.declines(&user(), &row.id, waived()).await,
         "approval_over"
     );
     let there = world.service.sandbox_get(&agent, &made.id).await.unwrap();
