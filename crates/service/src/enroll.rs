@@ -38,7 +38,7 @@ const NAME_BYTES_MAX: usize = 255;
 /// A request for a certificate with a key of 4096 bits has 2 KiB.
 const CSR_BYTES_MAX: usize = 16 * 1024;
 /// What every token begins with, so that it is recognised where it does not belong.
-const TOKEN_PREFIX: &str = "cfn_";
+pub(crate) const TOKEN_PREFIX: &str = "cfn_";
 /// Refusals of one kind that are written as events in an hour. Whoever can reach the port can cause as many as
 /// they like, and a node that was sent away tries again and again; that must not hide the others.
 const REFUSALS_PER_HOUR: u32 = 100;

@@ -83,7 +83,9 @@ pub use crate::jwt::{
     Algorithm, BadKeys, ISSUERS_MAX, Issuer, JWKS_BYTES_MAX, JWT_BYTES_MAX, JwtKeys, Login,
     RoleFrom, TenantFrom, is_jwt_text,
 };
-pub use crate::key::{KeyPage, NewKey, e2b_form, is_e2b_form, is_key_text, used_pass};
+pub use crate::key::{
+    KeyPage, NewKey, e2b_form, is_e2b_form, is_key_text, looks_like_credential, used_pass,
+};
 pub use crate::lease_token::LeaseTokens;
 pub use crate::node::{Beat, LeaseRef, NodeHello, Registered, node_speaks};
 pub use crate::output::{OutputPage, OutputPiece, Stream};
