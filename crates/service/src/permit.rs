@@ -389,8 +389,8 @@ impl Service {
         }
     }
 
-    /// Written before the answer. The refusal stands also where it cannot be written. Beyond some of one principal within
-    /// a minute they are counted.
+    /// Written before the answer. The refusal stands also where it cannot be written. Beyond some of one principal
+    /// within a minute they are counted.
     async fn policy_refused(&self, ctx: &Ctx, operation: &'static str, all: &[Refusal]) {
         if !self.may_note_refusal(ctx) {
             return;
