@@ -1,7 +1,7 @@
 //! Lists of packages, with the real binary, the real pip and the real npm: what is on the list is installed from the
 //! index of the sandbox's own, and everything else is tried in the ways that there are.
 
-use e2e::{Place, needs_sandbox, text};
+use e2e::{Place, good, needs_sandbox, text};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -145,16 +145,6 @@ fn world() -> (Place, Source, e2e::Server) {
 
 fn run(place: &Place, script: &str) -> Output {
     place.run(&["run", "--allow", "*.org:443", "--", "sh", "-c", script])
-}
-
-fn good(output: &Output) -> String {
-    assert!(
-        output.status.success(),
-        "{}{}",
-        text(&output.stdout),
-        text(&output.stderr)
-    );
-    text(&output.stdout)
 }
 
 /// What the last job was denied: codes, each with its rule.

@@ -133,6 +133,21 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_that_is_too_long_is_refused_and_not_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        let is_good = |length: usize, end: &str| {
+            std::fs::write(&path, "s".repeat(length) + end).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            secret(&path).is_ok()
+        };
+        assert!(is_good(1024, "") && is_good(1024, "\n"));
+        for length in [1025, 2000, 8000] {
+            assert!(!is_good(length, "") && !is_good(length, "\n"), "{length}");
+        }
+    }
+
+    #[test]
     fn a_file_of_keys_is_read_to_its_bound() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("keys");

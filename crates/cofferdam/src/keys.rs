@@ -13,8 +13,8 @@ use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// The longest text of a key: 64 digits, and more white space than anybody writes.
-const TEXT_BYTES_MAX: u64 = 1024;
+/// Bytes of the longest text of a key of any kind. Whoever takes one may take less.
+const TEXT_BYTES_MAX: usize = 4096;
 /// How long a command may take: longer than a key service answers, shorter than a person waits.
 const COMMAND: Duration = Duration::from_secs(10);
 
@@ -150,16 +150,17 @@ fn make_key(path: &Path) -> std::io::Result<()> {
     }
 }
 
-fn from_file(path: &Path) -> Result<SecretValue, KeyError> {
-    let failed = |error: std::io::Error| unusable(format!("{}: {error}", path.display()));
-    read_all(own_file(path)?).map_err(failed)
-}
-
-/// A file with a key, which only this user can read, or whoever runs the machine.
+/// What is in the file of a key, which only this user can read, or whoever runs the machine. Waits for the disk.
 ///
 /// # Errors
-/// [`KeyError::Unusable`] with its path.
-pub(crate) fn own_file(path: &Path) -> Result<File, KeyError> {
+/// [`KeyError::Unusable`] with its path, also where it is longer than a key can be.
+pub(crate) fn from_file(path: &Path) -> Result<SecretValue, KeyError> {
+    let file = own_file(path)?;
+    read_all(file).map_err(|why| unusable(format!("{}: {why}", path.display())))
+}
+
+/// Whoever else can read a key can say what this server says, or open what it has sealed.
+fn own_file(path: &Path) -> Result<File, KeyError> {
     let failed = |error: std::io::Error| unusable(format!("{}: {error}", path.display()));
     let file = File::open(path).map_err(failed)?;
     let meta = file.metadata().map_err(failed)?;
@@ -173,12 +174,22 @@ pub(crate) fn own_file(path: &Path) -> Result<File, KeyError> {
     Ok(file)
 }
 
-fn read_all(from: impl std::io::Read) -> std::io::Result<SecretValue> {
+/// All of it, or nothing: one that is cut off is a key too, which nobody else has.
+fn read_all(from: impl std::io::Read) -> Result<SecretValue, String> {
     // So large that it never moves, which would leave a copy behind.
-    let most = usize::try_from(TEXT_BYTES_MAX).unwrap_or(0);
-    let mut text = Vec::with_capacity(2 * most);
-    from.take(TEXT_BYTES_MAX).read_to_end(&mut text)?;
-    Ok(SecretValue::new(text))
+    let mut text = Vec::with_capacity(2 * TEXT_BYTES_MAX);
+    // One byte more, to see that there is more.
+    let mut from = from.take(TEXT_BYTES_MAX as u64 + 1);
+    let read = from.read_to_end(&mut text);
+    // Made before anything is refused, so that what was read is wiped then too.
+    let value = SecretValue::new(text);
+    match read {
+        Err(error) => Err(error.to_string()),
+        Ok(length) if length > TEXT_BYTES_MAX => {
+            Err(format!("a key has at most {TEXT_BYTES_MAX} bytes"))
+        }
+        Ok(_) => Ok(value),
+    }
 }
 
 fn from_env(name: &str) -> Result<SecretValue, KeyError> {
@@ -207,10 +218,12 @@ fn from_command(words: &[String]) -> Result<SecretValue, KeyError> {
     }
     let status = child.wait().map_err(failed)?;
     let text = text.map_err(|_| unusable(format!("`{program}` gave no key in 10 s")))?;
+    // Before its status: one that says too much is stopped by our not listening, and that is not what was wrong.
+    let text = text.map_err(|why| unusable(format!("`{program}`: {why}")))?;
     if !status.success() {
         return Err(unusable(format!("`{program}` failed: {status}")));
     }
-    text.map_err(failed)
+    Ok(text)
 }
 
 /// Gets the keys before anybody is served, and says what is wrong with them to whoever starts the server.
@@ -280,6 +293,25 @@ mod tests {
         assert!(!error.contains("canary"), "{error}");
         assert!(at(&dir.path().join("none")).load(dir.path()).is_err());
         assert!(at(dir.path()).load(dir.path()).is_err());
+    }
+
+    #[test]
+    fn what_is_longer_than_a_key_can_be_is_refused_and_never_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("k");
+        let read = |length: usize| {
+            std::fs::write(&path, vec![b'x'; length]).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            from_file(&path).map(|value| value.bytes().len())
+        };
+        assert_eq!(read(TEXT_BYTES_MAX).unwrap(), TEXT_BYTES_MAX);
+        for length in [TEXT_BYTES_MAX + 1, 100_000] {
+            let error = read(length).unwrap_err().to_string();
+            assert!(error.contains("at most 4096 bytes"), "{error}");
+        }
+        let place = KeyPlace::parse("exec:head -c 5000 /dev/zero").unwrap();
+        let error = place.read().unwrap_err().to_string();
+        assert!(error.contains("at most 4096 bytes"), "{error}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use crate::cli::failure::Failure;
 use crate::config::Approvals;
-use crate::keys::own_file;
+use crate::keys::from_file;
 use crate::web::{is_loopback, secret, tls};
 use api::Code;
 use http_body_util::Full;
@@ -11,11 +11,10 @@ use hyper::Request;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HOST};
 use rustls::pki_types::ServerName;
-use service::{Notice, NoticeKey, Service};
-use std::io::Read as _;
+use service::{Clock, Notice, NoticeKey, Service};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
@@ -25,8 +24,6 @@ const TICK: Duration = Duration::from_secs(1);
 const TRY: Duration = Duration::from_secs(10);
 /// Bytes of an answer, which nobody reads.
 const ANSWER_MAX: usize = 64 * 1024;
-/// Bytes of the file of a key.
-const KEY_BYTES_MAX: usize = 4096;
 /// The field with the signature.
 const SIGNATURE: &str = "x-cofferdam-signature";
 
@@ -84,21 +81,12 @@ impl Webhook {
     /// # Errors
     /// What is wrong with either.
     pub(crate) fn new(url: &str, key: &Path, ca: Option<PathBuf>) -> Result<Webhook, String> {
-        let failed = |why: &dyn std::fmt::Display| format!("{}: {why}", key.display());
         // Whoever reads the key can say what this server says.
-        let file = own_file(key).map_err(|error| error.to_string())?;
-        // So large that it never moves, which would leave a copy behind.
-        let mut bytes = zeroize::Zeroizing::new(Vec::<u8>::with_capacity(2 * KEY_BYTES_MAX));
-        // One byte more, to see that there is more.
-        let mut file = file.take(KEY_BYTES_MAX as u64 + 1);
-        let read = file.read_to_end(&mut bytes);
-        if read.map_err(|error| failed(&error))? > KEY_BYTES_MAX {
-            return Err(failed(&format!("a key has at most {KEY_BYTES_MAX} bytes")));
-        }
-        let key = NoticeKey::new(bytes.trim_ascii());
+        let value = from_file(key).map_err(|error| error.to_string())?;
+        let short = || format!("{}: a key has 16 bytes or more", key.display());
         Ok(Webhook {
             place: place(url)?,
-            key: key.ok_or_else(|| failed(&"a key has 16 bytes or more"))?,
+            key: NoticeKey::new(value.bytes().trim_ascii()).ok_or_else(short)?,
             ca,
         })
     }
@@ -186,23 +174,15 @@ impl Webhook {
         let Place {
             host, port, path, ..
         } = &self.place;
+        // Of the machine itself: whoever hears of it compares it with a clock of their own.
+        let now_ms = Clock::system().now_ms();
         Request::post(path)
             .header(HOST, format!("{host}:{port}"))
             .header(CONTENT_TYPE, "application/json")
-            .header(SIGNATURE, self.key.sign(now_ms(), body))
+            .header(SIGNATURE, self.key.sign(now_ms, body))
             .body(Full::from(body.to_owned()))
             .map_err(|error| error.to_string())
     }
-}
-
-/// Milliseconds since 1970, which whoever hears of it compares with a clock of their own.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a signature is compared with a clock on another machine"
-)]
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -247,7 +227,10 @@ mod tests {
         assert!(made(b"0123456789abcdef\n", 0o600).is_ok());
         assert!(made(b"        short       ", 0o600).is_err());
         assert!(made(&[b'x'; 4096], 0o600).is_ok());
-        assert!(made(&[b'x'; 5000], 0o600).is_err());
+        for length in [4097, 5000] {
+            let refused = made(&vec![b'x'; length], 0o600).unwrap_err();
+            assert!(refused.contains("at most 4096 bytes"), "{refused}");
+        }
         for mode in [0o644, 0o640, 0o604, 0o620] {
             let refused = made(b"0123456789abcdef\n", mode).unwrap_err();
             assert!(refused.contains("chmod 600"), "{mode:o} {refused}");

@@ -158,20 +158,28 @@ impl Action {
     }
 }
 
+/// Whether principals of this kind may ever do something. Where not, no role helps.
+pub fn is_for(kind: PrincipalKind, action: Action) -> bool {
+    let (_, _, of) = action.row();
+    let is_node = kind == PrincipalKind::Node;
+    match of {
+        For::All => !is_node,
+        For::NoAgent => !is_node && kind != PrincipalKind::Agent,
+        For::People => kind == PrincipalKind::User,
+        For::Nodes => is_node,
+    }
+}
+
 /// Whether somebody may do something, as far as it is not about whose thing it is: that is asked of the database,
 /// and what is another tenant's is not there.
 pub fn may(who: Standing, action: Action) -> bool {
-    let (least, realm, of) = action.row();
-    if who.kind == PrincipalKind::Node {
-        return of == For::Nodes;
+    if !is_for(who.kind, action) {
+        return false;
     }
-    let is_kind = match of {
-        For::All => true,
-        For::NoAgent => who.kind != PrincipalKind::Agent,
-        For::People => who.kind == PrincipalKind::User,
-        For::Nodes => false,
-    };
-    is_kind && who.role >= least && (realm == Realm::Tenant || who.realm == Realm::Site)
+    let (least, realm, _) = action.row();
+    let is_theirs = realm == Realm::Tenant || who.realm == Realm::Site;
+    // A node has neither a role nor a tenant of its own.
+    who.kind == PrincipalKind::Node || (who.role >= least && is_theirs)
 }
 
 /// What one key is narrowed to; by default to nothing, so that it may what its principal may.
@@ -274,6 +282,18 @@ mod tests {
                         "{who:?} {action:?}"
                     );
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn whom_an_action_is_not_for_no_role_helps_and_all_others_one_does() {
+        let admins = all_standings().into_iter();
+        let admins = admins.filter(|who| who.role == Role::Admin && who.realm == Realm::Site);
+        for who in admins {
+            for action in all_actions() {
+                let ever = is_for(who.kind, action);
+                assert_eq!(may(who, action), ever, "{who:?} {action:?}");
             }
         }
     }

@@ -74,7 +74,7 @@ pub(crate) async fn answer(
             e2b::aim::aim(&parts, gate.domain()).transpose()
         }
     };
-    let at = parts.uri.path().to_owned();
+    let uri = parts.uri.clone();
     let request = Request::from_parts(parts, body);
     let mut response = match aim {
         Some(aim) => e2b::answer(&mut shared, (&gate, source), aim, request, &id).await,
@@ -100,7 +100,7 @@ pub(crate) async fn answer(
                 response = error.into_response();
             }
         }
-        note_refusal(&shared, &gate, code, &at).await;
+        note_of_node(&shared, &gate, code, uri.path()).await;
     }
     timer.stop(&response);
     let metered = response.extensions().get::<Metered>().copied();
@@ -217,14 +217,11 @@ fn about(route: &str, path: &str) -> Option<String> {
     let is_place = |part: &str| part.starts_with('{') && !part.starts_with("{*");
     let (_, name) = parts.find(|(part, _)| is_place(part))?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:@-".contains(&byte);
-    let is_credential = ["cfd_", "cfn_", "e2b_", "eyJ"]
-        .into_iter()
-        .any(|start| name.starts_with(start));
-    let is_name = name.len() <= ABOUT_MAX && name.bytes().all(plain) && !is_credential;
-    is_name.then(|| name.to_owned())
+    let is_name = name.len() <= ABOUT_MAX && name.bytes().all(plain);
+    (is_name && !service::looks_like_credential(name)).then(|| name.to_owned())
 }
 
-async fn note_refusal(shared: &Shared, gate: &Gate, code: Code, at: &str) {
+async fn note_of_node(shared: &Shared, gate: &Gate, code: Code, at: &str) {
     let node = match gate {
         Gate::Known(Peer::Node(node)) => Some(node.clone()),
         Gate::Node(gate) => gate.last_known(),

@@ -243,18 +243,24 @@ fn missing(who: Standing, action: Action) -> Error {
     Error::Forbidden(
         if action.realm() == Realm::Site && who.realm != Realm::Site {
             "this is of the whole installation, and only its first tenant may".to_owned()
-        } else if who.kind != PrincipalKind::User && action == Action::ApprovalWrite {
+        } else if !access::is_for(who.kind, action) {
             // Before the role: no role would help.
-            "only people decide what waits for a person".to_owned()
+            not_for(action).to_owned()
         } else if who.role < least {
             format!("this needs the role `{}`", least.as_str())
-        } else if !access::may(who, action) {
-            "agents may not say who may do what".to_owned()
         } else {
             let action = action.as_str();
             format!("the credential is narrowed, and not to `{action}`")
         },
     )
+}
+
+/// Why kinds of principals may not whatever their role is.
+fn not_for(action: Action) -> &'static str {
+    match action == Action::ApprovalWrite {
+        true => "only people decide what waits for a person",
+        false => "agents may not say who may do what",
+    }
 }
 
 /// A principal of our own making: ids and names of loops have only characters that one may have.

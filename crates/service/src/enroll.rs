@@ -9,7 +9,7 @@
 use crate::change::Note;
 use crate::error::Fail;
 use crate::hex::hex;
-use crate::{Ctx, Error, Service, locked, random};
+use crate::{Ctx, Error, Service, locked, random, refusal};
 use model::access::Action;
 use model::id::{EnrollTokenId, NodeId, TenantId};
 use sha2::{Digest as _, Sha256};
@@ -38,7 +38,7 @@ const NAME_BYTES_MAX: usize = 255;
 /// A request for a certificate with a key of 4096 bits has 2 KiB.
 const CSR_BYTES_MAX: usize = 16 * 1024;
 /// What every token begins with, so that it is recognised where it does not belong.
-const TOKEN_PREFIX: &str = "cfn_";
+pub(crate) const TOKEN_PREFIX: &str = "cfn_";
 /// Refusals of one kind that are written as events in an hour. Whoever can reach the port can cause as many as
 /// they like, and a node that was sent away tries again and again; that must not hide the others.
 const REFUSALS_PER_HOUR: u32 = 100;
@@ -191,7 +191,7 @@ impl Service {
 
     /// Whether one more report that a node gave up may be an event in this hour.
     pub(crate) fn may_note_drop(&self, now_ms: u64) -> bool {
-        locked(&self.inner.refusals).one_more("report_dropped", now_ms)
+        locked(&self.inner.noted_of_nodes).one_more("report_dropped", now_ms)
     }
 
     /// Makes a token for one machine, and tells its text this once.
@@ -409,7 +409,7 @@ impl Service {
     pub async fn node_refused(&self, who: Option<&NodeId>, code: &'static str, what: &str) {
         let now = self.now_ms();
         // The log is bounded as the events are: whoever reaches the port can cause as many as they like.
-        if !locked(&self.inner.refusals).one_more(code, now) {
+        if !locked(&self.inner.noted_of_nodes).one_more(code, now) {
             return;
         }
         tracing::warn!(
@@ -418,11 +418,8 @@ impl Service {
             what,
             "a node was refused"
         );
-        let Ok(number) = random::<16>() else { return };
-        let (id, note) = (
-            format!("ref_{}", hex(&number)),
-            Note::new(&Ctx::internal("door"), now),
-        );
+        let Ok(id) = refusal::id() else { return };
+        let note = Note::new(&Ctx::internal("door"), now);
         let node = who.map(NodeId::as_str);
         let data = serde_json::json!({"code": code, "node": node, "path": what});
         let written =

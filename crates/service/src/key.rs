@@ -5,8 +5,10 @@
 //! believed by another server; this one forgets all of them at once.
 
 use crate::ctx::{Shown, ShownBy};
+use crate::enroll::TOKEN_PREFIX;
 use crate::error::Fail;
 use crate::hex::hex;
+use crate::jwt::is_jwt_text;
 use crate::{Ctx, Error, Grant, Service, Who, locked, page, random};
 use model::access::{Action, Scopes};
 use model::id::KeyId;
@@ -25,6 +27,8 @@ const KEY_PREFIX: &str = "cfd_";
 /// What the form of a key for E2B's clients begins with, and its digits: their SDKs up to 2.45 refuse any other.
 const E2B_PREFIX: &str = "e2b_";
 const E2B_DIGITS: usize = 40;
+/// What a token of an issuer begins with: the brace and the quote of an object, in base64.
+const JWT_START: &str = "eyJ";
 /// Digits of a key.
 const DIGITS: usize = 64;
 /// Digits of a key that are shown, so that a person can tell which one it is; 32 of its 256 bits.
@@ -132,6 +136,13 @@ pub fn is_key_text(text: &str) -> bool {
 /// Whether a text looks like the form of a key that E2B's clients take, which counts at their door alone.
 pub fn is_e2b_form(text: &str) -> bool {
     is_digits_after(text, E2B_PREFIX, E2B_DIGITS)
+}
+
+/// Whether a text begins as keys, tokens of machines or tokens of issuers do: also one that was cut off or written
+/// wrong, which opens nothing and is most of one that does.
+pub fn looks_like_credential(text: &str) -> bool {
+    let starts = [KEY_PREFIX, E2B_PREFIX, TOKEN_PREFIX, JWT_START];
+    starts.into_iter().any(|start| text.starts_with(start)) || is_jwt_text(text)
 }
 
 fn is_digits_after(text: &str, prefix: &str, count: usize) -> bool {
@@ -457,6 +468,26 @@ mod tests {
             assert!(!is_key_text(bad) && !is_e2b_form(bad), "{bad}");
         }
         assert!(!is_key_text(&key.to_uppercase()));
+    }
+
+    #[test]
+    fn what_is_or_was_a_credential_looks_like_one_and_no_plain_name_does() {
+        let key = format!("cfd_{}", "0a".repeat(32));
+        let one = e2b_form(&key);
+        for text in [
+            &*key,
+            &key[..12],
+            &one,
+            "cfn_0a",
+            "eyJhbGciOi.e30.x",
+            "eyJhb",
+            "eyB9.e30.x",
+        ] {
+            assert!(looks_like_credential(text), "{text}");
+        }
+        for name in ["", "eyes", "user:a@b.c", "job_1", "sbx_cfd_1", "cfdb"] {
+            assert!(!looks_like_credential(name), "{name}");
+        }
     }
 
     #[test]

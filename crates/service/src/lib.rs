@@ -83,7 +83,9 @@ pub use crate::jwt::{
     Algorithm, BadKeys, ISSUERS_MAX, Issuer, JWKS_BYTES_MAX, JWT_BYTES_MAX, JwtKeys, Login,
     RoleFrom, TenantFrom, is_jwt_text,
 };
-pub use crate::key::{KeyPage, NewKey, e2b_form, is_e2b_form, is_key_text, used_pass};
+pub use crate::key::{
+    KeyPage, NewKey, e2b_form, is_e2b_form, is_key_text, looks_like_credential, used_pass,
+};
 pub use crate::lease_token::LeaseTokens;
 pub use crate::node::{Beat, LeaseRef, NodeHello, Registered, node_speaks};
 pub use crate::output::{OutputPage, OutputPiece, Stream};
@@ -182,7 +184,7 @@ struct Inner {
     node_authority: OnceLock<NodeAuthority>,
     lease: OnceLock<Lease>,
     lease_key: tokio::sync::OnceCell<lease_token::LeaseKey>,
-    refusals: Mutex<enroll::Refusals>,
+    noted_of_nodes: Mutex<enroll::Refusals>,
     refused: Mutex<refusal::Notes>,
     placement: place::Setting,
     policies: Mutex<permit::Known>,
@@ -236,7 +238,7 @@ impl Service {
             node_authority: OnceLock::new(),
             lease: OnceLock::new(),
             lease_key: tokio::sync::OnceCell::new(),
-            refusals: Mutex::default(),
+            noted_of_nodes: Mutex::default(),
             refused: Mutex::default(),
             placement: place::Setting::default(),
             policies: Mutex::default(),

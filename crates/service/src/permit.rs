@@ -13,8 +13,8 @@ pub(crate) use self::renew::Renewing;
 use crate::approval::ask::{self, Ask};
 use crate::approval::yes;
 use crate::error::Fail;
-use crate::hex::hex;
-use crate::{Ctx, Error, NetworkChange, SandboxAsk, Service, change, locked, random};
+use crate::refusal::{self, Noted};
+use crate::{Ctx, Error, NetworkChange, SandboxAsk, Service, change, locked};
 use model::approval::{Subject, Yes};
 use model::id::{PrincipalId, TenantId};
 use model::limits;
@@ -28,7 +28,7 @@ use std::sync::Arc;
 use store::job::JobRow;
 use store::policy::{PolicyRow, Stamps};
 use store::sandbox::SandboxRow;
-use store::{Tx, event, policy};
+use store::{Tx, policy};
 
 /// Principals whose permits are remembered. One more, and all are read anew.
 const KNOWN_MAX: usize = 1024;
@@ -390,35 +390,22 @@ impl Service {
         }
     }
 
-    /// An event of its own: there is no change that it could be beside. The refusal stands also where it cannot be
-    /// written. Beyond some of one principal within a minute they are counted.
+    /// Written before the answer. The refusal stands also where it cannot be written. Beyond some of one principal
+    /// within a minute they are counted.
     async fn policy_refused(&self, ctx: &Ctx, operation: &'static str, all: &[Refusal]) {
         if !self.may_note_refusal(ctx) {
             return;
         }
-        let Ok(number) = random::<16>() else { return };
-        let id = format!("ref_{}", hex(&number));
+        let Ok(id) = refusal::id() else { return };
         let one = |one: &Refusal| {
             let by: Vec<String> = one.by.iter().map(ToString::to_string).collect();
             serde_json::json!({"clause": change::cut(&one.clause), "by": by,
                 "why": change::cut(&one.why), "code": one.kind.code()})
         };
         let told: Vec<_> = all.iter().take(TOLD_MAX).map(one).collect();
-        let data = serde_json::json!({"operation": operation, "clauses": told}).to_string();
-        let (ctx, at_ms) = (ctx.clone(), self.now_ms());
-        let written = self.unit(move |tx| {
-            let new = event::NewEvent {
-                tenant: &ctx.tenant,
-                resource: "refusal",
-                resource_id: &id,
-                version: 1,
-                kind: "policy.refused",
-                data: &data,
-                principal: &ctx.principal,
-                at_ms,
-            };
-            Ok(event::append(tx, &new)?)
-        });
+        let data = serde_json::json!({"operation": operation, "clauses": told});
+        let noted = Noted::of(ctx, &data, self.now_ms());
+        let written = self.unit(move |tx| Ok(refusal::write(tx, &id, "policy.refused", &noted)?));
         if let Err(error) = written.await {
             tracing::warn!(error = error.cause(), "a refusal is not among the events");
         }

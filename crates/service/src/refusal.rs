@@ -40,7 +40,7 @@ pub struct Refused {
 
 /// What is to be written.
 #[derive(Debug, Clone)]
-struct Noted {
+pub(crate) struct Noted {
     tenant: TenantId,
     principal: PrincipalId,
     data: String,
@@ -56,6 +56,19 @@ pub struct Recorded {
     pub written: usize,
     /// Refused requests that are in no record: there was no room for them, or an earlier pass could not write them.
     pub lost: u64,
+}
+
+impl Noted {
+    /// What was refused to whoever asks.
+    pub(crate) fn of(ctx: &Ctx, data: &serde_json::Value, at_ms: u64) -> Noted {
+        Noted {
+            tenant: ctx.tenant.clone(),
+            principal: ctx.principal.clone(),
+            data: data.to_string(),
+            at_ms,
+            stands_for: 1,
+        }
+    }
 }
 
 /// What was refused lately.
@@ -197,11 +210,11 @@ pub async fn refusals_pass(service: &Service) -> Result<Recorded, Error> {
 async fn record(service: &Service, batch: &[Noted]) -> Result<(), Error> {
     let mut named = Vec::with_capacity(batch.len());
     for one in batch {
-        named.push((format!("ref_{}", hex(&random::<16>()?)), one.clone()));
+        named.push((id()?, one.clone()));
     }
     let written = service.unit(move |tx| {
         for (id, one) in &named {
-            write(tx, id, one)?;
+            write(tx, id, "request.refused", one)?;
         }
         Ok(())
     });
@@ -212,7 +225,19 @@ fn short(text: &str) -> String {
     text.chars().take(TEXT_MAX).collect()
 }
 
-fn write(tx: &mut Tx<'_>, id: &str, noted: &Noted) -> Result<(), StoreError> {
+/// An id for the event of one: there is no row that it could be about.
+pub(crate) fn id() -> Result<String, Error> {
+    Ok(format!("ref_{}", hex(&random::<16>()?)))
+}
+
+/// Writes one into the record of whoever asked, as an event of its own: what was refused has changed nothing that it
+/// could be beside.
+pub(crate) fn write(
+    tx: &mut Tx<'_>,
+    id: &str,
+    kind: &str,
+    noted: &Noted,
+) -> Result<(), StoreError> {
     // A key of a tenant that was just deleted is still believed for a second, and nothing is to be left behind.
     if !tenant::stays(tx, &noted.tenant)? {
         return Ok(());
@@ -222,7 +247,7 @@ fn write(tx: &mut Tx<'_>, id: &str, noted: &Noted) -> Result<(), StoreError> {
         resource: "refusal",
         resource_id: id,
         version: 1,
-        kind: "request.refused",
+        kind,
         data: &noted.data,
         principal: &noted.principal,
         at_ms: noted.at_ms,

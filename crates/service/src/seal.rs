@@ -22,7 +22,7 @@ const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 12;
 /// Room for the tag, so that sealing in place moves nothing and leaves no copy behind.
 const TAG_BYTES: usize = 16;
-/// The longest text of a key that is looked at: white space is allowed around it.
+/// Bytes of the longest text of a key: white space is allowed around it.
 const KEY_TEXT_MAX: usize = 1024;
 
 /// Why a master key cannot be used. Says nothing of the key.
@@ -99,10 +99,10 @@ impl MasterKey {
     /// [`KeyError::Unusable`] for anything else.
     pub fn parse(text: &[u8]) -> Result<MasterKey, KeyError> {
         let unusable = || KeyError::Unusable("a master key is 64 hexadecimal digits".to_owned());
-        let text = text
-            .get(..text.len().min(KEY_TEXT_MAX))
-            .unwrap_or(text)
-            .trim_ascii();
+        if text.len() > KEY_TEXT_MAX {
+            return Err(unusable());
+        }
+        let text = text.trim_ascii();
         let mut key = Zeroizing::new([0; KEY_BYTES]);
         let (pairs, rest) = text.as_chunks::<2>();
         if pairs.len() != KEY_BYTES || !rest.is_empty() {
@@ -562,6 +562,8 @@ mod tests {
             "00",
             &text[1..],
             &format!("{text}0"),
+            // Not cut off where somebody would stop reading, which would make it one.
+            &format!("{text}{}0", " ".repeat(2000)),
             &"g".repeat(64),
             &"+1".repeat(32),
         ] {

@@ -180,6 +180,7 @@ fn amounts(message: &str) -> String {
 mod tests {
     use super::*;
     use api::error::ErrorDetail;
+    use model::quota::{Limit, Over, Whose};
 
     fn said(fields: &[(&str, &str)]) -> ErrorBody {
         let detail = |(field, message): &(&str, &str)| ErrorDetail {
@@ -288,42 +289,48 @@ mod tests {
 
     #[test]
     fn what_is_used_of_a_quota_is_said_in_units() {
-        for (of, said, expect) in [
+        let (kib, mib, gib) = (1 << 10, 1 << 20, 1 << 30);
+        for (limit, [used, most, takes], expect) in [
             (
-                "memory_bytes",
-                "has 1073741824 of 1073741824 bytes of memory in use, and this takes 536870912; an admin",
-                "has 1 GiB of 1 GiB of memory in use, and this takes 512 MiB; an admin",
+                Limit::MemoryBytes,
+                [gib, gib, 512 * mib],
+                "has 1 GiB of 1 GiB of memory in use, and this takes 512 MiB",
             ),
             (
-                "disk_bytes",
-                "may have 1073741824 bytes of storage in use, and this takes 2147483648; an admin",
-                "may have 1 GiB of storage in use, and this takes 2 GiB; an admin",
+                Limit::DiskBytes,
+                [0, gib, 2 * gib],
+                "may have 1 GiB of storage in use, and this takes 2 GiB",
             ),
             (
-                "artifact_bytes",
-                "has 0 of 1024 bytes of files kept, and this takes 2048; an admin",
-                "has 0 of 1 KiB of files kept, and this takes 2 KiB; an admin",
+                Limit::ArtifactBytes,
+                [kib, kib, 2 * kib],
+                "has 1 KiB of 1 KiB of files kept, and this takes 2 KiB",
             ),
             (
-                "cpu_millis",
-                "has 500 of 2000 thousandths of a processor in use, and this takes 1750; an admin",
-                "has 0.5 of 2 processors in use, and this takes 1.75; an admin",
+                Limit::CpuMillis,
+                [500, 2000, 1750],
+                "has 0.5 of 2 processors in use, and this takes 1.75",
             ),
             (
-                "memory_bytes",
-                "has 0 of 0 bytes of memory in use, and this takes 1024; an admin",
-                "has 0 of 0 bytes of memory in use, and this takes 1 KiB; an admin",
+                Limit::MemoryBytes,
+                [0, 0, kib],
+                "has 0 of 0 bytes of memory in use, and this takes 1 KiB",
             ),
-            (
-                "jobs",
-                "has 2 of 2 jobs running; an admin",
-                "has 2 of 2 jobs running; an admin",
-            ),
+            (Limit::Jobs, [2, 2, 1], "has 2 of 2 jobs running"),
         ] {
-            let begin = format!("the quota `{of}` is reached: user:p");
-            let body = Code::QuotaExceeded.body(format!("{begin} {said}"), "");
+            // In the words of whoever refuses it: were they others, they would be shown as they come.
+            let over = Over {
+                whose: Whose::Principal("user:p".parse().unwrap()),
+                limit,
+                most,
+                used,
+                takes,
+            };
+            let begin = format!("the quota `{}` is reached:", limit.as_str());
+            let raises = over.who_raises();
+            let body = Code::QuotaExceeded.body(format!("{begin} {over}; {raises}"), "");
             let shown = of_command_line(&body, &[]);
-            assert_eq!(shown.message, format!("{begin} {expect}"));
+            assert_eq!(shown.message, format!("{begin} user:p {expect}; {raises}"));
         }
     }
 

@@ -82,21 +82,20 @@ async fn every_version_that_has_sessions_begins_one_and_each_is_answered_in_its_
 async fn a_session_ends_when_it_is_told_to_and_then_there_is_none() {
     let world = World::new().await;
     let session = begin(&world).await;
+    // Which there are, the table of who may call them says.
     let tools = &messages(&list(&world, &session).await)[0]["result"]["tools"];
-    assert_eq!(tools.as_array().unwrap().len(), 14);
+    assert!(!tools.as_array().unwrap().is_empty());
     let own = [ACCEPT, ("mcp-session-id", session.as_str())];
     let gone = world.ask(message("DELETE", &own, "")).await;
     assert_eq!(gone.status, StatusCode::NO_CONTENT);
-    let reply = list(&world, &session).await;
-    assert_eq!(
-        (reply.status.as_u16(), reply.code().as_str()),
-        (404, "not_found")
-    );
-    let reply = world.ask(message("GET", &own, "")).await;
-    assert_eq!(
-        (reply.status.as_u16(), reply.code().as_str()),
-        (404, "not_found")
-    );
+    let listed = list(&world, &session).await;
+    let streamed = world.ask(message("GET", &own, "")).await;
+    for reply in [listed, streamed] {
+        assert_eq!(
+            (reply.status.as_u16(), reply.code().as_str()),
+            (404, "not_found")
+        );
+    }
 }
 
 #[tokio::test]
@@ -169,10 +168,11 @@ pub(crate) async fn call_as_node(world: &World, of: (&str, Value)) -> String {
 pub(crate) async fn tools(world: &World) -> BTreeSet<String> {
     let session = begin(world).await;
     let listed = &messages(&list(world, &session).await)[0]["result"]["tools"];
-    let listed = listed.as_array().unwrap().iter();
-    listed
-        .map(|tool| tool["name"].as_str().unwrap().to_owned())
-        .collect()
+    let listed = listed.as_array().unwrap();
+    let name = |tool: &Value| tool["name"].as_str().unwrap().to_owned();
+    let names: BTreeSet<String> = listed.iter().map(name).collect();
+    assert_eq!(names.len(), listed.len(), "each has a name of its own");
+    names
 }
 
 /// Lets a shell wait for a person, so that a tool which runs one answers at once.

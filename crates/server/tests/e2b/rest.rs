@@ -3,7 +3,7 @@
 use api::client::Token;
 use api::guest::{Event, Start};
 use api::{Client, Code, Endpoint};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::guest::OPEN_PORT;
@@ -23,6 +23,12 @@ impl World {
             authority: self.tcp.to_string(),
             token: Token::new(TOKEN),
         })
+    }
+
+    /// Writes a policy, as a client of the API would.
+    async fn policy(&self, name: &str, spec: Value) {
+        let spec = serde_json::from_value(spec).unwrap();
+        self.client().policy_put(name, &spec).await.unwrap();
     }
 }
 
@@ -216,26 +222,8 @@ async fn the_typed_client_runs_a_command_through_the_door() {
 #[tokio::test]
 async fn a_policy_holds_at_e2b_s_door_too() {
     let world = World::new().await;
-    let policy = api::policy::PolicySpec {
-        version: 1,
-        layer: api::policy::PolicyLayer::Global,
-        of: None,
-        priority: 0,
-        network: Some(api::policy::PolicyNetwork {
-            allow: Some(vec!["*.a.test".to_owned()]),
-            ..api::policy::PolicyNetwork::default()
-        }),
-        files: None,
-        commands: None,
-        dependencies: None,
-        resources: api::policy::PolicyResources::default(),
-        drivers: None,
-        profiles: api::policy::PolicyProfiles::default(),
-        secrets: None,
-        approvals: api::policy::PolicyApprovals::default(),
-        rego: None,
-    };
-    world.client().policy_put("net", &policy).await.unwrap();
+    let policy = json!({"version": 1, "layer": "global", "network": {"allow": ["*.a.test"]}});
+    world.policy("net", policy).await;
     // Where a client says nothing, it gets what there may be.
     let made = world.sandbox(json!({})).await;
     let view = world.client().sandbox_get(&id(&made)).await.unwrap();
@@ -258,26 +246,9 @@ async fn a_policy_holds_at_e2b_s_door_too() {
 #[tokio::test]
 async fn a_request_with_a_password_in_clear_passes_once_after_a_yes_and_with_that_password_alone() {
     let world = World::new().await;
-    let policy = api::policy::PolicySpec {
-        version: 1,
-        layer: api::policy::PolicyLayer::Tenant,
-        of: None,
-        priority: 0,
-        network: None,
-        files: None,
-        commands: None,
-        dependencies: None,
-        resources: api::policy::PolicyResources::default(),
-        drivers: None,
-        profiles: api::policy::PolicyProfiles::default(),
-        secrets: None,
-        approvals: api::policy::PolicyApprovals {
-            network_unrestricted: Some(api::policy::PolicyAnswer::NeedsApproval),
-            ..api::policy::PolicyApprovals::default()
-        },
-        rego: None,
-    };
-    world.client().policy_put("net", &policy).await.unwrap();
+    let policy = json!({"version": 1, "layer": "tenant",
+        "approvals": {"network_unrestricted": "needs_approval"}});
+    world.policy("net", policy).await;
     let person = service::Ctx::user("uid:77".parse().unwrap(), "req_7");
     let asked = |password: &str| {
         let proxy =

@@ -64,6 +64,20 @@ fn no() -> Verdict {
     }
 }
 
+fn rule() -> Verdict {
+    Verdict {
+        scope: Scope::Rule,
+        ..yes()
+    }
+}
+
+fn waived() -> Verdict {
+    Verdict {
+        waived: true,
+        ..yes()
+    }
+}
+
 fn session(for_ms: u64) -> Verdict {
     Verdict {
         scope: Scope::Session,
@@ -92,8 +106,14 @@ impl World {
             ..NewKey::default()
         };
         let (_, text) = self.service.key_create(by, new).await.unwrap();
-        let who = self.service.key_who(&text).await.unwrap().unwrap();
-        Ctx::of(who, "req_5")
+        self.by_key(&text).await
+    }
+
+    /// What waits, the newest first.
+    async fn waiting(&self) -> Vec<ApprovalRow> {
+        let state = Some(ApprovalState::Pending);
+        let page = self.service.approval_list(&user(), state, None, 10).await;
+        page.unwrap().approvals
     }
 
     async fn agent(&self) -> Ctx {
@@ -303,6 +323,16 @@ async fn a_program_is_told_that_only_people_decide_and_not_that_it_lacks_a_role(
             "{refused}"
         );
     }
+    // Nor that it would let somebody in with another role.
+    let refused = world
+        .service
+        .principal_create(&agent, PrincipalKind::User, "dave", Role::Member)
+        .await;
+    let expect = "agents may not say who may do what";
+    assert!(
+        matches!(&refused, Err(Error::Forbidden(why)) if why == expect),
+        "{refused:?}"
+    );
 }
 
 /// Attack: A yes of a member, of a node, of another tenant; one without the comment that it needs, or longer than a
@@ -321,9 +351,8 @@ async fn who_is_let_to_decide_nothing_decides_nothing() {
     let seen = world.service.approval_get(&stranger(), &id).await;
     assert!(matches!(seen, Err(Error::NotFound)));
     let unsaid = Verdict {
-        waived: true,
         comment: " ".to_owned(),
-        ..yes()
+        ..waived()
     };
     assert_eq!(
         world.declines(&user(), &id, unsaid).await,
@@ -644,12 +673,8 @@ async fn a_host_that_somebody_asks_for_is_opened_by_the_yes_within_what_policies
     );
     world.decide(&user(), &row.id, yes()).await.unwrap();
     world.decide(&user(), &row.id, yes()).await.unwrap();
-    let waived = Verdict {
-        waived: true,
-        ..yes()
-    };
     assert_eq!(
-        world.declines(&user(), &row.id, waived).await,
+        world.declines(&user(), &row.id, waived()).await,
         "approval_over"
     );
     let there = world.service.sandbox_get(&agent, &made.id).await.unwrap();

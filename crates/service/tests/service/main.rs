@@ -47,6 +47,7 @@ mod secrets;
 mod snapshots;
 mod volumes;
 
+use crate::postgres::Postgres;
 use model::enforcement::StreamReport;
 use model::id::{JobId, NodeId, TenantId};
 use model::job::{JobState, Outcome};
@@ -115,6 +116,18 @@ impl World {
         removed
     }
 
+    /// Who is behind the text of a key.
+    async fn by_key(&self, text: &str) -> Ctx {
+        let who = self.service.key_who(text).await.unwrap().unwrap();
+        Ctx::of(who, "req_3")
+    }
+
+    /// The admin of another tenant, which is made for it.
+    async fn acme(&self) -> Ctx {
+        let made = self.service.tenant_create(&user(), "acme", "root").await;
+        self.by_key(&made.unwrap().key.1).await
+    }
+
     async fn create(&self, spec: JobSpec) -> JobRow {
         self.service.job_create(&user(), spec, None).await.unwrap()
     }
@@ -168,6 +181,38 @@ fn open(dir: &std::path::Path, clock: &Clock) -> Service {
     let store = Store::open_sqlite(&dir.join("db"), Points::none()).unwrap();
     let blobs = Blobs::open(&dir.join("blobs")).unwrap();
     Service::new(store, blobs, clock.clone(), || Some(u64::MAX))
+}
+
+/// Two servers on a PostgreSQL, each with its own memory.
+#[expect(
+    clippy::print_stdout,
+    reason = "what was skipped is counted by what is said"
+)]
+fn two_servers() -> Option<(Postgres, tempfile::TempDir, [Service; 2])> {
+    let postgres = match Postgres::start() {
+        Ok(postgres) => postgres,
+        Err(why) => {
+            println!("skipped: {why}");
+            return None;
+        }
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let one = || {
+        let store = Store::open_postgres(&postgres.address(), Points::none()).unwrap();
+        let blobs = Blobs::open(&dir.path().join("blobs")).unwrap();
+        Service::new(store, blobs, Clock::system(), || Some(u64::MAX))
+    };
+    let servers = [one(), one()];
+    Some((postgres, dir, servers))
+}
+
+/// Whether none of its transactions waited for each other in a circle. The tries that follow hide that from whoever
+/// asked. The database counts them too, but says so late.
+fn no_deadlock(postgres: &Postgres) {
+    let said = postgres.said();
+    // Else nothing was read, and nothing is in that.
+    assert!(said.contains("ready to accept connections"), "{said}");
+    assert!(!said.contains("deadlock"), "{said}");
 }
 
 fn user() -> Ctx {

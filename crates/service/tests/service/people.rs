@@ -70,10 +70,7 @@ async fn the_use_of_a_key_is_written_behind_the_request_and_once_a_minute() {
 #[tokio::test]
 async fn what_is_about_people_is_in_the_record_of_their_tenant() {
     let world = World::new();
-    let made = world.service.tenant_create(&user(), "acme", "root").await;
-    let made = made.unwrap();
-    let who = world.service.key_who(&made.key.1).await.unwrap().unwrap();
-    let admin = Ctx::of(who, "req_4");
+    let admin = world.acme().await;
     let (id, _) = key(&world.service, &admin, "bob", &[]).await;
     let revoked = world.service.key_revoke(&admin, &id.parse().unwrap()).await;
     revoked.unwrap();
@@ -179,8 +176,7 @@ async fn a_key_that_ends_makes_none_that_ends_later() {
         .key_create(&user(), ask(Some(3_600_000)))
         .await
         .unwrap();
-    let who = service.key_who(&text).await.unwrap().unwrap();
-    let ctx = Ctx::of(who, "req_5");
+    let ctx = world.by_key(&text).await;
     let (row, _) = service.key_create(&ctx, ask(None)).await.unwrap();
     assert_eq!(
         row.expires_at_ms, own.expires_at_ms,
@@ -205,12 +201,7 @@ async fn a_key_that_ends_makes_none_that_ends_later() {
 async fn the_last_admin_of_a_tenant_stays_and_a_name_is_taken_once() {
     let world = World::new();
     let service = &world.service;
-    let made = service
-        .tenant_create(&user(), "acme", "root")
-        .await
-        .unwrap();
-    let who = service.key_who(&made.key.1).await.unwrap().unwrap();
-    let admin = Ctx::of(who, "req_6");
+    let admin = world.acme().await;
     let code = |error: Error| error.code();
     let last = service.principal_remove(&admin, "user:root").await;
     assert_eq!(last.map_err(code).err(), Some("conflict"));
@@ -264,7 +255,7 @@ async fn another_role_counts_for_keys_in_use_here_at_once_and_elsewhere_within_a
         who.grant.role
     };
     let other = world.again();
-    let ctx = Ctx::of(service.key_who(&text).await.unwrap().unwrap(), "req_7");
+    let ctx = world.by_key(&text).await;
     assert!(matches!(
         service.node_list(&ctx).await,
         Err(Error::Forbidden(_))
@@ -279,7 +270,7 @@ async fn another_role_counts_for_keys_in_use_here_at_once_and_elsewhere_within_a
     world.clock.advance(1000);
     assert_eq!(role(&other).await, Role::Admin);
     // What the key is narrowed to still narrows it.
-    let ctx = Ctx::of(service.key_who(&text).await.unwrap().unwrap(), "req_8");
+    let ctx = world.by_key(&text).await;
     assert!(service.node_list(&ctx).await.is_ok());
     let keys = service.key_list(&ctx, None, 10).await;
     assert!(matches!(keys, Err(Error::Forbidden(_))), "{keys:?}");
@@ -325,12 +316,7 @@ async fn a_change_of_a_role_is_one_event_and_the_same_role_again_is_none() {
 async fn the_last_admin_is_not_made_less_and_nobody_of_another_tenant_is_changed() {
     let world = World::new();
     let service = &world.service;
-    let made = service
-        .tenant_create(&user(), "acme", "root")
-        .await
-        .unwrap();
-    let who = service.key_who(&made.key.1).await.unwrap().unwrap();
-    let admin = Ctx::of(who, "req_9");
+    let admin = world.acme().await;
     let set = async |ctx: &Ctx, id: &str, role: Role| {
         let set = service.principal_set(ctx, id, role).await;
         set.map_err(|error| error.code()).map(|row| row.role)
@@ -376,6 +362,39 @@ async fn the_last_admin_is_not_made_less_and_nobody_of_another_tenant_is_changed
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_admins_who_make_each_other_less_at_two_servers_at_once_one_stays() {
+    let Some((postgres, _dir, [a, b])) = two_servers() else {
+        return;
+    };
+    for round in 0..20 {
+        let tenant = format!("t{round}");
+        let made = a.tenant_create(&user(), &tenant, "ann").await.unwrap();
+        let ann = Ctx::of(a.key_who(&made.key.1).await.unwrap().unwrap(), "req_3");
+        let bob = a.principal_create(&ann, PrincipalKind::User, "bob", Role::Admin);
+        let bob = Ctx {
+            principal: bob.await.unwrap().id,
+            ..ann.clone()
+        };
+        let (one, other) = match round % 2 {
+            0 => tokio::join!(
+                a.principal_set(&ann, "user:bob", Role::Member),
+                b.principal_set(&bob, "user:ann", Role::Member),
+            ),
+            _ => tokio::join!(
+                a.principal_remove(&ann, "user:bob"),
+                b.principal_remove(&bob, "user:ann"),
+            ),
+        };
+        let refused = match (one, other) {
+            (Ok(_), Err(refused)) | (Err(refused), Ok(_)) => refused,
+            both => panic!("round {round}: {both:?}"),
+        };
+        assert_eq!(refused.code(), "conflict", "round {round}: {refused}");
+    }
+    no_deadlock(&postgres);
+}
+
 #[tokio::test]
 async fn whoever_is_narrowed_makes_roles_smaller_and_never_larger() {
     let world = World::new();
@@ -390,7 +409,7 @@ async fn whoever_is_narrowed_makes_roles_smaller_and_never_larger() {
         ..NewKey::default()
     };
     let (_, text) = service.key_create(&user(), new).await.unwrap();
-    let narrow = Ctx::of(service.key_who(&text).await.unwrap().unwrap(), "req_10");
+    let narrow = world.by_key(&text).await;
     // Of this one they may have a key that is narrowed to nothing.
     key(service, &user(), "alice", &[]).await;
     let raised = service

@@ -8,7 +8,7 @@ use model::policy::{
     Answer, Bound, CommandsClause, Decision, Layer, Matter, NetworkClause, Policy,
 };
 use model::sandbox::SandboxState;
-use service::{Error, Idempotency, PolicyAsk, SandboxAsk, SandboxSaid, SandboxWork};
+use service::{AuditQuery, Error, Idempotency, PolicyAsk, SandboxAsk, SandboxSaid, SandboxWork};
 use store::policy::PolicyRow;
 
 /// How often a node asks: the first poll only finds that something is to be decided again.
@@ -152,6 +152,35 @@ async fn every_refusal_and_every_change_of_a_policy_is_an_event() {
     let told: serde_json::Value = serde_json::from_str(&newest[1].data).unwrap();
     assert_eq!(told["operation"], "job.create");
     assert_eq!(told["clauses"][0]["by"][0], "tenant/0/net@2");
+}
+
+#[tokio::test]
+async fn what_a_policy_refuses_to_somebody_whose_tenant_is_gone_leaves_no_event() {
+    let world = World::new();
+    let everywhere = Policy {
+        layer: Layer::Global,
+        ..only(&["a.test"])
+    };
+    world.policy("net", everywhere).await;
+    let admin = world.acme().await;
+    let refused = async || {
+        let made = world
+            .service
+            .job_create(&admin, reaching(&["b.test"]), None);
+        made.await.unwrap_err().code()
+    };
+    let told = async || {
+        let query = AuditQuery {
+            kind: Some("policy.refused".to_owned()),
+            ..AuditQuery::default()
+        };
+        let page = world.service.audit_list(&admin, query, 100).await;
+        page.unwrap().events.len()
+    };
+    assert_eq!((refused().await, told().await), ("policy_refused", 1));
+    world.service.tenant_remove(&user(), "acme").await.unwrap();
+    // Its key is still believed for a second.
+    assert_eq!((refused().await, told().await), ("policy_refused", 1));
 }
 
 /// Attack: A stale permit: work that waits is begun by the policies of then.

@@ -1,7 +1,6 @@
 //! Quotas: who waits, who is refused, and who is not held up by either.
 
 use super::*;
-use crate::postgres::Postgres;
 use crate::sandboxes::ask;
 use crate::volumes;
 use model::job::Outcome;
@@ -20,10 +19,7 @@ struct Acme {
 impl Acme {
     async fn new() -> Acme {
         let world = World::new();
-        let made = world.service.tenant_create(&user(), "acme", "root").await;
-        let text = made.unwrap().key.1;
-        let who = world.service.key_who(&text).await.unwrap().unwrap();
-        let admin = Ctx::of(who, "req_4");
+        let admin = world.acme().await;
         world.register(&node(1), "a").await;
         Acme { world, admin }
     }
@@ -449,29 +445,6 @@ proptest! {
     }
 }
 
-/// Two servers on a PostgreSQL, each with its own memory.
-#[expect(
-    clippy::print_stdout,
-    reason = "what was skipped is counted by what is said"
-)]
-fn two_servers() -> Option<(Postgres, tempfile::TempDir, [Service; 2])> {
-    let postgres = match Postgres::start() {
-        Ok(postgres) => postgres,
-        Err(why) => {
-            println!("skipped: {why}");
-            return None;
-        }
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let one = || {
-        let store = Store::open_postgres(&postgres.address(), Points::none()).unwrap();
-        let blobs = Blobs::open(&dir.path().join("blobs")).unwrap();
-        Service::new(store, blobs, Clock::system(), || Some(u64::MAX))
-    };
-    let servers = [one(), one()];
-    Some((postgres, dir, servers))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_and_sandboxes_that_come_at_once_do_not_wait_for_each_other_in_a_circle() {
     let Some((postgres, _dir, servers)) = two_servers() else {
@@ -512,10 +485,7 @@ async fn jobs_and_sandboxes_that_come_at_once_do_not_wait_for_each_other_in_a_ci
     for one in all {
         one.await.unwrap();
     }
-    // The tries that follow one hide it from whoever asked. The database counts them too, but says so late.
-    let said = postgres.said();
-    assert!(said.contains("ready to accept connections"), "{said}");
-    assert!(!said.contains("deadlock"), "{said}");
+    no_deadlock(&postgres);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -573,8 +543,7 @@ async fn sandboxes_that_are_made_and_made_anew_on_one_volume_do_not_wait_in_a_ci
     });
     made.await.unwrap();
     made_anew.await.unwrap();
-    let said = postgres.said();
-    assert!(!said.contains("deadlock"), "{said}");
+    no_deadlock(&postgres);
 }
 
 #[tokio::test(flavor = "multi_thread")]

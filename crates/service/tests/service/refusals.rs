@@ -81,10 +81,7 @@ async fn of_a_flood_the_first_ones_are_told_and_the_rest_is_one_number() {
 #[tokio::test]
 async fn what_is_refused_is_in_the_record_of_whoever_asked_and_in_no_other() {
     let world = World::new();
-    let made = world.service.tenant_create(&user(), "acme", "root").await;
-    let made = made.unwrap();
-    let who = world.service.key_who(&made.key.1).await.unwrap().unwrap();
-    let admin = Ctx::of(who, "req_2");
+    let admin = world.acme().await;
     world.service.note_refusal(refused(&admin, 1));
     // Of a tenant that is not there, or not any more, nothing is left behind.
     world.service.note_refusal(refused(&stranger(), 1));
@@ -109,9 +106,7 @@ async fn a_tenant_that_floods_by_all_its_principals_hides_no_other_and_stays_bou
             world.service.note_refusal(refused(&ctx, number));
         }
     }
-    let made = world.service.tenant_create(&user(), "acme", "root").await;
-    let who = world.service.key_who(&made.unwrap().key.1).await;
-    let admin = Ctx::of(who.unwrap().unwrap(), "req_2");
+    let admin = world.acme().await;
     world.service.note_refusal(refused(&admin, 1));
     assert_eq!(pass(&world).await, (200 + 1, 0));
     assert_eq!(told(&world, &admin).await.len(), 1);

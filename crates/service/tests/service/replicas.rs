@@ -1,7 +1,6 @@
 //! Several servers on one database.
 
 use super::*;
-use crate::postgres::Postgres;
 use model::id::ServerId;
 use model::job::Outcome;
 use service::{ServerHello, Share};
@@ -14,7 +13,7 @@ const TIMES: usize = 5;
 /// After this nobody is at his first look any more.
 const LOOKED: Duration = Duration::from_millis(300);
 
-/// Two servers on a PostgreSQL, each with its own memory.
+/// Two servers that hear each other.
 struct Two {
     _postgres: Postgres,
     _dir: tempfile::TempDir,
@@ -24,35 +23,20 @@ struct Two {
 }
 
 impl Two {
-    #[expect(
-        clippy::print_stdout,
-        reason = "what was skipped is counted by what is said"
-    )]
     fn start() -> Option<Two> {
-        let postgres = match Postgres::start() {
-            Ok(postgres) => postgres,
-            Err(why) => {
-                println!("skipped: {why}");
-                return None;
-            }
-        };
-        let dir = tempfile::tempdir().unwrap();
-        let one = || {
-            let store = Store::open_postgres(&postgres.address(), Points::none()).unwrap();
-            let blobs = Blobs::open(&dir.path().join("blobs")).unwrap();
-            let service = Service::new(store, blobs, Clock::system(), || Some(u64::MAX));
+        let (postgres, dir, [a, b]) = two_servers()?;
+        let hears = |service: &Service| {
             let (stop, stopped) = watch::channel(false);
             let hearing = service.clone();
             tokio::spawn(async move { hearing.hear_others(stopped).await });
-            (service, stop)
+            stop
         };
-        let ((a, hears_a), (b, hears_b)) = (one(), one());
         Some(Two {
             _postgres: postgres,
             _dir: dir,
+            _hearing: [hears(&a), hears(&b)],
             a,
             b,
-            _hearing: [hears_a, hears_b],
         })
     }
 

@@ -22,12 +22,7 @@ async fn what_is_asked_for_with_other_reasons_ends_what_waited_before() {
     for _ in 0..2 {
         assert_eq!(world.asks(&agent, wanted.clone()).await, second);
     }
-    let waiting = async || {
-        let state = Some(ApprovalState::Pending);
-        let page = world.service.approval_list(&user(), state, None, 10).await;
-        page.unwrap().approvals
-    };
-    let all = waiting().await;
+    let all = world.waiting().await;
     assert_eq!(all.len(), 1, "{all:?}");
     assert_eq!((&all[0].id, all[0].reasons.len()), (&second, 2));
     assert_eq!(
@@ -42,7 +37,7 @@ async fn what_is_asked_for_with_other_reasons_ends_what_waited_before() {
     let third = world.asks(&agent, wanted).await;
     assert_ne!(third, second);
     assert_eq!(world.approval(&second).await.state, ApprovalState::Expired);
-    let all = waiting().await;
+    let all = world.waiting().await;
     assert_eq!(all.len(), 1, "{all:?}");
 }
 

@@ -40,8 +40,8 @@ async fn what_waits_about_a_sandbox_ends_with_it_however_that_ends() {
     let world = World::with_rules(rules()).await;
     let lived = world.ready(ask()).await;
     let (gone, late) = (world.make(ask()).await, world.make(ask()).await);
-    // More than are read at a time.
-    let of_gone = world.asks_about(&gone, 20).await;
+    // More than are read at a time, twice.
+    let of_gone = world.asks_about(&gone, 40).await;
     let of_lived = world.asks_about(&lived, 1).await;
     let of_late = world.asks_about(&late, 1).await;
     let destroyed = world.service.sandbox_destroy(&user(), &gone.id).await;
@@ -82,18 +82,10 @@ async fn a_yes_that_would_change_nothing_is_refused_and_the_same_one_again_is_th
     let agent = world.agent().await;
     let (_, job) = world.waits(&agent, push()).await;
     let sandbox = world.asks(&agent, open_sandbox()).await;
-    let rule = Verdict {
-        scope: Scope::Rule,
-        ..yes()
-    };
-    let waived = Verdict {
-        waived: true,
-        ..yes()
-    };
     for id in [&job, &sandbox] {
         let said = world.decide(&user(), id, yes()).await.unwrap();
         world.clock.advance(1000);
-        for other in [session(HOUR_MS), rule.clone(), waived.clone()] {
+        for other in [session(HOUR_MS), rule(), waived()] {
             assert_eq!(world.declines(&user(), id, other).await, "approval_over");
         }
         assert_eq!(world.decide(&user(), id, yes()).await.unwrap(), said);

@@ -85,22 +85,13 @@ async fn a_yes_as_a_rule_proposes_a_policy_and_changes_none() {
         .let_in(&user(), PrincipalKind::User, "alice", Role::Admin)
         .await;
     let (row, id) = world.waits(&agent, push()).await;
-    let rule = Verdict {
-        scope: Scope::Rule,
-        ..yes()
-    };
-    world.decide(&user(), &id, rule.clone()).await.unwrap();
+    world.decide(&user(), &id, rule()).await.unwrap();
     assert_eq!(world.get(&row.id).await.state, JobState::Queued);
     let there = world.service.policy_get(&user(), "rules").await.unwrap();
     assert_eq!(there.policy, rules());
-    let pending = Some(ApprovalState::Pending);
-    let page = world
-        .service
-        .approval_list(&user(), pending, None, 10)
-        .await;
-    let page = page.unwrap();
-    let [proposal] = page.approvals.as_slice() else {
-        panic!("{page:?}")
+    let waiting = world.waiting().await;
+    let [proposal] = waiting.as_slice() else {
+        panic!("{waiting:?}")
     };
     assert_eq!(proposal.subject, Subject::Policy);
     assert_eq!(
@@ -119,17 +110,13 @@ async fn the_same_yes_again_is_the_same_whatever_policies_say_by_then() {
     let world = World::with_rules(rules()).await;
     let agent = world.agent().await;
     let id = world.asks(&agent, open_sandbox()).await;
-    let rule = Verdict {
-        scope: Scope::Rule,
-        ..yes()
-    };
-    let said = world.decide(&user(), &id, rule.clone()).await.unwrap();
+    let said = world.decide(&user(), &id, rule()).await.unwrap();
     // There is nothing left that could be proposed.
     let ctx = user();
     world.service.policy_delete(&ctx, "rules").await.unwrap();
-    let again = world.decide(&user(), &id, rule.clone()).await;
+    let again = world.decide(&user(), &id, rule()).await;
     assert_eq!(again.unwrap(), said);
     assert_eq!(world.declines(&user(), &id, yes()).await, "approval_over");
     world.service.approval_revoke(&user(), &id).await.unwrap();
-    assert_eq!(world.declines(&user(), &id, rule).await, "approval_over");
+    assert_eq!(world.declines(&user(), &id, rule()).await, "approval_over");
 }
