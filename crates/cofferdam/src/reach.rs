@@ -31,6 +31,14 @@ pub(crate) async fn running(place: &Place) -> Result<Option<Client>, Failure> {
     }
 }
 
+/// Whether anybody but the owner can come to the server that [`running`] has found: one that is named may be
+/// anywhere, and one with a socket alone knows nobody else. What it has written of its address counts only while it
+/// runs.
+pub(crate) fn others_come(place: &Place) -> bool {
+    let is_listening = |state: State| state.known_address().is_some();
+    place.url.is_some() || State::of(place).is_ok_and(is_listening)
+}
+
 /// The server that a URL names, with the token that it may see: the one that was named, or that of a login there.
 pub(crate) async fn endpoint(url: &str, place: &Place) -> Result<Endpoint, Failure> {
     if url.starts_with("unix:") && place.token.is_some() {
@@ -175,6 +183,20 @@ mod tests {
         let wrong = sent("ftp://x", None).await.unwrap_err();
         assert!(wrong.starts_with("failed to use `ftp://x`"), "{wrong}");
         assert!(sent("http://host:1", Some("a\nb")).await.is_err());
+    }
+
+    #[test]
+    fn others_come_to_a_server_that_is_named_or_says_where_it_listens() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |url: Option<&str>| Place {
+            state: Some(dir.path().to_owned()),
+            url: url.map(str::to_owned),
+            ..Place::default()
+        };
+        assert!(!others_come(&place(None)));
+        assert!(others_come(&place(Some("http://127.0.0.1:7300"))));
+        std::fs::write(State::at(dir.path()).address(), "127.0.0.1:7300\n").unwrap();
+        assert!(others_come(&place(None)));
     }
 
     #[tokio::test]
