@@ -52,6 +52,16 @@ fn what_is_wrong_comes_with_what_leads_on() {
             "cofferdam job ls",
         ),
         (
+            &["egress", "log", "job_unknown"],
+            "there is no job `job_unknown`",
+            "cofferdam job ls",
+        ),
+        (
+            &["egress", "connections", "job_unknown"],
+            "there is no job `job_unknown`",
+            "cofferdam job ls",
+        ),
+        (
             &["policy", "set", "test", "x.toml"],
             "cannot be called `test`",
             "another name",
