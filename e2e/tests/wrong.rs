@@ -51,6 +51,7 @@ fn what_is_wrong_comes_with_what_leads_on() {
             "there is no job or sandbox `nope`",
             "cofferdam job ls",
         ),
+        (&["logout"], "error: there is no server named", "--url"),
         (
             &["egress", "log", "job_unknown"],
             "there is no job `job_unknown`",

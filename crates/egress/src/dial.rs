@@ -57,8 +57,8 @@ pub(crate) async fn reach(
 }
 
 /// Connects to where an index gets its packages, which the sandbox has not asked for: what the rules deny stays denied,
-/// and what is closed stays closed. The record names a source that cannot be reached; the program inside, which knows the
-/// index alone, is not told where its node gets packages.
+/// and what is closed stays closed. The record names a source that cannot be reached; the program inside, which knows
+/// the index alone, is not told where its node gets packages.
 pub(crate) async fn reach_source(
     way: &Way,
     target: &Target,

@@ -101,8 +101,8 @@ fn who_decides(approval: &str, others_come: bool) -> String {
     match others_come {
         true => format!("somebody else says yes with {does}"),
         false => format!(
-            "nobody else can reach this server: start `cofferdam up`, which listens for others, and once more after some \
-             seconds where it says that another has the state; then somebody else says yes with their key and {does}"
+            "nobody else can reach this server: start `cofferdam up`, which listens for others, and once more after \
+             some seconds where it says that another has the state; then somebody else says yes with their key and {does}"
         ),
     }
 }
