@@ -5,9 +5,9 @@
     reason = "a test that cannot go on should say where"
 )]
 
-use e2e::{Place, Server, all, good, text, until, visited};
+use e2e::{Place, Server, all, good, needs_sandbox, text, until, visited};
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, ChildStderr, Output, Stdio};
 
@@ -265,6 +265,42 @@ fn an_attached_run_that_waits_comes_back_after_a_restart_and_a_job_that_nobody_a
     let detail = ended["detail"].as_str().unwrap();
     assert!(detail.contains("nobody came to its streams"), "{detail}");
     assert!(detail.contains("run --detach"), "{detail}");
+}
+
+#[test]
+fn a_job_that_waits_without_a_server_says_what_lets_others_come_and_runs_after_their_yes() {
+    needs_sandbox!();
+    let scene = Scene::new();
+    let address = scene.url.trim_start_matches("http://").to_owned();
+    let up = || scene.place.up_at_with(&address, &["--spares", "0"], &[]);
+    let server = up();
+    let rules = "version = 1\nlayer = \"tenant\"\n[commands]\napprove = [\"true\"]\n\
+                 unchecked_in_sandboxes = true\n";
+    let words = ["policy", "set", "rules", "-"];
+    good(&scene.place.run_with_input(&words, rules.as_bytes()));
+    good(&scene.owner(&["principal", "create", "eve", "--role", "operator"]));
+    let key = good(&scene.owner(&["key", "create", "user:eve"]));
+    drop(server.end());
+    let made = scene.owner(&["run", "--detach", "--json", "--", "true"]);
+    let said = text(&made.stderr);
+    assert!(said.contains("start `cofferdam up`"), "{said}");
+    let made: serde_json::Value = serde_json::from_str(&good(&made)).unwrap();
+    let [job, id] = [&made["id"], &made["approval"]["id"]].map(|one| one.as_str().unwrap());
+    // What was started for the job ends by itself, and has the state until then.
+    let mut server = None;
+    assert!(until(|| {
+        let mut next = up();
+        until(|| next.has_ended() || TcpStream::connect(&address).is_ok());
+        server = (!next.has_ended()).then_some(next);
+        server.is_some()
+    }));
+    assert_eq!(scene.job(job)["state"], "awaiting_approval");
+    let eve = Scene { key, ..scene };
+    good(&eve.agent(&["approval", "approve", id]));
+    assert!(until(|| eve.is_finished(job)));
+    let ended = eve.job(job);
+    assert_eq!(ended["outcome"]["kind"], "succeeded", "{ended}");
+    drop(server);
 }
 
 /// As many commits as a server makes from its start to a little behind a yes that is said at once.

@@ -55,6 +55,11 @@ fn a_policy_is_written_tested_held_explained_and_taken_away() {
     let told = good(&test(r#"{"job":{"argv":["ls"]}}"#));
     assert!(told.starts_with("allowed\n"), "{told}");
     assert!(told.contains("resources.pids\t"), "{told}");
+    let told = test(r#"{"principal":"user:nobody","job":{"argv":["ls"]}}"#);
+    says(
+        &told,
+        "there is no principal `user:nobody`; this is what it would get",
+    );
     let jobs = good(&place.run(&["job", "ls", "--json"]));
     let jobs: serde_json::Value = serde_json::from_str(&jobs).unwrap();
     let id = jobs["jobs"][0]["id"].as_str().unwrap();

@@ -51,6 +51,17 @@ fn what_is_wrong_comes_with_what_leads_on() {
             "there is no job or sandbox `nope`",
             "cofferdam job ls",
         ),
+        (&["logout"], "error: there is no server named", "--url"),
+        (
+            &["egress", "log", "job_unknown"],
+            "there is no job `job_unknown`",
+            "cofferdam job ls",
+        ),
+        (
+            &["egress", "connections", "job_unknown"],
+            "there is no job `job_unknown`",
+            "cofferdam job ls",
+        ),
         (
             &["policy", "set", "test", "x.toml"],
             "cannot be called `test`",
@@ -295,6 +306,33 @@ fn without_a_home_or_with_an_empty_variable_there_is_a_word_for_it() {
         .output()
         .unwrap();
     assert_eq!(code(&output), 0, "{output:?}");
+}
+
+#[test]
+fn a_key_without_the_address_of_a_server_is_refused_and_nobody_acts_as_the_owner() {
+    let place = Place::new();
+    let principals = || text(&place.run(&["principal", "ls"]).stdout);
+    let socket = format!("unix:{}", place.state().join("cofferdam.sock").display());
+    let refused = |url: &str| {
+        let mut command = place.command(&["principal", "create", "bob"]);
+        let command = command
+            .env("COFFERDAM_URL", url)
+            .env("COFFERDAM_TOKEN", "x");
+        let output = command.output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(code(&output), 125, "{said}");
+        assert!(said.contains("failed to use the token"), "{said}");
+        assert!(said.contains("COFFERDAM_URL=http://"), "{said}");
+    };
+    refused("");
+    assert!(!place.state().exists());
+    let _server = place.up(&["--driver", "fake", "--spares", "0"], &[]);
+    for url in ["", &socket] {
+        refused(url);
+        assert!(!principals().contains("bob"), "{url}");
+    }
+    assert!(place.run(&["principal", "create", "bob"]).status.success());
+    assert!(principals().contains("bob"));
 }
 
 /// Attack: A server elsewhere is asked for with the token of this machine.

@@ -122,10 +122,10 @@ codes! {
         "details name the clause; ask for what it is not about, or have the policy changed";
     /// A policy wants a person to say yes.
     ApprovalNeeded = "approval_needed", 403, false, 125,
-        "the first detail names what it waits for: have somebody else say yes with `cofferdam approval approve ID`, then send the same request again, but for a policy: the yes writes it";
+        "have somebody else say yes with `cofferdam approval approve ID`, the ID being the first detail; then send the same request again. A policy need not be sent again: the yes writes it";
     /// Nobody says yes to what they asked for themselves.
     ApprovalOwn = "approval_own", 403, false, 125,
-        "somebody else has to decide it: `cofferdam principal create NAME --role operator` (of a policy: `--role admin`) and `cofferdam key create user:NAME` let one in, and the owner of the machine may decide what agents ask for";
+        "somebody else has to decide it: `cofferdam principal create NAME --role operator` (of a policy: `--role admin`) and `cofferdam key create user:NAME` let one in, who decides with COFFERDAM_TOKEN and COFFERDAM_URL; the owner of the machine may decide what agents ask for";
     /// Policies were changed while the request was decided.
     PolicyChanged = "policy_changed", 409, true, 125,
         "send the request again; it is decided by the policies of now";

@@ -150,7 +150,10 @@ async fn dispatch(args: Args) -> Result<ExitCode, Failure> {
 
 async fn dispatch_run(place: &Place, run: Run) -> Result<ExitCode, Failure> {
     let (client, here) = compose::client_for_run(place, run.detach, run.root.as_deref()).await?;
-    let code = cli::run::run(&client, here.as_ref().map(compose::Here::node), run).await;
+    let node = here.as_ref().map(compose::Here::node);
+    let is_here = here.is_some();
+    let others_come = move || !is_here && reach::others_come(place);
+    let code = cli::run::run(&client, node, run, others_come).await;
     if let Some(here) = here {
         here.leave().await;
     }

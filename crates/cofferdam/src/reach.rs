@@ -14,6 +14,10 @@ pub(crate) async fn running(place: &Place) -> Result<Option<Client>, Failure> {
     if let Some(url) = &place.url {
         return Ok(Some(Client::new(endpoint(url, place).await?)));
     }
+    // Also where nobody listens: what is done here without a server is done as the owner, too.
+    if place.token.is_some() {
+        return Err(token_unused());
+    }
     let state = State::of(place)?;
     // A socket in a directory that others may write to could be anybody's.
     if !state.is_there()? {
@@ -27,8 +31,19 @@ pub(crate) async fn running(place: &Place) -> Result<Option<Client>, Failure> {
     }
 }
 
+/// Whether anybody but the owner can come to the server that [`running`] has found: one that is named may be
+/// anywhere, and one with a socket alone knows nobody else. What it has written of its address counts only while it
+/// runs.
+pub(crate) fn others_come(place: &Place) -> bool {
+    let is_listening = |state: State| state.known_address().is_some();
+    place.url.is_some() || State::of(place).is_ok_and(is_listening)
+}
+
 /// The server that a URL names, with the token that it may see: the one that was named, or that of a login there.
 pub(crate) async fn endpoint(url: &str, place: &Place) -> Result<Endpoint, Failure> {
+    if url.starts_with("unix:") && place.token.is_some() {
+        return Err(token_unused());
+    }
     // The token in the state directory is for the server of this machine. A server elsewhere must not
     // see it: it would be a key to this machine.
     let ours = || State::of(place).ok()?.known_token();
@@ -39,6 +54,17 @@ pub(crate) async fn endpoint(url: &str, place: &Place) -> Result<Endpoint, Failu
         None => logins::token(url).await?.or_else(ours),
     };
     with(url, place, token)
+}
+
+/// Whoever shows somebody's key means to act as them. Where it would go unseen, they would act as the owner: in another
+/// tenant, and with every right.
+fn token_unused() -> Failure {
+    let message = "failed to use the token: a server takes one over TCP alone, and by its socket it knows only its \
+                   owner";
+    Failure::new(Code::InvalidArgument, message).hint(
+        "name the server by its address as well, which it says at its start, such as \
+         COFFERDAM_URL=http://127.0.0.1:7300; or unset COFFERDAM_TOKEN",
+    )
 }
 
 /// The same with this token.
@@ -157,5 +183,43 @@ mod tests {
         let wrong = sent("ftp://x", None).await.unwrap_err();
         assert!(wrong.starts_with("failed to use `ftp://x`"), "{wrong}");
         assert!(sent("http://host:1", Some("a\nb")).await.is_err());
+    }
+
+    #[test]
+    fn others_come_to_a_server_that_is_named_or_says_where_it_listens() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |url: Option<&str>| Place {
+            state: Some(dir.path().to_owned()),
+            url: url.map(str::to_owned),
+            ..Place::default()
+        };
+        assert!(!others_come(&place(None)));
+        assert!(others_come(&place(Some("http://127.0.0.1:7300"))));
+        std::fs::write(State::at(dir.path()).address(), "127.0.0.1:7300\n").unwrap();
+        assert!(others_come(&place(None)));
+    }
+
+    #[tokio::test]
+    async fn a_token_that_a_socket_would_not_be_shown_is_refused_and_nobody_acts_as_the_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |url: Option<&str>, token: Option<&str>| Place {
+            state: Some(dir.path().to_owned()),
+            url: url.map(str::to_owned),
+            token: token.map(str::to_owned),
+            ..Place::default()
+        };
+        // Without a server, a command would act as the owner in its own process.
+        for listens in [false, true] {
+            let socket = State::at(dir.path()).socket();
+            let _listener = listens.then(|| tokio::net::UnixListener::bind(&socket).unwrap());
+            for url in [None, Some("unix:/s")] {
+                let refused = running(&place(url, Some("theirs"))).await.unwrap_err();
+                assert!(refused.is(Code::InvalidArgument), "{url:?}: {refused}");
+                let body = refused.body().unwrap();
+                assert!(body.hint.contains("COFFERDAM_URL"), "{}", body.hint);
+            }
+            let found = running(&place(None, None)).await.unwrap();
+            assert_eq!(found.is_some(), listens);
+        }
     }
 }

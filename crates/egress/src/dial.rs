@@ -57,12 +57,27 @@ pub(crate) async fn reach(
 }
 
 /// Connects to where an index gets its packages, which the sandbox has not asked for: what the rules deny stays denied,
-/// and what is closed stays closed.
+/// and what is closed stays closed. The record names a source that cannot be reached; the program inside, which knows
+/// the index alone, is not told where its node gets packages.
 pub(crate) async fn reach_source(
     way: &Way,
     target: &Target,
     recording: &mut Recording,
 ) -> Result<Counted<Outside>, Refusal> {
+    match dial_source(way, target).await {
+        Ok((io, address)) => {
+            recording.dialled(address);
+            let traffic = recording.traffic.clone();
+            Ok(Counted { io, traffic })
+        }
+        Err(refusal) => {
+            recording.by(format!("source {}:{}", target.host, target.port));
+            Err(refusal)
+        }
+    }
+}
+
+async fn dial_source(way: &Way, target: &Target) -> Result<(Outside, SocketAddr), Refusal> {
     let addresses = way.resolve_unasked(&target.host).await?;
     let rules = way.rules();
     if let Some(entry) = rules.denies(&target.host, target.port, &addresses) {
@@ -77,16 +92,13 @@ pub(crate) async fn reach_source(
         own: &own,
     };
     let dial = check_upstream(ground, target.port, &addresses)?;
-    let (io, address) = match &rules.upstream {
+    match &rules.upstream {
         None => {
             let (socket, address) = connect(&dial).await?;
-            (Outside::Bare(socket), address)
+            Ok((Outside::Bare(socket), address))
         }
-        Some(upstream) => through(way, upstream, &dial).await?,
-    };
-    recording.dialled(address);
-    let traffic = recording.traffic.clone();
-    Ok(Counted { io, traffic })
+        Some(upstream) => through(way, upstream, &dial).await,
+    }
 }
 
 /// What a name's addresses are of, as far as somebody inside has to know.

@@ -343,9 +343,11 @@ impl Service {
             let input = |rules: &NetworkRules| module::of_network(ctx, rules, new);
             let decision = self.modules_say(ctx, &by, decision, input).await?;
             if tries >= TRIES || !self.is_by_old(&by, &decision).await? {
-                let more;
-                (rules, more) = self.let_through(ctx, operation, decision).await?;
+                let (new_rules, mut more) = self.let_through(ctx, operation, decision).await?;
+                // The policies of then and of now are mostly the same.
+                more.retain(|one| !all.contains(one));
                 all.extend(more);
+                rules = new_rules;
                 stamp = Some(by.stamp);
                 break;
             }

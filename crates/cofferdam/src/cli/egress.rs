@@ -2,7 +2,7 @@
 
 use crate::cli::args::{EgressArgs, EgressCommand};
 use crate::cli::failure::Failure;
-use crate::cli::job::{row, when};
+use crate::cli::job::{self, row, when};
 use crate::cli::sandbox::{about, known};
 use crate::cli::table;
 use api::Code;
@@ -74,7 +74,7 @@ async fn log(
         return Ok(ExitCode::SUCCESS);
     }
     if records.is_empty() {
-        table::note("it has asked for nothing, or nothing that is over");
+        table::note(nothing(query.decision));
         return Ok(ExitCode::SUCCESS);
     }
     let titles = ["N", "AT (UTC)", "HOW", "TO", "", "RULE", "OUT", "IN", "MS"];
@@ -83,6 +83,16 @@ async fn log(
         table::note("there are more; --limit shows up to 10000, --after goes on");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is said where there is no record. Who asked for those of one decision has not heard of the others. Pure.
+fn nothing(asked: Option<EgressDecision>) -> &'static str {
+    match asked {
+        None => "it has asked for nothing, or nothing that is over",
+        Some(EgressDecision::Allowed) => "nothing that is over was allowed",
+        Some(EgressDecision::Denied) => "nothing that is over was denied",
+        Some(EgressDecision::Failed) => "nothing that is over failed",
+    }
 }
 
 /// How often what is under way is shown anew.
@@ -99,8 +109,9 @@ async fn connections(
     loop {
         let list = client.egress_connections(id, &query).await;
         let list = list.map_err(|error| match id {
-            Some(id) if !id.starts_with("job_") => about(id)(error),
-            _ => error.into(),
+            Some(id) if id.starts_with("job_") => job::about(id)(error),
+            Some(id) => about(id)(error),
+            None => error.into(),
         })?;
         show(&list, json)?;
         if !follow {
@@ -161,7 +172,7 @@ fn to(host: &str, port: u16) -> String {
 async fn page(client: &Client, id: &str, query: &EgressQuery) -> Result<EgressList, Failure> {
     let id = known(id)?;
     if id.starts_with("job_") {
-        Ok(client.job_egress(id, query).await?)
+        client.job_egress(id, query).await.map_err(job::about(id))
     } else {
         client.sandbox_egress(id, query).await.map_err(about(id))
     }
@@ -208,4 +219,16 @@ async fn test(
         table::layout(&["", ""], rows)
     })?;
     Ok(ExitCode::from(u8::from(is_denied)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_nothing_was_denied_says_nothing_of_what_was_allowed() {
+        assert!(nothing(None).contains("asked for nothing"));
+        let of_denied = nothing(Some(EgressDecision::Denied));
+        assert_eq!(of_denied, "nothing that is over was denied");
+    }
 }

@@ -71,7 +71,7 @@ fn no_job(id: &str) -> Failure {
 }
 
 /// Names the job that is not there.
-fn about(id: &str) -> impl Fn(ClientError) -> Failure {
+pub(super) fn about(id: &str) -> impl Fn(ClientError) -> Failure {
     move |error| {
         if error.is(Code::NotFound) {
             no_job(id)

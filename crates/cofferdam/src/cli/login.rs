@@ -163,7 +163,7 @@ fn print(me: &Me, json: bool) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The server to log in at. In the clear, whoever is on the way could have the token; its own socket knows us already.
+/// The server of a login. In the clear, whoever is on the way could have the token; its own socket knows us already.
 fn server(place: &Place, named: Option<&str>) -> Result<String, Failure> {
     let url = named.or(place.url.as_deref());
     let refused = |message: String| {
@@ -171,10 +171,9 @@ fn server(place: &Place, named: Option<&str>) -> Result<String, Failure> {
         failure
             .hint("name a server with --url https://HOST[:PORT]; http:// is for this machine alone")
     };
-    let url =
-        url.ok_or_else(|| refused("failed to log in: there is no server named".to_owned()))?;
+    let url = url.ok_or_else(|| refused("there is no server named".to_owned()))?;
     let site = Site::parse(url);
-    site.map_err(|why| refused(format!("failed to log in at `{url}`: {why}")))?;
+    site.map_err(|why| refused(format!("failed to use `{url}`: {why}")))?;
     Ok(name_of(url).to_owned())
 }
 

@@ -33,7 +33,13 @@ pub(crate) async fn policy(client: &Client, args: PolicyArgs) -> Result<ExitCode
             check_name(&name)?;
             let spec = read(&file)?;
             let view = client.policy_put(&name, &spec).await?;
-            warn_of_nobody(client, &view).await;
+            if let Some(of) = view.spec.of.as_deref()
+                && is_nobody(client, of).await
+            {
+                table::note(&format!(
+                    "there is no principal `{of}` now: `cofferdam principal ls` lists those that there are"
+                ));
+            }
             one(&view, json)?
         }
         PolicyCommand::Rm { name, json } => {
@@ -55,28 +61,21 @@ fn one(view: &PolicyView, json: bool) -> Result<String, Failure> {
     Ok(format!("{}\t{}\n", view.name, view.version))
 }
 
-/// A policy for a principal that is not there is for nobody, which its writer would find out when it matters. One who
-/// may not look at principals is told nothing.
-async fn warn_of_nobody(client: &Client, view: &PolicyView) {
-    let named = view
-        .spec
-        .of
-        .as_deref()
-        .and_then(|of| Some((of, before(of)?)));
-    let Some((of, after)) = named else { return };
+/// Whether there is no such principal. A policy for one that is not there is for nobody, and so is a test; their writer
+/// would find that out when it matters. Of whoever may not look at principals it is not known.
+async fn is_nobody(client: &Client, of: &str) -> bool {
+    let Some(after) = before(of) else {
+        return false;
+    };
     let query = PeopleListQuery {
         after: Some(after),
         limit: Some(500),
     };
     let Ok(page) = client.principal_list(&query).await else {
-        return;
+        return false;
     };
     let ids: Vec<&str> = page.principals.iter().map(|one| one.id.as_str()).collect();
-    if is_missing(of, &ids, page.next.is_some()) {
-        table::note(&format!(
-            "there is no principal `{of}` now: `cofferdam principal ls` lists those that there are"
-        ));
-    }
+    is_missing(of, &ids, page.next.is_some())
 }
 
 /// Whether nobody is called this, by a page that begins before where it would stand: the page has all there are, or
@@ -154,6 +153,13 @@ async fn test(client: &Client, file: &Path, json: bool) -> Result<ExitCode, Fail
         told(&tested)
     };
     table::print(&text)?;
+    if let Some(of) = asked.principal.as_deref()
+        && is_nobody(client, of).await
+    {
+        table::note(&format!(
+            "there is no principal `{of}`; this is what it would get"
+        ));
+    }
     Ok(match tested.verdict {
         PolicyVerdict::Allowed => ExitCode::SUCCESS,
         PolicyVerdict::Refused | PolicyVerdict::NeedsApproval => ExitCode::from(NOT_ALLOWED),

@@ -39,11 +39,12 @@ const COME_BACK: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs a job and gives its exit code. `node` is the only node that may take it, if there is one in
-/// this process.
+/// this process. `others_come` says, when the job is made, whether anybody but us can reach its server.
 pub(crate) async fn run(
     client: &Client,
     node: Option<String>,
     run: Run,
+    others_come: impl FnOnce() -> bool,
 ) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen()?;
     let job = unless_signaled(&mut signals, request(client, node, &run)).await?;
@@ -51,7 +52,7 @@ pub(crate) async fn run(
     let creating = async { Ok(client.job_create(&job, &options).await?) };
     let created = unless_signaled(&mut signals, creating).await?;
     tell_cut(created.spec.timeout_ms, Some(run.timeout));
-    tell_approval(&created);
+    tell_approval(&created, others_come);
     if run.detach {
         table::print(&if run.json {
             table::to_line(&created)?
@@ -81,7 +82,7 @@ pub(crate) async fn run(
 }
 
 /// Says that the job waits for a person, and what they have to do.
-fn tell_approval(view: &JobView) {
+fn tell_approval(view: &JobView, others_come: impl FnOnce() -> bool) {
     let waits = view.state == StateName::AwaitingApproval;
     let Some(approval) = view.approval.as_ref().filter(|_| waits) else {
         return;
@@ -91,10 +92,19 @@ fn tell_approval(view: &JobView) {
         view.id,
         approval.reasons.join("; ")
     ));
-    table::hint(&format!(
-        "somebody else says yes with `cofferdam approval approve {}`, or no with `reject`",
-        approval.id
-    ));
+    table::hint(&who_decides(&approval.id, others_come()));
+}
+
+/// What they do, and before that what makes it possible. Pure.
+fn who_decides(approval: &str, others_come: bool) -> String {
+    let does = format!("`cofferdam approval approve {approval}`, or no with `reject`");
+    match others_come {
+        true => format!("somebody else says yes with {does}"),
+        false => format!(
+            "nobody else can reach this server: start `cofferdam up`, which listens for others, and once more after \
+             some seconds where it says that another has the state; then somebody else says yes with their key and {does}"
+        ),
+    }
 }
 
 /// Does something that a signal ends at once.
@@ -581,6 +591,20 @@ mod tests {
             [Some(&three), None]
         ));
         assert_eq!(counted(End::Whole(2), true), End::Whole(2));
+    }
+
+    #[test]
+    fn where_nobody_else_can_come_it_is_said_what_lets_them() {
+        assert_eq!(
+            who_decides("apv_1", true),
+            "somebody else says yes with `cofferdam approval approve apv_1`, or no with `reject`"
+        );
+        let alone = who_decides("apv_1", false);
+        assert!(alone.contains("start `cofferdam up`"), "{alone}");
+        assert!(
+            alone.contains("`cofferdam approval approve apv_1`"),
+            "{alone}"
+        );
     }
 
     #[test]

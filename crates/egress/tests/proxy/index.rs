@@ -99,8 +99,12 @@ pub(crate) fn world_with(
     allow: &[&str],
     deny: &[&str],
 ) -> World {
-    let rules = rules((pip, npm), allow, deny);
-    let world = World::new(&["127.0.0.1"], rules.clone());
+    world_opening(&["127.0.0.1"], source, rules((pip, npm), allow, deny))
+}
+
+/// The same where the operator has opened these addresses.
+fn world_opening(opened: &[&str], source: &Source, rules: NetworkRules) -> World {
+    let world = World::new(opened, rules.clone());
     let base = format!("http://127.0.0.1:{}", source.port);
     let sources = Sources {
         pip: format!("{base}/simple").parse().expect("a source"),
@@ -338,6 +342,25 @@ async fn what_is_not_on_the_list_is_denied_with_its_name_and_version_and_nobody_
         );
         assert_eq!(world.next_code().await, "not_in_index");
     }
+    assert_eq!(source.paths(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_source_that_nobody_opened_is_named_in_the_record_and_not_to_the_program() {
+    let mut source = Source::with(&[("/simple/six/", html(&links()))]).await;
+    let rules = rules((&["six==1.16.0"], &[]), &["allowed.test"], &[]);
+    let mut world = world_opening(&[], &source, rules);
+    let answer = pip(&world, "/simple/six/").await;
+    assert_eq!(parts(&answer).0, "403", "{answer}");
+    assert!(
+        answer.contains("x-proxy-error: address_loopback\r\n"),
+        "{answer}"
+    );
+    assert!(!answer.contains("127.0.0.1"), "{answer}");
+    let record = world.next().await;
+    let named = format!("source 127.0.0.1:{}", source.port);
+    assert_eq!(record.rule, Some(named));
+    assert_eq!(record.host.unwrap().to_string(), "pypi.cofferdam.internal");
     assert_eq!(source.paths(), [""; 0]);
 }
 

@@ -76,8 +76,9 @@ impl Denial {
                 "the rule above denies it; whoever made the sandbox can change its rules"
             }
             Denial::NotAllowed => {
-                "ask whoever made the sandbox to allow it: `cofferdam sandbox net ID --allow HOST:PORT`, \
-                 or `--allow HOST:PORT` from the start"
+                "ask whoever made the sandbox: `cofferdam approval ask --sandbox ID --to HOST:PORT` adds it after a \
+                 yes; `cofferdam sandbox net ID` says all rules anew, so those that are to stay as well; \
+                 `--allow HOST:PORT` does from the start"
             }
             Denial::Opaque => {
                 "in mode `read-only` only plain `http://` can be read; https needs another mode"

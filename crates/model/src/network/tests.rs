@@ -43,6 +43,30 @@ fn tunnel(rules: &NetworkRules, host: &str, port: u16, addresses: &[&str]) -> St
     ask(rules, How::Tunnel, host, port, addresses)
 }
 
+/// Who follows a hint to open one host must not lose what was allowed and denied before.
+#[test]
+fn no_denial_leads_to_a_command_that_takes_the_other_rules_away() {
+    for denial in [
+        Denial::NoEgress,
+        Denial::Denied,
+        Denial::NotAllowed,
+        Denial::Opaque,
+        Denial::NotReading,
+        Denial::SniMismatch,
+        Denial::SniMissing,
+        Denial::HttpRule,
+        Denial::OddPath,
+        Denial::DependencyNotAllowed,
+    ] {
+        let hint = denial.hint();
+        assert!(!hint.contains("sandbox net ID --"), "{hint}");
+    }
+    let hint = Denial::NotAllowed.hint();
+    for told in ["approval ask --sandbox ID --to HOST:PORT", "all rules anew"] {
+        assert!(hint.contains(told), "{hint}");
+    }
+}
+
 #[test]
 fn an_allowlist_lets_out_what_it_names_and_nothing_else() {
     let list = rules(

@@ -640,6 +640,24 @@ async fn rules_of_a_living_sandbox_that_need_a_yes_are_set_once_after_it() {
     assert!(world.approval(&id).await.used_at_ms.is_some());
 }
 
+#[tokio::test]
+async fn rules_that_need_a_yes_by_the_policies_of_then_and_of_now_say_each_clause_once() {
+    let world = World::with_rules(rules()).await;
+    let row = world.ready(ask()).await;
+    let (ctx, open) = (user(), NetworkRules::all_or_nothing(true));
+    let changed = world
+        .service
+        .sandbox_set_network(&ctx, &row.id, open, NOW)
+        .await;
+    let Error::Invalid(found) = changed.map(drop).unwrap_err() else {
+        unreachable!("nobody has said yes")
+    };
+    let told = found.iter().map(|one| (&one.field, &one.message));
+    let told: std::collections::BTreeSet<_> = told.collect();
+    assert_eq!(told.len(), found.len(), "{found:?}");
+    assert!(found.len() > 1, "{found:?}");
+}
+
 /// Attack: A person is asked for a host that policies do not allow, for a pattern, for an address.
 #[tokio::test]
 async fn a_host_that_somebody_asks_for_is_opened_by_the_yes_within_what_policies_allow() {

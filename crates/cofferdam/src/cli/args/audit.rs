@@ -48,8 +48,8 @@ pub(crate) struct AuditFilter {
     /// Only what happened within this time, such as 1h or 30m
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     pub(crate) since: Option<Duration>,
-    /// Only what this principal did
-    #[arg(long, value_name = "NAME")]
+    /// Only what this principal did, by its id, such as user:alice
+    #[arg(long, value_name = "ID")]
     pub(crate) principal: Option<String>,
     /// Only what happened to this job, sandbox, secret, ..., by its id
     #[arg(long, value_name = "ID")]
