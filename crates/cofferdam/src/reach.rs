@@ -132,6 +132,7 @@ fn is_on_this_machine(url: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn the_token_of_this_machine_is_sent_to_this_machine_only() {
@@ -202,6 +203,8 @@ mod tests {
     #[tokio::test]
     async fn a_token_that_a_socket_would_not_be_shown_is_refused_and_nobody_acts_as_the_owner() {
         let dir = tempfile::tempdir().unwrap();
+        let own = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(dir.path(), own).unwrap();
         let place = |url: Option<&str>, token: Option<&str>| Place {
             state: Some(dir.path().to_owned()),
             url: url.map(str::to_owned),

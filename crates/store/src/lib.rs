@@ -7,7 +7,8 @@
 //! One SQL text serves both databases: placeholders are `$1`, `$2`, ... in the order of their first
 //! appearance, times and sizes are 64-bit integers, documents are JSON text. What differs is how units
 //! of work are carried out: SQLite has one writer that commits them in groups, PostgreSQL has several
-//! workers with a transaction for each.
+//! workers with a transaction for each, or for all that wait at a time of those that come by the hundred
+//! ([`Store::write_shared`]).
 //!
 //! This room must never decide anything (`model` does), never know who asks (`service` does), and never
 //! let a half-done unit be seen.

@@ -1,4 +1,9 @@
 //! PostgreSQL: a few workers, each with a connection, a transaction for each unit.
+//!
+//! Units that come by the hundred share one with those that wait beside them, as all do on SQLite, because a commit
+//! costs more than what most of them write. Each of them may be carried out as if the others were on connections of
+//! their own and not committed yet; what has to see more asks for it, and then sees all of them. None has a savepoint,
+//! which would cost as much as is spared: where one fails, all of it is undone and each is carried out by itself.
 
 pub(crate) mod address;
 pub(crate) mod others;
