@@ -279,7 +279,7 @@ fn a_job_that_waits_without_a_server_says_what_lets_others_come_and_runs_after_t
     let words = ["policy", "set", "rules", "-"];
     good(&scene.place.run_with_input(&words, rules.as_bytes()));
     good(&scene.owner(&["principal", "create", "eve", "--role", "operator"]));
-    let key = good(&scene.owner(&["key", "create", "user:eve"]));
+    let key = line(&scene.owner(&["key", "create", "user:eve"]));
     drop(server.end());
     let made = scene.owner(&["run", "--detach", "--json", "--", "true"]);
     let said = text(&made.stderr);
