@@ -6,7 +6,8 @@
 mod postgres;
 
 use crate::timing::Row;
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use model::access::Action;
 use model::id::NodeId;
 use model::job::Outcome;
 use model::points::Points;
@@ -37,15 +38,51 @@ const HELD_SECONDS: u64 = 30;
 pub(crate) async fn on_sqlite() -> Result<Vec<Row>> {
     let place = Place::sqlite()?;
     let services = [place.service(&place.store()?)?];
-    let bare = rate(&services, Loops::Still).await?;
-    let sealed = rate(&services, Loops::Run).await?;
+    let key = key(&services[0]).await?;
+    let bare = rate(&services, Loops::Still, None).await?;
+    let sealed = rate(&services, Loops::Run, None).await?;
+    let shown = rate(&services, Loops::Run, Some(&key)).await?;
+    let again = rate(&services, Loops::Still, None).await?;
     let text = |rate: f64| format!("{rate:.0} jobs/s, 4 changes and 4 events each, full sync");
     let name = "durable no-op jobs through the queue";
     let with_record = Row::plain("the same while the record is sealed", text(sealed), sealed);
+    let with_both = "the same while the record is sealed, each request with a key";
+    let both = format!("{}; without either {again:.0} after it", text(shown));
     Ok(vec![
         Row::plain(name, text(bare), bare).target(">= 3000"),
         with_record,
+        Row::plain(with_both, both, shown).target(">= 0.9 of without either"),
+        authorization(&services[0], &key).await?,
     ])
+}
+
+/// What is found out about whoever shows a key, and whether they may, for one request.
+async fn authorization(service: &Service, key: &str) -> Result<Row> {
+    const TIMES: u32 = 200_000;
+    let start = Instant::now();
+    for _ in 0..TIMES {
+        by_key(service, key).await?.may(Action::JobWrite)?;
+    }
+    let each = start.elapsed() / TIMES;
+    let text = format!("{} ns", each.as_nanos());
+    let micros = each.as_secs_f64() * 1e6;
+    Ok(Row::plain(
+        "whose key it is and whether they may, µs",
+        text,
+        micros,
+    ))
+}
+
+/// The key of the admin of a tenant of its own.
+async fn key(service: &Service) -> Result<String> {
+    let owner = Ctx::user("uid:0".parse()?, "bench");
+    let made = service.tenant_create(&owner, "bench", "root").await?;
+    Ok(made.key.1)
+}
+
+async fn by_key(service: &Service, key: &str) -> Result<Ctx> {
+    let who = service.key_who(key).await?;
+    Ok(Ctx::of(who.context("a key that counts")?, "bench"))
 }
 
 /// Through two servers on one PostgreSQL, each with its loops and a node, and then beside a transaction that is held
@@ -61,7 +98,7 @@ pub(crate) async fn on_postgres() -> Result<Vec<Row>> {
         place.service(&place.store()?)?,
         place.service(&place.store()?)?,
     ];
-    let free = rate(&services, Loops::Run).await?;
+    let free = rate(&services, Loops::Run, None).await?;
     let seconds = std::env::var("COFFERDAM_BENCH_HELD_SECONDS").ok();
     let seconds = seconds.map_or(Ok(HELD_SECONDS), |text| text.parse())?;
     let held = hold(&postgres)?;
@@ -82,7 +119,7 @@ async fn beside(services: &[Service], free: f64, length: Duration) -> Result<f64
     let begin = Instant::now();
     let (mut last, mut said) = (free, 0);
     while begin.elapsed() < length {
-        last = rate(services, Loops::Run).await?;
+        last = rate(services, Loops::Run, None).await?;
         let minutes = begin.elapsed().as_secs() / 60;
         if minutes > said {
             said = minutes;
@@ -167,8 +204,8 @@ enum Loops {
     Still,
 }
 
-/// Jobs that come to their end per second, by clients and one node for each server.
-async fn rate(services: &[Service], loops: Loops) -> Result<f64> {
+/// Jobs that come to their end per second, by clients and one node for each server. With a key, each request shows it.
+async fn rate(services: &[Service], loops: Loops, key: Option<&str>) -> Result<f64> {
     let done = Arc::new(AtomicUsize::new(0));
     let mut beside = JoinSet::new();
     let (_stop, stopped) = watch::channel(false);
@@ -187,7 +224,7 @@ async fn rate(services: &[Service], loops: Loops) -> Result<f64> {
     let start = Instant::now();
     let mut clients = JoinSet::new();
     for (_, service) in (0..CLIENTS).zip(services.iter().cycle()) {
-        clients.spawn(bring(service.clone()));
+        clients.spawn(bring(service.clone(), key.map(str::to_owned)));
     }
     while let Some(client) = clients.join_next().await {
         client??;
@@ -211,9 +248,12 @@ fn hello() -> NodeHello {
     }
 }
 
-async fn bring(service: Service) -> Result<()> {
-    let user = Ctx::user("uid:0".parse()?, "bench");
+async fn bring(service: Service, key: Option<String>) -> Result<()> {
     for _ in 0..JOBS / CLIENTS {
+        let user = match &key {
+            Some(key) => by_key(&service, key).await?,
+            None => Ctx::user("uid:0".parse()?, "bench"),
+        };
         service.job_create(&user, spec(), None).await?;
     }
     Ok(())

@@ -262,6 +262,7 @@ impl Service {
         let (node, incarnation) = (node.clone(), incarnation.to_owned());
         let now = self.now_ms();
         let after = locked(&wake.wishes).clone();
+        let from = locked(&self.inner.oldest).from(now);
         let look = self.look(move |tx| {
             let row = store::node::get(tx, &node)?;
             let row = row.filter(|row| row.incarnation == incarnation);
@@ -282,7 +283,7 @@ impl Service {
                 wanted: wanted_of(tx, &node)?,
                 removable: removable(tx, &node)?,
                 networks: pending_of(tx, &node)?,
-                job_waits: free.slots > 0 && !store::queue::is_empty(tx, &node)?,
+                job_waits: free.slots > 0 && !store::queue::is_empty_from(tx, &node, from)?,
                 sandbox_waits: free.sandboxes > 0 && store::sandbox::is_requested(tx, &node)?,
                 gets_work: row_gets_work(&row, now),
                 trouble: row.trouble.count(now),
@@ -345,9 +346,13 @@ impl Service {
         loop {
             let (book, node) = (self.inner.quotas.clone(), node.clone());
             let (note, granted) = (note.clone(), granted.clone());
+            let (now, from) = (note.at_ms, locked(&self.inner.oldest).from(note.at_ms));
             let claimed =
-                self.unit(move |tx| claim_once(tx, (&node, free), &note, (&granted, &book)));
+                self.unit(move |tx| claim_once(tx, (&node, free, from), &note, (&granted, &book)));
             let claimed = claimed.await?;
+            if let Some(oldest) = claimed.oldest {
+                locked(&self.inner.oldest).seen(oldest, now);
+            }
             let is_done = !claimed.leased.is_empty() || claimed.held == 0;
             if is_done || tries >= CLAIM_TRIES {
                 return Ok(claimed);
@@ -365,11 +370,43 @@ struct Claimed {
     stale: Vec<JobRow>,
     /// Places that were held for quotas.
     held: u64,
+    /// When the oldest of all that wait was queued, if all were looked at.
+    oldest: Option<u64>,
+}
+
+/// Where the places of jobs that wait begin, as this process has seen it last: see [`store::queue::claim_from`]. Where
+/// it is wrong, a job that waits behind it is found by the next look at all of them.
+#[derive(Debug, Default)]
+pub(crate) struct Oldest {
+    from_ms: u64,
+    looked_at_ms: u64,
+}
+
+/// Time between two looks at all places, while something is found without.
+const LOOK_EVERY_MS: u64 = 1000;
+/// A job may be committed so long after the moment that it is queued at.
+const LATE_MS: u64 = 1000;
+
+impl Oldest {
+    /// From where on to look; 0 is everywhere.
+    fn from(&self, now_ms: u64) -> u64 {
+        match now_ms.abs_diff(self.looked_at_ms) < LOOK_EVERY_MS {
+            true => self.from_ms,
+            false => 0,
+        }
+    }
+
+    fn seen(&mut self, oldest_ms: u64, now_ms: u64) {
+        *self = Oldest {
+            from_ms: oldest_ms.min(now_ms).saturating_sub(LATE_MS),
+            looked_at_ms: now_ms,
+        };
+    }
 }
 
 fn claim_once(
     tx: &mut Tx<'_>,
-    (node, free): (&NodeId, Free),
+    (node, free, mut from): (&NodeId, Free, u64),
     note: &Note,
     (granted, book): (&[Granted], &Book),
 ) -> Result<Claimed, Fail> {
@@ -382,10 +419,18 @@ fn claim_once(
     let mut room = Room::of(asking(&row, free, For::Jobs, now));
     let most = free.slots.min(CLAIM_MAX);
     let is_stale = |row: &JobRow| PermitUse::is_stale(row.spec.permit.as_deref(), stamps.policies);
-    let mut found = store::queue::claim(tx, node, most, now, granted)?;
+    let mut found = store::queue::claim_from(tx, node, (most, from), now, granted)?;
+    if found.is_empty() && from > 0 {
+        from = 0;
+        found = store::queue::claim_from(tx, node, (most, from), now, granted)?;
+    }
+    if from == 0 {
+        let queued = |row: &JobRow| row.queued_at_ms.unwrap_or(row.created_at_ms);
+        claimed.oldest = Some(found.iter().map(queued).min().unwrap_or(now));
+    }
     if found.iter().any(is_stale) {
         // Those of one tenant, which wait to be decided again, hold up nobody who waits behind them.
-        found = store::queue::claim(tx, node, CLAIM_MAX, now, granted)?;
+        found = store::queue::claim_from(tx, node, (CLAIM_MAX, from), now, granted)?;
     }
     let by = admit::By {
         book,
@@ -425,4 +470,24 @@ fn untold(wake: &NodeWake, stopping: Vec<LeaseRef>) -> Vec<LeaseRef> {
         .collect();
     *told = all;
     news
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LATE_MS, LOOK_EVERY_MS, Oldest};
+
+    #[test]
+    fn all_places_are_looked_at_once_a_second_and_else_those_behind_the_oldest() {
+        let mut oldest = Oldest::default();
+        assert_eq!(oldest.from(50_000), 0, "nothing was seen yet");
+        oldest.seen(48_000, 50_000);
+        assert_eq!(oldest.from(50_000), 48_000 - LATE_MS);
+        assert_eq!(oldest.from(50_000 + LOOK_EVERY_MS - 1), 48_000 - LATE_MS);
+        assert_eq!(oldest.from(50_000 + LOOK_EVERY_MS), 0);
+        // A clock that was set back does not keep anybody from looking.
+        assert_eq!(oldest.from(50_000 - LOOK_EVERY_MS), 0);
+        // What is queued for later begins when it may be taken.
+        oldest.seen(90_000, 50_000);
+        assert_eq!(oldest.from(50_000), 50_000 - LATE_MS);
+    }
 }

@@ -110,7 +110,7 @@ impl Book {
     }
 
     /// Whether a tenant had some when its quotas were read last. A hint, and no more: a loop looks too.
-    fn may_bound(&self, tenant: &TenantId) -> bool {
+    pub(crate) fn may_bound(&self, tenant: &TenantId) -> bool {
         let known = locked(&self.0.known);
         known.by.get(tenant).is_some_and(|found| !found.is_empty())
     }

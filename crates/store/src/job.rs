@@ -567,13 +567,10 @@ pub fn held_by(tx: &mut Tx<'_>, node: &NodeId, limit: u32) -> Result<Vec<JobRow>
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn stopping_on(tx: &mut Tx<'_>, node: &NodeId, limit: u32) -> Result<Vec<JobRow>, StoreError> {
-    // The first condition on the state says nothing new; it is how SQLite sees that the index of the
-    // jobs that nodes have is enough.
     let sql = concat!(
         "SELECT ",
         columns!(),
-        " FROM job WHERE node = $1 AND state IN ('leased', 'running', 'stopping') \
-         AND state = 'stopping' ORDER BY id LIMIT $2"
+        " FROM job WHERE node = $1 AND state = 'stopping' ORDER BY id LIMIT $2"
     );
     tx.query(sql, &[node.as_str().into(), limit.into()])?
         .iter()

@@ -34,6 +34,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0030_identity.sql"),
     include_str!("../migrations/sqlite/0028_approval.sql"),
     include_str!("../migrations/sqlite/0033_secret_given.sql"),
+    include_str!("../migrations/sqlite/0035_stopping.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -65,6 +66,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0030_identity.sql"),
     include_str!("../migrations/postgres/0028_approval.sql"),
     include_str!("../migrations/postgres/0033_secret_given.sql"),
+    include_str!("../migrations/postgres/0035_stopping.sql"),
 ];
 
 /// The version that this program knows.

@@ -201,6 +201,18 @@ pub fn silent_online(
     rows.iter().map(from_row).collect()
 }
 
+/// Whether the leases of any node have ended from `since_ms` on and before `before_ms`.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn fell_silent(tx: &mut Tx<'_>, since_ms: u64, before_ms: u64) -> Result<bool, StoreError> {
+    let sql =
+        "SELECT id FROM node WHERE lease_expires_at_ms >= $1 AND lease_expires_at_ms < $2 LIMIT 1";
+    Ok(!tx
+        .query(sql, &[since_ms.into(), before_ms.into()])?
+        .is_empty())
+}
+
 /// Writes a node's next state, if it was not heard since `row` was read.
 ///
 /// # Errors

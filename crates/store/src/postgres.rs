@@ -3,7 +3,8 @@
 //! Units that come by the hundred share one with those that wait beside them, as all do on SQLite, because a commit
 //! costs more than what most of them write. Each of them may be carried out as if the others were on connections of
 //! their own and not committed yet; what has to see more asks for it, and then sees all of them. None has a savepoint,
-//! which would cost as much as is spared: where one fails, all of it is undone and each is carried out by itself.
+//! which would cost as much as is spared: where one fails, all of it is undone and each is carried out by itself. And
+//! none waits long for a lock, because those of a group are taken in no order, so that two groups could wait in a circle.
 
 pub(crate) mod address;
 pub(crate) mod others;
@@ -111,11 +112,12 @@ impl From<CommitError> for Failure {
 impl Worker {
     fn run(mut self, units: &Mutex<Units>) {
         while let Some((group, next)) = take(units) {
-            self.group(group);
+            // Before them: a group can take longer than one.
             if let Some(mut unit) = next {
                 let outcome = self.unit(&mut *unit);
                 unit.done(outcome);
             }
+            self.group(group);
         }
     }
 
@@ -123,7 +125,7 @@ impl Worker {
     /// and each is carried out by itself.
     fn group(&mut self, mut group: Vec<Box<dyn Work>>) {
         if group.len() > 1 {
-            match self.try_units(Kind::Shared, &mut group) {
+            match self.try_units(&mut group) {
                 Ok(()) => return group.into_iter().for_each(|unit| unit.done(Ok(()))),
                 // Each of them may have happened, and a second run could make it happen twice.
                 Err(failure) if failure.at_commit => {
@@ -173,14 +175,17 @@ impl Worker {
     }
 
     fn try_unit(&mut self, unit: &mut dyn Work) -> Result<(), Failure> {
-        let kind = unit.kind();
+        let kind = match unit.kind() {
+            Kind::Read => Kind::Read,
+            Kind::Write | Kind::Shared => Kind::Write,
+        };
         self.transaction(kind, |session| {
             unit.run(&mut Tx::new(Conn::Postgres(session)))
         })
     }
 
-    fn try_units(&mut self, kind: Kind, units: &mut [Box<dyn Work>]) -> Result<(), Failure> {
-        self.transaction(kind, |session| {
+    fn try_units(&mut self, units: &mut [Box<dyn Work>]) -> Result<(), Failure> {
+        self.transaction(Kind::Shared, |session| {
             let about: Vec<_> = units
                 .iter()
                 .filter_map(|unit| unit.about().cloned())

@@ -162,12 +162,12 @@ pub(crate) fn distinct(
 const PLAIN: &str = "SELECT job_id, tenant, queued_at_ms FROM ( \
      SELECT * FROM (SELECT job_id, tenant, queued_at_ms FROM queue \
      WHERE wish IS NULL AND pinned_node IS NULL AND held = 0 AND not_before_ms <= $1 \
-     ORDER BY queued_at_ms, job_id LIMIT $2) AS anyones \
+     AND queued_at_ms >= $2 ORDER BY queued_at_ms, job_id LIMIT $3) AS anyones \
      UNION ALL \
      SELECT * FROM (SELECT job_id, tenant, queued_at_ms FROM queue \
-     WHERE wish IS NULL AND pinned_node = $3 AND held = 0 AND not_before_ms <= $1 \
-     ORDER BY queued_at_ms, job_id LIMIT $2) AS own) AS either \
-     ORDER BY queued_at_ms, job_id LIMIT $2";
+     WHERE wish IS NULL AND pinned_node = $4 AND held = 0 AND not_before_ms <= $1 \
+     ORDER BY queued_at_ms, job_id LIMIT $3) AS own) AS either \
+     ORDER BY queued_at_ms, job_id LIMIT $3";
 const WISHED: &str = "SELECT job_id, tenant, queued_at_ms FROM ( \
      SELECT * FROM (SELECT job_id, tenant, queued_at_ms FROM queue \
      WHERE wish = $1 AND pinned_node IS NULL AND held = 0 AND not_before_ms <= $2 AND queued_at_ms <= $3 \
@@ -195,8 +195,31 @@ pub fn claim(
     now_ms: u64,
     granted: &[Granted],
 ) -> Result<Vec<JobRow>, StoreError> {
+    claim_from(tx, node, (limit, 0), now_ms, granted)
+}
+
+/// The same, where what any node may take is looked for among those that were queued at `from_ms` or later, which is
+/// not held to where it spares nothing. On PostgreSQL places that were taken stay in the index as long as anybody, such
+/// as a copy that is being made, may still see them, and each look from the beginning passes all of them.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn claim_from(
+    tx: &mut Tx<'_>,
+    node: &NodeId,
+    (limit, from_ms): (u32, u64),
+    now_ms: u64,
+    granted: &[Granted],
+) -> Result<Vec<JobRow>, StoreError> {
     let window = window(limit);
-    let mut rows = tx.query(PLAIN, &[now_ms.into(), window.into(), node.as_str().into()])?;
+    let from_ms = if tx.has_row_locks() { from_ms } else { 0 };
+    let of_all = [
+        now_ms.into(),
+        from_ms.into(),
+        window.into(),
+        node.as_str().into(),
+    ];
+    let mut rows = tx.query(PLAIN, &of_all)?;
     for wish in granted {
         let of = [
             (*wish.text).into(),
@@ -262,6 +285,9 @@ pub(crate) fn oldest(rows: Vec<Row>, column: &str, window: u32) -> Result<Vec<Ro
 
 const ONE_PLAIN: &str = "SELECT job_id FROM queue WHERE wish IS NULL AND pinned_node IS NULL AND held = 0 \
      UNION ALL SELECT job_id FROM queue WHERE wish IS NULL AND pinned_node = $1 AND held = 0 LIMIT 1";
+const ONE_PLAIN_FROM: &str = "SELECT job_id FROM queue \
+     WHERE wish IS NULL AND pinned_node IS NULL AND held = 0 AND queued_at_ms >= $1 \
+     ORDER BY queued_at_ms, job_id LIMIT 1";
 
 /// Whether nothing waits that any node may take, or `node` alone.
 ///
@@ -269,6 +295,15 @@ const ONE_PLAIN: &str = "SELECT job_id FROM queue WHERE wish IS NULL AND pinned_
 /// [`StoreError`] of the database.
 pub fn is_empty(tx: &mut Tx<'_>, node: &NodeId) -> Result<bool, StoreError> {
     Ok(tx.query(ONE_PLAIN, &[node.as_str().into()])?.is_empty())
+}
+
+/// The same, first among those that were queued at `from_ms` or later: see [`claim_from`].
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn is_empty_from(tx: &mut Tx<'_>, node: &NodeId, from_ms: u64) -> Result<bool, StoreError> {
+    let is_there = from_ms > 0 && !tx.query(ONE_PLAIN_FROM, &[from_ms.into()])?.is_empty();
+    Ok(!is_there && is_empty(tx, node)?)
 }
 
 const ONE_WISHED: &str = "SELECT job_id FROM queue \

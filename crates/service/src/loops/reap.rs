@@ -32,14 +32,34 @@ pub struct Reaped {
 pub(crate) struct Watch {
     since_ms: u64,
     last_ms: u64,
+    /// When all jobs that nodes have were looked through last, and nothing was found.
+    looked_ms: Option<u64>,
 }
+
+/// While all nodes are heard, their jobs are looked through so often: a look costs a step for each job that some node
+/// has, and on PostgreSQL for each that had one since whoever holds a transaction open has begun it.
+const LOOK_EVERY_MS: u64 = 15_000;
+/// For so long after a node has fallen silent they are looked through in each pass: what was leased to it at that
+/// moment may be committed later.
+const SILENT_MS: u64 = 60_000;
 
 impl Watch {
     pub(crate) fn new(now_ms: u64) -> Watch {
         Watch {
             since_ms: now_ms,
             last_ms: now_ms,
+            looked_ms: None,
         }
+    }
+
+    /// Whether it is time to look through all jobs that nodes have, though none has fallen silent lately.
+    fn is_due(&self, now_ms: u64) -> bool {
+        let looked = self.looked_ms;
+        looked.is_none_or(|looked| now_ms.abs_diff(looked) >= LOOK_EVERY_MS)
+    }
+
+    fn looked(&mut self, now_ms: u64, found: bool) {
+        self.looked_ms = (!found).then_some(now_ms);
     }
 
     /// Whether every node has had a full lease of time to be heard. While we were not there, no node
@@ -86,12 +106,21 @@ async fn reap(service: &Service, now: u64) -> Result<Reaped, Error> {
     for row in silent.await? {
         reaped.offline += u32::from(offline(service, row.id, now).await?);
     }
+    let is_due = locked(&service.inner.watch).is_due(now);
+    let since = now.saturating_sub(SILENT_MS);
     let (held, waiting) = service
         .look(move |tx| {
-            let held = store::job::with_silent_node(tx, now, BATCH)?;
+            let held = match is_due || store::node::fell_silent(tx, since, now)? {
+                true => Some(store::job::with_silent_node(tx, now, BATCH)?),
+                false => None,
+            };
             Ok((held, queue::pinned_to_silent(tx, now, BATCH)?))
         })
         .await?;
+    if let Some(held) = &held {
+        locked(&service.inner.watch).looked(now, !held.is_empty());
+    }
+    let held = held.unwrap_or_default();
     for row in held.into_iter().chain(waiting) {
         match reap_one(service, row, now).await? {
             Some(JobState::Queued) => reaped.requeued += 1,

@@ -45,6 +45,7 @@ mod sandbox_nodes;
 mod sandboxes;
 mod secrets;
 mod snapshots;
+mod together;
 mod volumes;
 
 use crate::postgres::Postgres;

@@ -7,6 +7,9 @@ use crate::db::Value;
 use bytes::BytesMut;
 use postgres::types::{IsNull, ToSql, Type};
 
+/// The table whose rows are locked before those of any other.
+pub(super) const FIRST_LOCKED: &str = "queue";
+
 /// The table that a statement writes to, and what it is called inside of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Together {

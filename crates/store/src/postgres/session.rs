@@ -6,7 +6,8 @@
 //! whoever waits for one has those before it.
 //!
 //! What is sent is gathered until then, and what is the same statement for other rows goes as one ([`rows`]). Only
-//! statements on different tables change their order by that, and no table of ours knows of another.
+//! statements on different tables change their order by that, and no table of ours knows of another; but the place of a
+//! job is locked before the job, as a claim does, and stays so ([`mergeable`]).
 
 use super::address::Address;
 use super::rows::{self, Together};
@@ -18,6 +19,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tokio::runtime::{Builder, Runtime};
+use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Statement};
 
@@ -29,6 +31,8 @@ use tokio_postgres::{Client, Error, Statement};
 const SETTINGS: &str = "SET lock_timeout = '5s'; SET statement_timeout = '30s'; \
      SET idle_in_transaction_session_timeout = '30s'; SET default_transaction_read_only = on";
 const WRITE: &str = "BEGIN READ WRITE";
+/// For units that share it: less than after which PostgreSQL looks for a circle (`deadlock_timeout`, 1 s).
+const SHARED: &str = "BEGIN READ WRITE; SET LOCAL lock_timeout = '50ms'";
 /// All statements of it see the same moment, as they do on SQLite.
 const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// Answers that are not looked at yet. A transaction that sends more waits for them in between.
@@ -80,7 +84,7 @@ pub(crate) struct Session {
     /// The same for many rows, by their texts.
     together: HashMap<Arc<Together>, Statement>,
     gathered: Vec<Gathered>,
-    /// Rows of the unit that runs among them.
+    /// What the unit that runs has written.
     own: usize,
     sent: VecDeque<Sent>,
     /// Answers that hold for the whole transaction, where several units share one.
@@ -120,7 +124,8 @@ impl Session {
         self.gathered.clear();
         self.own = 0;
         let text = match kind {
-            Kind::Write | Kind::Shared => WRITE,
+            Kind::Write => WRITE,
+            Kind::Shared => SHARED,
             Kind::Read => READ,
         };
         self.known = (kind == Kind::Shared).then(HashMap::new);
@@ -128,7 +133,7 @@ impl Session {
         self.keep(answer, None)
     }
 
-    /// What is gathered from here on is of the next unit.
+    /// What is written from here on is of the next unit.
     pub(crate) fn next_unit(&mut self) {
         self.own = 0;
     }
@@ -139,6 +144,7 @@ impl Session {
         sql: &'static str,
         values: &[Value],
     ) -> Result<u64, StoreError> {
+        self.own += 1;
         self.send_gathered()?;
         let statement = self.prepare(sql)?.statement;
         let client = self.client.clone();
@@ -208,12 +214,12 @@ impl Session {
         values: &[Value],
         one: Option<String>,
     ) -> Result<(), StoreError> {
+        self.own += 1;
         let prepared = self.prepare(sql)?;
         let Some(together) = &prepared.together[usize::from(one.is_some())] else {
             self.send_gathered()?;
             return self.send_now(&prepared.statement, values, one);
         };
-        self.own += 1;
         let table = together.table.clone();
         match mergeable(&mut self.gathered, sql, &table, one.as_deref()) {
             Some(there) => {
@@ -281,6 +287,7 @@ impl Session {
         };
         let rows = all.rows.len() as u64;
         let what = all.ones.and_then(|ones| ones.into_iter().next());
+        let what = what.map(|one| format!("one of {rows}, such as {one}"));
         let counted = what.map(|what| Counted { rows, what });
         let client = self.client.clone();
         let answer = async move {
@@ -319,6 +326,7 @@ impl Session {
             (Err(error), Ok(_)) => Err(CommitError::Undone(error)),
             // The way there broke, perhaps behind the commit.
             (Err(error), Err(_)) => Err(CommitError::Unknown(error)),
+            (Ok(()), Err(error)) if is_refusal(&error) => Err(CommitError::Undone(error.into())),
             (Ok(()), Err(error)) => Err(CommitError::Unknown(error.into())),
             (Ok(()), Ok(_)) => Ok(()),
         }
@@ -404,20 +412,31 @@ impl Session {
     }
 }
 
-/// Where one more row of this statement may go without passing another statement on its table.
+/// Where one more row of this statement may go: with the newest of its table, so that it passes no other statement on
+/// that, unless it would pass the lock of a place.
 fn mergeable<'g>(
     gathered: &'g mut [Gathered],
     sql: &'static str,
     table: &str,
     one: Option<&str>,
 ) -> Option<&'g mut Gathered> {
-    let newest = gathered.iter_mut().rev().find(|all| all.table == table)?;
-    let fits = match (&newest.ones, one) {
+    let newest = gathered.iter().rposition(|all| all.table == table)?;
+    let (all, later) = gathered.get_mut(newest..)?.split_first_mut()?;
+    let fits = match (&all.ones, one) {
         (None, None) => true,
         (Some(ones), Some(one)) => !ones.contains(one),
-        _ => false,
+        (None, Some(_)) | (Some(_), None) => false,
     };
-    (newest.sql == sql && fits).then_some(newest)
+    let mut later = later.iter();
+    // A place that is new is nobody's to wait for.
+    let locks = |one: &Gathered| one.table == rows::FIRST_LOCKED && !one.sql.starts_with("INSERT");
+    (all.sql == sql && fits && !later.any(locks)).then_some(all)
+}
+
+/// Whether the database has said no and goes on. After worse it may stop before it knows itself what it has written.
+fn is_refusal(error: &Error) -> bool {
+    let severity = error.as_db_error().and_then(DbError::parsed_severity);
+    severity == Some(Severity::Error)
 }
 
 const BROKEN: &str = "the unit went on after a statement that failed";

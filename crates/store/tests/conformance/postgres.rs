@@ -11,6 +11,7 @@ use crate::db::{Case, Db, race};
 use crate::jobs;
 use crate::locks;
 use crate::others;
+use crate::queue;
 use crate::shared;
 
 /// Longer than any case takes on a slow machine; one that hangs is named instead of all of them.
@@ -27,6 +28,7 @@ const ONLY_HERE: &[(&str, Case)] = cases! {
     audit::what_may_still_come_among_them_is_waited_for
     audit::marks_go_on_in_a_database_that_was_brought_back
     jobs::a_page_of_one_state_reads_no_jobs_of_others
+    queue::a_claim_that_begins_later_passes_over_what_was_queued_before_and_is_empty_by_all
     locks::a_claim_locks_only_what_it_takes
     locks::a_policy_that_is_written_while_another_goes_is_there
     locks::a_sandbox_that_is_held_ends_after_what_was_added_about_it
@@ -42,6 +44,10 @@ const ONLY_HERE: &[(&str, Case)] = cases! {
     shared::a_unit_that_fails_or_panics_takes_nobody_along_that_shares_with_it
     shared::of_units_about_one_job_that_share_a_transaction_one_wins
     shared::units_whose_common_commit_broke_are_told_so_and_not_run_again
+    shared::a_unit_that_shares_a_transaction_reads_the_job_that_it_has_changed
+    shared::the_place_of_a_job_is_locked_before_the_job_whatever_came_before
+    shared::what_waits_for_a_lock_holds_up_none_that_would_share_with_it
+    shared::a_commit_that_the_database_refuses_takes_nobody_along
     shared::no_table_knows_of_another
     others::others_hear_that_something_was_written_and_oneself_does_not
     others::who_listens_hears_again_after_its_connection_broke

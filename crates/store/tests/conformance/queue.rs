@@ -298,3 +298,21 @@ pub(crate) fn a_job_that_is_postponed_is_passed_over_until_then_and_keeps_its_pl
     assert_eq!(claim(db, 1, 2, 44), [job_id(2)]);
     assert_eq!(claim(db, 1, 2, 45), [job_id(1), job_id(2)]);
 }
+
+pub(crate) fn a_claim_that_begins_later_passes_over_what_was_queued_before_and_is_empty_by_all(
+    db: &Db,
+) {
+    [3, 40, 41].map(|number| insert(db, new_job(number)));
+    insert(db, pinned(2, 1));
+    let from = |from_ms| {
+        let claim = db.write(move |tx| queue::claim_from(tx, &node(1), (10, from_ms), 100, &[]));
+        let ids = claim.unwrap().into_iter().map(|row| row.id);
+        ids.collect::<Vec<_>>()
+    };
+    // What is for one node alone is in an index of its own.
+    assert_eq!(from(40), [2, 40, 41].map(job_id));
+    assert_eq!(from(0), [2, 3, 40, 41].map(job_id));
+    let is_empty = |by, from_ms| db.read(move |tx| queue::is_empty_from(tx, &node(by), from_ms));
+    assert!(!is_empty(2, 41));
+    assert!(!is_empty(2, 42), "what is before is there too");
+}

@@ -5,13 +5,16 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use model::points::Points;
-use store::job::{self, JobRow};
+use store::job::{self, JobRow, LateReport};
 use store::{StoreError, Tx, queue};
 
 use crate::breaks::break_all;
 use crate::cluster::client;
 use crate::db::Db;
-use crate::make::{advance, check_in_step, get, insert, job_id, lease, new_job, node};
+use crate::make::{
+    advance, check_in_step, finish, get, insert, job_id, lease, leased_job, lost, moved, new_job,
+    node, principal,
+};
 
 /// Connections of a store: while each of them is held, all others wait.
 const WORKERS: usize = 4;
@@ -185,6 +188,123 @@ pub(crate) fn units_whose_common_commit_broke_are_told_so_and_not_run_again(db: 
         let error = outcome.unwrap_err();
         assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
         assert_eq!(get(db, &job_id(number)), None);
+    }
+}
+
+pub(crate) fn a_unit_that_shares_a_transaction_reads_the_job_that_it_has_changed(db: &Db) {
+    let row = leased_job(db, 0);
+    let row = moved(db, &row, &finish(&row), 5);
+    let (commits, outcomes) = together(
+        db,
+        2,
+        || {},
+        move |tx, number| match number {
+            // Read ahead for the whole group, and then changed by a statement that is not gathered.
+            0 => {
+                let late = LateReport {
+                    kind: "job.told_late",
+                    data: "{}".to_owned(),
+                    principal: principal(),
+                    at_ms: 6,
+                };
+                let kept = job::keep_late(tx, &row, "late", &late)?;
+                assert_eq!(job::get(tx, None, &row.id)?.as_ref(), Some(&kept));
+                Ok(kept)
+            }
+            _ => job::insert(tx, &new_job(number)),
+        },
+    );
+    assert_eq!(commits, 1);
+    outcomes
+        .into_iter()
+        .for_each(|row| check_in_step(db, &row.unwrap()));
+}
+
+/// Holds the rows of a query from a connection of its own.
+fn hold(db: &Db, sql: &str) -> postgres::Client {
+    let mut client = client(db);
+    client.batch_execute(&format!("BEGIN; {sql}")).unwrap();
+    client
+}
+
+pub(crate) fn the_place_of_a_job_is_locked_before_the_job_whatever_came_before(db: &Db) {
+    let (held, waits) = (leased_job(db, 0), insert(db, new_job(1)));
+    let mut other = hold(db, "SELECT 1 FROM queue FOR UPDATE");
+    let store = db.again();
+    let ids = [held.id.clone(), waits.id.clone()];
+    let unit = std::thread::spawn(move || {
+        store.write(move |tx| {
+            advance(tx, &held, &lost(&held, false), 5)?;
+            advance(tx, &waits, &lease(&waits, node(1)), 5)
+        })
+    });
+    // It waits for the place, and has no lock on the job whose place that is.
+    let waiting = "SELECT COUNT(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                   AND datname = current_database()";
+    while db.count(waiting, &[]) == 0 {
+        std::thread::yield_now();
+    }
+    let free = format!(
+        "SELECT 1 FROM job WHERE id = '{}' FOR UPDATE NOWAIT",
+        ids[1]
+    );
+    other.batch_execute(&free).unwrap();
+    other.batch_execute("COMMIT").unwrap();
+    check_in_step(db, &unit.join().unwrap().unwrap());
+    check_in_step(db, &get(db, &ids[0]).unwrap());
+}
+
+pub(crate) fn what_waits_for_a_lock_holds_up_none_that_would_share_with_it(db: &Db) {
+    let row = insert(db, new_job(0));
+    let other = hold(
+        db,
+        &format!("SELECT 1 FROM job WHERE id = '{}' FOR UPDATE", row.id),
+    );
+    let (first, told) = channel();
+    let first = Mutex::new(Some((first, other)));
+    let (commits, outcomes) = together(
+        db,
+        20,
+        || {},
+        move |tx, number| {
+            if number > 0 {
+                return job::insert(tx, &new_job(number));
+            }
+            if let Some((told, mut other)) = first.lock().unwrap().take() {
+                // Let go when the group has given up and this one is tried by itself.
+                std::thread::spawn(move || {
+                    std::thread::sleep(std::time::Duration::from_millis(150));
+                    other.batch_execute("COMMIT").unwrap();
+                    told.send(()).unwrap();
+                });
+            }
+            tx.query(
+                "SELECT id FROM job WHERE id = $1 FOR UPDATE",
+                &[job_id(0).as_str().into()],
+            )?;
+            Ok(job::get(tx, None, &job_id(0))?.unwrap())
+        },
+    );
+    told.recv().unwrap();
+    assert_eq!(commits, 20, "each by itself");
+    outcomes
+        .into_iter()
+        .for_each(|row| check_in_step(db, &row.unwrap()));
+}
+
+pub(crate) fn a_commit_that_the_database_refuses_takes_nobody_along(db: &Db) {
+    let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
+                  $$ BEGIN RAISE EXCEPTION 'the test'; END $$; \
+                  CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON job DEFERRABLE INITIALLY DEFERRED \
+                  FOR EACH ROW WHEN (NEW.created_at_ms = 3) EXECUTE FUNCTION refuse()";
+    client(db).batch_execute(refuse).unwrap();
+    let (_, outcomes) = together(db, 8, || {}, |tx, number| job::insert(tx, &new_job(number)));
+    for (number, outcome) in (0..).zip(outcomes) {
+        match (number, outcome) {
+            (3, Err(StoreError::Database(_))) => assert_eq!(get(db, &job_id(3)), None),
+            (_, Ok(row)) => check_in_step(db, &row),
+            (_, Err(error)) => panic!("{number}: {error:?}"),
+        }
     }
 }
 
