@@ -367,7 +367,7 @@ pub const DEPENDENCIES_MAX: usize = 2000;
 pub const PACKAGE_BYTES_MAX: usize = 255;
 /// A module in Rego in bytes: what a person reads in an hour.
 pub const REGO_BYTES_MAX: usize = 64 * 1024;
-/// What follows from all policies of a principal and of what it wants, in bytes: each of its jobs and sandboxes keeps it.
+/// What follows from all policies that apply together, in bytes: each job and sandbox keeps it.
 pub const PERMIT_BYTES_MAX: usize = 64 * 1024;
 
 /// What one job or sandbox counts at most for a quota of memory or storage, in bytes: no machine has more, and the sum

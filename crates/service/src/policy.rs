@@ -323,9 +323,9 @@ impl Service {
 type Whom = (String, BTreeSet<String>);
 
 /// For whom a policy is put together with the others before it is written: whom or what it names, beside all of the
-/// other kind; or else everybody, each principal that has policies of its own, each volume that has, and the two of them
-/// that have most. So not many more than there may be policies: what each principal comes to with each volume, or
-/// several volumes together, is found out where somebody asks for it, who is refused then.
+/// other kind; or else everybody, each principal that has policies of its own, each volume that has, and the two that
+/// have most. So not many more than there may be policies: what each principal comes to with each volume, or several
+/// volumes together, is found out where somebody asks for it, who is refused then.
 fn whom(new: &PolicyRow, others: &[PolicyRow]) -> BTreeSet<Whom> {
     let volumes = volumes_of(others);
     let volumes = volumes.into_iter().map(|of| BTreeSet::from([of]));

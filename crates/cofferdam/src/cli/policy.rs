@@ -57,7 +57,7 @@ fn one(view: &PolicyView, json: bool) -> Result<String, Failure> {
     Ok(format!("{}\t{}\n", view.name, view.version))
 }
 
-/// Says so where what a policy is for is not there now: it counts from when it is, and a slip of the pen looks the same.
+/// Says so where what a policy is for is not there now: it counts from when it is, and a slip of the pen looks alike.
 async fn say_missing(client: &Client, layer: PolicyLayer, of: &str) {
     let (is_missing, what) = match layer {
         PolicyLayer::Global | PolicyLayer::Tenant => return,

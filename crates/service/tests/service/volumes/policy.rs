@@ -115,8 +115,8 @@ async fn a_policy_of_a_volume_holds_every_sandbox_that_has_it_and_nothing_else()
     world.create(JobSpec { network, ..spec() }).await;
 }
 
-/// Attack: A sandbox has its volume from before that had a policy, and gets more by a fork, by its snapshot, made anew, by
-/// other rules, or by a person's yes to a host.
+/// Attack: A sandbox has its volume from before that had a policy, and gets more by a fork, by its snapshot, made anew,
+/// by other rules, or by a person's yes to a host.
 #[tokio::test]
 async fn what_has_a_volume_gets_no_more_than_the_policies_of_that_by_any_way() {
     let world = World::with_volumes().await;
@@ -318,8 +318,8 @@ async fn what_serves_a_volume_is_for_no_policy_of_that() {
     assert_eq!(world.works(&node(1), NOW).await[0].row.id, served.id);
 }
 
-/// Attack: A volume is given as many policies as there may be, alone or with a principal, and the next one for all shuts
-/// out whoever has it.
+/// Attack: A volume is given as many policies as there may be, alone or with a principal, and the next one for all
+/// shuts out whoever has it.
 #[tokio::test]
 async fn a_policy_that_would_be_one_too_many_with_a_volume_is_not_written() {
     let world = World::with_volumes().await;
