@@ -84,10 +84,9 @@ async fn a_policy_of_a_volume_holds_every_sandbox_that_has_it_and_nothing_else()
     world.volume("two").await;
     for _ in 0..2 {
         world.volume("one").await;
-        let made = world
-            .service
-            .sandbox_create(&user(), reaching(ONE, "a.test"), None);
-        let refused = made.await.unwrap_err();
+        let wanted = reaching(ONE, "a.test");
+        let made = world.service.sandbox_create(&user(), wanted, None).await;
+        let refused = made.unwrap_err();
         assert_eq!(refused.code(), "policy_refused");
         let text = refused.to_string();
         assert!(text.contains("(volume/0/data@1)"), "{text}");
@@ -280,18 +279,16 @@ async fn the_module_of_a_volume_is_asked_about_what_has_it_and_is_told_of_it() {
     );
     let module = of("one", crate::policies::module());
     world.policy("module", module).await;
-    let made = world.service.sandbox_create(&user(), with(ONE), None);
-    let refused = made.await.unwrap_err().to_string();
+    let made = world.service.sandbox_create(&user(), with(ONE), None).await;
+    let refused = made.unwrap_err().to_string();
     assert!(refused.contains("hands off"), "{refused}");
     assert!(refused.contains("(volume/0/module@1)"), "{refused}");
     // Of both it is asked too, and says yes to that.
     world.make(with(BOTH)).await;
     world.make(with(TWO)).await;
     let set = async |row: &SandboxRow| {
-        let open = rules(&["a.test"]);
-        let set = world
-            .service
-            .sandbox_set_network(&user(), &row.id, open, NOW);
+        let (who, open) = (user(), rules(&["a.test"]));
+        let set = world.service.sandbox_set_network(&who, &row.id, open, NOW);
         set.await.map(drop).map_err(|error| error.code())
     };
     assert_eq!(set(&held).await, Err("policy_refused"));
