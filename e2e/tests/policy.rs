@@ -80,3 +80,35 @@ fn a_policy_is_written_tested_held_explained_and_taken_away() {
     good(&place.run(&["policy", "rm", "module"]));
     good(&run(&["env"]));
 }
+
+#[test]
+fn a_policy_of_a_volume_is_written_before_there_is_one_and_holds_whoever_wants_it() {
+    if let Some(why) = no_sandbox() {
+        println!("skipped: {why}");
+        return;
+    }
+    let place = Place::new();
+    let policy = "version = 1\nlayer = \"volume\"\nof = \"data\"\n[network]\nmode = \"none\"\n";
+    let set = place.run_with_input(&["policy", "set", "hands-off", "-"], policy.as_bytes());
+    says(&set, "there is no volume `data` now");
+    assert_eq!(good(&set), "hands-off\t1\n");
+    let listed = good(&place.run(&["policy", "ls"]));
+    assert!(listed.contains("volume"), "{listed}");
+    let wants = |volume: &str| {
+        let volume = format!("{volume}:/data");
+        let net = ["--net", "unrestricted", "--volume", &volume];
+        place.run(&[&["sandbox", "create", "--allow-root"][..], &net].concat())
+    };
+    let refused = wants("data");
+    assert!(!refused.status.success(), "{}", all(&refused));
+    says(&refused, "volume/0/hands-off@1");
+    let missing = wants("Data");
+    assert!(!missing.status.success(), "{}", all(&missing));
+    says(&missing, "there is no such volume");
+    let asked = br#"{"sandbox":{"allow_root":true,"network":{"allow":["a.test"]},
+        "volumes":[{"name":"data","path":"/data"}]}}"#;
+    let tested = place.run_with_input(&["policy", "test", "-"], asked);
+    assert_eq!(tested.status.code(), Some(1), "{}", all(&tested));
+    says(&tested, "volume/0/hands-off@1");
+    good(&place.run(&["policy", "rm", "hands-off"]));
+}

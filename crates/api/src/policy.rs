@@ -21,6 +21,8 @@ pub enum PolicyLayer {
     Tenant,
     /// One principal of it.
     Principal,
+    /// Every sandbox that has a volume of that name.
+    Volume,
 }
 
 /// What a policy says. What it does not say it leaves open; layers only narrow each other.
@@ -31,7 +33,7 @@ pub struct PolicySpec {
     pub version: u32,
     /// For whom it is.
     pub layer: PolicyLayer,
-    /// The principal, for that layer.
+    /// The principal with its kind, such as `user:alice`, or the name of the volume, for these layers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<String>,
     /// Where it is named among those of its layer, 0 to 1000. It changes nothing that is decided.

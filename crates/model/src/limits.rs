@@ -333,7 +333,8 @@ pub const RETAIN_AUDIT_MS: u64 = 90 * 24 * 3600 * 1000;
 /// The newest events of one tenant, of which none goes before its time: some four gigabytes.
 pub const RETAIN_AUDIT_EVENTS: u64 = 10_000_000;
 
-/// Policies of one tenant: a layer for everybody, and one for some of its principals. All are read into memory.
+/// Policies of one tenant: a layer for everybody, and those for some of its principals and volumes. All are read into
+/// memory.
 pub const POLICIES_MAX: u64 = 200;
 /// Layers that one decision goes by: each is looked at for each job.
 pub const POLICY_LAYERS_MAX: usize = 64;
@@ -366,7 +367,7 @@ pub const DEPENDENCIES_MAX: usize = 2000;
 pub const PACKAGE_BYTES_MAX: usize = 255;
 /// A module in Rego in bytes: what a person reads in an hour.
 pub const REGO_BYTES_MAX: usize = 64 * 1024;
-/// What follows from all policies of a principal, in bytes: each of its jobs and sandboxes keeps it.
+/// What follows from all policies that apply together, in bytes: each job and sandbox keeps it.
 pub const PERMIT_BYTES_MAX: usize = 64 * 1024;
 
 /// What one job or sandbox counts at most for a quota of memory or storage, in bytes: no machine has more, and the sum

@@ -1,6 +1,6 @@
-//! Policies: what may be asked for. Somebody writes documents ([`Policy`]), each for everybody, a tenant or one of its
-//! principals; what follows from all that apply is a [`Permit`] (`permit`), and what becomes of a request by that
-//! is decided here (`decide`).
+//! Policies: what may be asked for. Somebody writes documents ([`Policy`]), each for everybody, a tenant, one of its
+//! principals, or whatever has one of its volumes; what follows from all that apply is a [`Permit`] (`permit`), and
+//! what becomes of a request by that is decided here (`decide`).
 //!
 //! Layers only narrow. So the order in which they are put together changes nothing, and neither does one that is there
 //! twice; property tests hold that.
@@ -37,11 +37,18 @@ pub enum Layer {
     Tenant,
     /// One principal of that.
     Principal,
+    /// Every sandbox that has a volume of that name, of the same tenant, in its files.
+    Volume,
 }
 
 impl Layer {
     /// All of them.
-    pub const ALL: [Layer; 3] = [Layer::Global, Layer::Tenant, Layer::Principal];
+    pub const ALL: [Layer; 4] = [
+        Layer::Global,
+        Layer::Tenant,
+        Layer::Principal,
+        Layer::Volume,
+    ];
 
     /// Its name.
     pub fn as_str(self) -> &'static str {
@@ -49,6 +56,7 @@ impl Layer {
             Layer::Global => "global",
             Layer::Tenant => "tenant",
             Layer::Principal => "principal",
+            Layer::Volume => "volume",
         }
     }
 }
@@ -117,7 +125,8 @@ impl TryFrom<String> for LayerRef {
 pub struct Policy {
     /// For whom it is.
     pub layer: Layer,
-    /// The principal, of that layer.
+    /// The principal, or the name of the volume, of these layers. By its name a volume that is deleted and made anew
+    /// stays below it, and one that is not there yet is below it from its first day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<String>,
     /// Where it stands among those of its layer: the lower is named first. It changes nothing that is decided.
@@ -195,9 +204,13 @@ impl Policy {
         (less != *self).then_some(less)
     }
 
-    /// Whether it counts for this principal of its tenant.
-    pub fn is_for(&self, principal: &str) -> bool {
-        self.layer != Layer::Principal || self.of.as_deref() == Some(principal)
+    /// Whether it counts for this principal of its tenant, where these volumes are wanted, by their names.
+    pub fn is_for(&self, principal: &str, volumes: &BTreeSet<String>) -> bool {
+        match self.layer {
+            Layer::Global | Layer::Tenant => true,
+            Layer::Principal => self.of.as_deref() == Some(principal),
+            Layer::Volume => self.of.as_ref().is_some_and(|of| volumes.contains(of)),
+        }
     }
 }
 

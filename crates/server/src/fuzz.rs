@@ -131,6 +131,7 @@ fn documents_of_policies_are_read_or_refused() {
     let seeds = [
         r#"{"version":1,"layer":"tenant","network":{"modes":["allowlist"],"allow":["*.a.test:443"],"deny":["10.0.0.0/8"]},"resources":{"memory_bytes":1073741824}}"#,
         r#"{"version":1,"layer":"principal","of":"p","priority":3,"commands":{"forbid":["sudo","rm -rf /*"],"allow":["ls"],"no_operators":true},"files":{"put":["/home/user/*"]}}"#,
+        r#"{"version":1,"layer":"volume","of":"data","network":{"mode":"none"},"secrets":[]}"#,
         r#"{"version":1,"layer":"global","drivers":["linux"],"profiles":{"allow":["py*"],"allow_root":false},"approvals":{"allow_root":"ask"},"rego":"package policy\nallow := true"}"#,
         "version = 1\nlayer = \"tenant\"\n\n[network]\nallow = [\"*.a.test:443\"]\n\n[resources]\nmemory_bytes = 1073741824\n\n[commands]\nforbid = [\"sudo\"]\n",
         "version = 1\nlayer = \"principal\"\nof = \"p\"\ndependencies = [\"npm:*\"]\n[[secrets]]\nname = \"a\"\nas = [\"env\"]\n",

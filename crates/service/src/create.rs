@@ -182,7 +182,7 @@ impl Service {
         let Some(asked) = idempotency else {
             return Ok(None);
         };
-        if matches!(self.effective(ctx).await, Ok(None)) {
+        if matches!(self.effective(ctx, &[]).await, Ok(None)) {
             return Ok(None);
         }
         let key = key_of(ctx, "job.create", asked.clone(), "");

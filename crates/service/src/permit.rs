@@ -5,10 +5,12 @@
 //! changes a policy meanwhile is not passed by. What waits while policies change is decided again when a node would get
 //! it. Where there is no policy, the stamp is all that is ever read.
 
+mod known;
 pub(crate) mod module;
 mod renew;
 mod rest;
 
+pub(crate) use self::known::Known;
 pub(crate) use self::renew::Renewing;
 use crate::approval::ask::{self, Ask};
 use crate::approval::yes;
@@ -19,19 +21,18 @@ use model::approval::{Subject, Yes};
 use model::id::{PrincipalId, TenantId};
 use model::limits;
 use model::network::NetworkRules;
-use model::policy::{Decision, Kind, LayerRef, Permit, PermitUse, Policy, Refusal};
+use model::policy::{Decision, Kind, Layer, LayerRef, Permit, PermitUse, Policy, Refusal};
 use model::profile::Says;
 use model::sandbox_spec::SandboxSpec;
 use model::spec::{Invalid, JobSpec};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use model::volume::VolumeMount;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use store::job::JobRow;
 use store::policy::{PolicyRow, Stamps};
 use store::sandbox::SandboxRow;
 use store::{Tx, policy};
 
-/// Principals whose permits are remembered. One more, and all are read anew.
-const KNOWN_MAX: usize = 1024;
 /// How often a request is decided again because policies changed meanwhile.
 const TRIES: u32 = 4;
 /// The code of a request that was decided by policies that are not those of now.
@@ -39,57 +40,13 @@ const CHANGED: &str = "policy_changed";
 /// Refusals of one decision that are told in its event.
 const TOLD_MAX: usize = 16;
 
-/// Everything that one principal is decided by.
+/// Everything that one principal is decided by, with the volumes that are wanted.
 #[derive(Debug)]
 pub(crate) struct Effective {
     pub(crate) stamp: u64,
     pub(crate) permit: Permit,
     /// Modules that must allow it too.
     pub(crate) modules: Vec<(LayerRef, Arc<str>)>,
-}
-
-/// What is remembered of policies. Any change of one makes it old, which is found out where something is written.
-#[derive(Debug, Default)]
-pub(crate) struct Known {
-    /// The stamp, once it was read; `Some(None)` where there is no policy.
-    stamp: Option<Option<u64>>,
-    by: HashMap<(TenantId, PrincipalId), Arc<Effective>>,
-    /// Texts of modules, each once: those of a tenant are of all its principals.
-    texts: HashSet<Arc<str>>,
-}
-
-impl Known {
-    fn get(&self, ctx: &Ctx) -> Option<Option<Arc<Effective>>> {
-        self.stamp?.map_or(Some(None), |_| {
-            let of = (ctx.tenant.clone(), ctx.principal.clone());
-            self.by.get(&of).map(|found| Some(Arc::clone(found)))
-        })
-    }
-
-    fn put(
-        &mut self,
-        ctx: &Ctx,
-        stamp: Option<u64>,
-        found: Option<Effective>,
-    ) -> Option<Arc<Effective>> {
-        if self.stamp != Some(stamp) || self.by.len() >= KNOWN_MAX {
-            self.by.clear();
-            self.texts.clear();
-        }
-        self.stamp = Some(stamp);
-        let mut found = found?;
-        for (_, text) in &mut found.modules {
-            if !self.texts.insert(Arc::clone(text))
-                && let Some(there) = self.texts.get(&**text)
-            {
-                *text = Arc::clone(there);
-            }
-        }
-        let found = Arc::new(found);
-        let of = (ctx.tenant.clone(), ctx.principal.clone());
-        self.by.insert(of, Arc::clone(&found));
-        Some(found)
-    }
 }
 
 /// Refuses what was decided by other policies than those of now. If it is refused nothing is written, and the request is
@@ -130,9 +87,16 @@ impl Service {
         *locked(&self.inner.policies) = Known::default();
     }
 
-    /// What this caller is decided by; `None` where there is no policy at all.
-    pub(crate) async fn effective(&self, ctx: &Ctx) -> Result<Option<Arc<Effective>>, Error> {
-        if let Some(known) = locked(&self.inner.policies).get(ctx) {
+    /// What this caller is decided by, where they want a sandbox with these volumes, or do something to one that has
+    /// them; `None` where there is no policy at all. Which volumes is for each caller of this to say: there are at most
+    /// [`limits::VOLUME_MOUNTS_MAX`].
+    pub(crate) async fn effective(
+        &self,
+        ctx: &Ctx,
+        mounts: &[VolumeMount],
+    ) -> Result<Option<Arc<Effective>>, Error> {
+        let wanted: BTreeSet<String> = mounts.iter().map(|mount| mount.name.clone()).collect();
+        if let Some(known) = locked(&self.inner.policies).get(ctx, &wanted) {
             return Ok(known);
         }
         let tenant = ctx.tenant.clone();
@@ -146,12 +110,14 @@ impl Service {
                 Ok((Some(stamp), rows))
             })
             .await?;
-        rows.retain(|row| row.policy.is_for(ctx.principal.as_str()));
+        let volumes = volumes_of(&rows);
+        rows.retain(|row| row.policy.is_for(ctx.principal.as_str(), &wanted));
         let found = match stamp {
             Some(stamp) => Some(put_together(stamp, rows).await?),
             None => None,
         };
-        Ok(locked(&self.inner.policies).put(ctx, stamp, found))
+        let mut known = locked(&self.inner.policies);
+        Ok(known.put(ctx, (&wanted, volumes), stamp, found))
     }
 
     /// Whether a refusal is by policies that are not those of now: another server may have changed them, and nobody
@@ -176,7 +142,8 @@ impl Service {
     ) -> Result<Decision<JobSpec>, Error> {
         let mut tries = 1;
         loop {
-            let Some(by) = self.effective(ctx).await? else {
+            // A job has no volumes.
+            let Some(by) = self.effective(ctx, &[]).await? else {
                 let permit = None;
                 return Ok(Decision::Allowed(JobSpec { permit, ..spec }));
             };
@@ -216,7 +183,7 @@ impl Service {
         loop {
             let by = match spec.serves_volume {
                 true => None,
-                false => self.effective(ctx).await?,
+                false => self.effective(ctx, &spec.volumes).await?,
             };
             let Some(by) = by else {
                 let permit = None;
@@ -306,7 +273,7 @@ impl Service {
         if all.is_empty() {
             return Ok((change, stamp, None));
         }
-        let by = self.effective(ctx).await?;
+        let by = self.effective(ctx, &row.spec.volumes).await?;
         let uses = change.secrets.as_deref().unwrap_or_default();
         let said = self.uses_as_said(ctx, uses).await?;
         let ask = Ask {
@@ -314,7 +281,7 @@ impl Service {
             subject_id: row.id.to_string(),
             digest: yes::digest("sandbox.network", &(&row.id, &change.rules, &said))?,
             summary: format!("other rules for the network of {}", row.id),
-            request: module::of_network(ctx, &change.rules, uses)["request"].take(),
+            request: module::of_network(ctx, row, &change.rules, uses)["request"].take(),
             reasons: ask::reasons(&all),
             why: String::new(),
             permit: by.as_ref().map(|by| &by.permit),
@@ -338,9 +305,9 @@ impl Service {
             let decision = frozen.permit.network((&rules, new));
             (rules, all) = self.let_through(ctx, operation, decision).await?;
         }
-        while let Some(by) = self.effective(ctx).await? {
+        while let Some(by) = self.effective(ctx, &row.spec.volumes).await? {
             let decision = by.permit.network((&rules, new));
-            let input = |rules: &NetworkRules| module::of_network(ctx, rules, new);
+            let input = |rules: &NetworkRules| module::of_network(ctx, row, rules, new);
             let decision = self.modules_say(ctx, &by, decision, input).await?;
             if tries >= TRIES || !self.is_by_old(&by, &decision).await? {
                 let (new_rules, mut more) = self.let_through(ctx, operation, decision).await?;
@@ -420,7 +387,7 @@ impl Service {
         operation: &str,
     ) -> Result<Option<(Decision<JobSpec>, Box<PermitUse>)>, Error> {
         let owner = owner(&row.tenant, &row.principal);
-        let Some(by) = self.effective(&owner).await? else {
+        let Some(by) = self.effective(&owner, &[]).await? else {
             return Ok(None);
         };
         let decision = self.job_by(&owner, &by, operation, row.spec.clone());
@@ -447,7 +414,15 @@ pub(crate) const ALL: Says = Says {
 
 /// Those for everybody are read with those of other tenants.
 fn is_of_tenant(row: &PolicyRow) -> bool {
-    row.policy.layer != model::policy::Layer::Global
+    row.policy.layer != Layer::Global
+}
+
+/// The volumes that policies are for, by their names.
+pub(crate) fn volumes_of(rows: &[PolicyRow]) -> BTreeSet<String> {
+    let rows = rows.iter();
+    rows.filter(|row| row.policy.layer == Layer::Volume)
+        .filter_map(|row| row.policy.of.clone())
+        .collect()
 }
 
 pub(crate) fn owner(tenant: &TenantId, principal: &PrincipalId) -> Ctx {
@@ -539,8 +514,8 @@ fn layer_of(row: &PolicyRow) -> LayerRef {
     }
 }
 
-/// All layers of one principal, as one permit. More than there may be let nothing through. On a thread of its own: the
-/// longest lists take as long as many requests.
+/// All layers that count for one principal and some volumes, as one permit. More than there may be let nothing through.
+/// On a thread of its own: the longest lists take as long as many requests.
 pub(crate) async fn put_together(stamp: u64, rows: Vec<PolicyRow>) -> Result<Effective, Error> {
     let work = tokio::task::spawn_blocking(move || together(stamp, rows));
     let made = work.await;

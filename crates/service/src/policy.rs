@@ -3,7 +3,7 @@
 
 use crate::error::Fail;
 use crate::permit::module::modules_busy;
-use crate::permit::{check_stamp, is_changed, put_together};
+use crate::permit::{check_stamp, is_changed, put_together, volumes_of};
 use crate::profile::ProfileAsk;
 use crate::{Ctx, Error, SandboxAsk, Service, random};
 use model::access::Action;
@@ -12,7 +12,7 @@ use model::limits;
 use model::policy::{Decision, Layer, LayerRef, PermitUse, Policy, Trace, is_policy_name};
 use model::spec::JobSpec;
 use rego::Checked;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use store::Tx;
 use store::policy::{self, PolicyRow, PolicyVersionRow};
 
@@ -138,8 +138,9 @@ impl Service {
         rows.retain(|row| row.tenant != new.tenant || row.name != new.name);
         let whom = whom(&new, &rows);
         rows.push(new);
-        for of in whom {
-            let theirs = rows.iter().filter(|row| row.policy.is_for(&of));
+        for (of, volumes) in whom {
+            let theirs = rows.iter();
+            let theirs = theirs.filter(|row| row.policy.is_for(&of, &volumes));
             let together = put_together(0, theirs.cloned().collect()).await;
             let found = match together {
                 Err(Error::Invalid(found)) => found,
@@ -149,10 +150,7 @@ impl Service {
                 }
             };
             let why: String = found.into_iter().map(|one| one.message).collect();
-            let why = match of.is_empty() {
-                true => why,
-                false => format!("for `{of}`: {why}"),
-            };
+            let why = for_whom(&of, &volumes) + &why;
             return Err(Error::invalid("policy", "policy_invalid", why));
         }
         Ok(())
@@ -259,6 +257,7 @@ impl Service {
         ctx.may(Action::PolicyRead)?;
         let mut of_whom = ctx.clone();
         of_whom.principal = of.unwrap_or_else(|| ctx.principal.clone());
+        let mut mounts = Vec::new();
         let decision = match ask {
             PolicyAsk::Job(spec, profile) => {
                 let mut spec = *spec;
@@ -276,6 +275,7 @@ impl Service {
             PolicyAsk::Sandbox(ask) => {
                 let ask = self.by_profile(ctx, *ask).await?;
                 ask.spec.validate(&ask.metadata).map_err(Error::Invalid)?;
+                mounts.clone_from(&ask.spec.volumes);
                 let asked = (ask.spec, ask.ttl_ms, ask.says);
                 let decided = self.decide_sandbox(&of_whom, "sandbox.create", asked);
                 decided.await?.map(|(spec, timeout_ms)| Tested {
@@ -285,7 +285,7 @@ impl Service {
                 })
             }
         };
-        let by = self.effective(&of_whom).await?;
+        let by = self.effective(&of_whom, &mounts).await?;
         let permit = by.as_ref().map(|by| &by.permit);
         Ok(PolicyTested {
             decision,
@@ -319,14 +319,65 @@ impl Service {
     }
 }
 
-/// For whom a policy is put together with the others before it is written: whom it names, or else everybody (the empty
-/// name) and each principal that has policies of its own. So as many at most as there may be policies.
-fn whom(new: &PolicyRow, others: &[PolicyRow]) -> BTreeSet<String> {
-    if let Some(of) = &new.policy.of {
-        return [of.clone()].into();
+/// A principal (everybody else, where it is empty), and volumes that they want.
+type Whom = (String, BTreeSet<String>);
+
+/// For whom a policy is put together with the others before it is written: whom or what it names, beside all of the
+/// other kind; or else everybody, each principal that has policies of its own, each volume that has, and the two that
+/// have most. So not many more than there may be policies: what each principal comes to with each volume, or several
+/// volumes together, is found out where somebody asks for it, who is refused then.
+fn whom(new: &PolicyRow, others: &[PolicyRow]) -> BTreeSet<Whom> {
+    let volumes = volumes_of(others);
+    let volumes = volumes.into_iter().map(|of| BTreeSet::from([of]));
+    let volumes: BTreeSet<BTreeSet<String>> = volumes.chain([BTreeSet::new()]).collect();
+    let of_principals = others
+        .iter()
+        .filter(|row| row.policy.layer == Layer::Principal);
+    let principals = of_principals.filter_map(|row| row.policy.of.clone());
+    let principals: BTreeSet<String> = principals.chain([String::new()]).collect();
+    match (new.policy.layer, &new.policy.of) {
+        (Layer::Volume, Some(of)) => {
+            let wanted = BTreeSet::from([of.clone()]);
+            let all = principals.into_iter();
+            all.map(|principal| (principal, wanted.clone())).collect()
+        }
+        (Layer::Principal, Some(of)) => {
+            let all = volumes.into_iter();
+            all.map(|wanted| (of.clone(), wanted)).collect()
+        }
+        (Layer::Global | Layer::Tenant | Layer::Principal | Layer::Volume, _) => {
+            let most = (most(others, Layer::Principal), most(others, Layer::Volume));
+            let both = (most.0.unwrap_or_default(), most.1.into_iter().collect());
+            let principals = principals.into_iter().map(|one| (one, BTreeSet::new()));
+            let volumes = volumes.into_iter().map(|one| (String::new(), one));
+            principals.chain(volumes).chain([both]).collect()
+        }
     }
-    let named = others.iter().filter_map(|row| row.policy.of.clone());
-    named.chain([String::new()]).collect()
+}
+
+/// Whom, or which volume, most policies of a layer are for.
+fn most(rows: &[PolicyRow], layer: Layer) -> Option<String> {
+    let mut counts = BTreeMap::<&String, usize>::new();
+    let rows = rows.iter().filter(|row| row.policy.layer == layer);
+    for of in rows.filter_map(|row| row.policy.of.as_ref()) {
+        *counts.entry(of).or_default() += 1;
+    }
+    let most = counts.into_iter().max_by_key(|(_, count)| *count);
+    most.map(|(of, _)| of.clone())
+}
+
+/// For whom there would be too much, in front of what is wrong; nothing where it is everybody.
+fn for_whom(principal: &str, volumes: &BTreeSet<String>) -> String {
+    let volumes: Vec<&str> = volumes.iter().map(String::as_str).collect();
+    match (principal.is_empty(), volumes.as_slice()) {
+        (true, []) => String::new(),
+        (false, []) => format!("for `{principal}`: "),
+        (true, volumes) => format!("with the volume `{}`: ", volumes.join("`, `")),
+        (false, volumes) => format!(
+            "for `{principal}` with the volume `{}`: ",
+            volumes.join("`, `")
+        ),
+    }
 }
 
 /// What is for everybody is for the operator to say, whose tenant is the one of this machine.

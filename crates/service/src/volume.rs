@@ -294,7 +294,9 @@ fn find(
         Some(id) => volume::get(tx, Some(tenant), id)?,
         None => volume::named(tx, tenant, &mount.name)?,
     };
-    Ok(row.filter(|row| row.state == VolumeState::Created))
+    // Policies were asked about the name, and must have been asked about this volume.
+    let is_it = |row: &VolumeRow| row.state == VolumeState::Created && row.name == mount.name;
+    Ok(row.filter(is_it))
 }
 
 /// Looks again in the transaction that makes the sandbox, and keeps whoever deletes a volume waiting: either

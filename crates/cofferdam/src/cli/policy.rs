@@ -33,12 +33,8 @@ pub(crate) async fn policy(client: &Client, args: PolicyArgs) -> Result<ExitCode
             check_name(&name)?;
             let spec = read(&file)?;
             let view = client.policy_put(&name, &spec).await?;
-            if let Some(of) = view.spec.of.as_deref()
-                && is_nobody(client, of).await
-            {
-                table::note(&format!(
-                    "there is no principal `{of}` now: `cofferdam principal ls` lists those that there are"
-                ));
+            if let Some(of) = view.spec.of.as_deref() {
+                say_missing(client, view.spec.layer, of).await;
             }
             one(&view, json)?
         }
@@ -59,6 +55,26 @@ fn one(view: &PolicyView, json: bool) -> Result<String, Failure> {
         return table::to_json(view);
     }
     Ok(format!("{}\t{}\n", view.name, view.version))
+}
+
+/// Says so where what a policy is for is not there now: it counts from when it is, and a slip of the pen looks alike.
+async fn say_missing(client: &Client, layer: PolicyLayer, of: &str) {
+    let (is_missing, what) = match layer {
+        PolicyLayer::Global | PolicyLayer::Tenant => return,
+        PolicyLayer::Principal => (is_nobody(client, of).await, "principal"),
+        PolicyLayer::Volume => (is_no_volume(client, of).await, "volume"),
+    };
+    if is_missing {
+        table::note(&format!(
+            "there is no {what} `{of}` now: `cofferdam {what} ls` lists those that there are"
+        ));
+    }
+}
+
+/// Whether there is no volume of this name. Of whoever may not look at volumes it is not known.
+async fn is_no_volume(client: &Client, name: &str) -> bool {
+    let there = client.volume_get(name).await;
+    there.is_err_and(|error| error.is(Code::NotFound))
 }
 
 /// Whether there is no such principal. A policy for one that is not there is for nobody, and so is a test; their writer
@@ -113,6 +129,7 @@ async fn list(client: &Client, json: bool) -> Result<String, Failure> {
             PolicyLayer::Global => "global",
             PolicyLayer::Tenant => "tenant",
             PolicyLayer::Principal => "principal",
+            PolicyLayer::Volume => "volume",
         };
         vec![
             view.name,

@@ -7,6 +7,7 @@ use crate::limits;
 use crate::network::{Entry, NetworkMode};
 use crate::profile::check_secret_rules;
 use crate::spec::{Findings, Invalid, check_path};
+use crate::volume::{VOLUME_NAME_RULE, is_volume_name};
 use std::collections::BTreeSet;
 
 const CODE: &str = "policy_invalid";
@@ -86,10 +87,20 @@ impl Policy {
                 let message = format!("a principal is named with its kind, such as `user:{of}`");
                 found.add("of", CODE, message);
             }
-            (Layer::Global | Layer::Tenant, Some(_)) => {
-                found.add("of", CODE, "only a policy for a principal is `of` somebody");
+            (Layer::Volume, None) => {
+                let message = "a policy for a volume says for which, by its name: `of`";
+                found.add("of", CODE, message);
             }
-            (Layer::Principal, Some(_)) | (Layer::Global | Layer::Tenant, None) => {}
+            // No volume could ever be called so: it would hold nothing.
+            (Layer::Volume, Some(of)) if !is_volume_name(of) => {
+                found.add("of", CODE, VOLUME_NAME_RULE);
+            }
+            (Layer::Global | Layer::Tenant, Some(_)) => {
+                let message = "only a policy for a principal or a volume is `of` one";
+                found.add("of", CODE, message);
+            }
+            (Layer::Principal | Layer::Volume, Some(_)) | (Layer::Global | Layer::Tenant, None) => {
+            }
         }
         if self.priority > limits::POLICY_PRIORITY_MAX {
             let message = format!("must be 0 to {}", limits::POLICY_PRIORITY_MAX);
@@ -108,7 +119,7 @@ impl Policy {
                 let message = "nobody could take this back; say `needs_approval`";
                 found.add(field, CODE, message);
             }
-            (Some(_), Layer::Principal) => {
+            (Some(_), Layer::Principal | Layer::Volume) => {
                 let message = "this is for a tenant, or for everybody";
                 found.add(field, CODE, message);
             }
@@ -250,6 +261,7 @@ impl Bound {
 mod tests {
     use super::super::DependenciesClause;
     use super::*;
+    use crate::id::VolumeId;
 
     fn fields(change: impl FnOnce(&mut Policy)) -> Vec<String> {
         let mut policy = Policy::new(Layer::Tenant);
@@ -317,6 +329,25 @@ mod tests {
             ..CommandsClause::default()
         };
         assert_eq!(fields(|p| p.commands = Some(empty)), ["commands.forbid"]);
+    }
+
+    #[test]
+    fn a_policy_of_a_volume_names_one_and_says_nothing_of_who_changes_policies() {
+        assert_eq!(fields(|p| p.layer = Layer::Volume), ["of"]);
+        let of = |text: &str| fields(|p| (p.layer, p.of) = (Layer::Volume, Some(text.to_owned())));
+        assert_eq!(of("Customer-data_1"), [""; 0]);
+        for wrong in ["", "a b", "a/b", "a.b", "user:a", &"x".repeat(129)] {
+            assert_eq!(of(wrong), ["of"], "{wrong}");
+        }
+        assert_eq!(of(&VolumeId::from_parts(1, [7; 10]).to_string()), ["of"]);
+        let change = [(Matter::PolicyChange, Answer::NeedsApproval)];
+        for (layer, of) in [(Layer::Principal, "user:a"), (Layer::Volume, "data")] {
+            let found = fields(|p| {
+                (p.layer, p.of) = (layer, Some(of.to_owned()));
+                p.approvals = change.into();
+            });
+            assert_eq!(found, ["approvals.policy_change"], "{of}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use api::job::JobCreate;
 use api::network::Network;
 use api::policy::{PolicyLayer, PolicyTest, PolicyVerdict};
 use api::sandbox::SandboxCreate;
+use api::volume::VolumeUse;
 
 use crate::life::{lease, register};
 use crate::world::{Reply, World, with_body};
@@ -190,6 +191,54 @@ async fn a_test_says_what_would_become_of_a_request() {
     assert_eq!(bad.refusals[1].by, ["tenant/0/net@1"]);
     let neither = world.user.policy_test(&PolicyTest::default()).await;
     assert!(neither.unwrap_err().is(Code::InvalidArgument));
+}
+
+#[tokio::test]
+async fn a_policy_of_a_volume_is_for_a_name_and_a_test_knows_who_asks_for_it() {
+    let world = World::new().await;
+    for (rest, field) in [
+        ("", "of"),
+        (r#","of":"a b""#, "of"),
+        (
+            r#","of":"a","approvals":{"policy_change":"skip"}"#,
+            "approvals.policy_change",
+        ),
+    ] {
+        let body = format!(r#"{{"version":1,"layer":"volume"{rest}}}"#);
+        let reply = put(&world, "p", &body).await;
+        assert_eq!(reply.code(), "policy_invalid", "{body}: {}", reply.whole());
+        assert_eq!(reply.json()["details"][0]["field"], field, "{body}");
+    }
+    let body = r#"{"version":1,"layer":"volume","of":"data","network":{"mode":"none"}}"#;
+    let written = put(&world, "data", body).await;
+    assert_eq!(written.status, 200, "{}", written.whole());
+    assert_eq!(written.json()["spec"]["layer"], "volume");
+    assert_eq!(written.json()["spec"]["of"], "data");
+    let test = async |name: &str| {
+        let mount = VolumeUse {
+            name: name.to_owned(),
+            path: "/data".to_owned(),
+            read_only: false,
+        };
+        let sandbox = SandboxCreate {
+            allow_root: true,
+            network: network("b.test"),
+            volumes: vec![mount],
+            ..SandboxCreate::default()
+        };
+        let test = PolicyTest {
+            sandbox: Some(sandbox),
+            ..PolicyTest::default()
+        };
+        world.user.policy_test(&test).await.unwrap()
+    };
+    let held = test("data").await;
+    assert_eq!(held.verdict, PolicyVerdict::Refused);
+    assert_eq!(held.refusals[0].by, ["volume/0/data@1"]);
+    assert_eq!(held.layers, ["volume/0/data@1"]);
+    let other = test("Data").await;
+    assert_eq!(other.verdict, PolicyVerdict::Allowed);
+    assert!(other.layers.is_empty());
 }
 
 #[tokio::test]

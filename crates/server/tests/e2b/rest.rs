@@ -242,6 +242,27 @@ async fn a_policy_holds_at_e2b_s_door_too() {
     assert_eq!(refused.status, 403, "{}", refused.message());
 }
 
+/// Attack: a volume with a policy is asked for by the field that E2B has for volumes.
+#[tokio::test]
+async fn a_policy_of_a_volume_holds_at_e2b_s_door_too() {
+    let world = World::new().await;
+    let policy =
+        json!({"version": 1, "layer": "volume", "of": "data", "network": {"mode": "none"}});
+    world.policy("data", policy).await;
+    let network = json!({"allowOut": ["b.test"], "denyOut": ["0.0.0.0/0"]});
+    let mut asked = json!({"templateID": "base", "network": network});
+    let made = world.control("POST /sandboxes", &asked).await;
+    assert_eq!(made.status, 201, "{}", made.message());
+    asked["volumeMounts"] = json!([{"name": "data", "path": "/data"}]);
+    let refused = world.control("POST /sandboxes", &asked).await;
+    assert_eq!(refused.status, 403, "{}", refused.message());
+    assert!(
+        refused.message().contains("volume/0/data@1"),
+        "{}",
+        refused.message()
+    );
+}
+
 /// Attack: A yes to a request with the password of a proxy in clear is used for another password.
 #[tokio::test]
 async fn a_request_with_a_password_in_clear_passes_once_after_a_yes_and_with_that_password_alone() {

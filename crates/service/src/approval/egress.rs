@@ -5,6 +5,7 @@ use super::ask::{self, Ask};
 use super::decide::approved;
 use super::{Verdict, over, owned, yes};
 use crate::error::Fail;
+use crate::permit::module::volumes;
 use crate::permit::{changed, check_stamp, is_changed, owner};
 use crate::sandbox::network::{narrowed, set};
 use crate::{Ctx, Error, NetworkChange, Service, sandbox};
@@ -45,13 +46,14 @@ impl Service {
         }
         let row = self.sandbox_get(ctx, &asked.sandbox).await?;
         let (_, _, all) = self.opened(ctx, &row, &entry).await?;
-        let by = self.effective(ctx).await?;
+        let by = self.effective(ctx, &row.spec.volumes).await?;
         let ask = Ask {
             subject: Subject::Egress,
             subject_id: row.id.to_string(),
             digest: yes::digest("egress", &(&row.id, &entry))?,
             summary: format!("{} may reach {entry}", row.id),
-            request: json!({"kind": "egress", "sandbox": row.id, "to": entry.to_string()}),
+            request: json!({"kind": "egress", "sandbox": row.id, "to": entry.to_string(),
+                "volumes": volumes(&row.spec.volumes)}),
             reasons: ask::reasons(&all),
             why: asked.why,
             permit: by.as_ref().map(|by| &by.permit),

@@ -49,7 +49,7 @@ impl Service {
         (name, policy): (&str, Option<&Policy>),
         there: Option<&PolicyRow>,
     ) -> Result<Option<u64>, Error> {
-        let Some(by) = self.effective(ctx).await? else {
+        let Some(by) = self.effective(ctx, &[]).await? else {
             return Ok(None);
         };
         let Some(wanted) = by.permit.policy_change() else {
@@ -141,11 +141,11 @@ impl Service {
         if verdict.scope != Scope::Rule {
             return Ok(Vec::new());
         }
-        let tenant = row.tenant.clone();
+        let (tenant, volumes) = (row.tenant.clone(), volumes_shown(row)?);
         let all = self.look(move |tx| Ok(policy::list(tx, &tenant)?)).await?;
         let mine = all
             .into_iter()
-            .filter(|one| one.policy.is_for(row.principal.as_str()));
+            .filter(|one| one.policy.is_for(row.principal.as_str(), &volumes));
         let mut proposed = Vec::new();
         for one in mine {
             let Some(policy) = one.policy.without(&row.reasons) else {
@@ -167,6 +167,15 @@ impl Service {
         }
         Ok(proposed)
     }
+}
+
+/// The volumes that the request was about, as a person was shown them.
+fn volumes_shown(row: &ApprovalRow) -> Result<BTreeSet<String>, Error> {
+    let request: serde_json::Value = serde_json::from_str(&row.request)
+        .map_err(|error| Error::internal("read what was asked for", error))?;
+    let named = request["volumes"].as_array().into_iter().flatten();
+    let named = named.filter_map(|name| name.as_str().map(str::to_owned));
+    Ok(named.collect())
 }
 
 fn asked<'a>(change: &Change, reasons: BTreeSet<String>) -> Result<Ask<'a>, Error> {

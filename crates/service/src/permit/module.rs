@@ -13,6 +13,7 @@ use model::spec::{AskedLimits, JobSpec};
 use model::volume::VolumeMount;
 use rego::{Evaluator, Verdict};
 use serde_json::{Value, json};
+use store::sandbox::SandboxRow;
 
 impl Service {
     /// Modules are evaluated by this from now on. Without one, a policy that has a module refuses.
@@ -128,7 +129,6 @@ pub(crate) fn of_job(ctx: &Ctx, operation: &str, spec: &JobSpec) -> Value {
 pub(crate) fn of_sandbox(ctx: &Ctx, operation: &str, made: &(SandboxSpec, u64)) -> Value {
     let (spec, ttl_ms) = made;
     let made_by = spec.made_by.as_ref();
-    let volumes: Vec<&str> = spec.volumes.iter().map(|one| one.name.as_str()).collect();
     let request = json!({
         "kind": "sandbox",
         "profile": made_by.map_or(&*spec.profile, |made_by| &made_by.name),
@@ -141,8 +141,8 @@ pub(crate) fn of_sandbox(ctx: &Ctx, operation: &str, made: &(SandboxSpec, u64)) 
         "placement": placement(&spec.placement),
         "node": spec.node,
         "secrets": secrets(&spec.secrets),
-        "volumes": volumes,
-        "mounts": spec.volumes.iter().map(mount).collect::<Vec<_>>(),
+        "volumes": volumes(&spec.volumes),
+        "mounts": mounts(&spec.volumes),
         "from_snapshot": !spec.layers.is_empty(),
         "snapshot": spec.layers.last(),
     });
@@ -150,9 +150,16 @@ pub(crate) fn of_sandbox(ctx: &Ctx, operation: &str, made: &(SandboxSpec, u64)) 
 }
 
 /// Other rules for a sandbox that is there.
-pub(super) fn of_network(ctx: &Ctx, rules: &NetworkRules, uses: &[SecretUse]) -> Value {
+pub(super) fn of_network(
+    ctx: &Ctx,
+    row: &SandboxRow,
+    rules: &NetworkRules,
+    uses: &[SecretUse],
+) -> Value {
+    let has = &row.spec.volumes;
     let request = json!({
         "kind": "network", "network": network(rules), "secrets": secrets(uses),
+        "volumes": volumes(has), "mounts": mounts(has),
     });
     whole(ctx, "sandbox.network", &request)
 }
@@ -174,8 +181,15 @@ fn network(rules: &NetworkRules) -> Value {
         "dependencies": rules.dependencies})
 }
 
-fn mount(one: &VolumeMount) -> Value {
-    json!({"name": one.name, "path": one.path, "read_only": one.read_only})
+/// The names of volumes, by which policies are for them.
+pub(crate) fn volumes(mounts: &[VolumeMount]) -> Vec<&str> {
+    mounts.iter().map(|one| one.name.as_str()).collect()
+}
+
+fn mounts(all: &[VolumeMount]) -> Value {
+    let one =
+        |one: &VolumeMount| json!({"name": one.name, "path": one.path, "read_only": one.read_only});
+    all.iter().map(one).collect()
 }
 
 fn placement(asked: &Placement) -> Value {

@@ -43,7 +43,7 @@ impl Service {
         };
         // Whatever is wrong with its policies, deciding it says so.
         let owner = owner(&row.tenant, &row.principal);
-        let Ok(Some(by)) = self.effective(&owner).await else {
+        let Ok(Some(by)) = self.effective(&owner, &[]).await else {
             return false;
         };
         let rests = |module: &str| evaluator.rests(row.tenant.as_str(), module);

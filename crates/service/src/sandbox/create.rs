@@ -105,7 +105,7 @@ impl Service {
         let Some(asked) = idempotency else {
             return Ok(None);
         };
-        if matches!(self.effective(ctx).await, Ok(None)) {
+        if matches!(self.effective(ctx, &[]).await, Ok(None)) {
             return Ok(None);
         }
         let key = key_of(ctx, "sandbox.create", asked.clone(), "");

@@ -14,7 +14,7 @@ use store::policy::PolicyRow;
 /// How often a node asks: the first poll only finds that something is to be decided again.
 const POLLS: u32 = 5;
 
-fn rules(allow: &[&str]) -> NetworkRules {
+pub(crate) fn rules(allow: &[&str]) -> NetworkRules {
     let allow = allow.iter().map(ToString::to_string).collect();
     NetworkRules::read(&NetworkAsked {
         allow,
@@ -23,7 +23,7 @@ fn rules(allow: &[&str]) -> NetworkRules {
     .unwrap()
 }
 
-fn only(allow: &[&str]) -> Policy {
+pub(crate) fn only(allow: &[&str]) -> Policy {
     let allow = allow.iter().map(|one| one.parse().unwrap()).collect();
     Policy {
         network: Some(NetworkClause {

@@ -1,5 +1,7 @@
 //! Volumes, with these tests as their node.
 
+mod policy;
+
 use crate::sandboxes::{ask, said_ready};
 use crate::*;
 use model::access::Action;

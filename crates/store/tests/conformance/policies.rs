@@ -91,10 +91,15 @@ pub(crate) fn versions_of_a_policy_are_kept_up_to_a_bound(db: &Db) {
 pub(crate) fn policies_for_everybody_are_found_by_all(db: &Db) {
     add(db, &new(1, "b", Layer::Tenant)).unwrap();
     add(db, &new(2, "a", Layer::Global)).unwrap();
+    let mut of_volume = new(3, "c", Layer::Volume);
+    of_volume.policy.of = Some("Data".to_owned());
+    add(db, &of_volume).unwrap();
+    let there = db.read(|tx| policy::named(tx, &tenant("a"), "c"));
+    assert_eq!(there, Some(of_volume));
     let names = |rows: Vec<PolicyRow>| rows.into_iter().map(|row| row.name).collect::<Vec<_>>();
     assert_eq!(
         names(db.read(|tx| policy::list(tx, &tenant("a")))),
-        ["a", "b"]
+        ["a", "b", "c"]
     );
     assert_eq!(names(db.read(|tx| policy::list(tx, &tenant("b")))), [""; 0]);
     assert_eq!(names(db.read(policy::global)), ["a"]);

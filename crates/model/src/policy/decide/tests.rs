@@ -8,8 +8,12 @@ use crate::spec::InputFile;
 use proptest::prelude::*;
 
 fn layer(name: &str) -> LayerRef {
+    layer_of(Layer::Tenant, name)
+}
+
+fn layer_of(layer: Layer, name: &str) -> LayerRef {
     LayerRef {
-        layer: Layer::Tenant,
+        layer,
         priority: 0,
         name: name.to_owned(),
         version: 1,
@@ -559,6 +563,33 @@ fn any_job() -> impl Strategy<Value = JobSpec> {
     )
 }
 
+/// One that says something of a sandbox, or of all that lets sandboxes through.
+fn any_of_sandboxes() -> impl Strategy<Value = Policy> {
+    prop_oneof![
+        2 => Just(policy(|_| {})),
+        1 => any_policy(),
+        1 => (any_network(), 1_u64..5, some(&["linux", "microvm"])).prop_map(|(network, most, drivers)| {
+            policy(|p| {
+                p.network = Some(network);
+                p.resources = [(Bound::MemoryBytes, most), (Bound::TimeoutMs, most)].into();
+                p.drivers = drivers;
+            })
+        }),
+    ]
+}
+
+fn any_sandbox() -> impl Strategy<Value = (SandboxSpec, u64)> {
+    (any_job(), any::<bool>(), 1_u64..9).prop_map(|(like, allow_root, ttl_ms)| {
+        let (spec, _) = sandbox(|s| {
+            s.network = like.network;
+            s.profile = like.profile;
+            s.limits = like.limits;
+            s.allow_root = allow_root;
+        });
+        (spec, ttl_ms)
+    })
+}
+
 fn allowed<T>(decision: Decision<T>) -> Option<T> {
     match decision {
         Decision::Allowed(made) => Some(made),
@@ -571,18 +602,45 @@ proptest! {
     /// Attack: A layer is put before another, or is there twice, to mean more.
     #[test]
     fn layers_in_any_order_and_as_often_as_one_likes_are_one_permit(
-        policies in prop::collection::vec(any_policy(), 3),
+        policies in prop::collection::vec(any_policy(), 4),
+        order in Just(vec![0_usize, 1, 2, 3, 3, 0]).prop_shuffle(),
     ) {
-        let named = policies.iter().zip(["a", "b", "c"]);
-        let each: Vec<Permit> = named.map(|(one, name)| Permit::of(&layer(name), one)).collect();
-        let [a, b, c] = [&each[0], &each[1], &each[2]].map(Clone::clone);
+        let all: Vec<(LayerRef, Policy)> = Layer::ALL.into_iter()
+            .zip(policies)
+            .map(|(of, one)| (layer_of(of, "a"), one))
+            .collect();
+        let each: Vec<Permit> = all.iter().map(|(of, one)| Permit::of(of, one)).collect();
+        let [a, b, c, d] = [0, 1, 2, 3].map(|at: usize| each[at].clone());
         let and = |one: &Permit, other: &Permit| one.clone().and(other.clone());
         prop_assert_eq!(and(&a, &b), and(&b, &a));
         prop_assert_eq!(and(&and(&a, &b), &c), and(&a, &and(&b, &c)));
+        prop_assert_eq!(and(&and(&a, &b), &and(&c, &d)), Permit::merge(&all));
+        let others: Vec<&(LayerRef, Policy)> = order.iter().map(|at| &all[*at]).collect();
+        prop_assert_eq!(Permit::merge(others), Permit::merge(&all));
         prop_assert_eq!(&and(&a, &a), &a);
         prop_assert_eq!(&and(&a, &Permit::default()), &a);
         let text = serde_json::to_string(&and(&a, &b)).unwrap();
         prop_assert_eq!(serde_json::from_str::<Permit>(&text).unwrap(), and(&a, &b));
+    }
+
+    /// Attack: A second volume, or a layer above that of a volume, lets a sandbox through that this one would not.
+    #[test]
+    fn of_four_layers_none_lets_a_sandbox_through_that_another_would_not(
+        policies in prop::collection::vec(any_of_sandboxes(), 5), asked in any_sandbox(), said in any::<bool>(),
+    ) {
+        let says = Says { network: said, timeout: true };
+        let of_two = Layer::ALL.into_iter().zip(["a"; 4]).chain([(Layer::Volume, "b")]);
+        let all: Vec<(LayerRef, Policy)> =
+            of_two.zip(policies).map(|((of, name), one)| (layer_of(of, name), one)).collect();
+        let Some(made) = allowed(Permit::merge(&all).sandbox(asked.clone(), says)) else {
+            return Ok(());
+        };
+        for (of, one) in &all {
+            let alone = Permit::of(of, one);
+            prop_assert_eq!(allowed(alone.sandbox(made.clone(), ALL)), Some(made.clone()), "{}", of);
+        }
+        prop_assert!(made.1 <= asked.1);
+        prop_assert!(!said || asked.0.network.has_way_out() || !made.0.network.has_way_out());
     }
 
     /// Attack: One layer widens, by each of its clauses, what another allows.

@@ -106,6 +106,29 @@ async fn a_yes_as_a_rule_proposes_a_policy_and_changes_none() {
 }
 
 #[tokio::test]
+async fn a_yes_as_a_rule_proposes_the_policy_of_the_volume_that_was_asked_for_and_of_no_other() {
+    let of = |volume: &str| Policy {
+        of: Some(volume.to_owned()),
+        approvals: [(Matter::NetworkUnrestricted, Answer::NeedsApproval)].into(),
+        ..Policy::new(Layer::Volume)
+    };
+    let world = World::with_rules(of("one")).await;
+    world.policy("others", of("two")).await;
+    let agent = world.agent().await;
+    let mut wanted = open_sandbox();
+    wanted.spec.allow_root = true;
+    wanted.spec.volumes = crate::volumes::with(&[("one", "/data")]).spec.volumes;
+    let id = world.asks(&agent, wanted).await;
+    world.decide(&user(), &id, rule()).await.unwrap();
+    let waiting = world.waiting().await;
+    let [proposal] = waiting.as_slice() else {
+        panic!("{waiting:?}")
+    };
+    assert_eq!(proposal.subject, Subject::Policy);
+    assert_eq!(proposal.subject_id, "rules");
+}
+
+#[tokio::test]
 async fn the_same_yes_again_is_the_same_whatever_policies_say_by_then() {
     let world = World::with_rules(rules()).await;
     let agent = world.agent().await;
