@@ -85,6 +85,23 @@ impl Error {
         &self.message
     }
 
+    /// The same for who is not told the details: of several things that are wrong the first ones.
+    pub(crate) fn message_alone(&self) -> String {
+        const SAID: usize = 3;
+        if self.details.len() < 2 || self.code == Code::ApprovalNeeded {
+            return self.message.clone();
+        }
+        let details = self.details.iter().take(SAID);
+        let said: Vec<String> = details
+            .map(|one| format!("{}: {}", one.field, one.message))
+            .collect();
+        let more = match self.details.len().saturating_sub(SAID) {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        format!("{}{more}", said.join("; "))
+    }
+
     /// What only the log may know.
     pub(crate) fn internal_cause(&self) -> Option<&str> {
         self.internal.as_deref()

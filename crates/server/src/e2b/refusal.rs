@@ -130,7 +130,7 @@ impl From<Error> for Refusal {
             internal: error.internal_cause().map(str::to_owned),
             metered: error.taken(),
             code: Some(error.code()),
-            ..Self::new(status, error.message())
+            ..Self::new(status, error.message_alone())
         }
     }
 }

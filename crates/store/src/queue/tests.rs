@@ -34,8 +34,11 @@ fn a_poll_finds_what_is_for_its_node_and_what_is_for_any_in_indexes_of_their_own
         "SEARCH queue USING INDEX queue_by_wish (wish=? AND queued_at_ms<?)",
         "SEARCH queue USING INDEX queue_pinned_by_wish (pinned_node=? AND wish=? AND queued_at_ms<?)",
     ];
-    assert_eq!(reads(PLAIN, "queue"), plain);
+    // From the oldest on that is there.
+    let later = "SEARCH queue USING INDEX queue_plain (queued_at_ms>?)";
+    assert_eq!(reads(PLAIN, "queue"), [later, plain[1]]);
     assert_eq!(reads(ONE_PLAIN, "queue"), plain);
+    assert_eq!(reads(ONE_PLAIN_FROM, "queue").len(), 1);
     assert_eq!(reads(FIRST_WISH, "queue"), first);
     assert_eq!(reads(ALL_WISHES, "queue"), [first, first].concat());
     assert_eq!(reads(WISHED, "queue"), wished);

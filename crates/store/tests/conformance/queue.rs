@@ -302,7 +302,9 @@ pub(crate) fn a_job_that_is_postponed_is_passed_over_until_then_and_keeps_its_pl
 pub(crate) fn a_claim_that_begins_later_passes_over_what_was_queued_before_and_is_empty_by_all(
     db: &Db,
 ) {
-    [3, 40, 41].map(|number| insert(db, new_job(number)));
+    for number in [3, 40, 41] {
+        insert(db, new_job(number));
+    }
     insert(db, pinned(2, 1));
     let from = |from_ms| {
         let claim = db.write(move |tx| queue::claim_from(tx, &node(1), (10, from_ms), 100, &[]));

@@ -261,7 +261,7 @@ pub(crate) fn what_waits_for_a_lock_holds_up_none_that_would_share_with_it(db: &
         &format!("SELECT 1 FROM job WHERE id = '{}' FOR UPDATE", row.id),
     );
     let (first, told) = channel();
-    let first = Mutex::new(Some((first, other)));
+    let first = Arc::new(Mutex::new(Some((first, other))));
     let (commits, outcomes) = together(
         db,
         20,
