@@ -88,6 +88,7 @@ fn a_policy_of_a_volume_is_written_before_there_is_one_and_holds_whoever_wants_i
         return;
     }
     let place = Place::new();
+    let _server = place.up(&["--spares", "0"], &[]);
     let policy = "version = 1\nlayer = \"volume\"\nof = \"data\"\n[network]\nmode = \"none\"\n";
     let set = place.run_with_input(&["policy", "set", "hands-off", "-"], policy.as_bytes());
     says(&set, "there is no volume `data` now");
