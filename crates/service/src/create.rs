@@ -30,9 +30,11 @@ use store::job::{JobRow, NewJob};
 use store::upload::UploadRow;
 use store::{Tx, job, queue, upload};
 
-/// Jobs that may be queued after a count before it is made again: a count reads every place in the
-/// queue, and other processes queue jobs too.
+/// Jobs that may be queued after a count before it is made again, at least, and which part of those that there is room
+/// for: a count reads every place in the queue, also those that are dead and that the database has not cleared up, and
+/// other processes queue jobs too.
 const ROOM_STEP: u64 = 1000;
+const ROOM_PART: u64 = 10;
 /// The count is made anew while so many of them are left, by one request: if they were used up, all that come while it
 /// is made would make it too.
 const ROOM_AHEAD: u64 = 256;
@@ -69,8 +71,9 @@ impl Room {
         if self.0.len() >= ROOM_TENANTS_MAX {
             self.0.clear();
         }
-        let left = most.saturating_sub(there).min(ROOM_STEP);
-        self.0.insert(tenant.clone(), left.saturating_sub(1));
+        let left = most.saturating_sub(there);
+        let step = (left / ROOM_PART).max(ROOM_STEP).min(left);
+        self.0.insert(tenant.clone(), step.saturating_sub(1));
     }
 }
 

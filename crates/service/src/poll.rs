@@ -350,8 +350,8 @@ impl Service {
             let claimed =
                 self.unit(move |tx| claim_once(tx, (&node, free, from), &note, (&granted, &book)));
             let claimed = claimed.await?;
-            if let Some(oldest) = claimed.oldest {
-                locked(&self.inner.oldest).seen(oldest, now);
+            if let Some(seen) = claimed.seen {
+                locked(&self.inner.oldest).see(seen, now);
             }
             let is_done = !claimed.leased.is_empty() || claimed.held == 0;
             if is_done || tries >= CLAIM_TRIES {
@@ -370,43 +370,83 @@ struct Claimed {
     stale: Vec<JobRow>,
     /// Places that were held for quotas.
     held: u64,
-    /// When the oldest of all that wait was queued, if all were looked at.
-    oldest: Option<u64>,
+    /// What was seen of all that wait.
+    seen: Option<Seen>,
 }
 
 /// Where the places of jobs that wait begin, as this process has seen it last: see [`store::queue::claim_from`]. Where
-/// it is wrong, a job that waits behind it is found by the next look at all of them.
+/// it is wrong, a job that waits before that is found by the next look at all of them.
 #[derive(Debug, Default)]
 pub(crate) struct Oldest {
     from_ms: u64,
-    looked_at_ms: u64,
+    /// When all are to be looked at again.
+    again_ms: u64,
 }
 
-/// Time between two looks at all places, while something is found without.
-const LOOK_EVERY_MS: u64 = 1000;
+/// What a claim has seen.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    /// When the oldest that it found was queued.
+    oldest_ms: u64,
+    /// How long it took to look at all places; `None` where it began later.
+    whole: Option<Duration>,
+}
+
+/// Time between two looks at all places while something is found without, at least and at most: a twentieth of the
+/// time goes by with it.
+const LOOK_LEAST_MS: u64 = 1_000;
+const LOOK_MOST_MS: u64 = 30_000;
+const LOOK_PART: u64 = 20;
 /// A job may be committed so long after the moment that it is queued at.
-const LATE_MS: u64 = 1000;
+const LATE_MS: u64 = 1_000;
 
 impl Oldest {
     /// From where on to look; 0 is everywhere.
     fn from(&self, now_ms: u64) -> u64 {
-        match now_ms.abs_diff(self.looked_at_ms) < LOOK_EVERY_MS {
-            true => self.from_ms,
-            false => 0,
-        }
+        // A clock that was set back must not keep anybody from looking.
+        let is_known =
+            (self.again_ms.saturating_sub(LOOK_MOST_MS)..self.again_ms).contains(&now_ms);
+        if is_known { self.from_ms } else { 0 }
     }
 
-    fn seen(&mut self, oldest_ms: u64, now_ms: u64) {
-        *self = Oldest {
-            from_ms: oldest_ms.min(now_ms).saturating_sub(LATE_MS),
-            looked_at_ms: now_ms,
-        };
+    fn see(&mut self, seen: Seen, now_ms: u64) {
+        self.from_ms = seen.oldest_ms.min(now_ms).saturating_sub(LATE_MS);
+        if let Some(took) = seen.whole {
+            let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            let pause = took.saturating_mul(LOOK_PART);
+            self.again_ms = now_ms.saturating_add(pause.clamp(LOOK_LEAST_MS, LOOK_MOST_MS));
+        }
     }
+}
+
+/// Places from the oldest on, or from where it was seen last; where nothing is, everywhere.
+fn oldest_first(
+    tx: &mut Tx<'_>,
+    (node, most, from): (&NodeId, u32, u64),
+    now: u64,
+    granted: &[Granted],
+) -> Result<(Vec<JobRow>, Option<Seen>), Fail> {
+    let queued = |row: &JobRow| row.queued_at_ms.unwrap_or(row.created_at_ms);
+    let seen = |found: &[JobRow], whole| {
+        let oldest_ms = found.iter().map(queued).min().unwrap_or(now);
+        Some(Seen { oldest_ms, whole })
+    };
+    if from > 0 {
+        let found = store::queue::claim_from(tx, node, (most, from), now, granted)?;
+        if !found.is_empty() {
+            let seen = seen(&found, None);
+            return Ok((found, seen));
+        }
+    }
+    let began = Instant::now();
+    let found = store::queue::claim(tx, node, most, now, granted)?;
+    let seen = seen(&found, Some(began.elapsed()));
+    Ok((found, seen))
 }
 
 fn claim_once(
     tx: &mut Tx<'_>,
-    (node, free, mut from): (&NodeId, Free, u64),
+    (node, free, from): (&NodeId, Free, u64),
     note: &Note,
     (granted, book): (&[Granted], &Book),
 ) -> Result<Claimed, Fail> {
@@ -419,18 +459,11 @@ fn claim_once(
     let mut room = Room::of(asking(&row, free, For::Jobs, now));
     let most = free.slots.min(CLAIM_MAX);
     let is_stale = |row: &JobRow| PermitUse::is_stale(row.spec.permit.as_deref(), stamps.policies);
-    let mut found = store::queue::claim_from(tx, node, (most, from), now, granted)?;
-    if found.is_empty() && from > 0 {
-        from = 0;
-        found = store::queue::claim_from(tx, node, (most, from), now, granted)?;
-    }
-    if from == 0 {
-        let queued = |row: &JobRow| row.queued_at_ms.unwrap_or(row.created_at_ms);
-        claimed.oldest = Some(found.iter().map(queued).min().unwrap_or(now));
-    }
+    let (mut found, seen) = oldest_first(tx, (node, most, from), now, granted)?;
+    claimed.seen = seen;
     if found.iter().any(is_stale) {
         // Those of one tenant, which wait to be decided again, hold up nobody who waits behind them.
-        found = store::queue::claim_from(tx, node, (CLAIM_MAX, from), now, granted)?;
+        found = store::queue::claim(tx, node, CLAIM_MAX, now, granted)?;
     }
     let by = admit::By {
         book,
@@ -474,20 +507,37 @@ fn untold(wake: &NodeWake, stopping: Vec<LeaseRef>) -> Vec<LeaseRef> {
 
 #[cfg(test)]
 mod tests {
-    use super::{LATE_MS, LOOK_EVERY_MS, Oldest};
+    use super::*;
+
+    fn seen(oldest_ms: u64, whole_ms: Option<u64>) -> Seen {
+        Seen {
+            oldest_ms,
+            whole: whole_ms.map(Duration::from_millis),
+        }
+    }
 
     #[test]
-    fn all_places_are_looked_at_once_a_second_and_else_those_behind_the_oldest() {
+    fn all_places_are_looked_at_in_a_twentieth_of_the_time_and_else_those_behind_the_oldest() {
         let mut oldest = Oldest::default();
         assert_eq!(oldest.from(50_000), 0, "nothing was seen yet");
-        oldest.seen(48_000, 50_000);
+        oldest.see(seen(48_000, Some(1)), 50_000);
         assert_eq!(oldest.from(50_000), 48_000 - LATE_MS);
-        assert_eq!(oldest.from(50_000 + LOOK_EVERY_MS - 1), 48_000 - LATE_MS);
-        assert_eq!(oldest.from(50_000 + LOOK_EVERY_MS), 0);
+        assert_eq!(oldest.from(50_999), 48_000 - LATE_MS);
+        assert_eq!(oldest.from(51_000), 0);
+        // What was found without looking at all of them says where to begin, and not that all were looked at.
+        oldest.see(seen(50_400, None), 50_500);
+        assert_eq!(oldest.from(50_999), 50_400 - LATE_MS);
+        assert_eq!(oldest.from(51_000), 0);
+        oldest.see(seen(50_000, Some(200)), 51_000);
+        assert_eq!(oldest.from(54_999), 49_000);
+        assert_eq!(oldest.from(55_000), 0);
+        oldest.see(seen(50_000, Some(1 << 40)), 55_000);
+        assert_eq!(oldest.from(55_000 + LOOK_MOST_MS - 1), 49_000);
+        assert_eq!(oldest.from(55_000 + LOOK_MOST_MS), 0);
         // A clock that was set back does not keep anybody from looking.
-        assert_eq!(oldest.from(50_000 - LOOK_EVERY_MS), 0);
+        assert_eq!(oldest.from(54_999), 0);
         // What is queued for later begins when it may be taken.
-        oldest.seen(90_000, 50_000);
-        assert_eq!(oldest.from(50_000), 50_000 - LATE_MS);
+        oldest.see(seen(90_000, Some(0)), 60_000);
+        assert_eq!(oldest.from(60_000), 60_000 - LATE_MS);
     }
 }

@@ -46,7 +46,11 @@ pub fn jobs_beyond(
         &[tenant.as_str().into(), keep.into()],
     )?;
     let Some(newest) = newest else { return Ok(0) };
-    let made_ms = newest.number("created_at_ms")?;
+    let (mut made_ms, mut id) = (newest.number("created_at_ms")?, newest.text("id")?);
+    if made_ms >= ended_before_ms {
+        // What ended before was made before, and nothing younger is to be passed.
+        (made_ms, id) = (ended_before_ms, String::new());
+    }
     let rows = tx.query(
         "SELECT id FROM job WHERE tenant = $1 AND (created_at_ms < $2 \
          OR (created_at_ms = $3 AND id <= $4)) AND state = 'finished' AND finished_at_ms < $5 \
@@ -55,7 +59,7 @@ pub fn jobs_beyond(
             tenant.as_str().into(),
             made_ms.into(),
             made_ms.into(),
-            newest.text("id")?.into(),
+            id.into(),
             ended_before_ms.into(),
             limit.into(),
         ],

@@ -334,13 +334,15 @@ pub fn has_any(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
     Ok(!tx.query(plain, &[])?.is_empty() || !tx.query(wishing, &[])?.is_empty())
 }
 
-/// Jobs that have waited longer than they may.
+const EXPIRED: &str = "SELECT job_id FROM queue WHERE expires_at_ms < $1 \
+     ORDER BY expires_at_ms, job_id LIMIT $2";
+
+/// Jobs that have waited longer than they may, those first whose time was over first.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn expired(tx: &mut Tx<'_>, now_ms: u64, limit: u32) -> Result<Vec<JobRow>, StoreError> {
-    let sql = "SELECT job_id FROM queue WHERE expires_at_ms < $1 ORDER BY job_id LIMIT $2";
-    let rows = tx.query(sql, &[now_ms.into(), limit.into()])?;
+    let rows = tx.query(EXPIRED, &[now_ms.into(), limit.into()])?;
     let mut jobs = Vec::new();
     for row in rows {
         jobs.extend(job::get(tx, None, &row.parsed("job_id")?)?);

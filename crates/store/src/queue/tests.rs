@@ -39,6 +39,10 @@ fn a_poll_finds_what_is_for_its_node_and_what_is_for_any_in_indexes_of_their_own
     assert_eq!(reads(PLAIN, "queue"), [later, plain[1]]);
     assert_eq!(reads(ONE_PLAIN, "queue"), plain);
     assert_eq!(reads(ONE_PLAIN_FROM, "queue").len(), 1);
+    let stopping = ["SEARCH job USING INDEX job_stopping (<expr>=?)"];
+    assert_eq!(reads(job::STOPPING, "job"), stopping);
+    let expired = ["SEARCH queue USING INDEX queue_expires (expires_at_ms<?)"];
+    assert_eq!(reads(EXPIRED, "queue"), expired);
     assert_eq!(reads(FIRST_WISH, "queue"), first);
     assert_eq!(reads(ALL_WISHES, "queue"), [first, first].concat());
     assert_eq!(reads(WISHED, "queue"), wished);
