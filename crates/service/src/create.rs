@@ -6,6 +6,7 @@ use crate::capacity::Root;
 use crate::change::{Note, apply};
 use crate::error::Fail;
 use crate::hand::Undelivered;
+use crate::oldest::LATE_MS;
 use crate::permit::module::of_job;
 use crate::permit::{check_current, is_changed};
 use crate::place::row_gets_work;
@@ -35,6 +36,9 @@ use store::{Tx, job, queue, upload};
 /// other processes queue jobs too.
 const ROOM_STEP: u64 = 1000;
 const ROOM_PART: u64 = 10;
+/// A count begins where the one before found the oldest, and so passes nothing that is dead. A job that was given back
+/// has its old place, which may be before that: all are counted so often, in milliseconds.
+const COUNT_ALL_MS: u64 = 600_000;
 /// The count is made anew while so many of them are left, by one request: if they were used up, all that come while it
 /// is made would make it too.
 const ROOM_AHEAD: u64 = 256;
@@ -52,28 +56,59 @@ pub struct Idempotency {
 
 /// How many jobs each tenant may queue, or sandboxes it may make, before they are counted again.
 #[derive(Debug, Default)]
-pub(crate) struct Room(HashMap<TenantId, u64>);
+pub(crate) struct Room(HashMap<TenantId, Left>);
+
+#[derive(Debug, Default)]
+struct Left {
+    places: u64,
+    /// What was queued before is over, as the last count has seen it.
+    from_ms: u64,
+    /// When somebody began to count all.
+    all_ms: u64,
+}
 
 impl Room {
     /// Takes a place; false when it is time to count.
     pub(crate) fn take(&mut self, tenant: &TenantId) -> bool {
         match self.0.get_mut(tenant) {
-            Some(left) if *left > 0 => {
-                *left -= 1;
-                *left != ROOM_AHEAD
+            Some(left) if left.places > 0 => {
+                left.places -= 1;
+                left.places != ROOM_AHEAD
             }
             _ => false,
         }
     }
 
-    /// There are so many, of which `most` may be.
-    pub(crate) fn counted(&mut self, tenant: &TenantId, there: u64, most: u64) {
+    /// From where on to count; 0 is everywhere, which is for one at a time.
+    fn from(&mut self, tenant: &TenantId, now_ms: u64) -> u64 {
+        let Some(left) = self.0.get_mut(tenant) else {
+            return 0;
+        };
+        if now_ms.abs_diff(left.all_ms) < COUNT_ALL_MS {
+            return left.from_ms;
+        }
+        left.all_ms = now_ms;
+        0
+    }
+
+    /// There are so many, of which `most` may be; the oldest was queued then.
+    pub(crate) fn counted(
+        &mut self,
+        tenant: &TenantId,
+        (there, oldest_ms): (u64, u64),
+        (most, now_ms): (u64, u64),
+    ) {
         if self.0.len() >= ROOM_TENANTS_MAX {
             self.0.clear();
         }
-        let left = most.saturating_sub(there);
-        let step = (left / ROOM_PART).max(ROOM_STEP).min(left);
-        self.0.insert(tenant.clone(), step.saturating_sub(1));
+        let free = most.saturating_sub(there);
+        let step = (free / ROOM_PART).max(ROOM_STEP).min(free);
+        let left = self.0.entry(tenant.clone()).or_insert_with(|| Left {
+            all_ms: now_ms,
+            ..Left::default()
+        });
+        left.places = step.saturating_sub(1);
+        left.from_ms = oldest_ms.min(now_ms).saturating_sub(LATE_MS);
     }
 }
 
@@ -83,7 +118,8 @@ struct Plan {
     new: NewJob,
     key: Option<(KeyOwner, Remembered)>,
     disk_is_full: bool,
-    count: bool,
+    /// From when on those that wait are counted, if they are.
+    count: Option<u64>,
     lease_to: Option<NodeId>,
     /// A person has to say yes first.
     asks: Option<ApprovalRow>,
@@ -112,7 +148,7 @@ fn words(argv: &[String]) -> String {
 
 enum Made {
     /// New; and how many waited, if they were counted.
-    New(JobRow, Option<u64>),
+    New(JobRow, Option<(u64, u64)>),
     /// Made by an earlier request with the same key.
     There(JobRow),
 }
@@ -271,7 +307,7 @@ impl Service {
         Ok(Plan {
             key: idempotency.map(|asked| key_of(ctx, "job.create", asked, id.as_str())),
             disk_is_full: self.is_full_with(0),
-            count: !locked(&self.inner.room).take(&ctx.tenant),
+            count: self.is_to_count(&ctx.tenant, at_ms),
             lease_to: parked.map(|poll| poll.node.clone()),
             asks: None,
             note: Note::new(ctx, at_ms),
@@ -288,8 +324,17 @@ impl Service {
         })
     }
 
+    /// From when on to count what waits, if it is time to.
+    fn is_to_count(&self, tenant: &TenantId, now_ms: u64) -> Option<u64> {
+        let mut room = locked(&self.inner.room);
+        match room.take(tenant) {
+            true => None,
+            false => Some(room.from(tenant, now_ms)),
+        }
+    }
+
     async fn carry_out(&self, plan: Plan, parked: Option<Parked>) -> Result<JobRow, Error> {
-        let tenant = plan.new.tenant.clone();
+        let (tenant, now_ms) = (plan.new.tenant.clone(), plan.new.at_ms);
         let shares = plan.locks_nothing();
         let unit = move |tx: &mut Tx<'_>| create(tx, &plan);
         let made = match shares {
@@ -301,7 +346,7 @@ impl Service {
             Made::New(row, counted) => {
                 if let Some(queued) = counted {
                     let mut room = locked(&self.inner.room);
-                    room.counted(&tenant, queued, limits::QUEUE_MAX);
+                    room.counted(&tenant, queued, (limits::QUEUE_MAX, now_ms));
                 }
                 row
             }
@@ -447,18 +492,19 @@ pub(crate) fn made_before<Id: FromStr>(
     Ok(there.resource_id.parse().ok())
 }
 
-fn count(tx: &mut Tx<'_>, plan: &Plan) -> Result<Option<u64>, Fail> {
-    if !plan.count {
+fn count(tx: &mut Tx<'_>, plan: &Plan) -> Result<Option<(u64, u64)>, Fail> {
+    let Some(from_ms) = plan.count else {
         return Ok(None);
-    }
-    let queued = job::count_queued(tx, &plan.new.tenant, limits::QUEUE_MAX)?;
-    if queued >= limits::QUEUE_MAX {
+    };
+    let most = limits::QUEUE_MAX;
+    let (queued, oldest_ms) = job::count_queued(tx, &plan.new.tenant, from_ms, most)?;
+    if queued >= most {
         return Err(Fail::Ours(Error::TooMuch {
             code: "queue_full",
             message: format!("{queued} jobs wait already"),
         }));
     }
-    Ok(Some(queued))
+    Ok(Some((queued, oldest_ms.unwrap_or(plan.new.at_ms))))
 }
 
 /// The uploads that the job's files name, each of the same tenant: a digest alone opens nothing.
@@ -512,4 +558,37 @@ pub(crate) fn lease(
         epoch: row.epoch + 1,
     };
     apply(tx, row, &event, note)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_given_out_by_a_tenth_of_those_that_are_free_and_counted_from_the_oldest_on() {
+        let (mut room, one) = (Room::default(), TenantId::local());
+        assert!(!room.take(&one));
+        assert_eq!(room.from(&one, 5_000), 0);
+        room.counted(&one, (0, 4_000), (100_000, 5_000));
+        assert_eq!(room.0[&one].places, 9_999);
+        assert_eq!(room.from(&one, 6_000), 4_000 - LATE_MS);
+        // Near the end no more than before, and never more than there are.
+        room.counted(&one, (99_000, 6_000), (100_000, 6_000));
+        assert_eq!(room.0[&one].places, 999);
+        room.counted(&one, (99_998, 6_000), (100_000, 6_000));
+        assert!(room.take(&one));
+        assert!(!room.take(&one));
+        // All of them by one, while others go on.
+        assert_eq!(room.from(&one, 5_000 + COUNT_ALL_MS), 0);
+        assert_eq!(room.from(&one, 5_001 + COUNT_ALL_MS), 6_000 - LATE_MS);
+    }
+
+    #[test]
+    fn one_counts_ahead_while_others_have_places() {
+        let (mut room, one) = (Room::default(), TenantId::local());
+        room.counted(&one, (0, 0), (ROOM_STEP, 0));
+        let taken: Vec<bool> = (0..ROOM_STEP - 1).map(|_| room.take(&one)).collect();
+        assert_eq!(taken.iter().filter(|is_free| !**is_free).count(), 1);
+        assert!(!room.take(&one));
+    }
 }

@@ -42,6 +42,7 @@ mod lease_token;
 pub mod loops;
 mod lose;
 mod node;
+mod oldest;
 mod others;
 mod output;
 mod page;
@@ -162,7 +163,7 @@ struct Inner {
     wake: Wake,
     free_disk: FreeDisk,
     room: Mutex<Room>,
-    oldest: Mutex<poll::Oldest>,
+    oldest: Mutex<oldest::Oldest>,
     sandbox_room: Mutex<Room>,
     recent: Mutex<sandbox::recent::Recent>,
     roots: Mutex<root::RootsKnown>,

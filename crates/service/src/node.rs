@@ -7,7 +7,7 @@ use crate::lose::lose;
 use crate::place::report_news;
 use crate::sandbox::network::pending_of;
 use crate::sandbox::{SandboxLife, SandboxRef, SandboxWork, change, work};
-use crate::{Ctx, Error, Service};
+use crate::{Ctx, Error, Service, locked, oldest};
 use model::id::{JobId, NodeId, SandboxId, TenantId};
 use model::job::{JobEvent, JobState};
 use model::lease::Lease;
@@ -17,11 +17,13 @@ use model::node::{
 };
 use model::place::{DRIVER, Labels, Trouble, is_label};
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 use store::event::{self, NewEvent};
 use store::job::{self, JobRow};
 use store::node::{self, NodeRow};
 use store::sandbox::SandboxRow;
 use store::{Tx, queue};
+use tokio::time::Instant;
 
 /// Jobs of one node that are looked at: twice as many as it gets, because two requests may both see the last place.
 /// One that were not looked at would be told to a node as none of its own, and it would end it.
@@ -221,6 +223,12 @@ impl Service {
         let sandbox_note = change::Note::new(ctx, now);
         let (incarnation, has) = (incarnation.to_owned(), sandboxes.to_vec());
         let report = report.map(HostReport::bounded);
+        let wake = self.wake().of_node(&id);
+        let since = match locked(&wake.held).from(now) {
+            0 => 0,
+            // Before the node was to know of them, twice.
+            _ => now.saturating_sub(2 * lease.unknown_after_ms()),
+        };
         let seen = self
             .unit(move |tx| {
                 let until = now.saturating_add(lease.ms());
@@ -237,7 +245,7 @@ impl Service {
                     ..before
                 };
                 heard(tx, &row, &note)?;
-                let held = job::held_by(tx, &id, HELD_MAX)?;
+                let (held, whole) = held_of(tx, (&id, &known), since)?;
                 let requeued = requeue_unknown(tx, &held, &known, lease, &note)?;
                 let sandboxes = work::held_by(tx, &id)?;
                 let failed = work::fail_unknown(tx, &sandboxes, &has, lease, &sandbox_note)?;
@@ -245,12 +253,17 @@ impl Service {
                     version: row.version,
                     networks: pending_of(tx, &id)?,
                     held,
+                    whole,
                     requeued,
                     sandboxes,
                     failed,
                 })
             })
             .await?;
+        if seen.whole.is_some() {
+            let (oldest_ms, whole) = (now, seen.whole);
+            locked(&wake.held).see(oldest::Seen { oldest_ms, whole }, now);
+        }
         for row in &seen.requeued {
             self.announce(row);
         }
@@ -306,9 +319,31 @@ struct Seen {
     version: String,
     networks: Vec<SandboxRow>,
     held: Vec<JobRow>,
+    /// How long it took to look at all of them, if they were.
+    whole: Option<Duration>,
     requeued: Vec<JobRow>,
     sandboxes: Vec<SandboxRow>,
     failed: Vec<SandboxRow>,
+}
+
+/// What a node has: all of it, or where looking at all takes long, what it says that it has and what it was given since
+/// then. What it has lost sight of before is found by the next look at all.
+fn held_of(
+    tx: &mut Tx<'_>,
+    (node, said): (&NodeId, &HashSet<LeaseRef>),
+    since_ms: u64,
+) -> Result<(Vec<JobRow>, Option<Duration>), Fail> {
+    let began = Instant::now();
+    let mut held = job::held_since(tx, node, since_ms, HELD_MAX)?;
+    if since_ms == 0 {
+        return Ok((held, Some(began.elapsed())));
+    }
+    let found: HashSet<JobId> = held.iter().map(|row| row.id.clone()).collect();
+    let said = said.iter().map(|lease| &lease.job_id);
+    let others = said.filter(|id| !found.contains(id)).cloned();
+    let others: Vec<JobId> = others.take(HELD_MAX as usize).collect();
+    held.extend(job::held_among(tx, node, &others)?);
+    Ok((held, None))
 }
 
 /// What a node is told by its heartbeat. Pure.

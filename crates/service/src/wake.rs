@@ -2,6 +2,7 @@
 
 use crate::hand::Undelivered;
 use crate::locked;
+use crate::oldest::Oldest;
 use crate::sandbox::SandboxRef;
 use crate::sandbox::network::NetworkRef;
 use crate::sandbox::work::Untold;
@@ -72,6 +73,8 @@ pub(crate) struct NodeWake {
     pub(crate) told_snapshots: Mutex<HashSet<SnapshotId>>,
     /// Where the next look goes on through the wishes of jobs, and of sandboxes.
     pub(crate) wishes: Mutex<[String; 2]>,
+    /// When its heartbeat is to look at all jobs that it has.
+    pub(crate) held: Mutex<Oldest>,
     /// To which process of the node.
     told_to: Mutex<String>,
 }

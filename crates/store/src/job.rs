@@ -545,24 +545,60 @@ pub fn keep_late(
     Ok(next)
 }
 
+/// By an expression, for which there is one index: see `0036_few.sql`.
+pub(crate) const HELD: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM job WHERE (CASE WHEN state IN ('leased', 'running', 'stopping') THEN node END) = $1 \
+     AND leased_at_ms >= $2 ORDER BY id LIMIT $3"
+);
+
 /// Jobs that a node has.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
 pub fn held_by(tx: &mut Tx<'_>, node: &NodeId, limit: u32) -> Result<Vec<JobRow>, StoreError> {
-    let sql = concat!(
-        "SELECT ",
-        columns!(),
-        " FROM job WHERE node = $1 AND state IN ('leased', 'running', 'stopping') \
-         ORDER BY id LIMIT $2"
-    );
-    tx.query(sql, &[node.as_str().into(), limit.into()])?
-        .iter()
-        .map(from_row)
-        .collect()
+    held_since(tx, node, 0, limit)
 }
 
-/// By an expression, for which there is one index: see `0036_few.sql`.
+/// Jobs that a node has and that it was given since then.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn held_since(
+    tx: &mut Tx<'_>,
+    node: &NodeId,
+    since_ms: u64,
+    limit: u32,
+) -> Result<Vec<JobRow>, StoreError> {
+    let values = [node.as_str().into(), since_ms.into(), limit.into()];
+    tx.query(HELD, &values)?.iter().map(from_row).collect()
+}
+
+/// Those of these jobs that a node has.
+///
+/// # Errors
+/// [`StoreError`] of the database.
+pub fn held_among(
+    tx: &mut Tx<'_>,
+    node: &NodeId,
+    ids: &[JobId],
+) -> Result<Vec<JobRow>, StoreError> {
+    let mut rows = match ids {
+        [] => Vec::new(),
+        ids => get_all(tx, ids)?,
+    };
+    rows.retain(|row| {
+        let is_held = match row.state {
+            JobState::Leased { .. } | JobState::Running { .. } | JobState::Stopping { .. } => true,
+            JobState::AwaitingApproval | JobState::Queued | JobState::Finished { .. } => false,
+        };
+        is_held && row.node.as_ref() == Some(node)
+    });
+    Ok(rows)
+}
+
+/// By an expression too.
 pub(crate) const STOPPING: &str = concat!(
     "SELECT ",
     columns!(),
@@ -602,13 +638,25 @@ pub fn with_silent_node(
         .collect()
 }
 
-/// How many jobs of a tenant wait, counted up to `most`.
+pub(crate) const COUNT: &str = "SELECT COUNT(*) AS waiting, MIN(queued_at_ms) AS oldest FROM \
+     (SELECT queued_at_ms FROM queue WHERE tenant = $1 AND queued_at_ms >= $2 \
+     ORDER BY queued_at_ms LIMIT $3) AS places";
+
+/// How many jobs of a tenant wait that were queued since then, counted up to `most`, and when the oldest of them was.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
-pub fn count_queued(tx: &mut Tx<'_>, tenant: &TenantId, most: u64) -> Result<u64, StoreError> {
-    let sql = "SELECT COUNT(*) AS waiting FROM \
-               (SELECT 1 FROM queue WHERE tenant = $1 LIMIT $2) AS places";
-    let row = tx.query_one(sql, &[tenant.as_str().into(), most.into()])?;
-    row.map_or(Ok(0), |row| row.number("waiting"))
+pub fn count_queued(
+    tx: &mut Tx<'_>,
+    tenant: &TenantId,
+    from_ms: u64,
+    most: u64,
+) -> Result<(u64, Option<u64>), StoreError> {
+    let row = tx.query_one(
+        COUNT,
+        &[tenant.as_str().into(), from_ms.into(), most.into()],
+    )?;
+    row.map_or(Ok((0, None)), |row| {
+        Ok((row.number("waiting")?, row.number_or_null("oldest")?))
+    })
 }

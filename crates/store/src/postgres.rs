@@ -35,8 +35,19 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Units in one transaction: past this the wait of the first grows and the cost of each hardly shrinks.
 const SHARED_MAX: usize = 64;
 type Units = mpsc::Receiver<Box<dyn Work>>;
-/// Units that may share a transaction, and the one behind them that may not.
-type Taken = (Vec<Box<dyn Work>>, Option<Box<dyn Work>>);
+
+/// Units that wait.
+struct Waiting {
+    units: Units,
+    /// What came behind a group and shares nothing.
+    left: Option<Box<dyn Work>>,
+}
+
+/// What a worker does next.
+enum Taken {
+    One(Box<dyn Work>),
+    Group(Vec<Box<dyn Work>>),
+}
 
 /// Connects, brings the schema up to date, and starts the workers.
 pub(crate) fn start(url: &str, points: Points, units: Units) -> Result<Others, StoreError> {
@@ -48,7 +59,7 @@ pub(crate) fn start(url: &str, points: Points, units: Units) -> Result<Others, S
         migrate::postgres(&mut connect(&address)?)
     });
     opened.join().map_err(|_| StoreError::Closed)??;
-    let units = Arc::new(Mutex::new(units));
+    let waiting = Arc::new(Mutex::new(Waiting { units, left: None }));
     for number in 1..=WORKERS {
         let worker = Worker {
             number,
@@ -56,9 +67,9 @@ pub(crate) fn start(url: &str, points: Points, units: Units) -> Result<Others, S
             session: None,
             points: points.clone(),
         };
-        let units = units.clone();
+        let waiting = waiting.clone();
         let thread = std::thread::Builder::new().name("store-worker".to_owned());
-        let spawned = thread.spawn(move || worker.run(&units));
+        let spawned = thread.spawn(move || worker.run(&waiting));
         spawned.map_err(|error| StoreError::Unavailable(Box::new(error)))?;
     }
     let others = Others::start(&config);
@@ -110,15 +121,18 @@ impl From<CommitError> for Failure {
 }
 
 impl Worker {
-    fn run(mut self, units: &Mutex<Units>) {
-        while let Some((group, next)) = take(units) {
-            // Before them: a group can take longer than one.
-            if let Some(mut unit) = next {
-                let outcome = self.unit(&mut *unit);
-                unit.done(outcome);
+    fn run(mut self, waiting: &Mutex<Waiting>) {
+        while let Some(taken) = take(waiting) {
+            match taken {
+                Taken::One(unit) => self.one(unit),
+                Taken::Group(group) => self.group(group),
             }
-            self.group(group);
         }
+    }
+
+    fn one(&mut self, mut unit: Box<dyn Work>) {
+        let outcome = self.unit(&mut *unit);
+        unit.done(outcome);
     }
 
     /// Carries out what may share a transaction in one. Where that does not succeed, it was nothing of most of them,
@@ -141,10 +155,7 @@ impl Worker {
                 }
             }
         }
-        for mut unit in group {
-            let outcome = self.unit(&mut *unit);
-            unit.done(outcome);
-        }
+        group.into_iter().for_each(|unit| self.one(unit));
     }
 
     fn unit(&mut self, unit: &mut dyn Work) -> Result<(), StoreError> {
@@ -228,18 +239,28 @@ impl Worker {
     }
 }
 
-/// What waits, up to the first that shares nothing. Nobody waits for company.
-fn take(units: &Mutex<Units>) -> Option<Taken> {
-    let mut units = units.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut next = Some(units.blocking_recv()?);
+/// What waits, up to the first that shares nothing. Nobody waits for company, and no group for what came behind it, which
+/// may wait for a lock: that is for the next worker.
+fn take(waiting: &Mutex<Waiting>) -> Option<Taken> {
+    let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut next = match waiting.left.take() {
+        Some(unit) => Some(unit),
+        None => Some(waiting.units.blocking_recv()?),
+    };
     let mut group = Vec::new();
     while let Some(unit) = next.take_if(|unit| unit.kind() == Kind::Shared) {
         group.push(unit);
         if group.len() < SHARED_MAX {
-            next = units.try_recv().ok();
+            next = waiting.units.try_recv().ok();
         }
     }
-    Some((group, next))
+    match next {
+        Some(unit) if group.is_empty() => Some(Taken::One(unit)),
+        left => {
+            waiting.left = left;
+            Some(Taken::Group(group))
+        }
+    }
 }
 
 /// What the database said, if this is an error of it.

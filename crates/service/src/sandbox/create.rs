@@ -193,7 +193,8 @@ impl Service {
             Made::New(row, counted) => {
                 if let Some(live) = counted {
                     let mut room = locked(&self.inner.sandbox_room);
-                    room.counted(&tenant, live, limits::SANDBOXES_MAX);
+                    // Of these, all are counted at any time.
+                    room.counted(&tenant, (live, 0), (limits::SANDBOXES_MAX, 0));
                 }
                 *row
             }

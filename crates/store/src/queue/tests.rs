@@ -41,6 +41,10 @@ fn a_poll_finds_what_is_for_its_node_and_what_is_for_any_in_indexes_of_their_own
     assert_eq!(reads(ONE_PLAIN_FROM, "queue").len(), 1);
     let stopping = ["SEARCH job USING INDEX job_stopping (<expr>=?)"];
     assert_eq!(reads(job::STOPPING, "job"), stopping);
+    let held = ["SEARCH job USING INDEX job_by_node (<expr>=? AND leased_at_ms>?)"];
+    assert_eq!(reads(job::HELD, "job"), held);
+    let counted = ["SEARCH queue USING INDEX queue_by_age (tenant=? AND queued_at_ms>?)"];
+    assert_eq!(reads(job::COUNT, "queue"), counted);
     let expired = ["SEARCH queue USING INDEX queue_expires (expires_at_ms<?)"];
     assert_eq!(reads(EXPIRED, "queue"), expired);
     assert_eq!(reads(FIRST_WISH, "queue"), first);

@@ -153,13 +153,19 @@ fn store_spec_of_another() -> model::spec::JobSpec {
     }
 }
 
-pub(crate) fn waiting_jobs_are_counted_for_their_tenant_up_to_a_bound(db: &Db) {
+pub(crate) fn waiting_jobs_are_counted_for_their_tenant_from_a_time_on_up_to_a_bound(db: &Db) {
     insert_fifty(db);
-    for (name, most, counted) in [("a", 100, 40), ("b", 100, 10), ("a", 7, 7), ("c", 9, 0)] {
+    let count = |name, from_ms, most| {
         let tenant = tenant(name);
-        let waiting = db.read(move |tx| job::count_queued(tx, &tenant, most));
-        assert_eq!(waiting, counted, "{name} {most}");
+        db.read(move |tx| job::count_queued(tx, &tenant, from_ms, most))
+    };
+    for (name, most, counted) in [("a", 100, 40), ("b", 100, 10), ("a", 7, 7), ("c", 9, 0)] {
+        assert_eq!(count(name, 0, most).0, counted, "{name} {most}");
     }
+    let oldest = count("a", 0, 100).1.unwrap();
+    assert_eq!(count("a", oldest, 100), (40, Some(oldest)));
+    assert!(count("a", oldest + 1, 100).0 < 40);
+    assert_eq!(count("a", u64::MAX, 100), (0, None));
 }
 
 #[test]

@@ -74,7 +74,7 @@ conformance! {
         a_list_read_page_by_page_has_every_job_once_and_the_newest_first
         a_list_of_one_state_has_no_others
         a_second_job_of_the_same_id_is_refused_and_changes_nothing
-        waiting_jobs_are_counted_for_their_tenant_up_to_a_bound
+        waiting_jobs_are_counted_for_their_tenant_from_a_time_on_up_to_a_bound
     }
     moves {
         every_legal_move_writes_the_row_and_exactly_one_event

@@ -8,7 +8,8 @@ use model::node::{Connectivity, NodeState, Scheduling};
 use store::node::{self, NodeRow};
 use store::{StoreError, job};
 
-use crate::db::Db;
+use crate::cluster::client;
+use crate::db::{Db, count};
 use crate::make::{finish, insert, job_id, lease, leased_job, lost, moved, new_job, started};
 
 fn row(number: u64, incarnation: &str, lease_expires_at_ms: u64) -> NodeRow {
@@ -86,6 +87,11 @@ pub(crate) fn a_node_has_the_jobs_that_it_was_leased_until_they_end(db: &Db) {
         let rows = db.read(move |tx| job::held_by(tx, &id, limit));
         rows.into_iter().map(|row| row.id).collect()
     };
+    let to_end = |number: u64| -> Vec<JobId> {
+        let id = crate::make::node(number);
+        let rows = db.read(move |tx| job::stopping_on(tx, &id, 9));
+        rows.into_iter().map(|row| row.id).collect()
+    };
     let leased = leased_job(db, 1);
     let running = leased_job(db, 2);
     let running = moved(db, &running, &started(&running), 2);
@@ -97,10 +103,39 @@ pub(crate) fn a_node_has_the_jobs_that_it_was_leased_until_they_end(db: &Db) {
     assert_eq!(held(1, 9), [job_id(1), job_id(2), job_id(3)]);
     assert_eq!(held(1, 2), [job_id(1), job_id(2)]);
     assert_eq!(held(2, 9), [job_id(4)]);
+    assert_eq!((to_end(1), to_end(2)), (vec![job_id(3)], vec![]));
+    let node = crate::make::node(1);
+    let (said, all) = db.read(move |tx| {
+        let asked: Vec<JobId> = [1, 4, 5, 6].map(job_id).into();
+        let said = job::held_among(tx, &node, &asked)?;
+        let later = job::held_since(tx, &node, u64::MAX, 9)?;
+        Ok((said, later))
+    });
+    assert_eq!((said, all), (vec![leased.clone()], vec![]));
     moved(db, &leased, &lost(&leased, true), 3);
     moved(db, &running, &lost(&running, true), 3);
     moved(db, &stopping, &finish(&stopping), 3);
     assert_eq!(held(1, 9), []);
+    assert_eq!(to_end(1), []);
+}
+
+/// It takes indexes for empty that are full of what it cannot clear up, and one of those was read whole by each poll.
+pub(crate) fn beside_a_transaction_that_is_held_what_is_to_end_is_found_in_its_own_index(db: &Db) {
+    let mut other = client(db);
+    let hold = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM job";
+    other.batch_execute(hold).unwrap();
+    for number in 0..300 {
+        let row = leased_job(db, number);
+        moved(db, &row, &finish(&row), 2);
+    }
+    client(db).batch_execute("VACUUM ANALYZE job").unwrap();
+    let (found, looks) = db.read(|tx| {
+        let found = job::stopping_on(tx, &crate::make::node(1), 9)?;
+        let sql = "SELECT pg_stat_get_xact_numscans('job_stopping'::regclass) AS n";
+        Ok((found, count(tx, sql, &[])?))
+    });
+    assert_eq!((found, looks), (vec![], 1));
+    other.batch_execute("ROLLBACK").unwrap();
 }
 
 pub(crate) fn jobs_of_a_silent_or_forgotten_node_are_found(db: &Db) {

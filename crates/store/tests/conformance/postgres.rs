@@ -10,6 +10,7 @@ use crate::cluster::Cluster;
 use crate::db::{Case, Db, race};
 use crate::jobs;
 use crate::locks;
+use crate::nodes;
 use crate::others;
 use crate::queue;
 use crate::shared;
@@ -28,6 +29,7 @@ const ONLY_HERE: &[(&str, Case)] = cases! {
     audit::what_may_still_come_among_them_is_waited_for
     audit::marks_go_on_in_a_database_that_was_brought_back
     jobs::a_page_of_one_state_reads_no_jobs_of_others
+    nodes::beside_a_transaction_that_is_held_what_is_to_end_is_found_in_its_own_index
     queue::a_claim_that_begins_later_passes_over_what_was_queued_before_and_is_empty_by_all
     locks::a_claim_locks_only_what_it_takes
     locks::a_policy_that_is_written_while_another_goes_is_there
@@ -46,7 +48,8 @@ const ONLY_HERE: &[(&str, Case)] = cases! {
     shared::units_whose_common_commit_broke_are_told_so_and_not_run_again
     shared::a_unit_that_shares_a_transaction_reads_the_job_that_it_has_changed
     shared::the_place_of_a_job_is_locked_before_the_job_whatever_came_before
-    shared::what_waits_for_a_lock_holds_up_none_that_would_share_with_it
+    shared::what_waits_for_a_lock_lets_its_group_go_one_by_one
+    shared::a_group_does_not_wait_for_what_came_behind_it
     shared::a_commit_that_the_database_refuses_takes_nobody_along
     shared::no_table_knows_of_another
     others::others_hear_that_something_was_written_and_oneself_does_not

@@ -1,12 +1,13 @@
 //! Units that share a transaction on PostgreSQL, and statements that are put together there.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use model::points::Points;
 use store::job::{self, JobRow, LateReport};
-use store::{StoreError, Tx, queue};
+use store::{Store, StoreError, Tx, queue};
+use tokio::task::JoinHandle;
 
 use crate::breaks::break_all;
 use crate::cluster::client;
@@ -20,6 +21,8 @@ use crate::make::{
 const WORKERS: usize = 4;
 
 type Outcomes = Vec<Result<JobRow, StoreError>>;
+/// A worker that waits until it is told to go on.
+type Held = (Sender<()>, JoinHandle<Result<(), StoreError>>);
 
 /// Runs units that all wait when the first worker comes back, so that they are one group. With how often was
 /// committed for them.
@@ -39,21 +42,7 @@ fn together(
     let own = Db::open_with(db.place.clone(), points);
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let outcomes = runtime.unwrap().block_on(async {
-        let (enter, entered) = channel();
-        let hold = || {
-            let (go_on, told) = channel::<()>();
-            let (enter, told) = (enter.clone(), Mutex::new(told));
-            let store = own.store.clone();
-            let held = store_write(store, move |_| {
-                enter.send(()).unwrap();
-                told.lock().unwrap().recv().unwrap();
-                Ok(())
-            });
-            (go_on, held)
-        };
-        let holders: Vec<_> = (0..WORKERS).map(|_| hold()).collect();
-        turn(WORKERS as u64).await;
-        (0..WORKERS).for_each(|_| entered.recv().unwrap());
+        let held = hold_workers(&own.store).await;
         let send = |number: u64| {
             let (store, unit) = (own.store.clone(), unit.clone());
             let about = Some(job_id(number));
@@ -64,10 +53,7 @@ fn together(
         };
         let units: Vec<_> = (0..number).map(send).collect();
         turn(number).await;
-        for (go_on, held) in holders {
-            go_on.send(()).unwrap();
-            held.await.unwrap().unwrap();
-        }
+        let_go(held).await;
         let mut outcomes = Vec::new();
         for unit in units {
             outcomes.push(unit.await.unwrap());
@@ -77,11 +63,37 @@ fn together(
     (commits.load(Ordering::SeqCst) - WORKERS, outcomes)
 }
 
+/// Makes all workers of a store wait, so that whatever comes now waits too.
+async fn hold_workers(store: &Store) -> Vec<Held> {
+    let (enter, entered) = channel();
+    let hold = || {
+        let (go_on, told) = channel::<()>();
+        let (enter, told) = (enter.clone(), Mutex::new(told));
+        let held = store_write(store.clone(), move |_| {
+            enter.send(()).unwrap();
+            told.lock().unwrap().recv().unwrap();
+            Ok(())
+        });
+        (go_on, held)
+    };
+    let holders = (0..WORKERS).map(|_| hold()).collect();
+    turn(WORKERS as u64).await;
+    (0..WORKERS).for_each(|_| entered.recv().unwrap());
+    holders
+}
+
+async fn let_go(held: Vec<Held>) {
+    for (go_on, held) in held {
+        go_on.send(()).unwrap();
+        held.await.unwrap().unwrap();
+    }
+}
+
 /// Brings a unit on its way.
 fn store_write(
-    store: store::Store,
+    store: Store,
     unit: impl Fn(&mut Tx<'_>) -> Result<(), StoreError> + Send + 'static,
-) -> tokio::task::JoinHandle<Result<(), StoreError>> {
+) -> JoinHandle<Result<(), StoreError>> {
     tokio::spawn(async move { store.write(unit).await })
 }
 
@@ -180,7 +192,7 @@ pub(crate) fn units_whose_common_commit_broke_are_told_so_and_not_run_again(db: 
         counted.fetch_add(1, Ordering::SeqCst);
         let row = job::insert(tx, &new_job(number))?;
         // Asked after what was sent, so that nothing but the commit is to be sent yet.
-        job::count_queued(tx, &row.tenant, 1)?;
+        job::count_queued(tx, &row.tenant, 0, 1)?;
         Ok(row)
     });
     assert_eq!((commits, runs.load(Ordering::SeqCst)), (1, 8));
@@ -254,14 +266,12 @@ pub(crate) fn the_place_of_a_job_is_locked_before_the_job_whatever_came_before(d
     check_in_step(db, &get(db, &ids[0]).unwrap());
 }
 
-pub(crate) fn what_waits_for_a_lock_holds_up_none_that_would_share_with_it(db: &Db) {
+pub(crate) fn what_waits_for_a_lock_lets_its_group_go_one_by_one(db: &Db) {
     let row = insert(db, new_job(0));
-    let other = hold(
-        db,
-        &format!("SELECT 1 FROM job WHERE id = '{}' FOR UPDATE", row.id),
-    );
-    let (first, told) = channel();
-    let first = Arc::new(Mutex::new(Some((first, other))));
+    let held = format!("SELECT 1 FROM job WHERE id = '{}' FOR UPDATE", row.id);
+    let other = Arc::new(Mutex::new(hold(db, &held)));
+    let bounds = Arc::new(Mutex::new(Vec::new()));
+    let seen = bounds.clone();
     let (commits, outcomes) = together(
         db,
         20,
@@ -270,26 +280,55 @@ pub(crate) fn what_waits_for_a_lock_holds_up_none_that_would_share_with_it(db: &
             if number > 0 {
                 return job::insert(tx, &new_job(number));
             }
-            if let Some((told, mut other)) = first.lock().unwrap().take() {
-                // Let go when the group has given up and this one is tried by itself.
-                std::thread::spawn(move || {
-                    std::thread::sleep(std::time::Duration::from_millis(150));
-                    other.batch_execute("COMMIT").unwrap();
-                    told.send(()).unwrap();
-                });
+            let bound = "SELECT current_setting('lock_timeout') AS bound";
+            let bound = tx.query_one(bound, &[])?.unwrap().text("bound")?;
+            let mut seen = seen.lock().unwrap();
+            seen.push(bound);
+            if seen.len() > 1 {
+                // The group has given up, and this one is tried by itself.
+                other.lock().unwrap().batch_execute("COMMIT").unwrap();
             }
-            tx.query(
-                "SELECT id FROM job WHERE id = $1 FOR UPDATE",
-                &[job_id(0).as_str().into()],
-            )?;
+            drop(seen);
+            lock_first(tx)?;
             Ok(job::get(tx, None, &job_id(0))?.unwrap())
         },
     );
-    told.recv().unwrap();
     assert_eq!(commits, 20, "each by itself");
+    // A group waits a moment for a lock, and one by itself as long as anybody.
+    assert_eq!(*bounds.lock().unwrap(), ["50ms", "5s"]);
     outcomes
         .into_iter()
         .for_each(|row| check_in_step(db, &row.unwrap()));
+}
+
+fn lock_first(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    let sql = "SELECT id FROM job WHERE id = $1 FOR UPDATE";
+    tx.query(sql, &[job_id(0).as_str().into()]).map(drop)
+}
+
+pub(crate) fn a_group_does_not_wait_for_what_came_behind_it(db: &Db) {
+    let row = insert(db, new_job(0));
+    let held = format!("SELECT 1 FROM job WHERE id = '{}' FOR UPDATE", row.id);
+    let mut other = hold(db, &held);
+    let store = Db::open_with(db.place.clone(), Points::none()).store;
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.unwrap();
+    let (made, behind) = runtime.block_on(async {
+        let workers = hold_workers(&store).await;
+        let shares = store.clone();
+        let shared = tokio::spawn(async move {
+            let unit = |tx: &mut Tx<'_>| job::insert(tx, &new_job(1));
+            shares.write_shared(Some(job_id(1)), unit).await
+        });
+        let behind = store_write(store.clone(), lock_first);
+        turn(2).await;
+        let_go(workers).await;
+        (shared.await.unwrap().unwrap(), behind)
+    });
+    check_in_step(db, &made);
+    // Its lock is let go after that, and so within the time for which it waits.
+    other.batch_execute("COMMIT").unwrap();
+    runtime.block_on(behind).unwrap().unwrap();
 }
 
 pub(crate) fn a_commit_that_the_database_refuses_takes_nobody_along(db: &Db) {
