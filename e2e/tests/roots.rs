@@ -197,7 +197,7 @@ fn links_of_a_root_where_programs_look_whom_to_trust_lead_to_nothing_of_this_mac
     let args = ["--root", &option("a", &dir), "--spares", "0"];
     let server = place.up(&args, &[]);
     let create = ["sandbox", "create", "--allow-root", "--root", "a", "--json"];
-    let made = place.json(&[&create[..], &["--rule", "GET https://a.test/*"]].concat());
+    let made = place.json(&[&create[..], &["--rule", "GET https://a.test/v1/*"]].concat());
     let clauses = made["enforcement"].as_array().expect("clauses");
     let clause = |name: &str| clauses.iter().find(|one| one["clause"] == name);
     let trust = clause("trust").expect("a clause");
