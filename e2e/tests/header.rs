@@ -3,6 +3,7 @@
 
 use e2e::{Place, good, no_sandbox, text, until};
 use outside::{ADDRESS, Outside};
+use serde_json::Value;
 use std::process::Output;
 
 mod outside;
@@ -289,6 +290,110 @@ fn rules_that_mean_nothing_are_refused_with_their_place() {
         let made = place.run(&all);
         let told = text(&made.stderr);
         assert!(!made.status.success() && told.contains(expect), "{told}");
+    }
+    drop(server.end());
+}
+
+/// Where programs of Debian's kind look whom to trust.
+const STORE: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// The clause of this name, if a sandbox has it.
+fn clause(sandbox: &Value, name: &str) -> Value {
+    let clauses = sandbox["enforcement"].as_array().expect("clauses");
+    let found = clauses.iter().find(|one| one["clause"] == name);
+    found.cloned().unwrap_or_default()
+}
+
+/// What a program inside gets that asks no variable whom to trust.
+fn asked_without_a_variable(place: &Place, url: &str, sandbox: &Value) -> Output {
+    let script = format!(
+        "for name in SSL_CERT_FILE CURL_CA_BUNDLE REQUESTS_CA_BUNDLE PIP_CERT GIT_SSL_CAINFO \
+         CARGO_HTTP_CAINFO AWS_CA_BUNDLE NODE_EXTRA_CA_CERTS DENO_CERT; \
+         do [ -n \"$(printenv $name)\" ] || exit 99; unset $name; done; curl -sS -m 20 {url}"
+    );
+    let id = sandbox["id"].as_str().expect("an id");
+    place.run(&["sandbox", "exec", id, "--", "sh", "-c", &script])
+}
+
+#[test]
+fn a_program_that_asks_no_variable_finds_the_authority_in_the_store_of_the_system() {
+    if let Some(why) = no_sandbox() {
+        println!("skipped: {why}");
+        return;
+    }
+    if !std::path::Path::new("/usr/bin/curl").exists() || !std::path::Path::new(STORE).exists() {
+        println!("skipped: there is no curl that looks there");
+        return;
+    }
+    let outside = Outside::answering(hello);
+    let place = Place::new();
+    let options = outside.trusted(&place);
+    let options = options.each_ref().map(String::as_str);
+    let server = place.up(&options, &[]);
+    let url = format!("https://{ADDRESS}:{}/v1/x", outside.port);
+    let rule = format!("GET {url}");
+    let create = ["sandbox", "create", "--allow-root", "--json"];
+    let made = place.json(&[&create[..], &["--rule", &rule]].concat());
+    let root = clause(&made, "root");
+    let value = root["value"].as_str().expect("a value");
+    if value.contains("cannot be written") {
+        println!("skipped: {value}");
+        drop(server.end());
+        return;
+    }
+    let holds = |sandbox: &Value| {
+        let trust = clause(sandbox, "trust");
+        assert_eq!(trust["state"], "held", "{trust}");
+        let stores = trust["value"].as_str().expect("a value");
+        assert!(stores.split(", ").any(|one| one == STORE), "{trust}");
+    };
+    holds(&made);
+    let said = asked_without_a_variable(&place, &url, &made);
+    assert_eq!(good(&said), "hello");
+    // And of one that lives already, with its first rules.
+    let opened = place.json(&[&create[..], &["--internet"]].concat());
+    assert_eq!(clause(&opened, "trust"), Value::Null, "nobody looks in yet");
+    let id = opened["id"].as_str().expect("an id");
+    let net = ["sandbox", "net", id, "--net", "unrestricted", "--json"];
+    let opened = place.json(&[&net[..], &["--rule", &rule]].concat());
+    holds(&opened);
+    let said = asked_without_a_variable(&place, &url, &opened);
+    assert_eq!(good(&said), "hello");
+    drop(server.end());
+}
+
+#[test]
+fn where_the_store_of_the_system_cannot_be_written_the_sandbox_says_so() {
+    if let Some(why) = no_sandbox() {
+        println!("skipped: {why}");
+        return;
+    }
+    let outside = Outside::answering(hello);
+    let place = Place::new();
+    let options = outside.trusted(&place);
+    let options = options.each_ref().map(String::as_str);
+    let server = place.up(&options, &[]);
+    let url = format!("https://{ADDRESS}:{}/v1/x", outside.port);
+    let rule = format!("GET {url}");
+    // Nobody inside is root.
+    let made = place.json(&["sandbox", "create", "--json", "--rule", &rule]);
+    let trust = clause(&made, "trust");
+    assert_eq!(trust["state"], "not_held", "{trust}");
+    assert_eq!(trust["asked"], false, "{trust}");
+    assert_eq!(trust["value"], Value::Null, "{trust}");
+    let how = trust["how"].as_str().expect("how");
+    let expect = format!("variables; not in {STORE}: nobody inside may write it");
+    assert!(how.starts_with(&expect), "{how}");
+    // Whoever asks a variable is served.
+    let id = made["id"].as_str().expect("an id");
+    let ask = asking(&url, "GET");
+    let exec = ["sandbox", "exec", id, "--", "python3", "-c", &ask];
+    assert_eq!(good(&place.run(&exec)), "hello\n");
+    // Whoever asks none is told that it cannot be trusted, and nothing leaves.
+    let open = ["sandbox", "exec", id, "--", "test", "-e", STORE];
+    if place.run(&open).status.success() && std::path::Path::new("/usr/bin/curl").exists() {
+        let said = asked_without_a_variable(&place, &url, &made);
+        assert_eq!(said.status.code(), Some(60), "{said:?}");
     }
     drop(server.end());
 }

@@ -177,3 +177,49 @@ fn what_cannot_be_a_root_is_refused_at_the_start_with_what_to_do() {
         "{output:?}"
     );
 }
+
+/// Attack: a root that somebody gives has a link to a file of this machine where the system's store of authorities is.
+#[test]
+fn links_of_a_root_where_programs_look_whom_to_trust_lead_to_nothing_of_this_machine() {
+    needs_sandbox!();
+    let place = Place::new();
+    let dir = make(&place, &place.work().join("root"));
+    let mine = place.work().join("mine.pem");
+    std::fs::write(&mine, "mine\n").expect("a file");
+    let link = |to: &Path, name: &str| {
+        std::os::unix::fs::symlink(to, dir.join("etc/ssl").join(name)).expect("a link");
+    };
+    std::fs::create_dir_all(dir.join("etc/ssl/certs")).expect("a directory");
+    std::fs::create_dir_all(dir.join("etc/pki/tls/certs/ca-bundle.crt")).expect("a directory");
+    std::fs::write(dir.join("etc/ssl/certs/own.pem"), "own\n").expect("a file");
+    link(&mine, "certs/ca-certificates.crt");
+    link(Path::new("certs/own.pem"), "cert.pem");
+    let args = ["--root", &option("a", &dir), "--spares", "0"];
+    let server = place.up(&args, &[]);
+    let create = ["sandbox", "create", "--allow-root", "--root", "a", "--json"];
+    let made = place.json(&[&create[..], &["--rule", "GET https://a.test/v1/*"]].concat());
+    let clauses = made["enforcement"].as_array().expect("clauses");
+    let clause = |name: &str| clauses.iter().find(|one| one["clause"] == name);
+    let trust = clause("trust").expect("a clause");
+    assert_eq!(trust["state"], "not_held", "{trust}");
+    let how = trust["how"].as_str().expect("how");
+    assert!(
+        how.contains("/etc/ssl/certs/ca-certificates.crt: "),
+        "{trust}"
+    );
+    let root = clause("root").and_then(|one| one["value"].as_str());
+    let id = made["id"].as_str().expect("an id");
+    let seen = said(&place.run(&["sandbox", "exec", id, "--", "cat", "/etc/ssl/cert.pem"]));
+    if root.expect("a value").contains("cannot be written") {
+        assert_eq!(seen, (0, "own\n".to_owned()));
+    } else {
+        // A link to what is inside is followed there.
+        assert_eq!(trust["value"], "/etc/ssl/cert.pem", "{trust}");
+        assert!(seen.1.contains("BEGIN CERTIFICATE"), "{seen:?}");
+    }
+    let read = |path: &Path| std::fs::read_to_string(path).expect("a text");
+    assert_eq!(read(&mine), "mine\n");
+    assert_eq!(read(&dir.join("etc/ssl/certs/own.pem")), "own\n");
+    place.run(&["sandbox", "rm", id]);
+    drop(server.end());
+}

@@ -5,6 +5,8 @@
 //! hundred jobs that begin together are one question.
 
 mod ask;
+#[cfg(test)]
+mod late;
 mod vault;
 
 use model::secret::{PROVIDER_RULE, SecretSource, is_provider_name};
@@ -90,7 +92,7 @@ impl Provider {
             }
             Kind::Exec(words) => {
                 let words = words.clone();
-                blocking(move || ask::command(&words, &reference)).await
+                blocking(move || ask::command(&words, &reference, ask::COMMAND)).await
             }
             Kind::Vault(vault) => vault.ask(&reference).await,
         }

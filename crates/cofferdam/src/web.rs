@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
@@ -199,7 +200,9 @@ where
     let failed = |error: hyper::Error| format!("ask: {error}");
     let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = shaken.map_err(failed)?;
-    let carrying = tokio::spawn(connection);
+    // It ends with this: of whoever no longer waits, no connection is left, whatever the other end does.
+    let mut carrying = JoinSet::new();
+    carrying.spawn(connection);
     let answer = async {
         let response = sender.send_request(request).await.map_err(failed)?;
         let status = response.status().as_u16();
@@ -208,9 +211,7 @@ where
         let body = body.to_bytes().to_vec();
         Ok(Answer { status, body })
     };
-    let answer = answer.await;
-    carrying.abort();
-    answer
+    answer.await
 }
 
 /// The same over a connection that is there, for an answer that may be a secret and says that it is one.

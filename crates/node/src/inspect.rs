@@ -23,9 +23,6 @@ const NEW: &str = "authority.new";
 const OWN: &str = "/dev/shm/egress/ca.pem";
 const ALL: &str = "/dev/shm/egress/trust.pem";
 
-/// Where programs of Debian's kind look that ask no variable.
-pub(crate) const OF_SYSTEM: &str = "/etc/ssl/certs/ca-certificates.crt";
-
 /// Whom the node trusts outside: what its machine does, and whom its operator named.
 #[derive(Debug)]
 pub(crate) struct Trusted {

@@ -10,6 +10,7 @@ mod network;
 mod reboot;
 mod record;
 mod start;
+mod trust;
 mod usage;
 
 use crate::dropped::give_up;

@@ -186,17 +186,21 @@ async fn a_module_that_is_stopped_while_it_is_checked_rests_too() {
 const QUADRATIC: &str = "package policy\n\ndefault allow := false\n\n\
                          allow if count([1 | some a in input.argv; some b in input.argv; a == b]) > 0\n";
 
-/// Attack: a long request that is legal stops a module for everybody, and so ends what others wait for.
-#[tokio::test]
-async fn a_question_that_stops_a_module_does_so_for_its_own_tenant_alone() {
+/// An evaluator of which [`QUADRATIC`] was stopped by a long question of `ten_a`.
+async fn stopped() -> Evaluator {
     let asks = evaluator();
     let long: Vec<String> = (0..5000).map(|n| format!("word-{n}")).collect();
     let long = json!({"argv": long});
+    let said = asks.evaluate("ten_a", QUADRATIC, long).await;
+    assert_eq!(said, Verdict::Stopped);
+    asks
+}
+
+/// Attack: a long request that is legal stops a module for everybody, and so ends what others wait for.
+#[tokio::test]
+async fn a_question_that_stops_a_module_does_so_for_its_own_tenant_alone() {
+    let asks = stopped().await;
     let short = json!({"argv": ["ls"]});
-    assert_eq!(
-        asks.evaluate("ten_a", QUADRATIC, long).await,
-        Verdict::Stopped
-    );
     assert_eq!(
         asks.evaluate("ten_b", QUADRATIC, short.clone()).await,
         Verdict::Allow
@@ -211,14 +215,8 @@ async fn a_question_that_stops_a_module_does_so_for_its_own_tenant_alone() {
 /// Whoever looks for what is wrong with it writes it again, and to be told that it cannot be read would be false.
 #[tokio::test]
 async fn a_module_that_was_stopped_by_a_question_can_be_read_while_it_rests() {
-    let asks = evaluator();
-    let long: Vec<String> = (0..5000).map(|n| format!("word-{n}")).collect();
-    let long = json!({"argv": long});
+    let asks = stopped().await;
     let short = json!({"argv": ["ls"]});
-    assert_eq!(
-        asks.evaluate("ten_a", QUADRATIC, long).await,
-        Verdict::Stopped
-    );
     assert!(asks.rests("ten_a", QUADRATIC));
     assert!(!asks.rests("ten_b", QUADRATIC));
     assert_eq!(asks.check("ten_a", QUADRATIC).await, Checked::Good);

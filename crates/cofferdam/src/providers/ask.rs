@@ -15,7 +15,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// How long a command may take.
-const COMMAND: Duration = Duration::from_secs(10);
+pub(super) const COMMAND: Duration = Duration::from_secs(10);
 /// How often a command is looked at that has said all and is still there.
 const LOOK: Duration = Duration::from_millis(5);
 /// Where a command finds others, whatever the server was started with.
@@ -56,12 +56,16 @@ fn read(from: impl Read) -> std::io::Result<SecretValue> {
 }
 
 /// What a command prints, without the newline at its end. It gets no shell, nothing of our environment but
-/// `HOME`, and no more time than a constant.
+/// `HOME`, and no more time than this; [`COMMAND`] but in tests.
 #[expect(
     clippy::disallowed_methods,
     reason = "whoever starts the server names the command; its environment is cleared here"
 )]
-pub(super) fn command(words: &[String], reference: &str) -> Result<SecretValue, String> {
+pub(super) fn command(
+    words: &[String],
+    reference: &str,
+    most: Duration,
+) -> Result<SecretValue, String> {
     let (program, arguments) = words.split_first().ok_or("there is no command")?;
     let failed = |error: std::io::Error| format!("`{program}`: {error}");
     let mut command = std::process::Command::new(program);
@@ -79,7 +83,8 @@ pub(super) fn command(words: &[String], reference: &str) -> Result<SecretValue, 
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .process_group(0);
-    let until = Instant::now() + COMMAND;
+    let until = Instant::now() + most;
+    let late = || format!("`{program}` did not end in {} s", most.as_secs());
     let mut child = command.spawn().map_err(failed)?;
     let Some(out) = child.stdout.take() else {
         return Err("it has no output".to_owned());
@@ -87,13 +92,15 @@ pub(super) fn command(words: &[String], reference: &str) -> Result<SecretValue, 
     let (tell, told) = mpsc::channel();
     // Of its own, because a grandchild may hold the pipe for longer than we wait.
     std::thread::spawn(move || drop(tell.send(read(out))));
-    let text = told.recv_timeout(COMMAND);
-    let status = ended(&mut child, until).map_err(failed)?;
-    let text = text.map_err(|_| format!("`{program}` did not end in 10 s"))?;
-    match status {
+    let Ok(text) = told.recv_timeout(most) else {
+        // The command may be over, and what it has started holds the pipe: nothing of it is left.
+        kill(&mut child).map_err(failed)?;
+        return Err(late());
+    };
+    match ended(&mut child, until).map_err(failed)? {
         Some(status) if status.success() => text.map(without_newline).map_err(failed),
         Some(status) => Err(format!("`{program}` failed: {status}")),
-        None => Err(format!("`{program}` did not end in 10 s")),
+        None => Err(late()),
     }
 }
 
@@ -108,14 +115,19 @@ fn ended(child: &mut Child, until: Instant) -> std::io::Result<Option<std::proce
         }
         std::thread::sleep(LOOK);
     }
+    kill(child)?;
+    Ok(None)
+}
+
+/// Kills it and what it has started, as far as that is still of its group.
+fn kill(child: &mut Child) -> std::io::Result<()> {
     // It was not waited for yet, so the number is still its own.
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     if let Some(pid) = pid {
         // One that has ended by itself in between is waited for next.
         let _ = kill_process_group(pid, Signal::KILL);
     }
-    child.wait()?;
-    Ok(None)
+    child.wait().map(drop)
 }
 
 fn without_newline(value: SecretValue) -> SecretValue {
@@ -184,7 +196,7 @@ mod tests {
     #[test]
     fn a_command_gets_the_reference_and_a_clean_environment() {
         let said = |text: &str, reference: &str| {
-            let value = command(&words(text), reference);
+            let value = command(&words(text), reference, COMMAND);
             value.map(|value| String::from_utf8(value.bytes().to_vec()).unwrap())
         };
         assert_eq!(said("/bin/echo -n", "a b;$(c)"), Ok("a b;$(c)".to_owned()));
@@ -195,7 +207,7 @@ mod tests {
             assert!(said(bad, "x").is_err(), "{bad}");
         }
         // It writes for ever, and ends when nobody reads.
-        let much = command(&words("/usr/bin/yes"), "x");
+        let much = command(&words("/usr/bin/yes"), "x", COMMAND);
         assert!(much.is_err() || much.unwrap().bytes().len() == READ_MAX);
     }
 
@@ -204,7 +216,54 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let script = dir.path().join("s");
         std::fs::write(&script, "echo canary; echo canary >&2; exit 3").unwrap();
-        let error = command(&words(&format!("/bin/sh {}", script.display())), "x").unwrap_err();
+        let words = words(&format!("/bin/sh {}", script.display()));
+        let error = command(&words, "x", COMMAND).unwrap_err();
         assert!(error.contains("3") && !error.contains("canary"), "{error}");
+    }
+
+    /// Whether a process does anything. One that was killed is there until whoever has it now asks.
+    fn runs(pid: &str) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        stat.is_ok_and(|stat| !stat.contains(") Z ") && !stat.contains(") X "))
+    }
+
+    /// Runs a script that writes down numbers of processes and takes longer than it may; all of them end.
+    fn is_killed(script: &str, processes: usize) {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, pids) = (dir.path().join("s"), dir.path().join("pids"));
+        std::fs::write(&file, script).unwrap();
+        let words = words(&format!("/bin/sh {}", file.display()));
+        let reference = pids.display().to_string();
+        let begun = Instant::now();
+        let error = command(&words, &reference, Duration::from_secs(2)).unwrap_err();
+        assert_eq!(error, "`/bin/sh` did not end in 2 s");
+        assert!(begun.elapsed() < COMMAND, "{:?}", begun.elapsed());
+        let pids = std::fs::read_to_string(pids).unwrap();
+        let pids: Vec<&str> = pids.split_whitespace().collect();
+        assert_eq!(pids.len(), processes, "{pids:?}");
+        // A signal takes a moment.
+        let until = Instant::now() + COMMAND;
+        while pids.iter().any(|pid| runs(pid)) {
+            assert!(Instant::now() < until, "{pids:?} still run");
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_killed_with_all_that_it_has_started() {
+        is_killed(
+            "sh -c 'sleep 1000 & echo $! $$ >> \"$0\"; wait' \"$1\" & echo $! $$ >> \"$1\"; wait",
+            4,
+        );
+    }
+
+    #[test]
+    fn what_a_command_leaves_behind_that_holds_its_output_is_killed_though_the_command_is_over() {
+        is_killed("sleep 1000 & echo $! > \"$1\"", 1);
+    }
+
+    #[test]
+    fn a_command_that_has_closed_its_output_and_hangs_is_killed_too() {
+        is_killed("exec > \"$1\"; sleep 1000 & echo $! $$; wait", 2);
     }
 }

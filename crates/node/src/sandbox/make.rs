@@ -1,7 +1,7 @@
 //! How a sandbox that lives on comes to stand.
 
 use super::record::{self, Record};
-use super::{Keeper, start};
+use super::{Keeper, start, trust};
 use crate::inspect::{self, Looks};
 use crate::job::{Broken, chain, insist};
 use crate::secret::{self, Secrets};
@@ -12,7 +12,6 @@ use ::egress::index;
 use ::egress::inspect::Inspector;
 use ::egress::inspect::rule::SecretField;
 use ::egress::upstream::Password;
-use api::guest::Guest;
 use api::job::Enforced;
 use api::node::SandboxWork;
 use api::secret::{SecretGiven, SecretUse, SecretsAsk, SecretsGiven};
@@ -41,20 +40,27 @@ pub(super) async fn make(node: &Node, work: &SandboxWork) -> Result<Made, String
     if let Some(earlier) = record::of(node, &work.sandbox_id) {
         super::take_away(node, &earlier.handle).await;
     }
-    let enforcement = enforced(node, &plan, &rules);
-    let record = Record::new(work, plan.handle.clone(), enforcement.clone());
-    record::write(node, &record)
-        .map_err(|error| format!("the node cannot write its records: {error}"))?;
+    let mut enforcement = enforced(node, &plan, &rules);
+    let write = |enforcement: &[Enforced]| {
+        let record = Record::new(work, plan.handle.clone(), enforcement.to_vec());
+        record::write(node, &record)
+            .map_err(|error| format!("the node cannot write its records: {error}"))
+    };
+    write(&enforcement)?;
     node.at("node.sandbox_recorded");
     let mut secrets = secrets(node, work).await?;
     let looks = looks(node, &work.sandbox_id, (secrets.as_mut(), &rules))?;
     let standing = stand(node, &plan, (work, rules), (secrets.as_ref(), looks));
     let stood = tokio::time::timeout(PROVISION, standing).await;
     let stood = stood.map_err(|_| Broken::Silent).flatten();
-    let way = match stood {
-        Ok(way) => way,
+    let (way, trusted) = match stood {
+        Ok(stood) => stood,
         Err(error) => return Err(not_made(node, &plan.handle, &error).await),
     };
+    if let Some(clause) = trusted {
+        trust::say(&mut enforcement, clause);
+        write(&enforcement)?;
+    }
     if let Some(start) = &work.spec.start {
         start::start(node, &plan.handle, start).await?;
     }
@@ -243,37 +249,13 @@ async fn leaving_again(node: &Node, id: &str) -> Result<Secrets, String> {
     Ok(secrets)
 }
 
-/// Puts inside what programs have to trust: before anybody can start one, or before rules are in force that they
-/// need it for.
-pub(super) async fn trust(node: &Node, handle: &Handle, looks: &Looks) -> Result<(), Broken> {
-    let write = async |path: &str, text: &str, user: Option<&str>| {
-        let stream = node.inner.driver.connect(handle).await?;
-        let guest = Guest::over(stream).await.map_err(|_| Broken::Silent)?;
-        let (bytes, size) = (text.as_bytes().to_vec(), text.len() as u64);
-        let from = std::io::Cursor::new(bytes);
-        let written = guest.as_user(user).write(path, from, Some(size)).await;
-        written.map_err(|error| {
-            tracing::debug!(sandbox.id = %handle.id, path, %error, "a file cannot be put inside");
-            Broken::Silent
-        })
-    };
-    for (path, text) in &looks.files {
-        write(path, text, None).await?;
-    }
-    if let Some((_, all)) = looks.files.last() {
-        // For programs that ask no variable. Where there is no root, or its files cannot be written, the others are
-        // left.
-        drop(write(inspect::OF_SYSTEM, all, Some("root")).await);
-    }
-    Ok(())
-}
-
+/// Starts it and sets it up. Says whom its programs trust, where that is more than the machine does.
 async fn stand(
     node: &Node,
     plan: &Plan,
     (work, rules): (&SandboxWork, NetworkRules),
     (secrets, looks): (Option<&Secrets>, Option<Looks>),
-) -> Result<Option<WayOut>, Broken> {
+) -> Result<(Option<WayOut>, Option<Enforced>), Broken> {
     let driver = &node.inner.driver;
     driver.start(plan).await?;
     node.at("node.sandbox_started");
@@ -300,17 +282,17 @@ async fn stand(
         secrets.add_to(&mut serve);
     }
     driver::guest::serve(stream, serve).await?;
-    if let Some(looks) = &looks {
-        trust(node, &plan.handle, looks).await?;
-    }
+    let trusted = match &looks {
+        Some(looks) => trust::put(node, &plan.handle, looks).await?,
+        None => None,
+    };
     if !rules.has_way_out() {
-        return Ok(None);
+        return Ok((None, trusted));
     }
     // Before anybody can start anything inside: no program takes the port, and none finds it closed.
     let inspector = looks.map(|looks| looks.inspector);
-    way::open(node, &plan.handle, None, (rules, inspector))
-        .await
-        .map(Some)
+    let way = way::open(node, &plan.handle, None, (rules, inspector)).await?;
+    Ok((Some(way), trusted))
 }
 
 /// The contexts that a profile has started from the beginning.

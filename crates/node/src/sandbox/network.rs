@@ -5,7 +5,7 @@
 //! that had no way out gets its network device before all that: if we die then, nobody serves it, and the one
 //! that takes over finds it there.
 
-use super::{make, record};
+use super::{make, record, trust};
 use crate::dropped::give_up;
 use crate::job::{Broken, chain, insist};
 use crate::secret::Secrets;
@@ -163,7 +163,8 @@ async fn put_in_force(
         }
         // Before the rules are in force: nothing that they let out meets a certificate that it does not know.
         let looks = looks_first(node, net, handle, (&rules, secrets?)).await?;
-        let written = record::set_network(node, id, work, &rules);
+        let (looks, trusted) = looks.unzip();
+        let written = record::set_network(node, id, work, (&rules, trusted.flatten()));
         written.map_err(|error| format!("the node cannot write its records: {error}"))?;
         node.at("node.network_written");
         match &net.way {
@@ -198,13 +199,14 @@ async fn secrets_first(node: &Node, work: &NetworkWork) -> Result<Option<Secrets
 }
 
 /// What looks into requests, where these are the first rules about them, or there are other secrets for what leaves.
-/// Its programs are told whom to trust, if they were not; those that run already, and ask a variable, are not.
+/// Its programs are told whom to trust, if they were not, and the clause says where; those that run already, and ask a
+/// variable, are not.
 async fn looks_first(
     node: &Node,
     net: &Net,
     handle: &Handle,
     (rules, secrets): (&NetworkRules, Option<Secrets>),
-) -> Result<Option<Inspector>, String> {
+) -> Result<Option<(Inspector, Option<Enforced>)>, String> {
     let can_look = net.way.as_ref().is_some_and(WayOut::can_look);
     // One that has secrets for what leaves looks in by itself as soon as their values are had again.
     let waits = can_look || record::looks_into(node, handle.id.as_str());
@@ -215,20 +217,21 @@ async fn looks_first(
     let of = (secrets.fields, secrets.password, secrets.sent);
     let looks = make::look(node, handle.id.as_str(), of)?;
     if can_look {
-        return Ok(Some(looks.inspector));
+        return Ok(Some((looks.inspector, None)));
     }
     let telling = async {
-        make::trust(node, handle, &looks).await?;
+        let trusted = trust::put(node, handle, &looks).await?;
         let stream = node.inner.driver.connect(handle).await?;
-        Ok::<_, Broken>(driver::guest::add_env(stream, inspect::environment().collect()).await?)
+        driver::guest::add_env(stream, inspect::environment().collect()).await?;
+        Ok::<_, Broken>(trusted)
     };
     let told = tokio::time::timeout(PATIENCE, telling).await;
     let told = told.map_err(|_| Broken::Silent).flatten();
-    told.map_err(|error| {
+    let trusted = told.map_err(|error| {
         format!(
             "its programs cannot be told whom to trust: {}",
             chain(&error)
         )
     })?;
-    Ok(Some(looks.inspector))
+    Ok(Some((looks.inspector, trusted)))
 }

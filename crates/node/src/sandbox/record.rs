@@ -1,7 +1,7 @@
 //! What is written down of a sandbox that lives on, and what the next process makes of it.
 
 use super::network::Net;
-use super::{Order, begin, execs, make, take_away};
+use super::{Order, begin, execs, make, take_away, trust};
 use crate::way::{self, WayOut};
 use crate::{Node, convert, machine, record as file};
 use api::job::Enforced;
@@ -74,12 +74,12 @@ impl Record {
     }
 }
 
-/// Writes down other rules, and what is in force by them.
+/// Writes down other rules, and what is in force by them; and whom programs trust for them, where that was put inside.
 pub(super) fn set_network(
     node: &Node,
     id: &str,
     work: &NetworkWork,
-    rules: &NetworkRules,
+    (rules, trusted): (&NetworkRules, Option<Enforced>),
 ) -> io::Result<()> {
     let mut record = of(node, id).ok_or(io::ErrorKind::NotFound)?;
     record.way_out |= rules.has_way_out();
@@ -90,6 +90,9 @@ pub(super) fn set_network(
         record.leaving = Some(uses.clone());
     }
     way::describe(&mut record.enforcement, rules, &node.inner.host);
+    if let Some(clause) = trusted {
+        trust::say(&mut record.enforcement, clause);
+    }
     write(node, &record)
 }
 

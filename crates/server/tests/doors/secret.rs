@@ -5,8 +5,10 @@ use api::encoding::Encoding;
 use api::event::EventListQuery;
 use api::secret::{SecretCreate, SecretListQuery, SecretRotate, SecretSource, SecretText};
 use service::{SecretValue, SourceError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::world::{World, bare, with_body};
+use crate::world::{Reply, World, bare, with_body};
 
 const CANARY: &str = "canary-77aa-value";
 
@@ -122,7 +124,63 @@ async fn bad_secrets_are_refused_and_no_refusal_shows_the_value() {
     }
     let job = r#"{"argv":["true"],"secrets":[{"name":"nothing"}]}"#;
     let reply = world.ask(with_body("POST", "/v1/jobs", job)).await;
-    assert_eq!(reply.code(), "secret_missing");
+    is_about(&reply, Code::SecretMissing, "secrets[0].name");
+    assert_eq!(
+        reply.json()["message"],
+        "secrets[0].name: there is no secret `nothing`"
+    );
+}
+
+/// A refusal with this code that names one field, and says what to do.
+fn is_about(reply: &Reply, code: Code, field: &str) {
+    let (said, row) = (reply.json(), code.row());
+    assert_eq!(reply.status.as_u16(), row.http_status, "{said}");
+    assert_eq!(said["code"], row.code, "{said}");
+    assert_eq!(said["hint"], row.hint, "{said}");
+    assert_eq!(said["retryable"], row.retryable, "{said}");
+    let details = said["details"].as_array().unwrap();
+    assert_eq!(details.len(), 1, "{said}");
+    assert_eq!(details[0]["field"], field, "{said}");
+    assert_eq!(details[0]["code"], row.code, "{said}");
+}
+
+#[tokio::test]
+async fn a_provider_that_hangs_is_told_with_the_place_of_its_secret_and_what_to_do() {
+    let world = World::new().await;
+    let hangs = Arc::new(AtomicBool::new(false));
+    let now = hangs.clone();
+    world.service.secret_sources_from(move |source| {
+        let given = match now.load(Ordering::SeqCst) {
+            false => Ok(SecretValue::new(CANARY.as_bytes().to_vec())),
+            true => Err(SourceError::Failed {
+                provider: source.provider,
+                why: "it did not answer in 15 s".to_owned(),
+            }),
+        };
+        Box::pin(async move { given })
+    });
+    let elsewhere = SecretCreate {
+        value: SecretText::default(),
+        from: Some(SecretSource {
+            provider: "p".to_owned(),
+            reference: "a".to_owned(),
+        }),
+        ..new("elsewhere")
+    };
+    for secret in [new("kept"), elsewhere] {
+        world.user.secret_create(&secret, None).await.unwrap();
+    }
+    hangs.store(true, Ordering::SeqCst);
+    let secrets = r#""secrets":[{"name":"kept"},{"name":"elsewhere"}]"#;
+    for (path, body) in [
+        ("/v1/jobs", format!(r#"{{"argv":["true"],{secrets}}}"#)),
+        ("/v1/sandboxes", format!("{{{secrets}}}")),
+    ] {
+        let reply = world.ask(with_body("POST", path, &body)).await;
+        is_about(&reply, Code::SecretProviderFailed, "secrets[1].name");
+        let expect = "secrets[1].name: the provider `p` gave no value: it did not answer in 15 s";
+        assert_eq!(reply.json()["message"], expect, "{path}");
+    }
 }
 
 #[tokio::test]

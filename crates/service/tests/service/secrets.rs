@@ -3,8 +3,8 @@
 use super::*;
 use model::secret::{SecretHow, SecretSource, SecretUse};
 use service::{
-    Error, Idempotency, KeyError, MasterKey, MasterKeys, NewSecret, NewValue, SecretValue,
-    SourceError,
+    Error, Idempotency, KeyError, MasterKey, MasterKeys, NewSecret, NewValue, SandboxFilter,
+    SecretValue, SourceError,
 };
 
 const CANARY: &str = "canary-5f2b-value";
@@ -516,6 +516,53 @@ async fn a_provider_that_fails_or_is_not_there_is_named_and_nothing_is_made_or_r
     assert_eq!(refused.code(), "secret_provider_unknown");
     assert!(refused.to_string().contains("secrets[0].name"), "{refused}");
     assert_eq!(events(&world, "token").await.len(), 1, "nothing was given");
+}
+
+#[tokio::test]
+async fn a_provider_that_hangs_is_told_at_creation_with_the_place_and_nothing_is_made() {
+    let world = world();
+    provider(&world);
+    for one in [new("kept"), elsewhere("token", "p", "good")] {
+        let made = world.service.secret_create(&user(), one, None).await;
+        made.unwrap();
+    }
+    let later = world.again();
+    later.secret_keys_from(|| keys("a", &[]));
+    later.secret_sources_from(|source| {
+        Box::pin(async move {
+            Err::<SecretValue, _>(SourceError::Failed {
+                provider: source.provider,
+                why: "it did not answer in 15 s".to_owned(),
+            })
+        })
+    });
+    let secrets = ["kept", "token"].map(|name| using(name, SecretHow::File).secrets);
+    let secrets = secrets.concat();
+    let job = JobSpec {
+        secrets: secrets.clone(),
+        ..spec()
+    };
+    let job = later.job_create(&user(), job, None).await.unwrap_err();
+    let mut asked = sandboxes::ask();
+    asked.spec.secrets = secrets;
+    let sandbox = later.sandbox_create(&user(), asked, None).await;
+    for error in [job, sandbox.unwrap_err()] {
+        assert_eq!(error.code(), "secret_provider_failed", "{error}");
+        let Error::Invalid(found) = &error else {
+            panic!("{error}")
+        };
+        let [one] = found.as_slice() else {
+            panic!("{found:?}")
+        };
+        assert_eq!((&*one.field, one.code), ("secrets[1].name", error.code()));
+        let expect = "the provider `p` gave no value: it did not answer in 15 s";
+        assert_eq!(one.message, expect);
+    }
+    let jobs = later.job_list(&user(), None, None, 10).await.unwrap().jobs;
+    assert!(jobs.is_empty(), "{jobs:?}");
+    let sandboxes = later.sandbox_list(&user(), SandboxFilter::default(), None, 10);
+    let sandboxes = sandboxes.await.unwrap().sandboxes;
+    assert!(sandboxes.is_empty(), "{sandboxes:?}");
 }
 
 /// A use of a password that was kept.
