@@ -264,7 +264,12 @@ pub fn tell_again_ms(attempt: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Kind;
+    use crate::network::NetworkRules;
+    use crate::policy::{
+        Answer, CommandsClause, Decision, Kind, Layer, LayerRef, Matter, Permit, Policy,
+    };
+    use crate::profile::Says;
+    use crate::sandbox_spec::StartCommand;
     use proptest::prelude::*;
     use std::fmt::Write as _;
 
@@ -347,6 +352,17 @@ mod tests {
         assert_eq!(own, Err(Barred::Asker));
     }
 
+    fn yes_to(shown: &[Refusal]) -> Yes {
+        Yes {
+            approval: ApprovalId::from_parts(0, [0; 10]),
+            by: who("uid:1"),
+            at_ms: 1,
+            comment: String::new(),
+            scope: Scope::Session,
+            reasons: shown.iter().map(Refusal::reason).collect(),
+        }
+    }
+
     #[test]
     fn a_yes_is_to_the_words_that_were_shown_and_to_no_more() {
         let one = |why: &str| Refusal {
@@ -355,15 +371,128 @@ mod tests {
             by: Vec::new(),
             why: why.to_owned(),
         };
-        let yes = Yes {
-            approval: ApprovalId::from_parts(0, [0; 10]),
-            by: who("uid:1"),
-            at_ms: 1,
-            comment: String::new(),
-            scope: Scope::Once,
-            reasons: [one("a").reason()].into(),
-        };
+        let yes = yes_to(&[one("a")]);
         assert!(yes.covers(&[]) && yes.covers(&[one("a")]));
         assert!(!yes.covers(&[one("a"), one("b")]) && !yes.covers(&[one("A")]));
+    }
+
+    /// Whose policies want a yes to everything public and to pushes: the tenant's, and those of these volumes.
+    #[derive(Debug, Clone)]
+    struct Wanted {
+        by_tenant: bool,
+        by_volumes: BTreeSet<&'static str>,
+        /// Policies are called otherwise where this is another one.
+        version: u64,
+    }
+
+    impl Wanted {
+        fn is_any(&self) -> bool {
+            self.by_tenant || !self.by_volumes.is_empty()
+        }
+
+        fn policies(&self) -> Vec<(LayerRef, Policy)> {
+            let tenant = self.by_tenant.then_some((Layer::Tenant, None));
+            let volumes = self.by_volumes.iter();
+            let volumes = volumes.map(|name| (Layer::Volume, Some((*name).to_owned())));
+            let all = tenant.into_iter().chain(volumes).enumerate();
+            all.map(|(number, (layer, of))| {
+                let policy = Policy {
+                    of,
+                    commands: Some(CommandsClause {
+                        approve: vec!["git push".to_owned()],
+                        unchecked_in_sandboxes: true,
+                        ..CommandsClause::default()
+                    }),
+                    approvals: [(Matter::NetworkUnrestricted, Answer::NeedsApproval)].into(),
+                    ..Policy::new(layer)
+                };
+                let layer = LayerRef {
+                    layer,
+                    priority: 0,
+                    name: format!("{number}-{}", self.version),
+                    version: self.version,
+                };
+                (layer, policy)
+            })
+            .collect()
+        }
+
+        /// What a person has to say yes to for a sandbox that has these volumes, and begins with a push.
+        fn asked(&self) -> Vec<Refusal> {
+            let mut spec = crate::sandbox_spec::tests::spec();
+            spec.network = NetworkRules::all_or_nothing(true);
+            spec.defaults.start = Some(StartCommand {
+                command: Some("git push".to_owned()),
+                ready: None,
+            });
+            let says = Says {
+                network: true,
+                timeout: true,
+            };
+            match Permit::merge(&self.policies()).sandbox((spec, 1000), says) {
+                Decision::Allowed(_) => Vec::new(),
+                Decision::NeedsApproval(_, all) => all,
+                Decision::Refused(all) => panic!("{all:?}"),
+            }
+        }
+    }
+
+    fn wanted(by_tenant: bool, by_volumes: &[&'static str]) -> Wanted {
+        Wanted {
+            by_tenant,
+            by_volumes: by_volumes.iter().copied().collect(),
+            version: 1,
+        }
+    }
+
+    #[test]
+    fn what_the_policy_of_a_volume_wants_names_the_volume_and_is_found_in_that_policy() {
+        let open = "approvals.network_unrestricted: a person has to say yes to this";
+        let push = "commands: a person has to say yes to `git push`";
+        let with_a = [open, push].map(|one| format!("{one}, with the volume a"));
+        let [open_a, push_a] = with_a.each_ref().map(String::as_str);
+        let open_both = format!("{open_a} and the volume b");
+        let push_b = format!("{push}, with the volume b");
+        for (wanted, expect) in [
+            (wanted(true, &[]), vec![open, push]),
+            (wanted(false, &["a"]), vec![open_a, push_a]),
+            // The tenant's wants it too, and who was shown that alone was not shown the volume.
+            (wanted(true, &["a"]), vec![open_a, push, push_a]),
+            (
+                wanted(false, &["a", "b"]),
+                vec![&*open_both, push_a, &*push_b],
+            ),
+        ] {
+            let reasons = yes_to(&wanted.asked()).reasons;
+            let expect: BTreeSet<String> = expect.into_iter().map(str::to_owned).collect();
+            assert_eq!(reasons, expect, "{wanted:?}");
+            for (_, policy) in wanted.policies() {
+                let less = policy.without(&reasons).unwrap();
+                assert!(less.approvals.is_empty() && less.commands.unwrap().approve.is_empty());
+            }
+        }
+    }
+
+    fn any_wanted() -> impl Strategy<Value = Wanted> {
+        let names = prop::sample::select(vec!["a", "b", "ab"]);
+        let by_volumes = prop::collection::btree_set(names, 0..3);
+        (any::<bool>(), by_volumes, 1_u64..3).prop_map(|(by_tenant, by_volumes, version)| Wanted {
+            by_tenant,
+            by_volumes,
+            version,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_yes_covers_what_the_same_volumes_want_whatever_their_policies_are_called(
+            shown in any_wanted(), asked in any_wanted(),
+        ) {
+            // A rule about commands counts for each layer that has one, so that the tenant's stands beside those of
+            // volumes; of a matter there is one, which names all volumes that want it.
+            let is_shown = shown.by_volumes == asked.by_volumes && (shown.by_tenant || !asked.by_tenant);
+            let yes = yes_to(&shown.asked());
+            prop_assert_eq!(yes.covers(&asked.asked()), !asked.is_any() || is_shown);
+        }
     }
 }

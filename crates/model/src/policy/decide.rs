@@ -75,7 +75,8 @@ impl Kind {
 
 impl Refusal {
     /// What a person says yes to. The names and versions of policies are not in it: another version that asks for the
-    /// same asks for nothing new.
+    /// same asks for nothing new. The volumes are, whose policies want it: who was shown none of them, or another, has
+    /// not said yes to these.
     pub fn reason(&self) -> String {
         format!("{}: {}", self.clause, self.why)
     }
@@ -121,7 +122,7 @@ impl Told {
     }
 
     /// Only what is worst counts: what would come after it is not reached.
-    fn verdict<T>(self, value: T) -> Decision<T> {
+    fn verdict<T>(self, value: T, permit: &Permit) -> Decision<T> {
         let Some(worst) = self.0.iter().map(|one| one.kind).min() else {
             return Decision::Allowed(value);
         };
@@ -129,7 +130,11 @@ impl Told {
         let worst_of: Vec<Refusal> = all.filter(|one| one.kind == worst).collect();
         match worst {
             Kind::Refused | Kind::Unenforceable => Decision::Refused(worst_of),
-            Kind::NeedsApproval => Decision::NeedsApproval(value, worst_of),
+            Kind::NeedsApproval => {
+                let asked = worst_of.into_iter();
+                let asked = asked.map(|one| permit.with_volumes(one));
+                Decision::NeedsApproval(value, asked.collect())
+            }
         }
     }
 }
@@ -151,7 +156,7 @@ impl Permit {
         self.command(|| Found::of(&spec.argv), &mut told);
         self.matters((&spec.network, false, &spec.secrets), &mut told);
         spec.timeout_ms = self.within(spec.timeout_ms);
-        told.verdict(spec)
+        told.verdict(spec, self)
     }
 
     /// What becomes of a sandbox that lives on, and how long it lives.
@@ -187,7 +192,7 @@ impl Permit {
         let asks = (&spec.network, spec.allow_root, spec.secrets.as_slice());
         self.matters(asks, &mut told);
         let ttl_ms = self.within(ttl_ms);
-        told.verdict((spec, ttl_ms))
+        told.verdict((spec, ttl_ms), self)
     }
 
     /// What becomes of other rules for a sandbox that is there, and of secrets for what leaves by them.
@@ -203,7 +208,21 @@ impl Permit {
         let rules = self.reach(asked, says, &mut told);
         self.uses(secrets, &mut told);
         self.matters((&rules, false, secrets), &mut told);
-        told.verdict(rules)
+        told.verdict(rules, self)
+    }
+
+    /// The same, with the volumes whose policies want the yes. All else that a person reads is the same for every
+    /// volume and for none, so that a yes for a session would be good for volumes that nobody was shown.
+    fn with_volumes(&self, mut one: Refusal) -> Refusal {
+        let names = one.by.iter().filter_map(|by| self.volumes.get(by));
+        let names: BTreeSet<&str> = names.map(String::as_str).collect();
+        let names: Vec<&str> = names.into_iter().collect();
+        if !names.is_empty() {
+            // Without backticks: between those, `Policy::without` looks for patterns of commands.
+            let names = names.join(" and the volume ");
+            one.why = format!("{}, with the volume {names}", one.why);
+        }
+        one
     }
 
     fn profile(&self, own: &str, made_by: Option<&ProfileUse>, told: &mut Told) {

@@ -1,7 +1,7 @@
 //! What follows from all policies that apply, with who has decided each part of it.
 
 use super::set::{Pattern, Prefix, meet, meet_texts, plain, plain_texts};
-use super::{Answer, CommandsClause, DependenciesClause, LayerRef, Matter, Policy};
+use super::{Answer, CommandsClause, DependenciesClause, Layer, LayerRef, Matter, Policy};
 use crate::approval::{Asked, Yes};
 use crate::dependency::{Dependencies, Ecosystem};
 use crate::limits;
@@ -83,6 +83,9 @@ impl<T> Decided<T> {
 pub struct Permit {
     /// The policies that it is from, also those that decided nothing.
     pub layers: BTreeSet<LayerRef>,
+    /// The volumes that those of volumes are for, by their names.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<LayerRef, String>,
     /// The most that may be reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<Decided<NetworkMode>>,
@@ -187,6 +190,12 @@ impl Permit {
         let bounds = policy.resources.iter();
         let mut permit = Permit {
             layers: BTreeSet::from([layer.clone()]),
+            volumes: policy
+                .of
+                .iter()
+                .filter(|_| policy.layer == Layer::Volume)
+                .map(|name| (layer.clone(), name.clone()))
+                .collect(),
             bounds: bounds
                 .map(|(bound, most)| (*bound, Decided::by(*most, layer)))
                 .collect(),
@@ -258,6 +267,7 @@ impl Permit {
         let same = |a: &BTreeSet<String>, b: &BTreeSet<String>| a & b;
         Permit {
             layers: &self.layers | &other.layers,
+            volumes: joined(self.volumes, other.volumes),
             mode: either(self.mode, other.mode, |a, b| {
                 lesser(a, b, |mode| rank(*mode))
             }),

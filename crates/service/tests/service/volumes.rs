@@ -49,7 +49,7 @@ pub(crate) fn with(mounts: &[(&str, &str)]) -> SandboxAsk {
 
 impl World {
     /// A world whose node keeps volumes.
-    async fn with_volumes() -> World {
+    pub(crate) async fn with_volumes() -> World {
         let world = World::new();
         world.service.secret_keys_from(|| Ok(keys("a", &[])));
         world.join(1, "a").await;
@@ -63,7 +63,7 @@ impl World {
         joined.unwrap();
     }
 
-    async fn volume(&self, name: &str) -> VolumeRow {
+    pub(crate) async fn volume(&self, name: &str) -> VolumeRow {
         let made = self.service.volume_create(&user(), new(name), None).await;
         made.unwrap()
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::sandboxes::TTL;
+use crate::volumes::with;
 use service::SandboxSaid;
 use service::loops::due_pass;
 
@@ -133,4 +134,109 @@ async fn the_first_event_of_a_sandbox_names_the_yes_that_it_goes_by_also_one_for
         let told = serde_json::json!({"approval": id.as_str()});
         assert_eq!(first(open_sandbox()).await, told);
     }
+}
+
+const ONE: &[(&str, &str)] = &[("one", "/a")];
+const TWO: &[(&str, &str)] = &[("two", "/b")];
+const BOTH: &[(&str, &str)] = &[("one", "/a"), ("two", "/b")];
+
+fn open_with(mounts: &[(&str, &str)]) -> SandboxAsk {
+    let mut wanted = with(mounts);
+    wanted.spec.network = NetworkRules::all_or_nothing(true);
+    wanted
+}
+
+/// Whoever has this volume and wants everything public needs a yes.
+fn of_volume(name: &str) -> Policy {
+    Policy {
+        layer: Layer::Volume,
+        of: Some(name.to_owned()),
+        ..rules()
+    }
+}
+
+impl World {
+    /// The tenant's policy and those of two volumes want a yes to the same.
+    async fn with_rules_of_volumes() -> World {
+        let world = World::with_volumes().await;
+        world.policy("rules", rules()).await;
+        for name in ["one", "two"] {
+            world.volume(name).await;
+            world.policy(name, of_volume(name)).await;
+        }
+        world
+    }
+
+    /// What these volumes and everything public wait for; from then on there is a yes for some time.
+    async fn yes_with(&self, agent: &Ctx, mounts: &[(&str, &str)]) -> ApprovalId {
+        let id = self.asks(agent, open_with(mounts)).await;
+        let said = self.decide(&user(), &id, session(HOUR_MS)).await;
+        said.unwrap();
+        let made = self.makes(agent, open_with(mounts)).await;
+        let permit = made.spec.permit.unwrap();
+        assert_eq!(permit.yes.unwrap().approval, id);
+        id
+    }
+}
+
+/// Attack: A yes for a session that was said without a volume, or with another, is used for one whose policy wants the
+/// same.
+#[tokio::test]
+async fn a_yes_for_a_session_is_none_to_a_volume_that_nobody_was_shown() {
+    let world = World::with_rules_of_volumes().await;
+    let first = world.agent().await;
+    let kind = PrincipalKind::Agent;
+    let second = world.let_in(&user(), kind, "other", Role::Member).await;
+    let order: [&[(&str, &str)]; 4] = [&[], ONE, TWO, BOTH];
+    let mut shown = Vec::new();
+    for mounts in order {
+        shown.push(world.yes_with(&first, mounts).await);
+    }
+    for mounts in order.into_iter().rev() {
+        world.yes_with(&second, mounts).await;
+    }
+    let open = "approvals.network_unrestricted: a person has to say yes to this";
+    let expect = [
+        open.to_owned(),
+        format!("{open}, with the volume one"),
+        format!("{open}, with the volume two"),
+        format!("{open}, with the volume one and the volume two"),
+    ];
+    for (id, reason) in shown.iter().zip(expect) {
+        assert_eq!(world.approval(id).await.reasons, [reason].into());
+    }
+}
+
+/// Attack: A policy by which somebody has said yes with one volume is written anew for another one.
+#[tokio::test]
+async fn a_yes_with_a_volume_stays_with_the_volume_when_its_policy_is_for_another_one() {
+    let world = World::with_rules_of_volumes().await;
+    let agent = world.agent().await;
+    let id = world.yes_with(&agent, ONE).await;
+    world.service.policy_delete(&user(), "two").await.unwrap();
+    assert_eq!(world.policy("one", of_volume("two")).await, 2);
+    world.yes_with(&agent, TWO).await;
+    // Another policy of the same volume that wants the same wants nothing new.
+    world.policy("more", of_volume("one")).await;
+    let made = world.makes(&agent, open_with(ONE)).await;
+    let permit = made.spec.permit.unwrap();
+    assert_eq!(permit.yes.unwrap().approval, id);
+}
+
+#[tokio::test]
+async fn other_rules_for_a_sandbox_with_a_volume_need_a_yes_with_that() {
+    let world = World::with_rules_of_volumes().await;
+    let agent = world.agent().await;
+    world.yes_with(&agent, &[]).await;
+    let made = world.makes(&agent, with(ONE)).await;
+    let open = NetworkRules::all_or_nothing(true);
+    let set = world
+        .service
+        .sandbox_set_network(&agent, &made.id, open.clone(), NOW);
+    waits_for(set.await.map(drop).unwrap_err());
+    world.yes_with(&agent, ONE).await;
+    let set = world
+        .service
+        .sandbox_set_network(&agent, &made.id, open.clone(), NOW);
+    assert_eq!(*set.await.unwrap().rules(), open);
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::policies::{only, rules};
 use model::policy::{Bound, Decision};
+use model::sandbox::Want;
 use model::secret::{SecretHow, SecretUse};
 use service::{EgressAsk, PolicyAsk, SnapshotRef};
 
@@ -154,6 +155,35 @@ async fn what_has_a_volume_gets_no_more_than_the_policies_of_that_by_any_way() {
     let fork = world.forks(&row).await.unwrap();
     assert_eq!(fork.spec.volumes[0].id, row.spec.volumes[0].id);
     assert_eq!(world.layers(&fork).await, ["volume/0/data@1"]);
+}
+
+/// So whoever writes a policy of a volume looks at what has the volume.
+#[tokio::test]
+async fn what_is_paused_comes_back_as_it_was_and_gets_no_rules_that_the_policies_of_now_do_not_allow()
+ {
+    let world = World::with_volumes().await;
+    world.volume("one").await;
+    let (service, who) = (&world.service, user());
+    let mut held = Vec::new();
+    for memory in [true, false] {
+        let row = world.stands(reaching(ONE, "a.test")).await;
+        service.sandbox_pause(&who, &row.id, memory).await.unwrap();
+        held.push((memory, world.says(&row, SandboxSaid::Paused).await));
+    }
+    world.policy("data", hands_off("one")).await;
+    for (memory, row) in held {
+        assert_eq!(row.state, SandboxState::Paused { memory });
+        service.sandbox_resume(&who, &row.id, true).await.unwrap();
+        let works = world.works(&node(1), NOW).await;
+        let work = works.iter().find(|work| work.row.id == row.id).unwrap();
+        assert_eq!(work.want, Want::Resume);
+        let back = world.says(&row, said_ready()).await;
+        assert_eq!(back.state, SandboxState::Ready);
+        assert_eq!(*back.rules(), rules(&["a.test"]));
+        assert_eq!(back.spec.volumes, row.spec.volumes);
+        let same = service.sandbox_set_network(&who, &row.id, rules(&["a.test"]), NOW);
+        assert_eq!(same.await.unwrap_err().code(), "policy_refused");
+    }
 }
 
 /// Attack: A volume is asked for by another case of its name, by its id, or under the name of another one.
