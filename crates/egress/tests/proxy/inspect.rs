@@ -10,6 +10,8 @@ use egress::record::{EgressRecord, Method, Verdict};
 use hyper::header::{HeaderName, HeaderValue};
 use model::network::{NetworkAsked, NetworkMode, NetworkRules, RequestAsked, RequestRule};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::client::{EchGreaseConfig, EchMode};
+use rustls::crypto::hpke::Hpke as _;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -160,23 +162,43 @@ impl Looked {
         }
     }
 
-    fn connector(&self) -> TlsConnector {
+    fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         let own = CertificateDer::from_pem_slice(self.authority.as_bytes());
         roots
             .add(own.expect("a certificate"))
             .expect("an authority");
+        roots
+    }
+
+    /// A client that sends what looks like Encrypted Client Hello (GREASE, RFC 9849 section 6.2), as browsers do.
+    fn greasing(&self) -> TlsConnector {
+        let suite = rustls::crypto::aws_lc_rs::hpke::DH_KEM_X25519_HKDF_SHA256_AES_128;
+        let (key, _) = suite.generate_key_pair().expect("a key");
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_ech(EchMode::Grease(EchGreaseConfig::new(suite, key)))
+            .expect("TLS 1.3")
+            .with_root_certificates(self.roots())
+            .with_no_client_auth();
+        TlsConnector::from(Arc::new(config))
+    }
+
+    fn connector(&self) -> TlsConnector {
         let config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("versions")
-            .with_root_certificates(roots)
+            .with_root_certificates(self.roots())
             .with_no_client_auth();
         TlsConnector::from(Arc::new(config))
     }
 
     async fn tunnel(&self) -> DuplexStream {
+        self.tunnel_to("api.test").await
+    }
+
+    async fn tunnel_to(&self, host: &str) -> DuplexStream {
         let mut stream = self.world.connect();
-        let (host, port) = ("api.test", self.port);
+        let port = self.port;
         let head = format!("CONNECT {host}:{port} HTTP/1.1\r\nhost: {host}:{port}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.expect("a tunnel");
         let answer = read_until(&mut stream, "\r\n\r\n").await;
@@ -208,8 +230,18 @@ impl Looked {
 
     /// What is answered to a request in TLS under this name.
     async fn ask(&self, tunnel: DuplexStream, named: &str, request: &str) -> String {
+        self.ask_by(self.connector(), tunnel, (named, request))
+            .await
+    }
+
+    async fn ask_by(
+        &self,
+        connector: TlsConnector,
+        tunnel: DuplexStream,
+        (named, request): (&str, &str),
+    ) -> String {
         let name = ServerName::try_from(named.to_owned()).expect("a name");
-        let stream = self.connector().connect(name, tunnel).await;
+        let stream = connector.connect(name, tunnel).await;
         let mut stream = match stream {
             Ok(stream) => stream,
             Err(error) => return format!("no TLS: {error}"),
@@ -504,6 +536,30 @@ async fn the_name_in_tls_is_that_of_the_tunnel() {
     assert!(answer.starts_with("no TLS"), "{answer}");
     assert_eq!(looked.world.next_code().await, "sni_mismatch");
     assert!(seen.try_recv().is_err());
+}
+
+/// Where TLS ends here, whatever is sealed in its greeting is for nobody. Where it passes, it may hide a name that has
+/// rules.
+#[tokio::test]
+async fn what_looks_like_encrypted_client_hello_is_of_no_effect_where_a_host_is_looked_into() {
+    let outside = Outside::new();
+    let (port, mut seen) = outside.server("api.test", OK).await;
+    let mut looked = Looked::new(&outside, port);
+    let tunnel = looked.tunnel().await;
+    let answer = looked.ask_by(looked.greasing(), tunnel, ("api.test", GET));
+    let answer = answer.await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let asked = seen.recv().await.expect("a request");
+    assert!(
+        asked.contains("authorization: Bearer canary\r\n"),
+        "{asked}"
+    );
+    assert_eq!(looked.world.next_code().await, "allowed");
+    let tunnel = looked.tunnel_to("other.test").await;
+    let answer = looked.ask_by(looked.greasing(), tunnel, ("other.test", GET));
+    let answer = answer.await;
+    assert!(answer.starts_with("no TLS"), "{answer}");
+    assert_eq!(looked.world.next_code().await, "ech");
 }
 
 #[tokio::test]

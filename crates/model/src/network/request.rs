@@ -247,6 +247,12 @@ impl NetworkRules {
         rules.find(|rule| rule.narrows() && rule.is_about_host(host))
     }
 
+    /// Whether what may be asked of some name is narrowed.
+    pub(super) fn narrows_a_name(&self) -> bool {
+        let mut rules = self.all_requests();
+        rules.any(|rule| rule.narrows() && rule.host.is_name())
+    }
+
     /// The rule that names a host as an entry of `allow` does. Where E2B's lists hold, they alone let out.
     pub(super) fn allowing_rule(&self, host: &Host, port: u16) -> Option<&RequestRule> {
         let counts = matches!(self.mode, NetworkMode::Allowlist | NetworkMode::ReadOnly);
