@@ -19,8 +19,7 @@ const LABEL_MIN: usize = 16;
 
 /// Characters of all labels together, but for the last two, which belong to whoever is asked: data in many short labels
 /// is data too. Words have as many bits for a character as digits have, so that nothing but the length tells names from
-/// data; the longest that clouds give have some 90, and what is left holds
-/// 60 bytes.
+/// data; the longest that clouds give have some 90, and what is left holds 60 bytes.
 const JOINED_MAX: usize = 96;
 
 /// Bits for each character, by how often each occurs: digits of base 16 have 4 at most, of base 32
