@@ -283,6 +283,7 @@ fn the_record_of_what_was_run(inside: &Inside) {
 /// > Secrets are on a tmpfs, which no copy takes along, and variables are not saved.
 fn a_copy_of_the_sandbox(inside: &Inside) {
     if !rustix::process::geteuid().is_root() {
+        println!("skipped: snapshots are made by root only");
         return;
     }
     let secrets = ["--secret", "token", "--secret", "token=env:V"];

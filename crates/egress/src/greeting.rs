@@ -2,8 +2,11 @@
 //! (RFC 8446 section 4.1.2, RFC 6066 section 3), or the Host field of a request in clear. Nothing is decrypted
 //! or changed.
 //!
-//! With Encrypted Client Hello the name that is seen is that of the front, which is another than the one that
-//! was asked for, and is refused as such.
+//! With Encrypted Client Hello (RFC 9849) the name that is seen is the client's choice and the one that counts is
+//! sealed, so that the name alone says nothing. That a greeting has it is seen, and [`NetworkRules::hiding`] says
+//! whether it may pass. What is made up to look like it (GREASE, section 6.2) is meant to be told apart by nobody.
+//!
+//! [`NetworkRules::hiding`]: model::network::NetworkRules::hiding
 
 use model::host::Host;
 
@@ -19,14 +22,23 @@ const HEAD_MAX: usize = 16 * 1024;
 pub(crate) enum Greeting {
     /// More are needed to say it.
     Unfinished,
-    /// TLS, for this host, where it says one.
-    Tls(Option<Host>),
+    /// TLS.
+    Tls(Hello),
     /// A request in clear, for this host.
     Clear(Host),
     /// Begins like TLS or a request and is none, or names two hosts.
     Bad,
     /// Something else.
     Other,
+}
+
+/// What is seen of a ClientHello.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hello {
+    /// The host that it is for, where it says one.
+    pub(crate) name: Option<Host>,
+    /// It has Encrypted Client Hello, so that it may be for another one.
+    pub(crate) hides: bool,
 }
 
 /// Looks at the first bytes of a client.
@@ -60,7 +72,7 @@ fn tls(bytes: &[u8]) -> Option<Greeting> {
     loop {
         if let Some(hello) = whole(&message) {
             return Some(hello.map_or(Greeting::Bad, |hello| {
-                name(hello).map_or(Greeting::Bad, Greeting::Tls)
+                seen(hello).map_or(Greeting::Bad, Greeting::Tls)
             }));
         }
         let (head, after) = rest.split_first_chunk::<5>()?;
@@ -115,23 +127,33 @@ impl<'b> Cursor<'b> {
     }
 }
 
-/// The one server name of a ClientHello; the outer `None` is one that cannot be read.
-fn name(hello: &[u8]) -> Option<Option<Host>> {
+/// The extension `server_name`, RFC 6066 section 3.
+const SERVER_NAME: u16 = 0;
+
+/// The extension `encrypted_client_hello`, RFC 9849 section 5.
+const ENCRYPTED_HELLO: u16 = 0xfe0d;
+
+/// What a ClientHello shows; `None` is one that cannot be read.
+fn seen(hello: &[u8]) -> Option<Hello> {
     let mut hello = Cursor(hello);
     // The version, and what is random.
     hello.take(34)?;
     hello.list(1)?;
     hello.list(2)?;
     hello.list(1)?;
-    if hello.0.is_empty() {
-        return Some(None);
-    }
-    let mut extensions = hello.list(2)?;
-    let mut found = None;
+    let (mut found, mut hides) = (None, false);
+    let mut extensions = if hello.0.is_empty() {
+        Cursor(&[])
+    } else {
+        hello.list(2)?
+    };
     while !extensions.0.is_empty() {
         let kind = extensions.number()?;
         let mut body = extensions.list(2)?;
-        if kind != 0 {
+        // Whatever is in it: servers may read it more patiently than anybody here, and no honest client sends in
+        // clear the form that is meant for the inside.
+        hides |= kind == ENCRYPTED_HELLO;
+        if kind != SERVER_NAME {
             continue;
         }
         let mut names = body.list(2)?;
@@ -143,7 +165,7 @@ fn name(hello: &[u8]) -> Option<Option<Host>> {
         }
         found = Some(Host::parse(text).ok()?);
     }
-    Some(found)
+    Some(Hello { name: found, hides })
 }
 
 /// Bytes of a method: the longest that anybody registered has 17.
@@ -279,7 +301,10 @@ pub(crate) mod tests {
     }
 
     fn said(name: &str) -> Greeting {
-        Greeting::Tls(Some(Host::parse(name).unwrap()))
+        Greeting::Tls(Hello {
+            name: Some(Host::parse(name).unwrap()),
+            hides: false,
+        })
     }
 
     #[test]
@@ -294,7 +319,60 @@ pub(crate) mod tests {
             let with_more = [&bytes[..], b"more"].concat();
             assert_eq!(read(&with_more), said("a.example"));
         }
-        assert_eq!(read(&hello(&[other], 1000)), Greeting::Tls(None));
+        let nameless = |hides| Greeting::Tls(Hello { name: None, hides });
+        let sealed = [other.clone(), (ENCRYPTED_HELLO, vec![0])];
+        assert_eq!(read(&hello(&sealed, 1000)), nameless(true));
+        assert_eq!(read(&hello(&[other], 1000)), nameless(false));
+    }
+
+    /// The outer form, section 5: a suite, the number of a key, and what is sealed.
+    fn sealed() -> (u16, Vec<u8>) {
+        let body = [
+            &[0, 0, 1, 0, 1, 7][..],
+            &list(2, &[5; 32]),
+            &list(2, &[9; 150]),
+        ]
+        .concat();
+        (ENCRYPTED_HELLO, body)
+    }
+
+    #[test]
+    fn a_greeting_that_may_hide_a_name_is_known_wherever_it_has_that_and_however_it_is_divided() {
+        let name = || (0, names(&["a.example"]));
+        let other = || (51, vec![9; 1200]);
+        for extensions in [
+            vec![name(), sealed()],
+            vec![sealed(), name()],
+            vec![other(), name(), other(), sealed()],
+            vec![sealed(), name(), sealed()],
+            // The form for the inside, one of no form, and none.
+            vec![name(), (ENCRYPTED_HELLO, vec![1])],
+            vec![name(), (ENCRYPTED_HELLO, vec![9, 9])],
+            vec![name(), (ENCRYPTED_HELLO, Vec::new())],
+        ] {
+            for record in [1, 7, 100, 16_000] {
+                let bytes = hello(&extensions, record);
+                let expect = Greeting::Tls(Hello {
+                    name: Host::parse("a.example").ok(),
+                    hides: true,
+                });
+                assert_eq!(read(&bytes), expect, "{extensions:?}");
+                // Until all of it is there nothing is said, and nothing of it is passed on.
+                for cut in 0..bytes.len() {
+                    assert_eq!(read(&bytes[..cut]), Greeting::Unfinished, "{cut}");
+                }
+            }
+        }
+        // Its number inside of another extension is none.
+        let within = hello(&[name(), (51, vec![0xfe, 0x0d, 0, 0])], 1000);
+        assert_eq!(read(&within), said("a.example"));
+        // Cut off within it, and said to be whole.
+        let whole = hello(&[name(), sealed()], 16_000);
+        let len = u16::try_from(whole.len() - 20).unwrap();
+        let mut cut = whole[..usize::from(len)].to_vec();
+        cut[3..5].copy_from_slice(&(len - 5).to_be_bytes());
+        cut[7..9].copy_from_slice(&(len - 9).to_be_bytes());
+        assert_eq!(read(&cut), Greeting::Bad);
     }
 
     #[test]

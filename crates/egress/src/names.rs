@@ -14,29 +14,40 @@ pub(crate) const NEW_PER_MINUTE: usize = 300;
 /// a digest in base 32 has 59 characters at most. What carries data by DNS uses all that a name has, 253.
 const DENSE_MAX: usize = 64;
 
-/// A shorter label is not looked at: it may well be a random name, and holds little.
+/// A shorter label is not looked at by itself: it may well be a random name, and holds little.
 const LABEL_MIN: usize = 16;
 
-/// Bits for each character, by how often each occurs in its label: digits of base 16 have 4 at most, of base 32
+/// Characters of all labels together, but for the last two, which belong to whoever is asked: data in many short labels
+/// is data too. Words have as many bits for a character as digits have, so that nothing but the length tells names from
+/// data; the longest that clouds give have some 90, and what is left holds 60 bytes.
+const JOINED_MAX: usize = 96;
+
+/// Bits for each character, by how often each occurs: digits of base 16 have 4 at most, of base 32
 /// 5; a label that repeats itself has less.
 const BITS_MIN: f64 = 2.5;
 
 /// Whether a name is more likely data than a name.
 pub(crate) fn carries_data(name: &str) -> bool {
-    let dense = name.split('.').filter(|label| is_dense(label));
-    dense.map(str::len).sum::<usize>() > DENSE_MAX
+    let labels: Vec<&str> = name.split('.').collect();
+    let long = labels.iter().filter(|label| label.len() >= LABEL_MIN);
+    let dense = long
+        .filter(|label| is_dense(label))
+        .map(|label| label.len());
+    if dense.sum::<usize>() > DENSE_MAX {
+        return true;
+    }
+    let own = labels.len().saturating_sub(2);
+    let joined = labels.get(..own).unwrap_or_default().concat();
+    joined.len() > JOINED_MAX && is_dense(&joined)
 }
 
-fn is_dense(label: &str) -> bool {
-    if label.len() < LABEL_MIN {
-        return false;
-    }
+fn is_dense(text: &str) -> bool {
     let mut times: BTreeMap<u8, u32> = BTreeMap::new();
-    for byte in label.bytes() {
+    for byte in text.bytes() {
         *times.entry(byte).or_default() += 1;
     }
-    // Not more than 63, so nothing is lost.
-    let length = f64::from(u32::try_from(label.len()).unwrap_or(u32::MAX));
+    // Not more than 253, so nothing is lost.
+    let length = f64::from(u32::try_from(text.len()).unwrap_or(u32::MAX));
     let bits = times.values().map(|times| {
         let share = f64::from(*times) / length;
         -share * share.log2()
@@ -140,6 +151,48 @@ mod tests {
         ] {
             assert!(carries_data(&name), "{name}");
         }
+    }
+
+    /// As clouds and those who give certificates make them, with words that are as long as people choose them.
+    const LONG: [&str; 14] = [
+        "internal-my-application-load-balancer-1234567890.ap-northeast-1.elb.amazonaws.com",
+        "my-network-load-balancer-0123456789abcdef.elb.ap-southeast-2.amazonaws.com",
+        "vpce-0a1b2c3d4e5f67890-abcdefgh-us-east-1a.execute-api.us-east-1.vpce.amazonaws.com",
+        "my-database-cluster.cluster-ro-cabcdefghijk.ap-northeast-1.rds.amazonaws.com",
+        "search-my-domain-abcdefghijklmnopqrstuvwxyz.us-east-1.es.amazonaws.com",
+        "my-object-lambda-access-point-123456789012.s3-object-lambda.ap-southeast-1.amazonaws.com",
+        "0123456789abcdef0123456789abcdef.gr7.us-east-1.eks.amazonaws.com",
+        "d111111abcdef8.cloudfront.net",
+        "_3639ac514e785e898d2646601fa951d5.kqlycvwlbp.acm-validations.aws",
+        "my-web-app-with-a-long-name-dzf8b8cbd7gqazab.scm.westeurope-01.azurewebsites.net",
+        "mystorageaccount.privatelink.blob.core.windows.net",
+        "my-connection.my-project-with-a-long-name.europe-west1.c.my-project-with-a-long-name-123456.internal",
+        "_acme-challenge.my-service.my-team-namespace.svc.my-production-cluster.eu-central-1.internal.example.com",
+        "_acme-challenge.www.a-rather-long-name-of-a-project-in-production.example.com",
+    ];
+
+    #[test]
+    fn data_in_many_short_labels_is_data_and_long_names_of_clouds_are_names() {
+        for name in LONG {
+            assert!(!carries_data(name), "{name}");
+        }
+        let data = "nb2hi4dthixs65dfon2c4y3pnuxwwzlzfqqgc3teebqw433unbsxeidpnzswk5dinfxgoidum5sxe";
+        for width in [1, 3, 8, 15] {
+            let bytes = data.repeat(3).into_bytes();
+            // As much as a name of 253 characters has room for.
+            let labels = 240 / (width + 1);
+            let pieces: Vec<&[u8]> = bytes.chunks(width).take(labels).collect();
+            let name = format!(
+                "{}.t.example.com",
+                String::from_utf8_lossy(&pieces.join(&b'.'))
+            );
+            assert!(carries_data(&name), "{width}: {name}");
+        }
+        // What says nothing is no data, however long it is.
+        assert!(!carries_data(&format!(
+            "{}.example.com",
+            ["ab"; 60].join(".")
+        )));
     }
 
     #[test]

@@ -261,6 +261,11 @@ impl Way {
         self.inner.now.borrow().rules.clone()
     }
 
+    /// The rules as they become.
+    pub(crate) fn news(&self) -> watch::Receiver<Now> {
+        self.inner.now.subscribe()
+    }
+
     pub(crate) fn now(&self) -> Now {
         self.inner.now.borrow().clone()
     }
@@ -387,7 +392,7 @@ impl Way {
         address: Option<SocketAddr>,
         path: Option<&str>,
     ) -> Refusal {
-        let mut news = self.inner.now.subscribe();
+        let mut news = self.news();
         let address = address.map(|address| address.ip());
         let addresses: Vec<IpAddr> = address.into_iter().collect();
         loop {

@@ -183,7 +183,7 @@ impl Reason {
             Reason::NotCarried => "use TCP: of everything else only questions of DNS are carried",
             Reason::TooMany => "close some connections and try again",
             Reason::NameCarriesData => {
-                "use a name with fewer long labels that look random; DNS is no way to send data"
+                "use a shorter name, with fewer long labels that look random; DNS is no way to send data"
             }
             Reason::TooManyNames => "ask for fewer new names in a minute",
             Reason::UnknownName => "look at how the name is written",

@@ -10,7 +10,7 @@ use crate::record::Recording;
 use crate::target::Target;
 use crate::traffic::{Counted, Reread};
 use bytes::BytesMut;
-use model::network::How;
+use model::network::{How, NetworkRules};
 use std::any::Any;
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -44,9 +44,14 @@ pub(crate) async fn carry<S>(
                 Some(refusal)
             }
             Err(None) => None,
-            Ok(()) => {
-                drop(copy(way, client, outside).await);
-                None
+            Ok(said) => {
+                tokio::select! {
+                    copied = copy(way, client, outside) => {
+                        drop(copied);
+                        None
+                    }
+                    refusal = cut(way, target, &said) => Some(refusal),
+                }
             }
         }
     };
@@ -78,14 +83,14 @@ where
     copying.await.map(drop)
 }
 
-/// Passes on what the client says first once it was looked at. Meanwhile the other side may speak: in many
-/// protocols it is first. An error without a reason is the end of one of them.
+/// Passes on what the client says first once it was looked at, and says what it was. Meanwhile the other side may
+/// speak: in many protocols it is first. An error without a reason is the end of one of them.
 async fn greet<S>(
     way: &Way,
     target: &Target,
     client: &mut S,
     outside: &mut Counted<Outside>,
-) -> Result<(), Option<Refusal>>
+) -> Result<Greeting, Option<Refusal>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -98,10 +103,11 @@ where
     loop {
         let said = greeting::read(&first);
         if said != Greeting::Unfinished {
-            judge(way, target, &said)?;
+            judge(&way.rules(), target, &said)?;
             let rest = first.split_off(passed);
             outside.write_all(&rest).await.map_err(ended)?;
-            return outside.flush().await.map_err(ended);
+            outside.flush().await.map_err(ended)?;
+            return Ok(said);
         }
         if greeting::says_nothing_yet(&first) {
             let rest = first.get(passed..).unwrap_or_default();
@@ -125,7 +131,7 @@ where
                 // It has nothing to say, and the other side may still answer. Half of a greeting is none: a server
                 // that is content with it would have read what nobody has judged.
                 return match passed == first.len() {
-                    true => Ok(()),
+                    true => Ok(Greeting::Other),
                     false => Err(Some(Reason::BadGreeting.into())),
                 };
             },
@@ -140,14 +146,32 @@ where
     }
 }
 
-fn judge(way: &Way, target: &Target, said: &Greeting) -> Result<(), Refusal> {
-    let named = match said {
+/// Waits until the rules do not let such a greeting pass any more, and says why.
+async fn cut(way: &Way, target: &Target, said: &Greeting) -> Refusal {
+    let mut news = way.news();
+    loop {
+        let rules = news.borrow_and_update().rules.clone();
+        if let Err(refusal) = judge(&rules, target, said) {
+            return refusal;
+        }
+        if news.changed().await.is_err() {
+            // The sender is in the way, which is borrowed here.
+            return Reason::Internal.into();
+        }
+    }
+}
+
+fn judge(rules: &NetworkRules, target: &Target, said: &Greeting) -> Result<(), Refusal> {
+    let hello = match said {
         Greeting::Unfinished | Greeting::Other => return Ok(()),
         Greeting::Bad => return Err(Reason::BadGreeting.into()),
-        Greeting::Tls(name) => name.as_ref(),
+        Greeting::Tls(hello) => hello,
         Greeting::Clear(host) if *host == target.host => return Ok(()),
         Greeting::Clear(_) => return Err(Reason::HostMismatch.into()),
     };
-    let verdict = way.rules().greeting(&target.host, target.port, named);
+    let mut verdict = rules.greeting(&target.host, target.port, hello.name.as_ref());
+    if hello.hides && verdict.is_allowed() {
+        verdict = rules.hiding(&target.host, target.port);
+    }
     Refusal::of(&verdict).map_or(Ok(()), Err)
 }

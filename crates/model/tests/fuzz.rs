@@ -1,4 +1,5 @@
-//! Fuzz targets: hosts, entries of rules and URLs, as users and workloads write them. See `fuzz/engine.rs`.
+//! Fuzz targets: hosts, entries of rules, rules about requests and URLs, as users and workloads write them. See
+//! `fuzz/engine.rs`.
 
 #![expect(
     clippy::print_stdout,
@@ -9,7 +10,10 @@
 mod engine;
 
 use model::host::Host;
-use model::network::{Entry, NetworkAsked, NetworkMode, NetworkRules};
+use model::network::{
+    DnsServer, Entry, NetworkAsked, NetworkMode, NetworkRules, Request, RequestAsked, RequestRule,
+    Upstream,
+};
 
 fn seeds() -> Vec<Vec<u8>> {
     let texts = [
@@ -101,6 +105,219 @@ fn rules(input: &[u8]) {
         drop(read.trial(text, &[], &[]));
         drop(read.trial(&format!("http://{text}/"), &[], &[]));
     }
+}
+
+/// Rules about requests and what is asked below them, a line for each part, and places to leave through.
+fn request_seeds() -> Vec<Vec<u8>> {
+    let texts = [
+        "api.test\n443\nGET,HEAD\n/repos/*\nx-team: red\nGET\n/repos/a",
+        "*.api.test\n\n\n/exact,/a/b/\n\nPOST\n/a/b/",
+        "10.0.0.1\n8443\nM-SEARCH\n/*\n\nM-SEARCH\n/a/../b",
+        "api.test\n80\n\n/v1/%c3%bc/*\n\nGET\n/v1/%c3%bc/%2e%2e/%%32e%%32e/x",
+        "api.test\n443\n\n/v1/*\n\nGET\n/v1/%e0%80%ae%e0%80%ae/..;/x\\y//z/",
+        "socks5+tls://me@proxy.test:1080/?name=other.test",
+        "socks5://[2001:db8::1]:1080",
+        "10.0.0.2:5353",
+        "[2606:4700::1111]",
+    ];
+    texts.iter().map(|text| text.as_bytes().to_vec()).collect()
+}
+
+const REQUEST_WORDS: &[&[u8]] = &[
+    b"\n",
+    b"/",
+    b"/*",
+    b"..",
+    b";",
+    b"\\",
+    b"%2e",
+    b"%2f",
+    b"%25",
+    b"%%32e",
+    b"%u002e",
+    b"%c0%ae",
+    b"%e0%80%af",
+    b"%f0%80%80%ae",
+    b"GET",
+    b"443",
+    b",",
+    b"socks5+tls://",
+    b"?name=",
+    b"@",
+    b"[",
+    b":53",
+];
+
+/// Escapes are read; what is none stays as it is.
+fn unescaped(bytes: &[u8]) -> Vec<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let mut all = Vec::new();
+    let mut rest = bytes;
+    while let Some((first, after)) = rest.split_first() {
+        let escape = match (first, after) {
+            (b'%', [high, low, behind @ ..]) => digit(*high).zip(digit(*low)).zip(Some(behind)),
+            _ => None,
+        };
+        let (byte, behind) = match escape {
+            Some(((high, low), behind)) => (u8::try_from(high * 16 + low).unwrap_or(0), behind),
+            None => (*first, after),
+        };
+        all.push(byte);
+        rest = behind;
+    }
+    all
+}
+
+/// Characters of one byte that are written in more (RFC 3629, section 10) are read all the same.
+fn shortened(bytes: &[u8]) -> Vec<u8> {
+    let more = |byte: &u8| byte & 0xc0 == 0x80;
+    let mut all = Vec::new();
+    let mut rest = bytes;
+    while let Some((first, after)) = rest.split_first() {
+        let count = match first {
+            0xc0 | 0xc1 => 1,
+            0xe0 => 2,
+            0xf0 => 3,
+            0xf8 => 4,
+            0xfc => 5,
+            _ => 0,
+        };
+        let behind = after.get(..count).unwrap_or_default();
+        let begin = if count == 1 { u32::from(*first) & 1 } else { 0 };
+        let code = behind
+            .iter()
+            .fold(begin, |code, byte| (code << 6) | (u32::from(*byte) & 0x3f));
+        let is_short = count > 0 && behind.len() == count && behind.iter().all(more) && code < 128;
+        all.push(match u8::try_from(code) {
+            Ok(code) if is_short => code,
+            _ => *first,
+        });
+        let skipped = if is_short { count } else { 0 };
+        rest = after.get(skipped..).unwrap_or_default();
+    }
+    all
+}
+
+/// A path as the most lenient server reads it: nothing behind a `;` is part of it, escapes are read twice, backslashes
+/// are slashes, empty parts are none, and dots lead up.
+fn lenient(path: &str) -> Vec<u8> {
+    let parts = path.split('/');
+    let plain = parts.map(|part| part.split(';').next().unwrap_or_default());
+    let mut bytes = plain.collect::<Vec<_>>().join("/").into_bytes();
+    for _ in 0..2 {
+        bytes = shortened(&unescaped(&bytes));
+    }
+    let mut kept: Vec<&[u8]> = Vec::new();
+    let parts = bytes.split(|byte| matches!(byte, b'/' | b'\\'));
+    let mut parts = parts.skip(1).peekable();
+    while let Some(part) = parts.next() {
+        match part {
+            b"." => {}
+            b".." => drop(kept.pop()),
+            b"" if parts.peek().is_some() => {}
+            _ => kept.push(part),
+        }
+    }
+    [&b"/"[..], &kept.join(&b'/')].concat()
+}
+
+/// Whether a server could take a path for none that a rule lets out.
+fn leads_elsewhere(rule: &RequestAsked, path: &str) -> bool {
+    let path = lenient(path);
+    let mut own = rule.paths.iter();
+    !rule.paths.is_empty()
+        && !own.any(|own| match own.strip_suffix('*') {
+            Some(below) => path.starts_with(&lenient(below)),
+            None => path == lenient(own),
+        })
+}
+
+/// A rule that is read is read as the same when it is written, and is shown in a bounded line; what it lets out is what
+/// it says, however a server reads the path.
+fn requests(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
+    places(text);
+    let lines: Vec<&str> = text.split('\n').collect();
+    let line = |at: usize| lines.get(at).copied().unwrap_or_default();
+    let list = |at: usize| {
+        let some = line(at).split(',').filter(|one| !one.is_empty());
+        some.map(str::to_owned).collect()
+    };
+    let field = line(4).split_once(": ");
+    let asked = RequestAsked {
+        host: line(0).to_owned(),
+        port: line(1).parse().ok(),
+        methods: list(2),
+        paths: list(3),
+        set: field
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into_iter()
+            .collect(),
+    };
+    let asked = NetworkAsked {
+        requests: vec![asked],
+        ..NetworkAsked::default()
+    };
+    let Ok(rules) = NetworkRules::read(&asked) else {
+        return;
+    };
+    let kept = serde_json::to_string(&rules).expect("rules");
+    let again = serde_json::from_str::<NetworkRules>(&kept);
+    assert_eq!(again.expect("rules"), rules, "{kept}");
+    for rule in &rules.requests {
+        let again = RequestRule::read(&[rule.asked()]);
+        assert_eq!(again, Ok(vec![rule.clone()]), "{text:?}");
+        let shown = rule.to_string();
+        assert!(shown.len() <= 243 && !shown.contains(char::is_control));
+        judged(&rules, &rule.asked(), (line(5), line(6)));
+    }
+}
+
+fn judged(rules: &NetworkRules, rule: &RequestAsked, (method, path): (&str, &str)) {
+    let host = rule.host.replace('*', "a");
+    let Ok(host) = Host::parse(&host) else {
+        return;
+    };
+    for port in [80, 443, rule.port.unwrap_or(1)] {
+        let asked = Request {
+            host: &host,
+            port,
+            method,
+            path,
+        };
+        let is_let = rules.judge(asked).is_ok();
+        if is_let && rules.looks_into(&host, port) {
+            assert!(rule.methods.is_empty() || rule.methods.iter().any(|own| own == method));
+            assert!(!leads_elsewhere(rule, path), "{path:?} by {rule:?}");
+        }
+    }
+}
+
+/// A proxy to leave through, and a server of DNS, are read as the same when they are written.
+fn places(text: &str) {
+    if let Ok(upstream) = text.parse::<Upstream>() {
+        assert!(upstream.place().is_some(), "{text:?}");
+        assert_eq!(
+            upstream.to_string().parse::<Upstream>(),
+            Ok(upstream),
+            "{text:?}"
+        );
+    }
+    if let Ok(server) = text.parse::<DnsServer>() {
+        assert_ne!(server.at().port(), 0);
+        assert_eq!(
+            server.to_string().parse::<DnsServer>(),
+            Ok(server),
+            "{text:?}"
+        );
+    }
+}
+
+#[test]
+fn what_rules_about_requests_let_out_is_what_they_say_however_a_path_is_read() {
+    engine::run("model request", &request_seeds(), REQUEST_WORDS, requests);
 }
 
 #[test]

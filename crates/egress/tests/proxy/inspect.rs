@@ -10,9 +10,12 @@ use egress::record::{EgressRecord, Method, Verdict};
 use hyper::header::{HeaderName, HeaderValue};
 use model::network::{NetworkAsked, NetworkMode, NetworkRules, RequestAsked, RequestRule};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::client::{EchGreaseConfig, EchMode};
+use rustls::crypto::hpke::Hpke as _;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use scrub::Known;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -141,13 +144,18 @@ impl Looked {
     }
 
     fn with(world: World, outside: &Outside, port: u16) -> Looked {
+        Looked::hiding(world, outside, port, None)
+    }
+
+    /// The same where these values are taken out of answers.
+    fn hiding(world: World, outside: &Outside, port: u16, known: Option<Arc<Known>>) -> Looked {
         let authority = Authority::make(now_s()).expect("an authority");
         // What was kept is what goes on.
         let text = authority.to_text();
         let authority = Authority::from_text(&text).expect("an authority");
         let certificate = authority.certificate().to_owned();
         let inspector = Inspector::new(secrets(port), authority, &outside.roots());
-        world.way.look_into(inspector.expect("TLS"));
+        world.way.look_into(inspector.expect("TLS").hiding(known));
         let rules = world.way.rules().as_ref().clone();
         world.way.set_rules(NetworkRules {
             requests: requests(port),
@@ -160,23 +168,50 @@ impl Looked {
         }
     }
 
-    fn connector(&self) -> TlsConnector {
+    fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         let own = CertificateDer::from_pem_slice(self.authority.as_bytes());
         roots
             .add(own.expect("a certificate"))
             .expect("an authority");
+        roots
+    }
+
+    /// A client that sends what looks like Encrypted Client Hello (GREASE, RFC 9849 section 6.2), as browsers do.
+    fn greasing(&self) -> TlsConnector {
+        let suite = rustls::crypto::aws_lc_rs::hpke::DH_KEM_X25519_HKDF_SHA256_AES_128;
+        let (key, _) = suite.generate_key_pair().expect("a key");
         let config = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_root_certificates(roots)
+            .with_ech(EchMode::Grease(EchGreaseConfig::new(suite, key)))
+            .expect("TLS 1.3")
+            .with_root_certificates(self.roots())
             .with_no_client_auth();
         TlsConnector::from(Arc::new(config))
     }
 
+    fn connector(&self) -> TlsConnector {
+        self.speaking(&[])
+    }
+
+    /// A client that says which protocols it speaks, RFC 7301.
+    fn speaking(&self, protocols: &[&str]) -> TlsConnector {
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(self.roots())
+            .with_no_client_auth();
+        let protocols = protocols.iter();
+        config.alpn_protocols = protocols.map(|one| one.as_bytes().to_vec()).collect();
+        TlsConnector::from(Arc::new(config))
+    }
+
     async fn tunnel(&self) -> DuplexStream {
+        self.tunnel_to("api.test").await
+    }
+
+    async fn tunnel_to(&self, host: &str) -> DuplexStream {
         let mut stream = self.world.connect();
-        let (host, port) = ("api.test", self.port);
+        let port = self.port;
         let head = format!("CONNECT {host}:{port} HTTP/1.1\r\nhost: {host}:{port}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.expect("a tunnel");
         let answer = read_until(&mut stream, "\r\n\r\n").await;
@@ -208,8 +243,18 @@ impl Looked {
 
     /// What is answered to a request in TLS under this name.
     async fn ask(&self, tunnel: DuplexStream, named: &str, request: &str) -> String {
+        self.ask_by(self.connector(), tunnel, (named, request))
+            .await
+    }
+
+    async fn ask_by(
+        &self,
+        connector: TlsConnector,
+        tunnel: DuplexStream,
+        (named, request): (&str, &str),
+    ) -> String {
         let name = ServerName::try_from(named.to_owned()).expect("a name");
-        let stream = self.connector().connect(name, tunnel).await;
+        let stream = connector.connect(name, tunnel).await;
         let mut stream = match stream {
             Ok(stream) => stream,
             Err(error) => return format!("no TLS: {error}"),
@@ -309,6 +354,84 @@ async fn a_secret_does_not_come_back_in_an_answer_that_cannot_be_looked_through(
         let asked = seen.recv().await.expect("a request");
         assert!(!asked.contains("range"), "{asked}");
     }
+}
+
+/// Attack: a host that shows what it was sent writes it into fields that come after its body (trailers).
+#[tokio::test]
+async fn a_secret_does_not_come_back_in_fields_behind_a_body() {
+    let outside = Outside::new();
+    let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-shown\r\n\r\n\
+                  2\r\nhi\r\n0\r\nx-shown: Bearer canary\r\n\r\n";
+    let (port, mut seen) = outside.server("api.test", answer).await;
+    let known = Known::new([("token", &b"Bearer canary"[..])]).expect("a value");
+    let world = world(&["127.0.0.1"], open());
+    let looked = Looked::hiding(world, &outside, port, known);
+    // A client that says it wants them.
+    let request = GET.replace("connection: close", "te: trailers\r\nconnection: te, close");
+    let tunnel = looked.tunnel().await;
+    let told = looked.ask(tunnel, "api.test", &request).await;
+    assert!(told.starts_with("HTTP/1.1 200 OK\r\n"), "{told}");
+    assert!(told.ends_with("\r\n0\r\n\r\n"), "{told}");
+    assert!(
+        !told.contains("canary") && !told.contains("x-shown"),
+        "{told}"
+    );
+    let asked = seen.recv().await.expect("a request");
+    assert!(asked.contains("Bearer canary\r\n"), "{asked}");
+}
+
+/// Attack: a WebSocket to a host that is looked into, in which nobody would judge what is said.
+#[tokio::test]
+async fn a_web_socket_does_not_pass_to_a_host_that_is_looked_into() {
+    let outside = Outside::new();
+    let switches =
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
+    let asks = "GET /v1/x HTTP/1.1\r\nhost: HOST\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n\
+                sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    for (answer, expected, code) in [
+        (OK, "HTTP/1.1 200 OK\r\n", "allowed"),
+        // Of a host that switches although nobody asked it to.
+        (switches, "x-proxy-error: bad_answer\r\n", "bad_answer"),
+    ] {
+        let (port, mut seen) = outside.server("api.test", answer).await;
+        let mut looked = Looked::new(&outside, port);
+        let tunnel = looked.tunnel().await;
+        let told = looked.ask(tunnel, "api.test", asks).await;
+        assert!(
+            told.contains(expected) && !told.contains("HTTP/1.1 101"),
+            "{told}"
+        );
+        let asked = seen.recv().await.expect("a request");
+        assert!(!asked.to_lowercase().contains("upgrade"), "{asked}");
+        assert_eq!(looked.world.next_code().await, code);
+    }
+}
+
+/// Attack: HTTP/2 to a host that is looked into, by agreement and without, for whoever judges HTTP/1.1.
+#[tokio::test]
+async fn http_2_does_not_pass_to_a_host_that_is_looked_into() {
+    let outside = Outside::new();
+    let (port, mut seen) = outside.server("api.test", OK).await;
+    let mut looked = Looked::new(&outside, port);
+    // Who speaks nothing else gets no TLS.
+    let tunnel = looked.tunnel().await;
+    let told = looked.ask_by(looked.speaking(&["h2"]), tunnel, ("api.test", GET));
+    let told = told.await;
+    assert!(told.starts_with("no TLS"), "{told}");
+    assert_eq!(looked.world.next_code().await, "client_tls");
+    // Its first words all the same, and a frame.
+    let words = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0";
+    let tunnel = looked.tunnel().await;
+    let told = looked.ask(tunnel, "api.test", words).await;
+    assert!(!told.contains("HTTP/1.1 200"), "{told}");
+    assert_eq!(looked.world.next_code().await, "bad_request");
+    assert!(seen.try_recv().is_err());
+    // Who speaks both is answered in HTTP/1.1.
+    let tunnel = looked.tunnel().await;
+    let both = looked.speaking(&["h2", "http/1.1"]);
+    let told = looked.ask_by(both, tunnel, ("api.test", GET)).await;
+    assert!(told.starts_with("HTTP/1.1 200 OK\r\n"), "{told}");
+    assert_eq!(looked.world.next_code().await, "allowed");
 }
 
 #[tokio::test]
@@ -504,6 +627,30 @@ async fn the_name_in_tls_is_that_of_the_tunnel() {
     assert!(answer.starts_with("no TLS"), "{answer}");
     assert_eq!(looked.world.next_code().await, "sni_mismatch");
     assert!(seen.try_recv().is_err());
+}
+
+/// Where TLS ends here, whatever is sealed in its greeting is for nobody. Where it passes, it may hide a name that has
+/// rules.
+#[tokio::test]
+async fn what_looks_like_encrypted_client_hello_is_of_no_effect_where_a_host_is_looked_into() {
+    let outside = Outside::new();
+    let (port, mut seen) = outside.server("api.test", OK).await;
+    let mut looked = Looked::new(&outside, port);
+    let tunnel = looked.tunnel().await;
+    let answer = looked.ask_by(looked.greasing(), tunnel, ("api.test", GET));
+    let answer = answer.await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let asked = seen.recv().await.expect("a request");
+    assert!(
+        asked.contains("authorization: Bearer canary\r\n"),
+        "{asked}"
+    );
+    assert_eq!(looked.world.next_code().await, "allowed");
+    let tunnel = looked.tunnel_to("other.test").await;
+    let answer = looked.ask_by(looked.greasing(), tunnel, ("other.test", GET));
+    let answer = answer.await;
+    assert!(answer.starts_with("no TLS"), "{answer}");
+    assert_eq!(looked.world.next_code().await, "ech");
 }
 
 #[tokio::test]

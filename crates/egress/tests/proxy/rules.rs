@@ -10,6 +10,15 @@ const LOOPBACK: &[&str] = &["127.0.0.1"];
 
 /// The shortest greeting that names a host, RFC 8446 section 4.1.2.
 fn hello(name: Option<&str>) -> Vec<u8> {
+    hello_with(name, &[])
+}
+
+/// The same with Encrypted Client Hello behind the name, RFC 9849 section 5.
+fn sealed(name: Option<&str>) -> Vec<u8> {
+    hello_with(name, &[0xfe, 0x0d, 0, 10, 0, 0, 1, 0, 1, 7, 0, 0, 0, 0])
+}
+
+fn hello_with(name: Option<&str>, more: &[u8]) -> Vec<u8> {
     let list = |width: usize, bytes: &[u8]| {
         let len = bytes.len().to_be_bytes();
         [&len[len.len() - width..], bytes].concat()
@@ -22,7 +31,7 @@ fn hello(name: Option<&str>) -> Vec<u8> {
         &[0],
         &list(2, &[0x13, 1]),
         &[1, 0],
-        &list(2, &extension.unwrap_or_default()),
+        &list(2, &[&extension.unwrap_or_default()[..], more].concat()),
     ]
     .concat();
     let message = [&[1][..], &list(3, &body)].concat();
@@ -166,6 +175,11 @@ async fn a_tunnel_is_for_the_host_that_its_greeting_names() {
         (&address, hello(None), "allowed"),
         (&address, hello(Some("two.test")), "allowed"),
         (&address, hello(Some("x.evil.test")), "host_denied"),
+        (&one, sealed(Some("one.test")), "ech"),
+        (&one, sealed(Some("two.test")), "sni_mismatch"),
+        (&one, sealed(None), "sni_missing"),
+        // Behind it could stand the one that is denied.
+        (&address, sealed(Some("two.test")), "ech"),
     ] {
         let (mut stream, answer) = tunnel(&world, target).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -188,6 +202,68 @@ async fn a_tunnel_is_for_the_host_that_its_greeting_names() {
         drop(stream);
         assert_eq!(world.next_code().await, expect, "{target}");
     }
+}
+
+/// Attack: the name in TLS is that of the tunnel, and behind it Encrypted Client Hello has another one.
+#[tokio::test]
+async fn a_greeting_that_may_hide_a_name_passes_only_where_no_name_is_kept_in() {
+    let port = echo().await;
+    let one = format!("one.test:{port}");
+    let address = format!("127.0.0.1:{port}");
+    for (rules, target, expect) in [
+        (open(), &one, "allowed"),
+        (lists(NetworkMode::Allowlist, &["*"], &[]), &one, "allowed"),
+        (
+            lists(NetworkMode::Allowlist, &["one.test", "127.0.0.1"], &[]),
+            &address,
+            "allowed",
+        ),
+        (lists(NetworkMode::Allowlist, &["*.test"], &[]), &one, "ech"),
+        (
+            lists(NetworkMode::Unrestricted, &[], &["two.test"]),
+            &one,
+            "ech",
+        ),
+    ] {
+        let mut world = World::new(LOOPBACK, rules);
+        let (mut stream, _) = tunnel(&world, target).await;
+        let first = sealed(Some("one.test"));
+        stream.write_all(&first).await.unwrap();
+        let mut back = vec![0; if expect == "ech" { 7 } else { first.len() }];
+        stream.read_exact(&mut back).await.unwrap();
+        if expect == "ech" {
+            assert_eq!(back, [21, 3, 3, 0, 2, 2, 49]);
+            assert_eq!(read_all(&mut stream).await, "");
+        } else {
+            assert_eq!(back, first);
+        }
+        drop(stream);
+        assert_eq!(world.next_code().await, expect, "{target}");
+    }
+}
+
+/// Rules of now are for what was greeted before, too.
+#[tokio::test]
+async fn a_tunnel_whose_greeting_may_hide_a_name_is_cut_when_names_are_kept_in() {
+    let port = echo().await;
+    let mut world = World::open();
+    let (mut hiding, _) = tunnel(&world, &format!("one.test:{port}")).await;
+    let (mut plain, _) = tunnel(&world, &format!("one.test:{port}")).await;
+    for (stream, first) in [
+        (&mut hiding, sealed(Some("one.test"))),
+        (&mut plain, hello(Some("one.test"))),
+    ] {
+        stream.write_all(&first).await.unwrap();
+        let mut back = vec![0; first.len()];
+        stream.read_exact(&mut back).await.unwrap();
+        assert_eq!(back, first);
+    }
+    let deny = lists(NetworkMode::Unrestricted, &[], &["two.test"]);
+    world.way.set_rules(deny);
+    assert_eq!(read_all(&mut hiding).await, "");
+    assert_eq!(world.next_code().await, "ech");
+    plain.write_all(b"on").await.unwrap();
+    assert_eq!(read_until(&mut plain, "on").await, "on");
 }
 
 #[tokio::test]

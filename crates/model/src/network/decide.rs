@@ -40,6 +40,8 @@ pub enum Denial {
     SniMismatch,
     /// The TLS greeting has no name.
     SniMissing,
+    /// The TLS greeting may hide another name than the one that it shows (Encrypted Client Hello, RFC 9849).
+    Ech,
     /// No rule of the host lets such a request out.
     HttpRule,
     /// The path has more than one meaning, and the host has rules about paths.
@@ -59,6 +61,7 @@ impl Denial {
             Denial::NotReading => "read_only_method",
             Denial::SniMismatch => "sni_mismatch",
             Denial::SniMissing => "sni_missing",
+            Denial::Ech => "ech",
             Denial::HttpRule => "http_rule",
             Denial::OddPath => "odd_path",
             Denial::DependencyNotAllowed => "dependency_not_allowed",
@@ -88,6 +91,12 @@ impl Denial {
                 "the name in the TLS greeting must be the host that was asked for"
             }
             Denial::SniMissing => "send the name of the host in the TLS greeting (SNI)",
+            Denial::Ech => {
+                "the TLS greeting has Encrypted Client Hello, real or made up (GREASE), behind which any name can \
+                 stand: turn it off in the client (Chromium: `--disable-features=EncryptedClientHello`; Firefox: \
+                 `network.dns.echconfig.enabled` false and `security.tls.ech.grease_probability` 0), or ask whoever \
+                 made the sandbox for a rule about requests to this host, which are then looked into"
+            }
             Denial::HttpRule => {
                 "ask whoever made the sandbox for a rule about this method and path of the host: \
                  `--rule 'METHOD https://HOST/PATH'`"
@@ -285,6 +294,42 @@ impl NetworkRules {
             }
             _ => Verdict::allowed(Rule::Greeting),
         }
+    }
+
+    /// Whether a greeting may pass behind whose name another one can stand that nobody sees (Encrypted Client Hello,
+    /// RFC 9849, section 5): the one that is seen is the client's choice. It may where no name is kept in that the
+    /// other could be.
+    pub fn hiding(&self, asked: &Host, port: u16) -> Verdict {
+        if self.keeps_names_in(asked, port) {
+            Verdict::denied(Denial::Ech, Rule::Greeting)
+        } else {
+            Verdict::allowed(Rule::Greeting)
+        }
+    }
+
+    /// Whether there is a name that may not be greeted at this port by whoever may ask for this host.
+    fn keeps_names_in(&self, asked: &Host, port: u16) -> bool {
+        if !self.dependencies.is_empty() || self.narrows_a_name() {
+            return true;
+        }
+        let is_let = || self.allowing(asked, port).is_some();
+        let is_let_first = || self.order == Order::AllowFirst && is_let();
+        let mut stars = self.allow.iter().filter(|entry| entry.is_any_host());
+        let has_star = stars.any(|entry| entry.names(asked, port));
+        if has_star || matches!(asked, Host::Address(_)) {
+            // Every name may be greeted, but for those that are denied; and none is where what is allowed comes first.
+            return !is_let_first() && self.denies_a_name(port);
+        }
+        if self.is_closed() {
+            return true;
+        }
+        // Whom its name lets out first is not asked for its addresses in `deny`, and others are.
+        (is_let_first() && !self.deny.is_empty()) || self.denies_a_name(port)
+    }
+
+    fn denies_a_name(&self, port: u16) -> bool {
+        let mut names = self.deny.iter().filter(|entry| entry.is_name());
+        names.any(|entry| entry.port().is_none_or(|only| only == port))
     }
 
     /// What lists of packages say of a host, whatever the other lists say: that it is the index of one, or serves what

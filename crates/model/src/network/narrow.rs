@@ -664,6 +664,7 @@ mod tests {
             ceiling in any_rules(), asked in any_rules(),
             host in prop::sample::select(HOSTS.to_vec()),
             greeting in prop::option::of(prop::sample::select(HOSTS.to_vec())),
+            hides in any::<bool>(),
             port in prop::sample::select(vec![443_u16, 80, 22]),
             addresses in prop::collection::vec(address(), 1..3),
             how in prop::sample::select(vec![
@@ -682,6 +683,7 @@ mod tests {
             let passes = |rules: &NetworkRules| {
                 rules.after(how, &host, port, &addresses).is_allowed()
                     && rules.greeting(&host, port, greeting.as_ref()).is_allowed()
+                    && (!hides || rules.hiding(&host, port).is_allowed())
             };
             if passes(&both) {
                 prop_assert!(passes(&ceiling), "more than the ceiling: {both:?}");

@@ -247,6 +247,12 @@ impl NetworkRules {
         rules.find(|rule| rule.narrows() && rule.is_about_host(host))
     }
 
+    /// Whether what may be asked of some name is narrowed.
+    pub(super) fn narrows_a_name(&self) -> bool {
+        let mut rules = self.all_requests();
+        rules.any(|rule| rule.narrows() && rule.host.is_name())
+    }
+
     /// The rule that names a host as an entry of `allow` does. Where E2B's lists hold, they alone let out.
     pub(super) fn allowing_rule(&self, host: &Host, port: u16) -> Option<&RequestRule> {
         let counts = matches!(self.mode, NetworkMode::Allowlist | NetworkMode::ReadOnly);
@@ -301,17 +307,27 @@ fn off_layer<'r>(
 /// Whether some server could read another path there.
 fn is_odd(path: &str) -> bool {
     let lower = path.to_ascii_lowercase();
-    // `%c0` and `%c1` begin no character; old servers read `%c0%ae` as a dot, and `%u002e` too.
+    // `%c0` and `%c1` begin no character, nor do the others that are cut off here; old servers read `%c0%ae` and
+    // `%e0%80%ae` as a dot, and `%u002e` too.
     let hidden = [
-        "%2e", "%2f", "%5c", "%00", "%25", "%u", "%c0", "%c1", "\\", ";",
+        "%2e", "%2f", "%5c", "%00", "%25", "%u", "%c0", "%c1", "%e0%8", "%e0%9", "%f0%8", "%f8%8",
+        "%fc%8", "\\", ";",
     ];
     let mut parts = path.split('/').skip(1).peekable();
     let mut is_odd = !path.starts_with('/') || hidden.iter().any(|text| lower.contains(text));
+    // Who reads escapes twice makes `%2e` of `%%32e`: the first sign of a percent is none of an escape.
+    is_odd |= lower.split('%').skip(1).any(|rest| !is_escape(rest));
     while let Some(part) = parts.next() {
         let is_last = parts.peek().is_none();
         is_odd |= part == "." || part == ".." || (part.is_empty() && !is_last);
     }
     is_odd
+}
+
+/// Whether this begins with the two digits that belong behind the sign, RFC 3986 section 2.1.
+fn is_escape(rest: &str) -> bool {
+    let mut digits = rest.bytes().take(2);
+    digits.len() == 2 && digits.all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Fields that say where a request goes and where it ends, or what is between two neighbours. RFC 9110 section

@@ -54,6 +54,7 @@ fn no_denial_leads_to_a_command_that_takes_the_other_rules_away() {
         Denial::NotReading,
         Denial::SniMismatch,
         Denial::SniMissing,
+        Denial::Ech,
         Denial::HttpRule,
         Denial::OddPath,
         Denial::DependencyNotAllowed,
@@ -327,6 +328,44 @@ fn the_tls_greeting_names_the_host_that_was_asked_for() {
     }
     let e2b = e2b(&["9.9.9.9"], &["*"]);
     assert_eq!(says(&e2b, "9.9.9.9", Some("b.example")), "allowed");
+}
+
+/// With Encrypted Client Hello the name that is seen is whichever the client likes.
+#[test]
+fn a_greeting_that_may_hide_a_name_passes_only_where_no_name_is_kept_in() {
+    use NetworkMode::Unrestricted;
+    let list = |allow: &[&str], deny: &[&str]| rules(None, allow, deny, &[]);
+    let open = |deny: &[&str]| rules(Some(Unrestricted), &[], deny, &[]);
+    for (rules, asked, expect) in [
+        (list(&["a.example"], &[]), "a.example", "ech"),
+        (list(&["*.example:443"], &[]), "a.example", "ech"),
+        (rules(None, &[], &[], &["pypi"]), "pypi.org", "ech"),
+        // A star lets every name out, an address every name at it; but for those that are denied.
+        (list(&["*"], &[]), "a.example", "allowed"),
+        (list(&["a.example", "*:443"], &[]), "a.example", "allowed"),
+        (list(&["*"], &["b.example"]), "a.example", "ech"),
+        (list(&["*"], &["b.example:80"]), "a.example", "allowed"),
+        (list(&["*"], &["10.0.0.0/8"]), "a.example", "allowed"),
+        (list(&["a.example", "9.9.9.9"], &[]), "9.9.9.9", "allowed"),
+        (list(&["9.9.9.0/24"], &["*.b.example"]), "9.9.9.9", "ech"),
+        (open(&[]), "a.example", "allowed"),
+        (open(&["10.0.0.0/8"]), "a.example", "allowed"),
+        (open(&["*.b.example"]), "a.example", "ech"),
+        (open(&["*.b.example"]), "9.9.9.9", "ech"),
+        (open(&["b.example:80"]), "a.example", "allowed"),
+        // E2B's lists: what is allowed counts before what is denied.
+        (e2b(&["a.example"], &["*"]), "a.example", "ech"),
+        (e2b(&["a.example"], &["0.0.0.0/0"]), "a.example", "ech"),
+        (e2b(&["a.example"], &[]), "a.example", "allowed"),
+        (e2b(&["9.9.9.9"], &["*"]), "9.9.9.9", "allowed"),
+        (e2b(&["9.9.9.9"], &["b.example"]), "a.example", "ech"),
+        (e2b(&["9.9.9.9"], &["10.0.0.0/8"]), "a.example", "allowed"),
+    ] {
+        let host = Host::parse(asked).unwrap();
+        let verdict = rules.hiding(&host, 443);
+        let what = verdict.denial.map_or("allowed", Denial::code);
+        assert_eq!(what, expect, "{asked} by {rules:?}");
+    }
 }
 
 #[test]

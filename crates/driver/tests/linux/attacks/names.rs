@@ -72,7 +72,8 @@ async fn names_lead_nowhere_else() {
         a_name_of_ipv6_of_the_inside, a_name_of_an_address_in_disguise, a_name_of_the_node, one_closed_address_among_open_ones,
         more_addresses_than_are_looked_at, a_name_that_changes_between_the_check_and_the_dial,
         a_name_that_changes_between_its_question_and_the_connection, another_name_of_a_denied_address,
-        a_guessed_address_of_a_name, a_question_that_carries_data, questions_without_end, answers_that_carry_data,
+        a_guessed_address_of_a_name, a_question_that_carries_data, data_in_many_short_labels, questions_without_end,
+        answers_that_carry_data,
         a_question_to_another_resolver, dns_over_https, dns_over_tls, a_denied_name_as_a_message);
 }
 
@@ -250,6 +251,27 @@ async fn a_question_that_carries_data(inside: &mut Inside<'_>) {
     assert_eq!(
         said,
         "no such name 403 name_carries_data 403 name_carries_data 2"
+    );
+    assert_eq!(inside.asked().len(), 0);
+}
+
+/// DNS tunnelling: a file in names of many labels, each so short that it may be a name.
+/// > All labels together are looked at as one: `name_carries_data`; nobody outside is asked.
+async fn data_in_many_short_labels(inside: &mut Inside<'_>) {
+    drop(inside.asked());
+    let said = inside
+        .says(
+            "import base64\n\
+         data = base64.b32encode(bytes(range(7, 127))).decode().lower().rstrip('=')\n\
+         for width in (15, 4, 1):\n    \
+             some = [data[at:at + width] for at in range(0, 180, width)][:230 // (width + 1)]\n    \
+             name = '.'.join(some) + '.x.test'\n    \
+             print(direct(name, OPEN), *ways(name.encode(), OPEN))",
+        )
+        .await;
+    assert_eq!(
+        said,
+        ["no such name 403 name_carries_data 403 name_carries_data 2"; 3].join("\n")
     );
     assert_eq!(inside.asked().len(), 0);
 }

@@ -1,6 +1,7 @@
 //! One sandbox against another, and one against the proxy that all share.
 
 use super::Inside;
+use model::network::NetworkMode;
 use serde_json::json;
 
 #[tokio::test]
@@ -12,10 +13,24 @@ async fn sandboxes_have_nothing_of_each_other() {
         half_open_connections, heads_that_drip, answers_that_nobody_reads, connections_to_nowhere, names_that_are_new_to_all);
 }
 
-/// The proxy's port of one sandbox is asked for by another, which has other rules.
-/// > It is on the loopback of the one alone: nobody answers there for the other.
+/// The proxy's port of one sandbox is asked for by another, which has other rules, and by one that has no way out.
+/// > It is on the loopback of the one alone: the other finds its own there, with its own rules, and the third nobody.
 async fn the_proxy_of_another_sandbox(inside: &mut Inside<'_>) {
-    // The first has its way out open while the second looks; the second has none.
+    let beside = inside.beside().await;
+    inside.rules(NetworkMode::Allowlist, &["open.test"], &[]);
+    beside.rules(NetworkMode::Allowlist, &["other.test"], &[]);
+    let asks = "print(*ways(b'open.test', OPEN), *ways(b'other.test', OPEN))";
+    let one = inside.says(asks).await;
+    assert_eq!(one, "200 200 0 403 host_not_allowed 403 host_not_allowed 2");
+    // Both have a node that brings them lines.
+    let two = inside.while_served(beside.says(asks)).await;
+    assert_eq!(two, "403 host_not_allowed 403 host_not_allowed 2 200 200 0");
+    let reach =
+        "print(*[direct(host, 3128) for host in ('198.18.0.0', '198.18.0.1', '198.18.0.2')])";
+    let reached = inside.while_served(beside.says(reach)).await;
+    assert!(!reached.contains("connected"), "{reached}");
+    beside.end().await;
+    // The first has its way out open while the third looks, which has none.
     let world = inside.served().world;
     let shut = world.serve(false).await;
     let looking = async {
@@ -96,7 +111,7 @@ async fn half_open_connections(inside: &mut Inside<'_>) {
 }
 
 /// Slow drip: hundreds of heads that come a byte at a time and never end.
-/// > Each is given up after 30 s; nobody else waits for it.
+/// > Nobody else waits for them. That each is given up in time, `a_head_that_drips_or_never_comes_is_given_up` shows.
 async fn heads_that_drip(inside: &mut Inside<'_>) {
     neighbour_is_served(inside, "all = []\nfor n in range(400):\n    try:\n        s = dial(); s.sendall(b'GET http://open.test/ HTTP/1.1\\r\\nx: '); all.append(s)\n    except OSError: break\n\
         for _ in range(3):\n    for s in all: s.sendall(b'y')\n    time.sleep(0.05)").await;

@@ -9,8 +9,9 @@ async fn tunnels_lead_where_they_say() {
     let mut inside = inside!(world);
     tries!(inside:
         fronting_by_the_name_in_tls, a_greeting_without_a_name, two_names_in_a_greeting, a_second_list_of_names,
-        a_name_over_two_records, a_greeting_byte_by_byte, a_hidden_name, a_nul_in_the_name, a_denied_name_in_capitals,
-        a_denied_name_through_an_address, fronting_by_the_host_field, an_empty_line_before_a_request, a_method_in_small_letters,
+        a_name_over_two_records, a_greeting_byte_by_byte, a_hidden_name, a_hidden_name_behind_that_of_the_tunnel,
+        a_nul_in_the_name, a_denied_name_in_capitals, a_denied_name_through_an_address, fronting_by_the_host_field,
+        an_empty_line_before_a_request, a_method_in_small_letters,
         a_request_with_bare_line_feeds, a_space_before_the_colon_in_a_tunnel, what_only_begins_like_tls, a_greeting_without_end,
         data_before_the_answer, the_host_field_of_connect, a_tunnel_to_the_inside, a_rule_for_one_port, old_socks,
         commands_of_socks, socks_with_a_password, a_nul_in_a_name_of_socks, a_tunnel_that_outlives_its_rule);
@@ -77,7 +78,7 @@ async fn a_greeting_byte_by_byte(inside: &mut Inside<'_>) {
     assert_eq!(said, "alert");
 }
 
-/// Encrypted Client Hello: the name that is seen is a front's, and the real one is hidden.
+/// Encrypted Client Hello: the name that is seen is a front's, in a tunnel to the host that is hidden behind it.
 /// > The front's name is not the tunnel's: `sni_mismatch`.
 async fn a_hidden_name(inside: &mut Inside<'_>) {
     let said = inside.says("print(greet(b'open.test', ECHO, hello(sni(b'cloudflare-ech.com'), (0xfe0d, bytes(200)))))").await;
@@ -87,6 +88,25 @@ async fn a_hidden_name(inside: &mut Inside<'_>) {
             .recorded()
             .contains(&"connect open.test sni_mismatch".to_owned())
     );
+}
+
+/// Encrypted Client Hello behind the very name of the tunnel: what is sealed is another one behind the same servers.
+/// > What hides a name is refused wherever a name is kept in: `ech`; the program gets an alert.
+async fn a_hidden_name_behind_that_of_the_tunnel(inside: &mut Inside<'_>) {
+    let hiding = "sealed = (0xfe0d, b'\\0\\0\\1\\0\\1\\7' + sized(2, b'\\5' * 32) + sized(2, b'\\t' * 150))\n\
+                  some = (sni(b'open.test'), sealed), (sealed, sni(b'open.test')), (sni(b'open.test'), sealed, sealed)\n\
+                  print(*[greet(b'open.test', ECHO, hello(*way, record=r)) for way in some for r in (9, 16000)])";
+    assert_eq!(inside.says(hiding).await, ["alert"; 6].join(" "));
+    let recorded = inside.recorded();
+    assert!(
+        recorded.contains(&"connect open.test ech".to_owned()),
+        "{recorded:?}"
+    );
+    inside.rules(NetworkMode::Allowlist, &["open.test"], &[]);
+    assert_eq!(inside.says(hiding).await, ["alert"; 6].join(" "));
+    // Where every name is let out there is none to hide.
+    inside.rules(NetworkMode::Unrestricted, &[], &[]);
+    assert_eq!(inside.says(hiding).await, ["carried"; 6].join(" "));
 }
 
 /// A NUL byte in the name of a greeting.

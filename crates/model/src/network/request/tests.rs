@@ -79,6 +79,11 @@ fn what_matches_no_rule_stays_inside_and_all_that_match_set_their_fields() {
         ("GET", "/v1/%2e%2E/x", "odd_path"),
         ("GET", "/v1/..%2fx", "odd_path"),
         ("GET", "/v1/a%252e", "odd_path"),
+        // A dot for who reads escapes twice, and for who reads characters that are longer than they need be.
+        ("GET", "/v1/%%32e%%32E/x", "odd_path"),
+        ("GET", "/v1/%2", "odd_path"),
+        ("GET", "/v1/%e0%80%AE%e0%80%ae/x", "odd_path"),
+        ("GET", "/v1/%F0%80%80%ae/x", "odd_path"),
         ("GET", "/v1/a\\..\\b", "odd_path"),
         ("GET", "/v1/..;/b", "odd_path"),
         ("OPTIONS", "*", "odd_path"),
