@@ -109,6 +109,7 @@ fn option(field: &str) -> Option<&'static str> {
         "egress.to" => "--to:",
         "files" => "--file:",
         "for_ms" => "--time:",
+        "headers" => "--header:",
         "from" => "--from:",
         "labels" => "--label:",
         "limits.cpu_millis" => "--cpu",

@@ -173,6 +173,8 @@ fn request(rule: NetworkRule) -> RequestAsked {
         port: rule.port,
         methods: rule.methods,
         paths: rule.paths,
+        require: rule.headers.require,
+        refuse: rule.headers.refuse,
         set: rule.headers.set,
     }
 }
@@ -184,7 +186,11 @@ fn rule(rule: &RequestRule) -> NetworkRule {
         port: asked.port,
         methods: asked.methods,
         paths: asked.paths,
-        headers: RuleHeaders { set: asked.set },
+        headers: RuleHeaders {
+            require: asked.require,
+            refuse: asked.refuse,
+            set: asked.set,
+        },
     }
 }
 
