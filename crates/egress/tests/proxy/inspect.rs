@@ -76,7 +76,11 @@ impl Outside {
     }
 
     /// A server that answers each request with these bytes; what it read comes out.
-    async fn server(&self, name: &str, answer: &'static str) -> (u16, mpsc::Receiver<String>) {
+    pub(crate) async fn server(
+        &self,
+        name: &str,
+        answer: &'static str,
+    ) -> (u16, mpsc::Receiver<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("a port").port();
         let (seen, read) = mpsc::channel(16);
@@ -100,8 +104,8 @@ impl Outside {
 }
 
 /// A world in which `api.test` at this port is looked into.
-struct Looked {
-    world: World,
+pub(crate) struct Looked {
+    pub(crate) world: World,
     authority: String,
     port: u16,
 }
@@ -136,7 +140,7 @@ fn requests(port: u16) -> Vec<RequestRule> {
 }
 
 impl Looked {
-    fn new(outside: &Outside, port: u16) -> Looked {
+    pub(crate) fn new(outside: &Outside, port: u16) -> Looked {
         Looked::with(world(&["127.0.0.1"], open()), outside, port)
     }
 
@@ -174,7 +178,7 @@ impl Looked {
         TlsConnector::from(Arc::new(config))
     }
 
-    async fn tunnel(&self) -> DuplexStream {
+    pub(crate) async fn tunnel(&self) -> DuplexStream {
         let mut stream = self.world.connect();
         let (host, port) = ("api.test", self.port);
         let head = format!("CONNECT {host}:{port} HTTP/1.1\r\nhost: {host}:{port}\r\n\r\n");
@@ -207,7 +211,7 @@ impl Looked {
     }
 
     /// What is answered to a request in TLS under this name.
-    async fn ask(&self, tunnel: DuplexStream, named: &str, request: &str) -> String {
+    pub(crate) async fn ask(&self, tunnel: DuplexStream, named: &str, request: &str) -> String {
         let name = ServerName::try_from(named.to_owned()).expect("a name");
         let stream = self.connector().connect(name, tunnel).await;
         let mut stream = match stream {
