@@ -350,7 +350,7 @@ fn refusing<'r>(rules: &[&'r RequestRule], asked: Request<'_>) -> Option<&'r Req
     let near = ways
         .iter()
         .find(|rule| rule.names(asked.method, asked.path));
-    near.or(ways.first()).copied()
+    near.or_else(|| ways.first()).copied()
 }
 
 fn off_layer<'r>(
