@@ -216,3 +216,22 @@ pub(super) fn works(rows: &[SandboxRow]) -> Vec<NetworkWork> {
     };
     rows.iter().map(one).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_about_fields_are_shown_as_they_were_said_and_read_again() {
+        let text = r#"{"rules": [{"host": "api.test", "methods": ["POST"], "headers": {
+            "require": {"content-type": "application/json"}, "refuse": ["authorization"],
+            "set": {"x-team": "red"}}}]}"#;
+        let asked: Network = serde_json::from_str(text).unwrap();
+        let shown = view(&read(asked.clone()).unwrap());
+        assert_eq!(shown.rules, asked.rules);
+        assert_eq!(view(&read(shown.clone()).unwrap()), shown);
+        // Whoever does not know one of them refuses the rules, and does not pass over it.
+        let other = text.replace("refuse", "forbid");
+        assert!(serde_json::from_str::<Network>(&other).is_err());
+    }
+}
