@@ -1,6 +1,7 @@
 //! Connections of sandboxes to the outside, on the wire: as nodes tell of them, and as they are shown.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use utoipa::{IntoParams, ToSchema};
 
 /// Records of one report at most.
@@ -219,6 +220,9 @@ pub struct EgressConnectionQuery {
 pub struct EgressTest {
     /// `http://HOST[:PORT]/...`, `https://HOST[:PORT]/...` or `HOST:PORT`.
     pub url: String,
+    /// Fields of the header that the request would have, at most 64, for rules that are about them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
 }
 
 /// What would become of it. No name is resolved and nothing is dialled: a name that passes here may still have an

@@ -139,15 +139,22 @@ pub struct NetworkRule {
     /// `/exact` or `/below/*`, without the query; all when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
-    /// What is done to the header of what is let out.
+    /// Which fields of the header there must be and not be, and which are set on what is let out.
     #[serde(default, skip_serializing_if = "RuleHeaders::is_none")]
     pub headers: RuleHeaders,
 }
 
-/// What is done to the header of a request.
+/// What there must be in the header of a request, and what is done to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RuleHeaders {
+    /// Fields that must be there, each with this value, `*` for any but an empty one. Where a field is there several
+    /// times, each must have it. A rule without methods and paths says it of all requests to its host.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub require: BTreeMap<String, String>,
+    /// Fields that must not be there. Names are compared without case, and `_` is `-`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refuse: Vec<String>,
     /// Fields that are set, whatever the client wrote there. They are shown to whoever sees the sandbox; for a
     /// secret there is `secrets`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -156,7 +163,7 @@ pub struct RuleHeaders {
 
 impl RuleHeaders {
     fn is_none(&self) -> bool {
-        self.set.is_empty()
+        self.require.is_empty() && self.refuse.is_empty() && self.set.is_empty()
     }
 }
 

@@ -10,6 +10,7 @@ use hyper::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
+use model::network::Field;
 
 /// Fields between neighbours, also where nobody says so.
 const BETWEEN: [HeaderName; 9] = [
@@ -48,8 +49,25 @@ pub(crate) fn response(headers: &mut HeaderMap) -> Result<(), Reason> {
     Ok(())
 }
 
+/// The fields that a request leaves with, before any are set. What is between neighbours, by its name or because
+/// `Connection` says so, is not among them: a rule that requires a field is not content with one that nobody gets.
+pub(crate) fn leaving(headers: &HeaderMap) -> HeaderMap {
+    let mut leaving = headers.clone();
+    strip(&mut leaving);
+    leaving.remove(EXPECT);
+    leaving
+}
+
+/// Fields as rules look at them.
+pub(crate) fn fields(headers: &HeaderMap) -> Vec<Field<'_>> {
+    headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_bytes()))
+        .collect()
+}
+
 /// The values of a field, and of those that servers take for it: many make a variable of a field (RFC 3875 section
-/// 4.1.18), in which `-` and `_` are the same.
+/// 4.1.18), in which `-` and `_` are the same, and some write `_` for every other sign.
 pub(crate) fn alike<'h>(
     headers: &'h HeaderMap,
     name: &'h str,
@@ -59,7 +77,10 @@ pub(crate) fn alike<'h>(
 }
 
 fn is_alike(field: &HeaderName, name: &str) -> bool {
-    let folded = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let folded = |byte: u8| match byte.is_ascii_alphanumeric() {
+        true => byte,
+        false => b'-',
+    };
     let (field, name) = (field.as_str().bytes(), name.bytes());
     field.map(folded).eq(name.map(folded))
 }
@@ -142,6 +163,27 @@ mod tests {
     }
 
     #[test]
+    fn what_rules_look_at_is_what_leaves() {
+        let head = headers(&[
+            ("connection", "close, x-team"),
+            ("x-team", "red"),
+            ("x_team", "red"),
+            ("te", "trailers"),
+            ("expect", "100-continue"),
+            ("cookie", "a"),
+            ("cookie", "b"),
+        ]);
+        let left = leaving(&head);
+        let mut looked_at = fields(&left);
+        looked_at.sort_unstable();
+        let expect = [("cookie", "a"), ("cookie", "b"), ("x_team", "red")];
+        assert_eq!(
+            looked_at,
+            expect.map(|(name, value)| (name, value.as_bytes()))
+        );
+    }
+
+    #[test]
     fn only_chunked_is_a_coding_and_a_length_beside_it_is_dropped() {
         let mut both = headers(&[("transfer-encoding", "Chunked"), ("content-length", "3")]);
         request(&mut both).unwrap();
@@ -165,6 +207,7 @@ mod tests {
         let mut head = headers(&[
             ("x_api_key", "mine"),
             ("X-Api_Key", "mine"),
+            ("x.api~key", "mine"),
             ("x-api-key", "mine"),
             ("x-api-key-2", "kept"),
         ]);
@@ -173,7 +216,7 @@ mod tests {
             names.sort_unstable();
             names.join(" ")
         };
-        assert_eq!(alike(&head, "x-api-key").count(), 3);
+        assert_eq!(alike(&head, "x-api-key").count(), 4);
         put(
             &mut head,
             HeaderName::from_static("x-api-key"),

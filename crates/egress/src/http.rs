@@ -20,7 +20,7 @@ use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
-use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use model::network::How as Asked;
 use std::convert::Infallible;
@@ -171,11 +171,12 @@ async fn passed(
     recording: &mut Recording,
 ) -> Result<Response<Incoming>, Refusal> {
     recording.asks(target);
-    let fields = inspect::judge(&way.now(), target, false, &head)?;
+    let leaving = clean::leaving(&head.headers);
+    let fields = inspect::judge(&way.now(), target, false, (&head, &leaving))?;
     let outside = reach(way, asked(&head, &body), target, recording).await?;
     let mut head = outgoing(head, &target.authority(HTTP))?;
     inspect::set(&mut head, fields);
-    let answer = pass(way, target, (head, body), outside, recording).await;
+    let answer = pass(way, target, (head, leaving, body), outside, recording).await;
     Ok(answer?)
 }
 
@@ -229,11 +230,12 @@ pub(crate) fn asked<'h>(head: &'h Parts, body: &Incoming) -> Asked<'h> {
     }
 }
 
-/// Sends a request out and waits for the head of its answer.
+/// Sends a request out and waits for the head of its answer. `leaving` are the fields that it has of its client, by
+/// which rules that come meanwhile judge it: what was set is not the client's.
 pub(crate) async fn pass<S>(
     way: &Way,
     target: &Target,
-    (head, body): (Parts, Incoming),
+    (head, leaving, body): (Parts, HeaderMap, Incoming),
     outside: S,
     recording: &mut Recording,
 ) -> Result<Response<Incoming>, Reason>
@@ -241,7 +243,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let has_body = !body.is_end_stream();
-    let cut = way.cut_request(target, recording.address(), &head, has_body);
+    let cut = way.cut_request(target, recording.address(), (&head, leaving), has_body);
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_buf_size(HEAD_MAX)
         .max_headers(FIELDS_MAX)

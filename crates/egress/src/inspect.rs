@@ -31,7 +31,7 @@ use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
 use model::host::Host;
 use model::network::{Denial, How as AskedHow, Request as AskedRequest};
@@ -186,19 +186,22 @@ impl Inspector {
 /// A field that is set on a request.
 pub(crate) type Field = (HeaderName, HeaderValue);
 
-/// What is set on a request, or why it stays inside: by the rules as they are now. A secret comes last, and counts.
+/// What is set on a request, or why it stays inside: by the rules as they are now, which look at the fields that it
+/// leaves with before any are set. A secret comes last, and counts.
 pub(crate) fn judge(
     now: &Now,
     target: &Target,
     is_tls: bool,
-    head: &Parts,
+    (head, leaving): (&Parts, &HeaderMap),
 ) -> Result<Vec<Field>, Refusal> {
     let rules = &now.rules;
+    let leaving = clean::fields(leaving);
     let asked = |method, path| AskedRequest {
         host: &target.host,
         port: target.port,
         method,
         path,
+        fields: &leaving,
     };
     let mut fields = Vec::new();
     // A request may be taken for another one, which the rules must let out too.
@@ -387,7 +390,8 @@ async fn passed(
     let is_tls = usual == HTTPS;
     let inspector = now.inspector.as_ref().ok_or(Reason::Internal)?;
     target::check_origin(&head, target, usual)?;
-    let fields = judge(now, target, is_tls, &head)?;
+    let leaving = clean::leaving(&head.headers);
+    let fields = judge(now, target, is_tls, (&head, &leaving))?;
     let outside = reach(way, http::asked(&head, &body), target, recording).await?;
     let mut head = http::outgoing(head, &target.authority(usual))?;
     let has_secret =
@@ -398,9 +402,9 @@ async fn passed(
     }
     let answer = if is_tls {
         let outside = secure(&inspector.outside, &target.host, outside).await?;
-        http::pass(way, target, (head, body), outside, recording).await
+        http::pass(way, target, (head, leaving, body), outside, recording).await
     } else {
-        http::pass(way, target, (head, body), outside, recording).await
+        http::pass(way, target, (head, leaving, body), outside, recording).await
     };
     let answer = answer?;
     if has_secret && !hide::is_plain(&answer) {

@@ -16,8 +16,9 @@ use crate::total::Total;
 use crate::traffic::Reread;
 use crate::under_way::Connection;
 use crate::upstream::Password;
-use crate::{direct, http, socks};
+use crate::{clean, direct, http, socks};
 use bytes::{Bytes, BytesMut};
+use hyper::HeaderMap;
 use hyper::http::request::Parts;
 use model::dependency::{Ecosystem, INDEX_PORT};
 use model::host::Host;
@@ -369,7 +370,7 @@ impl Way {
         &self,
         target: &Target,
         address: Option<SocketAddr>,
-        head: &Parts,
+        (head, leaving): (&Parts, HeaderMap),
         has_body: bool,
     ) -> impl Future<Output = Refusal> + Send + use<> {
         let (way, target) = (self.clone(), target.clone());
@@ -379,18 +380,19 @@ impl Way {
                 method: method.as_str(),
                 has_body,
             };
-            way.cut(how, &target, address, Some(&path)).await
+            let request = Some((path.as_str(), &leaving));
+            way.cut(how, &target, address, request).await
         }
     }
 
     /// Waits until the rules do not allow any more what was allowed, and says why. Of a request, also its path is
-    /// known.
+    /// known, and the fields that it has of its client.
     pub(crate) async fn cut(
         &self,
         how: How<'_>,
         target: &Target,
         address: Option<SocketAddr>,
-        path: Option<&str>,
+        request: Option<(&str, &HeaderMap)>,
     ) -> Refusal {
         let mut news = self.news();
         let address = address.map(|address| address.ip());
@@ -408,12 +410,14 @@ impl Way {
             if let Some(refusal) = Refusal::of(&verdict) {
                 return refusal;
             }
-            if let (How::Request { method, .. }, Some(path)) = (how, path) {
+            if let (How::Request { method, .. }, Some((path, leaving))) = (how, request) {
+                let fields = clean::fields(leaving);
                 let asked = Request {
                     host: &target.host,
                     port: target.port,
                     method,
                     path,
+                    fields: &fields,
                 };
                 if let Err(verdict) = now.judge(asked) {
                     return Refusal::by(&verdict);

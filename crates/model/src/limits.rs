@@ -255,7 +255,9 @@ pub const REQUEST_RULES_MAX: usize = 64;
 pub const REQUEST_RULE_LIST_MAX: usize = 64;
 /// The longest path of one, in bytes.
 pub const REQUEST_PATH_BYTES_MAX: usize = 1024;
-/// The longest value of a field that one sets, in bytes: a token of a workload's identity has some 2 KiB.
+/// The longest name of a field that one requires, refuses or sets, in bytes: those of the registry have at most 50.
+pub const REQUEST_FIELD_NAME_BYTES_MAX: usize = 128;
+/// The longest value of a field that one requires or sets, in bytes: a token of a workload's identity has some 2 KiB.
 pub const REQUEST_FIELD_BYTES_MAX: usize = 4096;
 /// All of them together, in bytes: they are told with every change, and are in the record of the sandbox.
 pub const REQUEST_RULES_BYTES_MAX: usize = 32 * 1024;

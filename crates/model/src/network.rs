@@ -20,7 +20,7 @@ pub use entry::{BadEntry, Entry};
 pub use narrow::BEYOND;
 pub use preset::Preset;
 pub(crate) use request::may_be_set;
-pub use request::{Request, RequestAsked, RequestRule};
+pub use request::{Field, Request, RequestAsked, RequestRule};
 pub use trial::{BadUrl, CLEAR_SECRET, Trial};
 pub use upstream::{BadUpstream, Secured, Upstream};
 

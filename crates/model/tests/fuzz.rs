@@ -102,8 +102,8 @@ fn rules(input: &[u8]) {
             let again = entry.to_string().parse::<Entry>();
             assert!(again.is_ok_and(|again| again == *entry), "{text:?}");
         }
-        drop(read.trial(text, &[], &[]));
-        drop(read.trial(&format!("http://{text}/"), &[], &[]));
+        drop(read.trial((text, &[]), &[], &[]));
+        drop(read.trial((&format!("http://{text}/"), &[]), &[], &[]));
     }
 }
 

@@ -64,6 +64,8 @@ fn request(rule: &NetworkRule) -> RequestAsked {
         port: rule.port,
         methods: rule.methods.clone(),
         paths: rule.paths.clone(),
+        require: rule.headers.require.clone(),
+        refuse: rule.headers.refuse.clone(),
         set: rule.headers.set.clone(),
     }
 }

@@ -6,7 +6,7 @@ use model::access::Action;
 use model::exception::{Exception, FACT};
 use model::id::{JobId, NodeId, SandboxId, TenantId};
 use model::limits;
-use model::network::Trial;
+use model::network::{Field, Trial};
 use model::node::Connectivity;
 use std::collections::BTreeMap;
 use store::egress::{EgressRow, NewEgress, Owner};
@@ -130,24 +130,34 @@ impl Service {
         .await
     }
 
-    /// What would become of a URL by the rules that a sandbox has now, and by what the operator of its node has opened.
+    /// What would become of a URL by the rules that a sandbox has now, and by what the operator of its node has opened,
+    /// where these fields are in the header.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Invalid`] for no URL.
+    /// [`Error::NotFound`]; [`Error::Invalid`] for no URL, and for more fields than there may be.
     pub async fn sandbox_egress_test(
         &self,
         ctx: &Ctx,
         id: &SandboxId,
-        url: &str,
+        (url, headers): (&str, &BTreeMap<String, String>),
     ) -> Result<Trial, Error> {
         ctx.may(Action::SandboxRead)?;
+        let most = limits::REQUEST_RULE_LIST_MAX;
+        if headers.len() > most {
+            let message = format!("{} fields are more than {most}", headers.len());
+            return Err(Error::invalid("headers", "too_many", message));
+        }
         let row = self.sandbox_get(ctx, id).await?;
         let opened = match row.node.clone() {
             Some(node) => self.look(move |tx| Ok(node::get(tx, &node)?)).await?,
             None => None,
         };
         let opened: Vec<Exception> = opened.iter().flat_map(opened_by).collect();
-        let tried = row.rules().trial(url, &opened, &row.secrets());
+        let fields: Vec<Field<'_>> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.trim().as_bytes()))
+            .collect();
+        let tried = row.rules().trial((url, &fields), &opened, &row.secrets());
         tried.map_err(|bad| {
             let message = format!("failed to {bad}");
             Error::invalid("url", "invalid_argument", message)

@@ -11,6 +11,7 @@ use api::egress::{
     EgressConnection, EgressConnectionList, EgressConnectionQuery, EgressDecision, EgressList,
     EgressQuery, EgressTest, EgressView,
 };
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -43,8 +44,9 @@ pub(crate) async fn egress(client: &Client, args: EgressArgs) -> Result<ExitCode
         EgressCommand::Test {
             target,
             sandbox,
+            headers,
             json,
-        } => test(client, target, &sandbox, json).await,
+        } => test(client, asked(target, headers)?, &sandbox, json).await,
     }
 }
 
@@ -194,13 +196,25 @@ fn line(one: &EgressView) -> Vec<String> {
     ]
 }
 
+/// What is to be tried. Of two fields with one name the second would take the place of the first, without a word.
+fn asked(url: String, fields: Vec<(String, String)>) -> Result<EgressTest, Failure> {
+    let mut headers = BTreeMap::new();
+    for (name, value) in fields {
+        if headers.contains_key(&name) {
+            let message = format!("--header: `{name}` is there twice");
+            return Err(Failure::new(Code::InvalidArgument, message));
+        }
+        headers.insert(name, value);
+    }
+    Ok(EgressTest { url, headers })
+}
+
 async fn test(
     client: &Client,
-    url: String,
+    asked: EgressTest,
     sandbox: &str,
     json: bool,
 ) -> Result<ExitCode, Failure> {
-    let asked = EgressTest { url };
     let tested = client.sandbox_egress_test(known(sandbox)?, &asked).await;
     let tested = tested.map_err(about(sandbox))?;
     let is_denied = tested.decision != EgressDecision::Allowed;
@@ -224,6 +238,14 @@ async fn test(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_field_is_tried_once() {
+        let pair = |name: &str| (name.to_owned(), "1".to_owned());
+        let tried = asked("u".to_owned(), vec![pair("a"), pair("b")]);
+        assert_eq!(tried.map(|tried| tried.headers.len()).ok(), Some(2));
+        assert!(asked("u".to_owned(), vec![pair("a"), pair("a")]).is_err());
+    }
 
     #[test]
     fn that_nothing_was_denied_says_nothing_of_what_was_allowed() {

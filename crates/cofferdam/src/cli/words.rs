@@ -110,6 +110,7 @@ fn option(field: &str) -> Option<&'static str> {
         "files" => "--file:",
         "for_ms" => "--time:",
         "from" => "--from:",
+        "headers" => "--header:",
         "labels" => "--label:",
         "limits.cpu_millis" => "--cpu",
         "limits.disk_bytes" => "--disk",

@@ -79,7 +79,11 @@ impl Outside {
     }
 
     /// A server that answers each request with these bytes; what it read comes out.
-    async fn server(&self, name: &str, answer: &'static str) -> (u16, mpsc::Receiver<String>) {
+    pub(crate) async fn server(
+        &self,
+        name: &str,
+        answer: &'static str,
+    ) -> (u16, mpsc::Receiver<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("a port").port();
         let (seen, read) = mpsc::channel(16);
@@ -103,8 +107,8 @@ impl Outside {
 }
 
 /// A world in which `api.test` at this port is looked into.
-struct Looked {
-    world: World,
+pub(crate) struct Looked {
+    pub(crate) world: World,
     authority: String,
     port: u16,
 }
@@ -139,7 +143,7 @@ fn requests(port: u16) -> Vec<RequestRule> {
 }
 
 impl Looked {
-    fn new(outside: &Outside, port: u16) -> Looked {
+    pub(crate) fn new(outside: &Outside, port: u16) -> Looked {
         Looked::with(world(&["127.0.0.1"], open()), outside, port)
     }
 
@@ -205,7 +209,7 @@ impl Looked {
         TlsConnector::from(Arc::new(config))
     }
 
-    async fn tunnel(&self) -> DuplexStream {
+    pub(crate) async fn tunnel(&self) -> DuplexStream {
         self.tunnel_to("api.test").await
     }
 
@@ -242,7 +246,7 @@ impl Looked {
     }
 
     /// What is answered to a request in TLS under this name.
-    async fn ask(&self, tunnel: DuplexStream, named: &str, request: &str) -> String {
+    pub(crate) async fn ask(&self, tunnel: DuplexStream, named: &str, request: &str) -> String {
         self.ask_by(self.connector(), tunnel, (named, request))
             .await
     }

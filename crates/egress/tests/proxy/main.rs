@@ -2,6 +2,7 @@
 
 mod direct;
 mod dns;
+mod fields;
 mod hostile_clients;
 mod hostile_outside;
 mod index;

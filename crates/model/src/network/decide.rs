@@ -98,8 +98,9 @@ impl Denial {
                  made the sandbox for a rule about requests to this host, which are then looked into"
             }
             Denial::HttpRule => {
-                "ask whoever made the sandbox for a rule about this method and path of the host: \
-                 `--rule 'METHOD https://HOST/PATH'`"
+                "ask whoever made the sandbox for a rule about this method and path of the host, \
+                 `--rule 'METHOD https://HOST/PATH'`; where the rule above requires or refuses fields of the header, \
+                 send the request as it says"
             }
             Denial::OddPath => "write the path without dots, encoded slashes and empty parts",
             Denial::DependencyNotAllowed => {

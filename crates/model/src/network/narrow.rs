@@ -271,7 +271,7 @@ fn narrowed_caps(ceiling: &NetworkCaps, asked: &NetworkCaps, found: &mut Finding
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Denial, How, NetworkAsked, Preset, Request, RequestAsked};
+    use super::super::{Denial, Field, How, NetworkAsked, Preset, Request, RequestAsked};
     use super::*;
     use crate::host::Host;
     use proptest::prelude::*;
@@ -449,13 +449,22 @@ mod tests {
         let methods = prop::sample::select(vec![&[][..], &["GET"], &["POST"], &["GET", "POST"]]);
         let paths = prop::sample::select(vec![&[][..], &["/a/*"], &["/a/b"]]);
         let port = prop::option::of(Just(443_u16));
-        (host, port, methods, paths).prop_map(|(host, port, methods, paths)| {
-            let texts = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+        let require = prop::sample::select(vec![&[][..], &[], &["x-a"]]);
+        let refuse = prop::sample::select(vec![&[][..], &[], &["x-b"]]);
+        let all = (host, port, methods, paths, require, refuse);
+        all.prop_map(|(host, port, methods, paths, require, refuse)| {
+            let texts =
+                |list: &[&str]| -> Vec<String> { list.iter().map(ToString::to_string).collect() };
             let asked = RequestAsked {
                 host: host.to_owned(),
                 port,
                 methods: texts(methods),
                 paths: texts(paths),
+                require: texts(require)
+                    .into_iter()
+                    .map(|name| (name, "1".to_owned()))
+                    .collect(),
+                refuse: texts(refuse),
                 ..RequestAsked::default()
             };
             let asked = NetworkAsked {
@@ -530,11 +539,47 @@ mod tests {
                     port: 443,
                     method,
                     path: "/",
+                    fields: &[],
                 };
                 both.judge(asked).map_err(|verdict| verdict.denial)
             };
             assert_eq!(judge("GET"), Ok(Vec::new()));
             assert_eq!(judge("POST"), Err(Some(Denial::HttpRule)));
+        }
+    }
+
+    #[test]
+    fn fields_that_a_profile_and_a_request_are_about_are_looked_at_one_beside_the_other() {
+        let with = |require: &[(&str, &str)], refuse: &[&str]| {
+            let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            let asked = RequestAsked {
+                host: "a.example".to_owned(),
+                require: require.iter().map(pair).collect(),
+                refuse: refuse.iter().map(ToString::to_string).collect(),
+                ..RequestAsked::default()
+            };
+            NetworkRules {
+                requests: RequestRule::read(&[asked]).unwrap(),
+                ..rules("unrestricted")
+            }
+        };
+        let (ceiling, asks) = (with(&[], &["cookie"]), with(&[("x-team", "red")], &[]));
+        let both = ceiling.narrowed(&asks).unwrap();
+        assert_eq!(both.profile_requests, ceiling.requests);
+        let host = Host::parse("a.example").unwrap();
+        for (fields, is_out) in [
+            (&[("x-team", &b"red"[..])][..], true),
+            (&[], false),
+            (&[("x-team", &b"red"[..]), ("Cookie", &b"a"[..])], false),
+        ] {
+            let asked = Request {
+                host: &host,
+                port: 443,
+                method: "GET",
+                path: "/",
+                fields,
+            };
+            assert_eq!(both.judge(asked).is_ok(), is_out, "{fields:?}");
         }
     }
 
@@ -710,6 +755,7 @@ mod tests {
             is_tls in any::<bool>(),
             method in prop::sample::select(vec!["GET", "POST"]),
             path in prop::sample::select(vec!["/", "/a/b", "/a/c", "/a/../b"]),
+            sent in prop::sample::select(vec!["", "X_A", "x-a x-b"]),
             has_body in any::<bool>(),
         ) {
             let Ok(both) = ceiling.narrowed(&asked) else { return Ok(()) };
@@ -718,7 +764,9 @@ mod tests {
                 Host::Address(address) => vec![address],
                 Host::Name(_) => addresses,
             };
-            let request = (Request { host: &host, port, method, path }, has_body);
+            let fields: Vec<Field<'_>> =
+                sent.split_whitespace().map(|name| (name, b"1".as_slice())).collect();
+            let request = (Request { host: &host, port, method, path, fields: &fields }, has_body);
             if leaves(&both, is_tls, request, &addresses) {
                 prop_assert!(leaves(&ceiling, is_tls, request, &addresses), "more than the ceiling: {both:?}");
                 prop_assert!(leaves(&asked, is_tls, request, &addresses), "more than was asked: {both:?}");

@@ -1,7 +1,10 @@
-//! Rules about requests: which methods and paths of a host are let out, and which fields are set on the way. Pure.
+//! Rules about requests: which methods and paths of a host are let out, with which fields, and which are set on the
+//! way. Pure.
 //!
 //! A path is compared as it is written. What a server might read as another path than we do is refused where
 //! paths are compared: dots, encoded dots and slashes, backslashes, empty parts.
+
+mod field;
 
 use super::{Denial, Entry, NetworkMode, NetworkRules, Rule, Verdict};
 use crate::host::Host;
@@ -10,6 +13,11 @@ use crate::spec::{Findings, Invalid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+
+pub use field::Field;
+
+/// The code of what is wrong with a rule.
+const CODE: &str = "network_rules";
 
 /// The ports of a host that a rule is about, where it names none: those of `http` and `https`.
 const USUAL_PORTS: [u16; 2] = [80, 443];
@@ -54,8 +62,8 @@ impl From<PathPattern> for String {
     }
 }
 
-/// A rule about requests to a host. One that names neither methods nor paths is about all of them; it narrows
-/// nothing, and only sets fields.
+/// A rule about requests to a host. One that names methods or paths is a way out, and a request must have one of them.
+/// One that names neither is about all requests: what it says of fields holds for each, and its own are set on each.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RequestRule {
     /// A name, all names below one, or an address; without a port.
@@ -65,6 +73,10 @@ pub struct RequestRule {
     methods: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     paths: Vec<PathPattern>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    require: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    refuse: Vec<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     set: BTreeMap<String, String>,
 }
@@ -80,6 +92,10 @@ pub struct RequestAsked {
     pub methods: Vec<String>,
     /// These paths, `/exact` or `/below/*`; all where there is none.
     pub paths: Vec<String>,
+    /// Fields that must be there with these values, `*` for any but an empty one.
+    pub require: BTreeMap<String, String>,
+    /// Fields that must not be there.
+    pub refuse: Vec<String>,
     /// Fields that are set, whatever the client wrote there. They are not secret.
     pub set: BTreeMap<String, String>,
 }
@@ -107,6 +123,8 @@ impl RequestRule {
             port: self.port,
             methods: self.methods.clone(),
             paths: self.paths.iter().cloned().map(String::from).collect(),
+            require: self.require.clone(),
+            refuse: self.refuse.clone(),
             set: self.set.clone(),
         }
     }
@@ -134,17 +152,45 @@ impl RequestRule {
         ports.map(|port| self.host.clone().at(*port))
     }
 
-    fn narrows(&self) -> bool {
-        !(self.methods.is_empty() && self.paths.is_empty())
+    fn is_about_all(&self) -> bool {
+        self.methods.is_empty() && self.paths.is_empty()
     }
 
-    fn matches(&self, method: &str, path: &str) -> bool {
+    fn narrows(&self) -> bool {
+        !(self.is_about_all() && self.require.is_empty() && self.refuse.is_empty())
+    }
+
+    fn names(&self, method: &str, path: &str) -> bool {
         (self.methods.is_empty() || self.methods.iter().any(|own| own == method))
             && (self.paths.is_empty() || self.paths.iter().any(|own| own.matches(path)))
     }
+
+    fn suits(&self, fields: &[Field<'_>]) -> bool {
+        let mut require = self.require.iter();
+        require.all(|(name, value)| field::has_value(fields, name, value))
+            && !self.refuse.iter().any(|name| field::has(fields, name))
+    }
+
+    fn matches(&self, asked: Request<'_>) -> bool {
+        self.names(asked.method, asked.path) && self.suits(asked.fields)
+    }
+
+    /// The fields that it requires and refuses, by their names: the values are for whoever sees the rules.
+    fn fields_text(&self) -> String {
+        let require: Vec<&str> = self.require.keys().map(String::as_str).collect();
+        let both = [
+            ("requires", require.join(", ")),
+            ("refuses", self.refuse.join(", ")),
+        ];
+        let both = both.into_iter().filter(|(_, names)| !names.is_empty());
+        let both: Vec<String> = both
+            .map(|(what, names)| format!("{what} {names}"))
+            .collect();
+        both.join("; ")
+    }
 }
 
-/// As `--rule` writes it, cut to what a record holds.
+/// As `--rule` writes it, with the names of fields behind it, cut to what a record holds.
 impl fmt::Display for RequestRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = self.methods.join(",");
@@ -163,6 +209,10 @@ impl fmt::Display for RequestRule {
         }
         let paths = self.paths.iter().cloned().map(String::from);
         text.push_str(&paths.collect::<Vec<_>>().join(","));
+        let fields = self.fields_text();
+        if !fields.is_empty() {
+            text.push_str(&[" (", &fields, ")"].concat());
+        }
         if text.len() > SHOWN_BYTES_MAX {
             let cut = text.floor_char_boundary(SHOWN_BYTES_MAX);
             text.truncate(cut);
@@ -183,6 +233,8 @@ pub struct Request<'a> {
     pub method: &'a str,
     /// Its path, without the query.
     pub path: &'a str,
+    /// The fields that it leaves with, before any are set.
+    pub fields: &'a [Field<'a>],
 }
 
 impl NetworkRules {
@@ -220,8 +272,8 @@ impl NetworkRules {
     }
 
     /// Decides about a request to a host that may have rules: which fields are set, or why it stays inside. Where
-    /// rules name methods or paths, one of those must let it out; where a profile's do, one of these too. The fields
-    /// of the profile come last, and count.
+    /// rules name methods or paths, one of those must let it out; where a profile's do, one of these too. What rules
+    /// that name neither say of fields holds beside that. The fields of the profile come last, and count.
     ///
     /// # Errors
     /// A verdict that denies.
@@ -278,16 +330,33 @@ fn judge_by<'r>(
     if let Some(rule) = with_paths.filter(|_| is_odd(asked.path)) {
         return Err(Box::new(denied(Denial::OddPath, rule)));
     }
-    let matches = |rule: &&RequestRule| rule.matches(asked.method, asked.path);
-    let mut narrowing = rules.iter().filter(|rule| rule.narrows()).peekable();
-    if let Some(first) = narrowing.peek().copied()
-        && !narrowing.any(matches)
-    {
-        return Err(Box::new(denied(Denial::HttpRule, first)));
+    if let Some(rule) = refusing(&rules, asked) {
+        return Err(Box::new(denied(Denial::HttpRule, rule)));
     }
-    let letting: Vec<&RequestRule> = rules.into_iter().filter(matches).collect();
+    let letting: Vec<&RequestRule> = rules
+        .into_iter()
+        .filter(|rule| rule.matches(asked))
+        .collect();
     let set = letting.into_iter().flat_map(|rule| &rule.set);
     Ok(set.map(|(name, value)| (name.as_str(), value.as_str())))
+}
+
+/// The rule by which a request stays inside. One about all requests is no way out beside the others: written down to
+/// refuse a field, it would open every method and path.
+fn refusing<'r>(rules: &[&'r RequestRule], asked: Request<'_>) -> Option<&'r RequestRule> {
+    let (all, ways): (Vec<&RequestRule>, Vec<&RequestRule>) =
+        rules.iter().copied().partition(|rule| rule.is_about_all());
+    if let Some(rule) = all.into_iter().find(|rule| !rule.suits(asked.fields)) {
+        return Some(rule);
+    }
+    if ways.iter().any(|rule| rule.matches(asked)) {
+        return None;
+    }
+    // One that names the method and the path says more of what is missing.
+    let near = ways
+        .iter()
+        .find(|rule| rule.names(asked.method, asked.path));
+    near.or_else(|| ways.first()).copied()
 }
 
 fn off_layer<'r>(
@@ -347,11 +416,22 @@ const NOT_SET: [&str; 12] = [
     "upgrade",
 ];
 
-/// Whether a field of a header may be set: RFC 9110 section 5.6.2.
-pub(crate) fn may_be_set(name: &str) -> bool {
+/// Whether text is the name of a field: RFC 9110 section 5.6.2.
+fn is_token(name: &str) -> bool {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    let is_token = !name.is_empty() && name.len() <= 128 && name.bytes().all(token);
-    is_token && !NOT_SET.contains(&name.to_ascii_lowercase().as_str())
+    (1..=limits::REQUEST_FIELD_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(token)
+}
+
+/// Whether text is a value of a field. RFC 9110 section 5.5: an end of a line would be a field of somebody else's.
+fn is_value(text: &str) -> bool {
+    let plain = |b: u8| b == b' ' || b.is_ascii_graphic();
+    let is_short = text.len() <= limits::REQUEST_FIELD_BYTES_MAX;
+    is_short && text.trim() == text && text.bytes().all(plain)
+}
+
+/// Whether a field of a header may be set.
+pub(crate) fn may_be_set(name: &str) -> bool {
+    is_token(name) && !NOT_SET.contains(&name.to_ascii_lowercase().as_str())
 }
 
 /// Reads rules. What is wrong is found with its place below `field`.
@@ -361,7 +441,7 @@ pub(super) fn read(field: &str, asked: &[RequestAsked], found: &mut Findings) ->
     if bytes > limits::REQUEST_RULES_BYTES_MAX {
         let most = limits::REQUEST_RULES_BYTES_MAX;
         let message = format!("{bytes} bytes of rules are too many; there may be {most}");
-        found.add(field, "network_rules", message);
+        found.add(field, CODE, message);
     }
     let numbered = asked.iter().enumerate().take(limits::REQUEST_RULES_MAX);
     let read = |(index, one)| read_one(&format!("{field}[{index}]"), one, &mut *found);
@@ -369,44 +449,43 @@ pub(super) fn read(field: &str, asked: &[RequestAsked], found: &mut Findings) ->
 }
 
 fn bytes(asked: &RequestAsked) -> usize {
-    let set = asked
-        .set
-        .iter()
-        .map(|(name, value)| name.len() + value.len());
-    let lists = asked.methods.iter().chain(&asked.paths).map(String::len);
-    asked.host.len() + set.chain(lists).sum::<usize>()
+    let fields = asked.require.iter().chain(&asked.set);
+    let fields = fields.map(|(name, value)| name.len() + value.len());
+    let lists = asked.methods.iter().chain(&asked.paths);
+    let lists = lists.chain(&asked.refuse).map(String::len);
+    asked.host.len() + fields.chain(lists).sum::<usize>()
 }
 
 fn read_one(field: &str, asked: &RequestAsked, found: &mut Findings) -> Option<RequestRule> {
     let before = found.0.len();
-    let code = "network_rules";
     let host = match asked.host.parse::<Entry>() {
         Ok(entry) if entry.is_host() => Some(entry),
         Ok(_) | Err(_) => {
             let message =
                 "a rule is about HOST, *.DOMAIN or ADDRESS; the port has a field of its own";
-            found.add(format!("{field}.host"), code, message);
+            found.add(format!("{field}.host"), CODE, message);
             None
         }
     };
     if asked.port == Some(0) {
-        found.add(format!("{field}.port"), code, "a port is 1 to 65535");
+        found.add(format!("{field}.port"), CODE, "a port is 1 to 65535");
     }
     let most = limits::REQUEST_RULE_LIST_MAX;
     found.count(&format!("{field}.methods"), asked.methods.len(), most);
     for (index, method) in asked.methods.iter().enumerate().take(most) {
         if !is_method(method) {
             let message = "a method is written in capitals, such as GET; CONNECT is none of a host";
-            found.add(format!("{field}.methods[{index}]"), code, message);
+            found.add(format!("{field}.methods[{index}]"), CODE, message);
         }
     }
     found.count(&format!("{field}.paths"), asked.paths.len(), most);
     for (index, path) in asked.paths.iter().enumerate().take(most) {
         if !is_path(path) {
             let message = "a path is /exact or /below/*, without a query, dots, encoded slashes and empty parts";
-            found.add(format!("{field}.paths[{index}]"), code, message);
+            found.add(format!("{field}.paths[{index}]"), CODE, message);
         }
     }
+    field::check(field, asked, found);
     read_set(field, &asked.set, found);
     let host = host.filter(|_| found.0.len() == before)?;
     Some(RequestRule {
@@ -414,6 +493,8 @@ fn read_one(field: &str, asked: &RequestAsked, found: &mut Findings) -> Option<R
         port: asked.port,
         methods: asked.methods.clone(),
         paths: asked.paths.iter().cloned().map(PathPattern::from).collect(),
+        require: asked.require.clone(),
+        refuse: asked.refuse.clone(),
         set: asked.set.clone(),
     })
 }
@@ -424,15 +505,12 @@ fn read_set(field: &str, set: &BTreeMap<String, String>, found: &mut Findings) {
     for (name, value) in set.iter().take(limits::REQUEST_RULE_LIST_MAX) {
         if !may_be_set(name) {
             let message = "a field has the name of one, and is not about the connection";
-            found.add(place.clone(), "network_rules", message);
+            found.add(place.clone(), CODE, message);
         }
-        // RFC 9110 section 5.5: an end of a line would be a field of somebody else's.
-        let plain = |b: u8| b == b' ' || b.is_ascii_graphic();
-        let trimmed = value.trim() == value;
-        if !trimmed || value.len() > limits::REQUEST_FIELD_BYTES_MAX || !value.bytes().all(plain) {
+        if !is_value(value) {
             let message =
                 "a value is printable ASCII without spaces at its ends, at most 4096 of it";
-            found.add(place.clone(), "network_rules", message);
+            found.add(place.clone(), CODE, message);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What would become of a URL: the decision, without a name being resolved or anything dialled.
 
-use super::{Denial, How, NetworkRules, Request};
+use super::{Denial, Field, How, NetworkRules, Request};
 use crate::address::{Class, canonical, classify};
 use crate::exception::Exception;
 use crate::host::Host;
@@ -43,14 +43,14 @@ const READS: How<'static> = How::Request {
 };
 
 impl NetworkRules {
-    /// What would become of this URL on a node whose operator opened these, in a sandbox that has these secrets. A
-    /// name that passes here may still have an address that is closed or denied.
+    /// What would become of a GET of this URL with these fields, on a node whose operator opened these, in a sandbox
+    /// that has these secrets. A name that passes here may still have an address that is closed or denied.
     ///
     /// # Errors
     /// [`BadUrl`].
     pub fn trial(
         &self,
-        url: &str,
+        (url, fields): (&str, &[Field<'_>]),
         opened: &[Exception],
         secrets: &[SecretUse],
     ) -> Result<Trial, BadUrl> {
@@ -74,6 +74,7 @@ impl NetworkRules {
             port,
             method: "GET",
             path,
+            fields,
         };
         if looks_into
             && verdict.is_allowed()
@@ -169,7 +170,7 @@ mod tests {
         };
         let rules = NetworkRules::read(&asked).unwrap();
         let opened = ["10.0.0.2:22", "169.254.0.0/16"].map(|one| one.parse().unwrap());
-        let say = |url: &str| match rules.trial(url, &opened, &[]) {
+        let say = |url: &str| match rules.trial((url, &[]), &opened, &[]) {
             Ok(trial) => format!(
                 "{}:{} {} {}",
                 trial.host,
@@ -223,6 +224,37 @@ mod tests {
     }
 
     #[test]
+    fn a_trial_looks_at_the_fields_that_it_is_told() {
+        use crate::network::RequestAsked;
+        let asked = NetworkAsked {
+            requests: vec![RequestAsked {
+                host: "a.example".to_owned(),
+                require: [("x-team".to_owned(), "red".to_owned())].into(),
+                refuse: vec!["authorization".to_owned()],
+                ..RequestAsked::default()
+            }],
+            ..NetworkAsked::default()
+        };
+        let rules = NetworkRules::read(&asked).unwrap();
+        for (fields, code) in [
+            (&[][..], Some("http_rule")),
+            (&[("X-Team", &b"red"[..])], None),
+            (&[("x-team", &b"blue"[..])], Some("http_rule")),
+            (
+                &[("x-team", &b"red"[..]), ("Authorization", &b""[..])],
+                Some("http_rule"),
+            ),
+        ] {
+            for url in ["https://a.example/", "http://a.example/"] {
+                let trial = rules.trial((url, fields), &[], &[]).unwrap();
+                assert_eq!(trial.code, code, "{fields:?}");
+                let rule = "rule a.example (requires x-team; refuses authorization)";
+                assert_eq!(trial.rule, rule, "{fields:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_trial_names_the_secrets_that_would_be_added_and_refuses_where_they_would_leave_in_clear() {
         use crate::secret::SecretHow;
         let secret = |name: &str, host: &str| SecretUse {
@@ -245,7 +277,7 @@ mod tests {
         };
         let mut rules = NetworkRules::read(&asked).unwrap();
         let say = |rules: &NetworkRules, url: &str| {
-            let trial = rules.trial(url, &[], &secrets).unwrap();
+            let trial = rules.trial((url, &[]), &[], &secrets).unwrap();
             (
                 trial.code,
                 trial

@@ -173,6 +173,8 @@ fn request(rule: NetworkRule) -> RequestAsked {
         port: rule.port,
         methods: rule.methods,
         paths: rule.paths,
+        require: rule.headers.require,
+        refuse: rule.headers.refuse,
         set: rule.headers.set,
     }
 }
@@ -184,7 +186,11 @@ fn rule(rule: &RequestRule) -> NetworkRule {
         port: asked.port,
         methods: asked.methods,
         paths: asked.paths,
-        headers: RuleHeaders { set: asked.set },
+        headers: RuleHeaders {
+            require: asked.require,
+            refuse: asked.refuse,
+            set: asked.set,
+        },
     }
 }
 
@@ -209,4 +215,23 @@ pub(super) fn works(rows: &[SandboxRow]) -> Vec<NetworkWork> {
         network: of_node(row),
     };
     rows.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_about_fields_are_shown_as_they_were_said_and_read_again() {
+        let text = r#"{"rules": [{"host": "api.test", "methods": ["POST"], "headers": {
+            "require": {"content-type": "application/json"}, "refuse": ["authorization"],
+            "set": {"x-team": "red"}}}]}"#;
+        let asked: Network = serde_json::from_str(text).unwrap();
+        let shown = view(&read(asked.clone()).unwrap());
+        assert_eq!(shown.rules, asked.rules);
+        assert_eq!(view(&read(shown.clone()).unwrap()), shown);
+        // Whoever does not know one of them refuses the rules, and does not pass over it.
+        let other = text.replace("refuse", "forbid");
+        assert!(serde_json::from_str::<Network>(&other).is_err());
+    }
 }

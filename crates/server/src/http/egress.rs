@@ -56,7 +56,7 @@ pub(crate) async fn test(
 ) -> Result<Answer<EgressTested>, Error> {
     let trial = app
         .service
-        .sandbox_egress_test(&ctx, &id, &asked.url)
+        .sandbox_egress_test(&ctx, &id, (asked.url.as_str(), &asked.headers))
         .await?;
     Ok(Answer(egress::tested(trial)))
 }

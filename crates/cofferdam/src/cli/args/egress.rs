@@ -63,10 +63,20 @@ pub(crate) enum EgressCommand {
         /// The id of the sandbox by whose rules
         #[arg(long = "as", value_name = "ID")]
         sandbox: String,
+        /// A field of the header that the request would have, for rules that require or refuse it; no secret, which
+        /// others see in a command line: where a field is refused any value does. May be repeated
+        #[arg(long = "header", value_parser = header, value_name = "NAME: VALUE")]
+        headers: Vec<(String, String)>,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Reads `NAME: VALUE`.
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("write 'NAME: VALUE'")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 impl EgressArgs {

@@ -24,7 +24,8 @@ pub(crate) struct NetArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) preset: Vec<String>,
     /// What may be asked of a host, such as 'GET,HEAD https://api.github.com/repos/*'; a host with rules is let out
-    /// only as one of them says. Its HTTPS is looked into; may be repeated
+    /// only as one of them says. Its HTTPS is looked into; may be repeated. Fields of the header are said in JSON:
+    /// `network.rules` of a profile or of the API
     #[arg(long, value_parser = rule, value_name = "[METHODS ]URL")]
     pub(crate) rule: Vec<NetworkRule>,
     /// A package that it may install, such as pip:requests==2.32.3 or npm:lodash==4.17.21, by exact name and version;
@@ -190,13 +191,25 @@ pub(crate) fn rule_text(rule: &NetworkRule) -> String {
     let port = port.map(|port| format!(":{port}")).unwrap_or_default();
     let (methods, paths) = (rule.methods.join(","), rule.paths.join(","));
     let text = format!("{methods} {scheme}{}{port}{paths}", rule.host);
-    let set = rule.headers.set.keys().map(String::as_str);
-    let set: Vec<&str> = set.collect();
+    let headers = &rule.headers;
+    let require = headers.require.iter();
+    let require: Vec<String> = require
+        .map(|(name, value)| format!("{name}: {value}"))
+        .collect();
+    let set: Vec<&str> = headers.set.keys().map(String::as_str).collect();
+    let all = [
+        ("requires", require.join(", ")),
+        ("refuses", headers.refuse.join(", ")),
+        ("sets", set.join(", ")),
+    ];
+    let all = all.into_iter().filter(|(_, fields)| !fields.is_empty());
+    let all: Vec<String> = all
+        .map(|(what, fields)| format!("{what} {fields}"))
+        .collect();
     let text = text.trim().to_owned();
-    if set.is_empty() {
-        text
-    } else {
-        format!("{text} (sets {})", set.join(", "))
+    match all.is_empty() {
+        true => text,
+        false => format!("{text} ({})", all.join("; ")),
     }
 }
 
@@ -210,6 +223,21 @@ mod tests {
         assert_eq!(destination("[fd00::1]:443").as_deref(), Ok("[fd00::1]:443"));
         let refused = destination("http://pypi.org/simple").unwrap_err();
         assert!(refused.ends_with("the host alone: pypi.org"), "{refused}");
+    }
+
+    #[test]
+    fn a_rule_is_shown_with_the_fields_that_it_is_about() {
+        let mut read = rule("POST https://a.test/v1/*").unwrap();
+        let pair = |name: &str| (name.to_owned(), "red".to_owned());
+        read.headers.set = [pair("x-set")].into();
+        assert_eq!(rule_text(&read), "POST https://a.test/v1/* (sets x-set)");
+        read.headers.require = [pair("x-team")].into();
+        read.headers.refuse = vec!["authorization".to_owned(), "x-api-key".to_owned()];
+        let fields = "requires x-team: red; refuses authorization, x-api-key; sets x-set";
+        assert_eq!(
+            rule_text(&read),
+            format!("POST https://a.test/v1/* ({fields})")
+        );
     }
 
     #[test]
