@@ -6,6 +6,13 @@ use utoipa::{IntoParams, ToSchema};
 /// Records of one report at most.
 pub const RECORDS_MAX: usize = 1000;
 
+/// Addresses of a name that one record lists.
+pub const ANSWERS_MAX: usize = 16;
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
 /// What became of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -53,6 +60,16 @@ pub struct EgressRecord {
     /// What was dialled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// Of `dns`: addresses that the name has outside, at most 16; the sandbox is told others. None that is closed in every
+    /// mode.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<String>,
+    /// Of `dns`: how many more it has, closed ones and those beyond 16.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub answers_unlisted: u32,
+    /// Of `dns`: how long the sandbox may keep what it was told, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_s: Option<u32>,
     /// What became of it.
     pub decision: EgressDecision,
     /// Why not.
@@ -99,6 +116,16 @@ pub struct EgressView {
     /// What was dialled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// Of `dns`: addresses that the name has outside, at most 16; the sandbox is told others. None that is closed in every
+    /// mode.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<String>,
+    /// Of `dns`: how many more it has, closed ones and those beyond 16.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub answers_unlisted: u32,
+    /// Of `dns`: how long the sandbox may keep what it was told, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_s: Option<u32>,
     /// What became of it.
     pub decision: EgressDecision,
     /// Why not.

@@ -36,6 +36,7 @@ const _: () = assert!(asked::YES == ::egress::direct::YES);
 const _: () = assert!(asked::DENIED == ::egress::direct::DENIED);
 const _: () = assert!(asked::UNKNOWN == ::egress::direct::UNKNOWN);
 const _: () = assert!(asked::FAILED == ::egress::direct::FAILED);
+const _: () = assert!(asked::TTL_S == ::egress::direct::TTL_S);
 
 /// A guest answers at once; one that does not is asked again.
 const PATIENCE: Duration = Duration::from_secs(5);

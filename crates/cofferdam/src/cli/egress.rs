@@ -179,7 +179,7 @@ async fn page(client: &Client, id: &str, query: &EgressQuery) -> Result<EgressLi
 }
 
 fn line(one: &EgressView) -> Vec<String> {
-    let to = to(one.host.as_deref().unwrap_or("?"), one.port);
+    let to = to(one.host.as_deref().unwrap_or("?"), one.port) + &answers(one);
     let became = one.code.as_deref().unwrap_or(one.decision.as_str());
     vec![
         one.seq.to_string(),
@@ -192,6 +192,22 @@ fn line(one: &EgressView) -> Vec<String> {
         one.bytes_in.to_string(),
         one.duration_ms.to_string(),
     ]
+}
+
+/// What a name has outside, of which a line of a table has room for two; `--json` has all that are on record. Pure.
+fn answers(one: &EgressView) -> String {
+    const SHOWN: usize = 2;
+    let mut parts: Vec<String> = one.answers.iter().take(SHOWN).cloned().collect();
+    let listed = one.answers.len().saturating_sub(SHOWN);
+    let more = u64::try_from(listed).unwrap_or(u64::MAX);
+    let more = more.saturating_add(one.answers_unlisted.into());
+    if more > 0 {
+        parts.push(format!("{more} more"));
+    }
+    if parts.is_empty() {
+        return String::new();
+    }
+    format!(" ({})", parts.join(", "))
 }
 
 async fn test(
@@ -224,6 +240,22 @@ async fn test(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_shown_with_what_it_has_outside() {
+        let mut one: EgressView = serde_json::from_value(serde_json::json!({
+            "seq": 1, "at_ms": 1, "sandbox_id": "sbx_1", "method": "dns", "host": "a.test", "port": 0,
+            "decision": "allowed", "bytes_out": 0, "bytes_in": 0, "duration_ms": 1
+        }))
+        .unwrap();
+        assert_eq!(line(&one)[3], "a.test");
+        one.answers_unlisted = 1;
+        assert_eq!(line(&one)[3], "a.test (1 more)");
+        one.answers = ["9.9.9.9", "2606:4700::1", "9.9.9.10"]
+            .map(str::to_owned)
+            .to_vec();
+        assert_eq!(line(&one)[3], "a.test (9.9.9.9, 2606:4700::1, 2 more)");
+    }
 
     #[test]
     fn that_nothing_was_denied_says_nothing_of_what_was_allowed() {

@@ -2,11 +2,12 @@
 
 use api::Code;
 use api::egress::{
-    EgressAdded, EgressConnection, EgressDecision, EgressList, EgressRecord, EgressTested,
-    EgressView,
+    ANSWERS_MAX, EgressAdded, EgressConnection, EgressDecision, EgressList, EgressRecord,
+    EgressTested, EgressView,
 };
 use model::network::Trial;
 use service::{EgressOwner, EgressPage, EgressRow, NewEgress};
+use std::net::IpAddr;
 
 use super::from_wire::bad_id;
 use crate::error::Error;
@@ -50,6 +51,11 @@ fn record(record: EgressRecord) -> Result<(EgressOwner, NewEgress), Error> {
         let message = format!("a text has at most {TEXT_BYTES_MAX} bytes");
         return Err(Error::field(Code::InvalidArgument, "records", message));
     }
+    let is_address = |text: &String| text.parse::<IpAddr>().is_ok();
+    if record.answers.len() > ANSWERS_MAX || !record.answers.iter().all(is_address) {
+        let message = format!("answers are at most {ANSWERS_MAX} addresses");
+        return Err(Error::field(Code::InvalidArgument, "records", message));
+    }
     let new = NewEgress {
         name: record.name.clone(),
         at_ms: record.at_ms,
@@ -79,6 +85,9 @@ fn view(row: EgressRow) -> Option<EgressView> {
         host: record.host,
         port: record.port,
         address: record.address,
+        answers: record.answers,
+        answers_unlisted: record.answers_unlisted,
+        ttl_s: record.ttl_s,
         decision: record.decision,
         code: record.code,
         rule: record.rule,
