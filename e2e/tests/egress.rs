@@ -410,6 +410,18 @@ fn a_job_reaches_what_it_was_allowed_and_its_denials_are_on_record() {
         );
         let shown = place.json(&["job", "get", &id, "--json"]);
         assert_eq!(shown["egress_denied"], 1, "{shown}");
+        // Whoever follows a job that has ended gets all of it, and comes back.
+        let of_one = [
+            "egress",
+            "log",
+            &id,
+            "--json",
+            "--follow",
+            "--host",
+            "a.example",
+        ];
+        let followed = place.json(&of_one);
+        assert_eq!(followed, records[1]);
         assert_eq!(shown["spec"]["network"]["mode"], "allowlist");
         // Without being asked for there is none: nobody listens, and no variable says so.
         let none = format!("echo \"<$http_proxy>\"; curl -s -m 5 -x http://127.0.0.1:3128 {url}");

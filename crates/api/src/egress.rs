@@ -154,7 +154,19 @@ pub struct EgressQuery {
     #[serde(default)]
     #[param(inline)]
     pub decision: Option<EgressDecision>,
-    /// At most so many, 1 to 500; 50 when absent.
+    /// Only those to this host, or, as `*.DOMAIN`, to all names below one and not itself.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// Only those that were refused or failed for this reason, such as `host_not_allowed`.
+    #[serde(default)]
+    pub code: Option<String>,
+    /// Not before this time, in milliseconds since 1970, by the clock of the node.
+    #[serde(default)]
+    pub from: Option<u64>,
+    /// Before this time, likewise.
+    #[serde(default)]
+    pub to: Option<u64>,
+    /// At most so many, 1 to 500; 50 when absent. Of a stream it says nothing.
     #[serde(default)]
     pub limit: Option<u32>,
 }
@@ -168,6 +180,25 @@ pub struct EgressList {
     pub next: u64,
     /// There are more already.
     pub more: bool,
+}
+
+/// The name of the server-sent event that carries an [`EgressView`].
+pub const SSE_RECORD: &str = "record";
+
+/// What the last server-sent event of a stream of records carries, whose name is that of a log's last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressEnd {
+    /// All records up to this number were looked at.
+    pub next: u64,
+}
+
+/// One step of records that are being followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EgressEvent {
+    /// Something that was asked for is over.
+    Record(Box<EgressView>),
+    /// So is the sandbox or the job. The last one.
+    End(EgressEnd),
 }
 
 /// Connections that a node tells of at once: as many as it lets out at a time.

@@ -35,6 +35,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0028_approval.sql"),
     include_str!("../migrations/sqlite/0033_secret_given.sql"),
     include_str!("../migrations/sqlite/0035_stopping.sql"),
+    include_str!("../migrations/sqlite/0037_egress_find.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -67,6 +68,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0028_approval.sql"),
     include_str!("../migrations/postgres/0033_secret_given.sql"),
     include_str!("../migrations/postgres/0035_stopping.sql"),
+    include_str!("../migrations/postgres/0037_egress_find.sql"),
 ];
 
 /// The version that this program knows.

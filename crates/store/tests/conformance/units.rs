@@ -150,7 +150,7 @@ pub(crate) fn a_database_of_a_newer_schema_is_refused(db: &Db) {
     let Err(StoreError::NewerSchema { found, known }) = refused else {
         panic!("{refused:?}")
     };
-    assert_eq!((found, known), (99, 30));
+    assert_eq!((found, known), (99, 31));
     let message = StoreError::NewerSchema { found, known }.to_string();
     assert!(
         message.contains("99") && message.contains("30"),
