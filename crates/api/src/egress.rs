@@ -60,8 +60,8 @@ pub struct EgressRecord {
     /// What was dialled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// Of `dns`: addresses that the name has outside, at most 16; the sandbox is told others. None that is closed in every
-    /// mode.
+    /// Of `dns`: addresses that the name has outside, at most 16; the sandbox is told others. None that is closed in
+    /// every mode.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub answers: Vec<String>,
     /// Of `dns`: how many more it has, closed ones and those beyond 16.
@@ -116,8 +116,8 @@ pub struct EgressView {
     /// What was dialled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// Of `dns`: addresses that the name has outside, at most 16; the sandbox is told others. None that is closed in every
-    /// mode.
+    /// Of `dns`: addresses that the name has outside, at most 16; the sandbox is told others. None that is closed in
+    /// every mode.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub answers: Vec<String>,
     /// Of `dns`: how many more it has, closed ones and those beyond 16.

@@ -142,9 +142,10 @@ async fn log(
 
 /// What is said where there is no record. Who asked for some of them has not heard of the others. Pure.
 fn nothing(asked: &EgressQuery) -> &'static str {
-    let is_some = asked.host.is_some() || asked.code.is_some() || asked.from.is_some();
+    if asked.host.is_some() || asked.code.is_some() || asked.from.is_some() {
+        return "nothing that is over is what you look for";
+    }
     match asked.decision {
-        _ if is_some => "nothing that is over is what you look for",
         None => "it has asked for nothing, or nothing that is over",
         Some(EgressDecision::Allowed) => "nothing that is over was allowed",
         Some(EgressDecision::Denied) => "nothing that is over was denied",
