@@ -102,6 +102,7 @@ fn option(field: &str) -> Option<&'static str> {
     let name = field.split('[').next().unwrap_or_default();
     Some(match name {
         "argv" => "the command:",
+        "code" => "--code:",
         "comment" => "--comment:",
         "count" => "--count",
         "cwd" => "--cwd:",
@@ -110,6 +111,7 @@ fn option(field: &str) -> Option<&'static str> {
         "files" => "--file:",
         "for_ms" => "--time:",
         "from" => "--from:",
+        "host" => "--host:",
         "labels" => "--label:",
         "limits.cpu_millis" => "--cpu",
         "limits.disk_bytes" => "--disk",
