@@ -152,6 +152,96 @@ fn a_server_killed_when_records_of_the_outside_are_written_tells_each_once() {
     assert_eq!(all, once, "none is there twice");
 }
 
+/// A server that answers everything with this many bytes.
+fn server(bytes: usize) -> u16 {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            drop(stream.read(&mut [0; 4096]));
+            let head =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {bytes}\r\nconnection: close\r\n\r\n");
+            drop(stream.write_all(head.as_bytes()));
+            drop(stream.write_all(&vec![b'x'; bytes]));
+        }
+    });
+    port
+}
+
+/// The bytes that its node has written down of a sandbox.
+fn passed(place: &Place, id: &str) -> u64 {
+    let nodes = std::fs::read_dir(place.state().join("nodes"));
+    let nodes = nodes.into_iter().flatten().flatten();
+    let mut texts = nodes.filter_map(|node| {
+        let of_one = node.path().join("sandboxes").join(id).join("passed");
+        std::fs::read_to_string(of_one).ok()
+    });
+    let text = texts.next().unwrap_or_default();
+    text.trim_end().parse().unwrap_or(0)
+}
+
+/// What the server outside answers with, in bytes.
+const BODY: usize = 100_000;
+
+#[test]
+fn bytes_that_passed_before_the_server_was_killed_are_not_had_again() {
+    if let Some(why) = no_sandbox() {
+        println!("skipped: {why}");
+        return;
+    }
+    if !std::path::Path::new("/usr/bin/curl").exists() {
+        println!("skipped: there is no curl to ask with");
+        return;
+    }
+    let port = server(BODY);
+    let place = Place::new();
+    let up = ["--spares", "0", "--egress-allow", "127.0.0.1"];
+    let first = place.up(&up, &[]);
+    let limit = format!("bytes={}", BODY + BODY / 2);
+    let create = [
+        "sandbox",
+        "create",
+        "--json",
+        "--net",
+        "unrestricted",
+        "--net-limit",
+        &limit,
+    ];
+    let made = place.json(&create);
+    assert_eq!(
+        made["network"]["limits"]["bytes"],
+        BODY + BODY / 2,
+        "{made}"
+    );
+    let id = made["id"].as_str().expect("an id").to_owned();
+    // What came of the body.
+    let fetch = || {
+        let line =
+            format!("unset no_proxy NO_PROXY; curl -s -m 20 http://127.0.0.1:{port}/ | wc -c");
+        let out = place.run(&["sandbox", "exec", &id, "--", "sh", "-c", &line]);
+        let text = String::from_utf8_lossy(&out.stdout).trim().to_owned();
+        text.parse::<usize>().ok()
+    };
+    assert_eq!(fetch(), Some(BODY));
+    assert!(until(|| passed(&place, &id) >= BODY as u64));
+    first.kill();
+    let _second = place.up(&up, &[]);
+    // Until there is a line again, nobody answers.
+    let mut came = Some(0);
+    let asked = || {
+        came = fetch();
+        came.is_some_and(|bytes| bytes > 0)
+    };
+    assert!(until(asked));
+    assert!(came < Some(BODY), "{came:?}: the second one is cut");
+    let is_cut = || {
+        let out = place.run(&["egress", "log", &id, "--json", "--code", "byte_limit"]);
+        !out.stdout.is_empty()
+    };
+    assert!(until(is_cut));
+}
+
 /// While the driver can make no device, rules are given up, and what was there before holds. Killed before that is
 /// told, the next server tries, and gives them up too.
 #[test]

@@ -319,6 +319,65 @@ fn names_of_a_job_carry_no_data_and_are_so_many_in_a_minute() {
     assert_eq!((with("name_carries_data"), with("too_many_names")), (1, 1));
 }
 
+/// A server of DNS by which every name is at this address.
+fn resolver(address: [u8; 4]) -> u16 {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let port = socket.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        let mut question = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut question) {
+            let mut said = question[..length].to_vec();
+            said[2..4].copy_from_slice(&[0x81, 0x80]);
+            // For A, a record whose name is a pointer to that of the question.
+            if said.ends_with(&[0, 1, 0, 1]) {
+                said[7] = 1;
+                said.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4]);
+                said.extend(address);
+            }
+            drop(socket.send_to(&said, from));
+        }
+    });
+    port
+}
+
+#[test]
+fn a_name_is_on_record_with_its_address_outside_and_the_program_is_told_another() {
+    if !can_ask() {
+        return;
+    }
+    if own_address().is_none() {
+        println!("skipped: there is no device, or no address of this machine");
+        return;
+    }
+    let place = Place::new();
+    let _up = place.up(&["--egress-allow", "127.0.0.1", "--spares", "0"], &[]);
+    let dns = format!("127.0.0.1:{}", resolver([127, 0, 0, 1]));
+    let look = "import socket; print(socket.gethostbyname('far.example'))";
+    let line = [
+        "run",
+        "--json",
+        "--net",
+        "unrestricted",
+        "--dns",
+        &dns,
+        "--",
+        "python3",
+        "-c",
+        look,
+    ];
+    let out = place.run(&line);
+    let job: Value = serde_json::from_slice(&out.stdout).expect("a job");
+    let told = job["stdout"]["text"].as_str().unwrap_or_default();
+    assert!(told.starts_with("198.18."), "{job}");
+    let records = log(&place, job["id"].as_str().expect("an id"), 1);
+    let one = &records[0];
+    assert_eq!(
+        (&one["method"], &one["answers"], &one["ttl_s"]),
+        (&json!("dns"), &json!(["127.0.0.1"]), &json!(60)),
+        "{one}"
+    );
+}
+
 #[test]
 fn a_job_reaches_what_it_was_allowed_and_its_denials_are_on_record() {
     if !can_ask() {
@@ -351,6 +410,18 @@ fn a_job_reaches_what_it_was_allowed_and_its_denials_are_on_record() {
         );
         let shown = place.json(&["job", "get", &id, "--json"]);
         assert_eq!(shown["egress_denied"], 1, "{shown}");
+        // Whoever follows a job that has ended gets all of it, and comes back.
+        let of_one = [
+            "egress",
+            "log",
+            &id,
+            "--json",
+            "--follow",
+            "--host",
+            "a.example",
+        ];
+        let followed = place.json(&of_one);
+        assert_eq!(followed, records[1]);
         assert_eq!(shown["spec"]["network"]["mode"], "allowlist");
         // Without being asked for there is none: nobody listens, and no variable says so.
         let none = format!("echo \"<$http_proxy>\"; curl -s -m 5 -x http://127.0.0.1:3128 {url}");

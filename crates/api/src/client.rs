@@ -39,6 +39,7 @@ use std::time::Duration;
 
 pub use attach::AttachIo;
 pub use body::Download;
+pub use egress::EgressFollow;
 pub use endpoint::{BadUrl, Dial, Dialing, Endpoint, MemoryDialer, Stream, Token};
 pub use error::{ApiFailure, ClientError};
 pub use job::JobCreateOptions;

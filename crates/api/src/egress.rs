@@ -7,6 +7,13 @@ use utoipa::{IntoParams, ToSchema};
 /// Records of one report at most.
 pub const RECORDS_MAX: usize = 1000;
 
+/// Addresses of a name that one record lists.
+pub const ANSWERS_MAX: usize = 16;
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
 /// What became of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -54,6 +61,16 @@ pub struct EgressRecord {
     /// What was dialled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// Of `dns`: addresses that the name has outside, at most 16; the sandbox is told others. None that is closed in
+    /// every mode.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<String>,
+    /// Of `dns`: how many more it has, closed ones and those beyond 16.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub answers_unlisted: u32,
+    /// Of `dns`: how long the sandbox may keep what it was told, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_s: Option<u32>,
     /// What became of it.
     pub decision: EgressDecision,
     /// Why not.
@@ -100,6 +117,16 @@ pub struct EgressView {
     /// What was dialled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// Of `dns`: addresses that the name has outside, at most 16; the sandbox is told others. None that is closed in
+    /// every mode.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<String>,
+    /// Of `dns`: how many more it has, closed ones and those beyond 16.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub answers_unlisted: u32,
+    /// Of `dns`: how long the sandbox may keep what it was told, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_s: Option<u32>,
     /// What became of it.
     pub decision: EgressDecision,
     /// Why not.
@@ -128,7 +155,19 @@ pub struct EgressQuery {
     #[serde(default)]
     #[param(inline)]
     pub decision: Option<EgressDecision>,
-    /// At most so many, 1 to 500; 50 when absent.
+    /// Only those to this host, or, as `*.DOMAIN`, to all names below one and not itself.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// Only those that were refused or failed for this reason, such as `host_not_allowed`.
+    #[serde(default)]
+    pub code: Option<String>,
+    /// Not before this time, in milliseconds since 1970, by the clock of the node.
+    #[serde(default)]
+    pub from: Option<u64>,
+    /// Before this time, likewise.
+    #[serde(default)]
+    pub to: Option<u64>,
+    /// At most so many, 1 to 500; 50 when absent. Of a stream it says nothing.
     #[serde(default)]
     pub limit: Option<u32>,
 }
@@ -142,6 +181,25 @@ pub struct EgressList {
     pub next: u64,
     /// There are more already.
     pub more: bool,
+}
+
+/// The name of the server-sent event that carries an [`EgressView`].
+pub const SSE_RECORD: &str = "record";
+
+/// What the last server-sent event of a stream of records carries, whose name is that of a log's last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressEnd {
+    /// All records up to this number were looked at.
+    pub next: u64,
+}
+
+/// One step of records that are being followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EgressEvent {
+    /// Something that was asked for is over.
+    Record(Box<EgressView>),
+    /// So is the sandbox or the job. The last one.
+    End(EgressEnd),
 }
 
 /// Connections that a node tells of at once: as many as it lets out at a time.

@@ -177,7 +177,8 @@ pub struct NetworkLimits {
     /// New connections and requests in a minute, 60,000 when absent; more get 429.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_minute: Option<u32>,
-    /// Bytes both ways together; then everything is cut. Counted since the node's agent started.
+    /// Bytes both ways together; then everything is cut. Counted over the life on one node; of an agent that is killed,
+    /// the last second may be missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
 }

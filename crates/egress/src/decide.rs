@@ -118,15 +118,16 @@ pub fn decide(
     Decision::Allow { dial, rule }
 }
 
-/// Whether one of these addresses is of IPv6 and could be dialled at some port. A name that has one that could not
+/// Those of these addresses that could be dialled at some port, in their one form. A name that has one that could not
 /// is denied as a whole when somebody connects.
-pub fn could_dial_ipv6(ground: Ground<'_>, addresses: &[IpAddr]) -> bool {
-    let of_ipv6 = addresses.iter().map(|address| canonical(*address));
-    of_ipv6.filter(IpAddr::is_ipv6).any(|address| {
+pub fn could_dial(ground: Ground<'_>, addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let one_form = addresses.iter().map(|address| canonical(*address));
+    let could = |address: &IpAddr| {
         let mut exceptions = ground.exceptions.iter();
-        exceptions.any(|one| one.opens_at_some_port(address))
-            || (classify(address) == Class::Global && !ground.own.contains(&address))
-    })
+        exceptions.any(|one| one.opens_at_some_port(*address))
+            || (classify(*address) == Class::Global && !ground.own.contains(address))
+    };
+    one_form.filter(could).collect()
 }
 
 /// Whether a proxy that connections leave through may be dialled itself: its name is whoever made the sandbox's to say,

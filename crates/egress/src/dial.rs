@@ -1,8 +1,7 @@
 //! From a target to a connection: resolved once, every address checked, and one of the checked ones dialled.
 
-use crate::decide::{
-    Ask, Decision, Ground, Refusal, check_upstream, could_dial_ipv6, decide, precheck,
-};
+use crate::decide::{Ask, Decision, Ground, Refusal, check_upstream, could_dial, decide, precheck};
+use crate::direct::TTL_S;
 use crate::inspect;
 use crate::outside::Outside;
 use crate::proxy::Way;
@@ -11,7 +10,6 @@ use crate::record::Recording;
 use crate::target::Target;
 use crate::traffic::Counted;
 use crate::upstream::{self, secure};
-use model::address::canonical;
 use model::host::Host;
 use model::network::{Denial, How, Upstream};
 use std::net::{IpAddr, SocketAddr};
@@ -137,29 +135,32 @@ pub(crate) async fn known(
         if addresses.is_empty() {
             return Err(Reason::UnknownName.into());
         }
-        families(way, &addresses)
+        families(way, &addresses, recording)
     };
     let found = found.await;
     match found {
         Ok(families) => {
             recording.allowed();
+            recording.may_be_kept(TTL_S);
             Ok(families)
         }
         Err(refusal) => Err(recording.denied(refusal)),
     }
 }
 
-fn families(way: &Way, addresses: &[IpAddr]) -> Result<Families, Refusal> {
-    // Where there is none of them, the addresses of this machine need not be read.
-    if !addresses.iter().any(|one| canonical(*one).is_ipv6()) {
-        return Ok(Families::Ipv4);
-    }
+fn families(
+    way: &Way,
+    addresses: &[IpAddr],
+    recording: &mut Recording,
+) -> Result<Families, Refusal> {
     let own = own(way)?;
     let ground = Ground {
         exceptions: way.exceptions(),
         own: &own,
     };
-    Ok(match could_dial_ipv6(ground, addresses) {
+    let open = could_dial(ground, addresses);
+    recording.found(&open, addresses.len());
+    Ok(match open.iter().any(IpAddr::is_ipv6) {
         true => Families::Both,
         false => Families::Ipv4,
     })

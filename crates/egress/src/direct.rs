@@ -43,6 +43,9 @@ pub const FAILED: u8 = 3;
 /// To [`NAME`]: it is so, and it has such an address.
 pub const BOTH: u8 = 4;
 
+/// How long a program may keep what the guest says of a name, in seconds.
+pub const TTL_S: u32 = 60;
+
 /// Serves one connection to its end.
 pub(crate) async fn serve<S>(way: &Way, mut client: Reread<S>)
 where

@@ -252,6 +252,16 @@ impl Way {
         self.inner.open.fewer.notify_one();
     }
 
+    /// Bytes both ways so far; those that are about to pass are counted as if they had.
+    pub fn passed(&self) -> u64 {
+        self.inner.total.passed()
+    }
+
+    /// So many passed before, which count with those that pass from now on. Said once, before anything is served.
+    pub fn go_on_from(&self, bytes: u64) {
+        self.inner.total.go_on_from(bytes);
+    }
+
     /// Whether it can look into requests.
     pub fn can_look(&self) -> bool {
         self.inner.now.borrow().inspector.is_some()

@@ -8,10 +8,14 @@ use crate::traffic::Traffic;
 use crate::under_way::{Listed, UnderWay};
 use model::host::Host;
 use model::id::{JobId, SandboxId};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard};
 use tokio::sync::mpsc;
+
+/// Addresses of a name that a record lists. Honest names have a handful, and the 10,000 records of a sandbox are in
+/// the database.
+pub const ANSWERS_MAX: usize = 16;
 
 /// How something was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +89,14 @@ pub struct EgressRecord {
     pub port: u16,
     /// What was dialled.
     pub address: Option<SocketAddr>,
+    /// Of a name that was asked for, the addresses that it has outside and that could be dialled: those that are closed
+    /// are the business of the node's own network, and would be read here by whoever may use the sandbox. The sandbox
+    /// itself is told of none. At most [`ANSWERS_MAX`].
+    pub answers: Vec<IpAddr>,
+    /// How many more it has: closed ones, and those beyond [`ANSWERS_MAX`].
+    pub answers_unlisted: u32,
+    /// How long the sandbox may keep its own answer, in seconds.
+    pub ttl_s: Option<u32>,
     /// What became of it.
     pub verdict: Verdict,
     /// The rule that let it out or did not, where one was asked.
@@ -142,6 +154,9 @@ impl Recording {
             host: None,
             port: 0,
             address: None,
+            answers: Vec::new(),
+            answers_unlisted: 0,
+            ttl_s: None,
             // What stands here if the client goes away before anything was decided or answered.
             verdict: Verdict::Failed(Reason::AnswerTimeout),
             rule: None,
@@ -175,6 +190,19 @@ impl Recording {
 
     pub(crate) fn dialled(&mut self, address: SocketAddr) {
         self.record().address = Some(address);
+    }
+
+    /// A name has so many addresses, of which these could be dialled.
+    pub(crate) fn found(&mut self, open: &[IpAddr], count: usize) {
+        let mut record = self.record();
+        record.answers = open.iter().take(ANSWERS_MAX).copied().collect();
+        let unlisted = count.saturating_sub(record.answers.len());
+        record.answers_unlisted = u32::try_from(unlisted).unwrap_or(u32::MAX);
+    }
+
+    /// What is said of a name may be kept so long.
+    pub(crate) fn may_be_kept(&mut self, seconds: u32) {
+        self.record().ttl_s = Some(seconds);
     }
 
     pub(crate) fn allowed(&mut self) {

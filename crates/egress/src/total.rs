@@ -1,5 +1,6 @@
 //! Bytes of a sandbox, and how many it may have.
 
+use model::limits;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What may pass is reserved before it does, and what did not is given back: else each of several connections would
@@ -33,6 +34,16 @@ impl Default for Total {
 }
 
 impl Total {
+    pub(crate) fn passed(&self) -> u64 {
+        self.passed.load(Ordering::Acquire)
+    }
+
+    /// So many passed before; more than any rules let pass are as good as that, and far from where numbers end.
+    pub(crate) fn go_on_from(&self, bytes: u64) {
+        let bytes = bytes.min(limits::NETWORK_BYTES_MAX);
+        self.passed.fetch_add(bytes, Ordering::AcqRel);
+    }
+
     pub(crate) fn allow(&self, most: Option<u64>) {
         self.most.store(most.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
@@ -99,6 +110,23 @@ mod tests {
         total.settle(1, 0);
         total.allow(Some(2));
         assert_eq!(total.reserve(5), Err(Full::ForGood));
+    }
+
+    #[test]
+    fn what_passed_before_counts_and_as_much_as_can_be_is_all_that_may_pass() {
+        let total = Total::default();
+        total.go_on_from(7);
+        total.allow(Some(10));
+        assert_eq!((total.passed(), total.reserve(9)), (7, Ok(3)));
+        total.settle(3, 2);
+        assert_eq!(total.passed(), 9);
+        let total = Total::default();
+        total.go_on_from(u64::MAX);
+        total.allow(Some(limits::NETWORK_BYTES_MAX));
+        assert_eq!(total.reserve(1), Err(Full::ForGood));
+        // Where nothing is bounded, it goes on.
+        total.allow(None);
+        assert_eq!(total.reserve(1), Ok(1));
     }
 
     #[test]

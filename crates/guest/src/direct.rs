@@ -24,6 +24,10 @@ pub const FAILED: u8 = 3;
 /// To [`NAME`]: it is so, and it has such an address.
 pub const BOTH: u8 = 4;
 
+/// How long a program may keep the answer about a name, in seconds. The address stays the name's own; this is how soon
+/// a name that is gone, or not allowed any more, is asked for again.
+pub const TTL_S: u32 = 60;
+
 /// A question; `None` for a host that is longer than any.
 pub fn question(kind: u8, port: u16, host: &str) -> Option<Vec<u8>> {
     let length = u8::try_from(host.len()).ok()?;

@@ -264,6 +264,8 @@ pub const REQUEST_RULES_BYTES_MAX: usize = 32 * 1024;
 /// Connections to the outside of one sandbox at a time: a package manager has tens, a crawler hundreds. More
 /// wait inside.
 pub const NETWORK_CONNECTIONS_MAX: u64 = 1024;
+/// Bytes that rules may bound what passes to: far more than passes in a life, and far from where numbers end.
+pub const NETWORK_BYTES_MAX: u64 = u64::MAX >> 16;
 /// Records of connections in one report of a node: some hundred bytes each.
 pub const EGRESS_RECORDS_MAX: usize = 1000;
 /// Records of connections that are kept of one sandbox or job: hours of a busy agent.

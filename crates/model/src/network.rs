@@ -93,7 +93,8 @@ pub struct NetworkCaps {
     pub connections: Option<u32>,
     /// New connections and requests in any minute.
     pub per_minute: Option<u32>,
-    /// Bytes both ways together, over the whole life on one node.
+    /// Bytes both ways together, over the whole life on one node: of a process of the node that is killed, what passed
+    /// in its last second may not be counted.
     pub bytes: Option<u64>,
 }
 
@@ -356,7 +357,11 @@ impl NetworkRules {
                 self.caps.per_minute.map(u64::from),
                 u64::from(u32::MAX),
             ),
-            ("network.limits.bytes", self.caps.bytes, u64::MAX >> 16),
+            (
+                "network.limits.bytes",
+                self.caps.bytes,
+                limits::NETWORK_BYTES_MAX,
+            ),
         ];
         for (field, value, most) in caps {
             if let Some(value) = value {

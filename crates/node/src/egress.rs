@@ -31,6 +31,7 @@ const SPOOL_BYTES: usize = 8 << 20;
 const REPORT_BYTES: usize = 512 * 1024;
 /// Records that are taken at once.
 const BATCH: usize = 256;
+const _: () = assert!(record::ANSWERS_MAX == api::egress::ANSWERS_MAX);
 /// The file, in the directory of the node, and the one that takes its place.
 const FILE: &str = "egress";
 const NEW: &str = "egress.new";
@@ -267,6 +268,9 @@ fn on_the_wire(node: &Node, one: record::EgressRecord) -> EgressRecord {
         host: one.host.map(|host| host.to_string()),
         port: one.port,
         address: one.address.map(|address| address.to_string()),
+        answers: one.answers.iter().map(ToString::to_string).collect(),
+        answers_unlisted: one.answers_unlisted,
+        ttl_s: one.ttl_s,
         decision,
         code: code.map(str::to_owned),
         rule: one.rule,
@@ -311,6 +315,9 @@ mod tests {
             host: Some("a.example".to_owned()),
             port: 443,
             address: None,
+            answers: Vec::new(),
+            answers_unlisted: 0,
+            ttl_s: None,
             decision: EgressDecision::Denied,
             code: Some("host_denied".to_owned()),
             rule: Some("deny a.example".to_owned()),

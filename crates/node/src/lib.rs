@@ -20,6 +20,7 @@ mod job;
 mod link;
 mod machine;
 mod outcome;
+mod passed;
 mod pump;
 mod record;
 mod recover;

@@ -34,7 +34,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Du
 use tokio::sync::{Mutex, watch};
 
 pub(crate) use network::networks;
-pub(crate) use record::{known, recover, stands_on};
+pub(crate) use record::{dir_of, known, recover, stands_on};
 pub(crate) use usage::watch;
 
 /// Sandboxes that live on and that this node has, by id.

@@ -1,12 +1,12 @@
 //! The way out of a sandbox, of one that lives on or of a job: the node brings lines to its guest, one at a time, and serves what
 //! clients inside say on them with the node's proxy.
 //!
-//! The node always connects, the guest never: so it works the same with every driver. Nothing of it is written
-//! down, because a line that is lost is brought again; what a killed node carried is cut, and its successor
+//! The node always connects, the guest never: so it works the same with every driver. Of it only how much has passed is
+//! written down, because a line that is lost is brought again; what a killed node carried is cut, and its successor
 //! begins with a new line.
 
-use crate::Node;
 use crate::job::{Broken, chain};
+use crate::{Node, passed, record, sandbox};
 use ::egress::inspect::Inspector;
 use ::egress::proxy::{Place, Serving, Way};
 use ::egress::record::Owner;
@@ -20,6 +20,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use model::id::JobId;
 use model::network::NetworkRules;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -36,6 +37,7 @@ const _: () = assert!(asked::YES == ::egress::direct::YES);
 const _: () = assert!(asked::DENIED == ::egress::direct::DENIED);
 const _: () = assert!(asked::UNKNOWN == ::egress::direct::UNKNOWN);
 const _: () = assert!(asked::FAILED == ::egress::direct::FAILED);
+const _: () = assert!(asked::TTL_S == ::egress::direct::TTL_S);
 
 /// A guest answers at once; one that does not is asked again.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -123,7 +125,10 @@ fn begin(
         sandbox: handle.id.clone(),
         job,
     };
+    let dir = dir_of(node, &owner);
     let way = node.inner.egress.way(owner, rules);
+    // Before anything is served by it.
+    way.go_on_from(dir.as_deref().map_or(0, passed::read));
     let held = way.clone();
     let stop = CancellationToken::new();
     let (node, handle, ended) = (node.clone(), handle.clone(), stop.clone());
@@ -135,11 +140,26 @@ fn begin(
             }
             bring(&node, &handle, &way, first.line, &ended).await;
         };
-        ended.run_until_cancelled(bringing).await;
+        let keeping = async {
+            match &dir {
+                Some(dir) => passed::keep(&way, dir).await,
+                None => std::future::pending().await,
+            }
+        };
+        let both = async { tokio::join!(bringing, keeping) };
+        ended.run_until_cancelled(both).await;
     });
     WayOut {
         way: held,
         _stop: stop.drop_guard(),
+    }
+}
+
+/// Where the record of the sandbox or the job is, beside which is written down what passes.
+fn dir_of(node: &Node, owner: &Owner) -> Option<PathBuf> {
+    match &owner.job {
+        Some(job) => record::dir_of(&node.inner.config.dir, job.as_str()),
+        None => sandbox::dir_of(node, owner.sandbox.as_str()),
     }
 }
 

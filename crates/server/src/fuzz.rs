@@ -70,6 +70,7 @@ fn bodies_of_nodes_are_read_or_refused_and_never_an_error_of_ours() {
         (6, r#"{"epoch":1,"what":{"kind":"failed","why":"x"}}"#.to_owned()),
         (7, format!(r#"{{"sandboxes":[{{"sandbox_id":"{id}","at_ms":1,"cpu_ms":1,"memory_bytes":1}}]}}"#)),
         (8, format!(r#"{{"records":[{{"name":"i.1","at_ms":1,"sandbox_id":"{id}","method":"connect","host":"a.test","port":443,"decision":"denied","code":"host_denied","rule":"deny *","bytes_out":0,"bytes_in":0,"duration_ms":1}}]}}"#)),
+        (8, format!(r#"{{"records":[{{"name":"i.2","at_ms":1,"sandbox_id":"{id}","method":"dns","host":"a.test","port":0,"answers":["9.9.9.9","2606:4700::1"],"answers_unlisted":1,"ttl_s":60,"decision":"allowed","bytes_out":0,"bytes_in":0,"duration_ms":1}}]}}"#)),
         (9, r#"{"epoch":1,"enforcement":[],"refused":{"why":"x","in_force":{"mode":"allowlist","allow":["a.test:443"]}}}"#.to_owned()),
         (10, r#"{"facts":[{"kind":"ended","seq":2,"at_ms":1,"of":1,"end":{"how":"exited","code":0},"stdout_bytes":0,"stderr_bytes":0,"patterns_found":1},{"kind":"missed","seq":3,"at_ms":1,"count":18446744073709551615}]}"#.to_owned()),
     ];

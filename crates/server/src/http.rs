@@ -26,6 +26,7 @@ pub(crate) mod recorded;
 pub(crate) mod sandbox;
 pub(crate) mod secret;
 pub(crate) mod snapshot;
+mod sse;
 pub(crate) mod usage;
 pub(crate) mod volume;
 

@@ -1,6 +1,8 @@
 //! What sandboxes and jobs have asked of the outside: nodes tell it, people read it.
 
 use crate::error::Fail;
+use crate::job::until;
+use crate::wake::FLOOR;
 use crate::{Ctx, Error, Service, page};
 use model::access::Action;
 use model::exception::{Exception, FACT};
@@ -9,24 +11,42 @@ use model::limits;
 use model::network::{Field, Trial};
 use model::node::Connectivity;
 use std::collections::BTreeMap;
-use store::egress::{EgressRow, NewEgress, Owner};
+use std::time::Duration;
+use store::egress::{EgressFilter, EgressRow, NewEgress, Owner};
 use store::node::NodeRow;
 use store::{Tx, egress, job, node, sandbox};
+use tokio::time::Instant;
 
 /// Nodes that are asked what is under way.
 const NODES_ASKED: u32 = 1000;
 /// The node's name of a record, in bytes.
 const NAME_BYTES_MAX: usize = 64;
+/// How long after the end of a sandbox or a job its last records are waited for: its node gathers them for a tenth of a
+/// second, and tells them beside the end.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// Which records somebody wants.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EgressAsk {
+    /// Only those with numbers above this.
+    pub after: u64,
+    /// At most so many, 1 to [`limits::PAGE_MAX`].
+    pub limit: u32,
+    /// Only these.
+    pub filter: EgressFilter,
+}
 
 /// A page of records, the oldest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EgressPage {
     /// The records.
     pub rows: Vec<EgressRow>,
-    /// Give this as `after` to read on.
+    /// Give this as `after` to read on: what was passed over by a filter is not looked at again.
     pub next: u64,
     /// There are more.
     pub more: bool,
+    /// The sandbox or the job is over; its last records may still be on their way.
+    pub is_over: bool,
 }
 
 impl Service {
@@ -87,11 +107,10 @@ impl Service {
         &self,
         ctx: &Ctx,
         id: &SandboxId,
-        page: (Option<u64>, Option<&'static str>, u32),
+        ask: EgressAsk,
     ) -> Result<EgressPage, Error> {
         ctx.may(Action::SandboxRead)?;
-        self.egress_list(ctx, Owner::Sandbox(id.clone()), page)
-            .await
+        self.egress_list(ctx, Owner::Sandbox(id.clone()), ask).await
     }
 
     /// The same of a job.
@@ -102,30 +121,70 @@ impl Service {
         &self,
         ctx: &Ctx,
         id: &JobId,
-        page: (Option<u64>, Option<&'static str>, u32),
+        ask: EgressAsk,
     ) -> Result<EgressPage, Error> {
         ctx.may(Action::JobRead)?;
-        self.egress_list(ctx, Owner::Job(id.clone()), page).await
+        self.egress_list(ctx, Owner::Job(id.clone()), ask).await
+    }
+
+    /// Records as they come: waits until there are some, or the time is up. `None` when the sandbox or the job is over,
+    /// and nothing has come for a moment.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn egress_wait(
+        &self,
+        ctx: &Ctx,
+        owner: &Owner,
+        mut ask: EgressAsk,
+        up_to: Duration,
+    ) -> Result<Option<EgressPage>, Error> {
+        ctx.may(to_read(owner))?;
+        let until = until(up_to, limits::JOB_WAIT_MAX_MS);
+        let mut over_since = None;
+        loop {
+            let page = self.egress_list(ctx, owner.clone(), ask.clone()).await?;
+            let now = Instant::now();
+            if !page.rows.is_empty() {
+                return Ok(Some(page));
+            }
+            if page.is_over && now >= *over_since.get_or_insert(now) + SETTLE {
+                return Ok(None);
+            }
+            // At least as long as it takes to see the end, so that whoever asks again and again does.
+            if now >= until && over_since.is_none() {
+                return Ok(Some(page));
+            }
+            ask.after = page.next;
+            tokio::time::sleep(FLOOR).await;
+        }
     }
 
     async fn egress_list(
         &self,
         ctx: &Ctx,
         owner: Owner,
-        (after, decision, limit): (Option<u64>, Option<&'static str>, u32),
+        ask: EgressAsk,
     ) -> Result<EgressPage, Error> {
         ctx.may(to_read(&owner))?;
-        let limit = limit.clamp(1, limits::PAGE_MAX);
-        let (tenant, after) = (ctx.tenant.clone(), after.unwrap_or(0));
+        let limit = ask.limit.clamp(1, limits::PAGE_MAX);
+        let (tenant, after) = (ctx.tenant.clone(), ask.after);
         self.look(move |tx| {
-            if !is_of(tx, &owner, &tenant)? {
+            let Some(is_over) = is_over(tx, &owner, &tenant)? else {
                 return Err(Error::NotFound.into());
-            }
+            };
+            // Before they are read: what comes meanwhile is looked at next time.
+            let last = egress::last(tx, &owner)?;
             // One more than is shown tells whether there are more.
-            let mut rows = egress::list(tx, &owner, after, decision, limit + 1)?;
+            let mut rows = egress::list(tx, &owner, after, &ask.filter, limit + 1)?;
             let more = page::cut(&mut rows, limit, |_| ()).is_some();
-            let next = rows.last().map_or(after, |row| row.seq);
-            Ok(EgressPage { rows, next, more })
+            let shown = rows.last().map_or(after, |row| row.seq);
+            Ok(EgressPage {
+                rows,
+                next: if more { shown } else { shown.max(last) },
+                more,
+                is_over,
+            })
         })
         .await
     }
@@ -248,9 +307,20 @@ fn node_of(tx: &mut Tx<'_>, owner: &Owner) -> Result<Option<NodeId>, Fail> {
 }
 
 fn is_of(tx: &mut Tx<'_>, owner: &Owner, tenant: &TenantId) -> Result<bool, Fail> {
+    Ok(is_over(tx, owner, tenant)?.is_some())
+}
+
+/// Whether it has ended; `None` where the tenant has none such.
+fn is_over(tx: &mut Tx<'_>, owner: &Owner, tenant: &TenantId) -> Result<Option<bool>, Fail> {
     Ok(match owner {
-        Owner::Sandbox(id) => sandbox::get(tx, Some(tenant), id)?.is_some(),
-        Owner::Job(id) => job::get(tx, Some(tenant), id)?.is_some(),
+        Owner::Sandbox(id) => {
+            let row = sandbox::get(tx, Some(tenant), id)?;
+            row.map(|row| row.state.is_over())
+        }
+        Owner::Job(id) => {
+            let row = job::get(tx, Some(tenant), id)?;
+            row.map(|row| row.state.outcome().is_some())
+        }
     })
 }
 

@@ -74,7 +74,7 @@ pub use crate::clock::Clock;
 pub use crate::create::Idempotency;
 pub use crate::ctx::{Caller, Ctx, Grant, Shown, ShownBy, Who};
 pub use crate::dropped::{DroppedReport, ONE_BEAT_MAX as DROPPED_MAX};
-pub use crate::egress::EgressPage;
+pub use crate::egress::{EgressAsk, EgressPage};
 pub use crate::enroll::{BadCsr, Enrolled, NodeAuthority, NodeSigned, TokenState, token_state};
 pub use crate::error::Error;
 pub use crate::exec::{ExecBefore, ExecFact, ExecPage};
@@ -118,7 +118,9 @@ pub use store::artifact::ArtifactRow;
 pub use store::audit::{Marked, Place, Seal};
 pub use store::blob::{Blobs, Written};
 pub use store::build::{BuildRow, FileRow, Level, LogQuery, LogRow};
-pub use store::egress::{EgressRow, NewEgress, Owner as EgressOwner};
+pub use store::egress::{
+    EgressFilter, EgressRow, Hosts as EgressHosts, NewEgress, Owner as EgressOwner,
+};
 pub use store::enroll::{EnrollTokenRow, EnrollmentRow};
 pub use store::exec::{ExecRow, Kind as ExecKind};
 pub use store::job::JobRow;

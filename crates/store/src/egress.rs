@@ -32,8 +32,50 @@ pub struct NewEgress {
     pub at_ms: u64,
     /// `allowed`, `denied` or `failed`.
     pub decision: &'static str,
+    /// The host in its one form, where it could be read.
+    pub host: Option<String>,
+    /// Why not.
+    pub code: Option<String>,
     /// All of it.
     pub record: String,
+}
+
+/// Hosts that are looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hosts {
+    /// This one, in its one form.
+    One(String),
+    /// Every name below this one at any depth, and not itself.
+    Below(String),
+}
+
+impl Hosts {
+    /// As `LIKE` has it, with `!` before what would be read as a sign of its own. Pure.
+    fn pattern(&self) -> String {
+        let plain = |text: &str| {
+            let text = text.replace('!', "!!");
+            text.replace('%', "!%").replace('_', "!_")
+        };
+        match self {
+            Hosts::One(host) => plain(host),
+            Hosts::Below(domain) => format!("%.{}", plain(domain)),
+        }
+    }
+}
+
+/// What is looked for among the records of an owner.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EgressFilter {
+    /// Only those of which this became.
+    pub decision: Option<&'static str>,
+    /// Only those to these. Records of older builds are of no host here.
+    pub hosts: Option<Hosts>,
+    /// Only those that were refused or failed for this reason. Records of older builds have none here.
+    pub code: Option<String>,
+    /// Not before this time, in milliseconds since 1970, by the clock of the node.
+    pub from_ms: Option<u64>,
+    /// Before this time, likewise.
+    pub to_ms: Option<u64>,
 }
 
 /// A record, and its number.
@@ -66,14 +108,16 @@ pub fn insert(
     new: &NewEgress,
 ) -> Result<bool, StoreError> {
     let inserted = tx.execute(
-        "INSERT INTO egress (owner, seq, name, at_ms, decision, record) \
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (owner, name) DO NOTHING",
+        "INSERT INTO egress (owner, seq, name, at_ms, decision, host, code, record) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (owner, name) DO NOTHING",
         &[
             owner.as_str().into(),
             seq.into(),
             (*new.name).into(),
             new.at_ms.into(),
             new.decision.into(),
+            new.host.clone().into(),
+            new.code.clone().into(),
             (*new.record).into(),
         ],
     )?;
@@ -93,8 +137,9 @@ pub fn count_denied(tx: &mut Tx<'_>, owner: &Owner, denied: u64) -> Result<(), S
     Ok(())
 }
 
-/// Records of an owner with numbers after `after`, the oldest first; only those with this decision, if one is
-/// given.
+/// Records of an owner with numbers after `after`, the oldest first; only those that are looked for. They are found by
+/// their owner and number, and an owner has so few that a look at each is cheaper than an index that each would have to
+/// be written into.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
@@ -102,18 +147,31 @@ pub fn list(
     tx: &mut Tx<'_>,
     owner: &Owner,
     after: u64,
-    decision: Option<&str>,
+    filter: &EgressFilter,
     limit: u32,
 ) -> Result<Vec<EgressRow>, StoreError> {
-    let decision = decision.unwrap_or_default();
+    let decision = filter.decision.unwrap_or_default();
+    let code = filter.code.as_deref().unwrap_or_default();
+    let hosts = filter.hosts.as_ref().map(Hosts::pattern);
+    let hosts = hosts.as_deref().unwrap_or_default();
+    // Not `<`: what a node says of its clock may be the largest number that there is.
+    let last_ms = filter.to_ms.map_or(u64::MAX, |to| to.saturating_sub(1));
     let rows = tx.query(
         "SELECT seq, record FROM egress WHERE owner = $1 AND seq > $2 \
-         AND ($3 = '' OR decision = $4) ORDER BY seq LIMIT $5",
+         AND ($3 = '' OR decision = $4) AND ($5 = '' OR code = $6) \
+         AND ($7 = '' OR host LIKE $8 ESCAPE '!') AND at_ms >= $9 AND at_ms <= $10 \
+         ORDER BY seq LIMIT $11",
         &[
             owner.as_str().into(),
             after.into(),
             decision.into(),
             decision.into(),
+            code.into(),
+            code.into(),
+            hosts.into(),
+            hosts.into(),
+            filter.from_ms.unwrap_or(0).into(),
+            last_ms.into(),
             limit.into(),
         ],
     )?;

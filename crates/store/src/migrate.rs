@@ -36,6 +36,7 @@ const SQLITE: &[&str] = &[
     include_str!("../migrations/sqlite/0033_secret_given.sql"),
     include_str!("../migrations/sqlite/0035_stopping.sql"),
     include_str!("../migrations/sqlite/0036_few.sql"),
+    include_str!("../migrations/sqlite/0037_egress_find.sql"),
 ];
 const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0001_init.sql"),
@@ -69,6 +70,7 @@ const POSTGRES: &[&str] = &[
     include_str!("../migrations/postgres/0033_secret_given.sql"),
     include_str!("../migrations/postgres/0035_stopping.sql"),
     include_str!("../migrations/postgres/0036_few.sql"),
+    include_str!("../migrations/postgres/0037_egress_find.sql"),
 ];
 
 /// The version that this program knows.

@@ -31,7 +31,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 pub(crate) use self::audit::{AuditArgs, AuditCommand, AuditFilter};
-pub(crate) use self::egress::{EgressArgs, EgressCommand};
+pub(crate) use self::egress::{EgressArgs, EgressCommand, EgressLog};
 pub(crate) use approval::{ApprovalArgs, ApprovalCommand, ApprovalStateArg, ScopeArg, YesArgs};
 pub(crate) use fleet::{
     ConfigArgs, ConfigCommand, NodeArgs, NodeCommand, NodeRun, ServerArgs, ServerCommand,

@@ -40,7 +40,7 @@ fn query(filter: AuditFilter) -> AuditListQuery {
     }
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     // Time as people read it: what they ask for began so long before they asked.
     u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)
 }

@@ -1,6 +1,7 @@
 //! `cofferdam egress`: what was asked of the outside, and what would become of it.
 
-use crate::cli::args::{EgressArgs, EgressCommand};
+use crate::cli::args::{EgressArgs, EgressCommand, EgressLog};
+use crate::cli::audit::now_ms;
 use crate::cli::failure::Failure;
 use crate::cli::job::{self, row, when};
 use crate::cli::sandbox::{about, known};
@@ -8,8 +9,8 @@ use crate::cli::table;
 use api::Code;
 use api::client::Client;
 use api::egress::{
-    EgressConnection, EgressConnectionList, EgressConnectionQuery, EgressDecision, EgressList,
-    EgressQuery, EgressTest, EgressView,
+    EgressConnection, EgressConnectionList, EgressConnectionQuery, EgressDecision, EgressEvent,
+    EgressList, EgressQuery, EgressTest, EgressView,
 };
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -21,19 +22,14 @@ const PAGE: u32 = 500;
 /// Does what was asked about the way out.
 pub(crate) async fn egress(client: &Client, args: EgressArgs) -> Result<ExitCode, Failure> {
     match args.command {
-        EgressCommand::Log {
-            id,
-            denied,
-            after,
-            limit,
-            json,
-        } => {
-            let query = EgressQuery {
-                after: Some(after),
-                decision: denied.then_some(EgressDecision::Denied),
-                limit: Some(limit),
-            };
-            log(client, &id, query, json).await
+        EgressCommand::Log(args) => {
+            let (id, json, follow) = (args.id.clone(), args.json, args.follow);
+            let query = query(args);
+            if follow {
+                follow_log(client, &id, query, json).await
+            } else {
+                log(client, &id, query, json).await
+            }
         }
         EgressCommand::Connections {
             id,
@@ -49,6 +45,66 @@ pub(crate) async fn egress(client: &Client, args: EgressArgs) -> Result<ExitCode
         } => test(client, asked(target, headers)?, &sandbox, json).await,
     }
 }
+
+fn query(args: EgressLog) -> EgressQuery {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    EgressQuery {
+        after: Some(args.after),
+        decision: args.denied.then_some(EgressDecision::Denied),
+        host: args.host,
+        code: args.code,
+        from: args.since.map(|since| now_ms().saturating_sub(ms(since))),
+        to: None,
+        limit: (!args.follow).then_some(args.limit),
+    }
+}
+
+/// Shows records as they come. Where the server goes away in between, what was seen is not shown again.
+async fn follow_log(
+    client: &Client,
+    id: &str,
+    mut query: EgressQuery,
+    json: bool,
+) -> Result<ExitCode, Failure> {
+    let id = known(id)?;
+    let mut titles = true;
+    loop {
+        let following = client.egress_follow(id, &query).await;
+        let mut follow = following.map_err(|error| {
+            if id.starts_with("job_") {
+                job::about(id)(error)
+            } else {
+                about(id)(error)
+            }
+        })?;
+        while let Some(event) = follow.next().await? {
+            match event {
+                EgressEvent::Record(record) if json => table::print(&table::to_line(&record)?)?,
+                EgressEvent::Record(record) => {
+                    // Columns of what is not there yet have no width.
+                    if titles && table::has_reader() {
+                        table::print(&(TITLES.join("  ") + "\n"))?;
+                    }
+                    titles = false;
+                    table::print(&as_it_comes(&record))?;
+                }
+                EgressEvent::End(_) => return Ok(ExitCode::SUCCESS),
+            }
+        }
+        query.after = follow.last_seq();
+    }
+}
+
+/// A record on a line of its own. Pure.
+fn as_it_comes(one: &EgressView) -> String {
+    let between = if table::has_reader() { "  " } else { "\t" };
+    let plain = |field: String| field.chars().flat_map(table::printable).collect::<String>();
+    let fields: Vec<String> = line(one).into_iter().map(plain).collect();
+    fields.join(between) + "\n"
+}
+
+/// What a line of records has.
+const TITLES: [&str; 9] = ["N", "AT (UTC)", "HOW", "TO", "", "RULE", "OUT", "IN", "MS"];
 
 async fn log(
     client: &Client,
@@ -76,20 +132,22 @@ async fn log(
         return Ok(ExitCode::SUCCESS);
     }
     if records.is_empty() {
-        table::note(nothing(query.decision));
+        table::note(nothing(&query));
         return Ok(ExitCode::SUCCESS);
     }
-    let titles = ["N", "AT (UTC)", "HOW", "TO", "", "RULE", "OUT", "IN", "MS"];
-    table::print(&table::layout(&titles, records.iter().map(line).collect()))?;
+    table::print(&table::layout(&TITLES, records.iter().map(line).collect()))?;
     if more {
         table::note("there are more; --limit shows up to 10000, --after goes on");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is said where there is no record. Who asked for those of one decision has not heard of the others. Pure.
-fn nothing(asked: Option<EgressDecision>) -> &'static str {
-    match asked {
+/// What is said where there is no record. Who asked for some of them has not heard of the others. Pure.
+fn nothing(asked: &EgressQuery) -> &'static str {
+    if asked.host.is_some() || asked.code.is_some() || asked.from.is_some() {
+        return "nothing that is over is what you look for";
+    }
+    match asked.decision {
         None => "it has asked for nothing, or nothing that is over",
         Some(EgressDecision::Allowed) => "nothing that is over was allowed",
         Some(EgressDecision::Denied) => "nothing that is over was denied",
@@ -181,7 +239,7 @@ async fn page(client: &Client, id: &str, query: &EgressQuery) -> Result<EgressLi
 }
 
 fn line(one: &EgressView) -> Vec<String> {
-    let to = to(one.host.as_deref().unwrap_or("?"), one.port);
+    let to = to(one.host.as_deref().unwrap_or("?"), one.port) + &answers(one);
     let became = one.code.as_deref().unwrap_or(one.decision.as_str());
     vec![
         one.seq.to_string(),
@@ -207,6 +265,22 @@ fn asked(url: String, fields: Vec<(String, String)>) -> Result<EgressTest, Failu
         headers.insert(name, value);
     }
     Ok(EgressTest { url, headers })
+}
+
+/// What a name has outside, of which a line of a table has room for two; `--json` has all that are on record. Pure.
+fn answers(one: &EgressView) -> String {
+    const SHOWN: usize = 2;
+    let mut parts: Vec<String> = one.answers.iter().take(SHOWN).cloned().collect();
+    let listed = one.answers.len().saturating_sub(SHOWN);
+    let more = u64::try_from(listed).unwrap_or(u64::MAX);
+    let more = more.saturating_add(one.answers_unlisted.into());
+    if more > 0 {
+        parts.push(format!("{more} more"));
+    }
+    if parts.is_empty() {
+        return String::new();
+    }
+    format!(" ({})", parts.join(", "))
 }
 
 async fn test(
@@ -248,9 +322,28 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_shown_with_what_it_has_outside() {
+        let mut one: EgressView = serde_json::from_value(serde_json::json!({
+            "seq": 1, "at_ms": 1, "sandbox_id": "sbx_1", "method": "dns", "host": "a.test", "port": 0,
+            "decision": "allowed", "bytes_out": 0, "bytes_in": 0, "duration_ms": 1
+        }))
+        .unwrap();
+        assert_eq!(line(&one)[3], "a.test");
+        one.answers_unlisted = 1;
+        assert_eq!(line(&one)[3], "a.test (1 more)");
+        one.answers = ["9.9.9.9", "2606:4700::1", "9.9.9.10"]
+            .map(str::to_owned)
+            .to_vec();
+        assert_eq!(line(&one)[3], "a.test (9.9.9.9, 2606:4700::1, 2 more)");
+    }
+
+    #[test]
     fn that_nothing_was_denied_says_nothing_of_what_was_allowed() {
-        assert!(nothing(None).contains("asked for nothing"));
-        let of_denied = nothing(Some(EgressDecision::Denied));
-        assert_eq!(of_denied, "nothing that is over was denied");
+        let mut query = EgressQuery::default();
+        assert!(nothing(&query).contains("asked for nothing"));
+        query.decision = Some(EgressDecision::Denied);
+        assert_eq!(nothing(&query), "nothing that is over was denied");
+        query.host = Some("a.example".to_owned());
+        assert!(nothing(&query).contains("what you look for"));
     }
 }

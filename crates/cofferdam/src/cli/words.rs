@@ -102,6 +102,7 @@ fn option(field: &str) -> Option<&'static str> {
     let name = field.split('[').next().unwrap_or_default();
     Some(match name {
         "argv" => "the command:",
+        "code" => "--code:",
         "comment" => "--comment:",
         "count" => "--count",
         "cwd" => "--cwd:",
@@ -111,6 +112,7 @@ fn option(field: &str) -> Option<&'static str> {
         "for_ms" => "--time:",
         "from" => "--from:",
         "headers" => "--header:",
+        "host" => "--host:",
         "labels" => "--label:",
         "limits.cpu_millis" => "--cpu",
         "limits.disk_bytes" => "--disk",
@@ -121,6 +123,9 @@ fn option(field: &str) -> Option<&'static str> {
         "network.allow" => "--allow:",
         "network.deny" => "--deny:",
         "network.dns" => "--dns:",
+        "network.limits.bytes" | "network.limits.connections" | "network.limits.per_minute" => {
+            "--net-limit:"
+        }
         "network.mode" => "--net:",
         "network.presets" => "--preset:",
         "network.requests" | "network.rules" => "--rule:",
@@ -195,7 +200,7 @@ mod tests {
     }
 
     fn options() -> Vec<String> {
-        let all = "cpu memory timeout env allow via via-ca dns secret volume metadata size file rule \
+        let all = "cpu memory timeout env allow via via-ca dns net-limit secret volume metadata size file rule \
                    comment for time to sandbox package why";
         all.split(' ').map(str::to_owned).collect()
     }
@@ -233,6 +238,7 @@ mod tests {
             ("network.upstream", "--via:"),
             ("network.upstream_ca", "--via-ca:"),
             ("network.dns[0]", "--dns number 1:"),
+            ("network.limits.bytes", "--net-limit:"),
             ("secrets[0].name", "--secret number 1:"),
             ("volumes[1]", "--volume number 2:"),
             ("metadata.a", "--metadata:"),

@@ -3,7 +3,7 @@
 use crate::world::{PATIENCE, World, is_untouched, lists, open, read_all, server, trap};
 use bytes::Bytes;
 use egress::direct::{BOTH, CONNECT, DATAGRAM, DENIED, FAILED, NAME, OTHER, RESOLVE, UNKNOWN, YES};
-use egress::record::Verdict;
+use egress::record::{ANSWERS_MAX, Verdict};
 use egress::resolve::Resolver;
 use model::network::{NetworkMode, NetworkRules};
 use std::net::IpAddr;
@@ -259,6 +259,58 @@ async fn an_address_of_ipv6_is_told_of_only_where_it_could_be_dialled() {
             "{name}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_addresses_of_a_name_that_could_be_dialled_are_on_record_and_only_the_record_has_them()
+{
+    let outside = Resolver::with(|name| {
+        let addresses: Vec<IpAddr> = match &*name {
+            "some.test" => ["9.9.9.9", "10.0.0.1", "2606:4700::1111", "fd00::1"]
+                .iter()
+                .map(|one| one.parse().expect("an address"))
+                .collect(),
+            "many.test" => (0..20).map(|n| IpAddr::from([9, 9, 9, n])).collect(),
+            "inside.test" => vec![IpAddr::from([127, 0, 0, 1])],
+            _ => vec![],
+        };
+        Box::pin(async move { Ok(addresses) })
+    });
+    let mut world = World::with(&[], open(), outside);
+    for (name, said, listed, unlisted, ttl_s) in [
+        (
+            "some.test",
+            BOTH,
+            vec!["9.9.9.9", "2606:4700::1111"],
+            2,
+            Some(60),
+        ),
+        ("inside.test", YES, vec![], 1, Some(60)),
+        ("gone.test", UNKNOWN, vec![], 0, None),
+    ] {
+        let (answer, mut rest) = ask(&world, &question(NAME, 0, name.as_bytes())).await;
+        assert_eq!(answer, Some(said), "{name}");
+        assert_eq!(
+            read_all(&mut rest).await,
+            "",
+            "one byte is all that a guest is told"
+        );
+        let record = world.next().await;
+        let answers: Vec<String> = record.answers.iter().map(ToString::to_string).collect();
+        assert_eq!(answers, listed, "{name}");
+        let rest = (record.answers_unlisted, record.ttl_s, record.address);
+        assert_eq!(rest, (unlisted, ttl_s, None), "{name}");
+    }
+    let (answer, _) = ask(&world, &question(NAME, 0, b"many.test")).await;
+    assert_eq!(answer, Some(YES));
+    let record = world.next().await;
+    let count = (record.answers.len(), record.answers_unlisted);
+    assert_eq!(count, (ANSWERS_MAX, 4));
+    // What connects has the address that was dialled, and no list.
+    let (answer, _) = ask(&world, &question(CONNECT, 443, b"inside.test")).await;
+    assert_eq!(answer, Some(DENIED));
+    let record = world.next().await;
+    assert_eq!((record.answers, record.ttl_s), (vec![], None));
 }
 
 #[tokio::test]

@@ -393,6 +393,15 @@ async fn caps_bound_bytes_requests_and_connections() {
         "{answer}"
     );
 
+    // What passed by an earlier process is not had again.
+    let again = World::new(LOOPBACK, capped(bytes));
+    again.way.go_on_from(world.way.passed());
+    let (_, answer) = tunnel(&again, &format!("one.test:{port}")).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 403") && answer.contains("byte_limit"),
+        "{answer}"
+    );
+
     let pace = NetworkCaps {
         per_minute: Some(2),
         ..NetworkCaps::default()

@@ -116,7 +116,7 @@ fn dir(node: &Node) -> PathBuf {
 }
 
 /// Only what a driver would take as the id of a sandbox gets a path.
-pub(super) fn dir_of(node: &Node, id: &str) -> Option<PathBuf> {
+pub(crate) fn dir_of(node: &Node, id: &str) -> Option<PathBuf> {
     let id = id.parse::<model::id::SandboxId>().ok()?;
     Some(dir(node).join(id.as_str()))
 }

@@ -1,8 +1,6 @@
 //! What jobs wrote: a page, a live stream, or raw bytes.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::time::Duration;
 
 use api::log::{LogFormat, LogPage, LogQuery, SSE_END, SSE_OUTPUT, StreamName};
 use api::{Code, ErrorBody, routes};
@@ -13,7 +11,6 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use http::HeaderMap;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use model::id::JobId;
 use service::{Ctx, Segment};
 
@@ -22,14 +19,10 @@ use crate::convert::{from_wire, to_wire};
 use crate::download;
 use crate::error::Error;
 use crate::extract::{JobOf, Query, User};
-use crate::http::job;
+use crate::http::{job, sse};
 
-/// How often a silent stream gives a sign of life, so that both ends learn when the other is gone.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Pieces that are read from the database at a time for a stream: at most 4 MiB of memory.
 const BATCH: u32 = 16;
-/// The header with which a browser's EventSource goes on where it was.
-const LAST_EVENT_ID: &str = "last-event-id";
 
 /// What a job wrote: a page of pieces; with `Accept: text/event-stream` everything as it comes,
 /// until the job ends; with `format=raw` the bytes of one stream.
@@ -47,12 +40,9 @@ pub(crate) async fn logs(
     Query(query): Query<LogQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
-    let wants_events = headers
-        .get(ACCEPT)
-        .is_some_and(|accept| accept.as_bytes() == b"text/event-stream");
     match query.format.unwrap_or_default() {
         LogFormat::Raw => raw(app, ctx, id, query).await,
-        LogFormat::Json if wants_events => follow(app, ctx, id, query, &headers).await,
+        LogFormat::Json if sse::is_wanted(&headers) => follow(app, ctx, id, query, &headers).await,
         LogFormat::Json => page(&app, &ctx, &id, &query).await,
     }
 }
@@ -90,10 +80,7 @@ async fn follow(
 ) -> Result<Response, Error> {
     // Before the answer begins, so that a job that does not exist is 404.
     app.service.job_get(&ctx, &id).await?;
-    let seen = headers
-        .get(LAST_EVENT_ID)
-        .and_then(|id| id.to_str().ok()?.parse().ok());
-    let after = seen.or(query.after).unwrap_or(0);
+    let after = sse::after(headers, query.after);
     let reading = Reading {
         app,
         ctx,
@@ -104,13 +91,9 @@ async fn follow(
     };
     let events = stream::unfold(reading, async |mut reading| {
         let events = next_events(&mut reading).await?;
-        Some((Ok::<_, Infallible>(events), reading))
+        Some((events, reading))
     });
-    let headers = [
-        (CONTENT_TYPE, "text/event-stream"),
-        (CACHE_CONTROL, "no-store"),
-    ];
-    Ok((headers, Body::from_stream(events)).into_response())
+    Ok(sse::answer(events))
 }
 
 /// The next events as bytes; `None` after the last, or when the server stops, which a client takes
@@ -122,7 +105,7 @@ async fn next_events(reading: &mut Reading) -> Option<Bytes> {
     let (app, ctx, id) = (&reading.app, &reading.ctx, &reading.id);
     let waiting = app
         .service
-        .output_wait(ctx, id, reading.after, BATCH, KEEP_ALIVE);
+        .output_wait(ctx, id, reading.after, BATCH, sse::KEEP_ALIVE);
     let page = app.stopping.run_until_cancelled(waiting).await?.ok()?;
     reading.after = page.next;
     let nothing = page.segments.is_empty() && !page.complete;
@@ -136,7 +119,7 @@ async fn next_events(reading: &mut Reading) -> Option<Bytes> {
         reading.ended = true;
     }
     Some(if nothing {
-        Bytes::from_static(b": keep-alive\n\n")
+        Bytes::from_static(sse::SIGN)
     } else {
         events.into()
     })

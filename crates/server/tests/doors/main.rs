@@ -11,6 +11,7 @@ mod attach;
 mod auth;
 mod bad_input;
 mod connections;
+mod egress;
 mod execs;
 mod fleet;
 mod jwt;

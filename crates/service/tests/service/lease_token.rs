@@ -168,6 +168,8 @@ async fn said_of_sandbox(world: &World, ctx: &Ctx, row: &SandboxRow) -> Vec<&'st
         name: "a.1".to_owned(),
         at_ms: 1,
         decision: "denied",
+        host: None,
+        code: None,
         record: "{}".to_owned(),
     };
     let used = SandboxSeen {

@@ -6,7 +6,8 @@ use model::enforcement::{Enforced, Held};
 use model::network::{NetworkAsked, NetworkRules};
 use model::sandbox::Want;
 use service::{
-    EgressOwner, Error, NetworkRefused, NetworkSaid, NewEgress, SandboxAsk, SandboxRow, SandboxSaid,
+    EgressAsk, EgressFilter, EgressOwner, Error, NetworkRefused, NetworkSaid, NewEgress,
+    SandboxAsk, SandboxRow, SandboxSaid,
 };
 
 fn only(host: &str) -> NetworkRules {
@@ -255,6 +256,8 @@ fn record(owner: &EgressOwner, number: u64, decision: &'static str) -> (EgressOw
         name: format!("a.{number}"),
         at_ms: number,
         decision,
+        host: None,
+        code: None,
         record: "{}".to_owned(),
     };
     (owner.clone(), new)
@@ -289,10 +292,18 @@ async fn what_was_asked_of_the_outside_is_stored_once_counted_and_bounded() {
     let job = world.service.job_get(&user(), &job.id).await.unwrap();
     assert_eq!(job.egress_denied, 1);
     let page = async |after, decision, limit| {
-        let page = (Some(after), decision, limit);
+        let filter = EgressFilter {
+            decision,
+            ..EgressFilter::default()
+        };
+        let ask = EgressAsk {
+            after,
+            limit,
+            filter,
+        };
         let page = world
             .service
-            .sandbox_egress(&user(), &row.id, page)
+            .sandbox_egress(&user(), &row.id, ask)
             .await
             .unwrap();
         let numbers: Vec<u64> = page.rows.iter().map(|row| row.seq).collect();

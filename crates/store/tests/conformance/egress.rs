@@ -4,7 +4,7 @@
 use model::id::{JobId, SandboxId};
 use model::network::NetworkRules;
 use model::secret::Leaving;
-use store::egress::{self, EgressRow, NewEgress, Owner};
+use store::egress::{self, EgressFilter, EgressRow, Hosts, NewEgress, Owner};
 use store::network::{self, By};
 use store::sandbox::SandboxRow;
 use store::{StoreError, event, sandbox};
@@ -18,14 +18,87 @@ fn new(name: &str, decision: &'static str) -> NewEgress {
         name: name.to_owned(),
         at_ms: 5,
         decision,
+        host: Some("a.example".to_owned()),
+        code: None,
         record: format!("{{\"name\":\"{name}\",\"host\":\"ö\"}}"),
     }
 }
 
 fn list(db: &Db, owner: &Owner, after: u64, decision: Option<&'static str>) -> Vec<u64> {
+    let filter = EgressFilter {
+        decision,
+        ..EgressFilter::default()
+    };
+    found(db, owner, after, filter)
+}
+
+fn found(db: &Db, owner: &Owner, after: u64, filter: EgressFilter) -> Vec<u64> {
     let owner = owner.clone();
-    let rows = db.read(move |tx| egress::list(tx, &owner, after, decision, 10));
+    let rows = db.read(move |tx| egress::list(tx, &owner, after, &filter, 10));
     rows.iter().map(|row: &EgressRow| row.seq).collect()
+}
+
+pub(crate) fn records_are_found_by_host_reason_and_time(db: &Db) {
+    let owner = Owner::Sandbox(SandboxId::from_parts(3, [3; 10]));
+    let hosts = [
+        Some("example.com"),
+        Some("a.example.com"),
+        Some("b.a.example.com"),
+        Some("notexample.com"),
+        Some("a_b.example.com"),
+        Some("axb.example.com"),
+        Some("9.9.9.9"),
+        None,
+    ];
+    for (number, host) in (1..).zip(hosts) {
+        let record = NewEgress {
+            name: format!("a.{number}"),
+            at_ms: number * 10,
+            host: host.map(str::to_owned),
+            code: host.is_none().then(|| "bad_host".to_owned()),
+            ..new("", "denied")
+        };
+        let owner = owner.clone();
+        let put = db.write(move |tx| egress::insert(tx, &owner, number, &record));
+        assert!(put.unwrap());
+    }
+    let of = |hosts: Hosts| EgressFilter {
+        hosts: Some(hosts),
+        ..EgressFilter::default()
+    };
+    let one = |host: &str| of(Hosts::One(host.to_owned()));
+    let below = |domain: &str| of(Hosts::Below(domain.to_owned()));
+    for (filter, expect) in [
+        (one("example.com"), vec![1]),
+        (one("9.9.9.9"), vec![7]),
+        // What stands for anything in a pattern is a sign like others in a host.
+        (one("a_b.example.com"), vec![5]),
+        (one("%"), vec![]),
+        (one("!"), vec![]),
+        (below("example.com"), vec![2, 3, 5, 6]),
+        (below("a.example.com"), vec![3]),
+        (below("com"), vec![1, 2, 3, 4, 5, 6]),
+    ] {
+        assert_eq!(found(db, &owner, 0, filter.clone()), expect, "{filter:?}");
+    }
+    let by_code = EgressFilter {
+        code: Some("bad_host".to_owned()),
+        ..EgressFilter::default()
+    };
+    assert_eq!(found(db, &owner, 0, by_code.clone()), [8]);
+    assert_eq!(found(db, &owner, 8, by_code), [0; 0]);
+    let between = EgressFilter {
+        from_ms: Some(20),
+        to_ms: Some(40),
+        ..EgressFilter::default()
+    };
+    assert_eq!(found(db, &owner, 0, between.clone()), [2, 3]);
+    assert_eq!(found(db, &owner, 2, between.clone()), [3]);
+    let nothing = EgressFilter {
+        decision: Some("allowed"),
+        ..between
+    };
+    assert_eq!(found(db, &owner, 0, nothing), [0; 0]);
 }
 
 pub(crate) fn a_record_is_stored_once_and_numbered_as_it_comes(db: &Db) {

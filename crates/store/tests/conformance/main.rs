@@ -207,6 +207,7 @@ conformance! {
     }
     egress {
         a_record_is_stored_once_and_numbered_as_it_comes
+        records_are_found_by_host_reason_and_time
         denials_are_counted_beside_the_version
         rules_are_changed_by_whoever_saw_the_last_ones_and_put_in_force_once
     }

@@ -150,10 +150,10 @@ pub(crate) fn a_database_of_a_newer_schema_is_refused(db: &Db) {
     let Err(StoreError::NewerSchema { found, known }) = refused else {
         panic!("{refused:?}")
     };
-    assert_eq!((found, known), (99, 31));
+    assert_eq!((found, known), (99, 32));
     let message = StoreError::NewerSchema { found, known }.to_string();
     assert!(
-        message.contains("99") && message.contains("31"),
+        message.contains("99") && message.contains("32"),
         "{message}"
     );
 }

@@ -1,8 +1,9 @@
 //! What a sandbox may reach, as options.
 
 use crate::cli::failure::Failure;
+use crate::cli::units;
 use api::Code;
-use api::network::{Network, NetworkMode, NetworkRule};
+use api::network::{Network, NetworkLimits, NetworkMode, NetworkRule};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a job or a sandbox may reach.
@@ -42,6 +43,10 @@ pub(crate) struct NetArgs {
     /// A server of DNS that names are resolved by, instead of by the node: ADDRESS, and perhaps :PORT; may be repeated
     #[arg(long, value_name = "ADDRESS[:PORT]")]
     pub(crate) dns: Vec<String>,
+    /// How much it may do there: bytes both ways together, connections at a time, new ones per minute. They open
+    /// nothing by themselves
+    #[arg(long, value_parser = net_limit, value_name = "bytes=SIZE,connections=N,per-minute=N")]
+    pub(crate) net_limit: Option<NetworkLimits>,
 }
 
 /// What a sandbox that lives may reach.
@@ -81,7 +86,8 @@ impl NetArgs {
             && self.rule.is_empty()
             && self.package.is_empty()
             && self.via.is_none()
-            && self.dns.is_empty();
+            && self.dns.is_empty()
+            && self.net_limit.is_none();
         if self.mode.is_none() && is_empty {
             return None;
         }
@@ -104,6 +110,7 @@ impl NetArgs {
             upstream: self.via,
             upstream_ca: self.via_ca,
             dns: self.dns,
+            limits: self.net_limit.unwrap_or_default(),
             ..Network::default()
         })
     }
@@ -135,6 +142,46 @@ fn package(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once(':');
     let (manager, package) = pair.ok_or("write pip:NAME==VERSION or npm:NAME==VERSION")?;
     Ok((manager.to_owned(), package.to_owned()))
+}
+
+/// Reads `bytes=1GiB,connections=16,per-minute=600`, each once at most. The server says what is too much. Pure.
+fn net_limit(text: &str) -> Result<NetworkLimits, String> {
+    let mut limits = NetworkLimits::default();
+    for part in text.split(',') {
+        let pair = part.split_once('=');
+        let help =
+            || format!("`{part}` is none; write bytes=1GiB, connections=16 or per-minute=600");
+        let (name, value) = pair.ok_or_else(help)?;
+        let number = || {
+            let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+            let number = value.parse::<u32>().ok().filter(|_| is_number);
+            number.ok_or_else(|| format!("`{part}`: `{value}` is not a number below 2^32"))
+        };
+        let (was, is) = match name {
+            "bytes" => {
+                let bytes = units::size(value).map_err(|why| format!("`{part}`: {why}"))?;
+                (limits.bytes.replace(bytes).is_some(), bytes)
+            }
+            "connections" => {
+                let count = number()?;
+                (limits.connections.replace(count).is_some(), count.into())
+            }
+            "per-minute" => {
+                let count = number()?;
+                (limits.per_minute.replace(count).is_some(), count.into())
+            }
+            _ => return Err(help()),
+        };
+        if was {
+            return Err(format!("`{part}`: `{name}` is there twice"));
+        }
+        if is == 0 {
+            return Err(format!(
+                "`{part}`: that is nothing; leave the network out instead"
+            ));
+        }
+    }
+    Ok(limits)
 }
 
 /// The text of a file. What is no certificate the server says.
@@ -238,6 +285,44 @@ mod tests {
             rule_text(&read),
             format!("POST https://a.test/v1/* ({fields})")
         );
+    }
+
+    #[test]
+    fn limits_of_a_network_are_named_each_once() {
+        for (text, bytes, connections, per_minute) in [
+            ("bytes=1GiB", Some(1 << 30), None, None),
+            ("bytes=4096", Some(4096), None, None),
+            ("connections=16", None, Some(16), None),
+            (
+                "per-minute=600,bytes=1.5M,connections=1",
+                Some(3 << 19),
+                Some(1),
+                Some(600),
+            ),
+        ] {
+            let expect = NetworkLimits {
+                connections,
+                per_minute,
+                bytes,
+            };
+            assert_eq!(net_limit(text), Ok(expect), "{text}");
+        }
+        for (text, why) in [
+            ("", "`` is none; write bytes="),
+            ("bytes", "`bytes` is none; write"),
+            ("byts=1", "`byts=1` is none"),
+            ("bytes=1,", "`` is none"),
+            ("bytes=many", "`bytes=many`: `many` is not a size"),
+            ("bytes=0", "that is nothing"),
+            ("connections=0", "`connections=0`: that is nothing"),
+            ("connections=+1", "`+1` is not a number"),
+            ("connections=", "`` is not a number"),
+            ("per-minute=4294967296", "is not a number below 2^32"),
+            ("bytes=1,bytes=2", "`bytes=2`: `bytes` is there twice"),
+        ] {
+            let refused = net_limit(text).unwrap_err();
+            assert!(refused.contains(why), "{text}: {refused}");
+        }
     }
 
     #[test]

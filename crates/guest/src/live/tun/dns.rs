@@ -1,14 +1,11 @@
 //! Questions and answers of DNS on the wire (RFC 1035). Pure. One question of class IN with a name of its own is
 //! read; a name that is written as a pointer to another is no question, so there is nothing to follow.
 
+use guest::direct::TTL_S;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The head of every message in bytes.
 const HEAD: usize = 12;
-
-/// How long an answer may be kept in seconds. The address stays the name's own; this is how soon a name that is
-/// gone, or not allowed any more, is asked for again.
-pub(super) const TTL_S: u32 = 60;
 
 /// Kinds of records, by IANA's list.
 const A: u16 = 1;

@@ -1,7 +1,8 @@
 //! The addresses that names were given, of IPv4 and, with the same number, of IPv6. Pure. An address stands for one name for as long as the sandbox lives, and
 //! never for another, so a program that keeps one for a day reaches what it meant or nothing.
 
-use super::dns::{Found, TTL_S};
+use super::dns::Found;
+use guest::direct::TTL_S;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
