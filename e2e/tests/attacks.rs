@@ -3,6 +3,11 @@
 //!
 //! An attack is one function: its comment says what is tried in one sentence, and after `>` what happens.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "what cannot be tried is said by what the tests share"
+)]
+
 use e2e::{Place, Server, is_told_in, needs_sandbox, text};
 use outside::{ADDRESS, Outside};
 use std::fmt::Write as _;

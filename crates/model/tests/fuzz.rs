@@ -11,8 +11,8 @@ mod engine;
 
 use model::host::Host;
 use model::network::{
-    DnsServer, Entry, NetworkAsked, NetworkMode, NetworkRules, Request, RequestAsked, RequestRule,
-    Upstream,
+    DnsServer, Entry, Field, NetworkAsked, NetworkMode, NetworkRules, Request, RequestAsked,
+    RequestRule, Upstream,
 };
 
 fn seeds() -> Vec<Vec<u8>> {
@@ -115,6 +115,8 @@ fn request_seeds() -> Vec<Vec<u8>> {
         "10.0.0.1\n8443\nM-SEARCH\n/*\n\nM-SEARCH\n/a/../b",
         "api.test\n80\n\n/v1/%c3%bc/*\n\nGET\n/v1/%c3%bc/%2e%2e/%%32e%%32e/x",
         "api.test\n443\n\n/v1/*\n\nGET\n/v1/%e0%80%ae%e0%80%ae/..;/x\\y//z/",
+        "api.test\n443\nPOST\n/*\n\nPOST\n/a\nx-team: red\nauthorization,x-api-key\nx_team: red\nX-Team: red",
+        "api.test\n\n\n\nx-set: 1\nGET\n/\nx-team: *\nx.api.key\nX-API-KEY: 1\nx-team: ",
         "socks5+tls://me@proxy.test:1080/?name=other.test",
         "socks5://[2001:db8::1]:1080",
         "10.0.0.2:5353",
@@ -245,16 +247,19 @@ fn requests(input: &[u8]) {
         let some = line(at).split(',').filter(|one| !one.is_empty());
         some.map(str::to_owned).collect()
     };
-    let field = line(4).split_once(": ");
+    let pairs = |line: &str| {
+        let pair = line.split_once(": ");
+        let pair = pair.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        pair.into_iter().collect()
+    };
     let asked = RequestAsked {
         host: line(0).to_owned(),
         port: line(1).parse().ok(),
         methods: list(2),
         paths: list(3),
-        set: field
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into_iter()
-            .collect(),
+        require: pairs(line(7)),
+        refuse: list(8),
+        set: pairs(line(4)),
     };
     let asked = NetworkAsked {
         requests: vec![asked],
@@ -271,11 +276,46 @@ fn requests(input: &[u8]) {
         assert_eq!(again, Ok(vec![rule.clone()]), "{text:?}");
         let shown = rule.to_string();
         assert!(shown.len() <= 243 && !shown.contains(char::is_control));
-        judged(&rules, &rule.asked(), (line(5), line(6)));
+        let sent: Vec<Field<'_>> = lines.iter().skip(9).filter_map(sent).take(64).collect();
+        judged(&rules, &rule.asked(), (line(5), line(6), &sent));
     }
 }
 
-fn judged(rules: &NetworkRules, rule: &RequestAsked, (method, path): (&str, &str)) {
+fn sent<'f>(line: &&'f str) -> Option<Field<'f>> {
+    let (name, value) = line.split_once(": ")?;
+    Some((name, value.as_bytes()))
+}
+
+/// What a server that makes variables of fields finds under a name.
+fn found<'f>(sent: &[Field<'f>], name: &str) -> Vec<&'f [u8]> {
+    let variable = |name: &str| {
+        let name = name.to_ascii_uppercase();
+        name.replace(|byte: char| !byte.is_ascii_alphanumeric(), "_")
+    };
+    let own = sent
+        .iter()
+        .filter(|(own, _)| variable(own) == variable(name));
+    own.map(|(_, value)| *value).collect()
+}
+
+/// Whether a server could read fields that a rule does not let out.
+fn says_otherwise(rule: &RequestAsked, sent: &[Field<'_>]) -> bool {
+    let is_met = |(name, value): (&String, &String)| {
+        let all = found(sent, name);
+        let is_so = |own: &&[u8]| match value.as_str() {
+            "*" => !own.is_empty(),
+            value => *own == value.as_bytes(),
+        };
+        !all.is_empty() && all.iter().all(is_so)
+    };
+    !rule.require.iter().all(is_met) || rule.refuse.iter().any(|name| !found(sent, name).is_empty())
+}
+
+fn judged(
+    rules: &NetworkRules,
+    rule: &RequestAsked,
+    (method, path, fields): (&str, &str, &[Field<'_>]),
+) {
     let host = rule.host.replace('*', "a");
     let Ok(host) = Host::parse(&host) else {
         return;
@@ -286,11 +326,13 @@ fn judged(rules: &NetworkRules, rule: &RequestAsked, (method, path): (&str, &str
             port,
             method,
             path,
+            fields,
         };
         let is_let = rules.judge(asked).is_ok();
         if is_let && rules.looks_into(&host, port) {
             assert!(rule.methods.is_empty() || rule.methods.iter().any(|own| own == method));
             assert!(!leads_elsewhere(rule, path), "{path:?} by {rule:?}");
+            assert!(!says_otherwise(rule, fields), "{fields:?} by {rule:?}");
         }
     }
 }

@@ -27,7 +27,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 /// Which records somebody wants.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EgressAsk {
+pub struct EgressLook {
     /// Only those with numbers above this.
     pub after: u64,
     /// At most so many, 1 to [`limits::PAGE_MAX`].
@@ -107,7 +107,7 @@ impl Service {
         &self,
         ctx: &Ctx,
         id: &SandboxId,
-        ask: EgressAsk,
+        ask: EgressLook,
     ) -> Result<EgressPage, Error> {
         ctx.may(Action::SandboxRead)?;
         self.egress_list(ctx, Owner::Sandbox(id.clone()), ask).await
@@ -121,7 +121,7 @@ impl Service {
         &self,
         ctx: &Ctx,
         id: &JobId,
-        ask: EgressAsk,
+        ask: EgressLook,
     ) -> Result<EgressPage, Error> {
         ctx.may(Action::JobRead)?;
         self.egress_list(ctx, Owner::Job(id.clone()), ask).await
@@ -136,7 +136,7 @@ impl Service {
         &self,
         ctx: &Ctx,
         owner: &Owner,
-        mut ask: EgressAsk,
+        mut ask: EgressLook,
         up_to: Duration,
     ) -> Result<Option<EgressPage>, Error> {
         ctx.may(to_read(owner))?;
@@ -164,7 +164,7 @@ impl Service {
         &self,
         ctx: &Ctx,
         owner: Owner,
-        ask: EgressAsk,
+        ask: EgressLook,
     ) -> Result<EgressPage, Error> {
         ctx.may(to_read(&owner))?;
         let limit = ask.limit.clamp(1, limits::PAGE_MAX);

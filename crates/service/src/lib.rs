@@ -74,7 +74,7 @@ pub use crate::clock::Clock;
 pub use crate::create::Idempotency;
 pub use crate::ctx::{Caller, Ctx, Grant, Shown, ShownBy, Who};
 pub use crate::dropped::{DroppedReport, ONE_BEAT_MAX as DROPPED_MAX};
-pub use crate::egress::{EgressAsk, EgressPage};
+pub use crate::egress::{EgressLook, EgressPage};
 pub use crate::enroll::{BadCsr, Enrolled, NodeAuthority, NodeSigned, TokenState, token_state};
 pub use crate::error::Error;
 pub use crate::exec::{ExecBefore, ExecFact, ExecPage};

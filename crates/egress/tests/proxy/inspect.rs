@@ -134,6 +134,7 @@ fn requests(port: u16) -> Vec<RequestRule> {
         set: set
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into(),
+        ..RequestAsked::default()
     };
     let asked = NetworkAsked {
         requests: vec![rule],

@@ -8,7 +8,7 @@ use api::egress::{
 use model::host::Host;
 use model::network::Trial;
 use service::{
-    EgressAsk, EgressFilter, EgressHosts, EgressOwner, EgressPage, EgressRow, NewEgress,
+    EgressFilter, EgressHosts, EgressLook, EgressOwner, EgressPage, EgressRow, NewEgress,
 };
 use std::net::IpAddr;
 
@@ -74,7 +74,7 @@ fn record(record: EgressRecord) -> Result<(EgressOwner, NewEgress), Error> {
 }
 
 /// Which records a query asks for.
-pub(crate) fn ask(query: EgressQuery) -> Result<EgressAsk, Error> {
+pub(crate) fn ask(query: EgressQuery) -> Result<EgressLook, Error> {
     let is_word = |code: &str| {
         let is_of_one =
             |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
@@ -84,7 +84,7 @@ pub(crate) fn ask(query: EgressQuery) -> Result<EgressAsk, Error> {
         let message = "a reason is a word such as `host_not_allowed`";
         return Err(Error::field(Code::InvalidArgument, "code", message));
     }
-    Ok(EgressAsk {
+    Ok(EgressLook {
         after: query.after.unwrap_or(0),
         limit: page_limit(query.limit)?,
         filter: EgressFilter {

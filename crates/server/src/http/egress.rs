@@ -9,7 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use http::HeaderMap;
-use service::{Ctx, EgressAsk, EgressOwner, EgressPage};
+use service::{Ctx, EgressLook, EgressOwner, EgressPage};
 
 use crate::App;
 use crate::convert::egress;
@@ -72,14 +72,14 @@ struct Reading {
     app: App,
     ctx: Ctx,
     owner: EgressOwner,
-    ask: EgressAsk,
+    ask: EgressLook,
     ended: bool,
 }
 
 async fn follow(
     app: App,
     ctx: Ctx,
-    (owner, mut ask): (EgressOwner, EgressAsk),
+    (owner, mut ask): (EgressOwner, EgressLook),
     headers: &HeaderMap,
 ) -> Result<Response, Error> {
     // Before the answer begins, so that one that does not exist is 404.

@@ -6,7 +6,7 @@ use model::enforcement::{Enforced, Held};
 use model::network::{NetworkAsked, NetworkRules};
 use model::sandbox::Want;
 use service::{
-    EgressAsk, EgressFilter, EgressOwner, Error, NetworkRefused, NetworkSaid, NewEgress,
+    EgressFilter, EgressLook, EgressOwner, Error, NetworkRefused, NetworkSaid, NewEgress,
     SandboxAsk, SandboxRow, SandboxSaid,
 };
 
@@ -296,7 +296,7 @@ async fn what_was_asked_of_the_outside_is_stored_once_counted_and_bounded() {
             decision,
             ..EgressFilter::default()
         };
-        let ask = EgressAsk {
+        let ask = EgressLook {
             after,
             limit,
             filter,

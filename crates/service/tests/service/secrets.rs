@@ -560,7 +560,8 @@ async fn a_provider_that_hangs_is_told_at_creation_with_the_place_and_nothing_is
     }
     let jobs = later.job_list(&user(), None, None, 10).await.unwrap().jobs;
     assert!(jobs.is_empty(), "{jobs:?}");
-    let sandboxes = later.sandbox_list(&user(), SandboxFilter::default(), None, 10);
+    let caller = user();
+    let sandboxes = later.sandbox_list(&caller, SandboxFilter::default(), None, 10);
     let sandboxes = sandboxes.await.unwrap().sandboxes;
     assert!(sandboxes.is_empty(), "{sandboxes:?}");
 }
