@@ -172,9 +172,12 @@ pub(crate) async fn read_until(
             );
         }
     };
-    tokio::time::timeout(PATIENCE, reading)
-        .await
-        .expect("the words in time");
+    let read = tokio::time::timeout(PATIENCE, reading).await;
+    assert!(
+        read.is_ok(),
+        "the words in time: {}",
+        String::from_utf8_lossy(&all)
+    );
     String::from_utf8_lossy(&all).into_owned()
 }
 

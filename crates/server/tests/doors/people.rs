@@ -36,7 +36,8 @@ async fn a_tenant_a_principal_and_a_key_are_made_and_the_key_lets_its_owner_in()
     let form = key["e2b_key"].as_str().unwrap();
     let reply = world.ask_with(form, "GET /v1/jobs", "").await;
     assert_eq!(reply.code(), "unauthenticated");
-    let almost = format!("{}0", &text[..67]);
+    let last = if text.ends_with('0') { '1' } else { '0' };
+    let almost = format!("{}{last}", &text[..67]);
     for wrong in [
         almost.as_str(),
         &text[..67],
