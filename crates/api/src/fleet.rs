@@ -29,7 +29,8 @@ impl Drop for Hidden {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnrollTokenCreate {
-    /// What the node is to carry: at most 32, keys and values of at most 63 bytes.
+    /// What the node is to carry: at most 32, keys and values of at most 63 bytes. One without a value is a tag.
+    /// `driver` and `kind` are not given: each node has them of itself.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
@@ -217,6 +218,20 @@ pub struct ServerList {
     pub servers: Vec<ServerView>,
 }
 
+/// What sort of machine a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeKind {
+    /// It stands somewhere and stays on.
+    Server,
+    /// Somebody sits at it, and may close its lid.
+    Desktop,
+    /// Somebody carries it about.
+    Mobile,
+    /// It is there for other devices, which are no nodes.
+    Bridge,
+}
+
 /// A node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeView {
@@ -231,6 +246,9 @@ pub struct NodeView {
     /// The version of its program; none before it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// What sort of machine it says that it is: `server`, `desktop`, `mobile` or `bridge`; none before it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
     /// Jobs that it takes at one time.
     pub slots: u32,
     /// Jobs that it has.
@@ -239,8 +257,12 @@ pub struct NodeView {
     pub sandboxes: u32,
     /// How it isolates.
     pub drivers: Vec<String>,
-    /// What its enrollment token gave it, and what it calls itself besides.
+    /// What its enrollment token gave it, what it calls itself besides, and `driver` and `kind`, which each node has
+    /// of itself.
     pub labels: BTreeMap<String, String>,
+    /// Those of its labels that have no value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
     /// Losses that count against it: after two it gets fewer jobs at one time. They halve every minute.
     #[serde(default)]
     pub failures: u32,

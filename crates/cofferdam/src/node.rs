@@ -73,10 +73,12 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
         "this is {id}; its server is {}",
         client.endpoint()
     ));
+    let labels = config.all_labels();
     let config = Config {
         name: config.name.unwrap_or_else(hostname),
         incarnation: crate::state::new_node_id()?.to_string(),
-        labels: config.labels,
+        kind: config.kind,
+        labels,
         slots: config.slots,
         sandboxes: config.sandboxes,
         spares: config.spares,

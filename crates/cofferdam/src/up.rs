@@ -104,6 +104,8 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let config = Config {
         name: hostname(),
         incarnation: crate::state::new_node_id()?.to_string(),
+        // It is ended with a terminal, and the machine is somebody's own.
+        kind: model::node::NodeKind::Desktop,
         labels: std::collections::BTreeMap::new(),
         slots: up.slots,
         sandboxes: up.sandboxes,

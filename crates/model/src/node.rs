@@ -88,6 +88,47 @@ impl NodeState {
     }
 }
 
+/// What sort of machine a node is, by its own word. It decides nothing by itself; it is the label
+/// [`KIND`](crate::place::KIND), so that a placement can ask for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeKind {
+    /// It stands somewhere and stays on.
+    #[default]
+    Server,
+    /// Somebody sits at it, and may close its lid.
+    Desktop,
+    /// Somebody carries it about.
+    Mobile,
+    /// It is there for other devices, which are no nodes.
+    Bridge,
+}
+
+impl NodeKind {
+    /// All of them.
+    pub const ALL: [NodeKind; 4] = [
+        NodeKind::Server,
+        NodeKind::Desktop,
+        NodeKind::Mobile,
+        NodeKind::Bridge,
+    ];
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NodeKind::Server => "server",
+            NodeKind::Desktop => "desktop",
+            NodeKind::Mobile => "mobile",
+            NodeKind::Bridge => "bridge",
+        }
+    }
+
+    /// The one that is written so.
+    pub fn parse(text: &str) -> Option<NodeKind> {
+        NodeKind::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
 /// The versions of the node protocol that this build speaks, the oldest and the newest. The oldest grows when a
 /// server cannot do with what older nodes say; servers are upgraded before nodes.
 pub const PROTOCOL: (u32, u32) = (1, 2);
@@ -278,6 +319,18 @@ mod tests {
         assert_eq!(after.news(&before), Vec::<String>::new());
         let free = HostReport::default().news(&before);
         assert_eq!(free.len(), 1, "{free:?}");
+    }
+
+    #[test]
+    fn a_kind_is_read_as_it_is_written() {
+        for kind in NodeKind::ALL {
+            let text = kind.as_str();
+            assert_eq!(NodeKind::parse(text), Some(kind));
+            let written = serde_json::to_string(&kind).unwrap();
+            assert_eq!(written, format!("\"{text}\""));
+        }
+        assert_eq!(NodeKind::parse("Server"), None);
+        assert_eq!(NodeKind::default().as_str(), "server");
     }
 
     #[test]

@@ -46,6 +46,7 @@ use api::client::Client;
 use driver::driver::Driver;
 use driver::host::{Host, Root};
 use model::limits;
+use model::node::NodeKind;
 use model::place::Reserved;
 use model::points::Points;
 use std::collections::{BTreeMap, HashMap};
@@ -68,6 +69,8 @@ pub struct Config {
     pub name: String,
     /// A different one at each start of the process.
     pub incarnation: String,
+    /// What sort of machine it is.
+    pub kind: NodeKind,
     /// What it calls itself for placement; what its enrollment gave it counts before.
     pub labels: BTreeMap<String, String>,
     /// Jobs at one time.

@@ -13,9 +13,10 @@ use model::job::{JobEvent, JobState};
 use model::lease::Lease;
 use model::limits;
 use model::node::{
-    Connectivity, HostReport, NodeEvent, NodeState, PROTOCOL, Scheduling, is_compatible, is_older,
+    Connectivity, HostReport, NodeEvent, NodeKind, NodeState, PROTOCOL, Scheduling, is_compatible,
+    is_older,
 };
-use model::place::{DRIVER, Labels, Trouble, is_label};
+use model::place::{DRIVER, KIND, Labels, Trouble, is_label};
 use std::collections::{BTreeMap, HashSet};
 use store::event::{self, NewEvent};
 use store::job::{self, JobRow};
@@ -42,6 +43,8 @@ pub struct NodeHello {
     pub incarnation: String,
     /// Of its program.
     pub version: String,
+    /// What sort of machine it is.
+    pub kind: NodeKind,
     /// Jobs at one time.
     pub slots: u32,
     /// What it calls itself for placement; what its enrollment gave it counts before.
@@ -162,8 +165,8 @@ impl Service {
                 let mut row = row_of(&id, &hello, state.ok_or_else(gone)?, (now, until));
                 // What the operator has given it counts before what it calls itself.
                 row.labels.extend(labels_of(tx, &id)?);
-                // And before both, what it isolates with: policies go by that.
-                set_driver(&mut row.labels, &hello);
+                // And before both, what it isolates with, by which policies go, and what it is.
+                set_own(&mut row.labels, &hello);
                 let was = before.map(|before| before.state.connectivity);
                 node::upsert(tx, &row)?;
                 node::set_protocol(tx, &id, hello.protocol)?;
@@ -451,8 +454,10 @@ fn row_of(id: &NodeId, hello: &NodeHello, state: NodeState, (now, until): (u64, 
     }
 }
 
-/// What a node isolates with is a label that nobody writes: the first of its drivers, in which it runs things.
-fn set_driver(labels: &mut Labels, hello: &NodeHello) {
+/// What a node isolates with is a label that nobody writes: the first of its drivers, in which it runs things. So
+/// is what kind of machine it is.
+fn set_own(labels: &mut Labels, hello: &NodeHello) {
+    labels.insert(KIND.to_owned(), hello.kind.as_str().to_owned());
     labels.remove(DRIVER);
     let driver = hello.drivers.first().filter(|driver| is_label(driver));
     labels.extend(driver.map(|driver| (DRIVER.to_owned(), driver.clone())));

@@ -8,6 +8,7 @@ use crate::cli::units::{show_cpus, show_size};
 use api::Code;
 use api::client::{Client, ClientError};
 use api::fleet::{EnrollTokenCreate, EnrollTokenView, NodeHost, NodeOrder, NodeView, ServerView};
+use model::place::KIND;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -28,7 +29,9 @@ pub(crate) async fn node(client: &Client, command: NodeCommand) -> Result<ExitCo
             json,
             ..
         } => return revoke_token(client, &id, json).await,
-        NodeCommand::EnrollToken { label, json, .. } => return token(client, &label, json).await,
+        NodeCommand::EnrollToken {
+            label, tag, json, ..
+        } => return token(client, given(&label, &tag)?, json).await,
         // They speak to no server of this machine, so they were done before.
         NodeCommand::Enroll { .. } | NodeCommand::Reap { .. } | NodeCommand::Tape { .. } => {
             return Ok(ExitCode::SUCCESS);
@@ -80,12 +83,14 @@ fn server_line(view: &ServerView) -> Vec<String> {
     ]
 }
 
-const HEAD: [&str; 7] = [
+const HEAD: [&str; 9] = [
     "NAME",
+    "KIND",
     "IS",
     "GETS WORK",
     "JOBS",
     "SANDBOXES",
+    "TAGS",
     "LABELS",
     "ID",
 ];
@@ -93,19 +98,32 @@ const HEAD: [&str; 7] = [
 fn line(view: &NodeView) -> Vec<String> {
     vec![
         view.name.clone(),
+        view.kind.clone().unwrap_or_default(),
         view.connectivity.clone(),
         view.scheduling.clone(),
         format!("{}/{}", view.jobs, view.slots),
         view.sandboxes.to_string(),
-        labels_of(&view.labels),
+        view.tags.join(" "),
+        shown_labels(view).join(" "),
         view.id.clone(),
     ]
 }
 
-fn labels_of(labels: &BTreeMap<String, String>) -> String {
-    let label = |(key, value): (&String, &String)| format!("{key}={value}");
-    let labels: Vec<String> = labels.iter().map(label).collect();
-    labels.join(" ")
+/// The labels that are not shown by themselves: neither its tags nor its kind.
+fn own_labels(view: &NodeView) -> impl Iterator<Item = (&String, &String)> {
+    let labels = view.labels.iter();
+    labels.filter(move |(key, value)| !value.is_empty() && (*key != KIND || view.kind.is_none()))
+}
+
+fn shown_labels(view: &NodeView) -> Vec<String> {
+    own_labels(view).map(label_of).collect()
+}
+
+fn label_of((key, value): (&String, &String)) -> String {
+    match value.is_empty() {
+        true => key.clone(),
+        false => format!("{key}={value}"),
+    }
 }
 
 async fn list(client: &Client, json: bool) -> Result<ExitCode, Failure> {
@@ -137,6 +155,7 @@ fn facts(view: &NodeView) -> Vec<Vec<String>> {
     let mut rows = vec![
         row("node", &view.id),
         row("name", &view.name),
+        row("kind", view.kind.as_deref().unwrap_or_default()),
         row("is", &view.connectivity),
         row("gets work", &view.scheduling),
         row("jobs", &format!("{} of {}", view.jobs, view.slots)),
@@ -158,7 +177,10 @@ fn facts(view: &NodeView) -> Vec<Vec<String>> {
         // Before its first heartbeat.
         None => rows.push(row("drivers", &view.drivers.join(" "))),
     }
-    let (labels, facts) = (view.labels.iter(), view.facts.iter());
+    if !view.tags.is_empty() {
+        rows.push(row("tags", &view.tags.join(" ")));
+    }
+    let (labels, facts) = (own_labels(view), view.facts.iter());
     rows.extend(labels.map(|(key, value)| row(&format!("label {key}"), value)));
     rows.extend(facts.map(|(key, value)| row(&format!("  {key}"), value)));
     rows
@@ -303,9 +325,11 @@ async fn revoke_token(client: &Client, id: &str, json: bool) -> Result<ExitCode,
     Ok(ExitCode::SUCCESS)
 }
 
-async fn token(client: &Client, labels: &[String], json: bool) -> Result<ExitCode, Failure> {
-    let labels = labels.iter().map(|label| pair(label));
-    let labels = labels.collect::<Result<BTreeMap<_, _>, _>>()?;
+async fn token(
+    client: &Client,
+    labels: BTreeMap<String, String>,
+    json: bool,
+) -> Result<ExitCode, Failure> {
     let made = client
         .enroll_token_create(&EnrollTokenCreate { labels })
         .await
@@ -329,8 +353,33 @@ fn token_line(view: &EnrollTokenView) -> Vec<String> {
         view.state.clone(),
         when(view.created_at_ms),
         view.node.clone().unwrap_or_default(),
-        labels_of(&view.labels),
+        view.labels
+            .iter()
+            .map(label_of)
+            .collect::<Vec<_>>()
+            .join(" "),
     ]
+}
+
+/// Labels, and tags, which are labels without a value.
+fn given(labels: &[String], tags: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let mut all = labels
+        .iter()
+        .map(|label| pair(label))
+        .collect::<Result<BTreeMap<_, _>, _>>()?;
+    for tag in tags {
+        if tag.is_empty() || tag.contains('=') {
+            let message = format!("--tag takes a name, and not `{tag}`");
+            return Err(
+                Failure::new(Code::InvalidArgument, message).hint("--label takes KEY=VALUE")
+            );
+        }
+        if all.insert(tag.clone(), String::new()).is_some() {
+            let message = format!("`{tag}` was given twice");
+            return Err(Failure::new(Code::InvalidArgument, message));
+        }
+    }
+    Ok(all)
 }
 
 fn pair(label: &str) -> Result<(String, String), Failure> {
@@ -366,11 +415,13 @@ mod tests {
             connectivity: "online".to_owned(),
             scheduling: "active".to_owned(),
             version: None,
+            kind: Some("server".to_owned()),
             slots: 4,
             jobs: 1,
             sandboxes: 0,
             drivers: vec!["linux".to_owned()],
             labels: BTreeMap::new(),
+            tags: Vec::new(),
             failures: 0,
             host: None,
             facts: BTreeMap::new(),
@@ -380,7 +431,7 @@ mod tests {
     }
 
     fn shown(view: &NodeView) -> Vec<String> {
-        let rows = facts(view).into_iter().skip(6);
+        let rows = facts(view).into_iter().skip(7);
         rows.map(|row| row.join(": ")).collect()
     }
 
@@ -424,5 +475,48 @@ mod tests {
             "limits name: 256 MiB of memory, 0 B of disk",
         ];
         assert_eq!(shown(&view), expect);
+    }
+
+    #[test]
+    fn tags_and_the_kind_are_shown_apart_from_labels() {
+        let labels = [("gpu", ""), ("kind", "bridge"), ("zone", "a")];
+        let view = NodeView {
+            kind: Some("bridge".to_owned()),
+            labels: labels
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+            tags: vec!["gpu".to_owned()],
+            ..node()
+        };
+        let expect = [
+            "one", "bridge", "online", "active", "1/4", "0", "gpu", "zone=a", "node_1",
+        ];
+        assert_eq!(line(&view), expect);
+        assert_eq!(HEAD.len(), expect.len());
+        let rows = ["drivers: linux", "tags: gpu", "label zone: a"];
+        assert_eq!(shown(&view), rows);
+    }
+
+    #[test]
+    fn a_token_is_given_labels_and_tags_and_nothing_twice() {
+        let texts =
+            |all: &[&str]| -> Vec<String> { all.iter().map(|&one| one.to_owned()).collect() };
+        let all = given(&texts(&["zone=a"]), &texts(&["gpu"])).unwrap();
+        let expect =
+            [("gpu", ""), ("zone", "a")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(all, BTreeMap::from(expect));
+        let wrong: [(&[&str], &[&str]); 5] = [
+            (&["gpu=a"], &["gpu"]),
+            (&[], &["gpu", "gpu"]),
+            (&[], &["a=b"]),
+            (&[], &[""]),
+            (&["gpu"], &[]),
+        ];
+        for (labels, tags) in wrong {
+            assert!(
+                given(&texts(labels), &texts(tags)).is_err(),
+                "{labels:?} {tags:?}"
+            );
+        }
     }
 }

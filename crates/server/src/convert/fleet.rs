@@ -4,8 +4,8 @@ use api::fleet::{
     self, EnrollTokenMade, EnrollTokenView, Hidden, LinkView, NodeDriver, NodeEnrolled, NodeHost,
     NodeReserved, NodeView, ServerView,
 };
-use model::node::{Connectivity, DriverHealth, HostReport, Scheduling};
-use model::place::Reserved;
+use model::node::{Connectivity, DriverHealth, HostReport, NodeKind, Scheduling};
+use model::place::{self, KIND, Reserved};
 use service::{EnrollTokenRow, Enrolled, NodeOrder, NodeSeen, ServerSeen, TokenState, token_state};
 
 pub(crate) fn token(row: EnrollTokenRow, now_ms: u64) -> EnrollTokenView {
@@ -49,6 +49,15 @@ pub(crate) fn order(order: fleet::NodeOrder) -> Option<NodeOrder> {
         fleet::NodeOrder::Drain => Some(NodeOrder::Drain),
         fleet::NodeOrder::Decommission => Some(NodeOrder::Decommission),
         fleet::NodeOrder::Evict => None,
+    }
+}
+
+pub(crate) fn kind(kind: fleet::NodeKind) -> NodeKind {
+    match kind {
+        fleet::NodeKind::Server => NodeKind::Server,
+        fleet::NodeKind::Desktop => NodeKind::Desktop,
+        fleet::NodeKind::Mobile => NodeKind::Mobile,
+        fleet::NodeKind::Bridge => NodeKind::Bridge,
     }
 }
 
@@ -118,6 +127,13 @@ pub(crate) fn node(seen: NodeSeen, now_ms: u64) -> NodeView {
     let (row, enrollment) = (seen.row, seen.enrollment);
     let said = |row: &service::NodeRow| row.name.clone();
     let given = || enrollment.as_ref().map(|row| row.name.clone());
+    let labels = match (&row, &enrollment) {
+        (Some(row), _) => place::with_kind(row.labels.clone()),
+        (None, enrollment) => enrollment
+            .as_ref()
+            .map(|row| row.labels.clone())
+            .unwrap_or_default(),
+    };
     NodeView {
         id: seen.id.to_string(),
         name: row.as_ref().map(said).or_else(given).unwrap_or_default(),
@@ -129,10 +145,9 @@ pub(crate) fn node(seen: NodeSeen, now_ms: u64) -> NodeView {
         sandboxes: u32::try_from(seen.load.1).unwrap_or(u32::MAX),
         lease_expires_at_ms: row.as_ref().map(|row| row.lease_expires_at_ms),
         enrolled_at_ms: enrollment.as_ref().map(|row| row.enrolled_at_ms),
-        labels: match (&row, enrollment) {
-            (Some(row), _) => row.labels.clone(),
-            (None, enrollment) => enrollment.map(|row| row.labels).unwrap_or_default(),
-        },
+        kind: row.as_ref().and(labels.get(KIND).cloned()),
+        tags: place::tags(&labels).map(str::to_owned).collect(),
+        labels,
         failures: row.as_ref().map_or(0, |row| row.trouble.count(now_ms)),
         host: row
             .as_ref()

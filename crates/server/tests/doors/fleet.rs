@@ -2,7 +2,7 @@
 
 use api::client::{ClientError, JobCreateOptions};
 use api::dropped::{DroppedWhat, NodeDropped};
-use api::fleet::{NodeDriver, NodeHost, NodeReserved};
+use api::fleet::{NodeDriver, NodeHost, NodeKind, NodeReserved};
 use api::job::JobCreate;
 use api::node::{JobStarted, NodeHeartbeat, NodePoll, NodeProtocol};
 use api::place::Placement;
@@ -83,6 +83,29 @@ async fn a_heartbeat_is_answered_with_what_the_server_is_and_the_machine_is_seen
     );
     let seen = world.user.node_list().await.unwrap().nodes.remove(0);
     assert_eq!((seen.host, seen.failures), (Some(host), 0));
+}
+
+#[tokio::test]
+async fn a_node_says_what_kind_it_is_and_one_that_says_nothing_is_a_server() {
+    let world = World::new().await;
+    register(&world).await;
+    let seen = world.user.node_list().await.unwrap().nodes.remove(0);
+    assert_eq!(seen.kind.as_deref(), Some("server"));
+    assert_eq!((&*seen.labels["kind"], seen.tags.len()), ("server", 0));
+    let mut again = hello();
+    again.incarnation = "second".to_owned();
+    again.kind = Some(NodeKind::Bridge);
+    let labels = [("gpu", ""), ("kind", "server"), ("zone", "a")];
+    again.labels = labels
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+    world.node.node_register(&again).await.unwrap();
+    let seen = world.user.node_list().await.unwrap().nodes.remove(0);
+    assert_eq!(seen.kind.as_deref(), Some("bridge"));
+    assert_eq!(
+        (&*seen.labels["kind"], seen.tags),
+        ("bridge", vec!["gpu".to_owned()])
+    );
 }
 
 #[tokio::test]
