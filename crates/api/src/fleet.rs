@@ -246,6 +246,9 @@ pub struct NodeView {
     /// The version of its program; none before it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// The program of the server that answers is newer.
+    #[serde(default)]
+    pub upgrade_available: bool,
     /// What sort of machine it says that it is: `server`, `desktop`, `mobile` or `bridge`; none before it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,

@@ -121,6 +121,12 @@ pub(crate) fn unregistered() -> Error {
     Error::conflict("this process of the node is not the registered one")
 }
 
+/// The version of this program, for a node whose own is older.
+#[must_use]
+pub fn upgrade_for(version: &str) -> Option<&'static str> {
+    is_older(version, VERSION).then_some(VERSION)
+}
+
 /// Refuses a node with which nothing can be said. It is not heard, so its leases end in their time.
 ///
 /// # Errors
@@ -339,7 +345,7 @@ fn beat_of(
         sandbox_lives: sandboxes.lives,
         stale_sandboxes: sandboxes.stale,
         networks: seen.networks.clone(),
-        upgrade: is_older(&seen.version, VERSION).then_some(VERSION),
+        upgrade: upgrade_for(&seen.version),
         held: jobs.chain(places).collect(),
     }
 }

@@ -83,13 +83,14 @@ fn server_line(view: &ServerView) -> Vec<String> {
     ]
 }
 
-const HEAD: [&str; 9] = [
+const HEAD: [&str; 10] = [
     "NAME",
     "KIND",
     "IS",
     "GETS WORK",
     "JOBS",
     "SANDBOXES",
+    "VERSION",
     "TAGS",
     "LABELS",
     "ID",
@@ -103,10 +104,18 @@ fn line(view: &NodeView) -> Vec<String> {
         view.scheduling.clone(),
         format!("{}/{}", view.jobs, view.slots),
         view.sandboxes.to_string(),
+        version(view, " (old)"),
         view.tags.join(" "),
         shown_labels(view).join(" "),
         view.id.clone(),
     ]
+}
+
+/// The version of its program, and `old` where the server has a newer one.
+fn version(view: &NodeView, old: &str) -> String {
+    let old = if view.upgrade_available { old } else { "" };
+    let version = view.version.as_deref();
+    version.map_or_else(String::new, |version| format!("{version}{old}"))
 }
 
 /// The labels that are not shown by themselves: neither its tags nor its kind.
@@ -168,7 +177,9 @@ fn facts(view: &NodeView) -> Vec<Vec<String>> {
     for (name, at) in times {
         rows.extend(at.map(|at| row(name, &format!("{} UTC", when(at)))));
     }
-    rows.extend(view.version.as_ref().map(|version| row("version", version)));
+    if view.version.is_some() {
+        rows.push(row("version", &version(view, ", older than the server")));
+    }
     if view.failures > 0 {
         rows.push(row("failures", &view.failures.to_string()));
     }
@@ -415,6 +426,7 @@ mod tests {
             connectivity: "online".to_owned(),
             scheduling: "active".to_owned(),
             version: None,
+            upgrade_available: false,
             kind: Some("server".to_owned()),
             slots: 4,
             jobs: 1,
@@ -489,12 +501,29 @@ mod tests {
             ..node()
         };
         let expect = [
-            "one", "bridge", "online", "active", "1/4", "0", "gpu", "zone=a", "node_1",
+            "one", "bridge", "online", "active", "1/4", "0", "", "gpu", "zone=a", "node_1",
         ];
         assert_eq!(line(&view), expect);
         assert_eq!(HEAD.len(), expect.len());
         let rows = ["drivers: linux", "tags: gpu", "label zone: a"];
         assert_eq!(shown(&view), rows);
+    }
+
+    #[test]
+    fn a_node_whose_program_is_older_than_the_servers_is_shown_as_such() {
+        let now = NodeView {
+            version: Some("0.0.1".to_owned()),
+            ..node()
+        };
+        assert_eq!(line(&now)[6], "0.0.1");
+        assert_eq!(shown(&now), ["version: 0.0.1", "drivers: linux"]);
+        let old = NodeView {
+            upgrade_available: true,
+            ..now
+        };
+        assert_eq!((HEAD[6], &*line(&old)[6]), ("VERSION", "0.0.1 (old)"));
+        let said = "version: 0.0.1, older than the server";
+        assert_eq!(shown(&old), [said, "drivers: linux"]);
     }
 
     #[test]

@@ -6,7 +6,9 @@ use api::fleet::{
 };
 use model::node::{Connectivity, DriverHealth, HostReport, NodeKind, Scheduling};
 use model::place::{self, KIND, Reserved};
-use service::{EnrollTokenRow, Enrolled, NodeOrder, NodeSeen, ServerSeen, TokenState, token_state};
+use service::{
+    EnrollTokenRow, Enrolled, NodeOrder, NodeRow, NodeSeen, ServerSeen, TokenState, token_state,
+};
 
 pub(crate) fn token(row: EnrollTokenRow, now_ms: u64) -> EnrollTokenView {
     let state = match token_state(&row, now_ms) {
@@ -111,6 +113,10 @@ fn host_view(host: HostReport) -> NodeHost {
     }
 }
 
+fn is_old(row: &NodeRow) -> bool {
+    service::upgrade_for(&row.version).is_some()
+}
+
 pub(crate) fn node(seen: NodeSeen, now_ms: u64) -> NodeView {
     let state = seen.state();
     let connectivity = match state.connectivity {
@@ -125,7 +131,7 @@ pub(crate) fn node(seen: NodeSeen, now_ms: u64) -> NodeView {
         Scheduling::Decommissioned => "decommissioned",
     };
     let (row, enrollment) = (seen.row, seen.enrollment);
-    let said = |row: &service::NodeRow| row.name.clone();
+    let said = |row: &NodeRow| row.name.clone();
     let given = || enrollment.as_ref().map(|row| row.name.clone());
     let labels = match (&row, &enrollment) {
         (Some(row), _) => place::with_kind(row.labels.clone()),
@@ -140,6 +146,7 @@ pub(crate) fn node(seen: NodeSeen, now_ms: u64) -> NodeView {
         connectivity: connectivity.to_owned(),
         scheduling: scheduling.to_owned(),
         version: row.as_ref().map(|row| row.version.clone()),
+        upgrade_available: row.as_ref().is_some_and(is_old),
         slots: row.as_ref().map_or(0, |row| row.slots),
         jobs: u32::try_from(seen.load.0).unwrap_or(u32::MAX),
         sandboxes: u32::try_from(seen.load.1).unwrap_or(u32::MAX),

@@ -76,13 +76,47 @@ async fn a_heartbeat_is_answered_with_what_the_server_is_and_the_machine_is_seen
         ..beat()
     };
     let answer = world.node.node_heartbeat(&beat).await.unwrap();
-    // The node of these tests has a version that is none.
+    // The node of these tests has a version that is none, so that nobody can say which is newer.
     assert_eq!(
         (answer.upgrade_available, answer.min_compatible),
         (false, 1)
     );
     let seen = world.user.node_list().await.unwrap().nodes.remove(0);
     assert_eq!((seen.host, seen.failures), (Some(host), 0));
+}
+
+#[tokio::test]
+async fn a_node_that_is_older_than_the_server_is_told_so_and_shown_so() {
+    let world = World::new().await;
+    let mut old = hello();
+    old.version = "0.0.1".to_owned();
+    world.node.node_register(&old).await.unwrap();
+    let answer = world.node.node_heartbeat(&beat()).await.unwrap();
+    assert!(answer.upgrade_available);
+    let now = answer.latest_version.unwrap();
+    let seen = world.user.node_list().await.unwrap().nodes.remove(0);
+    assert_eq!(
+        (seen.version.as_deref(), seen.upgrade_available),
+        (Some("0.0.1"), true)
+    );
+    assert!(
+        world
+            .user
+            .node_get(&seen.id)
+            .await
+            .unwrap()
+            .upgrade_available
+    );
+    let mut upgraded = hello();
+    upgraded.version.clone_from(&now);
+    world.node.node_register(&upgraded).await.unwrap();
+    let answer = world.node.node_heartbeat(&beat()).await.unwrap();
+    assert_eq!(
+        (answer.upgrade_available, answer.latest_version),
+        (false, None)
+    );
+    let seen = world.user.node_list().await.unwrap().nodes.remove(0);
+    assert_eq!((seen.version, seen.upgrade_available), (Some(now), false));
 }
 
 #[tokio::test]
