@@ -143,11 +143,48 @@ pub struct NodeHost {
     pub disk_free_bytes: u64,
     /// What limits name of it.
     pub reserved: NodeReserved,
+    /// How busy it is; absent from nodes that did not say it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy: Option<NodeBusy>,
     /// How it isolates, and whether that works; at most 16.
     pub drivers: Vec<NodeDriver>,
     /// Why it takes nothing new; absent when it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refuses: Option<String>,
+}
+
+/// How busy the machine of a node is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeBusy {
+    /// How many processes want a processor, as a mean over five minutes, in thousandths.
+    pub load_5_milli: u64,
+    /// The same over fifteen.
+    pub load_15_milli: u64,
+    /// Threads on the machine, ours and all others.
+    pub threads: u64,
+    /// Jobs that the node has, by its own count.
+    pub jobs: u32,
+    /// Sandboxes that live on.
+    pub sandboxes: u32,
+    /// Sandboxes that stand ready for the next jobs.
+    pub spares: u32,
+    /// How much is waited there; absent where the kernel does not count it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pressure: Option<NodePressure>,
+}
+
+/// In how much of the last ten seconds something had to wait, in thousandths: `some avg10` of the kernel's
+/// `Documentation/accounting/psi.rst`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodePressure {
+    /// For a processor.
+    pub cpu_milli: u32,
+    /// For memory.
+    pub memory_milli: u32,
+    /// For a disk.
+    pub io_milli: u32,
 }
 
 /// Whether a driver of a node works.

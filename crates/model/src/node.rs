@@ -176,10 +176,44 @@ pub struct HostReport {
     pub disk_free_bytes: u64,
     /// What the limits of what it has name.
     pub reserved: Reserved,
+    /// How busy it is.
+    pub busy: Option<Busy>,
     /// How it isolates, and whether that works.
     pub drivers: Vec<DriverHealth>,
     /// Why it takes nothing new at the moment.
     pub refuses: Option<String>,
+}
+
+/// How busy a machine is. It is for people: nothing is decided by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Busy {
+    /// How many processes want a processor, as a mean over five minutes, in thousandths.
+    pub load_5_milli: u64,
+    /// The same over fifteen.
+    pub load_15_milli: u64,
+    /// Threads on the machine, ours and all others.
+    pub threads: u64,
+    /// Jobs that the node has, by its own count.
+    pub jobs: u32,
+    /// Sandboxes that live on.
+    pub sandboxes: u32,
+    /// Sandboxes that stand ready for the next jobs.
+    pub spares: u32,
+    /// How much is waited there, where the kernel counts it.
+    pub pressure: Option<Pressure>,
+}
+
+/// In how much of the last ten seconds something had to wait, in thousandths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pressure {
+    /// For a processor.
+    pub cpu_milli: u32,
+    /// For memory.
+    pub memory_milli: u32,
+    /// For a disk.
+    pub io_milli: u32,
 }
 
 /// Whether a driver works.
@@ -361,6 +395,7 @@ mod tests {
         let is = HostReport {
             load_milli: 9,
             memory_free_bytes: 9,
+            busy: Some(Busy::default()),
             ..was.clone()
         };
         assert!(is.news(&was).is_empty());

@@ -7,7 +7,9 @@ use crate::cli::table;
 use crate::cli::units::{show_cpus, show_size};
 use api::Code;
 use api::client::{Client, ClientError};
-use api::fleet::{EnrollTokenCreate, EnrollTokenView, NodeHost, NodeOrder, NodeView, ServerView};
+use api::fleet::{
+    EnrollTokenCreate, EnrollTokenView, NodeBusy, NodeHost, NodeOrder, NodeView, ServerView,
+};
 use model::place::KIND;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -210,7 +212,13 @@ fn machine(host: &NodeHost) -> Vec<Vec<String>> {
         row(&format!("driver {}", driver.name), &is)
     }));
     let of = |free, all| format!("{} free of {}", show_size(free), show_size(all));
-    let load = show_cpus(host.load_milli);
+    let load = match &host.busy {
+        Some(busy) => {
+            let all = [host.load_milli, busy.load_5_milli, busy.load_15_milli];
+            format!("{} over 1, 5 and 15 min", all.map(show_cpus).join(", "))
+        }
+        None => show_cpus(host.load_milli),
+    };
     let reserved = &host.reserved;
     let limits = format!(
         "{} of memory, {} of disk",
@@ -224,6 +232,24 @@ fn machine(host: &NodeHost) -> Vec<Vec<String>> {
         row("disk", &of(host.disk_free_bytes, host.disk_bytes)),
         row("limits name", &limits),
     ]);
+    rows.extend(host.busy.iter().flat_map(busy));
+    rows
+}
+
+/// What runs there by the node's own count, and what waits.
+fn busy(busy: &NodeBusy) -> Vec<Vec<String>> {
+    let runs = format!(
+        "{} jobs, {} sandboxes, {} spare; {} threads on the machine",
+        busy.jobs, busy.sandboxes, busy.spares, busy.threads
+    );
+    let percent = |milli: u32| format!("{}.{} %", milli / 10, milli % 10);
+    let mut rows = vec![row("runs", &runs)];
+    rows.extend(busy.pressure.map(|pressure| {
+        let [cpu, memory, io] =
+            [pressure.cpu_milli, pressure.memory_milli, pressure.io_milli].map(percent);
+        let waits = format!("{cpu} for processors, {memory} for memory, {io} for disks");
+        row("waits", &waits)
+    }));
     rows
 }
 
@@ -417,7 +443,7 @@ fn about(id: &str) -> impl Fn(ClientError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::fleet::{NodeDriver, NodeReserved};
+    use api::fleet::{NodeDriver, NodePressure, NodeReserved};
 
     fn node() -> NodeView {
         NodeView {
@@ -467,6 +493,7 @@ mod tests {
                 memory_bytes: 256 << 20,
                 disk_bytes: 0,
             },
+            busy: None,
             drivers: vec![driver("linux", None), driver("microvm", Some("no kvm"))],
             refuses: Some("the disk is full".to_owned()),
         };
@@ -487,6 +514,46 @@ mod tests {
             "limits name: 256 MiB of memory, 0 B of disk",
         ];
         assert_eq!(shown(&view), expect);
+    }
+
+    #[test]
+    fn a_busy_machine_is_shown_with_what_runs_and_what_waits() {
+        let pressure = NodePressure {
+            cpu_milli: 12,
+            memory_milli: 0,
+            io_milli: 1000,
+        };
+        let mut host = NodeHost {
+            load_milli: 1250,
+            busy: Some(NodeBusy {
+                load_5_milli: 600,
+                load_15_milli: 0,
+                threads: 345,
+                jobs: 1,
+                sandboxes: 2,
+                spares: 3,
+                pressure: Some(pressure),
+            }),
+            ..NodeHost::default()
+        };
+        let shown = |host: &NodeHost| -> Vec<String> {
+            let rows = machine(host).into_iter();
+            rows.map(|row| row.join(": ")).collect()
+        };
+        let rows = shown(&host);
+        let load = "processors: 0, load 1.25, 0.6, 0 over 1, 5 and 15 min".to_owned();
+        assert!(rows.contains(&load), "{rows:?}");
+        let expect = [
+            "runs: 1 jobs, 2 sandboxes, 3 spare; 345 threads on the machine",
+            "waits: 1.2 % for processors, 0.0 % for memory, 100.0 % for disks",
+        ];
+        assert_eq!(rows[rows.len() - 2..], expect);
+        host.busy = Some(NodeBusy::default());
+        let last = shown(&host).pop().unwrap();
+        assert_eq!(
+            last,
+            "runs: 0 jobs, 0 sandboxes, 0 spare; 0 threads on the machine"
+        );
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Nodes of a fleet, in the words of both sides.
 
 use api::fleet::{
-    self, EnrollTokenMade, EnrollTokenView, Hidden, LinkView, NodeDriver, NodeEnrolled, NodeHost,
-    NodeReserved, NodeView, ServerView,
+    self, EnrollTokenMade, EnrollTokenView, Hidden, LinkView, NodeBusy, NodeDriver, NodeEnrolled,
+    NodeHost, NodePressure, NodeReserved, NodeView, ServerView,
 };
-use model::node::{Connectivity, DriverHealth, HostReport, NodeKind, Scheduling};
+use model::node::{Busy, Connectivity, DriverHealth, HostReport, NodeKind, Pressure, Scheduling};
 use model::place::{self, KIND, Reserved};
 use service::{
     EnrollTokenRow, Enrolled, NodeOrder, NodeRow, NodeSeen, ServerSeen, TokenState, token_state,
@@ -78,6 +78,7 @@ pub(crate) fn host(host: NodeHost) -> HostReport {
         disk_bytes: host.disk_bytes,
         disk_free_bytes: host.disk_free_bytes,
         reserved: reserved(host.reserved),
+        busy: host.busy.map(busy),
         drivers: host.drivers.into_iter().map(one).collect(),
         refuses: host.refuses,
     }
@@ -87,6 +88,40 @@ pub(crate) fn reserved(of: NodeReserved) -> Reserved {
     Reserved {
         memory_bytes: of.memory_bytes,
         disk_bytes: of.disk_bytes,
+    }
+}
+
+fn busy(of: NodeBusy) -> Busy {
+    let pressure = |of: NodePressure| Pressure {
+        cpu_milli: of.cpu_milli,
+        memory_milli: of.memory_milli,
+        io_milli: of.io_milli,
+    };
+    Busy {
+        load_5_milli: of.load_5_milli,
+        load_15_milli: of.load_15_milli,
+        threads: of.threads,
+        jobs: of.jobs,
+        sandboxes: of.sandboxes,
+        spares: of.spares,
+        pressure: of.pressure.map(pressure),
+    }
+}
+
+fn busy_view(of: Busy) -> NodeBusy {
+    let pressure = |of: Pressure| NodePressure {
+        cpu_milli: of.cpu_milli,
+        memory_milli: of.memory_milli,
+        io_milli: of.io_milli,
+    };
+    NodeBusy {
+        load_5_milli: of.load_5_milli,
+        load_15_milli: of.load_15_milli,
+        threads: of.threads,
+        jobs: of.jobs,
+        sandboxes: of.sandboxes,
+        spares: of.spares,
+        pressure: of.pressure.map(pressure),
     }
 }
 
@@ -108,6 +143,7 @@ fn host_view(host: HostReport) -> NodeHost {
             memory_bytes: host.reserved.memory_bytes,
             disk_bytes: host.reserved.disk_bytes,
         },
+        busy: host.busy.map(busy_view),
         drivers: host.drivers.into_iter().map(one).collect(),
         refuses: host.refuses,
     }

@@ -2,7 +2,7 @@
 
 use api::client::{ClientError, JobCreateOptions};
 use api::dropped::{DroppedWhat, NodeDropped};
-use api::fleet::{NodeDriver, NodeHost, NodeKind, NodeReserved};
+use api::fleet::{NodeBusy, NodeDriver, NodeHost, NodeKind, NodePressure, NodeReserved};
 use api::job::JobCreate;
 use api::node::{JobStarted, NodeHeartbeat, NodePoll, NodeProtocol};
 use api::place::Placement;
@@ -64,6 +64,19 @@ async fn a_heartbeat_is_answered_with_what_the_server_is_and_the_machine_is_seen
             memory_bytes: 1,
             disk_bytes: 2,
         },
+        busy: Some(NodeBusy {
+            load_5_milli: 600,
+            load_15_milli: 110,
+            threads: 345,
+            jobs: 1,
+            sandboxes: 2,
+            spares: 3,
+            pressure: Some(NodePressure {
+                cpu_milli: 12,
+                memory_milli: 1,
+                io_milli: 1000,
+            }),
+        }),
         drivers: vec![NodeDriver {
             name: "fake".into(),
             healthy: false,
