@@ -146,6 +146,9 @@ pub struct NodeHost {
     /// How busy it is; absent from nodes that did not say it yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy: Option<NodeBusy>,
+    /// What is left behind on it; absent until the node has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leftovers: Option<NodeLeftovers>,
     /// How it isolates, and whether that works; at most 16.
     pub drivers: Vec<NodeDriver>,
     /// Why it takes nothing new; absent when it does.
@@ -185,6 +188,23 @@ pub struct NodePressure {
     pub memory_milli: u32,
     /// For a disk.
     pub io_milli: u32,
+}
+
+/// What earlier nodes have left behind on a machine and nobody has a record of, as `cofferdam node reap` finds it
+/// there by its defaults.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeLeftovers {
+    /// Directories of nodes, and control groups of sandboxes; at most 10000 are counted.
+    pub count: u32,
+    /// Bytes of disk that they take, as far as they were looked at.
+    pub bytes: u64,
+    /// When it was looked, in milliseconds since 1970, by the clock of the node.
+    pub at_ms: u64,
+    /// Not all could be looked at, so that there may be more: who holds control groups only root sees, and of very
+    /// many files only the first are counted.
+    #[serde(default)]
+    pub partial: bool,
 }
 
 /// Whether a driver of a node works.

@@ -6,6 +6,7 @@ use crate::cli::table;
 use crate::compose;
 use crate::config::{self, Mode};
 use crate::identity::{self, Identity};
+use crate::reap;
 use crate::roots;
 use crate::signals::Signals;
 use crate::state::State;
@@ -91,7 +92,9 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
         heard,
         points: points_from(std::env::var("COFFERDAM_DIE_AT").ok()),
     };
+    let looking = host.clone();
     let node = Node::new(config, client, driver, host);
+    reap::tell(&node, &state, looking);
     let told = work(&node, linked, &mut signals).await;
     linking.abort();
     Ok(match told {

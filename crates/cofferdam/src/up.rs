@@ -7,6 +7,7 @@ use crate::compose;
 use crate::keys;
 use crate::private::failed;
 use crate::providers;
+use crate::reap;
 use crate::roots;
 use crate::signals::Signals;
 use crate::state::State;
@@ -119,7 +120,9 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
         heard: std::sync::Arc::default(),
         points,
     };
+    let looking = host.clone();
     let node = Node::new(config, node_client, driver, host);
+    reap::tell(&node, &state, looking);
     let stop_node = CancellationToken::new();
     let stopping = stop_node.clone();
     let mut working = tokio::spawn(async move { node.run(linked, stopping).await });

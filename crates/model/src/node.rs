@@ -178,6 +178,8 @@ pub struct HostReport {
     pub reserved: Reserved,
     /// How busy it is.
     pub busy: Option<Busy>,
+    /// What is left behind on it, as it was looked last.
+    pub leftovers: Option<Leftovers>,
     /// How it isolates, and whether that works.
     pub drivers: Vec<DriverHealth>,
     /// Why it takes nothing new at the moment.
@@ -214,6 +216,21 @@ pub struct Pressure {
     pub memory_milli: u32,
     /// For a disk.
     pub io_milli: u32,
+}
+
+/// What earlier nodes have left behind on a machine and nobody has a record of. It is for people: it takes itself
+/// away by nobody's order but theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Leftovers {
+    /// Directories of nodes, and control groups of sandboxes.
+    pub count: u32,
+    /// Bytes of disk that they take, as far as they were looked at.
+    pub bytes: u64,
+    /// When it was looked, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Not all could be looked at.
+    pub partial: bool,
 }
 
 /// Whether a driver works.
@@ -396,6 +413,7 @@ mod tests {
             load_milli: 9,
             memory_free_bytes: 9,
             busy: Some(Busy::default()),
+            leftovers: Some(Leftovers::default()),
             ..was.clone()
         };
         assert!(is.news(&was).is_empty());

@@ -140,6 +140,7 @@ pub(crate) fn host(node: &Node) -> NodeHost {
         disk_free_bytes: disk_free_bytes.min(disk_bytes),
         reserved: reserved_by_all(node),
         busy: Some(busy(node, &loadavg)),
+        leftovers: *node.leftovers(),
         drivers: vec![NodeDriver {
             name: node.inner.driver.name().to_owned(),
             healthy: why.is_none(),

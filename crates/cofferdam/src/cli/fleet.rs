@@ -8,7 +8,8 @@ use crate::cli::units::{show_cpus, show_size};
 use api::Code;
 use api::client::{Client, ClientError};
 use api::fleet::{
-    EnrollTokenCreate, EnrollTokenView, NodeBusy, NodeHost, NodeOrder, NodeView, ServerView,
+    EnrollTokenCreate, EnrollTokenView, NodeBusy, NodeHost, NodeLeftovers, NodeOrder, NodeView,
+    ServerView,
 };
 use model::place::KIND;
 use std::collections::BTreeMap;
@@ -148,6 +149,9 @@ async fn list(client: &Client, json: bool) -> Result<ExitCode, Failure> {
     } else {
         table::layout(&HEAD, list.nodes.iter().map(line).collect())
     })?;
+    if let Some(left) = left_on(&list.nodes).filter(|_| !json) {
+        table::note(&left);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -233,7 +237,31 @@ fn machine(host: &NodeHost) -> Vec<Vec<String>> {
         row("limits name", &limits),
     ]);
     rows.extend(host.busy.iter().flat_map(busy));
+    rows.extend(host.leftovers.iter().filter_map(left_behind));
     rows
+}
+
+/// What earlier nodes have left there, if anything was seen.
+fn left_behind(found: &NodeLeftovers) -> Option<Vec<String>> {
+    let more = if found.partial { " at least" } else { "" };
+    let all = format!("{}{more}, {}", found.count, show_size(found.bytes));
+    let said = format!("{all}; `cofferdam node reap` there lists it");
+    (found.count > 0).then(|| row("left behind", &said))
+}
+
+/// What is said below a list of nodes on which something is left behind.
+fn left_on(nodes: &[NodeView]) -> Option<String> {
+    let host = |node: &NodeView| node.host.as_ref().and_then(|host| host.leftovers);
+    let found = nodes.iter().filter_map(host);
+    let found: Vec<NodeLeftovers> = found.filter(|found| found.count > 0).collect();
+    let bytes = found.iter().map(|found| found.bytes);
+    let bytes = show_size(bytes.fold(0, u64::saturating_add));
+    (!found.is_empty()).then(|| {
+        format!(
+            "{} of these nodes have {bytes} left behind by earlier ones: `cofferdam node get NAME`",
+            found.len()
+        )
+    })
 }
 
 /// What runs there by the node's own count, and what waits.
@@ -494,6 +522,7 @@ mod tests {
                 disk_bytes: 0,
             },
             busy: None,
+            leftovers: None,
             drivers: vec![driver("linux", None), driver("microvm", Some("no kvm"))],
             refuses: Some("the disk is full".to_owned()),
         };
@@ -553,6 +582,39 @@ mod tests {
         assert_eq!(
             last,
             "runs: 0 jobs, 0 sandboxes, 0 spare; 0 threads on the machine"
+        );
+    }
+
+    #[test]
+    fn what_is_left_behind_is_shown_where_something_is() {
+        let with = |count, partial| {
+            let found = NodeLeftovers {
+                count,
+                bytes: 3 << 30,
+                at_ms: 0,
+                partial,
+            };
+            let host = NodeHost {
+                leftovers: Some(found),
+                ..NodeHost::default()
+            };
+            NodeView {
+                host: Some(host),
+                ..node()
+            }
+        };
+        let last = |view: &NodeView| shown(view).pop().unwrap_or_default();
+        assert_eq!(
+            last(&with(2, false)),
+            "left behind: 2, 3 GiB; `cofferdam node reap` there lists it"
+        );
+        assert!(last(&with(2, true)).starts_with("left behind: 2 at least, 3 GiB;"));
+        assert!(last(&with(0, true)).starts_with("limits name: "));
+        assert_eq!(left_on(&[with(0, false), node()]), None);
+        let said = left_on(&[with(1, false), node(), with(2, true)]).unwrap();
+        assert!(
+            said.starts_with("2 of these nodes have 6 GiB left behind"),
+            "{said}"
         );
     }
 

@@ -2,9 +2,11 @@
 
 use api::fleet::{
     self, EnrollTokenMade, EnrollTokenView, Hidden, LinkView, NodeBusy, NodeDriver, NodeEnrolled,
-    NodeHost, NodePressure, NodeReserved, NodeView, ServerView,
+    NodeHost, NodeLeftovers, NodePressure, NodeReserved, NodeView, ServerView,
 };
-use model::node::{Busy, Connectivity, DriverHealth, HostReport, NodeKind, Pressure, Scheduling};
+use model::node::{
+    Busy, Connectivity, DriverHealth, HostReport, Leftovers, NodeKind, Pressure, Scheduling,
+};
 use model::place::{self, KIND, Reserved};
 use service::{
     EnrollTokenRow, Enrolled, NodeOrder, NodeRow, NodeSeen, ServerSeen, TokenState, token_state,
@@ -79,6 +81,12 @@ pub(crate) fn host(host: NodeHost) -> HostReport {
         disk_free_bytes: host.disk_free_bytes,
         reserved: reserved(host.reserved),
         busy: host.busy.map(busy),
+        leftovers: host.leftovers.map(|of| Leftovers {
+            count: of.count,
+            bytes: of.bytes,
+            at_ms: of.at_ms,
+            partial: of.partial,
+        }),
         drivers: host.drivers.into_iter().map(one).collect(),
         refuses: host.refuses,
     }
@@ -144,6 +152,12 @@ fn host_view(host: HostReport) -> NodeHost {
             disk_bytes: host.reserved.disk_bytes,
         },
         busy: host.busy.map(busy_view),
+        leftovers: host.leftovers.map(|of| NodeLeftovers {
+            count: of.count,
+            bytes: of.bytes,
+            at_ms: of.at_ms,
+            partial: of.partial,
+        }),
         drivers: host.drivers.into_iter().map(one).collect(),
         refuses: host.refuses,
     }

@@ -2,7 +2,9 @@
 
 use api::client::{ClientError, JobCreateOptions};
 use api::dropped::{DroppedWhat, NodeDropped};
-use api::fleet::{NodeBusy, NodeDriver, NodeHost, NodeKind, NodePressure, NodeReserved};
+use api::fleet::{
+    NodeBusy, NodeDriver, NodeHost, NodeKind, NodeLeftovers, NodePressure, NodeReserved,
+};
 use api::job::JobCreate;
 use api::node::{JobStarted, NodeHeartbeat, NodePoll, NodeProtocol};
 use api::place::Placement;
@@ -76,6 +78,12 @@ async fn a_heartbeat_is_answered_with_what_the_server_is_and_the_machine_is_seen
                 memory_milli: 1,
                 io_milli: 1000,
             }),
+        }),
+        leftovers: Some(NodeLeftovers {
+            count: 2,
+            bytes: 4096,
+            at_ms: 1,
+            partial: true,
         }),
         drivers: vec![NodeDriver {
             name: "fake".into(),
