@@ -74,12 +74,12 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
         "this is {id}; its server is {}",
         client.endpoint()
     ));
-    let labels = config.all_labels();
     let config = Config {
+        // First, while the configuration is whole.
+        labels: config.all_labels(),
         name: config.name.unwrap_or_else(hostname),
         incarnation: crate::state::new_node_id()?.to_string(),
         kind: config.kind,
-        labels,
         slots: config.slots,
         sandboxes: config.sandboxes,
         spares: config.spares,
@@ -92,9 +92,8 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
         heard,
         points: points_from(std::env::var("COFFERDAM_DIE_AT").ok()),
     };
-    let looking = host.clone();
-    let node = Node::new(config, client, driver, host);
-    reap::tell(&node, &state, looking);
+    let node = Node::new(config, client, driver, host.clone());
+    reap::tell(&node, &state, host);
     let told = work(&node, linked, &mut signals).await;
     linking.abort();
     Ok(match told {

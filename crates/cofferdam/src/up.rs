@@ -120,9 +120,8 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
         heard: std::sync::Arc::default(),
         points,
     };
-    let looking = host.clone();
-    let node = Node::new(config, node_client, driver, host);
-    reap::tell(&node, &state, looking);
+    let node = Node::new(config, node_client, driver, host.clone());
+    reap::tell(&node, &state, host);
     let stop_node = CancellationToken::new();
     let stopping = stop_node.clone();
     let mut working = tokio::spawn(async move { node.run(linked, stopping).await });
