@@ -240,6 +240,7 @@ fn hello() -> NodeHello {
         name: "bench".to_owned(),
         incarnation: "bench".to_owned(),
         version: "0".to_owned(),
+        kind: model::node::NodeKind::Server,
         slots: SLOTS,
         labels: BTreeMap::new(),
         drivers: vec!["fake".to_owned()],

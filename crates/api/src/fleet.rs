@@ -29,7 +29,8 @@ impl Drop for Hidden {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnrollTokenCreate {
-    /// What the node is to carry: at most 32, keys and values of at most 63 bytes.
+    /// What the node is to carry: at most 32, keys and values of at most 63 bytes. One without a value is a tag.
+    /// `driver` and `kind` are not given: each node has them of itself.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
@@ -142,11 +143,68 @@ pub struct NodeHost {
     pub disk_free_bytes: u64,
     /// What limits name of it.
     pub reserved: NodeReserved,
+    /// How busy it is; absent from nodes that did not say it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy: Option<NodeBusy>,
+    /// What is left behind on it; absent until the node has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leftovers: Option<NodeLeftovers>,
     /// How it isolates, and whether that works; at most 16.
     pub drivers: Vec<NodeDriver>,
     /// Why it takes nothing new; absent when it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refuses: Option<String>,
+}
+
+/// How busy the machine of a node is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeBusy {
+    /// How many processes want a processor, as a mean over five minutes, in thousandths.
+    pub load_5_milli: u64,
+    /// The same over fifteen.
+    pub load_15_milli: u64,
+    /// Threads on the machine, ours and all others.
+    pub threads: u64,
+    /// Jobs that the node has, by its own count.
+    pub jobs: u32,
+    /// Sandboxes that live on.
+    pub sandboxes: u32,
+    /// Sandboxes that stand ready for the next jobs.
+    pub spares: u32,
+    /// How much is waited there; absent where the kernel does not count it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pressure: Option<NodePressure>,
+}
+
+/// In how much of the last ten seconds something had to wait, in thousandths: `some avg10` of the kernel's
+/// `Documentation/accounting/psi.rst`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodePressure {
+    /// For a processor.
+    pub cpu_milli: u32,
+    /// For memory.
+    pub memory_milli: u32,
+    /// For a disk.
+    pub io_milli: u32,
+}
+
+/// What earlier nodes have left behind on a machine and nobody has a record of, as `cofferdam node reap` finds it
+/// there by its defaults.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeLeftovers {
+    /// Directories of nodes, and control groups of sandboxes; at most 10000 are counted.
+    pub count: u32,
+    /// Bytes of disk that they take, as far as they were looked at.
+    pub bytes: u64,
+    /// When it was looked, in milliseconds since 1970, by the clock of the node.
+    pub at_ms: u64,
+    /// Not all could be looked at, so that there may be more: who holds control groups only root sees, and of very
+    /// many files only the first are counted.
+    #[serde(default)]
+    pub partial: bool,
 }
 
 /// Whether a driver of a node works.
@@ -217,6 +275,20 @@ pub struct ServerList {
     pub servers: Vec<ServerView>,
 }
 
+/// What sort of machine a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeKind {
+    /// It stands somewhere and stays on.
+    Server,
+    /// Somebody sits at it, and may close its lid.
+    Desktop,
+    /// Somebody carries it about.
+    Mobile,
+    /// It is there for other devices, which are no nodes.
+    Bridge,
+}
+
 /// A node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeView {
@@ -231,6 +303,12 @@ pub struct NodeView {
     /// The version of its program; none before it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// The program of the server that answers is newer.
+    #[serde(default)]
+    pub upgrade_available: bool,
+    /// What sort of machine it says that it is: `server`, `desktop`, `mobile` or `bridge`; none before it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
     /// Jobs that it takes at one time.
     pub slots: u32,
     /// Jobs that it has.
@@ -239,8 +317,12 @@ pub struct NodeView {
     pub sandboxes: u32,
     /// How it isolates.
     pub drivers: Vec<String>,
-    /// What its enrollment token gave it, and what it calls itself besides.
+    /// What its enrollment token gave it, what it calls itself besides, and `driver` and `kind`, which each node has
+    /// of itself.
     pub labels: BTreeMap<String, String>,
+    /// Those of its labels that have no value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
     /// Losses that count against it: after two it gets fewer jobs at one time. They halve every minute.
     #[serde(default)]
     pub failures: u32,

@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::dropped::NodeDropped;
 use crate::encoding::{self, BadData, Encoding};
-use crate::fleet::{NodeHost, NodeReserved};
+use crate::fleet::{NodeHost, NodeKind, NodeReserved};
 use crate::job::{Enforced, FileInput, LimitsAsked, RetryAsked, StateName, StreamReport, Usage};
 use crate::log::StreamName;
 use crate::network::{Network, NetworkWork};
@@ -34,6 +34,9 @@ pub struct NodeRegister {
     pub incarnation: String,
     /// The version of its binary.
     pub version: String,
+    /// What sort of machine it is; a server when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<NodeKind>,
     /// How many jobs it runs at one time.
     pub slots: u32,
     /// The drivers that work on it.

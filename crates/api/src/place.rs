@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Placement {
-    /// Labels that it must have.
+    /// Labels that it must have. One without a value is a tag, and met by that tag alone.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub on: BTreeMap<String, String>,
     /// Labels that it should have. Another node gets it where no such node is there, or none takes it in 5 s.

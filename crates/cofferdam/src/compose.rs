@@ -258,6 +258,7 @@ fn config_here(node_id: &NodeId, dir: &Path, size: Size, roots: Vec<Root>) -> Co
     Config {
         name: format!("run-{}", std::process::id()),
         incarnation: node_id.to_string(),
+        kind: model::node::NodeKind::Desktop,
         labels: std::collections::BTreeMap::new(),
         slots: size.slots,
         sandboxes: size.sandboxes,

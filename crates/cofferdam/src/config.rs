@@ -13,6 +13,8 @@ use crate::cli::failure::{Failure, reason};
 use api::Code;
 use model::lease::{self, Lease};
 use model::limits;
+use model::node::NodeKind;
+use model::place::Labels;
 use model::rate::Rates;
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -158,9 +160,15 @@ pub(crate) struct Node {
     /// What people call it; by default the name of the machine.
     #[serde(default)]
     pub(crate) name: Option<String>,
+    /// What sort of machine it is.
+    #[serde(default)]
+    pub(crate) kind: NodeKind,
     /// What it calls itself for placement, beside what its enrollment token has given it.
     #[serde(default)]
     pub(crate) labels: BTreeMap<String, String>,
+    /// Labels without a value.
+    #[serde(default)]
+    pub(crate) tags: Vec<String>,
     /// The others as the options of `up`.
     #[serde(default = "slots")]
     pub(crate) slots: u32,
@@ -476,6 +484,14 @@ impl Config {
             return Err(development("--dev"));
         }
         Ok(self.mode)
+    }
+}
+
+impl Node {
+    /// What it calls itself: its labels, and its tags as such.
+    pub(crate) fn all_labels(&self) -> Labels {
+        let tags = self.tags.iter().map(|tag| (tag.clone(), String::new()));
+        self.labels.clone().into_iter().chain(tags).collect()
     }
 }
 

@@ -6,6 +6,7 @@ use crate::cli::table;
 use crate::compose;
 use crate::config::{self, Mode};
 use crate::identity::{self, Identity};
+use crate::reap;
 use crate::roots;
 use crate::signals::Signals;
 use crate::state::State;
@@ -74,9 +75,11 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
         client.endpoint()
     ));
     let config = Config {
+        // First, while the configuration is whole.
+        labels: config.all_labels(),
         name: config.name.unwrap_or_else(hostname),
         incarnation: crate::state::new_node_id()?.to_string(),
-        labels: config.labels,
+        kind: config.kind,
         slots: config.slots,
         sandboxes: config.sandboxes,
         spares: config.spares,
@@ -89,7 +92,8 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
         heard,
         points: points_from(std::env::var("COFFERDAM_DIE_AT").ok()),
     };
-    let node = Node::new(config, client, driver, host);
+    let node = Node::new(config, client, driver, host.clone());
+    reap::tell(&node, &state, host);
     let told = work(&node, linked, &mut signals).await;
     linking.abort();
     Ok(match told {

@@ -7,6 +7,7 @@
 //! or that is young; and nothing at all without `--apply`.
 
 mod look;
+mod tell;
 
 use crate::cli::args::Place;
 use crate::cli::failure::{Failure, chain};
@@ -15,6 +16,7 @@ use crate::private::Locked;
 use crate::state::State;
 use crate::sweep;
 use api::Code;
+use api::fleet::NodeLeftovers;
 use driver::host::Host;
 use driver::orphan::Orphan;
 use model::id::SandboxId;
@@ -23,8 +25,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+pub(crate) use tell::tell;
+
 /// What is shown and taken away at one time; of more, the next command takes the rest.
 const FOUND_MAX: usize = 10_000;
+
+/// What `node reap` goes by where nobody says otherwise.
+pub(crate) const IDLE: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// From when on something is left behind that nobody owns.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +76,8 @@ struct Left {
     what: What,
     idle: Duration,
     age: Duration,
+    /// Of disk, as far as it was looked at.
+    bytes: u64,
 }
 
 /// What was looked at, and locks of what it is in: nobody begins to use that while they are held.
@@ -76,6 +86,8 @@ struct Seen {
     left: Vec<Left>,
     /// What was not looked at, and why.
     notes: Vec<String>,
+    /// Names that may still be looked at.
+    budget: usize,
     _locks: Vec<Locked>,
 }
 
@@ -155,6 +167,23 @@ pub(crate) async fn reap(
     say(&report, json)?;
     let all_gone = report.leftovers.iter().all(|line| line.error.is_none());
     Ok(ExitCode::from(u8::from(!all_gone)))
+}
+
+/// Counts what is left, and touches and holds nothing. The node whose process this is looks after its own directory.
+fn count(state: &State, host: &Host, now_ms: u64) -> Result<NodeLeftovers, Failure> {
+    let bounds = Bounds {
+        idle: IDLE,
+        age: AGE,
+        now_ms,
+    };
+    let seen = look::glance(state, host, bounds)?;
+    let bytes = seen.left.iter().map(|left| left.bytes);
+    Ok(NodeLeftovers {
+        count: u32::try_from(seen.left.len()).unwrap_or(u32::MAX),
+        bytes: bytes.fold(0, u64::saturating_add),
+        at_ms: now_ms,
+        partial: !seen.notes.is_empty() || seen.budget == 0,
+    })
 }
 
 /// May be repeated: what it has begun and not ended when it dies is found again.

@@ -7,6 +7,7 @@ use crate::compose;
 use crate::keys;
 use crate::private::failed;
 use crate::providers;
+use crate::reap;
 use crate::roots;
 use crate::signals::Signals;
 use crate::state::State;
@@ -104,6 +105,8 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let config = Config {
         name: hostname(),
         incarnation: crate::state::new_node_id()?.to_string(),
+        // It is ended with a terminal, and the machine is somebody's own.
+        kind: model::node::NodeKind::Desktop,
         labels: std::collections::BTreeMap::new(),
         slots: up.slots,
         sandboxes: up.sandboxes,
@@ -117,7 +120,8 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
         heard: std::sync::Arc::default(),
         points,
     };
-    let node = Node::new(config, node_client, driver, host);
+    let node = Node::new(config, node_client, driver, host.clone());
+    reap::tell(&node, &state, host);
     let stop_node = CancellationToken::new();
     let stopping = stop_node.clone();
     let mut working = tokio::spawn(async move { node.run(linked, stopping).await });

@@ -315,6 +315,8 @@ pub const READY_MS: u64 = 40_000;
 /// The longest start or ready command in bytes.
 pub const START_BYTES_MAX: usize = 32 * 1024;
 
+/// Labels of one node, tags among them: as many as a person reads.
+pub const NODE_LABELS_MAX: usize = 32;
 /// One side of a label of a node, in bytes: as many as a part of a name in DNS.
 pub const LABEL_BYTES_MAX: usize = 63;
 /// Labels that one placement names. With their lengths they bound what is in an index: PostgreSQL takes 2,704

@@ -88,6 +88,47 @@ impl NodeState {
     }
 }
 
+/// What sort of machine a node is, by its own word. It decides nothing by itself; it is the label
+/// [`KIND`](crate::place::KIND), so that a placement can ask for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeKind {
+    /// It stands somewhere and stays on.
+    #[default]
+    Server,
+    /// Somebody sits at it, and may close its lid.
+    Desktop,
+    /// Somebody carries it about.
+    Mobile,
+    /// It is there for other devices, which are no nodes.
+    Bridge,
+}
+
+impl NodeKind {
+    /// All of them.
+    pub const ALL: [NodeKind; 4] = [
+        NodeKind::Server,
+        NodeKind::Desktop,
+        NodeKind::Mobile,
+        NodeKind::Bridge,
+    ];
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NodeKind::Server => "server",
+            NodeKind::Desktop => "desktop",
+            NodeKind::Mobile => "mobile",
+            NodeKind::Bridge => "bridge",
+        }
+    }
+
+    /// The one that is written so.
+    pub fn parse(text: &str) -> Option<NodeKind> {
+        NodeKind::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
 /// The versions of the node protocol that this build speaks, the oldest and the newest. The oldest grows when a
 /// server cannot do with what older nodes say; servers are upgraded before nodes.
 pub const PROTOCOL: (u32, u32) = (1, 2);
@@ -135,10 +176,61 @@ pub struct HostReport {
     pub disk_free_bytes: u64,
     /// What the limits of what it has name.
     pub reserved: Reserved,
+    /// How busy it is.
+    pub busy: Option<Busy>,
+    /// What is left behind on it, as it was looked last.
+    pub leftovers: Option<Leftovers>,
     /// How it isolates, and whether that works.
     pub drivers: Vec<DriverHealth>,
     /// Why it takes nothing new at the moment.
     pub refuses: Option<String>,
+}
+
+/// How busy a machine is. It is for people: nothing is decided by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Busy {
+    /// How many processes want a processor, as a mean over five minutes, in thousandths.
+    pub load_5_milli: u64,
+    /// The same over fifteen.
+    pub load_15_milli: u64,
+    /// Threads on the machine, ours and all others.
+    pub threads: u64,
+    /// Jobs that the node has, by its own count.
+    pub jobs: u32,
+    /// Sandboxes that live on.
+    pub sandboxes: u32,
+    /// Sandboxes that stand ready for the next jobs.
+    pub spares: u32,
+    /// How much is waited there, where the kernel counts it.
+    pub pressure: Option<Pressure>,
+}
+
+/// In how much of the last ten seconds something had to wait, in thousandths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pressure {
+    /// For a processor.
+    pub cpu_milli: u32,
+    /// For memory.
+    pub memory_milli: u32,
+    /// For a disk.
+    pub io_milli: u32,
+}
+
+/// What earlier nodes have left behind on a machine and nobody has a record of. It is for people: it takes itself
+/// away by nobody's order but theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Leftovers {
+    /// Directories of nodes, and control groups of sandboxes.
+    pub count: u32,
+    /// Bytes of disk that they take, as far as they were looked at.
+    pub bytes: u64,
+    /// When it was looked, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Not all could be looked at.
+    pub partial: bool,
 }
 
 /// Whether a driver works.
@@ -281,6 +373,18 @@ mod tests {
     }
 
     #[test]
+    fn a_kind_is_read_as_it_is_written() {
+        for kind in NodeKind::ALL {
+            let text = kind.as_str();
+            assert_eq!(NodeKind::parse(text), Some(kind));
+            let written = serde_json::to_string(&kind).unwrap();
+            assert_eq!(written, format!("\"{text}\""));
+        }
+        assert_eq!(NodeKind::parse("Server"), None);
+        assert_eq!(NodeKind::default().as_str(), "server");
+    }
+
+    #[test]
     fn versions_are_compared_by_their_numbers() {
         for (one, other, expect) in [
             ("0.1.0", "0.2.0", true),
@@ -308,6 +412,8 @@ mod tests {
         let is = HostReport {
             load_milli: 9,
             memory_free_bytes: 9,
+            busy: Some(Busy::default()),
+            leftovers: Some(Leftovers::default()),
             ..was.clone()
         };
         assert!(is.news(&was).is_empty());

@@ -4,6 +4,7 @@
 //! Where several ask at one time, [`order`] says whom to give it to first.
 
 use crate::limits;
+use crate::node::NodeKind;
 use crate::spec::{AskedLimits, Findings};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
@@ -19,7 +20,7 @@ pub type Labels = BTreeMap<String, String>;
 #[derive(Debug, Clone, PartialEq, Eq, Default, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Placement {
-    /// Labels that its node must have.
+    /// Labels that its node must have. One without a value is a tag, and met by that tag alone.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub on: Labels,
     /// Labels that its node should have. Others get it where no such node can have it, or did not take it in
@@ -79,6 +80,27 @@ impl Placement {
 
 /// The label of a node that says what it isolates with. Each node has it of itself.
 pub const DRIVER: &str = "driver";
+
+/// The label of a node that says what [kind](NodeKind) of machine it is. Each node has it of itself.
+pub const KIND: &str = "kind";
+
+/// Labels that each node has of itself, so that nobody gives them.
+pub const OF_ITSELF: [&str; 2] = [DRIVER, KIND];
+
+/// The labels of a node with its kind. What came before nodes said one is a server, whatever it was called.
+#[must_use]
+pub fn with_kind(mut labels: Labels) -> Labels {
+    let said = labels.get(KIND).and_then(|kind| NodeKind::parse(kind));
+    let kind = said.unwrap_or_default().as_str();
+    labels.insert(KIND.to_owned(), kind.to_owned());
+    labels
+}
+
+/// The labels without a value: tags.
+pub fn tags(labels: &Labels) -> impl Iterator<Item = &str> {
+    let tags = labels.iter().filter(|(_, value)| value.is_empty());
+    tags.map(|(key, _)| key.as_str())
+}
 
 /// Whether a text can be one side of a label. What is in an index is bounded by this.
 pub fn is_label(text: &str) -> bool {
@@ -194,6 +216,7 @@ pub enum Unfit {
 impl std::fmt::Display for Unfit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Unfit::Label(key, value) if value.is_empty() => write!(f, "no node has the tag {key}"),
             Unfit::Label(key, value) => write!(f, "no node has the label {key}={value}"),
             Unfit::Location(place) => write!(f, "no node stands in {place}"),
             Unfit::Small(what) => write!(f, "no node has so much {what}"),

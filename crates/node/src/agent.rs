@@ -3,8 +3,8 @@
 use crate::job::fence;
 use crate::tries::Tries;
 use crate::{
-    Node, connections, dropped, egress, job, machine, recover, root, sandbox, snapshot, spare,
-    volume,
+    Node, connections, convert, dropped, egress, job, machine, recover, root, sandbox, snapshot,
+    spare, volume,
 };
 use api::attach::{LinkOpen, LinkTarget};
 use api::node::{JobRef, NodeHeartbeat, NodePoll, NodeProtocol, NodeRegister};
@@ -69,6 +69,7 @@ async fn register(node: &Node) {
         name: node.inner.config.name.clone(),
         incarnation: node.inner.config.incarnation.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        kind: Some(convert::kind(node.inner.config.kind)),
         labels: node.inner.config.labels.clone(),
         slots: node.inner.config.slots,
         drivers: vec![node.inner.driver.name().to_owned()],

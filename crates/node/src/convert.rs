@@ -1,10 +1,22 @@
 //! From what the control plane says to what a driver takes, and back.
 
+use api::fleet;
 use api::job::{Enforced, EnforcedState, LimitsAsked, StreamReport, Usage};
 use api::network::{Network, NetworkOrder, NetworkRule};
 use model::enforcement::{Enforced as ModelEnforced, Held};
 use model::network::{NetworkAsked, NetworkCaps, NetworkMode, NetworkRules, Order, RequestAsked};
+use model::node::NodeKind;
 use model::spec::AskedLimits;
+
+/// What sort of machine this is, as it is said.
+pub(crate) fn kind(kind: NodeKind) -> fleet::NodeKind {
+    match kind {
+        NodeKind::Server => fleet::NodeKind::Server,
+        NodeKind::Desktop => fleet::NodeKind::Desktop,
+        NodeKind::Mobile => fleet::NodeKind::Mobile,
+        NodeKind::Bridge => fleet::NodeKind::Bridge,
+    }
+}
 
 /// Limits as a driver takes them.
 pub(crate) fn limits(asked: LimitsAsked) -> AskedLimits {

@@ -44,9 +44,11 @@ use ::egress::record::EgressRecord;
 use ::egress::resolve::Resolver;
 use api::attach::LinkOpen;
 use api::client::Client;
+use api::fleet::NodeLeftovers;
 use driver::driver::Driver;
 use driver::host::{Host, Root};
 use model::limits;
+use model::node::NodeKind;
 use model::place::Reserved;
 use model::points::Points;
 use std::collections::{BTreeMap, HashMap};
@@ -69,6 +71,8 @@ pub struct Config {
     pub name: String,
     /// A different one at each start of the process.
     pub incarnation: String,
+    /// What sort of machine it is.
+    pub kind: NodeKind,
     /// What it calls itself for placement; what its enrollment gave it counts before.
     pub labels: BTreeMap<String, String>,
     /// Jobs at one time.
@@ -111,6 +115,8 @@ struct Inner {
     sandboxes: Mutex<sandbox::Kept>,
     spares: spare::Spares,
     health: machine::Health,
+    /// What whoever started this node has found on the machine.
+    leftovers: Mutex<Option<NodeLeftovers>>,
     dropped: dropped::Dropped,
     /// The newest version of the protocol that the server speaks, as far as it has said.
     server_speaks: AtomicU32,
@@ -179,6 +185,7 @@ impl Node {
             sandboxes: Mutex::default(),
             spares: spare::Spares::default(),
             health: machine::Health::default(),
+            leftovers: Mutex::default(),
             dropped,
             server_speaks: AtomicU32::new(1),
             egress,
@@ -238,6 +245,17 @@ impl Node {
     /// Waits until the control plane has sent this node away for good.
     pub async fn dismissed(&self) {
         self.inner.dismissed.cancelled().await;
+    }
+
+    /// Notes what is left behind on this machine, which the next heartbeats say.
+    pub fn left_behind(&self, found: NodeLeftovers) {
+        *self.leftovers() = Some(found);
+    }
+
+    fn leftovers(&self) -> MutexGuard<'_, Option<NodeLeftovers>> {
+        // Each write under the lock is whole.
+        let leftovers = self.inner.leftovers.lock();
+        leftovers.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes away everything that it has, after it was sent away: what runs here is nobody's any more, and nobody

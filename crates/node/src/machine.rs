@@ -2,7 +2,7 @@
 
 use crate::Node;
 use crate::job::{Broken, chain};
-use api::fleet::{NodeDriver, NodeHost, NodeReserved};
+use api::fleet::{NodeBusy, NodeDriver, NodeHost, NodePressure, NodeReserved};
 use api::job::LimitsAsked;
 use model::limits;
 use model::place::{Placement, Reserved, Wish};
@@ -94,21 +94,53 @@ fn disk(node: &Node) -> (u64, u64) {
     })
 }
 
+/// A file of proc(5), or nothing where it cannot be read.
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// How busy the machine is. Three small files, which the kernel writes out of numbers that it has.
+fn busy(node: &Node, loadavg: &str) -> NodeBusy {
+    let [_, load_5_milli, load_15_milli] = loads(loadavg);
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    NodeBusy {
+        load_5_milli,
+        load_15_milli,
+        threads: threads(loadavg),
+        jobs: count(node.jobs().len()),
+        sandboxes: count(crate::sandbox::reserved(node).len()),
+        spares: count(crate::spare::count(node)),
+        pressure: pressure(|what| read(&format!("/proc/pressure/{what}"))),
+    }
+}
+
+/// How much is waited; `None` on a kernel that does not count it, or is told not to.
+fn pressure(read: impl Fn(&str) -> String) -> Option<NodePressure> {
+    let one = |what: &str| waited_milli(&read(what));
+    Some(NodePressure {
+        cpu_milli: one("cpu")?,
+        memory_milli: one("memory")?,
+        io_milli: one("io")?,
+    })
+}
+
 /// The machine, as it is now. Files of proc(5) that cannot be read count as 0.
 pub(crate) fn host(node: &Node) -> NodeHost {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let loadavg = read("/proc/loadavg");
     let (disk_bytes, disk_free_bytes) = disk(node);
     let why = node.inner.health.unhealthy();
     let uname = rustix::system::uname();
     NodeHost {
         kernel: uname.release().to_string_lossy().into_owned(),
         cpus: node.inner.host.cpus,
-        load_milli: load_milli(&read("/proc/loadavg")),
+        load_milli: loads(&loadavg)[0],
         memory_bytes: node.inner.host.memory_bytes,
         memory_free_bytes: memory_free(&read("/proc/meminfo")),
         disk_bytes,
         disk_free_bytes: disk_free_bytes.min(disk_bytes),
         reserved: reserved_by_all(node),
+        busy: Some(busy(node, &loadavg)),
+        leftovers: *node.leftovers(),
         drivers: vec![NodeDriver {
             name: node.inner.driver.name().to_owned(),
             healthy: why.is_none(),
@@ -118,11 +150,29 @@ pub(crate) fn host(node: &Node) -> NodeHost {
     }
 }
 
-/// The first number of `/proc/loadavg`, in thousandths.
-fn load_milli(text: &str) -> u64 {
-    let mut parts = text.split(['.', ' ']);
-    let mut number = || parts.next().and_then(|part| part.parse::<u64>().ok());
-    let (whole, hundredths) = (number().unwrap_or(0), number().unwrap_or(0));
+/// The loads of `/proc/loadavg` over one, five and fifteen minutes, in thousandths.
+fn loads(text: &str) -> [u64; 3] {
+    let mut numbers = text.split(' ').map(milli);
+    std::array::from_fn(|_| numbers.next().unwrap_or(0))
+}
+
+/// Threads of the machine, by `/proc/loadavg`: those that run, a slash, and all.
+fn threads(text: &str) -> u64 {
+    let of = text.split(' ').nth(3).and_then(|of| of.split_once('/'));
+    of.and_then(|(_, all)| all.parse().ok()).unwrap_or(0)
+}
+
+/// In how much of the last ten seconds something waited, by a file of `/proc/pressure`, in thousandths.
+fn waited_milli(text: &str) -> Option<u32> {
+    let percent = text.strip_prefix("some avg10=")?.split(' ').next()?;
+    u32::try_from(milli(percent) / 100).ok()
+}
+
+/// A number with two digits behind its point, in thousandths.
+fn milli(number: &str) -> u64 {
+    let mut parts = number.split('.');
+    let mut part = || parts.next().and_then(|part| part.parse::<u64>().ok());
+    let (whole, hundredths) = (part().unwrap_or(0), part().unwrap_or(0));
     whole
         .saturating_mul(1000)
         .saturating_add(hundredths.min(99) * 10)
@@ -143,11 +193,33 @@ mod tests {
 
     #[test]
     fn what_proc_says_is_read_and_what_it_does_not_say_is_nothing() {
-        assert_eq!(load_milli("1.25 0.60 0.11 2/345 6789\n"), 1250);
-        assert_eq!(load_milli(""), 0);
+        let text = "1.25 0.60 0.11 2/345 6789\n";
+        assert_eq!((loads(text), threads(text)), ([1250, 600, 110], 345));
+        assert_eq!((loads(""), threads("1.25 0.60")), ([0, 0, 0], 0));
         let text = "MemTotal:       24684112 kB\nMemAvailable:   23619584 kB\n";
         assert_eq!(memory_free(text), 23_619_584 * 1024);
         assert_eq!(memory_free("MemAvailable: x kB"), 0);
+    }
+
+    #[test]
+    fn what_is_waited_for_is_said_where_the_kernel_counts_it() {
+        let text = |share: &str| {
+            format!(
+                "some avg10={share} avg60=0.10 avg300=0.00 total=12\nfull avg10=9.99 avg60=0.00\n"
+            )
+        };
+        let read = |what: &str| match what {
+            "cpu" => text("1.25"),
+            "memory" => text("0.00"),
+            _ => text("100.00"),
+        };
+        let expect = NodePressure {
+            cpu_milli: 12,
+            memory_milli: 0,
+            io_milli: 1000,
+        };
+        assert_eq!(pressure(read), Some(expect));
+        assert_eq!(pressure(|_| String::new()), None);
     }
 
     #[test]

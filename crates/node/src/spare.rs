@@ -94,6 +94,11 @@ pub(crate) async fn take(node: &Node, spec: &LeaseSpec) -> Option<Standing> {
     }
 }
 
+/// How many stand ready.
+pub(crate) fn count(node: &Node) -> usize {
+    node.inner.spares.shelf().ready.len()
+}
+
 /// A spare that is older is not used any more, so that none ends under the job that takes it: a tenth of
 /// its life is left.
 fn fresh(node: &Node) -> Duration {

@@ -12,6 +12,8 @@ use crate::hex::hex;
 use crate::{Ctx, Error, Service, locked, random, refusal};
 use model::access::Action;
 use model::id::{EnrollTokenId, NodeId, TenantId};
+use model::limits;
+use model::place::OF_ITSELF;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use store::enroll::{self, CertificateRow, EnrollTokenRow, EnrollmentRow};
@@ -31,7 +33,7 @@ const CERTIFICATES_MAX: u32 = 16;
 const TOKENS_SHOWN: u32 = 100;
 const TOKENS_MAX: u32 = 1000;
 /// Labels of a node, and the bytes of a key or a value: as Kubernetes has them.
-const LABELS_MAX: usize = 32;
+const LABELS_MAX: usize = limits::NODE_LABELS_MAX;
 const LABEL_BYTES_MAX: usize = 63;
 /// The name that people gave a machine.
 const NAME_BYTES_MAX: usize = 255;
@@ -206,6 +208,7 @@ impl Service {
     ) -> Result<(EnrollTokenRow, String), Error> {
         ctx.may(Action::NodeWrite)?;
         check_labels(&labels)?;
+        check_given(&labels)?;
         let authority = self.node_authority()?;
         let now = self.now_ms();
         let secret = hex(&random::<32>()?);
@@ -528,6 +531,15 @@ pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Erro
         "at most {LABELS_MAX} labels, of at most {LABEL_BYTES_MAX} letters, digits and - _ . / each"
     );
     Err(Error::invalid("labels", "invalid_argument", message))
+}
+
+/// One that each node has of itself would be given in vain, and whoever gave it would count on it.
+fn check_given(labels: &BTreeMap<String, String>) -> Result<(), Error> {
+    let given = OF_ITSELF.into_iter().find(|key| labels.contains_key(*key));
+    given.map_or(Ok(()), |key| {
+        let message = format!("`{key}` is a label that each node has of itself");
+        Err(Error::invalid("labels", "invalid_argument", message))
+    })
 }
 
 fn check_name(name: &str) -> Result<(), Error> {

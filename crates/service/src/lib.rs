@@ -88,7 +88,7 @@ pub use crate::key::{
     KeyPage, NewKey, e2b_form, is_e2b_form, is_key_text, looks_like_credential, used_pass,
 };
 pub use crate::lease_token::LeaseTokens;
-pub use crate::node::{Beat, LeaseRef, NodeHello, Registered, node_speaks};
+pub use crate::node::{Beat, LeaseRef, NodeHello, Registered, node_speaks, upgrade_for};
 pub use crate::output::{OutputPage, OutputPiece, Stream};
 pub use crate::policy::{PolicyAsk, PolicyTested, Tested};
 pub use crate::poll::{Free, Polled};

@@ -13,9 +13,10 @@ use model::job::{JobEvent, JobState};
 use model::lease::Lease;
 use model::limits;
 use model::node::{
-    Connectivity, HostReport, NodeEvent, NodeState, PROTOCOL, Scheduling, is_compatible, is_older,
+    Connectivity, HostReport, NodeEvent, NodeKind, NodeState, PROTOCOL, Scheduling, is_compatible,
+    is_older,
 };
-use model::place::{DRIVER, Labels, Trouble, is_label};
+use model::place::{DRIVER, KIND, Labels, Trouble, is_label};
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 use store::event::{self, NewEvent};
@@ -44,6 +45,8 @@ pub struct NodeHello {
     pub incarnation: String,
     /// Of its program.
     pub version: String,
+    /// What sort of machine it is.
+    pub kind: NodeKind,
     /// Jobs at one time.
     pub slots: u32,
     /// What it calls itself for placement; what its enrollment gave it counts before.
@@ -120,6 +123,12 @@ pub(crate) fn unregistered() -> Error {
     Error::conflict("this process of the node is not the registered one")
 }
 
+/// The version of this program, for a node whose own is older.
+#[must_use]
+pub fn upgrade_for(version: &str) -> Option<&'static str> {
+    is_older(version, VERSION).then_some(VERSION)
+}
+
 /// Refuses a node with which nothing can be said. It is not heard, so its leases end in their time.
 ///
 /// # Errors
@@ -164,8 +173,8 @@ impl Service {
                 let mut row = row_of(&id, &hello, state.ok_or_else(gone)?, (now, until));
                 // What the operator has given it counts before what it calls itself.
                 row.labels.extend(labels_of(tx, &id)?);
-                // And before both, what it isolates with: policies go by that.
-                set_driver(&mut row.labels, &hello);
+                // And before both, what it isolates with, by which policies go, and what it is.
+                set_own(&mut row.labels, &hello);
                 let was = before.map(|before| before.state.connectivity);
                 node::upsert(tx, &row)?;
                 node::set_protocol(tx, &id, hello.protocol)?;
@@ -371,7 +380,7 @@ fn beat_of(
         sandbox_lives: sandboxes.lives,
         stale_sandboxes: sandboxes.stale,
         networks: seen.networks.clone(),
-        upgrade: is_older(&seen.version, VERSION).then_some(VERSION),
+        upgrade: upgrade_for(&seen.version),
         held: jobs.chain(places).collect(),
     }
 }
@@ -486,8 +495,10 @@ fn row_of(id: &NodeId, hello: &NodeHello, state: NodeState, (now, until): (u64, 
     }
 }
 
-/// What a node isolates with is a label that nobody writes: the first of its drivers, in which it runs things.
-fn set_driver(labels: &mut Labels, hello: &NodeHello) {
+/// What a node isolates with is a label that nobody writes: the first of its drivers, in which it runs things. So
+/// is what kind of machine it is.
+fn set_own(labels: &mut Labels, hello: &NodeHello) {
+    labels.insert(KIND.to_owned(), hello.kind.as_str().to_owned());
     labels.remove(DRIVER);
     let driver = hello.drivers.first().filter(|driver| is_label(driver));
     labels.extend(driver.map(|driver| (DRIVER.to_owned(), driver.clone())));

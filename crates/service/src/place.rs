@@ -98,7 +98,7 @@ pub(crate) fn candidate(row: &NodeRow, slots: (u32, u32), now_ms: u64) -> Candid
     let fact = |name: &str| -> Option<u64> { row.facts.get(name)?.parse().ok() };
     let report = row.report.as_ref();
     Candidate {
-        labels: row.labels.clone(),
+        labels: place::with_kind(row.labels.clone()),
         capacity: Capacity {
             cpu_millis: fact("cpus").map(|cpus| cpus.saturating_mul(1000)),
             memory_bytes: fact("memory_bytes"),

@@ -29,6 +29,8 @@ state = "/var/lib/cofferdam-node"
 server = "http://127.0.0.1:7301"
 token = "${NODE_TOKEN}"
 name = "a"
+kind = "bridge"
+tags = ["gpu"]
 slots = 1
 sandboxes = 2
 spares = 3
@@ -269,6 +271,11 @@ fn a_value_that_cannot_be_read_is_told_with_its_key_and_line() {
         said.starts_with("line 1: `mode`: unknown variant"),
         "{said}"
     );
+    let said = wrong("[node]\nstate = \"/x\"\nkind = \"laptop\"\n");
+    assert!(
+        said.starts_with("line 3: `node.kind`: unknown variant") && said.contains("desktop"),
+        "{said}"
+    );
     let said = wrong("[server]\nstate = \"/x\"\n[server.nodes]\nlisten = \"${NODE_TOKEN}\"\n");
     assert!(
         said.starts_with("line 4: `server.nodes.listen`: "),
@@ -298,6 +305,8 @@ fn values_that_cannot_be_are_refused_before_anything_is_started() {
         "spares = 64",
         "sandboxes = 0",
         "name = \"a\"",
+        "kind = \"mobile\"",
+        "tags = [\"gpu\"]\nlabels = { zone = \"a\", empty = \"\" }",
     ] {
         assert_eq!(node(fits), "", "{fits}");
     }
@@ -319,6 +328,11 @@ fn values_that_cannot_be_are_refused_before_anything_is_started() {
             "node.npm_registry",
         ),
         ("server = \"https://h\"", "node.server"),
+        ("tags = [\"a b\"]", "node.tags"),
+        ("tags = [\"kind\"]", "node.tags"),
+        ("labels = { driver = \"linux\" }", "node.labels"),
+        ("labels = { zone = \"a b\" }", "node.labels"),
+        ("tags = [\"a\"]\nlabels = { a = \"b\" }", "node.tags"),
         ("driver = \"none\"", "node.driver"),
     ] {
         let said = node(line);
@@ -476,4 +490,18 @@ fn only_a_development_on_loopback_lets_in_who_shows_nothing() {
     ] {
         assert!(!named(bad), "{bad}");
     }
+}
+
+#[test]
+fn a_node_is_a_server_until_it_says_otherwise_and_tags_are_labels_without_a_value() {
+    let read = |text: &str| parse(text, variables).unwrap().node.unwrap();
+    let plain = read("[node]\nstate = \"/x\"\n");
+    assert_eq!(plain.kind, NodeKind::Server);
+    assert!(plain.all_labels().is_empty());
+    let node = read("[node]\nstate = \"/x\"\ntags = [\"gpu\"]\nlabels = { zone = \"a\" }\n");
+    let expect = [("gpu", ""), ("zone", "a")];
+    let expect = expect.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    assert_eq!(node.all_labels(), Labels::from(expect));
+    let shown = toml_edit::ser::to_string_pretty(&parse(BOTH, variables).unwrap()).unwrap();
+    assert!(shown.contains("kind = \"bridge\""), "{shown}");
 }

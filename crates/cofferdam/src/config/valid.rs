@@ -8,13 +8,18 @@ use crate::dial;
 use crate::up::check_trust;
 use api::Code;
 use api::client::{Endpoint, Token};
-use model::limits::{NODE_JOBS_MAX, NODE_SANDBOXES_MAX, RATE_BURST_MAX, ROOTS_MAX};
+use model::limits::{
+    NODE_JOBS_MAX, NODE_LABELS_MAX, NODE_SANDBOXES_MAX, RATE_BURST_MAX, ROOTS_MAX,
+};
+use model::place::{OF_ITSELF, is_label};
 use model::rate::{Class, Rates};
 use model::root::RootName;
 use std::path::Path;
 
 /// The name that people give a machine: the same bound as where it is enrolled.
 const NAME_BYTES_MAX: usize = 255;
+/// What a side of a label is.
+const LABEL: &str = "1 to 63 letters, digits and - _ . /";
 
 /// Refuses the first value of a server that cannot be.
 pub(super) fn server(server: &Server) -> Result<(), Failure> {
@@ -99,6 +104,7 @@ pub(super) fn node(node: &Node) -> Result<(), Failure> {
         let why = format!("has {} bytes and not 1 to {NAME_BYTES_MAX}", name.len());
         return Err(wrong("node.name", &why));
     }
+    labels(node)?;
     between("node.slots", node.slots, 1, NODE_JOBS_MAX)?;
     between("node.sandboxes", node.sandboxes, 0, NODE_SANDBOXES_MAX)?;
     between("node.spares", node.spares, 0, SPARES_MAX)?;
@@ -128,6 +134,38 @@ pub(super) fn node(node: &Node) -> Result<(), Failure> {
     if !["linux", "fake"].contains(&node.driver.as_str()) {
         let why = format!("is `{}` and neither `linux` nor `fake`", node.driver);
         return Err(wrong("node.driver", &why));
+    }
+    Ok(())
+}
+
+/// As the server would refuse them, when the node comes.
+fn labels(node: &Node) -> Result<(), Failure> {
+    let keys = || node.labels.keys().map(|key| ("node.labels", key));
+    let tags = || node.tags.iter().map(|tag| ("node.tags", tag));
+    for (at, name) in keys().chain(tags()) {
+        if !is_label(name) {
+            return Err(wrong(at, &format!("has `{name}`, which is not {LABEL}")));
+        }
+        if OF_ITSELF.contains(&name.as_str()) {
+            let why = format!("has `{name}`, which each node has of itself");
+            let failure = wrong(at, &why);
+            return Err(failure.hint("take it out; what sort of machine it is says `kind`"));
+        }
+    }
+    for (key, value) in &node.labels {
+        if !value.is_empty() && !is_label(value) {
+            let why = format!("has `{key}` with `{value}`, which is not {LABEL}");
+            return Err(wrong("node.labels", &why));
+        }
+    }
+    if let Some(tag) = node.tags.iter().find(|tag| node.labels.contains_key(*tag)) {
+        let why = format!("has `{tag}`, which is in `labels` too");
+        return Err(wrong("node.tags", &why));
+    }
+    let count = node.labels.len() + node.tags.len();
+    if count > NODE_LABELS_MAX {
+        let why = format!("and `tags` have {count} and not at most {NODE_LABELS_MAX} together");
+        return Err(wrong("node.labels", &why));
     }
     Ok(())
 }

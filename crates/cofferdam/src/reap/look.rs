@@ -9,6 +9,8 @@ use driver::host::Host;
 use driver::orphan;
 use model::id::{NodeId, SandboxId};
 use std::collections::HashSet;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -16,18 +18,41 @@ use std::time::UNIX_EPOCH;
 /// has more, age alone counts.
 const LOOKED_AT_MAX: usize = 100_000;
 
+/// Names that a glance looks at in all, so that it is over in a second.
+const GLANCED_AT_MAX: usize = LOOKED_AT_MAX;
+
 /// What ends the name of a half of a copy: of a snapshot, or of a volume.
 const HALF: &str = "new";
 
 /// Finds what is left. Locks what it finds it in, so that no process begins to use it meanwhile.
 pub(super) fn look(state: &State, host: &Host, bounds: Bounds) -> Result<Seen, Failure> {
+    look_at(state, host, bounds, (true, usize::MAX))
+}
+
+/// The same for whoever only counts. Nothing stays locked: a process that begins meanwhile must not be kept out, nor
+/// another look be told that somebody is there.
+pub(super) fn glance(state: &State, host: &Host, bounds: Bounds) -> Result<Seen, Failure> {
+    look_at(state, host, bounds, (false, GLANCED_AT_MAX))
+}
+
+fn look_at(
+    state: &State,
+    host: &Host,
+    bounds: Bounds,
+    (holds, budget): (bool, usize),
+) -> Result<Seen, Failure> {
     let own = own_nodes(state)?;
-    let mut seen = Seen::default();
+    let mut seen = Seen {
+        budget,
+        ..Seen::default()
+    };
     let mut known = HashSet::new();
     for (id, dir) in nodes(state) {
         known.extend(traces(&dir));
         match lock(&dir.join("lock")) {
-            Ok(Some(locked)) => seen._locks.push(locked),
+            Ok(Some(locked)) if holds => seen._locks.push(locked),
+            // Let go of with the end of this.
+            Ok(Some(_)) => {}
             // A process has it, and looks after it itself.
             Ok(None) => {
                 known.extend(node::recorded(&dir).unwrap_or_default());
@@ -107,7 +132,8 @@ fn groups(host: &Host, known: &HashSet<SandboxId>, bounds: Bounds, seen: &mut Se
                 let age = bounds.since(orphan.id.unix_ms());
                 if bounds.are_over(age, age) {
                     let what = What::Groups(orphan);
-                    seen.left.push(Left { what, idle: age, age });
+                    let (idle, bytes) = (age, 0);
+                    seen.left.push(Left { what, idle, age, bytes });
                 }
             }
         }
@@ -118,38 +144,56 @@ fn groups(host: &Host, known: &HashSet<SandboxId>, bounds: Bounds, seen: &mut Se
 }
 
 fn add(what: What, (path, made_ms): (&Path, u64), bounds: Bounds, seen: &mut Seen) {
-    let idle = bounds.since(last_touched(path).unwrap_or(u64::MAX));
+    let (touched_ms, bytes) = walked(path, &mut seen.budget).unwrap_or((u64::MAX, 0));
+    let idle = bounds.since(touched_ms);
     let age = bounds.since(made_ms);
     if bounds.are_over(idle, age) {
-        seen.left.push(Left { what, idle, age });
+        let left = Left {
+            what,
+            idle,
+            age,
+            bytes,
+        };
+        seen.left.push(left);
     }
 }
 
-/// When somebody last touched it or what is in it; `None` where that cannot be told.
-fn last_touched(path: &Path) -> Option<u64> {
-    let mut newest = touched(path)?;
-    let (mut dirs, mut looked_at) = (vec![path.to_owned()], 0);
+/// When somebody last touched it or what is in it, and the bytes of disk that it all takes; `None` where that cannot
+/// be told. What is looked at is taken from the budget.
+fn walked(path: &Path, budget: &mut usize) -> Option<(u64, u64)> {
+    let data = path.symlink_metadata().ok()?;
+    let (mut newest, mut bytes) = (modified(&data)?, on_disk(&data));
+    let mut most = LOOKED_AT_MAX.min(*budget);
+    let mut dirs = vec![path.to_owned()];
     while let Some(dir) = dirs.pop() {
         for entry in std::fs::read_dir(&dir).ok()? {
             let path = entry.ok()?.path();
-            looked_at += 1;
-            if looked_at > LOOKED_AT_MAX {
-                return None;
-            }
-            newest = newest.max(touched(&path)?);
-            if path.symlink_metadata().is_ok_and(|data| data.is_dir()) {
+            most = most.checked_sub(1)?;
+            *budget = budget.saturating_sub(1);
+            let data = path.symlink_metadata().ok()?;
+            newest = newest.max(modified(&data)?);
+            bytes = bytes.saturating_add(on_disk(&data));
+            if data.is_dir() {
                 dirs.push(path);
             }
         }
     }
-    Some(newest)
+    Some((newest, bytes))
 }
 
 /// In milliseconds since 1970.
 fn touched(path: &Path) -> Option<u64> {
-    let at = path.symlink_metadata().ok()?.modified().ok()?;
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).ok()
+    modified(&path.symlink_metadata().ok()?)
+}
+
+fn modified(data: &Metadata) -> Option<u64> {
+    let since = data.modified().ok()?.duration_since(UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_millis()).ok()
+}
+
+/// Of a file with holes only what is there; st_blocks are of 512 bytes (`inode(7)`).
+fn on_disk(data: &Metadata) -> u64 {
+    data.blocks().saturating_mul(512)
 }
 
 #[cfg(test)]
@@ -213,6 +257,40 @@ mod tests {
         expect.sort();
         found.sort();
         assert_eq!(found, expect);
+    }
+
+    #[test]
+    fn who_only_counts_holds_nothing_and_finds_the_same_with_its_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::at(dir.path());
+        let old = node(&state, 200);
+        let data = old.join("data");
+        std::fs::write(&data, vec![1; 1 << 20]).unwrap();
+        std::fs::File::open(&data).unwrap().sync_all().unwrap();
+        let on_disk = on_disk(&data.symlink_metadata().unwrap());
+        let counted = crate::reap::count(&state, &host(), now_ms()).unwrap();
+        assert_eq!((counted.count, counted.partial), (1, false));
+        assert!(on_disk > 0 && counted.bytes >= on_disk, "{counted:?}");
+        let seen = glance(&state, &host(), bounds()).unwrap();
+        assert!(lock(&old.join("lock")).unwrap().is_some());
+        drop(seen);
+        let seen = look(&state, &host(), bounds()).unwrap();
+        assert!(lock(&old.join("lock")).unwrap().is_none());
+        drop(seen);
+    }
+
+    #[test]
+    fn what_is_beyond_the_budget_is_not_walked_and_not_said_to_be_untouched() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c"] {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
+        let mut budget = 3;
+        assert!(walked(dir.path(), &mut budget).is_some());
+        assert_eq!(budget, 0);
+        budget = 2;
+        assert_eq!(walked(dir.path(), &mut budget), None);
+        assert_eq!(budget, 0);
     }
 
     #[test]

@@ -41,6 +41,7 @@ pub(super) fn hello() -> NodeRegister {
         name: "a".to_owned(),
         incarnation: "1".to_owned(),
         version: "0".to_owned(),
+        kind: None,
         slots: 1,
         drivers: Vec::new(),
         labels: std::collections::BTreeMap::new(),

@@ -145,6 +145,7 @@ fn who_waits_is_told_of_the_node_that_is_closest() {
     assert_eq!(said(&Wish::default(), &nodes), None);
     for (wish, expect) in [
         (on(&[("zone", "b")]), "no node has the label zone=b"),
+        (on(&[("zone", "")]), "no node has the tag zone"),
         (
             on(&[("zone", "a")]),
             "the nodes that could take it are full",
@@ -286,4 +287,26 @@ proptest! {
             prop_assert!(trouble.score <= limits::TROUBLE_MAX);
         }
     }
+}
+
+#[test]
+fn a_tag_is_a_label_without_a_value_and_is_asked_for_by_its_name_alone() {
+    let [tagged, valued] = [[("gpu", "")], [("gpu", "a100")]].map(|own| node(&own, GIB, 0));
+    let wish = on(&[("gpu", "")]);
+    assert_eq!(never(&wish, &tagged), None);
+    // Who gave it a value meant that value.
+    let missing = Unfit::Label("gpu".to_owned(), String::new());
+    assert_eq!(never(&wish, &valued), Some(missing));
+    let all = labels(&[("big", ""), ("zone", "a"), ("gpu", "")]);
+    assert_eq!(tags(&all).collect::<Vec<_>>(), ["big", "gpu"]);
+}
+
+#[test]
+fn a_node_that_says_no_kind_is_a_server() {
+    let kind = |own: &[(&str, &str)]| with_kind(labels(own)).remove(KIND);
+    let none: &[(&str, &str)] = &[];
+    for own in [none, &[("kind", "")], &[("kind", "big")]] {
+        assert_eq!(kind(own).as_deref(), Some("server"), "{own:?}");
+    }
+    assert_eq!(kind(&[("kind", "mobile")]).as_deref(), Some("mobile"));
 }

@@ -1,12 +1,16 @@
 //! Nodes of a fleet, in the words of both sides.
 
 use api::fleet::{
-    self, EnrollTokenMade, EnrollTokenView, Hidden, LinkView, NodeDriver, NodeEnrolled, NodeHost,
-    NodeReserved, NodeView, ServerView,
+    self, EnrollTokenMade, EnrollTokenView, Hidden, LinkView, NodeBusy, NodeDriver, NodeEnrolled,
+    NodeHost, NodeLeftovers, NodePressure, NodeReserved, NodeView, ServerView,
 };
-use model::node::{Connectivity, DriverHealth, HostReport, Scheduling};
-use model::place::Reserved;
-use service::{EnrollTokenRow, Enrolled, NodeOrder, NodeSeen, ServerSeen, TokenState, token_state};
+use model::node::{
+    Busy, Connectivity, DriverHealth, HostReport, Leftovers, NodeKind, Pressure, Scheduling,
+};
+use model::place::{self, KIND, Reserved};
+use service::{
+    EnrollTokenRow, Enrolled, NodeOrder, NodeRow, NodeSeen, ServerSeen, TokenState, token_state,
+};
 
 pub(crate) fn token(row: EnrollTokenRow, now_ms: u64) -> EnrollTokenView {
     let state = match token_state(&row, now_ms) {
@@ -52,6 +56,15 @@ pub(crate) fn order(order: fleet::NodeOrder) -> Option<NodeOrder> {
     }
 }
 
+pub(crate) fn kind(kind: fleet::NodeKind) -> NodeKind {
+    match kind {
+        fleet::NodeKind::Server => NodeKind::Server,
+        fleet::NodeKind::Desktop => NodeKind::Desktop,
+        fleet::NodeKind::Mobile => NodeKind::Mobile,
+        fleet::NodeKind::Bridge => NodeKind::Bridge,
+    }
+}
+
 pub(crate) fn host(host: NodeHost) -> HostReport {
     let one = |driver: NodeDriver| DriverHealth {
         name: driver.name,
@@ -67,6 +80,13 @@ pub(crate) fn host(host: NodeHost) -> HostReport {
         disk_bytes: host.disk_bytes,
         disk_free_bytes: host.disk_free_bytes,
         reserved: reserved(host.reserved),
+        busy: host.busy.map(busy),
+        leftovers: host.leftovers.map(|of| Leftovers {
+            count: of.count,
+            bytes: of.bytes,
+            at_ms: of.at_ms,
+            partial: of.partial,
+        }),
         drivers: host.drivers.into_iter().map(one).collect(),
         refuses: host.refuses,
     }
@@ -76,6 +96,40 @@ pub(crate) fn reserved(of: NodeReserved) -> Reserved {
     Reserved {
         memory_bytes: of.memory_bytes,
         disk_bytes: of.disk_bytes,
+    }
+}
+
+fn busy(of: NodeBusy) -> Busy {
+    let pressure = |of: NodePressure| Pressure {
+        cpu_milli: of.cpu_milli,
+        memory_milli: of.memory_milli,
+        io_milli: of.io_milli,
+    };
+    Busy {
+        load_5_milli: of.load_5_milli,
+        load_15_milli: of.load_15_milli,
+        threads: of.threads,
+        jobs: of.jobs,
+        sandboxes: of.sandboxes,
+        spares: of.spares,
+        pressure: of.pressure.map(pressure),
+    }
+}
+
+fn busy_view(of: Busy) -> NodeBusy {
+    let pressure = |of: Pressure| NodePressure {
+        cpu_milli: of.cpu_milli,
+        memory_milli: of.memory_milli,
+        io_milli: of.io_milli,
+    };
+    NodeBusy {
+        load_5_milli: of.load_5_milli,
+        load_15_milli: of.load_15_milli,
+        threads: of.threads,
+        jobs: of.jobs,
+        sandboxes: of.sandboxes,
+        spares: of.spares,
+        pressure: of.pressure.map(pressure),
     }
 }
 
@@ -97,9 +151,20 @@ fn host_view(host: HostReport) -> NodeHost {
             memory_bytes: host.reserved.memory_bytes,
             disk_bytes: host.reserved.disk_bytes,
         },
+        busy: host.busy.map(busy_view),
+        leftovers: host.leftovers.map(|of| NodeLeftovers {
+            count: of.count,
+            bytes: of.bytes,
+            at_ms: of.at_ms,
+            partial: of.partial,
+        }),
         drivers: host.drivers.into_iter().map(one).collect(),
         refuses: host.refuses,
     }
+}
+
+fn is_old(row: &NodeRow) -> bool {
+    service::upgrade_for(&row.version).is_some()
 }
 
 pub(crate) fn node(seen: NodeSeen, now_ms: u64) -> NodeView {
@@ -116,23 +181,30 @@ pub(crate) fn node(seen: NodeSeen, now_ms: u64) -> NodeView {
         Scheduling::Decommissioned => "decommissioned",
     };
     let (row, enrollment) = (seen.row, seen.enrollment);
-    let said = |row: &service::NodeRow| row.name.clone();
+    let said = |row: &NodeRow| row.name.clone();
     let given = || enrollment.as_ref().map(|row| row.name.clone());
+    let labels = match (&row, &enrollment) {
+        (Some(row), _) => place::with_kind(row.labels.clone()),
+        (None, enrollment) => enrollment
+            .as_ref()
+            .map(|row| row.labels.clone())
+            .unwrap_or_default(),
+    };
     NodeView {
         id: seen.id.to_string(),
         name: row.as_ref().map(said).or_else(given).unwrap_or_default(),
         connectivity: connectivity.to_owned(),
         scheduling: scheduling.to_owned(),
         version: row.as_ref().map(|row| row.version.clone()),
+        upgrade_available: row.as_ref().is_some_and(is_old),
         slots: row.as_ref().map_or(0, |row| row.slots),
         jobs: u32::try_from(seen.load.0).unwrap_or(u32::MAX),
         sandboxes: u32::try_from(seen.load.1).unwrap_or(u32::MAX),
         lease_expires_at_ms: row.as_ref().map(|row| row.lease_expires_at_ms),
         enrolled_at_ms: enrollment.as_ref().map(|row| row.enrolled_at_ms),
-        labels: match (&row, enrollment) {
-            (Some(row), _) => row.labels.clone(),
-            (None, enrollment) => enrollment.map(|row| row.labels).unwrap_or_default(),
-        },
+        kind: row.as_ref().and(labels.get(KIND).cloned()),
+        tags: place::tags(&labels).map(str::to_owned).collect(),
+        labels,
         failures: row.as_ref().map_or(0, |row| row.trouble.count(now_ms)),
         host: row
             .as_ref()

@@ -18,6 +18,7 @@ use service::{
     Finished, LeaseRef, NewArtifact, NodeHello, OutputPiece, ProfileAsk, Started, Stream, Written,
 };
 
+use super::fleet;
 use crate::error::Error;
 
 /// The profile of a job or a sandbox that names none.
@@ -167,6 +168,7 @@ pub(crate) fn hello(hello: NodeRegister) -> NodeHello {
         name: hello.name,
         incarnation: hello.incarnation,
         version: hello.version,
+        kind: hello.kind.map(fleet::kind).unwrap_or_default(),
         slots: hello.slots,
         drivers: hello.drivers,
         facts: hello.facts,

@@ -2,7 +2,9 @@
 
 use api::client::{ClientError, JobCreateOptions};
 use api::dropped::{DroppedWhat, NodeDropped};
-use api::fleet::{NodeDriver, NodeHost, NodeReserved};
+use api::fleet::{
+    NodeBusy, NodeDriver, NodeHost, NodeKind, NodeLeftovers, NodePressure, NodeReserved,
+};
 use api::job::JobCreate;
 use api::node::{JobStarted, NodeHeartbeat, NodePoll, NodeProtocol};
 use api::place::Placement;
@@ -64,6 +66,25 @@ async fn a_heartbeat_is_answered_with_what_the_server_is_and_the_machine_is_seen
             memory_bytes: 1,
             disk_bytes: 2,
         },
+        busy: Some(NodeBusy {
+            load_5_milli: 600,
+            load_15_milli: 110,
+            threads: 345,
+            jobs: 1,
+            sandboxes: 2,
+            spares: 3,
+            pressure: Some(NodePressure {
+                cpu_milli: 12,
+                memory_milli: 1,
+                io_milli: 1000,
+            }),
+        }),
+        leftovers: Some(NodeLeftovers {
+            count: 2,
+            bytes: 4096,
+            at_ms: 1,
+            partial: true,
+        }),
         drivers: vec![NodeDriver {
             name: "fake".into(),
             healthy: false,
@@ -76,13 +97,70 @@ async fn a_heartbeat_is_answered_with_what_the_server_is_and_the_machine_is_seen
         ..beat()
     };
     let answer = world.node.node_heartbeat(&beat).await.unwrap();
-    // The node of these tests has a version that is none.
+    // The node of these tests has a version that is none, so that nobody can say which is newer.
     assert_eq!(
         (answer.upgrade_available, answer.min_compatible),
         (false, 1)
     );
     let seen = world.user.node_list().await.unwrap().nodes.remove(0);
     assert_eq!((seen.host, seen.failures), (Some(host), 0));
+}
+
+#[tokio::test]
+async fn a_node_that_is_older_than_the_server_is_told_so_and_shown_so() {
+    let world = World::new().await;
+    let mut old = hello();
+    old.version = "0.0.1".to_owned();
+    world.node.node_register(&old).await.unwrap();
+    let answer = world.node.node_heartbeat(&beat()).await.unwrap();
+    assert!(answer.upgrade_available);
+    let now = answer.latest_version.unwrap();
+    let seen = world.user.node_list().await.unwrap().nodes.remove(0);
+    assert_eq!(
+        (seen.version.as_deref(), seen.upgrade_available),
+        (Some("0.0.1"), true)
+    );
+    assert!(
+        world
+            .user
+            .node_get(&seen.id)
+            .await
+            .unwrap()
+            .upgrade_available
+    );
+    let mut upgraded = hello();
+    upgraded.version.clone_from(&now);
+    world.node.node_register(&upgraded).await.unwrap();
+    let answer = world.node.node_heartbeat(&beat()).await.unwrap();
+    assert_eq!(
+        (answer.upgrade_available, answer.latest_version),
+        (false, None)
+    );
+    let seen = world.user.node_list().await.unwrap().nodes.remove(0);
+    assert_eq!((seen.version, seen.upgrade_available), (Some(now), false));
+}
+
+#[tokio::test]
+async fn a_node_says_what_kind_it_is_and_one_that_says_nothing_is_a_server() {
+    let world = World::new().await;
+    register(&world).await;
+    let seen = world.user.node_list().await.unwrap().nodes.remove(0);
+    assert_eq!(seen.kind.as_deref(), Some("server"));
+    assert_eq!((&*seen.labels["kind"], seen.tags.len()), ("server", 0));
+    let mut again = hello();
+    again.incarnation = "second".to_owned();
+    again.kind = Some(NodeKind::Bridge);
+    let labels = [("gpu", ""), ("kind", "server"), ("zone", "a")];
+    again.labels = labels
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+    world.node.node_register(&again).await.unwrap();
+    let seen = world.user.node_list().await.unwrap().nodes.remove(0);
+    assert_eq!(seen.kind.as_deref(), Some("bridge"));
+    assert_eq!(
+        (&*seen.labels["kind"], seen.tags),
+        ("bridge", vec!["gpu".to_owned()])
+    );
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ pub(crate) fn hello() -> NodeRegister {
         name: "test".into(),
         incarnation: "first".into(),
         version: "0".into(),
+        kind: None,
         slots: 4,
         drivers: vec!["fake".into()],
         facts: [("memory_bytes".to_owned(), (1u64 << 34).to_string())].into(),

@@ -260,6 +260,7 @@ async fn a_heartbeat_says_what_to_do_how_long_to_live_and_what_is_stale() {
         name: "test".into(),
         incarnation: "second".into(),
         version: "0".into(),
+        kind: None,
         slots: 4,
         drivers: vec!["fake".into()],
         facts: BTreeMap::new(),

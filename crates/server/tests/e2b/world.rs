@@ -216,6 +216,7 @@ async fn register(node: &Client) {
         name: "test".to_owned(),
         incarnation: "1".to_owned(),
         version: "0".to_owned(),
+        kind: None,
         slots: 1,
         drivers: vec!["fake".to_owned()],
         facts: ["root:ubuntu:22.04", "root:Mirror:5000/python"]

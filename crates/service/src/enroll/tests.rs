@@ -71,6 +71,10 @@ fn labels_and_names_have_bounds() {
     }
     let many = (0..=LABELS_MAX).map(|number| (number.to_string(), String::new()));
     assert!(check_labels(&many.collect()).is_err());
+    assert!(check_given(&labels("kinds", "x")).is_ok());
+    for own in ["kind", "driver"] {
+        assert!(check_given(&labels(own, "x")).is_err(), "{own}");
+    }
     assert!(check_name("build-1").is_ok());
     for name in ["", "a\u{1b}[2J", &"x".repeat(256)] {
         assert!(check_name(name).is_err(), "{name}");

@@ -239,6 +239,7 @@ fn hello(incarnation: &str) -> NodeHello {
         name: "here".to_owned(),
         incarnation: incarnation.to_owned(),
         version: "0.1.0".to_owned(),
+        kind: model::node::NodeKind::Server,
         slots: 4,
         labels: BTreeMap::new(),
         drivers: vec!["linux".to_owned()],

@@ -1,7 +1,7 @@
 //! Which node gets a job that does not go anywhere.
 
 use crate::*;
-use model::node::{DriverHealth, HostReport};
+use model::node::{DriverHealth, HostReport, NodeKind};
 use model::place::{Placement, Reserved};
 use service::{Error, Free};
 
@@ -55,6 +55,16 @@ impl World {
         node
     }
 
+    /// One that calls itself a server, whatever it is, and has a tag.
+    async fn comes_as(&self, number: u8, kind: NodeKind) -> Ctx {
+        let mut hello = hello("a");
+        hello.labels = labels(&[("kind", "server"), ("gpu", "")]);
+        hello.kind = kind;
+        let node = node(number);
+        self.service.node_register(&node, hello).await.unwrap();
+        node
+    }
+
     /// Nodes 1 and 2 in zones a and b, with 4 and 16 GiB.
     async fn two(&self) -> [Ctx; 2] {
         let one = self.come(1, &ZONES[..1], 4 * GIB).await;
@@ -86,6 +96,18 @@ async fn a_job_goes_to_a_node_with_its_labels_and_does_not_hide_others() {
     let plain = world.create(spec()).await;
     assert_eq!(world.gets(&one).await, [plain.id]);
     assert_eq!(world.gets(&two).await, [there.id]);
+}
+
+#[tokio::test]
+async fn a_job_goes_to_a_node_of_its_kind_which_is_what_the_node_says_and_not_what_it_calls_itself()
+{
+    let world = World::new();
+    let desktop = world.comes_as(1, NodeKind::Desktop).await;
+    let tagged = world.create(on(&[("gpu", "")])).await;
+    let there = world.create(on(&[("kind", "server")])).await;
+    assert_eq!(world.gets(&desktop).await, [tagged.id]);
+    let server = world.comes_as(2, NodeKind::Server).await;
+    assert_eq!(world.gets(&server).await, [there.id]);
 }
 
 #[tokio::test]

@@ -106,11 +106,14 @@ pub(crate) enum NodeCommand {
         /// A label that the node is to carry; may be repeated
         #[arg(long, value_name = "KEY=VALUE")]
         label: Vec<String>,
+        /// A tag that the node is to carry; may be repeated
+        #[arg(long, value_name = "TAG")]
+        tag: Vec<String>,
         /// List the tokens that were made instead
-        #[arg(long, conflicts_with_all = ["label", "revoke"])]
+        #[arg(long, conflicts_with_all = ["label", "tag", "revoke"])]
         ls: bool,
         /// Take a token back instead
-        #[arg(long, value_name = "ID", conflicts_with = "label")]
+        #[arg(long, value_name = "ID", conflicts_with_all = ["label", "tag"])]
         revoke: Option<String>,
         /// Print JSON
         #[arg(long)]

@@ -78,3 +78,15 @@ fn a_hidden_option_is_accepted_and_an_empty_one_is_none() {
     let empty = place(&["cofferdam", "--state=", "--url=", "--token=", "doctor"]);
     assert_eq!((empty.state, empty.url, empty.token), (None, None, None));
 }
+
+#[test]
+fn a_node_counts_what_is_left_behind_by_the_times_that_reap_has_by_default() {
+    let args = Args::try_parse_from(["cofferdam", "node", "reap"]).unwrap();
+    let Command::Node(node) = args.command else {
+        panic!("it is no command of nodes");
+    };
+    let Some(NodeCommand::Reap { idle, age, .. }) = node.command else {
+        panic!("it is another command");
+    };
+    assert_eq!((idle, age), (crate::reap::IDLE, crate::reap::AGE));
+}
