@@ -177,6 +177,11 @@ impl Spool {
         self.total.min(HEAD).saturating_sub(self.reported)
     }
 
+    /// Bytes of the head that the control plane has, as far as this node has heard.
+    pub(crate) fn safe(&self) -> u64 {
+        self.reported
+    }
+
     /// The piece that was given last is safe.
     pub(crate) fn reported(&mut self) -> io::Result<()> {
         self.reported = self.reporting.max(self.reported);

@@ -130,6 +130,7 @@ fn refused(response: &Response) -> Option<Code> {
             | Code::CertificateRevoked
             | Code::NotYourLease
             | Code::LeaseTokenWrong
+            | Code::OutputHole
             | Code::NodeIncompatible
     );
     is_of_nodes.then_some(code)

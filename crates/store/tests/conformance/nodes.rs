@@ -11,7 +11,7 @@ use store::{StoreError, job};
 use crate::db::Db;
 use crate::make::{finish, insert, job_id, lease, leased_job, lost, moved, new_job, started};
 
-fn row(number: u64, incarnation: &str, lease_expires_at_ms: u64) -> NodeRow {
+pub(crate) fn row(number: u64, incarnation: &str, lease_expires_at_ms: u64) -> NodeRow {
     NodeRow {
         id: crate::make::node(number),
         name: "here".to_owned(),
