@@ -6,6 +6,10 @@
 //! with its epoch. The key is in the database, which all servers share; whoever can read it there can write there
 //! too.
 //!
+//! It has no time, and a renewal brings the same text again. What a node has spooled while nobody could be reached is
+//! told with the token of then, after hours or days, so an end would need a grace that is longer than any outage. And
+//! it would keep out nobody: who has a token and its certificate has read the node's memory, where the next one is too.
+//!
 //! What a node says of many things at once, and of what is over, goes with the name of its process in the token's
 //! place: the same with which it renews its leases and is told their tokens.
 

@@ -179,6 +179,23 @@ async fn the_token_of_an_old_lease_does_not_open_the_new_one() {
 }
 
 #[tokio::test]
+async fn what_was_spooled_through_an_outage_is_told_with_the_token_of_then_however_long_it_was() {
+    const WEEK_MS: u64 = 7 * 24 * 3_600_000;
+    let world = World::new();
+    let (node, row, token) = leased(&world).await;
+    let node = node.showing(Some(token));
+    let report = world.service.job_started(&node, &row.id, started(&row));
+    report.await.unwrap();
+    world.silence().await;
+    world.clock.advance(WEEK_MS);
+    let end = finished(&row, Outcome::Succeeded);
+    let told = world.service.job_finished(&node, &row.id, end).await;
+    assert!(!told.unwrap().duplicate);
+    let last = world.kinds(&row.id).await.pop().unwrap();
+    assert_eq!(last, "job.reported_late");
+}
+
+#[tokio::test]
 async fn a_renewal_and_another_process_of_the_node_bring_the_token_again_on_every_server() {
     let world = World::new();
     let (node, row, token) = leased(&world).await;
