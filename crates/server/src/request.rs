@@ -116,7 +116,7 @@ pub(crate) async fn answer(
 
 /// What a node, or whoever wants to be one, is refused with where that is worth an event `node.refused`: each is a
 /// mistake of an operator, or somebody who tries.
-pub const TOLD_OF_NODES: [Code; 12] = [
+pub const TOLD_OF_NODES: &[Code] = &[
     Code::EnrollTokenUnknown,
     Code::BadCsr,
     Code::EnrollTokenExpired,
