@@ -255,6 +255,9 @@ codes! {
     /// The report belongs to a lease that is no longer in force.
     StaleEpoch = "stale_epoch", 409, false, 125,
         "stop the job and report nothing more about it: the lease is somebody else's now";
+    /// A piece of output does not go on where its stream ends.
+    OutputHole = "output_hole", 409, false, 125,
+        "begin where the stored output ends, and say in `dropped_before` how many bytes will never come";
     /// The sandbox is paused, or is being paused.
     SandboxPaused = "sandbox_paused", 409, false, 125,
         "resume or connect to the sandbox first";

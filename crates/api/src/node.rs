@@ -579,6 +579,10 @@ pub struct OutputSegment {
     pub stream: StreamName,
     /// Where it starts in that stream.
     pub offset_bytes: u64,
+    /// Bytes of the stream directly before this piece that were dropped: they come neither now nor later. From
+    /// protocol 3 on; a piece that begins later than the end of what is stored is refused without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped_before: Option<u64>,
     /// How `data` is written.
     pub encoding: Encoding,
     /// The bytes.
@@ -586,13 +590,14 @@ pub struct OutputSegment {
 }
 
 impl OutputSegment {
-    /// Wraps a piece of a stream.
+    /// Wraps a piece of a stream, before which nothing was dropped.
     #[must_use]
     pub fn new(stream: StreamName, offset_bytes: u64, bytes: &[u8]) -> Self {
         let (encoding, data) = encoding::encode(bytes);
         Self {
             stream,
             offset_bytes,
+            dropped_before: None,
             encoding,
             data,
         }

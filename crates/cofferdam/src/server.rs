@@ -295,4 +295,6 @@ async fn sign_anew(authority: Authority, names: Vec<String>, tls: Tls) {
 #[cfg(test)]
 mod peers_tests;
 #[cfg(test)]
+mod refused_tests;
+#[cfg(test)]
 mod tests;

@@ -31,7 +31,12 @@ const BETWEEN: [HeaderName; 9] = [
 /// [`Reason::BadCoding`] for a body in a coding other than `chunked`: without the field nobody could read it.
 pub(crate) fn request(headers: &mut HeaderMap) -> Result<(), Reason> {
     only_chunked(headers)?;
+    let is_chunked = headers.contains_key(TRANSFER_ENCODING);
     strip(headers);
+    if is_chunked {
+        // Said anew: of a GET without it, the client that sends it would leave the body out without a word.
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     // Answered here, because the body is read here.
     headers.remove(EXPECT);
     Ok(())

@@ -131,10 +131,13 @@ impl NodeKind {
 
 /// The versions of the node protocol that this build speaks, the oldest and the newest. The oldest grows when a
 /// server cannot do with what older nodes say; servers are upgraded before nodes.
-pub const PROTOCOL: (u32, u32) = (1, 2);
+pub const PROTOCOL: (u32, u32) = (1, 3);
 /// From this version on a node shows the token of a lease with everything that it says about it, and servers take
 /// nothing without. Nodes of the version before have none, and what they say is judged by their certificate alone.
 pub const PROTOCOL_LEASE_TOKENS: u32 = 2;
+/// From this version on a node says with a piece of output what is missing before it, and servers take no hole that
+/// was not declared. Of nodes of the versions before, a piece may begin anywhere.
+pub const PROTOCOL_DECLARED_GAPS: u32 = 3;
 
 /// Whether two sides have a version of the protocol in common.
 pub fn is_compatible(ours: (u32, u32), theirs: (u32, u32)) -> bool {

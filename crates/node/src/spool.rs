@@ -164,8 +164,14 @@ impl Spool {
             if self.reported >= head {
                 return Ok(None);
             }
+            let before = self.reporting;
             self.reporting = head.min(self.reported + most as u64);
-            self.write_counts()?;
+            if let Err(error) = self.write_counts() {
+                // It is not given, so it is none that the next process would have to give again: the rest of the
+                // stream falls into the same pieces for both.
+                self.reporting = before;
+                return Err(error);
+            }
         }
         let offset = self.reported;
         let bytes = self.read(offset, self.reporting - offset)?;
@@ -175,6 +181,11 @@ impl Spool {
     /// Bytes of the head that are not reported yet.
     pub(crate) fn waiting(&self) -> u64 {
         self.total.min(HEAD).saturating_sub(self.reported)
+    }
+
+    /// Bytes of the head that the control plane has, as far as this node has heard.
+    pub(crate) fn safe(&self) -> u64 {
+        self.reported
     }
 
     /// The piece that was given last is safe.
@@ -348,6 +359,28 @@ mod tests {
         assert_eq!(second.unreported(1000).unwrap().unwrap(), piece);
         second.reported().unwrap();
         assert_eq!(second.unreported(1000).unwrap().unwrap().offset, 60);
+    }
+
+    /// Otherwise what this process has told of the rest, and the next one tells again, would overlap.
+    #[test]
+    fn a_piece_that_could_not_be_noted_was_not_given_and_the_rest_is_the_same_for_the_next_process()
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let mut first = filled(&path, 200, 200);
+        first.unreported(50).unwrap();
+        first.reported().unwrap();
+        // As on a disk that takes nothing.
+        first.file = Some(File::open(&path).unwrap());
+        first.unreported(60).unwrap_err();
+        let second = Spool::open(&path, false).unwrap();
+        for spool in [first, second] {
+            let rest = spool.rest(80).into_iter();
+            let rest: Vec<_> = rest
+                .map(|(len, piece)| (piece.unwrap().offset, len))
+                .collect();
+            assert_eq!(rest, [(50, 80), (130, 70)]);
+        }
     }
 
     #[test]

@@ -60,6 +60,7 @@ pub use crate::http::document;
 pub use crate::links::{Links, NoLink};
 pub use crate::node_door::{NodeDoor, NodeProof, shared_token};
 pub use crate::peers::Peers;
+pub use crate::request::TOLD_OF_NODES;
 pub use crate::tls::{BadCertificate, Tls};
 pub use api::attach::{LinkOpen, LinkTarget};
 

@@ -114,25 +114,26 @@ pub(crate) async fn answer(
     response
 }
 
-/// What a node, or whoever wants to be one, was refused with, where that is worth an event: each is a mistake of an
-/// operator, or somebody who tries.
+/// What a node, or whoever wants to be one, is refused with where that is worth an event `node.refused`: each is a
+/// mistake of an operator, or somebody who tries.
+pub const TOLD_OF_NODES: &[Code] = &[
+    Code::EnrollTokenUnknown,
+    Code::BadCsr,
+    Code::EnrollTokenExpired,
+    Code::EnrollTokenUsed,
+    Code::EnrollTokenRevoked,
+    Code::CertificateUnknown,
+    Code::CertificateExpired,
+    Code::CertificateRevoked,
+    Code::NotYourLease,
+    Code::LeaseTokenWrong,
+    Code::OutputHole,
+    Code::NodeIncompatible,
+];
+
 fn refused(response: &Response) -> Option<Code> {
     let code = response.extensions().get::<Error>()?.code();
-    let is_of_nodes = matches!(
-        code,
-        Code::EnrollTokenUnknown
-            | Code::EnrollTokenUsed
-            | Code::EnrollTokenExpired
-            | Code::EnrollTokenRevoked
-            | Code::BadCsr
-            | Code::CertificateUnknown
-            | Code::CertificateExpired
-            | Code::CertificateRevoked
-            | Code::NotYourLease
-            | Code::LeaseTokenWrong
-            | Code::NodeIncompatible
-    );
-    is_of_nodes.then_some(code)
+    TOLD_OF_NODES.contains(&code).then_some(code)
 }
 
 /// Why somebody who is known may not, for the record.

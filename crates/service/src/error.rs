@@ -158,6 +158,7 @@ impl From<StoreError> for Error {
             StoreError::Conflict { what } => {
                 Error::conflict(format!("{what} is there already, and is different"))
             }
+            StoreError::Hole { what } => Error::conflict_of("output_hole", what),
             // Changed under us more often than we tried: as good as a database that is too busy.
             StoreError::Stale { .. } | StoreError::Unavailable(_) | StoreError::Closed => {
                 Error::Unavailable(Some(Box::new(error)))

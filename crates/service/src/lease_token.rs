@@ -6,19 +6,24 @@
 //! with its epoch. The key is in the database, which all servers share; whoever can read it there can write there
 //! too.
 //!
+//! It has no time, and a renewal brings the same text again. What a node has spooled while nobody could be reached is
+//! told with the token of then, after hours or days, so an end would need a grace that is longer than any outage. And
+//! it would keep out nobody: who has a token and its certificate has read the node's memory, where the next one is too.
+//!
 //! What a node says of many things at once, and of what is over, goes with the name of its process in the token's
 //! place: the same with which it renews its leases and is told their tokens.
 
+use crate::error::Fail;
 use crate::hex::hex;
 use crate::node::{Beat, Registered};
 use crate::poll::Polled;
 use crate::{Ctx, Error, Service, random};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
-use model::id::NodeId;
+use model::id::{JobId, NodeId, SandboxId};
 use model::node::PROTOCOL_LEASE_TOKENS;
 use std::collections::BTreeMap;
-use store::server;
+use store::{Tx, server};
 
 /// The name of the key among what all servers of a database share.
 const KEY: &str = "lease_key";
@@ -160,7 +165,7 @@ impl Service {
     /// nothing is asked.
     ///
     /// # Errors
-    /// [`Error::LeaseToken`]; those of the database.
+    /// [`Error::LeaseToken`]; [`Error::NotYourLease`] where another node has it; those of the database.
     pub(crate) async fn check_lease(
         &self,
         ctx: &Ctx,
@@ -169,12 +174,10 @@ impl Service {
     ) -> Result<(), Error> {
         let node = ctx.only_node()?;
         if let Some(shown) = &ctx.lease_token {
-            let opens = self.lease_key().await?.opens(shown, node, about, epoch);
-            return if opens {
-                Ok(())
-            } else {
-                Err(Error::LeaseToken)
-            };
+            if self.lease_key().await?.opens(shown, node, about, epoch) {
+                return Ok(());
+            }
+            return Err(self.not_opened(node, about, epoch).await);
         }
         let asked = node.clone();
         let speaks = self
@@ -182,10 +185,40 @@ impl Service {
             .store
             .read(move |tx| store::node::protocol(tx, &asked));
         match speaks.await? {
-            Some(speaks) if speaks >= u64::from(PROTOCOL_LEASE_TOKENS) => Err(Error::LeaseToken),
+            Some(speaks) if speaks >= u64::from(PROTOCOL_LEASE_TOKENS) => {
+                Err(self.not_opened(node, about, epoch).await)
+            }
             Some(_) | None => Ok(()),
         }
     }
+
+    /// Why a node may not speak of this. That another node has it hears only who knows its epoch: of what is not there,
+    /// and of what is at another epoch, the answer is the same, so that nobody learns by it what there is.
+    async fn not_opened(&self, node: &NodeId, about: &str, epoch: Option<u64>) -> Error {
+        let (own, about) = (node.clone(), about.to_owned());
+        let looked = self.look(move |tx| {
+            let has = holder(tx, &about)?;
+            Ok(has.is_some_and(|(node, at)| node != own && epoch.is_none_or(|epoch| epoch == at)))
+        });
+        match looked.await {
+            Ok(true) => Error::NotYourLease,
+            Ok(false) => Error::LeaseToken,
+            Err(error) => error,
+        }
+    }
+}
+
+/// Which node has this job or sandbox, or had it last, and at which epoch.
+fn holder(tx: &mut Tx<'_>, about: &str) -> Result<Option<(NodeId, u64)>, Fail> {
+    if let Ok(id) = about.parse::<JobId>() {
+        let row = store::job::get(tx, None, &id)?;
+        return Ok(row.and_then(|row| Some((row.node?, row.epoch))));
+    }
+    let Ok(id) = about.parse::<SandboxId>() else {
+        return Ok(None);
+    };
+    let row = store::sandbox::get(tx, None, &id)?;
+    Ok(row.and_then(|row| Some((row.node?, row.epoch))))
 }
 
 #[cfg(test)]

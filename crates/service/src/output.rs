@@ -37,6 +37,8 @@ pub struct OutputPiece {
     pub stream: Stream,
     /// Where it starts in it.
     pub offset_bytes: u64,
+    /// Bytes of the stream directly before it that were dropped: they come neither now nor later.
+    pub dropped_before: u64,
     /// The bytes.
     pub data: Vec<u8>,
 }

@@ -118,7 +118,8 @@ impl Service {
     /// What a job wrote. Answered means stored.
     ///
     /// # Errors
-    /// [`Error::Stale`], [`Error::Conflict`] for other bytes at the same place, [`Error::Invalid`].
+    /// [`Error::Stale`], [`Error::Conflict`] for other bytes at the same place, or `output_hole` for a piece that does
+    /// not go on where its stream ends, [`Error::Invalid`].
     pub async fn job_output(
         &self,
         ctx: &Ctx,
@@ -138,8 +139,8 @@ impl Service {
                 let row = in_force(tx, &node, &job, epoch, attempt)?;
                 check_room(tx, &row, &segments)?;
                 let mut new = segments.is_empty();
-                for segment in &segments {
-                    new |= output::append(tx, &job, segment)? == Appended::New;
+                for (segment, dropped) in &segments {
+                    new |= output::append(tx, &job, segment, *dropped)? == Appended::New;
                 }
                 Ok(Report {
                     duplicate: !new,
@@ -188,8 +189,8 @@ impl Service {
                 let event = event_of(&row, &outcome);
                 let change = decide(&row, &event, note.clone())?;
                 check_room(tx, &row, &segments)?;
-                for segment in &segments {
-                    output::append(tx, &id, segment)?;
+                for (segment, dropped) in &segments {
+                    output::append(tx, &id, segment, *dropped)?;
                 }
                 if change.is_some() && matches!(outcome, Outcome::Lost { .. }) {
                     count_failure(tx, &node, at_ms)?;
@@ -393,26 +394,30 @@ fn event_of(row: &JobRow, outcome: &Outcome) -> JobEvent {
     }
 }
 
-fn pieces(pieces: Vec<OutputPiece>, attempt: u32, at_ms: u64) -> Vec<Segment> {
-    let one = |piece: OutputPiece| Segment {
-        seq: 0,
-        attempt,
-        stream: piece.stream.as_str().to_owned(),
-        offset_bytes: piece.offset_bytes,
-        data: piece.data,
-        at_ms,
+/// Each as it is stored, and how many bytes were dropped before it.
+fn pieces(pieces: Vec<OutputPiece>, attempt: u32, at_ms: u64) -> Vec<(Segment, u64)> {
+    let one = |piece: OutputPiece| {
+        let segment = Segment {
+            seq: 0,
+            attempt,
+            stream: piece.stream.as_str().to_owned(),
+            offset_bytes: piece.offset_bytes,
+            data: piece.data,
+            at_ms,
+        };
+        (segment, piece.dropped_before)
     };
     pieces.into_iter().map(one).collect()
 }
 
 /// A node keeps to what is kept of a stream by itself; one that does not must not fill the disk.
-fn check_room(tx: &mut Tx<'_>, row: &JobRow, segments: &[Segment]) -> Result<(), Fail> {
+fn check_room(tx: &mut Tx<'_>, row: &JobRow, segments: &[(Segment, u64)]) -> Result<(), Fail> {
     if segments.is_empty() {
         return Ok(());
     }
     let new: u64 = segments
         .iter()
-        .map(|segment| segment.data.len() as u64)
+        .map(|(segment, _)| segment.data.len() as u64)
         .sum();
     // A report that is repeated counts twice here, and its last half still has the margin.
     if output::bytes(tx, &row.id, row.attempt)?.saturating_add(new) > OUTPUT_BYTES_MAX {

@@ -15,6 +15,12 @@ pub enum StoreError {
         /// What.
         what: String,
     },
+    /// A piece of a stream does not go on where the stream ends, and nobody has said what is missing.
+    #[error("{what}")]
+    Hole {
+        /// What was to be added, and where the stream ends. It may be shown to whoever sent it.
+        what: String,
+    },
     /// The disk or the database is full. Nothing was changed.
     #[error("write to the database: it is full")]
     Full,

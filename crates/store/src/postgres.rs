@@ -269,6 +269,7 @@ fn said(error: &StoreError) -> Option<&postgres::Error> {
         StoreError::Database(source) | StoreError::Unavailable(source) => source.downcast_ref(),
         StoreError::Stale { .. }
         | StoreError::Conflict { .. }
+        | StoreError::Hole { .. }
         | StoreError::Full
         | StoreError::NewerSchema { .. }
         | StoreError::Corrupt { .. }

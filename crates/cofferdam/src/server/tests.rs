@@ -12,7 +12,7 @@ use model::id::NodeId;
 use model::points::Points;
 use model::rate::{Rate, Rates};
 use rcgen::{CertificateParams, KeyPair};
-use service::{Ctx, NodeOrder};
+use service::{Ctx, EnrollTokenRow, NodeOrder};
 use std::collections::BTreeMap;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
@@ -32,7 +32,7 @@ impl Drop for World {
     }
 }
 
-fn user() -> Ctx {
+pub(super) fn user() -> Ctx {
     Ctx::user("uid:1000".parse().unwrap(), "req_1")
 }
 
@@ -98,11 +98,22 @@ impl World {
     }
 
     async fn token(&self) -> String {
+        self.made().await.1
+    }
+
+    /// An enrollment token and its text.
+    pub(super) async fn made(&self) -> (EnrollTokenRow, String) {
         let made = self
             .service
             .enroll_token_create(&user(), BTreeMap::new())
             .await;
-        made.unwrap().1
+        made.unwrap()
+    }
+
+    /// The database, past the service.
+    pub(super) fn store(&self) -> store::Store {
+        let state = State::at(&self.dir.path().join("server"));
+        store::Store::open_sqlite(&state.database(), Points::none()).unwrap()
     }
 
     fn node_state(&self, name: &str) -> State {
@@ -123,7 +134,7 @@ impl World {
     }
 
     /// What this server has signed, shown with a certificate that somebody made elsewhere, or none.
-    fn stranger(&self, signed_by: Option<&Authority>) -> Client {
+    pub(super) fn stranger(&self, signed_by: Option<&Authority>) -> Client {
         let own = signed_by.map(|authority| {
             let key = KeyPair::generate().unwrap();
             let csr = CertificateParams::default()

@@ -5,11 +5,13 @@ use crate::convert;
 use crate::dropped::{Patience, give_up};
 use crate::job::fence;
 use crate::spool::{Piece, Spool};
+use api::Code;
 use api::client::ClientError;
 use api::dropped::DroppedWhat;
 use api::log::StreamName;
 use api::node::{JobFinished, JobOutput, JobRelease, OutputSegment};
 use model::limits;
+use model::node::PROTOCOL_DECLARED_GAPS;
 use scrub::Shapes;
 use std::future::Future;
 use std::sync::atomic::Ordering;
@@ -50,7 +52,7 @@ impl Job {
             }
         }
         let told = self.told(report.told);
-        let finished = JobFinished {
+        let mut finished = JobFinished {
             epoch: self.lease.epoch,
             attempt: self.lease.attempt,
             outcome: told.outcome,
@@ -63,9 +65,14 @@ impl Job {
         };
         let client = &self.node.inner.client;
         let job = self.lease.job_id.as_str();
-        match insist(|| client.node_job_finished(job, &finished)).await {
-            Ok(_) => {}
-            Err(error) => give_up(&self.node, DroppedWhat::Finished, job, &error),
+        while let Err(error) = insist(|| client.node_job_finished(job, &finished)).await {
+            if finished.segments.is_empty() || !error.is(Code::OutputHole) {
+                give_up(&self.node, DroppedWhat::Finished, job, &error);
+                break;
+            }
+            // A disk that has lost what was noted on it must not cost the outcome.
+            give_up(&self.node, DroppedWhat::Output, job, &error);
+            finished = without_output(finished);
         }
         self.node.at("node.reported");
     }
@@ -95,8 +102,11 @@ impl Job {
         let has: usize = segments.iter().map(|one| one.data.len()).sum();
         let sizes: Vec<usize> = pieces.iter().map(|(_, one)| one.data.len()).collect();
         let last = pieces.split_off(before_the_outcome(&sizes, INLINE_BYTES.saturating_sub(has)));
+        let mut reached = self.reached(spool);
         for (len, segment) in pieces {
             let (epoch, attempt) = (self.lease.epoch, self.lease.attempt);
+            let segment = reached.declare(segment);
+            let end = segment.offset_bytes + len;
             let output = JobOutput {
                 epoch,
                 attempt,
@@ -104,13 +114,29 @@ impl Job {
             };
             let client = &self.node.inner.client;
             let sent = insist(|| client.node_job_output(&self.lease.job_id, &output)).await;
-            if let Err(error) = sent {
-                give_up(&self.node, DroppedWhat::Output, &self.lease.job_id, &error);
-                lost += len;
+            match sent {
+                Ok(_) => reached.end = end,
+                Err(error) => {
+                    give_up(&self.node, DroppedWhat::Output, &self.lease.job_id, &error);
+                    lost += len;
+                }
             }
         }
-        segments.extend(last.into_iter().map(|(_, segment)| segment));
+        for (len, segment) in last {
+            let segment = reached.declare(segment);
+            reached.end = segment.offset_bytes + len;
+            segments.push(segment);
+        }
         lost
+    }
+
+    /// How far the server has this stream before the rest of it is told.
+    fn reached(&self, spool: &Spool) -> Reached {
+        let speaks = self.node.inner.server_speaks.load(Ordering::Acquire);
+        Reached {
+            end: spool.safe(),
+            declares: speaks >= PROTOCOL_DECLARED_GAPS,
+        }
     }
 
     /// Gives the job to another node: its command was not let go, and this one could not find it again. If we
@@ -130,6 +156,41 @@ impl Job {
             give_up(&self.node, DroppedWhat::Release, job, &error);
         }
     }
+}
+
+/// How far the server has a stream, as far as its node has heard. What begins later does so after a gap, which it says:
+/// the end of a stream whose middle was too much, what comes after a piece that could not be read or was not taken.
+#[derive(Debug, Clone, Copy)]
+struct Reached {
+    end: u64,
+    /// Whether the server knows the word: one of the version before refuses it, and takes a gap without.
+    declares: bool,
+}
+
+impl Reached {
+    /// The piece, with what will never come before it.
+    fn declare(self, segment: OutputSegment) -> OutputSegment {
+        let missing = segment.offset_bytes.saturating_sub(self.end);
+        let dropped_before = (self.declares && missing > 0).then_some(missing);
+        OutputSegment {
+            dropped_before,
+            ..segment
+        }
+    }
+}
+
+/// The same report without its output, which counts as lost.
+fn without_output(mut report: JobFinished) -> JobFinished {
+    for segment in std::mem::take(&mut report.segments) {
+        let said = match segment.stream {
+            StreamName::Stdout => &mut report.stdout,
+            StreamName::Stderr => &mut report.stderr,
+        };
+        let lost = segment.into_bytes().map_or(0, |bytes| bytes.len() as u64);
+        said.lost_bytes += lost;
+        said.kept_bytes = said.kept_bytes.saturating_sub(lost);
+    }
+    report
 }
 
 /// What could be read of the rest of a stream, each piece with its length, and how many bytes could not: a sector of
@@ -204,6 +265,91 @@ mod tests {
         let (read, lost) = readable("job", spool.rest(100));
         let told: u64 = read.iter().map(|(len, _)| len).sum();
         assert_eq!((told, lost, told + lost), (100, 150, spool.kept()));
+    }
+
+    /// What a node tells of a stream, the pieces that are `gone` not being read or not being taken.
+    fn declared(spool: &Spool, gone: &[usize], declares: bool) -> Vec<(u64, u64, Option<u64>)> {
+        let mut reached = Reached {
+            end: spool.safe(),
+            declares,
+        };
+        let mut told = Vec::new();
+        for (number, (len, piece)) in spool.rest(200_000).into_iter().enumerate() {
+            if gone.contains(&number) {
+                continue;
+            }
+            let piece = piece.unwrap();
+            let segment = OutputSegment::new(StreamName::Stdout, piece.offset, &piece.bytes);
+            let segment = reached.declare(segment);
+            reached.end = segment.offset_bytes + len;
+            told.push((segment.offset_bytes, len, segment.dropped_before));
+        }
+        told
+    }
+
+    #[test]
+    fn what_is_missing_before_a_piece_is_declared_to_the_byte_and_nothing_else_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(&dir.path().join("s"), false).unwrap();
+        spool.append(&vec![b'x'; 1_700_000]).unwrap();
+        spool.unreported(100_000).unwrap();
+        spool.reported().unwrap();
+        // One whose answer did not come: it is told again, and is not missing.
+        spool.unreported(50_000).unwrap();
+        let whole = [
+            (100_000, 50_000, None),
+            (150_000, 200_000, None),
+            (350_000, 150_000, None),
+            (1_200_000, 200_000, Some(700_000)),
+            (1_400_000, 200_000, None),
+            (1_600_000, 100_000, None),
+        ];
+        assert_eq!(declared(&spool, &[], true), whole);
+        assert_eq!(
+            declared(&spool, &[0, 2, 4], true),
+            [
+                (150_000, 200_000, Some(50_000)),
+                (1_200_000, 200_000, Some(850_000)),
+                (1_600_000, 100_000, Some(200_000)),
+            ]
+        );
+        // Each begins where the last one ended, but for what was said.
+        for gone in [&[][..], &[1], &[0, 1, 2], &[5], &[3, 4]] {
+            let mut end = spool.safe();
+            for (begins, len, dropped) in declared(&spool, gone, true) {
+                assert_eq!(begins, end + dropped.unwrap_or(0), "{gone:?}");
+                end = begins + len;
+            }
+        }
+        let silent = declared(&spool, &[1], false);
+        assert!(silent.iter().all(|(_, _, dropped)| dropped.is_none()));
+    }
+
+    #[test]
+    fn an_outcome_whose_output_is_not_taken_is_told_without_and_counts_it_as_lost() {
+        let stream = |total_bytes| api::job::StreamReport {
+            total_bytes,
+            kept_bytes: total_bytes,
+            ..api::job::StreamReport::default()
+        };
+        let report = JobFinished {
+            epoch: 1,
+            attempt: 1,
+            outcome: api::node::OutcomeReport::Succeeded,
+            usage: None,
+            enforcement: None,
+            stdout: stream(10),
+            stderr: stream(3),
+            detail: None,
+            segments: vec![
+                OutputSegment::new(StreamName::Stdout, 6, b"abcd"),
+                OutputSegment::new(StreamName::Stderr, 0, b"\xff\xfe\xfd"),
+            ],
+        };
+        let told = without_output(report);
+        assert!(told.segments.is_empty());
+        let counts = [told.stdout, told.stderr].map(|one| (one.kept_bytes, one.lost_bytes));
+        assert_eq!(counts, [(6, 4), (0, 3)]);
     }
 
     #[test]

@@ -223,7 +223,7 @@ fn piece(segment: OutputSegment) -> Result<OutputPiece, Error> {
         StreamName::Stdout => Stream::Stdout,
         StreamName::Stderr => Stream::Stderr,
     };
-    let offset_bytes = segment.offset_bytes;
+    let (offset_bytes, dropped) = (segment.offset_bytes, segment.dropped_before);
     let bad = |error: api::encoding::BadData| {
         Error::field(Code::InvalidArgument, "segments", error.to_string())
     };
@@ -231,6 +231,7 @@ fn piece(segment: OutputSegment) -> Result<OutputPiece, Error> {
     Ok(OutputPiece {
         stream,
         offset_bytes,
+        dropped_before: dropped.unwrap_or_default(),
         data,
     })
 }

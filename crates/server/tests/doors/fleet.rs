@@ -6,7 +6,10 @@ use api::fleet::{
     NodeBusy, NodeDriver, NodeHost, NodeKind, NodeLeftovers, NodePressure, NodeReserved,
 };
 use api::job::JobCreate;
-use api::node::{JobStarted, NodeHeartbeat, NodePoll, NodeProtocol};
+use api::log::{LogQuery, StreamName};
+use api::node::{
+    JobOutput, JobStarted, NodeHeartbeat, NodePoll, NodePollAnswer, NodeProtocol, OutputSegment,
+};
 use api::place::Placement;
 
 use crate::life::{hello, job, register};
@@ -163,13 +166,12 @@ async fn a_node_says_what_kind_it_is_and_one_that_says_nothing_is_a_server() {
     );
 }
 
-#[tokio::test]
-async fn a_node_shows_the_token_of_its_lease_and_without_it_is_refused() {
-    let world = World::new().await;
+/// A job that a node of now has, and what that was told with it.
+async fn polled(world: &World) -> (String, NodePollAnswer) {
     let mut now = hello();
-    now.protocol = NodeProtocol { min: 1, max: 2 };
+    now.protocol = NodeProtocol { min: 1, max: 3 };
     let registered = world.node.node_register(&now).await.unwrap();
-    assert_eq!(registered.protocol, 2);
+    assert_eq!(registered.protocol, 3);
     let options = JobCreateOptions::default();
     let made = world.user.job_create(&job(&["true"]), &options).await;
     let id = made.unwrap().id;
@@ -181,19 +183,66 @@ async fn a_node_shows_the_token_of_its_lease_and_without_it_is_refused() {
         wait_ms: 10_000,
     };
     let polled = world.node.node_poll(&poll).await.unwrap();
-    let started = JobStarted {
-        epoch: polled.leases[0].epoch,
+    (id, polled)
+}
+
+fn started(epoch: u64) -> JobStarted {
+    JobStarted {
+        epoch,
         attempt: 1,
         driver: "fake".into(),
         sandbox_id: None,
         enforcement: Vec::new(),
-    };
+    }
+}
+
+#[tokio::test]
+async fn a_node_shows_the_token_of_its_lease_and_without_it_is_refused() {
+    let world = World::new().await;
+    let (id, polled) = polled(&world).await;
+    let started = started(polled.leases[0].epoch);
     let said = world.node.node_job_started(&id, &started).await;
     assert_eq!(refusal(&said.unwrap_err()), ("lease_token_wrong", None));
     world.node.lease_token(&id, &polled.lease_tokens[&id]);
     world.node.node_job_started(&id, &started).await.unwrap();
     let answer = world.node.node_heartbeat(&beat()).await.unwrap();
     assert_eq!(answer.lease_tokens[&id], polled.lease_tokens[&id]);
+}
+
+#[tokio::test]
+async fn what_is_missing_of_a_stream_is_declared_or_refused_and_is_a_gap_for_who_reads() {
+    let world = World::new().await;
+    let (id, polled) = polled(&world).await;
+    world.node.lease_token(&id, &polled.lease_tokens[&id]);
+    let epoch = polled.leases[0].epoch;
+    world
+        .node
+        .node_job_started(&id, &started(epoch))
+        .await
+        .unwrap();
+    let send = async |offset, dropped_before, bytes: &[u8]| {
+        let segment = OutputSegment::new(StreamName::Stdout, offset, bytes);
+        let report = JobOutput {
+            epoch,
+            attempt: 1,
+            segments: vec![OutputSegment {
+                dropped_before,
+                ..segment
+            }],
+        };
+        world.node.node_job_output(&id, &report).await
+    };
+    send(0, None, b"head").await.unwrap();
+    for (offset, dropped) in [(2, None), (9, None), (9, Some(4)), (9, Some(0))] {
+        let error = send(offset, dropped, b"tail").await.unwrap_err();
+        assert_eq!(refusal(&error), ("output_hole", None));
+        assert!(!error.body().retryable);
+    }
+    send(9, Some(5), b"tail").await.unwrap();
+    let page = world.user.job_logs(&id, &LogQuery::default()).await;
+    let pieces = page.unwrap().segments.into_iter();
+    let seen: Vec<_> = pieces.map(|one| (one.seq, one.offset_bytes)).collect();
+    assert_eq!(seen, [(1, 0), (2, 9)]);
 }
 
 #[tokio::test]

@@ -111,6 +111,7 @@ async fn report(service: &Service, story: &Story, step: Step) -> Result<(), Erro
     let piece = OutputPiece {
         stream: Stream::Stdout,
         offset_bytes: 0,
+        dropped_before: 0,
         data: b"hello".to_vec(),
     };
     let report = match step {

@@ -94,11 +94,12 @@ async fn a_certificate_without_the_token_changes_nothing() {
         thief.clone(),
         thief.clone().showing(Some("1.0".to_owned())),
         thief.clone().showing(Some(token.replace("1.", "2."))),
-        // Nor is the token of use without the certificate.
-        other.showing(Some(token.clone())),
     ] {
         assert_eq!(said(&world, &ctx, &row).await, ["lease_token_wrong"; 6]);
     }
+    // Nor is the token of use without the certificate.
+    let with_token = other.showing(Some(token.clone()));
+    assert_eq!(said(&world, &with_token, &row).await, ["not_your_lease"; 6]);
     assert_eq!(world.get(&row.id).await, before);
     let node = thief.showing(Some(token));
     let report = world.service.job_started(&node, &row.id, started(&row));
@@ -106,6 +107,56 @@ async fn a_certificate_without_the_token_changes_nothing() {
     let end = finished(&row, Outcome::Succeeded);
     let report = world.service.job_finished(&node, &row.id, end);
     assert!(!report.await.unwrap().duplicate);
+}
+
+/// Attack: A node speaks for another one's job, or looks by what it is refused with for jobs that it knows nothing of.
+#[tokio::test]
+async fn who_speaks_for_another_nodes_job_is_told_so_and_who_only_guesses_is_not() {
+    let world = World::new();
+    let (own, row, token) = leased(&world).await;
+    let other = node(2);
+    let registered = world.service.node_register(&other, of_now("b")).await;
+    registered.unwrap();
+    let before = world.get(&row.id).await;
+    let known = JobRow {
+        epoch: 2,
+        ..row.clone()
+    };
+    let unknown = JobRow {
+        id: JobId::from_parts(9, [9; 10]),
+        ..row.clone()
+    };
+    for shown in [None, Some("1.0".to_owned()), Some(token)] {
+        let ctx = other.clone().showing(shown);
+        for (about, expect) in [
+            (&row, "not_your_lease"),
+            (&known, "lease_token_wrong"),
+            (&unknown, "lease_token_wrong"),
+        ] {
+            assert_eq!(said(&world, &ctx, about).await, [expect; 6]);
+        }
+    }
+    assert_eq!(said(&world, &own, &row).await, ["lease_token_wrong"; 6]);
+    assert_eq!(world.get(&row.id).await, before);
+}
+
+#[tokio::test]
+async fn who_speaks_for_another_nodes_sandbox_is_told_so() {
+    let world = World::new();
+    let node = node(1);
+    let registered = world.service.node_register(&node, of_now("a")).await;
+    registered.unwrap();
+    let row = world.make(ask()).await;
+    let polled = world.service.node_poll(&node, "a", FREE, NOW).await;
+    assert_eq!(polled.unwrap().sandboxes.len(), 1);
+    let before = world.sandbox(&row.id).await;
+    let other = super::node(2);
+    let registered = world.service.node_register(&other, of_now("b")).await;
+    registered.unwrap();
+    let said = said_of_sandbox(&world, &other, &before).await;
+    assert_eq!(said[..4], ["not_your_lease"; 4]);
+    assert_eq!(said[4..], ["lease_token_wrong"; 2]);
+    assert_eq!(world.sandbox(&row.id).await, before);
 }
 
 /// Attack: The token of an old lease is shown for the new one.
@@ -125,6 +176,23 @@ async fn the_token_of_an_old_lease_does_not_open_the_new_one() {
     assert_eq!(report.await.unwrap_err().code(), "stale_epoch");
     let report = world.service.job_started(&node, &new.id, started(&new));
     report.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_spooled_through_an_outage_is_told_with_the_token_of_then_however_long_it_was() {
+    const WEEK_MS: u64 = 7 * 24 * 3_600_000;
+    let world = World::new();
+    let (node, row, token) = leased(&world).await;
+    let node = node.showing(Some(token));
+    let report = world.service.job_started(&node, &row.id, started(&row));
+    report.await.unwrap();
+    world.silence().await;
+    world.clock.advance(WEEK_MS);
+    let end = finished(&row, Outcome::Succeeded);
+    let told = world.service.job_finished(&node, &row.id, end).await;
+    assert!(!told.unwrap().duplicate);
+    let last = world.kinds(&row.id).await.pop().unwrap();
+    assert_eq!(last, "job.reported_late");
 }
 
 #[tokio::test]

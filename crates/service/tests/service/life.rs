@@ -16,6 +16,7 @@ async fn a_job_lives_from_the_queue_to_its_outcome() {
     let piece = OutputPiece {
         stream: Stream::Stdout,
         offset_bytes: 0,
+        dropped_before: 0,
         data: b"hello".to_vec(),
     };
     let report = Finished {
@@ -62,6 +63,7 @@ async fn whoever_waits_is_woken_by_output_and_by_the_end() {
     let piece = OutputPiece {
         stream: Stream::Stderr,
         offset_bytes: 0,
+        dropped_before: 0,
         data: vec![1],
     };
     let service = &world.service;

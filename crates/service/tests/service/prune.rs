@@ -15,6 +15,7 @@ impl World {
         let piece = OutputPiece {
             stream: Stream::Stdout,
             offset_bytes: 0,
+            dropped_before: 0,
             data: b"hello".to_vec(),
         };
         let written = sent(self, &node, bytes).await;

@@ -1,12 +1,13 @@
 //! What nodes say, said again, said otherwise, and said too late.
 
 use crate::*;
-use service::{LeaseRef, OutputPiece, Stream};
+use service::{LeaseRef, NodeHello, OutputPiece, Stream};
 
 pub(crate) fn piece(data: &[u8]) -> Vec<OutputPiece> {
     vec![OutputPiece {
         stream: Stream::Stdout,
         offset_bytes: 0,
+        dropped_before: 0,
         data: data.to_vec(),
     }]
 }
@@ -39,6 +40,83 @@ async fn the_same_report_again_is_a_duplicate_and_another_is_a_conflict() {
     let ended = service.job_finished(&node, id, report).await;
     assert_eq!(ended.unwrap_err().code(), "conflict");
     assert_eq!(world.kinds(id).await.len(), 4);
+}
+
+/// A running job of a node that declares gaps, and that node as it shows the token of the lease.
+async fn declaring(world: &World) -> (Ctx, JobRow) {
+    let node = node(1);
+    let of_now = NodeHello {
+        protocol: 3,
+        ..hello("a")
+    };
+    let registered = world.service.node_register(&node, of_now).await;
+    registered.unwrap();
+    world.create(spec()).await;
+    let polled = world.poll(&node, NOW).await;
+    let tokens = world.service.lease_tokens_of_poll(&node, &polled).await;
+    let row = polled.leases.into_iter().next().unwrap();
+    let node = node.showing(tokens.unwrap().remove(row.id.as_str()));
+    let report = world.service.job_started(&node, &row.id, started(&row));
+    report.await.unwrap();
+    (node, row)
+}
+
+/// Attack: A node leaves out of a log what nobody is to see, or writes one part of it over another.
+#[tokio::test]
+async fn a_hole_in_a_log_that_was_not_declared_is_refused_and_changes_nothing() {
+    let world = World::new();
+    let (node, row) = declaring(&world).await;
+    let (service, id) = (&world.service, &row.id);
+    let at = |offset_bytes, dropped_before, data: &[u8]| OutputPiece {
+        stream: Stream::Stdout,
+        offset_bytes,
+        dropped_before,
+        data: data.to_vec(),
+    };
+    let send = async |pieces: Vec<OutputPiece>| {
+        let wrote = service.job_output(&node, id, 1, 1, pieces).await;
+        let wrote = wrote.map(|report| report.duplicate);
+        wrote.map_err(|error| error.code())
+    };
+    let stored = async || {
+        let page = service.output_list(&user(), id, 0, 99).await.unwrap();
+        let pieces = page.segments.into_iter();
+        pieces.map(|one| one.offset_bytes).collect::<Vec<_>>()
+    };
+    assert_eq!(send(vec![at(0, 0, b"01234")]).await, Ok(false));
+    for refused in [at(3, 0, b"345"), at(8, 0, b"8"), at(8, 1, b"8")] {
+        // Nor is what is good in the same report.
+        let both = vec![at(5, 0, b"5"), refused];
+        assert_eq!(send(both).await, Err("output_hole"));
+        assert_eq!(stored().await, [0]);
+    }
+    assert_eq!(send(vec![at(8, 3, b"89")]).await, Ok(false));
+    // Its answer did not come; and the one before it is late.
+    assert_eq!(send(vec![at(8, 3, b"89")]).await, Ok(true));
+    assert_eq!(send(vec![at(0, 0, b"01234")]).await, Ok(true));
+    let before = world.get(id).await;
+    let mut end = finished(&row, Outcome::Succeeded);
+    end.segments = vec![at(10, 0, b"a"), at(20, 8, b"b")];
+    let refused = service.job_finished(&node, id, end.clone()).await;
+    assert_eq!(refused.unwrap_err().code(), "output_hole");
+    assert_eq!(world.get(id).await, before);
+    assert_eq!(stored().await, [0, 8]);
+    end.segments[1].dropped_before = 9;
+    for duplicate in [false, true] {
+        let report = service.job_finished(&node, id, end.clone()).await;
+        assert_eq!(report.unwrap().duplicate, duplicate);
+    }
+    assert_eq!(stored().await, [0, 8, 10, 20]);
+}
+
+#[tokio::test]
+async fn a_node_of_a_protocol_without_declared_gaps_begins_a_piece_anywhere() {
+    let world = World::new();
+    let (node, row) = world.running(spec()).await;
+    let mut pieces = piece(b"tail");
+    pieces[0].offset_bytes = 7;
+    let wrote = world.service.job_output(&node, &row.id, 1, 1, pieces);
+    assert!(!wrote.await.unwrap().duplicate);
 }
 
 #[tokio::test]
@@ -150,6 +228,7 @@ async fn a_node_that_writes_too_much_is_refused() {
     let many = |n: u64| OutputPiece {
         stream: Stream::Stdout,
         offset_bytes: n * 200_000,
+        dropped_before: 0,
         data: vec![0; 200_000],
     };
     let much: Vec<_> = (0..20).map(many).collect();

@@ -69,6 +69,7 @@ async fn what_is_told_of_many_jobs_several_times_at_once_counts_once() {
         report.segments = vec![OutputPiece {
             stream: Stream::Stdout,
             offset_bytes: 0,
+            dropped_before: 0,
             data: row.id.as_str().as_bytes().to_vec(),
         }];
         tokio::spawn(async move { service.job_finished(&node(1), &row.id, report).await })

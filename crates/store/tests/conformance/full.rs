@@ -20,7 +20,7 @@ fn add(tx: &mut Tx<'_>, number: u64, bytes: usize) -> Result<job::JobRow, StoreE
         data: vec![7; bytes],
         at_ms: 1,
     };
-    output::append(tx, &row.id, &piece)?;
+    output::append(tx, &row.id, &piece, 0)?;
     Ok(row)
 }
 

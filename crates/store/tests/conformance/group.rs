@@ -207,7 +207,8 @@ fn the_log_does_not_grow_without_end_and_is_short_again_afterwards() {
             at_ms: 1,
         };
         let id = row.id.clone();
-        db.write(move |tx| output::append(tx, &id, &piece)).unwrap();
+        db.write(move |tx| output::append(tx, &id, &piece, 0))
+            .unwrap();
         std::fs::metadata(dir.path().join("db-wal")).unwrap().len()
     };
     let longest = (0..400).map(|number| append(number, 256 << 10)).max();

@@ -113,6 +113,10 @@ conformance! {
     output {
         pieces_are_read_in_the_order_of_their_arrival_page_by_page
         the_same_piece_again_is_a_duplicate_and_other_bytes_are_a_conflict
+        a_piece_that_leaves_a_hole_or_begins_before_the_end_is_refused
+        a_later_attempt_begins_its_streams_anew
+        of_a_node_that_cannot_declare_a_gap_a_piece_may_begin_anywhere
+        of_many_who_send_different_pieces_at_once_no_hole_is_left
         both_streams_at_once_get_different_numbers_and_a_reader_misses_none
         one_piece_sent_by_many_at_once_is_kept_once
         a_piece_of_an_attempt_that_no_node_has_is_stale

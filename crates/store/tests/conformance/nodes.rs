@@ -12,7 +12,7 @@ use crate::cluster::client;
 use crate::db::{Db, count};
 use crate::make::{finish, insert, job_id, lease, leased_job, lost, moved, new_job, started};
 
-fn row(number: u64, incarnation: &str, lease_expires_at_ms: u64) -> NodeRow {
+pub(crate) fn row(number: u64, incarnation: &str, lease_expires_at_ms: u64) -> NodeRow {
     NodeRow {
         id: crate::make::node(number),
         name: "here".to_owned(),

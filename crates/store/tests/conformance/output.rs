@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use model::id::JobId;
 use model::job::JobEvent;
 use store::StoreError;
+use store::job::JobRow;
 use store::output::{self, Appended, Segment};
 
 use crate::db::{Db, race};
@@ -22,8 +23,29 @@ fn piece(stream: &str, offset_bytes: u64, data: &[u8]) -> Segment {
 }
 
 fn append(db: &Db, job: &JobId, piece: Segment) -> Result<Appended, StoreError> {
+    append_after(db, job, 0, piece)
+}
+
+/// Adds a piece before which so many bytes were dropped.
+fn append_after(
+    db: &Db,
+    job: &JobId,
+    dropped_bytes: u64,
+    piece: Segment,
+) -> Result<Appended, StoreError> {
     let job = job.clone();
-    db.write(move |tx| output::append(tx, &job, &piece))
+    db.write(move |tx| output::append(tx, &job, &piece, dropped_bytes))
+}
+
+/// A job that a node has which speaks this version of the protocol.
+fn leased_by(db: &Db, number: u64, protocol: u32) -> JobRow {
+    let node = crate::nodes::row(1, "a", 100);
+    db.write(move |tx| {
+        store::node::upsert(tx, &node)?;
+        store::node::set_protocol(tx, &node.id, protocol)
+    })
+    .unwrap();
+    leased_job(db, number)
 }
 
 fn list(db: &Db, job: &JobId, after: u64, limit: u32) -> Vec<Segment> {
@@ -71,6 +93,97 @@ pub(crate) fn the_same_piece_again_is_a_duplicate_and_other_bytes_are_a_conflict
     assert_eq!(list(db, &job, 0, 9).len(), 1);
     let elsewhere = piece("stderr", 10, b"abd");
     assert_eq!(append(db, &job, elsewhere).unwrap(), Appended::New);
+}
+
+pub(crate) fn a_piece_that_leaves_a_hole_or_begins_before_the_end_is_refused(db: &Db) {
+    let job = leased_by(db, 1, 3).id;
+    let holes = |refused: &[(&str, u64, u64)]| {
+        let before = list(db, &job, 0, 99);
+        for (stream, offset, dropped) in refused {
+            let said = append_after(db, &job, *dropped, piece(stream, *offset, b"xyz"));
+            assert!(
+                matches!(said, Err(StoreError::Hole { .. })),
+                "{stream} {offset} {dropped}: {said:?}"
+            );
+        }
+        assert_eq!(list(db, &job, 0, 99), before);
+    };
+    let new = |dropped, piece| {
+        let said = append_after(db, &job, dropped, piece);
+        assert_eq!(said.unwrap(), Appended::New);
+    };
+    holes(&[("stdout", 3, 0), ("stdout", 3, 2), ("stderr", 1, 0)]);
+    new(0, piece("stdout", 0, b"01234"));
+    let far = i64::MAX.unsigned_abs() - 3;
+    holes(&[
+        ("stdout", 3, 0),
+        ("stdout", 3, u64::MAX),
+        ("stdout", 4, 1),
+        ("stdout", 6, 0),
+        ("stdout", 8, 2),
+        ("stdout", far, far - 6),
+        // What is stored of the other stream says nothing of this one.
+        ("stderr", 5, 0),
+    ]);
+    new(3, piece("stdout", 8, b"89"));
+    new(0, piece("stdout", 10, b"a"));
+    // What the node believed to be lost was stored after all.
+    new(7, piece("stdout", 11, b"b"));
+    new(5, piece("stderr", 5, b"end"));
+    // What came before comes again, whatever is said of what is before it.
+    for (dropped, again) in [
+        (0, piece("stdout", 0, b"01234")),
+        (3, piece("stdout", 8, b"89")),
+        (0, piece("stdout", 8, b"89")),
+    ] {
+        let said = append_after(db, &job, dropped, again);
+        assert_eq!(said.unwrap(), Appended::Duplicate);
+    }
+    let other = append(db, &job, piece("stdout", 0, b"0123"));
+    assert!(matches!(other, Err(StoreError::Conflict { .. })));
+    holes(&[("stdout", 5, 0), ("stdout", 9, 0)]);
+}
+
+pub(crate) fn a_later_attempt_begins_its_streams_anew(db: &Db) {
+    let row = leased_by(db, 1, 3);
+    append(db, &row.id, piece("stdout", 0, b"abc")).unwrap();
+    let row = moved(db, &row, &started(&row), 3);
+    let row = moved(db, &row, &lost(&row, true), 3);
+    let row = moved(db, &row, &lease(&row, node(1)), 4);
+    let second = |offset_bytes| Segment {
+        attempt: 2,
+        ..piece("stdout", offset_bytes, b"x")
+    };
+    let said = append(db, &row.id, second(3));
+    assert!(matches!(said, Err(StoreError::Hole { .. })), "{said:?}");
+    assert_eq!(append(db, &row.id, second(0)).unwrap(), Appended::New);
+}
+
+pub(crate) fn of_a_node_that_cannot_declare_a_gap_a_piece_may_begin_anywhere(db: &Db) {
+    let job = leased_by(db, 1, 2).id;
+    for offset in [7, 3, 0, 4] {
+        let said = append(db, &job, piece("stdout", offset, b"xyz"));
+        assert_eq!(said.unwrap(), Appended::New);
+    }
+}
+
+pub(crate) fn of_many_who_send_different_pieces_at_once_no_hole_is_left(db: &Db) {
+    let job = leased_by(db, 1, 3).id;
+    // Each sends the whole stream, in pieces of its own length.
+    race(4, |number| {
+        let len = [1, 2, 3, 4][number];
+        for offset in (0..24).step_by(len) {
+            let bytes = &b"abcdefghijklmnopqrstuvwxyz"[offset..offset + len];
+            match append(db, &job, piece("stdout", offset as u64, bytes)) {
+                Ok(_) | Err(StoreError::Hole { .. } | StoreError::Conflict { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    });
+    let mut stored = list(db, &job, 0, 100);
+    stored.sort_by_key(|piece| piece.offset_bytes);
+    let text: Vec<u8> = stored.into_iter().flat_map(|piece| piece.data).collect();
+    assert_eq!(text, b"abcdefghijklmnopqrstuvwx");
 }
 
 pub(crate) fn both_streams_at_once_get_different_numbers_and_a_reader_misses_none(db: &Db) {

@@ -31,7 +31,7 @@ fn ended(db: &Db, tenant: &TenantId, number: u64) -> JobRow {
             data: vec![1],
             at_ms: number,
         };
-        output::append(tx, &id, &piece)?;
+        output::append(tx, &id, &piece, 0)?;
         artifact::insert(tx, &file(&id, number), (&of, &principal()))
     })
     .unwrap();
