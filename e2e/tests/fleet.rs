@@ -10,7 +10,8 @@ use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
 
 struct Fleet {
     place: Place,
@@ -262,6 +263,74 @@ fn jobs_and_sandboxes_survive_the_death_of_their_server_and_of_their_nodes() {
     assert!(until(is_kept), "{}", fleet.logs());
     let gone = fleet.place.run(&["sandbox", "rm", sandbox]);
     assert!(gone.status.success(), "{gone:?}");
+    assert!(until(|| fleet.left().is_empty()), "{:?}", fleet.left());
+}
+
+/// What its service gives a node to end in, by `TimeoutStopSec`.
+const TO_END: Duration = Duration::from_secs(15);
+
+/// SIGTERM to the first node; how its process ends, and after how long.
+fn told_to_end(fleet: &mut Fleet) -> (ExitStatus, Duration) {
+    let mut process = fleet.nodes[0].1.take().unwrap();
+    let pid = Pid::from_raw(process.0.id().try_into().unwrap()).unwrap();
+    let begin = Instant::now();
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    let mut ended = None;
+    let has_ended = || {
+        ended = process.0.try_wait().unwrap();
+        ended.is_some()
+    };
+    assert!(until(has_ended), "{}", fleet.logs());
+    (ended.unwrap(), begin.elapsed())
+}
+
+#[test]
+fn a_node_that_is_told_to_end_tells_what_was_to_end_and_leaves_what_runs_to_the_next_process() {
+    if let Some(why) = no_sandbox() {
+        println!("skipped: {why}");
+        return;
+    }
+    let mut fleet = Fleet::start(None);
+    fleet.add_node("slots = 4\nsandboxes = 4\n");
+    fleet.wait_for_nodes();
+    let begin = |line: &str| {
+        let args = ["run", "--detach", "--", "sh", "-c", line];
+        text(&fleet.place.run(&args))
+    };
+    // Longer than a process may take to end, so that it runs on when that has.
+    let runs = "n=0; while [ $n -lt 80 ]; do n=$((n+1)); echo line $n; sleep 0.2; done";
+    let ends = "trap 'sleep 1; echo ended; exit 0' TERM; echo line 0; while :; do sleep 0.2; done";
+    let (runs, ends) = (begin(runs), begin(ends));
+    let wrote = |fleet: &Fleet, id: &str| text(&fleet.place.run(&["job", "logs", id]));
+    let have_begun = || {
+        [&runs, &ends]
+            .iter()
+            .all(|id| wrote(&fleet, id).contains("line"))
+    };
+    assert!(until(have_begun), "{}", fleet.logs());
+    assert!(fleet.place.run(&["job", "cancel", &ends]).status.success());
+    let (ended, after) = told_to_end(&mut fleet);
+    assert_eq!(ended.code(), Some(0), "{}", fleet.logs());
+    assert!(after < TO_END, "{after:?} {}", fleet.logs());
+    // No process of the node is there now: what was told to end was waited for, and told.
+    let job = fleet.job(&ends);
+    assert_eq!(job["outcome"]["kind"], "canceled", "{job} {}", fleet.logs());
+    assert_eq!(wrote(&fleet, &ends), "line 0\nended");
+    assert_eq!(fleet.job(&runs)["state"], "running", "{}", fleet.logs());
+    assert!(!guests(&fleet.nodes[0].0).is_empty(), "it runs on");
+    fleet.start_node(0);
+    let is_over = || fleet.job(&runs)["state"] == "finished";
+    assert!(until(is_over), "{}", fleet.logs());
+    let job = fleet.job(&runs);
+    assert_eq!(
+        job["outcome"]["kind"],
+        "succeeded",
+        "{job} {}",
+        fleet.logs()
+    );
+    assert_eq!(job["attempt"], 1, "{job}");
+    let lines: Vec<String> = (1..=80).map(|number| format!("line {number}")).collect();
+    assert_eq!(wrote(&fleet, &runs), lines.join("\n"));
     assert!(until(|| fleet.left().is_empty()), "{:?}", fleet.left());
 }
 

@@ -148,15 +148,26 @@ fn a_volume_is_made_used_shown_and_deleted_from_the_command_line() {
     assert!(String::from_utf8_lossy(&gone.stdout).contains("not_found"));
 }
 
-/// Makes a volume and a sandbox that has it; gives both up when the server dies.
-fn scenario(place: &Place, server: &mut Server) {
-    if keeps(place)
-        && let Some(id) = sandbox(place)
-    {
+/// Makes a sandbox that has the volume, of which the server dies.
+fn dies_of_a_sandbox(place: &Place, mut server: Server, point: &str) {
+    if let Some(id) = sandbox(place) {
         sh(place, &id, "echo kept > /data/x");
     }
-    until(|| server.has_ended());
+    assert!(until(|| server.has_ended()), "{point} is not visited");
 }
+
+/// Killed when the file is removed and no server was told: by the process that has the order already, or by the next
+/// one, which hears of it at its start.
+fn dies_of_a_removal(place: &Place, mut server: Server) {
+    if server.has_ended() {
+        return;
+    }
+    drop(server);
+    let mut next = place.up(&["--spares", "0"], &[("COFFERDAM_DIE_AT", REMOVED)]);
+    assert!(until(|| next.has_ended()), "{REMOVED} is not visited");
+}
+
+const REMOVED: &str = "node.volumes_removed#1";
 
 #[test]
 fn a_volume_outlives_a_server_that_is_killed_between_any_two_lines_and_is_one_afterwards() {
@@ -170,18 +181,19 @@ fn a_volume_outlives_a_server_that_is_killed_between_any_two_lines_and_is_one_af
         "node.sandbox_reported#1",
     ] {
         let place = Place::new();
-        let mut server = place.up(&["--spares", "0"], &[("COFFERDAM_DIE_AT", point)]);
-        scenario(&place, &mut server);
-        drop(server);
-        let restarted = place.up(&["--spares", "0"], &[]);
-        if place.run(&["volume", "get", "v"]).status.code() != Some(0) && !keeps(&place) {
+        let server = place.up(&["--spares", "0"], &[("COFFERDAM_DIE_AT", point)]);
+        if !keeps(&place) {
             return;
         }
+        dies_of_a_sandbox(&place, server, point);
+        let restarted = place.up(&["--spares", "0"], &[]);
+        let known = place.run(&["volume", "get", "v"]);
+        assert!(known.status.success(), "{point}: {known:?}");
         let first = sandbox(&place).expect("a sandbox");
         sh(&place, &first, "echo kept > /data/x");
         // SIGKILL. The sandbox lives on with the file system, which the next process must not mount anew.
         restarted.kill();
-        let again = place.up(&["--spares", "0"], &[]);
+        let again = place.up(&["--spares", "0"], &[("COFFERDAM_DIE_AT", REMOVED)]);
         let second = sandbox(&place).expect("a sandbox");
         assert_eq!(sh(&place, &second, "cat /data/x"), "kept\n", "{point}");
         sh(&place, &second, "echo more >> /data/x");
@@ -193,8 +205,7 @@ fn a_volume_outlives_a_server_that_is_killed_between_any_two_lines_and_is_one_af
         }
         assert!(until(|| place.run(&["volume", "rm", "v"]).status.success()));
         assert!(until(|| kept(&place).1 == 0), "{point}: {:?}", kept(&place));
-        drop(again);
-        // The next start hears at once what nobody needs.
+        dies_of_a_removal(&place, again);
         let _last = place.up(&["--spares", "0"], &[]);
         assert!(
             until(|| kept(&place).0.is_empty()),

@@ -10,6 +10,7 @@ mod licences;
 mod links;
 mod names;
 mod openings;
+mod points;
 mod promises;
 mod sizes;
 mod tables;
@@ -193,6 +194,10 @@ const CHECKS: &[Check] = &[
     Check {
         name: "every promise has its test",
         run: promises::check,
+    },
+    Check {
+        name: "every point of a crash is one at which a test kills",
+        run: points::check,
     },
     Check {
         name: "licences allow a closed copy, and one TLS is enough",

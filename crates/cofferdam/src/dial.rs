@@ -162,6 +162,16 @@ impl Dialer {
         *shown.unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(certified));
         Ok(())
     }
+
+    /// Whether it shows this certificate, in PEM.
+    #[cfg(test)]
+    pub(crate) fn shows(&self, certificate: &str) -> bool {
+        let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
+        let chain: Vec<_> = chain.flatten().collect();
+        let shown = self.shown.0.read();
+        let shown = shown.unwrap_or_else(PoisonError::into_inner);
+        shown.as_ref().is_some_and(|shown| shown.cert == chain)
+    }
 }
 
 impl Dial for Dialer {

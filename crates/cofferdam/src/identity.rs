@@ -216,6 +216,40 @@ fn csr(key: &KeyPair) -> Result<String, Failure> {
 mod tests {
     use super::*;
 
+    const DAY_MS: u64 = 24 * 3600 * 1000;
+
+    fn until(expires_at_ms: u64) -> Identity {
+        Identity {
+            node: NodeId::from_parts(0, [0; 10]),
+            server: String::new(),
+            key: String::new(),
+            certificate: String::new(),
+            authority: String::new(),
+            expires_at_ms,
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_to_be_renewed_when_less_than_ten_days_are_left() {
+        let now_ms = 20_000 * DAY_MS;
+        for (left_ms, expect) in [
+            (30 * DAY_MS, false),
+            (10 * DAY_MS + 1, false),
+            (10 * DAY_MS, false),
+            (10 * DAY_MS - 1, true),
+            (9 * DAY_MS, true),
+            (1, true),
+            (0, true),
+        ] {
+            let own = until(now_ms + left_ms);
+            assert_eq!(own.is_to_renew(now_ms), expect, "{left_ms} ms are left");
+        }
+        // It is over, and by a clock that is nowhere.
+        assert!(until(now_ms).is_to_renew(now_ms + 1));
+        assert!(until(now_ms).is_to_renew(u64::MAX));
+        assert!(!until(u64::MAX).is_to_renew(0));
+    }
+
     #[test]
     fn what_is_no_enrollment_token_is_refused_before_anybody_is_dialled() {
         let (one, two) = ("0123456789abcdef".repeat(4), "fedcba9876543210".repeat(4));

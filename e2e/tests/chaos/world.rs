@@ -59,7 +59,8 @@ pub(crate) struct World {
     count: usize,
     nodes: Vec<Part>,
     pub(crate) machines: Vec<Machine>,
-    has_clocks: bool,
+    /// Clocks can be moved here.
+    pub(crate) has_clocks: bool,
     _hub: Space,
 }
 
@@ -299,11 +300,6 @@ impl World {
             let _ = writeln!(all, "{}:\n{}", part.name, lines.join("\n"));
         }
         all
-    }
-
-    /// Whether it can be done here.
-    pub(crate) fn can(&self, fault: Fault) -> bool {
-        self.has_clocks || !matches!(fault, Fault::SkewServer(..) | Fault::SkewNode(..))
     }
 
     pub(crate) fn begin(&mut self, fault: Fault) {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::dial::{Dialer, Trust};
-use crate::identity::{Identity, client};
+use crate::identity::{Identity, client, keep_certificate};
 use api::attach::{LinkOpen, LinkTarget};
 use api::client::{Client, ClientError};
 use api::fleet::{Hidden, NodeEnroll, NodeRenew};
@@ -14,6 +14,7 @@ use model::rate::{Rate, Rates};
 use rcgen::{CertificateParams, KeyPair};
 use service::{Ctx, EnrollTokenRow, NodeOrder};
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
@@ -332,4 +333,97 @@ async fn who_guesses_enrollment_tokens_is_stopped() {
         unknown >= 29 && stopped >= 10,
         "{unknown} unknown, {stopped} stopped"
     );
+}
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
+/// For one request on a machine that does other things.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Who this machine is by its disk, in the words of the file.
+fn on_disk(state: &State) -> serde_json::Value {
+    let text = std::fs::read(state.dir().join("identity.json")).unwrap();
+    serde_json::from_slice(&text).unwrap()
+}
+
+/// The same machine, of whose certificate nine days are left.
+fn with_nine_days_left(state: &State) -> Identity {
+    let mut known = on_disk(state);
+    known["expires_at_ms"] = (now_s() * 1000 + 9 * DAY_MS).into();
+    std::fs::write(state.dir().join("identity.json"), known.to_string()).unwrap();
+    Identity::known(state).unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_with_nine_days_left_is_renewed_and_is_that_of_the_next_process() {
+    let world = World::new().await;
+    world.enrolled("a").await;
+    let state = world.node_state("a");
+    let own = with_nine_days_left(&state);
+    let before = on_disk(&state);
+    let old = before["certificate"].as_str().unwrap();
+    let dialer = own.dialer(&world.url).unwrap();
+    assert!(dialer.shows(old));
+    let keeping = keep_certificate(state.clone(), own.clone(), dialer.clone());
+    let keeping = tokio::spawn(keeping);
+    let renewed = async {
+        while dialer.shows(old) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, renewed).await.unwrap();
+    keeping.abort();
+    let after = on_disk(&state);
+    assert!(dialer.shows(after["certificate"].as_str().unwrap()));
+    assert_ne!(after["key"], before["key"]);
+    for same in ["node", "server", "authority"] {
+        assert_eq!(after[same], before[same], "{same}");
+    }
+    let until = after["expires_at_ms"].as_u64().unwrap();
+    assert!(until > now_s() * 1000 + 29 * DAY_MS, "{until}");
+    let file = std::fs::metadata(state.dir().join("identity.json")).unwrap();
+    assert_eq!(file.permissions().mode() & 0o777, 0o600);
+    assert!(!state.dir().join("identity.new").exists());
+    client(dialer).node_register(&hello()).await.unwrap();
+    let next = Identity::known(&state).unwrap().unwrap();
+    assert_eq!(next.node, own.node);
+    world.as_node(&next).node_register(&hello()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_dies_before_its_new_certificate_has_its_name_goes_on_with_the_old_one() {
+    let world = World::new().await;
+    world.enrolled("a").await;
+    let state = world.node_state("a");
+    let own = with_nine_days_left(&state);
+    let before = on_disk(&state);
+    // What is there between writing and renaming: the server has signed another, and it is in a file beside, or
+    // half of it is.
+    let key = KeyPair::generate().unwrap();
+    let csr = CertificateParams::default().serialize_request(&key);
+    let csr = csr.unwrap().pem().unwrap();
+    let node = world.as_node(&own);
+    node.node_renew(&NodeRenew { csr }).await.unwrap();
+    let text = before.to_string();
+    let half = text.get(..100).unwrap();
+    std::fs::write(state.dir().join("identity.new"), half).unwrap();
+    let next = Identity::known(&state).unwrap().unwrap();
+    assert_eq!(on_disk(&state), before);
+    let dialer = next.dialer(&world.url).unwrap();
+    let old = before["certificate"].as_str().unwrap();
+    assert!(dialer.shows(old));
+    client(dialer.clone())
+        .node_register(&hello())
+        .await
+        .unwrap();
+    // And it renews, whatever is left there.
+    let keeping = tokio::spawn(keep_certificate(state.clone(), next, dialer.clone()));
+    let renewed = async {
+        while dialer.shows(old) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, renewed).await.unwrap();
+    keeping.abort();
+    assert!(!state.dir().join("identity.new").exists());
+    assert_ne!(on_disk(&state)["certificate"], before["certificate"]);
 }

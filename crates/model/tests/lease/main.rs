@@ -1,9 +1,11 @@
 //! The protocol of leases, in every order in which things can happen: servers and nodes that die, messages that
 //! are lost, late, doubled and out of order, silences, and somebody who cancels.
 
+mod ends;
 mod story;
 mod world;
 
+use ends::Graph;
 use stateright::{Checker as _, HasDiscoveries, Model as _};
 use world::{Rule, Rules};
 
@@ -105,4 +107,78 @@ fn without_a_fence_a_silent_node_runs_on_beside_another() {
         ..RULES
     };
     breaks(rules, ["in one place", "in one place"]);
+}
+
+/// One fault in a story: all its states and the steps between them have to be kept at once.
+const ENDING: Rules = Rules { faults: 1, ..RULES };
+
+/// From every state that there is the job comes to an end, and is forgotten by its nodes.
+fn all_end(rules: Rules, at_least: usize) {
+    let graph = Graph::of(rules);
+    let looked = graph.states();
+    // A story that ends early proves little.
+    assert!(looked > at_least, "{looked} states");
+    let (lost, remembered) = (graph.lost(), graph.remembered());
+    assert!(
+        lost.is_empty() && remembered.is_empty(),
+        "of {looked} states, from {} no outcome is come to, and from {} it is not forgotten: {:#?} {:#?}",
+        lost.len(),
+        remembered.len(),
+        lost.first(),
+        remembered.first()
+    );
+}
+
+#[test]
+fn from_every_state_a_job_that_may_run_once_ends_also_without_a_node_that_is_gone_for_good() {
+    all_end(ENDING, 20_000);
+}
+
+#[test]
+fn from_every_state_a_job_that_may_run_again_ends_also_without_a_node_that_is_gone_for_good() {
+    let rules = Rules {
+        attempts: 2,
+        ..ENDING
+    };
+    all_end(rules, 50_000);
+}
+
+#[test]
+fn from_every_state_a_job_ends_also_where_somebody_cancels_it() {
+    let rules = Rules {
+        faults: 0,
+        cancels: true,
+        ..ENDING
+    };
+    all_end(rules, 9_000);
+}
+
+#[test]
+fn without_a_reaper_a_job_is_lost_with_its_node() {
+    let rules = Rules {
+        without: Some(Rule::Reaper),
+        ..ENDING
+    };
+    let graph = Graph::of(rules);
+    let lost = graph.lost();
+    // Not only one that was leased: also one that runs.
+    let mut running = lost
+        .iter()
+        .filter(|world| world.row.state.name() == "running");
+    assert!(running.next().is_some(), "{}", lost.len());
+    assert!(
+        graph.remembered().is_empty(),
+        "a node that comes back tells"
+    );
+}
+
+#[test]
+fn without_a_release_a_lease_whose_answer_was_lost_keeps_its_job_for_ever() {
+    let rules = Rules {
+        without: Some(Rule::Releases),
+        ..ENDING
+    };
+    let graph = Graph::of(rules);
+    assert!(!graph.lost().is_empty());
+    assert!(!graph.remembered().is_empty());
 }

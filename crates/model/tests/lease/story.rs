@@ -115,10 +115,14 @@ impl Rules {
                 });
             }
             (Message::MayRun { epoch }, Some(held))
-                if held.epoch == epoch && held.phase == Phase::Prepared && held.lives =>
+                if held.epoch == epoch && held.phase == Phase::Prepared =>
             {
-                held.phase = Phase::Runs;
-                world.runs += 1;
+                // `job::not_made`: what died before its command was let go is told as lost.
+                held.phase = match held.lives {
+                    true => Phase::Runs,
+                    false => Phase::Ended(End::Lost),
+                };
+                world.runs += u8::from(held.lives);
             }
             (Message::MustEnd { epoch }, Some(held)) if held.epoch == epoch => {
                 if let Phase::Prepared | Phase::Runs = held.phase {

@@ -84,6 +84,8 @@ pub(crate) struct Row {
     pub(crate) attempt: u32,
     /// Whose last lease it was.
     pub(crate) node: Option<usize>,
+    /// `started` of the last lease was acknowledged.
+    pub(crate) has_started: bool,
     /// The report that ended it.
     pub(crate) report: Option<(u64, End)>,
 }
@@ -161,6 +163,10 @@ pub(crate) enum Rule {
     Comparison,
     /// A sandbox whose job may be started again ends before its lease is judged lost.
     Fences,
+    /// The leases of a node that is silent are judged lost.
+    Reaper,
+    /// A lease that its node does not name, because the answer got lost, goes back to the queue.
+    Releases,
 }
 
 /// The rules under test.
@@ -196,6 +202,7 @@ impl Rules {
                 epoch: 0,
                 attempt: 0,
                 node: None,
+                has_started: false,
                 report: None,
             },
             servers: vec![None; self.servers],
@@ -230,7 +237,9 @@ impl Rules {
         if let JobEvent::Lease { epoch, .. } = event {
             next.epoch = *epoch;
             next.attempt += 1;
+            next.has_started = false;
         }
+        next.has_started |= matches!(event, JobEvent::Started { .. });
         if matches!(event, JobEvent::Release { .. }) && matches!(row.state, JobState::Leased { .. })
         {
             next.attempt -= 1;
@@ -248,6 +257,7 @@ impl Rules {
             Asked::Reap(node) => {
                 let has = row.state.lease().map(|(id, _)| id.clone());
                 let is_its = has == Some(node_id(node)) && world.nodes[node].is_silent;
+                let is_its = is_its && self.without != Some(Rule::Reaper);
                 let lost = is_its.then(|| Self::apply(row, &self.lost(row)).ok());
                 (lost.flatten().unwrap_or(same), None)
             }
@@ -296,8 +306,11 @@ impl Rules {
     fn beat(&self, row: &Row, node: usize, has: Option<u64>) -> (Row, Option<Message>) {
         let ours = row.state.lease().filter(|(id, _)| **id == node_id(node));
         let ours = ours.map(|(_, epoch)| epoch);
-        if let (Some(epoch), JobState::Leased { .. }) = (ours, &row.state)
+        // `service::node::requeue_unknown`: also of a job that somebody has canceled meanwhile.
+        if let Some(epoch) = ours
+            && !row.has_started
             && has != Some(epoch)
+            && self.without != Some(Rule::Releases)
         {
             let released = Self::apply(row, &JobEvent::Release { epoch });
             return (released.unwrap_or_else(|_| row.clone()), None);

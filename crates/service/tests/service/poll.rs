@@ -146,6 +146,19 @@ async fn a_lease_whose_answer_was_lost_goes_back_to_the_queue() {
 }
 
 #[tokio::test]
+async fn a_job_that_was_canceled_while_the_answer_of_its_lease_was_lost_ends() {
+    let world = World::new();
+    let (node, row) = world.leased(spec()).await;
+    let service = &world.service;
+    service.job_cancel(&user(), &row.id).await.unwrap();
+    assert_eq!(world.get(&row.id).await.state.name(), "stopping");
+    world.clock.advance(2 * limits::HEARTBEAT_MS + 1);
+    service.node_heartbeat(&node, "a", &[], &[]).await.unwrap();
+    let over = world.get(&row.id).await;
+    assert_eq!(over.state.outcome().unwrap().name(), "canceled");
+}
+
+#[tokio::test]
 async fn a_poll_that_waits_ends_at_once_when_its_node_is_decommissioned() {
     let world = World::new();
     let node = node(1);
