@@ -60,12 +60,8 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
     let dir = state.node(&id);
     let (driver, linux) = compose::driver(&config.driver, &dir, &host)?;
     if let Some(linux) = &linux {
-        let has_sandboxes = config.sandboxes > 0;
-        drop(tokio::spawn(warm(
-            linux.clone(),
-            has_sandboxes,
-            roots.clone(),
-        )));
+        let warming = warm(linux.clone(), config.sandboxes > 0, roots.clone());
+        drop(tokio::spawn(warming));
     }
     let (takes, linked) = mpsc::channel(LINK_QUEUE);
     let heard: std::sync::Arc<tokio::sync::Notify> = std::sync::Arc::default();

@@ -21,6 +21,7 @@ use api::sandbox::{SandboxListQuery, SandboxStateName};
 use driver::driver::Mode;
 use driver::host::{Host, Root};
 use driver::linux::Linux;
+use model::node::NodeKind;
 use model::points::Points;
 use node::{Config, Exception, Node, Sources};
 use server::{Door, Links};
@@ -68,6 +69,9 @@ async fn open_doors(state: &State, up: &Up, node: Door) -> Result<Vec<Door>, Fai
     Ok(doors)
 }
 
+/// It is ended with a terminal, and the machine is somebody's own.
+const KIND: NodeKind = NodeKind::Desktop;
+
 /// Serves until SIGTERM, Ctrl-C, or, if asked, until there is nothing to do.
 pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let (mut signals, egress_allow) = (Signals::listen()?, exceptions(&up.egress_allow)?);
@@ -105,8 +109,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let config = Config {
         name: hostname(),
         incarnation: crate::state::new_node_id()?.to_string(),
-        // It is ended with a terminal, and the machine is somebody's own.
-        kind: model::node::NodeKind::Desktop,
+        kind: KIND,
         labels: std::collections::BTreeMap::new(),
         slots: up.slots,
         sandboxes: up.sandboxes,

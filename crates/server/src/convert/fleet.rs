@@ -202,7 +202,7 @@ pub(crate) fn node(seen: NodeSeen, now_ms: u64) -> NodeView {
         sandboxes: u32::try_from(seen.load.1).unwrap_or(u32::MAX),
         lease_expires_at_ms: row.as_ref().map(|row| row.lease_expires_at_ms),
         enrolled_at_ms: enrollment.as_ref().map(|row| row.enrolled_at_ms),
-        kind: row.as_ref().and(labels.get(KIND).cloned()),
+        kind: row.as_ref().and_then(|_| labels.get(KIND).cloned()),
         tags: place::tags(&labels).map(str::to_owned).collect(),
         labels,
         failures: row.as_ref().map_or(0, |row| row.trouble.count(now_ms)),
