@@ -11,7 +11,7 @@ use crate::roots;
 use crate::signals::Signals;
 use crate::state::State;
 use crate::tape;
-use crate::up::{check_trust, exceptions, hostname, points_from, sources, warm};
+use crate::up::{check_trust, exceptions, hostname, points_from, sources, warm_up};
 use api::Code;
 use api::attach::LinkOpen;
 use api::client::{Client, Endpoint, Token};
@@ -59,10 +59,7 @@ pub(crate) async fn run(place: &Place, args: &NodeRun) -> Result<ExitCode, Failu
     let roots = roots::all(&state, &config.roots, &host)?;
     let dir = state.node(&id);
     let (driver, linux) = compose::driver(&config.driver, &dir, &host)?;
-    if let Some(linux) = &linux {
-        let warming = warm(linux.clone(), config.sandboxes > 0, roots.clone());
-        drop(tokio::spawn(warming));
-    }
+    warm_up(linux, config.sandboxes > 0, &roots);
     let (takes, linked) = mpsc::channel(LINK_QUEUE);
     let heard: std::sync::Arc<tokio::sync::Notify> = std::sync::Arc::default();
     let linking = tokio::spawn(node::keep_links(client.clone(), takes, heard.clone()));

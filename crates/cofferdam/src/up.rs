@@ -102,10 +102,7 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     let serving = tokio::spawn(server::serve(service.clone(), links, doors, stop.clone()));
     let (_running, stopped) = tokio::sync::watch::channel(false);
     tokio::spawn(service::loops::run(service, stopped));
-    if let Some(linux) = &linux {
-        let warming = warm(linux.clone(), up.sandboxes > 0, roots.clone());
-        drop(tokio::spawn(warming));
-    }
+    warm_up(linux, up.sandboxes > 0, &roots);
     let config = Config {
         name: hostname(),
         incarnation: crate::state::new_node_id()?.to_string(),
@@ -141,13 +138,25 @@ pub(crate) async fn up(place: &Place, up: &Up) -> Result<ExitCode, Failure> {
     }
     stop.cancel();
     drop(serving.await);
-    drop(std::fs::remove_file(state.socket()));
-    drop(std::fs::remove_file(state.address()));
+    close_doors(&state);
     Ok(ExitCode::SUCCESS)
 }
 
+/// Nobody is to look for a server where there is none any more.
+fn close_doors(state: &State) {
+    drop(std::fs::remove_file(state.socket()));
+    drop(std::fs::remove_file(state.address()));
+}
+
+/// Starts the launchers, where there are any, beside whoever calls.
+pub(crate) fn warm_up(linux: Option<Arc<Linux>>, has_sandboxes: bool, roots: &[Root]) {
+    if let Some(linux) = linux {
+        drop(tokio::spawn(warm(linux, has_sandboxes, roots.to_vec())));
+    }
+}
+
 /// Starts the launchers, so that the first job and the first sandbox need not wait for them.
-pub(crate) async fn warm(linux: Arc<Linux>, has_sandboxes: bool, roots: Vec<Root>) {
+async fn warm(linux: Arc<Linux>, has_sandboxes: bool, roots: Vec<Root>) {
     let modes = [Mode::Job, WARM];
     for mode in modes.into_iter().take(1 + usize::from(has_sandboxes)) {
         if let Err(error) = linux.warm(mode).await {

@@ -12,5 +12,6 @@ mod names;
 mod passes;
 mod rules;
 mod sockets;
+mod spoken;
 mod upstream;
 mod world;
