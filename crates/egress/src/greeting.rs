@@ -50,8 +50,19 @@ pub(crate) fn read(bytes: &[u8]) -> Greeting {
         } else {
             Greeting::Bad
         }),
+        Some(&ALERT) => alert(bytes),
         Some(first) if is_token(*first) || is_end(*first) => clear(bytes),
         Some(_) => Greeting::Other,
+    }
+}
+
+/// Many servers pass over a warning that stands before a greeting, some whatever its version is below 16.0; no client
+/// begins with one, and nobody would look for a name behind it.
+fn alert(bytes: &[u8]) -> Greeting {
+    match bytes {
+        [_, 16..=255, ..] | [_, _, _, 1..=255, ..] => Greeting::Other,
+        [_, _, _, 0, ..] => Greeting::Bad,
+        _ => Greeting::Unfinished,
     }
 }
 
@@ -63,6 +74,9 @@ pub(crate) fn says_nothing_yet(bytes: &[u8]) -> bool {
 
 /// The type of a TLS record that carries a handshake.
 const HANDSHAKE: u8 = 22;
+
+/// The type of a TLS record that carries an alert.
+const ALERT: u8 = 21;
 
 /// `None`: it goes on.
 fn tls(bytes: &[u8]) -> Option<Greeting> {
@@ -323,6 +337,23 @@ pub(crate) mod tests {
         let sealed = [other.clone(), (ENCRYPTED_HELLO, vec![0])];
         assert_eq!(read(&hello(&sealed, 1000)), nameless(true));
         assert_eq!(read(&hello(&[other], 1000)), nameless(false));
+    }
+
+    /// Attack: a warning of TLS before the greeting, which servers pass over, so that nobody looks at the name behind it.
+    #[test]
+    fn an_alert_before_a_greeting_is_refused() {
+        let warning = [21, 3, 1, 0, 2, 1, 90];
+        let behind = hello(&[(0, names(&["a.example"]))], 16_000);
+        let all = [&warning[..], &behind].concat();
+        for len in 1..4 {
+            assert_eq!(read(&all[..len]), Greeting::Unfinished, "{len}");
+        }
+        for len in 4..=all.len() {
+            assert_eq!(read(&all[..len]), Greeting::Bad, "{len}");
+        }
+        // Go takes any version below 16.0.
+        assert_eq!(read(&[21, 0, 0, 0, 2, 1, 90]), Greeting::Bad);
+        assert_eq!(read(&[21, 80, 0, 0, 2]), Greeting::Other);
     }
 
     /// The outer form, section 5: a suite, the number of a key, and what is sealed.

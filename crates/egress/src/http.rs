@@ -15,7 +15,7 @@ use crate::target::{self, HTTP, Target};
 use crate::traffic::{Counted, Reread};
 use crate::tunnel::carry;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{HOST, HeaderValue};
+use hyper::header::{CONNECTION, HOST, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::service::service_fn;
@@ -281,6 +281,10 @@ pub(crate) fn outgoing(mut head: Parts, authority: &str) -> Result<Parts, Reason
     clean::request(&mut head.headers)?;
     let host = HeaderValue::from_str(authority).map_err(|_| Reason::BadTarget)?;
     head.headers.insert(HOST, host);
+    // It is the only one of its connection, and the server is told: one that leaves a body unread would take that for
+    // the next request, which nobody has judged.
+    head.headers
+        .insert(CONNECTION, HeaderValue::from_static("close"));
     let path = head.uri.path_and_query().cloned();
     head.uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
     head.version = Version::HTTP_11;

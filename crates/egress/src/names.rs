@@ -38,21 +38,30 @@ pub(crate) fn carries_data(name: &str) -> bool {
     }
     let own = labels.len().saturating_sub(2);
     let joined = labels.get(..own).unwrap_or_default().concat();
-    joined.len() > JOINED_MAX && is_dense(&joined)
+    joined.len() > JOINED_MAX && bits(&joined) >= BITS_MIN * as_float(JOINED_MAX)
 }
 
 fn is_dense(text: &str) -> bool {
+    bits(text) >= BITS_MIN * as_float(text.len())
+}
+
+/// Bits of all characters together, by how often each occurs.
+fn bits(text: &str) -> f64 {
     let mut times: BTreeMap<u8, u32> = BTreeMap::new();
     for byte in text.bytes() {
         *times.entry(byte).or_default() += 1;
     }
-    // Not more than 253, so nothing is lost.
-    let length = f64::from(u32::try_from(text.len()).unwrap_or(u32::MAX));
+    let length = as_float(text.len());
     let bits = times.values().map(|times| {
-        let share = f64::from(*times) / length;
-        -share * share.log2()
+        let times = f64::from(*times);
+        -times * (times / length).log2()
     });
-    bits.sum::<f64>() >= BITS_MIN
+    bits.sum()
+}
+
+/// Not more than 253, so nothing is lost.
+fn as_float(length: usize) -> f64 {
+    f64::from(u32::try_from(length).unwrap_or(u32::MAX))
 }
 
 /// The names that one sandbox asked for lately.
@@ -188,6 +197,9 @@ mod tests {
             );
             assert!(carries_data(&name), "{width}: {name}");
         }
+        // Few letters hold less each, and a name has room for many.
+        let few = ["abcdeedcbaacebd"; 15].join(".");
+        assert!(carries_data(&format!("{few}.example.com")), "five letters");
         // What says nothing is no data, however long it is.
         assert!(!carries_data(&format!(
             "{}.example.com",

@@ -279,3 +279,23 @@ async fn nothing_is_let_out_where_there_is_no_way_out() {
     assert_eq!(world.next_code().await, "no_egress");
     assert!(crate::world::is_untouched(&trap).await);
 }
+
+/// Attack: a server that leaves the body of a GET unread takes it for another request, which nobody has judged.
+#[tokio::test]
+async fn a_server_is_told_that_nothing_follows_a_request() {
+    let world = World::open();
+    let (port, mut seen) = server("HTTP/1.1 204 No Content\r\n\r\n").await;
+    let inner = "DELETE /admin HTTP/1.1\r\nhost: a\r\n\r\n";
+    let mut stream = world.connect();
+    let request = format!(
+        "GET http://one.test:{port}/ HTTP/1.1\r\nhost: one.test:{port}\r\nconnection: keep-alive\r\n\
+         content-length: {}\r\n\r\n{inner}",
+        inner.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    read_until(&mut stream, "\r\n\r\n").await;
+    drop(stream);
+    let asked = seen.recv().await.unwrap().to_ascii_lowercase();
+    assert!(asked.contains("\r\nconnection: close\r\n"), "{asked}");
+    assert!(!asked.contains("keep-alive"), "{asked}");
+}

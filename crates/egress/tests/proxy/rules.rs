@@ -146,6 +146,11 @@ async fn read_only_gets_and_does_not_put() {
     );
 }
 
+/// A greeting behind a warning, `unrecognized_name` (RFC 6066 section 3).
+fn warned(greeting: &[u8]) -> Vec<u8> {
+    [&[21, 3, 1, 0, 2, 1, 112], greeting].concat()
+}
+
 #[tokio::test]
 async fn a_tunnel_is_for_the_host_that_its_greeting_names() {
     let port = echo().await;
@@ -172,6 +177,12 @@ async fn a_tunnel_is_for_the_host_that_its_greeting_names() {
         (&one, fits, "allowed"),
         (&one, front, "host_mismatch"),
         (&one, [22, 9, 9, 9, 9, 9].to_vec(), "bad_greeting"),
+        (&one, warned(&hello(Some("two.test"))), "bad_greeting"),
+        (
+            &address,
+            warned(&hello(Some("x.evil.test"))),
+            "bad_greeting",
+        ),
         (&address, hello(None), "allowed"),
         (&address, hello(Some("two.test")), "allowed"),
         (&address, hello(Some("x.evil.test")), "host_denied"),

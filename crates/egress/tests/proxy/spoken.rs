@@ -24,7 +24,9 @@ async fn a_web_socket_does_not_pass_to_a_host_that_is_looked_into() {
             "{told}"
         );
         let asked = seen.recv().await.expect("a request");
-        assert!(!asked.to_lowercase().contains("upgrade"), "{asked}");
+        let asked = asked.to_lowercase();
+        assert!(!asked.contains("upgrade"), "{asked}");
+        assert!(asked.contains("\r\nconnection: close\r\n"), "{asked}");
         assert_eq!(looked.world.next_code().await, code);
     }
 }

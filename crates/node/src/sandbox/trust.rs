@@ -29,7 +29,7 @@ const OTHERS: [&str; 3] = [
 const ROOT: Option<&str> = Some("root");
 
 /// What is said of a guest that gives no answer; its own words go no further than our log.
-const NO_ANSWER: &str = "the guest did not take it";
+const NO_ANSWER: &str = "the guest did not take it; what was there may be cut";
 
 /// Puts inside what programs have to trust: before anybody can start one, or before rules are in force that they
 /// need it for. Where nobody may write the system's store, the variables lead to it alone; the clause says so.
@@ -109,7 +109,7 @@ fn why(error: &GuestError) -> &'static str {
         "permission_denied" => "nobody inside may write it; `root`, `users`, `privileges` say why",
         "not_found" => "what is there leads nowhere",
         "invalid_argument" => "what is there is no file",
-        "resource_exhausted" => "there is no room for it",
+        "resource_exhausted" => "there is no room for it; what was there may be cut",
         _ => NO_ANSWER,
     }
 }
@@ -158,7 +158,10 @@ mod tests {
             ("permission_denied", "nobody inside may write it"),
             ("not_found", "what is there leads nowhere"),
             ("invalid_argument", "what is there is no file"),
-            ("resource_exhausted", "there is no room for it"),
+            (
+                "resource_exhausted",
+                "there is no room for it; what was there may be cut",
+            ),
             ("canary", NO_ANSWER),
         ] {
             let said = clause(&[], Some((FIRST, why(&refused(code)))));
