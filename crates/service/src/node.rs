@@ -271,7 +271,7 @@ impl Service {
             .await?;
         if seen.whole.is_some() {
             let (oldest_ms, whole) = (now, seen.whole);
-            locked(&wake.held).see(oldest::Seen { oldest_ms, whole }, now);
+            locked(&wake.held).see(oldest::Seen { oldest_ms, whole }, 0, now);
         }
         for row in &seen.requeued {
             self.announce(row);

@@ -38,7 +38,12 @@ impl Oldest {
         if is_known { self.from_ms } else { 0 }
     }
 
-    pub(crate) fn see(&mut self, seen: Seen, now_ms: u64) {
+    /// What a look has seen that began there.
+    pub(crate) fn see(&mut self, seen: Seen, began_ms: u64, now_ms: u64) {
+        // One that did not look at all, and began elsewhere, says nothing of what another has found before it.
+        if seen.whole.is_none() && began_ms != self.from_ms {
+            return;
+        }
         self.from_ms = seen.oldest_ms.min(now_ms).saturating_sub(LATE_MS);
         if let Some(took) = seen.whole {
             let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -63,24 +68,34 @@ mod tests {
     fn all_places_are_looked_at_in_a_twentieth_of_the_time_and_else_those_behind_the_oldest() {
         let mut oldest = Oldest::default();
         assert_eq!(oldest.from(50_000), 0, "nothing was seen yet");
-        oldest.see(seen(48_000, Some(1)), 50_000);
+        oldest.see(seen(48_000, Some(1)), 0, 50_000);
         assert_eq!(oldest.from(50_000), 48_000 - LATE_MS);
         assert_eq!(oldest.from(50_999), 48_000 - LATE_MS);
         assert_eq!(oldest.from(51_000), 0);
         // What was found without looking at all of them says where to begin, and not that all were looked at.
-        oldest.see(seen(50_400, None), 50_500);
+        oldest.see(seen(50_400, None), 47_000, 50_500);
         assert_eq!(oldest.from(50_999), 50_400 - LATE_MS);
         assert_eq!(oldest.from(51_000), 0);
-        oldest.see(seen(50_000, Some(200)), 51_000);
+        oldest.see(seen(50_000, Some(200)), 0, 51_000);
         assert_eq!(oldest.from(54_999), 49_000);
         assert_eq!(oldest.from(55_000), 0);
-        oldest.see(seen(50_000, Some(1 << 40)), 55_000);
+        oldest.see(seen(50_000, Some(1 << 40)), 0, 55_000);
         assert_eq!(oldest.from(55_000 + LOOK_MOST_MS - 1), 49_000);
         assert_eq!(oldest.from(55_000 + LOOK_MOST_MS), 0);
         // A clock that was set back does not keep anybody from looking.
         assert_eq!(oldest.from(54_999), 0);
         // What is queued for later begins when it may be taken.
-        oldest.see(seen(90_000, Some(0)), 60_000);
+        oldest.see(seen(90_000, Some(0)), 0, 60_000);
         assert_eq!(oldest.from(60_000), 60_000 - LATE_MS);
+    }
+
+    #[test]
+    fn a_look_that_began_elsewhere_does_not_hide_what_a_whole_one_has_seen() {
+        let mut oldest = Oldest::default();
+        oldest.see(seen(50_000, Some(1)), 0, 50_000);
+        let began = oldest.from(50_500);
+        oldest.see(seen(20_000, Some(1)), 0, 51_000);
+        oldest.see(seen(50_400, None), began, 51_001);
+        assert_eq!(oldest.from(51_002), 20_000 - LATE_MS);
     }
 }

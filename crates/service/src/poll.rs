@@ -352,7 +352,7 @@ impl Service {
                 self.unit(move |tx| claim_once(tx, (&node, free, from), &note, (&granted, &book)));
             let claimed = claimed.await?;
             if let Some(seen) = claimed.seen {
-                locked(&self.inner.oldest).see(seen, now);
+                locked(&self.inner.oldest).see(seen, from, now);
             }
             let is_done = !claimed.leased.is_empty() || claimed.held == 0;
             if is_done || tries >= CLAIM_TRIES {
@@ -382,22 +382,19 @@ fn oldest_first(
     now: u64,
     granted: &[Granted],
 ) -> Result<(Vec<JobRow>, Option<Seen>), Fail> {
-    let queued = |row: &JobRow| row.queued_at_ms.unwrap_or(row.created_at_ms);
-    let seen = |found: &[JobRow], whole| {
-        let oldest_ms = found.iter().map(queued).min().unwrap_or(now);
+    let seen = |oldest: Option<u64>, whole| {
+        let oldest_ms = oldest.unwrap_or(now);
         Some(Seen { oldest_ms, whole })
     };
     if from > 0 {
-        let found = store::queue::claim_from(tx, node, (most, from), now, granted)?;
+        let (found, oldest) = store::queue::claim_from(tx, node, (most, from), now, granted)?;
         if !found.is_empty() {
-            let seen = seen(&found, None);
-            return Ok((found, seen));
+            return Ok((found, seen(oldest, None)));
         }
     }
     let began = Instant::now();
-    let found = store::queue::claim(tx, node, most, now, granted)?;
-    let seen = seen(&found, Some(began.elapsed()));
-    Ok((found, seen))
+    let (found, oldest) = store::queue::claim_from(tx, node, (most, 0), now, granted)?;
+    Ok((found, seen(oldest, Some(began.elapsed()))))
 }
 
 fn claim_once(

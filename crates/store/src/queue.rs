@@ -195,12 +195,14 @@ pub fn claim(
     now_ms: u64,
     granted: &[Granted],
 ) -> Result<Vec<JobRow>, StoreError> {
-    claim_from(tx, node, (limit, 0), now_ms, granted)
+    let (jobs, _) = claim_from(tx, node, (limit, 0), now_ms, granted)?;
+    Ok(jobs)
 }
 
 /// The same, where what any node may take is looked for among those that were queued at `from_ms` or later, which is
 /// not held to where it spares nothing. On PostgreSQL places that were taken stay in the index as long as anybody, such
-/// as a copy that is being made, may still see them, and each look from the beginning passes all of them.
+/// as a copy that is being made, may still see them, and each look from the beginning passes all of them. Says also when
+/// the oldest place that it has seen was queued, whoever has that now.
 ///
 /// # Errors
 /// [`StoreError`] of the database.
@@ -210,7 +212,7 @@ pub fn claim_from(
     (limit, from_ms): (u32, u64),
     now_ms: u64,
     granted: &[Granted],
-) -> Result<Vec<JobRow>, StoreError> {
+) -> Result<(Vec<JobRow>, Option<u64>), StoreError> {
     let window = window(limit);
     let from_ms = if tx.has_row_locks() { from_ms } else { 0 };
     let of_all = [
@@ -233,13 +235,18 @@ pub fn claim_from(
     if !granted.is_empty() {
         rows = oldest(rows, "queued_at_ms", window)?;
     }
+    let mut oldest_ms: Option<u64> = None;
+    for row in &rows {
+        let at_ms = row.number("queued_at_ms")?;
+        oldest_ms = Some(oldest_ms.map_or(at_ms, |oldest| oldest.min(at_ms)));
+    }
     let mut ids = rotate(&rows, "job_id")?.into_iter();
     let mut jobs = Vec::new();
     loop {
         let missing = (limit as usize).saturating_sub(jobs.len());
         let next: Vec<JobId> = ids.by_ref().take(missing).collect();
         if next.is_empty() {
-            return Ok(jobs);
+            return Ok((jobs, oldest_ms));
         }
         let locked = lock(tx, next)?;
         jobs.extend(job::get_all(tx, &locked)?);

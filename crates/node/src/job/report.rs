@@ -66,7 +66,7 @@ impl Job {
         let client = &self.node.inner.client;
         let job = self.lease.job_id.as_str();
         while let Err(error) = insist(|| client.node_job_finished(job, &finished)).await {
-            if finished.segments.is_empty() || !error.is(Code::OutputHole) {
+            if finished.segments.is_empty() || !is_of_output(&error) {
                 give_up(&self.node, DroppedWhat::Finished, job, &error);
                 break;
             }
@@ -177,6 +177,11 @@ impl Reached {
             ..segment
         }
     }
+}
+
+/// Whether a report may have been refused for its pieces: they leave a hole, or other bytes are where they would be.
+fn is_of_output(error: &ClientError) -> bool {
+    error.is(Code::OutputHole) || error.is(Code::Conflict)
 }
 
 /// The same report without its output, which counts as lost.

@@ -129,9 +129,17 @@ async fn a_conflicting_last_piece_stores_no_outcome() {
         segments: piece(b"b"),
         ..finished(&row, Outcome::Succeeded)
     };
+    let without = Finished {
+        segments: Vec::new(),
+        ..report.clone()
+    };
     let error = world.service.job_finished(&node, &row.id, report).await;
     assert_eq!(error.unwrap_err().code(), "conflict");
     assert_eq!(world.get(&row.id).await.state.name(), "running");
+    // A node that has lost what it noted says it again without.
+    let told = world.service.job_finished(&node, &row.id, without).await;
+    assert!(!told.unwrap().duplicate);
+    assert_eq!(world.get(&row.id).await.state.name(), "finished");
 }
 
 #[tokio::test]

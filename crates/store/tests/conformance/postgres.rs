@@ -31,6 +31,7 @@ const ONLY_HERE: &[(&str, Case)] = cases! {
     jobs::a_page_of_one_state_reads_no_jobs_of_others
     nodes::beside_a_transaction_that_is_held_what_is_to_end_is_found_in_its_own_index
     queue::a_claim_that_begins_later_passes_over_what_was_queued_before_and_is_empty_by_all
+    queue::a_claim_says_how_old_the_oldest_is_also_where_somebody_else_has_it
     locks::a_claim_locks_only_what_it_takes
     locks::a_policy_that_is_written_while_another_goes_is_there
     locks::a_sandbox_that_is_held_ends_after_what_was_added_about_it

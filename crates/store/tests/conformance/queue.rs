@@ -7,6 +7,7 @@ use model::spec::JobSpec;
 use store::job::{JobRow, NewJob};
 use store::{StoreError, Tx, queue};
 
+use crate::cluster::client;
 use crate::db::{Db, Place, race, read_so_far};
 use crate::make::{
     advance, check_in_step, get, insert, job_id, lease, lost, moved, new_job, node, spec, started,
@@ -308,7 +309,7 @@ pub(crate) fn a_claim_that_begins_later_passes_over_what_was_queued_before_and_i
     insert(db, pinned(2, 1));
     let from = |from_ms| {
         let claim = db.write(move |tx| queue::claim_from(tx, &node(1), (10, from_ms), 100, &[]));
-        let ids = claim.unwrap().into_iter().map(|row| row.id);
+        let ids = claim.unwrap().0.into_iter().map(|row| row.id);
         ids.collect::<Vec<_>>()
     };
     // What is for one node alone is in an index of its own.
@@ -317,4 +318,25 @@ pub(crate) fn a_claim_that_begins_later_passes_over_what_was_queued_before_and_i
     let is_empty = |by, from_ms| db.read(move |tx| queue::is_empty_from(tx, &node(by), from_ms));
     assert!(!is_empty(2, 41));
     assert!(!is_empty(2, 42), "what is before is there too");
+}
+
+/// What all others have for a moment is not gone: whoever took it for that would begin behind it.
+pub(crate) fn a_claim_says_how_old_the_oldest_is_also_where_somebody_else_has_it(db: &Db) {
+    for number in 3..20 {
+        insert(db, new_job(number));
+    }
+    let mut other = client(db);
+    other
+        .batch_execute("BEGIN; SELECT 1 FROM queue FOR UPDATE")
+        .unwrap();
+    let claim = |from_ms| {
+        let claim = db.write(move |tx| queue::claim_from(tx, &node(1), (1, from_ms), 100, &[]));
+        claim.unwrap()
+    };
+    assert_eq!(claim(0), (vec![], Some(3)));
+    assert_eq!(claim(10), (vec![], Some(10)));
+    assert_eq!(claim(50), (vec![], None));
+    other.batch_execute("COMMIT").unwrap();
+    let (jobs, oldest_ms) = claim(0);
+    assert_eq!((&jobs[0].id, oldest_ms), (&job_id(3), Some(3)));
 }
