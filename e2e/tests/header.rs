@@ -1,7 +1,7 @@
 //! What is looked into on its way out: a secret as a header field, which nothing inside ever had, and rules about
 //! requests.
 
-use e2e::{Place, good, no_sandbox, text, until};
+use e2e::{Place, Server, good, no_sandbox, text, until};
 use outside::{ADDRESS, Outside};
 use serde_json::Value;
 use std::process::Output;
@@ -196,6 +196,16 @@ fn asking(url: &str, method: &str) -> String {
     )
 }
 
+/// A host outside that answers, and a server that trusts it.
+fn begun() -> (Outside, Place, Server) {
+    let outside = Outside::answering(hello);
+    let place = Place::new();
+    let options = outside.trusted(&place);
+    let options = options.each_ref().map(String::as_str);
+    let server = place.up(&options, &[]);
+    (outside, place, server)
+}
+
 #[test]
 fn a_host_with_rules_is_let_out_only_as_they_say() {
     if let Some(why) = no_sandbox() {
@@ -325,11 +335,7 @@ fn a_program_that_asks_no_variable_finds_the_authority_in_the_store_of_the_syste
         println!("skipped: there is no curl that looks there");
         return;
     }
-    let outside = Outside::answering(hello);
-    let place = Place::new();
-    let options = outside.trusted(&place);
-    let options = options.each_ref().map(String::as_str);
-    let server = place.up(&options, &[]);
+    let (outside, place, server) = begun();
     let url = format!("https://{ADDRESS}:{}/v1/x", outside.port);
     let rule = format!("GET {url}");
     let create = ["sandbox", "create", "--allow-root", "--json"];
@@ -368,11 +374,7 @@ fn where_the_store_of_the_system_cannot_be_written_the_sandbox_says_so() {
         println!("skipped: {why}");
         return;
     }
-    let outside = Outside::answering(hello);
-    let place = Place::new();
-    let options = outside.trusted(&place);
-    let options = options.each_ref().map(String::as_str);
-    let server = place.up(&options, &[]);
+    let (outside, place, server) = begun();
     let url = format!("https://{ADDRESS}:{}/v1/x", outside.port);
     let rule = format!("GET {url}");
     // Nobody inside is root.

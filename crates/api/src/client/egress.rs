@@ -1,10 +1,6 @@
 //! Connections of sandboxes and jobs to the outside.
 
-use http::Method;
-use http::header::{ACCEPT, HeaderValue};
-
-use super::body::Download;
-use super::sse::SseParser;
+use super::follow::{Follow, Told};
 use super::{Client, ClientError};
 use crate::egress::{
     EgressConnectionList, EgressConnectionQuery, EgressEnd, EgressEvent, EgressList, EgressQuery,
@@ -56,16 +52,7 @@ impl Client {
             routes::SANDBOX_EGRESS
         };
         let path = routes::fill(route, &[of]) + &query_of(query);
-        let mut call = self.call(Method::GET, path);
-        call.headers = vec![(ACCEPT, HeaderValue::from_static("text/event-stream"))];
-        let download = self.download(call).await?;
-        Ok(EgressFollow {
-            client: self.clone(),
-            download,
-            parser: SseParser::default(),
-            last_seq: query.after,
-            ended: false,
-        })
+        self.follow(path, query.after, read).await
     }
 
     /// What is under way to the outside now, of a sandbox or a job, or of all.
@@ -109,62 +96,22 @@ impl Client {
 }
 
 /// Records that are being followed.
-#[derive(Debug)]
-pub struct EgressFollow {
-    client: Client,
-    download: Download,
-    parser: SseParser,
-    last_seq: Option<u64>,
-    ended: bool,
-}
+pub type EgressFollow = Follow<EgressEvent>;
 
-impl EgressFollow {
-    /// Where to follow on (as `after`) when the connection broke.
-    #[must_use]
-    pub fn last_seq(&self) -> Option<u64> {
-        self.last_seq
-    }
-
-    /// What happens next; `None` when the stream is over. Over without [`EgressEvent::End`] means that the server went
-    /// away: follow again from [`Self::last_seq`].
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn next(&mut self) -> Result<Option<EgressEvent>, ClientError> {
-        while !self.ended {
-            if let Some(event) = self.parser.next_event() {
-                if let Some(event) = self.read(&event.name, &event.data)? {
-                    return Ok(Some(event));
-                }
-                continue;
-            }
-            let Some(bytes) = self.download.chunk().await? else {
-                break;
-            };
-            if !self.parser.push(&bytes) {
-                return Err(self.client.protocol("an event of unreasonable size"));
-            }
+fn read(name: &str, data: &str) -> serde_json::Result<Option<Told<EgressEvent>>> {
+    Ok(match name {
+        SSE_RECORD => {
+            let record: EgressView = serde_json::from_str(data)?;
+            let seq = record.seq;
+            Some(Told::One(EgressEvent::Record(Box::new(record)), seq))
         }
-        Ok(None)
-    }
-
-    fn read(&mut self, name: &str, data: &str) -> Result<Option<EgressEvent>, ClientError> {
-        let bad = |error: serde_json::Error| self.client.protocol(format!("an event that {error}"));
-        match name {
-            SSE_RECORD => {
-                let record: EgressView = serde_json::from_str(data).map_err(bad)?;
-                self.last_seq = Some(record.seq);
-                Ok(Some(EgressEvent::Record(Box::new(record))))
-            }
-            SSE_END => {
-                let end: EgressEnd = serde_json::from_str(data).map_err(bad)?;
-                self.ended = true;
-                Ok(Some(EgressEvent::End(end)))
-            }
-            // An event of a newer server.
-            _ => Ok(None),
+        SSE_END => {
+            let end: EgressEnd = serde_json::from_str(data)?;
+            Some(Told::End(EgressEvent::End(end)))
         }
-    }
+        // An event of a newer server.
+        _ => None,
+    })
 }
 
 fn query_of(query: &EgressQuery) -> String {

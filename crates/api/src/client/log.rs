@@ -1,10 +1,9 @@
 //! What jobs wrote.
 
 use http::Method;
-use http::header::{ACCEPT, HeaderValue};
 
 use super::body::Download;
-use super::sse::SseParser;
+use super::follow::{Follow, Told};
 use super::{Client, ClientError};
 use crate::job::JobView;
 use crate::log::{LogEvent, LogPage, LogQuery, LogSegment, SSE_END, SSE_OUTPUT, StreamName};
@@ -56,74 +55,25 @@ impl Client {
     ) -> Result<LogFollow, ClientError> {
         let query = routes::query(&[("after", after.map(|after| after.to_string()))]);
         let path = routes::fill(routes::JOB_LOGS, &[id]) + &query;
-        let mut call = self.call(Method::GET, path);
-        call.headers = vec![(ACCEPT, HeaderValue::from_static("text/event-stream"))];
-        let download = self.download(call).await?;
-        Ok(LogFollow {
-            client: self.clone(),
-            download,
-            parser: SseParser::default(),
-            last_seq: after,
-            ended: false,
-        })
+        self.follow(path, after, read).await
     }
 }
 
 /// A log that is being followed.
-#[derive(Debug)]
-pub struct LogFollow {
-    client: Client,
-    download: Download,
-    parser: SseParser,
-    last_seq: Option<u64>,
-    ended: bool,
-}
+pub type LogFollow = Follow<LogEvent>;
 
-impl LogFollow {
-    /// Where to follow on (as `after`) when the connection broke.
-    #[must_use]
-    pub fn last_seq(&self) -> Option<u64> {
-        self.last_seq
-    }
-
-    /// What happens next; `None` when the stream is over. Over without [`LogEvent::End`] means that
-    /// the server went away: follow again from [`Self::last_seq`].
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn next(&mut self) -> Result<Option<LogEvent>, ClientError> {
-        while !self.ended {
-            if let Some(event) = self.parser.next_event() {
-                if let Some(event) = self.read(&event.name, &event.data)? {
-                    return Ok(Some(event));
-                }
-                continue;
-            }
-            let Some(bytes) = self.download.chunk().await? else {
-                break;
-            };
-            if !self.parser.push(&bytes) {
-                return Err(self.client.protocol("an event of unreasonable size"));
-            }
+fn read(name: &str, data: &str) -> serde_json::Result<Option<Told<LogEvent>>> {
+    Ok(match name {
+        SSE_OUTPUT => {
+            let segment: LogSegment = serde_json::from_str(data)?;
+            let seq = segment.seq;
+            Some(Told::One(LogEvent::Output(segment), seq))
         }
-        Ok(None)
-    }
-
-    fn read(&mut self, name: &str, data: &str) -> Result<Option<LogEvent>, ClientError> {
-        let bad = |error: serde_json::Error| self.client.protocol(format!("an event that {error}"));
-        match name {
-            SSE_OUTPUT => {
-                let segment: LogSegment = serde_json::from_str(data).map_err(bad)?;
-                self.last_seq = Some(segment.seq);
-                Ok(Some(LogEvent::Output(segment)))
-            }
-            SSE_END => {
-                let job: JobView = serde_json::from_str(data).map_err(bad)?;
-                self.ended = true;
-                Ok(Some(LogEvent::End(Box::new(job))))
-            }
-            // An event of a newer server.
-            _ => Ok(None),
+        SSE_END => {
+            let job: JobView = serde_json::from_str(data)?;
+            Some(Told::End(LogEvent::End(Box::new(job))))
         }
-    }
+        // An event of a newer server.
+        _ => None,
+    })
 }
