@@ -444,6 +444,34 @@ pub struct SandboxReport {
     pub epoch: u64,
     /// What has become of it.
     pub what: SandboxSaid,
+    /// The host around the order, where it was to make the sandbox or to take it away. Absent from nodes of before
+    /// version 3, and where the host cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostChange>,
+}
+
+/// What a host was before and after an order was carried out. It is the host's change: what else happened there
+/// meanwhile is in it too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostChange {
+    /// Before its node began.
+    pub before: HostMoment,
+    /// When it was done, before this was said.
+    pub after: HostMoment,
+}
+
+/// A host at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostMoment {
+    /// How many processes want a processor, as a mean over a minute, in thousandths.
+    pub load_milli: u64,
+    /// Bytes of memory that could be had.
+    pub memory_available_bytes: u64,
+    /// Sandboxes that live on, by its node's count: those that are being made or taken away are in it, but the one
+    /// that this is about only where it stands.
+    pub sandboxes: u32,
 }
 
 /// What a node says about a sandbox.

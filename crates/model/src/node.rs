@@ -138,6 +138,9 @@ pub const PROTOCOL_LEASE_TOKENS: u32 = 2;
 /// From this version on a node says with a piece of output what is missing before it, and servers take no hole that
 /// was not declared. Of nodes of the versions before, a piece may begin anywhere.
 pub const PROTOCOL_DECLARED_GAPS: u32 = 3;
+/// From this version on a node says what its host was before and after it made a sandbox or took it away. Servers of
+/// the versions before refuse the word.
+pub const PROTOCOL_HOST_CHANGE: u32 = 3;
 
 /// Whether two sides have a version of the protocol in common.
 pub fn is_compatible(ours: (u32, u32), theirs: (u32, u32)) -> bool {
@@ -187,6 +190,26 @@ pub struct HostReport {
     pub drivers: Vec<DriverHealth>,
     /// Why it takes nothing new at the moment.
     pub refuses: Option<String>,
+}
+
+/// What a host was before and after an order was carried out. It is for people: nothing is decided by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostChange {
+    /// Before its node began.
+    pub before: HostMoment,
+    /// When it was done.
+    pub after: HostMoment,
+}
+
+/// A host at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostMoment {
+    /// How many processes want a processor, as a mean over a minute, in thousandths.
+    pub load_milli: u64,
+    /// Bytes of memory that could be had.
+    pub memory_available_bytes: u64,
+    /// Sandboxes that live on, by its node's count.
+    pub sandboxes: u32,
 }
 
 /// How busy a machine is. It is for people: nothing is decided by it.

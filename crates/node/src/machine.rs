@@ -4,6 +4,7 @@ use crate::Node;
 use crate::job::{Broken, chain};
 use api::fleet::{NodeBusy, NodeDriver, NodeHost, NodePressure, NodeReserved};
 use api::job::LimitsAsked;
+use api::node::HostMoment;
 use model::limits;
 use model::place::{Placement, Reserved, Wish};
 use std::sync::{Mutex, PoisonError};
@@ -150,6 +151,25 @@ pub(crate) fn host(node: &Node) -> NodeHost {
     }
 }
 
+/// The machine at this moment, with so many sandboxes that live on. `None` where one of its files cannot be read: a
+/// number that is not there must not look like a change.
+pub(crate) fn moment(sandboxes: usize) -> Option<HostMoment> {
+    moment_of(&read("/proc/loadavg"), &read("/proc/meminfo"), sandboxes)
+}
+
+fn moment_of(loadavg: &str, meminfo: &str, sandboxes: usize) -> Option<HostMoment> {
+    let is_number = |text: &str| text.parse::<u64>().is_ok();
+    let (whole, hundredths) = loadavg.split(' ').next()?.split_once('.')?;
+    if !is_number(whole) || !is_number(hundredths) {
+        return None;
+    }
+    Some(HostMoment {
+        load_milli: loads(loadavg)[0],
+        memory_available_bytes: memory_available(meminfo)?,
+        sandboxes: u32::try_from(sandboxes).unwrap_or(u32::MAX),
+    })
+}
+
 /// The loads of `/proc/loadavg` over one, five and fifteen minutes, in thousandths.
 fn loads(text: &str) -> [u64; 3] {
     let mut numbers = text.split(' ').map(milli);
@@ -178,13 +198,17 @@ fn milli(number: &str) -> u64 {
         .saturating_add(hundredths.min(99) * 10)
 }
 
-/// `MemAvailable` of `/proc/meminfo`, in bytes.
+/// `MemAvailable` of `/proc/meminfo`, in bytes; 0 where it is not there.
 fn memory_free(text: &str) -> u64 {
+    memory_available(text).unwrap_or(0)
+}
+
+fn memory_available(text: &str) -> Option<u64> {
     let line = text
         .lines()
         .find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-    kib.unwrap_or(0).saturating_mul(1024)
+    let kib: u64 = line?.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kib.saturating_mul(1024))
 }
 
 #[cfg(test)]
@@ -199,6 +223,23 @@ mod tests {
         let text = "MemTotal:       24684112 kB\nMemAvailable:   23619584 kB\n";
         assert_eq!(memory_free(text), 23_619_584 * 1024);
         assert_eq!(memory_free("MemAvailable: x kB"), 0);
+    }
+
+    #[test]
+    fn a_moment_has_all_of_its_numbers_or_is_none() {
+        let (loadavg, meminfo) = ("1.25 0.60 0.11 2/345 6789\n", "MemAvailable:  2048 kB\n");
+        let expect = HostMoment {
+            load_milli: 1250,
+            memory_available_bytes: 2 * 1024 * 1024,
+            sandboxes: 3,
+        };
+        assert_eq!(moment_of(loadavg, meminfo, 3), Some(expect));
+        for loadavg in ["", "x", "1", "1.x 0.60", "nan 0.60", "-1.00 0.60"] {
+            assert_eq!(moment_of(loadavg, meminfo, 3), None, "{loadavg}");
+        }
+        for meminfo in ["", "MemTotal: 1 kB\n", "MemAvailable: x kB\n"] {
+            assert_eq!(moment_of(loadavg, meminfo, 3), None, "{meminfo}");
+        }
     }
 
     #[test]

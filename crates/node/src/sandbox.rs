@@ -18,16 +18,21 @@ use crate::job::{chain, insist};
 use crate::{Node, machine, snapshot};
 use api::attach::LinkOpen;
 use api::dropped::DroppedWhat;
-use api::node::{SandboxLife, SandboxRef, SandboxReport, SandboxSaid, SandboxWant, SandboxWork};
+use api::node::{
+    HostChange, HostMoment, SandboxLife, SandboxRef, SandboxReport, SandboxSaid, SandboxWant,
+    SandboxWork,
+};
 use bytes::BytesMut;
 use driver::driver::Handle;
 use driver::guest::GuestStream;
 use execs::Spool;
 use make::Made;
 use model::id::SandboxId;
+use model::node::PROTOCOL_HOST_CHANGE;
 use model::place::Reserved;
 use network::{Net, Shared};
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
@@ -157,11 +162,7 @@ pub(crate) fn is_here(node: &Node, id: &str) -> bool {
 
 /// How many more this node would take.
 pub(crate) fn free(node: &Node) -> u32 {
-    if node
-        .inner
-        .draining
-        .load(std::sync::atomic::Ordering::Acquire)
-    {
+    if node.inner.draining.load(Ordering::Acquire) {
         return 0;
     }
     let used = u32::try_from(node.kept().len()).unwrap_or(u32::MAX);
@@ -278,6 +279,7 @@ async fn keep(
         {
             spool.begin(work.spec.exec_base);
         }
+        let mut before = moment_before(&node, &order);
         let mut next = match &order {
             Order::Nothing(_) => None,
             Order::Drop(_) => Some(Next::Gone(None)),
@@ -293,7 +295,8 @@ async fn keep(
             };
         }
         if let Some(Next::Stays(said)) = next {
-            say(&node, &id, order.epoch(), said).await;
+            let host = change_since(before.take(), standing(&node));
+            say(&node, &id, order.epoch(), (said, host)).await;
             next = None;
         }
         let said = match next {
@@ -314,7 +317,8 @@ async fn keep(
             execs::finish(&node, &id, &mut spool).await;
         }
         if let Some(said) = said {
-            say(&node, &id, order.epoch(), said).await;
+            let host = change_since(before, others(&node));
+            say(&node, &id, order.epoch(), (said, host)).await;
         }
         // Nobody who waits for its end waits for the record too. If we die here, the next process finds
         // both, and does this.
@@ -324,6 +328,39 @@ async fn keep(
             return;
         }
     }
+}
+
+/// All sandboxes that are here.
+fn standing(node: &Node) -> usize {
+    node.kept().len()
+}
+
+/// Those beside one that does not stand yet, or no more: its keeper is there all the same.
+fn others(node: &Node) -> usize {
+    standing(node).saturating_sub(1)
+}
+
+/// The host before an order by which a sandbox is made or taken away is carried out.
+fn moment_before(node: &Node, order: &Order) -> Option<HostMoment> {
+    let Order::Work(work) = order else {
+        return None;
+    };
+    match work.want {
+        SandboxWant::Make => machine::moment(others(node)),
+        SandboxWant::Destroy => {
+            // Of one that was never made here, or has failed, nothing is left that could be taken away.
+            record::of(node, &work.sandbox_id)?;
+            machine::moment(standing(node))
+        }
+        SandboxWant::Pause | SandboxWant::Resume | SandboxWant::Snapshot => None,
+    }
+}
+
+/// What the host was before, and what it is now with so many sandboxes; nothing where either cannot be read.
+fn change_since(before: Option<HostMoment>, sandboxes: usize) -> Option<HostChange> {
+    let before = before?;
+    let after = machine::moment(sandboxes)?;
+    Some(HostChange { before, after })
 }
 
 /// Ends a keeper, unless an order has come since the last one that it took: who wants a sandbox gone at the
@@ -416,11 +453,53 @@ pub(crate) async fn take_away(node: &Node, handle: &Handle) {
 }
 
 /// Reports what became of an order. A report that is refused has been overtaken by another order.
-async fn say(node: &Node, id: &str, epoch: u64, what: SandboxSaid) {
-    let report = SandboxReport { epoch, what };
+async fn say(node: &Node, id: &str, epoch: u64, (what, host): (SandboxSaid, Option<HostChange>)) {
+    let speaks = node.inner.server_speaks.load(Ordering::Acquire);
+    let report = SandboxReport {
+        epoch,
+        what,
+        host: host_for(speaks, host),
+    };
     let client = &node.inner.client;
     if let Err(error) = insist(|| client.node_sandbox_report(id, &report)).await {
         give_up(node, DroppedWhat::Sandbox, id, &error);
     }
     node.at("node.sandbox_reported");
+}
+
+/// What a server of this version takes of it: an older one refuses the whole report for a word that it does not know.
+fn host_for(speaks: u32, host: Option<HostChange>) -> Option<HostChange> {
+    host.filter(|_| speaks >= PROTOCOL_HOST_CHANGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_host_was_is_said_to_a_server_that_knows_the_word_and_with_both_moments_or_not_at_all()
+    {
+        let before = HostMoment {
+            load_milli: 10,
+            memory_available_bytes: 1024,
+            sandboxes: 1,
+        };
+        assert_eq!(change_since(None, 2), None);
+        let host = change_since(Some(before), 2).unwrap();
+        assert_eq!((host.before, host.after.sandboxes), (before, 2));
+        assert!(host.after.memory_available_bytes > 0);
+        assert_eq!(host_for(PROTOCOL_HOST_CHANGE - 1, Some(host)), None);
+        assert_eq!(host_for(PROTOCOL_HOST_CHANGE, Some(host)), Some(host));
+        let report = SandboxReport {
+            epoch: 1,
+            what: SandboxSaid::Destroyed,
+            host: None,
+        };
+        // To the letter what versions before have said.
+        let said = serde_json::to_value(&report).unwrap();
+        assert_eq!(
+            said,
+            serde_json::json!({"epoch": 1, "what": {"kind": "destroyed"}})
+        );
+    }
 }

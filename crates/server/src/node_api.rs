@@ -254,7 +254,10 @@ pub(crate) async fn sandbox_report(
     Json(report): Json<SandboxReport>,
 ) -> Result<Answer<ReportAnswer>, Error> {
     let said = sandbox::said(report.what);
-    let reported = app.service.sandbox_report(&ctx, &id, report.epoch, said);
+    let host = report.host.map(fleet::host_change);
+    let reported = app
+        .service
+        .sandbox_report(&ctx, &id, report.epoch, said, host);
     Ok(Answer(to_wire::reported(reported.await?)))
 }
 

@@ -331,12 +331,17 @@ impl Service {
     ) -> Result<Vec<Event>, Error> {
         ctx.may(Action::SandboxRead)?;
         let limit = limit.clamp(1, limits::PAGE_MAX);
+        let sees_nodes = ctx.may(Action::NodeRead).is_ok();
         let (ctx, id) = (ctx.clone(), id.clone());
-        self.look(move |tx| {
+        let events = self.look(move |tx| {
             owned(tx, &ctx, &id)?;
             Ok(event::list(tx, "sandbox", id.as_str(), after, limit)?)
+        });
+        let events = events.await?;
+        Ok(match sees_nodes {
+            true => events,
+            false => events.into_iter().map(change::without_host).collect(),
         })
-        .await
     }
 
     /// Reads a sandbox of this tenant and changes it, in one transaction, and tells whoever waits.

@@ -5,7 +5,8 @@ use api::fleet::{
     NodeHost, NodeLeftovers, NodePressure, NodeReserved, NodeView, ServerView,
 };
 use model::node::{
-    Busy, Connectivity, DriverHealth, HostReport, Leftovers, NodeKind, Pressure, Scheduling,
+    Busy, Connectivity, DriverHealth, HostChange, HostMoment, HostReport, Leftovers, NodeKind,
+    Pressure, Scheduling,
 };
 use model::place::{self, KIND, Reserved};
 use service::{
@@ -89,6 +90,19 @@ pub(crate) fn host(host: NodeHost) -> HostReport {
         }),
         drivers: host.drivers.into_iter().map(one).collect(),
         refuses: host.refuses,
+    }
+}
+
+/// What a host was around an order.
+pub(crate) fn host_change(change: api::node::HostChange) -> HostChange {
+    let moment = |at: api::node::HostMoment| HostMoment {
+        load_milli: at.load_milli,
+        memory_available_bytes: at.memory_available_bytes,
+        sandboxes: at.sandboxes,
+    };
+    HostChange {
+        before: moment(change.before),
+        after: moment(change.after),
     }
 }
 

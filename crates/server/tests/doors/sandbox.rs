@@ -8,8 +8,8 @@ use api::client::JobCreateOptions;
 use api::event::EventListQuery;
 use api::job::{Enforced, EnforcedState};
 use api::node::{
-    NodeHeartbeat, NodePoll, NodeUsage, ReportResult, SandboxRef, SandboxReport, SandboxSaid,
-    SandboxUsed, SandboxWant, SandboxWork, UsageSample,
+    HostChange, HostMoment, NodeHeartbeat, NodePoll, NodeUsage, ReportResult, SandboxRef,
+    SandboxReport, SandboxSaid, SandboxUsed, SandboxWant, SandboxWork, UsageSample,
 };
 use api::sandbox::{
     SandboxConnect, SandboxCreate, SandboxListQuery, SandboxPause, SandboxResume, SandboxStateName,
@@ -77,6 +77,7 @@ pub(crate) async fn obey(world: &World, want: SandboxWant) -> SandboxWork {
     let report = SandboxReport {
         epoch: work.epoch,
         what,
+        host: None,
     };
     let id = &work.sandbox_id;
     for expect in [ReportResult::Accepted, ReportResult::Duplicate] {
@@ -215,6 +216,7 @@ async fn a_waiting_create_is_answered_when_the_sandbox_has_failed() {
         let report = SandboxReport {
             epoch: work.epoch,
             what: SandboxSaid::Failed { why },
+            host: None,
         };
         let answer = world.node.node_sandbox_report(&work.sandbox_id, &report);
         answer.await.unwrap();
@@ -225,6 +227,54 @@ async fn a_waiting_create_is_answered_when_the_sandbox_has_failed() {
     let made = made.unwrap();
     assert_eq!(made.state, SandboxStateName::Failed);
     assert_eq!(made.reason.as_deref(), Some("no room"));
+}
+
+#[tokio::test]
+async fn what_a_node_says_of_its_host_is_in_the_events_of_a_sandbox() {
+    let world = World::new().await;
+    register(&world).await;
+    let id = create(&world, &asked()).await.id;
+    let order = work(&world).await;
+    let host = HostChange {
+        before: HostMoment {
+            load_milli: 250,
+            memory_available_bytes: 4096,
+            sandboxes: 0,
+        },
+        after: HostMoment {
+            load_milli: 1250,
+            memory_available_bytes: 1024,
+            sandboxes: 1,
+        },
+    };
+    let report = SandboxReport {
+        epoch: order.epoch,
+        what: ready(),
+        host: Some(host),
+    };
+    let said = world.node.node_sandbox_report(&id, &report).await;
+    assert_eq!(said.unwrap().result, ReportResult::Accepted);
+    let gone = world.user.sandbox_destroy(&id, LONG);
+    let (gone, _) = tokio::join!(gone, obey(&world, SandboxWant::Destroy));
+    assert_eq!(gone.unwrap().state, SandboxStateName::Destroyed);
+    let query = EventListQuery::default();
+    let events = world.user.sandbox_events(&id, &query).await.unwrap().events;
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| (&*event.kind, event.data.get("host").cloned()))
+        .collect();
+    let shown = json!({
+        "before": {"load_milli": 250, "memory_available_bytes": 4096, "sandboxes": 0},
+        "after": {"load_milli": 1250, "memory_available_bytes": 1024, "sandboxes": 1},
+    });
+    let expect = [
+        ("sandbox.requested", None),
+        ("sandbox.provisioning", None),
+        ("sandbox.ready", Some(shown)),
+        ("sandbox.destroying", None),
+        ("sandbox.destroyed", None),
+    ];
+    assert_eq!(told, expect);
 }
 
 #[tokio::test]

@@ -108,6 +108,7 @@ async fn said_gone(world: &World, id: &str) {
     let report = SandboxReport {
         epoch: epochs.max().unwrap(),
         what: SandboxSaid::Destroyed,
+        host: None,
     };
     let said = world.node.node_sandbox_report(id, &report).await;
     assert_eq!(said.unwrap().result, ReportResult::Accepted);

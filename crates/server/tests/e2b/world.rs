@@ -254,6 +254,7 @@ async fn obey(node: Client) {
             let report = SandboxReport {
                 epoch: order.epoch,
                 what,
+                host: None,
             };
             drop(node.node_sandbox_report(&order.sandbox_id, &report).await);
         }

@@ -6,8 +6,10 @@ use crate::error::Fail;
 use crate::snapshot::change::{abandoned, settle};
 use crate::{Ctx, Error, Service, snapshot};
 use model::enforcement::Enforced;
-use model::id::{NodeId, PrincipalId};
+use model::event::Event;
+use model::id::{NodeId, PrincipalId, TenantId};
 use model::limits;
+use model::node::{HostChange, HostMoment};
 use model::sandbox::{SandboxEvent, SandboxState, Step};
 use serde_json::{Map, Value};
 use store::Tx;
@@ -27,6 +29,8 @@ pub(crate) struct Note {
     pub(crate) enforcement: Option<Vec<Enforced>>,
     /// The last number that its commands have.
     pub(crate) execs: Option<u64>,
+    /// What its host was around the order that it is about.
+    pub(crate) host: Option<HostChange>,
 }
 
 impl Note {
@@ -40,6 +44,7 @@ impl Note {
             driver: None,
             enforcement: None,
             execs: None,
+            host: None,
         }
     }
 
@@ -68,9 +73,11 @@ pub(crate) fn decide(
         note.why
     };
     let node = note.node.as_ref().or(row.node.as_ref());
+    // Nodes are for the first tenant alone: by these numbers another one would see what its neighbours do.
+    let host = note.host.filter(|_| row.tenant == TenantId::local());
     Ok(Some(SandboxChange {
         kind: kind(&state),
-        data: data(node, epoch, expires_at_ms, &state, why.as_deref()),
+        data: data(node, epoch, expires_at_ms, &state, (why.as_deref(), host)),
         reason: why.filter(|_| state.is_over() || state == SandboxState::Destroying),
         due_at_ms: due(row, &state, note.at_ms, expires_at_ms),
         principal: note.principal,
@@ -152,7 +159,7 @@ fn data(
     epoch: u64,
     expires_at_ms: Option<u64>,
     next: &SandboxState,
-    why: Option<&str>,
+    (why, host): (Option<&str>, Option<HostChange>),
 ) -> String {
     let mut data = Map::new();
     if let Some(node) = node {
@@ -171,7 +178,49 @@ fn data(
     if let Some(why) = why {
         data.insert("why".to_owned(), why.into());
     }
+    if let Some(host) = host.filter(|_| ends_an_order(next)) {
+        data.insert("host".to_owned(), host_of(host));
+    }
     Value::Object(data).to_string()
+}
+
+/// Whether this is what a sandbox comes to when it was made or taken away: `requested` where it is made anew
+/// elsewhere. An order that follows at once is written with the same note and is not what the host was changed by.
+fn ends_an_order(next: &SandboxState) -> bool {
+    match next {
+        SandboxState::Requested
+        | SandboxState::Ready
+        | SandboxState::Destroyed
+        | SandboxState::Failed { .. } => true,
+        SandboxState::Provisioning
+        | SandboxState::Pausing { .. }
+        | SandboxState::Paused { .. }
+        | SandboxState::Resuming { .. }
+        | SandboxState::Snapshotting { .. }
+        | SandboxState::Recreating
+        | SandboxState::Destroying => false,
+    }
+}
+
+/// The event for somebody who may not see nodes.
+pub(crate) fn without_host(mut event: Event) -> Event {
+    if let Ok(Value::Object(mut data)) = serde_json::from_str(&event.data)
+        && data.remove("host").is_some()
+    {
+        event.data = Value::Object(data).to_string();
+    }
+    event
+}
+
+fn host_of(change: HostChange) -> Value {
+    let moment = |at: HostMoment| {
+        serde_json::json!({
+            "load_milli": at.load_milli,
+            "memory_available_bytes": at.memory_available_bytes,
+            "sandboxes": at.sandboxes,
+        })
+    };
+    serde_json::json!({"before": moment(change.before), "after": moment(change.after)})
 }
 
 /// Decides and writes in one go; `None` when it was so already.

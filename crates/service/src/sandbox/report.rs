@@ -11,6 +11,7 @@ use crate::snapshot::change::{abandoned, settle};
 use crate::{Ctx, Error, Service, snapshot};
 use model::enforcement::Enforced;
 use model::id::{NodeId, SandboxId};
+use model::node::HostChange;
 use model::sandbox::{SandboxEvent, SandboxState};
 use model::snapshot::SnapshotEvent;
 use store::sandbox::SandboxRow;
@@ -55,7 +56,7 @@ const DUPLICATE: Report = Report {
 };
 
 impl Service {
-    /// A node says what has become of a sandbox.
+    /// A node says what has become of a sandbox, and what its host was before and after, where it says that.
     ///
     /// # Errors
     /// [`Error::NotFound`] for one of another node; [`Error::Stale`] for another order than the last one,
@@ -66,12 +67,13 @@ impl Service {
         id: &SandboxId,
         epoch: u64,
         said: SandboxSaid,
+        host: Option<HostChange>,
     ) -> Result<Report, Error> {
         let node = ctx.only_node()?.clone();
         self.check_lease(ctx, id.as_str(), Some(epoch)).await?;
         let note = Note::new(ctx, self.now_ms());
         let copy = copy_of(&said, &note);
-        let (event, note) = read(said, note)?;
+        let (event, note) = read(said, Note { host, ..note })?;
         let id = id.clone();
         let moved = self
             .unit(move |tx| {

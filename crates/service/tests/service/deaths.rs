@@ -309,11 +309,11 @@ async fn a_report_whose_answer_is_lost_is_a_duplicate_when_it_comes_again() {
         let node = node(1);
         let report = mortal
             .service
-            .sandbox_report(&node, &row.id, 1, said_ready());
+            .sandbox_report(&node, &row.id, 1, said_ready(), None);
         assert_eq!(report.await.unwrap_err().code(), "unavailable");
         let again = world
             .service
-            .sandbox_report(&node, &row.id, 1, said_ready());
+            .sandbox_report(&node, &row.id, 1, said_ready(), None);
         assert_eq!(again.await.unwrap().duplicate, duplicate);
         let row = check_sandbox_events(&world, &row.id).await;
         assert_eq!((row.state.name(), row.version), ("ready", 3));

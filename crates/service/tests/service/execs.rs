@@ -115,7 +115,7 @@ async fn only_its_node_tells_of_a_sandbox_also_when_it_is_over() {
     let by = node(1);
     let report = world
         .service
-        .sandbox_report(&by, &row.id, 2, SandboxSaid::Destroyed);
+        .sandbox_report(&by, &row.id, 2, SandboxSaid::Destroyed, None);
     report.await.unwrap();
     // An end that was told late still counts; what has none ended with the sandbox.
     assert_eq!(tell(node(1), vec![ended(1)]).await, Ok(1));

@@ -245,7 +245,7 @@ async fn said_of_sandbox(world: &World, ctx: &Ctx, row: &SandboxRow) -> Vec<&'st
         points: vec![UsagePoint::default()],
     };
     let code = |error: Error| error.code();
-    let ready = service.sandbox_report(ctx, id, row.epoch, said_ready());
+    let ready = service.sandbox_report(ctx, id, row.epoch, said_ready(), None);
     let ready = ready.await.map(drop).map_err(code).err();
     let rules = service.sandbox_network_report(ctx, id, rules);
     let rules = rules.await.map(drop).map_err(code).err();
@@ -318,7 +318,9 @@ async fn a_certificate_alone_says_nothing_of_a_sandbox_or_of_many() {
     let own = node
         .clone()
         .showing(tokens.unwrap().remove(row.id.as_str()));
-    let report = world.service.sandbox_report(&own, &row.id, epoch, over);
+    let report = world
+        .service
+        .sandbox_report(&own, &row.id, epoch, over, None);
     report.await.unwrap();
     let tell = async |ctx: &Ctx| {
         let told = world.service.exec_report(ctx, &row.id, vec![command(2)]);

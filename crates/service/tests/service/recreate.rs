@@ -106,7 +106,7 @@ async fn what_is_wanted_gone_stays_so_and_theirs_is_not_found() {
         let (node, late) = (node(1), SandboxSaid::Destroyed);
         let late = world
             .service
-            .sandbox_report(&node, &row.id, goes.epoch, late);
+            .sandbox_report(&node, &row.id, goes.epoch, late, None);
         assert!(late.await.is_err());
     }
     let gone = world.says(&row, SandboxSaid::Destroyed).await;

@@ -3,10 +3,12 @@
 use crate::sandboxes::*;
 use crate::*;
 use model::enforcement::{Enforced, Held};
+use model::node::{HostChange, HostMoment};
+use model::principal::Role;
 use model::sandbox::{SandboxState, Want};
 use model::sandbox_spec::OnExpiry;
 use service::loops::{due_pass, prune_pass};
-use service::{SandboxRef, SandboxSaid, SandboxSeen, UsagePoint};
+use service::{Caller, SandboxRef, SandboxSaid, SandboxSeen, UsagePoint};
 use std::collections::HashSet;
 
 #[tokio::test]
@@ -142,7 +144,7 @@ async fn a_report_again_is_a_duplicate_and_one_of_another_order_is_stale() {
     let world = World::new();
     let row = world.provisioning(ask()).await;
     let (service, node, id) = (&world.service, node(1), &row.id);
-    let report = |epoch, said| service.sandbox_report(&node, id, epoch, said);
+    let report = |epoch, said| service.sandbox_report(&node, id, epoch, said, None);
     assert!(
         !report(1, SandboxSaid::Provisioning)
             .await
@@ -184,7 +186,7 @@ async fn a_report_again_is_a_duplicate_and_one_of_another_order_is_stale() {
         "stale_epoch"
     );
     let other = crate::node(2);
-    let others = service.sandbox_report(&other, id, 3, SandboxSaid::Destroyed);
+    let others = service.sandbox_report(&other, id, 3, SandboxSaid::Destroyed, None);
     assert_eq!(others.await.unwrap_err().code(), "not_your_lease");
     assert_eq!(world.sandbox(id).await.version, 7);
 }
@@ -441,4 +443,119 @@ async fn what_a_sandbox_used_is_known_for_a_day_and_to_its_owner() {
     world.clock.advance(limits::RETAIN_USAGE_MS + 600_000);
     assert_eq!(prune_pass(&world.service).await.unwrap().usage, 1);
     assert_eq!(times().await, [(now, None)]);
+}
+
+/// Numbers that are all different.
+fn host(first: u32) -> HostChange {
+    let moment = |number: u32| HostMoment {
+        load_milli: u64::from(number),
+        memory_available_bytes: u64::from(number) + 1,
+        sandboxes: number + 2,
+    };
+    HostChange {
+        before: moment(first),
+        after: moment(first + 10),
+    }
+}
+
+/// The events of a sandbox that have what its host was, without `sandbox.`.
+async fn hosts(world: &World, id: &model::id::SandboxId) -> Vec<(String, serde_json::Value)> {
+    let events = world.service.sandbox_events(&user(), id, 0, 100).await;
+    let one = |event: model::event::Event| {
+        let data: serde_json::Value = serde_json::from_str(&event.data).unwrap();
+        let host = data.get("host").cloned()?;
+        Some((event.kind.replace("sandbox.", ""), host))
+    };
+    events.unwrap().into_iter().filter_map(one).collect()
+}
+
+fn shown(first: u64) -> serde_json::Value {
+    let moment = |number: u64| {
+        serde_json::json!({
+            "load_milli": number,
+            "memory_available_bytes": number + 1,
+            "sandboxes": number + 2,
+        })
+    };
+    serde_json::json!({"before": moment(first), "after": moment(first + 10)})
+}
+
+#[tokio::test]
+async fn what_the_host_was_around_an_order_is_in_the_event_of_its_end_and_in_no_other() {
+    let world = World::new();
+    let row = world.provisioning(ask()).await;
+    let (service, node, ctx, id) = (&world.service, node(1), user(), &row.id);
+    let says = async |said, of| {
+        let epoch = world.sandbox(id).await.epoch;
+        let report = service.sandbox_report(&node, id, epoch, said, Some(host(of)));
+        report.await.unwrap().duplicate
+    };
+    assert!(!says(said_ready(), 100).await);
+    // What is told again is not written again.
+    assert!(says(said_ready(), 200).await);
+    // It goes where it was, and its node has the next order in the same moment.
+    service.sandbox_recreate(&ctx, id, None).await.unwrap();
+    assert!(!says(SandboxSaid::Destroyed, 300).await);
+    assert_eq!(world.sandbox(id).await.state, SandboxState::Provisioning);
+    // A node of the version before says nothing of it.
+    world.says(&row, said_ready()).await;
+    service.sandbox_destroy(&ctx, id).await.unwrap();
+    assert!(!says(SandboxSaid::Destroyed, 400).await);
+    let expect = [
+        ("ready".to_owned(), shown(100)),
+        ("requested".to_owned(), shown(300)),
+        ("destroyed".to_owned(), shown(400)),
+    ];
+    assert_eq!(hosts(&world, id).await, expect);
+}
+
+#[tokio::test]
+async fn what_the_host_was_is_told_of_a_making_that_failed() {
+    let world = World::new();
+    let row = world.provisioning(ask()).await;
+    let (node, why) = (node(1), "no room".to_owned());
+    let said = SandboxSaid::Failed { why };
+    let report = world
+        .service
+        .sandbox_report(&node, &row.id, row.epoch, said, Some(host(1)));
+    assert!(!report.await.unwrap().duplicate);
+    let expect = [("failed".to_owned(), shown(1))];
+    assert_eq!(hosts(&world, &row.id).await, expect);
+}
+
+#[tokio::test]
+async fn what_a_host_was_is_not_for_those_who_may_not_see_nodes() {
+    let world = World::new();
+    let (service, node) = (&world.service, node(1));
+    world.register(&node, "a").await;
+    let mut ids = Vec::new();
+    for ctx in [user(), stranger()] {
+        let made = service.sandbox_create(&ctx, ask(), None).await;
+        ids.push(made.unwrap().id);
+        for work in world.works(&node, NOW).await {
+            let (id, epoch) = (&work.row.id, work.row.epoch);
+            let report = service.sandbox_report(&node, id, epoch, said_ready(), Some(host(1)));
+            assert!(!report.await.unwrap().duplicate);
+        }
+    }
+    let has = |event: &model::event::Event| event.data.contains("memory_available_bytes");
+    let stored = async |id: &model::id::SandboxId| {
+        let id = id.clone();
+        let list = move |tx: &mut store::Tx<'_>| event::list(tx, "sandbox", id.as_str(), 0, 100);
+        let events = world.store().read(list).await.unwrap();
+        assert_eq!(events.last().unwrap().kind, "sandbox.ready");
+        events.iter().any(has)
+    };
+    // By the record of another tenant nobody learns what its neighbours do.
+    assert!(stored(&ids[0]).await);
+    assert!(!stored(&ids[1]).await);
+    let mut member = user();
+    if let Caller::User(grant) = &mut member.caller {
+        grant.role = Role::Member;
+    }
+    let seen = service.sandbox_events(&member, &ids[0], 0, 100).await;
+    let seen = seen.unwrap();
+    assert!(seen.iter().all(|event| !event.data.contains("host")));
+    assert!(seen.last().unwrap().data.contains("expires_at_ms"));
+    assert_eq!(hosts(&world, &ids[0]).await.len(), 1);
 }

@@ -101,7 +101,9 @@ impl World {
     /// The same about the order of this epoch.
     pub(crate) async fn says_by(&self, row: &SandboxRow, epoch: u64, said: SandboxSaid) {
         let node = node(1);
-        let report = self.service.sandbox_report(&node, &row.id, epoch, said);
+        let report = self
+            .service
+            .sandbox_report(&node, &row.id, epoch, said, None);
         assert!(!report.await.unwrap().duplicate);
     }
 
@@ -194,7 +196,7 @@ async fn a_pause_without_memory_is_told_to_the_node_and_a_resume_cannot_bring_it
     let pausing = service.sandbox_pause(&ctx, id, false).await.unwrap();
     let again = service.sandbox_pause(&ctx, id, true).await.unwrap();
     assert_eq!((&again, pausing.epoch), (&pausing, row.epoch + 2));
-    let stale = service.sandbox_report(&node, id, row.epoch + 1, SandboxSaid::Paused);
+    let stale = service.sandbox_report(&node, id, row.epoch + 1, SandboxSaid::Paused, None);
     assert_eq!(stale.await.unwrap_err().code(), "stale_epoch");
     let work = world.works(&node, NOW).await.remove(0);
     assert_eq!(work.row.state, SandboxState::Pausing { memory: false });
@@ -257,7 +259,7 @@ async fn whoever_creates_is_woken_by_the_nodes_word_and_the_poll_by_every_order(
                     Want::Destroy => SandboxSaid::Destroyed,
                 };
                 let (id, epoch) = (&work.row.id, work.row.epoch);
-                let report = service.sandbox_report(&ctx, id, epoch, said);
+                let report = service.sandbox_report(&ctx, id, epoch, said, None);
                 report.await.unwrap();
             }
         }
@@ -473,7 +475,9 @@ async fn a_sandbox_of_another_tenant_is_not_there_and_nodes_ask_for_none() {
     assert!(none.await.unwrap().sandboxes.is_empty());
     let made = service.sandbox_create(&node(1), ask(), None).await;
     assert_eq!(made.unwrap_err().code(), "forbidden");
-    let said = service.sandbox_report(&user(), &id, 1, said_ready()).await;
+    let said = service
+        .sandbox_report(&user(), &id, 1, said_ready(), None)
+        .await;
     assert_eq!(said.unwrap_err().code(), "forbidden");
 }
 

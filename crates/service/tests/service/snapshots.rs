@@ -83,7 +83,7 @@ async fn a_copy_leaves_the_sandbox_as_it_was_with_its_time() {
     let ctx = node(1);
     let again = world
         .service
-        .sandbox_report(&ctx, &row.id, after.epoch, said);
+        .sandbox_report(&ctx, &row.id, after.epoch, said, None);
     assert!(again.await.unwrap().duplicate);
 }
 
@@ -128,6 +128,7 @@ async fn whoever_ends_a_sandbox_ends_the_copy_that_is_made_of_it() {
         &row.id,
         row.epoch + 1,
         SandboxSaid::Saved { bytes: 7 },
+        None,
     );
     assert_eq!(late.await.unwrap_err().code(), "stale_epoch");
 }
