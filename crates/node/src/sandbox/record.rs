@@ -296,12 +296,8 @@ fn wind_up(node: &Node, id: String) {
 
 async fn say_lost(node: &Node, held: &HeldSandbox) {
     let why = "it did not outlive the node's agent".to_owned();
-    super::say(
-        node,
-        &held.sandbox_id,
-        held.epoch,
-        SandboxSaid::Failed { why },
-    )
-    .await;
+    // What the host was before it went, nobody has seen.
+    let said = (SandboxSaid::Failed { why }, None);
+    super::say(node, &held.sandbox_id, held.epoch, said).await;
     node.inner.client.lease_over(&held.sandbox_id, held.epoch);
 }
