@@ -98,6 +98,18 @@ impl Replica {
         service.server_beat(&self.hello).await.map_err(said)
     }
 
+    /// The same for the first time. A database that went away again since it was opened is there for one of the next:
+    /// whoever starts this server again would only wait for it too.
+    pub(crate) async fn begin(&self, service: &Service) -> Result<(), Failure> {
+        match self.beat(service).await {
+            Err(failure) if failure.is(Code::Unavailable) => {
+                tracing::warn!(%failure, "failed to say that this server is there; it is said again");
+                Ok(())
+            }
+            said => said,
+        }
+    }
+
     /// Says again and again that it is there, until `stop`; then that it is not.
     pub(crate) async fn keep(mut self, service: Service, stop: CancellationToken) {
         let beats = Duration::from_millis(limits::SERVER_BEAT_MS);

@@ -72,7 +72,7 @@ pub(crate) async fn server(place: &Place, args: &ServerArgs) -> Result<ExitCode,
     }
     let (links, stop) = (Links::default(), CancellationToken::new());
     let replica = Replica::new(id, config.name.clone(), authority, address)?;
-    replica.beat(&service).await?;
+    replica.begin(&service).await?;
     links.ask(replica.peers(&service));
     tokio::spawn(carry_builds(
         service.clone(),
